@@ -1,0 +1,130 @@
+package mailer
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Class is what a failure means for the recipient and for the relay.
+//
+// The failure policy, stage by stage. Permanent is narrow and unknown is
+// transient, because a mail wrongly kept is retried and a mail wrongly bounced
+// is lost:
+//
+//	connect           any error is about the relay: nobody has judged the mail
+//	greeting, EHLO    any reply but 2yz is about the relay
+//	STARTTLS, TLS     not offered, refused, certificate not valid: about the relay
+//	AUTH              4yz and 5yz alike are about the relay or our settings
+//	MAIL              500-504, 530, 555: about the relay; other 5yz: permanent;
+//	                  4yz: transient
+//	RCPT              5yz: permanent; 4yz: transient; 452 and 552 after an
+//	                  accepted recipient mean "too many" (RFC 5321 §4.5.3.1.10),
+//	                  and the rest go in a further transaction at once
+//	DATA              5yz: permanent; 4yz: transient
+//	content           a reply to the final dot: 5yz permanent, 4yz transient;
+//	                  no reply after the final dot was sent: uncertain
+//	any stage         421: transient, and the connection is closed; no answer or
+//	                  a broken dialogue before the final dot: transient
+type Class int
+
+const (
+	// ClassTransient: try again later (a 4yz reply, or no clear reply).
+	ClassTransient Class = iota
+	// ClassPermanent: the relay refused this message or recipient with a 5yz
+	// reply, or the message is provably unsendable.
+	ClassPermanent
+	// ClassRelay: the relay was not reached, or refused us rather than the
+	// mail. The mail waits and the relay is marked.
+	ClassRelay
+	// ClassUncertain: the final dot was sent and no valid reply was read. The
+	// message may or may not have been accepted (RFC 1047).
+	ClassUncertain
+)
+
+var classNames = [...]string{"transient", "permanent", "relay", "uncertain"}
+
+func (c Class) String() string { return classNames[c] }
+
+// Stage is the part of the dialogue in which a failure happened.
+type Stage int
+
+const (
+	StageCompose  Stage = iota // before any connection: the message itself
+	StageConnect               // name look-up and TCP
+	StageGreeting              // the 220 banner
+	StageEHLO
+	StageStartTLS
+	StageTLS // handshake and certificate
+	StageAuth
+	StageMail
+	StageRcpt
+	StageData    // the DATA command
+	StageContent // the message, the final dot and the reply to it
+)
+
+var stageNames = [...]string{
+	"compose", "connect", "greeting", "ehlo", "starttls", "tls", "auth", "mail", "rcpt", "data", "content",
+}
+
+func (s Stage) String() string { return stageNames[s] }
+
+// Reply is an SMTP reply (RFC 5321 §4.2).
+type Reply struct {
+	// Code is the three-digit reply code; zero means that there was no reply.
+	Code int
+	// Enhanced is the enhanced status code (RFC 3463), such as "5.1.1"; empty
+	// when the relay gave none.
+	Enhanced string
+	// Text is the relay's words without the codes: lines joined by a blank,
+	// control characters escaped, cut to 500 octets.
+	Text string
+}
+
+func (r Reply) String() string {
+	if r.Code == 0 {
+		return ""
+	}
+	return strings.TrimSpace(strings.Join(strings.Fields(fmt.Sprintf("%d %s %s", r.Code, r.Enhanced, r.Text)), " "))
+}
+
+// Failure is why a recipient was not accepted. It is a value: it can be
+// compared, stored and shown.
+type Failure struct {
+	Class Class
+	Stage Stage
+	Reply Reply
+	Relay string // name of the relay; empty when none was asked
+	Port  int    // zero when none was reached
+	// Text is one sentence for the caller where there is no reply: what
+	// happened, without addresses of ours or secrets.
+	Text string
+	// Err is the cause, for the log; may be nil.
+	Err error
+}
+
+func (f *Failure) Error() string {
+	if f.Reply.Code != 0 {
+		return f.Stage.String() + ": " + f.Reply.String()
+	}
+	return f.Stage.String() + ": " + f.Text
+}
+
+func (f *Failure) Unwrap() error { return f.Err }
+
+// Code says which codes a client is shown for the failure: the relay's own
+// where it gave any, else an enhanced code of our own (RFC 3463).
+func (f *Failure) EnhancedCode() string {
+	if f.Reply.Enhanced != "" {
+		return f.Reply.Enhanced
+	}
+	switch {
+	case f.Stage == StageCompose:
+		return "5.6.0"
+	case f.Class == ClassPermanent:
+		return "5.0.0"
+	case f.Stage == StageConnect:
+		return "4.4.1"
+	default:
+		return "4.4.2"
+	}
+}

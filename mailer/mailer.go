@@ -1,0 +1,98 @@
+// Package mailer owns the words of the product (message, envelope, attempt,
+// failure), turns a message into RFC 5322 bytes, and hands those bytes to an
+// upstream relay by authenticated SMTP.
+//
+// It promises four things. Credentials and mail never cross an unencrypted
+// connection, unless the relay is configured for clear text. Recipients fail
+// one by one. What the relay did not clearly refuse is transient. And after the
+// final dot nothing is blind: an attempt whose last reply was lost is
+// [ClassUncertain], and never repeated by this package.
+package mailer
+
+import (
+	"context"
+	"time"
+)
+
+// Envelope is the reverse-path and the forward-paths of one transaction
+// (RFC 5321 §2.3.1). Addresses are bare addr-specs, without angle brackets;
+// domains are A-labels, local parts may be UTF-8 (RFC 6531).
+type Envelope struct {
+	// ReversePath is the MAIL FROM address; empty is the null reverse-path <>.
+	ReversePath string
+	// ForwardPaths are the RCPT TO addresses, each once, never empty.
+	ForwardPaths []string
+}
+
+// Content is a finished message: header section and body (RFC 5322), as it
+// goes to every relay on every attempt.
+type Content struct {
+	// Data has CRLF line ends and ends with one; no bare CR, bare LF or NUL;
+	// no line over 998 octets. It is not dot-stuffed and must not be modified.
+	Data []byte
+	// MessageID is the Message-ID field's value with its angle brackets.
+	MessageID string
+	// EightBit says that an octet over 127 stands in the body, so that the
+	// relay must offer 8BITMIME (RFC 6152) or get [Content.SevenBit].
+	EightBit bool
+	// UTF8Header says that the header section holds raw UTF-8 (RFC 6532), so
+	// that only a relay which offers SMTPUTF8 may be given it.
+	UTF8Header bool
+}
+
+// Deliverer hands a finished message to one relay. [Relay] is the real one.
+type Deliverer interface {
+	// Name identifies the relay in logs, answers and stored attempts.
+	Name() string
+	// Deliver makes one attempt. It never returns an error: what went wrong is
+	// in the attempt's results, one for each forward-path, in envelope order.
+	// Ending ctx stops the attempt at once before the final dot; after it, the
+	// results still open become [ClassUncertain] and the relay's late verdict
+	// is only logged.
+	Deliver(ctx context.Context, env Envelope, c Content) Attempt
+}
+
+// Attempt is one try at handing a message to one relay, from connection to
+// outcome.
+type Attempt struct {
+	// Relay is the name of the relay tried.
+	Relay string
+	// Rung is the port and TLS mode that served; zero when none answered.
+	Rung Rung
+	// TLS names the protocol version, such as "TLS 1.3"; empty when clear.
+	TLS string
+	// Auth is the SASL mechanism used; empty when none.
+	Auth string
+	// Ladder tells what became of each rung raced for this attempt, in the
+	// ladder's order; empty when a known rung or a kept connection served.
+	Ladder   []RungReport
+	Started  time.Time
+	Duration time.Duration
+	// Results has one entry for each forward-path of the envelope, in order.
+	Results []Result
+}
+
+// Result is what one attempt came to for one recipient.
+type Result struct {
+	ForwardPath string
+	// Reply is the relay's last word on this recipient: to the final dot when
+	// the message was accepted, else the refusal. Zero when there was none.
+	Reply Reply
+	// Failure is nil when the relay accepted the message for this recipient.
+	Failure *Failure
+}
+
+// Rung is one port of a relay's ladder, with its TLS mode.
+type Rung struct {
+	Port     int
+	Implicit bool // TLS from the first octet (RFC 8314 §3.3), else STARTTLS
+	Clear    bool // no TLS at all: SMTP_TLS=none only
+}
+
+// RungReport is what became of one rung in a race.
+type RungReport struct {
+	Rung     Rung
+	Failure  *Failure // nil for the winner, and for a rung that was cut short
+	Won      bool
+	Duration time.Duration
+}

@@ -1,0 +1,149 @@
+// Package queue stands between the handler, which accepts submissions, and the
+// mailer, which hands them to a relay.
+//
+// Two implementations answer the same calls: [None] stores nothing and answers
+// with the relay's verdict (MAILSIDECAR_QUEUE=none); the durable queue answers
+// once the message is on disk.
+package queue
+
+import (
+	"errors"
+	"time"
+
+	"mailsidecar/mailer"
+)
+
+// Submission is a finished message with what its sender asked for.
+type Submission struct {
+	// Key is the name of the API key that submitted it. A key sees its own
+	// messages only.
+	Key      string
+	Envelope mailer.Envelope
+	Content  mailer.Content
+	// Sender is the addr-spec of the From field; routes go by it.
+	Sender  string
+	Subject string
+	Tags    map[string]string
+	// SendAt holds the message until then; zero means now.
+	SendAt time.Time
+	// ExpiresIn is how long to keep trying; zero means the queue's default.
+	ExpiresIn time.Duration
+	// Wait is how long the answer may wait for the first attempt (Prefer:
+	// wait=N, RFC 7240 §4.3); zero means not at all. None ignores it.
+	Wait time.Duration
+	// IdempotencyKey is the caller's key, unquoted; empty when none was given.
+	IdempotencyKey string
+	// Fingerprint is a digest of the request that IdempotencyKey stands for.
+	Fingerprint [32]byte
+}
+
+// Receipt answers a submission.
+type Receipt struct {
+	Message Message
+	// Replayed says that an earlier request with the same idempotency key is
+	// answered again.
+	Replayed bool
+}
+
+// Message is what the queue knows of one message.
+type Message struct {
+	ID         string
+	Key        string
+	MessageID  string
+	Sender     string
+	Subject    string
+	Size       int64 // octets of the composed message (RFC 1870)
+	Tags       map[string]string
+	Envelope   mailer.Envelope
+	Created    time.Time
+	SendAt     time.Time // zero: at once
+	Expires    time.Time // zero: never (None)
+	Recipients []Recipient
+	Attempts   []mailer.Attempt
+}
+
+// Recipient is one forward-path of a message with its state.
+type Recipient struct {
+	ForwardPath string
+	State       State
+	// Result is what the last attempt came to; zero before the first.
+	Result      mailer.Result
+	NextAttempt time.Time // zero when final or not scheduled
+}
+
+// State is the state of one recipient. Delivered means accepted by the relay.
+type State string
+
+const (
+	Queued    State = "queued"
+	Deferred  State = "deferred"
+	Held      State = "held"
+	Delivered State = "delivered"
+	Bounced   State = "bounced"
+	Expired   State = "expired"
+	Canceled  State = "canceled"
+)
+
+// Final says that the state never changes by itself again.
+func (s State) Final() bool {
+	return s == Delivered || s == Bounced || s == Expired || s == Canceled
+}
+
+// Status is the state of a message, derived from its recipients'.
+type Status string
+
+const (
+	StatusQueued    Status = "queued"    // nothing tried yet
+	StatusDeferred  Status = "deferred"  // some recipient waits
+	StatusHeld      Status = "held"      // some recipient waits for a person
+	StatusDelivered Status = "delivered" // all delivered
+	StatusPartial   Status = "partial"   // all final, some delivered
+	StatusFailed    Status = "failed"    // all final, none delivered
+	StatusCanceled  Status = "canceled"
+)
+
+// Status derives the message's status from its recipients' states.
+func (m Message) Status() Status {
+	n := map[State]int{}
+	for _, r := range m.Recipients {
+		n[r.State]++
+	}
+	all := len(m.Recipients)
+	switch {
+	case n[Queued] == all:
+		return StatusQueued
+	case n[Queued]+n[Deferred] > 0:
+		return StatusDeferred
+	case n[Held] > 0:
+		return StatusHeld
+	case n[Delivered] == all:
+		return StatusDelivered
+	case n[Delivered] > 0:
+		return StatusPartial
+	case n[Canceled] == all:
+		return StatusCanceled
+	default:
+		return StatusFailed
+	}
+}
+
+// Errors that a queue answers a submission or a request with. The handler maps
+// each to an HTTP status.
+var (
+	// ErrQueueRequired: the request needs a stored queue and there is none.
+	ErrQueueRequired = errors.New("queue required")
+	// ErrNoRoute: every relay has SMTP_SENDERS and none names the sender.
+	ErrNoRoute  = errors.New("no relay for this sender")
+	ErrNotFound = errors.New("no such message")
+	// ErrFull: MAILSIDECAR_QUEUE_MAX_MESSAGES or _MAX_SIZE is reached.
+	ErrFull = errors.New("queue full")
+	// ErrDiskFull: less than MAILSIDECAR_MIN_FREE_DISK is free.
+	ErrDiskFull = errors.New("disk full")
+	// ErrShuttingDown: nothing was accepted; ask again after the restart.
+	ErrShuttingDown = errors.New("shutting down")
+	// ErrIdempotencyInProgress: the first request with this key is still being
+	// answered.
+	ErrIdempotencyInProgress = errors.New("idempotency key in use")
+	// ErrIdempotencyMismatch: the key was used with another request.
+	ErrIdempotencyMismatch = errors.New("idempotency key reused with another request")
+)

@@ -1,0 +1,76 @@
+package queue
+
+import (
+	"context"
+	"strings"
+
+	"mailsidecar/mailer"
+)
+
+// Route is a relay and the senders whose mail it takes (SMTP_SENDERS).
+type Route struct {
+	Relay mailer.Deliverer
+	// Senders are addresses ("a@example.com") or domains ("example.com"), in
+	// lower case; none means any sender that no other route names.
+	Senders []string
+}
+
+// Routes are the configured relays, in order of preference.
+type Routes []Route
+
+// For returns the relays that may take mail from sender, best first: those that
+// name its address, else those that name its domain, else those that name
+// nobody.
+func (rs Routes) For(sender string) []mailer.Deliverer {
+	sender = strings.ToLower(sender)
+	domain := sender[strings.LastIndexByte(sender, '@')+1:]
+	for _, want := range []string{sender, domain, ""} {
+		if found := rs.naming(want); len(found) > 0 {
+			return found
+		}
+	}
+	return nil
+}
+
+func (rs Routes) naming(want string) []mailer.Deliverer {
+	var found []mailer.Deliverer
+	for _, r := range rs {
+		if want == "" && len(r.Senders) == 0 {
+			found = append(found, r.Relay)
+		}
+		for _, s := range r.Senders {
+			if want != "" && s == want {
+				found = append(found, r.Relay)
+				break
+			}
+		}
+	}
+	return found
+}
+
+// deliver tries the relays in turn until one of them judges the mail. Only a
+// failure about the relay moves the mail on to the next: nobody has seen it
+// then, so no recipient can get it twice.
+func deliver(ctx context.Context, relays []mailer.Deliverer, env mailer.Envelope, c mailer.Content) []mailer.Attempt {
+	var attempts []mailer.Attempt
+	for _, relay := range relays {
+		a := relay.Deliver(ctx, env, c)
+		attempts = append(attempts, a)
+		env.ForwardPaths = untouched(a)
+		if len(env.ForwardPaths) == 0 || ctx.Err() != nil {
+			break
+		}
+	}
+	return attempts
+}
+
+// untouched returns the recipients whose mail the relay never judged.
+func untouched(a mailer.Attempt) []string {
+	var rest []string
+	for _, r := range a.Results {
+		if r.Failure != nil && r.Failure.Class == mailer.ClassRelay {
+			rest = append(rest, r.ForwardPath)
+		}
+	}
+	return rest
+}
