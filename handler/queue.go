@@ -8,6 +8,10 @@ import (
 
 // Queue takes submissions. queue.None answers with the relay's verdict; the
 // durable queue once the message is stored, or after Submission.Wait.
+//
+// The look-ups and commands are scoped by the name of the API key: a message of
+// another key is [queue.ErrNotFound]. None answers all of them with
+// [queue.ErrQueueRequired].
 type Queue interface {
 	// Submit takes one message. When err is nil the receipt's recipients tell
 	// what became of each. Once ctx ends, a message that is not stored is
@@ -17,4 +21,24 @@ type Queue interface {
 	SubmitBatch(ctx context.Context, s []queue.Submission) ([]queue.Receipt, error)
 	// Durable says whether an accepted message is stored; false for None.
 	Durable() bool
+
+	// Get returns a message with its recipients and attempts.
+	Get(ctx context.Context, key, id string) (queue.Message, error)
+	// List returns up to limit messages (limit > 0), from the start or from a
+	// cursor that an earlier page gave: else [queue.ErrInvalidCursor].
+	List(ctx context.Context, f queue.Filter, limit int, cursor string) (queue.Page, error)
+	// Retry makes every deferred, held, bounced or expired recipient due now and
+	// returns the message as it is then; [queue.ErrNothingToRetry] when there is
+	// no such recipient.
+	Retry(ctx context.Context, key, id string) (queue.Message, error)
+	// RetryMatching does so for every message that f selects and returns how
+	// many it changed; none is no error.
+	RetryMatching(ctx context.Context, f queue.Filter) (int, error)
+	// Cancel ends every recipient that is not final; one that is being tried
+	// just now keeps the outcome of that attempt. It returns the message as it
+	// is then; [queue.ErrNothingToCancel] when there was no such recipient.
+	Cancel(ctx context.Context, key, id string) (queue.Message, error)
+	// Content returns the message's bytes as they go to the relay, or
+	// [queue.ErrContentGone].
+	Content(ctx context.Context, key, id string) ([]byte, error)
 }

@@ -80,3 +80,33 @@ func stateAfter(r mailer.Result) State {
 		return Deferred
 	}
 }
+
+// Get always fails: None remembers nothing.
+func (*None) Get(context.Context, string, string) (Message, error) {
+	return Message{}, ErrQueueRequired
+}
+
+// List always fails: None remembers nothing.
+func (*None) List(context.Context, Filter, int, string) (Page, error) {
+	return Page{}, ErrQueueRequired
+}
+
+// Retry always fails: None remembers nothing.
+func (*None) Retry(context.Context, string, string) (Message, error) {
+	return Message{}, ErrQueueRequired
+}
+
+// RetryMatching always fails: None remembers nothing.
+func (*None) RetryMatching(context.Context, Filter) (int, error) {
+	return 0, ErrQueueRequired
+}
+
+// Cancel always fails: None remembers nothing.
+func (*None) Cancel(context.Context, string, string) (Message, error) {
+	return Message{}, ErrQueueRequired
+}
+
+// Content always fails: None remembers nothing.
+func (*None) Content(context.Context, string, string) ([]byte, error) {
+	return nil, ErrQueueRequired
+}

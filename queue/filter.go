@@ -1,0 +1,53 @@
+package queue
+
+import (
+	"errors"
+	"time"
+)
+
+// AnyKey stands for every API key where a name scopes a look-up. It is for an
+// operator's tools only: no API key may be so named, and the handler never
+// passes it.
+const AnyKey = "*"
+
+// Filter selects messages. A zero field, Key excepted, selects all.
+type Filter struct {
+	// Key is the name of the API key whose messages these are; the empty name
+	// is the key of a server that has none.
+	Key    string
+	Status Status
+	// Recipient is a forward-path and Sender the addr-spec of the From field,
+	// whole and compared without regard to ASCII case.
+	Recipient string
+	Sender    string
+	// TagName selects messages that have that tag, with TagValue unless that is
+	// empty.
+	TagName  string
+	TagValue string
+	// Since (inclusive) and Until (exclusive) bound the time of acceptance.
+	Since time.Time
+	Until time.Time
+}
+
+// Page is a part of a list, the newest message first.
+type Page struct {
+	// Messages have their recipients but no attempts.
+	Messages []Message
+	// Next is the cursor of the following page; empty on the last one. It is
+	// opaque, printable ASCII without blanks, and stays good while messages come
+	// and go.
+	Next string
+}
+
+// Errors that a queue answers a look-up or a command with.
+var (
+	// ErrInvalidCursor: the cursor was not made by this queue.
+	ErrInvalidCursor = errors.New("invalid cursor")
+	// ErrNothingToRetry: every recipient is delivered or canceled, or being
+	// tried just now, or the message's bytes are gone.
+	ErrNothingToRetry = errors.New("nothing to retry")
+	// ErrNothingToCancel: every recipient is in a final state already.
+	ErrNothingToCancel = errors.New("nothing to cancel")
+	// ErrContentGone: the message is known, its bytes were removed.
+	ErrContentGone = errors.New("message content removed")
+)
