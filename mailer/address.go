@@ -1,0 +1,263 @@
+package mailer
+
+import (
+	"net/netip"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
+)
+
+// Limits of RFC 5321 §4.5.3.1, in octets. The path of 256 octets counts its
+// angle brackets.
+const (
+	maxLocalPart = 64
+	maxAddrSpec  = 254
+	maxDomain    = 253
+	maxLabel     = 63
+)
+
+// AddressError says why a text is not the address, or the list of addresses,
+// that it should be.
+type AddressError struct {
+	// Reason is one clause for the caller; it never repeats the text.
+	Reason string
+	// Malformed says that the text holds CR, LF, NUL or invalid UTF-8.
+	Malformed bool
+}
+
+func (e *AddressError) Error() string { return e.Reason }
+
+func addressError(reason string) error { return &AddressError{Reason: reason} }
+
+// ParseAddress reads one mailbox: "a@example.com" or "Name <a@example.com>".
+// The name may be quoted, may hold any Unicode, and keeps quotes inside it. The
+// Email of the result is canonical: its domain in A-labels, its local part
+// quoted only where that is needed. Groups, comments instead of names and lists
+// are refused; the error is an [*AddressError].
+func ParseAddress(s string) (Address, error) {
+	list, err := parseAddressList(s)
+	if err != nil {
+		return Address{}, err
+	}
+	if len(list) != 1 {
+		return Address{}, addressError("one address is wanted, not a list")
+	}
+	return list[0], nil
+}
+
+// ParseAddressList reads one or more mailboxes, separated by commas.
+func ParseAddressList(s string) ([]Address, error) { return parseAddressList(s) }
+
+func parseAddressList(s string) ([]Address, error) {
+	if err := checkAddressText(s); err != nil {
+		return nil, err
+	}
+	mailboxes, err := splitMailboxes(s)
+	if err != nil {
+		return nil, err
+	}
+	if len(mailboxes) == 0 {
+		return nil, addressError("no address")
+	}
+	list := make([]Address, len(mailboxes))
+	for i, m := range mailboxes {
+		if m.grouped {
+			return nil, addressError("a group is not an address")
+		}
+		email, err := canonicalAddrSpec(m.addrSpec)
+		if err != nil {
+			return nil, err
+		}
+		list[i] = Address{Name: unquoteName(m.name), Email: email}
+	}
+	return list, nil
+}
+
+// checkAddressText refuses what must not stand in any address or name.
+func checkAddressText(s string) error {
+	if !utf8.ValidString(s) {
+		return &AddressError{Reason: "not valid UTF-8", Malformed: true}
+	}
+	if strings.ContainsAny(s, "\r\n\x00") {
+		return &AddressError{Reason: "CR, LF and NUL are not allowed", Malformed: true}
+	}
+	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return addressError("control characters are not allowed")
+	}
+	return nil
+}
+
+// canonicalAddrSpec validates local-part@domain and returns it in the one form
+// that is safe in an SMTP path and in a header field alike.
+func canonicalAddrSpec(s string) (string, error) {
+	if err := checkAddressText(s); err != nil {
+		return "", err
+	}
+	local, domain, err := splitAddrSpec(s)
+	if err != nil {
+		return "", err
+	}
+	if len(local) > maxLocalPart {
+		return "", addressError("the part before the @ is longer than 64 octets")
+	}
+	domain, err = canonicalDomain(domain)
+	if err != nil {
+		return "", err
+	}
+	if len(local)+1+len(domain) > maxAddrSpec {
+		return "", addressError("the address is longer than 254 octets")
+	}
+	return local + "@" + domain, nil
+}
+
+func splitAddrSpec(s string) (local, domain string, err error) {
+	if strings.HasPrefix(s, `"`) {
+		return splitQuotedLocal(s)
+	}
+	at := strings.LastIndexByte(s, '@')
+	if at < 0 {
+		return "", "", addressError("an address needs an @")
+	}
+	local, domain = s[:at], s[at+1:]
+	if !isDotAtom(local) {
+		return "", "", addressError("the part before the @ is not valid")
+	}
+	return local, domain, nil
+}
+
+// splitQuotedLocal reads a quoted local part. Its quotes are dropped where they
+// are not needed, so that "a"@x and a@x are one recipient.
+func splitQuotedLocal(s string) (local, domain string, err error) {
+	content, rest, ok := cutQuoted(s)
+	if !ok || !strings.HasPrefix(rest, "@") {
+		return "", "", addressError("the quoted part before the @ is not valid")
+	}
+	for _, r := range content {
+		if r >= utf8.RuneSelf && !isAddressRune(r) {
+			return "", "", addressError("the quoted part before the @ is not valid")
+		}
+	}
+	if !isDotAtom(content) {
+		content = quoteString(content)
+	}
+	return content, rest[1:], nil
+}
+
+// cutQuoted reads the quoted-string (RFC 5322 §3.2.4) that s begins with.
+func cutQuoted(s string) (content, rest string, ok bool) {
+	var b strings.Builder
+	for i := 1; i < len(s); i++ {
+		switch {
+		case s[i] == '"':
+			return b.String(), s[i+1:], true
+		case s[i] == '\\' && i+1 < len(s):
+			i++
+		}
+		b.WriteByte(s[i])
+	}
+	return "", "", false
+}
+
+func quoteString(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}
+
+// isDotAtom reports whether s is a dot-atom-text (RFC 5322 §3.2.3, RFC 6532
+// §3.2): atoms of ASCII atext or any other Unicode letter, joined by dots.
+func isDotAtom(s string) bool {
+	for atom := range strings.SplitSeq(s, ".") {
+		if atom == "" {
+			return false
+		}
+		for _, r := range atom {
+			if r < utf8.RuneSelf && !isAtext(byte(r)) || r >= utf8.RuneSelf && !isAddressRune(r) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// isAddressRune keeps what no one can see or type out of local parts: Unicode's
+// controls and blanks, U+2028 among them.
+func isAddressRune(r rune) bool {
+	return r != utf8.RuneError && !unicode.IsControl(r) && !unicode.IsSpace(r) && !unicode.Is(unicode.Z, r)
+}
+
+func isAtext(c byte) bool {
+	switch {
+	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		return true
+	}
+	return strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0
+}
+
+// canonicalDomain validates a domain or an address literal (RFC 5321 §4.1.2,
+// §4.1.3) and turns Unicode labels into A-labels (RFC 5891).
+func canonicalDomain(domain string) (string, error) {
+	if strings.HasPrefix(domain, "[") {
+		return canonicalLiteral(domain)
+	}
+	if !isASCII(domain) {
+		ascii, err := idna.Lookup.ToASCII(domain)
+		if err != nil {
+			return "", addressError("the domain is not a valid international domain name")
+		}
+		domain = ascii
+	}
+	if len(domain) > maxDomain {
+		return "", addressError("the domain is longer than 253 octets")
+	}
+	for label := range strings.SplitSeq(domain, ".") {
+		if !isLabel(label) {
+			return "", addressError("the domain is not valid")
+		}
+	}
+	return domain, nil
+}
+
+func isLabel(label string) bool {
+	if label == "" || len(label) > maxLabel || label[0] == '-' || label[len(label)-1] == '-' {
+		return false
+	}
+	for i := range len(label) {
+		if c := label[i]; c != '-' && (!isAtext(c) || strings.IndexByte("!#$%&'*+/=?^_`{|}~", c) >= 0) {
+			return false
+		}
+	}
+	return true
+}
+
+func canonicalLiteral(domain string) (string, error) {
+	text, closed := strings.CutSuffix(domain[1:], "]")
+	v6 := len(text) > 5 && strings.EqualFold(text[:5], "IPv6:")
+	if v6 {
+		text = text[5:]
+	}
+	ip, err := netip.ParseAddr(text)
+	if !closed || err != nil || ip.Zone() != "" || ip.Is4() == v6 {
+		return "", addressError("the address literal after the @ is not valid")
+	}
+	if v6 {
+		return "[IPv6:" + ip.String() + "]", nil
+	}
+	return "[" + ip.String() + "]", nil
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// addrSpecKey is equal for two canonical addresses that name one mailbox: the
+// case of a domain does not matter, that of a local part may (RFC 5321 §2.4).
+func addrSpecKey(addrSpec string) string {
+	at := strings.LastIndexByte(addrSpec, '@')
+	return addrSpec[:at] + strings.ToLower(addrSpec[at:])
+}

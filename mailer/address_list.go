@@ -1,0 +1,186 @@
+package mailer
+
+import "strings"
+
+// mailboxText is one mailbox of a list as it was written, not yet judged.
+type mailboxText struct {
+	name     string // before the angle brackets, trimmed, quotes kept
+	addrSpec string
+	grouped  bool // a member of a group, or an empty group
+}
+
+// mailboxScanner splits a mailbox list (RFC 5322 §3.4) into its members. It
+// knows what hides a comma (quotes, comments, angle brackets) and leaves the
+// judgement of names and addresses to its caller.
+type mailboxScanner struct {
+	text    string
+	pos     int
+	start   int // of the mailbox being read
+	angle   int // position of its "<", or -1
+	close   int // position of its ">", or -1
+	grouped bool
+	found   []mailboxText
+}
+
+// splitMailboxes splits s at its commas. Empty members are skipped.
+func splitMailboxes(s string) ([]mailboxText, error) {
+	sc := mailboxScanner{text: s, angle: -1, close: -1}
+	for sc.pos < len(s) {
+		if err := sc.step(); err != nil {
+			return nil, err
+		}
+		sc.pos++
+	}
+	if err := sc.endMailbox(); err != nil {
+		return nil, err
+	}
+	return sc.found, nil
+}
+
+func (sc *mailboxScanner) step() error {
+	switch sc.text[sc.pos] {
+	case '"':
+		return sc.skipQuoted()
+	case '(':
+		if sc.angle < 0 || sc.close >= 0 {
+			return sc.skipComment()
+		}
+	case '<':
+		if sc.angle >= 0 {
+			return addressError("more than one pair of angle brackets")
+		}
+		sc.angle = sc.pos
+	case '>':
+		if sc.angle < 0 || sc.close >= 0 {
+			return addressError("angle brackets do not match")
+		}
+		sc.close = sc.pos
+	case '[':
+		return sc.skipLiteral()
+	case ':':
+		return sc.openGroup()
+	case ',', ';':
+		if sc.angle < 0 || sc.close >= 0 {
+			return sc.endMailbox()
+		}
+	}
+	return nil
+}
+
+func (sc *mailboxScanner) skipQuoted() error {
+	_, rest, ok := cutQuoted(sc.text[sc.pos:])
+	if !ok {
+		return addressError("a quote is not closed")
+	}
+	sc.pos = len(sc.text) - len(rest) - 1
+	return nil
+}
+
+func (sc *mailboxScanner) skipComment() error {
+	depth := 0
+	for ; sc.pos < len(sc.text); sc.pos++ {
+		switch sc.text[sc.pos] {
+		case '\\':
+			sc.pos++
+		case '(':
+			depth++
+		case ')':
+			if depth--; depth == 0 {
+				return nil
+			}
+		}
+	}
+	return addressError("a parenthesis is not closed")
+}
+
+// skipLiteral passes over [IPv6:...], whose colons open no group.
+func (sc *mailboxScanner) skipLiteral() error {
+	end := strings.IndexByte(sc.text[sc.pos:], ']')
+	if end < 0 {
+		return addressError("a bracket is not closed")
+	}
+	sc.pos += end
+	return nil
+}
+
+// openGroup drops the group's name. Inside angle brackets the colon belongs to
+// an obsolete route, which the address check refuses.
+func (sc *mailboxScanner) openGroup() error {
+	if sc.angle >= 0 && sc.close < 0 {
+		return nil
+	}
+	if sc.grouped || sc.angle >= 0 {
+		return addressError("a colon is out of place")
+	}
+	sc.grouped = true
+	sc.start = sc.pos + 1
+	return nil
+}
+
+func (sc *mailboxScanner) endMailbox() error {
+	text := sc.text[sc.start:sc.pos]
+	m := mailboxText{addrSpec: strings.TrimSpace(text), grouped: sc.grouped}
+	if sc.angle >= 0 {
+		if sc.close < 0 {
+			return addressError("angle brackets do not match")
+		}
+		if strings.TrimSpace(stripComments(sc.text[sc.close+1:sc.pos])) != "" {
+			return addressError("text after the address")
+		}
+		m.name = strings.TrimSpace(sc.text[sc.start:sc.angle])
+		m.addrSpec = sc.text[sc.angle+1 : sc.close]
+	}
+	if m.addrSpec != "" || m.name != "" || sc.angle >= 0 {
+		sc.found = append(sc.found, m)
+	}
+	if sc.pos < len(sc.text) && sc.text[sc.pos] == ';' {
+		if !sc.grouped {
+			return addressError("a semicolon is out of place")
+		}
+		sc.grouped = false
+	}
+	sc.start, sc.angle, sc.close = sc.pos+1, -1, -1
+	return nil
+}
+
+// unquoteName takes the quotes off a name that is one quoted string. Quotes
+// inside a name are part of it.
+func unquoteName(name string) string {
+	if strings.HasPrefix(name, `"`) {
+		if content, rest, ok := cutQuoted(name); ok && rest == "" {
+			return content
+		}
+	}
+	return name
+}
+
+// stripComments removes comments (RFC 5322 §3.2.2) outside quoted strings.
+func stripComments(s string) string {
+	var b strings.Builder
+	depth, quoted := 0, false
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		switch {
+		case c == '\\' && i+1 < len(s) && (quoted || depth > 0):
+			if depth == 0 {
+				b.WriteString(s[i : i+2])
+			}
+			i++
+			continue
+		case quoted:
+			quoted = c != '"'
+		case c == '(':
+			depth++
+			continue
+		case c == ')' && depth > 0:
+			depth--
+			continue
+		case c == '"' && depth == 0:
+			quoted = true
+		}
+		if depth == 0 {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
