@@ -3,6 +3,7 @@ package mailer
 import (
 	"fmt"
 	"net/mail"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,7 +80,7 @@ func (v *validMessage) header(m Message) (header []byte, messageID string, err e
 		switch key := strings.ToLower(f.Name); {
 		case key == "date" || key == "message-id":
 		case isStructured(key):
-			header = appendHeaderField(header, f.Name, structuredWords(f.Name, f.Value))
+			header = appendHeaderField(header, f.Name, structuredWords("utf-8", f.Name, f.Value))
 		default:
 			header = appendHeaderField(header, f.Name, unstructuredWords(f.Name, f.Value))
 		}
@@ -111,15 +112,11 @@ func (v *validMessage) envelope(m Message) Envelope {
 	if m.ReturnPath != "" {
 		env.ReversePath = v.returnPath
 	}
-	seen := map[string]bool{}
-	for _, list := range [][]Address{v.to, v.cc, v.bcc} {
-		for _, a := range list {
-			if key := addrSpecKey(a.Email); !seen[key] {
-				seen[key] = true
-				env.ForwardPaths = append(env.ForwardPaths, a.Email)
-			}
-		}
+	var all []string
+	for _, a := range slices.Concat(v.to, v.cc, v.bcc) {
+		all = append(all, a.Email)
 	}
+	env.ForwardPaths = uniqueAddrSpecs(all)
 	return env
 }
 

@@ -1,6 +1,7 @@
 package mailer
 
 import (
+	"errors"
 	"fmt"
 	"mime"
 	"regexp"
@@ -12,7 +13,7 @@ import (
 // validMessage is what validation made of a message: canonical addresses and
 // the fields that stand in the header section only once.
 type validMessage struct {
-	problems    InvalidError
+	problemList
 	from        Address
 	to, cc, bcc []Address
 	replyTo     []Address
@@ -21,20 +22,30 @@ type validMessage struct {
 	messageID   string
 }
 
-func (v *validMessage) err() error {
-	if len(v.problems.Fields) == 0 {
+// problemList collects what is wrong with a message.
+type problemList struct{ InvalidError }
+
+func (p *problemList) invalid(field, message string) {
+	p.Fields = append(p.Fields, FieldError{Field: field, Message: message})
+}
+
+func (p *problemList) malformed(field, message string) {
+	p.Malformed = true
+	p.invalid(field, message)
+}
+
+// problem reports what is wrong with an address.
+func (p *problemList) problem(field string, err error) {
+	var bad *AddressError
+	p.Malformed = p.Malformed || errors.As(err, &bad) && bad.Malformed
+	p.invalid(field, err.Error())
+}
+
+func (p *problemList) err() error {
+	if len(p.Fields) == 0 {
 		return nil
 	}
-	return &v.problems
-}
-
-func (v *validMessage) invalid(field, message string) {
-	v.problems.Fields = append(v.problems.Fields, FieldError{Field: field, Message: message})
-}
-
-func (v *validMessage) malformed(field, message string) {
-	v.problems.Malformed = true
-	v.invalid(field, message)
+	return &p.InvalidError
 }
 
 func validateMessage(m Message) *validMessage {
@@ -79,16 +90,9 @@ func (v *validMessage) address(field string, a Address) Address {
 	}
 	email, err := canonicalAddrSpec(a.Email)
 	if err != nil {
-		v.addressProblem(field, err)
+		v.problem(field, err)
 	}
 	return Address{Name: a.Name, Email: email}
-}
-
-func (v *validMessage) addressProblem(field string, err error) {
-	if bad, ok := err.(*AddressError); ok && bad.Malformed { //nolint:errorlint // made here, never wrapped
-		v.problems.Malformed = true
-	}
-	v.invalid(field, err.Error())
 }
 
 // text checks what goes into a header field: it could end the field and begin

@@ -50,13 +50,15 @@ func headerWords(value string) []string {
 	var words []string
 	start := 0
 	for i := 1; i < len(value); i++ {
-		if value[i] == ' ' && value[i-1] != ' ' {
+		if isBlank(value[i]) && !isBlank(value[i-1]) {
 			words = append(words, value[start:i])
 			start = i
 		}
 	}
 	return append(words, value[start:])
 }
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
 // unstructuredWords prepares the value of an unstructured field (RFC 5322
 // §2.2.1). Printable ASCII goes as it is, encoded-words in it included, since
@@ -67,21 +69,25 @@ func unstructuredWords(name, value string) []string {
 	if isPrintable(value) && value == strings.Trim(value, " ") && longestWord(words) <= maxHeaderWord {
 		return words
 	}
-	return encodedWords("utf-8", value, maxEncodedLine-len(name)-2)
+	return encodedWords("utf-8", value, wordRoom(name))
 }
 
-// structuredWords prepares a field of tokens, msg-ids or URIs: nothing in angle
-// brackets is touched, and runs of other non-ASCII words are encoded.
-func structuredWords(name, value string) []string {
+// wordRoom is what the first encoded-word may take beside the field's name.
+func wordRoom(name string) int { return maxEncodedLine - len(name) - len(": ") }
+
+// structuredWords prepares a field of tokens, msg-ids or URIs: runs of words
+// that are not ASCII are encoded, unless they belong to an address or an
+// identifier, which no encoded-word may stand in (RFC 2047 §5).
+func structuredWords(charset, name, value string) []string {
 	var out, run []string
 	flush := func() {
 		if len(run) > 0 {
-			out = append(out, encodedWords("utf-8", strings.Join(run, " "), maxEncodedLine-len(name)-2)...)
+			out = append(out, encodedWords(charset, strings.Join(run, " "), wordRoom(name))...)
 			run = nil
 		}
 	}
-	for _, w := range strings.Fields(value) {
-		if !isASCII(w) {
+	for _, w := range strings.FieldsFunc(value, func(r rune) bool { return r == ' ' || r == '\t' }) {
+		if !isASCII(w) && !strings.ContainsAny(w, "<>@\"") {
 			run = append(run, w)
 			continue
 		}
@@ -128,7 +134,7 @@ func phraseWords(field, name string) []string {
 	case len(name) < foldedLine-len(field)-4 && !strings.Contains(name, "=?"):
 		return []string{" " + quoteString(name)}
 	}
-	return encodedWords("utf-8", name, maxEncodedLine-len(field)-2)
+	return encodedWords("utf-8", name, wordRoom(field))
 }
 
 func isAtoms(name string) bool {
@@ -158,8 +164,8 @@ func longestWord(words []string) int {
 	return longest
 }
 
-// encodedWords turns text into encoded-words (RFC 2047), by Q or by B, whichever
-// is shorter. No character is split over two of them, as §5 demands; room is
+// encodedWords turns text into encoded-words (RFC 2047): by Q, which stays
+// readable, unless that takes more than twice the text's length. No character is split over two of them, as §5 demands; room is
 // what the first may take beside the field's name. Charsets other than UTF-8
 // must have one octet a character.
 //
@@ -167,7 +173,7 @@ func longestWord(words []string) int {
 // leaves the folding to others, so it is not used.
 func encodedWords(charset, text string, room int) []string {
 	e := wordEncoder{charset: charset, room: max(min(room, maxEncodedWord), minEncodedWord)}
-	e.base64 = base64.StdEncoding.EncodedLen(len(text)) < qLen(text)
+	e.base64 = qLen(text) > 2*len(text)
 	for len(text) > 0 {
 		n := 1
 		if charset == "utf-8" {
