@@ -1,0 +1,163 @@
+// Package config is the environment, read once and judged as a whole.
+//
+// Every problem is reported in one go, each with the variable's name, what is
+// wrong and what to set. A variable set to nothing counts as unset, because
+// that is what Compose files make of an optional one. A secret never leaves its
+// [Secret]: not by an error, not by a log line, not by %v; each can come from
+// the file that its _FILE twin names.
+//
+// The tags of the structs [Relay], [Service] and [Client] are the one source of
+// names, defaults, bounds and documentation: [WriteHelp] and [WriteMarkdown]
+// print them. The other packages import nothing from here; cli hands the values
+// down.
+package config
+
+import (
+	"log/slog"
+	"os"
+	"strconv"
+)
+
+// maxRelays is the highest number in SMTP2_… SMTP9_….
+const maxRelays = 9
+
+// Config is everything that the server is told by its environment.
+type Config struct {
+	// Relays are in order of preference: SMTP_…, SMTP2_… and so on. Load never
+	// leaves it empty.
+	Relays  []Relay
+	Service Service
+
+	sources map[string]Source
+}
+
+// Load reads what the server needs. The warnings are for the log: names that
+// look like ours but are not, and settings that are allowed but seldom meant.
+// They are returned beside an error, too, for a misspelt name is often its
+// cause. The error is an [*Error].
+func Load() (Config, []string, error) {
+	r := newReader(os.Getenv)
+	c := Config{Relays: r.relays(), Service: r.service(), sources: r.sources}
+	r.requireKey(c.Service)
+	r.warnUnknown(os.Environ())
+	return c, r.warnings, r.err()
+}
+
+// LoadRelays reads the relays alone, for commands that need no server. Warnings
+// and error are as in [Load].
+func LoadRelays() ([]Relay, []string, error) {
+	r := newReader(os.Getenv)
+	relays := r.relays()
+	r.warnUnknown(os.Environ())
+	return relays, r.warnings, r.err()
+}
+
+// LoadService reads the service's settings alone, for commands that work on the
+// store. It does not insist on an API key. Warnings and error are as in [Load].
+func LoadService() (Service, []string, error) {
+	r := newReader(os.Getenv)
+	s := r.service()
+	r.warnUnknown(os.Environ())
+	return s, r.warnings, r.err()
+}
+
+// Default returns the defaults, with one relay that has no host yet.
+func Default() Config {
+	r := newReader(func(string) string { return "" })
+	relay := Relay{Number: 1}
+	r.read(relay.prefix(), &relay)
+	return Config{Relays: []Relay{relay}, Service: r.service(), sources: r.sources}
+}
+
+// relays reads SMTP_… and every SMTP2_… to SMTP9_… of which some variable is set.
+func (r *reader) relays() []Relay {
+	var relays []Relay
+	for n := 1; n <= maxRelays; n++ {
+		relay := Relay{Number: n}
+		if n > 1 && !r.anySet(relay.prefix(), &relay) {
+			continue
+		}
+		r.read(relay.prefix(), &relay)
+		r.applyProvider(&relay)
+		r.checkRelay(&relay)
+		relays = append(relays, relay)
+	}
+	return relays
+}
+
+func (r *reader) service() Service {
+	var s Service
+	r.read(servicePrefix, &s)
+	r.checkService(&s)
+	return s
+}
+
+// Setting is one variable of the effective configuration.
+type Setting struct {
+	Name   string
+	Value  string // a secret's is [redacted]
+	Source Source
+}
+
+// Source says where a setting comes from.
+type Source string
+
+const (
+	FromDefault  Source = "default"
+	FromVariable Source = "variable"
+	FromFile     Source = "file"     // named by the _FILE twin
+	FromProvider Source = "provider" // the preset that SMTP_PROVIDER names
+)
+
+// Effective lists the variables that have a value, in the order of the
+// documentation, with secrets redacted: for the log at start.
+func (c Config) Effective() []Setting {
+	var settings []Setting
+	for i := range c.Relays {
+		settings = append(settings, c.settings(c.Relays[i].prefix(), &c.Relays[i])...)
+	}
+	return append(settings, c.settings(servicePrefix, &c.Service)...)
+}
+
+func (c Config) settings(prefix string, spec any) []Setting {
+	var settings []Setting
+	secrets := map[string]bool{}
+	for _, v := range variables(prefix, spec) {
+		if v.secret() {
+			secrets[v.value.Interface().(Secret).Reveal()] = true
+		}
+	}
+	for _, v := range variables(prefix, spec) {
+		text := v.text()
+		if text == "" {
+			continue
+		}
+		if secrets[text] { // Postmark's token is user name and password alike
+			text = redacted
+		}
+		settings = append(settings, Setting{Name: v.name, Value: text, Source: c.sources[v.name]})
+	}
+	return settings
+}
+
+// LogValue is the effective configuration as one group: name=value, with the
+// source beside it where it is not the default.
+func (c Config) LogValue() slog.Value {
+	var attrs []slog.Attr
+	for _, s := range c.Effective() {
+		value := s.Value
+		if s.Source != FromDefault && s.Source != "" {
+			value += " (" + string(s.Source) + ")"
+		}
+		attrs = append(attrs, slog.String(s.Name, value))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// prefix is "SMTP" for the first relay and "SMTP2" for the second.
+func (relay Relay) prefix() string {
+	if relay.Number <= 1 {
+		return "SMTP"
+	}
+	return "SMTP" + strconv.Itoa(relay.Number)
+}

@@ -1,0 +1,462 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// env holds variables as NAME=value.
+type env []string
+
+// good is an environment without problems or warnings.
+var good = env{
+	"SMTP_HOST=relay.example.com", "SMTP_USERNAME=shop", "SMTP_PASSWORD=hunter2",
+	"MAILSIDECAR_API_KEYS=shop:0123456789abcdef", "MAILSIDECAR_DATA_DIR=/data",
+}
+
+// with returns e with more variables; NAME= takes one away.
+func (e env) with(more ...string) env { return append(slices.Clone(e), more...) }
+
+// setenv makes e the whole environment as far as we look at it.
+func setenv(t *testing.T, e env) {
+	t.Helper()
+	for _, entry := range os.Environ() {
+		name, _, _ := strings.Cut(entry, "=")
+		if ourName.MatchString(name) || name == "XDG_STATE_HOME" || name == "HOME" {
+			t.Setenv(name, "") // so that the test's end restores it
+			_ = os.Unsetenv(name)
+		}
+	}
+	for _, entry := range e {
+		name, value, _ := strings.Cut(entry, "=")
+		t.Setenv(name, value)
+	}
+}
+
+func write(t *testing.T, name, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func mustLoad(t *testing.T, e env) (Config, []string) {
+	t.Helper()
+	setenv(t, e)
+	c, warnings, err := Load()
+	if err != nil {
+		t.Fatalf("Load(%q) = %v", e, err)
+	}
+	return c, warnings
+}
+
+func TestLoad(t *testing.T) {
+	c, warnings := mustLoad(t, good)
+	if len(warnings) > 0 {
+		t.Errorf("warnings = %q, want none", warnings)
+	}
+	want := Config{
+		Relays: []Relay{{
+			Number: 1, Host: "relay.example.com", Ports: Ladder{{Port: 587}, {Port: 2525}},
+			Username: "shop", Password: NewSecret("hunter2"), Auth: "auto", TLS: "required", MaxRecipients: 100,
+		}},
+		Service: Service{
+			Keys: []APIKey{{"shop", NewSecret("0123456789abcdef")}},
+			Addr: ":8587", APIKeys: NewSecret("shop:0123456789abcdef"),
+			Queue: Queue{"sqlite", "/data/queue.db"}, DataDir: "/data",
+			MaxMessageSize: 25 << 20, MaxRecipients: 1000, MaxInFlight: 128 << 20,
+			RequestTimeout: Duration(30 * time.Second), ShutdownTimeout: Duration(8 * time.Second),
+			LogLevel: slog.LevelInfo, LogFormat: "json",
+			QueueMaxMessages: 100000, QueueMaxSize: 10 << 30, MinFreeDisk: 256 << 20,
+			Retention: Duration(7 * day), ExpiresIn: Duration(5 * day), Uncertain: "retry",
+		},
+		sources: c.sources,
+	}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("Load() = %+v\nwant %+v", c, want)
+	}
+}
+
+func TestLoadEveryVariable(t *testing.T) {
+	c, warnings := mustLoad(t, env{
+		"SMTP_PROVIDER=Mailgun", "SMTP_HOST= 192.0.2.7 ", "SMTP_PORT=465, 2525/tls,587/STARTTLS", "SMTP_USERNAME=u", "SMTP_PASSWORD=p:,ü",
+		"SMTP_AUTH=Plain", "SMTP_TLS=required", "SMTP_ALLOW_CLEARTEXT=0", "SMTP_TLS_SERVER_NAME=relay.example.com",
+		"SMTP_HELO=[IPv6:2001:db8::1]", "SMTP_MAX_RECIPIENTS=7", "SMTP_SENDERS=Shop@Example.com, @example.org,", "SMTP2_HOST=second", "SMTP2_AUTH=none",
+		"MAILSIDECAR_ADDR=[::1]:0", "MAILSIDECAR_QUEUE=sqlite:/q/x.db", "MAILSIDECAR_DATA_DIR=/q", "MAILSIDECAR_FROM=Shop <shop@example.com>",
+		"MAILSIDECAR_MAX_MESSAGE_SIZE=1 mb", "MAILSIDECAR_MAX_RECIPIENTS=5", "MAILSIDECAR_MAX_IN_FLIGHT=1500001", "MAILSIDECAR_REQUEST_TIMEOUT=1m30s",
+		"MAILSIDECAR_SHUTDOWN_TIMEOUT=20s", "MAILSIDECAR_LOG_LEVEL=DEBUG", "MAILSIDECAR_LOG_FORMAT=Text", "MAILSIDECAR_QUEUE_MAX_MESSAGES=0",
+		"MAILSIDECAR_QUEUE_MAX_SIZE=0", "MAILSIDECAR_MIN_FREE_DISK=1GB", "MAILSIDECAR_RETENTION=1d12h", "MAILSIDECAR_KEEP_BODIES=1d",
+		"MAILSIDECAR_EXPIRES_IN=2h", "MAILSIDECAR_UNCERTAIN=hold",
+	})
+	if len(warnings) > 0 {
+		t.Errorf("warnings = %q, want none", warnings)
+	}
+	want := Config{
+		Relays: []Relay{{
+			Number: 1, Advice: c.Relays[0].Advice, Provider: "mailgun", Host: "192.0.2.7",
+			Ports:    Ladder{{465, true}, {2525, true}, {587, false}},
+			Username: "u", Password: NewSecret("p:,ü"), Auth: "plain", TLS: "required", TLSServerName: "relay.example.com",
+			HELO: "[IPv6:2001:db8::1]", MaxRecipients: 7, Senders: List{"shop@example.com", "example.org"},
+		}, {
+			Number: 2, Host: "second", Ports: Ladder{{Port: 587}, {Port: 2525}}, Auth: "none", TLS: "required", MaxRecipients: 100,
+		}},
+		Service: Service{
+			Addr: "[::1]:0", Queue: Queue{"sqlite", "/q/x.db"}, DataDir: "/q", From: "Shop <shop@example.com>",
+			MaxMessageSize: 1e6, MaxRecipients: 5, MaxInFlight: 1500001,
+			RequestTimeout: Duration(90 * time.Second), ShutdownTimeout: Duration(20 * time.Second),
+			LogLevel: slog.LevelDebug, LogFormat: "text", MinFreeDisk: 1e9,
+			Retention: Duration(36 * time.Hour), KeepBodies: Duration(day), ExpiresIn: Duration(2 * time.Hour), Uncertain: "hold",
+		},
+		sources: c.sources,
+	}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("Load() = %+v\nwant %+v", c, want)
+	}
+}
+
+// TestUnset: what is set to nothing or blanks, and what Kubernetes injects, is
+// as good as unset.
+func TestUnset(t *testing.T) {
+	e := good.with("HOST=elsewhere.example.com", "PASSWORD=other", // without our prefix: not ours
+		"SMTP_PORT=tcp://10.0.0.7:25", "SMTP_PORT_25_TCP=tcp://10.0.0.7:25", "SMTP_PORT_25_TCP_ADDR=10.0.0.7",
+		"SMTP_SERVICE_HOST=10.0.0.7", "SMTP_SERVICE_PORT=25", "SMTP_SERVICE_PORT_SMTP=25", "SMTP2_PORT=tcp://10.0.0.8:25",
+		"MAILSIDECAR_PORT=tcp://10.0.0.9:8587", "MAILSIDECAR_SERVICE_HOST=10.0.0.9",
+		"MAILSIDECAR_URL=http://x", "MAILSIDECAR_API_KEY=x", "MAILSIDECAR_API_KEY_FILE=x", "MAILSIDECAR_WAIT=1s",
+		"SMTP_PORTS=", "SMTP_MAX_RECIPIENTS=", "SMTP_ALLOW_CLEARTEXT=", "SMTP_TLS=  ", "SMTP_PASSWORD_FILE=", "SMTP_UNKNOWN=", "SMTP3_HOST=")
+	for _, v := range variables(servicePrefix, &Service{}) {
+		if v.name != "MAILSIDECAR_API_KEYS" && v.name != "MAILSIDECAR_DATA_DIR" {
+			e = append(e, v.name+"=")
+		}
+	}
+	want, _ := mustLoad(t, good)
+	got, warnings := mustLoad(t, e)
+	if !reflect.DeepEqual(got, want) || len(warnings) > 0 {
+		t.Errorf("Load() = %+v, warnings %q\nwant %+v", got, warnings, want)
+	}
+}
+
+func TestProblems(t *testing.T) {
+	dir, empty, two := t.TempDir(), write(t, "empty", "\n"), write(t, "two", "first\nsecond\n")
+	notPEM := write(t, "ca.pem", "hello")
+	oauth := good.with("SMTP_PASSWORD=", "SMTP_OAUTH2_CLIENT_ID=id", "SMTP_OAUTH2_REFRESH_TOKEN=1//rt", "SMTP_OAUTH2_PROVIDER=google")
+	tests := []struct {
+		env  env
+		want string
+	}{
+		// One variable.
+		{good.with("SMTP_PROVIDER=gmial"), `SMTP_PROVIDER is "gmial", which is no provider we know; set one of ` + providerNames() + " (ses:REGION), or leave it out and set SMTP_HOST"},
+		{good.with("SMTP_PROVIDER=gmail:eu"), `SMTP_PROVIDER is "gmail:eu", which is no provider we know; set one of ` + providerNames() + " (ses:REGION), or leave it out and set SMTP_HOST"},
+		{good.with("SMTP_HOST="), "SMTP_HOST is not set; set it to the relay's host name, or set SMTP_PROVIDER"},
+		{good.with("SMTP_HOST=", "SMTP_PROVIDER=ses"), "SMTP_HOST is not set, and ses needs a region; set SMTP_PROVIDER=ses:REGION, such as ses:eu-west-1"},
+		{good.with("SMTP_HOST=smtp://u:hunter2@relay.example.com"), "SMTP_HOST is no host name; set the bare name or IP address; ports go into SMTP_PORTS"},
+		{good.with("SMTP_HOST=relay.example.com:587"), "SMTP_HOST is no host name; set the bare name or IP address; ports go into SMTP_PORTS"},
+		{good.with("SMTP_HOST=a\rb"), "SMTP_HOST holds a control character; remove it (a line break, or the line ends of a file made on Windows?)"},
+		{good.with("SMTP_HOST=\xff"), "SMTP_HOST is not valid UTF-8; write it in UTF-8"},
+		{good.with("SMTP_PORTS=587,smtp"), `SMTP_PORTS has "smtp", which is no port; write ports such as 587,2525 or 465/tls,587/starttls`},
+		{good.with("SMTP_PORT=0"), `SMTP_PORT has "0", which is no port; write ports such as 587,2525 or 465/tls,587/starttls`},
+		{good.with("SMTP_PORTS=587/ssl"), `SMTP_PORTS has "587/ssl", which is no port; write ports such as 587,2525 or 465/tls,587/starttls`},
+		{good.with("SMTP_PORTS=587,587/tls"), "SMTP_PORTS names port 587 twice; name each port once"},
+		{good.with("SMTP_PORTS=1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17"), "SMTP_PORTS names too many ports; name 16 at most"},
+		{good.with("SMTP_PORTS=587", "SMTP_PORT=25"), "SMTP_PORT is set beside SMTP_PORTS and differs; set only SMTP_PORTS"},
+		{good.with("SMTP_AUTH=shop:hunter2"), "SMTP_AUTH has no value we know; set one of auto, scram-sha-256-plus, scram-sha-256, scram-sha-1-plus, scram-sha-1, plain, login, cram-md5, ntlm, xoauth2, none"},
+		{good.with("SMTP_TLS=starttls"), "SMTP_TLS has no value we know; set one of required, none"},
+		{good.with("SMTP_ALLOW_CLEARTEXT=yes"), `SMTP_ALLOW_CLEARTEXT is "yes", which is neither true nor false; set true or false`},
+		{good.with("SMTP_TLS_CA_FILE=" + dir + "/none.pem"), `SMTP_TLS_CA_FILE names "` + dir + `/none.pem", which cannot be read: no such file or directory; name a PEM file that this process may read`},
+		{good.with("SMTP_TLS_CA_FILE=" + notPEM), `SMTP_TLS_CA_FILE names "` + notPEM + `", which holds no certificate; name a file with certificates in PEM form`},
+		{good.with("SMTP_TLS_SERVER_NAME=a b"), "SMTP_TLS_SERVER_NAME is no domain; set the name that stands in the relay's certificate"},
+		{good.with("SMTP_HELO=-app"), "SMTP_HELO is no domain; set a domain in ASCII, such as app.example.com, or an address literal, such as [192.0.2.1]"},
+		{good.with("SMTP_HELO=[2001:db8::1]"), "SMTP_HELO is no domain; set a domain in ASCII, such as app.example.com, or an address literal, such as [192.0.2.1]"},
+		{good.with("SMTP_MAX_RECIPIENTS=many"), `SMTP_MAX_RECIPIENTS is "many", which is no whole number; set a number in digits`},
+		{good.with("SMTP_MAX_RECIPIENTS=0"), "SMTP_MAX_RECIPIENTS is 0, which is too low; set 1 or more"},
+		{good.with("SMTP_MAX_RECIPIENTS=10001"), "SMTP_MAX_RECIPIENTS is 10001, which is too high; set 10000 or less"},
+		{good.with("SMTP_SENDERS=a@b@example.com"), `SMTP_SENDERS has an entry that is neither address nor domain: "a@b@example.com"; write them bare, such as shop@example.com,example.org; domains in ASCII (xn--…)`},
+		{good.with("SMTP_SENDERS=bücher.example"), `SMTP_SENDERS has an entry that is neither address nor domain: "bücher.example"; write them bare, such as shop@example.com,example.org; domains in ASCII (xn--…)`},
+		{good.with("MAILSIDECAR_ADDR=8587"), "MAILSIDECAR_ADDR is no address and port; write one such as :8587 or 127.0.0.1:8587"},
+		{good.with("MAILSIDECAR_ADDR=:http"), "MAILSIDECAR_ADDR is no address and port; write one such as :8587 or 127.0.0.1:8587"},
+		{good.with("MAILSIDECAR_QUEUE=postgres://u:hunter2@db/q"), "MAILSIDECAR_QUEUE asks for PostgreSQL, which this version does not support; set sqlite, sqlite:PATH or none"},
+		{good.with("MAILSIDECAR_QUEUE=sqlite::memory:"), "MAILSIDECAR_QUEUE keeps the queue in memory, where nothing is durable; set sqlite:PATH, or none"},
+		{good.with("MAILSIDECAR_QUEUE=redis://:hunter2@db"), "MAILSIDECAR_QUEUE has no value we know; set sqlite, sqlite:PATH or none"},
+		{good.with("MAILSIDECAR_DATA_DIR="), "MAILSIDECAR_DATA_DIR is not set, and there is no home directory; set it to a directory on a volume that lasts"},
+		{good.with("MAILSIDECAR_FROM=Shop"), "MAILSIDECAR_FROM is no address; write one such as shop@example.com or Shop <shop@example.com>"},
+		{good.with("MAILSIDECAR_MAX_MESSAGE_SIZE=25 potatoes and a half"), `MAILSIDECAR_MAX_MESSAGE_SIZE is "25 potatoes and a half", which is no size; write a size such as 25MiB, 500KB or 26214400`},
+		{good.with("MAILSIDECAR_MAX_MESSAGE_SIZE=1"), "MAILSIDECAR_MAX_MESSAGE_SIZE is 1B, which is too low; set 1KiB or more"},
+		{good.with("MAILSIDECAR_MAX_IN_FLIGHT=30MiB"), "MAILSIDECAR_MAX_IN_FLIGHT is 30MiB, too little for one message of MAILSIDECAR_MAX_MESSAGE_SIZE (25MiB); set 38400KiB or more"},
+		{good.with("MAILSIDECAR_RETENTION=7 days"), `MAILSIDECAR_RETENTION is "7 days", which is no duration; write a duration such as 30s, 15m, 12h or 7d`},
+		{good.with("MAILSIDECAR_REQUEST_TIMEOUT=30"), `MAILSIDECAR_REQUEST_TIMEOUT is "30", which is no duration; write a duration such as 30s, 15m, 12h or 7d`},
+		{good.with("MAILSIDECAR_SHUTDOWN_TIMEOUT=10ms"), "MAILSIDECAR_SHUTDOWN_TIMEOUT is 10ms, which is too low; set 1s or more"},
+		{good.with("MAILSIDECAR_LOG_LEVEL=loud"), "MAILSIDECAR_LOG_LEVEL has no value we know; set one of debug, info, warn, error"},
+		{good.with("MAILSIDECAR_UNCERTAIN=maybe"), "MAILSIDECAR_UNCERTAIN has no value we know; set one of retry, hold"},
+
+		// API keys.
+		{good.with("MAILSIDECAR_API_KEYS="), "MAILSIDECAR_API_KEYS is not set, and MAILSIDECAR_ADDR (:8587) is open to the network; set it to name:secret (or MAILSIDECAR_API_KEYS_FILE), or listen on 127.0.0.1:8587"},
+		{good.with("MAILSIDECAR_API_KEYS=a:0123456789abcdef,hunter2"), "MAILSIDECAR_API_KEYS entry 2 has no name; write name:secret"},
+		{good.with("MAILSIDECAR_API_KEYS=hunter2!:x"), "MAILSIDECAR_API_KEYS entry 1 has a name that is not made of letters, digits, dots, hyphens and underscores; write name:secret"},
+		{good.with("MAILSIDECAR_API_KEYS=a:"), "MAILSIDECAR_API_KEYS entry 1 has no secret, or one with blanks or characters outside ASCII; write name:secret, such as the output of openssl rand -hex 24"},
+		{good.with("MAILSIDECAR_API_KEYS=a:hunter2 hunter2"), "MAILSIDECAR_API_KEYS entry 1 has no secret, or one with blanks or characters outside ASCII; write name:secret, such as the output of openssl rand -hex 24"},
+		{good.with("MAILSIDECAR_API_KEYS=a:hunter2,a:hunter3"), "MAILSIDECAR_API_KEYS entry 2 repeats the name or the secret of entry 1; give each its own"},
+		{good.with("MAILSIDECAR_API_KEYS=a:hunter2,b:x,c:hunter2"), "MAILSIDECAR_API_KEYS entry 3 repeats the name or the secret of entry 1; give each its own"},
+		{good.with("MAILSIDECAR_API_KEYS=,,"), "MAILSIDECAR_API_KEYS holds no entry; write name:secret"},
+		{good.with("MAILSIDECAR_API_KEYS=", "MAILSIDECAR_API_KEYS_FILE="+two), "MAILSIDECAR_API_KEYS_FILE entry 1 has no name; write name:secret"},
+
+		// Files.
+		{good.with("SMTP_PASSWORD_FILE=" + two), "SMTP_PASSWORD_FILE is set and so is SMTP_PASSWORD; set only one of them"},
+		{good.with("SMTP_PASSWORD=", "SMTP_PASSWORD_FILE="+dir), `SMTP_PASSWORD_FILE names "` + dir + `", which cannot be read: is a directory; name a file that this process may read`},
+		{good.with("SMTP_PASSWORD=", "SMTP_PASSWORD_FILE=/nonexistent/secret"), `SMTP_PASSWORD_FILE names "/nonexistent/secret", which cannot be read: no such file or directory; name a file that this process may read`},
+		{good.with("SMTP_PASSWORD=", "SMTP_PASSWORD_FILE=hunter2"), "SMTP_PASSWORD_FILE names a file (not shown: it is no absolute path, and may be the secret itself), which cannot be read: no such file or directory; name a file that this process may read"},
+		{good.with("SMTP_PASSWORD=", "SMTP_PASSWORD_FILE="+empty), `SMTP_PASSWORD_FILE names "` + empty + `", which is empty; write the secret into that file`},
+		{good.with("SMTP_PASSWORD=", "SMTP_PASSWORD_FILE="+two), "SMTP_PASSWORD_FILE names a file that holds a control character; remove it (a line break, or the line ends of a file made on Windows?)"},
+		{good.with("SMTP_PASSWORD=", "SMTP_PASSWORD_FILE=/dev/zero"), `SMTP_PASSWORD_FILE names "/dev/zero", which cannot be read: it is over 1 MiB long; name a file that this process may read`},
+		{good.with("SMTP_PASSWORD=hunter2\nhunter3"), "SMTP_PASSWORD holds a control character; remove it (a line break, or the line ends of a file made on Windows?)"},
+
+		// TLS and credentials.
+		{good.with("SMTP_TLS=none", "SMTP_PORTS=587,465"), "SMTP_PORTS has port 465, which means implicit TLS, and SMTP_TLS is none; leave that port out, or set SMTP_TLS=required"},
+		{good.with("SMTP_PASSWORD="), "SMTP_PASSWORD is not set, but SMTP_USERNAME is; set it or SMTP_PASSWORD_FILE"},
+		{good.with("SMTP_PASSWORD=", "SMTP_PROVIDER=yahoo"), "SMTP_PASSWORD is not set, but SMTP_USERNAME is; set it or SMTP_PASSWORD_FILE (Yahoo takes an app password only)"},
+		{good.with("SMTP_PASSWORD=", "SMTP_USERNAME=", "SMTP_PROVIDER=resend"), "SMTP_PASSWORD is not set, but resend logs in as resend; set it or SMTP_PASSWORD_FILE (the user name is the word resend, the password an API key)"},
+		{good.with("SMTP_USERNAME="), "SMTP_USERNAME is not set, but SMTP_PASSWORD is; set the user name that belongs to it"},
+		{good.with("SMTP_USERNAME=", "SMTP_PASSWORD=", "SMTP_AUTH=plain"), "SMTP_USERNAME is not set, and SMTP_AUTH is plain; set it and SMTP_PASSWORD"},
+		{good.with("SMTP_AUTH=none"), "SMTP_AUTH is none, yet there are credentials; set SMTP_AUTH=auto, or leave the credentials out"},
+		{good.with("SMTP_AUTH=xoauth2"), "SMTP_OAUTH2_REFRESH_TOKEN is not set, and SMTP_AUTH is xoauth2; set it with SMTP_OAUTH2_CLIENT_ID, or set SMTP_OAUTH2_ACCESS_TOKEN_FILE"},
+
+		// OAuth2.
+		{oauth.with("SMTP_USERNAME="), "SMTP_USERNAME is not set, and XOAUTH2 needs one; set it to the mailbox's address"},
+		{oauth.with("SMTP_OAUTH2_CLIENT_ID="), "SMTP_OAUTH2_CLIENT_ID is not set; set the id of the client that the token was issued to"},
+		{oauth.with("SMTP_OAUTH2_ACCESS_TOKEN=ya29"), "SMTP_OAUTH2_CLIENT_ID is set beside an access token; set the access token or what fetches one, not both"},
+		{good.with("SMTP_OAUTH2_ACCESS_TOKEN=ya29", "SMTP_OAUTH2_ACCESS_TOKEN_FILE="+two), "SMTP_OAUTH2_ACCESS_TOKEN_FILE is set and so is SMTP_OAUTH2_ACCESS_TOKEN; set only one of them"},
+		{oauth.with("SMTP_OAUTH2_PROVIDER=yahoo"), "SMTP_OAUTH2_PROVIDER has no value we know; set one of google, microsoft"},
+		{oauth.with("SMTP_OAUTH2_PROVIDER="), "SMTP_OAUTH2_TOKEN_URL is not set; set it, or set SMTP_OAUTH2_PROVIDER to google or microsoft"},
+		{oauth.with("SMTP_OAUTH2_TOKEN_URL=http://login.example.com/token"), "SMTP_OAUTH2_TOKEN_URL is no https URL; set one such as https://login.example.com/oauth2/token, without user name or password"},
+		{oauth.with("SMTP_OAUTH2_TOKEN_URL=https://u:hunter2@login.example.com/token"), "SMTP_OAUTH2_TOKEN_URL is no https URL; set one such as https://login.example.com/oauth2/token, without user name or password"},
+		{oauth.with("SMTP_OAUTH2_REFRESH_TOKEN="), "SMTP_OAUTH2_REFRESH_TOKEN is not set, and Google gives no mail token without one; set it or SMTP_OAUTH2_REFRESH_TOKEN_FILE"},
+		{oauth.with("SMTP_OAUTH2_REFRESH_TOKEN=", "SMTP_OAUTH2_PROVIDER=microsoft"), "SMTP_OAUTH2_REFRESH_TOKEN is not set, and neither is SMTP_OAUTH2_CLIENT_SECRET; set one of them"},
+		{oauth.with("SMTP_OAUTH2_REFRESH_TOKEN=", "SMTP_OAUTH2_PROVIDER=microsoft", "SMTP_OAUTH2_CLIENT_SECRET=hunter2"), "SMTP_OAUTH2_TENANT is not set, and without a refresh token Microsoft needs it; set the directory's id or domain"},
+
+		// Another relay.
+		{good.with("SMTP3_SENDERS=example.org", "SMTP3_AUTH=none"), "SMTP3_HOST is not set; set it to the relay's host name, or set SMTP3_PROVIDER"},
+	}
+	for _, test := range tests {
+		setenv(t, test.env)
+		_, warnings, err := Load()
+		var problems *Error
+		if !errors.As(err, &problems) {
+			t.Errorf("Load() = %v, want *Error: %s", err, test.want)
+			continue
+		}
+		if len(problems.Problems) != 1 || problems.Problems[0].String() != test.want {
+			t.Errorf("Load() = %v\nwant %s", err, test.want)
+		}
+		if text := err.Error() + fmt.Sprint(warnings); strings.Contains(text, "hunter") {
+			t.Errorf("a secret was printed: %s", text)
+		}
+	}
+}
+
+func TestProblemsAllAtOnce(t *testing.T) {
+	setenv(t, env{"SMTP_HOSTT=relay.example.com", "SMTP_PORTS=x", "SMTP2_TLS=ssl", "SMTP2_HOST=b", "MAILSIDECAR_EXPIRES_IN=soon"})
+	_, warnings, err := Load()
+	want := `configuration: 6 problems:
+SMTP_PORTS has "x", which is no port; write ports such as 587,2525 or 465/tls,587/starttls
+SMTP_HOST is not set; set it to the relay's host name, or set SMTP_PROVIDER
+SMTP2_TLS has no value we know; set one of required, none
+MAILSIDECAR_EXPIRES_IN is "soon", which is no duration; write a duration such as 30s, 15m, 12h or 7d
+MAILSIDECAR_DATA_DIR is not set, and there is no home directory; set it to a directory on a volume that lasts
+MAILSIDECAR_API_KEYS is not set, and MAILSIDECAR_ADDR (:8587) is open to the network; set it to name:secret (or MAILSIDECAR_API_KEYS_FILE), or listen on 127.0.0.1:8587`
+	if err == nil || err.Error() != want {
+		t.Errorf("Load() = %v\nwant %v", err, want)
+	}
+	if hint := "SMTP_HOSTT is not a variable of mailsidecar and is ignored; did you mean SMTP_HOST?"; !slices.Contains(warnings, hint) {
+		t.Errorf("warnings = %q, want %q among them", warnings, hint)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	const ignored = " is not a variable of mailsidecar and is ignored"
+	token := write(t, "token", "ya29")
+	tests := []struct {
+		env  env
+		want string
+	}{
+		{good.with("SMTP_PASWORD=hunter2"), "SMTP_PASWORD" + ignored + "; did you mean SMTP_PASSWORD?"},
+		{good.with("SMTP_USER=x"), "SMTP_USER" + ignored + "; did you mean SMTP_USERNAME?"},
+		{good.with("SMTP2_HOST=b", "SMTP2_AUTH=none", "SMTP2_PASS=x"), "SMTP2_PASS" + ignored + "; did you mean SMTP2_PASSWORD?"},
+		{good.with("SMTP_FROM=x"), "SMTP_FROM" + ignored + "; did you mean MAILSIDECAR_FROM?"},
+		{good.with("SMTP1_HOST=x"), "SMTP1_HOST is ignored: relays are numbered SMTP_…, SMTP2_… to SMTP9_…"},
+		{good.with("SMTP10_HOST=x"), "SMTP10_HOST is ignored: relays are numbered SMTP_…, SMTP2_… to SMTP9_…"},
+		{good.with("SMTP_PASSWORD_FLIE=/x"), "SMTP_PASSWORD_FLIE" + ignored + "; did you mean SMTP_PASSWORD_FILE?"},
+		{good.with("MAILSIDECAR_APIKEYS=a:b"), "MAILSIDECAR_APIKEYS" + ignored + "; did you mean MAILSIDECAR_API_KEYS?"},
+		{good.with("MAILSIDECAR_PORT=8587"), "MAILSIDECAR_PORT" + ignored + "; did you mean MAILSIDECAR_ADDR?"},
+		{good.with("SMTP_SOMETHING_QUITE_ELSE=1"), "SMTP_SOMETHING_QUITE_ELSE" + ignored},
+
+		{good.with("SMTP_TLS=none"), "SMTP_TLS=none: credentials and mail go to the relay in clear text"},
+		{good.with("SMTP_TLS=none", "SMTP_USERNAME=", "SMTP_PASSWORD=", "SMTP_AUTH=none"), "SMTP_TLS=none: mail goes to the relay in clear text"},
+		{good.with("SMTP_ALLOW_CLEARTEXT=true"), "SMTP_ALLOW_CLEARTEXT has no effect without SMTP_TLS=none"},
+		{good.with("SMTP_USERNAME=", "SMTP_PASSWORD="), "SMTP_USERNAME and SMTP_PASSWORD are not set: mail is handed over without AUTH; SMTP_AUTH=none says that this is meant"},
+		{good.with("SMTP_PROVIDER=outlook"), "SMTP_PASSWORD is set, but Outlook.com takes OAuth2 only, no password"},
+		{good.with("SMTP_PASSWORD=", "SMTP_OAUTH2_ACCESS_TOKEN_FILE="+token+"2"), `SMTP_OAUTH2_ACCESS_TOKEN_FILE names "` + token + `2", which cannot be read now: no such file or directory; it is tried again for each login`},
+		{good.with("MAILSIDECAR_KEEP_BODIES=30d"), "MAILSIDECAR_KEEP_BODIES is over MAILSIDECAR_RETENTION: content goes with the message's record, after 7d"},
+		{good.with("MAILSIDECAR_API_KEYS=shop:hunter2"), "MAILSIDECAR_API_KEYS: the secret of shop is shorter than 16 characters and might be guessed"},
+	}
+	for _, test := range tests {
+		if _, warnings := mustLoad(t, test.env); len(warnings) != 1 || warnings[0] != test.want {
+			t.Errorf("warnings = %q\nwant %q", warnings, test.want)
+		}
+	}
+}
+
+func TestKeyIsNotNeededOnLoopback(t *testing.T) {
+	for addr, open := range map[string]bool{
+		"127.0.0.1:8587": false, "127.8.9.1:1": false, "[::1]:8587": false, "localhost:8587": false, "[::ffff:127.0.0.1]:1": false,
+		":8587": true, "0.0.0.0:8587": true, "[::]:8587": true, "10.0.0.1:8587": true, "localhost.example.com:1": true,
+	} {
+		setenv(t, good.with("MAILSIDECAR_API_KEYS=", "MAILSIDECAR_ADDR="+addr))
+		if _, _, err := Load(); (err != nil) != open {
+			t.Errorf("Load() with %s and no key = %v, want an error: %v", addr, err, open)
+		}
+	}
+}
+
+func TestSecretsFromFiles(t *testing.T) {
+	e := good.with("SMTP_PASSWORD=", "MAILSIDECAR_API_KEYS=",
+		"SMTP_PASSWORD_FILE="+write(t, "password", " pass word \r\n"),
+		"MAILSIDECAR_API_KEYS_FILE="+write(t, "keys", "shop:0123456789abcdef\r\n\n blog:fedcba9876543210,\na.b-c_1:x:y0123456789abc\n"))
+	c, warnings := mustLoad(t, e)
+	if got := c.Relays[0].Password.Reveal(); got != " pass word " || len(warnings) > 0 {
+		t.Errorf("password = %q, warnings %q", got, warnings)
+	}
+	want := []APIKey{{"shop", NewSecret("0123456789abcdef")}, {"blog", NewSecret("fedcba9876543210")}, {"a.b-c_1", NewSecret("x:y0123456789abc")}}
+	if !reflect.DeepEqual(c.Service.Keys, want) {
+		t.Errorf("keys are not as in the file")
+	}
+}
+
+func TestEffective(t *testing.T) {
+	c, _ := mustLoad(t, good.with("SMTP_PROVIDER=sendgrid", "SMTP_HOST=", "SMTP_USERNAME=", "SMTP2_HOST=b", "SMTP2_USERNAME=token", "SMTP2_PASSWORD=token",
+		"SMTP_PASSWORD=", "SMTP_PASSWORD_FILE="+write(t, "password", "hunter2")))
+	got := map[string]Setting{}
+	for _, s := range c.Effective() {
+		got[s.Name] = s
+	}
+	for _, want := range []Setting{
+		{"SMTP_PROVIDER", "sendgrid", FromVariable},
+		{"SMTP_HOST", "smtp.sendgrid.net", FromProvider},
+		{"SMTP_PORTS", "587,2525,465", FromProvider},
+		{"SMTP_USERNAME", "apikey", FromProvider},
+		{"SMTP_PASSWORD", redacted, FromFile},
+		{"SMTP_TLS", "required", FromDefault},
+		{"SMTP2_USERNAME", redacted, FromVariable}, // the same as the password
+		{"SMTP2_PASSWORD", redacted, FromVariable},
+		{"MAILSIDECAR_API_KEYS", redacted, FromVariable},
+		{"MAILSIDECAR_QUEUE", "sqlite:/data/queue.db", FromDefault},
+		{"MAILSIDECAR_RETENTION", "7d", FromDefault},
+		{"MAILSIDECAR_LOG_LEVEL", "info", FromDefault},
+		{"MAILSIDECAR_FROM", "", ""}, // no value, no line
+	} {
+		if want.Value == "" {
+			want = Setting{}
+		}
+		if got[want.Name] != want {
+			t.Errorf("Effective()[%s] = %v, want %v", want.Name, got[want.Name], want)
+		}
+	}
+}
+
+// TestNothingPrintsSecrets prints the configuration in every way we know.
+func TestNothingPrintsSecrets(t *testing.T) {
+	c, _ := mustLoad(t, good.with("MAILSIDECAR_API_KEYS=shop:hunter2-hunter2", "SMTP_OAUTH2_ACCESS_TOKEN=hunter2"))
+	secret := c.Relays[0].Password
+	hidden := struct{ s Secret }{secret}
+	var log bytes.Buffer
+	for _, h := range []slog.Handler{slog.NewJSONHandler(&log, nil), slog.NewTextHandler(&log, nil)} {
+		slog.New(h).Info("effective configuration", "config", c, "relay", c.Relays[0], "password", secret)
+	}
+	data, err := json.Marshal(map[string]any{"config": c, "password": secret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed := log.String() + string(data)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		printed += fmt.Sprintf(verb, c) + fmt.Sprintf(verb, secret) + fmt.Sprintf(verb, &secret) + fmt.Sprintf(verb, hidden)
+	}
+	for _, plain := range []string{"hunter2", fmt.Sprintf("%x", "hunter2")} {
+		if i := strings.Index(printed, plain); i >= 0 {
+			t.Errorf("a secret was printed: %s", printed[max(0, i-80):i+len(plain)])
+		}
+	}
+	if !strings.Contains(log.String(), `"SMTP_PASSWORD":"[redacted] (variable)"`) {
+		t.Errorf("log = %s", log.String())
+	}
+	if got := fmt.Sprintf("%v %s %q %#v", secret, secret, secret, secret); got != "[redacted] [redacted] [redacted] [redacted]" {
+		t.Errorf("printed as %s", got)
+	}
+}
+
+func TestLoadRelaysAndService(t *testing.T) {
+	setenv(t, env{"SMTP_HOST=relay.example.com", "SMTP_AUTH=none"})
+	if relays, warnings, err := LoadRelays(); err != nil || len(warnings) > 0 || len(relays) != 1 {
+		t.Errorf("LoadRelays() = %v, %q, %v", relays, warnings, err)
+	}
+	setenv(t, env{"MAILSIDECAR_DATA_DIR=/data"})
+	if s, warnings, err := LoadService(); err != nil || len(warnings) > 0 || s.Queue.Path != "/data/queue.db" {
+		t.Errorf("LoadService() = %v, %q, %v", s.Queue, warnings, err)
+	}
+}
+
+func TestDataDir(t *testing.T) {
+	tests := []struct {
+		env  env
+		want string
+	}{
+		{env{"MAILSIDECAR_DATA_DIR=/d", "HOME=/h"}, "sqlite:/d/queue.db"},
+		{env{"XDG_STATE_HOME=/x", "HOME=/h"}, "sqlite:/x/mailsidecar/queue.db"},
+		{env{"XDG_STATE_HOME=relative", "HOME=/h"}, "sqlite:/h/.local/state/mailsidecar/queue.db"},
+		{env{"MAILSIDECAR_QUEUE=sqlite:", "HOME=/h"}, "sqlite:/h/.local/state/mailsidecar/queue.db"},
+		{env{"MAILSIDECAR_QUEUE=sqlite:q.db"}, "sqlite:q.db"},
+		{env{"MAILSIDECAR_QUEUE=NONE"}, "none"},
+	}
+	for _, test := range tests {
+		setenv(t, test.env)
+		if s, _, err := LoadService(); err != nil || s.Queue.String() != test.want {
+			t.Errorf("LoadService() with %q = %v, %v, want %s", test.env, s.Queue, err, test.want)
+		}
+	}
+}
+
+func TestLoadClient(t *testing.T) {
+	tests := []struct {
+		env       env
+		url, key  string
+		wait      time.Duration
+		wantError string
+	}{
+		{env{}, "http://127.0.0.1:8587", "", 10 * time.Second, ""},
+		{env{"MAILSIDECAR_URL=https://mail.example.com/sub/", "MAILSIDECAR_API_KEY=k", "MAILSIDECAR_WAIT=0"}, "https://mail.example.com/sub", "k", 0, ""},
+		{env{"MAILSIDECAR_ADDR=:9000", "MAILSIDECAR_API_KEYS=a:k"}, "http://127.0.0.1:9000", "k", 10 * time.Second, ""},
+		{env{"MAILSIDECAR_ADDR=[::1]:9000", "MAILSIDECAR_API_KEYS=a:k,b:l"}, "http://[::1]:9000", "", 10 * time.Second, ""},
+		{env{"MAILSIDECAR_ADDR=[::]:9000", "MAILSIDECAR_API_KEY_FILE=" + write(t, "key", "k\n")}, "http://127.0.0.1:9000", "k", 10 * time.Second, ""},
+		{env{"MAILSIDECAR_URL=http://u:hunter2@host"}, "http://u:hunter2@host", "", 10 * time.Second, "configuration: MAILSIDECAR_URL is no address of a server; write one such as http://127.0.0.1:8587, without user name or password"},
+		{env{"MAILSIDECAR_URL=127.0.0.1:8587"}, "127.0.0.1:8587", "", 10 * time.Second, "configuration: MAILSIDECAR_URL is no address of a server; write one such as http://127.0.0.1:8587, without user name or password"},
+		{env{"MAILSIDECAR_WAIT=2m"}, "http://127.0.0.1:8587", "", 2 * time.Minute, "configuration: MAILSIDECAR_WAIT is 2m, which is too high; set 60s or less"},
+	}
+	for _, test := range tests {
+		setenv(t, test.env)
+		c, err := LoadClient()
+		if fmt.Sprint(err) != test.wantError && (err != nil || test.wantError != "") {
+			t.Errorf("LoadClient() with %q = %v, want %q", test.env, err, test.wantError)
+		}
+		if c.URL != test.url || c.APIKey.Reveal() != test.key || time.Duration(c.Wait) != test.wait {
+			t.Errorf("LoadClient() with %q = %v %q, want %s %q %v", test.env, c, c.APIKey.Reveal(), test.url, test.key, test.wait)
+		}
+	}
+}

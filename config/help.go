@@ -1,0 +1,134 @@
+package config
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// group is a part of the documentation.
+type group struct {
+	title, intro string
+	variables    []variable
+}
+
+func groups() []group {
+	return []group{
+		{"Relay", "The same names with SMTP2_ to SMTP9_ configure further relays, in order of preference.", variables(Relay{}.prefix(), &Relay{})},
+		{"Service", "", variables(servicePrefix, &Service{})},
+		{"Clients", "What send, queue, healthcheck and other clients of a running server read.", variables(servicePrefix, &Client{})},
+	}
+}
+
+// WriteHelp writes every variable for --help, wrapped to 80 columns.
+func WriteHelp(w io.Writer) error {
+	b := bufio.NewWriter(w)
+	for i, g := range groups() {
+		if i > 0 {
+			_ = b.WriteByte('\n')
+		}
+		_, _ = b.WriteString(g.title + "\n")
+		if g.intro != "" {
+			writeWrapped(b, "", g.intro)
+		}
+		for _, v := range g.variables {
+			_, _ = b.WriteString("\n  " + strings.Join(v.names(), ", ") + "\n")
+			writeWrapped(b, "      ", strings.ReplaceAll(v.help(), "{providers}", providerNames()))
+		}
+	}
+	return b.Flush()
+}
+
+// help is the documentation in its fixed order: what and unit, default, why
+// change it and caveat.
+func (v variable) help() string {
+	parts := []string{v.tag("desc")}
+	switch {
+	case v.tag("default") != "":
+		parts = append(parts, "Default: "+v.tag("default")+".")
+	case v.tag("unset") != "":
+		parts = append(parts, "Unset: "+v.tag("unset")+".")
+	}
+	if v.tag("note") != "" {
+		parts = append(parts, v.tag("note"))
+	}
+	return strings.Join(parts, " ")
+}
+
+func writeWrapped(b *bufio.Writer, indent, text string) {
+	const columns = 80
+	line := indent
+	for word := range strings.FieldsSeq(text) {
+		if line != indent && len(line)+1+len(word) > columns {
+			_, _ = b.WriteString(line + "\n")
+			line = indent
+		}
+		if line != indent {
+			line += " "
+		}
+		line += word
+	}
+	_, _ = b.WriteString(line + "\n")
+}
+
+// WriteMarkdown writes every variable and every provider as tables, for the
+// README.
+func WriteMarkdown(w io.Writer) error {
+	b := bufio.NewWriter(w)
+	for _, g := range groups() {
+		_, _ = b.WriteString("### " + g.title + "\n\n")
+		if g.intro != "" {
+			_, _ = b.WriteString(g.intro + "\n\n")
+		}
+		_, _ = b.WriteString("| Variable | Default | Meaning |\n|---|---|---|\n")
+		for _, v := range g.variables {
+			_, _ = fmt.Fprintf(b, "| %s | %s | %s |\n", v.markdownName(), v.markdownDefault(), v.markdownMeaning())
+		}
+		_ = b.WriteByte('\n')
+	}
+	_, _ = b.WriteString("### Providers\n\n| `SMTP_PROVIDER` | Host | Ports | What to know |\n|---|---|---|---|\n")
+	for _, p := range providers {
+		_, _ = fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", p.shownName(), p.shownHost(), p.ports, p.advice)
+	}
+	return b.Flush()
+}
+
+func (v variable) markdownName() string {
+	name := "`" + v.name + "`"
+	if v.alias != "" {
+		name += " (or `" + v.alias + "`)"
+	}
+	if v.twin() != "" {
+		name += " (or `…_FILE`)"
+	}
+	return name
+}
+
+func (v variable) markdownDefault() string {
+	if d := v.tag("default"); d != "" {
+		return "`" + d + "`"
+	}
+	return v.tag("unset")
+}
+
+func (v variable) markdownMeaning() string {
+	text := strings.TrimSpace(v.tag("desc") + " " + v.tag("note"))
+	return strings.NewReplacer("{providers}", "the table below", "|", `\|`, "<", `\<`).Replace(text)
+}
+
+func (p provider) shownName() string {
+	if p.name == "ses" {
+		return "ses:REGION"
+	}
+	return p.name
+}
+
+func (p provider) shownHost() string {
+	if p.name == "ses" {
+		return sesHost("REGION")
+	}
+	return p.host
+}
+
+func sesHost(region string) string { return "email-smtp." + region + ".amazonaws.com" }

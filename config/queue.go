@@ -1,0 +1,36 @@
+package config
+
+import "strings"
+
+// Queue says where accepted messages are kept.
+type Queue struct {
+	Store string // "sqlite" or "none"
+	// Path is the database file; empty only when there is no store.
+	Path string
+}
+
+// Decode implements envconfig's Decoder. Its error never shows the value: the
+// URL of a database holds a password.
+func (q *Queue) Decode(value string) error {
+	store, path, _ := strings.Cut(strings.TrimSpace(value), ":")
+	switch store = strings.ToLower(store); {
+	case store == "none" && path == "":
+		*q = Queue{Store: store}
+	case store == "sqlite" && strings.HasPrefix(path, ":memory:"):
+		return &invalid{"keeps the queue in memory, where nothing is durable", "set sqlite:PATH, or none"}
+	case store == "sqlite":
+		*q = Queue{Store: store, Path: path}
+	case store == "postgres" || store == "postgresql":
+		return &invalid{"asks for PostgreSQL, which this version does not support", "set sqlite, sqlite:PATH or none"}
+	default:
+		return &invalid{"has no value we know", "set sqlite, sqlite:PATH or none"}
+	}
+	return nil
+}
+
+func (q Queue) String() string {
+	if q.Path == "" {
+		return q.Store
+	}
+	return q.Store + ":" + q.Path
+}

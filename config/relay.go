@@ -1,0 +1,217 @@
+package config
+
+import (
+	"crypto/x509"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// Relay is one upstream relay. The desc tags document the fields, and the env
+// tags name them: after SMTP_ for the first relay, after SMTP2_ for the second.
+type Relay struct {
+	Number int // 1 for SMTP_…, 2 for SMTP2_…
+	// Advice is what users of the provider most often get wrong, in one
+	// sentence for the output of check; empty without a provider.
+	Advice string
+	// RootCAs are the authorities in TLSCAFile; nil means the system's.
+	RootCAs *x509.CertPool
+
+	Provider       string `env:"PROVIDER" desc:"Preset of a known relay: fills in host, ports and limits. One of {providers}." note:"Whatever else is set wins over the preset."`
+	Host           string `env:"HOST" desc:"Host name or IP address of the relay." unset:"the provider's" note:"Its certificate must carry this name."`
+	Ports          Ladder `env:"PORTS" alias:"PORT" default:"587,2525" desc:"The ladder: ports to try, best first. 465, 2465, 8465 and 443 mean implicit TLS, the others STARTTLS; PORT/tls and PORT/starttls say it explicitly." note:"They are raced, so a blocked one costs little."`
+	Username       string `env:"USERNAME" desc:"User name for AUTH." unset:"no AUTH, or the provider's fixed one"`
+	Password       Secret `env:"PASSWORD" desc:"Password for AUTH, often an app password or an API key."`
+	Auth           string `env:"AUTH" default:"auto" oneof:"auto scram-sha-256-plus scram-sha-256 scram-sha-1-plus scram-sha-1 plain login cram-md5 ntlm xoauth2 none" desc:"AUTH mechanism: auto, scram-sha-256-plus, scram-sha-256, scram-sha-1-plus, scram-sha-1, plain, login, cram-md5, ntlm, xoauth2 or none." note:"auto takes XOAUTH2 where OAuth2 is configured, else the strongest that is offered, NTLM never."`
+	TLS            string `env:"TLS" default:"required" oneof:"required none" desc:"required (STARTTLS or implicit TLS, by port) or none." note:"none sends credentials and mail in clear text: for a relay on the same host or private network."`
+	AllowCleartext bool   `env:"ALLOW_CLEARTEXT" default:"false" desc:"With TLS none: go beyond loopback and private addresses, too." note:"Anybody on the way can then read the password."`
+	TLSCAFile      string `env:"TLS_CA_FILE" desc:"PEM file with the certificate authorities to trust instead of the system's." note:"For a relay with a certificate of a private authority."`
+	TLSServerName  string `env:"TLS_SERVER_NAME" desc:"Name that the relay's certificate must carry." unset:"the host" note:"For a relay that is reached by an IP address or through a tunnel."`
+	OAuth2         OAuth2 `group:"OAUTH2"`
+	HELO           string `env:"HELO" desc:"Our name in EHLO: a domain or an address literal." unset:"the host's name, else its address" note:"Some relays insist on a real domain."`
+	MaxRecipients  int    `env:"MAX_RECIPIENTS" default:"100" min:"1" max:"10000" desc:"Recipients in one transaction." note:"A message with more goes out in several."`
+	Senders        List   `env:"SENDERS" desc:"Addresses and domains, separated by commas, whose mail this relay takes." unset:"any sender that no other relay names" note:"Routes senders to different relays."`
+}
+
+// checkRelay judges the settings of one relay together.
+func (r *reader) checkRelay(relay *Relay) {
+	r.checkHost(relay)
+	r.checkTLS(relay)
+	r.checkOAuth2(relay)
+	r.checkCredentials(relay)
+	r.checkSenders(relay)
+	if name := relay.name("HELO"); !isDomain(relay.HELO) && !isAddressLiteral(relay.HELO) && relay.HELO != "" {
+		r.problem(name, "is no domain", "set a domain in ASCII, such as app.example.com, or an address literal, such as [192.0.2.1]")
+	}
+}
+
+func (relay Relay) name(suffix string) string { return relay.prefix() + "_" + suffix }
+
+func (r *reader) checkHost(relay *Relay) {
+	name := relay.name("HOST")
+	_, err := netip.ParseAddr(relay.Host)
+	switch {
+	case relay.Host == "" && relay.Provider == "ses":
+		r.problem(name, "is not set, and ses needs a region", "set "+relay.name("PROVIDER")+"=ses:REGION, such as ses:eu-west-1")
+	case relay.Host == "" && !r.failed[relay.name("PROVIDER")]:
+		r.problem(name, "is not set", "set it to the relay's host name, or set "+relay.name("PROVIDER"))
+	case relay.Host == "" || err == nil || isDomain(relay.Host):
+	default:
+		// Not shown: a URL here may hold user name and password.
+		r.problem(name, "is no host name", "set the bare name or IP address; ports go into "+relay.name("PORTS"))
+	}
+}
+
+func (r *reader) checkTLS(relay *Relay) {
+	cleartext := relay.TLS == "none"
+	for _, rung := range relay.Ports {
+		if cleartext && rung.Implicit {
+			r.problem(relay.name("PORTS"), "has port "+strconv.Itoa(rung.Port)+", which means implicit TLS, and "+relay.name("TLS")+" is none",
+				"leave that port out, or set "+relay.name("TLS")+"=required")
+		}
+	}
+	switch {
+	case cleartext && relay.hasCredentials():
+		r.warn("%s=none: credentials and mail go to the relay in clear text", relay.name("TLS"))
+	case cleartext:
+		r.warn("%s=none: mail goes to the relay in clear text", relay.name("TLS"))
+	case relay.AllowCleartext:
+		r.warn("%s has no effect without %s=none", relay.name("ALLOW_CLEARTEXT"), relay.name("TLS"))
+	}
+	if relay.TLSCAFile != "" {
+		r.readRootCAs(relay)
+	}
+	if relay.TLSServerName != "" && !isDomain(relay.TLSServerName) {
+		r.problem(relay.name("TLS_SERVER_NAME"), "is no domain", "set the name that stands in the relay's certificate")
+	}
+}
+
+func (r *reader) readRootCAs(relay *Relay) {
+	name := relay.name("TLS_CA_FILE")
+	text, err := readAll(relay.TLSCAFile)
+	if err != nil {
+		r.problem(name, "names "+strconv.Quote(relay.TLSCAFile)+", which cannot be read: "+reason(err), "name a PEM file that this process may read")
+		return
+	}
+	relay.RootCAs = x509.NewCertPool()
+	if !relay.RootCAs.AppendCertsFromPEM([]byte(text)) {
+		r.problem(name, "names "+strconv.Quote(relay.TLSCAFile)+", which holds no certificate", "name a file with certificates in PEM form")
+	}
+}
+
+func (relay Relay) hasCredentials() bool {
+	return relay.Username != "" || relay.Password.IsSet() || relay.OAuth2.Configured()
+}
+
+// checkCredentials sees to it that what AUTH needs is there, whole.
+func (r *reader) checkCredentials(relay *Relay) {
+	user, password := relay.name("USERNAME"), relay.name("PASSWORD")
+	token := relay.OAuth2.Configured()
+	if r.failed[relay.name("AUTH")] || r.failed[user] || r.failed[password] {
+		return
+	}
+	switch {
+	case relay.Auth == "none":
+		if relay.sets(r, "USERNAME") || relay.Password.IsSet() || token {
+			r.problem(relay.name("AUTH"), "is none, yet there are credentials", "set "+relay.name("AUTH")+"=auto, or leave the credentials out")
+		}
+	case relay.Auth == "xoauth2" && !token:
+		r.problem(relay.name("OAUTH2_REFRESH_TOKEN"), "is not set, and "+relay.name("AUTH")+" is xoauth2",
+			"set it with "+relay.name("OAUTH2_CLIENT_ID")+", or set "+relay.name("OAUTH2_ACCESS_TOKEN_FILE"))
+	case token && relay.Username == "":
+		r.problem(user, "is not set, and XOAUTH2 needs one", "set it to the mailbox's address")
+	case token && (relay.Auth == "xoauth2" || relay.Auth == "auto"):
+	case relay.Username != "" && !relay.Password.IsSet():
+		r.problem(password, "is not set, but "+relay.loginName(r), "set it or "+password+"_FILE"+relay.advice())
+	case relay.Password.IsSet() && relay.Username == "":
+		r.problem(user, "is not set, but "+password+" is", "set the user name that belongs to it"+relay.advice())
+	case relay.Auth != "auto" && !relay.Password.IsSet():
+		r.problem(user, "is not set, and "+relay.name("AUTH")+" is "+relay.Auth, "set it and "+password+relay.advice())
+	case !relay.Password.IsSet():
+		r.warn("%s and %s are not set: mail is handed over without AUTH; %s=none says that this is meant", user, password, relay.name("AUTH"))
+	}
+}
+
+// sets says that the environment, not a preset, gives the value.
+func (relay Relay) sets(r *reader, suffix string) bool {
+	return r.sources[relay.name(suffix)] == FromVariable
+}
+
+// loginName says where the user name comes from, for a sentence.
+func (relay Relay) loginName(r *reader) string {
+	if relay.sets(r, "USERNAME") {
+		return relay.name("USERNAME") + " is"
+	}
+	return relay.Provider + " logs in as " + relay.Username
+}
+
+func (relay Relay) advice() string {
+	if relay.Advice == "" {
+		return ""
+	}
+	return " (" + relay.Advice + ")"
+}
+
+// checkSenders brings SENDERS into the form that routing compares: lower case,
+// a domain without its @.
+func (r *reader) checkSenders(relay *Relay) {
+	for i, sender := range relay.Senders {
+		sender = strings.TrimPrefix(strings.ToLower(sender), "@")
+		local, domain, isAddress := cutLast(sender, "@")
+		if !isAddress {
+			local, domain = "x", sender
+		}
+		if local == "" || strings.ContainsAny(local, " <>\"@") || !isDomain(domain) {
+			r.problem(relay.name("SENDERS"), "has an entry that is neither address nor domain: "+quote(sender),
+				"write them bare, such as shop@example.com,example.org; domains in ASCII (xn--…)")
+			continue
+		}
+		relay.Senders[i] = sender
+	}
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return "", s, false
+}
+
+// isDomain says whether s is a host name of letters, digits, hyphens and
+// underscores (people's Compose services have them), in ASCII.
+func isDomain(s string) bool {
+	s = strings.TrimSuffix(s, ".")
+	if s == "" || len(s) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || strings.IndexFunc(label, notHostRune) >= 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func notHostRune(c rune) bool {
+	return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_'
+}
+
+// isAddressLiteral: [192.0.2.1] or [IPv6:2001:db8::1] (RFC 5321 §4.1.3).
+func isAddressLiteral(s string) bool {
+	if !strings.HasPrefix(s, "[") || !strings.HasSuffix(s, "]") {
+		return false
+	}
+	address, v6 := strings.CutPrefix(s[1:len(s)-1], "IPv6:")
+	ip, err := netip.ParseAddr(address)
+	return err == nil && ip.Zone() == "" && ip.Is6() == v6
+}
+
+// isLoopback says whether host reaches nobody but this host.
+func isLoopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}

@@ -1,0 +1,137 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+const (
+	redacted = "[redacted]"
+	// maxSecretFile is far over any secret and far under /dev/zero.
+	maxSecretFile = 1 << 20
+)
+
+// Secret is a value that prints as [redacted] wherever it is printed: by every
+// verb of fmt, in slog, JSON and text. The zero value is no secret at all and
+// prints as nothing. [Secret.Reveal] is the only way to the value.
+type Secret struct {
+	// A pointer, because fmt prints a Secret in an unexported field without
+	// calling its methods: it then shows an address.
+	value *string
+}
+
+// NewSecret returns s as a Secret.
+func NewSecret(s string) Secret {
+	if s == "" {
+		return Secret{}
+	}
+	return Secret{&s}
+}
+
+// Reveal returns the value itself; empty when there is none.
+func (s Secret) Reveal() string {
+	if s.value == nil {
+		return ""
+	}
+	return *s.value
+}
+
+// IsSet says whether there is a value.
+func (s Secret) IsSet() bool { return s.value != nil }
+
+func (s Secret) String() string {
+	if !s.IsSet() {
+		return ""
+	}
+	return redacted
+}
+
+// Format redacts under every verb, %#v and %x included.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+
+// LogValue implements [slog.LogValuer].
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// MarshalText implements [encoding.TextMarshaler], which JSON uses, too.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Decode implements envconfig's Decoder. It never fails, for the error would
+// carry the value. One line end after the value is not part of it: files and
+// Kubernetes secrets often end in one.
+func (s *Secret) Decode(value string) error {
+	*s = NewSecret(strings.TrimSuffix(strings.TrimSuffix(value, "\n"), "\r"))
+	return nil
+}
+
+// readSecretFile reads what a _FILE variable names. Its problem has the path
+// and the reason.
+func readSecretFile(path string) (Secret, *invalid) {
+	text, err := readAll(path)
+	if err != nil {
+		return Secret{}, &invalid{"names " + shownPath(path) + ", which cannot be read: " + reason(err),
+			"name a file that this process may read"}
+	}
+	var s Secret
+	_ = s.Decode(text)
+	if !s.IsSet() {
+		return Secret{}, &invalid{"names " + shownPath(path) + ", which is empty",
+			"write the secret into that file"}
+	}
+	return s, nil
+}
+
+func readAll(path string) (string, error) {
+	f, err := os.Open(path) //nolint:gosec // the operator names the file
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = f.Close() }()
+	data, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
+	if err == nil && len(data) > maxSecretFile {
+		err = errors.New("it is over 1 MiB long")
+	}
+	return string(data), err
+}
+
+// shownPath is path where it surely is one. A bare word may be the secret
+// itself, set to the _FILE variable by mistake.
+func shownPath(path string) string {
+	if filepath.IsAbs(path) || strings.HasPrefix(path, ".") {
+		return strconv.Quote(path)
+	}
+	return "a file (not shown: it is no absolute path, and may be the secret itself)"
+}
+
+// reason is err without the path, which os puts into its errors.
+func reason(err error) string {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		err = e.Err
+	}
+	return err.Error()
+}
+
+// checkText returns what is wrong with the characters of s, or nil. Line ends
+// are allowed where a value may have several lines.
+func checkText(s string, lines bool) *invalid {
+	if !utf8.ValidString(s) {
+		return &invalid{"is not valid UTF-8", "write it in UTF-8"}
+	}
+	for _, c := range s {
+		if c < ' ' || c == 0x7f {
+			if lines && (c == '\n' || c == '\r') {
+				continue
+			}
+			return &invalid{"holds a control character",
+				"remove it (a line break, or the line ends of a file made on Windows?)"}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,197 @@
+package config
+
+import (
+	"log/slog"
+	"net"
+	"net/mail"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+const servicePrefix = "MAILSIDECAR"
+
+// Service is everything but the relays. The desc tags document the fields, and
+// the env tags name them: after MAILSIDECAR_.
+type Service struct {
+	// Keys are the entries of APIKeys.
+	Keys []APIKey
+
+	Addr             string     `env:"ADDR" default:":8587" desc:"Address and port to listen on; an empty address means all." note:"127.0.0.1:8587 keeps it to this host, and then needs no key."`
+	APIKeys          Secret     `env:"API_KEYS" lines:"yes" desc:"Who may send: name:secret, separated by commas, in a file also one a line." unset:"allowed on loopback only" note:"A key sees its own messages only."`
+	Queue            Queue      `env:"QUEUE" default:"sqlite" desc:"Where accepted messages are kept: sqlite, sqlite:PATH, or none." note:"With none nothing is stored and the answer is the relay's verdict. Never on a network file system."`
+	DataDir          string     `env:"DATA_DIR" desc:"Directory of the queue." unset:"mailsidecar in $XDG_STATE_HOME or ~/.local/state; /data in the image" note:"Keep it on a volume that outlives the container."`
+	From             string     `env:"FROM" desc:"From of messages that have none, such as Shop <shop@example.com>." unset:"from is required"`
+	MaxMessageSize   Size       `env:"MAX_MESSAGE_SIZE" default:"25MiB" min:"1KiB" max:"1GiB" desc:"Size of a composed message, in octets or with KiB, MiB, KB, MB." note:"Relays have limits of their own, often 10 to 40 MB."`
+	MaxRecipients    int        `env:"MAX_RECIPIENTS" default:"1000" min:"1" max:"100000" desc:"Recipients of one message."`
+	MaxInFlight      Size       `env:"MAX_IN_FLIGHT" default:"128MiB" min:"1MiB" desc:"Memory for requests being answered; over it the answer is 503 busy." note:"Raise it for many large messages at once. At least 1.5 times the message size."`
+	RequestTimeout   Duration   `env:"REQUEST_TIMEOUT" default:"30s" min:"1s" max:"15m" desc:"Time for a request to be answered." note:"Without a queue that includes the relay's verdict."`
+	ShutdownTimeout  Duration   `env:"SHUTDOWN_TIMEOUT" default:"8s" min:"1s" max:"1h" desc:"Time to finish deliveries after SIGTERM." note:"Keep it under the grace period of the host: docker stop gives 10s."`
+	LogLevel         slog.Level `env:"LOG_LEVEL" default:"info" oneof:"debug info warn error" desc:"debug, info, warn or error."`
+	LogFormat        string     `env:"LOG_FORMAT" default:"json" oneof:"json text" desc:"json or text."`
+	QueueMaxMessages int        `env:"QUEUE_MAX_MESSAGES" default:"100000" min:"0" desc:"Messages waiting in the queue; over it the answer is 503 queue_full. 0 means no limit."`
+	QueueMaxSize     Size       `env:"QUEUE_MAX_SIZE" default:"10GiB" min:"0" desc:"Size of the messages waiting in the queue; over it the answer is 503 queue_full. 0 means no limit."`
+	MinFreeDisk      Size       `env:"MIN_FREE_DISK" default:"256MiB" min:"0" desc:"Free disk space below which the answer is 503 disk_full; deliveries go on." note:"0 lets the disk fill up."`
+	Retention        Duration   `env:"RETENTION" default:"7d" min:"1h" desc:"How long a finished message's record stays; the content of a bounced or expired one, too." note:"Within it a message can be looked up and retried."`
+	KeepBodies       Duration   `env:"KEEP_BODIES" default:"0" desc:"How long the content of a delivered message stays; 0 means not at all." note:"Costs disk space, and keeps people's mail."`
+	ExpiresIn        Duration   `env:"EXPIRES_IN" default:"5d" min:"1m" desc:"How long to retry a message before it expires." note:"A message may ask for less or more."`
+	Uncertain        string     `env:"UNCERTAIN" default:"retry" oneof:"retry hold" desc:"What to do when the relay's reply to a message is lost: retry or hold." note:"retry may deliver twice; hold waits for a person."`
+}
+
+// APIKey is one entry of MAILSIDECAR_API_KEYS.
+type APIKey struct {
+	Name   string // letters, digits, dots, hyphens and underscores
+	Secret Secret
+}
+
+const (
+	maxKeyName = 64
+	// shortKey is where a warning stands: 16 characters of base64 are 96 bits.
+	shortKey = 16
+)
+
+// checkService judges the service's settings together.
+func (r *reader) checkService(s *Service) {
+	r.checkAddr(s)
+	r.checkKeys(s)
+	r.checkStore(s)
+	if s.From != "" {
+		if _, err := mail.ParseAddress(s.From); err != nil {
+			r.problem(serviceName("FROM"), "is no address", "write one such as shop@example.com or Shop <shop@example.com>")
+		}
+	}
+	if least := s.MaxMessageSize + s.MaxMessageSize/2; s.MaxInFlight < least && !r.failed[serviceName("MAX_MESSAGE_SIZE")] {
+		r.problem(serviceName("MAX_IN_FLIGHT"), "is "+s.MaxInFlight.String()+", too little for one message of "+serviceName("MAX_MESSAGE_SIZE")+" ("+s.MaxMessageSize.String()+")",
+			"set "+least.String()+" or more")
+	}
+	if s.KeepBodies > s.Retention {
+		r.warn("%s is over %s: content goes with the message's record, after %s", serviceName("KEEP_BODIES"), serviceName("RETENTION"), s.Retention)
+	}
+}
+
+func serviceName(suffix string) string { return servicePrefix + "_" + suffix }
+
+func (r *reader) checkAddr(s *Service) {
+	host, port, err := net.SplitHostPort(s.Addr)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil || strings.ContainsAny(host, " /@") {
+		r.problem(serviceName("ADDR"), "is no address and port", "write one such as :8587 or 127.0.0.1:8587")
+	}
+}
+
+// loopbackOnly says whether nobody but this host reaches the server.
+func (s Service) loopbackOnly() bool {
+	host, _, err := net.SplitHostPort(s.Addr)
+	return err == nil && isLoopback(host)
+}
+
+// requireKey refuses an open door.
+func (r *reader) requireKey(s Service) {
+	keys := serviceName("API_KEYS")
+	if len(s.Keys) > 0 || r.failed[keys] || r.failed[serviceName("ADDR")] || s.loopbackOnly() {
+		return
+	}
+	r.problem(keys, "is not set, and "+serviceName("ADDR")+" ("+s.Addr+") is open to the network",
+		"set it to name:secret (or "+keys+"_FILE), or listen on 127.0.0.1:8587")
+}
+
+func (r *reader) checkKeys(s *Service) {
+	name := serviceName("API_KEYS")
+	if r.sources[name] == FromFile {
+		name += "_FILE"
+	}
+	keys, bad := parseKeys(s.APIKeys)
+	if bad != nil {
+		r.problem(name, bad.what, bad.remedy)
+		r.failed[serviceName("API_KEYS")] = true
+		return
+	}
+	for _, k := range keys {
+		if len(k.Secret.Reveal()) < shortKey {
+			r.warn("%s: the secret of %s is shorter than %d characters and might be guessed", name, k.Name, shortKey)
+		}
+	}
+	s.Keys = keys
+}
+
+// parseKeys splits "name:secret,…". Its problem counts entries instead of
+// showing them, for a part that is in the wrong place may be a secret.
+func parseKeys(list Secret) ([]APIKey, *invalid) {
+	if !list.IsSet() {
+		return nil, nil
+	}
+	var keys []APIKey
+	for entry := range strings.FieldsFuncSeq(list.Reveal(), isKeySeparator) {
+		if entry = strings.TrimSpace(entry); entry == "" {
+			continue
+		}
+		number := "entry " + strconv.Itoa(len(keys)+1)
+		name, secret, ok := strings.Cut(entry, ":")
+		switch {
+		case !ok:
+			return nil, &invalid{number + " has no name", "write name:secret"}
+		case !isKeyName(name):
+			return nil, &invalid{number + " has a name that is not made of letters, digits, dots, hyphens and underscores", "write name:secret"}
+		case !isKeySecret(secret):
+			return nil, &invalid{number + " has no secret, or one with blanks or characters outside ASCII", "write name:secret, such as the output of openssl rand -hex 24"}
+		}
+		for i, other := range keys {
+			if other.Name == name || other.Secret.Reveal() == secret {
+				return nil, &invalid{number + " repeats the name or the secret of entry " + strconv.Itoa(i+1), "give each its own"}
+			}
+		}
+		keys = append(keys, APIKey{Name: name, Secret: NewSecret(secret)})
+	}
+	if len(keys) == 0 {
+		return nil, &invalid{"holds no entry", "write name:secret"}
+	}
+	return keys, nil
+}
+
+func isKeySeparator(c rune) bool { return c == ',' || c == '\n' || c == '\r' }
+
+func isKeyName(s string) bool {
+	return s != "" && len(s) <= maxKeyName && strings.IndexFunc(s, func(c rune) bool { return c != '.' && notHostRune(c) }) < 0
+}
+
+// isKeySecret: what fits into an Authorization field as it is.
+func isKeySecret(s string) bool {
+	return s != "" && strings.IndexFunc(s, func(c rune) bool { return c <= ' ' || c > '~' }) < 0
+}
+
+// checkStore settles where the queue's file is.
+func (r *reader) checkStore(s *Service) {
+	if s.Queue.Store != "sqlite" || r.failed[serviceName("DATA_DIR")] {
+		return
+	}
+	if s.DataDir == "" {
+		s.DataDir = stateDir(r.getenv)
+	}
+	if s.Queue.Path != "" {
+		return
+	}
+	if s.DataDir == "" {
+		r.problem(serviceName("DATA_DIR"), "is not set, and there is no home directory", "set it to a directory on a volume that lasts")
+		return
+	}
+	s.Queue.Path = filepath.Join(s.DataDir, "queue.db")
+}
+
+// stateDir is the user's directory for state that outlives a restart (XDG Base
+// Directory Specification); empty when the user has none.
+func stateDir(getenv func(string) string) string {
+	if dir := getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "mailsidecar")
+	}
+	home := getenv("HOME")
+	if !filepath.IsAbs(home) {
+		home, _ = os.UserHomeDir()
+	}
+	if home == "" {
+		return ""
+	}
+	return filepath.Join(home, ".local", "state", "mailsidecar")
+}
