@@ -100,7 +100,7 @@ func (s *Server) writeConfig() error {
 		"etc/main.cf":         fmt.Sprintf(mainCF, s.dir, SizeLimit, Domain, owner.Uid, owner.Gid),
 		"etc/master.cf":       fmt.Sprintf(masterCF, s.Submission, s.Submissions, s.SevenBit),
 		"etc/access":          Busy + " 450 4.2.1 Mailbox busy, try again later\n",
-		"etc/mailboxes":       mailboxes(Ana, Ben, Busy),
+		"etc/mailboxes":       mailboxes(),
 		"etc/sasl/smtpd.conf": fmt.Sprintf(saslConf, s.dir),
 	}
 	for name, content := range files {
@@ -118,10 +118,10 @@ func (s *Server) writeConfig() error {
 	return chown(s.path("data"), daemon)
 }
 
-func mailboxes(addresses ...string) string {
-	var b strings.Builder
-	for _, a := range addresses {
-		fmt.Fprintf(&b, "%s %s/\n", a, a)
+func mailboxes() string {
+	b := new(strings.Builder)
+	for n := 1; n <= mailboxCount; n++ {
+		fmt.Fprintf(b, "%[1]s %[1]s/\n", mailbox(n))
 	}
 	return b.String()
 }

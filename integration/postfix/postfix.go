@@ -21,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -29,14 +30,15 @@ import (
 // Domain is the domain that the server delivers mail for.
 const Domain = "example.org"
 
-// The recipients that the server knows. Any other address in [Domain] gets
-// "550 5.1.1 … User unknown in virtual mailbox table", and any other domain
-// "554 5.7.1 … Relay access denied".
-const (
-	Ana  = "ana@" + Domain
-	Ben  = "ben@" + Domain
-	Busy = "busy@" + Domain // 450 4.2.1 at RCPT, always
-)
+// Busy is a recipient that is refused with "450 4.2.1 …" at RCPT, always.
+//
+// The server accepts the addresses that [Server.Recipient] gives out. Any other
+// in [Domain] gets "550 5.1.1 … User unknown in virtual mailbox table", and any
+// other domain "554 5.7.1 … Access denied" without AUTH.
+const Busy = "busy@" + Domain
+
+// mailboxCount bounds how many recipients a test may ask for.
+const mailboxCount = 100
 
 // SizeLimit is what the server announces with SIZE (RFC 1870), in octets.
 const SizeLimit = 2 << 20
@@ -60,8 +62,9 @@ type Server struct {
 	// CRAM-MD5, SCRAM-SHA-1 and SCRAM-SHA-256.
 	Username, Password string
 
-	dir string
-	log syncBuffer
+	dir       string
+	log       syncBuffer
+	mailboxes atomic.Int32 // given out so far
 }
 
 // Start starts a server and stops it when the test ends. A part that the
@@ -84,6 +87,18 @@ func Start(t *testing.T) *Server {
 	s.run(t)
 	return s
 }
+
+// Recipient returns the address of an empty mailbox that is nobody else's.
+func (s *Server) Recipient(t *testing.T) string {
+	t.Helper()
+	n := int(s.mailboxes.Add(1))
+	if n > mailboxCount {
+		t.Fatalf("more than %d mailboxes", mailboxCount)
+	}
+	return mailbox(n)
+}
+
+func mailbox(n int) string { return fmt.Sprintf("box%d@%s", n, Domain) }
 
 // Log is what Postfix has logged so far.
 func (s *Server) Log() string { return s.log.String() }

@@ -16,6 +16,7 @@ import (
 // strict relay that the other tests take it for.
 func TestServer(t *testing.T) {
 	s := Start(t)
+	ana := s.Recipient(t)
 	const msg = "From: Shop <shop@example.com>\r\nTo: x\r\nBcc: hidden@example.net\r\nSubject: raw\r\n\r\n..two dots\r\n.\r\ntrailing blank \r\n"
 
 	t.Run("no AUTH in clear", func(t *testing.T) {
@@ -30,7 +31,7 @@ func TestServer(t *testing.T) {
 		if err := c.Mail("shop@example.com"); err != nil {
 			t.Fatal(err)
 		}
-		wantCode(t, "RCPT without AUTH", c.Rcpt(Ana), 554)
+		wantCode(t, "RCPT without AUTH", c.Rcpt(ana), 554)
 	})
 	t.Run("wrong password", func(t *testing.T) {
 		c := dialTLS(t, s)
@@ -46,7 +47,7 @@ func TestServer(t *testing.T) {
 		}
 		wantCode(t, "RCPT unknown", c.Rcpt("nobody@"+Domain), 550)
 		wantCode(t, "RCPT busy", c.Rcpt(Busy), 450)
-		if err := c.Rcpt(Ana); err != nil {
+		if err := c.Rcpt(ana); err != nil {
 			t.Fatal(err)
 		}
 		w, err := c.Data()
@@ -59,7 +60,7 @@ func TestServer(t *testing.T) {
 		if err := w.Close(); err != nil {
 			t.Fatal(err)
 		}
-		got := s.Await(t, Ana, 1)[0]
+		got := s.Await(t, ana, 1)[0]
 		if string(got.Data) != msg {
 			t.Errorf("delivered:\n%q\nwant:\n%q", got.Data, msg)
 		}

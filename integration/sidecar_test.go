@@ -1,0 +1,347 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// binary is the product, built once. BINARY_UNDER_TEST names a finished one,
+// for a test that runs as a user without Go.
+var binary = sync.OnceValues(func() (string, error) {
+	if path := os.Getenv("BINARY_UNDER_TEST"); path != "" {
+		return path, nil
+	}
+	path := filepath.Join(scratch, "mailsidecar")
+	out, err := exec.Command("go", "build", "-o", path, "mailsidecar").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// scratch is a directory for all tests of the package.
+var scratch string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	var err error
+	if scratch, err = os.MkdirTemp("", "mailsidecar-integration-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(scratch) }()
+	return m.Run()
+}
+
+// environment is what a command of the product is given, and nothing else.
+type environment map[string]string
+
+func (e environment) with(more environment) environment {
+	all := maps.Clone(e)
+	maps.Copy(all, more)
+	return all
+}
+
+func (e environment) list() []string {
+	var list []string
+	for name, value := range e {
+		list = append(list, name+"="+value)
+	}
+	slices.Sort(list)
+	return list
+}
+
+func command(t *testing.T, env environment, args ...string) *exec.Cmd {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, args...)
+	cmd.Env = env.list()
+	return cmd
+}
+
+// sidecar is a running "mailsidecar serve".
+type sidecar struct {
+	url string
+	log lockedBuffer
+	cmd *exec.Cmd
+	// exited is closed once the process has ended; err is its status then.
+	exited chan struct{}
+	err    error
+}
+
+// serve starts a server on a free loopback port and waits until it is ready.
+// When the test ends it is stopped as a container engine would, and must then
+// exit with status 0; its log is printed when the test failed.
+func serve(t *testing.T, env environment) *sidecar {
+	t.Helper()
+	addr := freeAddr(t)
+	s := &sidecar{url: "http://" + addr, exited: make(chan struct{})}
+	s.cmd = command(t, env.with(environment{"MAILSIDECAR_ADDR": addr}), "serve")
+	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		s.err = s.cmd.Wait()
+		close(s.exited)
+	}()
+	t.Cleanup(func() {
+		s.stop(t)
+		if t.Failed() {
+			t.Logf("mailsidecar logged:\n%s", s.log.String())
+		}
+	})
+	s.awaitReady(t)
+	return s
+}
+
+func (s *sidecar) awaitReady(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		select {
+		case <-s.exited:
+			t.Fatalf("mailsidecar did not start: %v", s.err)
+		default:
+		}
+		resp, err := http.Get(s.url + "/readyz")
+		if err != nil {
+			continue
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode == http.StatusOK {
+			return
+		}
+	}
+	t.Fatal("mailsidecar is not ready after 20 s")
+}
+
+// stop asks for an orderly stop; a server that has ended already is left alone.
+func (s *sidecar) stop(t *testing.T) {
+	t.Helper()
+	select {
+	case <-s.exited:
+		return
+	default:
+	}
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Errorf("SIGTERM: %v", err)
+	}
+	select {
+	case <-s.exited:
+		if s.err != nil {
+			t.Errorf("mailsidecar after SIGTERM: %v, want exit status 0", s.err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("mailsidecar did not stop within the 10 s that docker stop gives")
+		_ = s.cmd.Process.Kill()
+		<-s.exited
+	}
+}
+
+// kill ends the server without giving it a chance.
+func (s *sidecar) kill(t *testing.T) {
+	t.Helper()
+	if err := s.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-s.exited
+}
+
+// answer is what the API answered with. A problem (RFC 9457) and a message have
+// their fields side by side.
+type answer struct {
+	HTTPStatus int    `json:"-"`
+	Body       string `json:"-"`
+
+	ID         string `json:"id"`
+	Status     any    `json:"status"` // the message's, or the HTTP status again
+	MessageID  string `json:"message_id"`
+	Recipients []struct {
+		Email        string `json:"email"`
+		State        string `json:"state"`
+		Port         int    `json:"port"`
+		ReplyCode    int    `json:"reply_code"`
+		EnhancedCode string `json:"enhanced_code"`
+		Text         string `json:"text"`
+	} `json:"recipients"`
+
+	Code      string `json:"code"`
+	Retryable bool   `json:"retryable"`
+}
+
+// state is that of one recipient.
+func (a answer) state(recipient string) string {
+	for _, r := range a.Recipients {
+		if r.Email == recipient {
+			return r.State
+		}
+	}
+	return ""
+}
+
+// post sends a body to /v1/messages; header gives further fields.
+func (s *sidecar) post(t *testing.T, contentType string, body []byte, header http.Header) answer {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/v1/messages", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps.Copy(req.Header, header)
+	req.Header.Set("Content-Type", contentType)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := answer{HTTPStatus: resp.StatusCode, Body: string(text)}
+	if err := json.Unmarshal(text, &a); err != nil {
+		t.Fatalf("answer %d is no JSON: %v\n%s", resp.StatusCode, err, text)
+	}
+	return a
+}
+
+// send posts a message as JSON.
+func (s *sidecar) send(t *testing.T, message map[string]any) answer {
+	t.Helper()
+	body, err := json.Marshal(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.post(t, "application/json", body, nil)
+}
+
+func wantStatus(t *testing.T, a answer, want int) {
+	t.Helper()
+	if a.HTTPStatus != want {
+		t.Fatalf("answer = %d, want %d\n%s", a.HTTPStatus, want, a.Body)
+	}
+}
+
+// freeAddr returns a loopback address and port where nobody listens. It is
+// below the range from which the kernel takes the ports of outgoing
+// connections, so that nothing is there later either: a refused port.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	for port := 12000 + os.Getpid()%4000; port < 20000; port++ {
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			continue
+		}
+		_ = l.Close()
+		if _, taken := handedOut.LoadOrStore(addr, true); !taken {
+			return addr
+		}
+	}
+	t.Fatal("no free port on 127.0.0.1")
+	return ""
+}
+
+// handedOut keeps freeAddr from returning an address twice.
+var handedOut sync.Map
+
+func refusedPort(t *testing.T) int { return portOf(t, freeAddr(t)) }
+
+// droppedPort returns a port whose packets get no answer, as behind a firewall
+// that drops them: nobody accepts, and the kernel's queue of connections that
+// nobody accepted yet is full.
+func droppedPort(t *testing.T) int {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	port := refusedPort(t)
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		conn, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), 200*time.Millisecond)
+		if err != nil {
+			return port
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+	t.Fatalf("port %d still takes connections", port)
+	return 0
+}
+
+func portOf(t *testing.T, addr string) int {
+	t.Helper()
+	_, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// exitCode runs a command of the product to its end.
+func exitCode(t *testing.T, cmd *exec.Cmd) (code int, output string) {
+	t.Helper()
+	out, err := cmd.CombinedOutput()
+	var failed *exec.ExitError
+	if err != nil && !errors.As(err, &failed) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), string(out)
+}
+
+func writeFile(t *testing.T, name, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func crlf(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
