@@ -158,14 +158,6 @@ func (s *sidecar) stop(t *testing.T) {
 	}
 }
 
-// kill ends the server without giving it a chance.
-func (s *sidecar) kill(t *testing.T) {
-	t.Helper()
-	if err := s.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	<-s.exited
-}
 
 // answer is what the API answered with. A problem (RFC 9457) and a message have
 // their fields side by side.
