@@ -90,8 +90,8 @@ func TestSystemd(t *testing.T) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
 		switch key {
 		case "Environment":
-			name, value, _ := strings.Cut(strings.Trim(value, `"`), "=")
-			env[name] = value
+			name, v, _ := strings.Cut(strings.Trim(value, `"`), "=")
+			env[name] = v
 		case "TimeoutStopSec":
 			grace = value
 		}

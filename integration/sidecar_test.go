@@ -158,7 +158,6 @@ func (s *sidecar) stop(t *testing.T) {
 	}
 }
 
-
 // answer is what the API answered with. A problem (RFC 9457) and a message have
 // their fields side by side.
 type answer struct {
