@@ -102,13 +102,26 @@ const (
 	StatusCanceled  Status = "canceled"
 )
 
+var allStatuses = []Status{
+	StatusQueued, StatusDeferred, StatusHeld, StatusDelivered, StatusPartial, StatusFailed, StatusCanceled,
+}
+
 // Status derives the message's status from its recipients' states.
 func (m Message) Status() Status {
 	n := map[State]int{}
 	for _, r := range m.Recipients {
 		n[r.State]++
 	}
-	all := len(m.Recipients)
+	return statusOf(n)
+}
+
+// statusOf derives a message's status from the number of recipients in each
+// state.
+func statusOf(n map[State]int) Status {
+	all := 0
+	for _, count := range n {
+		all += count
+	}
 	switch {
 	case n[Queued] == all:
 		return StatusQueued

@@ -1,0 +1,71 @@
+package queue
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// prepareDirectory creates dir and tries there everything that the store needs,
+// so that what does not work is told at the start and not at the first message.
+func prepareDirectory(dir string) error {
+	if err := makeDirectory(dir); err != nil {
+		return &StoreError{dir, fmt.Errorf("%w: %w", ErrDirectory, err), "create it, or set MAILSIDECAR_DATA_DIR to a directory that this user may write to"}
+	}
+	if name := unsuitableFileSystem(dir); name != "" {
+		return &StoreError{dir, fmt.Errorf("%w: %s", ErrFileSystem, name), "SQLite's write-ahead log needs a local disk: locks and shared memory " +
+			"do not work reliably there; set MAILSIDECAR_DATA_DIR to a local volume"}
+	}
+	if err := probeDirectory(dir); err != nil {
+		return &StoreError{dir, fmt.Errorf("%w: %w", ErrDirectory, err), "the queue must be able to create, sync, rename and delete files there: " +
+			"check owner, mode, read-only mounts and free space"}
+	}
+	return nil
+}
+
+// makeDirectory creates dir, private, and makes its name durable.
+func makeDirectory(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return syncDirectory(filepath.Dir(dir))
+}
+
+func syncDirectory(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close() //nolint:errcheck // it was only read
+	return syncOpenDirectory(d)
+}
+
+// probeDirectory creates, syncs, renames and deletes a file.
+func probeDirectory(dir string) error {
+	f, err := os.CreateTemp(dir, ".probe-*")
+	if err != nil {
+		return err
+	}
+	name, renamed := f.Name(), f.Name()+"-renamed"
+	_, err = f.WriteString("probe")
+	if err == nil {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = os.Rename(name, renamed)
+	}
+	if err != nil {
+		_ = os.Remove(name) // the first error is the one to tell
+		return err
+	}
+	if err := os.Remove(renamed); err != nil {
+		return err
+	}
+	return syncDirectory(dir)
+}

@@ -1,0 +1,29 @@
+package queue
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// newID returns a UUID of version 7 (RFC 9562 §5.7) whose time is created, so
+// that ids sort by the time of acceptance. The library's own goes by the last
+// time it saw, which a clock that was set back would not share with the message.
+func newID(created time.Time) string {
+	u := uuid.UUID(idAt(created))
+	// The 12 bits after the version order ids within a millisecond.
+	sub := uint16(created.Nanosecond() % 1e6 * 4096 / 1e6) //nolint:gosec // below 4096
+	binary.BigEndian.PutUint16(u[6:], 0x7000|sub)
+	_, _ = rand.Read(u[8:]) // never fails (crypto/rand)
+	u[8] = u[8]&0x3f | 0x80
+	return u.String()
+}
+
+// idAt returns the least id of a message accepted in the millisecond of t.
+func idAt(t time.Time) []byte {
+	b := make([]byte, 16)
+	binary.BigEndian.PutUint64(b, uint64(t.UnixMilli())<<16) //nolint:gosec // after 1970
+	return b
+}

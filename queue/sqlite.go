@@ -1,0 +1,221 @@
+package queue
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	sqlitedriver "modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// SQLiteOptions says where a store is and how long it keeps what is final.
+type SQLiteOptions struct {
+	// Path is the database file. Its directory is created when it is missing;
+	// Path with "-wal", "-shm" and ".lock" appended is used too.
+	Path string
+	// MinFreeDisk is the octets of free disk below which new messages are
+	// refused, so that outcomes can still be written; zero means 64 MiB.
+	MinFreeDisk int64
+	// Retention is how long a message is kept after it became final, and so how
+	// long a bounced or expired one can be retried; zero means 7 days, less
+	// than a day means a day, the life of an idempotency key.
+	Retention time.Duration
+	// KeepBodies is how long the bytes of a message are kept that nobody can
+	// retry, being delivered or canceled; zero drops them in the commit that
+	// records so. Retention bounds it.
+	KeepBodies time.Duration
+}
+
+func (o SQLiteOptions) withDefaults() SQLiteOptions {
+	if o.MinFreeDisk == 0 {
+		o.MinFreeDisk = 64 << 20
+	}
+	if o.Retention == 0 {
+		o.Retention = 7 * 24 * time.Hour
+	}
+	o.Retention = max(o.Retention, idempotencyLife)
+	o.KeepBodies = min(o.KeepBodies, o.Retention)
+	return o
+}
+
+// SQLite is the [Store] in one SQLite file, for one process.
+//
+// One goroutine writes. It puts everything that waits to be written into one
+// transaction, so that many callers share one fsync (group commit). WAL and
+// synchronous=FULL make a commit durable when it returns. A few connections
+// beside it read; they neither block the writer nor wait for it.
+type SQLite struct {
+	opts    SQLiteOptions
+	lock    *os.File
+	file    os.FileInfo // of the database, to notice that it was replaced
+	readers *sql.DB
+	writer  *writer
+	free    func(dir string) (int64, error) // octets; replaced in tests
+}
+
+// OpenSQLite opens the store, creating it when it does not exist. Nothing is
+// changed before the directory was probed and the lock file locked. What can go
+// wrong is a [StoreError] that says what to do.
+func OpenSQLite(ctx context.Context, o SQLiteOptions) (*SQLite, error) {
+	o = o.withDefaults()
+	path, err := filepath.Abs(o.Path)
+	if err != nil {
+		return nil, fmt.Errorf("open queue: %w", err)
+	}
+	o.Path = path
+	if err := prepareDirectory(filepath.Dir(path)); err != nil {
+		return nil, err
+	}
+	lock, err := lockFile(path)
+	if err != nil {
+		return nil, err
+	}
+	s := &SQLite{opts: o, lock: lock, free: freeDisk}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(storeError(path, err), s.Close())
+	}
+	return s, nil
+}
+
+func (s *SQLite) open(ctx context.Context) error {
+	if err := createFile(s.opts.Path); err != nil {
+		return err
+	}
+	w, err := openWriter(ctx, s)
+	if err != nil {
+		return err
+	}
+	s.writer = w
+	if s.file, err = os.Stat(s.opts.Path); err != nil {
+		return err
+	}
+	// The names of the file and of its log must be as durable as what is in
+	// them.
+	if err := syncDirectory(filepath.Dir(s.opts.Path)); err != nil {
+		return err
+	}
+	if s.readers, err = sql.Open("sqlite", dsn(s.opts.Path, "query_only(1)")); err != nil {
+		return err
+	}
+	s.readers.SetMaxOpenConns(readConnections)
+	s.readers.SetMaxIdleConns(2)
+	go w.run()
+	return nil
+}
+
+// readConnections bounds the memory of page caches (2 MiB each).
+const readConnections = 4
+
+// createFile makes the database private before SQLite writes to it; the log
+// beside it takes the same mode.
+func createFile(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// dsn is the data source name of path. Double-quoted strings are off: a typo in
+// a column's name must be an error.
+func dsn(path string, pragmas ...string) string {
+	name := filepath.ToSlash(path)
+	if runtime.GOOS == "windows" {
+		name = "/" + name
+	}
+	u := url.URL{Scheme: "file", Path: name}
+	q := url.Values{"_dqs": {"0"}, "_defensive": {"1"}, "_pragma": append([]string{"busy_timeout(10000)"}, pragmas...)}
+	u.RawQuery = q.Encode()
+	return u.String()
+}
+
+// Close commits what was handed over, and closes the file. The lock goes last.
+func (s *SQLite) Close() error {
+	var errs []error
+	if s.writer != nil {
+		errs = append(errs, s.writer.close())
+	}
+	if s.readers != nil {
+		errs = append(errs, s.readers.Close())
+	}
+	return errors.Join(append(errs, s.lock.Close())...)
+}
+
+// Heartbeat has nothing to do: the lock file tells that every other owner is
+// gone.
+func (*SQLite) Heartbeat(context.Context, string, time.Time) error { return nil }
+
+// Check says why messages are refused just now: the file was moved away, the
+// disk is nearly full, or the last write failed.
+func (s *SQLite) Check(context.Context) error {
+	if err := s.admit(0); err != nil {
+		return err
+	}
+	return s.writer.lastError()
+}
+
+// admit refuses size octets of new messages where they would be lost with the
+// file, or would take the room that outcomes need.
+func (s *SQLite) admit(size int64) error {
+	now, err := os.Stat(s.opts.Path)
+	if err != nil || !os.SameFile(s.file, now) {
+		return &StoreError{s.opts.Path, ErrMoved, "new mail is refused; what is stored is still being delivered from the open file. " +
+			"Let the queue drain, then restart"}
+	}
+	free, err := s.free(filepath.Dir(s.opts.Path))
+	if err != nil {
+		return fmt.Errorf("free disk: %w", err)
+	}
+	if free-size < s.opts.MinFreeDisk {
+		return ErrDiskFull
+	}
+	return nil
+}
+
+// view runs f on one consistent state of the store.
+func (s *SQLite) view(ctx context.Context, f func(*session) error) error {
+	tx, err := s.readers.BeginTx(ctx, nil)
+	if err != nil {
+		return storeError(s.opts.Path, err)
+	}
+	defer tx.Rollback() //nolint:errcheck // nothing was written
+	v := newSession(ctx, tx)
+	defer v.close()
+	return storeError(s.opts.Path, f(v))
+}
+
+const corruptRemedy = "stop the service, copy the file and its -wal away together, save what can be read with " +
+	"`sqlite3 FILE .recover`, and start with a new file or a backup"
+
+// storeError turns what SQLite says into what an operator can act on.
+func storeError(path string, err error) error {
+	var known *StoreError
+	var e *sqlitedriver.Error
+	switch {
+	case errors.As(err, &known):
+		return err
+	case errors.Is(err, ErrCorrupt):
+		return &StoreError{path, err, corruptRemedy}
+	case !errors.As(err, &e):
+		return err
+	}
+	switch e.Code() & 0xff {
+	case sqlite3.SQLITE_FULL:
+		return fmt.Errorf("%w: %w", ErrDiskFull, err)
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return &StoreError{path, fmt.Errorf("%w: %w", ErrCorrupt, err), corruptRemedy}
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
+		return &StoreError{path, fmt.Errorf("%w: %w", ErrDirectory, err), "the file and its directory must be writable for this user"}
+	case sqlite3.SQLITE_IOERR:
+		return &StoreError{path, err, "the disk reports errors: see the kernel's log (dmesg), and move the queue to a sound disk"}
+	default:
+		return fmt.Errorf("queue store: %w", err)
+	}
+}

@@ -1,0 +1,159 @@
+package queue
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+// Retry makes what did not go out due again.
+func (s *SQLite) Retry(ctx context.Context, key string, ids []string, now time.Time) ([]string, error) {
+	var changed []string
+	err := s.write(ctx, func(w *writer) error {
+		changed = nil
+		for _, id := range ids {
+			did, err := w.retry(key, id, now)
+			if err != nil {
+				return err
+			}
+			if did {
+				changed = append(changed, id)
+			}
+		}
+		return nil
+	})
+	return changed, err
+}
+
+func (w *writer) retry(key, id string, now time.Time) (bool, error) {
+	raw, ok := blob(id)
+	if !ok || !w.has(key, raw, " AND body IS NOT NULL") {
+		return false, nil
+	}
+	n, err := w.affect(`UPDATE recipients SET state = 'deferred', due = ?, tries = 0, cancel = 0
+		WHERE message = ? AND owner IS NULL AND state IN ('deferred', 'held', 'bounced', 'expired')`, now.UnixMicro(), raw)
+	if err != nil || n == 0 {
+		return false, err
+	}
+	err = w.exec(`UPDATE messages SET expires = max(expires, ?1 + expires - coalesce(send_at, created)) WHERE id = ?2`, now.UnixMicro(), raw)
+	if err != nil {
+		return false, err
+	}
+	_, _, err = w.settle(raw, now)
+	return err == nil, err
+}
+
+// has says whether the key has the message.
+func (w *writer) has(key string, id []byte, and string) bool {
+	var one int
+	return w.row(`SELECT 1 FROM messages WHERE id = ?1 AND (?2 = '*' OR key = ?2)`+and, []any{id, key}, &one) == nil
+}
+
+// Cancel ends what is not final.
+func (s *SQLite) Cancel(ctx context.Context, key, id, owner string, now time.Time) (bool, error) {
+	raw, ok := blob(id)
+	if !ok {
+		return false, ErrNotFound
+	}
+	var ended bool
+	err := s.write(ctx, func(w *writer) error {
+		ended = false
+		if !w.has(key, raw, "") {
+			return ErrNotFound
+		}
+		n, err := w.affect(`UPDATE recipients SET state = 'canceled', due = NULL, owner = NULL, marked = 0
+			WHERE message = ? AND (owner IS NULL OR owner = ?) AND state IN ('queued', 'deferred', 'held')`, raw, owner)
+		if err != nil {
+			return err
+		}
+		wished, err := w.affect(`UPDATE recipients SET cancel = 1 WHERE message = ? AND owner IS NOT NULL`, raw)
+		if err != nil {
+			return err
+		}
+		ended = n+wished > 0
+		_, _, err = w.settle(raw, now)
+		return err
+	})
+	return ended, err
+}
+
+// Sweep removes what retention no longer covers, and gives room back to the file
+// system.
+func (s *SQLite) Sweep(ctx context.Context, now time.Time, limit int) (int, error) {
+	for _, step := range []func(*writer, time.Time, int) (int, error){
+		(*writer).sweepMessages, (*writer).sweepContents, (*writer).sweepIdempotency, (*writer).vacuum,
+	} {
+		var n int
+		err := s.write(ctx, func(w *writer) (err error) {
+			n, err = step(w, now, limit)
+			return err
+		})
+		if err != nil || n > 0 {
+			return n, err
+		}
+	}
+	return 0, nil
+}
+
+func (w *writer) sweepMessages(now time.Time, limit int) (int, error) {
+	ids, err := w.ids(`SELECT id FROM messages WHERE final = 1 AND clock < ? ORDER BY clock LIMIT ?`,
+		now.Add(-w.store.opts.Retention).UnixMicro(), limit)
+	if err != nil {
+		return 0, err
+	}
+	for _, id := range ids {
+		if err := w.deleteContent(id); err != nil {
+			return 0, err
+		}
+		for _, query := range []string{
+			`DELETE FROM attempts WHERE message = ?`,
+			`DELETE FROM recipients WHERE message = ?`,
+			`DELETE FROM messages WHERE id = ?`,
+		} {
+			if err := w.exec(query, id); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return len(ids), nil
+}
+
+func (w *writer) sweepContents(now time.Time, limit int) (int, error) {
+	ids, err := w.ids(`SELECT id FROM messages WHERE bytes_until <= ? LIMIT ?`, now.UnixMicro(), limit)
+	if err != nil {
+		return 0, err
+	}
+	for _, id := range ids {
+		if err := w.deleteContent(id); err != nil {
+			return 0, err
+		}
+	}
+	return len(ids), nil
+}
+
+func (w *writer) sweepIdempotency(now time.Time, limit int) (int, error) {
+	n, err := w.affect(`DELETE FROM idempotency WHERE (key, name) IN
+		(SELECT key, name FROM idempotency WHERE expires <= ? LIMIT ?)`, now.UnixMicro(), limit)
+	return int(n), err
+}
+
+// The free pages that the file keeps for messages to come, and how many go back
+// to the file system in one step.
+const (
+	keptPages   = 4096 // 16 MiB
+	vacuumPages = 256
+)
+
+// vacuum shortens the file by some of its free pages.
+func (w *writer) vacuum(_ time.Time, _ int) (int, error) {
+	var free int
+	if err := w.row(`SELECT freelist_count FROM pragma_freelist_count`, nil, &free); err != nil {
+		return 0, err
+	}
+	n := min(free-keptPages, vacuumPages)
+	if n <= 0 {
+		return 0, nil
+	}
+	// The pragma frees a page with each row that is read from it.
+	return n, w.each(`PRAGMA incremental_vacuum(256)`, nil, func(*sql.Rows) error { return nil })
+}

@@ -1,0 +1,312 @@
+package queue
+
+import (
+	"context"
+	"database/sql"
+	"encoding/base64"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"mailsidecar/mailer"
+)
+
+// Get returns a message with its recipients and attempts.
+func (s *SQLite) Get(ctx context.Context, key, id string) (Message, error) {
+	raw, ok := blob(id)
+	if !ok {
+		return Message{}, ErrNotFound
+	}
+	var m Message
+	err := s.view(ctx, func(v *session) error {
+		var err error
+		if m, err = readMessage(v, raw); err != nil {
+			return err
+		}
+		if key != AnyKey && key != m.Key {
+			return ErrNotFound
+		}
+		m.Attempts, err = readAttempts(v, raw)
+		return err
+	})
+	if err != nil {
+		return Message{}, err
+	}
+	return m, nil
+}
+
+// readMessage returns a message with its recipients.
+func readMessage(v *session, id []byte) (Message, error) {
+	var m Message
+	var tags sql.NullString
+	var created, sendAt, expires sql.NullInt64
+	err := v.row(`SELECT key, message_id, sender, subject, size, tags, reverse_path, created, send_at, expires
+		FROM messages WHERE id = ?`, []any{id},
+		&m.Key, &m.MessageID, &m.Sender, &m.Subject, &m.Size, &tags, &m.Envelope.ReversePath, &created, &sendAt, &expires)
+	if errors.Is(err, sql.ErrNoRows) {
+		return m, ErrNotFound
+	}
+	if err != nil {
+		return m, err
+	}
+	if m.ID, err = fromBlob(id); err != nil {
+		return m, err
+	}
+	if err := fromJSON(tags, &m.Tags); err != nil {
+		return m, err
+	}
+	m.Created, m.SendAt, m.Expires = fromMicros(created), fromMicros(sendAt), fromMicros(expires)
+	m.Recipients, err = readRecipients(v, id)
+	for _, r := range m.Recipients {
+		m.Envelope.ForwardPaths = append(m.Envelope.ForwardPaths, r.ForwardPath)
+	}
+	return m, err
+}
+
+func readRecipients(v *session, id []byte) ([]Recipient, error) {
+	const query = `SELECT forward_path, state, due, result FROM recipients WHERE message = ? ORDER BY n`
+	var recipients []Recipient
+	err := v.each(query, []any{id}, func(rows *sql.Rows) error {
+		var r Recipient
+		var due sql.NullInt64
+		var packed sql.NullString
+		if err := rows.Scan(&r.ForwardPath, &r.State, &due, &packed); err != nil {
+			return err
+		}
+		var result storedResult
+		if err := fromJSON(packed, &result); err != nil {
+			return err
+		}
+		r.NextAttempt = fromMicros(due)
+		if packed.Valid {
+			r.Result = result.unpack()
+			r.Result.ForwardPath = r.ForwardPath
+		}
+		recipients = append(recipients, r)
+		return nil
+	})
+	return recipients, err
+}
+
+func readAttempts(v *session, id []byte) ([]mailer.Attempt, error) {
+	var attempts []mailer.Attempt
+	err := v.each(`SELECT relay, port, mode, tls, auth, ladder, started, duration, results
+			FROM attempts WHERE message = ? ORDER BY n`, []any{id}, func(rows *sql.Rows) error {
+		a, err := scanAttempt(rows)
+		attempts = append(attempts, a)
+		return err
+	})
+	return attempts, err
+}
+
+func scanAttempt(rows *sql.Rows) (mailer.Attempt, error) {
+	var a mailer.Attempt
+	var port int
+	var mode string
+	var ladder, results sql.NullString
+	var started sql.NullInt64
+	var duration int64
+	if err := rows.Scan(&a.Relay, &port, &mode, &a.TLS, &a.Auth, &ladder, &started, &duration, &results); err != nil {
+		return a, err
+	}
+	var rungs []storedRung
+	var packed []storedResult
+	if err := errors.Join(fromJSON(ladder, &rungs), fromJSON(results, &packed)); err != nil {
+		return a, err
+	}
+	a.Rung, a.Ladder = rungOf(port, mode), unpackLadder(rungs)
+	a.Started, a.Duration = fromMicros(started), time.Duration(duration)*time.Microsecond
+	for _, r := range packed {
+		a.Results = append(a.Results, r.unpack())
+	}
+	return a, nil
+}
+
+// Content returns the message's bytes.
+func (s *SQLite) Content(ctx context.Context, key, id string) (mailer.Content, error) {
+	raw, ok := blob(id)
+	if !ok {
+		return mailer.Content{}, ErrNotFound
+	}
+	var c mailer.Content
+	err := s.view(ctx, func(v *session) error {
+		var owner string
+		var size int64
+		var body, chunks sql.NullInt64
+		err := v.row(`SELECT key, message_id, size, eight_bit, utf8_header, body, chunks FROM messages WHERE id = ?`, []any{raw},
+			&owner, &c.MessageID, &size, &c.EightBit, &c.UTF8Header, &body, &chunks)
+		switch {
+		case errors.Is(err, sql.ErrNoRows), err == nil && key != AnyKey && key != owner:
+			return ErrNotFound
+		case err != nil:
+			return err
+		case !body.Valid:
+			return ErrContentGone
+		}
+		c.Data, err = readContent(v, body.Int64, chunks.Int64, size)
+		return err
+	})
+	if err != nil {
+		return mailer.Content{}, err
+	}
+	return c, nil
+}
+
+func readContent(v *session, first, chunks, size int64) ([]byte, error) {
+	data := make([]byte, 0, size)
+	err := v.each(`SELECT data FROM contents WHERE seq >= ? AND seq < ? ORDER BY seq`, []any{first, first + chunks}, func(rows *sql.Rows) error {
+		var chunk sql.RawBytes
+		err := rows.Scan(&chunk)
+		data = append(data, chunk...)
+		return err
+	})
+	if err == nil && int64(len(data)) != size {
+		err = ErrCorrupt
+	}
+	return data, err
+}
+
+// List returns a page of the messages that f selects.
+func (s *SQLite) List(ctx context.Context, f Filter, limit int, cursor string) (Page, error) {
+	q, err := listQuery(f, cursor)
+	if err != nil {
+		return Page{}, err
+	}
+	var page Page
+	err = s.view(ctx, func(v *session) error {
+		page = Page{}
+		ids, err := listIDs(v, q, f, limit+1)
+		if err != nil {
+			return err
+		}
+		if len(ids) > limit {
+			ids = ids[:limit]
+			page.Next = base64.RawURLEncoding.EncodeToString(ids[limit-1])
+		}
+		for _, id := range ids {
+			m, err := readMessage(v, id)
+			if err != nil {
+				return err
+			}
+			page.Messages = append(page.Messages, m)
+		}
+		return nil
+	})
+	return page, err
+}
+
+// conditions is the part of a list's query that does not depend on the index it
+// walks along.
+type conditions struct {
+	sql  strings.Builder
+	args []any
+}
+
+func (c *conditions) and(sql string, args ...any) {
+	c.sql.WriteString(" AND ")
+	c.sql.WriteString(sql)
+	c.args = append(c.args, args...)
+}
+
+func listQuery(f Filter, cursor string) (*conditions, error) {
+	c := &conditions{}
+	if cursor != "" {
+		id, err := base64.RawURLEncoding.DecodeString(cursor)
+		if err != nil || len(id) != 16 {
+			return nil, ErrInvalidCursor
+		}
+		c.and("id < ?", id)
+	}
+	// Ids begin with the time of acceptance in milliseconds.
+	if !f.Since.IsZero() {
+		c.and("id >= ? AND created >= ?", idAt(f.Since), f.Since.UnixMicro())
+	}
+	if !f.Until.IsZero() {
+		c.and("id < ? AND created < ?", idAt(f.Until.Add(time.Millisecond)), f.Until.UnixMicro())
+	}
+	if f.Sender != "" {
+		c.and("sender = ? COLLATE NOCASE", f.Sender)
+	}
+	if f.Recipient != "" {
+		c.and("EXISTS (SELECT 1 FROM recipients WHERE message = id AND forward_path = ? COLLATE NOCASE)", f.Recipient)
+	}
+	if f.TagName != "" {
+		c.and("tags IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(tags) AS tag WHERE tag.key = ? AND (? = '' OR tag.value = ?))",
+			f.TagName, f.TagValue, f.TagValue)
+	}
+	return c, nil
+}
+
+// listIDs walks along the index for each key and status that f admits and merges
+// what it finds: no page is slow because few among very many messages match.
+func listIDs(v *session, c *conditions, f Filter, limit int) ([][]byte, error) {
+	if f.Key == AnyKey && f.Status == "" {
+		return v.ids("SELECT id FROM messages WHERE 1"+c.sql.String()+" ORDER BY id DESC LIMIT ?", append(c.args, limit)...)
+	}
+	keys, err := listKeys(v, f.Key)
+	if err != nil {
+		return nil, err
+	}
+	statuses := []Status{f.Status}
+	if f.Status == "" {
+		statuses = allStatuses
+	}
+	var ids [][]byte
+	for _, key := range keys {
+		for _, status := range statuses {
+			found, err := v.ids("SELECT id FROM messages INDEXED BY messages_list WHERE key = ? AND status = ?"+
+				c.sql.String()+" ORDER BY id DESC LIMIT ?", slices.Concat([]any{key, string(status)}, c.args, []any{limit})...)
+			if err != nil {
+				return nil, err
+			}
+			ids = append(ids, found...)
+		}
+	}
+	slices.SortFunc(ids, func(a, b []byte) int { return strings.Compare(string(b), string(a)) })
+	return ids[:min(len(ids), limit)], nil
+}
+
+// listKeys returns key, or every key that has messages when it is AnyKey.
+func listKeys(v *session, key string) ([]string, error) {
+	if key != AnyKey {
+		return []string{key}, nil
+	}
+	var keys []string
+	err := v.each(`WITH RECURSIVE keys (key) AS (
+			SELECT min(key) FROM messages
+			UNION ALL
+			SELECT (SELECT min(key) FROM messages WHERE messages.key > keys.key) FROM keys WHERE keys.key IS NOT NULL)
+			SELECT key FROM keys WHERE key IS NOT NULL`, nil, func(rows *sql.Rows) error {
+		var k string
+		err := rows.Scan(&k)
+		keys = append(keys, k)
+		return err
+	})
+	return keys, err
+}
+
+// Usage counts along the index of lists: only what is not final, however much
+// is.
+func (s *SQLite) Usage(ctx context.Context) (Usage, error) {
+	var total Usage
+	err := s.view(ctx, func(v *session) error {
+		keys, err := listKeys(v, AnyKey)
+		if err != nil {
+			return err
+		}
+		total = Usage{}
+		for _, key := range keys {
+			var u Usage
+			err := v.row(`SELECT count(*), coalesce(sum(size), 0) FROM messages INDEXED BY messages_list
+				WHERE key = ? AND status IN ('queued', 'deferred', 'held')`, []any{key}, &u.Messages, &u.Bytes)
+			if err != nil {
+				return err
+			}
+			total.Messages += u.Messages
+			total.Bytes += u.Bytes
+		}
+		return nil
+	})
+	return total, err
+}

@@ -1,0 +1,116 @@
+package queue
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+)
+
+// applicationID marks the file as ours (PRAGMA application_id): "mlsc".
+const applicationID = 0x6d6c7363
+
+// migrations lead from one schema version (PRAGMA user_version) to the next, by
+// index. One that was released is never changed: a change is a new one.
+//
+// Times are Unix microseconds. messages.clock is when an unfinished message
+// expires and when a final one became final: one index serves both the expiry
+// and the retention. The index messages_list covers what Usage counts. A
+// message's bytes are the rows body to body+chunks-1 of contents: rows rather
+// than one value, because SQLite copies a value several times.
+var migrations = []string{`
+CREATE TABLE messages (
+	id           BLOB NOT NULL PRIMARY KEY,
+	key          TEXT NOT NULL,
+	message_id   TEXT NOT NULL,
+	sender       TEXT NOT NULL,
+	subject      TEXT NOT NULL,
+	tags         TEXT,
+	reverse_path TEXT NOT NULL,
+	size         INTEGER NOT NULL,
+	eight_bit    INTEGER NOT NULL,
+	utf8_header  INTEGER NOT NULL,
+	created      INTEGER NOT NULL,
+	send_at      INTEGER,
+	expires      INTEGER NOT NULL,
+	status       TEXT NOT NULL,
+	final        INTEGER NOT NULL,
+	clock        INTEGER NOT NULL,
+	body         INTEGER,
+	chunks       INTEGER NOT NULL,
+	bytes_until  INTEGER
+) WITHOUT ROWID;
+CREATE INDEX messages_list  ON messages (key, status, id, size);
+CREATE INDEX messages_clock ON messages (final, clock);
+CREATE INDEX messages_bytes ON messages (bytes_until) WHERE bytes_until IS NOT NULL;
+
+CREATE TABLE contents (seq INTEGER PRIMARY KEY, data BLOB NOT NULL);
+
+CREATE TABLE recipients (
+	message      BLOB NOT NULL,
+	n            INTEGER NOT NULL,
+	forward_path TEXT NOT NULL,
+	state        TEXT NOT NULL,
+	due          INTEGER,
+	route        TEXT NOT NULL,
+	owner        TEXT,
+	marked       INTEGER NOT NULL DEFAULT 0,
+	cancel       INTEGER NOT NULL DEFAULT 0,
+	tries        INTEGER NOT NULL DEFAULT 0,
+	attempts     INTEGER NOT NULL DEFAULT 0,
+	result       TEXT,
+	PRIMARY KEY (message, n)
+) WITHOUT ROWID;
+CREATE INDEX recipients_due    ON recipients (route, due) WHERE due IS NOT NULL AND owner IS NULL;
+CREATE INDEX recipients_leased ON recipients (owner) WHERE owner IS NOT NULL;
+
+CREATE TABLE attempts (
+	message  BLOB NOT NULL,
+	n        INTEGER NOT NULL,
+	relay    TEXT NOT NULL,
+	port     INTEGER NOT NULL,
+	mode     TEXT NOT NULL,
+	tls      TEXT NOT NULL,
+	auth     TEXT NOT NULL,
+	ladder   TEXT,
+	started  INTEGER NOT NULL,
+	duration INTEGER NOT NULL,
+	results  TEXT NOT NULL,
+	PRIMARY KEY (message, n)
+) WITHOUT ROWID;
+
+CREATE TABLE idempotency (
+	key         TEXT NOT NULL,
+	name        TEXT NOT NULL,
+	fingerprint BLOB NOT NULL,
+	messages    BLOB NOT NULL,
+	expires     INTEGER NOT NULL,
+	PRIMARY KEY (key, name)
+) WITHOUT ROWID;
+CREATE INDEX idempotency_expires ON idempotency (expires);
+`}
+
+// migrate brings the file to the newest schema, a transaction for each step.
+func migrate(ctx context.Context, conn *sql.Conn, path string) error {
+	var version, app, tables int
+	err := conn.QueryRowContext(ctx, `SELECT
+		(SELECT user_version FROM pragma_user_version),
+		(SELECT application_id FROM pragma_application_id),
+		(SELECT count(*) FROM sqlite_schema)`).Scan(&version, &app, &tables)
+	switch {
+	case err != nil:
+		return err
+	case app != applicationID && tables > 0:
+		return &StoreError{path, ErrCorrupt, "this is an SQLite file, but not a queue; name another one in MAILSIDECAR_QUEUE"}
+	case version > len(migrations):
+		return &StoreError{path, ErrNewerSchema, fmt.Sprintf("it has schema %d and this version knows up to %d; start the newer version again, "+
+			"or name another file in MAILSIDECAR_QUEUE", version, len(migrations))}
+	}
+	for ; version < len(migrations); version++ {
+		script := fmt.Sprintf("BEGIN IMMEDIATE; %s; PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
+			migrations[version], applicationID, version+1)
+		if _, err := conn.ExecContext(ctx, script); err != nil {
+			return fmt.Errorf("migrate to schema %d: %w", version+1, err)
+		}
+	}
+	return nil
+}

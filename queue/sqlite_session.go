@@ -1,0 +1,104 @@
+package queue
+
+import (
+	"context"
+	"database/sql"
+)
+
+// session executes statements on one connection and prepares each once.
+type session struct {
+	ctx   context.Context //nolint:containedctx // a session is as short as a call, or has no end
+	on    preparer
+	stmts map[string]*sql.Stmt
+}
+
+// preparer is an *sql.Conn or *sql.Tx.
+type preparer interface {
+	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
+}
+
+func newSession(ctx context.Context, on preparer) *session {
+	return &session{ctx: ctx, on: on, stmts: map[string]*sql.Stmt{}}
+}
+
+// stmt returns the prepared statement. There are some forty queries, and those
+// of lists.
+func (s *session) stmt(query string) (*sql.Stmt, error) {
+	if stmt := s.stmts[query]; stmt != nil {
+		return stmt, nil
+	}
+	stmt, err := s.on.PrepareContext(s.ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	s.stmts[query] = stmt
+	return stmt, nil
+}
+
+func (s *session) close() {
+	for _, stmt := range s.stmts {
+		_ = stmt.Close() // what it did has been told
+	}
+}
+
+func (s *session) execute(query string, args ...any) (sql.Result, error) {
+	stmt, err := s.stmt(query)
+	if err != nil {
+		return nil, err
+	}
+	return stmt.ExecContext(s.ctx, args...)
+}
+
+func (s *session) exec(query string, args ...any) error {
+	_, err := s.execute(query, args...)
+	return err
+}
+
+// affect executes a statement and returns how many rows it changed.
+func (s *session) affect(query string, args ...any) (int64, error) {
+	result, err := s.execute(query, args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+// row executes a query for one row; sql.ErrNoRows when there is none.
+func (s *session) row(query string, args []any, into ...any) error {
+	stmt, err := s.stmt(query)
+	if err != nil {
+		return err
+	}
+	return stmt.QueryRowContext(s.ctx, args...).Scan(into...)
+}
+
+// each executes a query and calls f on each row.
+func (s *session) each(query string, args []any, f func(*sql.Rows) error) error {
+	stmt, err := s.stmt(query)
+	if err != nil {
+		return err
+	}
+	rows, err := stmt.QueryContext(s.ctx, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close() //nolint:errcheck // Err tells
+	for rows.Next() {
+		if err := f(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// ids executes a query for the ids of messages.
+func (s *session) ids(query string, args ...any) ([][]byte, error) {
+	var ids [][]byte
+	err := s.each(query, args, func(rows *sql.Rows) error {
+		var id []byte
+		err := rows.Scan(&id)
+		ids = append(ids, id)
+		return err
+	})
+	return ids, err
+}

@@ -1,0 +1,441 @@
+package queue
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"mailsidecar/mailer"
+)
+
+// Claim leases the longest waiting messages on the route.
+func (s *SQLite) Claim(ctx context.Context, owner, route string, now time.Time, limit int) ([]Work, error) {
+	var works []Work
+	err := s.write(ctx, func(w *writer) error {
+		works = nil
+		ids, err := w.due(route, now, limit)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			work, err := w.claim(id, owner, route, now)
+			if err != nil {
+				return err
+			}
+			works = append(works, work)
+		}
+		return nil
+	})
+	return works, err
+}
+
+func (w *writer) due(route string, now time.Time, limit int) ([][]byte, error) {
+	var ids [][]byte
+	seen := map[string]bool{}
+	// One message may have many recipients, so rows are no measure for limit.
+	err := w.each(`SELECT message FROM recipients INDEXED BY recipients_due
+		WHERE route = ? AND due <= ? AND due IS NOT NULL AND owner IS NULL ORDER BY due`,
+		[]any{route, now.UnixMicro()}, func(rows *sql.Rows) error {
+			var id []byte
+			if err := rows.Scan(&id); err != nil {
+				return err
+			}
+			if !seen[string(id)] {
+				seen[string(id)] = true
+				ids = append(ids, id)
+			}
+			if len(ids) == limit {
+				return errEnough
+			}
+			return nil
+		})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return ids, err
+}
+
+// errEnough ends a query early.
+var errEnough = errors.New("enough")
+
+func (w *writer) claim(id []byte, owner, route string, now time.Time) (Work, error) {
+	work := Work{Route: route}
+	var err error
+	if work.ID, err = fromBlob(id); err != nil {
+		return work, err
+	}
+	var expires sql.NullInt64
+	err = w.row(`SELECT message_id, sender, size, expires, reverse_path FROM messages WHERE id = ?`, []any{id},
+		&work.MessageID, &work.Sender, &work.Size, &expires, &work.Envelope.ReversePath)
+	if err != nil {
+		return work, err
+	}
+	work.Expires = fromMicros(expires)
+	err = w.each(`SELECT forward_path, tries, attempts FROM recipients
+		WHERE message = ? AND route = ? AND due <= ? AND owner IS NULL ORDER BY n`, []any{id, route, now.UnixMicro()},
+		func(rows *sql.Rows) error {
+			var l Leased
+			if err := rows.Scan(&l.ForwardPath, &l.Tries, &l.Attempts); err != nil {
+				return err
+			}
+			work.Recipients = append(work.Recipients, l)
+			work.Envelope.ForwardPaths = append(work.Envelope.ForwardPaths, l.ForwardPath)
+			return nil
+		})
+	if err != nil {
+		return work, err
+	}
+	return work, w.exec(`UPDATE recipients SET owner = ?, marked = 0 WHERE message = ? AND route = ? AND due <= ? AND owner IS NULL`,
+		owner, id, route, now.UnixMicro())
+}
+
+// Mark notes that content is about to be sent.
+func (s *SQLite) Mark(ctx context.Context, owner, id string) error {
+	key, _ := blob(id)
+	return s.write(ctx, func(w *writer) error {
+		return w.exec(`UPDATE recipients SET marked = 1 WHERE message = ? AND owner = ?`, key, owner)
+	})
+}
+
+// Release ends leases without an attempt.
+func (s *SQLite) Release(ctx context.Context, owner string, leases []Lease) error {
+	return s.write(ctx, func(w *writer) error {
+		for _, l := range leases {
+			if err := w.release(owner, l); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (w *writer) release(owner string, l Lease) error {
+	id, _ := blob(l.ID)
+	return w.exec(`UPDATE recipients SET owner = NULL, marked = 0, route = ? WHERE message = ? AND owner = ?`, l.Route, id, owner)
+}
+
+// Record stores what came of attempts.
+func (s *SQLite) Record(ctx context.Context, outcomes []Outcome) (Settled, error) {
+	var settled Settled
+	err := s.write(ctx, func(w *writer) error {
+		settled = Settled{}
+		for _, o := range outcomes {
+			size, final, err := w.record(o)
+			if err != nil {
+				return err
+			}
+			if final {
+				settled.Messages++
+				settled.Bytes += size
+			}
+		}
+		return nil
+	})
+	return settled, err
+}
+
+func (w *writer) record(o Outcome) (size int64, final bool, err error) {
+	id, _ := blob(o.ID)
+	results, err := w.insertAttempts(id, o.Attempts)
+	if err != nil {
+		return 0, false, err
+	}
+	for _, c := range o.Changes {
+		if err := w.change(id, o, c, results[c.ForwardPath]); err != nil {
+			return 0, false, err
+		}
+	}
+	return w.settle(id, o.At)
+}
+
+// tried is what the attempts of one outcome came to for one recipient.
+type tried struct {
+	attempts int
+	result   any // of the last one, as stored; nil when there was none
+}
+
+func (w *writer) insertAttempts(id []byte, attempts []mailer.Attempt) (map[string]tried, error) {
+	last := map[string]mailer.Result{}
+	count := map[string]int{}
+	for _, a := range attempts {
+		if err := w.insertAttempt(id, a); err != nil {
+			return nil, err
+		}
+		for _, r := range a.Results {
+			last[r.ForwardPath] = r
+			count[r.ForwardPath]++
+		}
+	}
+	results := make(map[string]tried, len(last))
+	for path, r := range last {
+		packed, err := toJSON(packResult(r))
+		if err != nil {
+			return nil, err
+		}
+		results[path] = tried{count[path], packed}
+	}
+	return results, nil
+}
+
+func (w *writer) insertAttempt(id []byte, a mailer.Attempt) error {
+	ladder, err := toJSON(packLadder(a.Ladder))
+	if err != nil {
+		return err
+	}
+	results, err := toJSON(packResults(a.Results))
+	if err != nil {
+		return err
+	}
+	return w.exec(`INSERT INTO attempts (message, n, relay, port, mode, tls, auth, ladder, started, duration, results)
+		VALUES (?1, (SELECT coalesce(max(n), 0) + 1 FROM attempts WHERE message = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)`,
+		id, a.Relay, a.Rung.Port, modeOf(a.Rung), a.TLS, a.Auth, ladder, a.Started.UnixMicro(), a.Duration.Microseconds(), results)
+}
+
+// change sets a recipient's state. A wish to cancel it turns waiting into
+// canceled; a lease lost meanwhile leaves nothing to say but "delivered".
+func (w *writer) change(id []byte, o Outcome, c Change, t tried) error {
+	waits := !c.State.Final() && c.State != Held
+	var next any
+	if waits {
+		next = c.Next.UnixMicro()
+	}
+	return w.exec(`UPDATE recipients SET
+			state = CASE WHEN cancel AND ?1 THEN 'canceled' ELSE ?2 END,
+			due = CASE WHEN cancel AND ?1 THEN NULL ELSE ?3 END,
+			tries = ?4, attempts = attempts + ?5, result = coalesce(?6, result),
+			route = ?7, owner = NULL, marked = 0, cancel = 0
+		WHERE message = ?8 AND forward_path = ?9 AND (owner = ?10 OR ?2 = 'delivered')`,
+		!c.State.Final(), string(c.State), next, c.Tries, t.attempts, t.result, o.Route, id, c.ForwardPath, o.Owner)
+}
+
+// settle derives the message's status from its recipients' states, and drops
+// the bytes of one that nobody can retry.
+func (w *writer) settle(id []byte, now time.Time) (size int64, becameFinal bool, err error) {
+	states := map[State]int{}
+	err = w.each(`SELECT state FROM recipients WHERE message = ?`, []any{id}, func(rows *sql.Rows) error {
+		var s State
+		err := rows.Scan(&s)
+		states[s]++
+		return err
+	})
+	if err != nil {
+		return 0, false, err
+	}
+	var was bool
+	var expires int64
+	err = w.row(`SELECT size, final, expires FROM messages WHERE id = ?`, []any{id}, &size, &was, &expires)
+	if err != nil {
+		if errors.Is(err, sql.ErrNoRows) { // retention has removed it
+			return 0, false, nil
+		}
+		return 0, false, err
+	}
+	open := states[Queued] + states[Deferred] + states[Held]
+	clock, final := expires, open == 0
+	if final {
+		clock = now.UnixMicro()
+	}
+	err = w.exec(`UPDATE messages SET status = ?, final = ?, clock = CASE WHEN final AND ? THEN clock ELSE ? END WHERE id = ?`,
+		string(statusOf(states)), final, final, clock, id)
+	if err == nil && final && states[Bounced]+states[Expired] == 0 {
+		err = w.dropContent(id, now.Add(w.store.opts.KeepBodies))
+	}
+	return size, final && !was, err
+}
+
+// dropContent removes the message's bytes at the time given, which may be now.
+func (w *writer) dropContent(id []byte, at time.Time) error {
+	if w.store.opts.KeepBodies > 0 {
+		return w.exec(`UPDATE messages SET bytes_until = ? WHERE id = ?`, at.UnixMicro(), id)
+	}
+	return w.deleteContent(id)
+}
+
+func (w *writer) deleteContent(id []byte) error {
+	err := w.exec(`DELETE FROM contents WHERE seq >= (SELECT body FROM messages WHERE id = ?1)
+		AND seq < (SELECT body + chunks FROM messages WHERE id = ?1)`, id)
+	if err != nil {
+		return err
+	}
+	return w.exec(`UPDATE messages SET body = NULL, bytes_until = NULL WHERE id = ?`, id)
+}
+
+// Recover takes over what a process that ended had leased. The lock file says
+// that every other owner has ended.
+func (s *SQLite) Recover(ctx context.Context, owner string, now time.Time, hold bool) (Recovered, error) {
+	var total Recovered
+	for {
+		var step Recovered
+		var n int
+		err := s.write(ctx, func(w *writer) (err error) {
+			step, n, err = w.recoverSome(owner, now, hold)
+			return err
+		})
+		if err != nil || n == 0 {
+			return total, err
+		}
+		total.Uncertain += step.Uncertain
+		total.Held += step.Held
+		total.Released += step.Released
+	}
+}
+
+// stepMessages is how many messages one write changes where there may be very
+// many.
+const stepMessages = 500
+
+func (w *writer) recoverSome(owner string, now time.Time, hold bool) (Recovered, int, error) {
+	var r Recovered
+	orphans := map[string][]orphan{}
+	err := w.each(`SELECT message, owner, forward_path, route, tries, marked FROM recipients
+		WHERE owner IS NOT NULL AND owner <> ? LIMIT ?`, []any{owner, stepMessages}, func(rows *sql.Rows) error {
+		var id []byte
+		var o orphan
+		err := rows.Scan(&id, &o.owner, &o.path, &o.route, &o.tries, &o.marked)
+		orphans[string(id)] = append(orphans[string(id)], o)
+		return err
+	})
+	if err != nil {
+		return r, 0, err
+	}
+	for id, os := range orphans {
+		step, err := w.recoverMessage([]byte(id), os, now, hold)
+		if err != nil {
+			return r, 0, err
+		}
+		r.Uncertain += step.Uncertain
+		r.Held += step.Held
+		r.Released += step.Released
+	}
+	return r, len(orphans), nil
+}
+
+// orphan is a recipient whose owner is gone.
+type orphan struct {
+	owner, path, route string
+	tries              int
+	marked             bool
+}
+
+func (w *writer) recoverMessage(key []byte, orphans []orphan, now time.Time, hold bool) (Recovered, error) {
+	id, err := fromBlob(key)
+	if err != nil {
+		return Recovered{}, err
+	}
+	var r Recovered
+	var o Outcome
+	attempt := mailer.Attempt{Started: now}
+	for _, lost := range orphans {
+		o = Outcome{ID: id, Owner: lost.owner, Route: lost.route, At: now, Changes: o.Changes}
+		if hold && !lost.marked {
+			r.Released++
+			continue
+		}
+		change := Change{ForwardPath: lost.path, State: Deferred, Next: now, Tries: lost.tries}
+		if hold {
+			change.State = Held
+			r.Held++
+		}
+		r.Uncertain++
+		o.Changes = append(o.Changes, change)
+		attempt.Results = append(attempt.Results, mailer.Result{ForwardPath: lost.path, Failure: &mailer.Failure{
+			Class: mailer.ClassUncertain, Stage: mailer.StageContent,
+			Text: "the service ended while this was in hand; the relay may have accepted it",
+		}})
+	}
+	if len(o.Changes) > 0 {
+		o.Attempts = []mailer.Attempt{attempt}
+	}
+	if _, _, err := w.record(o); err != nil {
+		return r, err
+	}
+	// What was not changed is released.
+	return r, w.exec(`UPDATE recipients SET owner = NULL, marked = 0 WHERE message = ? AND owner = ?`, key, o.Owner)
+}
+
+// Waiting looks at the head of each route's queue.
+func (s *SQLite) Waiting(ctx context.Context, now time.Time) (Waiting, error) {
+	var waiting Waiting
+	err := s.view(ctx, func(v *session) error {
+		waiting = Waiting{}
+		var expiry sql.NullInt64
+		err := v.row(`SELECT min(clock) FROM messages WHERE final = 0 AND clock > ?`, []any{now.UnixMicro()}, &expiry)
+		if err != nil {
+			return err
+		}
+		waiting.Expiry = fromMicros(expiry)
+		// A few routes among very many recipients: step from one to the next.
+		return v.each(`WITH RECURSIVE heads (route) AS (
+				SELECT min(route) FROM recipients WHERE due IS NOT NULL AND owner IS NULL
+				UNION ALL
+				SELECT (SELECT min(route) FROM recipients WHERE route > heads.route AND due IS NOT NULL AND owner IS NULL)
+				FROM heads WHERE heads.route IS NOT NULL)
+			SELECT route, (SELECT min(due) FROM recipients WHERE route = heads.route AND due IS NOT NULL AND owner IS NULL)
+			FROM heads WHERE route IS NOT NULL`, nil, func(rows *sql.Rows) error {
+			var r RouteDue
+			var at sql.NullInt64
+			err := rows.Scan(&r.Route, &at)
+			r.At = fromMicros(at)
+			waiting.Routes = append(waiting.Routes, r)
+			return err
+		})
+	})
+	return waiting, err
+}
+
+// Expire ends what waited too long. What is held waits for a person, not for the
+// relay, and does not expire.
+func (s *SQLite) Expire(ctx context.Context, now time.Time, limit int) ([]Ended, error) {
+	var ended []Ended
+	err := s.write(ctx, func(w *writer) error {
+		ended = nil
+		ids, err := w.ids(`SELECT id FROM messages WHERE final = 0 AND clock <= ?
+			AND EXISTS (SELECT 1 FROM recipients WHERE message = id AND owner IS NULL AND due IS NOT NULL)
+			ORDER BY clock LIMIT ?`, now.UnixMicro(), limit)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			e, err := w.expire(id, now)
+			if err != nil {
+				return err
+			}
+			ended = append(ended, e)
+		}
+		return nil
+	})
+	return ended, err
+}
+
+func (w *writer) expire(id []byte, now time.Time) (Ended, error) {
+	var e Ended
+	var err error
+	if e.ID, err = fromBlob(id); err != nil {
+		return e, err
+	}
+	if err := w.row(`SELECT reverse_path FROM messages WHERE id = ?`, []any{id}, &e.ReversePath); err != nil {
+		return e, err
+	}
+	err = w.each(`UPDATE recipients SET state = 'expired', due = NULL
+		WHERE message = ? AND owner IS NULL AND due IS NOT NULL RETURNING forward_path`, []any{id},
+		func(rows *sql.Rows) error {
+			var path string
+			err := rows.Scan(&path)
+			e.ForwardPaths = append(e.ForwardPaths, path)
+			return err
+		})
+	if err != nil {
+		return e, err
+	}
+	e.Size, e.Final, err = w.settle(id, now)
+	return e, err
+}
+
+// Rewind brings due times back that a clock gone wrong has put too far off.
+func (s *SQLite) Rewind(ctx context.Context, latest time.Time) error {
+	return s.write(ctx, func(w *writer) error {
+		return w.exec(`UPDATE recipients SET due = ?1 WHERE due > ?1 AND
+			(attempts > 0 OR NOT EXISTS (SELECT 1 FROM messages WHERE id = message AND send_at > ?1))`, latest.UnixMicro())
+	})
+}

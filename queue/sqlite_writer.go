@@ -1,0 +1,247 @@
+package queue
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
+
+// Bounds of one group. The first keeps a commit short, the second keeps small
+// messages from waiting for many large ones.
+const (
+	maxGroupOps  = 256
+	maxGroupSize = 16 << 20
+)
+
+// write is something to be written: with others in one transaction, or alone
+// and again when that transaction failed. So run must start from nothing.
+type write struct {
+	run  func(*writer) error
+	size int64 // octets of new messages; zero for all but Insert
+	// admits says that this needs the room that is kept back for outcomes.
+	admits bool
+	answer error // what run found out, the store being sound
+	done   chan error
+}
+
+// writer is the one goroutine that writes, and its connection.
+type writer struct {
+	*session
+	store  *SQLite
+	db     *sql.DB
+	conn   *sql.Conn
+	writes chan *write
+
+	mu     sync.RWMutex // held for reading while handing over a write
+	closed bool
+	ended  chan struct{}
+
+	failed atomic.Pointer[error] // what the last commit came to
+	// commits and written count transactions and what was in them: their
+	// quotient is how many share an fsync.
+	commits, written atomic.Int64
+}
+
+// openWriter opens the connection. auto_vacuum must be set before the first
+// table, which the driver sees to by setting it before anything else.
+func openWriter(ctx context.Context, s *SQLite) (*writer, error) {
+	name := dsn(s.opts.Path, "cache_size(-8000)", "temp_store(memory)",
+		fmt.Sprintf("wal_autocheckpoint(%d)", checkpointPages), "journal_size_limit(67108864)")
+	db, err := sql.Open("sqlite", name+"&_auto_vacuum=incremental&_journal_mode=wal&_synchronous=full")
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(1)
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	w := &writer{
+		// Half a group cannot be given up for one caller, so what is written has
+		// no end; the driver is quicker without, too.
+		session: newSession(context.WithoutCancel(ctx), conn),
+		store:   s, db: db, conn: conn,
+		writes: make(chan *write, maxGroupOps), ended: make(chan struct{}),
+	}
+	if err := w.prepare(ctx); err != nil {
+		return nil, errors.Join(err, conn.Close(), db.Close())
+	}
+	return w, nil
+}
+
+// checkpointPages of log (16 MiB) are collected before they are written to the
+// file. Most bytes are deleted again before that and never get there.
+const checkpointPages = 4000
+
+func (w *writer) prepare(ctx context.Context) error {
+	if err := migrate(ctx, w.conn, w.store.opts.Path); err != nil {
+		return err
+	}
+	var mode string
+	if err := w.conn.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode); err != nil {
+		return err
+	}
+	if mode != "wal" {
+		return &StoreError{w.store.opts.Path, ErrFileSystem, "it does not support SQLite's write-ahead log; put the queue on a local disk"}
+	}
+	return nil
+}
+
+// do hands a write over and waits until it is committed. Once handed over it is
+// not given up, whatever becomes of ctx: the caller must know what happened.
+func (w *writer) do(ctx context.Context, op *write) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	op.done = make(chan error, 1)
+	w.mu.RLock()
+	if w.closed {
+		w.mu.RUnlock()
+		return ErrClosed
+	}
+	w.writes <- op
+	w.mu.RUnlock()
+	return <-op.done
+}
+
+// write runs f in a transaction that others share.
+func (s *SQLite) write(ctx context.Context, f func(*writer) error) error {
+	return s.writer.do(ctx, &write{run: f})
+}
+
+func (w *writer) run() {
+	defer close(w.ended)
+	for first := range w.writes {
+		group := []*write{first}
+		size := first.size
+		for len(group) < maxGroupOps && size < maxGroupSize {
+			op, more := w.next()
+			if !more {
+				break
+			}
+			group = append(group, op)
+			size += op.size
+		}
+		w.commitGroup(w.admitted(group))
+	}
+}
+
+func (w *writer) next() (*write, bool) {
+	select {
+	case op, open := <-w.writes:
+		return op, open
+	default:
+		return nil, false
+	}
+}
+
+// admitted answers the writes that may not be made just now and returns the
+// others.
+func (w *writer) admitted(group []*write) []*write {
+	var size int64
+	for _, op := range group {
+		size += op.size
+	}
+	if size == 0 {
+		return group
+	}
+	err := w.store.admit(size)
+	if err == nil {
+		return group
+	}
+	var rest []*write
+	for _, op := range group {
+		if op.admits {
+			op.done <- err
+		} else {
+			rest = append(rest, op)
+		}
+	}
+	return rest
+}
+
+// commitGroup commits the writes together. When that fails it commits each
+// alone, so that one that cannot be written does not take the others with it.
+func (w *writer) commitGroup(group []*write) {
+	if len(group) == 0 {
+		return
+	}
+	err := w.commit(group)
+	if err != nil && len(group) > 1 {
+		for _, op := range group {
+			w.commitGroup([]*write{op})
+		}
+		return
+	}
+	for _, op := range group {
+		op.done <- cmp.Or(err, op.answer)
+	}
+}
+
+func (w *writer) commit(group []*write) error {
+	err := storeError(w.store.opts.Path, w.transaction(group))
+	if err != nil {
+		w.failed.Store(&err)
+	} else {
+		w.failed.Store(nil)
+	}
+	return err
+}
+
+// isAnswer says that err is about the request and not about the store. Nothing
+// was written then, and the rest of the group goes on.
+func isAnswer(err error) bool {
+	return errors.Is(err, ErrIdempotencyMismatch) || errors.Is(err, ErrNotFound)
+}
+
+func (w *writer) transaction(group []*write) (err error) {
+	if err := w.exec("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			// SQLite may have rolled back by itself, and then this fails.
+			_ = w.exec("ROLLBACK")
+		}
+	}()
+	for _, op := range group {
+		op.answer = nil
+		if err := op.run(w); isAnswer(err) {
+			op.answer = err
+		} else if err != nil {
+			return err
+		}
+	}
+	if err := w.exec("COMMIT"); err != nil {
+		return err
+	}
+	w.commits.Add(1)
+	w.written.Add(int64(len(group)))
+	return nil
+}
+
+func (w *writer) lastError() error {
+	if err := w.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// close waits for the writes handed over, and closes the connection.
+func (w *writer) close() error {
+	w.mu.Lock()
+	if w.closed {
+		w.mu.Unlock()
+		return nil
+	}
+	w.closed = true
+	close(w.writes)
+	w.mu.Unlock()
+	<-w.ended
+	w.session.close()
+	return errors.Join(w.conn.Close(), w.db.Close())
+}

@@ -1,0 +1,229 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"mailsidecar/mailer"
+)
+
+// Store keeps messages, their recipients and every attempt. It knows nothing of
+// relays or schedules: [Durable] tells it what became of a recipient and when to
+// try again.
+//
+// A recipient is due when it waits and its time has come. Before it is tried it
+// is leased to an owner, one running instance; a leased recipient is nobody
+// else's. The lease ends with [Store.Record] or [Store.Release], or by
+// [Store.Recover] when its owner is gone.
+//
+// A method that writes returns after the commit is durable; what it was asked
+// to do has then happened as a whole, or on an error not at all, as far as can
+// be told: after a failed commit nobody knows. Every method may be called by
+// many goroutines at once. All times are kept with microsecond precision.
+type Store interface {
+	// Insert stores the batch. Where its idempotency key is known with the same
+	// fingerprint nothing is stored and the ids of the earlier messages are
+	// returned, in their order; with another one it is
+	// [ErrIdempotencyMismatch]. It is [ErrDiskFull] when the room kept back for
+	// deliveries would be touched.
+	Insert(ctx context.Context, b Batch) (replayed []string, err error)
+
+	// Claim leases to owner the recipients of up to limit messages that are due
+	// on route at now, the longest waiting first. Recipients of one message
+	// come in one Work.
+	Claim(ctx context.Context, owner, route string, now time.Time, limit int) ([]Work, error)
+	// Mark notes that the content of owner's leased recipients of the message
+	// is about to be sent, so that [Store.Recover] can tell them from others.
+	Mark(ctx context.Context, owner, id string) error
+	// Record stores attempts and their outcomes and ends the leases. A
+	// recipient for which cancellation was asked meanwhile, and which would
+	// wait, is canceled. One that is leased to somebody else by now changes only
+	// when it is delivered.
+	Record(ctx context.Context, outcomes []Outcome) (Settled, error)
+	// Release ends owner's leases on the messages without an attempt, and files
+	// them under the route given.
+	Release(ctx context.Context, owner string, leases []Lease) error
+	// Recover takes the leases of owners that are gone. Each recipient gets an
+	// uncertain attempt and is due at now; with hold, one that was marked is
+	// held and one that was not is due without an attempt.
+	Recover(ctx context.Context, owner string, now time.Time, hold bool) (Recovered, error)
+	// Heartbeat says that owner lives. A store that many instances share needs
+	// it at least every minute to tell which owners are gone.
+	Heartbeat(ctx context.Context, owner string, now time.Time) error
+	// Waiting tells for each route when its next unleased recipient is due, and
+	// when the next message after now expires.
+	Waiting(ctx context.Context, now time.Time) (Waiting, error)
+	// Expire ends the unleased recipients of up to limit messages whose time is
+	// over at now.
+	Expire(ctx context.Context, now time.Time, limit int) ([]Ended, error)
+	// Rewind makes recipients that are not due before latest due then. Messages
+	// that a send_at holds are left alone. It repairs the schedule after the
+	// clock was set back.
+	Rewind(ctx context.Context, latest time.Time) error
+
+	// Get, List and Content are as in handler.Queue; Content also takes
+	// [AnyKey].
+	Get(ctx context.Context, key, id string) (Message, error)
+	List(ctx context.Context, f Filter, limit int, cursor string) (Page, error)
+	Content(ctx context.Context, key, id string) (mailer.Content, error)
+	// Retry makes deferred, held, bounced and expired recipients of the
+	// messages due at now, gives each message its lifetime anew, and returns the
+	// ids that changed. Leased recipients, and messages without bytes, do not.
+	Retry(ctx context.Context, key string, ids []string, now time.Time) ([]string, error)
+	// Cancel ends every recipient that waits or is held. One leased to owner
+	// ends too; one leased to another ends unless its attempt decides
+	// otherwise. ended is false when there was no recipient to end.
+	Cancel(ctx context.Context, key, id, owner string, now time.Time) (ended bool, err error)
+
+	// Usage counts messages that are not final, and the octets of them.
+	Usage(ctx context.Context) (Usage, error)
+	// Sweep removes, in one short step, up to limit of what retention no longer
+	// covers at now, and returns how much that was.
+	Sweep(ctx context.Context, now time.Time, limit int) (int, error)
+	// Check says why messages cannot be stored just now; nil when they can.
+	Check(ctx context.Context) error
+	// Close waits for what is being written. Calls made later fail.
+	Close() error
+}
+
+// Batch is what one request stores, in one commit.
+type Batch struct {
+	Entries     []Entry
+	Idempotency *Idempotency // nil: none
+}
+
+// Idempotency is the key that a request may be repeated with.
+type Idempotency struct {
+	Key         string // name of the API key
+	Name        string // the caller's Idempotency-Key
+	Fingerprint [32]byte
+	Expires     time.Time
+}
+
+// Entry is one new message. All its recipients are [Queued].
+type Entry struct {
+	Message Message
+	Content mailer.Content
+	Route   string // names the relays it may go to; see [Store.Claim]
+	// Owner leases every recipient from the start; empty leases none.
+	Owner string
+	// Due is when the recipients may be tried first.
+	Due time.Time
+}
+
+// Work is the leased recipients of one message.
+type Work struct {
+	ID         string
+	MessageID  string
+	Sender     string
+	Route      string
+	Size       int64
+	Expires    time.Time
+	Envelope   mailer.Envelope // of the leased recipients only
+	Recipients []Leased        // in the envelope's order
+}
+
+// Leased is what decides on a recipient's next attempt.
+type Leased struct {
+	ForwardPath string
+	// Tries counts the attempts that its schedule goes by, Attempts all.
+	Tries    int
+	Attempts int
+}
+
+// Lease names the recipients of one message that are leased to an owner.
+type Lease struct {
+	ID    string
+	Route string
+}
+
+// Outcome is what came of trying the leased recipients of one message.
+type Outcome struct {
+	ID       string
+	Owner    string
+	Route    string
+	At       time.Time
+	Attempts []mailer.Attempt // in order; may be empty
+	Changes  []Change
+}
+
+// Change is the new state of one recipient.
+type Change struct {
+	ForwardPath string
+	State       State
+	Next        time.Time // when State is Queued or Deferred
+	Tries       int
+}
+
+// Settled counts messages that became final, and the octets of them.
+type Settled = Usage
+
+// Usage is a number of messages and of their octets.
+type Usage struct {
+	Messages int64
+	Bytes    int64
+}
+
+// Recovered counts the recipients whose owner was gone.
+type Recovered struct {
+	Uncertain int // may have been sent: due again, or held
+	Held      int // of those, the held ones
+	Released  int // were not being sent
+}
+
+// Waiting tells when the store must be looked at again.
+type Waiting struct {
+	Routes []RouteDue
+	Expiry time.Time // zero: none
+}
+
+// RouteDue is when the first recipient that waits on a route is due.
+type RouteDue struct {
+	Route string
+	At    time.Time
+}
+
+// Ended names recipients that reached a final state outside an attempt.
+type Ended struct {
+	ID           string
+	Size         int64
+	Final        bool // no recipient of the message waits any more
+	ReversePath  string
+	ForwardPaths []string
+}
+
+// What may be wrong with a store. They come wrapped in a [StoreError].
+var (
+	// ErrLocked: another process has the store open.
+	ErrLocked = errors.New("in use by another process")
+	// ErrNewerSchema: a newer version of the program wrote the store.
+	ErrNewerSchema = errors.New("written by a newer version")
+	// ErrCorrupt: the file is damaged, or no queue.
+	ErrCorrupt = errors.New("damaged")
+	// ErrFileSystem: it cannot hold a store.
+	ErrFileSystem = errors.New("unsuitable file system")
+	// ErrDirectory: files cannot be created, synced, renamed or deleted there.
+	ErrDirectory = errors.New("unusable directory")
+	// ErrMoved: the file was deleted or replaced while it was open.
+	ErrMoved = errors.New("deleted or replaced while in use")
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("store closed")
+)
+
+// StoreError says what is wrong with a store and what an operator can do.
+type StoreError struct {
+	Path   string
+	Err    error // one of the errors above, or what the system said
+	Remedy string
+}
+
+func (e *StoreError) Error() string {
+	return fmt.Sprintf("queue store %s: %v: %s", e.Path, e.Err, e.Remedy)
+}
+
+func (e *StoreError) Unwrap() error { return e.Err }
+
+// idempotencyLife is how long a request may be repeated with its key.
+const idempotencyLife = 24 * time.Hour
