@@ -61,7 +61,8 @@ func LoadService() (Service, []string, error) {
 	return s, r.warnings, r.err()
 }
 
-// Default returns the defaults, with one relay that has no host yet.
+// Default returns the defaults, whatever the environment says: one relay that
+// has no host yet, and a queue that has no path yet.
 func Default() Config {
 	r := newReader(func(string) string { return "" })
 	relay := Relay{Number: 1}

@@ -93,7 +93,7 @@ func TestLoadEveryVariable(t *testing.T) {
 	c, warnings := mustLoad(t, env{
 		"SMTP_PROVIDER=Mailgun", "SMTP_HOST= 192.0.2.7 ", "SMTP_PORT=465, 2525/tls,587/STARTTLS", "SMTP_USERNAME=u", "SMTP_PASSWORD=p:,ü",
 		"SMTP_AUTH=Plain", "SMTP_TLS=required", "SMTP_ALLOW_CLEARTEXT=0", "SMTP_TLS_SERVER_NAME=relay.example.com",
-		"SMTP_HELO=[IPv6:2001:db8::1]", "SMTP_MAX_RECIPIENTS=7", "SMTP_SENDERS=Shop@Example.com, @example.org,", "SMTP2_HOST=second", "SMTP2_AUTH=none",
+		"SMTP_HELO=[IPv6:2001:db8::1]", "SMTP_MAX_RECIPIENTS=7", "SMTP_SENDERS=Shop@Example.com, @example.org.,", "SMTP2_HOST=second", "SMTP2_AUTH=none",
 		"MAILSIDECAR_ADDR=[::1]:0", "MAILSIDECAR_QUEUE=sqlite:/q/x.db", "MAILSIDECAR_DATA_DIR=/q", "MAILSIDECAR_FROM=Shop <shop@example.com>",
 		"MAILSIDECAR_MAX_MESSAGE_SIZE=1 mb", "MAILSIDECAR_MAX_RECIPIENTS=5", "MAILSIDECAR_MAX_IN_FLIGHT=1500001", "MAILSIDECAR_REQUEST_TIMEOUT=1m30s",
 		"MAILSIDECAR_SHUTDOWN_TIMEOUT=20s", "MAILSIDECAR_LOG_LEVEL=DEBUG", "MAILSIDECAR_LOG_FORMAT=Text", "MAILSIDECAR_QUEUE_MAX_MESSAGES=0",
@@ -175,7 +175,7 @@ func TestProblems(t *testing.T) {
 		{good.with("SMTP_ALLOW_CLEARTEXT=yes"), `SMTP_ALLOW_CLEARTEXT is "yes", which is neither true nor false; set true or false`},
 		{good.with("SMTP_TLS_CA_FILE=" + dir + "/none.pem"), `SMTP_TLS_CA_FILE names "` + dir + `/none.pem", which cannot be read: no such file or directory; name a PEM file that this process may read`},
 		{good.with("SMTP_TLS_CA_FILE=" + notPEM), `SMTP_TLS_CA_FILE names "` + notPEM + `", which holds no certificate; name a file with certificates in PEM form`},
-		{good.with("SMTP_TLS_SERVER_NAME=a b"), "SMTP_TLS_SERVER_NAME is no domain; set the name that stands in the relay's certificate"},
+		{good.with("SMTP_TLS_SERVER_NAME=a b"), "SMTP_TLS_SERVER_NAME is no host name; set the name that stands in the relay's certificate"},
 		{good.with("SMTP_HELO=-app"), "SMTP_HELO is no domain; set a domain in ASCII, such as app.example.com, or an address literal, such as [192.0.2.1]"},
 		{good.with("SMTP_HELO=[2001:db8::1]"), "SMTP_HELO is no domain; set a domain in ASCII, such as app.example.com, or an address literal, such as [192.0.2.1]"},
 		{good.with("SMTP_MAX_RECIPIENTS=many"), `SMTP_MAX_RECIPIENTS is "many", which is no whole number; set a number in digits`},
@@ -303,6 +303,8 @@ func TestWarnings(t *testing.T) {
 		{good.with("SMTP_TLS=none", "SMTP_USERNAME=", "SMTP_PASSWORD=", "SMTP_AUTH=none"), "SMTP_TLS=none: mail goes to the relay in clear text"},
 		{good.with("SMTP_ALLOW_CLEARTEXT=true"), "SMTP_ALLOW_CLEARTEXT has no effect without SMTP_TLS=none"},
 		{good.with("SMTP_USERNAME=", "SMTP_PASSWORD="), "SMTP_USERNAME and SMTP_PASSWORD are not set: mail is handed over without AUTH; SMTP_AUTH=none says that this is meant"},
+		{good.with(`SMTP_PASSWORD="hunter2"`), "SMTP_PASSWORD begins and ends with a quote, which docker --env-file keeps as part of the value"},
+		{good.with("SMTP_OAUTH2_TENANT=x"), "SMTP_OAUTH2_TENANT has no effect without SMTP_OAUTH2_CLIENT_ID"},
 		{good.with("SMTP_PROVIDER=outlook"), "SMTP_PASSWORD is set, but Outlook.com takes OAuth2 only, no password"},
 		{good.with("SMTP_PASSWORD=", "SMTP_OAUTH2_ACCESS_TOKEN_FILE="+token+"2"), `SMTP_OAUTH2_ACCESS_TOKEN_FILE names "` + token + `2", which cannot be read now: no such file or directory; it is tried again for each login`},
 		{good.with("MAILSIDECAR_KEEP_BODIES=30d"), "MAILSIDECAR_KEEP_BODIES is over MAILSIDECAR_RETENTION: content goes with the message's record, after 7d"},
@@ -410,6 +412,14 @@ func TestLoadRelaysAndService(t *testing.T) {
 	setenv(t, env{"MAILSIDECAR_DATA_DIR=/data"})
 	if s, warnings, err := LoadService(); err != nil || len(warnings) > 0 || s.Queue.Path != "/data/queue.db" {
 		t.Errorf("LoadService() = %v, %q, %v", s.Queue, warnings, err)
+	}
+}
+
+func TestDefault(t *testing.T) {
+	setenv(t, good.with("HOME=/h", "MAILSIDECAR_ADDR=:1", "SMTP_PORTS=1")) // not looked at
+	c := Default()
+	if c.Service.Addr != ":8587" || len(c.Relays) != 1 || c.Relays[0].Host != "" || c.Relays[0].Ports.String() != "587,2525" || c.Service.Queue != (Queue{Store: "sqlite"}) {
+		t.Errorf("Default() = %+v", c)
 	}
 }
 

@@ -29,7 +29,7 @@ func parseDuration(s string) (time.Duration, bool) {
 		if err != nil || n > uint64(math.MaxInt64/day) {
 			return 0, false
 		}
-		days = time.Duration(n) * day //nolint:gosec // in bounds
+		days = time.Duration(n) * day
 		if rest == "" {
 			return days, true
 		}

@@ -41,6 +41,11 @@ func (r *reader) checkOAuth2(relay *Relay) {
 		}
 	}
 	if !o.Fetched() {
+		for _, suffix := range []string{"OAUTH2_PROVIDER", "OAUTH2_TENANT", "OAUTH2_TOKEN_URL", "OAUTH2_SCOPES"} {
+			if relay.sets(r, suffix) {
+				r.warn("%s has no effect without %s", relay.name(suffix), relay.name("OAUTH2_CLIENT_ID"))
+			}
+		}
 		return
 	}
 	if o.AccessToken.IsSet() || o.AccessTokenFile != "" {
@@ -87,7 +92,7 @@ func (r *reader) checkTokenURL(relay *Relay) {
 func (r *reader) applyOAuth2Provider(relay *Relay) {
 	switch o := relay.OAuth2; o.Provider {
 	case google:
-		r.preset(relay, map[string]string{
+		r.preset(relay, map[string]string{ //nolint:gosec // an endpoint, no credentials
 			"OAUTH2_TOKEN_URL": "https://oauth2.googleapis.com/token",
 			"OAUTH2_SCOPES":    "https://mail.google.com/",
 		})

@@ -25,44 +25,82 @@ const (
 // providers are in the order of the documentation. The STARTTLS ports come
 // first, the fallback submission port among them where there is one.
 var providers = []provider{
-	{name: "gmail", host: "smtp.gmail.com", ports: "587,465", oauth2: google,
-		advice: "Gmail takes an app password, which needs 2-step verification, or OAuth2; not the account's password"},
-	{name: "google-workspace", host: "smtp-relay.gmail.com", ports: "587,465", oauth2: google,
-		advice: "the SMTP relay service must be allowed in the Workspace admin console; it takes an app password, OAuth2 or a known IP address"},
-	{name: "microsoft365", host: "smtp.office365.com", ports: "587", oauth2: microsoft,
-		advice: "Authenticated SMTP must be enabled for the mailbox; passwords are being phased out, so prefer OAuth2"},
-	{name: "outlook", host: "smtp-mail.outlook.com", ports: "587", oauth2: microsoft, tokensOnly: true,
-		advice: "Outlook.com takes OAuth2 only, no password"},
-	{name: "yahoo", host: "smtp.mail.yahoo.com", ports: "587,465",
-		advice: "Yahoo takes an app password only"},
-	{name: "icloud", host: "smtp.mail.me.com", ports: "587",
-		advice: "iCloud takes an app-specific password only"},
-	{name: "zoho", host: "smtp.zoho.com", ports: "587,465",
-		advice: "accounts belong to a region: outside the US set SMTP_HOST to smtp.zoho.eu, smtp.zoho.in or alike"},
-	{name: "mailersend", host: "smtp.mailersend.net", ports: "587,2525",
-		advice: "the SMTP user is generated for each domain"},
-	{name: "sendgrid", host: "smtp.sendgrid.net", ports: "587,2525,465", username: "apikey",
-		advice: "the user name is the word apikey, the password an API key"},
-	{name: "mailgun", host: "smtp.mailgun.org", ports: "587,2525,465",
-		advice: "the SMTP user belongs to one domain; EU domains need mailgun-eu"},
-	{name: "mailgun-eu", host: "smtp.eu.mailgun.org", ports: "587,2525,465",
-		advice: "the SMTP user belongs to one domain; US domains need mailgun"},
-	{name: "postmark", host: "smtp.postmarkapp.com", ports: "587,2525", recipients: "50",
-		advice: "the server token is user name and password alike"},
-	{name: "ses", ports: "587,2587,465,2465", recipients: "50",
-		advice: "SES takes SMTP credentials derived for the region, not the AWS access key"},
-	{name: "brevo", host: "smtp-relay.brevo.com", ports: "587,2525,465",
-		advice: "the password is an SMTP key, not an API key"},
-	{name: "smtp2go", host: "mail.smtp2go.com", ports: "587,2525,8025,465,8465,443",
-		advice: "the SMTP user is made in the SMTP2GO console; it listens on 443, too"},
-	{name: "mailjet", host: "in-v3.mailjet.com", ports: "587,2525,588,465,80", recipients: "50",
-		advice: "the user name is the API key, the password the secret key"},
-	{name: "resend", host: "smtp.resend.com", ports: "587,2587,465,2465", username: "resend",
-		advice: "the user name is the word resend, the password an API key"},
-	{name: "sparkpost", host: "smtp.sparkpostmail.com", ports: "587,2525", username: "SMTP_Injection",
-		advice: "the user name is the word SMTP_Injection, the password an API key; EU accounts set SMTP_HOST"},
-	{name: "elasticemail", host: "smtp.elasticemail.com", ports: "587,2525,465",
-		advice: "the password is an SMTP credential, not the account's"},
+	{
+		name: "gmail", host: "smtp.gmail.com", ports: "587,465", oauth2: google,
+		advice: "Gmail takes an app password, which needs 2-step verification, or OAuth2; not the account's password",
+	},
+	{
+		name: "google-workspace", host: "smtp-relay.gmail.com", ports: "587,465", oauth2: google,
+		advice: "the SMTP relay service must be allowed in the Workspace admin console; it takes an app password, OAuth2 or a known IP address",
+	},
+	{
+		name: "microsoft365", host: "smtp.office365.com", ports: "587", oauth2: microsoft,
+		advice: "authenticated SMTP must be enabled for the mailbox; passwords are being phased out, so prefer OAuth2",
+	},
+	{
+		name: "outlook", host: "smtp-mail.outlook.com", ports: "587", oauth2: microsoft, tokensOnly: true,
+		advice: "Outlook.com takes OAuth2 only, no password",
+	},
+	{
+		name: "yahoo", host: "smtp.mail.yahoo.com", ports: "587,465",
+		advice: "Yahoo takes an app password only",
+	},
+	{
+		name: "icloud", host: "smtp.mail.me.com", ports: "587",
+		advice: "iCloud takes an app-specific password only",
+	},
+	{
+		name: "zoho", host: "smtp.zoho.com", ports: "587,465",
+		advice: "accounts belong to a region: outside the US set SMTP_HOST to smtp.zoho.eu, smtp.zoho.in or alike",
+	},
+	{
+		name: "mailersend", host: "smtp.mailersend.net", ports: "587,2525",
+		advice: "the SMTP user is generated for each domain",
+	},
+	{
+		name: "sendgrid", host: "smtp.sendgrid.net", ports: "587,2525,465", username: "apikey",
+		advice: "the user name is the word apikey, the password an API key",
+	},
+	{
+		name: "mailgun", host: "smtp.mailgun.org", ports: "587,2525,465",
+		advice: "the SMTP user belongs to one domain; EU domains need mailgun-eu",
+	},
+	{
+		name: "mailgun-eu", host: "smtp.eu.mailgun.org", ports: "587,2525,465",
+		advice: "the SMTP user belongs to one domain; US domains need mailgun",
+	},
+	{
+		name: "postmark", host: "smtp.postmarkapp.com", ports: "587,2525", recipients: "50",
+		advice: "the server token is user name and password alike",
+	},
+	{
+		name: "ses", ports: "587,2587,465,2465", recipients: "50",
+		advice: "SES takes SMTP credentials derived for the region, not the AWS access key",
+	},
+	{
+		name: "brevo", host: "smtp-relay.brevo.com", ports: "587,2525,465",
+		advice: "the password is an SMTP key, not an API key",
+	},
+	{
+		name: "smtp2go", host: "mail.smtp2go.com", ports: "587,2525,8025,465,8465,443",
+		advice: "the SMTP user is made in the SMTP2GO console; it listens on 443, too",
+	},
+	{
+		name: "mailjet", host: "in-v3.mailjet.com", ports: "587,2525,588,465,80", recipients: "50",
+		advice: "the user name is the API key, the password the secret key",
+	},
+	{
+		name: "resend", host: "smtp.resend.com", ports: "587,2587,465,2465", username: "resend",
+		advice: "the user name is the word resend, the password an API key",
+	},
+	{
+		name: "sparkpost", host: "smtp.sparkpostmail.com", ports: "587,2525", username: "SMTP_Injection",
+		advice: "the user name is the word SMTP_Injection, the password an API key; EU accounts set SMTP_HOST",
+	},
+	{
+		name: "elasticemail", host: "smtp.elasticemail.com", ports: "587,2525,465",
+		advice: "the password is an SMTP credential, not the account's",
+	},
 }
 
 func providerNames() string {

@@ -226,9 +226,16 @@ func (r *reader) readVariable(v variable) {
 		return
 	}
 	r.sources[v.name] = FromVariable
+	if isQuoted(r.get(key)) {
+		r.warn("%s begins and ends with a quote, which docker --env-file keeps as part of the value", key)
+	}
 	if bad := v.set(key, r.get(key)); bad != nil {
 		r.reject(v, key, bad)
 	}
+}
+
+func isQuoted(s string) bool {
+	return len(s) > 1 && s[0] == s[len(s)-1] && (s[0] == '"' || s[0] == '\'')
 }
 
 // key is the name under which the variable is set: its own, its alias, or none.
@@ -289,7 +296,7 @@ func (v variable) explain(err error, raw string) *invalid {
 	if bad, ok := errors.AsType[*invalid](err); ok {
 		return bad
 	}
-	switch v.value.Kind() { //nolint:exhaustive // the other kinds decode themselves
+	switch v.value.Kind() {
 	case reflect.Bool:
 		return &invalid{"is " + quote(raw) + ", which is neither true nor false", "set true or false"}
 	case reflect.Int:

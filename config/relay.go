@@ -50,14 +50,12 @@ func (relay Relay) name(suffix string) string { return relay.prefix() + "_" + su
 
 func (r *reader) checkHost(relay *Relay) {
 	name := relay.name("HOST")
-	_, err := netip.ParseAddr(relay.Host)
 	switch {
 	case relay.Host == "" && relay.Provider == "ses":
 		r.problem(name, "is not set, and ses needs a region", "set "+relay.name("PROVIDER")+"=ses:REGION, such as ses:eu-west-1")
 	case relay.Host == "" && !r.failed[relay.name("PROVIDER")]:
 		r.problem(name, "is not set", "set it to the relay's host name, or set "+relay.name("PROVIDER"))
-	case relay.Host == "" || err == nil || isDomain(relay.Host):
-	default:
+	case relay.Host != "" && !isHost(relay.Host):
 		// Not shown: a URL here may hold user name and password.
 		r.problem(name, "is no host name", "set the bare name or IP address; ports go into "+relay.name("PORTS"))
 	}
@@ -82,8 +80,8 @@ func (r *reader) checkTLS(relay *Relay) {
 	if relay.TLSCAFile != "" {
 		r.readRootCAs(relay)
 	}
-	if relay.TLSServerName != "" && !isDomain(relay.TLSServerName) {
-		r.problem(relay.name("TLS_SERVER_NAME"), "is no domain", "set the name that stands in the relay's certificate")
+	if relay.TLSServerName != "" && !isHost(relay.TLSServerName) {
+		r.problem(relay.name("TLS_SERVER_NAME"), "is no host name", "set the name that stands in the relay's certificate")
 	}
 }
 
@@ -157,7 +155,7 @@ func (relay Relay) advice() string {
 // a domain without its @.
 func (r *reader) checkSenders(relay *Relay) {
 	for i, sender := range relay.Senders {
-		sender = strings.TrimPrefix(strings.ToLower(sender), "@")
+		sender = strings.TrimSuffix(strings.TrimPrefix(strings.ToLower(sender), "@"), ".")
 		local, domain, isAddress := cutLast(sender, "@")
 		if !isAddress {
 			local, domain = "x", sender
@@ -176,6 +174,11 @@ func cutLast(s, sep string) (before, after string, found bool) {
 		return s[:i], s[i+len(sep):], true
 	}
 	return "", s, false
+}
+
+func isHost(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil || isDomain(s)
 }
 
 // isDomain says whether s is a host name of letters, digits, hyphens and

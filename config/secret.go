@@ -76,14 +76,18 @@ func (s *Secret) Decode(value string) error {
 func readSecretFile(path string) (Secret, *invalid) {
 	text, err := readAll(path)
 	if err != nil {
-		return Secret{}, &invalid{"names " + shownPath(path) + ", which cannot be read: " + reason(err),
-			"name a file that this process may read"}
+		return Secret{}, &invalid{
+			"names " + shownPath(path) + ", which cannot be read: " + reason(err),
+			"name a file that this process may read",
+		}
 	}
 	var s Secret
 	_ = s.Decode(text)
 	if !s.IsSet() {
-		return Secret{}, &invalid{"names " + shownPath(path) + ", which is empty",
-			"write the secret into that file"}
+		return Secret{}, &invalid{
+			"names " + shownPath(path) + ", which is empty",
+			"write the secret into that file",
+		}
 	}
 	return s, nil
 }
@@ -129,8 +133,10 @@ func checkText(s string, lines bool) *invalid {
 			if lines && (c == '\n' || c == '\r') {
 				continue
 			}
-			return &invalid{"holds a control character",
-				"remove it (a line break, or the line ends of a file made on Windows?)"}
+			return &invalid{
+				"holds a control character",
+				"remove it (a line break, or the line ends of a file made on Windows?)",
+			}
 		}
 	}
 	return nil

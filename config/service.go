@@ -4,7 +4,6 @@ import (
 	"log/slog"
 	"net"
 	"net/mail"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -186,12 +185,8 @@ func stateDir(getenv func(string) string) string {
 	if dir := getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "mailsidecar")
 	}
-	home := getenv("HOME")
-	if !filepath.IsAbs(home) {
-		home, _ = os.UserHomeDir()
+	if home := getenv("HOME"); filepath.IsAbs(home) {
+		return filepath.Join(home, ".local", "state", "mailsidecar")
 	}
-	if home == "" {
-		return ""
-	}
-	return filepath.Join(home, ".local", "state", "mailsidecar")
+	return ""
 }

@@ -13,8 +13,14 @@ var sizeUnits = []struct {
 	name   string
 	octets int64
 }{
-	{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10},
-	{"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}, {"B", 1}, {"", 1},
+	{"GiB", 1 << 30},
+	{"MiB", 1 << 20},
+	{"KiB", 1 << 10},
+	{"GB", 1e9},
+	{"MB", 1e6},
+	{"KB", 1e3},
+	{"B", 1},
+	{"", 1},
 }
 
 // Decode implements envconfig's Decoder: "25MiB", "25 MB" or plain octets.
@@ -28,8 +34,8 @@ func (s *Size) Decode(value string) error {
 		return bad
 	}
 	for _, u := range sizeUnits {
-		if strings.EqualFold(unit, u.name) && int64(n) <= math.MaxInt64/u.octets { //nolint:gosec // 63 bits
-			*s = Size(int64(n) * u.octets) //nolint:gosec // 63 bits
+		if strings.EqualFold(unit, u.name) && int64(n) <= math.MaxInt64/u.octets {
+			*s = Size(int64(n) * u.octets)
 			return nil
 		}
 	}
