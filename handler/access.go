@@ -1,0 +1,115 @@
+package handler
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+)
+
+const (
+	headerRequestID = "X-Request-Id"
+	contextKey      = "request"
+)
+
+// requestInfo is what is known of a request besides the request itself.
+type requestInfo struct {
+	id      string
+	key     string // name of the API key
+	code    code   // of the problem it is answered with
+	message string // id of the message it made
+}
+
+// request returns what accompany noted.
+func request(c echo.Context) *requestInfo {
+	r, ok := c.Get(contextKey).(*requestInfo)
+	if !ok {
+		return &requestInfo{}
+	}
+	return r
+}
+
+// accompany goes with every request from its header to the access log. It runs
+// before the router, so that an unknown path is accompanied too.
+func (s *Server) accompany(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		started := time.Now()
+		r := &requestInfo{id: requestID(c.Request().Header.Get(headerRequestID))}
+		c.Set(contextKey, r)
+		s.prepare(c, r)
+		defer func() { s.logAccess(c, r, time.Since(started)) }()
+		if err := s.guard(c, next); err != nil {
+			c.Error(err)
+		}
+		return nil
+	}
+}
+
+// prepare sets the answer's common header fields, and lets the write deadline
+// begin with the answer.
+func (s *Server) prepare(c echo.Context, r *requestInfo) {
+	h := c.Response().Header()
+	h.Set(headerRequestID, r.id)
+	h.Set(echo.HeaderXContentTypeOptions, "nosniff")
+	h.Set(echo.HeaderCacheControl, "no-store")
+	if s.version != "" {
+		h.Set(echo.HeaderServer, "mailsidecar/"+s.version)
+	}
+	rc := http.NewResponseController(c.Response().Writer)
+	c.Response().Before(func() { _ = rc.SetWriteDeadline(time.Now().Add(writeTimeout)) })
+}
+
+// guard refuses foreign web pages and turns a panic into an error.
+func (s *Server) guard(c echo.Context, next echo.HandlerFunc) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	if err := s.crossSites.Check(c.Request()); err != nil {
+		return fail(codeCrossOrigin, "")
+	}
+	return next(c)
+}
+
+// requestID keeps a caller's id of 1 to 128 plain characters, else makes one.
+func requestID(given string) string {
+	const plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.:+/="
+	if n := len(given); n > 0 && n <= 128 && strings.Trim(given, plain) == "" {
+		return given
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return ""
+	}
+	return id.String()
+}
+
+// logAccess writes the request's one line. There is no address of mail in it,
+// hence the route's pattern and not its path and query, and of the key its name
+// only.
+func (s *Server) logAccess(c echo.Context, r *requestInfo, took time.Duration) {
+	level := slog.LevelInfo
+	if strings.HasPrefix(c.Path(), "/livez") || strings.HasPrefix(c.Path(), "/readyz") {
+		level = slog.LevelDebug
+	}
+	attrs := []slog.Attr{
+		slog.String("request_id", r.id), slog.String("method", c.Request().Method), slog.String("route", c.Path()),
+		slog.Int("status", c.Response().Status), slog.Duration("duration", took), slog.String("key", r.key),
+	}
+	if r.code != "" {
+		attrs = append(attrs, slog.String("code", string(r.code)))
+	}
+	if r.message != "" {
+		attrs = append(attrs, slog.String("id", r.message))
+	}
+	s.log.LogAttrs(c.Request().Context(), level, "request", attrs...)
+}

@@ -1,0 +1,185 @@
+package handler
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"mailsidecar/mailer"
+	"mailsidecar/queue"
+)
+
+// messageBody is what a submission is answered with.
+type messageBody struct {
+	ID         string          `json:"id"`
+	Status     queue.Status    `json:"status"`
+	MessageID  string          `json:"message_id"`
+	Recipients []recipientBody `json:"recipients"`
+}
+
+// recipientBody is one recipient's state, and the last word on it.
+type recipientBody struct {
+	Email string      `json:"email"`
+	State queue.State `json:"state"`
+	outcomeBody
+	Relay         string    `json:"relay,omitempty"`
+	Port          int       `json:"port,omitzero"`
+	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"`
+}
+
+// outcomeBody is what one attempt came to for one recipient.
+type outcomeBody struct {
+	// Outcome is delivered, deferred, bounced or uncertain; empty before the
+	// first attempt.
+	Outcome      string `json:"outcome,omitempty"`
+	Class        string `json:"class,omitempty"`
+	Stage        string `json:"stage,omitempty"`
+	ReplyCode    int    `json:"reply_code,omitzero"`
+	EnhancedCode string `json:"enhanced_code,omitempty"`
+	Text         string `json:"text,omitempty"`
+}
+
+func newMessageBody(m queue.Message) messageBody {
+	return messageBody{ID: m.ID, Status: m.Status(), MessageID: m.MessageID, Recipients: newRecipients(m)}
+}
+
+func newRecipients(m queue.Message) []recipientBody {
+	where := map[string]mailer.Attempt{}
+	for _, a := range m.Attempts {
+		for _, r := range a.Results {
+			where[r.ForwardPath] = a
+		}
+	}
+	list := make([]recipientBody, len(m.Recipients))
+	for i, r := range m.Recipients {
+		b := recipientBody{Email: r.ForwardPath, State: r.State, NextAttemptAt: inUTC(r.NextAttempt)}
+		if r.State == queue.Delivered || r.Result.Failure != nil {
+			b.outcomeBody = newOutcome(r.Result)
+		}
+		if f := r.Result.Failure; f != nil {
+			b.Relay, b.Port = f.Relay, f.Port
+		} else if a, ok := where[r.ForwardPath]; ok {
+			b.Relay, b.Port = a.Relay, a.Rung.Port
+		}
+		list[i] = b
+	}
+	return list
+}
+
+func newOutcome(r mailer.Result) outcomeBody {
+	f := r.Failure
+	if f == nil {
+		return outcomeBody{
+			Outcome: "delivered", ReplyCode: r.Reply.Code, EnhancedCode: r.Reply.Enhanced, Text: r.Reply.Text,
+		}
+	}
+	b := outcomeBody{
+		Outcome: outcomeOf(f), Class: f.Class.String(), Stage: f.Stage.String(),
+		ReplyCode: f.Reply.Code, EnhancedCode: f.EnhancedCode(), Text: f.Reply.Text,
+	}
+	if b.ReplyCode == 0 {
+		b.Text = f.Text
+	}
+	return b
+}
+
+func outcomeOf(f *mailer.Failure) string {
+	switch f.Class {
+	case mailer.ClassPermanent:
+		return "bounced"
+	case mailer.ClassUncertain:
+		return "uncertain"
+	default:
+		return "deferred"
+	}
+}
+
+// answerVerdict answers with what the relay said, where nothing is stored. As
+// soon as one recipient was accepted the answer is 200: the client must not
+// repeat the whole.
+func answerVerdict(c echo.Context, m queue.Message) error {
+	b := newMessageBody(m)
+	if anyDelivered(m) {
+		return writeJSON(c, http.StatusOK, typeJSON, b)
+	}
+	class, failure := worst(m.Recipients)
+	return &problem{code: verdictCodes[class], detail: describe(failure), message: &b, failure: failure}
+}
+
+var verdictCodes = map[mailer.Class]code{
+	mailer.ClassPermanent: codeRejected,
+	mailer.ClassTransient: codeRelayDeferred,
+	mailer.ClassRelay:     codeRelayUnreachable,
+	mailer.ClassUncertain: codeUncertain,
+}
+
+// worst finds the failure that decides what the client may do, of recipients of
+// whom none was accepted: what could be a duplicate first, then what is worth
+// another try. A relay that could not be used decides only when it judged
+// nobody.
+func worst(recipients []queue.Recipient) (mailer.Class, *mailer.Failure) {
+	byClass := map[mailer.Class]*mailer.Failure{}
+	for _, r := range recipients {
+		if f := r.Result.Failure; f != nil && byClass[f.Class] == nil {
+			byClass[f.Class] = f
+		}
+	}
+	if relay := byClass[mailer.ClassRelay]; relay != nil && byClass[mailer.ClassPermanent] != nil && byClass[mailer.ClassTransient] == nil {
+		byClass[mailer.ClassTransient] = relay
+	}
+	for _, class := range []mailer.Class{mailer.ClassUncertain, mailer.ClassTransient, mailer.ClassRelay, mailer.ClassPermanent} {
+		if f := byClass[class]; f != nil {
+			return class, f
+		}
+	}
+	return mailer.ClassTransient, nil
+}
+
+// describe is the failure in one sentence for the client.
+func describe(f *mailer.Failure) string {
+	if f == nil {
+		return "No recipient was accepted."
+	}
+	where := "before a relay was asked"
+	if f.Relay != "" {
+		where = "relay " + f.Relay
+	}
+	if f.Port != 0 {
+		where += fmt.Sprintf(", port %d", f.Port)
+	}
+	return fmt.Sprintf("%s: %s", where, f.Error())
+}
+
+// answerWaited answers after the first attempt on a stored message.
+func answerWaited(c echo.Context, m queue.Message) error {
+	b := newMessageBody(m)
+	switch m.Status() {
+	case queue.StatusDelivered, queue.StatusPartial:
+		return writeJSON(c, http.StatusOK, typeJSON, b)
+	case queue.StatusFailed:
+		_, failure := worst(m.Recipients)
+		return &problem{code: codeRejected, detail: describe(failure), message: &b, failure: failure}
+	case queue.StatusCanceled:
+		return &problem{code: codeCanceled, message: &b}
+	default:
+		return writeJSON(c, http.StatusAccepted, typeJSON, b)
+	}
+}
+
+func anyDelivered(m queue.Message) bool {
+	for _, r := range m.Recipients {
+		if r.State == queue.Delivered {
+			return true
+		}
+	}
+	return false
+}
+
+func inUTC(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return t.UTC()
+}

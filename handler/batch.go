@@ -1,0 +1,219 @@
+package handler
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/labstack/echo/v4"
+
+	"mailsidecar/mailer"
+	"mailsidecar/queue"
+)
+
+// batchBody answers a batch.
+type batchBody struct {
+	Stored  int           `json:"stored"`
+	Refused int           `json:"refused"`
+	Results []batchResult `json:"results"`
+}
+
+// batchResult is a stored message or a problem.
+type batchResult struct {
+	*messageBody
+	Problem *problemBody `json:"problem,omitempty"`
+}
+
+// postBatch serves POST /v1/messages/batch: what is valid is stored in one
+// commit, what is not is reported in its place.
+func (s *Server) postBatch(c echo.Context) error {
+	h := c.Request().Header
+	if _, _, err := contentType(h, typeJSON); err != nil {
+		return err
+	}
+	if !s.queue.Durable() {
+		return queue.ErrQueueRequired
+	}
+	idempotency, err := s.idempotency(h)
+	if err != nil {
+		return err
+	}
+	share := &reservation{budget: s.budget}
+	defer share.shrink(0)
+	b, err := s.openBody(c.Response().Writer, c.Request(), maxBatchBody, share)
+	if err != nil {
+		return err
+	}
+	data, err := b.all()
+	if err != nil {
+		return err
+	}
+	batch := batchReader{server: s, key: s.key(request(c).key), fingerprint: newFingerprint("POST /v1/messages/batch")}
+	if err := batch.read(data); err != nil {
+		return err
+	}
+	if err := s.charge(c, max(len(batch.valid), 1)); err != nil {
+		return err
+	}
+	return s.submitBatch(c, &batch, idempotency)
+}
+
+// batchReader makes submissions of a batch's messages, one after the other, so
+// that only one is held in decoded form.
+type batchReader struct {
+	server      *Server
+	key         apiKey
+	fingerprint fingerprint
+	results     []batchResult
+	valid       []queue.Submission
+	places      []int // index in results of each valid one
+}
+
+func (b *batchReader) read(data []byte) error {
+	d := jsontext.NewDecoder(bytes.NewBuffer(data)) // reads data in place
+	if d.PeekKind() != '{' {
+		return jsonOr(d, data, fail(codeWrongType, "", fieldError("", "must be an object")))
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return jsonProblem(err, data, "")
+	}
+	for d.PeekKind() == '"' {
+		name, err := d.ReadToken()
+		if err != nil {
+			return jsonProblem(err, data, "")
+		}
+		if name.String() != "messages" {
+			return fail(codeUnknownField, "", fieldError(cut(name.String()), "is not a field of this request"))
+		}
+		if err := b.messages(d, data); err != nil {
+			return err
+		}
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return jsonProblem(err, data, "")
+	}
+	if _, err := d.ReadToken(); err != io.EOF {
+		return fail(codeMalformedJSON, "There is something after the object.")
+	}
+	if len(b.results) == 0 {
+		return fail(codeInvalidBatch, "", fieldError("messages", "must have at least one message"))
+	}
+	return nil
+}
+
+// jsonOr returns the syntax error that comes next in the input, else p.
+func jsonOr(d *jsontext.Decoder, data []byte, p *problem) error {
+	if d.PeekKind() == 0 {
+		if _, err := d.ReadToken(); err != nil {
+			return jsonProblem(eofIsUnexpected(err), data, "")
+		}
+	}
+	return p
+}
+
+func eofIsUnexpected(err error) error {
+	if err == io.EOF {
+		return &jsontext.SyntacticError{Err: io.ErrUnexpectedEOF}
+	}
+	return err
+}
+
+func (b *batchReader) messages(d *jsontext.Decoder, data []byte) error {
+	if d.PeekKind() != '[' {
+		return jsonOr(d, data, fail(codeWrongType, "", fieldError("messages", "must be a list")))
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return jsonProblem(err, data, "")
+	}
+	for d.PeekKind() != ']' {
+		if len(b.results) == maxBatchMessages {
+			return fail(codeTooManyMessages, fmt.Sprintf("A batch may have %d messages.", maxBatchMessages))
+		}
+		item, err := d.ReadValue()
+		if err != nil {
+			return jsonProblem(err, data, "")
+		}
+		b.item(item)
+	}
+	_, err := d.ReadToken()
+	if err != nil {
+		return jsonProblem(err, data, "")
+	}
+	return nil
+}
+
+func (b *batchReader) item(data []byte) {
+	i := len(b.results)
+	b.results = append(b.results, batchResult{})
+	path := fmt.Sprintf("messages[%d]", i)
+	var m messageRequest
+	err := decodeJSON(data, &m, path)
+	var sub queue.Submission
+	if err == nil {
+		b.fingerprint.message(&m)
+		sub, err = b.server.compose(&m, b.key)
+		err = below(path, err)
+	} else {
+		b.fingerprint.bytes(data)
+	}
+	if err != nil {
+		problem := problemFor(err).body("")
+		b.results[i].Problem = &problem
+		return
+	}
+	b.valid = append(b.valid, sub)
+	b.places = append(b.places, i)
+}
+
+// below puts a path before the fields that an error names.
+func below(path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	p := problemFor(err)
+	if p.code == codeInternal {
+		return err
+	}
+	under := *p
+	under.fields = make([]mailer.FieldError, len(p.fields))
+	for i, f := range p.fields {
+		under.fields[i] = fieldError(path+"."+f.Field, f.Message)
+	}
+	return &under
+}
+
+// submitBatch stores what is valid. Each message has an idempotency key of its
+// own, made of the batch's key and its place; a client cannot send such a key,
+// for there is a control character in it.
+func (s *Server) submitBatch(c echo.Context, b *batchReader, idempotency string) error {
+	if len(b.valid) == 0 {
+		return &problem{code: codeInvalidBatch, detail: "Every message was refused: see results.", results: b.results}
+	}
+	if idempotency != "" {
+		sum := b.fingerprint.sum()
+		for i := range b.valid {
+			b.valid[i].IdempotencyKey = idempotency + "\x1f" + strconv.Itoa(b.places[i])
+			b.valid[i].Fingerprint = sum
+		}
+	}
+	ctx, cancel := context.WithTimeout(c.Request().Context(), s.requestTimeout)
+	defer cancel()
+	receipts, err := s.queue.SubmitBatch(ctx, b.valid)
+	if err != nil {
+		return err
+	}
+	for i, r := range receipts {
+		body := newMessageBody(r.Message)
+		b.results[b.places[i]].messageBody = &body
+		if r.Replayed {
+			c.Response().Header().Set(headerIdempotencyReplay, "true")
+		}
+	}
+	return writeJSON(c, http.StatusAccepted, typeJSON, batchBody{
+		Stored: len(b.valid), Refused: len(b.results) - len(b.valid), Results: b.results,
+	})
+}

@@ -1,0 +1,160 @@
+package handler
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+const (
+	// firstReservation is what a body of unknown length reserves to begin with.
+	firstReservation = 64 << 10
+	// minBodyRate is what a body must come in at, in octets per second, once the
+	// body time-out is over: without it a large body on a slow line would never
+	// arrive, and with none at all a client could hold memory for ever.
+	minBodyRate = 32 << 10
+)
+
+// budget bounds the octets of all requests under way (MAILSIDECAR_MAX_IN_FLIGHT).
+type budget struct {
+	sem  *semaphore.Weighted
+	size int64
+}
+
+func newBudget(size int64) *budget {
+	return &budget{sem: semaphore.NewWeighted(size), size: size}
+}
+
+// reservation is one request's share of the budget.
+type reservation struct {
+	budget *budget
+	held   int64
+}
+
+// grow makes the share at least n and says whether there was room. A request
+// larger than the whole budget is let in when it is alone.
+func (r *reservation) grow(n int64) bool {
+	more := min(n, r.budget.size) - r.held
+	if more <= 0 {
+		return true
+	}
+	if !r.budget.sem.TryAcquire(more) {
+		return false
+	}
+	r.held += more
+	return true
+}
+
+// shrink gives back what the share is over n.
+func (r *reservation) shrink(n int64) {
+	if less := r.held - n; less > 0 {
+		r.budget.sem.Release(less)
+		r.held -= less
+	}
+}
+
+// body is a request's body, read within its limits. Its error is a *problem or
+// io.EOF, and stays.
+type body struct {
+	src     io.Reader
+	rc      *http.ResponseController
+	started time.Time
+	timeout time.Duration
+	length  int64 // as announced; -1 when unknown
+	limit   int64
+	read    int64
+	share   *reservation
+	err     error
+}
+
+// openBody checks what the request's header tells of its body, before any of it
+// is read: a client that waits for 100 Continue never sends a body that is
+// refused here.
+func (s *Server) openBody(w http.ResponseWriter, r *http.Request, limit int64, share *reservation) (*body, error) {
+	if r.ContentLength > limit {
+		return nil, bodyTooLarge(limit)
+	}
+	if !share.grow(max(r.ContentLength, firstReservation)) {
+		return nil, fail(codeBusy, "")
+	}
+	b := &body{
+		src: r.Body, rc: http.NewResponseController(w), started: time.Now(), timeout: s.bodyTimeout,
+		length: r.ContentLength, limit: limit, share: share,
+	}
+	b.extend()
+	return b, nil
+}
+
+func bodyTooLarge(limit int64) *problem {
+	return fail(codeBodyTooLarge, fmt.Sprintf("A body may have %d octets on this route.", limit))
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	n, err := b.src.Read(p)
+	before := b.read
+	b.read += int64(n)
+	switch {
+	case b.read > b.limit:
+		b.err = bodyTooLarge(b.limit)
+	case !b.reserve():
+		b.err = fail(codeBusy, "")
+	case err == io.EOF:
+		b.err = io.EOF
+	case err != nil:
+		b.err = bodyProblem(err)
+	}
+	if before>>18 != b.read>>18 && b.err == nil {
+		b.extend()
+	}
+	if b.err != nil && b.err != io.EOF {
+		return 0, b.err
+	}
+	return n, b.err
+}
+
+// reserve doubles the share of a body of unknown length as it grows.
+func (b *body) reserve() bool {
+	return b.read <= b.share.held || b.share.held == b.share.budget.size || b.share.grow(min(max(2*b.share.held, b.read), b.limit))
+}
+
+// extend sets the time by which more of the body must be there. It must not be
+// called after io.EOF: the server then reads on in the background, to notice a
+// client that goes away, and would take the deadline for that. A writer without
+// deadlines (a test's recorder) has none.
+func (b *body) extend() {
+	grace := time.Duration(b.read/minBodyRate) * time.Second
+	_ = b.rc.SetReadDeadline(b.started.Add(b.timeout + grace))
+}
+
+func bodyProblem(err error) *problem {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fail(codeBodyTimeout, "")
+	}
+	return fail(codeIncompleteBody, "")
+}
+
+// all reads the rest into one slice, without growing it where the length was
+// announced.
+func (b *body) all() ([]byte, error) {
+	buf := make([]byte, 0, max(b.length, 0)+512)
+	for {
+		n, err := b.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		switch {
+		case err == io.EOF:
+			return buf, nil
+		case err != nil:
+			return nil, err
+		case len(buf) == cap(buf):
+			buf = append(buf, 0)[:len(buf)]
+		}
+	}
+}

@@ -1,0 +1,248 @@
+package handler
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"mailsidecar/mailer"
+	"mailsidecar/queue"
+)
+
+// Limits of what the queue keeps beside a message.
+const (
+	maxTags      = 20
+	maxTagValue  = 256
+	maxSendAhead = 366 * 24 * time.Hour
+	maxExpiresIn = 30 * 24 * time.Hour
+)
+
+var tagName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
+
+// findings collects what is wrong with a message, so that the client reads all
+// of it at once.
+type findings struct {
+	mailer.InvalidError
+	seen map[string]bool
+}
+
+func (f *findings) add(field, message string) {
+	if f.seen == nil {
+		f.seen = map[string]bool{}
+	}
+	if !f.seen[field] {
+		f.seen[field] = true
+		f.Fields = append(f.Fields, fieldError(field, message))
+	}
+}
+
+func (f *findings) err() error {
+	if len(f.Fields) == 0 {
+		return nil
+	}
+	return &f.InvalidError
+}
+
+// compose validates the request as a whole and makes a submission of it.
+func (s *Server) compose(m *messageRequest, key apiKey) (queue.Submission, error) {
+	if !m.From.given {
+		m.From = s.from
+	}
+	if n := len(m.To.list) + len(m.Cc.list) + len(m.Bcc.list); n > s.maxRecipients {
+		return queue.Submission{}, s.tooManyRecipients(n)
+	}
+	var f findings
+	sub := queue.Submission{
+		Key: key.name, Tags: f.tags(m.Tags), SendAt: f.sendAt(m.SendAt), ExpiresIn: f.expiresIn(m.ExpiresIn),
+	}
+	composed, err := mailer.Compose(f.message(m))
+	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok {
+		f.Malformed = f.Malformed || invalid.Malformed
+		for _, field := range invalid.Fields {
+			f.add(m.whereIs(field.Field), field.Message)
+		}
+	} else if err != nil {
+		return queue.Submission{}, err
+	}
+	if err := f.err(); err != nil {
+		return queue.Submission{}, err
+	}
+	return s.accept(sub, composed, key)
+}
+
+// accept puts a composed message into the submission, unless it is over a
+// limit.
+func (s *Server) accept(sub queue.Submission, m mailer.Composed, key apiKey) (queue.Submission, error) {
+	if n := int64(len(m.Content.Data)); n > s.maxMessageSize {
+		return sub, fail(codeMessageTooLarge, fmt.Sprintf("The composed message has %d octets; %d are allowed.", n, s.maxMessageSize))
+	}
+	if n := len(m.Envelope.ForwardPaths); n > s.maxRecipients {
+		return sub, s.tooManyRecipients(n)
+	}
+	for _, author := range m.Authors {
+		if !key.maySend(author) {
+			return sub, fail(codeSenderNotAllowed, "This API key may not send with this From address.", fieldError("from", "is not allowed for this key"))
+		}
+	}
+	sub.Envelope, sub.Content, sub.Sender, sub.Subject = m.Envelope, m.Content, m.Sender, m.Subject
+	return sub, nil
+}
+
+func (s *Server) tooManyRecipients(n int) error {
+	return fail(codeTooManyRecipients, fmt.Sprintf("The message has %d recipients; %d are allowed.", n, s.maxRecipients))
+}
+
+// message makes the mailer's message of the request.
+func (f *findings) message(m *messageRequest) mailer.Message {
+	message := mailer.Message{
+		From: f.address("from", m.From), To: f.addresses("to", m.To), Cc: f.addresses("cc", m.Cc),
+		Bcc: f.addresses("bcc", m.Bcc), ReplyTo: f.addresses("reply_to", m.ReplyTo),
+		Subject: m.Subject, Text: m.Text, HTML: m.HTML, Header: m.Headers, ReturnPath: m.ReturnPath,
+	}
+	for i, a := range m.Attachments {
+		if a.Content == nil {
+			f.add(fmt.Sprintf("attachments[%d].content", i), "is required")
+		}
+		message.Attachments = append(message.Attachments, mailer.Attachment{
+			Filename: a.Filename, ContentType: a.ContentType, ContentID: a.ContentID, Content: a.Content,
+		})
+	}
+	return message
+}
+
+func (f *findings) addresses(field string, m mailboxes) []mailer.Address {
+	var list []mailer.Address
+	for i, box := range m.list {
+		list = append(list, f.address(m.path(field, i), box))
+	}
+	return list
+}
+
+func (f *findings) address(field string, m mailbox) mailer.Address {
+	if !m.given {
+		return mailer.Address{}
+	}
+	if m.apart {
+		if m.email == "" {
+			f.add(field+".email", "is required")
+		}
+		return mailer.Address{Name: m.name, Email: m.email}
+	}
+	address, err := mailer.ParseAddress(m.text)
+	if err == nil {
+		return address
+	}
+	f.addressError(field, err)
+	// Compose finds it wrong again; add keeps the first finding for a field.
+	return mailer.Address{Email: m.text}
+}
+
+// path is where the i-th mailbox stands in the request.
+func (m mailboxes) path(field string, i int) string {
+	if m.single {
+		return field
+	}
+	return fmt.Sprintf("%s[%d]", field, i)
+}
+
+// whereIs turns the mailer's path of a field, such as to[0], into the one that
+// the client wrote: to, to[0] or to[0].email.
+func (m *messageRequest) whereIs(field string) string {
+	if field == "from" {
+		return field + m.From.part()
+	}
+	name, index, ok := strings.Cut(strings.TrimSuffix(field, "]"), "[")
+	list, known := map[string]mailboxes{"to": m.To, "cc": m.Cc, "bcc": m.Bcc, "reply_to": m.ReplyTo}[name]
+	i, err := strconv.Atoi(index)
+	if !ok || !known || err != nil || i >= len(list.list) {
+		return field
+	}
+	return list.path(name, i) + list.list[i].part()
+}
+
+// part names the member of a mailbox taken apart that is to blame.
+func (m mailbox) part() string {
+	switch {
+	case !m.apart:
+		return ""
+	case strings.ContainsAny(m.name, "\r\n\x00"):
+		return ".name"
+	default:
+		return ".email"
+	}
+}
+
+func (f *findings) tags(list members) map[string]string {
+	if len(list) == 0 {
+		return nil
+	}
+	if len(list) > maxTags {
+		f.add("tags", fmt.Sprintf("at most %d tags are allowed", maxTags))
+	}
+	tags := make(map[string]string, len(list))
+	for _, t := range list {
+		path := cut("tags." + t.Name)
+		switch {
+		case !tagName.MatchString(t.Name):
+			f.add(path, "a tag's name has 1 to 64 letters, digits, dots, dashes and underscores")
+		case len(t.Value) > maxTagValue:
+			f.add(path, fmt.Sprintf("a tag's value has at most %d octets", maxTagValue))
+		case strings.ContainsFunc(t.Value, unicode.IsControl):
+			f.add(path, "control characters are not allowed")
+		}
+		tags[t.Name] = t.Value
+	}
+	return tags
+}
+
+func (f *findings) sendAt(text string) time.Time {
+	if text == "" {
+		return time.Time{}
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	switch {
+	case err != nil:
+		f.add("send_at", "must be a time of RFC 3339, such as 2030-01-31T08:00:00Z")
+	case time.Until(at) > maxSendAhead:
+		f.add("send_at", "is more than 366 days ahead")
+	}
+	return at
+}
+
+func (f *findings) expiresIn(text string) time.Duration {
+	if text == "" {
+		return 0
+	}
+	d, err := parseDuration(text)
+	if err != nil || d <= 0 || d > maxExpiresIn {
+		f.add("expires_in", "must be a duration over 0 and up to 30d, such as 90m, 2h or 5d")
+	}
+	return d
+}
+
+// parseDuration reads a duration of Go ("1h30m"), before which days may stand
+// ("5d", "1d12h").
+func parseDuration(text string) (time.Duration, error) {
+	const day = 24 * time.Hour
+	before, after, hasDays := strings.Cut(text, "d")
+	if !hasDays {
+		return time.ParseDuration(text)
+	}
+	days, err := strconv.ParseUint(before, 10, 16)
+	if err != nil || days > uint64(math.MaxInt64/day) {
+		return 0, fmt.Errorf("invalid days in duration %q", text)
+	}
+	if after == "" {
+		return time.Duration(days) * day, nil
+	}
+	rest, err := time.ParseDuration(after)
+	if err != nil || rest < 0 {
+		return 0, fmt.Errorf("invalid duration %q", text)
+	}
+	return time.Duration(days)*day + rest, nil
+}

@@ -1,0 +1,254 @@
+package handler
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"mailsidecar/mailer"
+)
+
+// messageRequest is what POST /v1/messages takes: the object in JSON, or the
+// parts of a form by the same names.
+type messageRequest struct {
+	From        mailbox      `json:"from"`
+	To          mailboxes    `json:"to"`
+	Cc          mailboxes    `json:"cc"`
+	Bcc         mailboxes    `json:"bcc"`
+	ReplyTo     mailboxes    `json:"reply_to"`
+	Subject     string       `json:"subject"`
+	Text        string       `json:"text"`
+	HTML        string       `json:"html"`
+	Headers     members      `json:"headers"`
+	Attachments []attachment `json:"attachments"`
+	ReturnPath  string       `json:"return_path"`
+	Tags        members      `json:"tags"`
+	SendAt      string       `json:"send_at"`
+	ExpiresIn   string       `json:"expires_in"`
+}
+
+type attachment struct {
+	Filename    string `json:"filename"`
+	Content     []byte `json:"content"`
+	ContentType string `json:"content_type"`
+	ContentID   string `json:"content_id"`
+}
+
+// mailbox is an address as the client wrote it: in one string, or taken apart.
+type mailbox struct {
+	text  string // such as "Ana <ana@example.org>"
+	email string
+	name  string
+	given bool
+	apart bool // email and name, rather than text
+}
+
+// mailboxes are a list of them, or a single one in its place.
+type mailboxes struct {
+	list   []mailbox
+	single bool
+}
+
+// members are an object's members in their order.
+type members []mailer.Field
+
+var (
+	errNull       = errors.New("null is not a value here: leave the field out")
+	errNotMailbox = errors.New("must be a string or an object with email and name")
+	errNotList    = errors.New("must be a string, an object or a list of them")
+	errNotObject  = errors.New("must be an object of strings")
+)
+
+// strict is how every body is read. The library itself refuses duplicate names,
+// invalid UTF-8, trailing data and names in another case.
+var strict = json.JoinOptions(
+	json.RejectUnknownMembers(true),
+	json.WithUnmarshalers(json.UnmarshalFromFunc(func(d *jsontext.Decoder, _ any) error {
+		if d.PeekKind() == 'n' {
+			return errNull
+		}
+		return errors.ErrUnsupported
+	})),
+)
+
+// decodeJSON reads data into v. Its error is a *problem that names the field,
+// below the path given.
+func decodeJSON(data []byte, v any, path string) error {
+	if err := json.Unmarshal(data, v, strict); err != nil {
+		return jsonProblem(err, data, path)
+	}
+	return nil
+}
+
+func (m *mailbox) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	m.given = true
+	switch d.PeekKind() {
+	case '"':
+		return json.UnmarshalDecode(d, &m.text)
+	case '{':
+		var o struct {
+			Email string `json:"email"`
+			Name  string `json:"name"`
+		}
+		err := json.UnmarshalDecode(d, &o)
+		m.apart, m.email, m.name = true, o.Email, o.Name
+		return err
+	default:
+		return wrongKind(d, errNotMailbox)
+	}
+}
+
+func (m *mailboxes) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	switch d.PeekKind() {
+	case '[':
+		return json.UnmarshalDecode(d, &m.list)
+	case '"', '{':
+		m.single = true
+		m.list = make([]mailbox, 1)
+		return json.UnmarshalDecode(d, &m.list[0])
+	default:
+		return wrongKind(d, errNotList)
+	}
+}
+
+func (m *members) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	if d.PeekKind() != '{' {
+		return wrongKind(d, errNotObject)
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return err
+	}
+	for d.PeekKind() != '}' {
+		var f mailer.Field
+		if err := json.UnmarshalDecode(d, &f.Name); err != nil {
+			return err
+		}
+		if err := json.UnmarshalDecode(d, &f.Value); err != nil {
+			return err
+		}
+		*m = append(*m, f)
+	}
+	_, err := d.ReadToken()
+	return err
+}
+
+// wrongKind reports what stands next in the input: when that is no value at
+// all, the syntax error rather than want.
+func wrongKind(d *jsontext.Decoder, want error) error {
+	if d.PeekKind() != 0 {
+		return want
+	}
+	_, err := d.ReadToken()
+	return err
+}
+
+// jsonProblem turns the library's error into ours.
+func jsonProblem(err error, data []byte, base string) *problem {
+	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+		path := fieldPath(base, syntactic.JSONPointer)
+		if errors.Is(err, jsontext.ErrDuplicateName) {
+			return fail(codeDuplicateField, "", fieldError(path, "is given twice"))
+		}
+		return syntaxProblem(syntactic, data, path)
+	}
+	semantic, ok := errors.AsType[*json.SemanticError](err)
+	if !ok {
+		return fail(codeMalformedJSON, "")
+	}
+	path := fieldPath(base, semantic.JSONPointer)
+	switch corrupt := base64.CorruptInputError(0); {
+	case errors.Is(err, json.ErrUnknownName):
+		return fail(codeUnknownField, "", fieldError(path, "is not a field of this request" + nearest(semantic)))
+	case errors.As(err, &corrupt) || semantic.JSONKind == '"' && semantic.GoType == reflect.TypeFor[[]byte]():
+		return fail(codeInvalidBase64, "", fieldError(path, "must be base64 with padding and without line breaks (RFC 4648 §4)"))
+	case semantic.JSONKind == 0 && semantic.Err != nil:
+		return fail(codeWrongType, "", fieldError(path, semantic.Err.Error()))
+	default:
+		return fail(codeWrongType, "", fieldError(path, "must be " + typeName(semantic.GoType)))
+	}
+}
+
+func syntaxProblem(err *jsontext.SyntacticError, data []byte, path string) *problem {
+	detail := fmt.Sprintf("There is a syntax error at octet %d.", err.ByteOffset)
+	switch {
+	case len(data) == 0:
+		return fail(codeMalformedJSON, "The body is empty.")
+	case !utf8.Valid(data):
+		detail = fmt.Sprintf("The body is not valid UTF-8: see octet %d.", err.ByteOffset)
+	case err.ByteOffset >= int64(len(data)):
+		detail = "The body ends in the middle of a value."
+	}
+	if path == "" {
+		return fail(codeMalformedJSON, detail)
+	}
+	return fail(codeMalformedJSON, detail, fieldError(path, "has a syntax error in it or after it"))
+}
+
+// nearest hints at the known name that an unknown one differs from by case only.
+func nearest(err *json.SemanticError) string {
+	name := err.JSONPointer.LastToken()
+	if err.GoType == nil || err.GoType.Kind() != reflect.Struct {
+		return ""
+	}
+	for i := range err.GoType.NumField() {
+		if known := err.GoType.Field(i).Tag.Get("json"); strings.EqualFold(known, name) {
+			return "; names are case-sensitive: did you mean " + known + "?"
+		}
+	}
+	return ""
+}
+
+func typeName(t reflect.Type) string {
+	switch {
+	case t == nil:
+		return "of another type"
+	case t == reflect.TypeFor[[]byte]():
+		return "a base64 string"
+	case t.Kind() == reflect.String:
+		return "a string"
+	case t.Kind() == reflect.Slice:
+		return "a list"
+	default:
+		return "an object"
+	}
+}
+
+// maxPath is how much of a client's own names is repeated to it.
+const maxPath = 120
+
+// fieldPath writes a JSON pointer (RFC 6901) as people write a path:
+// "attachments[0].content", "headers.X-Order".
+func fieldPath(base string, p jsontext.Pointer) string {
+	path, parent := base, ""
+	for token := range p.Tokens() {
+		_, err := strconv.ParseUint(token, 10, 32)
+		switch {
+		case err == nil && parent != "headers" && parent != "tags":
+			path += "[" + token + "]"
+		case path == "":
+			path = token
+		default:
+			path += "." + token
+		}
+		parent = token
+	}
+	return cut(path)
+}
+
+func cut(path string) string {
+	if len(path) > maxPath {
+		return strings.ToValidUTF8(path[:maxPath], "") + "…"
+	}
+	return path
+}
+
+func fieldError(field, message string) mailer.FieldError {
+	return mailer.FieldError{Field: field, Message: message}
+}

@@ -1,0 +1,70 @@
+package handler
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"hash"
+	"slices"
+	"strconv"
+	"strings"
+
+	"mailsidecar/mailer"
+)
+
+// fingerprint digests a decoded request, so that a repeat with the same
+// Idempotency-Key can be told from another request. Everything is written with
+// its length before it: no two requests write the same octets. White space in
+// JSON, a form's boundary and the order of tags do not count.
+type fingerprint struct{ hash hash.Hash }
+
+func newFingerprint(route string) fingerprint {
+	f := fingerprint{sha256.New()}
+	f.text(route)
+	return f
+}
+
+func (f fingerprint) sum() (sum [sha256.Size]byte) {
+	f.hash.Sum(sum[:0])
+	return sum
+}
+
+func (f fingerprint) bytes(b []byte) {
+	var n [8]byte
+	binary.BigEndian.PutUint64(n[:], uint64(len(b)))
+	f.hash.Write(n[:])
+	f.hash.Write(b)
+}
+
+func (f fingerprint) text(texts ...string) {
+	for _, t := range texts {
+		f.bytes([]byte(t))
+	}
+}
+
+func (f fingerprint) count(n int) { f.text(strconv.Itoa(n)) }
+
+func (f fingerprint) message(m *messageRequest) {
+	for _, list := range [][]mailbox{{m.From}, m.To.list, m.Cc.list, m.Bcc.list, m.ReplyTo.list} {
+		f.count(len(list))
+		for _, box := range list {
+			f.text(strconv.FormatBool(box.apart), box.text, box.email, box.name)
+		}
+	}
+	f.text(m.Subject, m.Text, m.HTML, m.ReturnPath, m.SendAt, m.ExpiresIn)
+	f.members(m.Headers)
+	f.members(slices.SortedFunc(slices.Values(m.Tags), func(a, b mailer.Field) int {
+		return strings.Compare(a.Name, b.Name)
+	}))
+	f.count(len(m.Attachments))
+	for _, a := range m.Attachments {
+		f.text(a.Filename, a.ContentType, a.ContentID)
+		f.bytes(a.Content)
+	}
+}
+
+func (f fingerprint) members(list []mailer.Field) {
+	f.count(len(list))
+	for _, m := range list {
+		f.text(m.Name, m.Value)
+	}
+}

@@ -1,0 +1,65 @@
+package handler
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+
+	"mailsidecar/mailer"
+	"mailsidecar/queue"
+)
+
+// readFinished reads a message that is RFC 5322 already. Its envelope stands in
+// the request's header, else in its own fields.
+func (s *Server) readFinished(h http.Header, b *body, key apiKey, f fingerprint) (queue.Submission, error) {
+	envelope, err := s.finishedEnvelope(h)
+	if err != nil {
+		return queue.Submission{}, err
+	}
+	raw, err := b.all()
+	if err != nil {
+		return queue.Submission{}, err
+	}
+	f.text(typeRFC822, envelope.EnvelopeFrom, envelope.EnvelopeTo)
+	f.bytes(raw)
+	composed, err := mailer.Finish(raw, envelope)
+	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok && invalid.Malformed {
+		return queue.Submission{}, fail(codeMalformedMessage, "", invalid.Fields...)
+	}
+	if err != nil {
+		return queue.Submission{}, err
+	}
+	return s.accept(queue.Submission{Key: key.name}, composed, key)
+}
+
+// finishedEnvelope reads Envelope-From and Envelope-To, so that what is wrong
+// there is known before the body is read. What is absent is left to the message.
+func (s *Server) finishedEnvelope(h http.Header) (mailer.FinishOptions, error) {
+	var f findings
+	o := mailer.FinishOptions{
+		EnvelopeFrom: strings.TrimSpace(strings.Join(h.Values(headerEnvelopeFrom), ",")),
+		EnvelopeTo:   strings.TrimSpace(strings.Join(h.Values(headerEnvelopeTo), ",")),
+	}
+	if _, given := h[headerEnvelopeFrom]; given && o.EnvelopeFrom != "<>" {
+		if _, err := mailer.ParseAddress(o.EnvelopeFrom); err != nil {
+			f.addressError(headerEnvelopeFrom, err)
+		}
+	}
+	if _, given := h[headerEnvelopeTo]; given {
+		list, err := mailer.ParseAddressList(o.EnvelopeTo)
+		if err != nil {
+			f.addressError(headerEnvelopeTo, err)
+		}
+		if len(list) > s.maxRecipients {
+			return o, s.tooManyRecipients(len(list))
+		}
+	}
+	return o, f.err()
+}
+
+func (f *findings) addressError(field string, err error) {
+	if bad, ok := errors.AsType[*mailer.AddressError](err); ok && bad.Malformed {
+		f.Malformed = true
+	}
+	f.add(field, err.Error())
+}

@@ -1,0 +1,203 @@
+package handler
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"mime"
+	"mime/multipart"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+
+	"mailsidecar/mailer"
+)
+
+// formOverhead is how many parts a form may have besides its recipients.
+const formOverhead = 500
+
+// listPart is the name of a part that repeats, as PHP and others must write it:
+// to, to[] or to[0]. The order of the parts counts, the index does not.
+var listPart = regexp.MustCompile(`^([a-z_]+)(\[\d*\])?$`)
+
+// memberPart is the name of a part that stands for a member of an object:
+// headers[X-Order].
+var memberPart = regexp.MustCompile(`^(headers|tags)\[([^\[\]]+)\]$`)
+
+// decodeForm reads a multipart/form-data body (RFC 7578) with the same field
+// names as the JSON object. Files stand in parts named attachments and inline.
+func (s *Server) decodeForm(b *body, boundary string) (messageRequest, error) {
+	var m messageRequest
+	if boundary == "" {
+		return m, fail(codeMalformedForm, "The Content-Type has no boundary.")
+	}
+	form := formReader{message: &m, seen: map[string]bool{}}
+	parts := multipart.NewReader(b, boundary)
+	for n := 0; ; n++ {
+		part, err := parts.NextRawPart()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return m, formProblem(err)
+		}
+		if n >= s.maxRecipients+formOverhead {
+			return m, fail(codeMalformedForm, "The form has too many parts.")
+		}
+		if err := form.take(part); err != nil {
+			return m, err
+		}
+	}
+	if _, err := io.Copy(io.Discard, b); err != nil {
+		return m, formProblem(err)
+	}
+	return m, nil
+}
+
+// formProblem keeps what body says, which multipart wraps.
+func formProblem(err error) error {
+	if p, ok := errors.AsType[*problem](err); ok {
+		return p
+	}
+	return fail(codeMalformedForm, "")
+}
+
+type formReader struct {
+	message *messageRequest
+	seen    map[string]bool
+}
+
+// take reads one part into the field that it names.
+func (f *formReader) take(part *multipart.Part) error {
+	name := part.FormName()
+	if err := checkPart(part, name); err != nil {
+		return err
+	}
+	var content bytes.Buffer
+	if _, err := content.ReadFrom(part); err != nil {
+		return formProblem(err)
+	}
+	if member := memberPart.FindStringSubmatch(name); member != nil {
+		return f.member(member[1], member[2], content.Bytes())
+	}
+	if list := listPart.FindStringSubmatch(name); list != nil {
+		if found, err := f.list(list[1], part, content.Bytes()); found || err != nil {
+			return err
+		}
+	}
+	return f.single(name, content.Bytes())
+}
+
+func checkPart(part *multipart.Part, name string) error {
+	switch strings.ToLower(part.Header.Get("Content-Transfer-Encoding")) {
+	case "", "7bit", "8bit", "binary":
+	default: // RFC 7578 §4.7 deprecates it
+		return fail(codeMalformedForm, "", fieldError(name, "must not have a Content-Transfer-Encoding"))
+	}
+	_, params, err := mime.ParseMediaType(part.Header.Get("Content-Type"))
+	if err == nil && part.FileName() == "" && checkCharset("", params) != nil {
+		return fail(codeContentType, "", fieldError(name, "must be in utf-8"))
+	}
+	return nil
+}
+
+// list takes a part that may be repeated, if it is one.
+func (f *formReader) list(name string, part *multipart.Part, content []byte) (found bool, err error) {
+	lists := map[string]*mailboxes{
+		"to": &f.message.To, "cc": &f.message.Cc, "bcc": &f.message.Bcc, "reply_to": &f.message.ReplyTo,
+	}
+	if to := lists[name]; to != nil {
+		text, err := formText(name, content)
+		to.list = append(to.list, mailbox{text: text, given: true})
+		return true, err
+	}
+	if name != "attachments" && name != "inline" {
+		return false, nil
+	}
+	if part.FileName() == "" {
+		return true, fail(codeWrongType, "", fieldError(name, "must be a file with a file name"))
+	}
+	a := attachment{Filename: part.FileName(), ContentType: part.Header.Get("Content-Type"), Content: content}
+	if name == "inline" {
+		a.ContentID = strings.Trim(part.Header.Get("Content-Id"), "<>")
+		if a.ContentID == "" {
+			a.ContentID = a.Filename
+		}
+	}
+	f.message.Attachments = append(f.message.Attachments, a)
+	return true, nil
+}
+
+// member takes headers[NAME] and tags[NAME].
+func (f *formReader) member(object, name string, content []byte) error {
+	path := object + "." + name
+	value, err := formText(path, content)
+	if err != nil {
+		return err
+	}
+	if err := f.once(path); err != nil {
+		return err
+	}
+	if err := f.never(object); err != nil {
+		return err
+	}
+	to := f.object(object)
+	*to = append(*to, mailer.Field{Name: name, Value: value})
+	return nil
+}
+
+func (f *formReader) object(name string) *members {
+	if name == "tags" {
+		return &f.message.Tags
+	}
+	return &f.message.Headers
+}
+
+// single takes a part that stands for itself.
+func (f *formReader) single(name string, content []byte) error {
+	m := f.message
+	texts := map[string]*string{
+		"subject": &m.Subject, "text": &m.Text, "html": &m.HTML, "return_path": &m.ReturnPath,
+		"send_at": &m.SendAt, "expires_in": &m.ExpiresIn, "from": &m.From.text,
+	}
+	isObject := name == "headers" || name == "tags"
+	if texts[name] == nil && !isObject {
+		return fail(codeUnknownField, "", fieldError(cut(name), "is not a field of this request"))
+	}
+	if err := f.once(name); err != nil {
+		return err
+	}
+	if isObject {
+		if to := f.object(name); len(*to) == 0 {
+			return decodeJSON(content, to, name)
+		}
+		return f.never(name)
+	}
+	text, err := formText(name, content)
+	*texts[name] = text
+	m.From.given = m.From.given || name == "from"
+	return err
+}
+
+func (f *formReader) once(path string) error {
+	if f.seen[path] {
+		return fail(codeDuplicateField, "", fieldError(cut(path), "is given twice"))
+	}
+	f.seen[path] = true
+	return nil
+}
+
+// never refuses an object given both as JSON and by its members.
+func (f *formReader) never(object string) error {
+	if f.seen[object] {
+		return fail(codeDuplicateField, "", fieldError(object, "is given both as JSON and by its members"))
+	}
+	return nil
+}
+
+func formText(path string, content []byte) (string, error) {
+	if !utf8.Valid(content) {
+		return "", fail(codeMalformedForm, "", fieldError(cut(path), "is not valid UTF-8"))
+	}
+	return string(content), nil
+}

@@ -1,0 +1,166 @@
+// Package handler is the HTTP side: routes, keys, strict decoding, and the one
+// place where errors become answers.
+//
+// It promises that a request is judged as early as it can be: key, sizes and
+// types before its body is read, every field before anything is sent or stored.
+// What is refused leaves no trace. Every answer that is an error is an
+// application/problem+json with a stable code, and every answer names the
+// request it belongs to.
+package handler
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"golang.org/x/sync/singleflight"
+
+	"mailsidecar/mailer"
+)
+
+// Options are what a [Server] needs. Only Queue must be set.
+type Options struct {
+	Queue Queue
+	// Relays serves /v1/relays; nil answers 404 there.
+	Relays Relays
+	// Keys are the API keys. None means that every request is let in, and that
+	// the server listens on loopback addresses only.
+	Keys []Key
+	// From is the default of a message's from field, such as
+	// "Shop <shop@example.com>"; empty makes the field required.
+	From string
+	// Ready says whether the server can do its work now: /readyz answers 503
+	// while it does not. Nil means always.
+	Ready  func() bool
+	Logger *slog.Logger // nil discards
+	// Version is shown in the Server header field; empty leaves it out.
+	Version string
+
+	MaxMessageSize int64         // octets of a composed message; default 25 MiB
+	MaxRecipients  int           // of one message; default 1000
+	MaxInFlight    int64         // octets of all requests under way; default 128 MiB
+	RequestTimeout time.Duration // for a verdict or a commit; default 30 s
+	// BodyTimeout is how long a body may take to arrive, besides what its size
+	// needs at 32 KiB/s; default 30 s.
+	BodyTimeout time.Duration
+}
+
+// The sizes and counts that a batch may have.
+const (
+	maxBatchMessages = 500
+	maxBatchBody     = 50 << 20
+)
+
+// Server serves the HTTP interface. It is an http.Handler, and it listens by
+// itself when asked to.
+type Server struct {
+	queue      Queue
+	relays     Relays
+	keys       []apiKey
+	limiter    limiter
+	from       mailbox
+	ready      func() bool
+	log        *slog.Logger
+	version    string
+	budget     *budget
+	checks     singleflight.Group
+	crossSites http.CrossOriginProtection
+
+	maxMessageSize int64
+	maxRecipients  int
+	requestTimeout time.Duration
+	bodyTimeout    time.Duration
+
+	echo *echo.Echo
+	http *http.Server
+	done chan error
+}
+
+// New returns a server that does not listen yet. It fails on keys or a From
+// that cannot be used.
+func New(o Options) (*Server, error) {
+	if o.Queue == nil {
+		return nil, errors.New("no queue")
+	}
+	keys, err := hashKeys(o.Keys)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		queue: o.Queue, relays: o.Relays, keys: keys, ready: o.Ready, log: o.Logger, version: o.Version,
+		maxMessageSize: or(o.MaxMessageSize, 25<<20),
+		maxRecipients:  or(o.MaxRecipients, 1000),
+		requestTimeout: or(o.RequestTimeout, 30*time.Second),
+		bodyTimeout:    or(o.BodyTimeout, 30*time.Second),
+		budget:         newBudget(or(o.MaxInFlight, 128<<20)),
+		done:           make(chan error, 1),
+	}
+	if o.From != "" {
+		if _, err := mailer.ParseAddress(o.From); err != nil {
+			return nil, fmt.Errorf("default sender: %w", err)
+		}
+		s.from = mailbox{text: o.From, given: true}
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.ready == nil {
+		s.ready = func() bool { return true }
+	}
+	s.echo = s.routes()
+	s.http = s.httpServer()
+	return s, nil
+}
+
+// or is cmp.Or for limits: what is not positive means the default.
+func or[T int | int64 | time.Duration](v, byDefault T) T {
+	if v <= 0 {
+		return byDefault
+	}
+	return v
+}
+
+func (s *Server) routes() *echo.Echo {
+	e := echo.New()
+	e.HTTPErrorHandler = s.writeProblem
+	e.Pre(s.accompany)
+
+	e.Match([]string{http.MethodGet, http.MethodHead}, "/livez", s.getLive)
+	e.Match([]string{http.MethodGet, http.MethodHead}, "/readyz", s.getReady)
+
+	// Not echo's groups: a group with middleware answers 404 where a method is
+	// not allowed.
+	keyed := func(method, path string, h echo.HandlerFunc) { e.Add(method, path, h, s.authenticate) }
+	keyed(http.MethodPost, "/v1/messages", s.postMessage)
+	keyed(http.MethodPost, "/v1/messages/batch", s.postBatch)
+	keyed(http.MethodGet, "/v1/messages", s.getMessages)
+	keyed(http.MethodGet, "/v1/messages/:id", s.getMessage)
+	keyed(http.MethodGet, "/v1/messages/:id/content", s.getContent)
+	keyed(http.MethodPost, "/v1/messages/:id/retry", s.postRetry)
+	keyed(http.MethodPost, "/v1/messages/retry", s.postRetryMatching)
+	keyed(http.MethodDelete, "/v1/messages/:id", s.deleteMessage)
+	if s.relays != nil {
+		keyed(http.MethodGet, "/v1/relays", s.getRelays)
+		keyed(http.MethodPost, "/v1/relays/check", s.postRelaysCheck)
+	}
+	return e
+}
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }
+
+// getLive answers that the process runs: nothing else may fail it, or an
+// orchestrator would restart what a restart cannot mend.
+func (s *Server) getLive(c echo.Context) error { return c.String(http.StatusOK, "ok\n") }
+
+// getReady answers whether requests should come here. It says no more, for it
+// needs no key.
+func (s *Server) getReady(c echo.Context) error {
+	if !s.ready() {
+		return c.String(http.StatusServiceUnavailable, "not ready\n")
+	}
+	return c.String(http.StatusOK, "ok\n")
+}

@@ -1,0 +1,127 @@
+package handler
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"mailsidecar/queue"
+)
+
+// postMessage serves POST /v1/messages. What the header tells is judged before
+// the body is read.
+func (s *Server) postMessage(c echo.Context) error {
+	h := c.Request().Header
+	mediaType, params, err := contentType(h, typeJSON, typeForm, typeRFC822)
+	if err != nil {
+		return err
+	}
+	idempotency, err := s.idempotency(h)
+	if err != nil {
+		return err
+	}
+	if err := s.charge(c, 1); err != nil {
+		return err
+	}
+	share := &reservation{budget: s.budget}
+	defer share.shrink(0)
+	b, err := s.openBody(c.Response().Writer, c.Request(), s.maxBody(), share)
+	if err != nil {
+		return err
+	}
+	sub, err := s.read(c, b, mediaType, params["boundary"], idempotency)
+	if err != nil {
+		return err
+	}
+	share.shrink(int64(len(sub.Content.Data))) // the body itself is done with
+	return s.submit(c, sub)
+}
+
+// maxBody is one and a half times the largest message: base64 in JSON takes a
+// third more than the octets it stands for.
+func (s *Server) maxBody() int64 { return s.maxMessageSize + s.maxMessageSize/2 }
+
+// idempotency returns the request's idempotency key. Without a queue there is
+// nothing to remember it by.
+func (s *Server) idempotency(h http.Header) (string, error) {
+	key, err := idempotencyKey(h)
+	if err == nil && key != "" && !s.queue.Durable() {
+		return "", queue.ErrQueueRequired
+	}
+	return key, err
+}
+
+// read makes a submission of the body.
+func (s *Server) read(c echo.Context, b *body, mediaType, boundary, idempotency string) (queue.Submission, error) {
+	var sub queue.Submission
+	var err error
+	f := newFingerprint("POST /v1/messages")
+	key := s.key(request(c).key)
+	if mediaType == typeRFC822 {
+		sub, err = s.readFinished(c.Request().Header, b, key, f)
+	} else {
+		sub, err = s.readMessage(b, mediaType, boundary, key, f, idempotency != "")
+	}
+	if err != nil {
+		return sub, err
+	}
+	if idempotency != "" {
+		sub.IdempotencyKey, sub.Fingerprint = idempotency, f.sum()
+	}
+	sub.Wait = preferredWait(c.Request().Header)
+	return sub, s.checkSchedule(sub)
+}
+
+// readMessage reads the fields of a message, in JSON or as a form.
+func (s *Server) readMessage(b *body, mediaType, boundary string, key apiKey, f fingerprint, digest bool) (queue.Submission, error) {
+	var m messageRequest
+	var err error
+	if mediaType == typeForm {
+		m, err = s.decodeForm(b, boundary)
+	} else {
+		var data []byte
+		if data, err = b.all(); err == nil {
+			err = decodeJSON(data, &m, "")
+		}
+	}
+	if err != nil {
+		return queue.Submission{}, err
+	}
+	if digest {
+		f.message(&m)
+	}
+	return s.compose(&m, key)
+}
+
+// checkSchedule refuses early what None would refuse.
+func (s *Server) checkSchedule(sub queue.Submission) error {
+	if !s.queue.Durable() && (!sub.SendAt.IsZero() || sub.ExpiresIn != 0) {
+		return queue.ErrQueueRequired
+	}
+	return nil
+}
+
+func (s *Server) submit(c echo.Context, sub queue.Submission) error {
+	ctx, cancel := context.WithTimeout(c.Request().Context(), s.requestTimeout+sub.Wait)
+	defer cancel()
+	receipt, err := s.queue.Submit(ctx, sub)
+	if err != nil {
+		return err
+	}
+	request(c).message = receipt.Message.ID
+	if receipt.Replayed {
+		c.Response().Header().Set(headerIdempotencyReplay, "true")
+	}
+	if !s.queue.Durable() {
+		return answerVerdict(c, receipt.Message)
+	}
+	c.Response().Header().Set(echo.HeaderLocation, "/v1/messages/"+receipt.Message.ID)
+	if sub.Wait == 0 {
+		return writeJSON(c, http.StatusAccepted, typeJSON, newMessageBody(receipt.Message))
+	}
+	c.Response().Header().Set(headerPreferenceApplied, "wait="+strconv.Itoa(int(sub.Wait/time.Second)))
+	return answerWaited(c, receipt.Message)
+}

@@ -1,0 +1,120 @@
+package handler
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"mailsidecar/mailer"
+)
+
+// checkTimeout bounds a check of all relays, which are tried in parallel.
+const checkTimeout = time.Minute
+
+// Relays tells about the configured relays, in order of preference.
+type Relays interface {
+	// Status is what is known of every relay, without asking it.
+	Status() []RelayStatus
+	// Check asks every relay, without sending mail. It returns when all are
+	// done or ctx ends.
+	Check(ctx context.Context) []mailer.RelayReport
+}
+
+// RelayStatus is what is known of one relay.
+type RelayStatus struct {
+	Name string
+	Host string
+	// Ladder holds the rungs in order of preference.
+	Ladder []mailer.Rung
+	// Serving is the rung that is in use; zero when none is known to work.
+	Serving mailer.Rung
+	// Senders are those whose mail it takes; none means any.
+	Senders []string
+	// PausedUntil is when the queue asks it again; zero when it is not paused.
+	PausedUntil time.Time
+	// Failure is why it is paused, or the last one about the relay since it
+	// last worked; nil when there is none.
+	Failure *mailer.Failure
+}
+
+type relayBody struct {
+	Name        string       `json:"name"`
+	Host        string       `json:"host"`
+	Status      string       `json:"status"` // up, unknown, failing or paused
+	Ladder      []ladderBody `json:"ladder"`
+	Senders     []string     `json:"senders,omitempty"`
+	PausedUntil time.Time    `json:"paused_until,omitzero"`
+	Failure     *outcomeBody `json:"failure,omitempty"`
+}
+
+type ladderBody struct {
+	Port    int    `json:"port"`
+	Mode    string `json:"mode"` // starttls, tls (implicit) or none
+	Serving bool   `json:"serving"`
+}
+
+type relaysBody struct {
+	Relays []relayBody `json:"relays"`
+}
+
+type checkBody struct {
+	OK     bool                 `json:"ok"` // some relay is
+	Relays []mailer.RelayReport `json:"relays"`
+}
+
+// getRelays serves GET /v1/relays.
+func (s *Server) getRelays(c echo.Context) error {
+	b := relaysBody{Relays: []relayBody{}}
+	for _, r := range s.relays.Status() {
+		b.Relays = append(b.Relays, newRelay(r))
+	}
+	return writeJSON(c, http.StatusOK, typeJSON, b)
+}
+
+func newRelay(r RelayStatus) relayBody {
+	b := relayBody{
+		Name: r.Name, Host: r.Host, Status: "unknown", Ladder: []ladderBody{}, Senders: r.Senders, PausedUntil: inUTC(r.PausedUntil),
+	}
+	for _, rung := range r.Ladder {
+		b.Ladder = append(b.Ladder, ladderBody{Port: rung.Port, Mode: modeOf(rung), Serving: rung == r.Serving})
+	}
+	if r.Failure != nil {
+		o := newOutcome(mailer.Result{Failure: r.Failure})
+		o.Outcome = ""
+		b.Failure = &o
+	}
+	switch {
+	case !r.PausedUntil.IsZero():
+		b.Status = "paused"
+	case r.Failure != nil:
+		b.Status = "failing"
+	case r.Serving != (mailer.Rung{}):
+		b.Status = "up"
+	}
+	return b
+}
+
+// postRelaysCheck serves POST /v1/relays/check. Requests at the same time share
+// one check: a relay that counts logins must not be asked by each of them. The
+// check goes on for the others when one client leaves.
+func (s *Server) postRelaysCheck(c echo.Context) error {
+	ctx := c.Request().Context()
+	result := s.checks.DoChan("", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
+		defer cancel()
+		return s.relays.Check(ctx), nil
+	})
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case r := <-result:
+		reports, _ := r.Val.([]mailer.RelayReport)
+		b := checkBody{Relays: reports}
+		for _, report := range reports {
+			b.OK = b.OK || report.OK
+		}
+		return writeJSON(c, http.StatusOK, typeJSON, b)
+	}
+}
