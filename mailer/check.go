@@ -65,32 +65,3 @@ type CheckFailure struct {
 	// Text is the relay's own words where there is a code, else ours.
 	Text string `json:"text"`
 }
-
-// Problem names the cause of a failure, as far as it can be told, so that
-// advice can be given for it.
-type Problem string
-
-const (
-	ProblemName            Problem = "name_not_found"         // DNS has no address for the host
-	ProblemRefused         Problem = "refused"                // nothing listens there, or a firewall rejects
-	ProblemNoAnswer        Problem = "no_answer"              // packets are dropped: a blocked port, or a dead host
-	ProblemUnreachable     Problem = "unreachable"            // no route, or another network error
-	ProblemSilent          Problem = "silent"                 // connected, but a reply never came
-	ProblemDropped         Problem = "dropped"                // the relay closed the connection
-	ProblemTLSMode         Problem = "wrong_tls_mode"         // implicit TLS where STARTTLS is spoken, or the reverse
-	ProblemNoSTARTTLS      Problem = "starttls_not_offered"   // or stripped on the way
-	ProblemTLS             Problem = "tls_failed"             // no common version or cipher, or an alert
-	ProblemExpired         Problem = "certificate_expired"    // or not valid yet: a wrong clock on either side
-	ProblemWrongName       Problem = "certificate_wrong_name" // SMTP_HOST is not in the certificate
-	ProblemUnknownCA       Problem = "certificate_unknown_ca" // self-signed, private CA, or an intercepting proxy
-	ProblemCertificate     Problem = "certificate_not_valid"  // anything else about the certificate
-	ProblemNoMechanism     Problem = "no_common_mechanism"    // AUTH mechanisms of the relay and ours do not meet
-	ProblemCredentials     Problem = "credentials_refused"    // wrong user name or password
-	ProblemAppPassword     Problem = "app_password_needed"    // the account has two-step verification
-	ProblemOAuth2          Problem = "oauth2_needed"          // the provider no longer takes passwords
-	ProblemToken           Problem = "token_not_available"    // the OAuth2 token could not be fetched
-	ProblemAuthUnavailable Problem = "auth_unavailable"       // 4yz to AUTH: try again later
-	ProblemCleartext       Problem = "clear_text_refused"     // SMTP_TLS=none on a public address
-	ProblemNotSMTP         Problem = "not_smtp"               // what answers does not speak SMTP
-	ProblemOther           Problem = "other"
-)

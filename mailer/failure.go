@@ -11,20 +11,30 @@ import (
 // transient, because a mail wrongly kept is retried and a mail wrongly bounced
 // is lost:
 //
+//	any stage         421: transient, and the connection is closed. The attempt
+//	                  was stopped by its owner: transient
 //	connect           any error is about the relay: nobody has judged the mail
-//	greeting, EHLO    any reply but 2yz is about the relay
-//	STARTTLS, TLS     not offered, refused, certificate not valid: about the relay
-//	AUTH              4yz and 5yz alike are about the relay or our settings
+//	greeting, EHLO    any reply but 2yz is about the relay, and so is none
+//	STARTTLS, TLS     not offered, refused, broken off, certificate not valid:
+//	                  about the relay
+//	AUTH              4yz, 5yz, no answer, no mechanism in common, no token: about
+//	                  the relay or our settings
 //	MAIL              500-504, 530, 555: about the relay; other 5yz: permanent;
-//	                  4yz: transient
+//	                  4yz: transient. Permanent without asking: a message over
+//	                  the relay's SIZE (5.3.4), and one that needs SMTPUTF8
+//	                  (5.6.7) or 8BITMIME (5.6.3) where it is not offered
 //	RCPT              5yz: permanent; 4yz: transient; 452 and 552 after an
 //	                  accepted recipient mean "too many" (RFC 5321 §4.5.3.1.10),
 //	                  and the rest go in a further transaction at once
 //	DATA              5yz: permanent; 4yz: transient
-//	content           a reply to the final dot: 5yz permanent, 4yz transient;
-//	                  no reply after the final dot was sent: uncertain
-//	any stage         421: transient, and the connection is closed; no answer or
-//	                  a broken dialogue before the final dot: transient
+//	content           a reply to the final dot: 2yz accepted, 5yz permanent, 4yz
+//	                  transient. No valid reply after the final dot was sent:
+//	                  uncertain. Whatever follows a 2yz changes nothing
+//	MAIL to content   no answer, a broken dialogue or a reply of the wrong kind,
+//	                  before the final dot: transient
+//
+// A few replies of well-known relays say something else than their code;
+// verdicts lists them.
 type Class int
 
 const (
@@ -92,6 +102,8 @@ func (r Reply) String() string {
 type Failure struct {
 	Class Class
 	Stage Stage
+	// Reply is the relay's. Where its code is zero there was none, and Enhanced
+	// may hold a verdict of our own, such as 5.3.4.
 	Reply Reply
 	Relay string // name of the relay; empty when none was asked
 	Port  int    // zero when none was reached
@@ -111,8 +123,8 @@ func (f *Failure) Error() string {
 
 func (f *Failure) Unwrap() error { return f.Err }
 
-// Code says which codes a client is shown for the failure: the relay's own
-// where it gave any, else an enhanced code of our own (RFC 3463).
+// EnhancedCode says which enhanced status code (RFC 3463) a client is shown for
+// the failure: the relay's own where it gave one, else one of ours.
 func (f *Failure) EnhancedCode() string {
 	if f.Reply.Enhanced != "" {
 		return f.Reply.Enhanced
@@ -127,4 +139,77 @@ func (f *Failure) EnhancedCode() string {
 	default:
 		return "4.4.2"
 	}
+}
+
+// classify is the policy above for a reply.
+func classify(stage Stage, w wireReply) Class {
+	r := w.reply()
+	if r.Code == 421 {
+		return ClassTransient
+	}
+	for _, v := range verdicts {
+		if v.matches(stage, r) {
+			return v.class
+		}
+	}
+	switch {
+	case stage < StageMail:
+		return ClassRelay
+	case stage == StageMail && aboutUs(r.Code):
+		return ClassRelay
+	case r.Code/100 == 5:
+		return ClassPermanent
+	case stage == StageContent && r.Code/100 != 4:
+		return ClassUncertain
+	default:
+		return ClassTransient
+	}
+}
+
+// aboutUs: the reply to MAIL is about our commands, parameters or login.
+func aboutUs(code int) bool {
+	return 500 <= code && code <= 504 || code == 530 || code == 555
+}
+
+// verdict is a reply of a relay that means something else than its code.
+type verdict struct {
+	code     int
+	enhanced string // any when empty
+	text     string // part of the text, in lower case
+	class    Class
+}
+
+// verdicts holds only what relays document or are known to say, and only where
+// it changes the class. A relay that refuses for its own quota has not judged
+// the mail.
+var verdicts = []verdict{
+	// Gmail: the account's rolling 24-hour limit, as 550 or 552.
+	{code: 550, enhanced: "5.4.5", class: ClassRelay},
+	{code: 552, enhanced: "5.4.5", class: ClassRelay},
+	// Microsoft 365: the mailbox's daily limit; its basic authentication is off.
+	{code: 554, enhanced: "5.2.0", text: "submissionquotaexceeded", class: ClassRelay},
+	{code: 550, enhanced: "5.7.30", class: ClassRelay},
+	// Amazon SES: the daily quota. The rate limit, also 454, passes in seconds.
+	{code: 454, text: "daily message quota exceeded", class: ClassRelay},
+	// MailerSend: a validation error, which no retry heals.
+	{code: 450, text: "given data was invalid", class: ClassPermanent},
+	// Oracle: on the suppression list. The mail is dropped, whatever the 2 says,
+	// and would be again.
+	{code: 254, text: "4.7.1 suppress", class: ClassPermanent},
+}
+
+func (v verdict) matches(stage Stage, r Reply) bool {
+	return stage >= StageMail && v.code == r.Code &&
+		(v.enhanced == "" || v.enhanced == r.Enhanced) &&
+		strings.Contains(strings.ToLower(r.Text), v.text)
+}
+
+// notAccepted: the reply is positive, and yet the relay drops the mail.
+func notAccepted(r Reply) bool {
+	for _, v := range verdicts {
+		if v.code/100 == 2 && v.matches(StageRcpt, r) {
+			return true
+		}
+	}
+	return false
 }

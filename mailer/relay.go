@@ -1,10 +1,17 @@
 package mailer
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 )
 
@@ -33,7 +40,7 @@ type RelayOptions struct {
 	ServerName     string         // name in the certificate; empty means Host
 
 	// Helo is our name in EHLO; empty means the host's name where that is a
-	// domain, else the address literal of the connection (RFC 5321 §4.1.3).
+	// domain, else the address literal of the connection (RFC 5321 §4.1.4).
 	Helo string
 	// MaxRecipients is the number of recipients in one transaction; zero means 100.
 	MaxRecipients int
@@ -54,4 +61,156 @@ type Timeouts struct {
 	Data    time.Duration // the reply to DATA; default 2 min
 	Write   time.Duration // progress of the content; default 3 min
 	Dot     time.Duration // the reply to the final dot; default 10 min
+}
+
+// withDefaults fills in what is zero.
+func (t Timeouts) withDefaults() Timeouts {
+	t.Connect = cmp.Or(t.Connect, 5*time.Second)
+	t.Hello = cmp.Or(t.Hello, 30*time.Second)
+	t.Command = cmp.Or(t.Command, 5*time.Minute)
+	t.Data = cmp.Or(t.Data, 2*time.Minute)
+	t.Write = cmp.Or(t.Write, 3*time.Minute)
+	t.Dot = cmp.Or(t.Dot, 10*time.Minute)
+	return t
+}
+
+// Relay is one upstream relay. It is safe for concurrent use.
+type Relay struct {
+	opts   RelayOptions
+	ladder ladder
+
+	// Background work (re-probes, late listeners, farewells) ends with ctx and
+	// is counted in work, as every delivery is.
+	ctx    context.Context
+	cancel context.CancelFunc
+	mu     sync.Mutex
+	closed bool
+	work   sync.WaitGroup
+}
+
+var _ Deliverer = (*Relay)(nil)
+
+// NewRelay checks the options and returns the relay. It connects to nothing
+// yet. Close must be called in the end.
+func NewRelay(opts RelayOptions) (*Relay, error) {
+	if err := opts.complete(); err != nil {
+		return nil, fmt.Errorf("relay %s: %w", cmp.Or(opts.Name, opts.Host, "without host"), err)
+	}
+	r := &Relay{opts: opts}
+	r.ladder.known = -1
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	return r, nil
+}
+
+// complete checks the options and fills in the defaults.
+func (o *RelayOptions) complete() error {
+	o.Name = cmp.Or(o.Name, o.Host)
+	o.ServerName = cmp.Or(o.ServerName, o.Host)
+	o.MaxRecipients = cmp.Or(o.MaxRecipients, 100)
+	o.Mechanism = cmp.Or(strings.ToUpper(o.Mechanism), "AUTO")
+	o.Timeouts = o.Timeouts.withDefaults()
+	o.Helo = cmp.Or(o.Helo, hostDomain())
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Dial == nil {
+		o.Dial = (&net.Dialer{}).DialContext
+	}
+	if o.Host == "" || strings.ContainsAny(o.Host+o.Helo, " \r\n") {
+		return errors.New("host and HELO name must be single words")
+	}
+	if err := o.completeLadder(); err != nil {
+		return err
+	}
+	return o.checkCredentials()
+}
+
+func (o *RelayOptions) completeLadder() error {
+	if len(o.Ladder) == 0 {
+		return errors.New("no port")
+	}
+	o.Ladder = slices.Clone(o.Ladder)
+	for i := range o.Ladder {
+		rung := &o.Ladder[i]
+		if rung.Port < 1 || rung.Port > 65535 {
+			return fmt.Errorf("port %d is out of range", rung.Port)
+		}
+		if rung.Clear && !o.Cleartext {
+			return fmt.Errorf("port %d is without TLS, but clear text is not configured", rung.Port)
+		}
+		if o.Cleartext {
+			*rung = Rung{Port: rung.Port, Clear: true}
+		}
+	}
+	return nil
+}
+
+func (o *RelayOptions) checkCredentials() error {
+	if o.Mechanism != "AUTO" && !slices.Contains(mechanisms, o.Mechanism) {
+		return fmt.Errorf("unknown AUTH mechanism %q", o.Mechanism)
+	}
+	switch {
+	case o.Username == "" && (o.Password != "" || o.TokenSource != nil):
+		return errors.New("credentials without a user name")
+	case o.Username != "" && o.Password == "" && o.TokenSource == nil:
+		return errors.New("a user name without password or token")
+	case o.MaxRecipients < 1:
+		return errors.New("less than one recipient in a transaction")
+	default:
+		return nil
+	}
+}
+
+// hostDomain is the host's name where it is a domain, which the random names of
+// containers are not.
+func hostDomain() string {
+	name, err := os.Hostname()
+	if err != nil || !strings.Contains(name, ".") || strings.ContainsAny(name, " _") {
+		return ""
+	}
+	return name
+}
+
+// Name returns the relay's name.
+func (r *Relay) Name() string { return r.opts.Name }
+
+// Close ends the background work, late listeners included, and waits for it and
+// for the deliveries in hand, which end with their own contexts. Later calls of
+// Deliver fail.
+func (r *Relay) Close() {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.cancel()
+	r.work.Wait()
+}
+
+// enter counts a delivery, so that Close waits for it and for all that it
+// leaves behind. It is false once the relay is closed.
+func (r *Relay) enter() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return false
+	}
+	r.work.Add(1)
+	return true
+}
+
+// background runs f, which must end soon after its context does. It may only be
+// called between enter and its Done, or from background work.
+func (r *Relay) background(f func(ctx context.Context)) {
+	r.work.Go(func() { f(r.ctx) })
+}
+
+// logLateVerdict is the mail-log line of a delivery whose caller was answered
+// "uncertain" before the relay was heard.
+func (r *Relay) logLateVerdict(t *transaction, result Result) {
+	code, enhanced, class := result.Reply.Code, result.Reply.Enhanced, "accepted"
+	if f := result.Failure; f != nil {
+		class = f.Class.String()
+	}
+	r.opts.Logger.Warn("late verdict",
+		"id", t.messageID, "reverse_path", t.reversePath, "forward_path", result.ForwardPath,
+		"relay", r.opts.Name, "code", code, "enhanced_code", enhanced, "class", class)
 }

@@ -1,0 +1,326 @@
+package mailer
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// quitTimeout bounds the farewell, which nobody waits for.
+const quitTimeout = 5 * time.Second
+
+// conn is one connection to a relay. It serves one caller at a time. Whoever
+// holds it must end it with close or quit.
+type conn struct {
+	relay *Relay
+	rung  Rung
+	raw   net.Conn // the TCP connection; closing it ends everything
+	nc    net.Conn // raw, or TLS over it
+	br    *bufio.Reader
+
+	banner string
+	ext    extensions
+	ehlo   []string // lines of the last EHLO reply after the first
+	tls    *tls.ConnectionState
+	auth   string // the mechanism that logged us in
+
+	served int  // transactions begun
+	dirty  bool // a transaction is open that must be reset before the next
+	dead   bool // closed, or given to somebody else
+}
+
+// extensions are the EHLO keywords in upper case with their parameters
+// (RFC 5321 §4.1.1.1).
+type extensions map[string]string
+
+func (e extensions) has(keyword string) bool {
+	_, ok := e[keyword]
+	return ok
+}
+
+// parseExtensions reads the lines of an EHLO reply after the first. Keywords
+// are case-insensitive and whole tokens.
+func parseExtensions(lines []string) extensions {
+	ext := extensions{}
+	for _, line := range lines {
+		keyword, params, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if keyword != "" {
+			ext[strings.ToUpper(keyword)] = strings.TrimSpace(params)
+		}
+	}
+	return ext
+}
+
+// open connects to a rung and goes as far as a verified TLS session and its
+// EHLO, but not to AUTH: any number of rungs may be opened at once. The conn
+// that comes with a failure is closed and tells how far it got.
+func (r *Relay) open(ctx context.Context, rung Rung) (*conn, *Failure) {
+	c := &conn{relay: r, rung: rung}
+	if f := c.dial(ctx); f != nil {
+		return c, f
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeouts.Hello)
+	defer cancel()
+	release := c.bind(ctx)
+	defer release()
+	if f := c.hello(ctx); f != nil {
+		c.close()
+		return c, f
+	}
+	return c, nil
+}
+
+func (c *conn) dial(ctx context.Context) *Failure {
+	dialCtx, cancel := context.WithTimeout(ctx, c.relay.opts.Timeouts.Connect)
+	defer cancel()
+	addr := net.JoinHostPort(c.relay.opts.Host, strconv.Itoa(c.rung.Port))
+	raw, err := c.relay.opts.Dial(dialCtx, "tcp", addr)
+	if err != nil {
+		return c.failed(ctx, StageConnect, dialCause(err))
+	}
+	c.raw = raw
+	c.use(raw)
+	if c.rung.Clear && !c.relay.opts.AllowCleartext && !isPrivate(raw.RemoteAddr()) {
+		c.close()
+		return c.failed(ctx, StageConnect, &cause{
+			problem: ProblemCleartext,
+			text:    "SMTP_TLS=none is refused: the relay's address is neither loopback nor private",
+		})
+	}
+	return nil
+}
+
+// isPrivate judges the address that was really dialled, whatever the relay is
+// called.
+func isPrivate(addr net.Addr) bool {
+	ap, err := netip.ParseAddrPort(addr.String())
+	if err != nil {
+		return false
+	}
+	ip := ap.Addr().Unmap()
+	return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast()
+}
+
+// use makes nc the connection that is spoken on, with nothing read from it yet.
+func (c *conn) use(nc net.Conn) {
+	c.nc = nc
+	c.br = bufio.NewReader(nc)
+}
+
+// hello goes from the greeting to the last EHLO.
+func (c *conn) hello(ctx context.Context) *Failure {
+	if c.rung.Implicit {
+		if f := c.handshake(ctx); f != nil {
+			return f
+		}
+	}
+	if f := c.greeting(ctx); f != nil {
+		return f
+	}
+	if f := c.sayEHLO(ctx); f != nil {
+		return f
+	}
+	if c.tls == nil && !c.rung.Clear {
+		if f := c.startTLS(ctx); f != nil {
+			return f
+		}
+		if f := c.sayEHLO(ctx); f != nil {
+			return f
+		}
+	}
+	// A rung where we cannot log in is of no use: better to know it while other
+	// rungs are still in the race.
+	if c.relay.opts.Username != "" {
+		_, f := c.mechanism(ctx)
+		return f
+	}
+	return nil
+}
+
+func (c *conn) greeting(ctx context.Context) *Failure {
+	w, err := c.read(ctx, c.relay.opts.Timeouts.Hello)
+	if err != nil {
+		return c.failed(ctx, StageGreeting, readCause(err))
+	}
+	c.banner = w.reply().String()
+	if !w.positive() {
+		return c.refused(StageGreeting, w)
+	}
+	return nil
+}
+
+// sayEHLO forgets what was offered before (RFC 3207 §4.2). HELO is the answer
+// to a relay that does not know EHLO, and only where none of its extensions is
+// needed.
+func (c *conn) sayEHLO(ctx context.Context) *Failure {
+	c.ext, c.ehlo = nil, nil
+	w, f := c.exchange(ctx, StageEHLO, "EHLO "+c.helo())
+	if f != nil {
+		return f
+	}
+	if (w.code == 500 || w.code == 502) && (c.rung.Clear || c.tls != nil) && c.relay.opts.Username == "" {
+		if w, f = c.exchange(ctx, StageEHLO, "HELO "+c.helo()); f != nil {
+			return f
+		}
+		w.lines = w.lines[:1]
+	}
+	if !w.positive() {
+		return c.refused(StageEHLO, w)
+	}
+	c.ehlo = w.lines[1:]
+	c.ext = parseExtensions(c.ehlo)
+	return nil
+}
+
+// helo is the configured name, else the address literal (RFC 5321 §4.1.4) of
+// our end of the connection.
+func (c *conn) helo() string {
+	if c.relay.opts.Helo != "" {
+		return c.relay.opts.Helo
+	}
+	ap, err := netip.ParseAddrPort(c.raw.LocalAddr().String())
+	if err != nil {
+		return "localhost"
+	}
+	ip := ap.Addr().Unmap().WithZone("")
+	if ip.Is6() {
+		return "[IPv6:" + ip.String() + "]"
+	}
+	return "[" + ip.String() + "]"
+}
+
+// startTLS asks for TLS and takes it. What the relay, or somebody between, has
+// sent in clear after its 220 would otherwise be read as if it came over TLS
+// (RFC 3207 §6): it ends the connection.
+func (c *conn) startTLS(ctx context.Context) *Failure {
+	if !c.ext.has("STARTTLS") {
+		return c.failed(ctx, StageStartTLS, &cause{problem: ProblemNoSTARTTLS, text: "the relay does not offer STARTTLS"})
+	}
+	w, f := c.exchange(ctx, StageStartTLS, "STARTTLS")
+	if f != nil {
+		return f
+	}
+	if w.code != 220 {
+		return c.refused(StageStartTLS, w)
+	}
+	if c.br.Buffered() > 0 {
+		return c.failed(ctx, StageStartTLS, &cause{problem: ProblemTLS, text: "clear text was injected after STARTTLS"})
+	}
+	return c.handshake(ctx)
+}
+
+func (c *conn) handshake(ctx context.Context) *Failure {
+	tc := tls.Client(c.raw, &tls.Config{
+		ServerName: c.relay.opts.ServerName,
+		RootCAs:    c.relay.opts.RootCAs,
+		MinVersion: tls.VersionTLS12,
+		// Messages are written in large chunks: no need to begin with small records.
+		DynamicRecordSizingDisabled: true,
+	})
+	c.arm(ctx, c.relay.opts.Timeouts.Hello)
+	if err := tc.HandshakeContext(ctx); err != nil {
+		return c.failed(ctx, StageTLS, tlsCause(err))
+	}
+	state := tc.ConnectionState()
+	c.tls = &state
+	c.use(tc)
+	return nil
+}
+
+// bind makes the end of ctx break off whatever the connection waits for, until
+// release is called.
+func (c *conn) bind(ctx context.Context) (release func()) {
+	fired := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		c.raw.SetDeadline(time.Unix(1, 0))
+		close(fired)
+	})
+	return sync.OnceFunc(func() {
+		if !stop() {
+			<-fired
+		}
+	})
+}
+
+// arm bounds the next reads and writes by d and by ctx. The bound is absolute:
+// a relay that drips octets does not move it.
+func (c *conn) arm(ctx context.Context, d time.Duration) {
+	deadline := time.Now().Add(d)
+	if end, ok := ctx.Deadline(); ok && end.Before(deadline) {
+		deadline = end
+	}
+	c.raw.SetDeadline(deadline)
+	// When ctx ended just before, bind's past deadline was overwritten.
+	if ctx.Err() != nil {
+		c.raw.SetDeadline(time.Unix(1, 0))
+	}
+}
+
+func (c *conn) read(ctx context.Context, d time.Duration) (wireReply, error) {
+	c.arm(ctx, d)
+	return readReply(c.br)
+}
+
+func (c *conn) write(ctx context.Context, d time.Duration, data []byte) error {
+	c.arm(ctx, d)
+	_, err := c.nc.Write(data)
+	return err
+}
+
+// exchange sends one command of the part before MAIL and reads its reply.
+func (c *conn) exchange(ctx context.Context, stage Stage, command string) (wireReply, *Failure) {
+	if err := c.write(ctx, c.relay.opts.Timeouts.Command, []byte(command+"\r\n")); err != nil {
+		return wireReply{}, c.failed(ctx, stage, readCause(err))
+	}
+	w, err := c.read(ctx, c.relay.opts.Timeouts.Command)
+	if err != nil {
+		return wireReply{}, c.failed(ctx, stage, readCause(err))
+	}
+	return w, nil
+}
+
+// failed is a failure without a reply.
+func (c *conn) failed(ctx context.Context, stage Stage, why *cause) *Failure {
+	f := &Failure{Class: ClassRelay, Stage: stage, Relay: c.relay.opts.Name, Port: c.rung.Port, Text: why.text, Err: why}
+	if stage >= StageMail {
+		f.Class = ClassTransient
+	}
+	if ctx.Err() == context.Canceled {
+		f.Class, f.Text = ClassTransient, "the attempt was stopped"
+	}
+	return f
+}
+
+// refused is a failure by reply.
+func (c *conn) refused(stage Stage, w wireReply) *Failure {
+	return &Failure{Class: classify(stage, w), Stage: stage, Relay: c.relay.opts.Name, Port: c.rung.Port, Reply: w.reply()}
+}
+
+// close ends the connection without a word.
+func (c *conn) close() {
+	c.dead = true
+	c.raw.Close()
+}
+
+// quit says farewell in the background: the mail's outcome is known, and no
+// answer waits for courtesy.
+func (c *conn) quit() {
+	if c.dead {
+		return
+	}
+	c.dead = true
+	c.relay.background(func(ctx context.Context) {
+		defer c.nc.Close()
+		release := c.bind(ctx)
+		defer release()
+		if c.write(ctx, quitTimeout, []byte("QUIT\r\n")) == nil {
+			_, _ = c.read(ctx, quitTimeout)
+		}
+	})
+}

@@ -1,0 +1,250 @@
+package mailer
+
+import (
+	"context"
+	"crypto/tls"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Deliver makes one attempt at one message, see [Deliverer]. It takes as many
+// transactions as the number of recipients needs.
+func (r *Relay) Deliver(ctx context.Context, env Envelope, content Content) Attempt {
+	a := Attempt{Relay: r.opts.Name, Started: time.Now(), Results: make([]Result, len(env.ForwardPaths))}
+	d := delivery{relay: r, env: env, content: content, attempt: &a}
+	for i, path := range env.ForwardPaths {
+		a.Results[i] = Result{ForwardPath: path, Failure: errOpen}
+		d.open = append(d.open, &a.Results[i])
+	}
+	if r.enter() {
+		d.run(ctx)
+		r.work.Done()
+	} else {
+		settle(d.open, &Failure{Class: ClassTransient, Stage: StageConnect, Relay: r.opts.Name, Text: "shutting down"})
+	}
+	a.Duration = time.Since(a.Started)
+	return a
+}
+
+// delivery is one call of Deliver.
+type delivery struct {
+	relay   *Relay
+	env     Envelope
+	content Content
+	attempt *Attempt
+	open    []*Result // recipients that are still to go
+	conn    *conn     // nil or dead when another one is needed
+}
+
+func (d *delivery) run(ctx context.Context) {
+	d.dropUnspeakable()
+	for len(d.open) > 0 {
+		if d.conn == nil || d.conn.dead {
+			if f := d.connect(ctx); f != nil {
+				settle(d.unsettled(), f)
+				return
+			}
+		}
+		t := d.transaction()
+		if t == nil {
+			continue
+		}
+		d.conn.transact(ctx, t)
+		if !t.begun && d.conn.dead && d.conn.served > 1 && ctx.Err() == nil {
+			// The relay had closed the connection after the transaction before.
+			d.open = append(t.results, d.open...)
+			continue
+		}
+		d.open = append(t.tooMany, d.open...)
+		if d.conn.dead && !t.anyAccepted() {
+			settle(d.unsettled(), d.conn.failed(ctx, StageMail, &cause{
+				problem: ProblemDropped, text: "the connection ended before this recipient's turn",
+			}))
+			return
+		}
+	}
+	if d.conn != nil {
+		d.relay.release(d.conn)
+	}
+}
+
+// connect takes a connection that is logged in.
+func (d *delivery) connect(ctx context.Context) *Failure {
+	c, reports, f := d.relay.acquire(ctx)
+	if d.attempt.Ladder == nil {
+		d.attempt.Ladder = reports
+	}
+	if f != nil {
+		return f
+	}
+	d.conn = c
+	d.attempt.Rung, d.attempt.Auth = c.rung, c.auth
+	if c.tls != nil {
+		d.attempt.TLS = tls.VersionName(c.tls.Version)
+	}
+	return nil
+}
+
+// acquire returns a connection that is logged in, for one holder.
+func (r *Relay) acquire(ctx context.Context) (*conn, []RungReport, *Failure) {
+	c, reports, f := r.race(ctx)
+	if f != nil {
+		return nil, reports, f
+	}
+	if f := c.login(ctx); f != nil {
+		if f.Reply.Code == 0 || f.Reply.Code == 421 {
+			c.close()
+		}
+		c.quit()
+		return nil, reports, f
+	}
+	return c, reports, nil
+}
+
+// release takes a connection back.
+func (r *Relay) release(c *conn) { c.quit() }
+
+// unsettled returns those of the open recipients that have no verdict: some
+// were refused as too many, and keep that.
+func (d *delivery) unsettled() []*Result {
+	t := transaction{results: d.open}
+	return t.open()
+}
+
+func (t *transaction) anyAccepted() bool {
+	for _, r := range t.results {
+		if r.Failure == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// transaction takes the next recipients from the open ones and plans their
+// transaction for what the connection offers. It is nil when none of those
+// taken can go, and they are settled then.
+func (d *delivery) transaction() *transaction {
+	ext := d.conn.ext
+	if f := d.adapt(ext); f != nil {
+		settle(d.open, f)
+		d.open = nil
+		return nil
+	}
+	n := min(len(d.open), d.relay.opts.MaxRecipients)
+	t := &transaction{reversePath: d.env.ReversePath, data: d.content.Data, messageID: d.content.MessageID}
+	utf8 := d.content.UTF8Header || !isASCII(d.env.ReversePath)
+	for _, r := range d.open[:n] {
+		if !isASCII(r.ForwardPath) {
+			if !ext.has("SMTPUTF8") {
+				settle([]*Result{r}, d.unsendable("5.6.7", "the recipient's address needs SMTPUTF8, which the relay does not offer"))
+				continue
+			}
+			utf8 = true
+		}
+		r.Reply, r.Failure = Reply{}, errOpen
+		t.results = append(t.results, r)
+	}
+	d.open = d.open[n:]
+	if len(t.results) == 0 {
+		return nil
+	}
+	t.params = d.params(ext, utf8)
+	return t
+}
+
+// params are the parameters of MAIL, only such as are offered and needed: some
+// relays refuse the others.
+func (d *delivery) params(ext extensions, utf8 bool) string {
+	var params string
+	if ext.has("SIZE") {
+		params += " SIZE=" + strconv.Itoa(len(d.content.Data))
+	}
+	if ext.has("8BITMIME") && (d.content.EightBit || d.content.UTF8Header) {
+		params += " BODY=8BITMIME"
+	}
+	if utf8 {
+		params += " SMTPUTF8"
+	}
+	return params
+}
+
+// adapt makes the content fit what the relay offers, or says why it cannot.
+func (d *delivery) adapt(ext extensions) *Failure {
+	if !ext.has("SMTPUTF8") && (d.content.UTF8Header || !isASCII(d.env.ReversePath)) {
+		return d.unsendable("5.6.7", "the message needs SMTPUTF8, which the relay does not offer")
+	}
+	if d.content.EightBit && !ext.has("8BITMIME") {
+		content, err := d.content.SevenBit()
+		if err != nil {
+			f := d.unsendable("5.6.3", "the message needs 8BITMIME, which the relay does not offer, and cannot be converted")
+			f.Err = err
+			return f
+		}
+		d.content = content
+	}
+	if limit := ext.sizeLimit(); limit > 0 && int64(len(d.content.Data)) > limit {
+		return d.unsendable("5.3.4", "the message is larger than the relay takes: "+
+			strconv.Itoa(len(d.content.Data))+" octets of "+strconv.FormatInt(limit, 10))
+	}
+	return nil
+}
+
+// unsendable is a permanent failure that the relay need not be asked for.
+func (d *delivery) unsendable(enhanced, text string) *Failure {
+	f := &Failure{Class: ClassPermanent, Stage: StageMail, Relay: d.relay.opts.Name, Text: text, Reply: Reply{Enhanced: enhanced}}
+	if d.conn != nil {
+		f.Port = d.conn.rung.Port
+	}
+	return f
+}
+
+// sizeLimit is the relay's SIZE in octets; zero means that it names none
+// (RFC 1870 §3).
+func (e extensions) sizeLimit() int64 {
+	n, err := strconv.ParseInt(e["SIZE"], 10, 64)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}
+
+// dropUnspeakable settles addresses that would break out of their command. The
+// envelope was checked long before; here it becomes SMTP.
+func (d *delivery) dropUnspeakable() {
+	if !isSpeakable(d.env.ReversePath) {
+		settle(d.open, d.unsendable("5.1.7", "the reverse-path is not an address"))
+		d.open = nil
+	}
+	open := d.open[:0]
+	for _, r := range d.open {
+		if r.ForwardPath == "" || !isSpeakable(r.ForwardPath) {
+			settle([]*Result{r}, d.unsendable("5.1.3", "the recipient is not an address"))
+			continue
+		}
+		open = append(open, r)
+	}
+	d.open = open
+}
+
+// isSpeakable: no control characters, and no blank or angle bracket outside of
+// a quoted string.
+func isSpeakable(path string) bool {
+	quoted := false
+	for i := 0; i < len(path); i++ {
+		switch c := path[i]; {
+		case c < ' ' || c == 0x7f:
+			return false
+		case c == '"':
+			quoted = !quoted
+		case quoted && c == '\\':
+			i++
+			if i == len(path) || path[i] < ' ' || path[i] == 0x7f {
+				return false
+			}
+		case !quoted && strings.IndexByte(" <>", c) >= 0:
+			return false
+		}
+	}
+	return !quoted
+}

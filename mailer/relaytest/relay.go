@@ -1,0 +1,248 @@
+// Package relaytest is a scripted SMTP relay for tests.
+//
+// Without a script it is a working relay: STARTTLS with a certificate of its own
+// authority ([RootCAs]), AUTH, 8BITMIME, SIZE, SMTPUTF8, PIPELINING. A [Script]
+// says what it does instead, and the transcript what it was told: which commands
+// and credentials in clear, which over TLS, and which messages.
+package relaytest
+
+import (
+	"bytes"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Script maps what a client says to what the relay does. A key is the beginning
+// of a command line, in any case; the longest that fits is taken. Some moments
+// have names of their own: "greeting", "TLS" (the handshake), "AUTH+" (each
+// response within AUTH), "content" (after 354) and "." (the final dot).
+//
+// A value is a reply, its lines separated by "\n", or one of:
+//
+//	drop             close the connection
+//	reset            close it with a TCP reset
+//	silence          answer nothing any more
+//	stall            answer and read nothing any more
+//	part REPLY       send REPLY without a line end, then drop
+//	split REPLY      every octet of it in a packet of its own
+//	drip REPLY       one octet a second
+//	hold REPLY       not before the next command is there
+//	inject REPLY     REPLY and, in the same packet, a second reply
+//	bye REPLY        REPLY, then drop
+//	lf REPLY         lines that end in a bare LF
+//	endless line     a line that never ends
+//	endless reply    lines that never end
+//	default          as if there were no script
+//	plain            at "TLS": answer the handshake in clear
+//
+// Several joined by " then " are for the first, second … time; the last one
+// stays.
+type Script map[string]string
+
+// Options say what kind of relay it is.
+type Options struct {
+	// Implicit speaks TLS from the first octet.
+	Implicit bool
+	// Certificate is the one shown; zero is a good one.
+	Certificate Certificate
+	// Extensions are the EHLO lines in clear and over TLS; nil means the
+	// default. STARTTLS and AUTH are among them.
+	Extensions, TLSExtensions []string
+	// Password of every account; "" means "secret".
+	Password string
+	// MaxTLS is the newest TLS version spoken; zero means the newest there is.
+	MaxTLS uint16
+	// SCRAMIterations is the work asked of a client; zero means 4096.
+	SCRAMIterations int
+	// SCRAMUnproved says 235 without proof that the relay knows the password.
+	SCRAMUnproved bool
+}
+
+var (
+	defaultExtensions = []string{"PIPELINING", "SIZE 10485760", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "STARTTLS"}
+	defaultTLS        = []string{
+		"PIPELINING", "SIZE 10485760", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES",
+		"AUTH PLAIN LOGIN CRAM-MD5 XOAUTH2",
+	}
+)
+
+// Without returns the default extensions over TLS but those named.
+func Without(keywords ...string) []string {
+	return slices.DeleteFunc(slices.Clone(defaultTLS), func(line string) bool {
+		return slices.Contains(keywords, strings.Fields(line)[0])
+	})
+}
+
+// Relay is a scripted relay. Its methods may be called at any time.
+type Relay struct {
+	script Script
+	opts   Options
+
+	mu          sync.Mutex
+	turns       map[string]int // how often each key of the script was used
+	commands    []Command
+	credentials []Credential
+	messages    []Message
+	clear       bytes.Buffer
+	conns       map[net.Conn]bool
+	served      int
+	sessions    sync.WaitGroup
+	closed      chan struct{}
+}
+
+// Command is a line from the client.
+type Command struct {
+	Line string
+	TLS  bool
+	Conn int // number of the connection, from 1
+}
+
+// Credential is a login that was tried.
+type Credential struct {
+	Mechanism, Username, Secret string
+	TLS                         bool
+	Accepted                    bool
+}
+
+// Message is a message whose final dot came.
+type Message struct {
+	ReversePath  string
+	Params       string // of MAIL
+	ForwardPaths []string
+	Data         []byte // dots removed
+	TLS          bool
+	Reply        string // to the final dot, or what was done instead
+}
+
+// New returns a relay that ends with the test. Use [Network] or [Relay.Listen]
+// to reach it.
+func New(t testing.TB, opts Options, script Script) *Relay {
+	t.Helper()
+	if opts.Password == "" {
+		opts.Password = "secret"
+	}
+	if opts.Extensions == nil {
+		opts.Extensions = defaultExtensions
+	}
+	if opts.TLSExtensions == nil {
+		opts.TLSExtensions = defaultTLS
+	}
+	r := &Relay{script: script, opts: opts, turns: map[string]int{}, conns: map[net.Conn]bool{}, closed: make(chan struct{})}
+	t.Cleanup(r.close)
+	return r
+}
+
+// Listen serves on a port of the loopback interface and returns it.
+func (r *Relay) Listen(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			r.Serve(c)
+		}
+	}()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// Serve talks to one client in the background.
+func (r *Relay) Serve(c net.Conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.served++
+	r.conns[c] = true
+	s := newSession(r, c, r.served)
+	r.sessions.Go(func() {
+		s.run()
+		c.Close()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.conns, c)
+	})
+}
+
+// close ends all sessions and waits for them.
+func (r *Relay) close() {
+	close(r.closed)
+	r.mu.Lock()
+	for c := range r.conns {
+		c.Close()
+	}
+	r.mu.Unlock()
+	r.sessions.Wait()
+}
+
+// Served is the number of connections so far.
+func (r *Relay) Served() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.served
+}
+
+// Commands are the lines of all clients, content excluded.
+func (r *Relay) Commands() []Command {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.commands)
+}
+
+// Said counts the commands that begin with prefix.
+func (r *Relay) Said(prefix string) int {
+	n := 0
+	for _, c := range r.Commands() {
+		if strings.HasPrefix(strings.ToUpper(c.Line), strings.ToUpper(prefix)) {
+			n++
+		}
+	}
+	return n
+}
+
+// Credentials are the logins that were tried.
+func (r *Relay) Credentials() []Credential {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.credentials)
+}
+
+// Messages are those whose final dot came, whatever the reply was.
+func (r *Relay) Messages() []Message {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.messages)
+}
+
+// Clear is every octet that clients sent outside of TLS, the handshakes' too.
+func (r *Relay) Clear() []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return bytes.Clone(r.clear.Bytes())
+}
+
+// next returns what the script says to line, or "default".
+func (r *Relay) next(line string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key, found := "", false
+	for k := range r.script {
+		if len(k) >= len(key) && len(line) >= len(k) && strings.EqualFold(line[:len(k)], k) {
+			key, found = k, true
+		}
+	}
+	if !found {
+		return "default"
+	}
+	steps := strings.Split(r.script[key], " then ")
+	turn := min(r.turns[key], len(steps)-1)
+	r.turns[key]++
+	return steps[turn]
+}

@@ -1,0 +1,304 @@
+package relaytest
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"net"
+	"strings"
+	"time"
+)
+
+// session is one connection to a client.
+type session struct {
+	relay  *Relay
+	number int
+	raw    net.Conn
+	nc     net.Conn
+	br     *bufio.Reader
+	tls    *tls.ConnectionState
+
+	mail    bool
+	message Message
+}
+
+// tap notes what the client sends below TLS, as long as that is clear text.
+type tap struct {
+	net.Conn
+	session *session
+}
+
+func (t tap) Read(p []byte) (int, error) {
+	n, err := t.Conn.Read(p)
+	if t.session.tls == nil {
+		t.session.relay.mu.Lock()
+		t.session.relay.clear.Write(p[:n])
+		t.session.relay.mu.Unlock()
+	}
+	return n, err
+}
+
+func newSession(r *Relay, c net.Conn, number int) *session {
+	s := &session{relay: r, number: number, raw: c}
+	s.use(tap{c, s})
+	return s
+}
+
+func (s *session) use(nc net.Conn) {
+	s.nc = nc
+	s.br = bufio.NewReaderSize(nc, 64<<10)
+}
+
+func (s *session) run() {
+	if s.relay.opts.Implicit && !s.handshake() {
+		return
+	}
+	if s.act("greeting", "220 relay.test ESMTP") == "" {
+		return
+	}
+	for {
+		line, ok := s.readLine()
+		if !ok || !s.command(line) {
+			return
+		}
+	}
+}
+
+func (s *session) readLine() (string, bool) {
+	line, err := s.br.ReadString('\n')
+	if err != nil {
+		return "", false
+	}
+	line = strings.TrimRight(line, "\r\n")
+	s.relay.mu.Lock()
+	defer s.relay.mu.Unlock()
+	s.relay.commands = append(s.relay.commands, Command{Line: line, TLS: s.tls != nil, Conn: s.number})
+	return line, true
+}
+
+// command answers one line; false ends the session.
+func (s *session) command(line string) bool {
+	verb, _, _ := strings.Cut(strings.ToUpper(line), " ")
+	verb, _, _ = strings.Cut(verb, ":")
+	switch verb {
+	case "EHLO":
+		return s.act(line, s.ehlo()) != ""
+	case "STARTTLS":
+		reply := s.act(line, "220 2.0.0 go ahead")
+		return reply != "" && (reply[0] != '2' || s.handshake())
+	case "AUTH":
+		return s.auth(line)
+	case "MAIL":
+		return s.mailFrom(line)
+	case "RCPT":
+		return s.rcptTo(line)
+	case "DATA":
+		return s.data(line)
+	case "RSET", "HELO", "NOOP":
+		s.mail, s.message = false, Message{}
+		return s.act(line, "250 2.0.0 ok") != ""
+	case "QUIT":
+		s.act(line, "221 2.0.0 bye")
+		return false
+	default:
+		return s.act(line, "500 5.5.2 unknown command") != ""
+	}
+}
+
+func (s *session) ehlo() string {
+	extensions := s.relay.opts.Extensions
+	if s.tls != nil {
+		extensions = s.relay.opts.TLSExtensions
+	}
+	lines := append([]string{"relay.test"}, extensions...)
+	return "250-" + strings.Join(lines[:len(lines)-1], "\n250-") + "\n250 " + lines[len(lines)-1]
+}
+
+func (s *session) handshake() bool {
+	switch s.relay.next("TLS") {
+	case "drop":
+		return false
+	case "silence":
+		s.silence()
+		return false
+	case "plain":
+		s.br.Peek(1) // the ClientHello
+		s.nc.Write([]byte("220 relay.test ESMTP\r\n"))
+		s.silence()
+		return false
+	}
+	tc := tls.Server(s.nc, s.relay.opts.Certificate.config(s.relay.opts.MaxTLS))
+	if err := tc.HandshakeContext(context.Background()); err != nil {
+		return false
+	}
+	state := tc.ConnectionState()
+	s.tls = &state
+	s.use(tc)
+	return true
+}
+
+func (s *session) mailFrom(line string) bool {
+	reply := s.act(line, "250 2.1.0 ok")
+	if reply != "" && reply[0] == '2' {
+		path, params := splitPath(line)
+		s.mail, s.message = true, Message{ReversePath: path, Params: params, TLS: s.tls != nil}
+	}
+	return reply != ""
+}
+
+func (s *session) rcptTo(line string) bool {
+	fallback := "250 2.1.5 ok"
+	if !s.mail {
+		fallback = "503 5.5.1 MAIL first"
+	}
+	reply := s.act(line, fallback)
+	if reply != "" && reply[0] == '2' {
+		path, _ := splitPath(line)
+		s.message.ForwardPaths = append(s.message.ForwardPaths, path)
+	}
+	return reply != ""
+}
+
+// splitPath takes the path and the parameters out of MAIL or RCPT.
+func splitPath(line string) (path, params string) {
+	_, rest, _ := strings.Cut(line, "<")
+	end := strings.LastIndexByte(rest, '>')
+	if end < 0 {
+		return rest, ""
+	}
+	return rest[:end], strings.TrimSpace(rest[end+1:])
+}
+
+func (s *session) data(line string) bool {
+	fallback := "354 go ahead"
+	if len(s.message.ForwardPaths) == 0 {
+		fallback = "503 5.5.1 no valid recipients"
+	}
+	reply := s.act(line, fallback)
+	if !strings.HasPrefix(reply, "354") {
+		return reply != ""
+	}
+	content, ok := s.content()
+	if !ok {
+		return false
+	}
+	const accepted = "250 2.0.0 queued"
+	action := s.relay.next(".")
+	s.message.Data, s.message.Reply = content, action
+	if action == "default" {
+		s.message.Reply = accepted
+	}
+	// On record before the client can see the reply.
+	s.relay.mu.Lock()
+	s.relay.messages = append(s.relay.messages, s.message)
+	s.relay.mu.Unlock()
+	reply = s.do(action, accepted)
+	s.mail, s.message = false, Message{}
+	return reply != ""
+}
+
+// content reads up to the final dot and removes the stuffing.
+func (s *session) content() ([]byte, bool) {
+	if action := s.relay.next("content"); action != "default" {
+		s.do(action, "")
+		return nil, false
+	}
+	var data []byte
+	for {
+		line, err := s.br.ReadBytes('\n')
+		if err != nil {
+			return nil, false
+		}
+		if string(line) == ".\r\n" {
+			return data, true
+		}
+		data = append(data, bytes.TrimPrefix(line, []byte("."))...)
+	}
+}
+
+// act does what the script says to line, or gives the default reply. It returns
+// the reply that was given, empty when the session is over.
+func (s *session) act(line, fallback string) string {
+	return s.do(s.relay.next(line), fallback)
+}
+
+func (s *session) do(action, fallback string) string {
+	verb, reply, _ := strings.Cut(action, " ")
+	switch verb {
+	case "default":
+		return s.send(fallback, "\r\n")
+	case "drop":
+	case "reset":
+		if tcp, ok := s.raw.(*net.TCPConn); ok {
+			tcp.SetLinger(0)
+		}
+		s.raw.Close()
+	case "silence":
+		s.silence()
+	case "stall":
+		<-s.relay.closed
+	case "part":
+		s.nc.Write([]byte(reply))
+	case "bye":
+		s.send(reply, "\r\n")
+	case "lf":
+		return s.send(reply, "\n")
+	case "hold":
+		s.br.Peek(1)
+		return s.send(reply, "\r\n")
+	case "split":
+		return s.drip(reply, 0)
+	case "drip":
+		return s.drip(reply, time.Second)
+	case "inject":
+		s.nc.Write([]byte(reply + "\r\n250 injected\r\n"))
+		return reply
+	case "endless":
+		s.endless(reply)
+	default:
+		return s.send(action, "\r\n")
+	}
+	return ""
+}
+
+func (s *session) send(reply, end string) string {
+	if _, err := s.nc.Write([]byte(strings.ReplaceAll(reply, "\n", end) + end)); err != nil {
+		return ""
+	}
+	return reply
+}
+
+func (s *session) drip(reply string, pause time.Duration) string {
+	for _, b := range []byte(strings.ReplaceAll(reply, "\n", "\r\n") + "\r\n") {
+		if _, err := s.nc.Write([]byte{b}); err != nil {
+			return ""
+		}
+		time.Sleep(pause)
+	}
+	return reply
+}
+
+func (s *session) endless(what string) {
+	piece := bytes.Repeat([]byte("a"), 1<<10)
+	if what == "reply" {
+		piece = []byte("250-more\r\n")
+	} else {
+		s.nc.Write([]byte("250 "))
+	}
+	for {
+		if _, err := s.nc.Write(piece); err != nil {
+			return
+		}
+	}
+}
+
+// silence waits until the client is gone.
+func (s *session) silence() {
+	var p [1024]byte
+	for {
+		if _, err := s.raw.Read(p[:]); err != nil {
+			return
+		}
+	}
+}

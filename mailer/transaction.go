@@ -1,0 +1,346 @@
+package mailer
+
+import (
+	"bytes"
+	"context"
+	"strings"
+)
+
+// contentChunk is how much of the content is written at once, and so how much
+// must be taken within Timeouts.Write.
+const contentChunk = 64 << 10
+
+// transaction is one MAIL, its RCPTs and the content, on one connection.
+type transaction struct {
+	reversePath string
+	params      string // of MAIL, each after a blank
+	data        []byte
+	messageID   string // for the log of a late verdict
+	results     []*Result
+	accepted    []*Result // by RCPT, and waiting for the content's verdict
+	// tooMany were refused only because of those accepted before them.
+	tooMany []*Result
+	begun   bool // the relay answered MAIL
+}
+
+// settle gives every recipient in list the same failure.
+func settle(list []*Result, f *Failure) {
+	for _, r := range list {
+		r.Reply, r.Failure = f.Reply, f
+	}
+}
+
+// open returns the recipients that no reply has settled yet.
+func (t *transaction) open() []*Result {
+	var list []*Result
+	for _, r := range t.results {
+		if r.Failure == errOpen {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// errOpen marks a recipient without a verdict. No attempt returns it.
+var errOpen = &Failure{Class: ClassTransient, Stage: StageMail, Text: "not tried"}
+
+// transact runs one transaction and settles its recipients. Afterwards the
+// connection is dead, or fit for another one.
+func (c *conn) transact(ctx context.Context, t *transaction) {
+	c.served++
+	release := c.bind(ctx)
+	defer release()
+	ok := c.envelope(ctx, t)
+	if ok {
+		ok = c.content(ctx, t)
+	}
+	release()
+	if ok {
+		c.finalReply(ctx, t)
+	}
+}
+
+// envelope sends MAIL, every RCPT and DATA, and says whether the content may
+// follow: the relay waits for it, and some recipient is accepted. Where
+// PIPELINING is offered all go in one flight (RFC 2920 §3.1), and then every
+// reply is read whatever the ones before it say.
+func (c *conn) envelope(ctx context.Context, t *transaction) bool {
+	d := dialogue{conn: c, t: t, ctx: ctx, pipelined: c.ext.has("PIPELINING")}
+	commands := t.commands(c.dirty)
+	if d.pipelined && !d.send(strings.Join(commands, "")) {
+		return false
+	}
+	if c.dirty {
+		w, ok := d.step(StageMail, commands[0])
+		if !ok || !w.positive() {
+			return d.outOfStep(ok, StageMail)
+		}
+		c.dirty = false
+		commands = commands[1:]
+	}
+	mail, ok := d.step(StageMail, commands[0])
+	if !ok {
+		return false
+	}
+	t.begun = true
+	if !mail.positive() {
+		settle(t.open(), c.refused(StageMail, mail))
+		if !d.pipelined {
+			return false
+		}
+	}
+	for i, r := range t.results {
+		w, ok := d.step(StageRcpt, commands[1+i])
+		if !ok {
+			return false
+		}
+		if mail.positive() {
+			t.rcpt(c, r, w)
+		}
+	}
+	c.dirty = mail.positive()
+	if len(t.accepted) == 0 && !d.pipelined {
+		return false
+	}
+	w, ok := d.step(StageData, commands[len(commands)-1])
+	if !ok {
+		return false
+	}
+	return d.data(w)
+}
+
+// commands are RSET where one is needed, MAIL, the RCPTs, and DATA.
+func (t *transaction) commands(reset bool) []string {
+	list := make([]string, 0, len(t.results)+3)
+	if reset {
+		list = append(list, "RSET\r\n")
+	}
+	list = append(list, "MAIL FROM:<"+t.reversePath+">"+t.params+"\r\n")
+	for _, r := range t.results {
+		list = append(list, "RCPT TO:<"+r.ForwardPath+">\r\n")
+	}
+	return append(list, "DATA\r\n")
+}
+
+// rcpt settles one recipient by the reply to its RCPT, unless it is accepted.
+func (t *transaction) rcpt(c *conn, r *Result, w wireReply) {
+	r.Reply = w.reply()
+	if w.positive() && !notAccepted(r.Reply) {
+		t.accepted = append(t.accepted, r)
+		return
+	}
+	r.Failure = c.refused(StageRcpt, w)
+	if (w.code == 452 || w.code == 552) && len(t.accepted) > 0 {
+		r.Failure.Class = ClassTransient
+		t.tooMany = append(t.tooMany, r)
+	}
+}
+
+// dialogue sends the commands of an envelope, all at once or one by one.
+type dialogue struct {
+	conn      *conn
+	t         *transaction
+	ctx       context.Context
+	pipelined bool
+}
+
+func (d *dialogue) send(commands string) bool {
+	if err := d.conn.write(d.ctx, d.conn.relay.opts.Timeouts.Command, []byte(commands)); err != nil {
+		d.broken(StageMail, err)
+		return false
+	}
+	return true
+}
+
+// step sends a command, unless it has gone already, and reads its reply. Where
+// that is none, or 421, the transaction is over and the connection closed.
+func (d *dialogue) step(stage Stage, command string) (wireReply, bool) {
+	timeouts := d.conn.relay.opts.Timeouts
+	limit := timeouts.Command
+	if stage == StageData {
+		limit = timeouts.Data
+	}
+	var err error
+	if !d.pipelined {
+		err = d.conn.write(d.ctx, limit, []byte(command))
+	}
+	var w wireReply
+	if err == nil {
+		w, err = d.conn.read(d.ctx, limit)
+	}
+	switch {
+	case err != nil:
+		d.broken(stage, err)
+		return w, false
+	case w.code == 421:
+		settle(d.t.open(), d.conn.refused(stage, w))
+		d.conn.close()
+		return w, false
+	case stage != StageData && w.code/100 == 3:
+		return w, d.outOfStep(true, stage)
+	default:
+		return w, true
+	}
+}
+
+// broken ends the transaction, and the connection with it.
+func (d *dialogue) broken(stage Stage, err error) {
+	settle(d.t.open(), d.conn.failed(d.ctx, stage, readCause(err)))
+	d.conn.close()
+}
+
+// outOfStep ends a dialogue whose replies no longer match its commands.
+func (d *dialogue) outOfStep(connected bool, stage Stage) bool {
+	if connected {
+		d.broken(stage, errReplyMalformed)
+	}
+	return false
+}
+
+// data looks at the reply to DATA. A relay that waits for content though nobody
+// is to get it has lost step, or would deliver it we know not whom: no final
+// dot is sent, and the closed connection ends the transaction without mail.
+func (d *dialogue) data(w wireReply) bool {
+	switch {
+	case w.code == 354 && len(d.t.accepted) > 0:
+		return true
+	case w.code == 354, w.code < 400:
+		return d.outOfStep(true, StageData)
+	default:
+		settle(d.t.open(), d.conn.refused(StageData, w))
+		return false
+	}
+}
+
+// content writes the message with the final dot. False means that the dot was
+// not sent: a write that fails has left out the end of its data.
+func (c *conn) content(ctx context.Context, t *transaction) bool {
+	buf := make([]byte, 0, min(len(t.data)+len(t.data)/64, contentChunk+contentChunk/64)+16)
+	for rest := t.data; ; {
+		piece := rest[:min(len(rest), contentChunk)]
+		lineStart := len(rest) == len(t.data) || t.data[len(t.data)-len(rest)-1] == '\n'
+		rest = rest[len(piece):]
+		buf = appendStuffed(buf[:0], piece, lineStart)
+		if len(rest) == 0 {
+			if !bytes.HasSuffix(t.data, []byte("\r\n")) {
+				buf = append(buf, "\r\n"...)
+			}
+			buf = append(buf, ".\r\n"...)
+		}
+		if err := c.write(ctx, c.relay.opts.Timeouts.Write, buf); err != nil {
+			settle(t.open(), c.failed(ctx, StageContent, readCause(err)))
+			c.close()
+			return false
+		}
+		if len(rest) == 0 {
+			return true
+		}
+	}
+}
+
+// appendStuffed appends data with each dot that starts a line doubled (RFC 5321
+// §4.5.2).
+func appendStuffed(dst, data []byte, lineStart bool) []byte {
+	if lineStart && len(data) > 0 && data[0] == '.' {
+		dst = append(dst, '.')
+	}
+	for {
+		i := bytes.Index(data, []byte("\n."))
+		if i < 0 {
+			return append(dst, data...)
+		}
+		dst = append(append(dst, data[:i+2]...), '.')
+		data = data[i+2:]
+	}
+}
+
+// answer is what was read after the final dot.
+type answer struct {
+	reply wireReply
+	err   error
+}
+
+// finalReply waits for the verdict on the content. When ctx ends first, the
+// recipients are uncertain at once, and the connection is left to a listener
+// that logs the verdict.
+func (c *conn) finalReply(ctx context.Context, t *transaction) {
+	answers := make(chan answer, 1)
+	c.relay.background(func(context.Context) {
+		w, err := c.read(context.Background(), c.relay.opts.Timeouts.Dot)
+		answers <- answer{w, err}
+	})
+	select {
+	case a := <-answers:
+		c.verdict(ctx, t, a)
+		return
+	case <-ctx.Done():
+	}
+	select {
+	case a := <-answers: // both came at once
+		c.verdict(ctx, t, a)
+	default:
+		c.dead = true
+		late := *t
+		late.accepted = cloneResults(t.accepted)
+		settle(t.open(), c.unanswered(&cause{problem: ProblemSilent, text: "the relay did not answer the final dot in time"}))
+		c.relay.background(func(ctx context.Context) { c.listenLate(ctx, &late, answers) })
+	}
+}
+
+// verdict settles the accepted recipients by the reply to the final dot.
+func (c *conn) verdict(ctx context.Context, t *transaction, a answer) {
+	c.dirty = false
+	if a.err != nil {
+		c.close()
+		settle(t.accepted, c.unanswered(readCause(a.err)))
+		return
+	}
+	reply := a.reply.reply()
+	if a.reply.code == 421 || a.reply.code/100 == 3 {
+		c.close()
+	}
+	for _, r := range t.accepted {
+		r.Reply, r.Failure = reply, nil
+		if !a.reply.positive() || notAcceptedFor(reply, r.ForwardPath, len(t.accepted)) {
+			r.Failure = c.refused(StageContent, a.reply)
+		}
+	}
+}
+
+// notAcceptedFor: a positive reply that speaks of a dropped recipient is about
+// those it names, or about the only one there is.
+func notAcceptedFor(reply Reply, forwardPath string, recipients int) bool {
+	return notAccepted(reply) &&
+		(recipients == 1 || strings.Contains(strings.ToLower(reply.Text), strings.ToLower(forwardPath)))
+}
+
+// unanswered is the failure of a final dot without a valid reply.
+func (c *conn) unanswered(why *cause) *Failure {
+	f := c.failed(context.Background(), StageContent, why)
+	f.Class = ClassUncertain
+	return f
+}
+
+// listenLate waits for a verdict whose delivery has been answered already.
+func (c *conn) listenLate(ctx context.Context, t *transaction, answers <-chan answer) {
+	defer c.close()
+	select {
+	case a := <-answers:
+		c.verdict(ctx, t, a)
+	case <-ctx.Done():
+		c.close()
+		c.verdict(ctx, t, <-answers)
+	}
+	for _, r := range t.accepted {
+		c.relay.logLateVerdict(t, *r)
+	}
+}
+
+func cloneResults(list []*Result) []*Result {
+	clones := make([]*Result, len(list))
+	for i, r := range list {
+		clone := *r
+		clones[i] = &clone
+	}
+	return clones
+}
