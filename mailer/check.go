@@ -1,8 +1,21 @@
 package mailer
 
-import "time"
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"math"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
 
-// RelayReport is what Relay.Check found out about one relay: every rung of its
+// RelayReport is what [Relay.Check] found out about one relay: every rung of its
 // ladder, each on its own, without sending mail. Durations are in milliseconds.
 type RelayReport struct {
 	Name string `json:"name"`
@@ -64,4 +77,181 @@ type CheckFailure struct {
 	Enhanced string  `json:"enhanced_code,omitempty"`
 	// Text is the relay's own words where there is a code, else ours.
 	Text string `json:"text"`
+}
+
+// Check tries every rung on its own, all at the same time and without a race,
+// and logs in on the first that could take mail. It sends no mail and leaves
+// what deliveries know of the ladder alone.
+func (r *Relay) Check(ctx context.Context) RelayReport {
+	report := RelayReport{Name: r.opts.Name, Host: r.opts.Host}
+	if !r.enter() {
+		report.Failure = checkFailure(&Failure{Stage: StageConnect, Text: "shutting down"})
+		return report
+	}
+	defer r.work.Done()
+	begin := time.Now()
+	addresses, f := r.resolve(ctx)
+	report.Addresses, report.DNSMillis = addresses, time.Since(begin).Milliseconds()
+	if f != nil {
+		report.Failure = checkFailure(f)
+		return report
+	}
+	report.Rungs = make([]RungCheck, len(r.opts.Ladder))
+	conns := make([]*conn, len(r.opts.Ladder))
+	var rungs sync.WaitGroup
+	for i, rung := range r.opts.Ladder {
+		rungs.Go(func() { report.Rungs[i], conns[i] = r.checkRung(ctx, rung) })
+	}
+	rungs.Wait()
+	r.checkLogins(ctx, report.Rungs, conns)
+	report.OK = slices.ContainsFunc(report.Rungs, func(c RungCheck) bool {
+		return c.Failure == nil && (r.opts.Username == "" || c.Auth == authAccepted)
+	})
+	return report
+}
+
+// The values of RungCheck.Auth.
+const (
+	authAccepted = "accepted"
+	authRefused  = "refused"
+	authNotTried = "not_tried"
+)
+
+// resolve looks the host up, unless it is an address.
+func (r *Relay) resolve(ctx context.Context) ([]string, *Failure) {
+	if net.ParseIP(r.opts.Host) != nil {
+		return []string{r.opts.Host}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*r.opts.Timeouts.Connect)
+	defer cancel()
+	addresses, err := r.lookup(ctx, r.opts.Host)
+	if err != nil {
+		why := dialCause(err)
+		return nil, &Failure{Class: ClassRelay, Stage: StageConnect, Relay: r.opts.Name, Text: why.text, Err: why}
+	}
+	return addresses, nil
+}
+
+// checkRung follows one rung up to its last EHLO. The conn is nil when it did
+// not get there.
+func (r *Relay) checkRung(ctx context.Context, rung Rung) (RungCheck, *conn) {
+	begin := time.Now()
+	c, f := r.open(ctx, rung)
+	check := RungCheck{
+		Port: rung.Port, Mode: rung.Mode(), TCP: tcpState(c, f), TCPMillis: c.dialled.Milliseconds(),
+		Banner: c.banner, Auth: authNotTried, TLS: tlsCheck(c, f),
+		Mechanisms: strings.Fields(strings.ToUpper(printable(c.ext["AUTH"], maxReplyText))),
+	}
+	if c.raw != nil {
+		check.Address = c.raw.RemoteAddr().String()
+	}
+	for _, line := range c.ehlo {
+		check.Capabilities = append(check.Capabilities, printable(line, maxReplyText))
+	}
+	if f != nil {
+		if f.Stage == StageGreeting && ProblemOf(f) == ProblemSilent && r.speaksTLS(ctx, rung) {
+			why := &cause{problem: ProblemTLSMode, text: "wrong TLS mode: the port speaks TLS from the first octet"}
+			f.Text, f.Err = why.text, why
+		}
+		check.Failure, c = checkFailure(f), nil
+	}
+	check.Millis = time.Since(begin).Milliseconds()
+	return check, c
+}
+
+func tcpState(c *conn, f *Failure) string {
+	if c.raw != nil {
+		return "open"
+	}
+	switch ProblemOf(f) {
+	case ProblemRefused:
+		return "refused"
+	case ProblemNoAnswer:
+		return "no_answer"
+	default:
+		return "unreachable"
+	}
+}
+
+// speaksTLS finds out what a port that sends no greeting is waiting for.
+func (r *Relay) speaksTLS(ctx context.Context, rung Rung) bool {
+	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeouts.Connect)
+	defer cancel()
+	raw, err := r.opts.Dial(ctx, "tcp", net.JoinHostPort(r.opts.Host, strconv.Itoa(rung.Port)))
+	if err != nil {
+		return false
+	}
+	defer raw.Close()
+	err = tls.Client(raw, r.tlsConfig()).HandshakeContext(ctx)
+	_, unverified := errors.AsType[*tls.CertificateVerificationError](err)
+	return err == nil || unverified
+}
+
+// tlsCheck describes the session, or the certificate that did not verify; nil
+// when there was none.
+func tlsCheck(c *conn, f *Failure) *TLSCheck {
+	if c.tls != nil {
+		check := certificateCheck(c.tls.PeerCertificates[0])
+		check.Version = tls.VersionName(c.tls.Version)
+		return check
+	}
+	if f != nil {
+		if e, ok := errors.AsType[*tls.CertificateVerificationError](f.Err); ok && len(e.UnverifiedCertificates) > 0 {
+			return certificateCheck(e.UnverifiedCertificates[0])
+		}
+	}
+	return nil
+}
+
+func certificateCheck(cert *x509.Certificate) *TLSCheck {
+	check := &TLSCheck{
+		Subject: printable(cert.Subject.String(), maxReplyText), Issuer: printable(cert.Issuer.String(), maxReplyText),
+		NotAfter: cert.NotAfter, DaysLeft: int(math.Floor(time.Until(cert.NotAfter).Hours() / 24)),
+	}
+	for _, name := range cert.DNSNames {
+		check.Names = append(check.Names, printable(name, maxReplyText))
+	}
+	for _, ip := range cert.IPAddresses {
+		check.Names = append(check.Names, ip.String())
+	}
+	return check
+}
+
+// checkLogins logs in on the first rung that is fit for it; the next one gets
+// its turn only when no answer came. Then it says farewell to all.
+func (r *Relay) checkLogins(ctx context.Context, checks []RungCheck, conns []*conn) {
+	answered := r.opts.Username == ""
+	for i, c := range conns {
+		if c == nil {
+			continue
+		}
+		if !answered {
+			answered = checkLogin(ctx, &checks[i], c)
+		}
+		c.quit()
+	}
+}
+
+// checkLogin says whether the relay answered.
+func checkLogin(ctx context.Context, check *RungCheck, c *conn) bool {
+	begin := time.Now()
+	check.Mechanism, _ = c.mechanism(ctx)
+	f := c.login(ctx)
+	check.Millis += time.Since(begin).Milliseconds()
+	if f == nil {
+		check.Auth = authAccepted
+		return true
+	}
+	check.Failure = checkFailure(f)
+	if f.Reply.Code != 0 {
+		check.Auth = authRefused
+	}
+	return f.Reply.Code != 0
+}
+
+func checkFailure(f *Failure) *CheckFailure {
+	return &CheckFailure{
+		Stage: f.Stage.String(), Class: f.Class.String(), Problem: ProblemOf(f),
+		Code: f.Reply.Code, Enhanced: f.Reply.Enhanced, Text: cmp.Or(f.Reply.Text, f.Text),
+	}
 }

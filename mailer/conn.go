@@ -24,11 +24,12 @@ type conn struct {
 	nc    net.Conn // raw, or TLS over it
 	br    *bufio.Reader
 
-	banner string
-	ext    extensions
-	ehlo   []string // lines of the last EHLO reply after the first
-	tls    *tls.ConnectionState
-	auth   string // the mechanism that logged us in
+	dialled time.Duration // how long the TCP connection took
+	banner  string
+	ext     extensions
+	ehlo    []string // lines of the last EHLO reply after the first
+	tls     *tls.ConnectionState
+	auth    string // the mechanism that logged us in
 
 	served int  // transactions begun
 	dirty  bool // a transaction is open that must be reset before the next
@@ -80,7 +81,9 @@ func (c *conn) dial(ctx context.Context) *Failure {
 	dialCtx, cancel := context.WithTimeout(ctx, c.relay.opts.Timeouts.Connect)
 	defer cancel()
 	addr := net.JoinHostPort(c.relay.opts.Host, strconv.Itoa(c.rung.Port))
+	begin := time.Now()
 	raw, err := c.relay.opts.Dial(dialCtx, "tcp", addr)
+	c.dialled = time.Since(begin)
 	if err != nil {
 		return c.failed(ctx, StageConnect, dialCause(err))
 	}
@@ -216,13 +219,7 @@ func (c *conn) startTLS(ctx context.Context) *Failure {
 }
 
 func (c *conn) handshake(ctx context.Context) *Failure {
-	tc := tls.Client(c.raw, &tls.Config{
-		ServerName: c.relay.opts.ServerName,
-		RootCAs:    c.relay.opts.RootCAs,
-		MinVersion: tls.VersionTLS12,
-		// Messages are written in large chunks: no need to begin with small records.
-		DynamicRecordSizingDisabled: true,
-	})
+	tc := tls.Client(c.raw, c.relay.tlsConfig())
 	c.arm(ctx, c.relay.opts.Timeouts.Hello)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return c.failed(ctx, StageTLS, tlsCause(err))
@@ -231,6 +228,16 @@ func (c *conn) handshake(ctx context.Context) *Failure {
 	c.tls = &state
 	c.use(tc)
 	return nil
+}
+
+func (r *Relay) tlsConfig() *tls.Config {
+	return &tls.Config{
+		ServerName: r.opts.ServerName,
+		RootCAs:    r.opts.RootCAs,
+		MinVersion: tls.VersionTLS12,
+		// Messages are written in large chunks: no need to begin with small records.
+		DynamicRecordSizingDisabled: true,
+	}
 }
 
 // bind makes the end of ctx break off whatever the connection waits for, until

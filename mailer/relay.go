@@ -78,6 +78,7 @@ func (t Timeouts) withDefaults() Timeouts {
 type Relay struct {
 	opts   RelayOptions
 	ladder ladder
+	lookup func(ctx context.Context, host string) ([]string, error)
 
 	// Background work (re-probes, late listeners, farewells) ends with ctx and
 	// is counted in work, as every delivery is.
@@ -96,7 +97,7 @@ func NewRelay(opts RelayOptions) (*Relay, error) {
 	if err := opts.complete(); err != nil {
 		return nil, fmt.Errorf("relay %s: %w", cmp.Or(opts.Name, opts.Host, "without host"), err)
 	}
-	r := &Relay{opts: opts}
+	r := &Relay{opts: opts, lookup: net.DefaultResolver.LookupHost}
 	r.ladder.known = -1
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r, nil
