@@ -197,7 +197,7 @@ func (f *finisher) changeField(field *rawField, charset string) error {
 	if changed && f.signedFields[field.key] {
 		return conversionRefused("the signed field " + field.name + " would have to change")
 	}
-	if field.text != nil && !field.foldable() {
+	if !field.drop && !field.foldable() {
 		return &InvalidError{Fields: []FieldError{{"headers." + field.name, "a line over 998 octets cannot be folded"}}}
 	}
 	return nil

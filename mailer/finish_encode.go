@@ -126,7 +126,7 @@ func (x entityFixer) fixFields(e *mimeEntity) error {
 			return x.refuse("part's header section")
 		}
 		f.rewrite(charset)
-		if !f.foldable() || x.sevenBit && hasEightBit(f.text) {
+		if !f.foldable() || x.sevenBit && hasEightBit(f.written()) {
 			return x.refuse("part's header section")
 		}
 	}

@@ -251,8 +251,16 @@ func (w *addressFieldWriter) comment(s string) {
 	w.words = append(w.words, words...)
 }
 
-// foldable reports whether the rewritten field fits in lines of 998 octets.
-func (f *rawField) foldable() bool { return !hasLongLine(f.text) }
+// written is the field as it will be written.
+func (f *rawField) written() []byte {
+	if f.text != nil {
+		return f.text
+	}
+	return f.raw
+}
+
+// foldable reports whether the field fits in lines of 998 octets.
+func (f *rawField) foldable() bool { return !hasLongLine(f.written()) }
 
 // hasLoneCR reports whether a CR that is not part of a CRLF stands in b.
 func hasLoneCR(b []byte) bool {

@@ -66,10 +66,17 @@ func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 // encoded-words, and so does what could not be folded.
 func unstructuredWords(name, value string) []string {
 	words := headerWords(value)
-	if isPrintable(value) && value == strings.Trim(value, " ") && longestWord(words) <= maxHeaderWord {
+	if isPrintable(value) && value == strings.Trim(value, " ") && longestWord(words) <= maxHeaderWord &&
+		!losesBlanks(name, value) {
 		return words
 	}
 	return encodedWords("utf-8", value, wordRoom(name))
+}
+
+// losesBlanks reports whether folding may cost the value blanks: some readers
+// make one of a run of blanks at a fold.
+func losesBlanks(name, value string) bool {
+	return strings.Contains(value, "  ") && len(name)+len(": ")+len(value) > foldedLine
 }
 
 // wordRoom is what the first encoded-word may take beside the field's name.
@@ -165,7 +172,7 @@ func longestWord(words []string) int {
 }
 
 // encodedWords turns text into encoded-words (RFC 2047): by Q, which stays
-// readable, unless that takes more than twice the text's length. No character is split over two of them, as §5 demands; room is
+// readable, unless most of the text is beyond ASCII. No character is split over two of them, as §5 demands; room is
 // what the first may take beside the field's name. Charsets other than UTF-8
 // must have one octet a character.
 //
@@ -173,7 +180,7 @@ func longestWord(words []string) int {
 // leaves the folding to others, so it is not used.
 func encodedWords(charset, text string, room int) []string {
 	e := wordEncoder{charset: charset, room: max(min(room, maxEncodedWord), minEncodedWord)}
-	e.base64 = qLen(text) > 2*len(text)
+	e.base64 = 2*qLen(text) > 5*len(text)
 	for len(text) > 0 {
 		n := 1
 		if charset == "utf-8" {

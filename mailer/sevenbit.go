@@ -22,7 +22,11 @@ func (c Content) SevenBit() (Content, error) {
 		return Content{}, err
 	}
 	data := endLine(root.appendTo(make([]byte, 0, len(c.Data)+len(c.Data)/8)))
-	return checkedContent(data, c.MessageID)
+	seven, err := checkedContent(data, c.MessageID)
+	if err == nil && seven.EightBit {
+		return Content{}, x.refuse("part")
+	}
+	return seven, err
 }
 
 // Faults that [checkLines] finds in a message.
