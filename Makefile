@@ -29,7 +29,7 @@ test: test-deps ## run every test, the ones against real servers too
 	scripts/test
 
 .PHONY: test-deps
-test-deps: ## install the servers that tests run (Debian; root or sudo)
+test-deps: ## install what tests need beside Go (Debian; root or sudo)
 	scripts/install-test-deps
 
 .PHONY: check
@@ -75,4 +75,5 @@ define install
 	@echo "installing $(notdir $(1)) $(2), once; compiling takes a few minutes"
 	GOBIN=$(TOOLS)/new go install $(1)@$(2)
 	mv $(TOOLS)/new/$(notdir $(1)) $(3)
+	rmdir $(TOOLS)/new
 endef

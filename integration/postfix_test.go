@@ -29,6 +29,9 @@ import (
 // reads it back from the mailboxes. One instance serves all: each test has its
 // own recipients.
 func TestPostfix(t *testing.T) {
+	if _, err := binary(); err != nil {
+		t.Fatal(err)
+	}
 	relay := postfix.Start(t)
 	for _, test := range []struct {
 		name string

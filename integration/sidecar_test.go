@@ -28,12 +28,16 @@ var binary = sync.OnceValues(func() (string, error) {
 		return path, nil
 	}
 	path := filepath.Join(scratch, "mailsidecar")
-	out, err := exec.Command("go", "build", "-o", path, "mailsidecar").CombinedOutput()
+	args := append([]string{"build", "-o", path}, buildFlags...)
+	out, err := exec.Command("go", append(args, "mailsidecar")...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)
 	}
 	return path, nil
 })
+
+// buildFlags are those of the test itself, as far as they matter.
+var buildFlags []string
 
 // scratch is a directory for all tests of the package.
 var scratch string
