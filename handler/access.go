@@ -68,9 +68,6 @@ func (s *Server) prepare(c echo.Context, r *requestInfo) {
 func (s *Server) guard(c echo.Context, next echo.HandlerFunc) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			if p == http.ErrAbortHandler {
-				panic(p)
-			}
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()

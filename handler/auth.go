@@ -20,7 +20,7 @@ import (
 // them.
 type Key struct {
 	Name   string
-	Secret string
+	Secret string `json:"-"`
 	// Rate is how many messages may be submitted per minute; zero means any
 	// number. A minute's worth may come at once.
 	Rate int

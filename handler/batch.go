@@ -3,6 +3,7 @@ package handler
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -52,7 +53,7 @@ func (s *Server) postBatch(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	batch := batchReader{server: s, key: s.key(request(c).key), fingerprint: newFingerprint("POST /v1/messages/batch")}
+	batch := batchReader{server: s, key: s.key(request(c).key), fingerprint: newFingerprint(idempotency, "POST /v1/messages/batch")}
 	if err := batch.read(data); err != nil {
 		return err
 	}
@@ -96,7 +97,7 @@ func (b *batchReader) read(data []byte) error {
 	if _, err := d.ReadToken(); err != nil {
 		return jsonProblem(err, data, "")
 	}
-	if _, err := d.ReadToken(); err != io.EOF {
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
 		return fail(codeMalformedJSON, "There is something after the object.")
 	}
 	if len(b.results) == 0 {
@@ -116,7 +117,7 @@ func jsonOr(d *jsontext.Decoder, data []byte, p *problem) error {
 }
 
 func eofIsUnexpected(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return &jsontext.SyntacticError{Err: io.ErrUnexpectedEOF}
 	}
 	return err

@@ -106,7 +106,7 @@ func (b *body) Read(p []byte) (int, error) {
 		b.err = bodyTooLarge(b.limit)
 	case !b.reserve():
 		b.err = fail(codeBusy, "")
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		b.err = io.EOF
 	case err != nil:
 		b.err = bodyProblem(err)
@@ -114,7 +114,7 @@ func (b *body) Read(p []byte) (int, error) {
 	if before>>18 != b.read>>18 && b.err == nil {
 		b.extend()
 	}
-	if b.err != nil && b.err != io.EOF {
+	if b.err != nil && !errors.Is(b.err, io.EOF) {
 		return 0, b.err
 	}
 	return n, b.err
@@ -149,7 +149,7 @@ func (b *body) all() ([]byte, error) {
 		n, err := b.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return buf, nil
 		case err != nil:
 			return nil, err

@@ -165,13 +165,13 @@ func jsonProblem(err error, data []byte, base string) *problem {
 	path := fieldPath(base, semantic.JSONPointer)
 	switch corrupt := base64.CorruptInputError(0); {
 	case errors.Is(err, json.ErrUnknownName):
-		return fail(codeUnknownField, "", fieldError(path, "is not a field of this request" + nearest(semantic)))
+		return fail(codeUnknownField, "", fieldError(path, "is not a field of this request"+nearest(semantic)))
 	case errors.As(err, &corrupt) || semantic.JSONKind == '"' && semantic.GoType == reflect.TypeFor[[]byte]():
 		return fail(codeInvalidBase64, "", fieldError(path, "must be base64 with padding and without line breaks (RFC 4648 §4)"))
 	case semantic.JSONKind == 0 && semantic.Err != nil:
 		return fail(codeWrongType, "", fieldError(path, semantic.Err.Error()))
 	default:
-		return fail(codeWrongType, "", fieldError(path, "must be " + typeName(semantic.GoType)))
+		return fail(codeWrongType, "", fieldError(path, "must be "+typeName(semantic.GoType)))
 	}
 }
 

@@ -177,23 +177,25 @@ func newRequest(method, target, body string, fields ...string) *http.Request {
 	return r
 }
 
-func serve(s http.Handler, r *http.Request) *http.Response {
+// answer is a response that was read to its end.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func serve(s http.Handler, r *http.Request) answer {
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, r)
-	return w.Result()
+	return answer{w.Code, w.Header(), w.Body.Bytes()}
 }
 
 // read decodes an answer's body.
-func read[T any](t testing.TB, r *http.Response) T {
+func read[T any](t testing.TB, a answer) T {
 	t.Helper()
-	defer r.Body.Close()
-	b, err := io.ReadAll(r.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var v T
-	if err := json.Unmarshal(b, &v); err != nil {
-		t.Fatalf("answer is not JSON: %v\n%s", err, b)
+	if err := json.Unmarshal(a.body, &v); err != nil {
+		t.Fatalf("answer is not JSON: %v\n%s", err, a.body)
 	}
 	return v
 }

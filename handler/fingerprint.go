@@ -14,21 +14,31 @@ import (
 // fingerprint digests a decoded request, so that a repeat with the same
 // Idempotency-Key can be told from another request. Everything is written with
 // its length before it: no two requests write the same octets. White space in
-// JSON, a form's boundary and the order of tags do not count.
+// JSON, a form's boundary and the order of tags do not count. The zero
+// fingerprint digests nothing.
 type fingerprint struct{ hash hash.Hash }
 
-func newFingerprint(route string) fingerprint {
+// newFingerprint returns the zero fingerprint when there is no key to need one.
+func newFingerprint(idempotencyKey, route string) fingerprint {
+	if idempotencyKey == "" {
+		return fingerprint{}
+	}
 	f := fingerprint{sha256.New()}
 	f.text(route)
 	return f
 }
 
 func (f fingerprint) sum() (sum [sha256.Size]byte) {
-	f.hash.Sum(sum[:0])
+	if f.hash != nil {
+		f.hash.Sum(sum[:0])
+	}
 	return sum
 }
 
 func (f fingerprint) bytes(b []byte) {
+	if f.hash == nil {
+		return
+	}
 	var n [8]byte
 	binary.BigEndian.PutUint64(n[:], uint64(len(b)))
 	f.hash.Write(n[:])

@@ -89,6 +89,9 @@ func (f *formReader) take(part *multipart.Part) error {
 }
 
 func checkPart(part *multipart.Part, name string) error {
+	if name == "" {
+		return fail(codeMalformedForm, "A part has no name.")
+	}
 	switch strings.ToLower(part.Header.Get("Content-Transfer-Encoding")) {
 	case "", "7bit", "8bit", "binary":
 	default: // RFC 7578 §4.7 deprecates it

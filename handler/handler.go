@@ -9,6 +9,7 @@
 package handler
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -77,6 +78,8 @@ type Server struct {
 	echo *echo.Echo
 	http *http.Server
 	done chan error
+	// serving ends when Shutdown begins.
+	serving context.Context
 }
 
 // New returns a server that does not listen yet. It fails on keys or a From
@@ -112,6 +115,9 @@ func New(o Options) (*Server, error) {
 	}
 	s.echo = s.routes()
 	s.http = s.httpServer()
+	var stop context.CancelFunc
+	s.serving, stop = context.WithCancel(context.Background())
+	s.http.RegisterOnShutdown(stop)
 	return s, nil
 }
 

@@ -314,9 +314,14 @@ func (s *Server) postRetryMatching(c echo.Context) error {
 	}{n})
 }
 
+// maxID is how much of an id that a client made up goes into the log.
+const maxID = 64
+
 // messageID is the id in the path.
 func messageID(c echo.Context) string {
 	id := c.Param("id")
-	request(c).message = id
+	if len(id) <= maxID {
+		request(c).message = id
+	}
 	return id
 }

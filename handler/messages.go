@@ -58,25 +58,27 @@ func (s *Server) idempotency(h http.Header) (string, error) {
 func (s *Server) read(c echo.Context, b *body, mediaType, boundary, idempotency string) (queue.Submission, error) {
 	var sub queue.Submission
 	var err error
-	f := newFingerprint("POST /v1/messages")
+	f := newFingerprint(idempotency, "POST /v1/messages")
 	key := s.key(request(c).key)
 	if mediaType == typeRFC822 {
 		sub, err = s.readFinished(c.Request().Header, b, key, f)
 	} else {
-		sub, err = s.readMessage(b, mediaType, boundary, key, f, idempotency != "")
+		sub, err = s.readMessage(b, mediaType, boundary, key, f)
 	}
 	if err != nil {
 		return sub, err
 	}
-	if idempotency != "" {
-		sub.IdempotencyKey, sub.Fingerprint = idempotency, f.sum()
+	sub.IdempotencyKey, sub.Fingerprint = idempotency, f.sum()
+	if s.queue.Durable() {
+		sub.Wait = preferredWait(c.Request().Header)
+	} else if !sub.SendAt.IsZero() || sub.ExpiresIn != 0 {
+		return sub, queue.ErrQueueRequired
 	}
-	sub.Wait = preferredWait(c.Request().Header)
-	return sub, s.checkSchedule(sub)
+	return sub, nil
 }
 
 // readMessage reads the fields of a message, in JSON or as a form.
-func (s *Server) readMessage(b *body, mediaType, boundary string, key apiKey, f fingerprint, digest bool) (queue.Submission, error) {
+func (s *Server) readMessage(b *body, mediaType, boundary string, key apiKey, f fingerprint) (queue.Submission, error) {
 	var m messageRequest
 	var err error
 	if mediaType == typeForm {
@@ -90,18 +92,8 @@ func (s *Server) readMessage(b *body, mediaType, boundary string, key apiKey, f 
 	if err != nil {
 		return queue.Submission{}, err
 	}
-	if digest {
-		f.message(&m)
-	}
+	f.message(&m)
 	return s.compose(&m, key)
-}
-
-// checkSchedule refuses early what None would refuse.
-func (s *Server) checkSchedule(sub queue.Submission) error {
-	if !s.queue.Durable() && (!sub.SendAt.IsZero() || sub.ExpiresIn != 0) {
-		return queue.ErrQueueRequired
-	}
-	return nil
 }
 
 func (s *Server) submit(c echo.Context, sub queue.Submission) error {

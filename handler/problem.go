@@ -290,6 +290,7 @@ func (s *Server) writeProblem(err error, c echo.Context) {
 	case codeBodyTimeout, codeBodyTooLarge, codeIncompleteBody:
 		// What is left of the body is not worth reading.
 		c.Response().Header().Set("Connection", "close")
+	default:
 	}
 	if err := writeJSON(c, m.status, "application/problem+json", p.body(r.id)); err != nil {
 		s.log.Debug("answer not written", "request_id", r.id, "error", err)

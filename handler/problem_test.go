@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"regexp"
 	"strconv"
@@ -23,12 +22,12 @@ type problemCase struct {
 	name   string
 	change func(*Options)
 	queue  *fakeQueue // default not durable, accepting
-	method string // default POST
-	target string // default /v1/messages
+	method string     // default POST
+	target string     // default /v1/messages
 	fields []string
 	body   string // default goodMessage
 	// serve sends the request in another way.
-	serve  func(*testing.T, *Server) *http.Response
+	serve  func(*testing.T, *Server) answer
 	status int
 	code   code
 	field  string // of the first of errors
@@ -96,7 +95,7 @@ func problemCases() []problemCase {
 		{name: "empty filter", queue: stored(), target: "/v1/messages/retry", body: "{}", status: 400, code: codeInvalidParameter},
 		{name: "empty idempotency key", queue: stored(), fields: []string{`Idempotency-Key: ""`}, status: 400, code: codeInvalidParameter, field: "Idempotency-Key"},
 		{name: "long idempotency key", queue: stored(), fields: []string{"Idempotency-Key: " + strings.Repeat("k", 257)}, status: 400, code: codeInvalidParameter, field: "Idempotency-Key"},
-		{name: "body ends early", serve: func(t *testing.T, s *Server) *http.Response {
+		{name: "body ends early", serve: func(t *testing.T, s *Server) answer {
 			return dialogue(t, s, post+"Content-Length: 100\r\n\r\n{", true)
 		}, status: 400, code: codeIncompleteBody},
 		{name: "no message", fields: []string{"Content-Type: message/rfc822", "Envelope-From: <>", "Envelope-To: a@example.com"}, body: "-", status: 400, code: codeMalformedMessage},
@@ -118,7 +117,7 @@ func problemCases() []problemCase {
 		{name: "empty id", queue: answering(queue.ErrNotFound), method: "GET", target: "/v1/messages/", body: "-", status: 404, code: codeNotFound},
 		{name: "wrong method", method: "PUT", status: 405, code: codeMethodNotAllowed},
 		// 408, 409, 410
-		{name: "slow body", change: func(o *Options) { o.BodyTimeout = 50 * time.Millisecond }, serve: func(t *testing.T, s *Server) *http.Response {
+		{name: "slow body", change: func(o *Options) { o.BodyTimeout = 50 * time.Millisecond }, serve: func(t *testing.T, s *Server) answer {
 			return dialogue(t, s, post+"Content-Length: 100\r\n\r\n{", false)
 		}, status: 408, code: codeBodyTimeout},
 		{name: "key in use", queue: answering(queue.ErrIdempotencyInProgress), fields: []string{"Idempotency-Key: x"}, status: 409, code: codeIdempotencyInUse},
@@ -127,12 +126,12 @@ func problemCases() []problemCase {
 		{name: "content gone", queue: answering(queue.ErrContentGone), method: "GET", target: "/v1/messages/x/content", body: "-", status: 410, code: codeContentGone},
 		// 413
 		{name: "body too large", change: small, body: message(`"subject":"` + strings.Repeat("x", 4000) + `"`), status: 413, code: codeBodyTooLarge},
-		{name: "body of unknown length too large", change: small, serve: func(_ *testing.T, s *Server) *http.Response {
+		{name: "body of unknown length too large", change: small, serve: func(_ *testing.T, s *Server) answer {
 			r := newRequest("POST", "/v1/messages", message(`"html":"`+strings.Repeat("x", 4000)+`"`))
 			r.ContentLength = -1
 			return serve(s, r)
 		}, status: 413, code: codeBodyTooLarge},
-		{name: "form too large", change: small, serve: func(_ *testing.T, s *Server) *http.Response {
+		{name: "form too large", change: small, serve: func(_ *testing.T, s *Server) answer {
 			r := newRequest("POST", "/v1/messages", "--x\r\nContent-Disposition: form-data; name=text\r\n\r\n"+strings.Repeat("x", 4000), "Content-Type: multipart/form-data; boundary=x")
 			r.ContentLength = -1
 			return serve(s, r)
@@ -179,8 +178,8 @@ func problemCases() []problemCase {
 		{name: "all bounced while waiting", queue: &fakeQueue{durable: true, receipt: judged([]queue.State{queue.Bounced}, refusal(mailer.ClassPermanent, 550, "no such user"))}, fields: []string{"Prefer: wait=5"}, status: 422, code: codeRejected, detail: "550 no such user"},
 		{name: "canceled while waiting", queue: &fakeQueue{durable: true, receipt: judged([]queue.State{queue.Canceled}, nil)}, fields: []string{"Prefer: wait=5"}, status: 422, code: codeCanceled},
 		// 429
-		{name: "rate", change: func(o *Options) { o.Keys[0].Rate = 1 }, queue: stored(), serve: func(t *testing.T, s *Server) *http.Response {
-			if got := serve(s, newRequest("POST", "/v1/messages", goodMessage)).StatusCode; got != 202 {
+		{name: "rate", change: func(o *Options) { o.Keys[0].Rate = 1 }, queue: stored(), serve: func(t *testing.T, s *Server) answer {
+			if got := serve(s, newRequest("POST", "/v1/messages", goodMessage)).status; got != 202 {
 				t.Errorf("first of one per minute: %d, want 202", got)
 			}
 			return serve(s, newRequest("POST", "/v1/messages", goodMessage))
@@ -206,7 +205,7 @@ func problemCases() []problemCase {
 func small(o *Options) { o.MaxMessageSize = 2000 }
 
 // whileOneWaits sends a second request while a first one holds the budget.
-func whileOneWaits(t *testing.T, s *Server) *http.Response {
+func whileOneWaits(t *testing.T, s *Server) answer {
 	share := reservation{budget: s.budget}
 	if !share.grow(64 << 10) {
 		t.Fatal("no room in an empty budget")
@@ -240,7 +239,7 @@ func TestProblems(t *testing.T) {
 	}
 }
 
-func (tc *problemCase) send(t *testing.T, s *Server) *http.Response {
+func (tc *problemCase) send(t *testing.T, s *Server) answer {
 	if tc.serve != nil {
 		return tc.serve(t, s)
 	}
@@ -260,20 +259,20 @@ func (tc *problemCase) send(t *testing.T, s *Server) *http.Response {
 	return serve(s, newRequest(method, target, body, tc.fields...))
 }
 
-func (tc *problemCase) check(t *testing.T, r *http.Response, p problemBody) {
+func (tc *problemCase) check(t *testing.T, r answer, p problemBody) {
 	t.Helper()
-	if r.StatusCode != tc.status || p.Status != tc.status || p.Code != tc.code {
-		t.Errorf("answer = %d %s (%+v), want %d %s", r.StatusCode, p.Code, p, tc.status, tc.code)
+	if r.status != tc.status || p.Status != tc.status || p.Code != tc.code {
+		t.Errorf("answer = %d %s (%+v), want %d %s", r.status, p.Code, p, tc.status, tc.code)
 	}
-	if got := r.Header.Get("Content-Type"); got != "application/problem+json" {
+	if got := r.header.Get("Content-Type"); got != "application/problem+json" {
 		t.Errorf("Content-Type = %q", got)
 	}
 	m := meanings[tc.code]
 	if p.Title != m.title || p.Retryable != m.retryable || p.Type != "urn:mailsidecar:problem:"+string(tc.code) || p.Detail == "" {
 		t.Errorf("problem = %+v, want title %q, retryable %v, a type and a detail", p, m.title, m.retryable)
 	}
-	if p.RequestID == "" || p.RequestID != r.Header.Get("X-Request-Id") {
-		t.Errorf("request_id = %q, X-Request-Id %q", p.RequestID, r.Header.Get("X-Request-Id"))
+	if p.RequestID == "" || p.RequestID != r.header.Get("X-Request-Id") {
+		t.Errorf("request_id = %q, X-Request-Id %q", p.RequestID, r.header.Get("X-Request-Id"))
 	}
 	if tc.field != "" && (len(p.Errors) == 0 || p.Errors[0].Field != tc.field || p.Errors[0].Message == "") {
 		t.Errorf("errors = %+v, want field %q", p.Errors, tc.field)
@@ -281,11 +280,11 @@ func (tc *problemCase) check(t *testing.T, r *http.Response, p problemBody) {
 	if !strings.Contains(p.Detail, tc.detail) || strings.Contains(p.Detail, testKey) || strings.Contains(p.Detail, "secret") {
 		t.Errorf("detail = %q, want %q in it and no secret", p.Detail, tc.detail)
 	}
-	if got := r.Header.Get("Retry-After"); (got != "") != (m.retryAfter > 0) {
+	if got := r.header.Get("Retry-After"); (got != "") != (m.retryAfter > 0) {
 		t.Errorf("Retry-After = %q, want %d", got, m.retryAfter)
 	}
 	for field, want := range map[string]bool{"WWW-Authenticate": tc.status == 401, "Allow": tc.status == 405} {
-		if got := r.Header.Get(field); (got != "") != want {
+		if got := r.header.Get(field); (got != "") != want {
 			t.Errorf("%s = %q, want it: %v", field, got, want)
 		}
 	}

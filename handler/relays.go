@@ -8,6 +8,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"mailsidecar/mailer"
+	"mailsidecar/queue"
 )
 
 // checkTimeout bounds a check of all relays, which are tried in parallel.
@@ -97,24 +98,20 @@ func newRelay(r RelayStatus) relayBody {
 }
 
 // postRelaysCheck serves POST /v1/relays/check. Requests at the same time share
-// one check: a relay that counts logins must not be asked by each of them. The
-// check goes on for the others when one client leaves.
+// one check: a relay that counts logins must not be asked by each of them. So it
+// goes on when the client that began it leaves, but not past Shutdown.
 func (s *Server) postRelaysCheck(c echo.Context) error {
-	ctx := c.Request().Context()
-	result := s.checks.DoChan("", func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
+	reports, err, _ := s.checks.Do("", func() (any, error) {
+		ctx, cancel := context.WithTimeout(s.serving, checkTimeout)
 		defer cancel()
-		return s.relays.Check(ctx), nil
+		return s.relays.Check(ctx), s.serving.Err()
 	})
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case r := <-result:
-		reports, _ := r.Val.([]mailer.RelayReport)
-		b := checkBody{Relays: reports}
-		for _, report := range reports {
-			b.OK = b.OK || report.OK
-		}
-		return writeJSON(c, http.StatusOK, typeJSON, b)
+	if err != nil {
+		return queue.ErrShuttingDown
 	}
+	b := checkBody{Relays: reports.([]mailer.RelayReport)}
+	for _, report := range b.Relays {
+		b.OK = b.OK || report.OK
+	}
+	return writeJSON(c, http.StatusOK, typeJSON, b)
 }

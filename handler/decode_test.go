@@ -1,0 +1,133 @@
+package handler
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"mailsidecar/mailer"
+)
+
+func TestDecodeMessage(t *testing.T) {
+	const in = `{"from":{"email":"a@example.com","name":"A"},"to":"b@example.com","cc":[{"email":"c@example.com"},"D <d@example.com>"],
+		"subject":"S","headers":{"X-B":"2","X-A":"1"},"attachments":[{"filename":"f.txt","content":"YWJj","content_type":"text/plain"}],
+		"tags":{"order":"1042"},"return_path":"<>","send_at":"2030-01-31T08:00:00Z","expires_in":"2h"}`
+	var m messageRequest
+	if err := decodeJSON([]byte(in), &m, ""); err != nil {
+		t.Fatal(err)
+	}
+	if m.From != (mailbox{email: "a@example.com", name: "A", given: true, apart: true}) {
+		t.Errorf("from = %+v", m.From)
+	}
+	if !m.To.single || m.To.list[0].text != "b@example.com" {
+		t.Errorf("to = %+v", m.To)
+	}
+	if m.Cc.single || len(m.Cc.list) != 2 || m.Cc.list[0].email != "c@example.com" || m.Cc.list[1].text != "D <d@example.com>" {
+		t.Errorf("cc = %+v", m.Cc)
+	}
+	if want := (members{{Name: "X-B", Value: "2"}, {Name: "X-A", Value: "1"}}); !slices.Equal(m.Headers, want) {
+		t.Errorf("headers = %v, want %v in the client's order", m.Headers, want)
+	}
+	if len(m.Attachments) != 1 || string(m.Attachments[0].Content) != "abc" {
+		t.Errorf("attachments = %+v", m.Attachments)
+	}
+}
+
+func TestFieldPath(t *testing.T) {
+	for pointer, want := range map[jsontext.Pointer]string{
+		"":                                "",
+		"/to/1/email":                     "to[1].email",
+		"/attachments/0/content":          "attachments[0].content",
+		"/headers/X-Order":                "headers.X-Order",
+		"/headers/5":                      "headers.5",
+		"/messages/3/tags/7":              "messages[3].tags.7",
+		"/headers/a~1b~0c":                "headers.a/b~c",
+		jsontext.Pointer("/" + long(200)): long(maxPath) + "…",
+	} {
+		if got := fieldPath("", pointer); got != want {
+			t.Errorf("fieldPath(%q) = %q, want %q", pointer, got, want)
+		}
+	}
+}
+
+func long(n int) string { return string(slices.Repeat([]byte("x"), n)) }
+
+func TestParseDuration(t *testing.T) {
+	for in, want := range map[string]time.Duration{
+		"2h": 2 * time.Hour, "5d": 120 * time.Hour, "1d12h": 36 * time.Hour, "90m": 90 * time.Minute,
+		"0d": 0, "": -1, "d": -1, "1.5d": -1, "-1d": -1, "1d-1h": -1, "5": -1, "1d1d": -1, "99999999d": -1, "1w": -1,
+	} {
+		got, err := parseDuration(in)
+		if (err != nil) != (want < 0) || err == nil && got != want {
+			t.Errorf("parseDuration(%q) = %v, %v, want %v", in, got, err, want)
+		}
+	}
+}
+
+// FuzzDecodeMessage: whatever the input, decoding ends in a message or in a
+// problem with a known code, and what was decoded can be composed or is invalid.
+func FuzzDecodeMessage(f *testing.F) {
+	for _, seed := range []string{
+		goodMessage, "", "{", "null", "[]", `{"to":[{"email":"a@example.com","name":"A"},null]}`, `{"to":{"email":1}}`,
+		`{"headers":{"X-A":"1","X-A":"2"}}`, `{"headers":{"a\r\nb":"c"}}`, `{"attachments":[{"content":"YQ"}]}`,
+		`{"from":"\"a\\\"b\" <a@example.com>","to":"ü@exämple.com","text":"x"}`, `{"tags":{"a":"` + "\u2028" + `"}}`,
+		`{"send_at":"2030-01-31T08:00:00Z","expires_in":"5d"}`, "{\"subject\":\"\xff\"}", `{"subject":"\ud800"}`, goodMessage + "x",
+	} {
+		f.Add([]byte(seed))
+	}
+	s := newTestServer(f, &fakeQueue{durable: true}, nil)
+	f.Fuzz(func(t *testing.T, in []byte) {
+		var m messageRequest
+		if err := decodeJSON(in, &m, ""); err != nil {
+			p, ok := errors.AsType[*problem](err)
+			if !ok || meanings[p.code].status != 400 {
+				t.Fatalf("decodeJSON(%q) = %v, want a problem with status 400", in, err)
+			}
+			for _, field := range p.fields {
+				if len(field.Field) > maxPath+len("…") {
+					t.Fatalf("decodeJSON(%q) names a field of %d octets", in, len(field.Field))
+				}
+			}
+			return
+		}
+		sub, err := s.compose(&m, apiKey{})
+		if err != nil {
+			if c := problemFor(err).code; c == codeInternal {
+				t.Fatalf("compose(%q) = %v", in, err)
+			}
+			return
+		}
+		if len(sub.Envelope.ForwardPaths) == 0 || len(sub.Content.Data) == 0 {
+			t.Fatalf("compose(%q) = %+v", in, sub.Envelope)
+		}
+		if _, err := mailer.ParseAddress(sub.Sender); err != nil {
+			t.Fatalf("compose(%q) has the sender %q: %v", in, sub.Sender, err)
+		}
+	})
+}
+
+// FuzzDecodeForm does the like for forms.
+func FuzzDecodeForm(f *testing.F) {
+	for _, seed := range []string{
+		"--x\r\nContent-Disposition: form-data; name=to\r\n\r\na@example.com\r\n--x--\r\n",
+		"--x\r\nContent-Disposition: form-data; name=\"headers[X-A]\"\r\n\r\n1\r\n--x--\r\n",
+		"--x\r\nContent-Disposition: form-data; name=headers\r\n\r\n{\"X-A\":\"1\"}\r\n--x--\r\n",
+		"--x\r\nContent-Disposition: form-data; name=\"inline[]\"; filename*=utf-8''%C3%A4.png\r\nContent-ID: <a>\r\n\r\n\x00\r\n--x--\r\n",
+		"--x", "", "--x--", "--x\r\n\r\n--x--",
+	} {
+		f.Add([]byte(seed))
+	}
+	s := newTestServer(f, &fakeQueue{durable: true}, nil)
+	f.Fuzz(func(t *testing.T, in []byte) {
+		m, err := decodeFormOf(s, in)
+		if err == nil {
+			_, err = s.compose(&m, apiKey{})
+		}
+		if err != nil && problemFor(err).code == codeInternal {
+			t.Fatalf("decodeForm(%q) = %v", in, err)
+		}
+	})
+}

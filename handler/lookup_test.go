@@ -1,0 +1,171 @@
+package handler
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"mailsidecar/mailer"
+	"mailsidecar/queue"
+)
+
+// story is a message that was deferred on one relay and waits.
+func story() queue.Message {
+	at := time.Date(2030, 1, 31, 9, 0, 0, 0, time.FixedZone("", 3600))
+	failure := refusal(mailer.ClassTransient, 450, "busy")
+	result := mailer.Result{ForwardPath: "ana@example.org", Failure: failure}
+	return queue.Message{
+		ID: "id-1", Key: "shop", MessageID: "<1@example.com>", Sender: "shop@example.com", Subject: "Hi", Size: 1834,
+		Envelope: mailer.Envelope{ReversePath: "bounce@example.com", ForwardPaths: []string{"ana@example.org"}}, Created: at,
+		Recipients: []queue.Recipient{{ForwardPath: "ana@example.org", State: queue.Deferred, Result: result, NextAttempt: at.Add(time.Minute)}},
+		Attempts: []mailer.Attempt{{
+			Relay: "main", Rung: mailer.Rung{Port: 2525}, TLS: "TLS 1.3", Auth: "PLAIN", Started: at, Duration: 412 * time.Millisecond,
+			Ladder: []mailer.RungReport{
+				{Rung: mailer.Rung{Port: 465, Implicit: true}, Failure: &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageConnect, Text: "refused"}},
+				{Rung: mailer.Rung{Port: 2525}, Won: true},
+			},
+			Results: []mailer.Result{result},
+		}},
+	}
+}
+
+func TestGetMessage(t *testing.T) {
+	q := &fakeQueue{durable: true, message: story()}
+	response := serve(newTestServer(t, q, nil), newRequest("GET", "/v1/messages/id-1", ""))
+	got := read[storyBody](t, response)
+	if response.status != 200 || !slices.Equal(q.scope, []string{"shop", "id-1"}) {
+		t.Errorf("answer = %d, asked for %v, want the key's own", response.status, q.scope)
+	}
+	if got.Status != queue.StatusDeferred || got.Envelope.ReversePath != "bounce@example.com" || got.Size != 1834 || got.CreatedAt.Location() != time.UTC {
+		t.Errorf("message = %+v", got)
+	}
+	wantOutcome := outcomeBody{Outcome: "deferred", Class: "transient", Stage: "rcpt", ReplyCode: 450, EnhancedCode: "4.4.2", Text: "busy"}
+	if r := got.Recipients[0]; r.outcomeBody != wantOutcome || r.Relay != "main" || r.Port != 2525 || r.NextAttemptAt.Minute() != 1 {
+		t.Errorf("recipient = %+v, want %+v", r, wantOutcome)
+	}
+	a := got.Attempts[0]
+	if a.Relay != "main" || a.Port != 2525 || a.TLS != "TLS 1.3" || a.Auth != "PLAIN" || a.DurationMS != 412 || a.Results[0].outcomeBody != wantOutcome {
+		t.Errorf("attempt = %+v", a)
+	}
+	if want := []rungBody{{Port: 465, Mode: "tls", Stage: "connect", Text: "refused"}, {Port: 2525, Mode: "starttls", Won: true}}; !slices.Equal(a.Ladder, want) {
+		t.Errorf("ladder = %+v, want %+v", a.Ladder, want)
+	}
+}
+
+func TestGetMessages(t *testing.T) {
+	q := &fakeQueue{durable: true, page: queue.Page{Messages: []queue.Message{story()}, Next: "c2"}}
+	s := newTestServer(t, q, nil)
+	target := "/v1/messages?status=failed&recipient=Ana%20%3Cana@ex%C3%A4mple.org%3E&sender=shop@example.com&tag=order:10:42&since=2030-01-01T00:00:00Z&until=2030-02-01T00:00:00Z&limit=7&cursor=c1"
+	got := read[pageBody](t, serve(s, newRequest("GET", target, "")))
+	if len(got.Messages) != 1 || got.Next != "c2" {
+		t.Errorf("page = %+v", got)
+	}
+	want := queue.Filter{
+		Key: "shop", Status: queue.StatusFailed, Recipient: "ana@xn--exmple-cua.org", Sender: "shop@example.com", TagName: "order", TagValue: "10:42",
+		Since: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC), Until: time.Date(2030, 2, 1, 0, 0, 0, 0, time.UTC),
+	}
+	if q.filter != want || q.limit != 7 || q.cursor != "c1" {
+		t.Errorf("List(%+v, %d, %q), want %+v, 7, c1", q.filter, q.limit, q.cursor, want)
+	}
+	serve(s, newRequest("GET", "/v1/messages", "", "Authorization: Bearer other"))
+	if q.filter != (queue.Filter{Key: "blog"}) || q.limit != defaultPage || q.cursor != "" {
+		t.Errorf("List(%+v, %d, %q), want the other key's, %d", q.filter, q.limit, q.cursor, defaultPage)
+	}
+}
+
+func TestRetryAndCancel(t *testing.T) {
+	q := &fakeQueue{durable: true, message: story(), retried: 17, content: []byte("From: a\r\n")}
+	s := newTestServer(t, q, nil)
+	for _, tc := range []struct{ method, target string }{{"POST", "/v1/messages/id-2/retry"}, {"DELETE", "/v1/messages/id-2"}} {
+		response := serve(s, newRequest(tc.method, tc.target, ""))
+		if got := read[messageBody](t, response); response.status != 200 || got.ID != "id-1" || !slices.Equal(q.scope, []string{"shop", "id-2"}) {
+			t.Errorf("%s %s = %d %+v, scope %v", tc.method, tc.target, response.status, got, q.scope)
+		}
+	}
+	response := serve(s, newRequest("POST", "/v1/messages/retry", `{"status":"failed"}`))
+	if got := read[map[string]int](t, response); got["retried"] != 17 || q.filter != (queue.Filter{Key: "shop", Status: queue.StatusFailed}) {
+		t.Errorf("retry by filter = %v of %+v", got, q.filter)
+	}
+	response = serve(s, newRequest("GET", "/v1/messages/id-3/content", ""))
+	if b := response.body; string(b) != "From: a\r\n" || response.header.Get("Content-Type") != "message/rfc822" || q.scope[1] != "id-3" {
+		t.Errorf("content = %q, %v", b, response.header)
+	}
+}
+
+// fakeRelays counts its checks, which take a second.
+type fakeRelays struct {
+	mu     sync.Mutex
+	checks int
+}
+
+func (r *fakeRelays) Status() []RelayStatus {
+	ladder := []mailer.Rung{{Port: 587}, {Port: 465, Implicit: true}}
+	return []RelayStatus{
+		{Name: "a", Host: "a.example", Ladder: ladder, Serving: ladder[1], Senders: []string{"example.com"}},
+		{Name: "b", PausedUntil: time.Now().Add(time.Minute), Failure: refusal(mailer.ClassRelay, 535, "no")},
+		{Name: "c", Failure: refusal(mailer.ClassRelay, 0, "")},
+		{Name: "d"},
+	}
+}
+
+func (r *fakeRelays) Check(ctx context.Context) []mailer.RelayReport {
+	r.mu.Lock()
+	r.checks++
+	r.mu.Unlock()
+	select {
+	case <-time.After(time.Second):
+	case <-ctx.Done():
+	}
+	return []mailer.RelayReport{{Name: "a", OK: true}, {Name: "b"}}
+}
+
+func TestGetRelays(t *testing.T) {
+	s := newTestServer(t, &fakeQueue{}, func(o *Options) { o.Relays = &fakeRelays{} })
+	got := read[relaysBody](t, serve(s, newRequest("GET", "/v1/relays", ""))).Relays
+	for i, want := range []string{"up", "paused", "failing", "unknown"} {
+		if got[i].Status != want || (got[i].Failure != nil) != (i == 1 || i == 2) {
+			t.Errorf("relay %d = %+v, want %s", i, got[i], want)
+		}
+	}
+	if want := []ladderBody{{587, "starttls", false}, {465, "tls", true}}; !slices.Equal(got[0].Ladder, want) {
+		t.Errorf("ladder = %+v, want %+v", got[0].Ladder, want)
+	}
+	if f := got[1].Failure; f.ReplyCode != 535 || f.Outcome != "" || got[1].PausedUntil.IsZero() {
+		t.Errorf("paused relay = %+v, %+v", got[1], f)
+	}
+}
+
+func TestCheckIsShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		relays := &fakeRelays{}
+		s := newTestServer(t, &fakeQueue{}, func(o *Options) { o.Relays = relays })
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				response := serve(s, newRequest("POST", "/v1/relays/check", ""))
+				if got := read[checkBody](t, response); response.status != 200 || !got.OK || len(got.Relays) != 2 {
+					t.Errorf("check = %d %+v", response.status, got)
+				}
+			})
+		}
+		wg.Wait()
+		if relays.checks != 1 {
+			t.Errorf("%d checks for requests at the same time, want 1", relays.checks)
+		}
+		wg.Go(func() {
+			if got := serve(s, newRequest("POST", "/v1/relays/check", "")).status; got != 503 {
+				t.Errorf("check while shutting down = %d, want 503", got)
+			}
+		})
+		synctest.Wait()
+		if err := s.Shutdown(t.Context()); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+		wg.Wait()
+	})
+}
