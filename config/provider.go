@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -20,6 +21,7 @@ type provider struct {
 const (
 	google    = "google"
 	microsoft = "microsoft"
+	sesDomain = "amazonaws.com"
 )
 
 // providers are in the order of the documentation. The STARTTLS ports come
@@ -101,6 +103,37 @@ var providers = []provider{
 		name: "elasticemail", host: "smtp.elasticemail.com", ports: "587,2525,465",
 		advice: "the password is an SMTP credential, not the account's",
 	},
+}
+
+// Provider is what is known of a public relay beyond the protocol.
+type Provider struct {
+	Ladder Ladder // every port that it listens on, best first
+	Advice string // what its users most often get wrong, in one sentence
+}
+
+// ProviderOf finds the provider of a host by its name, or else by its domain:
+// the last two labels of the name. It is for advice only; nothing is configured
+// by it.
+func ProviderOf(host string) (Provider, bool) {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	i := slices.IndexFunc(providers, func(p provider) bool { return p.host == host })
+	if i < 0 {
+		i = slices.IndexFunc(providers, func(p provider) bool { return domainOf(cmp.Or(p.host, sesDomain)) == domainOf(host) })
+	}
+	if i < 0 {
+		return Provider{}, false
+	}
+	var ladder Ladder
+	if err := ladder.Decode(providers[i].ports); err != nil {
+		return Provider{}, false
+	}
+	return Provider{ladder, providers[i].advice}, true
+}
+
+// domainOf returns the last two labels.
+func domainOf(host string) string {
+	labels := strings.Split(host, ".")
+	return strings.Join(labels[max(0, len(labels)-2):], ".")
 }
 
 func providerNames() string {
