@@ -1,0 +1,357 @@
+package cli
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	"mailsidecar/config"
+	"mailsidecar/mailer"
+)
+
+// advice is one thing that a check found out, and what to do about it.
+type advice struct {
+	Relay string `json:"relay"`
+	Ports []int  `json:"ports,omitempty"` // none: the relay as a whole
+	Found string `json:"found"`
+	Do    string `json:"do,omitempty"`
+}
+
+// words says a problem in plain words. In both texts $HOST is the relay's name,
+// $PORTS/tls the ports in question with that mode, and SMTP_ becomes the prefix
+// of the relay's own variables.
+type words struct{ found, do string }
+
+// problems has the words for each. What depends on the provider, or on the other
+// rungs, is added by advise.
+var problems = map[mailer.Problem]words{
+	mailer.ProblemName: {
+		"DNS has no address for $HOST.",
+		"Check the spelling of SMTP_HOST. If it is right, look whether this machine or container resolves names at all.",
+	},
+	mailer.ProblemRefused: {
+		"the connection was refused: nothing listens there, or a firewall rejects it.",
+		"Compare SMTP_HOST and SMTP_PORTS with what the provider names.",
+	},
+	mailer.ProblemNoAnswer: {
+		"no answer: the packets are dropped. That is how hosting providers and firewalls block mail ports.",
+		"Waiting longer does not help. Ask the hosting provider to open the port, or use another one.",
+	},
+	mailer.ProblemUnreachable: {
+		"the network does not lead there.",
+		"Check this machine's routes, and that its container network is not an internal one.",
+	},
+	mailer.ProblemSilent: {
+		"connected, but the relay said nothing.",
+		"Often a firewall or proxy answers in the relay's place, or the port expects TLS from the first byte: try SMTP_PORTS=$PORTS/tls.",
+	},
+	mailer.ProblemDropped: {
+		"the relay, or something on the way to it, closed the connection.",
+		"Some relays do so for addresses that they block: ask the provider. A port that expects TLS from the first byte does so too: try SMTP_PORTS=$PORTS/tls.",
+	},
+	mailer.ProblemTLSMode: {
+		"the TLS mode is the wrong one: TLS from the first byte where the relay speaks STARTTLS, or the reverse.",
+		"Say the mode with the port: SMTP_PORTS=$PORTS/starttls.",
+	},
+	mailer.ProblemNoSTARTTLS: {
+		"the relay offers no STARTTLS, so no password and no mail is sent to it. Either it has none there, or a firewall strips the offer.",
+		"Use a port with TLS, such as 465. For a relay on your own machine or private network only: SMTP_TLS=none.",
+	},
+	mailer.ProblemTLS: {
+		"the TLS handshake failed: no version or cipher in common, or the relay broke it off.",
+		"The relay must speak TLS 1.2 or newer. If it does, look for a proxy or firewall that intercepts the connection.",
+	},
+	mailer.ProblemExpired: {
+		"the relay's certificate is expired or not valid yet.",
+		"Check this machine's clock (date -u). If it is right, the relay's operator must renew the certificate.",
+	},
+	mailer.ProblemWrongName: {
+		"the relay's certificate is for another name than $HOST.",
+		"Set SMTP_HOST to a name in the certificate, or SMTP_TLS_SERVER_NAME if the relay must be dialled by another name.",
+	},
+	mailer.ProblemUnknownCA: {
+		"the relay's certificate is signed by an authority that this machine does not know.",
+		"For a relay of your own, name its authority's certificate in SMTP_TLS_CA_FILE. For a public one, something intercepts the connection.",
+	},
+	mailer.ProblemCertificate: {
+		"the relay's certificate is not valid.",
+		"The relay's operator must replace it, or something intercepts the connection.",
+	},
+	mailer.ProblemNoMechanism: {
+		"the relay offers no AUTH mechanism that can be used with these credentials.",
+		"Leave SMTP_AUTH unset or \"auto\". If it is, the account may need OAuth2: see SMTP_OAUTH2_… in \"mailsidecar serve --help\".",
+	},
+	mailer.ProblemCredentials: {
+		"the relay refused the user name or the password.",
+		"Check SMTP_USERNAME and SMTP_PASSWORD. Look for blanks or a line end from copying, and for quotes that became part of the value.",
+	},
+	mailer.ProblemAppPassword: {
+		"the relay refused the password: accounts with two-step verification need an app password.",
+		"Create an app password in the account's security settings and set it as SMTP_PASSWORD.",
+	},
+	mailer.ProblemOAuth2: {
+		"the relay no longer takes passwords: it needs OAuth2.",
+		"Set SMTP_OAUTH2_… (see \"mailsidecar serve --help\"), and for Microsoft 365 see that SMTP AUTH is enabled for the mailbox.",
+	},
+	mailer.ProblemToken: {
+		"the OAuth2 access token could not be fetched, so there was nothing to log in with.",
+		"Check SMTP_OAUTH2_…: the client may have been removed, or the refresh token may have run out.",
+	},
+	mailer.ProblemAuthUnavailable: {
+		"the relay cannot check logins just now.",
+		"Try again in some minutes. Too many failed logins cause this, too.",
+	},
+	mailer.ProblemCleartext: {
+		"SMTP_TLS=none, but the relay's address is a public one: no password and no mail is sent there in the clear.",
+		"Remove SMTP_TLS. Only if the path is protected in another way: SMTP_ALLOW_CLEARTEXT=true.",
+	},
+	mailer.ProblemNotSMTP: {
+		"what answers there does not speak SMTP.",
+		"Compare SMTP_HOST and SMTP_PORTS with what the provider names.",
+	},
+	mailer.ProblemOther: {
+		"the relay turned us away.",
+		"Its own words say why.",
+	},
+}
+
+// advise says what is wrong with a relay and what to do, the whole before its
+// parts. prefix is that of the relay's variables, such as "SMTP_" or "SMTP2_"; p
+// is what is known of its provider, if anything. No advice means that every rung
+// works.
+func advise(r mailer.RelayReport, prefix string, p config.Provider) []advice {
+	var all []advice
+	if r.Failure != nil {
+		all = append(all, say(r, r.Failure.Problem, nil))
+	} else {
+		all = append(all, overall(r, p)...)
+		for _, g := range groupByProblem(r.Rungs) {
+			all = append(all, explain(r, g, p))
+		}
+	}
+	for i := range all {
+		all[i].Relay = r.Name
+		all[i].Found = fill(all[i].Found, r, all[i].Ports, prefix)
+		all[i].Do = fill(all[i].Do, r, all[i].Ports, prefix)
+	}
+	return all
+}
+
+func fill(text string, r mailer.RelayReport, ports []int, prefix string) string {
+	for _, mode := range []string{"/tls", "/starttls"} {
+		text = strings.ReplaceAll(text, "$PORTS"+mode, withMode(ports, mode))
+	}
+	// The user name that one provider gives everybody has the same letters as
+	// our variables.
+	const injection = "SMTP_Injection"
+	text = strings.ReplaceAll(text, "$HOST", r.Host)
+	text = strings.ReplaceAll(text, injection, "\x00")
+	text = strings.ReplaceAll(text, "SMTP_", prefix)
+	return strings.ReplaceAll(text, "\x00", injection)
+}
+
+func withMode(ports []int, mode string) string {
+	list := make([]string, len(ports))
+	for i, p := range ports {
+		list[i] = fmt.Sprint(p, mode)
+	}
+	return strings.Join(list, ",")
+}
+
+// group is the rungs that stopped for the same reason.
+type group struct {
+	problem mailer.Problem
+	rungs   []mailer.RungCheck
+}
+
+func groupByProblem(rungs []mailer.RungCheck) []group {
+	var groups []group
+	for _, rung := range rungs {
+		if rung.Failure == nil {
+			continue
+		}
+		i := slices.IndexFunc(groups, func(g group) bool { return g.problem == rung.Failure.Problem })
+		if i < 0 {
+			groups = append(groups, group{problem: rung.Failure.Problem})
+			i = len(groups) - 1
+		}
+		groups[i].rungs = append(groups[i].rungs, rung)
+	}
+	return groups
+}
+
+func (g group) ports() []int {
+	var ports []int
+	for _, r := range g.rungs {
+		ports = append(ports, r.Port)
+	}
+	return ports
+}
+
+// explain says what stopped a group of rungs.
+func explain(r mailer.RelayReport, g group, p config.Provider) advice {
+	a := say(r, g.problem, g.ports())
+	if f := g.rungs[0].Failure; f.Text != "" && (f.Code != 0 || g.problem == mailer.ProblemOther) {
+		a.Found += fmt.Sprintf(" The relay said: %s", quoteReply(f))
+	}
+	switch g.problem {
+	case mailer.ProblemNoAnswer, mailer.ProblemRefused, mailer.ProblemUnreachable:
+		if r.OK {
+			a.Do = "Nothing has to be done: another port serves."
+		}
+	case mailer.ProblemCredentials, mailer.ProblemAppPassword, mailer.ProblemOAuth2:
+		if p.Advice != "" {
+			a.Do += " Note: " + p.Advice + "."
+		}
+	case mailer.ProblemTLSMode:
+		if g.rungs[0].Mode == "starttls" {
+			a.Do = strings.Replace(a.Do, "/starttls", "/tls", 1)
+		}
+	case mailer.ProblemExpired:
+		a.Found, a.Do = explainDates(g)
+	case mailer.ProblemWrongName:
+		if t := g.rungs[0].TLS; t != nil && len(t.Names) > 0 {
+			a.Found += " It names " + strings.Join(t.Names[:min(5, len(t.Names))], ", ") + "."
+		}
+	case mailer.ProblemUnknownCA:
+		if t := g.rungs[0].TLS; t != nil && t.Issuer != "" {
+			a.Found += " The authority is " + t.Issuer + "."
+		}
+	default: // the words say it all
+	}
+	return a
+}
+
+func say(r mailer.RelayReport, p mailer.Problem, ports []int) advice {
+	w, ok := problems[p]
+	if !ok {
+		w = problems[mailer.ProblemOther]
+	}
+	if p == mailer.ProblemRefused && isLoopback(r.Host) {
+		w.do = "Start the relay. In a container, $HOST is the container itself: set SMTP_HOST to the relay's own name."
+	}
+	return advice{Ports: ports, Found: w.found, Do: w.do}
+}
+
+// explainDates tells a certificate that ran out from a clock that is wrong.
+func explainDates(g group) (found, do string) {
+	t := g.rungs[0].TLS
+	switch {
+	case t == nil || t.NotAfter.IsZero():
+		w := problems[mailer.ProblemExpired]
+		return w.found, w.do
+	case t.DaysLeft < 0:
+		return fmt.Sprintf("the relay's certificate expired on %s, if this machine's clock is right.", t.NotAfter.Format("2 January 2006")),
+			"Check the clock first (date -u). If it is right, the relay's operator must renew the certificate."
+	default:
+		return "the relay's certificate is not valid yet: most likely this machine's clock is behind.",
+			"Set the clock (date -u shows it); virtual machines lose time when they are paused."
+	}
+}
+
+// overall says what matters whatever stopped the single rungs.
+func overall(r mailer.RelayReport, p config.Provider) []advice {
+	var all []advice
+	switch {
+	case r.OK:
+		all = append(all, preferServing(r)...)
+	case allBlocked(r.Rungs):
+		all = append(all, wayOut(r, p))
+	}
+	if i := slices.IndexFunc(r.Rungs, usable); i >= 0 {
+		rung := r.Rungs[i]
+		if rung.TLS != nil && rung.TLS.DaysLeft < 14 {
+			all = append(all, advice{
+				Ports: []int{rung.Port},
+				Found: fmt.Sprintf("the relay's certificate runs out in %d days.", rung.TLS.DaysLeft),
+				Do:    "Tell the relay's operator. Mail waits once it has run out.",
+			})
+		}
+		if rung.Auth != "accepted" && len(rung.Mechanisms) > 0 && !slices.ContainsFunc(r.Rungs, loggedIn) {
+			all = append(all, advice{
+				Found: "no login was tried, for SMTP_USERNAME is not set, though the relay offers one.",
+				Do:    "Most relays refuse mail without a login: set SMTP_USERNAME and SMTP_PASSWORD.",
+			})
+		}
+	}
+	return all
+}
+
+func usable(r mailer.RungCheck) bool   { return r.Failure == nil }
+func loggedIn(r mailer.RungCheck) bool { return r.Auth == "accepted" }
+func blocked(r mailer.RungCheck) bool  { return r.TCP == "no_answer" }
+
+func allBlocked(rungs []mailer.RungCheck) bool {
+	return len(rungs) > 0 && !slices.ContainsFunc(rungs, func(r mailer.RungCheck) bool { return !blocked(r) })
+}
+
+// preferServing tells which port serves when the first one does not.
+func preferServing(r mailer.RelayReport) []advice {
+	serving := r.Rungs[slices.IndexFunc(r.Rungs, usable)].Port
+	if r.Rungs[0].Failure == nil {
+		return nil
+	}
+	a := advice{Ports: []int{serving}, Found: "this port serves: mail goes out there."}
+	if r.Rungs[0].TCP != "open" {
+		a.Do = fmt.Sprintf("If port %d is never going to open, SMTP_PORTS=%s saves trying it.", r.Rungs[0].Port, portSetting(r, serving))
+	}
+	return []advice{a}
+}
+
+func portSetting(r mailer.RelayReport, port int) string {
+	for _, rung := range r.Rungs {
+		if rung.Port == port && rung.Mode == "tls" {
+			return fmt.Sprintf("%d/tls", port)
+		}
+	}
+	return fmt.Sprint(port)
+}
+
+// wayOut is for a machine from which no port of the relay answers: another port
+// of the same relay, another place for mailsidecar, or another relay.
+func wayOut(r mailer.RelayReport, p config.Provider) advice {
+	a := advice{Found: "none of the relay's ports answers from here: they are blocked on this machine's way out, or $HOST is down."}
+	known := p.Ladder
+	if known == nil {
+		known = config.Ladder{{Port: 2525}} // where most relays listen that listen on more than the registered ports
+	}
+	switch untried := seldomBlocked(known, r.Rungs); {
+	case len(untried) > 0 && p.Ladder == nil:
+		a.Do = "Try the fallback submission port: SMTP_PORTS=587,2525. "
+	case len(untried) > 0:
+		a.Do = fmt.Sprintf("This relay also listens on ports that are seldom blocked: SMTP_PORTS=%s. ", untried)
+	case len(seldomBlocked(known, nil)) == 0:
+		a.Do = fmt.Sprintf("This relay listens on %s only, so it cannot be reached from here. ", known)
+	}
+	a.Do += "Else run mailsidecar on another machine, whose ports are open, and let the app call it there over HTTPS" +
+		" (MAILSIDECAR_TLS_ADDR, MAILSIDECAR_URL); or choose a relay that listens on 443, such as SMTP2GO with SMTP_PORTS=443."
+	return a
+}
+
+// seldomBlocked returns the rungs of ladder that were not tried and that hosting
+// providers seldom block, unlike the registered mail ports.
+func seldomBlocked(ladder config.Ladder, tried []mailer.RungCheck) config.Ladder {
+	var rest config.Ladder
+	for _, g := range ladder {
+		registered := g.Port == 25 || g.Port == 465 || g.Port == 587
+		if !registered && !slices.ContainsFunc(tried, func(r mailer.RungCheck) bool { return r.Port == g.Port }) {
+			rest = append(rest, g)
+		}
+	}
+	return rest
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
+}
+
+// quoteReply gives the relay's words with their codes.
+func quoteReply(f *mailer.CheckFailure) string {
+	reply := mailer.Reply{Code: f.Code, Enhanced: f.Enhanced, Text: f.Text}
+	if f.Code == 0 {
+		return f.Text
+	}
+	return reply.String()
+}

@@ -1,0 +1,234 @@
+package cli
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"mailsidecar/config"
+	"mailsidecar/mailer"
+)
+
+func TestAdvise(t *testing.T) {
+	good := mailer.RungCheck{
+		Port: 2525, Mode: "starttls", TCP: "open", Auth: "accepted", Mechanisms: []string{"PLAIN"},
+		TLS: &mailer.TLSCheck{Version: "TLS 1.3", DaysLeft: 60},
+	}
+	for _, c := range []struct {
+		name   string
+		host   string
+		prefix string
+		dns    mailer.Problem // set: the name does not resolve
+		rungs  []mailer.RungCheck
+		want   []string // in the text, in this order
+		no     []string // not in the text
+	}{
+		{name: "all good", rungs: []mailer.RungCheck{good}},
+		{
+			name: "name", dns: mailer.ProblemName, host: "smtp.exmaple.com",
+			want: []string{"DNS has no address for smtp.exmaple.com", "spelling of SMTP_HOST"},
+		},
+		{
+			name:  "first blocked, second good",
+			rungs: []mailer.RungCheck{stopped(587, mailer.ProblemNoAnswer), good},
+			want:  []string{"[2525] this port serves", "SMTP_PORTS=2525 saves", "[587] no answer", "Nothing has to be done"},
+			no:    []string{"on another machine", "Waiting longer"},
+		},
+		{
+			name:  "implicit TLS serves",
+			rungs: []mailer.RungCheck{stopped(587, mailer.ProblemRefused), {Port: 4465, Mode: "tls", TCP: "open", Auth: "accepted"}},
+			want:  []string{"SMTP_PORTS=4465/tls saves", "[587] the connection was refused"},
+		},
+		{
+			name:  "first has a wrong certificate, second good: no word about closed ports",
+			rungs: []mailer.RungCheck{stopped(587, mailer.ProblemWrongName), good},
+			want:  []string{"[2525] this port serves", "[587] the relay's certificate is for another name"},
+			no:    []string{"saves trying"},
+		},
+		{
+			name: "all blocked, unknown relay, no fallback port tried", host: "mail.example.com",
+			rungs: []mailer.RungCheck{stopped(587, mailer.ProblemNoAnswer)},
+			want: []string{
+				"none of the relay's ports answers from here", "mail.example.com is down", "SMTP_PORTS=587,2525",
+				"on another machine", "MAILSIDECAR_TLS_ADDR", "443", "[587] no answer",
+			},
+		},
+		{
+			name: "all blocked, both tried", host: "mail.example.com",
+			rungs: []mailer.RungCheck{stopped(587, mailer.ProblemNoAnswer), stopped(2525, mailer.ProblemNoAnswer)},
+			want:  []string{"none of the relay's ports", "on another machine", "[587 2525] no answer"},
+			no:    []string{"SMTP_PORTS=587,2525"},
+		},
+		{
+			name: "all blocked, SES", host: "email-smtp.eu-west-1.amazonaws.com",
+			rungs: []mailer.RungCheck{stopped(587, mailer.ProblemNoAnswer), stopped(2465, mailer.ProblemNoAnswer)},
+			want:  []string{"This relay also listens", "SMTP_PORTS=2587."},
+		},
+		{
+			name: "all blocked, Gmail", host: "smtp.gmail.com",
+			rungs: []mailer.RungCheck{stopped(587, mailer.ProblemNoAnswer), stopped(465, mailer.ProblemNoAnswer)},
+			want:  []string{"This relay listens on 587,465 only", "on another machine"},
+		},
+		{
+			name:  "refused and silent are not blocked",
+			rungs: []mailer.RungCheck{stopped(587, mailer.ProblemRefused), stopped(2525, mailer.ProblemSilent)},
+			want:  []string{"[587] the connection was refused", "[2525] connected, but", "SMTP_PORTS=2525/tls"},
+			no:    []string{"none of the relay's ports"},
+		},
+		{
+			name: "refused on loopback", host: "localhost",
+			rungs: []mailer.RungCheck{stopped(1025, mailer.ProblemRefused)},
+			want:  []string{"refused", "localhost is the container itself"},
+		},
+		{
+			name: "wrong password, second relay", prefix: "SMTP2_",
+			rungs: []mailer.RungCheck{replied(587, mailer.ProblemCredentials, 535, "5.7.8", "Authentication failed")},
+			want:  []string{"[587] the relay refused the user name", "535 5.7.8 Authentication failed", "SMTP2_USERNAME and SMTP2_PASSWORD"},
+		},
+		{
+			name: "wrong password, Gmail", host: "smtp.gmail.com",
+			rungs: []mailer.RungCheck{replied(587, mailer.ProblemCredentials, 535, "5.7.8", "Username and Password not accepted")},
+			want:  []string{"refused the user name", "Note: Gmail takes an app password"},
+		},
+		{
+			name: "app password", host: "smtp.gmail.com",
+			rungs: []mailer.RungCheck{replied(587, mailer.ProblemAppPassword, 534, "5.7.9", "Application-specific password required")},
+			want:  []string{"two-step verification", "534 5.7.9"},
+		},
+		{
+			name: "OAuth2", host: "smtp.office365.com",
+			rungs: []mailer.RungCheck{replied(587, mailer.ProblemOAuth2, 535, "5.7.139", "Authentication unsuccessful")},
+			want:  []string{"no longer takes passwords", "535 5.7.139", "SMTP_OAUTH2_", "SMTP AUTH is enabled", "prefer OAuth2"},
+		},
+		{
+			name: "SparkPost keeps its user name", host: "smtp.sparkpostmail.com", prefix: "SMTP3_",
+			rungs: []mailer.RungCheck{replied(587, mailer.ProblemCredentials, 535, "5.7.8", "no")},
+			want:  []string{"SMTP3_USERNAME", "the word SMTP_Injection"},
+		},
+		{
+			name:  "STARTTLS spoken to implicit TLS",
+			rungs: []mailer.RungCheck{stopped(8465, mailer.ProblemTLSMode)},
+			want:  []string{"TLS mode is the wrong one", "SMTP_PORTS=8465/tls."},
+		},
+		{
+			name:  "implicit TLS spoken to STARTTLS",
+			rungs: []mailer.RungCheck{{Port: 587, Mode: "tls", TCP: "open", Failure: &mailer.CheckFailure{Problem: mailer.ProblemTLSMode}}},
+			want:  []string{"SMTP_PORTS=587/starttls."},
+		},
+		{
+			name: "expired", rungs: []mailer.RungCheck{dated(mailer.ProblemExpired, -3)},
+			want: []string{"expired on 1 May 2026", "clock first (date -u)"},
+		},
+		{
+			name: "not valid yet", rungs: []mailer.RungCheck{dated(mailer.ProblemExpired, 90)},
+			want: []string{"not valid yet", "clock is behind"},
+		},
+		{
+			name: "runs out soon", rungs: []mailer.RungCheck{{Port: 587, TCP: "open", Auth: "accepted", TLS: &mailer.TLSCheck{DaysLeft: 5}}},
+			want: []string{"[587] the relay's certificate runs out in 5 days"},
+		},
+		{
+			name: "no login", rungs: []mailer.RungCheck{{Port: 587, TCP: "open", Auth: "not_tried", Mechanisms: []string{"PLAIN"}}},
+			want: []string{"SMTP_USERNAME is not set"},
+		},
+		{name: "a relay that wants no login", rungs: []mailer.RungCheck{{Port: 587, TCP: "open", Auth: "not_tried"}}},
+		{
+			name: "another problem", rungs: []mailer.RungCheck{replied(587, mailer.ProblemOther, 554, "", "go away")},
+			want: []string{"turned us away", "554 go away"},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := report1(c.host, c.dns, c.rungs)
+			prefix := c.prefix
+			if prefix == "" {
+				prefix = "SMTP_"
+			}
+			known, _ := config.ProviderOf(r.Host)
+			got := flatten(advise(r, prefix, known))
+			rest := got
+			for _, want := range c.want {
+				i := strings.Index(rest, want)
+				if i < 0 {
+					t.Fatalf("advise(%s) =\n%s\nwant %q (in this order)", c.name, got, want)
+				}
+				rest = rest[i+len(want):]
+			}
+			for _, no := range append(c.no, "$", "\x00") {
+				if strings.Contains(got, no) {
+					t.Errorf("advise(%s) =\n%s\nwant no %q", c.name, got, no)
+				}
+			}
+			if len(c.want) == 0 && got != "" {
+				t.Errorf("advise(%s) = %q, want nothing", c.name, got)
+			}
+		})
+	}
+}
+
+func report1(host string, dns mailer.Problem, rungs []mailer.RungCheck) mailer.RelayReport {
+	if host == "" {
+		host = "smtp.example.com"
+	}
+	r := mailer.RelayReport{Name: host, Host: host, Rungs: rungs, OK: slices.ContainsFunc(rungs, usable)}
+	if dns != "" {
+		r.Failure = &mailer.CheckFailure{Problem: dns}
+	}
+	return r
+}
+
+// stopped is a rung that got nowhere.
+func stopped(port int, p mailer.Problem) mailer.RungCheck {
+	r := mailer.RungCheck{Port: port, Mode: "starttls", TCP: "open", Auth: "not_tried", Failure: &mailer.CheckFailure{Problem: p, Text: "text"}}
+	switch p {
+	case mailer.ProblemNoAnswer, mailer.ProblemRefused, mailer.ProblemUnreachable:
+		r.TCP = string(p)
+	default:
+	}
+	return r
+}
+
+// replied is a rung that the relay refused with a reply.
+func replied(port int, p mailer.Problem, code int, enhanced, text string) mailer.RungCheck {
+	r := stopped(port, p)
+	r.Auth = "refused"
+	r.Failure.Code, r.Failure.Enhanced, r.Failure.Text = code, enhanced, text
+	return r
+}
+
+// dated is a rung whose certificate has so many days left.
+func dated(p mailer.Problem, days int) mailer.RungCheck {
+	r := stopped(587, p)
+	r.TLS = &mailer.TLSCheck{NotAfter: time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC), DaysLeft: days}
+	return r
+}
+
+func flatten(all []advice) string {
+	var b strings.Builder
+	for _, a := range all {
+		b.WriteString(strings.TrimSpace(strings.Join([]string{portsTag(a.Ports), a.Found, a.Do}, " ")) + "\n")
+	}
+	return b.String()
+}
+
+func portsTag(ports []int) string {
+	if len(ports) == 0 {
+		return ""
+	}
+	return "[" + strings.ReplaceAll(withMode(ports, ""), ",", " ") + "]"
+}
+
+// Every problem that a check can name has words of its own.
+func TestProblemsHaveWords(t *testing.T) {
+	for _, p := range []mailer.Problem{
+		mailer.ProblemName, mailer.ProblemRefused, mailer.ProblemNoAnswer, mailer.ProblemUnreachable, mailer.ProblemSilent,
+		mailer.ProblemDropped, mailer.ProblemTLSMode, mailer.ProblemNoSTARTTLS, mailer.ProblemTLS, mailer.ProblemExpired,
+		mailer.ProblemWrongName, mailer.ProblemUnknownCA, mailer.ProblemCertificate, mailer.ProblemNoMechanism,
+		mailer.ProblemCredentials, mailer.ProblemAppPassword, mailer.ProblemOAuth2, mailer.ProblemToken,
+		mailer.ProblemAuthUnavailable, mailer.ProblemCleartext, mailer.ProblemNotSMTP, mailer.ProblemOther,
+	} {
+		if w := problems[p]; w.found == "" || w.do == "" {
+			t.Errorf("problems[%s] = %+v, want words", p, w)
+		}
+	}
+}

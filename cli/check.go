@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mailsidecar/config"
+	"mailsidecar/mailer"
+)
+
+func newCheck() *cobra.Command {
+	var asJSON bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Find out which ports of the relay answer, and what is wrong",
+		Long: `Tries every port of every configured relay at the same time, without sending
+mail: name, connection, greeting, TLS and its certificate, and login, once for
+each relay. Then says in plain words what is wrong and what to do. It needs the
+configuration of the relays and no running server.
+
+Exit status: 0 every relay can take mail; 69 some relay cannot; 78 wrong
+configuration.`,
+		Example: `  mailsidecar check
+  SMTP_HOST=smtp.example.com SMTP_PORTS=587,465,2525 mailsidecar check
+  mailsidecar check --json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			return check(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr(), asJSON)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print everything found out as JSON")
+	cmd.Flags().DurationVar(&timeout, "timeout", 20*time.Second, "end the check after this long")
+	return cmd
+}
+
+// checked is what came of checking one relay.
+type checked struct {
+	mailer.RelayReport
+	Advice []advice `json:"advice"`
+}
+
+func check(ctx context.Context, out, errOut io.Writer, asJSON bool) error {
+	relays, warnings, err := config.LoadRelays()
+	if err != nil {
+		return misconfigured(err, warnings)
+	}
+	for _, w := range warnings {
+		fmt.Fprintf(errOut, "warning: %s\n", w)
+	}
+	results, err := checkAll(ctx, relays)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		err = printResultsJSON(out, results)
+	} else {
+		printResults(out, results)
+	}
+	if err == nil && slices.ContainsFunc(results, func(c checked) bool { return !c.OK }) {
+		err = exitSilently(exitUnavailable)
+	}
+	return err
+}
+
+// checkAll checks the relays configured.
+func checkAll(ctx context.Context, configs []config.Relay) ([]checked, error) {
+	relays, err := buildRelays(configs, nil)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]checked, len(relays))
+	for i, report := range checkRelays(ctx, relays) {
+		known, _ := config.ProviderOf(configs[i].Host)
+		results[i] = checked{report, advise(report, relayPrefix(configs[i]), known)}
+		relays[i].Close()
+	}
+	return results, nil
+}
+
+// checkRelays checks the relays side by side: it takes as long as the slowest.
+func checkRelays(ctx context.Context, relays []*mailer.Relay) []mailer.RelayReport {
+	reports := make([]mailer.RelayReport, len(relays))
+	var wg sync.WaitGroup
+	for i, r := range relays {
+		wg.Go(func() { reports[i] = r.Check(ctx) })
+	}
+	wg.Wait()
+	return reports
+}
+
+func printResults(w io.Writer, results []checked) {
+	for i, c := range results {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		printReport(w, c.RelayReport, c.Advice)
+	}
+}
+
+func printResultsJSON(w io.Writer, results []checked) error {
+	return encodeJSON(w, struct {
+		Relays []checked `json:"relays"`
+	}{results})
+}

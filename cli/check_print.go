@@ -1,0 +1,144 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"mailsidecar/mailer"
+)
+
+// printReport prints what a check found: a table of the rungs, then the advice
+// in plain words.
+func printReport(w io.Writer, r mailer.RelayReport, advised []advice) {
+	fmt.Fprintln(w, heading(r))
+	if len(r.Rungs) > 0 {
+		fmt.Fprintln(w)
+		printRungs(w, r.Rungs)
+	}
+	for _, a := range advised {
+		fmt.Fprintln(w)
+		printAdvice(w, a)
+	}
+	fmt.Fprintf(w, "\n%s\n", conclusion(r))
+}
+
+func heading(r mailer.RelayReport) string {
+	name := r.Host
+	if r.Name != r.Host && r.Name != "" {
+		name = fmt.Sprintf("%s, %s", r.Name, r.Host)
+	}
+	if len(r.Addresses) == 0 || (len(r.Addresses) == 1 && r.Addresses[0] == r.Host) {
+		return "Relay " + name
+	}
+	return fmt.Sprintf("Relay %s (%s; DNS %s)", name, strings.Join(r.Addresses, ", "), millis(r.DNSMillis))
+}
+
+func printRungs(w io.Writer, rungs []mailer.RungCheck) {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(t, "PORT\tMODE\tTCP\tTLS\tCERTIFICATE\tAUTH\tTIME")
+	for _, r := range rungs {
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Port, modeNames[r.Mode],
+			strings.ReplaceAll(r.TCP, "_", " "), tlsCell(r), certificateCell(r), authCell(r), millis(r.Millis))
+	}
+	flush(t)
+}
+
+var modeNames = map[string]string{"starttls": "STARTTLS", "tls": "implicit TLS", "none": "clear text"}
+
+func tlsCell(r mailer.RungCheck) string {
+	switch {
+	case r.Failure != nil && (r.Failure.Stage == mailer.StageStartTLS.String() || r.Failure.Stage == mailer.StageTLS.String()):
+		return "failed"
+	case r.TLS == nil:
+		return "-"
+	default:
+		return cmp.Or(r.TLS.Version, "-")
+	}
+}
+
+func certificateCell(r mailer.RungCheck) string {
+	switch {
+	case r.TLS == nil || r.TLS.NotAfter.IsZero():
+		return "-"
+	case r.TLS.DaysLeft < 0:
+		return fmt.Sprintf("expired %d days ago", -r.TLS.DaysLeft)
+	default:
+		return fmt.Sprintf("%d days left", r.TLS.DaysLeft)
+	}
+}
+
+func authCell(r mailer.RungCheck) string {
+	if r.Auth == "not_tried" || r.Auth == "" {
+		return "-"
+	}
+	return strings.TrimSpace(r.Mechanism + " " + r.Auth)
+}
+
+func millis(ms int64) string {
+	d := time.Duration(ms) * time.Millisecond
+	if d < time.Second {
+		return fmt.Sprintf("%d ms", ms)
+	}
+	return fmt.Sprintf("%.1f s", d.Seconds())
+}
+
+func printAdvice(w io.Writer, a advice) {
+	found := a.Found
+	switch len(a.Ports) {
+	case 0:
+		found = strings.ToUpper(found[:1]) + found[1:]
+	case 1:
+		found = fmt.Sprintf("Port %d: %s", a.Ports[0], found)
+	default:
+		found = fmt.Sprintf("Ports %s: %s", joinPorts(a.Ports), found)
+	}
+	fmt.Fprintln(w, wrap(found, "", 80))
+	if a.Do != "" {
+		fmt.Fprintln(w, wrap("-> "+a.Do, "   ", 80))
+	}
+}
+
+func joinPorts(ports []int) string {
+	list := withMode(ports, "")
+	if i := strings.LastIndexByte(list, ','); i >= 0 {
+		list = list[:i] + " and " + list[i+1:]
+	}
+	return strings.ReplaceAll(list, ",", ", ")
+}
+
+// wrap breaks text at blanks into lines of up to width characters where that is
+// possible; further lines begin with indent.
+func wrap(text, indent string, width int) string {
+	var b strings.Builder
+	column := 0
+	for i, word := range strings.Fields(text) {
+		switch n := len([]rune(word)); {
+		case i == 0:
+			column = n
+		case column+1+n > width:
+			b.WriteString("\n" + indent)
+			column = len(indent) + n
+		default:
+			b.WriteByte(' ')
+			column += 1 + n
+		}
+		b.WriteString(word)
+	}
+	return b.String()
+}
+
+func conclusion(r mailer.RelayReport) string {
+	if !r.OK {
+		return fmt.Sprintf("Result: no mail can go to %s as things are.", r.Host)
+	}
+	serving := slices.IndexFunc(r.Rungs, loggedIn)
+	if serving < 0 {
+		serving = slices.IndexFunc(r.Rungs, usable)
+	}
+	return fmt.Sprintf("Result: mail can go to %s on port %d.", r.Host, r.Rungs[serving].Port)
+}

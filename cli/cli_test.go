@@ -1,0 +1,140 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// run runs a command as main does, with nothing on standard input.
+func run(ctx context.Context, args ...string) (status int, out, errOut string) {
+	var o, e bytes.Buffer
+	status = Run(ctx, args, Streams{In: strings.NewReader(""), Out: &o, Err: &e})
+	return status, o.String(), e.String()
+}
+
+// clearEnv takes away what the machine's own environment could change.
+func clearEnv(t *testing.T) {
+	t.Helper()
+	for _, v := range os.Environ() {
+		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "SMTP") || strings.HasPrefix(name, "MAILSIDECAR_") {
+			t.Setenv(name, "")
+		}
+	}
+}
+
+func TestStatus(t *testing.T) {
+	clearEnv(t)
+	answers := map[string]http.HandlerFunc{
+		"ready":       func(w http.ResponseWriter, _ *http.Request) {},
+		"not ready":   func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) },
+		"delivered":   answerWith(200, `{"status":"delivered","recipients":[{"email":"a@example.org","state":"delivered"}]}`),
+		"queued":      answerWith(202, `{"status":"queued","recipients":[{"email":"a@example.org","state":"queued"}]}`),
+		"one bounced": answerWith(200, `{"status":"partial","recipients":[{"email":"a@example.org","state":"bounced"}]}`),
+		"rejected":    answerWith(422, `{"title":"Refused","code":"rejected"}`),
+		"no key":      answerWith(401, `{"title":"Key","code":"unauthorized"}`),
+		"deferred":    answerWith(502, `{"title":"Later","code":"relay_deferred","retryable":true}`),
+		"uncertain":   answerWith(504, `{"title":"Who knows","code":"uncertain"}`),
+		"internal":    answerWith(500, `{"title":"Broken","code":"internal"}`),
+		"a proxy":     answerWith(502, `<html>Bad Gateway</html>`),
+		"cut":         answerWith(200, `{"status":`),
+	}
+	send := []string{"send", "--to", "a@example.org", "--text", "x"}
+	for _, c := range []struct {
+		answer string
+		args   []string
+		want   int
+		say    string // on either output
+	}{
+		{"ready", []string{"healthcheck"}, 0, "ready: http://"},
+		{"not ready", []string{"healthcheck"}, 1, "503 Service Unavailable"},
+		{"not ready", []string{"healthcheck", "--wait", "30ms"}, 1, "503 Service Unavailable"},
+		{"delivered", send, 0, "a@example.org   delivered"},
+		{"queued", send, 0, "queued"},
+		{"one bounced", send, 65, "bounced"},
+		{"rejected", send, 65, "Refused"},
+		{"rejected", append(send, "--json"), 65, `"code": "rejected"`},
+		{"no key", send, 77, "unauthorized"},
+		{"deferred", send, 75, "Later"},
+		{"uncertain", send, 76, "Who knows"},
+		{"internal", send, 69, "Broken"},
+		{"a proxy", send, 69, "is there a proxy between?"},
+		{"cut", send, 76, "cannot be read"},
+		{"ready", []string{"chekc"}, 64, "did you mean check?"},
+		{"ready", []string{"healthcheck", "now"}, 64, "takes no argument"},
+		{"ready", []string{"send", "--text", "x"}, 64, "--to is missing"},
+		{"ready", []string{"queue", "show"}, 64, "takes the id of a message"},
+		{"ready", []string{"queue", "retry"}, 64, "name messages by their ids"},
+		{"ready", []string{"queue", "list", "--since", "soon"}, 64, "--since"},
+	} {
+		server := httptest.NewServer(answers[c.answer])
+		t.Setenv("MAILSIDECAR_URL", server.URL)
+		status, out, errOut := run(t.Context(), c.args...)
+		if status != c.want || !strings.Contains(out+errOut, c.say) {
+			t.Errorf("%s: Run(%q) = %d, want %d and %q; it says\n%s%s", c.answer, c.args, status, c.want, c.say, out, errOut)
+		}
+		server.Close()
+	}
+}
+
+func answerWith(status int, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+// The demo is the whole product: server, relay connection and relay.
+func TestDemo(t *testing.T) {
+	clearEnv(t)
+	started := time.Now()
+	status, out, errOut := run(t.Context(), "demo", "--once")
+	if status != 0 || errOut != "" {
+		t.Fatalf("demo --once = %d, %q", status, errOut)
+	}
+	for _, want := range []string{"port 587 ", "port 2525 ", "TLS 1.3", "AUTH ", "250 2.0.0", "200 OK", "| Subject: Your order 1042"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("demo --once prints\n%s\nwant %q", out, want)
+		}
+	}
+	if took := time.Since(started); took > 3*time.Second {
+		t.Errorf("demo --once took %s: the dead port must cost little", took)
+	}
+}
+
+// A demo that is interrupted ends in order, wherever it is.
+func TestDemoInterrupted(t *testing.T) {
+	clearEnv(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if status, _, errOut := run(ctx, "demo"); status != 0 || errOut != "" {
+		t.Errorf("interrupted demo = %d, %q", status, errOut)
+	}
+}
+
+// Packets to the dead port are dropped, not answered.
+func TestDeadPort(t *testing.T) {
+	port, release, err := deadPort(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	dialer := net.Dialer{Timeout: 150 * time.Millisecond}
+	c, err := dialer.Dial("tcp", (&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}).String())
+	if err == nil {
+		_ = c.Close()
+		t.Skip("this system makes connections that nobody accepts")
+	}
+	var e net.Error
+	if !errors.As(err, &e) || !e.Timeout() {
+		t.Errorf("dial = %v, want a time-out", err)
+	}
+}

@@ -1,0 +1,154 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"mailsidecar/config"
+)
+
+// client talks to a running server over its HTTP interface.
+type client struct {
+	base *url.URL
+	key  string // empty: the server needs none
+	http *http.Client
+}
+
+// connect returns a client of the server that MAILSIDECAR_URL names, or that the
+// same configuration would start here.
+func connect(timeout time.Duration) (*client, error) {
+	cfg, err := config.LoadClient()
+	if err != nil {
+		return nil, misconfigured(err, nil)
+	}
+	return newClient(cfg.URL, cfg.APIKey.Reveal(), timeout)
+}
+
+// newClient returns a client of the server at base. timeout bounds one request
+// with its answer.
+func newClient(base, key string, timeout time.Duration) (*client, error) {
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return nil, exit(exitConfig, "MAILSIDECAR_URL: %q is not an http or https address, such as http://127.0.0.1:8587", base)
+	}
+	return &client{base: u, key: key, http: &http.Client{Timeout: timeout}}, nil
+}
+
+// answer is a whole response.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// maxAnswer bounds what is read of one answer; an exported message is the
+// largest, and the server's own limit on messages is below that.
+const maxAnswer = 256 << 20
+
+// do sends one request and reads the whole answer. The error says that there is
+// no answer; what kind of answer it is, is for the caller to judge.
+func (c *client) do(ctx context.Context, method, path string, header http.Header, body []byte) (answer, error) {
+	target := *c.base
+	path, target.RawQuery, _ = strings.Cut(path, "?")
+	target.Path = strings.TrimSuffix(target.Path, "/") + path
+	req, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(body))
+	if err != nil {
+		return answer{}, fmt.Errorf("request: %w", err)
+	}
+	for name, values := range header {
+		req.Header[name] = values
+	}
+	if c.key != "" {
+		req.Header.Set("Authorization", "Bearer "+c.key)
+	}
+	req.Header.Set("User-Agent", "mailsidecar/"+buildVersion().version)
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return answer{}, c.unreachable(err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return answer{}, exit(exitUncertain, "%s began to answer and broke off: %w", c.base.Redacted(), err)
+	}
+	return answer{resp.StatusCode, resp.Header, data}, nil
+}
+
+// unreachable says in a line why there is no answer.
+func (c *client) unreachable(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err // without the method and the address, which are said below
+	}
+	return exit(exitUnavailable, "no answer from the server at %s: %w (is it running? MAILSIDECAR_URL says where)", c.base.Redacted(), err)
+}
+
+// problem is an error answer (RFC 9457), as the server's interface defines it.
+type problem struct {
+	Title     string `json:"title"`
+	Status    int    `json:"status"`
+	Detail    string `json:"detail"`
+	Code      string `json:"code"`
+	Retryable bool   `json:"retryable"`
+	RequestID string `json:"request_id"`
+	Errors    []struct {
+		Field   string `json:"field"`
+		Message string `json:"message"`
+	} `json:"errors"`
+	Recipients []recipient `json:"recipients"`
+}
+
+// problem reads the answer as an error. One from something else than the
+// server, a proxy say, becomes a problem without a code.
+func (a answer) problem() problem {
+	var p problem
+	if err := json.Unmarshal(a.body, &p); err != nil || p.Code == "" {
+		p = problem{Title: http.StatusText(a.status), Detail: "the answer is not the server's own; is there a proxy between?"}
+	}
+	p.Status = a.status
+	return p
+}
+
+// err makes an error of a refusal: what the server said, and the exit status
+// that goes with it.
+func (p problem) err() error {
+	var b strings.Builder
+	b.WriteString(p.Title)
+	if p.Detail != "" && p.Detail != p.Title {
+		b.WriteString(": " + p.Detail)
+	}
+	for _, e := range p.Errors {
+		fmt.Fprintf(&b, "\n  %s: %s", e.Field, e.Message)
+	}
+	fmt.Fprintf(&b, "\n  (HTTP %d", p.Status)
+	for _, detail := range []string{p.Code, p.RequestID} {
+		if detail != "" {
+			b.WriteString(", " + detail)
+		}
+	}
+	b.WriteString(")")
+	return &statusError{p.exitStatus(), errors.New(b.String())}
+}
+
+func (p problem) exitStatus() int {
+	switch {
+	case p.Code == "uncertain":
+		return exitUncertain
+	case p.Status == http.StatusUnauthorized || p.Status == http.StatusForbidden:
+		return exitNoPerm
+	case p.Retryable:
+		return exitTransient
+	case p.Status >= 500 || p.Code == "":
+		return exitUnavailable
+	default:
+		return exitRefused
+	}
+}

@@ -1,0 +1,342 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// queueExits is the same for all the queue's commands.
+const queueExits = `
+Exit status: 0 done; 65 there is no such message, or nothing to do for it;
+69 no answer from the server; 77 the server wants another API key.`
+
+func newQueue() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "queue",
+		Short: "List, show, retry, cancel and export messages",
+		Long: `Looks at the queue and acts on it: through the server at MAILSIDECAR_URL, which
+shows the messages of the key in MAILSIDECAR_API_KEY. Without MAILSIDECAR_URL,
+and with no server running on MAILSIDECAR_QUEUE, it works on the store itself and
+sees the messages of all keys.`,
+		Example: `  mailsidecar queue list --status failed
+  mailsidecar queue show 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55
+  mailsidecar queue retry --status failed --since 2h
+  mailsidecar queue cancel 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55
+  mailsidecar queue export 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55 -o message.eml`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newQueueList(), newQueueShow(), newQueueRetry(), newQueueCancel(), newQueueExport())
+	return cmd
+}
+
+// queueFilter is the flags that select messages.
+type queueFilter struct {
+	status, recipient, sender, tag, since, until string
+}
+
+func (f *queueFilter) define(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.status, "status", "", "queued, deferred, held, delivered, partial, failed or canceled")
+	flags.StringVar(&f.recipient, "recipient", "", "recipient's address")
+	flags.StringVar(&f.sender, "sender", "", "author's address")
+	flags.StringVar(&f.tag, "tag", "", "tag, \"name\" or \"name:value\"")
+	flags.StringVar(&f.since, "since", "", "accepted since then: a time (RFC 3339), or how long ago, such as 2h")
+	flags.StringVar(&f.until, "until", "", "accepted before then")
+}
+
+// values are the filter as the server's interface names it.
+func (f *queueFilter) values(now time.Time) (map[string]string, error) {
+	since, err := pointInTime("since", f.since, now)
+	if err != nil {
+		return nil, err
+	}
+	until, err := pointInTime("until", f.until, now)
+	if err != nil {
+		return nil, err
+	}
+	values := map[string]string{
+		"status": f.status, "recipient": f.recipient, "sender": f.sender, "tag": f.tag, "since": since, "until": until,
+	}
+	for name, v := range values {
+		if v == "" {
+			delete(values, name)
+		}
+	}
+	return values, nil
+}
+
+// pointInTime reads a time, or how long before now it was, and writes it as
+// RFC 3339.
+func pointInTime(flag, text string, now time.Time) (string, error) {
+	if text == "" {
+		return "", nil
+	}
+	if ago, err := time.ParseDuration(text); err == nil {
+		return now.Add(-ago).UTC().Format(time.RFC3339), nil
+	}
+	if _, err := time.Parse(time.RFC3339, text); err != nil {
+		return "", exit(exitUsage, "--%s %q is neither a time such as 2030-01-31T08:00:00Z nor a duration such as 2h", flag, text)
+	}
+	return text, nil
+}
+
+func newQueueList() *cobra.Command {
+	var f queueFilter
+	var limit int
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List messages, the newest first",
+		Long:  "Lists messages, the newest first.\n" + queueExits,
+		Example: `  mailsidecar queue list
+  mailsidecar queue list --status deferred --since 24h
+  mailsidecar queue list --recipient ana@example.org --json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withServer(cmd.Context(), func(c *client) error {
+				messages, more, err := c.list(cmd.Context(), &f, limit)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return encodeJSON(cmd.OutOrStdout(), messages)
+				}
+				printList(cmd.OutOrStdout(), messages, more)
+				return nil
+			})
+		},
+	}
+	f.define(cmd)
+	cmd.Flags().IntVar(&limit, "limit", 50, "list up to so many")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	return cmd
+}
+
+func newQueueShow() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "show ID",
+		Short: "Tell the story of a message",
+		Long:  "Tells the story of a message: its envelope, what became of each recipient, and\nevery attempt with the relay's own words.\n" + queueExits,
+		Example: `  mailsidecar queue show 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55
+  mailsidecar queue show 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55 --json`,
+		Args: idArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return withServer(cmd.Context(), func(c *client) error {
+				var raw json.RawMessage
+				if err := c.ask(cmd.Context(), http.MethodGet, messagePath(args[0]), nil, &raw); err != nil {
+					return err
+				}
+				if asJSON {
+					return encodeJSON(cmd.OutOrStdout(), raw)
+				}
+				var m message
+				if err := json.Unmarshal(raw, &m); err != nil {
+					return fmt.Errorf("the answer cannot be read: %w", err)
+				}
+				printStory(cmd.OutOrStdout(), m)
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the server's answer")
+	return cmd
+}
+
+func newQueueRetry() *cobra.Command {
+	var f queueFilter
+	cmd := &cobra.Command{
+		Use:   "retry [ID...]",
+		Short: "Try messages again now",
+		Long: `Makes every deferred, held, bounced or expired recipient due now: of the messages
+named, or of all those that the flags select.
+` + queueExits,
+		Example: `  mailsidecar queue retry 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55
+  mailsidecar queue retry --status failed --since 2h
+  mailsidecar queue retry --status held`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			filter, err := f.values(time.Now())
+			if err != nil {
+				return err
+			}
+			if (len(ids) == 0) == (len(filter) == 0) {
+				return exit(exitUsage, "name messages by their ids, or select them with flags such as --status failed")
+			}
+			return withServer(cmd.Context(), func(c *client) error {
+				if len(ids) > 0 {
+					return c.forEach(cmd.Context(), cmd.OutOrStdout(), ids, http.MethodPost, "/retry")
+				}
+				return c.retryMatching(cmd.Context(), cmd.OutOrStdout(), filter)
+			})
+		},
+	}
+	f.define(cmd)
+	return cmd
+}
+
+func newQueueCancel() *cobra.Command {
+	return &cobra.Command{
+		Use:     "cancel ID...",
+		Short:   "Cancel what is not delivered yet",
+		Long:    "Ends every recipient that is not in a final state yet. One that is being tried\njust now keeps the outcome of that attempt.\n" + queueExits,
+		Example: "  mailsidecar queue cancel 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55",
+		Args:    idArgs(100),
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			return withServer(cmd.Context(), func(c *client) error {
+				return c.forEach(cmd.Context(), cmd.OutOrStdout(), ids, http.MethodDelete, "")
+			})
+		},
+	}
+}
+
+func newQueueExport() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "export ID",
+		Short: "Write a message as an .eml file",
+		Long:  "Writes the message's octets as they go to the relay, to ID.eml or to the file\nnamed, which must not exist yet.\n" + queueExits,
+		Example: `  mailsidecar queue export 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55
+  mailsidecar queue export 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55 -o - | less`,
+		Args: idArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return withServer(cmd.Context(), func(c *client) error {
+				a, err := c.do(cmd.Context(), http.MethodGet, messagePath(args[0])+"/content", nil, nil)
+				if err != nil {
+					return err
+				}
+				if a.status != http.StatusOK {
+					return a.problem().err()
+				}
+				return export(cmd.OutOrStdout(), output, args[0], a.body)
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write; \"-\" is standard output (default: ID.eml)")
+	return cmd
+}
+
+func export(stdout io.Writer, file, id string, content []byte) error {
+	if file == "-" {
+		_, err := stdout.Write(content)
+		return err
+	}
+	if file == "" {
+		file = id + ".eml"
+	}
+	// Mail is private, and a file that exists may be somebody's.
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:gosec // the user names the file
+	if err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	_, err = f.Write(content)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	_, err = fmt.Fprintf(stdout, "%s: %d octets\n", file, len(content))
+	return err
+}
+
+// idArgs asks for one to most ids of messages.
+func idArgs(most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 || len(args) > most {
+			return exit(exitUsage, "%q takes the id of a message: \"mailsidecar queue list\" shows them", cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+func messagePath(id string) string { return "/v1/messages/" + url.PathEscape(id) }
+
+// ask sends a request and reads the answer into v; a refusal becomes an error.
+func (c *client) ask(ctx context.Context, method, path string, body []byte, v any) error {
+	var header http.Header
+	if body != nil {
+		header = http.Header{"Content-Type": {"application/json"}}
+	}
+	a, err := c.do(ctx, method, path, header, body)
+	if err != nil {
+		return err
+	}
+	if a.status != http.StatusOK {
+		return a.problem().err()
+	}
+	if err := json.Unmarshal(a.body, v); err != nil {
+		return fmt.Errorf("the answer cannot be read: %w", err)
+	}
+	return nil
+}
+
+// list returns up to limit messages, and whether there are more.
+func (c *client) list(ctx context.Context, f *queueFilter, limit int) (all []message, more bool, err error) {
+	if limit < 1 {
+		return nil, false, exit(exitUsage, "--limit must be 1 or more")
+	}
+	filter, err := f.values(time.Now())
+	if err != nil {
+		return nil, false, err
+	}
+	query := url.Values{}
+	for name, v := range filter {
+		query.Set(name, v)
+	}
+	all = []message{}
+	for {
+		const mostPerPage = 500
+		query.Set("limit", strconv.Itoa(min(limit-len(all), mostPerPage)))
+		var page struct {
+			Messages []message `json:"messages"`
+			Next     string    `json:"next"`
+		}
+		if err := c.ask(ctx, http.MethodGet, "/v1/messages?"+query.Encode(), nil, &page); err != nil {
+			return nil, false, err
+		}
+		all = append(all, page.Messages...)
+		if page.Next == "" || len(all) >= limit {
+			return all, page.Next != "", nil
+		}
+		query.Set("cursor", page.Next)
+	}
+}
+
+// forEach does one thing to each message; it goes on after a failure and
+// returns all of them.
+func (c *client) forEach(ctx context.Context, w io.Writer, ids []string, method, action string) error {
+	var errs []error
+	for _, id := range ids {
+		var m message
+		if err := c.ask(ctx, method, messagePath(id)+action, nil, &m); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", id, err))
+			continue
+		}
+		printOutcome(w, m)
+	}
+	return errors.Join(errs...)
+}
+
+func (c *client) retryMatching(ctx context.Context, w io.Writer, filter map[string]string) error {
+	body, err := json.Marshal(filter)
+	if err != nil {
+		return err
+	}
+	var done struct {
+		Retried int `json:"retried"`
+	}
+	if err := c.ask(ctx, http.MethodPost, "/v1/messages/retry", body, &done); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "messages to be tried again: %d\n", done.Retried)
+	return err
+}

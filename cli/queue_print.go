@@ -1,0 +1,124 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+)
+
+func encodeJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(v)
+}
+
+func printList(w io.Writer, messages []message, more bool) {
+	if len(messages) == 0 {
+		fmt.Fprintln(w, "no message")
+		return
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "ID\tACCEPTED\tSTATUS\tSENDER\tRECIPIENTS\tSUBJECT")
+	for _, m := range messages {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", m.ID, localTime(m.CreatedAt), m.Status, m.Sender, names(m.Recipients), shorten(m.Subject, 40))
+	}
+	flush(t)
+	if more {
+		fmt.Fprintf(w, "There are more; --limit %d shows twice as many.\n", 2*len(messages))
+	}
+}
+
+// names is the first recipient, and how many others there are.
+func names(recipients []recipient) string {
+	switch len(recipients) {
+	case 0:
+		return ""
+	case 1:
+		return recipients[0].Email
+	default:
+		return fmt.Sprintf("%s +%d", recipients[0].Email, len(recipients)-1)
+	}
+}
+
+// shorten makes text safe for one line of a terminal, of up to n characters.
+func shorten(text string, n int) string {
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, text)
+	if runes := []rune(text); len(runes) > n {
+		return string(runes[:n-1]) + "…"
+	}
+	return text
+}
+
+// printStory tells all that is known of one message.
+func printStory(w io.Writer, m message) {
+	fmt.Fprintf(w, "message %s: %s\n\n", m.ID, m.Status)
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	line := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(t, "%s\t%s\n", name, value)
+		}
+	}
+	line("Message-ID", m.MessageID)
+	line("From", m.Sender)
+	line("Subject", shorten(m.Subject, 200))
+	line("Reverse-path", "<"+m.Envelope.ReversePath+">")
+	line("Size", fmt.Sprintf("%d octets", m.Size))
+	for name, value := range m.Tags {
+		line("Tag", name+": "+value)
+	}
+	line("Accepted", localTime(m.CreatedAt))
+	if !m.SendAt.IsZero() {
+		line("Not before", localTime(m.SendAt))
+	}
+	if !m.ExpiresAt.IsZero() {
+		line("Expires", localTime(m.ExpiresAt))
+	}
+	flush(t)
+	fmt.Fprintln(w, "\nRecipients")
+	printRecipients(w, m.Recipients)
+	if len(m.Attempts) == 0 {
+		fmt.Fprintln(w, "\nNo attempt yet.")
+		return
+	}
+	for i, a := range m.Attempts {
+		printAttempt(w, i+1, a)
+	}
+}
+
+func printAttempt(w io.Writer, number int, a attempt) {
+	way := []string{a.Relay}
+	if a.Port != 0 {
+		way = append(way, fmt.Sprintf("port %d", a.Port))
+	}
+	if a.TLS != "" {
+		way = append(way, a.TLS)
+	}
+	if a.Auth != "" {
+		way = append(way, "AUTH "+a.Auth)
+	}
+	fmt.Fprintf(w, "\nAttempt %d, %s: %s (%s)\n", number, localTime(a.StartedAt), strings.Join(way, ", "), millis(a.DurationMS))
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	for _, r := range a.Ladder {
+		found := "not waited for"
+		switch {
+		case r.Won:
+			found = "served"
+		case r.Stage != "":
+			found = r.Stage + ": " + r.Text
+		}
+		fmt.Fprintf(t, "  port %d\t%s\t%s\n", r.Port, found, millis(r.DurationMS))
+	}
+	flush(t)
+	for _, r := range a.Results {
+		fmt.Fprintf(t, "  %s\t%s\t%s\n", r.Email, r.Outcome, r.outcome)
+	}
+	flush(t)
+}

@@ -1,0 +1,243 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func newSend() *cobra.Command {
+	var f sendFlags
+	cmd := &cobra.Command{
+		Use:   "send",
+		Short: "Send one message through a running server",
+		Long: `Sends one message through the server at MAILSIDECAR_URL, with the key in
+MAILSIDECAR_API_KEY, and prints what became of it for each recipient.
+"Delivered" means that the relay accepted it.
+
+Without --text, --html and --eml the text is read from standard input.
+
+Exit status: 0 delivered, or accepted by the queue, which goes on trying;
+64 wrong command line; 65 the message or a recipient was refused; 69 no answer
+from the server; 75 try again later; 76 it may or may not have been sent;
+77 the server wants another API key; 78 wrong configuration.`,
+		Example: `  mailsidecar send --to ana@example.org --subject Hello --text "It works."
+  date | mailsidecar send --from cron@example.com --to ops@example.com --subject Clock
+  mailsidecar send --to ana@example.org --cc "Bo <bo@example.org>" \
+      --subject Invoice --text "See the file." --attach invoice.pdf
+  mailsidecar send --eml finished.eml --to ana@example.org --return-path bounce@example.com
+  mailsidecar send --eml - < finished.eml     the envelope is read from its own fields`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.send(cmd.Context(), cmd) },
+	}
+	f.define(cmd)
+	return cmd
+}
+
+type sendFlags struct {
+	from, subject, text, html, returnPath, eml string
+	to, cc, bcc, replyTo                       []string
+	headers, attach, tags                      []string
+	idempotencyKey                             string
+	sendAt                                     string
+	expiresIn, wait                            time.Duration
+	json                                       bool
+}
+
+func (f *sendFlags) define(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.from, "from", "", "author, such as \"Shop <shop@example.com>\" (default: the server's MAILSIDECAR_FROM)")
+	flags.StringArrayVar(&f.to, "to", nil, "recipient; may be repeated, as may --cc and --bcc")
+	flags.StringArrayVar(&f.cc, "cc", nil, "recipient of a copy")
+	flags.StringArrayVar(&f.bcc, "bcc", nil, "recipient of a copy that the others do not see")
+	flags.StringArrayVar(&f.replyTo, "reply-to", nil, "where answers go")
+	flags.StringVar(&f.subject, "subject", "", "subject")
+	flags.StringVar(&f.text, "text", "", "plain text")
+	flags.StringVar(&f.html, "html", "", "HTML")
+	flags.StringArrayVar(&f.attach, "attach", nil, "file to attach; may be repeated")
+	flags.StringArrayVar(&f.headers, "header", nil, "further header field, \"Name: value\"; may be repeated")
+	flags.StringVar(&f.returnPath, "return-path", "", "reverse-path, where bounces go; \"<>\" for none (default: the author's address)")
+	flags.StringVar(&f.eml, "eml", "", "send this finished message (RFC 5322) as it is; \"-\" reads it from standard input")
+	flags.StringArrayVar(&f.tags, "tag", nil, "tag kept with the message, \"name=value\"; may be repeated")
+	flags.StringVar(&f.idempotencyKey, "idempotency-key", "", "sends the message once however often the command is repeated")
+	flags.StringVar(&f.sendAt, "send-at", "", "hold the message until then (RFC 3339)")
+	flags.DurationVar(&f.expiresIn, "expires-in", 0, "how long to keep trying (default: the server's)")
+	flags.DurationVar(&f.wait, "wait", 30*time.Second, "wait this long for the relay's answer, up to 1m; 0 does not wait")
+	flags.BoolVar(&f.json, "json", false, "print the server's answer as it is")
+}
+
+// composing are the flags that a finished message leaves nothing to do for.
+var composing = []string{
+	"from", "subject", "text", "html", "attach", "header", "cc", "bcc", "reply-to", "tag", "send-at", "expires-in",
+}
+
+func (f *sendFlags) send(ctx context.Context, cmd *cobra.Command) error {
+	header, body, err := f.request(cmd)
+	if err != nil {
+		return err
+	}
+	// A server without a queue answers with the relay's verdict, which may take
+	// as long as its MAILSIDECAR_REQUEST_TIMEOUT: far more than this wait.
+	c, err := connect(f.wait + 2*time.Minute)
+	if err != nil {
+		return err
+	}
+	a, err := c.do(ctx, http.MethodPost, "/v1/messages", header, body)
+	if err != nil {
+		return err
+	}
+	if f.json {
+		return printJSON(cmd.OutOrStdout(), a)
+	}
+	if a.status != http.StatusOK && a.status != http.StatusAccepted {
+		return refusal(cmd.OutOrStdout(), a)
+	}
+	var m message
+	if err := json.Unmarshal(a.body, &m); err != nil {
+		return exit(exitUncertain, "the server took the message, but its answer cannot be read: %w", err)
+	}
+	printOutcome(cmd.OutOrStdout(), m)
+	return exitSilently(m.exitStatus())
+}
+
+// request makes the HTTP request's header and body.
+func (f *sendFlags) request(cmd *cobra.Command) (http.Header, []byte, error) {
+	header := http.Header{"Accept": {"application/json"}}
+	if f.wait > 0 {
+		header.Set("Prefer", "wait="+strconv.Itoa(int(min(f.wait, time.Minute).Seconds())))
+	}
+	if f.idempotencyKey != "" {
+		header.Set("Idempotency-Key", strconv.Quote(f.idempotencyKey))
+	}
+	if f.eml != "" {
+		for _, name := range composing {
+			if cmd.Flags().Changed(name) {
+				return nil, nil, exit(exitUsage, "--eml sends a finished message as it is, and --%s would change it", name)
+			}
+		}
+		data, err := f.finished(cmd.InOrStdin(), header)
+		return header, data, err
+	}
+	data, err := f.composed(cmd)
+	header.Set("Content-Type", "application/json")
+	return header, data, err
+}
+
+// finished reads a finished message; the envelope goes into header.
+func (f *sendFlags) finished(stdin io.Reader, header http.Header) ([]byte, error) {
+	header.Set("Content-Type", "message/rfc822")
+	if f.returnPath != "" {
+		header.Set("Envelope-From", f.returnPath)
+	}
+	if len(f.to) > 0 {
+		header.Set("Envelope-To", strings.Join(f.to, ", "))
+	}
+	if f.eml == "-" {
+		data, err := io.ReadAll(stdin)
+		if err != nil {
+			return nil, exit(exitFailure, "standard input: %w", err)
+		}
+		return data, nil
+	}
+	data, err := os.ReadFile(f.eml)
+	if err != nil {
+		return nil, exit(exitUsage, "--eml: %w", err)
+	}
+	return data, nil
+}
+
+// sendRequest is the body of POST /v1/messages.
+type sendRequest struct {
+	From        string            `json:"from,omitempty"`
+	To          []string          `json:"to,omitempty"`
+	Cc          []string          `json:"cc,omitempty"`
+	Bcc         []string          `json:"bcc,omitempty"`
+	ReplyTo     []string          `json:"reply_to,omitempty"`
+	Subject     string            `json:"subject"`
+	Text        string            `json:"text,omitempty"`
+	HTML        string            `json:"html,omitempty"`
+	Headers     map[string]string `json:"headers,omitempty"`
+	Attachments []sendAttachment  `json:"attachments,omitempty"`
+	ReturnPath  string            `json:"return_path,omitempty"`
+	Tags        map[string]string `json:"tags,omitempty"`
+	SendAt      string            `json:"send_at,omitempty"`
+	ExpiresIn   string            `json:"expires_in,omitempty"`
+}
+
+type sendAttachment struct {
+	Filename    string `json:"filename"`
+	Content     []byte `json:"content"` // base64 in JSON
+	ContentType string `json:"content_type,omitempty"`
+}
+
+func (f *sendFlags) composed(cmd *cobra.Command) ([]byte, error) {
+	r := sendRequest{
+		From: f.from, To: f.to, Cc: f.cc, Bcc: f.bcc, ReplyTo: f.replyTo,
+		Subject: f.subject, Text: f.text, HTML: f.html, ReturnPath: f.returnPath, SendAt: f.sendAt,
+	}
+	if f.expiresIn > 0 {
+		r.ExpiresIn = f.expiresIn.String()
+	}
+	var err, err2, err3 error
+	r.Headers, err = pairs("header", ":", f.headers)
+	r.Tags, err2 = pairs("tag", "=", f.tags)
+	r.Attachments, err3 = attachments(f.attach)
+	if err := errors.Join(err, err2, err3); err != nil {
+		return nil, &statusError{exitUsage, err}
+	}
+	if len(f.to)+len(f.cc)+len(f.bcc) == 0 {
+		return nil, exit(exitUsage, "nobody to send to: --to is missing")
+	}
+	if !cmd.Flags().Changed("text") && !cmd.Flags().Changed("html") {
+		text, err := io.ReadAll(cmd.InOrStdin())
+		if err != nil {
+			return nil, exit(exitFailure, "standard input: %w", err)
+		}
+		r.Text = string(text)
+	}
+	return json.Marshal(r)
+}
+
+// pairs splits "name: value" or "name=value" flags.
+func pairs(flag, separator string, list []string) (map[string]string, error) {
+	var all map[string]string
+	for _, item := range list {
+		name, value, ok := strings.Cut(item, separator)
+		if !ok || name == "" {
+			return nil, fmt.Errorf("--%s %q is not of the form name%svalue", flag, item, separator)
+		}
+		if _, twice := all[name]; twice {
+			return nil, fmt.Errorf("--%s %s is given twice", flag, name)
+		}
+		if all == nil {
+			all = map[string]string{}
+		}
+		all[name] = strings.TrimSpace(value)
+	}
+	return all, nil
+}
+
+func attachments(files []string) ([]sendAttachment, error) {
+	var all []sendAttachment
+	for _, file := range files {
+		content, err := os.ReadFile(file) //nolint:gosec // the user names the file
+		if err != nil {
+			return nil, fmt.Errorf("--attach: %w", err)
+		}
+		all = append(all, sendAttachment{
+			Filename: filepath.Base(file), Content: content, ContentType: mime.TypeByExtension(filepath.Ext(file)),
+		})
+	}
+	return all, nil
+}

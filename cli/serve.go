@@ -1,0 +1,173 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mailsidecar/config"
+	"mailsidecar/handler"
+	"mailsidecar/mailer"
+)
+
+func newServe() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve: take mail over HTTP and hand it to the relay (the default)",
+		Long: `Takes mail over HTTP and hands it to the relay until SIGTERM or SIGINT, then
+stops in order: it accepts nothing more, answers the requests under way, ends or
+gives back the deliveries in hand and closes the queue, all of that within
+MAILSIDECAR_SHUTDOWN_TIMEOUT. A second signal ends it at once.
+
+The log goes to standard error.
+
+Exit status: 0 stopped in order; 1 it could not start, or not stop in time;
+78 wrong configuration.`,
+		Example: `  SMTP_HOST=smtp.example.com SMTP_USERNAME=me SMTP_PASSWORD=secret \
+  MAILSIDECAR_ADDR=127.0.0.1:8587 mailsidecar serve`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), cmd.ErrOrStderr()) },
+	}
+	help := cmd.HelpFunc()
+	cmd.SetHelpFunc(func(c *cobra.Command, args []string) {
+		help(c, args)
+		fmt.Fprintln(c.OutOrStdout(), "\nConfiguration, from the environment:")
+		fmt.Fprintln(c.OutOrStdout())
+		_ = config.WriteHelp(c.OutOrStdout()) // cobra ignores the errors of help, too
+	})
+	return cmd
+}
+
+func serve(ctx context.Context, logTo io.Writer) error {
+	cfg, warnings, err := config.Load()
+	if err != nil {
+		return misconfigured(err, warnings)
+	}
+	log := newLogger(logTo, cfg.Service)
+	log.Info("starting", "version", buildVersion().String(), "config", cfg)
+	for _, w := range warnings {
+		log.Warn("configuration", "warning", w)
+	}
+	s, err := newServer(ctx, cfg, log, nil)
+	if err != nil {
+		return err
+	}
+	return s.run(ctx)
+}
+
+// misconfigured is err with the warnings, for a misspelt name is often its
+// cause.
+func misconfigured(err error, warnings []string) error {
+	for _, w := range warnings {
+		err = fmt.Errorf("%w\nwarning: %s", err, w)
+	}
+	return &statusError{exitConfig, err}
+}
+
+func newLogger(w io.Writer, s config.Service) *slog.Logger {
+	options := &slog.HandlerOptions{Level: s.LogLevel}
+	if s.LogFormat == "text" {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+// server is the whole of it, wired and listening.
+type server struct {
+	log      *slog.Logger
+	timeout  time.Duration // for an orderly stop
+	relays   []*mailer.Relay
+	queue    handler.Queue
+	http     *handler.Server
+	addr     net.Addr // nil until it listens
+	stopping atomic.Bool
+}
+
+// newServer wires the parts in the order that a message travels backwards,
+// relays, queue, HTTP, so that nothing is accepted before it can be handled.
+// observe, if not nil, is told of every attempt.
+func newServer(ctx context.Context, cfg config.Config, log *slog.Logger, observe func(mailer.Attempt)) (_ *server, err error) {
+	s := &server{log: log, timeout: time.Duration(cfg.Service.ShutdownTimeout)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.stop(ctx))
+		}
+	}()
+	if s.relays, err = buildRelays(cfg.Relays, log); err != nil {
+		return nil, err
+	}
+	if s.queue, err = buildQueue(cfg.Service, buildRoutes(cfg.Relays, s.relays, observe)); err != nil {
+		return nil, err
+	}
+	if s.http, err = s.buildHandler(cfg.Service, relayBoard{cfg.Relays, s.relays}); err != nil {
+		return nil, err
+	}
+	if s.addr, err = s.http.Listen(ctx, cfg.Service.Addr); err != nil {
+		return nil, bindError(err, cfg.Service.Addr)
+	}
+	log.Info("listening", "addr", s.addr.String(), "queue", cfg.Service.Queue.String(), "relays", len(s.relays))
+	return s, nil
+}
+
+// url is where a client on this machine reaches the server.
+func (s *server) url() string { return "http://" + s.addr.String() }
+
+func bindError(err error, addr string) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return exit(exitFailure, "MAILSIDECAR_ADDR: %s is taken by another program: set it to a free port, or stop the other program", addr)
+	case errors.Is(err, syscall.EACCES):
+		return exit(exitFailure, "MAILSIDECAR_ADDR: this user may not listen on %s: set a port over 1023", addr)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return exit(exitFailure, "MAILSIDECAR_ADDR: this machine does not have the address %s", addr)
+	default:
+		return exit(exitFailure, "MAILSIDECAR_ADDR: %w", err)
+	}
+}
+
+// run serves until ctx ends or serving fails, then stops in order.
+func (s *server) run(ctx context.Context) error {
+	var failed error
+	select {
+	case <-ctx.Done():
+		s.log.Info("stopping", "timeout", s.timeout)
+	case failed = <-s.http.Done():
+		s.log.Error("serving failed", "error", failed)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
+	defer cancel()
+	err := errors.Join(failed, s.stop(ctx))
+	s.log.Info("stopped", "error", err)
+	return err
+}
+
+// stop undoes newServer in reverse. It takes every step, whatever became of
+// those before.
+func (s *server) stop(ctx context.Context) error {
+	s.stopping.Store(true) // not ready any more
+	var errs []error
+	if s.addr != nil {
+		errs = append(errs, s.stopHTTP(ctx))
+	}
+	for _, r := range s.relays {
+		if r != nil {
+			r.Close()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// stopHTTP leaves part of the time to the steps after it.
+func (s *server) stopHTTP(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout*3/4)
+	defer cancel()
+	return s.http.Shutdown(ctx)
+}

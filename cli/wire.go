@@ -1,0 +1,190 @@
+package cli
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"mailsidecar/config"
+	"mailsidecar/handler"
+	"mailsidecar/mailer"
+	"mailsidecar/queue"
+)
+
+// This file turns configuration into the options of the other packages, which
+// know nothing of the environment.
+
+// relayOptions is what the mailer is told of one relay.
+func relayOptions(r config.Relay, name string, log *slog.Logger) (mailer.RelayOptions, error) {
+	o := mailer.RelayOptions{
+		Name: name, Host: r.Host, Ladder: ladder(r),
+		Username: r.Username, Password: r.Password.Reveal(), Mechanism: r.Auth,
+		Cleartext: r.TLS == "none", AllowCleartext: r.AllowCleartext, ServerName: r.TLSServerName,
+		Helo: r.HELO, MaxRecipients: r.MaxRecipients, Logger: log,
+	}
+	if r.Auth == "none" {
+		o.Username, o.Password, o.Mechanism = "", "", ""
+	}
+	if r.OAuth2.Configured() {
+		source, err := mailer.NewTokenSource(tokenOptions(r.OAuth2))
+		if err != nil {
+			return o, exit(exitConfig, "%sOAUTH2_CLIENT_ID: %w", relayPrefix(r), err)
+		}
+		o.TokenSource = source
+	}
+	if r.TLSCAFile != "" {
+		pool, err := certificatePool(r.TLSCAFile)
+		if err != nil {
+			return o, exit(exitConfig, "%sTLS_CA_FILE: %w", relayPrefix(r), err)
+		}
+		o.RootCAs = pool
+	}
+	return o, nil
+}
+
+func tokenOptions(o config.OAuth2) mailer.TokenOptions {
+	return mailer.TokenOptions{
+		AccessToken: o.AccessToken.Reveal(), AccessTokenFile: o.AccessTokenFile,
+		TokenURL: o.TokenURL, ClientID: o.ClientID, ClientSecret: o.ClientSecret.Reveal(),
+		RefreshToken: o.RefreshToken.Reveal(), Scopes: o.Scopes,
+	}
+}
+
+func ladder(r config.Relay) []mailer.Rung {
+	rungs := make([]mailer.Rung, len(r.Ports))
+	for i, p := range r.Ports {
+		rungs[i] = mailer.Rung{Port: p.Port, Implicit: p.Implicit, Clear: r.TLS == "none"}
+	}
+	return rungs
+}
+
+func certificatePool(file string) (*x509.CertPool, error) {
+	data, err := os.ReadFile(file) //nolint:gosec // the operator names the file
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(data) {
+		return nil, fmt.Errorf("%s holds no certificate in PEM form", file)
+	}
+	return pool, nil
+}
+
+// relayPrefix is what the names of the relay's variables begin with.
+func relayPrefix(r config.Relay) string {
+	if r.Number <= 1 {
+		return "SMTP_"
+	}
+	return fmt.Sprintf("SMTP%d_", r.Number)
+}
+
+// relayNames gives each relay its host as name, with its number where another
+// one has the same host.
+func relayNames(relays []config.Relay) []string {
+	count := map[string]int{}
+	for _, r := range relays {
+		count[r.Host]++
+	}
+	names := make([]string, len(relays))
+	for i, r := range relays {
+		names[i] = r.Host
+		if count[r.Host] > 1 {
+			names[i] = fmt.Sprintf("%s#%d", r.Host, r.Number)
+		}
+	}
+	return names
+}
+
+// observed is a relay whose attempts somebody is told of.
+type observed struct {
+	mailer.Deliverer
+	observe func(mailer.Attempt)
+}
+
+// Deliver implements [mailer.Deliverer].
+func (o observed) Deliver(ctx context.Context, env mailer.Envelope, c mailer.Content) mailer.Attempt {
+	a := o.Deliverer.Deliver(ctx, env, c)
+	o.observe(a)
+	return a
+}
+
+// buildRelays makes a relay of each configuration.
+func buildRelays(relays []config.Relay, log *slog.Logger) ([]*mailer.Relay, error) {
+	built := make([]*mailer.Relay, len(relays))
+	names := relayNames(relays)
+	for i, r := range relays {
+		options, err := relayOptions(r, names[i], log)
+		if err != nil {
+			return nil, err
+		}
+		if built[i], err = mailer.NewRelay(options); err != nil {
+			return nil, exit(exitConfig, "%sHOST: %w", relayPrefix(r), err)
+		}
+	}
+	return built, nil
+}
+
+// buildRoutes says which relay takes whose mail. observe, if not nil, is told of
+// every attempt.
+func buildRoutes(relays []config.Relay, built []*mailer.Relay, observe func(mailer.Attempt)) queue.Routes {
+	routes := make(queue.Routes, len(relays))
+	for i, r := range relays {
+		routes[i] = queue.Route{Relay: built[i], Senders: r.Senders}
+		if observe != nil {
+			routes[i].Relay = observed{built[i], observe}
+		}
+	}
+	return routes
+}
+
+// buildQueue makes the queue that MAILSIDECAR_QUEUE names.
+func buildQueue(s config.Service, routes queue.Routes) (handler.Queue, error) {
+	if s.Queue.Store == "none" {
+		return queue.NewNone(routes), nil
+	}
+	return nil, exit(exitConfig, "MAILSIDECAR_QUEUE: this build has no durable queue yet: set it to none, and the answer is the relay's verdict")
+}
+
+// buildHandler makes the HTTP side.
+func (s *server) buildHandler(c config.Service, board handler.Relays) (*handler.Server, error) {
+	keys := make([]handler.Key, len(c.Keys))
+	for i, k := range c.Keys {
+		keys[i] = handler.Key{Name: k.Name, Secret: k.Secret.Reveal()}
+	}
+	h, err := handler.New(handler.Options{
+		Queue: s.queue, Relays: board, Keys: keys, From: c.From, Ready: s.ready, Logger: s.log,
+		Version: buildVersion().version, MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.MaxRecipients,
+		MaxInFlight: int64(c.MaxInFlight), RequestTimeout: time.Duration(c.RequestTimeout),
+	})
+	if err != nil {
+		return nil, exit(exitConfig, "configuration: %w", err)
+	}
+	return h, nil
+}
+
+// ready says whether requests should come here.
+func (s *server) ready() bool { return !s.stopping.Load() }
+
+// relayBoard tells the HTTP side about the relays.
+type relayBoard struct {
+	configs []config.Relay
+	relays  []*mailer.Relay
+}
+
+// Status implements [handler.Relays].
+func (b relayBoard) Status() []handler.RelayStatus {
+	all := make([]handler.RelayStatus, len(b.relays))
+	for i, r := range b.relays {
+		c := b.configs[i]
+		all[i] = handler.RelayStatus{Name: r.Name(), Host: c.Host, Ladder: ladder(c), Senders: c.Senders}
+	}
+	return all
+}
+
+// Check implements [handler.Relays].
+func (b relayBoard) Check(ctx context.Context) []mailer.RelayReport {
+	return checkRelays(ctx, b.relays)
+}
