@@ -131,7 +131,7 @@ func splitAddrSpec(s string) (local, domain string, err error) {
 // are not needed, so that "a"@x and a@x are one recipient.
 func splitQuotedLocal(s string) (local, domain string, err error) {
 	content, rest, ok := cutQuoted(s)
-	if !ok || !strings.HasPrefix(rest, "@") {
+	if !ok || content == "" || !strings.HasPrefix(rest, "@") {
 		return "", "", addressError("the quoted part before the @ is not valid")
 	}
 	for _, r := range content {

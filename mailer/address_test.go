@@ -56,7 +56,7 @@ func TestParseAddressRefuses(t *testing.T) {
 		{"a@-x.test", false}, {"a@x-.test", false}, {"a@.test", false}, {"a@test.", false}, {"a@x..test", false},
 		{"a@x_y.test", false}, {"a@x y.test", false}, {"a@(c)test", false}, {"a@xn--\u00fc.test", false},
 		{".a@b", false}, {"a.@b", false}, {"a..b@c", false}, {"a(b)@c", false}, {"a,b@c", false}, {`a"b@c`, false},
-		{`"a@b`, false}, {`"a"b@c`, false}, {"\"a\u2028b\"@c", false}, {"a\u2028b@c", false}, {"a\u00a0b@c", false},
+		{`"a@b`, false}, {`"a"b@c`, false}, {`""@c`, false}, {"\"a\u2028b\"@c", false}, {"a\u2028b@c", false}, {"a\u00a0b@c", false},
 		{"<a@b", false}, {"a@b>", false}, {"<a@b> x", false}, {"<<a@b>>", false}, {"< a@b >", false}, {"<@x:a@b>", false},
 		{"a@[]", false}, {"a@[192.0.2.300]", false}, {"a@[2001:db8::1]", false}, {"a@[IPv6:192.0.2.1]", false},
 		{"a@[IPv6:fe80::1%eth0]", false}, {"a@[192.0.2.1", false}, {"a@[x]", false},

@@ -2,6 +2,7 @@ package mailer
 
 import (
 	"bytes"
+	"encoding/binary"
 	"strings"
 	"unicode/utf8"
 )
@@ -32,6 +33,11 @@ func isTraceField(key string) bool {
 func (f *rawField) needsASCII() bool { return hasEightBit(f.raw) }
 
 func hasEightBit(b []byte) bool {
+	for ; len(b) >= 8; b = b[8:] {
+		if binary.NativeEndian.Uint64(b)&0x8080808080808080 != 0 {
+			return true
+		}
+	}
 	for _, c := range b {
 		if c >= utf8.RuneSelf {
 			return true
@@ -88,7 +94,7 @@ func paramFieldWords(value string) []string {
 	mediaType, params := parseParams(value)
 	text := []byte(mediaType)
 	for _, p := range params {
-		if isASCII(p.raw) || p.name == "boundary" {
+		if isASCII(p.raw) || p.name == "boundary" || !isFieldName(p.name) {
 			text = append(append(text, ";\r\n "...), p.raw...)
 			continue
 		}

@@ -75,10 +75,7 @@ func unfold(raw []byte) string {
 // cutLine returns the first line of raw and its line end: CRLF, LF or CR. The
 // last line may have none.
 func cutLine(raw []byte) (line, end, rest []byte) {
-	i := 0
-	for i < len(raw) && raw[i] != '\r' && raw[i] != '\n' {
-		i++
-	}
+	i := lineLen(raw)
 	n := i
 	switch {
 	case bytes.HasPrefix(raw[i:], []byte("\r\n")):
@@ -87,6 +84,23 @@ func cutLine(raw []byte) (line, end, rest []byte) {
 		n++
 	}
 	return raw[:i], raw[i:n], raw[n:]
+}
+
+// lineLen finds the first CR or LF. The fast search for LF has a short window,
+// or a message of nothing but CRs would be searched to its end for each.
+func lineLen(raw []byte) int {
+	window := raw[:min(len(raw), 256)]
+	if lf := bytes.IndexByte(window, '\n'); lf >= 0 {
+		if cr := bytes.IndexByte(window[:lf], '\r'); cr >= 0 {
+			return cr
+		}
+		return lf
+	}
+	i := 0
+	for i < len(raw) && raw[i] != '\r' && raw[i] != '\n' {
+		i++
+	}
+	return i
 }
 
 // maxDepth bounds the work on parts in parts in parts.
