@@ -22,6 +22,10 @@ type mailboxScanner struct {
 	found   []mailboxText
 }
 
+// maxMailboxes bounds the work on one list; a message may have far fewer
+// recipients.
+const maxMailboxes = 10_000
+
 // splitMailboxes splits s at its commas. Empty members are skipped.
 func splitMailboxes(s string) ([]mailboxText, error) {
 	sc := mailboxScanner{text: s, angle: -1, close: -1}
@@ -129,6 +133,9 @@ func (sc *mailboxScanner) endMailbox() error {
 		}
 		m.name = strings.TrimSpace(sc.text[sc.start:sc.angle])
 		m.addrSpec = sc.text[sc.angle+1 : sc.close]
+	}
+	if len(sc.found) == maxMailboxes {
+		return addressError("more than 10000 addresses")
 	}
 	if m.addrSpec != "" || m.name != "" || sc.angle >= 0 {
 		sc.found = append(sc.found, m)

@@ -70,8 +70,12 @@ func TestComposeRefuses(t *testing.T) {
 		{"list address", func(m *Message) { m.Header = []Field{{"List-Unsubscribe", "<mailto:ü@b>"}} }, "headers.List-Unsubscribe", false},
 		{"attachment", func(m *Message) {
 			m.Attachments = []Attachment{
-				{}, {Filename: "a\nb", ContentType: "x"}, {Filename: "a", ContentType: "text/plain\r\nX: y", ContentID: "<a>"},
-				{ContentID: "a"}, {ContentID: "a"}, {Filename: strings.Repeat("x", 1025)},
+				{},
+				{Filename: "a\nb", ContentType: "x"},
+				{Filename: "a", ContentType: "text/plain\r\nX: y", ContentID: "<a>"},
+				{ContentID: "a"},
+				{ContentID: "a"},
+				{Filename: strings.Repeat("x", 1025)},
 			}
 		}, "attachments[0].filename attachments[1].filename attachments[1].content_type attachments[2].content_type" +
 			" attachments[2].content_id attachments[4].content_id attachments[5].filename", true},

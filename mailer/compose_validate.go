@@ -204,18 +204,18 @@ func (v *validMessage) callerField(path, key, value string) {
 }
 
 func (v *validMessage) structuredField(path, value string) bool {
-	for _, w := range strings.Fields(value) {
+	for _, w := range blankFields(value) {
 		switch {
 		case len(w) > maxHeaderWord:
 			v.invalid(path, "a word of more than 900 octets cannot be folded")
-			return false
-		case !isASCII(w) && strings.ContainsAny(w, `<>@"`):
+		case !isASCII(w) && strings.ContainsAny(w, addressMarks):
 			v.invalid(path, "only ASCII is allowed in addresses and identifiers")
-			return false
 		case strings.ContainsFunc(w, func(r rune) bool { return r < ' ' || r == 0x7f }):
 			v.invalid(path, "control characters are not allowed")
-			return false
+		default:
+			continue
 		}
+		return false
 	}
 	return true
 }

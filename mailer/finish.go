@@ -36,7 +36,7 @@ type FinishOptions struct {
 // A signed message (multipart/signed, DKIM-Signature) that would have to change
 // where the signature may cover it is a permanent [*Failure].
 func Finish(raw []byte, opts FinishOptions) (Composed, error) {
-	f := &finisher{root: parseMessage(raw, 0)}
+	f := &finisher{root: parseMessage(raw)}
 	if err := f.checkHeader(); err != nil {
 		return Composed{}, err
 	}
@@ -84,7 +84,7 @@ func (f *finisher) checkHeader() error {
 	case len(f.root.fields) == 0:
 		return malformedMessage("message", "the first line is not a header field")
 	case f.root.broken:
-		return malformedMessage("message", "a line in the header section is not a header field")
+		return malformedMessage("message", "a line in the header section is not a header field, or there are too many")
 	case f.count("from") == 0:
 		return malformedMessage("from", "the message has no From field")
 	case f.count("from") > 1:

@@ -157,8 +157,10 @@ func (x entityFixer) fixLeaf(e *mimeEntity) error {
 	return nil
 }
 
+// isText reports whether line ends are the only octets below a blank that mean
+// something: text, and reports such as message/delivery-status.
 func isText(mediaType string) bool {
-	return strings.HasPrefix(mediaType, "text/") || !strings.Contains(mediaType, "/")
+	return strings.HasPrefix(mediaType, "text/") || strings.HasPrefix(mediaType, "message/") || !strings.Contains(mediaType, "/")
 }
 
 // encode gives a leaf that had no encoding one: quoted-printable for text, so

@@ -25,7 +25,9 @@ func TestFinishEnvelope(t *testing.T) {
 		from, to    string
 	}{
 		{
-			"own fields", "", FinishOptions{}, "shop@example.com",
+			"own fields", "",
+			FinishOptions{},
+			"shop@example.com",
 			"ana@example.org bob@example.org cy@xn--bcher-kva.example d@example.org e@example.org hidden@example.net",
 		},
 		{"sender", "Sender: Robot <robot@example.com>\n", FinishOptions{EnvelopeTo: "x@y"}, "robot@example.com", "x@y"},
@@ -33,7 +35,8 @@ func TestFinishEnvelope(t *testing.T) {
 		{"null reverse-path", "", FinishOptions{" <> ", "x@y"}, "", "x@y"},
 		{
 			"resent", "Resent-From: fwd@example.com\nResent-To: r@example.org\nResent-Bcc: s@example.org\n",
-			FinishOptions{}, "fwd@example.com", "r@example.org s@example.org",
+			FinishOptions{},
+			"fwd@example.com", "r@example.org s@example.org",
 		},
 		{"resent sender only", "Resent-From: fwd@example.com\n", FinishOptions{EnvelopeTo: "x@y"}, "shop@example.com", "x@y"},
 	}
@@ -100,6 +103,35 @@ func TestFinishKeeps(t *testing.T) {
 					t.Errorf("Finish(%q) = %q, %v, want %q", raw, c.Content.Data, err, want)
 				}
 			}
+		}
+	}
+}
+
+// TestFinishBounds: what no real message is made of is passed on as it is or
+// refused, but not taken apart.
+func TestFinishBounds(t *testing.T) {
+	const head = "From: a@b\r\nTo: c@d\r\nDate: x\r\nMessage-ID: <a@b>\r\n"
+	deep := ""
+	for range 100 {
+		deep += "Content-Type: message/rfc822\r\n\r\n"
+	}
+	for name, raw := range map[string]string{
+		"parts":  head + "Content-Type: multipart/mixed; boundary=b\r\n\r\n" + strings.Repeat("--b\r\n", 100_000),
+		"fields": head + "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n" + strings.Repeat("a:\r\n", 100_000) + "\r\n--b--\r\n",
+		"depth":  head + deep,
+	} {
+		c, err := Finish([]byte(raw), FinishOptions{})
+		if err != nil || string(c.Content.Data) != raw {
+			t.Errorf("%s: Finish changed %d octets to %d, %v", name, len(raw), len(c.Content.Data), err)
+		}
+	}
+	for name, raw := range map[string]string{
+		"fields":    head + strings.Repeat("a:\r\n", 100_000) + "\r\n",
+		"addresses": head + "Cc: " + strings.Repeat("a@b,\r\n ", 10_001) + "a@b\r\n\r\n",
+	} {
+		var invalid *InvalidError
+		if _, err := Finish([]byte(raw), FinishOptions{}); !errors.As(err, &invalid) {
+			t.Errorf("too many %s: err = %v, want an InvalidError", name, err)
 		}
 	}
 }

@@ -93,8 +93,8 @@ func structuredWords(charset, name, value string) []string {
 			run = nil
 		}
 	}
-	for _, w := range strings.FieldsFunc(value, func(r rune) bool { return r == ' ' || r == '\t' }) {
-		if !isASCII(w) && !strings.ContainsAny(w, "<>@\"") {
+	for _, w := range blankFields(value) {
+		if !isASCII(w) && !strings.ContainsAny(w, addressMarks) {
 			run = append(run, w)
 			continue
 		}
@@ -103,6 +103,14 @@ func structuredWords(charset, name, value string) []string {
 	}
 	flush()
 	return out
+}
+
+// addressMarks tell a word that belongs to an address or an identifier.
+const addressMarks = `<>@"`
+
+// blankFields splits value at blanks and tabs; other white space is text.
+func blankFields(value string) []string {
+	return strings.FieldsFunc(value, func(r rune) bool { return r == ' ' || r == '\t' })
 }
 
 // mailboxWords prepares an address field, a comma after every mailbox but the

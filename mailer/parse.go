@@ -12,7 +12,7 @@ type mimeEntity struct {
 	fields []*rawField
 	gap    []byte // the empty line after the fields; nil when there is none
 	// broken says that a line in the header section is no field, so that
-	// readers differ on where the body begins.
+	// readers differ on where the body begins, or that there are too many.
 	broken bool
 	// body is everything after the gap; for a leaf, what may be re-encoded.
 	body []byte
@@ -106,17 +106,34 @@ func lineLen(raw []byte) int {
 // maxDepth bounds the work on parts in parts in parts.
 const maxDepth = 30
 
+// Bounds on what one message may be split into, far above what mail is made of:
+// without them a few megabytes of delimiters would become gigabytes of entities.
+const (
+	maxEntities = 10_000
+	maxFields   = 50_000
+)
+
+// mimeParser reads a message into entities.
+type mimeParser struct {
+	entities, fields int // read so far
+}
+
 // parseMessage reads a message with all entities in it. It never fails: what
 // cannot be understood is opaque.
-func parseMessage(raw []byte, depth int) *mimeEntity {
-	e := parseEntity(raw, "text/plain", depth)
+func parseMessage(raw []byte) *mimeEntity {
+	return new(mimeParser).message(raw, 0)
+}
+
+func (p *mimeParser) message(raw []byte, depth int) *mimeEntity {
+	e := p.entity(raw, "text/plain", depth)
 	e.isMessage = true
 	return e
 }
 
-func parseEntity(raw []byte, defaultType string, depth int) *mimeEntity {
+func (p *mimeParser) entity(raw []byte, defaultType string, depth int) *mimeEntity {
+	p.entities++
 	e := &mimeEntity{}
-	rest := e.parseFields(raw)
+	rest := p.parseFields(e, raw)
 	e.body = rest
 	e.describe(defaultType)
 	if e.opaque {
@@ -124,19 +141,19 @@ func parseEntity(raw []byte, defaultType string, depth int) *mimeEntity {
 	}
 	switch {
 	case strings.HasPrefix(e.mediaType, "multipart/"):
-		e.parseMultipart(depth)
+		p.parseMultipart(e, depth)
 	case isMessageType(e.mediaType) && isIdentity(e.encoding):
 		if depth >= maxDepth {
 			e.opaque = true
 			break
 		}
-		e.parts = []mimePart{{mimeEntity: parseMessage(e.body, depth+1)}}
+		e.parts = []mimePart{{mimeEntity: p.message(e.body, depth+1)}}
 	}
 	return e
 }
 
 // parseFields reads the header section and returns what follows it.
-func (e *mimeEntity) parseFields(raw []byte) (rest []byte) {
+func (p *mimeParser) parseFields(e *mimeEntity, raw []byte) (rest []byte) {
 	for len(raw) > 0 {
 		line, end, rest := cutLine(raw)
 		size := len(line) + len(end)
@@ -148,7 +165,8 @@ func (e *mimeEntity) parseFields(raw []byte) (rest []byte) {
 		case (line[0] == ' ' || line[0] == '\t') && len(e.fields) > 0:
 			last := e.fields[len(e.fields)-1]
 			last.raw = last.raw[:len(last.raw)+size] // adjacent in the message
-		case isField:
+		case isField && p.fields < maxFields:
+			p.fields++
 			e.fields = append(e.fields, &rawField{name: name, key: strings.ToLower(name), raw: raw[:size]})
 		default:
 			e.broken = len(e.fields) > 0
@@ -209,22 +227,25 @@ const maxBoundary = 200
 
 // parseMultipart splits the body at its delimiter lines. Without any, or with
 // an encoding that a multipart must not have, the entity is opaque.
-func (e *mimeEntity) parseMultipart(depth int) {
+func (p *mimeParser) parseMultipart(e *mimeEntity, depth int) {
 	boundary := strings.TrimRight(e.param("boundary"), " ")
 	if boundary == "" || len(boundary) > maxBoundary || !isPrintable(boundary) ||
 		!isIdentity(e.encoding) || depth >= maxDepth {
 		e.opaque = true
 		return
 	}
-	s := multipartSplitter{entity: e, delimiter: []byte("--" + boundary), depth: depth, partType: "text/plain"}
+	s := multipartSplitter{parser: p, entity: e, delimiter: []byte("--" + boundary), depth: depth, partType: "text/plain"}
 	if e.mediaType == "multipart/digest" {
 		s.partType = "message/rfc822"
 	}
-	s.split(e.body)
+	if !s.split(e.body) {
+		e.preamble, e.parts, e.closing, e.epilogue = nil, nil, nil, nil
+	}
 	e.opaque = len(e.parts) == 0
 }
 
 type multipartSplitter struct {
+	parser    *mimeParser
 	entity    *mimeEntity
 	delimiter []byte
 	depth     int
@@ -232,17 +253,21 @@ type multipartSplitter struct {
 	opening   []byte // the delimiter line of the part being read
 }
 
-func (s *multipartSplitter) split(body []byte) {
+// split reports whether all parts could be read.
+func (s *multipartSplitter) split(body []byte) bool {
 	start, lastEnd := 0, 0 // of the section being read; of the last line end's octets
 	for pos := 0; pos < len(body); {
 		line, end, _ := cutLine(body[pos:])
 		next := pos + len(line) + len(end)
 		isDelimiter, isClosing := s.match(line)
 		if isDelimiter {
+			if s.parser.entities >= maxEntities {
+				return false
+			}
 			s.section(body[start:max(start, pos-lastEnd)], body[max(start, pos-lastEnd):pos])
 			if isClosing {
 				s.entity.closing, s.entity.epilogue = body[pos:next], body[next:]
-				return
+				return true
 			}
 			s.opening = body[pos:next]
 			start = next
@@ -251,6 +276,7 @@ func (s *multipartSplitter) split(body []byte) {
 		pos = next
 	}
 	s.section(body[start:], nil)
+	return true
 }
 
 // match tells a delimiter line; blanks may follow the boundary (RFC 2046
@@ -274,7 +300,7 @@ func (s *multipartSplitter) section(raw, lineEnd []byte) {
 	}
 	s.entity.parts = append(s.entity.parts, mimePart{
 		delimiter:  s.opening,
-		mimeEntity: parseEntity(raw, s.partType, s.depth+1),
+		mimeEntity: s.parser.entity(raw, s.partType, s.depth+1),
 		lineEnd:    lineEnd,
 	})
 }

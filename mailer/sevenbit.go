@@ -16,7 +16,7 @@ func (c Content) SevenBit() (Content, error) {
 	if !c.EightBit {
 		return c, nil
 	}
-	root := parseMessage(c.Data, 0)
+	root := parseMessage(c.Data)
 	x := entityFixer{sevenBit: true, signed: root.hasField("dkim-signature")}
 	if err := x.fix(root); err != nil {
 		return Content{}, err
