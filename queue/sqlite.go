@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	sqlitedriver "modernc.org/sqlite"
@@ -57,6 +58,7 @@ type SQLite struct {
 	file    os.FileInfo // of the database, to notice that it was replaced
 	readers *sql.DB
 	writer  *writer
+	only    atomic.Value                    // the owner that has taken over from all others
 	free    func(dir string) (int64, error) // octets; replaced in tests
 }
 

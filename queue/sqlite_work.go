@@ -72,11 +72,11 @@ func (w *writer) claim(id []byte, owner, route string, now time.Time) (Work, err
 		return work, err
 	}
 	work.Expires = fromMicros(expires)
-	err = w.each(`SELECT forward_path, tries, attempts FROM recipients
+	err = w.each(`SELECT forward_path, state, tries, attempts FROM recipients
 		WHERE message = ? AND route = ? AND due <= ? AND owner IS NULL ORDER BY n`, []any{id, route, now.UnixMicro()},
 		func(rows *sql.Rows) error {
 			var l Leased
-			if err := rows.Scan(&l.ForwardPath, &l.Tries, &l.Attempts); err != nil {
+			if err := rows.Scan(&l.ForwardPath, &l.State, &l.Tries, &l.Attempts); err != nil {
 				return err
 			}
 			work.Recipients = append(work.Recipients, l)
@@ -262,23 +262,28 @@ func (w *writer) deleteContent(id []byte) error {
 }
 
 // Recover takes over what a process that ended had leased. The lock file says
-// that every other owner has ended.
+// that every other owner has ended, so once it is done nothing can be left.
 func (s *SQLite) Recover(ctx context.Context, owner string, now time.Time, hold bool) (Recovered, error) {
 	var total Recovered
-	for {
+	for only, _ := s.only.Load().(string); only != owner; {
 		var step Recovered
 		var n int
 		err := s.write(ctx, func(w *writer) (err error) {
 			step, n, err = w.recoverSome(owner, now, hold)
 			return err
 		})
-		if err != nil || n == 0 {
+		if err != nil {
 			return total, err
+		}
+		if n == 0 {
+			s.only.Store(owner)
+			break
 		}
 		total.Uncertain += step.Uncertain
 		total.Held += step.Held
 		total.Released += step.Released
 	}
+	return total, nil
 }
 
 // stepMessages is how many messages one write changes where there may be very
@@ -287,20 +292,22 @@ const stepMessages = 500
 
 func (w *writer) recoverSome(owner string, now time.Time, hold bool) (Recovered, int, error) {
 	var r Recovered
-	orphans := map[string][]orphan{}
+	type lease struct{ message, owner string }
+	orphans := map[lease][]orphan{}
 	err := w.each(`SELECT message, owner, forward_path, route, tries, marked FROM recipients
 		WHERE owner IS NOT NULL AND owner <> ? LIMIT ?`, []any{owner, stepMessages}, func(rows *sql.Rows) error {
 		var id []byte
 		var o orphan
 		err := rows.Scan(&id, &o.owner, &o.path, &o.route, &o.tries, &o.marked)
-		orphans[string(id)] = append(orphans[string(id)], o)
+		key := lease{string(id), o.owner}
+		orphans[key] = append(orphans[key], o)
 		return err
 	})
 	if err != nil {
 		return r, 0, err
 	}
-	for id, os := range orphans {
-		step, err := w.recoverMessage([]byte(id), os, now, hold)
+	for key, lost := range orphans {
+		step, err := w.recoverMessage([]byte(key.message), lost, now, hold)
 		if err != nil {
 			return r, 0, err
 		}
@@ -435,7 +442,8 @@ func (w *writer) expire(id []byte, now time.Time) (Ended, error) {
 // Rewind brings due times back that a clock gone wrong has put too far off.
 func (s *SQLite) Rewind(ctx context.Context, latest time.Time) error {
 	return s.write(ctx, func(w *writer) error {
-		return w.exec(`UPDATE recipients SET due = ?1 WHERE due > ?1 AND
+		return w.exec(`UPDATE recipients INDEXED BY recipients_due SET due = ?1
+			WHERE due > ?1 AND due IS NOT NULL AND owner IS NULL AND
 			(attempts > 0 OR NOT EXISTS (SELECT 1 FROM messages WHERE id = message AND send_at > ?1))`, latest.UnixMicro())
 	})
 }

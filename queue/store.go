@@ -128,6 +128,7 @@ type Work struct {
 // Leased is what decides on a recipient's next attempt.
 type Leased struct {
 	ForwardPath string
+	State       State
 	// Tries counts the attempts that its schedule goes by, Attempts all.
 	Tries    int
 	Attempts int

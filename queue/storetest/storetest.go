@@ -282,7 +282,7 @@ func testClaim(t *testing.T, s queue.Store) {
 	want := []queue.Work{{
 		ID: early.Message.ID, MessageID: "<1@example.com>", Sender: "shop@example.com", Route: "relay", Size: early.Message.Size,
 		Expires: early.Message.Expires, Envelope: early.Message.Envelope,
-		Recipients: []queue.Leased{{ForwardPath: "a@example.org"}, {ForwardPath: "b@example.org"}},
+		Recipients: []queue.Leased{{ForwardPath: "a@example.org", State: queue.Queued}, {ForwardPath: "b@example.org", State: queue.Queued}},
 	}}
 	wantDiff(t, "Claim", works, want)
 	if works = claim(t, s, Start.Add(time.Minute), 10); len(works) != 1 || works[0].ID != late.Message.ID {
@@ -341,7 +341,7 @@ func testRecordPartial(t *testing.T, s queue.Store) {
 		t.Errorf("NextAttempt = %v, want %v", got, next)
 	}
 	works := claim(t, s, next, 1)
-	want := []queue.Leased{{ForwardPath: "c@example.org", Tries: 1}}
+	want := []queue.Leased{{ForwardPath: "c@example.org", State: queue.Deferred, Tries: 1}}
 	if len(works) != 1 || !slices.Equal(works[0].Recipients, want) {
 		t.Fatalf("Claim = %+v, want one recipient %+v", works, want)
 	}
@@ -405,7 +405,7 @@ func testAttempts(t *testing.T, s queue.Store) {
 	wantDiff(t, "attempts", m.Attempts, attempts)
 	wantDiff(t, "first result", m.Recipients[0].Result, attempts[1].Results[0])
 	wantDiff(t, "second result", m.Recipients[1].Result, attempts[1].Results[1])
-	if works := claim(t, s, Start, 1); len(works) != 1 || works[0].Recipients[0] != (queue.Leased{ForwardPath: "a@example.org", Tries: 1, Attempts: 2}) {
+	if works := claim(t, s, Start, 1); len(works) != 1 || works[0].Recipients[0] != (queue.Leased{ForwardPath: "a@example.org", State: queue.Deferred, Tries: 1, Attempts: 2}) {
 		t.Errorf("Claim = %+v, want tries 1, attempts 2", works)
 	}
 	// A change without an attempt keeps the last reply.

@@ -1,0 +1,152 @@
+package queue
+
+import "context"
+
+// Get returns a message with its recipients and attempts.
+func (d *Durable) Get(ctx context.Context, key, id string) (Message, error) {
+	return d.store.Get(ctx, key, id)
+}
+
+// List returns up to limit messages, from the start or from a cursor.
+func (d *Durable) List(ctx context.Context, f Filter, limit int, cursor string) (Page, error) {
+	return d.store.List(ctx, f, limit, cursor)
+}
+
+// Content returns the message's bytes as they go to the relay.
+func (d *Durable) Content(ctx context.Context, key, id string) ([]byte, error) {
+	c, err := d.store.Content(ctx, key, id)
+	return c.Data, err
+}
+
+// Retry makes every deferred, held, bounced or expired recipient due now.
+func (d *Durable) Retry(ctx context.Context, key, id string) (Message, error) {
+	m, err := d.store.Get(ctx, key, id)
+	if err != nil {
+		return Message{}, err
+	}
+	changed, err := d.store.Retry(ctx, m.Key, []string{id}, d.now())
+	if err != nil {
+		return Message{}, err
+	}
+	if len(changed) == 0 {
+		return Message{}, ErrNothingToRetry
+	}
+	d.changed(ctx)
+	return d.store.Get(ctx, key, id)
+}
+
+// retryPage is how many messages RetryMatching changes in one commit.
+const retryPage = 200
+
+// RetryMatching retries every message that f selects, page by page, and returns
+// how many changed.
+func (d *Durable) RetryMatching(ctx context.Context, f Filter) (int, error) {
+	statuses := []Status{f.Status}
+	if f.Status == "" {
+		statuses = []Status{StatusDeferred, StatusHeld, StatusPartial, StatusFailed}
+	}
+	// What becomes deferred by this must not be met again.
+	if now := d.now(); f.Until.IsZero() || f.Until.After(now) {
+		f.Until = now
+	}
+	defer d.changed(ctx)
+	total := 0
+	for _, f.Status = range statuses {
+		for cursor := ""; ; {
+			page, err := d.store.List(ctx, f, retryPage, cursor)
+			if err != nil {
+				return total, err
+			}
+			ids := make([]string, len(page.Messages))
+			for i, m := range page.Messages {
+				ids[i] = m.ID
+			}
+			changed, err := d.store.Retry(ctx, f.Key, ids, d.now())
+			if err != nil {
+				return total, err
+			}
+			total += len(changed)
+			if cursor = page.Next; cursor == "" {
+				break
+			}
+		}
+	}
+	return total, nil
+}
+
+// Cancel ends every recipient that is not final. One that is being tried just
+// now is delivered or bounced as that attempt has it, and else canceled.
+func (d *Durable) Cancel(ctx context.Context, key, id string) (Message, error) {
+	m, err := d.store.Get(ctx, key, id)
+	if err != nil {
+		return Message{}, err
+	}
+	owner := ""
+	job, g := d.withdraw(id)
+	if job != nil {
+		owner = d.owner
+	}
+	ended, err := d.store.Cancel(ctx, m.Key, id, owner, d.now())
+	if err != nil {
+		d.putBack(job, g)
+		return Message{}, err
+	}
+	if !ended {
+		return Message{}, ErrNothingToCancel
+	}
+	d.changed(ctx)
+	d.mu.Lock()
+	d.tell(id)
+	d.mu.Unlock()
+	return d.store.Get(ctx, key, id)
+}
+
+// withdraw takes a job out of its line, if it stands in one.
+func (d *Durable) withdraw(id string) (*job, *group) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, g := range d.groups {
+		if j := take(&g.fresh, id); j != nil {
+			d.fresh -= memoryCost(j.Size)
+			return j, g
+		}
+		if j := take(&g.claimed, id); j != nil {
+			return j, g
+		}
+	}
+	return nil, nil
+}
+
+func take(line *[]*job, id string) *job {
+	for i, j := range *line {
+		if j.ID == id {
+			*line = append((*line)[:i:i], (*line)[i+1:]...)
+			return j
+		}
+	}
+	return nil
+}
+
+func (d *Durable) putBack(j *job, g *group) {
+	if j != nil {
+		d.ledger.release([]Lease{{j.ID, g.route}})
+	}
+}
+
+// changed follows on a change that was made in the store by command.
+func (d *Durable) changed(ctx context.Context) {
+	d.recount(ctx)
+	d.poke()
+}
+
+// recount brings the account of what is not final in line with the store.
+func (d *Durable) recount(ctx context.Context) {
+	usage, err := d.store.Usage(ctx)
+	if err != nil {
+		d.log.Warn("count messages in queue store", "error", err)
+		return
+	}
+	d.mu.Lock()
+	d.stored = usage
+	d.mu.Unlock()
+}

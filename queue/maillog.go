@@ -1,0 +1,79 @@
+package queue
+
+import (
+	"context"
+	"log/slog"
+
+	"mailsidecar/mailer"
+)
+
+// The mail log: one function for each event, the same keys in the same order.
+
+func (d *Durable) logAccepted(e Entry) {
+	if !d.log.Enabled(context.Background(), slog.LevelInfo) {
+		return
+	}
+	for _, path := range e.Message.Envelope.ForwardPaths {
+		d.log.Info("queued", "id", e.Message.ID, "reverse_path", e.Message.Envelope.ReversePath, "forward_path", path,
+			"size", e.Message.Size, "next_attempt", e.Due)
+	}
+}
+
+// logOutcome tells what became of each recipient; the message is its new state.
+func (d *Durable) logOutcome(r recorded) {
+	if !d.log.Enabled(context.Background(), slog.LevelInfo) {
+		return
+	}
+	last := map[string]mailer.Result{}
+	relays := map[string]string{}
+	for _, a := range r.Attempts {
+		for _, result := range a.Results {
+			last[result.ForwardPath], relays[result.ForwardPath] = result, a.Relay
+		}
+	}
+	attempts := map[string]int{}
+	for _, l := range r.job.Recipients {
+		attempts[l.ForwardPath] = l.Attempts
+	}
+	for _, c := range r.Changes {
+		result, tried := last[c.ForwardPath]
+		if !tried && !c.State.Final() {
+			continue
+		}
+		d.logChange(r, c, result, relays[c.ForwardPath], attempts[c.ForwardPath]+1)
+	}
+}
+
+func (d *Durable) logChange(r recorded, c Change, result mailer.Result, relay string, attempt int) {
+	attrs := []any{
+		"id", r.ID, "reverse_path", r.job.Envelope.ReversePath, "forward_path", c.ForwardPath, "relay", relay, "attempt", attempt,
+		"code", result.Reply.Code, "enhanced_code", result.Reply.Enhanced, "text", result.Reply.Text,
+	}
+	level := slog.LevelInfo
+	if f := result.Failure; f != nil {
+		attrs = append(attrs, "class", f.Class.String(), "stage", f.Stage.String(), "cause", f.Text)
+		if f.Class == mailer.ClassUncertain {
+			level = slog.LevelWarn
+		}
+	}
+	if !c.Next.IsZero() {
+		attrs = append(attrs, "next_attempt", c.Next)
+	}
+	d.log.Log(context.Background(), level, string(c.State), attrs...)
+}
+
+func (d *Durable) logExpired(e Ended) {
+	for _, path := range e.ForwardPaths {
+		d.log.Warn(string(Expired), "id", e.ID, "reverse_path", e.ReversePath, "forward_path", path)
+	}
+}
+
+func (d *Durable) logRelay(p Pause, paused, resumed bool) {
+	switch {
+	case paused:
+		d.log.Warn("relay paused", "relay", p.Relay, "failures", p.Failures, "until", p.Until,
+			"stage", p.Reason.Stage.String(), "code", p.Reason.Reply.Code, "cause", p.Reason.Error())
+	case resumed:
+		d.log.Info("relay resumed", "relay", p.Relay)
+	}
+}

@@ -1,0 +1,92 @@
+package queue
+
+import (
+	"time"
+
+	"mailsidecar/mailer"
+)
+
+// decision is what the outcome of attempts depends on beside them.
+type decision struct {
+	now  time.Time
+	hold bool // uncertain recipients wait for a person
+	// interrupted says that the attempt was cut short because the service
+	// stops: what the relay did not judge was not tried.
+	interrupted bool
+	spread      func() float64
+}
+
+// decide turns the attempts made on a message into a change for each leased
+// recipient, and leaves out the attempts that were none.
+//
+//	accepted                delivered
+//	permanent               bounced
+//	uncertain               tried again on schedule, or held
+//	about the relay         waits for the relay; its schedule is not touched
+//	421 in its transaction  the same, after a short while
+//	otherwise transient     tried again on schedule
+//
+// What has no time left for another try is expired.
+func (d decision) decide(w Work, attempts []mailer.Attempt) ([]Change, []mailer.Attempt) {
+	if d.interrupted && len(attempts) > 0 && cutShort(attempts[len(attempts)-1]) {
+		attempts = attempts[:len(attempts)-1]
+	}
+	last := map[string]*mailer.Result{}
+	tried := map[string]int{}
+	for _, a := range attempts {
+		for i, r := range a.Results {
+			last[r.ForwardPath] = &a.Results[i]
+			tried[r.ForwardPath]++
+		}
+	}
+	changes := make([]Change, len(w.Recipients))
+	for i, l := range w.Recipients {
+		l.Attempts += tried[l.ForwardPath]
+		changes[i] = d.change(l, last[l.ForwardPath], w.Expires)
+	}
+	return changes, attempts
+}
+
+// cutShort says that the relay judged nothing in a.
+func cutShort(a mailer.Attempt) bool {
+	for _, r := range a.Results {
+		if r.Failure == nil || r.Failure.Reply.Code != 0 || r.Failure.Class == mailer.ClassUncertain || r.Failure.Class == mailer.ClassPermanent {
+			return false
+		}
+	}
+	return true
+}
+
+func (d decision) change(l Leased, r *mailer.Result, expires time.Time) Change {
+	c := Change{ForwardPath: l.ForwardPath, Tries: l.Tries}
+	switch {
+	case r == nil:
+		c.State, c.Next = l.State, d.now
+		return c
+	case r.Failure == nil:
+		c.State = Delivered
+		return c
+	case r.Failure.Class == mailer.ClassPermanent:
+		c.State = Bounced
+		return c
+	case r.Failure.Class == mailer.ClassUncertain && d.hold:
+		c.State = Held
+		return c
+	}
+	var delay time.Duration
+	switch {
+	case r.Failure.Class == mailer.ClassRelay:
+	case r.Failure.Reply.Code == 421:
+		delay = troubleDelay(l.Attempts-l.Tries, d.spread())
+	default:
+		c.Tries++
+		delay = retryDelay(c.Tries, d.spread())
+	}
+	var ok bool
+	if c.Next, ok = nextTry(d.now, expires, delay); !ok {
+		c.State = Expired
+		return c
+	}
+	c.State = Deferred
+	return c
+}

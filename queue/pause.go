@@ -1,0 +1,145 @@
+package queue
+
+import (
+	"time"
+
+	"mailsidecar/mailer"
+)
+
+// relay is an upstream relay and how it fares. Durable.mu guards it.
+//
+// In trouble it is paused. When the pause ends, one delivery goes through as a
+// probe; all others wait for what becomes of it.
+type relay struct {
+	mailer.Deliverer
+	failures int // times of trouble in a row; zero when it fares well
+	until    time.Time
+	probing  bool
+	reason   *mailer.Failure
+}
+
+// Pause tells that a relay is in trouble.
+type Pause struct {
+	Relay    string
+	Failures int             // in a row
+	Until    time.Time       // may have passed: then a probe is due or under way
+	Reason   *mailer.Failure // of the last one
+}
+
+// open says whether a delivery may be given to the relay at now.
+func (r *relay) open(now time.Time) bool {
+	return r.failures == 0 || !r.probing && !now.Before(r.until)
+}
+
+// take is open for whoever will deliver and then call report.
+func (r *relay) take(now time.Time) bool {
+	if !r.open(now) {
+		return false
+	}
+	r.probing = r.failures > 0
+	return true
+}
+
+// report notes what an attempt says of the relay. paused and resumed tell of a
+// change; probed says that others waited for this.
+func (r *relay) report(a mailer.Attempt, now time.Time, spread float64) (paused, resumed, probed bool) {
+	probed = r.probing
+	r.probing = false
+	f, judged := trouble(a)
+	switch {
+	case f == nil && judged:
+		resumed = r.failures > 0
+		r.failures, r.until, r.reason = 0, time.Time{}, nil
+		return false, resumed, probed
+	case f == nil:
+		return false, false, probed
+	case r.failures > 0 && !probed && now.Before(r.until):
+		// It began before the pause: the same trouble, not once more.
+		return false, false, false
+	}
+	r.failures++
+	r.reason = f
+	r.until = now.Add(pauseDelay(r.failures, f.Stage == mailer.StageAuth, spread))
+	return true, false, probed
+}
+
+// trouble returns the failure in a that is about the relay, nil when there is
+// none. judged says that the relay spoke its mind on some recipient.
+func trouble(a mailer.Attempt) (f *mailer.Failure, judged bool) {
+	for _, r := range a.Results {
+		if aboutRelay(r.Failure) {
+			return r.Failure, false
+		}
+		judged = judged || r.Failure == nil || r.Failure.Reply.Code != 0
+	}
+	return nil, judged
+}
+
+// aboutRelay says that the next message would fare no better: the relay was not
+// reached or refused us, it closes the service (421), or the dialogue broke.
+func aboutRelay(f *mailer.Failure) bool {
+	switch {
+	case f == nil:
+		return false
+	case f.Class == mailer.ClassRelay, f.Reply.Code == 421:
+		return true
+	default:
+		return f.Reply.Code == 0 && f.Stage != mailer.StageCompose &&
+			(f.Class == mailer.ClassTransient || f.Class == mailer.ClassUncertain)
+	}
+}
+
+// group is the relays that a set of senders shares, in order of preference, and
+// what waits for them in memory. Durable.mu guards it.
+type group struct {
+	route  string
+	relays []*relay
+	// fresh came from Submit and has its content, claimed came from the store
+	// and has not. Workers take from both in turn, so that neither a backlog nor
+	// a stream of new mail starves the other.
+	fresh, claimed []*job
+	turn           bool
+	active         int
+	// backlog says that more is due in the store than claimed had room for.
+	backlog bool
+}
+
+// open says whether any relay takes a delivery at now.
+func (g *group) open(now time.Time) bool {
+	for _, r := range g.relays {
+		if r.open(now) {
+			return true
+		}
+	}
+	return false
+}
+
+// sound says whether some relay is not in trouble at all; else what is open is
+// open for one probe.
+func (g *group) sound() bool {
+	for _, r := range g.relays {
+		if r.failures == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// reopens is when the first pause ends.
+func (g *group) reopens() time.Time {
+	var t time.Time
+	for _, r := range g.relays {
+		t = earliest(t, r.until)
+	}
+	return t
+}
+
+func (g *group) waiting() int { return len(g.fresh) + len(g.claimed) }
+
+// earliest ignores a zero time.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
