@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net/textproto"
@@ -45,10 +46,26 @@ func composeBody(m Message) (composedBody, error) {
 	}
 	header, frame, found := bytes.Cut(rendered.Bytes(), []byte("\r\n\r\n"))
 	if !found {
-		return composedBody{}, fmt.Errorf("build MIME structure: no header section")
+		return composedBody{}, errors.New("build MIME structure: no header section")
 	}
 	b.fields, b.frame = mimeFields(header), frame
+	if !b.complete() {
+		return composedBody{}, errors.New("build MIME structure: an attachment has no place")
+	}
 	return b, nil
+}
+
+// complete reports whether the frame has all markers, in their order.
+func (b *composedBody) complete() bool {
+	rest := b.frame
+	for _, marker := range b.markers {
+		_, after, found := bytes.Cut(rest, marker)
+		if !found {
+			return false
+		}
+		rest = after
+	}
+	return true
 }
 
 // splitInline parts the images that the HTML can refer to from the files that
@@ -68,21 +85,23 @@ func splitInline(m Message) (inline, attached []Attachment) {
 // ends and lines of any length.
 func addBodies(msg *mail.Msg, m Message) {
 	if m.Text != "" {
-		msg.AddAlternativeString(mail.TypeTextPlain, crlfText(m.Text))
+		msg.AddAlternativeWriter(mail.TypeTextPlain, textWriter(m.Text))
 	}
 	if m.HTML != "" {
-		msg.AddAlternativeString(mail.TypeTextHTML, crlfText(m.HTML))
+		msg.AddAlternativeWriter(mail.TypeTextHTML, textWriter(m.HTML))
 	}
 }
 
-var lineEnds = strings.NewReplacer("\r\n", "\r\n", "\n", "\r\n", "\r", "\r\n")
+func textWriter(s string) func(io.Writer) (int64, error) {
+	return func(w io.Writer) (int64, error) {
+		n, err := w.Write(crlfText(s))
+		return int64(n), err
+	}
+}
 
 // crlfText makes every line end of s a CRLF.
-func crlfText(s string) string {
-	if !strings.ContainsAny(s, "\r\n") {
-		return s
-	}
-	return lineEnds.Replace(s)
+func crlfText(s string) []byte {
+	return appendCRLF(make([]byte, 0, len(s)+strings.Count(s, "\n")), []byte(s))
 }
 
 // markerLen is long enough never to be found by chance, and short enough for

@@ -199,10 +199,10 @@ func compareParts(t *testing.T, m Message, e *message.Entity) {
 	got := parsedParts(t, e)
 	var want []parsedPart
 	if m.Text != "" {
-		want = append(want, parsedPart{Type: "text/plain", Body: crlfText(m.Text)})
+		want = append(want, parsedPart{Type: "text/plain", Body: string(crlfText(m.Text))})
 	}
 	if m.HTML != "" {
-		want = append(want, parsedPart{Type: "text/html", Body: crlfText(m.HTML)})
+		want = append(want, parsedPart{Type: "text/html", Body: string(crlfText(m.HTML))})
 	}
 	if len(want) == 1 && len(m.Attachments) == 0 {
 		// The message itself ends with a line end.
