@@ -279,11 +279,11 @@ func (c *conn) finalReply(ctx context.Context, t *transaction) {
 	case a := <-answers: // both came at once
 		c.verdict(ctx, t, a)
 	default:
-		c.dead = true
-		late := *t
+		late, listener := *t, *c
 		late.accepted = cloneResults(t.accepted)
 		settle(t.open(), c.unanswered(&cause{problem: ProblemSilent, text: "the relay did not answer the final dot in time"}))
-		c.relay.background(func(ctx context.Context) { c.listenLate(ctx, &late, answers) })
+		c.dead = true // for its holder; the listener has the socket now
+		c.relay.background(func(ctx context.Context) { listener.listenLate(ctx, &late, answers) })
 	}
 }
 
