@@ -3,7 +3,9 @@ package mailer_test
 import (
 	"context"
 	"errors"
+	"net"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,6 +89,59 @@ func TestLadderLosers(t *testing.T) {
 		}
 		if n := len(slow.Credentials()) + slow.Said("AUTH"); n != 0 {
 			t.Errorf("the loser was shown credentials")
+		}
+	})
+}
+
+// slowDial makes the connections to one port take some time.
+func slowDial(network *relaytest.Network, slow string, d time.Duration) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, kind, addr string) (net.Conn, error) {
+		if strings.HasSuffix(addr, ":"+slow) {
+			time.Sleep(d)
+		}
+		return network.Dial(ctx, kind, addr)
+	}
+}
+
+// TestLadderTie: two rungs come in at the same moment, and the second is closed
+// all the same.
+func TestLadderTie(t *testing.T) {
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			first, second := relaytest.New(t, relaytest.Options{}, nil), relaytest.New(t, relaytest.Options{}, nil)
+			network := &relaytest.Network{Port: map[int]any{587: first, 2525: second}}
+			opts := options(network)
+			opts.Dial = slowDial(network, "587", raceDelay)
+			relay := newRelay(t, opts)
+			if got, want := outcomes(relay.Deliver(t.Context(), envelope("b@example.org"), content(messageText))), "accepted 250"; got != want {
+				t.Errorf("Deliver() = %s, want %s", got, want)
+			}
+			relay.Close()
+			if n := network.Open(); n != 0 {
+				t.Errorf("%d connections left open", n)
+			}
+			if n := len(first.Credentials()) + len(second.Credentials()); n != 1 {
+				t.Errorf("%d logins, want 1", n)
+			}
+		})
+	}
+}
+
+// TestLadderSlow: a rung that is known is not raced only because it is far away.
+func TestLadderSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := relaytest.New(t, relaytest.Options{}, nil), relaytest.New(t, relaytest.Options{}, relaytest.Script{"greeting": "drop"})
+		network := &relaytest.Network{Port: map[int]any{587: first, 2525: second}}
+		opts := options(network)
+		opts.Dial = slowDial(network, "587", 600*time.Millisecond)
+		relay := newRelay(t, opts)
+		for i, want := range []int{1, 1} { // dials to 2525 so far: only the first race
+			if a := relay.Deliver(t.Context(), envelope("b@example.org"), content(messageText)); a.Rung.Port != 587 {
+				t.Errorf("delivery %d served on port %d (%s), want 587", i, a.Rung.Port, outcomes(a))
+			}
+			if got := second.Served(); got != want {
+				t.Errorf("after delivery %d: %d connections to 2525, want %d", i, got, want)
+			}
 		}
 	})
 }
