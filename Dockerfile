@@ -11,7 +11,7 @@ RUN go mod download
 COPY . .
 ARG TARGETOS TARGETARCH VERSION=devel
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -buildvcs=false \
-      -ldflags "-s -w -X mailsidecar/cli.version=$VERSION" -o /out/mailsidecar . \
+      -ldflags "-s -w -X mailsidecar/cli.linkedVersion=$VERSION" -o /out/mailsidecar . \
  && mkdir /out/data \
  && cp /etc/ssl/certs/ca-certificates.crt /out/ \
  && cp "$(go env GOROOT)/lib/time/zoneinfo.zip" /out/

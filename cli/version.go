@@ -21,6 +21,10 @@ func newVersion() *cobra.Command {
 	}
 }
 
+// linkedVersion is set where the sources are built without their repository, as
+// in the image: go build -ldflags "-X mailsidecar/cli.linkedVersion=1.2.3".
+var linkedVersion string
+
 // build says what this binary was built from.
 type build struct {
 	version string // of the module, or "devel"
@@ -44,7 +48,7 @@ func buildVersion() build {
 }
 
 func readBuild(info *debug.BuildInfo) build {
-	b := build{version: cmp.Or(info.Main.Version, "devel"), golang: info.GoVersion}
+	b := build{version: cmp.Or(linkedVersion, info.Main.Version, "devel"), golang: info.GoVersion}
 	if b.version == "(devel)" {
 		b.version = "devel"
 	}
