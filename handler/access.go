@@ -57,9 +57,6 @@ func (s *Server) prepare(c echo.Context, r *requestInfo) {
 	h.Set(headerRequestID, r.id)
 	h.Set(echo.HeaderXContentTypeOptions, "nosniff")
 	h.Set(echo.HeaderCacheControl, "no-store")
-	if s.version != "" {
-		h.Set(echo.HeaderServer, "mailsidecar/"+s.version)
-	}
 	rc := http.NewResponseController(c.Response().Writer)
 	c.Response().Before(func() { _ = rc.SetWriteDeadline(time.Now().Add(writeTimeout)) })
 }

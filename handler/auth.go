@@ -73,13 +73,16 @@ func (s *Server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 			if !loopbackHost(c.Request().Host) {
 				return fail(codeForeignHost, "Without API keys only localhost and loopback addresses are answered as Host.")
 			}
-			return next(c)
+		} else {
+			k, err := s.keyOf(c.Request().Header.Values(echo.HeaderAuthorization))
+			if err != nil {
+				return err
+			}
+			request(c).key = k.name
 		}
-		k, err := s.keyOf(c.Request().Header.Values(echo.HeaderAuthorization))
-		if err != nil {
-			return err
+		if s.version != "" { // nobody else is told
+			c.Response().Header().Set(echo.HeaderServer, "mailsidecar/"+s.version)
 		}
-		request(c).key = k.name
 		return next(c)
 	}
 }

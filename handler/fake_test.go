@@ -27,8 +27,9 @@ type fakeQueue struct {
 	page    queue.Page
 	content []byte
 	retried int
-	// block holds Submit until it is closed, or ctx ends.
+	// block holds Submit until it is closed, or ctx ends; delay for a time.
 	block chan struct{}
+	delay time.Duration
 
 	mu     sync.Mutex
 	got    []queue.Submission
@@ -51,6 +52,11 @@ func (q *fakeQueue) Submit(ctx context.Context, s queue.Submission) (queue.Recei
 		case <-ctx.Done():
 			return queue.Receipt{}, ctx.Err()
 		}
+	}
+	select {
+	case <-time.After(q.delay):
+	case <-ctx.Done():
+		return queue.Receipt{}, ctx.Err()
 	}
 	if q.err != nil {
 		return queue.Receipt{}, q.err

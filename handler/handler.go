@@ -37,7 +37,8 @@ type Options struct {
 	// while it does not. Nil means always.
 	Ready  func() bool
 	Logger *slog.Logger // nil discards
-	// Version is shown in the Server header field; empty leaves it out.
+	// Version is shown to who has a key, in the Server header field; empty
+	// leaves it out.
 	Version string
 
 	MaxMessageSize int64         // octets of a composed message; default 25 MiB

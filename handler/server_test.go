@@ -4,12 +4,15 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"mailsidecar/queue"
@@ -44,6 +47,9 @@ func readAnswer(t *testing.T, r *bufio.Reader) answer {
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatalf("answer cut off: %v", err)
+	}
+	if response.Close {
+		response.Header.Set("Connection", "close") // ReadResponse takes it out
 	}
 	return answer{response.StatusCode, response.Header, body}
 }
@@ -87,35 +93,125 @@ func TestContinue(t *testing.T) {
 	}
 }
 
-// TestAnswerOutlivesReadTimeout: the time-out for reading the request must not
-// end an answer that waits for the relay.
-func TestAnswerOutlivesReadTimeout(t *testing.T) {
-	q := &fakeQueue{durable: true, block: make(chan struct{})}
-	s := newTestServer(t, q, func(o *Options) { o.BodyTimeout = 50 * time.Millisecond })
-	s.http.ReadTimeout = 50 * time.Millisecond
-	time.AfterFunc(200*time.Millisecond, func() { close(q.block) })
-	response := dialogue(t, s, post+"Content-Length: "+strconv.Itoa(len(goodMessage))+"\r\n\r\n"+goodMessage, false)
-	if response.status != 202 {
-		t.Errorf("answer = %d, want 202", response.status)
+// pipeListener hands out one connection in memory, so that time can be virtual.
+type pipeListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
 	}
 }
 
-// TestBodyAtItsOwnPace: a body that keeps coming may take longer than the
-// time-out.
-func TestBodyAtItsOwnPace(t *testing.T) {
-	s := newTestServer(t, &fakeQueue{durable: true}, func(o *Options) { o.BodyTimeout = 500 * time.Millisecond })
-	conn, r := dial(t, listen(t, s))
-	filler := strings.Repeat(" ", 600<<10)
-	if _, err := io.WriteString(conn, post+"Content-Length: "+strconv.Itoa(len(goodMessage)+len(filler))+"\r\n\r\n"+filler); err != nil {
+// overPipe runs talk with a connection to the server, in virtual time.
+func overPipe(t *testing.T, q *fakeQueue, talk func(*testing.T, net.Conn, *bufio.Reader)) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestServer(t, q, nil)
+		l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+		served := make(chan error, 1)
+		go func() { served <- s.http.Serve(l) }()
+		client, server := net.Pipe()
+		l.conns <- server
+		talk(t, client, bufio.NewReader(client))
+		if err := errors.Join(client.Close(), s.http.Close()); err != nil {
+			t.Error(err)
+		}
+		<-served
+	})
+}
+
+func send(t *testing.T, conn net.Conn, octets string) {
+	t.Helper()
+	if _, err := io.WriteString(conn, octets); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(700 * time.Millisecond)
-	if _, err := io.WriteString(conn, goodMessage); err != nil {
-		t.Fatal(err)
+}
+
+// TestSlowBody: a body that stops coming is given up after the time-out, and
+// nothing of it reaches the queue.
+func TestSlowBody(t *testing.T) {
+	q := &fakeQueue{durable: true}
+	overPipe(t, q, func(t *testing.T, conn net.Conn, r *bufio.Reader) {
+		started := time.Now()
+		send(t, conn, post+"Content-Length: 100\r\n\r\n{")
+		a := readAnswer(t, r)
+		if p := read[problemBody](t, a); a.status != 408 || p.Code != codeBodyTimeout || time.Since(started) != 30*time.Second {
+			t.Errorf("answer = %d %s after %v, want 408 body_timeout after 30s", a.status, p.Code, time.Since(started))
+		}
+		if a.header.Get("Connection") != "close" {
+			t.Error("the connection is kept")
+		}
+	})
+	if len(q.got) > 0 {
+		t.Error("half a body reached the queue")
 	}
-	if got := readAnswer(t, r).status; got != 202 {
-		t.Errorf("answer = %d, want 202", got)
+}
+
+// TestSteadyBody: a body that keeps coming may take longer than the time-out,
+// yet not for ever.
+func TestSteadyBody(t *testing.T) {
+	body := strings.Repeat(" ", 4<<20) + goodMessage
+	for _, tc := range []struct {
+		rate int // octets per second
+		want int
+	}{{64 << 10, 202}, {16 << 10, 408}} {
+		overPipe(t, &fakeQueue{durable: true}, func(t *testing.T, conn net.Conn, r *bufio.Reader) {
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				rest := body
+				_, err := io.WriteString(conn, post+"Content-Length: "+strconv.Itoa(len(body))+"\r\n\r\n")
+				for len(rest) > 0 && err == nil {
+					n := min(tc.rate, len(rest))
+					_, err = io.WriteString(conn, rest[:n])
+					rest = rest[n:]
+					time.Sleep(time.Second)
+				}
+			})
+			if got := readAnswer(t, r).status; got != tc.want {
+				t.Errorf("body of 4 MiB at %d octets/s = %d, want %d", tc.rate, got, tc.want)
+			}
+			wg.Wait()
+		})
 	}
+}
+
+// TestAnswerOutlivesReadTimeout: no time-out for reading the request may end an
+// answer that waits for the relay.
+func TestAnswerOutlivesReadTimeout(t *testing.T) {
+	for _, size := range []int{len(goodMessage), 1 << 18} { // there, the deadline was to be set anew
+		q := &fakeQueue{durable: true, delay: 85 * time.Second}
+		overPipe(t, q, func(t *testing.T, conn net.Conn, r *bufio.Reader) {
+			send(t, conn, post+"Prefer: wait=60\r\nContent-Length: "+strconv.Itoa(size)+"\r\n\r\n"+goodMessage+strings.Repeat(" ", size-len(goodMessage)))
+			if a := readAnswer(t, r); a.status != 202 {
+				t.Errorf("answer after 85 s = %d %s, want 202", a.status, a.body)
+			}
+		})
+	}
+}
+
+// TestClientThatDoesNotRead is let go after the write time-out.
+func TestClientThatDoesNotRead(t *testing.T) {
+	q := &fakeQueue{durable: true, content: bytes.Repeat([]byte("x"), 1<<20)}
+	overPipe(t, q, func(t *testing.T, conn net.Conn, _ *bufio.Reader) {
+		send(t, conn, "GET /v1/messages/1/content HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "+testKey+"\r\n\r\n")
+		time.Sleep(writeTimeout + time.Second)
+		if n, err := io.Copy(io.Discard, conn); err != nil || n >= 1<<20 {
+			t.Errorf("read %d octets, %v after the write time-out, want the answer to be cut", n, err)
+		}
+	})
 }
 
 func TestShutdown(t *testing.T) {
@@ -207,16 +303,17 @@ func TestAccessLog(t *testing.T) {
 	serve(s, newRequest("POST", "/v1/messages", goodMessage, "X-Request-Id: mine-1"))
 	serve(s, newRequest("GET", "/v1/messages?recipient=ana@example.org", ""))
 	serve(s, newRequest("POST", "/v1/messages", `{"to":"ana@example.org"}`))
+	serve(s, newRequest("GET", "/v1/nothing/ana@example.org", ""))
 	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
-	if len(lines) != 3 {
-		t.Fatalf("%d lines, want 3:\n%s", len(lines), log.String())
+	if len(lines) != 4 {
+		t.Fatalf("%d lines, want 4:\n%s", len(lines), log.String())
 	}
 	for _, secret := range []string{"ana@", "shop@", testKey} {
 		if strings.Contains(log.String(), secret) {
 			t.Errorf("%q is in the log:\n%s", secret, log.String())
 		}
 	}
-	for i, want := range []string{`"request_id":"mine-1","method":"POST","route":"/v1/messages","status":202,`, `"key":"shop"`, `"code":"invalid_message"`} {
+	for i, want := range []string{`"request_id":"mine-1","method":"POST","route":"/v1/messages","status":202,`, `"key":"shop"`, `"code":"invalid_message"`, `"code":"not_found"`} {
 		if !strings.Contains(lines[i], want) {
 			t.Errorf("line %d = %s, want %s in it", i, lines[i], want)
 		}
