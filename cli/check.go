@@ -32,9 +32,7 @@ configuration.`,
   mailsidecar check --json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
-			defer cancel()
-			return check(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr(), asJSON)
+			return check(cmd, timeout, asJSON)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print everything found out as JSON")
@@ -48,22 +46,22 @@ type checked struct {
 	Advice []advice `json:"advice"`
 }
 
-func check(ctx context.Context, out, errOut io.Writer, asJSON bool) error {
+func check(cmd *cobra.Command, timeout time.Duration, asJSON bool) error {
 	relays, warnings, err := config.LoadRelays()
 	if err != nil {
 		return misconfigured(err, warnings)
 	}
 	for _, w := range warnings {
-		fmt.Fprintf(errOut, "warning: %s\n", w)
+		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", w)
 	}
-	results, err := checkAll(ctx, relays)
+	results, err := checkAll(cmd.Context(), relays, timeout)
 	if err != nil {
 		return err
 	}
 	if asJSON {
-		err = printResultsJSON(out, results)
+		err = printResultsJSON(cmd.OutOrStdout(), results)
 	} else {
-		printResults(out, results)
+		printResults(cmd.OutOrStdout(), results)
 	}
 	if err == nil && slices.ContainsFunc(results, func(c checked) bool { return !c.OK }) {
 		err = exitSilently(exitUnavailable)
@@ -71,9 +69,12 @@ func check(ctx context.Context, out, errOut io.Writer, asJSON bool) error {
 	return err
 }
 
-// checkAll checks the relays configured.
-func checkAll(ctx context.Context, configs []config.Relay) ([]checked, error) {
-	relays, err := buildRelays(configs, nil)
+// checkAll checks the relays configured. Every rung is followed up to the login
+// before there is one login, and some of the time is left for that.
+func checkAll(ctx context.Context, configs []config.Relay, timeout time.Duration) ([]checked, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	relays, err := buildRelays(configs, mailer.Timeouts{Connect: timeout / 4, Hello: timeout / 3}, nil)
 	if err != nil {
 		return nil, err
 	}

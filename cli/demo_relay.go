@@ -147,7 +147,7 @@ func (s *demoSession) Reset()        { s.message = demoMessage{} }
 func (s *demoSession) Logout() error { return nil }
 
 // demoCertificate makes a certificate for the loopback address, and the
-// authority that signed it in PEM form. Both live for a day, in memory only.
+// authority that signed it in PEM form. Both live in memory only.
 func demoCertificate() (tls.Certificate, []byte, error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -156,7 +156,7 @@ func demoCertificate() (tls.Certificate, []byte, error) {
 	from := time.Now().Add(-time.Hour)
 	ca := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "mailsidecar demo CA"},
-		NotBefore: from, NotAfter: from.AddDate(0, 0, 1),
+		NotBefore: from, NotAfter: from.AddDate(0, 0, 90),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)

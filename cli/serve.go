@@ -101,7 +101,7 @@ func newServer(ctx context.Context, cfg config.Config, log *slog.Logger, observe
 			err = errors.Join(err, s.stop(ctx))
 		}
 	}()
-	if s.relays, err = buildRelays(cfg.Relays, log); err != nil {
+	if s.relays, err = buildRelays(cfg.Relays, mailer.Timeouts{}, log); err != nil {
 		return nil, err
 	}
 	if s.queue, err = buildQueue(cfg.Service, buildRoutes(cfg.Relays, s.relays, observe)); err != nil {

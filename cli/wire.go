@@ -111,8 +111,9 @@ func (o observed) Deliver(ctx context.Context, env mailer.Envelope, c mailer.Con
 	return a
 }
 
-// buildRelays makes a relay of each configuration.
-func buildRelays(relays []config.Relay, log *slog.Logger) ([]*mailer.Relay, error) {
+// buildRelays makes a relay of each configuration. Zero fields of timeouts mean
+// the defaults.
+func buildRelays(relays []config.Relay, timeouts mailer.Timeouts, log *slog.Logger) ([]*mailer.Relay, error) {
 	built := make([]*mailer.Relay, len(relays))
 	names := relayNames(relays)
 	for i, r := range relays {
@@ -120,6 +121,7 @@ func buildRelays(relays []config.Relay, log *slog.Logger) ([]*mailer.Relay, erro
 		if err != nil {
 			return nil, err
 		}
+		options.Timeouts = timeouts
 		if built[i], err = mailer.NewRelay(options); err != nil {
 			return nil, exit(exitConfig, "%sHOST: %w", relayPrefix(r), err)
 		}
