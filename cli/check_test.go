@@ -75,16 +75,36 @@ func TestCheck(t *testing.T) {
 		status   int
 		want     []string
 	}{
-		{"good", relay.password, []int{relay.port}, 0,
-			[]string{" open ", "TLS 1.3", "days left", "PLAIN accepted", "Result: mail can go to 127.0.0.1"}},
-		{"refused, then good", relay.password, []int{refused, relay.port}, 0,
-			[]string{" refused ", "PLAIN accepted", "this port serves", "Nothing has to be done", "Result: mail can go"}},
-		{"refused", relay.password, []int{refused}, 69,
-			[]string{" refused ", "Start the relay", "Result: no mail can go"}},
-		{"wrong password", "wrong", []int{relay.port}, 69,
-			[]string{"PLAIN refused", "refused the user name or the password", "535 5.7.8", "SMTP_USERNAME and SMTP_PASSWORD"}},
-		{"blocked, then good", relay.password, []int{dead, relay.port}, 0,
-			[]string{"no answer", "PLAIN accepted", "the packets are dropped", "Result: mail can go"}},
+		{
+			"good", relay.password,
+			[]int{relay.port},
+			0,
+			[]string{" open ", "TLS 1.3", "days left", "PLAIN accepted", "Result: mail can go to 127.0.0.1"},
+		},
+		{
+			"refused, then good", relay.password,
+			[]int{refused, relay.port},
+			0,
+			[]string{" refused ", "PLAIN accepted", "this port serves", "Nothing has to be done", "Result: mail can go"},
+		},
+		{
+			"refused", relay.password,
+			[]int{refused},
+			69,
+			[]string{" refused ", "Start the relay", "Result: no mail can go"},
+		},
+		{
+			"wrong password", "wrong",
+			[]int{relay.port},
+			69,
+			[]string{"PLAIN refused", "refused the user name or the password", "535 5.7.8", "SMTP_USERNAME and SMTP_PASSWORD"},
+		},
+		{
+			"blocked, then good", relay.password,
+			[]int{dead, relay.port},
+			0,
+			[]string{"no answer", "PLAIN accepted", "the packets are dropped", "Result: mail can go"},
+		},
 	} {
 		checkEnv(t, relay, c.password, c.ports...)
 		status, out, errOut := run(t.Context(), "check", "--timeout", "2s")

@@ -81,13 +81,13 @@ func (d *demo) run(ctx context.Context) error {
 
 	release, err := d.startRelay(ctx)
 	if err != nil {
-		return err
+		return unlessEnded(ctx, err)
 	}
 	defer release()
 
 	stop, err := d.startServer(ctx, dir)
 	if err != nil {
-		return err
+		return unlessEnded(ctx, err)
 	}
 	err = d.show(ctx)
 	if err == nil && !d.once {
@@ -95,9 +95,16 @@ func (d *demo) run(ctx context.Context) error {
 	}
 	if ctx.Err() != nil {
 		d.say("The demo ends; nothing is left of it.")
-		err = nil // whatever was cut short, somebody wanted it so
 	}
-	return errors.Join(err, stop())
+	return errors.Join(unlessEnded(ctx, err), stop())
+}
+
+// unlessEnded is err, unless that comes of ctx's end, which somebody asked for.
+func unlessEnded(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 func (d *demo) startRelay(ctx context.Context) (release func(), err error) {
@@ -128,7 +135,7 @@ func (d *demo) startServer(ctx context.Context, dir string) (stop func() error, 
 		log = slog.New(slog.NewTextHandler(d.errOut, nil))
 	}
 	d.attempts = make(chan mailer.Attempt, 64)
-	d.server, err = newServer(ctx, d.config(caFile), log, func(a mailer.Attempt) {
+	d.server, err = newServer(ctx, d.config(dir, caFile), log, func(a mailer.Attempt) {
 		select {
 		case d.attempts <- a:
 		default: // nobody looks at those after the first
@@ -146,7 +153,7 @@ func (d *demo) startServer(ctx context.Context, dir string) (stop func() error, 
 	}, nil
 }
 
-func (d *demo) config(caFile string) config.Config {
+func (d *demo) config(dir, caFile string) config.Config {
 	c := config.Default()
 	c.Relays[0].Host = "127.0.0.1"
 	c.Relays[0].Ports = config.Ladder{{Port: d.deadPort}, {Port: d.relay.port}}
@@ -154,7 +161,7 @@ func (d *demo) config(caFile string) config.Config {
 	c.Relays[0].TLSCAFile = caFile
 	c.Service.Addr = d.addr
 	c.Service.Keys = []config.APIKey{{Name: "demo", Secret: config.NewSecret(demoKey)}}
-	c.Service.Queue = config.Queue{Store: "none"}
+	c.Service.Queue = config.Queue{Store: "sqlite", Path: filepath.Join(dir, "queue.db")}
 	return c
 }
 
@@ -179,7 +186,7 @@ func (d *demo) show(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.step("The server hands the message to the relay:\n\n%s", way)
+	d.step("The server stores the message on disk and hands it to the relay:\n\n%s", way)
 	arrived, err := d.arrival(ctx)
 	if err != nil {
 		return err

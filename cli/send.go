@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"mailsidecar/config"
 )
 
 func newSend() *cobra.Command {
@@ -73,7 +75,7 @@ func (f *sendFlags) define(cmd *cobra.Command) {
 	flags.StringVar(&f.idempotencyKey, "idempotency-key", "", "sends the message once however often the command is repeated")
 	flags.StringVar(&f.sendAt, "send-at", "", "hold the message until then (RFC 3339)")
 	flags.DurationVar(&f.expiresIn, "expires-in", 0, "how long to keep trying (default: the server's)")
-	flags.DurationVar(&f.wait, "wait", 30*time.Second, "wait this long for the relay's answer, up to 1m; 0 does not wait")
+	flags.DurationVar(&f.wait, "wait", 0, "wait this long for the relay's answer, up to 1m; 0 does not wait (default: MAILSIDECAR_WAIT, 10s)")
 	flags.BoolVar(&f.json, "json", false, "print the server's answer as it is")
 }
 
@@ -83,13 +85,20 @@ var composing = []string{
 }
 
 func (f *sendFlags) send(ctx context.Context, cmd *cobra.Command) error {
+	cfg, err := config.LoadClient()
+	if err != nil {
+		return misconfigured(err, nil)
+	}
+	if !cmd.Flags().Changed("wait") {
+		f.wait = time.Duration(cfg.Wait)
+	}
 	header, body, err := f.request(cmd)
 	if err != nil {
 		return err
 	}
 	// A server without a queue answers with the relay's verdict, which may take
-	// as long as its MAILSIDECAR_REQUEST_TIMEOUT: far more than this wait.
-	c, err := connect(f.wait + 2*time.Minute)
+	// as long as its MAILSIDECAR_REQUEST_TIMEOUT, up to 15 minutes.
+	c, err := newClient(cfg.URL, cfg.APIKey.Reveal(), 16*time.Minute)
 	if err != nil {
 		return err
 	}

@@ -73,11 +73,20 @@ func misconfigured(err error, warnings []string) error {
 }
 
 func newLogger(w io.Writer, s config.Service) *slog.Logger {
-	options := &slog.HandlerOptions{Level: s.LogLevel}
+	options := &slog.HandlerOptions{Level: s.LogLevel, ReplaceAttr: inMillis}
 	if s.LogFormat == "text" {
 		return slog.New(slog.NewTextHandler(w, options))
 	}
 	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+// inMillis writes a duration in milliseconds and says so in its key, as the HTTP
+// interface does; slog's own nanoseconds are easily taken for something else.
+func inMillis(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() != slog.KindDuration {
+		return a
+	}
+	return slog.Int64(a.Key+"_ms", a.Value.Duration().Milliseconds())
 }
 
 // server is the whole of it, wired and listening.
@@ -85,7 +94,8 @@ type server struct {
 	log      *slog.Logger
 	timeout  time.Duration // for an orderly stop
 	relays   []*mailer.Relay
-	queue    handler.Queue
+	board    *relayBoard
+	queue    *runningQueue
 	http     *handler.Server
 	addr     net.Addr // nil until it listens
 	stopping atomic.Bool
@@ -104,10 +114,14 @@ func newServer(ctx context.Context, cfg config.Config, log *slog.Logger, observe
 	if s.relays, err = buildRelays(cfg.Relays, mailer.Timeouts{}, log); err != nil {
 		return nil, err
 	}
-	if s.queue, err = buildQueue(cfg.Service, buildRoutes(cfg.Relays, s.relays, observe)); err != nil {
+	s.board = newRelayBoard(cfg.Relays, s.relays, observe)
+	// Half of the time is for deliveries in hand, the rest for what comes before
+	// and after.
+	if s.queue, err = startQueue(ctx, cfg.Service, buildRoutes(cfg.Relays, s.board), s.timeout/2, log); err != nil {
 		return nil, err
 	}
-	if s.http, err = s.buildHandler(cfg.Service, relayBoard{cfg.Relays, s.relays}); err != nil {
+	s.board.pauses = s.queue.pauses
+	if s.http, err = s.buildHandler(cfg.Service); err != nil {
 		return nil, err
 	}
 	if s.addr, err = s.http.Listen(ctx, cfg.Service.Addr); err != nil {
@@ -116,6 +130,9 @@ func newServer(ctx context.Context, cfg config.Config, log *slog.Logger, observe
 	log.Info("listening", "addr", s.addr.String(), "queue", cfg.Service.Queue.String(), "relays", len(s.relays))
 	return s, nil
 }
+
+// ready says whether requests should come here.
+func (s *server) ready() bool { return !s.stopping.Load() && s.queue.ready(context.Background()) }
 
 // url is where a client on this machine reaches the server.
 func (s *server) url() string { return "http://" + s.addr.String() }
@@ -133,7 +150,7 @@ func bindError(err error, addr string) error {
 	}
 }
 
-// run serves until ctx ends or serving fails, then stops in order.
+// run serves until ctx ends or a part fails, then stops in order.
 func (s *server) run(ctx context.Context) error {
 	var failed error
 	select {
@@ -141,33 +158,51 @@ func (s *server) run(ctx context.Context) error {
 		s.log.Info("stopping", "timeout", s.timeout)
 	case failed = <-s.http.Done():
 		s.log.Error("serving failed", "error", failed)
+	case <-s.queue.ended():
+		s.log.Error("queue failed", "error", s.queue.err)
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
-	defer cancel()
-	err := errors.Join(failed, s.stop(ctx))
-	s.log.Info("stopped", "error", err)
-	return err
+	if err := errors.Join(failed, s.stop(ctx)); err != nil {
+		s.log.Error("not stopped in order", "error", err)
+		return exit(exitFailure, "%w", err)
+	}
+	s.log.Info("stopped")
+	return nil
 }
 
-// stop undoes newServer in reverse. It takes every step, whatever became of
-// those before.
+// stop undoes newServer in reverse, within the time-out and though ctx has ended.
+// It takes every step, whatever became of those before.
 func (s *server) stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
+	defer cancel()
 	s.stopping.Store(true) // not ready any more
 	var errs []error
-	if s.addr != nil {
-		errs = append(errs, s.stopHTTP(ctx))
+	if s.queue != nil {
+		errs = append(errs, s.stopAccepting(ctx), s.queue.awaitStop(ctx))
 	}
 	for _, r := range s.relays {
 		if r != nil {
 			r.Close()
 		}
 	}
+	if s.queue != nil {
+		errs = append(errs, s.queue.closeStore())
+	}
 	return errors.Join(errs...)
 }
 
-// stopHTTP leaves part of the time to the steps after it.
-func (s *server) stopHTTP(ctx context.Context) error {
+// stopAccepting returns when no request is left. The queue begins to stop
+// meanwhile: that is what gives those their answer who wait for an attempt.
+func (s *server) stopAccepting(ctx context.Context) error {
+	if s.addr == nil {
+		s.queue.beginStop()
+		return nil
+	}
+	// Requests that wait for a relay's verdict are cut off in time for the steps
+	// that follow.
 	ctx, cancel := context.WithTimeout(ctx, s.timeout*3/4)
 	defer cancel()
-	return s.http.Shutdown(ctx)
+	closed := make(chan error, 1)
+	go func() { closed <- s.http.Shutdown(ctx) }()
+	s.queue.beginStop()
+	return <-closed
 }

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
@@ -98,19 +97,6 @@ func relayNames(relays []config.Relay) []string {
 	return names
 }
 
-// observed is a relay whose attempts somebody is told of.
-type observed struct {
-	mailer.Deliverer
-	observe func(mailer.Attempt)
-}
-
-// Deliver implements [mailer.Deliverer].
-func (o observed) Deliver(ctx context.Context, env mailer.Envelope, c mailer.Content) mailer.Attempt {
-	a := o.Deliverer.Deliver(ctx, env, c)
-	o.observe(a)
-	return a
-}
-
 // buildRelays makes a relay of each configuration. Zero fields of timeouts mean
 // the defaults.
 func buildRelays(relays []config.Relay, timeouts mailer.Timeouts, log *slog.Logger) ([]*mailer.Relay, error) {
@@ -129,35 +115,23 @@ func buildRelays(relays []config.Relay, timeouts mailer.Timeouts, log *slog.Logg
 	return built, nil
 }
 
-// buildRoutes says which relay takes whose mail. observe, if not nil, is told of
-// every attempt.
-func buildRoutes(relays []config.Relay, built []*mailer.Relay, observe func(mailer.Attempt)) queue.Routes {
+// buildRoutes says which relay takes whose mail. board is told of every attempt.
+func buildRoutes(relays []config.Relay, board *relayBoard) queue.Routes {
 	routes := make(queue.Routes, len(relays))
 	for i, r := range relays {
-		routes[i] = queue.Route{Relay: built[i], Senders: r.Senders}
-		if observe != nil {
-			routes[i].Relay = observed{built[i], observe}
-		}
+		routes[i] = queue.Route{Relay: board.watch(i), Senders: r.Senders}
 	}
 	return routes
 }
 
-// buildQueue makes the queue that MAILSIDECAR_QUEUE names.
-func buildQueue(s config.Service, routes queue.Routes) (handler.Queue, error) {
-	if s.Queue.Store == "none" {
-		return queue.NewNone(routes), nil
-	}
-	return nil, exit(exitConfig, "MAILSIDECAR_QUEUE: this build has no durable queue yet: set it to none, and the answer is the relay's verdict")
-}
-
 // buildHandler makes the HTTP side.
-func (s *server) buildHandler(c config.Service, board handler.Relays) (*handler.Server, error) {
+func (s *server) buildHandler(c config.Service) (*handler.Server, error) {
 	keys := make([]handler.Key, len(c.Keys))
 	for i, k := range c.Keys {
 		keys[i] = handler.Key{Name: k.Name, Secret: k.Secret.Reveal()}
 	}
 	h, err := handler.New(handler.Options{
-		Queue: s.queue, Relays: board, Keys: keys, From: c.From, Ready: s.ready, Logger: s.log,
+		Queue: s.queue, Relays: s.board, Keys: keys, From: c.From, Ready: s.ready, Logger: s.log,
 		Version: buildVersion().version, MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.MaxRecipients,
 		MaxInFlight: int64(c.MaxInFlight), RequestTimeout: time.Duration(c.RequestTimeout),
 	})
@@ -165,28 +139,4 @@ func (s *server) buildHandler(c config.Service, board handler.Relays) (*handler.
 		return nil, exit(exitConfig, "configuration: %w", err)
 	}
 	return h, nil
-}
-
-// ready says whether requests should come here.
-func (s *server) ready() bool { return !s.stopping.Load() }
-
-// relayBoard tells the HTTP side about the relays.
-type relayBoard struct {
-	configs []config.Relay
-	relays  []*mailer.Relay
-}
-
-// Status implements [handler.Relays].
-func (b relayBoard) Status() []handler.RelayStatus {
-	all := make([]handler.RelayStatus, len(b.relays))
-	for i, r := range b.relays {
-		c := b.configs[i]
-		all[i] = handler.RelayStatus{Name: r.Name(), Host: c.Host, Ladder: ladder(c), Senders: c.Senders}
-	}
-	return all
-}
-
-// Check implements [handler.Relays].
-func (b relayBoard) Check(ctx context.Context) []mailer.RelayReport {
-	return checkRelays(ctx, b.relays)
 }

@@ -1,0 +1,94 @@
+package cli
+
+import (
+	"context"
+	"sync"
+
+	"mailsidecar/config"
+	"mailsidecar/handler"
+	"mailsidecar/mailer"
+	"mailsidecar/queue"
+)
+
+// relayBoard knows how the relays fare, from the attempts that go through it.
+type relayBoard struct {
+	configs []config.Relay
+	relays  []*mailer.Relay
+	pauses  func() []queue.Pause
+	observe func(mailer.Attempt) // nil: nobody else wants to know
+
+	mu   sync.Mutex
+	seen []relaySeen // by relay
+}
+
+// relaySeen is what the last attempt showed of a relay.
+type relaySeen struct {
+	serving mailer.Rung
+	failure *mailer.Failure // nil when the relay itself was all right
+}
+
+func newRelayBoard(configs []config.Relay, relays []*mailer.Relay, observe func(mailer.Attempt)) *relayBoard {
+	return &relayBoard{
+		configs: configs, relays: relays, observe: observe, seen: make([]relaySeen, len(relays)),
+		pauses: func() []queue.Pause { return nil },
+	}
+}
+
+// watch returns the relay with the number i, watched.
+func (b *relayBoard) watch(i int) mailer.Deliverer { return &watchedRelay{b.relays[i], b, i} }
+
+// watchedRelay is a relay whose attempts the board sees.
+type watchedRelay struct {
+	*mailer.Relay
+	board  *relayBoard
+	number int
+}
+
+// Deliver implements [mailer.Deliverer].
+func (w *watchedRelay) Deliver(ctx context.Context, env mailer.Envelope, c mailer.Content) mailer.Attempt {
+	a := w.Relay.Deliver(ctx, env, c)
+	w.board.note(w.number, a)
+	return a
+}
+
+func (b *relayBoard) note(i int, a mailer.Attempt) {
+	now := relaySeen{serving: a.Rung}
+	for _, r := range a.Results {
+		if r.Failure != nil && r.Failure.Class == mailer.ClassRelay {
+			now = relaySeen{failure: r.Failure}
+		}
+	}
+	b.mu.Lock()
+	b.seen[i] = now
+	b.mu.Unlock()
+	if b.observe != nil {
+		b.observe(a)
+	}
+}
+
+// Status implements [handler.Relays].
+func (b *relayBoard) Status() []handler.RelayStatus {
+	pauses := map[string]queue.Pause{}
+	for _, p := range b.pauses() {
+		pauses[p.Relay] = p
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := make([]handler.RelayStatus, len(b.relays))
+	for i, r := range b.relays {
+		c := b.configs[i]
+		all[i] = handler.RelayStatus{
+			Name: r.Name(), Host: c.Host, Ladder: ladder(c), Senders: c.Senders,
+			Serving: b.seen[i].serving, Failure: b.seen[i].failure,
+		}
+		if p, ok := pauses[r.Name()]; ok {
+			all[i].PausedUntil, all[i].Failure = p.Until, p.Reason
+		}
+	}
+	return all
+}
+
+// Check implements [handler.Relays].
+func (b *relayBoard) Check(ctx context.Context) []mailer.RelayReport {
+	return checkRelays(ctx, b.relays)
+}

@@ -1,0 +1,191 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"mailsidecar/config"
+)
+
+// serviceWith is a configuration of one relay, reached at the ports given, and a
+// keyless server on a free port of the loopback address.
+func serviceWith(t *testing.T, store string, ports ...int) config.Config {
+	t.Helper()
+	c := config.Default()
+	c.Relays[0].Host, c.Relays[0].Auth, c.Relays[0].Ports = "127.0.0.1", "none", nil
+	for _, p := range ports {
+		c.Relays[0].Ports = append(c.Relays[0].Ports, config.Rung{Port: p})
+	}
+	c.Service.Addr = "127.0.0.1:0"
+	c.Service.Queue = config.Queue{Store: store}
+	if store != "none" {
+		c.Service.Queue.Path = filepath.Join(t.TempDir(), "queue.db")
+	}
+	return c
+}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// start runs the server until stop, which returns what run returned.
+func start(t *testing.T, c config.Config) (s *server, stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	s, err := newServer(ctx, c, quiet(), nil)
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.run(ctx) }()
+	return s, func() error {
+		cancel()
+		return <-done
+	}
+}
+
+const smallMessage = `{"from": "a@example.com", "to": "b@example.org", "text": "x"}`
+
+// post posts smallMessage and returns the answer.
+func post(s *server, header http.Header) (answer, error) {
+	c, err := newClient(s.url(), "", 10*time.Second)
+	if err != nil {
+		return answer{}, err
+	}
+	defer c.http.CloseIdleConnections()
+	header = header.Clone()
+	header.Set("Content-Type", "application/json")
+	return c.do(context.Background(), http.MethodPost, "/v1/messages", header, []byte(smallMessage))
+}
+
+// A request that waits for the relay has its answer when the server stops: it
+// was accepted, and the next run delivers it. Nothing is left running.
+func TestStopAnswersWaiting(t *testing.T) {
+	before := runtime.NumGoroutine()
+	c := serviceWith(t, "sqlite", blackHole(t))
+	c.Service.ShutdownTimeout = config.Duration(time.Second)
+	s, stop := start(t, c)
+	type result struct {
+		answer
+		error
+	}
+	answered := make(chan result, 1)
+	go func() {
+		a, err := post(s, http.Header{"Prefer": {"wait=30"}})
+		answered <- result{a, err}
+	}()
+	for s.queue.durable.Usage().Messages == 0 {
+		time.Sleep(time.Millisecond)
+	}
+
+	began := time.Now()
+	if err := stop(); err != nil {
+		t.Errorf("run = %v", err)
+	}
+	if took := time.Since(began); took > s.timeout {
+		t.Errorf("stopping took %s, want %s at most", took, s.timeout)
+	}
+	r := <-answered
+	if r.error != nil || r.status != http.StatusAccepted {
+		t.Errorf("the waiting request got %d %s, %v; want 202", r.status, r.body, r.error)
+	}
+	var m message
+	if err := json.Unmarshal(r.body, &m); err != nil {
+		t.Fatal(err)
+	}
+
+	again, stop := start(t, c)
+	kept, err := again.queue.durable.Get(t.Context(), "", m.ID)
+	if err != nil || len(kept.Recipients) != 1 || kept.Recipients[0].State.Final() {
+		t.Errorf("after the restart the message is %+v, %v; want it waiting", kept, err)
+	}
+	if err := stop(); err != nil {
+		t.Errorf("run = %v", err)
+	}
+	for range 100 {
+		if runtime.NumGoroutine() <= before {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	stacks := make([]byte, 1<<16)
+	t.Errorf("%d goroutines before, %d after\n%s", before, runtime.NumGoroutine(), stacks[:runtime.Stack(stacks, true)])
+}
+
+// Without a queue the request's verdict is cut off, and no message is lost
+// silently: the client gets an error, or no answer.
+func TestStopWithoutQueue(t *testing.T) {
+	c := serviceWith(t, "none", blackHole(t))
+	c.Service.ShutdownTimeout = config.Duration(400 * time.Millisecond)
+	s, stop := start(t, c)
+	answered := make(chan int, 1)
+	go func() {
+		a, _ := post(s, http.Header{})
+		answered <- a.status
+	}()
+	time.Sleep(100 * time.Millisecond)
+	began := time.Now()
+	err := stop()
+	if took := time.Since(began); took > s.timeout+200*time.Millisecond {
+		t.Errorf("stopping took %s, want %s", took, s.timeout)
+	}
+	if err == nil || exitStatus(err) != exitFailure {
+		t.Errorf("run = %v, want an error: a request was cut off", err)
+	}
+	if status := <-answered; status/100 == 2 {
+		t.Errorf("the request got %d", status)
+	}
+}
+
+func TestNotReadyWhileStopping(t *testing.T) {
+	s, stop := start(t, serviceWith(t, "sqlite", refusedPort(t)))
+	c, err := newClient(s.url(), "", time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := awaitReady(t.Context(), c, 5*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	s.stopping.Store(true)
+	if err := ready(t.Context(), c); err == nil || !strings.Contains(err.Error(), "503") {
+		t.Errorf("ready while stopping = %v, want 503", err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// What cannot start says which variable to change, and leaves nothing behind: the
+// store can be opened again.
+func TestStartFails(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	c := serviceWith(t, "sqlite", 587)
+	for _, x := range []struct{ addr, want string }{
+		{taken.Addr().String(), "MAILSIDECAR_ADDR: " + taken.Addr().String() + " is taken"},
+		{"192.0.2.1:8587", "MAILSIDECAR_ADDR: this machine does not have the address"},
+	} {
+		c.Service.Addr = x.addr
+		if _, err := newServer(t.Context(), c, quiet(), nil); err == nil || !strings.Contains(err.Error(), x.want) {
+			t.Errorf("newServer at %s = %v, want %q", x.addr, err, x.want)
+		}
+	}
+	c.Service.Addr = "127.0.0.1:0"
+	_, stop := start(t, c)
+	if _, err := newServer(t.Context(), c, quiet(), nil); err == nil || !strings.Contains(err.Error(), "in use by another process") {
+		t.Errorf("second server on the same store = %v", err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,110 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"mailsidecar/config"
+	"mailsidecar/handler"
+	"mailsidecar/queue"
+)
+
+// runningQueue is the queue that MAILSIDECAR_QUEUE names, at work.
+type runningQueue struct {
+	handler.Queue
+	durable *queue.Durable // nil without a store, as are the others
+	store   *queue.SQLite
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when it has ended, in order or not; then err is set
+	err     error
+}
+
+// startQueue opens the store, takes over what an earlier run left there, and
+// begins to deliver. It goes on when ctx ends, until stop. timeout bounds the
+// deliveries in hand at the end.
+func startQueue(ctx context.Context, s config.Service, routes queue.Routes, timeout time.Duration, log *slog.Logger) (*runningQueue, error) {
+	if s.Queue.Store == "none" {
+		return &runningQueue{Queue: queue.NewNone(routes)}, nil
+	}
+	store, err := openStore(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	durable, err := queue.New(queue.Options{
+		Store: store, Routes: routes, Logger: log, ExpiresIn: time.Duration(s.ExpiresIn),
+		HoldUncertain: s.Uncertain == "hold", MaxMessages: int64(s.QueueMaxMessages), MaxBytes: int64(s.QueueMaxSize),
+		StopTimeout: timeout,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w (%w)", err, store.Close())
+	}
+	q := &runningQueue{Queue: durable, durable: durable, store: store, done: make(chan struct{})}
+	ctx, q.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	go func() {
+		defer close(q.done)
+		q.err = durable.Run(ctx)
+	}()
+	return q, nil
+}
+
+func openStore(ctx context.Context, s config.Service) (*queue.SQLite, error) {
+	return queue.OpenSQLite(ctx, queue.SQLiteOptions{
+		Path: s.Queue.Path, MinFreeDisk: int64(s.MinFreeDisk),
+		Retention: time.Duration(s.Retention), KeepBodies: time.Duration(s.KeepBodies),
+	})
+}
+
+// ready says whether the queue can accept messages.
+func (q *runningQueue) ready(ctx context.Context) bool {
+	return q.durable == nil || q.durable.Ready(ctx) == nil
+}
+
+// pauses lists the relays in trouble.
+func (q *runningQueue) pauses() []queue.Pause {
+	if q.durable == nil {
+		return nil
+	}
+	return q.durable.Pauses()
+}
+
+// ended is closed when the queue does not work any more. Without a store it
+// never is.
+func (q *runningQueue) ended() <-chan struct{} { return q.done }
+
+// beginStop lets it accept nothing more and answers those who wait for an
+// attempt.
+func (q *runningQueue) beginStop() {
+	if q.cancel != nil {
+		q.cancel()
+	}
+}
+
+// awaitStop returns when the deliveries in hand are over, or with ctx's error
+// when it ends first.
+func (q *runningQueue) awaitStop(ctx context.Context) error {
+	if q.done == nil {
+		return nil
+	}
+	select {
+	case <-q.done:
+		return q.err
+	case <-ctx.Done():
+		return fmt.Errorf("stop queue: %w; what was in hand is taken for uncertain at the next start", ctx.Err())
+	}
+}
+
+// closeStore is last of all. A store that is still being used is left to the
+// end of the process, which loses nothing that was promised.
+func (q *runningQueue) closeStore() error {
+	if q.store == nil {
+		return nil
+	}
+	select {
+	case <-q.done:
+		return q.store.Close()
+	default:
+		return nil
+	}
+}
