@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
@@ -187,25 +186,25 @@ func below(path string, err error) error {
 	return &under
 }
 
-// submitBatch stores what is valid. Each message has an idempotency key of its
-// own, made of the batch's key and its place; a client cannot send such a key,
-// for there is a control character in it.
+// submitBatch stores what is valid. The idempotency key and the fingerprint are
+// the whole batch's.
 func (s *Server) submitBatch(c echo.Context, b *batchReader, idempotency string) error {
 	if len(b.valid) == 0 {
 		return &problem{code: codeInvalidBatch, detail: "Every message was refused: see results.", results: b.results}
 	}
-	if idempotency != "" {
-		sum := b.fingerprint.sum()
-		for i := range b.valid {
-			b.valid[i].IdempotencyKey = idempotency + "\x1f" + strconv.Itoa(b.places[i])
-			b.valid[i].Fingerprint = sum
-		}
+	sum := b.fingerprint.sum()
+	for i := range b.valid {
+		b.valid[i].IdempotencyKey, b.valid[i].Fingerprint = idempotency, sum
 	}
 	ctx, cancel := context.WithTimeout(c.Request().Context(), s.requestTimeout)
 	defer cancel()
 	receipts, err := s.queue.SubmitBatch(ctx, b.valid)
 	if err != nil {
 		return err
+	}
+	if len(receipts) != len(b.valid) {
+		// A repeat of which another part is valid now, since our limits changed.
+		return queue.ErrIdempotencyMismatch
 	}
 	for i, r := range receipts {
 		body := newMessageBody(r.Message)

@@ -328,7 +328,7 @@ func TestPostBatch(t *testing.T) {
 		}
 	}
 	subs := q.submissions()
-	if !q.batch || len(subs) != 2 || subs[0].IdempotencyKey != "k\x1f0" || subs[1].IdempotencyKey != "k\x1f3" || subs[0].Fingerprint != subs[1].Fingerprint || subs[0].Fingerprint == [32]byte{} {
+	if !q.batch || len(subs) != 2 || subs[0].IdempotencyKey != "k" || subs[1].IdempotencyKey != "k" || subs[0].Fingerprint != subs[1].Fingerprint || subs[0].Fingerprint == [32]byte{} {
 		t.Errorf("submissions = %+v", subs)
 	}
 }

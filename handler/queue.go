@@ -17,7 +17,9 @@ type Queue interface {
 	// what became of each. Once ctx ends, a message that is not stored is
 	// abandoned, and one that is goes on.
 	Submit(ctx context.Context, s queue.Submission) (queue.Receipt, error)
-	// SubmitBatch takes all of them in one durable commit, or none.
+	// SubmitBatch takes all of them in one durable commit, or none. They bear the
+	// same idempotency key and fingerprint; a repeat gets the receipts of those
+	// that were stored, in their order.
 	SubmitBatch(ctx context.Context, s []queue.Submission) ([]queue.Receipt, error)
 	// Durable says whether an accepted message is stored; false for None.
 	Durable() bool

@@ -129,7 +129,9 @@ func overPipe(t *testing.T, q *fakeQueue, talk func(*testing.T, net.Conn, *bufio
 		if err := errors.Join(client.Close(), s.http.Close()); err != nil {
 			t.Error(err)
 		}
-		<-served
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
 	})
 }
 
