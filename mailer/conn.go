@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/netip"
 	"strconv"
@@ -292,16 +293,21 @@ func (c *conn) exchange(ctx context.Context, stage Stage, command string) (wireR
 	return w, nil
 }
 
-// failed is a failure without a reply.
+// failed is a failure without a reply. An attempt that was stopped says nothing
+// about the relay.
 func (c *conn) failed(ctx context.Context, stage Stage, why *cause) *Failure {
-	f := &Failure{Class: ClassRelay, Stage: stage, Relay: c.relay.opts.Name, Port: c.rung.Port, Text: why.text, Err: why}
+	f := c.failure(ClassRelay, stage, why)
 	if stage >= StageMail {
 		f.Class = ClassTransient
 	}
-	if ctx.Err() == context.Canceled {
+	if errors.Is(ctx.Err(), context.Canceled) {
 		f.Class, f.Text = ClassTransient, "the attempt was stopped"
 	}
 	return f
+}
+
+func (c *conn) failure(class Class, stage Stage, why *cause) *Failure {
+	return &Failure{Class: class, Stage: stage, Relay: c.relay.opts.Name, Port: c.rung.Port, Text: why.text, Err: why}
 }
 
 // refused is a failure by reply.

@@ -146,6 +146,11 @@ func TestDialogues(t *testing.T) {
 		{name: "DATA 450", script: relaytest.Script{"DATA": "450 4.2.0 later"}, want: "transient data 450, transient data 450"},
 		{name: "DATA 554", script: relaytest.Script{"DATA": "554 5.7.1 no"}, want: "permanent data 554, permanent data 554"},
 		{name: "DATA 250", script: relaytest.Script{"DATA": "250 what"}, want: "transient data, transient data"},
+		{name: "DATA answered twice", script: relaytest.Script{"DATA": "inject 354 go"}, want: "transient data, transient data"},
+		{
+			name: "MAIL answered twice", opts: relaytest.Options{TLSExtensions: relaytest.Without("PIPELINING")},
+			script: relaytest.Script{"MAIL": "inject 250 ok", "RCPT TO:<c@": "550 5.1.1 unknown"}, want: "transient mail, transient mail",
+		},
 		{name: "DATA 421", script: relaytest.Script{"DATA": "bye 421 4.3.2 down"}, want: "transient data 421, transient data 421"},
 		{name: "DATA dropped", script: relaytest.Script{"DATA": "drop"}, want: "transient data, transient data"},
 		{name: "DATA silent", script: relaytest.Script{"DATA": "silence"}, want: "transient data, transient data", within: 121 * time.Second},

@@ -29,36 +29,66 @@ func TestParameters(t *testing.T) {
 		params     string
 		want       string
 	}{
-		{name: "all offered, nothing needed", content: mailer.Content{Data: []byte(plain)},
-			extensions: []string{"SIZE 1000", "8BITMIME", "SMTPUTF8"}, params: "SIZE=20", want: "accepted 250"},
-		{name: "SIZE without a limit", content: mailer.Content{Data: []byte(plain)},
-			extensions: []string{"SIZE"}, params: "SIZE=20", want: "accepted 250"},
-		{name: "SIZE 0", content: mailer.Content{Data: []byte(plain)},
-			extensions: []string{"size 0"}, params: "SIZE=20", want: "accepted 250"},
-		{name: "SIZE just enough", content: mailer.Content{Data: []byte(plain)},
-			extensions: []string{"SIZE 20"}, params: "SIZE=20", want: "accepted 250"},
-		{name: "SIZE too small", content: mailer.Content{Data: []byte(plain)},
-			extensions: []string{"SIZE 19"}, want: "permanent mail 5.3.4"},
-		{name: "8BITMIME", content: mailer.Content{Data: []byte(eightBit), EightBit: true},
-			extensions: []string{"8BITMIME"}, params: "BODY=8BITMIME", want: "accepted 250"},
-		{name: "8BITMIME not offered", content: mailer.Content{Data: []byte(eightBit), EightBit: true},
-			extensions: []string{"X"}, params: "", want: "accepted 250"},
-		{name: "header in UTF-8", content: mailer.Content{Data: []byte(plain), UTF8Header: true},
-			extensions: []string{"8BITMIME", "SMTPUTF8"}, params: "BODY=8BITMIME SMTPUTF8", want: "accepted 250"},
-		{name: "header in UTF-8, not offered", content: mailer.Content{Data: []byte(plain), UTF8Header: true},
-			extensions: []string{"8BITMIME"}, want: "permanent mail 5.6.7"},
-		{name: "reverse-path in UTF-8", content: mailer.Content{Data: []byte(plain)}, reverse: "ä@example.com",
-			extensions: []string{"SMTPUTF8"}, params: "SMTPUTF8", want: "accepted 250"},
-		{name: "reverse-path in UTF-8, not offered", content: mailer.Content{Data: []byte(plain)}, reverse: "ä@example.com",
-			extensions: []string{"X"}, want: "permanent mail 5.6.7"},
-		{name: "one recipient in UTF-8", content: mailer.Content{Data: []byte(plain)}, forward: []string{"b@example.org", "ü@example.org"},
-			extensions: []string{"SMTPUTF8"}, params: "SMTPUTF8", want: "accepted 250, accepted 250"},
-		{name: "one recipient in UTF-8, not offered", content: mailer.Content{Data: []byte(plain)}, forward: []string{"ü@example.org", "b@example.org"},
-			extensions: []string{"X"}, params: "", want: "permanent mail 5.6.7, accepted 250"},
-		{name: "injection", content: mailer.Content{Data: []byte(plain)}, forward: []string{"b@example.org>\r\nRCPT TO:<c@example.org", "b@example.org"},
-			extensions: []string{"X"}, params: "", want: "permanent mail 5.1.3, accepted 250"},
-		{name: "injection in the reverse-path", content: mailer.Content{Data: []byte(plain)}, reverse: "a@b> RET=FULL",
-			extensions: []string{"X"}, want: "permanent mail 5.1.7"},
+		{
+			name: "all offered, nothing needed", content: mailer.Content{Data: []byte(plain)},
+			extensions: []string{"SIZE 1000", "8BITMIME", "SMTPUTF8"}, params: "SIZE=20", want: "accepted 250",
+		},
+		{
+			name: "SIZE without a limit", content: mailer.Content{Data: []byte(plain)},
+			extensions: []string{"SIZE"}, params: "SIZE=20", want: "accepted 250",
+		},
+		{
+			name: "SIZE 0", content: mailer.Content{Data: []byte(plain)},
+			extensions: []string{"size 0"}, params: "SIZE=20", want: "accepted 250",
+		},
+		{
+			name: "SIZE just enough", content: mailer.Content{Data: []byte(plain)},
+			extensions: []string{"SIZE 20"}, params: "SIZE=20", want: "accepted 250",
+		},
+		{
+			name: "SIZE too small", content: mailer.Content{Data: []byte(plain)},
+			extensions: []string{"SIZE 19"}, want: "permanent mail 5.3.4",
+		},
+		{
+			name: "8BITMIME", content: mailer.Content{Data: []byte(eightBit), EightBit: true},
+			extensions: []string{"8BITMIME"}, params: "BODY=8BITMIME", want: "accepted 250",
+		},
+		{
+			name: "8BITMIME not offered", content: mailer.Content{Data: []byte(eightBit), EightBit: true},
+			extensions: []string{"X"}, params: "", want: "accepted 250",
+		},
+		{
+			name: "header in UTF-8", content: mailer.Content{Data: []byte(plain), UTF8Header: true},
+			extensions: []string{"8BITMIME", "SMTPUTF8"}, params: "BODY=8BITMIME SMTPUTF8", want: "accepted 250",
+		},
+		{
+			name: "header in UTF-8, not offered", content: mailer.Content{Data: []byte(plain), UTF8Header: true},
+			extensions: []string{"8BITMIME"}, want: "permanent mail 5.6.7",
+		},
+		{
+			name: "reverse-path in UTF-8", content: mailer.Content{Data: []byte(plain)}, reverse: "ä@example.com",
+			extensions: []string{"SMTPUTF8"}, params: "SMTPUTF8", want: "accepted 250",
+		},
+		{
+			name: "reverse-path in UTF-8, not offered", content: mailer.Content{Data: []byte(plain)}, reverse: "ä@example.com",
+			extensions: []string{"X"}, want: "permanent mail 5.6.7",
+		},
+		{
+			name: "one recipient in UTF-8", content: mailer.Content{Data: []byte(plain)}, forward: []string{"b@example.org", "ü@example.org"},
+			extensions: []string{"SMTPUTF8"}, params: "SMTPUTF8", want: "accepted 250, accepted 250",
+		},
+		{
+			name: "one recipient in UTF-8, not offered", content: mailer.Content{Data: []byte(plain)}, forward: []string{"ü@example.org", "b@example.org"},
+			extensions: []string{"X"}, params: "", want: "permanent mail 5.6.7, accepted 250",
+		},
+		{
+			name: "injection", content: mailer.Content{Data: []byte(plain)}, forward: []string{"b@example.org>\r\nRCPT TO:<c@example.org", "b@example.org"},
+			extensions: []string{"X"}, params: "", want: "permanent mail 5.1.3, accepted 250",
+		},
+		{
+			name: "injection in the reverse-path", content: mailer.Content{Data: []byte(plain)}, reverse: "a@b> RET=FULL",
+			extensions: []string{"X"}, want: "permanent mail 5.1.7",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -42,7 +42,7 @@ func readReply(br *bufio.Reader) (wireReply, error) {
 	for range maxReplyLines {
 		line, err := readReplyLine(br, &budget)
 		if err != nil {
-			if err == io.EOF && w.code != 0 {
+			if errors.Is(err, io.EOF) && w.code != 0 {
 				err = io.ErrUnexpectedEOF
 			}
 			return wireReply{}, err
@@ -80,7 +80,7 @@ func readReplyLine(br *bufio.Reader, budget *int) ([]byte, error) {
 			return bytes.TrimSuffix(part[:len(part)-1], []byte{'\r'}), nil
 		case errors.Is(err, bufio.ErrBufferFull):
 			long = append(long, part...)
-		case err == io.EOF && len(part)+len(long) > 0:
+		case errors.Is(err, io.EOF) && len(part)+len(long) > 0:
 			return nil, io.ErrUnexpectedEOF
 		default:
 			return nil, err

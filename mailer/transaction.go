@@ -176,7 +176,7 @@ func (d *dialogue) step(stage Stage, command string) (wireReply, bool) {
 		settle(d.t.open(), d.conn.refused(stage, w))
 		d.conn.close()
 		return w, false
-	case stage != StageData && w.code/100 == 3:
+	case stage != StageData && w.code/100 == 3, !d.pipelined && d.conn.br.Buffered() > 0:
 		return w, d.outOfStep(true, stage)
 	default:
 		return w, true
@@ -202,6 +202,8 @@ func (d *dialogue) outOfStep(connected bool, stage Stage) bool {
 // dot is sent, and the closed connection ends the transaction without mail.
 func (d *dialogue) data(w wireReply) bool {
 	switch {
+	case d.conn.br.Buffered() > 0: // more replies than commands: which is whose?
+		return d.outOfStep(true, StageData)
 	case w.code == 354 && len(d.t.accepted) > 0:
 		return true
 	case w.code == 354, w.code < 400:
@@ -266,18 +268,18 @@ type answer struct {
 func (c *conn) finalReply(ctx context.Context, t *transaction) {
 	answers := make(chan answer, 1)
 	c.relay.background(func(context.Context) {
-		w, err := c.read(context.Background(), c.relay.opts.Timeouts.Dot)
+		w, err := c.read(context.WithoutCancel(ctx), c.relay.opts.Timeouts.Dot)
 		answers <- answer{w, err}
 	})
 	select {
 	case a := <-answers:
-		c.verdict(ctx, t, a)
+		c.verdict(t, a)
 		return
 	case <-ctx.Done():
 	}
 	select {
 	case a := <-answers: // both came at once
-		c.verdict(ctx, t, a)
+		c.verdict(t, a)
 	default:
 		late, listener := *t, *c
 		late.accepted = cloneResults(t.accepted)
@@ -288,7 +290,7 @@ func (c *conn) finalReply(ctx context.Context, t *transaction) {
 }
 
 // verdict settles the accepted recipients by the reply to the final dot.
-func (c *conn) verdict(ctx context.Context, t *transaction, a answer) {
+func (c *conn) verdict(t *transaction, a answer) {
 	c.dirty = false
 	if a.err != nil {
 		c.close()
@@ -316,9 +318,7 @@ func notAcceptedFor(reply Reply, forwardPath string, recipients int) bool {
 
 // unanswered is the failure of a final dot without a valid reply.
 func (c *conn) unanswered(why *cause) *Failure {
-	f := c.failed(context.Background(), StageContent, why)
-	f.Class = ClassUncertain
-	return f
+	return c.failure(ClassUncertain, StageContent, why)
 }
 
 // listenLate waits for a verdict whose delivery has been answered already.
@@ -326,10 +326,10 @@ func (c *conn) listenLate(ctx context.Context, t *transaction, answers <-chan an
 	defer c.close()
 	select {
 	case a := <-answers:
-		c.verdict(ctx, t, a)
+		c.verdict(t, a)
 	case <-ctx.Done():
 		c.close()
-		c.verdict(ctx, t, <-answers)
+		c.verdict(t, <-answers)
 	}
 	for _, r := range t.accepted {
 		c.relay.logLateVerdict(t, *r)
