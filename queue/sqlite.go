@@ -50,7 +50,7 @@ func (o SQLiteOptions) withDefaults() SQLiteOptions {
 //
 // One goroutine writes. It puts everything that waits to be written into one
 // transaction, so that many callers share one fsync (group commit). WAL and
-// synchronous=FULL make a commit durable when it returns. A few connections
+// synchronous=OFF make a commit durable when it returns. A few connections
 // beside it read; they neither block the writer nor wait for it.
 type SQLite struct {
 	opts    SQLiteOptions

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"math/big"
 	"net"
 	"sync"
@@ -48,6 +49,11 @@ func RootCAs() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(ca().cert)
 	return pool
+}
+
+// AuthorityPEM is that authority for a process that reads it from a file.
+func AuthorityPEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca().cert.Raw})
 }
 
 func newAuthority(name string) authority {
