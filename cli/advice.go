@@ -324,8 +324,11 @@ func wayOut(r mailer.RelayReport, p config.Provider) advice {
 	case len(seldomBlocked(known, nil)) == 0:
 		a.Do = fmt.Sprintf("This relay listens on %s only, so it cannot be reached from here. ", known)
 	}
-	a.Do += "Else run mailsidecar on another machine, whose ports are open, and let the app call it there over HTTPS" +
-		" (MAILSIDECAR_TLS_ADDR, MAILSIDECAR_URL); or choose a relay that listens on 443, such as SMTP2GO with SMTP_PORTS=443."
+	if a.Do != "" {
+		a.Do += "If that does not help: "
+	}
+	a.Do += "Run mailsidecar on another machine, whose ports are open, and let the app call it there over HTTPS;" +
+		" or choose a relay that listens on 443, such as SMTP2GO with SMTP_PORTS=443."
 	return a
 }
 

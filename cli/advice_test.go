@@ -51,7 +51,7 @@ func TestAdvise(t *testing.T) {
 			rungs: []mailer.RungCheck{stopped(587, mailer.ProblemNoAnswer)},
 			want: []string{
 				"none of the relay's ports answers from here", "mail.example.com is down", "SMTP_PORTS=587,2525",
-				"on another machine", "MAILSIDECAR_TLS_ADDR", "443", "[587] no answer",
+				"on another machine", "443", "[587] no answer",
 			},
 		},
 		{

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -44,6 +45,7 @@ func startRelay(t *testing.T) *demoRelay {
 	return relay
 }
 
+// blackHole is a port that drops packets; without one the test is skipped.
 func blackHole(t *testing.T) int {
 	t.Helper()
 	port, release, err := deadPort(t.Context())
@@ -51,6 +53,16 @@ func blackHole(t *testing.T) int {
 		t.Fatal(err)
 	}
 	t.Cleanup(release)
+	dialer := net.Dialer{Timeout: 100 * time.Millisecond}
+	c, err := dialer.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err == nil {
+		_ = c.Close()
+		t.Skip("this system makes connections that nobody accepts")
+	}
+	var e net.Error
+	if !errors.As(err, &e) || !e.Timeout() {
+		t.Fatalf("dialling the dead port: %v, want a time-out", err)
+	}
 	return port
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"time"
@@ -59,6 +60,8 @@ func (c *client) do(ctx context.Context, method, path string, header http.Header
 	target := *c.base
 	path, target.RawQuery, _ = strings.Cut(path, "?")
 	target.Path = strings.TrimSuffix(target.Path, "/") + path
+	connected := false
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected = true }})
 	req, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(body))
 	if err != nil {
 		return answer{}, fmt.Errorf("request: %w", err)
@@ -72,21 +75,25 @@ func (c *client) do(ctx context.Context, method, path string, header http.Header
 	req.Header.Set("User-Agent", "mailsidecar/"+buildVersion().version)
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return answer{}, c.unreachable(err)
+		return answer{}, c.noAnswer(err, connected)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return answer{}, exit(exitUncertain, "%s began to answer and broke off: %w", c.base.Redacted(), err)
+		return answer{}, c.noAnswer(err, true)
 	}
 	return answer{resp.StatusCode, resp.Header, data}, nil
 }
 
-// unreachable says in a line why there is no answer.
-func (c *client) unreachable(err error) error {
+// noAnswer says in a line why there is no answer. Once connected, the server may
+// have done what it was asked to.
+func (c *client) noAnswer(err error, connected bool) error {
 	var u *url.Error
 	if errors.As(err, &u) {
 		err = u.Err // without the method and the address, which are said below
+	}
+	if connected {
+		return exit(exitUncertain, "the server at %s did not finish its answer, but may have done what it was asked to: %w", c.base.Redacted(), err)
 	}
 	return exit(exitUnavailable, "no answer from the server at %s: %w (is it running? MAILSIDECAR_URL says where)", c.base.Redacted(), err)
 }

@@ -18,7 +18,8 @@ import (
 // queueExits is the same for all the queue's commands.
 const queueExits = `
 Exit status: 0 done; 65 there is no such message, or nothing to do for it;
-69 no answer from the server; 77 the server wants another API key.`
+69 no answer from the server; 76 it broke off, and may have done it; 77 the
+server wants another API key.`
 
 func newQueue() *cobra.Command {
 	cmd := &cobra.Command{
