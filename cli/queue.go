@@ -237,7 +237,7 @@ func export(stdout io.Writer, file, id string, content []byte) error {
 		file = id + ".eml"
 	}
 	// Mail is private, and a file that exists may be somebody's.
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:gosec // the user names the file
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("export: %w", err)
 	}

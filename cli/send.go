@@ -240,7 +240,7 @@ func pairs(flag, separator string, list []string) (map[string]string, error) {
 func attachments(files []string) ([]sendAttachment, error) {
 	var all []sendAttachment
 	for _, file := range files {
-		content, err := os.ReadFile(file) //nolint:gosec // the user names the file
+		content, err := os.ReadFile(file)
 		if err != nil {
 			return nil, fmt.Errorf("--attach: %w", err)
 		}
