@@ -19,6 +19,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	// The binary is built when the tests run, which go test's cache cannot see:
+	// this makes it run them again whenever the product's code has changed.
+	_ "mailsidecar/cli"
 )
 
 // binary is the product, built once. BINARY_UNDER_TEST names a finished one,
