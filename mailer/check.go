@@ -136,7 +136,8 @@ func (r *Relay) resolve(ctx context.Context) ([]string, *Failure) {
 // not get there.
 func (r *Relay) checkRung(ctx context.Context, rung Rung) (RungCheck, *conn) {
 	begin := time.Now()
-	c, f := r.open(ctx, rung)
+	c := r.newConn(rung)
+	f := c.open(ctx)
 	check := RungCheck{
 		Port: rung.Port, Mode: rung.Mode(), TCP: tcpState(c, f), TCPMillis: c.dialled.Milliseconds(),
 		Banner: c.banner, Auth: authNotTried, TLS: tlsCheck(c, f),

@@ -25,7 +25,8 @@ type conn struct {
 	nc    net.Conn // raw, or TLS over it
 	br    *bufio.Reader
 
-	dialled time.Duration // how long the TCP connection took
+	up      chan struct{} // closed when there is a TCP connection
+	dialled time.Duration // how long that took
 	banner  string
 	ext     extensions
 	ehlo    []string // lines of the last EHLO reply after the first
@@ -59,23 +60,26 @@ func parseExtensions(lines []string) extensions {
 	return ext
 }
 
-// open connects to a rung and goes as far as a verified TLS session and its
-// EHLO, but not to AUTH: any number of rungs may be opened at once. The conn
-// that comes with a failure is closed and tells how far it got.
-func (r *Relay) open(ctx context.Context, rung Rung) (*conn, *Failure) {
-	c := &conn{relay: r, rung: rung}
+func (r *Relay) newConn(rung Rung) *conn {
+	return &conn{relay: r, rung: rung, up: make(chan struct{})}
+}
+
+// open connects to the rung and goes as far as a verified TLS session and its
+// EHLO, but not to AUTH: any number of rungs may be opened at once. After a
+// failure the connection is closed, and tells how far it got.
+func (c *conn) open(ctx context.Context) *Failure {
 	if f := c.dial(ctx); f != nil {
-		return c, f
+		return f
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeouts.Hello)
+	ctx, cancel := context.WithTimeout(ctx, c.relay.opts.Timeouts.Hello)
 	defer cancel()
 	release := c.bind(ctx)
 	defer release()
-	if f := c.hello(ctx); f != nil {
+	f := c.hello(ctx)
+	if f != nil {
 		c.close()
-		return c, f
 	}
-	return c, nil
+	return f
 }
 
 func (c *conn) dial(ctx context.Context) *Failure {
@@ -90,6 +94,7 @@ func (c *conn) dial(ctx context.Context) *Failure {
 	}
 	c.raw = raw
 	c.use(raw)
+	close(c.up)
 	if c.rung.Clear && !c.relay.opts.AllowCleartext && !isPrivate(raw.RemoteAddr()) {
 		c.close()
 		return c.failed(ctx, StageConnect, &cause{
@@ -108,7 +113,7 @@ func isPrivate(addr net.Addr) bool {
 		return false
 	}
 	ip := ap.Addr().Unmap()
-	return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast()
+	return ip.IsLoopback() || ip.IsPrivate()
 }
 
 // use makes nc the connection that is spoken on, with nothing read from it yet.

@@ -75,18 +75,19 @@ func (d *delivery) connect(ctx context.Context) *Failure {
 	if d.attempt.Ladder == nil {
 		d.attempt.Ladder = reports
 	}
-	if f != nil {
+	if c == nil {
 		return f
 	}
-	d.conn = c
 	d.attempt.Rung, d.attempt.Auth = c.rung, c.auth
 	if c.tls != nil {
 		d.attempt.TLS = tls.VersionName(c.tls.Version)
 	}
-	return nil
+	d.conn = c
+	return f
 }
 
-// acquire returns a connection that is logged in, for one holder.
+// acquire returns a connection that is logged in, for one holder. A connection
+// that comes with a failure did not get past AUTH, and is dead.
 func (r *Relay) acquire(ctx context.Context) (*conn, []RungReport, *Failure) {
 	c, reports, f := r.race(ctx)
 	if f != nil {
@@ -97,7 +98,7 @@ func (r *Relay) acquire(ctx context.Context) (*conn, []RungReport, *Failure) {
 			c.close()
 		}
 		c.quit()
-		return nil, reports, f
+		return c, reports, f
 	}
 	return c, reports, nil
 }

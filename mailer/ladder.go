@@ -10,9 +10,9 @@ import (
 const (
 	// raceDelay is the head start of each rung over the next one.
 	raceDelay = 300 * time.Millisecond
-	// knownHeadStart is that of a rung that served before. It is longer, because
-	// most handshakes over a long way take more than raceDelay, and the other
-	// rungs would be tried in vain each time.
+	// knownHeadStart is that of a rung that served before, once it has a TCP
+	// connection. Over a long way a handshake takes more than raceDelay, and the
+	// other rungs would be tried in vain each time.
 	knownHeadStart = time.Second
 	// probeInterval is how often the preferred rungs are tried while another
 	// one serves.
@@ -85,6 +85,7 @@ type race struct {
 	known   int   // the rung that served before, -1 when none
 	started int
 	running int
+	waited  bool
 	results chan entrant
 	reports []*RungReport // by index; nil for a rung that has not started
 	begin   time.Time
@@ -103,8 +104,8 @@ func (r *Relay) race(ctx context.Context) (*conn, []RungReport, *Failure) {
 		relay: r, order: raceOrder(n, known), known: known, begin: time.Now(),
 		results: make(chan entrant, n), reports: make([]*RungReport, n),
 	}
-	x.start(ctx)
-	next := time.NewTimer(x.headStart())
+	first := x.start(ctx)
+	next := time.NewTimer(raceDelay)
 	defer next.Stop()
 	for x.running > 0 {
 		select {
@@ -116,6 +117,10 @@ func (r *Relay) race(ctx context.Context) (*conn, []RungReport, *Failure) {
 				return e.conn, x.list(), nil
 			}
 		case <-next.C:
+			if x.wait(first) {
+				next.Reset(knownHeadStart - raceDelay)
+				continue
+			}
 		}
 		if x.started < n && ctx.Err() == nil {
 			x.start(ctx)
@@ -128,24 +133,32 @@ func (r *Relay) race(ctx context.Context) (*conn, []RungReport, *Failure) {
 	return nil, x.list(), x.furthest()
 }
 
-func (x *race) start(ctx context.Context) {
+func (x *race) start(ctx context.Context) *conn {
 	i := x.order[x.started]
-	rung := x.relay.opts.Ladder[i]
-	x.reports[i] = &RungReport{Rung: rung}
+	c := x.relay.newConn(x.relay.opts.Ladder[i])
+	x.reports[i] = &RungReport{Rung: c.rung}
 	x.started++
 	x.running++
 	x.relay.background(func(context.Context) {
 		begin := time.Now()
-		c, f := x.relay.open(ctx, rung)
+		f := c.open(ctx)
 		x.results <- entrant{rung: i, conn: c, failure: f, duration: time.Since(begin)}
 	})
+	return c
 }
 
-func (x *race) headStart() time.Duration {
-	if x.known >= 0 {
-		return knownHeadStart
+// wait says, once, that the first rung deserves knownHeadStart.
+func (x *race) wait(first *conn) bool {
+	if x.known < 0 || x.waited || x.started > 1 {
+		return false
 	}
-	return raceDelay
+	select {
+	case <-first.up:
+		x.waited = true
+		return true
+	default:
+		return false
+	}
 }
 
 func (x *race) finish(e entrant) {
@@ -240,7 +253,7 @@ func (r *Relay) probe(ctx context.Context) {
 			return
 		}
 		for i := range preferred {
-			if c, f := r.open(ctx, r.opts.Ladder[i]); f == nil {
+			if c := r.newConn(r.opts.Ladder[i]); c.open(ctx) == nil {
 				c.quit()
 				r.won(i)
 				break

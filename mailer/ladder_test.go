@@ -35,8 +35,8 @@ func TestLadder(t *testing.T) {
 		{"black hole, black hole", relaytest.BlackHole, relaytest.BlackHole, "relay connect", 0, 5300 * time.Millisecond},
 		{"refused, refused", relaytest.Refused, relaytest.Refused, "relay connect", 0, 0},
 		{"refused, silent", relaytest.Refused, silent, "relay greeting", 0, 30 * time.Second},
-		{"AUTH refused: no other rung", relaytest.Script{"AUTH": "535 5.7.8 no"}, works, "relay auth 535", 0, 0},
-		{"AUTH dropped: no other rung", relaytest.Script{"AUTH": "drop"}, works, "relay auth", 0, 0},
+		{"AUTH refused: no other rung", relaytest.Script{"AUTH": "535 5.7.8 no"}, works, "relay auth 535", 587, 0},
+		{"AUTH dropped: no other rung", relaytest.Script{"AUTH": "drop"}, works, "relay auth", 587, 0},
 		{"MAIL refused: no other rung", relaytest.Script{"MAIL": "550 5.7.1 no"}, works, "permanent mail 550", 587, 0},
 	}
 	for _, tt := range tests {
@@ -130,11 +130,10 @@ func TestLadderTie(t *testing.T) {
 // TestLadderSlow: a rung that is known is not raced only because it is far away.
 func TestLadderSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		first, second := relaytest.New(t, relaytest.Options{}, nil), relaytest.New(t, relaytest.Options{}, relaytest.Script{"greeting": "drop"})
+		first := relaytest.New(t, relaytest.Options{}, relaytest.Script{"greeting": "after 600ms 220 far away"})
+		second := relaytest.New(t, relaytest.Options{}, relaytest.Script{"greeting": "drop then default"})
 		network := &relaytest.Network{Port: map[int]any{587: first, 2525: second}}
-		opts := options(network)
-		opts.Dial = slowDial(network, "587", 600*time.Millisecond)
-		relay := newRelay(t, opts)
+		relay := newRelay(t, options(network))
 		for i, want := range []int{1, 1} { // dials to 2525 so far: only the first race
 			if a := relay.Deliver(t.Context(), envelope("b@example.org"), content(messageText)); a.Rung.Port != 587 {
 				t.Errorf("delivery %d served on port %d (%s), want 587", i, a.Rung.Port, outcomes(a))
@@ -180,6 +179,11 @@ func TestLadderRemembers(t *testing.T) {
 		if len(a.Ladder) != 2 || a.Ladder[0].Failure == nil || !a.Ladder[1].Won {
 			t.Errorf("Ladder = %+v, want 587 failed and 2525 won", a.Ladder)
 		}
+		network.Set(587, first)
+		time.Sleep(61 * time.Second)
+		deliver(587, 0)
+		network.Set(587, relaytest.BlackHole)
+		deliver(2525, raceDelay)
 		dials := len(network.Dials())
 		time.Sleep(10 * time.Minute)
 		if probes := network.Dials()[dials:]; len(probes) != 10 || slices.Contains(probes, 2525) {

@@ -55,7 +55,7 @@ type RelayOptions struct {
 // Timeouts bounds each stage of the dialogue with a relay (RFC 5321 §4.5.3.2).
 // The context given to Deliver or Check shortens every one of them.
 type Timeouts struct {
-	Connect time.Duration // TCP, each address; default 5 s
+	Connect time.Duration // name look-up and TCP, all addresses together; default 5 s
 	Hello   time.Duration // greeting, EHLO, STARTTLS and TLS together; default 30 s
 	Command time.Duration // AUTH step, MAIL, RCPT; default 5 min
 	Data    time.Duration // the reply to DATA; default 2 min

@@ -29,6 +29,7 @@ import (
 //	part REPLY       send REPLY without a line end, then drop
 //	split REPLY      every octet of it in a packet of its own
 //	drip REPLY       one octet a second
+//	after 2s REPLY   REPLY, but not at once
 //	hold REPLY       not before the next command is there
 //	inject REPLY     REPLY and, in the same packet, a second reply
 //	bye REPLY        REPLY, then drop

@@ -244,6 +244,14 @@ func (s *session) do(action, fallback string) string {
 		s.send(reply, "\r\n")
 	case "lf":
 		return s.send(reply, "\n")
+	case "after":
+		pause, reply, _ := strings.Cut(reply, " ")
+		d, err := time.ParseDuration(pause)
+		if err != nil {
+			panic(err)
+		}
+		time.Sleep(d)
+		return s.send(reply, "\r\n")
 	case "hold":
 		s.br.Peek(1)
 		return s.send(reply, "\r\n")
