@@ -51,6 +51,9 @@ func TestPostfix(t *testing.T) {
 		{"many recipients", testManyRecipients},
 		{"check", testCheck},
 		{"send", testSend},
+		{"queued", testQueued},
+		{"queued and waited for", testQueuedWait},
+		{"killed", testKilled},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, relay) })
 	}

@@ -211,12 +211,22 @@ func (a answer) state(recipient string) string {
 // post sends a body to /v1/messages; header gives further fields.
 func (s *sidecar) post(t *testing.T, contentType string, body []byte, header http.Header) answer {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/v1/messages", bytes.NewReader(body))
+	header = maps.Clone(header)
+	if header == nil {
+		header = http.Header{}
+	}
+	header.Set("Content-Type", contentType)
+	return s.request(t, http.MethodPost, "/v1/messages", body, header)
+}
+
+// request asks the API, which always answers in JSON.
+func (s *sidecar) request(t *testing.T, method, path string, body []byte, header http.Header) answer {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, s.url+path, bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
 	maps.Copy(req.Header, header)
-	req.Header.Set("Content-Type", contentType)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -228,7 +238,7 @@ func (s *sidecar) post(t *testing.T, contentType string, body []byte, header htt
 	}
 	a := answer{HTTPStatus: resp.StatusCode, Body: string(text)}
 	if err := json.Unmarshal(text, &a); err != nil {
-		t.Fatalf("answer %d is no JSON: %v\n%s", resp.StatusCode, err, text)
+		t.Fatalf("%s %s: answer %d is no JSON: %v\n%s", method, path, resp.StatusCode, err, text)
 	}
 	return a
 }

@@ -1,0 +1,102 @@
+package integration
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"mailsidecar/integration/postfix"
+)
+
+// durable is the configuration for one relay with the default queue.
+func durable(t *testing.T, relay *postfix.Server, ports ...any) environment {
+	t.Helper()
+	env := bridge(t, relay, ports...)
+	delete(env, "MAILSIDECAR_QUEUE")
+	env["MAILSIDECAR_DATA_DIR"] = t.TempDir()
+	return env
+}
+
+// testQueued: the answer comes once the message is stored; the mail follows.
+func testQueued(t *testing.T, relay *postfix.Server) {
+	to := relay.Recipient(t)
+	s := serve(t, durable(t, relay, refusedPort(t), relay.Submission))
+	a := s.send(t, hello(to))
+	wantStatus(t, a, http.StatusAccepted)
+	relay.Await(t, to, 1)
+	if got := s.awaitStatus(t, a.ID, "delivered"); got.Recipients[0].ReplyCode != 250 {
+		t.Errorf("recipient = %+v, want delivered with 250", got.Recipients[0])
+	}
+}
+
+// testQueuedWait: Prefer: wait answers with the first attempt's outcome.
+func testQueuedWait(t *testing.T, relay *postfix.Server) {
+	s := serve(t, durable(t, relay, relay.Submission))
+	header := http.Header{"Prefer": {"wait=10"}, "Envelope-From": {"shop@example.com"}}
+	to := relay.Recipient(t)
+	header.Set("Envelope-To", to)
+	a := s.post(t, "message/rfc822", []byte(finished), header)
+	wantStatus(t, a, http.StatusOK)
+	if got := relay.Await(t, to, 1)[0]; string(got.Data) != finished {
+		t.Errorf("delivered:\n%q\nwant:\n%q", got.Data, finished)
+	}
+	header.Set("Envelope-To", "unknown@"+postfix.Domain)
+	a = s.post(t, "message/rfc822", []byte(finished), header)
+	wantStatus(t, a, http.StatusUnprocessableEntity)
+	if a.Code != "rejected" || !strings.Contains(a.Body, "User unknown in virtual mailbox table") {
+		t.Errorf("answer = %s, want rejected with Postfix's own words", a.Body)
+	}
+}
+
+// testKilled is the promise: what was accepted while no relay could be reached
+// goes out though the process is killed, and once only.
+func testKilled(t *testing.T, relay *postfix.Server) {
+	to := relay.Recipient(t)
+	env := durable(t, relay, refusedPort(t))
+	s := serve(t, env)
+	var ids []string
+	for range 5 {
+		a := s.send(t, hello(to))
+		wantStatus(t, a, http.StatusAccepted)
+		ids = append(ids, a.ID)
+	}
+	s.kill(t)
+
+	env["SMTP_PORTS"] = bridge(t, relay, relay.Submission)["SMTP_PORTS"]
+	s = serve(t, env)
+	for _, id := range ids {
+		s.awaitStatus(t, id, "delivered")
+	}
+	if n := len(relay.Await(t, to, len(ids))); n != len(ids) {
+		t.Errorf("%d messages delivered, want %d", n, len(ids))
+	}
+}
+
+// awaitStatus asks for a message until it has the status. It has it tried
+// again, lest the test wait for the schedule.
+func (s *sidecar) awaitStatus(t *testing.T, id, want string) answer {
+	t.Helper()
+	var a answer
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		a = s.request(t, http.MethodGet, "/v1/messages/"+id, nil, nil)
+		wantStatus(t, a, http.StatusOK)
+		if a.Status == want {
+			return a
+		}
+		if a.Status == "deferred" {
+			s.request(t, http.MethodPost, "/v1/messages/"+id+"/retry", nil, nil)
+		}
+	}
+	t.Fatalf("status = %v after 20 s, want %s\n%s", a.Status, want, a.Body)
+	return a
+}
+
+// kill ends the server without giving it a chance.
+func (s *sidecar) kill(t *testing.T) {
+	t.Helper()
+	if err := s.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-s.exited
+}
