@@ -9,8 +9,8 @@ import (
 	"mailsidecar/integration/postfix"
 )
 
-// durable is the configuration for one relay with the default queue.
-func durable(t *testing.T, relay *postfix.Server, ports ...any) environment {
+// stored is the configuration for one relay with the default queue.
+func stored(t *testing.T, relay *postfix.Server, ports ...any) environment {
 	t.Helper()
 	env := bridge(t, relay, ports...)
 	delete(env, "MAILSIDECAR_QUEUE")
@@ -21,7 +21,7 @@ func durable(t *testing.T, relay *postfix.Server, ports ...any) environment {
 // testQueued: the answer comes once the message is stored; the mail follows.
 func testQueued(t *testing.T, relay *postfix.Server) {
 	to := relay.Recipient(t)
-	s := serve(t, durable(t, relay, refusedPort(t), relay.Submission))
+	s := serve(t, stored(t, relay, refusedPort(t), relay.Submission))
 	a := s.send(t, hello(to))
 	wantStatus(t, a, http.StatusAccepted)
 	relay.Await(t, to, 1)
@@ -32,7 +32,7 @@ func testQueued(t *testing.T, relay *postfix.Server) {
 
 // testQueuedWait: Prefer: wait answers with the first attempt's outcome.
 func testQueuedWait(t *testing.T, relay *postfix.Server) {
-	s := serve(t, durable(t, relay, relay.Submission))
+	s := serve(t, stored(t, relay, relay.Submission))
 	header := http.Header{"Prefer": {"wait=10"}, "Envelope-From": {"shop@example.com"}}
 	to := relay.Recipient(t)
 	header.Set("Envelope-To", to)
@@ -53,7 +53,7 @@ func testQueuedWait(t *testing.T, relay *postfix.Server) {
 // goes out though the process is killed, and once only.
 func testKilled(t *testing.T, relay *postfix.Server) {
 	to := relay.Recipient(t)
-	env := durable(t, relay, refusedPort(t))
+	env := stored(t, relay, refusedPort(t))
 	s := serve(t, env)
 	var ids []string
 	for range 5 {
@@ -90,13 +90,4 @@ func (s *sidecar) awaitStatus(t *testing.T, id, want string) answer {
 	}
 	t.Fatalf("status = %v after 20 s, want %s\n%s", a.Status, want, a.Body)
 	return a
-}
-
-// kill ends the server without giving it a chance.
-func (s *sidecar) kill(t *testing.T) {
-	t.Helper()
-	if err := s.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	<-s.exited
 }
