@@ -141,6 +141,7 @@ func TestDialogues(t *testing.T) {
 		{name: "RCPT first 452 is no more than transient", script: relaytest.Script{"RCPT": "452 4.3.1 full"}, want: "transient rcpt 452, transient rcpt 452"},
 		{name: "RCPT mailbox full after an accepted one", script: relaytest.Script{"RCPT TO:<c@": "552 5.2.2 mailbox full"}, want: "accepted 250, permanent rcpt 552"},
 		{name: "RCPT too many, and no further transaction", script: relaytest.Script{"RCPT TO:<c@": "552 5.5.3 too many", ".": "drop"}, want: "uncertain content, transient rcpt 552"},
+		{name: "RCPT 552 is the account's quota", script: relaytest.Script{"RCPT TO:<c@": "552 5.4.5 Daily sending quota exceeded then default"}, want: "accepted 250, relay rcpt 552"},
 		{name: "RCPT MailerSend", script: relaytest.Script{"RCPT TO:<c@": "450 The given data was invalid."}, want: "accepted 250, permanent rcpt 450"},
 		{name: "RCPT Oracle", script: relaytest.Script{"RCPT TO:<c@": "254 4.7.1 Suppression for user x to c"}, want: "accepted 250, permanent rcpt 254"},
 		{name: "DATA 450", script: relaytest.Script{"DATA": "450 4.2.0 later"}, want: "transient data 450, transient data 450"},

@@ -130,7 +130,7 @@ func (t *transaction) rcpt(c *conn, r *Result, w wireReply) {
 		return
 	}
 	r.Failure = c.refused(StageRcpt, w)
-	if (w.code == 452 || w.code == 552) && len(t.accepted) > 0 {
+	if (w.code == 452 || w.code == 552) && len(t.accepted) > 0 && r.Failure.Class != ClassRelay {
 		r.Failure.Class = ClassTransient
 		t.tooMany = append(t.tooMany, r)
 	}

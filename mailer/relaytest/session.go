@@ -245,13 +245,13 @@ func (s *session) do(action, fallback string) string {
 	case "lf":
 		return s.send(reply, "\n")
 	case "after":
-		pause, reply, _ := strings.Cut(reply, " ")
+		pause, late, _ := strings.Cut(reply, " ")
 		d, err := time.ParseDuration(pause)
 		if err != nil {
 			panic(err)
 		}
 		time.Sleep(d)
-		return s.send(reply, "\r\n")
+		return s.send(late, "\r\n")
 	case "hold":
 		s.br.Peek(1)
 		return s.send(reply, "\r\n")
