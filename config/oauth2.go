@@ -92,7 +92,7 @@ func (r *reader) checkTokenURL(relay *Relay) {
 func (r *reader) applyOAuth2Provider(relay *Relay) {
 	switch o := relay.OAuth2; o.Provider {
 	case google:
-		r.preset(relay, map[string]string{ //nolint:gosec // an endpoint, no credentials
+		r.preset(relay, map[string]string{ // an endpoint, no credentials
 			"OAUTH2_TOKEN_URL": "https://oauth2.googleapis.com/token",
 			"OAUTH2_SCOPES":    "https://mail.google.com/",
 		})

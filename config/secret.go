@@ -93,7 +93,7 @@ func readSecretFile(path string) (Secret, *invalid) {
 }
 
 func readAll(path string) (string, error) {
-	f, err := os.Open(path) //nolint:gosec // the operator names the file
+	f, err := os.Open(path) // the operator names the file
 	if err != nil {
 		return "", err
 	}

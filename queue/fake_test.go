@@ -30,10 +30,9 @@ type fakeRelay struct {
 }
 
 type attemptSeen struct {
-	at    time.Time
-	env   mailer.Envelope
-	data  string
-	class string
+	at   time.Time
+	env  mailer.Envelope
+	data string
 }
 
 func newFakeRelay(say func(n int, path string) *mailer.Failure) *fakeRelay {

@@ -27,5 +27,5 @@ func unsuitableFileSystem(dir string) string {
 	if err := syscall.Statfs(dir, &st); err != nil {
 		return "" // the probe that follows tells more
 	}
-	return unsuitable[uint32(st.Type)] //nolint:gosec // magic numbers have 32 bits; the field's type differs by architecture
+	return unsuitable[uint32(st.Type)] // magic numbers have 32 bits; the field's type differs by architecture
 }

@@ -14,7 +14,7 @@ import (
 func newID(created time.Time) string {
 	u := uuid.UUID(idAt(created))
 	// The 12 bits after the version order ids within a millisecond.
-	sub := uint16(created.Nanosecond() % 1e6 * 4096 / 1e6) //nolint:gosec // below 4096
+	sub := uint16(created.Nanosecond() % 1e6 * 4096 / 1e6) // below 4096
 	binary.BigEndian.PutUint16(u[6:], 0x7000|sub)
 	_, _ = rand.Read(u[8:]) // never fails (crypto/rand)
 	u[8] = u[8]&0x3f | 0x80
@@ -24,6 +24,6 @@ func newID(created time.Time) string {
 // idAt returns the least id of a message accepted in the millisecond of t.
 func idAt(t time.Time) []byte {
 	b := make([]byte, 16)
-	binary.BigEndian.PutUint64(b, uint64(t.UnixMilli())<<16) //nolint:gosec // after 1970
+	binary.BigEndian.PutUint64(b, uint64(t.UnixMilli())<<16) // after 1970
 	return b
 }

@@ -53,7 +53,7 @@ func freeDisk(dir string) (int64, error) {
 	if err := syscall.Statfs(dir, &st); err != nil {
 		return 0, err
 	}
-	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:gosec,unconvert // no disk has 2^63 octets; the types differ by system
+	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // no disk has 2^63 octets; the types differ by system
 }
 
 func syncOpenDirectory(d *os.File) error { return d.Sync() }

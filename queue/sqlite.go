@@ -187,7 +187,7 @@ func (s *SQLite) view(ctx context.Context, f func(*session) error) error {
 	if err != nil {
 		return storeError(s.opts.Path, err)
 	}
-	defer tx.Rollback() //nolint:errcheck // nothing was written
+	defer tx.Rollback() // nothing was written
 	v := newSession(ctx, tx)
 	defer v.close()
 	return storeError(s.opts.Path, f(v))

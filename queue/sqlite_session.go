@@ -82,7 +82,7 @@ func (s *session) each(query string, args []any, f func(*sql.Rows) error) error 
 	if err != nil {
 		return err
 	}
-	defer rows.Close() //nolint:errcheck // Err tells
+	defer rows.Close() // Err tells
 	for rows.Next() {
 		if err := f(rows); err != nil {
 			return err
