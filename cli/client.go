@@ -129,7 +129,7 @@ func (a answer) problem() problem {
 func (p problem) err() error {
 	var b strings.Builder
 	b.WriteString(p.Title)
-	if p.Detail != "" && p.Detail != p.Title {
+	if p.Detail != "" && strings.TrimSuffix(p.Detail, ".") != p.Title {
 		b.WriteString(": " + p.Detail)
 	}
 	for _, e := range p.Errors {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -71,8 +73,8 @@ func printStory(w io.Writer, m message) {
 	line("Subject", shorten(m.Subject, 200))
 	line("Reverse-path", "<"+m.Envelope.ReversePath+">")
 	line("Size", fmt.Sprintf("%d octets", m.Size))
-	for name, value := range m.Tags {
-		line("Tag", name+": "+value)
+	for _, name := range slices.Sorted(maps.Keys(m.Tags)) {
+		line("Tag", name+": "+m.Tags[name])
 	}
 	line("Accepted", localTime(m.CreatedAt))
 	if !m.SendAt.IsZero() {

@@ -1,0 +1,120 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The queue's commands do the same through a server and on the store itself.
+func TestQueueCommands(t *testing.T) {
+	clearEnv(t)
+	t.Chdir(t.TempDir())
+	cfg := serviceWith(t, "sqlite", refusedPort(t))
+	s, stop := start(t, cfg)
+	a, err := post(s, http.Header{"Prefer": {"wait=10"}})
+	if err != nil || a.status != http.StatusAccepted {
+		t.Fatalf("post = %d %s, %v", a.status, a.body, err)
+	}
+	var m message
+	if err := json.Unmarshal(a.body, &m); err != nil {
+		t.Fatal(err)
+	}
+
+	t.Setenv("MAILSIDECAR_URL", s.url())
+	useQueue(t, m.ID, "online.eml")
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("MAILSIDECAR_URL", "")
+	t.Setenv("MAILSIDECAR_QUEUE", cfg.Service.Queue.String())
+	useQueue(t, m.ID, "offline.eml")
+
+	online, err := os.ReadFile("online.eml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	offline, err := os.ReadFile("offline.eml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(online, offline) || !bytes.Contains(online, []byte("To: b@example.org\r\n")) {
+		t.Errorf("exported %q online and %q offline", online, offline)
+	}
+	for _, c := range []struct {
+		args   []string
+		status int
+		say    string
+	}{
+		{[]string{"queue", "export", m.ID, "-o", "online.eml"}, 1, "export"},
+		{[]string{"queue", "cancel", m.ID}, 0, "canceled"},
+		{[]string{"queue", "cancel", m.ID}, 65, "nothing_to_cancel"},
+		{[]string{"queue", "retry", m.ID}, 65, "nothing_to_retry"},
+		{[]string{"queue", "export", m.ID}, 65, "content_gone"},
+		{[]string{"queue", "list", "--status", "canceled"}, 0, m.ID},
+		{[]string{"queue", "list", "--status", "deferred"}, 0, "no message"},
+	} {
+		if status, out, errOut := run(t.Context(), c.args...); status != c.status || !strings.Contains(out+errOut, c.say) {
+			t.Errorf("Run(%q) = %d, want %d and %q; it says\n%s%s", c.args, status, c.status, c.say, out, errOut)
+		}
+	}
+}
+
+func useQueue(t *testing.T, id, file string) {
+	t.Helper()
+	for _, c := range []struct {
+		args []string
+		say  []string
+	}{
+		{[]string{"queue", "list"}, []string{id, "deferred", "a@example.com", "b@example.org"}},
+		{[]string{"queue", "list", "--json", "--since", "1h"}, []string{`"id": "` + id + `"`}},
+		{[]string{"queue", "show", id}, []string{"message " + id + ": deferred", "Attempt 1,", "127.0.0.1", "b@example.org", "refused"}},
+		{[]string{"queue", "show", id, "--json"}, []string{`"attempts": [`}},
+		{[]string{"queue", "retry", id}, []string{id}},
+		{[]string{"queue", "export", id, "-o", file}, []string{file + ": "}},
+	} {
+		status, out, errOut := run(t.Context(), c.args...)
+		for _, say := range c.say {
+			if status != 0 || !strings.Contains(out, say) {
+				t.Errorf("Run(%q) = %d, want 0 and %q; it says\n%s%s", c.args, status, say, out, errOut)
+			}
+		}
+	}
+}
+
+// Looking at a queue creates none.
+func TestQueueCreatesNothing(t *testing.T) {
+	clearEnv(t)
+	path := filepath.Join(t.TempDir(), "queue.db")
+	t.Setenv("MAILSIDECAR_QUEUE", "sqlite:"+path)
+	t.Setenv("MAILSIDECAR_ADDR", "127.0.0.1:1")
+	if status, _, errOut := run(t.Context(), "queue", "list"); status != exitUnavailable || !strings.Contains(errOut, "no answer from the server at http://127.0.0.1:1") {
+		t.Errorf("queue list = %d %q", status, errOut)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Errorf("%s was created", path)
+	}
+}
+
+func TestPointInTime(t *testing.T) {
+	now := time.Date(2030, 1, 31, 8, 0, 0, 0, time.UTC)
+	for _, c := range []struct{ in, want string }{
+		{"", ""},
+		{"2h", "2030-01-31T06:00:00Z"},
+		{"2029-01-31T08:00:00+01:00", "2029-01-31T08:00:00+01:00"},
+	} {
+		if got, err := pointInTime("since", c.in, now); err != nil || got != c.want {
+			t.Errorf("pointInTime(%q) = %q, %v, want %q", c.in, got, err, c.want)
+		}
+	}
+	for _, bad := range []string{"yesterday", "2029-01-31", "-"} {
+		if got, err := pointInTime("since", bad, now); err == nil || exitStatus(err) != exitUsage {
+			t.Errorf("pointInTime(%q) = %q, %v, want a usage error", bad, got, err)
+		}
+	}
+}
