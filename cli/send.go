@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -185,9 +184,8 @@ type sendRequest struct {
 }
 
 type sendAttachment struct {
-	Filename    string `json:"filename"`
-	Content     []byte `json:"content"` // base64 in JSON
-	ContentType string `json:"content_type,omitempty"`
+	Filename string `json:"filename"`
+	Content  []byte `json:"content"` // base64 in JSON
 }
 
 func (f *sendFlags) composed(cmd *cobra.Command) ([]byte, error) {
@@ -209,6 +207,9 @@ func (f *sendFlags) composed(cmd *cobra.Command) ([]byte, error) {
 		return nil, exit(exitUsage, "nobody to send to: --to is missing")
 	}
 	if !cmd.Flags().Changed("text") && !cmd.Flags().Changed("html") {
+		if isTerminal(cmd.InOrStdin()) {
+			fmt.Fprintln(cmd.ErrOrStderr(), "Type the text and end it with Ctrl-D on a line of its own.")
+		}
 		text, err := io.ReadAll(cmd.InOrStdin())
 		if err != nil {
 			return nil, exit(exitFailure, "standard input: %w", err)
@@ -216,6 +217,16 @@ func (f *sendFlags) composed(cmd *cobra.Command) ([]byte, error) {
 		r.Text = string(text)
 	}
 	return json.Marshal(r)
+}
+
+// isTerminal says whether somebody is likely to sit at the other end of r.
+func isTerminal(r io.Reader) bool {
+	f, ok := r.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // pairs splits "name: value" or "name=value" flags.
@@ -244,9 +255,7 @@ func attachments(files []string) ([]sendAttachment, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--attach: %w", err)
 		}
-		all = append(all, sendAttachment{
-			Filename: filepath.Base(file), Content: content, ContentType: mime.TypeByExtension(filepath.Ext(file)),
-		})
+		all = append(all, sendAttachment{Filename: filepath.Base(file), Content: content})
 	}
 	return all, nil
 }

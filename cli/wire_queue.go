@@ -49,9 +49,11 @@ func startQueue(ctx context.Context, s config.Service, routes queue.Routes, time
 	return q, nil
 }
 
+// openStore opens the store that the configuration names. The store takes zero
+// for its default, where the configuration means zero.
 func openStore(ctx context.Context, s config.Service) (*queue.SQLite, error) {
 	return queue.OpenSQLite(ctx, queue.SQLiteOptions{
-		Path: s.Queue.Path, MinFreeDisk: int64(s.MinFreeDisk),
+		Path: s.Queue.Path, MinFreeDisk: max(1, int64(s.MinFreeDisk)),
 		Retention: time.Duration(s.Retention), KeepBodies: time.Duration(s.KeepBodies),
 	})
 }
