@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,6 +84,13 @@ func (f *fakeRelay) set(say func(n int, path string) *mailer.Failure) {
 
 func accept(int, string) *mailer.Failure { return nil }
 
+// copies says how often a message was accepted for a recipient.
+func (f *fakeRelay) copies(data, path string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.accepted[data+path]
+}
+
 func fail(class mailer.Class, stage mailer.Stage, code int) func(int, string) *mailer.Failure {
 	return func(int, string) *mailer.Failure {
 		return &mailer.Failure{Class: class, Stage: stage, Relay: "relay", Text: "said so", Reply: mailer.Reply{Code: code, Text: fmt.Sprint("reply ", code)}}
@@ -103,6 +111,8 @@ type testQueue struct {
 	store *SQLite
 	path  string
 	end   func() error
+	// skew is how far the queue's clock is off, as a [time.Duration].
+	skew *atomic.Int64
 }
 
 // start opens the store at path and runs a queue on it; edit may change the
@@ -129,6 +139,8 @@ func startOn(t *testing.T, store *SQLite, face Store, edit func(*Options), relay
 	if err != nil {
 		t.Fatalf("New = %v", err)
 	}
+	skew := new(atomic.Int64)
+	d.now = func() time.Time { return wallClock().Add(time.Duration(skew.Load())) }
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
@@ -137,7 +149,7 @@ func startOn(t *testing.T, store *SQLite, face Store, edit func(*Options), relay
 	}
 	var once sync.Once
 	var ended error
-	r := &testQueue{Durable: d, t: t, store: store, path: store.opts.Path}
+	r := &testQueue{Durable: d, t: t, store: store, path: store.opts.Path, skew: skew}
 	r.end = func() error {
 		once.Do(func() {
 			cancel()
