@@ -117,17 +117,17 @@ func TestOneProbeEndsAPause(t *testing.T) {
 		for range 30 {
 			ids = append(ids, q.submit(submission("x", "a@example.org")).Message.ID)
 		}
-		time.Sleep(time.Second)
+		time.Sleep(firstPause / 2)
 		if n := len(relay.seen()); n != 8 {
 			t.Errorf("attempts before the pause = %d, want one for each worker", n)
 		}
 		relay.set(accept)
 		relay.peak = 0
-		time.Sleep(3 * time.Second)
+		time.Sleep(firstPause / 4)
 		if n := len(relay.seen()); n != 8 {
 			t.Errorf("attempts during the pause = %d, want no more", n-8)
 		}
-		time.Sleep(3 * time.Second)
+		time.Sleep(firstPause)
 		for _, id := range ids {
 			q.wantStatus(id, StatusDelivered)
 		}

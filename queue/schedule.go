@@ -11,7 +11,7 @@ const (
 	firstRetry   = time.Minute
 	longestRetry = time.Hour
 
-	firstPause       = 5 * time.Second
+	firstPause       = time.Second
 	longestPause     = 5 * time.Minute
 	firstAuthPause   = time.Minute
 	longestAuthPause = 15 * time.Minute
