@@ -22,7 +22,8 @@ type SQLiteOptions struct {
 	// Path with "-wal", "-shm" and ".lock" appended is used too.
 	Path string
 	// MinFreeDisk is the octets of free disk below which new messages are
-	// refused, so that outcomes can still be written; zero means 64 MiB.
+	// refused, so that outcomes can still be written; zero means 64 MiB,
+	// negative none.
 	MinFreeDisk int64
 	// Retention is how long a message is kept after it became final, and so how
 	// long a bounced or expired one can be retried; zero means 7 days, less
@@ -50,7 +51,7 @@ func (o SQLiteOptions) withDefaults() SQLiteOptions {
 //
 // One goroutine writes. It puts everything that waits to be written into one
 // transaction, so that many callers share one fsync (group commit). WAL and
-// synchronous=OFF make a commit durable when it returns. A few connections
+// synchronous=FULL make a commit durable when it returns. A few connections
 // beside it read; they neither block the writer nor wait for it.
 type SQLite struct {
 	opts    SQLiteOptions
@@ -103,7 +104,7 @@ func (s *SQLite) open(ctx context.Context) error {
 	if err := syncDirectory(filepath.Dir(s.opts.Path)); err != nil {
 		return err
 	}
-	if s.readers, err = sql.Open("sqlite", dsn(s.opts.Path, "query_only(1)")); err != nil {
+	if s.readers, err = sql.Open("sqlite", dsn(s.opts.Path, "query_only(1)")+"&mode=rw"); err != nil {
 		return err
 	}
 	s.readers.SetMaxOpenConns(readConnections)
@@ -176,7 +177,8 @@ func (s *SQLite) admit(size int64) error {
 		return fmt.Errorf("free disk: %w", err)
 	}
 	if free-size < s.opts.MinFreeDisk {
-		return ErrDiskFull
+		return fmt.Errorf("%w: %d octets are free, and MAILSIDECAR_MIN_FREE_DISK keeps %d for the outcomes of what is stored",
+			ErrDiskFull, free, max(s.opts.MinFreeDisk, 0))
 	}
 	return nil
 }
