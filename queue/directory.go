@@ -18,7 +18,7 @@ func prepareDirectory(dir string) error {
 	}
 	if err := probeDirectory(dir); err != nil {
 		return &StoreError{dir, fmt.Errorf("%w: %w", ErrDirectory, err), "the queue must be able to create, sync, rename and delete files there: " +
-			"check owner, mode, read-only mounts and free space"}
+			"check owner, mode, read-only mounts and free space, or set MAILSIDECAR_DATA_DIR to another directory"}
 	}
 	return nil
 }

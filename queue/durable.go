@@ -97,6 +97,7 @@ type Durable struct {
 	stored   Usage // what is not final
 	reserved Usage // what is being stored
 	nextWake time.Time
+	refused  time.Time // when the log was last told that new mail is
 	watches  map[string][]*watch
 	pending  map[pendingKey]bool // idempotency keys that are being stored
 }

@@ -2,7 +2,9 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"time"
 
 	"mailsidecar/mailer"
 )
@@ -75,5 +77,27 @@ func (d *Durable) logRelay(p Pause, paused, resumed bool) {
 			"stage", p.Reason.Stage.String(), "code", p.Reason.Reply.Code, "cause", p.Reason.Error())
 	case resumed:
 		d.log.Info("relay resumed", "relay", p.Relay)
+	}
+}
+
+// refusalInterval is how often the log says that new mail is refused.
+const refusalInterval = time.Minute
+
+// logRefusal tells that new mail is refused for want of room or of a sound
+// store: clients are told to come back, but somebody should look.
+func (d *Durable) logRefusal(err error) {
+	var broken *StoreError
+	if !errors.Is(err, ErrFull) && !errors.Is(err, ErrDiskFull) && !errors.As(err, &broken) {
+		return
+	}
+	now := d.now()
+	d.mu.Lock()
+	due := d.refused.IsZero() || now.Sub(d.refused).Abs() >= refusalInterval
+	if due {
+		d.refused = now
+	}
+	d.mu.Unlock()
+	if due {
+		d.log.Error("new mail is refused", "error", err)
 	}
 }

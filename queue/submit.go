@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -44,6 +45,7 @@ func (d *Durable) accept(ctx context.Context, subs []Submission, wait time.Durat
 	}
 	r, err := d.prepare(subs, wait)
 	if err != nil {
+		d.logRefusal(err)
 		return nil, nil, err
 	}
 	defer d.submissions.Done()
@@ -51,6 +53,7 @@ func (d *Durable) accept(ctx context.Context, subs []Submission, wait time.Durat
 	d.finish(r, err == nil && replayed == nil)
 	switch {
 	case err != nil:
+		d.logRefusal(err)
 		return nil, nil, err
 	case replayed != nil:
 		return d.replay(ctx, subs[0], replayed, wait)
@@ -135,7 +138,8 @@ func (d *Durable) admit(r *request) error {
 	messages := d.stored.Messages + d.reserved.Messages + r.usage.Messages
 	octets := d.stored.Bytes + d.reserved.Bytes + r.usage.Bytes
 	if d.opts.MaxMessages > 0 && messages > d.opts.MaxMessages || d.opts.MaxBytes > 0 && octets > d.opts.MaxBytes {
-		return ErrFull
+		return fmt.Errorf("%w: %d messages of %d octets wait; MAILSIDECAR_QUEUE_MAX_MESSAGES and MAILSIDECAR_QUEUE_MAX_SIZE are the limits",
+			ErrFull, d.stored.Messages, d.stored.Bytes)
 	}
 	if i := r.batch.Idempotency; i != nil {
 		if d.pending[pendingKey{i.Key, i.Name}] {

@@ -1,0 +1,54 @@
+package queue
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestRefusalIsLogged: once a minute, whatever the clients' number.
+func TestRefusalIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log lockedLog
+		q := start(t, dbPath(t), func(o *Options) {
+			o.MaxMessages, o.Logger = 1, slog.New(slog.NewTextHandler(&log, nil))
+		}, newFakeRelay(unreachable))
+		q.submit(submission("1", "a@example.org"))
+		for range 3 {
+			for range 100 {
+				if _, err := q.Submit(t.Context(), submission("2", "a@example.org")); !errors.Is(err, ErrFull) {
+					t.Fatalf("Submit = %v, want ErrFull", err)
+				}
+			}
+			time.Sleep(refusalInterval)
+		}
+		if n := strings.Count(log.String(), "new mail is refused"); n != 3 {
+			t.Errorf("refusals logged = %d, want 3, one a minute", n)
+		}
+		if !strings.Contains(log.String(), "MAILSIDECAR_QUEUE_MAX_MESSAGES") {
+			t.Errorf("log = %s\nwant the setting in it", log.String())
+		}
+	})
+}
+
+type lockedLog struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lockedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
