@@ -63,6 +63,7 @@ const (
 	codeBusy              code = "busy"
 	codeQueueFull         code = "queue_full"
 	codeDiskFull          code = "disk_full"
+	codeQueueUnavailable  code = "queue_unavailable"
 	codeShuttingDown      code = "shutting_down"
 	codeTimeout           code = "timeout"
 	codeUncertain         code = "uncertain"
@@ -121,6 +122,7 @@ var meanings = map[code]meaning{
 	codeBusy:              {http.StatusServiceUnavailable, "Too many bytes are in flight", true, 1},
 	codeQueueFull:         {http.StatusServiceUnavailable, "The queue is full", true, 60},
 	codeDiskFull:          {http.StatusServiceUnavailable, "The disk is almost full", true, 60},
+	codeQueueUnavailable:  {http.StatusServiceUnavailable, "The queue's store does not work", true, 60},
 	codeShuttingDown:      {http.StatusServiceUnavailable, "The server is shutting down", true, 5},
 	codeTimeout:           {http.StatusServiceUnavailable, "The request took too long", true, 5},
 	codeUncertain:         {http.StatusGatewayTimeout, "The relay may or may not have taken the message", false, 0},
@@ -194,6 +196,9 @@ func problemFor(err error) *problem {
 		if errors.Is(err, s.err) {
 			return fail(s.code, s.detail)
 		}
+	}
+	if _, ok := errors.AsType[*queue.StoreError](err); ok {
+		return fail(codeQueueUnavailable, "The log has the cause, under this request_id.")
 	}
 	return fail(codeInternal, "The log has the cause, under this request_id.")
 }
@@ -270,7 +275,7 @@ func (s *Server) writeProblem(err error, c echo.Context) {
 	r := request(c)
 	p := problemFor(err)
 	r.code = p.code
-	if p.code == codeInternal {
+	if p.code == codeInternal || p.code == codeQueueUnavailable {
 		s.log.Error("request failed", "request_id", r.id, "route", c.Path(), "error", err)
 	}
 	if c.Response().Committed {

@@ -197,6 +197,7 @@ func problemCases() []problemCase {
 		{name: "queue full", queue: answering(queue.ErrFull), status: 503, code: codeQueueFull},
 		{name: "disk full", queue: answering(fmt.Errorf("submit: %w", queue.ErrDiskFull)), status: 503, code: codeDiskFull},
 		{name: "shutting down", queue: answering(queue.ErrShuttingDown), status: 503, code: codeShuttingDown},
+		{name: "store moved", queue: answering(&queue.StoreError{Path: "/data/queue.db", Err: queue.ErrMoved}), status: 503, code: codeQueueUnavailable},
 		{name: "commit too slow", queue: &fakeQueue{block: make(chan struct{})}, change: func(o *Options) { o.RequestTimeout = time.Millisecond }, status: 503, code: codeTimeout},
 	}
 }
