@@ -179,8 +179,9 @@ func (s *sidecar) stop(t *testing.T) {
 // answer is what the API answered with. A problem (RFC 9457) and a message have
 // their fields side by side.
 type answer struct {
-	HTTPStatus int    `json:"-"`
-	Body       string `json:"-"`
+	HTTPStatus int         `json:"-"`
+	Header     http.Header `json:"-"`
+	Body       string      `json:"-"`
 
 	ID         string `json:"id"`
 	Status     any    `json:"status"` // the message's, or the HTTP status again
@@ -236,7 +237,7 @@ func (s *sidecar) request(t *testing.T, method, path string, body []byte, header
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := answer{HTTPStatus: resp.StatusCode, Body: string(text)}
+	a := answer{HTTPStatus: resp.StatusCode, Header: resp.Header, Body: string(text)}
 	if err := json.Unmarshal(text, &a); err != nil {
 		t.Fatalf("%s %s: answer %d is no JSON: %v\n%s", method, path, resp.StatusCode, err, text)
 	}

@@ -1,0 +1,371 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"mailsidecar/mailer/relaytest"
+)
+
+// These tests stop the server, or take its relay away, in the middle of
+// something, start it again on the same store and count what the relay got.
+
+// TestStopLetsDeliveryFinish: the relay takes its time over the final dot.
+func TestStopLetsDeliveryFinish(t *testing.T) {
+	t.Parallel()
+	relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{".": "after 1s 250 2.0.0 queued"})
+	env := durable(t, relay)
+	s := serve(t, env)
+	a := s.send(t, order(nil))
+	wantStatus(t, a, http.StatusAccepted)
+	awaitMessages(t, relay, 1)
+	s.stop(t)
+
+	s = serve(t, env)
+	s.wantStory(t, a.ID, "delivered", "delivered")
+	wantMessages(t, relay, 1)
+}
+
+// TestStopGivesBackDelivery: a relay that does not answer before the final dot
+// is left in time, and the message, of which it has nothing, is sent once.
+func TestStopGivesBackDelivery(t *testing.T) {
+	t.Parallel()
+	relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{"MAIL": "silence then default"})
+	env := durable(t, relay).with(environment{"MAILSIDECAR_SHUTDOWN_TIMEOUT": "2s"})
+	s := serve(t, env)
+	a := s.send(t, order(nil))
+	wantStatus(t, a, http.StatusAccepted)
+	await(t, "MAIL at the relay", func() bool { return relay.Said("MAIL") == 1 })
+	if took := s.stopped(t); took > 2*time.Second {
+		t.Errorf("the stop took %v, want MAILSIDECAR_SHUTDOWN_TIMEOUT (2s) at most", took)
+	}
+
+	s = serve(t, env)
+	s.awaitStatus(t, a.ID, "delivered")
+	s.wantStory(t, a.ID, "delivered", "delivered")
+	wantMessages(t, relay, 1)
+}
+
+// TestStopPastFinalDot: nobody knows whether the relay took it, and the story
+// says so.
+func TestStopPastFinalDot(t *testing.T) {
+	t.Parallel()
+	relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{".": "silence then default"})
+	env := durable(t, relay).with(environment{"MAILSIDECAR_SHUTDOWN_TIMEOUT": "2s"})
+	s := serve(t, env)
+	a := s.send(t, order(nil))
+	wantStatus(t, a, http.StatusAccepted)
+	awaitMessages(t, relay, 1)
+	if took := s.stopped(t); took > 2*time.Second {
+		t.Errorf("the stop took %v, want MAILSIDECAR_SHUTDOWN_TIMEOUT (2s) at most", took)
+	}
+
+	s = serve(t, env)
+	s.awaitStatus(t, a.ID, "delivered")
+	s.wantStory(t, a.ID, "delivered", "uncertain", "delivered")
+	wantMessages(t, relay, 2)
+}
+
+// TestSecondSignal ends the server at once, and loses nothing.
+func TestSecondSignal(t *testing.T) {
+	t.Parallel()
+	relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{".": "silence then default"})
+	env := durable(t, relay)
+	s := serve(t, env)
+	a := s.send(t, order(nil))
+	wantStatus(t, a, http.StatusAccepted)
+	awaitMessages(t, relay, 1)
+	waits := s.send(t, order(map[string]any{"send_at": time.Now().Add(time.Second).Format(time.RFC3339Nano)}))
+	wantStatus(t, waits, http.StatusAccepted)
+
+	s.signal(t, syscall.SIGTERM)
+	s.awaitLog(t, "stopping")
+	s.signal(t, syscall.SIGTERM)
+	select {
+	case <-s.exited:
+		if got := s.cmd.ProcessState.Sys().(syscall.WaitStatus); !got.Signaled() || got.Signal() != syscall.SIGTERM {
+			t.Errorf("mailsidecar after a second SIGTERM: %v, want ended by that signal", s.err)
+		}
+	case <-time.After(time.Second):
+		t.Fatal("mailsidecar goes on for a second after the second SIGTERM")
+	}
+
+	s = serve(t, env)
+	s.awaitLog(t, `"uncertain":1`)
+	s.awaitStatus(t, a.ID, "delivered")
+	s.wantStory(t, a.ID, "delivered", "uncertain", "delivered")
+	s.awaitStatus(t, waits.ID, "delivered")
+}
+
+// TestStopAnswersWaiting: a client that waits for the outcome gets its 202.
+func TestStopAnswersWaiting(t *testing.T) {
+	t.Parallel()
+	relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{".": "after 1s 250 2.0.0 queued"})
+	env := durable(t, relay)
+	s := serve(t, env)
+	answers := make(chan answer, 1)
+	go func() {
+		body, err := json.Marshal(order(nil))
+		if err != nil {
+			panic(err)
+		}
+		answers <- s.post(t, "application/json", body, http.Header{"Prefer": {"wait=30"}})
+	}()
+	awaitMessages(t, relay, 1)
+	s.stop(t)
+	a := <-answers
+	wantStatus(t, a, http.StatusAccepted)
+
+	s = serve(t, env)
+	s.wantStory(t, a.ID, "delivered", "delivered")
+	wantMessages(t, relay, 1)
+}
+
+// TestHold: with MAILSIDECAR_UNCERTAIN=hold a lost reply waits for a person,
+// who finds it and releases it.
+func TestHold(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name    string
+		release func(*testing.T, *sidecar, environment, string) *sidecar
+	}{
+		{"by the API", func(t *testing.T, s *sidecar, _ environment, id string) *sidecar {
+			wantStatus(t, s.request(t, http.MethodPost, "/v1/messages/"+id+"/retry", nil, nil), http.StatusOK)
+			return s
+		}},
+		{"by the command", func(t *testing.T, s *sidecar, env environment, id string) *sidecar {
+			env = env.with(environment{"MAILSIDECAR_URL": s.url})
+			wantOutput(t, env, id, "queue", "list", "--status", "held")
+			wantOutput(t, env, "uncertain", "queue", "show", id)
+			wantOutput(t, env, id, "queue", "retry", id)
+			return s
+		}},
+		{"by the command, the server being stopped", func(t *testing.T, s *sidecar, env environment, id string) *sidecar {
+			s.stop(t)
+			wantOutput(t, env, id, "queue", "list", "--status", "held")
+			wantOutput(t, env, id, "queue", "retry", id)
+			return serve(t, env)
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{".": "drop then default"})
+			env := durable(t, relay).with(environment{"MAILSIDECAR_UNCERTAIN": "hold"})
+			s := serve(t, env)
+			a := s.send(t, order(nil))
+			wantStatus(t, a, http.StatusAccepted)
+			s.awaitStatus(t, a.ID, "held")
+			s.awaitLog(t, `"msg":"held"`)
+			s = test.release(t, s, env, a.ID)
+			s.awaitStatus(t, a.ID, "delivered")
+			s.wantStory(t, a.ID, "delivered", "uncertain", "delivered")
+			wantMessages(t, relay, 2)
+		})
+	}
+}
+
+// TestHoldAfterKill: a crash is as uncertain as a lost reply.
+func TestHoldAfterKill(t *testing.T) {
+	t.Parallel()
+	relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{".": "silence then default"})
+	env := durable(t, relay).with(environment{"MAILSIDECAR_UNCERTAIN": "hold"})
+	s := serve(t, env)
+	a := s.send(t, order(nil))
+	wantStatus(t, a, http.StatusAccepted)
+	awaitMessages(t, relay, 1)
+	s.kill(t)
+
+	s = serve(t, env)
+	s.awaitLog(t, `"held":1`)
+	s.wantStory(t, a.ID, "held", "uncertain")
+	wantMessages(t, relay, 1)
+	wantStatus(t, s.request(t, http.MethodDelete, "/v1/messages/"+a.ID, nil, nil), http.StatusOK)
+	s.wantStory(t, a.ID, "canceled", "uncertain")
+}
+
+// TestIdempotencyAcrossRestart: a client that repeats its request after a crash
+// gets the first message again.
+func TestIdempotencyAcrossRestart(t *testing.T) {
+	t.Parallel()
+	relay := relaytest.New(t, relaytest.Options{}, nil)
+	env := durable(t, relay)
+	s := serve(t, env)
+	key := http.Header{"Idempotency-Key": {"order-1042"}}
+	body, err := json.Marshal(order(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := s.post(t, "application/json", body, key)
+	wantStatus(t, first, http.StatusAccepted)
+	s.awaitStatus(t, first.ID, "delivered")
+	s.kill(t)
+
+	s = serve(t, env)
+	again := s.post(t, "application/json", body, key)
+	wantStatus(t, again, http.StatusAccepted)
+	if again.ID != first.ID || again.Header.Get("Idempotency-Replayed") != "true" || again.Status != "delivered" {
+		t.Errorf("repeat = %s, Idempotency-Replayed %q, want %s again, delivered", again.Body, again.Header.Get("Idempotency-Replayed"), first.ID)
+	}
+	other, err := json.Marshal(order(map[string]any{"subject": "Another order"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := s.post(t, "application/json", other, key)
+	wantStatus(t, a, http.StatusUnprocessableEntity)
+	if a.Code != "idempotency_key_reused" {
+		t.Errorf("code = %s, want idempotency_key_reused", a.Code)
+	}
+	wantMessages(t, relay, 1)
+}
+
+// TestSendAtAcrossRestart: a scheduled message goes out at its time though the
+// server was killed meanwhile, and not before.
+func TestSendAtAcrossRestart(t *testing.T) {
+	t.Parallel()
+	relay := relaytest.New(t, relaytest.Options{}, nil)
+	env := durable(t, relay)
+	s := serve(t, env)
+	at := time.Now().Add(1500 * time.Millisecond)
+	a := s.send(t, order(map[string]any{"send_at": at.Format(time.RFC3339Nano)}))
+	wantStatus(t, a, http.StatusAccepted)
+	s.kill(t)
+
+	s = serve(t, env)
+	awaitMessages(t, relay, 1)
+	if early := time.Until(at); early > 0 {
+		t.Errorf("the message went out %v before its time", early)
+	}
+	s.awaitStatus(t, a.ID, "delivered")
+	wantMessages(t, relay, 1)
+}
+
+// TestRelayComesBack: while no relay answers, mail is accepted and the relay
+// left alone; once it is back everything goes out, without anybody's help.
+func TestRelayComesBack(t *testing.T) {
+	t.Parallel()
+	relay := relaytest.New(t, relaytest.Options{}, nil)
+	addr := freeAddr(t)
+	env := durable(t, relay).with(environment{"SMTP_PORTS": fmt.Sprintf("%d/starttls", portOf(t, addr))})
+	s := serve(t, env)
+	first := s.send(t, order(nil))
+	wantStatus(t, first, http.StatusAccepted)
+	s.awaitLog(t, "relay paused")
+	paused := s.relayStatus(t)
+	if paused.Status != "paused" || paused.PausedUntil == "" || paused.Failure.Stage != "connect" {
+		t.Errorf("GET /v1/relays = %+v, want paused at connect", paused)
+	}
+	// No attempt is worth waiting for.
+	body, err := json.Marshal(order(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	second := s.post(t, "application/json", body, http.Header{"Prefer": {"wait=10"}})
+	wantStatus(t, second, http.StatusAccepted)
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("the answer took %v while the relay is paused, want it at once", took)
+	}
+
+	listen(t, relay, addr)
+	s.awaitLog(t, "relay resumed")
+	for _, id := range []string{first.ID, second.ID} {
+		s.awaitStatus(t, id, "delivered")
+	}
+	if got := s.relayStatus(t).Status; got != "up" {
+		t.Errorf("status of the relay = %s, want up", got)
+	}
+	wantMessages(t, relay, 2)
+}
+
+type relayStatus struct {
+	Status      string `json:"status"`
+	PausedUntil string `json:"paused_until"`
+	Failure     struct {
+		Stage string `json:"stage"`
+	} `json:"failure"`
+}
+
+func (s *sidecar) relayStatus(t *testing.T) relayStatus {
+	t.Helper()
+	var all struct{ Relays []relayStatus }
+	s.get(t, "/v1/relays", &all)
+	if len(all.Relays) != 1 {
+		t.Fatalf("GET /v1/relays lists %d, want 1", len(all.Relays))
+	}
+	return all.Relays[0]
+}
+
+// listen serves the relay at addr.
+func listen(t *testing.T, relay *relaytest.Relay, addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			relay.Serve(c)
+		}
+	}()
+}
+
+func (s *sidecar) signal(t *testing.T, sig syscall.Signal) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// stopped stops the server and returns how long that took.
+func (s *sidecar) stopped(t *testing.T) time.Duration {
+	t.Helper()
+	began := time.Now()
+	s.stop(t)
+	return time.Since(began)
+}
+
+// wantStory checks a message's status and the outcome of each attempt.
+func (s *sidecar) wantStory(t *testing.T, id, status string, outcomes ...string) {
+	t.Helper()
+	var story struct {
+		Status   string
+		Attempts []struct {
+			Results []struct{ Outcome string }
+		}
+	}
+	s.get(t, "/v1/messages/"+id, &story)
+	var got []string
+	for _, a := range story.Attempts {
+		got = append(got, a.Results[0].Outcome)
+	}
+	if story.Status != status || strings.Join(got, " ") != strings.Join(outcomes, " ") {
+		t.Errorf("message is %s after attempts %v, want %s after %v", story.Status, got, status, outcomes)
+	}
+}
+
+func wantMessages(t *testing.T, relay *relaytest.Relay, want int) {
+	t.Helper()
+	if n := len(relay.Messages()); n != want {
+		t.Errorf("the relay got %d messages, want %d", n, want)
+	}
+}
+
+// wantOutput runs a command that must succeed and print want.
+func wantOutput(t *testing.T, env environment, want string, args ...string) {
+	t.Helper()
+	code, output := exitCode(t, command(t, env, args...))
+	if code != 0 || !strings.Contains(output, want) {
+		t.Errorf("mailsidecar %s: exit status %d\n%s\nwant 0, and %q in it", strings.Join(args, " "), code, output, want)
+	}
+}
