@@ -22,8 +22,7 @@ type SQLiteOptions struct {
 	// Path with "-wal", "-shm" and ".lock" appended is used too.
 	Path string
 	// MinFreeDisk is the octets of free disk below which new messages are
-	// refused, so that outcomes can still be written; zero means 64 MiB,
-	// negative none.
+	// refused, so that outcomes can still be written; zero means 64 MiB.
 	MinFreeDisk int64
 	// Retention is how long a message is kept after it became final, and so how
 	// long a bounced or expired one can be retried; zero means 7 days, less
