@@ -27,13 +27,13 @@ type sendmailRecipient struct {
 	State        string `json:"state"`
 	ReplyCode    int    `json:"reply_code"`
 	EnhancedCode string `json:"enhanced_code"`
-	Detail       string `json:"detail"`
-	Stage        string `json:"stage"`
+	// Text is the relay's words without the codes, or why there are none.
+	Text string `json:"text"`
 }
 
 // words is the refusal as the relay put it: "550 5.1.1 <x@y>: No such user".
 func (r sendmailRecipient) words() string {
-	return relayWords(r.ReplyCode, r.EnhancedCode, r.Email, r.Detail)
+	return relayWords(r.ReplyCode, r.EnhancedCode, r.Email, r.Text)
 }
 
 // relayWords puts a reply on one line, with the recipient in front of the text
@@ -139,7 +139,7 @@ func (r relayProblem) text(p problem) string {
 		return relayWords(r.ReplyCode, r.EnhancedCode, "", p.Detail)
 	}
 	first := r.Recipients[0]
-	words := relayWords(cmp.Or(first.ReplyCode, r.ReplyCode), cmp.Or(first.EnhancedCode, r.EnhancedCode), first.Email, cmp.Or(first.Detail, p.Detail))
+	words := relayWords(cmp.Or(first.ReplyCode, r.ReplyCode), cmp.Or(first.EnhancedCode, r.EnhancedCode), first.Email, cmp.Or(first.Text, p.Detail))
 	if n := len(r.Recipients) - 1; n > 0 {
 		words += fmt.Sprintf(" (and %d more)", n)
 	}
@@ -168,7 +168,7 @@ type queuedMessage struct {
 	ID         string              `json:"id"`
 	Status     string              `json:"status"`
 	Size       int64               `json:"size"`
-	From       string              `json:"from"`
+	Sender     string              `json:"sender"`
 	Created    time.Time           `json:"created_at"`
 	Recipients []sendmailRecipient `json:"recipients"`
 }
@@ -185,9 +185,9 @@ func (s *sendmail) printQueue(ctx context.Context, out io.Writer) error {
 			return err
 		}
 		for _, m := range messages {
-			fmt.Fprintf(out, "%s  %8d  %s  %-8s  %s\n", m.ID, m.Size, m.Created.Local().Format(time.DateTime), m.Status, oneLine(m.From))
+			fmt.Fprintf(out, "%s  %8d  %s  %-8s  %s\n", m.ID, m.Size, m.Created.Local().Format(time.DateTime), m.Status, oneLine(m.Sender))
 			for _, r := range m.Recipients {
-				fmt.Fprintf(out, "    %s (%s) %s\n", oneLine(r.Email), r.State, oneLine(relayWords(r.ReplyCode, r.EnhancedCode, "", r.Detail)))
+				fmt.Fprintf(out, "    %s (%s) %s\n", oneLine(r.Email), r.State, oneLine(relayWords(r.ReplyCode, r.EnhancedCode, "", r.Text)))
 			}
 		}
 		waiting += len(messages)

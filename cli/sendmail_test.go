@@ -256,7 +256,7 @@ func TestSendmailUsage(t *testing.T) {
 
 func TestSendmailAnswers(t *testing.T) {
 	const rejected = `422 {"code":"rejected","title":"The relay refused the message","detail":"No such user here","reply_code":550,"enhanced_code":"5.1.1","stage":"%s",` +
-		`"recipients":[{"email":"ana@example.org","state":"bounced","reply_code":550,"enhanced_code":"5.1.1","detail":"No such user here"}]}`
+		`"recipients":[{"email":"ana@example.org","state":"bounced","reply_code":550,"enhanced_code":"5.1.1","text":"No such user here"}]}`
 	for _, tt := range []struct {
 		name    string
 		answers []string
@@ -267,7 +267,7 @@ func TestSendmailAnswers(t *testing.T) {
 		{"delivered", []string{`200 {"id":"1","status":"delivered"}`}, 0, "", 1},
 		{"deferred is accepted", []string{`202 {"id":"1","status":"deferred","recipients":[{"email":"a@x","state":"deferred","reply_code":451}]}`}, 0, "", 1},
 		{"an answer that cannot be read is accepted still", []string{`202 gone`}, 0, "", 1},
-		{"some refused", []string{`200 {"id":"1","status":"partial","recipients":[{"email":"a@x","state":"delivered"},{"email":"b@x","state":"bounced","reply_code":550,"enhanced_code":"5.1.1","detail":"no such user"}]}`},
+		{"some refused", []string{`200 {"id":"1","status":"partial","recipients":[{"email":"a@x","state":"delivered"},{"email":"b@x","state":"bounced","reply_code":550,"enhanced_code":"5.1.1","text":"no such user"}]}`},
 			0, "mailsidecar sendmail: 550 5.1.1 <b@x>: no such user\n", 1},
 		{"recipient refused", []string{fmt.Sprintf(rejected, "rcpt")}, 67, "mailsidecar sendmail: 550 5.1.1 <ana@example.org>: No such user here (HTTP 422)\n", 1},
 		{"content refused", []string{fmt.Sprintf(rejected, "content")}, 65, "mailsidecar sendmail: 550 5.1.1 <ana@example.org>: No such user here (HTTP 422)\n", 1},
@@ -483,7 +483,7 @@ func TestSendmailQueue(t *testing.T) {
 	if got := runSendmailWith(t, "", "-bp"); got != (sendmailRun{stdout: "Mail queue is empty\n"}) {
 		t.Errorf("run without a queue = %+v, want an empty queue", got)
 	}
-	server := newRecordingServer(t, `200 {"messages":[]}`, `200 {"messages":[{"id":"01J","status":"deferred","size":1200,"recipients":[{"email":"a@x","state":"deferred","reply_code":451,"detail":"busy"}]}]}`, `200 {"messages":[]}`)
+	server := newRecordingServer(t, `200 {"messages":[]}`, `200 {"messages":[{"id":"01J","status":"deferred","size":1200,"recipients":[{"email":"a@x","state":"deferred","reply_code":451,"text":"busy"}]}]}`, `200 {"messages":[]}`)
 	got := runSendmailWith(t, "", "-bp")
 	if got.status != 0 || !strings.Contains(got.stdout, "01J") || !strings.Contains(got.stdout, "a@x (deferred) 451 busy") {
 		t.Errorf("run = %+v, want the message and its recipient", got)
