@@ -1,0 +1,768 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"mime"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"mailsidecar/integration/postfix"
+	"mailsidecar/integration/wordpress"
+)
+
+// wordpressPlugin is what the tests are about.
+const wordpressPlugin = "../wordpress/mailsidecar.php"
+
+// shop is one WordPress with the plugin, a running server and a real Postfix
+// behind it.
+type shop struct {
+	*wordpress.Site
+	relay  *postfix.Server
+	server *sidecar
+	// env is what the plugin needs to find the server.
+	env map[string]string
+}
+
+// TestWordPress runs WordPress's own mail code through the plugin, in every
+// version that is at hand.
+func TestWordPress(t *testing.T) {
+	versions := wordpress.Versions(t)
+	relay := postfix.Start(t)
+	database := wordpress.StartDatabase(t)
+	for _, version := range versions {
+		t.Run(version, func(t *testing.T) {
+			site := database.Site(t, version, wordpressPlugin)
+			s := &shop{Site: site, relay: relay, server: serve(t, withKey(bridge(t, relay, relay.Submission)))}
+			s.env = s.plugin(s.server.url)
+			for _, test := range []struct {
+				name string
+				run  func(*testing.T, *shop)
+			}{
+				{"message", testWPMessage},
+				{"attachments", testWPAttachments},
+				{"embeds", testWPEmbeds},
+				{"hooks", testWPHooks},
+				{"recipients", testWPRecipients},
+				{"leftovers of other plugins", testWPLeftovers},
+				{"other mailers", testWPOtherMailers},
+				{"settings", testWPSettings},
+				{"password reset", testWPPasswordReset},
+				{"notifications", testWPNotifications},
+				{"faults", testWPFaults},
+				{"requests", testWPRequests},
+				{"not configured", testWPNotConfigured},
+				{"site health", testWPSiteHealth},
+				{"command line", testWPCommandLine},
+				{"tools page", testWPToolsPage},
+			} {
+				t.Run(test.name, func(t *testing.T) { test.run(t, s) })
+			}
+		})
+	}
+}
+
+const testKey = "correct-horse-battery-staple"
+
+func withKey(env environment) environment {
+	return env.with(environment{"MAILSIDECAR_API_KEYS": "wordpress:" + testKey})
+}
+
+// plugin is the plugin's environment for a server. The From address is one that
+// the relay takes.
+func (s *shop) plugin(serverURL string) map[string]string {
+	return map[string]string{
+		"MAILSIDECAR_URL": serverURL + "/", "MAILSIDECAR_API_KEY": testKey, "MAILSIDECAR_FROM": "shop@example.com",
+	}
+}
+
+// wpMail is what one call of wp_mail() came to.
+type wpMail struct {
+	Sent    bool
+	Seconds float64
+	// Failed are the errors that wp_mail_failed was told, Succeeded counts
+	// wp_mail_succeeded.
+	Failed []struct {
+		Message string
+		Data    map[string]any
+	}
+	Succeeded int
+	Mailer    string // class of the global
+	log       string // PHP's error log
+}
+
+// mail calls wp_mail() with arguments, which are PHP, after setup, which is too.
+func (s *shop) mail(t *testing.T, env map[string]string, setup, arguments string, options ...string) wpMail {
+	t.Helper()
+	out, log := s.Run(t, env, wordpress.Load+`
+		$failed = []; $succeeded = 0;
+		add_action('wp_mail_failed', function ($e) use (&$failed) { $failed[] = ['message' => $e->get_error_message(), 'data' => $e->get_error_data()]; });
+		add_action('wp_mail_succeeded', function () use (&$succeeded) { $succeeded++; });
+		`+setup+`
+		$start = microtime(true);
+		$sent = wp_mail(`+arguments+`);
+		echo json_encode(['sent' => $sent, 'seconds' => microtime(true) - $start, 'failed' => $failed, 'succeeded' => $succeeded,
+			'mailer' => is_object($GLOBALS['phpmailer'] ?? null) ? get_class($GLOBALS['phpmailer']) : '']);
+	`, options...)
+	m := wpMail{log: log}
+	if err := json.Unmarshal([]byte(out), &m); err != nil {
+		t.Fatalf("wp_mail printed %q: %v\n%s", out, err, log)
+	}
+	return m
+}
+
+// mustSend is mail that has to be accepted without a word in PHP's log.
+func (s *shop) mustSend(t *testing.T, setup, arguments string) {
+	t.Helper()
+	m := s.mail(t, s.env, setup, arguments)
+	if !m.Sent || len(m.Failed) > 0 || m.Succeeded != 1 || m.log != "" {
+		t.Fatalf("wp_mail(%s) = %+v, want true and silence", arguments, m)
+	}
+}
+
+// received returns the one message in a mailbox.
+func (s *shop) received(t *testing.T, to string) postfix.Delivered {
+	t.Helper()
+	return s.relay.Await(t, to, 1)[0]
+}
+
+func quote(s string) string { return `'` + strings.ReplaceAll(s, `'`, `\'`) + `'` }
+
+// testWPMessage: what a mail program shows of the simplest mail, with everything
+// that is not ASCII.
+func testWPMessage(t *testing.T, s *shop) {
+	to := s.relay.Recipient(t)
+	const subject = "Žluťoučký kůň – Bestellung № 42 ist unterwegs und wird zwischen 9 und 12 Uhr geliefert"
+	text := "Grüße\n.dot\n..\n.\nFrom here\n" + strings.Repeat("x", 1500) + "\nend"
+	s.mustSend(t, "", quote("Ana Žlutá <"+to+">")+","+quote(subject)+",'"+text+"','X-Order: 42'")
+
+	got := s.received(t, to)
+	if got.ReturnPath != "shop@example.com" {
+		t.Errorf("Return-Path = %q, want shop@example.com", got.ReturnPath)
+	}
+	m := message(t, got.Data)
+	for name, want := range map[string]string{
+		"Subject": subject, "To": "Ana Žlutá <" + to + ">", "From": "WordPress <shop@example.com>", "X-Order": "42",
+	} {
+		if decoded, err := new(mime.WordDecoder).DecodeHeader(m.Header.Get(name)); err != nil || decoded != want {
+			t.Errorf("%s = %q (%v), want %q", name, decoded, err, want)
+		}
+	}
+	parts := leaves(t, m.Header.Get("Content-Type"), m.Header.Get("Content-Transfer-Encoding"), m.Body)
+	// A Maildir has the machine's own line ends.
+	if body := strings.TrimRight(strings.ReplaceAll(string(parts["text/plain"].data), "\r", ""), "\n"); body != text {
+		t.Errorf("text = %q, want %q", body, text)
+	}
+}
+
+// testWPAttachments: HTML with a plain text beside it, and files.
+func testWPAttachments(t *testing.T, s *shop) {
+	to := s.relay.Recipient(t)
+	s.mustSend(t, `
+		add_action('phpmailer_init', function (PHPMailer\PHPMailer\PHPMailer $m) {
+			$m->AltBody = 'plain Ž';
+			$m->addStringAttachment(str_repeat("\0\r\n\xff", 1000), 'data.bin');
+		});
+		file_put_contents(SITE . '/faktura ž.txt', "one\ntwo\n");
+	`, quote(to)+`, 'Files', '<p>rich Ž</p>', ['Content-Type: text/html; charset=UTF-8'], [SITE . '/faktura ž.txt']`)
+
+	m := message(t, s.received(t, to).Data)
+	parts := leaves(t, m.Header.Get("Content-Type"), m.Header.Get("Content-Transfer-Encoding"), m.Body)
+	for name, want := range map[string]string{
+		"text/html": "<p>rich Ž</p>", "text/plain": "plain Ž", "data.bin": strings.Repeat("\x00\r\n\xff", 1000),
+		"=?UTF-8?Q?faktura_=C5=BE.txt?=": "one\ntwo\n", // PHPMailer's way to write a file name
+	} {
+		if got := string(parts[name].data); strings.TrimRight(got, "\r\n") != strings.TrimRight(want, "\r\n") {
+			t.Errorf("part %s = %.60q, want %.60q; parts: %v", name, got, want, keys(parts))
+		}
+	}
+}
+
+// testWPEmbeds: pictures that HTML refers to, by the argument of WordPress 6.9
+// and by PHPMailer's own way before.
+func testWPEmbeds(t *testing.T, s *shop) {
+	to := s.relay.Recipient(t)
+	const picture = `SITE . '/wordpress/wp-includes/images/media/default.png'`
+	setup, argument := `add_action('phpmailer_init', function ($m) { $m->addEmbeddedImage(`+picture+`, 'logo'); });`, ``
+	if strings.HasPrefix(s.Version, "7.") {
+		setup, argument = ``, `, '', [], ['logo' => `+picture+`]`
+	}
+	if argument == "" {
+		argument = `, ''`
+	}
+	s.mustSend(t, setup+`add_filter('wp_mail_content_type', function () { return 'text/html'; });`,
+		quote(to)+`, 'Embed', '<img src="cid:logo">'`+argument)
+	m := message(t, s.received(t, to).Data)
+	parts := leaves(t, m.Header.Get("Content-Type"), m.Header.Get("Content-Transfer-Encoding"), m.Body)
+	if p := parts["default.png"]; p.contentID != "<logo>" || !strings.HasPrefix(string(p.data), "\x89PNG") {
+		t.Errorf("default.png has Content-ID %q, want <logo>; parts: %v", p.contentID, keys(parts))
+	}
+}
+
+// testWPHooks: every hook of core's is still there, and long header values are
+// left alone.
+func testWPHooks(t *testing.T, s *shop) {
+	to := s.relay.Recipient(t)
+	unsubscribe := "<https://shop.example.com/unsubscribe/" + strings.Repeat("0123456789", 8) + ">"
+	s.mustSend(t, `
+		add_filter('wp_mail', function ($a) { $a['subject'] .= ' wp_mail'; return $a; });
+		add_filter('wp_mail_from_name', function () { return 'Filtered'; });
+		add_filter('wp_mail_charset', function () { return 'utf-8'; });
+		add_action('phpmailer_init', function ($m) { $m->Subject .= ' init'; $m->Sender = 'bounce@example.com';
+			$m->action_function = function ($sent, $to) { file_put_contents(SITE . '/action', json_encode([$sent, $to[0][0]])); }; });
+	`, quote(to)+`, 'Hooks', 'x', `+quote("List-Unsubscribe: "+unsubscribe)+``)
+	got := s.received(t, to)
+	m := message(t, got.Data)
+	if got.ReturnPath != "bounce@example.com" {
+		t.Errorf("Return-Path = %q, want the Sender bounce@example.com", got.ReturnPath)
+	}
+	for name, want := range map[string]string{"Subject": "Hooks wp_mail init", "From": "Filtered <shop@example.com>", "List-Unsubscribe": unsubscribe} {
+		if m.Header.Get(name) != want {
+			t.Errorf("%s = %q, want %q", name, m.Header.Get(name), want)
+		}
+	}
+	if action, _ := s.Run(t, nil, `echo file_get_contents(SITE . '/action');`); action != `[true,`+mustJSON(t, to)+`]` {
+		t.Errorf("action_function was told %s, want success for %s", action, to)
+	}
+}
+
+func mustJSON(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// testWPRecipients: Cc and Bcc reach people, Bcc stays hidden; a refused one is
+// false with the relay's words, one refused beside others is not.
+func testWPRecipients(t *testing.T, s *shop) {
+	to, cc, bcc := s.relay.Recipient(t), s.relay.Recipient(t), s.relay.Recipient(t)
+	s.mustSend(t, "", quote(to)+`, 'Copies', 'x', ['Cc: Carl <`+cc+`>', 'Bcc: `+bcc+`', 'Reply-To: R <r@example.com>']`)
+	for _, recipient := range []string{to, cc, bcc} {
+		got := s.received(t, recipient)
+		if strings.Contains(string(got.Data), bcc) {
+			t.Errorf("the message to %s names the Bcc recipient", recipient)
+		}
+		if m := message(t, got.Data); m.Header.Get("Cc") != "Carl <"+cc+">" || m.Header.Get("Reply-To") != "R <r@example.com>" {
+			t.Errorf("Cc = %q, Reply-To = %q", m.Header.Get("Cc"), m.Header.Get("Reply-To"))
+		}
+	}
+
+	unknown := "Unknown@" + postfix.Domain
+	m := s.mail(t, s.env, "", quote(unknown)+`, 'S', 'B', ['X-A: b'], []`)
+	if m.Sent || len(m.Failed) != 1 || m.Succeeded != 0 {
+		t.Fatalf("wp_mail to an unknown recipient = %+v, want false and one wp_mail_failed", m)
+	}
+	failed := m.Failed[0]
+	if !strings.HasPrefix(failed.Message, "mailsidecar: 550 5.1.1 <Unknown@example.org>: ") || !strings.HasSuffix(failed.Message, " (HTTP 422)") {
+		t.Errorf("message = %q, want Postfix's 550 5.1.1", failed.Message)
+	}
+	if !strings.Contains(m.log, failed.Message) {
+		t.Errorf("PHP's error log = %q, want the failure in it", m.log)
+	}
+	want := []string{"attachments", "headers", "message", "phpmailer_exception_code", "subject", "to"}
+	if strings.HasPrefix(s.Version, "7.") {
+		want = append(want, "embeds")
+		slices.Sort(want)
+	}
+	if got := slices.Sorted(maps.Keys(failed.Data)); !slices.Equal(got, want) || failed.Data["phpmailer_exception_code"] != 550.0 {
+		t.Errorf("error data = %v with code %v, want %v with 550", got, failed.Data["phpmailer_exception_code"], want)
+	}
+
+	some := s.relay.Recipient(t)
+	m = s.mail(t, s.env, "", `[`+quote(some)+`,`+quote(unknown)+`], 'S', 'B'`)
+	if !m.Sent || !strings.Contains(m.log, "550 5.1.1 <Unknown@example.org>") {
+		t.Errorf("wp_mail with one refused recipient of two = %+v, want true and a line in the log", m)
+	}
+	s.relay.Await(t, some, 1)
+}
+
+// testWPLeftovers: what snippets and plugins leave behind does not matter.
+func testWPLeftovers(t *testing.T, s *shop) {
+	for name, setup := range map[string]string{
+		"SMTP settings": `add_action('phpmailer_init', function ($m) { $m->isSMTP(); $m->Host = '127.0.0.1'; $m->Port = 1; });`,
+		"no global":     `wp_mail('nobody@example.org.invalid', 'x', 'x'); unset($GLOBALS['phpmailer']); $failed = []; $succeeded = 0;`,
+		"a plain one":   `require_once ABSPATH . WPINC . '/PHPMailer/PHPMailer.php'; require_once ABSPATH . WPINC . '/PHPMailer/Exception.php'; $GLOBALS['phpmailer'] = new PHPMailer\PHPMailer\PHPMailer();`,
+		"a proxy":       `define('WP_PROXY_HOST', '127.0.0.1'); define('WP_PROXY_PORT', '1'); putenv('http_proxy=http://127.0.0.1:1');`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			to := s.relay.Recipient(t)
+			m := s.mail(t, s.env, setup, quote(to)+`, 'Leftovers', 'x'`)
+			if !m.Sent || m.Mailer != `Mailsidecar\Mailer` {
+				t.Fatalf("wp_mail = %+v, want true by our mailer", m)
+			}
+			s.relay.Await(t, to, 1)
+		})
+	}
+	t.Run("Encoding and AltBody of the mail before", func(t *testing.T) {
+		to := s.relay.Recipient(t)
+		s.mustSend(t, `
+			$first = function ($m) { $m->Encoding = 'quoted-printable'; $m->AltBody = 'left over'; };
+			add_action('phpmailer_init', $first); wp_mail(`+quote(to)+`, 'first', 'x'); remove_action('phpmailer_init', $first);
+			$succeeded = 0;
+		`, quote(to)+`, 'second', 'y'`)
+		for _, got := range s.relay.Await(t, to, 2) {
+			if m := message(t, got.Data); m.Header.Get("Subject") == "second" && strings.Contains(string(got.Data), "left over") {
+				t.Errorf("the second mail has the first one's AltBody: %q", got.Data)
+			}
+		}
+	})
+	t.Run("without ext-curl", func(t *testing.T) {
+		to := s.relay.Recipient(t)
+		m := s.mail(t, s.env, ``, quote(to)+`, 'Streams', 'x'`, "-d", "disable_functions=curl_init,curl_exec")
+		if !m.Sent {
+			t.Fatalf("wp_mail = %+v, want true", m)
+		}
+		s.relay.Await(t, to, 1)
+	})
+}
+
+// testWPOtherMailers: a mailer that another plugin has put into the global keeps
+// the mail, as the mock of core's own tests must, unless it is to be taken.
+func testWPOtherMailers(t *testing.T, s *shop) {
+	const mock = `
+		require_once ABSPATH . WPINC . '/PHPMailer/PHPMailer.php'; require_once ABSPATH . WPINC . '/PHPMailer/Exception.php';
+		class MockPHPMailer extends PHPMailer\PHPMailer\PHPMailer { public function postSend() { return true; } }
+		$GLOBALS['phpmailer'] = new MockPHPMailer(true);`
+	m := s.mail(t, s.env, mock, `'a@example.org', 'Mock', 'x'`)
+	if !m.Sent || m.Mailer != "MockPHPMailer" || !strings.Contains(m.log, "MockPHPMailer") {
+		t.Errorf("wp_mail with a foreign mailer = %+v, want true by it, and a line in the log", m)
+	}
+	to := s.relay.Recipient(t)
+	env := maps.Clone(s.env)
+	env["MAILSIDECAR_FORCE"] = "1"
+	if m := s.mail(t, env, mock, quote(to)+`, 'Forced', 'x'`); !m.Sent || m.Mailer != `Mailsidecar\Mailer` {
+		t.Errorf("wp_mail with MAILSIDECAR_FORCE = %+v, want true by our mailer", m)
+	}
+	s.relay.Await(t, to, 1)
+
+	m = s.mail(t, s.env, `add_filter('pre_wp_mail', '__return_false');`, `'a@example.org', 'Short', 'x'`)
+	if m.Sent || m.Succeeded+len(m.Failed) != 0 {
+		t.Errorf("wp_mail that another plugin answers = %+v, want its false untouched", m)
+	}
+}
+
+// testWPSettings: constants come before the environment, a key can be in a file.
+func testWPSettings(t *testing.T, s *shop) {
+	key := writeFile(t, "key", testKey+"\n")
+	for name, test := range map[string]struct {
+		env   map[string]string
+		setup string
+		sent  bool
+	}{
+		"constants":             {nil, `define('MAILSIDECAR_URL', '` + s.server.url + `'); define('MAILSIDECAR_API_KEY', '` + testKey + `'); define('MAILSIDECAR_FROM', 'shop@example.com');`, true},
+		"constants come first":  {s.env, `define('MAILSIDECAR_API_KEY', 'wrong');`, false},
+		"file":                  {map[string]string{"MAILSIDECAR_URL": s.server.url, "MAILSIDECAR_API_KEY_FILE": key, "MAILSIDECAR_FROM": "shop@example.com"}, ``, true},
+		"file before the plain": {map[string]string{"MAILSIDECAR_URL": s.server.url, "MAILSIDECAR_API_KEY": "wrong", "MAILSIDECAR_API_KEY_FILE": key, "MAILSIDECAR_FROM": "shop@example.com"}, ``, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			to := s.relay.Recipient(t)
+			if m := s.mail(t, test.env, test.setup, quote(to)+`, 'Settings', 'x'`); m.Sent != test.sent {
+				t.Errorf("wp_mail = %+v, want %t", m, test.sent)
+			}
+		})
+	}
+	env := maps.Clone(s.env)
+	env["MAILSIDECAR_FROM_NAME"] = "Shop & Sons"
+	to := s.relay.Recipient(t)
+	if m := s.mail(t, env, ``, quote(to)+`, 'From', 'x', 'From: Visitor <visitor@example.net>'`); !m.Sent {
+		t.Fatalf("wp_mail = %+v, want true", m)
+	}
+	if from := message(t, s.received(t, to).Data).Header.Get("From"); from != `Shop & Sons <shop@example.com>` && from != `"Shop & Sons" <shop@example.com>` {
+		t.Errorf("From = %q, want the one that is configured", from)
+	}
+}
+
+// testWPPasswordReset goes through wp-login.php as a visitor does.
+func testWPPasswordReset(t *testing.T, s *shop) {
+	to := s.relay.Recipient(t)
+	s.Run(t, s.env, wordpress.Load+`wp_insert_user(['user_login' => 'ana', 'user_pass' => 'x', 'user_email' => `+quote(to)+`]);`)
+	site := s.Serve(t, s.env)
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := client.PostForm(site+"/wp-login.php?action=lostpassword", url.Values{"user_login": {"ana"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if !strings.Contains(resp.Header.Get("Location"), "checkemail=confirm") {
+		t.Errorf("lost password goes to %q with %d, want checkemail=confirm", resp.Header.Get("Location"), resp.StatusCode)
+	}
+	text := string(s.received(t, to).Data)
+	if !strings.Contains(text, "action=rp") || !strings.Contains(text, "login=3Dana") && !strings.Contains(text, "login=ana") {
+		t.Errorf("the mail has no link to reset the password: %q", text)
+	}
+
+	s.Run(t, s.env, wordpress.Load+`wp_insert_user(['user_login' => 'gone', 'user_pass' => 'x', 'user_email' => 'gone@example.org']);`)
+	resp, err = client.PostForm(site+"/wp-login.php?action=lostpassword", url.Values{"user_login": {"gone"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	page, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), "could not be sent") {
+		t.Errorf("lost password of a refused address shows %d without %q", resp.StatusCode, "could not be sent")
+	}
+}
+
+// testWPNotifications: a new user's and a comment's notifications, by core's own
+// functions.
+func testWPNotifications(t *testing.T, s *shop) {
+	to, admin := s.relay.Recipient(t), s.relay.Recipient(t)
+	_, log := s.Run(t, s.env, wordpress.Load+`
+		$GLOBALS['wpdb']->update($GLOBALS['wpdb']->options, ['option_value' => `+quote(admin)+`], ['option_name' => 'admin_email']); wp_cache_flush();
+		$id = wp_insert_user(['user_login' => 'bo', 'user_pass' => 'x', 'user_email' => `+quote(to)+`]);
+		wp_new_user_notification($id, null, 'both');
+		$post = wp_insert_post(['post_author' => $id, 'post_title' => 'Žába', 'post_content' => 'x', 'post_status' => 'publish']);
+		$comment = wp_insert_comment(['comment_post_ID' => $post, 'comment_author' => 'Guest', 'comment_content' => 'Nice!', 'comment_approved' => 1]);
+		wp_notify_postauthor($comment);
+	`)
+	if log != "" {
+		t.Errorf("PHP's error log = %q, want none", log)
+	}
+	var subjects []string
+	for _, got := range append(s.relay.Await(t, to, 2), s.relay.Await(t, admin, 1)...) {
+		subject, err := new(mime.WordDecoder).DecodeHeader(message(t, got.Data).Header.Get("Subject"))
+		if err != nil {
+			t.Error(err)
+		}
+		subjects = append(subjects, subject)
+	}
+	slices.Sort(subjects)
+	want := []string{`[Shop & Co] Comment: "Žába"`, `[Shop & Co] Login Details`, `[Shop & Co] New User Registration`}
+	if !slices.Equal(subjects, want) {
+		t.Errorf("subjects = %q, want %q", subjects, want)
+	}
+}
+
+// fakeServer answers in the place of mailsidecar, for what a real one does not
+// do on demand.
+type fakeServer struct {
+	*httptest.Server
+	mu       sync.Mutex
+	requests []*http.Request
+}
+
+func newFakeServer(t *testing.T, handle func(n int, w http.ResponseWriter, r *http.Request)) *fakeServer {
+	t.Helper()
+	f := &fakeServer{}
+	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		f.requests = append(f.requests, r)
+		n := len(f.requests)
+		f.mu.Unlock()
+		_, _ = io.Copy(io.Discard, r.Body)
+		handle(n, w, r)
+	}))
+	t.Cleanup(f.Close)
+	return f
+}
+
+func (f *fakeServer) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.requests)
+}
+
+// answering returns a handler that gives the answers in turn, the last one again
+// and again: "503 0 {…}" is a status, Retry-After (or -) and a body.
+func answering(answers ...string) func(int, http.ResponseWriter, *http.Request) {
+	return func(n int, w http.ResponseWriter, _ *http.Request) {
+		parts := strings.SplitN(answers[min(n, len(answers))-1], " ", 3)
+		if parts[1] != "-" {
+			w.Header().Set("Retry-After", parts[1])
+		}
+		var status int
+		_, _ = fmt.Sscan(parts[0], &status)
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, parts[2])
+	}
+}
+
+// testWPFaults: what wp_mail() returns, says and costs when something is wrong.
+func testWPFaults(t *testing.T, s *shop) {
+	const arguments = `'ana@example.org', 'Fault', 'x'`
+	for _, test := range []struct {
+		name    string
+		answers []string
+		sent    bool
+		message string
+		posts   int
+	}{
+		{"queued", []string{`202 - {"id":"1","status":"queued"}`}, true, "", 1},
+		{"deferred", []string{`202 - {"id":"1","status":"deferred","recipients":[{"email":"ana@example.org","state":"deferred","reply_code":451}]}`}, true, "", 1},
+		{"content refused", []string{`422 - {"code":"rejected","detail":"x","reply_code":554,"enhanced_code":"5.7.1","recipients":[{"email":"ana@example.org","state":"bounced","reply_code":554,"enhanced_code":"5.7.1","text":"spam\r\nX: y"}]}`},
+			false, "mailsidecar: 554 5.7.1 <ana@example.org>: spam X: y (HTTP 422)", 1},
+		{"wrong key", []string{`401 - {"code":"unauthorized"}`}, false, "mailsidecar: the API key is missing or wrong (HTTP 401)", 1},
+		{"sender not allowed", []string{`403 - {"code":"sender_not_allowed","detail":"Not from here."}`}, false, "mailsidecar: Not from here. (HTTP 403)", 1},
+		{"too large", []string{`413 - {"code":"message_too_large","detail":"The message is too large."}`}, false, "mailsidecar: The message is too large. (HTTP 413)", 1},
+		{"queue full", []string{`503 60 {"code":"queue_full","detail":"The queue is full."}`}, false, "mailsidecar: The queue is full. (HTTP 503)", 1},
+		{"asked to repeat", []string{`503 0 {"code":"busy","detail":"Busy."}`, `202 - {"status":"queued"}`}, true, "", 2},
+		{"no queue for a key", []string{`422 - {"code":"queue_required","detail":"x"}`, `200 - {"status":"delivered"}`}, true, "", 2},
+		{"Message-ID used before", []string{`422 - {"code":"idempotency_key_reused","detail":"x"}`, `202 - {"status":"queued"}`}, true, "", 2},
+		{"a proxy answers", []string{`502 - <html>`}, false, "is not mailsidecar's (HTTP 502)", 1},
+		{"a redirect", []string{`307 - {}`}, false, "is not mailsidecar's (HTTP 307)", 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			fake := newFakeServer(t, answering(test.answers...))
+			m := s.mail(t, s.plugin(fake.URL), "", arguments)
+			if m.Sent != test.sent || fake.count() != test.posts {
+				t.Errorf("wp_mail = %+v after %d requests, want %t after %d", m, fake.count(), test.sent, test.posts)
+			}
+			if test.message != "" && (len(m.Failed) != 1 || !strings.Contains(m.Failed[0].Message, test.message)) {
+				t.Errorf("wp_mail_failed = %+v, want %q", m.Failed, test.message)
+			}
+			if strings.Contains(m.log, testKey) {
+				t.Errorf("PHP's error log shows the key: %q", m.log)
+			}
+		})
+	}
+	t.Run("service down", func(t *testing.T) {
+		dead := "http://" + freeAddr(t)
+		m := s.mail(t, s.plugin(dead), "", arguments)
+		if m.Sent || len(m.Failed) != 1 || !strings.Contains(m.Failed[0].Message, dead) || m.Seconds > 2 {
+			t.Errorf("wp_mail = %+v, want false at once, with the address", m)
+		}
+	})
+	t.Run("slow service", func(t *testing.T) {
+		release := make(chan struct{})
+		fake := newFakeServer(t, func(int, http.ResponseWriter, *http.Request) { <-release })
+		defer close(release)
+		env := s.plugin(fake.URL)
+		env["MAILSIDECAR_WAIT"] = "0"
+		m := s.mail(t, env, `add_filter('http_request_args', function ($a) { $a['timeout'] = $a['timeout'] === 10 ? 1 : 99; return $a; });`, arguments)
+		if m.Sent || m.Seconds > 5 || fake.count() != 1 {
+			t.Errorf("wp_mail = %+v after %d requests, want one time-out of MAILSIDECAR_WAIT and 10 s", m, fake.count())
+		}
+	})
+	t.Run("no log", func(t *testing.T) {
+		env := s.plugin("http://" + freeAddr(t))
+		env["MAILSIDECAR_LOG"] = "false"
+		if m := s.mail(t, env, "", arguments); m.log != "" {
+			t.Errorf("PHP's error log = %q with MAILSIDECAR_LOG=false, want none", m.log)
+		}
+	})
+}
+
+// testWPRequests: what is sent, header by header.
+func testWPRequests(t *testing.T, s *shop) {
+	fake := newFakeServer(t, answering(`202 - {"status":"queued"}`))
+	env := s.plugin(fake.URL)
+	s.mail(t, env, "", `'Ana <Ana@example.org>', 'x', 'x', 'Bcc: bo@example.org'`)
+	r := fake.requests[0]
+	for name, want := range map[string]string{
+		"Content-Type": "message/rfc822", "Authorization": "Bearer " + testKey, "Prefer": "wait=3",
+		"Envelope-From": "shop@example.com", "Envelope-To": "Ana@example.org, bo@example.org",
+	} {
+		if got := r.Header.Get(name); got != want {
+			t.Errorf("%s = %q, want %q", name, got, want)
+		}
+	}
+	if key := r.Header.Get("Idempotency-Key"); !regexp.MustCompile(`^<.+@.+>$`).MatchString(key) {
+		t.Errorf("Idempotency-Key = %q, want the Message-ID", key)
+	}
+	env["MAILSIDECAR_WAIT"] = "0"
+	s.mail(t, env, "", `'ana@example.org', 'x', 'x'`)
+	if got := fake.requests[1].Header.Get("Prefer"); got != "" {
+		t.Errorf("Prefer = %q with MAILSIDECAR_WAIT=0, want none", got)
+	}
+	if m := s.mail(t, env, `add_action('phpmailer_init', function ($m) { $m->Sender = "a@b.example\r\nX-Evil: 1"; });`, `'ana@example.org', 'x', 'x'`); m.Sent || fake.count() != 2 {
+		t.Errorf("wp_mail with a line end in the sender = %+v after %d requests, want false and none sent", m, fake.count())
+	}
+}
+
+// testWPNotConfigured: without a URL the plugin is not there.
+func testWPNotConfigured(t *testing.T, s *shop) {
+	m := s.mail(t, nil, `add_action('phpmailer_init', function ($m) { $m->clearAllRecipients(); });`, `'a@example.org', 'x', 'x'`)
+	if m.Sent || m.Mailer == `Mailsidecar\Mailer` || m.log != "" {
+		t.Errorf("wp_mail without a URL = %+v, want core's own mailer", m)
+	}
+}
+
+// siteHealth runs the plugin's test as Site Health does.
+func (s *shop) siteHealth(t *testing.T, env map[string]string, setup string) (status, description string) {
+	t.Helper()
+	out, log := s.Run(t, env, wordpress.Load+setup+`
+		$tests = apply_filters('site_status_tests', ['direct' => [], 'async' => []]);
+		echo json_encode(call_user_func($tests['direct']['mailsidecar']['test']));`)
+	var result struct{ Status, Description, Label, Test string }
+	if err := json.Unmarshal([]byte(out), &result); err != nil || result.Test != "mailsidecar" || result.Label == "" || log != "" {
+		t.Fatalf("site health = %q, %v\n%s", out, err, log)
+	}
+	return result.Status, result.Description
+}
+
+func testWPSiteHealth(t *testing.T, s *shop) {
+	paused := newFakeServer(t, answering(`200 - {"relays":[{"name":"smtp","status":"paused","ladder":[{"port":587,"serving":false}],"failure":{"reply_code":535,"enhanced_code":"5.7.8","text":"<b>wrong password"}}]}`))
+	wrong := maps.Clone(s.env)
+	wrong["MAILSIDECAR_API_KEY"] = "wrong"
+	for _, test := range []struct {
+		name        string
+		env         map[string]string
+		setup       string
+		status      string
+		description string
+	}{
+		{"good", s.env, "", "good", "can be reached"},
+		{"not configured", nil, "", "recommended", "MAILSIDECAR_URL is not set"},
+		{"down", s.plugin("http://" + freeAddr(t)), "", "critical", "cannot reach"},
+		{"wrong key", wrong, "", "critical", "API key is missing or wrong"},
+		{"relay paused", s.plugin(paused.URL), "", "critical", "Relay smtp is paused: 535 5.7.8 &lt;b&gt;wrong password"},
+		{"foreign mailer", s.env, `require_once ABSPATH . WPINC . '/PHPMailer/PHPMailer.php'; class Other extends PHPMailer\PHPMailer\PHPMailer {} $GLOBALS['phpmailer'] = new Other();`, "recommended", "Another plugin sends the mail (Other)"},
+		{"address", map[string]string{"MAILSIDECAR_URL": s.server.url, "MAILSIDECAR_API_KEY": testKey, "MAILSIDECAR_FROM": "nobody"}, "", "recommended", "MAILSIDECAR_FROM is not an e-mail address"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			status, description := s.siteHealth(t, test.env, test.setup)
+			if status != test.status || !strings.Contains(description, test.description) {
+				t.Errorf("site health = %s: %s, want %s: %s", status, description, test.status, test.description)
+			}
+		})
+	}
+	out, _ := s.Run(t, s.env, wordpress.Load+`echo json_encode(apply_filters('debug_information', []));`)
+	if strings.Contains(out, testKey) || !strings.Contains(out, "(environment)") {
+		t.Errorf("debug information = %s, want the sources and no key", out)
+	}
+	out, _ = s.Run(t, nil, wordpress.Load+`foreach (['http://8.8.8.8:8587', 'https://8.8.8.8', 'http://mailsidecar:8587', 'http://10.0.0.1:1', 'http://[::1]:1', 'http://127.0.0.1'] as $u) echo (int) Mailsidecar\is_clear_text_to_public($u);`)
+	if out != "100000" {
+		t.Errorf("clear text to a public address = %s, want 100000", out)
+	}
+}
+
+// wpCLI stands for WP-CLI: it takes the commands and prints what they log.
+const wpCLI = `
+	define('WP_CLI', true);
+	class WP_CLI {
+		public static $commands = [];
+		static function add_command($name, $run) { self::$commands[$name] = $run; }
+		static function log($s) { echo $s, "\n"; }
+		static function success($s) { echo "Success: $s\n"; }
+		static function warning($s) { echo "Warning: $s\n"; }
+		static function error($s) { echo "Error: $s\n"; exit; }
+	}` + wordpress.Load
+
+func testWPCommandLine(t *testing.T, s *shop) {
+	to := s.relay.Recipient(t)
+	out, log := s.Run(t, s.env, wpCLI+`call_user_func(WP_CLI::$commands['mailsidecar test'], [`+quote(to)+`], ['html' => true]);`)
+	if !strings.Contains(out, "Success: ") || !strings.Contains(out, to+": delivered 250") || log != "" {
+		t.Errorf("wp mailsidecar test = %q, %q, want success with the relay's 250", out, log)
+	}
+	if data := string(s.received(t, to).Data); !strings.Contains(data, "text/html") {
+		t.Errorf("test mail with --html = %q", data)
+	}
+	out, _ = s.Run(t, s.env, wpCLI+`call_user_func(WP_CLI::$commands['mailsidecar test'], ['unknown@example.org'], []);`)
+	if !strings.HasPrefix(out, "Error: mailsidecar: 550 5.1.1") {
+		t.Errorf("wp mailsidecar test to a refused address = %q, want Postfix's 550", out)
+	}
+	out, _ = s.Run(t, s.env, wpCLI+`call_user_func(WP_CLI::$commands['mailsidecar status']);`)
+	if !strings.Contains(out, "Success: ") || !strings.Contains(out, "\nlocalhost ") || strings.Contains(out, testKey) {
+		t.Errorf("wp mailsidecar status = %q, want success, the relay and no key", out)
+	}
+	out, _ = s.Run(t, s.plugin("http://"+freeAddr(t)), wpCLI+`call_user_func(WP_CLI::$commands['mailsidecar status']);`)
+	if !strings.Contains(out, "Error: Mail does not go out.") {
+		t.Errorf("wp mailsidecar status without a server = %q, want an error", out)
+	}
+}
+
+// browser is a visitor with cookies.
+type browser struct {
+	*http.Client
+	site string
+}
+
+func (s *shop) logIn(t *testing.T, site, user, password string) browser {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := browser{&http.Client{Jar: jar, Timeout: time.Minute}, site}
+	b.get(t, "/wp-login.php")
+	resp, err := b.PostForm(site+"/wp-login.php", url.Values{"log": {user}, "pwd": {password}, "testcookie": {"1"}, "redirect_to": {site + "/wp-admin/profile.php"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if !strings.HasSuffix(resp.Request.URL.Path, "/wp-admin/profile.php") {
+		t.Fatalf("login of %s ends at %s", user, resp.Request.URL)
+	}
+	return b
+}
+
+func (b browser) get(t *testing.T, path string) (int, string) {
+	t.Helper()
+	resp, err := b.Get(b.site + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	page, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(page)
+}
+
+// testWPToolsPage: the page shows what it should to whom it should, and sends a
+// test mail.
+func testWPToolsPage(t *testing.T, s *shop) {
+	s.Run(t, s.env, wordpress.Load+`
+		wp_insert_user(['user_login' => 'reader', 'user_pass' => 'reader', 'user_email' => 'reader@example.org', 'role' => 'subscriber']);
+	`)
+	site := s.Serve(t, s.env)
+	admin := s.logIn(t, site, wordpress.Admin, wordpress.AdminPassword)
+	status, page := admin.get(t, "/wp-admin/tools.php?page=mailsidecar")
+	for _, want := range []string{"Mail goes out through mailsidecar", "MAILSIDECAR_URL", s.server.url, "environment", "Send test mail"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("tools page (%d) lacks %q", status, want)
+		}
+	}
+	if strings.Contains(page, testKey) || strings.Contains(page, "Warning:") || strings.Contains(page, "Deprecated:") {
+		t.Errorf("tools page shows the key or a warning of PHP's:\n%s", page)
+	}
+
+	nonce := regexp.MustCompile(`name="_wpnonce" value="([0-9a-f]+)"`).FindStringSubmatch(page)
+	if nonce == nil {
+		t.Fatal("tools page has no nonce")
+	}
+	to := s.relay.Recipient(t)
+	form := url.Values{"action": {"mailsidecar_test"}, "to": {to}, "_wpnonce": {nonce[1]}}
+	resp, err := admin.PostForm(site+"/wp-admin/admin-post.php", form)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	if !strings.Contains(string(body), "is delivered") || !strings.Contains(string(body), to+": delivered 250") || !strings.Contains(string(body), "The whole answer") {
+		t.Errorf("after the test mail the page at %s does not tell what became of it:\n%s", resp.Request.URL, body)
+	}
+	s.relay.Await(t, to, 1)
+
+	form.Set("_wpnonce", "0000000000")
+	if resp, err := admin.PostForm(site+"/wp-admin/admin-post.php", form); err != nil || resp.StatusCode != http.StatusForbidden {
+		t.Errorf("test mail without a nonce = %v, %v, want 403", resp.StatusCode, err)
+	}
+	reader := s.logIn(t, site, "reader", "reader")
+	if status, _ := reader.get(t, "/wp-admin/tools.php?page=mailsidecar"); status != http.StatusForbidden {
+		t.Errorf("tools page for a subscriber = %d, want 403", status)
+	}
+	if resp, err := reader.PostForm(site+"/wp-admin/admin-post.php", form); err != nil || resp.StatusCode != http.StatusForbidden {
+		t.Errorf("test mail by a subscriber = %v, %v, want 403", resp.StatusCode, err)
+	}
+	if n := len(s.relay.Mailbox(t, to)); n != 1 {
+		t.Errorf("%d test mails arrived, want 1", n)
+	}
+}

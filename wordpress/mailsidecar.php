@@ -1,0 +1,1168 @@
+<?php
+/**
+ * Plugin Name:       mailsidecar
+ * Description:       Hands every mail of this site to mailsidecar over HTTP. No mail port, no SMTP settings, and a queue that outlives a restart.
+ * Version:           1.0.0
+ * Requires at least: 5.9
+ * Requires PHP:      7.4
+ * Text Domain:       mailsidecar
+ *
+ * Copy this one file to wp-content/mu-plugins and define MAILSIDECAR_URL and
+ * MAILSIDECAR_API_KEY in wp-config.php, or set them in the environment.
+ *
+ * WordPress keeps building the message: every filter, header, attachment and
+ * embedded image is core's own code. Only the last step, handing the finished
+ * message over, is replaced, by a PHPMailer whose postSend() makes one HTTP
+ * request. So wp_mail() returns true when the message is stored by mailsidecar or
+ * was taken by the relay, and false, with the relay's own words in
+ * wp_mail_failed, when it was refused.
+ *
+ * Settings, each as a constant or in the environment:
+ *
+ *   MAILSIDECAR_URL           Where mailsidecar listens, e.g. http://mailsidecar:8587.
+ *                             Without it this file does nothing at all.
+ *   MAILSIDECAR_API_KEY       Its key; or MAILSIDECAR_API_KEY_FILE, a file with the key.
+ *   MAILSIDECAR_WAIT          Seconds that a page may wait for the relay's verdict.
+ *                             Default 3, at most 60; 0 does not wait.
+ *   MAILSIDECAR_FROM          From address of every mail. A relay refuses the
+ *   MAILSIDECAR_FROM_NAME     wordpress@host that is the default.
+ *   MAILSIDECAR_FORCE         Take the mail from another mailer plugin, too.
+ *   MAILSIDECAR_USE_PROXY     Go through WP_PROXY_HOST, which is bypassed otherwise.
+ *   MAILSIDECAR_TLS_CA_FILE   Certificates to trust for an https URL (PEM).
+ *   MAILSIDECAR_LOG           false keeps failures out of PHP's error log.
+ *
+ * @package Mailsidecar
+ */
+
+namespace Mailsidecar;
+
+defined( 'ABSPATH' ) || exit;
+
+const VERSION = '1.0.0';
+
+/** Seconds to wait for a connection. mailsidecar is beside the site. */
+const CONNECT_TIMEOUT = 3;
+
+/** Seconds that an answer may take past MAILSIDECAR_WAIT. */
+const ANSWER_TIMEOUT = 10;
+
+/** Microseconds before the one other try when no connection was made. */
+const RETRY_PAUSE = 250000;
+
+add_filter( 'pre_wp_mail', __NAMESPACE__ . '\install_mailer', PHP_INT_MAX );
+add_filter( 'wp_mail_from', __NAMESPACE__ . '\filter_from', PHP_INT_MAX );
+add_filter( 'wp_mail_from_name', __NAMESPACE__ . '\filter_from_name', PHP_INT_MAX );
+add_filter( 'site_status_tests', __NAMESPACE__ . '\add_site_health_test' );
+add_filter( 'debug_information', __NAMESPACE__ . '\add_debug_information' );
+add_action( 'init', __NAMESPACE__ . '\load_translations' );
+add_action( 'admin_menu', __NAMESPACE__ . '\add_tools_page' );
+add_action( 'admin_post_mailsidecar_test', __NAMESPACE__ . '\handle_test_form' );
+
+if ( defined( 'WP_CLI' ) && WP_CLI ) {
+	\WP_CLI::add_command( 'mailsidecar test', __NAMESPACE__ . '\cli_test' );
+	\WP_CLI::add_command( 'mailsidecar status', __NAMESPACE__ . '\cli_status' );
+}
+
+/**
+ * Loads translations from mu-plugins/mailsidecar-languages, where there are any.
+ */
+function load_translations() {
+	load_muplugin_textdomain( 'mailsidecar', 'mailsidecar-languages' );
+}
+
+/*
+ * Settings
+ */
+
+/**
+ * Reads one setting: a constant, else an environment variable. PHP-FPM clears
+ * the environment unless told otherwise, so the constant is what works everywhere.
+ *
+ * @param string $name Name without MAILSIDECAR_.
+ * @return array{0: mixed, 1: string} Value, null when it is not set, and source.
+ */
+function setting( $name ) {
+	$name = 'MAILSIDECAR_' . $name;
+	if ( defined( $name ) && '' !== constant( $name ) && null !== constant( $name ) ) {
+		return array( constant( $name ), 'constant' );
+	}
+	$value = getenv( $name );
+	if ( false !== $value && '' !== $value ) {
+		return array( $value, 'environment' );
+	}
+	return array( null, '' );
+}
+
+/**
+ * Says whether a setting is switched on.
+ *
+ * @param string $name     Name without MAILSIDECAR_.
+ * @param bool   $fallback What it is when it is not set.
+ * @return bool
+ */
+function is_on( $name, $fallback = false ) {
+	list( $value ) = setting( $name );
+	return null === $value ? $fallback : filter_var( $value, FILTER_VALIDATE_BOOLEAN );
+}
+
+/**
+ * Address of mailsidecar without a slash at the end; empty when there is none.
+ *
+ * @return string
+ */
+function base_url() {
+	list( $url ) = setting( 'URL' );
+	return rtrim( trim( (string) $url ), '/' );
+}
+
+/**
+ * Reads the API key and where it came from: the constant, a file, the environment.
+ *
+ * @return array{0: string, 1: string} Key, empty when there is none, and source.
+ */
+function api_key() {
+	list( $key, $source ) = setting( 'API_KEY' );
+	if ( 'constant' === $source ) {
+		return array( trim( (string) $key ), $source );
+	}
+	list( $file, $file_source ) = setting( 'API_KEY_FILE' );
+	if ( null !== $file && is_string( $file ) ) {
+		// phpcs:ignore WordPress.WP.AlternativeFunctions.file_get_contents_file_get_contents -- A local file.
+		$content = is_readable( $file ) ? file_get_contents( $file ) : false;
+		return array( trim( (string) $content ), $file_source . ', ' . $file );
+	}
+	return array( trim( (string) $key ), $source );
+}
+
+/**
+ * Seconds that a mail may wait for the relay's verdict.
+ *
+ * @return int
+ */
+function wait_seconds() {
+	list( $wait ) = setting( 'WAIT' );
+	return is_numeric( $wait ) ? max( 0, min( 60, (int) $wait ) ) : 3;
+}
+
+/**
+ * Replaces the From address by MAILSIDECAR_FROM, after every plugin.
+ *
+ * @param string $from Address so far.
+ * @return string
+ */
+function filter_from( $from ) {
+	list( $own ) = setting( 'FROM' );
+	return null !== $own && is_email( $own ) ? $own : $from;
+}
+
+/**
+ * Replaces the From name by MAILSIDECAR_FROM_NAME, after every plugin.
+ *
+ * @param string $name Name so far.
+ * @return string
+ */
+function filter_from_name( $name ) {
+	list( $own ) = setting( 'FROM_NAME' );
+	return null === $own ? $name : (string) $own;
+}
+
+/*
+ * The mailer
+ */
+
+/**
+ * Puts the mailer in place, at the last moment before wp_mail() looks at the
+ * global. Here rather than at start-up, because plugins and tests unset that
+ * global or put a plain PHPMailer back; and not in phpmailer_init, which is too
+ * late, for by then the message is in the old object.
+ *
+ * @param mixed $answer What other plugins made of the mail; not touched.
+ * @return mixed
+ */
+function install_mailer( $answer ) {
+	global $phpmailer;
+
+	if ( null !== $answer || '' === base_url() || is_own( $phpmailer ) ) {
+		return $answer;
+	}
+	if ( is_foreign( $phpmailer ) && ! is_on( 'FORCE' ) ) {
+		log_foreign( get_class( $phpmailer ) );
+		return $answer;
+	}
+	// phpcs:ignore WordPress.WP.GlobalVariablesOverride.Prohibited -- This is how WordPress's own mailer is replaced.
+	$phpmailer = new_mailer();
+	return $answer;
+}
+
+/**
+ * Logs, once in a request, who has the mail instead.
+ *
+ * @param string $mailer Name of a class.
+ */
+function log_foreign( $mailer ) {
+	static $logged = array();
+	if ( ! isset( $logged[ $mailer ] ) ) {
+		log_line( "mail left to another mailer: $mailer (MAILSIDECAR_FORCE takes it)" );
+		$logged[ $mailer ] = true;
+	}
+}
+
+/**
+ * Says whether an object is the mailer of this file.
+ *
+ * @param mixed $mailer Object to look at.
+ * @return bool
+ */
+function is_own( $mailer ) {
+	return class_exists( __NAMESPACE__ . '\Mailer', false ) && $mailer instanceof Mailer;
+}
+
+/**
+ * Says whether an object is a mailer that another plugin has put there: any
+ * subclass but WordPress's own. A mail logger and the mock of a test are such.
+ *
+ * @param mixed $mailer Object to look at.
+ * @return bool
+ */
+function is_foreign( $mailer ) {
+	return $mailer instanceof \PHPMailer\PHPMailer\PHPMailer
+		&& ! is_own( $mailer )
+		&& ! in_array( get_class( $mailer ), array( 'PHPMailer\PHPMailer\PHPMailer', 'WP_PHPMailer' ), true );
+}
+
+/**
+ * Makes a mailer the way wp_mail() makes its own: with exceptions, without which
+ * a failure counts as success, and with is_email() to judge addresses.
+ *
+ * @return Mailer
+ */
+function new_mailer() {
+	declare_mailer();
+	$mailer             = new Mailer( true );
+	$mailer::$validator = static function ( $email ) {
+		return (bool) is_email( $email );
+	};
+	return $mailer;
+}
+
+/**
+ * Declares the mailer's class. It extends WP_PHPMailer where WordPress has that
+ * (6.8), which has the translated error texts.
+ */
+function declare_mailer() {
+	if ( class_exists( __NAMESPACE__ . '\Mailer', false ) ) {
+		return;
+	}
+	require_once ABSPATH . WPINC . '/PHPMailer/PHPMailer.php';
+	require_once ABSPATH . WPINC . '/PHPMailer/SMTP.php';
+	require_once ABSPATH . WPINC . '/PHPMailer/Exception.php';
+	if ( is_readable( ABSPATH . WPINC . '/class-wp-phpmailer.php' ) ) {
+		require_once ABSPATH . WPINC . '/class-wp-phpmailer.php';
+	}
+	class_alias( class_exists( 'WP_PHPMailer', false ) ? 'WP_PHPMailer' : 'PHPMailer\PHPMailer\PHPMailer', __NAMESPACE__ . '\Core_Mailer' );
+
+	/**
+	 * PHPMailer whose last step is one HTTP request.
+	 */
+	class Mailer extends Core_Mailer {
+
+		/**
+		 * Builds the message as for SMTP: with To and Subject in it, without Bcc,
+		 * with CRLF, and with long header values left alone, which as for mail()
+		 * would be encoded, List-Unsubscribe among them.
+		 *
+		 * @return bool
+		 */
+		public function preSend() { // phpcs:ignore WordPress.NamingConventions.ValidFunctionName -- PHPMailer's name.
+			// phpcs:disable WordPress.NamingConventions.ValidVariableName -- PHPMailer's names.
+			$mailer       = $this->Mailer;
+			$this->Mailer = 'smtp';
+			try {
+				return parent::preSend();
+			} finally {
+				$this->Mailer = $mailer;
+			}
+			// phpcs:enable
+		}
+
+		/**
+		 * Hands the message over. PHPMailer makes of the exception what it makes
+		 * of any, and wp_mail() returns false and tells wp_mail_failed.
+		 *
+		 * @return bool
+		 * @throws \PHPMailer\PHPMailer\Exception When the message was not accepted.
+		 */
+		public function postSend() { // phpcs:ignore WordPress.NamingConventions.ValidFunctionName -- PHPMailer's name.
+			// phpcs:disable WordPress.NamingConventions.ValidVariableName -- PHPMailer's names.
+			// getAllRecipientAddresses() would give them in lower case.
+			$recipients = array_column( array_merge( $this->to, $this->cc, $this->bcc ), 0 );
+			$sender     = '' === (string) $this->Sender ? $this->From : $this->Sender;
+			$failure    = submit( $this->getSentMIMEMessage(), $sender, $recipients, $this->getLastMessageID() );
+			$this->doCallback( null === $failure, $this->to, $this->cc, $this->bcc, $this->Subject, $this->Body, $this->From, array() );
+			// phpcs:enable
+			if ( null !== $failure ) {
+				// phpcs:ignore WordPress.Security.EscapeOutput.ExceptionNotEscaped -- Whoever shows it escapes it.
+				throw new \PHPMailer\PHPMailer\Exception( $failure->get_error_message(), (int) $failure->get_error_data() );
+			}
+			return true;
+		}
+	}
+}
+
+/**
+ * Submits one finished message.
+ *
+ * @param string   $message    Header section and body, with CRLF.
+ * @param string   $sender     Envelope sender.
+ * @param string[] $recipients Envelope recipients.
+ * @param string   $message_id Message-ID with its angle brackets.
+ * @return \WP_Error|null Null when it was accepted. The error's data is the SMTP
+ *                        reply code where there is one, else the HTTP status.
+ */
+function submit( $message, $sender, $recipients, $message_id ) {
+	foreach ( array_merge( array( $sender ), $recipients ) as $address ) {
+		if ( preg_match( '/[\x00-\x20\x7f<>,;]/', $address ) ) {
+			return failure( 0, __( 'an address has a character that no address can have', 'mailsidecar' ) );
+		}
+	}
+	$headers = array(
+		'Content-Type'  => 'message/rfc822',
+		'Envelope-From' => '' === $sender ? '<>' : $sender,
+		'Envelope-To'   => implode( ', ', $recipients ),
+	);
+	if ( wait_seconds() > 0 ) {
+		$headers['Prefer'] = 'wait=' . wait_seconds();
+	}
+	$key = substr( preg_replace( '/[^\x21-\x7e]|["\\\\]/', '', (string) $message_id ), 0, 200 );
+	if ( '' !== $key ) {
+		$headers['Idempotency-Key'] = $key;
+	}
+	$answer = request( 'POST', '/v1/messages', wait_seconds() + ANSWER_TIMEOUT, $headers, $message );
+	if ( should_repeat( $answer, $headers ) ) {
+		$answer = request( 'POST', '/v1/messages', wait_seconds() + ANSWER_TIMEOUT, $headers, $message );
+	}
+	last_answer( $answer );
+	return judge( $answer );
+}
+
+/**
+ * Says whether a request is worth one repeat, and readies it. Only one that took
+ * no effect is; all other trying again is mailsidecar's.
+ *
+ * @param array $answer  Answer to the first request.
+ * @param array $headers Header fields of the request.
+ * @return bool
+ */
+function should_repeat( $answer, &$headers ) {
+	$code = isset( $answer['body']['code'] ) ? $answer['body']['code'] : '';
+	if ( in_array( $code, array( 'queue_required', 'idempotency_key_reused' ), true ) ) {
+		// Without a queue there is nowhere to keep the key; and a site may give two
+		// mails one Message-ID: they are two mails all the same.
+		unset( $headers['Idempotency-Key'] );
+		return true;
+	}
+	$busy    = 503 === $answer['status'] && '0' === $answer['retry_after'];
+	$refused = 0 === $answer['status'] && preg_match( '/cURL error 7\b|onnection refused/', $answer['error'] );
+	if ( ! $busy && ! $refused && 'idempotency_key_in_use' !== $code ) {
+		return false;
+	}
+	usleep( RETRY_PAUSE );
+	return true;
+}
+
+/**
+ * Makes a failure of an answer, or none.
+ *
+ * @param array $answer Answer to a submission.
+ * @return \WP_Error|null
+ */
+function judge( $answer ) {
+	$status = $answer['status'];
+	$body   = $answer['body'];
+	if ( 200 === $status || 202 === $status ) {
+		foreach ( recipients_of( $body ) as $recipient ) {
+			if ( 'bounced' === $recipient['state'] ) {
+				log_line( 'refused, though others were not: ' . reply_text( $recipient ) );
+			}
+		}
+		return null;
+	}
+	if ( 0 === $status ) {
+		/* translators: 1: URL, 2: reason. */
+		return failure( 0, sprintf( __( 'cannot reach %1$s: %2$s', 'mailsidecar' ), base_url(), $answer['error'] ) );
+	}
+	if ( 401 === $status ) {
+		return failure( 401, __( 'the API key is missing or wrong', 'mailsidecar' ) . ' (HTTP 401)' );
+	}
+	if ( ! isset( $body['code'] ) ) {
+		/* translators: %s: URL. */
+		return failure( $status, sprintf( __( 'the answer of %s is not mailsidecar\'s', 'mailsidecar' ), base_url() ) . " (HTTP $status)" );
+	}
+	if ( empty( $body['reply_code'] ) ) {
+		$detail = isset( $body['detail'] ) && is_string( $body['detail'] ) ? $body['detail'] : $body['code'];
+		return failure( $status, $detail . " (HTTP $status)" );
+	}
+	$refused = recipients_of( $body );
+	$text    = $refused ? implode( '; ', array_map( __NAMESPACE__ . '\reply_text', array_slice( $refused, 0, 3 ) ) ) : $body['detail'];
+	return failure( (int) $body['reply_code'], $text . " (HTTP $status)" );
+}
+
+/**
+ * Recipients of an answer, each with every key that is read of it.
+ *
+ * @param array|null $body Decoded body.
+ * @return array[]
+ */
+function recipients_of( $body ) {
+	$list = isset( $body['recipients'] ) && is_array( $body['recipients'] ) ? $body['recipients'] : array();
+	return array_map(
+		static function ( $recipient ) {
+			return array_merge(
+				array(
+					'email'         => '',
+					'state'         => '',
+					'reply_code'    => 0,
+					'enhanced_code' => '',
+					'text'          => '',
+				),
+				array_filter( (array) $recipient, 'is_scalar' )
+			);
+		},
+		$list
+	);
+}
+
+/**
+ * A relay's reply in one line: 550 5.1.1 <x@y>: No such user here.
+ *
+ * @param array $recipient One of recipients_of().
+ * @return string
+ */
+function reply_text( $recipient ) {
+	$parts = array();
+	if ( $recipient['reply_code'] ) {
+		$parts[] = $recipient['reply_code'];
+		$parts[] = $recipient['enhanced_code'];
+	}
+	if ( false === strpos( $recipient['text'], $recipient['email'] ) ) {
+		$parts[] = '<' . $recipient['email'] . '>:';
+	}
+	$parts[] = $recipient['text'];
+	return implode( ' ', array_filter( $parts ) );
+}
+
+/**
+ * Makes a failure, and logs it: with WP-Cron nobody sees wp_mail() return false.
+ *
+ * @param int    $code SMTP reply code or HTTP status.
+ * @param string $text One line.
+ * @return \WP_Error
+ */
+function failure( $code, $text ) {
+	$text = one_line( 'mailsidecar: ' . $text );
+	log_line( substr( $text, strlen( 'mailsidecar: ' ) ) );
+	return new \WP_Error( 'mailsidecar', $text, $code );
+}
+
+/**
+ * Puts text on one line.
+ *
+ * @param string $text Text that may come from elsewhere.
+ * @return string
+ */
+function one_line( $text ) {
+	return trim( preg_replace( '/[\x00-\x1f\x7f]+/', ' ', (string) $text ) );
+}
+
+/**
+ * Writes one line to PHP's error log, unless MAILSIDECAR_LOG is false.
+ *
+ * @param string $text One line.
+ */
+function log_line( $text ) {
+	if ( is_on( 'LOG', true ) ) {
+		error_log( one_line( 'mailsidecar: ' . $text ) ); // phpcs:ignore WordPress.PHP.DevelopmentFunctions.error_log_error_log -- The only place that is always read.
+	}
+}
+
+/**
+ * Keeps the answer to the last submission, for whoever sends a test mail.
+ *
+ * @param array|null $answer Answer to keep; null only reads.
+ * @return array Empty when there is none.
+ */
+function last_answer( $answer = null ) {
+	static $last = array();
+	if ( null !== $answer ) {
+		$last = $answer;
+	}
+	return $last;
+}
+
+/*
+ * HTTP
+ */
+
+/**
+ * Makes one request with WordPress's HTTP API, which works without ext-curl and
+ * shows in Query Monitor. What guards WordPress against foreign addresses is in
+ * the way of one that the site's owner has configured: private networks and
+ * uncommon ports are refused by wp_safe_remote_post(), WP_HTTP_BLOCK_EXTERNAL
+ * knows only the site itself, and a proxy cannot reach a container's name.
+ *
+ * @param string      $method  Method.
+ * @param string      $path    Path with query.
+ * @param int         $timeout Seconds for the whole.
+ * @param array       $headers Further header fields.
+ * @param string|null $body    Body.
+ * @return array{status: int, body: array|null, retry_after: string, error: string}
+ *         Status 0 with an error when there was no answer; body null when it is
+ *         no JSON object.
+ */
+function request( $method, $path, $timeout, $headers = array(), $body = null ) {
+	$url         = base_url() . $path;
+	list( $key ) = api_key();
+	$args        = array(
+		'method'             => $method,
+		'timeout'            => $timeout,
+		'redirection'        => 0, // It would drop the message.
+		'reject_unsafe_urls' => false,
+		'user-agent'         => 'mailsidecar-wordpress/' . VERSION,
+		'headers'            => $headers + array( 'Accept' => 'application/json' ),
+		'body'               => $body,
+	);
+	if ( '' !== $key ) {
+		$args['headers']['Authorization'] = 'Bearer ' . $key;
+	}
+	list( $ca_file ) = setting( 'TLS_CA_FILE' );
+	if ( null !== $ca_file ) {
+		$args['sslcertificates'] = $ca_file;
+	}
+	$response = with_direct_connection(
+		$url,
+		static function () use ( $url, $args ) {
+			return unblocked_http()->request( $url, $args );
+		}
+	);
+	return read_answer( $response );
+}
+
+/**
+ * WordPress's HTTP client without WP_HTTP_BLOCK_EXTERNAL.
+ *
+ * @return \WP_Http
+ */
+function unblocked_http() {
+	return new class() extends \WP_Http {
+		/**
+		 * Blocks nothing.
+		 *
+		 * @param string $uri URL.
+		 * @return bool
+		 */
+		public function block_request( $uri ) { // phpcs:ignore Generic.CodeAnalysis.UnusedFunctionParameter -- The parent's signature.
+			return false;
+		}
+	};
+}
+
+/**
+ * Runs a function while requests to one URL connect within CONNECT_TIMEOUT and
+ * use no proxy, neither WordPress's nor the one that libcurl takes from the
+ * environment.
+ *
+ * @param string   $url URL that this is for; other requests are left alone.
+ * @param callable $run Function to run.
+ * @return mixed What it returns.
+ */
+function with_direct_connection( $url, $run ) {
+	$direct = ! is_on( 'USE_PROXY' );
+	$proxy  = static function ( $through, $uri ) use ( $url, $direct ) {
+		return $direct && $uri === $url ? false : $through;
+	};
+	$curl   = static function ( $handle, $args, $uri ) use ( $url, $direct ) {
+		if ( $uri !== $url ) {
+			return;
+		}
+		// phpcs:disable WordPress.WP.AlternativeFunctions.curl_curl_setopt -- WordPress's own handle.
+		curl_setopt( $handle, CURLOPT_CONNECTTIMEOUT, CONNECT_TIMEOUT );
+		if ( $direct ) {
+			curl_setopt( $handle, CURLOPT_PROXY, '' );
+			curl_setopt( $handle, CURLOPT_NOPROXY, '*' );
+		}
+		// phpcs:enable
+	};
+	add_filter( 'pre_http_send_through_proxy', $proxy, PHP_INT_MAX, 2 );
+	add_action( 'http_api_curl', $curl, PHP_INT_MAX, 3 );
+	try {
+		return $run();
+	} finally {
+		remove_filter( 'pre_http_send_through_proxy', $proxy, PHP_INT_MAX );
+		remove_action( 'http_api_curl', $curl, PHP_INT_MAX );
+	}
+}
+
+/**
+ * Reads a response of the HTTP API.
+ *
+ * @param array|\WP_Error $response Response.
+ * @return array See request().
+ */
+function read_answer( $response ) {
+	if ( is_wp_error( $response ) ) {
+		return array(
+			'status'      => 0,
+			'body'        => null,
+			'retry_after' => '',
+			'error'       => one_line( $response->get_error_message() ),
+		);
+	}
+	$body = json_decode( wp_remote_retrieve_body( $response ), true );
+	return array(
+		'status'      => (int) wp_remote_retrieve_response_code( $response ),
+		'body'        => is_array( $body ) ? $body : null,
+		'retry_after' => (string) wp_remote_retrieve_header( $response, 'retry-after' ),
+		'error'       => '',
+	);
+}
+
+/*
+ * What can be wrong
+ */
+
+/**
+ * Looks for what is in the way of mail: settings, connection, key, relays, and
+ * other plugins.
+ *
+ * @return array{0: string, 1: string[]} Status as in Site Health (good,
+ *         recommended, critical) and one sentence for each finding.
+ */
+function diagnose() {
+	if ( '' === base_url() ) {
+		return array(
+			'recommended',
+			array( __( 'MAILSIDECAR_URL is not set, so that mailsidecar is not used. Define it in wp-config.php; PHP-FPM drops environment variables.', 'mailsidecar' ) ),
+		);
+	}
+	$critical    = service_findings( request( 'GET', '/v1/relays', CONNECT_TIMEOUT ) );
+	$recommended = site_findings();
+	$status      = $critical ? 'critical' : ( $recommended ? 'recommended' : 'good' );
+	return array( $status, array_merge( $critical, $recommended ) );
+}
+
+/**
+ * What is wrong with mailsidecar and its relays.
+ *
+ * @param array $answer Answer to GET /v1/relays.
+ * @return string[]
+ */
+function service_findings( $answer ) {
+	$failure = null;
+	if ( 200 !== $answer['status'] ) {
+		$failure = 0 === $answer['status']
+			/* translators: 1: URL, 2: reason. */
+			? sprintf( __( 'cannot reach %1$s: %2$s', 'mailsidecar' ), base_url(), $answer['error'] )
+			/* translators: 1: URL, 2: HTTP status. */
+			: sprintf( __( '%1$s answers with HTTP %2$d', 'mailsidecar' ), base_url(), $answer['status'] );
+	}
+	if ( 401 === $answer['status'] ) {
+		$failure = __( 'The API key is missing or wrong: compare MAILSIDECAR_API_KEY with the MAILSIDECAR_API_KEYS of the server.', 'mailsidecar' );
+	}
+	if ( null !== $failure ) {
+		return array( $failure );
+	}
+	$findings = array();
+	$usable   = 0;
+	foreach ( relays_of( $answer['body'] ) as $relay ) {
+		if ( in_array( $relay['status'], array( 'failing', 'paused' ), true ) ) {
+			/* translators: 1: name of a relay, 2: status, 3: reason. */
+			$findings[] = sprintf( __( 'Relay %1$s is %2$s: %3$s. Mail waits in the queue.', 'mailsidecar' ), $relay['name'], $relay['status'], $relay['reason'] );
+		} else {
+			++$usable;
+		}
+	}
+	return $usable > 0 ? array() : $findings;
+}
+
+/**
+ * Relays of an answer, each with every key that is read of it.
+ *
+ * @param array|null $body Decoded body.
+ * @return array[]
+ */
+function relays_of( $body ) {
+	$relays = array();
+	foreach ( isset( $body['relays'] ) && is_array( $body['relays'] ) ? $body['relays'] : array() as $relay ) {
+		$relay    = (array) $relay + array(
+			'name'    => '',
+			'status'  => '',
+			'ladder'  => array(),
+			'failure' => array(),
+		);
+		$failure  = (array) $relay['failure'] + array(
+			'reply_code'    => 0,
+			'enhanced_code' => '',
+			'text'          => '',
+		);
+		$serving  = wp_list_pluck( wp_list_filter( (array) $relay['ladder'], array( 'serving' => true ) ), 'port' );
+		$relays[] = array(
+			'name'   => (string) $relay['name'],
+			'status' => (string) $relay['status'],
+			'port'   => (int) reset( $serving ),
+			'reason' => one_line( ( $failure['reply_code'] ? $failure['reply_code'] . ' ' . $failure['enhanced_code'] . ' ' : '' ) . $failure['text'] ),
+		);
+	}
+	return $relays;
+}
+
+/**
+ * What in this site keeps mail from mailsidecar, or is unwise.
+ *
+ * @return string[]
+ */
+function site_findings() {
+	global $phpmailer;
+
+	$findings = array();
+	if ( is_foreign( $phpmailer ) && ! is_on( 'FORCE' ) ) {
+		/* translators: %s: name of a PHP class. */
+		$findings[] = sprintf( __( 'Another plugin sends the mail (%s). Deactivate it, or define MAILSIDECAR_FORCE.', 'mailsidecar' ), get_class( $phpmailer ) );
+	}
+	$file = ( new \ReflectionFunction( 'wp_mail' ) )->getFileName();
+	if ( 'pluggable.php' !== basename( (string) $file ) ) {
+		/* translators: %s: name of a file. */
+		$findings[] = sprintf( __( 'Another plugin has replaced wp_mail() (%s), and mail may pass mailsidecar by.', 'mailsidecar' ), $file );
+	}
+	if ( is_clear_text_to_public( base_url() ) ) {
+		$findings[] = __( 'MAILSIDECAR_URL is plain http to a public address: mail and key can be read on the way. Use https.', 'mailsidecar' );
+	}
+	list( $from ) = setting( 'FROM' );
+	if ( null !== $from && ! is_email( $from ) ) {
+		$findings[] = __( 'MAILSIDECAR_FROM is not an e-mail address, and is ignored.', 'mailsidecar' );
+	}
+	list( $key, $source ) = api_key();
+	if ( '' === $key && '' !== $source ) {
+		$findings[] = __( 'MAILSIDECAR_API_KEY_FILE cannot be read by PHP, or is empty.', 'mailsidecar' );
+	}
+	return $findings;
+}
+
+/**
+ * Says whether a URL is plain http to an address on the public internet. A name
+ * without a dot is a container's or a host's in the same network.
+ *
+ * @param string $url URL.
+ * @return bool
+ */
+function is_clear_text_to_public( $url ) {
+	$host = trim( (string) wp_parse_url( $url, PHP_URL_HOST ), '[]' );
+	if ( 'http' !== wp_parse_url( $url, PHP_URL_SCHEME ) || ( false === strpbrk( $host, '.:' ) ) ) {
+		return false;
+	}
+	$address = filter_var( $host, FILTER_VALIDATE_IP ) ? $host : gethostbyname( $host );
+	return false !== filter_var( $address, FILTER_VALIDATE_IP, FILTER_FLAG_NO_PRIV_RANGE | FILTER_FLAG_NO_RES_RANGE );
+}
+
+/*
+ * Site Health
+ */
+
+/**
+ * Adds the test.
+ *
+ * @param array $tests Tests so far.
+ * @return array
+ */
+function add_site_health_test( $tests ) {
+	$tests['direct']['mailsidecar'] = array(
+		'label' => __( 'Mail through mailsidecar', 'mailsidecar' ),
+		'test'  => __NAMESPACE__ . '\site_health_test',
+	);
+	return $tests;
+}
+
+/**
+ * The test.
+ *
+ * @return array
+ */
+function site_health_test() {
+	list( $status, $findings ) = diagnose();
+
+	$labels = array(
+		'good'        => __( 'Mail goes out through mailsidecar', 'mailsidecar' ),
+		'recommended' => __( 'Not all mail may go out through mailsidecar', 'mailsidecar' ),
+		'critical'    => __( 'mailsidecar does not take mail, or cannot deliver it', 'mailsidecar' ),
+	);
+	if ( ! $findings ) {
+		$findings[] = __( 'mailsidecar can be reached, takes the key, and has a relay that works or was not tried yet.', 'mailsidecar' );
+	}
+	return array(
+		'label'       => $labels[ $status ],
+		'status'      => $status,
+		'badge'       => array(
+			'label' => __( 'Mail', 'mailsidecar' ),
+			'color' => 'critical' === $status ? 'red' : 'blue',
+		),
+		'description' => '<p>' . implode( '</p><p>', array_map( 'esc_html', $findings ) ) . '</p>',
+		'actions'     => sprintf( '<p><a href="%s">%s</a></p>', esc_url( admin_url( 'tools.php?page=mailsidecar' ) ), esc_html__( 'Send a test mail', 'mailsidecar' ) ),
+		'test'        => 'mailsidecar',
+	);
+}
+
+/**
+ * Every setting as it is in force, without the key.
+ *
+ * @return array[] Rows of name, value and source.
+ */
+function effective_settings() {
+	list( $key, $key_source ) = api_key();
+
+	$rows = array( array( 'MAILSIDECAR_API_KEY', '' === $key ? __( 'not set', 'mailsidecar' ) : __( 'set', 'mailsidecar' ), $key_source ) );
+	foreach ( array( 'URL', 'WAIT', 'FROM', 'FROM_NAME', 'FORCE', 'USE_PROXY', 'TLS_CA_FILE', 'LOG' ) as $name ) {
+		list( $value, $source ) = setting( $name );
+		if ( is_bool( $value ) ) {
+			$value = $value ? 'true' : 'false';
+		}
+		$rows[] = array( 'MAILSIDECAR_' . $name, null === $value ? __( 'not set', 'mailsidecar' ) : (string) $value, $source );
+	}
+	return $rows;
+}
+
+/**
+ * Adds the settings to Site Health's information, for whoever asks for help.
+ *
+ * @param array $info Information so far.
+ * @return array
+ */
+function add_debug_information( $info ) {
+	$fields = array(
+		'version' => array(
+			'label' => __( 'Version', 'mailsidecar' ),
+			'value' => VERSION,
+		),
+	);
+	foreach ( effective_settings() as list( $name, $value, $source ) ) {
+		$fields[ $name ] = array(
+			'label' => $name,
+			'value' => '' === $source ? $value : "$value ($source)",
+		);
+	}
+	$info['mailsidecar'] = array(
+		'label'  => 'mailsidecar',
+		'fields' => $fields,
+	);
+	return $info;
+}
+
+/*
+ * Test mail
+ */
+
+/**
+ * Sends a test mail through wp_mail().
+ *
+ * @param string $to   Recipient.
+ * @param bool   $html As HTML.
+ * @return array{sent: bool, error: string, answer: array|null}
+ */
+function send_test( $to, $html ) {
+	$error   = '';
+	$collect = static function ( $failed ) use ( &$error ) {
+		$error = $failed->get_error_message();
+	};
+	/* translators: %s: name of the site. */
+	$subject = sprintf( __( 'Test mail from %s', 'mailsidecar' ), wp_specialchars_decode( get_bloginfo( 'name' ), ENT_QUOTES ) );
+	$text    = __( 'This mail went from WordPress to mailsidecar, and from there to the relay.', 'mailsidecar' );
+	$headers = array();
+	if ( $html ) {
+		$headers[] = 'Content-Type: text/html; charset=UTF-8';
+		$text      = '<p>' . esc_html( $text ) . '</p>';
+	}
+	last_answer( array() );
+	add_action( 'wp_mail_failed', $collect );
+	$sent = wp_mail( $to, $subject, $text, $headers );
+	remove_action( 'wp_mail_failed', $collect );
+	$answer = last_answer();
+	return array(
+		'sent'   => (bool) $sent,
+		'error'  => $error,
+		'answer' => $answer ? $answer : null,
+	);
+}
+
+/**
+ * What became of a test mail, in sentences.
+ *
+ * @param array $result Result of send_test().
+ * @return string[]
+ */
+function describe_test( $result ) {
+	if ( ! $result['sent'] ) {
+		return array( '' === $result['error'] ? __( 'wp_mail() returned false.', 'mailsidecar' ) : $result['error'] );
+	}
+	if ( null === $result['answer'] ) {
+		return array( __( 'wp_mail() returned true, but the mail did not pass through mailsidecar.', 'mailsidecar' ) );
+	}
+	$body  = (array) $result['answer']['body'];
+	$lines = array(
+		/* translators: 1: id of the message, 2: its status. */
+		sprintf( __( 'Message %1$s is %2$s.', 'mailsidecar' ), isset( $body['id'] ) ? $body['id'] : '?', isset( $body['status'] ) ? $body['status'] : '?' ),
+	);
+	foreach ( recipients_of( $body ) as $recipient ) {
+		$lines[] = sprintf( '%s: %s %s', $recipient['email'], $recipient['state'], $recipient['reply_code'] ? reply_text( $recipient ) : $recipient['text'] );
+	}
+	return $lines;
+}
+
+/*
+ * Tools page
+ */
+
+/**
+ * Who may see the page: in a network its administrators, for the settings are
+ * the network's.
+ *
+ * @return string
+ */
+function capability() {
+	return is_multisite() ? 'manage_network_options' : 'manage_options';
+}
+
+/**
+ * Adds the page.
+ */
+function add_tools_page() {
+	add_management_page( 'mailsidecar', 'mailsidecar', capability(), 'mailsidecar', __NAMESPACE__ . '\render_tools_page' );
+}
+
+/**
+ * Sends the test mail that the page's form asks for, and goes back to the page.
+ */
+function handle_test_form() {
+	if ( ! current_user_can( capability() ) ) {
+		wp_die( esc_html__( 'You are not allowed to do this.', 'mailsidecar' ), '', array( 'response' => 403 ) );
+	}
+	check_admin_referer( 'mailsidecar_test' );
+	$to     = isset( $_POST['to'] ) ? sanitize_email( wp_unslash( $_POST['to'] ) ) : '';
+	$result = is_email( $to )
+		? send_test( $to, ! empty( $_POST['html'] ) )
+		: array(
+			'sent'   => false,
+			'error'  => __( 'That is not an e-mail address.', 'mailsidecar' ),
+			'answer' => null,
+		);
+	set_transient( 'mailsidecar_test_' . get_current_user_id(), $result, MINUTE_IN_SECONDS );
+	wp_safe_redirect( admin_url( 'tools.php?page=mailsidecar' ) );
+	exit;
+}
+
+/**
+ * Prints the page.
+ */
+function render_tools_page() {
+	if ( ! current_user_can( capability() ) ) {
+		return;
+	}
+	echo '<div class="wrap"><h1>mailsidecar</h1>';
+	render_test_result();
+	render_diagnosis();
+	render_test_form();
+	render_settings();
+	if ( '' !== base_url() ) {
+		render_failures();
+	}
+	echo '</div>';
+}
+
+/**
+ * Prints what became of the test mail that was just sent.
+ */
+function render_test_result() {
+	$transient = 'mailsidecar_test_' . get_current_user_id();
+	$result    = get_transient( $transient );
+	if ( ! is_array( $result ) ) {
+		return;
+	}
+	delete_transient( $transient );
+	printf( '<div class="notice notice-%s"><p>', $result['sent'] ? 'success' : 'error' );
+	echo implode( '<br>', array_map( 'esc_html', describe_test( $result ) ) );
+	echo '</p>';
+	if ( $result['answer'] && null !== $result['answer']['body'] ) {
+		printf(
+			'<details><summary>%s</summary><pre>%s</pre></details>',
+			esc_html__( 'The whole answer', 'mailsidecar' ),
+			esc_html( wp_json_encode( $result['answer']['body'], JSON_PRETTY_PRINT | JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE ) )
+		);
+	}
+	echo '</div>';
+}
+
+/**
+ * Prints what Site Health finds.
+ */
+function render_diagnosis() {
+	$test  = site_health_test();
+	$types = array(
+		'good'        => 'success',
+		'recommended' => 'warning',
+		'critical'    => 'error',
+	);
+	printf(
+		'<div class="notice notice-%s inline"><p><strong>%s</strong></p>%s</div>',
+		esc_attr( $types[ $test['status'] ] ),
+		esc_html( $test['label'] ),
+		wp_kses_post( $test['description'] )
+	);
+}
+
+/**
+ * Prints the form for a test mail.
+ */
+function render_test_form() {
+	?>
+	<h2><?php esc_html_e( 'Test mail', 'mailsidecar' ); ?></h2>
+	<form method="post" action="<?php echo esc_url( admin_url( 'admin-post.php' ) ); ?>">
+		<input type="hidden" name="action" value="mailsidecar_test">
+		<?php wp_nonce_field( 'mailsidecar_test' ); ?>
+		<p>
+			<label for="mailsidecar-to"><?php esc_html_e( 'To', 'mailsidecar' ); ?></label>
+			<input type="email" id="mailsidecar-to" name="to" class="regular-text" required value="<?php echo esc_attr( wp_get_current_user()->user_email ); ?>">
+			<label><input type="checkbox" name="html" value="1"> <?php esc_html_e( 'as HTML', 'mailsidecar' ); ?></label>
+		</p>
+		<?php submit_button( __( 'Send test mail', 'mailsidecar' ) ); ?>
+	</form>
+	<?php
+}
+
+/**
+ * Prints the settings and their sources. They are changed in wp-config.php.
+ */
+function render_settings() {
+	printf( '<h2>%s</h2>', esc_html__( 'Settings', 'mailsidecar' ) );
+	render_table(
+		array( __( 'Setting', 'mailsidecar' ), __( 'Value', 'mailsidecar' ), __( 'Source', 'mailsidecar' ) ),
+		effective_settings()
+	);
+}
+
+/**
+ * Prints the last messages that failed or wait for another try.
+ */
+function render_failures() {
+	$rows = array();
+	foreach ( array( 'failed', 'deferred' ) as $status ) {
+		$answer = request( 'GET', '/v1/messages?limit=20&status=' . $status, CONNECT_TIMEOUT );
+		if ( 200 !== $answer['status'] ) {
+			return; // Without a queue nothing is kept; other reasons are said above.
+		}
+		$messages = isset( $answer['body']['messages'] ) ? (array) $answer['body']['messages'] : array();
+		$rows     = array_merge( $rows, array_merge( ...array_map( __NAMESPACE__ . '\message_rows', $messages ), ...array( array() ) ) );
+	}
+	printf( '<h2>%s</h2>', esc_html__( 'Last failures', 'mailsidecar' ) );
+	if ( ! $rows ) {
+		printf( '<p>%s</p>', esc_html__( 'None.', 'mailsidecar' ) );
+		return;
+	}
+	render_table(
+		array( __( 'Time', 'mailsidecar' ), __( 'Subject', 'mailsidecar' ), __( 'Recipient', 'mailsidecar' ), __( 'State', 'mailsidecar' ), __( 'Reply of the relay', 'mailsidecar' ) ),
+		$rows
+	);
+}
+
+/**
+ * Rows for one message, one for each recipient that was not reached.
+ *
+ * @param mixed $message Message of GET /v1/messages.
+ * @return array[]
+ */
+function message_rows( $message ) {
+	$message = (array) $message;
+	$created = isset( $message['created_at'] ) && is_string( $message['created_at'] ) ? strtotime( $message['created_at'] ) : false;
+	$rows    = array();
+	foreach ( recipients_of( $message ) as $recipient ) {
+		if ( 'delivered' !== $recipient['state'] ) {
+			$rows[] = array(
+				$created ? wp_date( get_option( 'date_format' ) . ' ' . get_option( 'time_format' ), $created ) : '',
+				isset( $message['subject'] ) && is_string( $message['subject'] ) ? $message['subject'] : '',
+				$recipient['email'],
+				$recipient['state'],
+				reply_text( array( 'email' => '' ) + $recipient ),
+			);
+		}
+	}
+	return $rows;
+}
+
+/**
+ * Prints a table.
+ *
+ * @param string[] $head Names of the columns.
+ * @param array[]  $rows Cells, not escaped.
+ */
+function render_table( $head, $rows ) {
+	echo '<table class="widefat striped"><thead><tr>';
+	foreach ( $head as $cell ) {
+		printf( '<th scope="col">%s</th>', esc_html( $cell ) );
+	}
+	echo '</tr></thead><tbody>';
+	foreach ( $rows as $row ) {
+		echo '<tr>';
+		foreach ( $row as $cell ) {
+			printf( '<td>%s</td>', esc_html( $cell ) );
+		}
+		echo '</tr>';
+	}
+	echo '</tbody></table>';
+}
+
+/*
+ * WP-CLI
+ */
+
+/**
+ * Sends a test mail and prints what became of it.
+ *
+ * ## OPTIONS
+ *
+ * <to>
+ * : Recipient.
+ *
+ * [--html]
+ * : Send HTML.
+ *
+ * @param string[] $args    Arguments.
+ * @param array    $options Options.
+ */
+function cli_test( $args, $options ) {
+	$result = send_test( $args[0], ! empty( $options['html'] ) );
+	$lines  = describe_test( $result );
+	if ( ! $result['sent'] ) {
+		\WP_CLI::error( implode( "\n", $lines ) );
+	}
+	array_map( array( 'WP_CLI', 'log' ), array_slice( $lines, 1 ) );
+	\WP_CLI::success( $lines[0] );
+}
+
+/**
+ * Prints the settings, the relays, and what is wrong. Fails when mail does not
+ * go out.
+ */
+function cli_status() {
+	foreach ( effective_settings() as list( $name, $value, $source ) ) {
+		\WP_CLI::log( rtrim( sprintf( '%-26s %s %s', $name, $value, '' === $source ? '' : "($source)" ) ) );
+	}
+	if ( '' !== base_url() ) {
+		foreach ( relays_of( request( 'GET', '/v1/relays', CONNECT_TIMEOUT )['body'] ) as $relay ) {
+			\WP_CLI::log( rtrim( sprintf( '%-26s %s %s %s', $relay['name'], $relay['status'], $relay['port'] ? $relay['port'] : '', $relay['reason'] ) ) );
+		}
+	}
+	list( $status, $findings ) = diagnose();
+	foreach ( $findings as $finding ) {
+		\WP_CLI::warning( $finding );
+	}
+	if ( 'critical' === $status ) {
+		\WP_CLI::error( __( 'Mail does not go out.', 'mailsidecar' ) );
+	}
+	\WP_CLI::success( __( 'mailsidecar can be reached and takes the key.', 'mailsidecar' ) );
+}
