@@ -16,5 +16,5 @@ func main() {
 	// The first signal asks for an orderly stop. It also gives signals their
 	// default effect back, so that a second one ends the process at once.
 	context.AfterFunc(ctx, stop)
-	os.Exit(cli.Run(ctx, os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
+	os.Exit(cli.Run(ctx, cli.CommandLine(os.Args), cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
 }

@@ -25,6 +25,10 @@ type Streams struct {
 // Run runs the command that args name, serve when they name none, and returns
 // the exit status. Ending ctx asks for an orderly stop.
 func Run(ctx context.Context, args []string, streams Streams) int {
+	if len(args) > 0 && args[0] == "sendmail" {
+		// Its options are not cobra's, and programs wait for it.
+		return runSendmail(ctx, args[1:], streams)
+	}
 	root := newRoot() //nolint:contextcheck // cobra hands ctx to the command
 	root.SetArgs(args)
 	root.SetIn(streams.In)
@@ -123,7 +127,7 @@ Configuration comes from the environment: "mailsidecar serve --help" lists it.`,
 	}
 	root.SetVersionTemplate("mailsidecar {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exit(exitUsage, "%w", err) })
-	root.AddCommand(serve, newSend(), newCheck(), newQueue(), newHealthcheck(), newDemo(), newVersion())
+	root.AddCommand(serve, newSend(), newSendmail(), newCheck(), newQueue(), newHealthcheck(), newDemo(), newVersion())
 	return root
 }
 
