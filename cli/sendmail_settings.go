@@ -50,7 +50,6 @@ func loadSendmailSettings(file string) (sendmailSettings, error) {
 	}
 	s := sendmailSettings{
 		url:    get("MAILSIDECAR_URL"),
-		from:   get("MAILSIDECAR_FROM"),
 		caFile: get("MAILSIDECAR_TLS_CA_FILE"),
 		domain: localDomain(),
 		user:   localUser(),
@@ -64,12 +63,22 @@ func loadSendmailSettings(file string) (sendmailSettings, error) {
 	if s.wait, err = waitSeconds(get("MAILSIDECAR_WAIT")); err != nil {
 		return s, err
 	}
-	if _, domain, ok := cutAddress(s.from); s.from != "" && (!ok || !validAddress(s.from)) {
-		return s, exit(exitConfig, "MAILSIDECAR_FROM: %q is not an address such as app@example.com", oneLine(s.from))
-	} else if ok {
-		s.domain = domain
+	return s, s.readFrom(get("MAILSIDECAR_FROM"))
+}
+
+// readFrom reads MAILSIDECAR_FROM, with or without a display name, because the
+// server has a setting of that name. Only the address counts here.
+func (s *sendmailSettings) readFrom(value string) error {
+	if value == "" {
+		return nil
 	}
-	return s, nil
+	boxes := parseMailboxes(value)
+	if len(boxes) != 1 || !validAddress(boxes[0].address) {
+		return exit(exitConfig, "MAILSIDECAR_FROM: %q is not an address such as app@example.com", oneLine(value))
+	}
+	s.from = boxes[0].address
+	_, s.domain, _ = cutAddress(s.from)
+	return nil
 }
 
 // settingsFrom returns a look-up that asks the environment first and then file.

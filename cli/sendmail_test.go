@@ -412,6 +412,7 @@ func TestSendmailSettings(t *testing.T) {
 		{name: "key file missing", env: map[string]string{"MAILSIDECAR_API_KEY_FILE": key + "x"}, file: "MAILSIDECAR_URL=http://a:1", err: "MAILSIDECAR_API_KEY_FILE: "},
 		{name: "wait as a duration, and too long", file: "MAILSIDECAR_URL=http://a:1\nMAILSIDECAR_WAIT=5m", want: sendmailSettings{url: "http://a:1", wait: 60}},
 		{name: "wait is no number", file: "MAILSIDECAR_URL=http://a:1\nMAILSIDECAR_WAIT=long", err: "MAILSIDECAR_WAIT: "},
+		{name: "from with a name", file: "MAILSIDECAR_URL=http://a:1\nMAILSIDECAR_FROM=Shop <shop@example.com>", want: sendmailSettings{url: "http://a:1", wait: 3, from: "shop@example.com"}},
 		{name: "from is no address", file: "MAILSIDECAR_URL=http://a:1\nMAILSIDECAR_FROM=root", err: "MAILSIDECAR_FROM: "},
 		{name: "a line that is none", file: "MAILSIDECAR_API_KEY secret", err: "sendmail.conf:1: expected NAME=VALUE"},
 	} {
@@ -541,4 +542,24 @@ func FuzzParseSendmailOptions(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, line string) {
 		_, _ = parseSendmailOptions(strings.Split(line, " "))
 	})
+}
+
+// TestSendmailExample reads the file that the documents tell to copy.
+func TestSendmailExample(t *testing.T) {
+	for _, name := range []string{"URL", "API_KEY", "WAIT", "FROM", "TLS_CA_FILE"} {
+		t.Setenv("MAILSIDECAR_"+name, "")
+	}
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte("k"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("MAILSIDECAR_API_KEY_FILE", key) // the example's is the container's
+	got, err := loadSendmailSettings("../examples/php/sendmail.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.user = ""
+	if want := (sendmailSettings{url: "http://mailsidecar:8587", key: "k", wait: 3, from: "app@example.com", domain: "example.com"}); got != want {
+		t.Errorf("settings = %+v, want %+v", got, want)
+	}
 }

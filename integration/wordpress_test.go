@@ -374,14 +374,20 @@ func testWPSettings(t *testing.T, s *shop) {
 			}
 		})
 	}
-	env := maps.Clone(s.env)
-	env["MAILSIDECAR_FROM_NAME"] = "Shop & Sons"
-	to := s.relay.Recipient(t)
-	if m := s.mail(t, env, ``, quote(to)+`, 'From', 'x', 'From: Visitor <visitor@example.net>'`); !m.Sent {
-		t.Fatalf("wp_mail = %+v, want true", m)
-	}
-	if from := message(t, s.received(t, to).Data).Header.Get("From"); from != `Shop & Sons <shop@example.com>` && from != `"Shop & Sons" <shop@example.com>` {
-		t.Errorf("From = %q, want the one that is configured", from)
+	for _, from := range []map[string]string{
+		{"MAILSIDECAR_FROM_NAME": "Shop Ltd"},
+		{"MAILSIDECAR_FROM": "Shop Ltd <shop@example.com>"},
+		{"MAILSIDECAR_FROM": `"Other" <shop@example.com>`, "MAILSIDECAR_FROM_NAME": "Shop Ltd"},
+	} {
+		env := maps.Clone(s.env)
+		maps.Copy(env, from)
+		to := s.relay.Recipient(t)
+		if m := s.mail(t, env, ``, quote(to)+`, 'From', 'x', 'From: Visitor <visitor@example.net>'`); !m.Sent {
+			t.Fatalf("wp_mail = %+v, want true", m)
+		}
+		if got := message(t, s.received(t, to).Data).Header.Get("From"); got != `Shop Ltd <shop@example.com>` {
+			t.Errorf("From = %q with %v, want the one that is configured", got, from)
+		}
 	}
 }
 

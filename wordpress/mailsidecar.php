@@ -24,8 +24,10 @@
  *   MAILSIDECAR_API_KEY       Its key; or MAILSIDECAR_API_KEY_FILE, a file with the key.
  *   MAILSIDECAR_WAIT          Seconds that a page may wait for the relay's verdict.
  *                             Default 3, at most 60; 0 does not wait.
- *   MAILSIDECAR_FROM          From address of every mail. A relay refuses the
- *   MAILSIDECAR_FROM_NAME     wordpress@host that is the default.
+ *   MAILSIDECAR_FROM          From of every mail: shop@example.com, or with a name,
+ *                             Shop <shop@example.com>. A relay refuses the
+ *                             wordpress@host that is the default.
+ *   MAILSIDECAR_FROM_NAME     Name alone.
  *   MAILSIDECAR_FORCE         Take the mail from another mailer plugin, too.
  *   MAILSIDECAR_USE_PROXY     Go through WP_PROXY_HOST, which is bypassed otherwise.
  *   MAILSIDECAR_TLS_CA_FILE   Certificates to trust for an https URL (PEM).
@@ -145,14 +147,32 @@ function wait_seconds() {
 }
 
 /**
+ * Reads MAILSIDECAR_FROM, which may have a name as the server's setting has:
+ * Shop <shop@example.com>. MAILSIDECAR_FROM_NAME comes before that name.
+ *
+ * @return array{0: string, 1: string|null} Address, empty when it is not set or
+ *         none, and name, null when it is not set.
+ */
+function configured_from() {
+	list( $from ) = setting( 'FROM' );
+	list( $name ) = setting( 'FROM_NAME' );
+	$address      = trim( (string) $from );
+	if ( preg_match( '/^(.*)<([^<>]+)>$/', $address, $parts ) ) {
+		$address = trim( $parts[2] );
+		$name    = null === $name && '' !== trim( $parts[1], ' "' ) ? trim( $parts[1], ' "' ) : $name;
+	}
+	return array( is_email( $address ) ? $address : '', null === $name ? null : (string) $name );
+}
+
+/**
  * Replaces the From address by MAILSIDECAR_FROM, after every plugin.
  *
  * @param string $from Address so far.
  * @return string
  */
 function filter_from( $from ) {
-	list( $own ) = setting( 'FROM' );
-	return null !== $own && is_email( $own ) ? $own : $from;
+	list( $own ) = configured_from();
+	return '' === $own ? $from : $own;
 }
 
 /**
@@ -162,8 +182,8 @@ function filter_from( $from ) {
  * @return string
  */
 function filter_from_name( $name ) {
-	list( $own ) = setting( 'FROM_NAME' );
-	return null === $own ? $name : (string) $own;
+	list( , $own ) = configured_from();
+	return null === $own ? $name : $own;
 }
 
 /*
@@ -737,7 +757,7 @@ function site_findings() {
 		$findings[] = __( 'MAILSIDECAR_URL is plain http to a public address: mail and key can be read on the way. Use https.', 'mailsidecar' );
 	}
 	list( $from ) = setting( 'FROM' );
-	if ( null !== $from && ! is_email( $from ) ) {
+	if ( null !== $from && '' === configured_from()[0] ) {
 		$findings[] = __( 'MAILSIDECAR_FROM is not an e-mail address, and is ignored.', 'mailsidecar' );
 	}
 	list( $key, $source ) = api_key();
