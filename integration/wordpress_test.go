@@ -43,7 +43,7 @@ func TestWordPress(t *testing.T) {
 	for _, version := range versions {
 		t.Run(version, func(t *testing.T) {
 			site := database.Site(t, version, wordpressPlugin)
-			s := &shop{Site: site, relay: relay, server: serve(t, withKey(bridge(t, relay, relay.Submission)))}
+			s := &shop{Site: site, relay: relay, server: serve(t, stored(t, bridge(t, relay, relay.Submission)))}
 			s.env = s.plugin(s.server.url)
 			for _, test := range []struct {
 				name string
@@ -60,6 +60,7 @@ func TestWordPress(t *testing.T) {
 				{"password reset", testWPPasswordReset},
 				{"notifications", testWPNotifications},
 				{"faults", testWPFaults},
+				{"relays", testWPRelays},
 				{"requests", testWPRequests},
 				{"not configured", testWPNotConfigured},
 				{"site health", testWPSiteHealth},
@@ -76,6 +77,12 @@ const testKey = "correct-horse-battery-staple"
 
 func withKey(env environment) environment {
 	return env.with(environment{"MAILSIDECAR_API_KEYS": "wordpress:" + testKey})
+}
+
+// stored is the configuration of a server that keeps what it accepts.
+func stored(t *testing.T, env environment) environment {
+	t.Helper()
+	return withKey(env).with(environment{"MAILSIDECAR_QUEUE": "sqlite", "MAILSIDECAR_DATA_DIR": t.TempDir()})
 }
 
 // plugin is the plugin's environment for a server. The From address is one that
@@ -564,6 +571,62 @@ func testWPFaults(t *testing.T, s *shop) {
 	})
 }
 
+// testWPRelays: what a relay that is away or says "later" costs a page, and what
+// the page is told.
+func testWPRelays(t *testing.T, s *shop) {
+	arguments := func(to string) string { return quote(to) + `, 'Relay', 'x'` }
+	t.Run("later", func(t *testing.T) {
+		if m := s.mail(t, s.env, "", arguments(postfix.Busy)); !m.Sent || m.log != "" {
+			t.Errorf("wp_mail to a busy mailbox = %+v, want true: it is stored", m)
+		}
+	})
+	t.Run("dead", func(t *testing.T) {
+		server := serve(t, stored(t, bridge(t, s.relay, refusedPort(t))))
+		for n := range 2 {
+			m := s.mail(t, s.plugin(server.url), "", arguments("ana@example.org"))
+			if !m.Sent || m.Seconds > 2 {
+				t.Errorf("wp_mail %d with a dead relay = %+v, want true within 2 s", n, m)
+			}
+		}
+	})
+	t.Run("silent", func(t *testing.T) {
+		server := serve(t, stored(t, bridge(t, s.relay, droppedPort(t))))
+		env := s.plugin(server.url)
+		env["MAILSIDECAR_WAIT"] = "1"
+		if m := s.mail(t, env, "", arguments("ana@example.org")); !m.Sent || m.Seconds > 3 {
+			t.Errorf("wp_mail with a silent relay = %+v, want true after the wait of 1 s", m)
+		}
+	})
+	t.Run("no queue", func(t *testing.T) {
+		to := s.relay.Recipient(t)
+		server := serve(t, withKey(bridge(t, s.relay, s.relay.Submission)))
+		if m := s.mail(t, s.plugin(server.url), "", arguments(to)); !m.Sent || m.log != "" {
+			t.Errorf("wp_mail with MAILSIDECAR_QUEUE=none = %+v, want true", m)
+		}
+		s.relay.Await(t, to, 1)
+		server = serve(t, withKey(bridge(t, s.relay, refusedPort(t))))
+		if m := s.mail(t, s.plugin(server.url), "", arguments(to)); m.Sent || len(m.Failed) != 1 {
+			t.Errorf("wp_mail with MAILSIDECAR_QUEUE=none and a dead relay = %+v, want false", m)
+		}
+	})
+	t.Run("the same mail twice", func(t *testing.T) {
+		to := s.relay.Recipient(t)
+		twice := `add_action('phpmailer_init', function ($m) { $m->MessageID = '<one@example.com>'; $m->MessageDate = 'Sun, 22 Nov 2026 10:00:00 +0000'; });
+			$first = wp_mail(` + arguments(to) + `); $succeeded = 0;`
+		if m := s.mail(t, s.env, twice, arguments(to)); !m.Sent || m.log != "" {
+			t.Errorf("wp_mail of the same message again = %+v, want true", m)
+		}
+		s.relay.Await(t, to, 1)
+		other := `add_action('phpmailer_init', function ($m) { $m->MessageID = '<one@example.com>'; $m->Subject = 'Another'; });`
+		if m := s.mail(t, s.env, other, arguments(to)); !m.Sent || m.log != "" {
+			t.Errorf("wp_mail of another message with that Message-ID = %+v, want true", m)
+		}
+		if all := s.relay.Await(t, to, 2); len(all) != 2 {
+			t.Errorf("%d messages arrived, want 2", len(all))
+		}
+	})
+}
+
 // testWPRequests: what is sent, header by header.
 func testWPRequests(t *testing.T, s *shop) {
 	fake := newFakeServer(t, answering(`202 - {"status":"queued"}`))
@@ -674,8 +737,8 @@ func testWPCommandLine(t *testing.T, s *shop) {
 		t.Errorf("wp mailsidecar test to a refused address = %q, want Postfix's 550", out)
 	}
 	out, _ = s.Run(t, s.env, wpCLI+`call_user_func(WP_CLI::$commands['mailsidecar status']);`)
-	if !strings.Contains(out, "Success: ") || !strings.Contains(out, "\nlocalhost ") || strings.Contains(out, testKey) {
-		t.Errorf("wp mailsidecar status = %q, want success, the relay and no key", out)
+	if !strings.Contains(out, "Success: ") || !strings.Contains(out, " up "+fmt.Sprint(s.relay.Submission)) || strings.Contains(out, testKey) {
+		t.Errorf("wp mailsidecar status = %q, want success, the relay's port and no key", out)
 	}
 	out, _ = s.Run(t, s.plugin("http://"+freeAddr(t)), wpCLI+`call_user_func(WP_CLI::$commands['mailsidecar status']);`)
 	if !strings.Contains(out, "Error: Mail does not go out.") {
@@ -734,6 +797,12 @@ func testWPToolsPage(t *testing.T, s *shop) {
 	for _, want := range []string{"Mail goes out through mailsidecar", "MAILSIDECAR_URL", s.server.url, "environment", "Send test mail"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("tools page (%d) lacks %q", status, want)
+		}
+	}
+	// Of the mail that the tests before this one sent.
+	for _, want := range []string{"Last failures", "Unknown@example.org", "bounced", "550 5.1.1", postfix.Busy, "deferred"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("tools page lacks %q of the last failures", want)
 		}
 	}
 	if strings.Contains(page, testKey) || strings.Contains(page, "Warning:") || strings.Contains(page, "Deprecated:") {
