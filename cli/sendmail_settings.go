@@ -276,7 +276,7 @@ func validAddress(address string) bool {
 // /etc/mailname, else the host's name.
 func localDomain() string {
 	if f, err := os.Open("/etc/mailname"); err == nil {
-		defer f.Close()
+		defer func() { _ = f.Close() }()
 		data, err := io.ReadAll(io.LimitReader(f, 256))
 		if name := strings.TrimSpace(string(data)); err == nil && validAddress("x@"+name) {
 			return name

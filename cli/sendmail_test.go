@@ -125,8 +125,12 @@ func TestSendmailEnvelope(t *testing.T) {
 		from, to string
 	}{
 		{"arguments only", []string{"ana@example.org", "bo@example.org"}, head + "To: cy@example.org\n\nx\n", "", "ana@example.org, bo@example.org"},
-		{"-t with folds, groups and Bcc", []string{"-t"}, head + "To: Ana <ana@example.org>,\n Team: bo@example.org;\nCc: \"Doe, John\" <cy@example.org>\nBcc: dee@example.org\n\nx\n", "",
-			"ana@example.org, bo@example.org, cy@example.org, dee@example.org"},
+		{
+			"-t with folds, groups and Bcc",
+			[]string{"-t"},
+			head + "To: Ana <ana@example.org>,\n Team: bo@example.org;\nCc: \"Doe, John\" <cy@example.org>\nBcc: dee@example.org\n\nx\n", "",
+			"ana@example.org, bo@example.org, cy@example.org, dee@example.org",
+		},
 		{"-t and arguments", []string{"-t", "--", "dee@example.org"}, head + "To: ana@example.org\n\nx\n", "", "ana@example.org, dee@example.org"},
 		{"each recipient once", []string{"-ti", "ana@example.org"}, head + "To: ana@example.org, ana@example.org\n\nx\n", "", "ana@example.org"},
 		{"Resent fields alone", []string{"-t"}, head + "To: ana@example.org\nResent-To: bo@example.org\n\nx\n", "", "bo@example.org"},
@@ -164,15 +168,20 @@ func TestSendmailMessage(t *testing.T) {
 		stdin string
 		want  string
 	}{
-		{"mixed line ends, as PHP's mail() writes them", []string{"-i"},
+		{
+			"mixed line ends, as PHP's mail() writes them",
+			[]string{"-i"},
 			"To: a@x\r\nFrom: b@x\nDate: x\rMessage-ID: <1@x>\r\n\r\none\ntwo\rthree\r\n",
-			"To: a@x\r\nFrom: b@x\r\n" + rest + "\r\none\r\ntwo\r\nthree\r\n"},
+			"To: a@x\r\nFrom: b@x\r\n" + rest + "\r\none\r\ntwo\r\nthree\r\n",
+		},
 		{"a lone dot ends", nil, "From: b@x\nDate: x\nMessage-ID: <1@x>\n\none\n..two\n.three\n.\nfour\n", "From: b@x\r\n" + rest + "\r\none\r\n.two\r\nthree\r\n"},
 		{"a lone dot is text with -i", []string{"-i"}, "From: b@x\nDate: x\nMessage-ID: <1@x>\n\none\n.\n..two", "From: b@x\r\n" + rest + "\r\none\r\n.\r\n..two\r\n"},
 		{"a lone dot is text with -oi", []string{"-oi"}, "From: b@x\nDate: x\nMessage-ID: <1@x>\n\n.\n", "From: b@x\r\n" + rest + "\r\n.\r\n"},
-		{"Bcc and Return-Path out, unknown fields and their order kept", nil,
+		{
+			"Bcc and Return-Path out, unknown fields and their order kept", nil,
 			"X-Two: 2\nReturn-Path: <r@x>\nX-One: 1\nBcc: secret@x,\n also@x\nFrom: b@x\nDate: x\nMessage-ID: <1@x>\n\n",
-			"X-Two: 2\r\nX-One: 1\r\nFrom: b@x\r\n" + rest + "\r\n"},
+			"X-Two: 2\r\nX-One: 1\r\nFrom: b@x\r\n" + rest + "\r\n",
+		},
 		{"header ends without an empty line", nil, "From: b@x\nDate: x\nMessage-ID: <1@x>\nno field here\nX: 1\n", "From: b@x\r\n" + rest + "\r\nno field here\r\nX: 1\r\n"},
 		{"mailbox line in front", nil, "From b@x Sun Nov 22\nFrom: b@x\nDate: x\nMessage-ID: <1@x>\n\nx", "From: b@x\r\n" + rest + "\r\nx\r\n"},
 		{"raw UTF-8 stays for the server to encode", nil, "From: Jörg <b@x>\nSubject: Grüße\nDate: x\nMessage-ID: <1@x>\n\nx", "From: Jörg <b@x>\r\nSubject: Grüße\r\n" + rest + "\r\nx\r\n"},
@@ -267,8 +276,11 @@ func TestSendmailAnswers(t *testing.T) {
 		{"delivered", []string{`200 {"id":"1","status":"delivered"}`}, 0, "", 1},
 		{"deferred is accepted", []string{`202 {"id":"1","status":"deferred","recipients":[{"email":"a@x","state":"deferred","reply_code":451}]}`}, 0, "", 1},
 		{"an answer that cannot be read is accepted still", []string{`202 gone`}, 0, "", 1},
-		{"some refused", []string{`200 {"id":"1","status":"partial","recipients":[{"email":"a@x","state":"delivered"},{"email":"b@x","state":"bounced","reply_code":550,"enhanced_code":"5.1.1","text":"no such user"}]}`},
-			0, "mailsidecar sendmail: 550 5.1.1 <b@x>: no such user\n", 1},
+		{
+			"some refused",
+			[]string{`200 {"id":"1","status":"partial","recipients":[{"email":"a@x","state":"delivered"},{"email":"b@x","state":"bounced","reply_code":550,"enhanced_code":"5.1.1","text":"no such user"}]}`},
+			0, "mailsidecar sendmail: 550 5.1.1 <b@x>: no such user\n", 1,
+		},
 		{"recipient refused", []string{fmt.Sprintf(rejected, "rcpt")}, 67, "mailsidecar sendmail: 550 5.1.1 <ana@example.org>: No such user here (HTTP 422)\n", 1},
 		{"content refused", []string{fmt.Sprintf(rejected, "content")}, 65, "mailsidecar sendmail: 550 5.1.1 <ana@example.org>: No such user here (HTTP 422)\n", 1},
 		{"relay deferred, nothing stored", []string{`502 {"code":"relay_deferred","detail":"451 4.7.1 greylisted","reply_code":451,"enhanced_code":"4.7.1","retryable":true}`}, 69, "mailsidecar sendmail: 451 4.7.1 greylisted (HTTP 502)\n", 1},

@@ -350,7 +350,7 @@ func testWPOtherMailers(t *testing.T, s *shop) {
 	to := s.relay.Recipient(t)
 	env := maps.Clone(s.env)
 	env["MAILSIDECAR_FORCE"] = "1"
-	if m := s.mail(t, env, mock, quote(to)+`, 'Forced', 'x'`); !m.Sent || m.Mailer != `Mailsidecar\Mailer` {
+	if m = s.mail(t, env, mock, quote(to)+`, 'Forced', 'x'`); !m.Sent || m.Mailer != `Mailsidecar\Mailer` {
 		t.Errorf("wp_mail with MAILSIDECAR_FORCE = %+v, want true by our mailer", m)
 	}
 	s.relay.Await(t, to, 1)
@@ -518,8 +518,11 @@ func testWPFaults(t *testing.T, s *shop) {
 	}{
 		{"queued", []string{`202 - {"id":"1","status":"queued"}`}, true, "", 1},
 		{"deferred", []string{`202 - {"id":"1","status":"deferred","recipients":[{"email":"ana@example.org","state":"deferred","reply_code":451}]}`}, true, "", 1},
-		{"content refused", []string{`422 - {"code":"rejected","detail":"x","reply_code":554,"enhanced_code":"5.7.1","recipients":[{"email":"ana@example.org","state":"bounced","reply_code":554,"enhanced_code":"5.7.1","text":"spam\r\nX: y"}]}`},
-			false, "mailsidecar: 554 5.7.1 <ana@example.org>: spam X: y (HTTP 422)", 1},
+		{
+			"content refused",
+			[]string{`422 - {"code":"rejected","detail":"x","reply_code":554,"enhanced_code":"5.7.1","recipients":[{"email":"ana@example.org","state":"bounced","reply_code":554,"enhanced_code":"5.7.1","text":"spam\r\nX: y"}]}`},
+			false, "mailsidecar: 554 5.7.1 <ana@example.org>: spam X: y (HTTP 422)", 1,
+		},
 		{"wrong key", []string{`401 - {"code":"unauthorized"}`}, false, "mailsidecar: the API key is missing or wrong (HTTP 401)", 1},
 		{"sender not allowed", []string{`403 - {"code":"sender_not_allowed","detail":"Not from here."}`}, false, "mailsidecar: Not from here. (HTTP 403)", 1},
 		{"too large", []string{`413 - {"code":"message_too_large","detail":"The message is too large."}`}, false, "mailsidecar: The message is too large. (HTTP 413)", 1},

@@ -10,7 +10,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"maps"
 	"net"
 	"os"
@@ -326,7 +325,7 @@ func currentUser(t *testing.T) string {
 // tempDir is short, because a socket's path may have 107 octets only.
 func tempDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "wp-")
+	dir, err := os.MkdirTemp("", "wp-") //nolint:usetesting // t.TempDir is too long
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,5 +349,3 @@ func (b *lockedBuffer) String() string {
 	defer b.mu.Unlock()
 	return b.buf.String()
 }
-
-var _ io.Writer = (*lockedBuffer)(nil)
