@@ -464,7 +464,7 @@ function reply_text( $recipient ) {
 		$parts[] = $recipient['reply_code'];
 		$parts[] = $recipient['enhanced_code'];
 	}
-	if ( false === strpos( $recipient['text'], $recipient['email'] ) ) {
+	if ( '' !== $recipient['email'] && false === strpos( $recipient['text'], $recipient['email'] ) ) {
 		$parts[] = '<' . $recipient['email'] . '>:';
 	}
 	$parts[] = $recipient['text'];
@@ -838,15 +838,29 @@ function site_health_test() {
 function effective_settings() {
 	list( $key, $key_source ) = api_key();
 
-	$rows = array( array( 'MAILSIDECAR_API_KEY', '' === $key ? __( 'not set', 'mailsidecar' ) : __( 'set', 'mailsidecar' ), $key_source ) );
-	foreach ( array( 'URL', 'WAIT', 'FROM', 'FROM_NAME', 'FORCE', 'USE_PROXY', 'TLS_CA_FILE', 'LOG' ) as $name ) {
+	$rows = array();
+	foreach ( array( 'URL', 'FROM', 'FROM_NAME', 'TLS_CA_FILE' ) as $name ) {
 		list( $value, $source ) = setting( $name );
-		if ( is_bool( $value ) ) {
-			$value = $value ? 'true' : 'false';
-		}
+
 		$rows[] = array( 'MAILSIDECAR_' . $name, null === $value ? __( 'not set', 'mailsidecar' ) : (string) $value, $source );
 	}
+	$rows[] = array( 'MAILSIDECAR_API_KEY', '' === $key ? __( 'not set', 'mailsidecar' ) : __( 'set', 'mailsidecar' ), $key_source );
+	$rows[] = array( 'MAILSIDECAR_WAIT', (string) wait_seconds(), source_or_default( 'WAIT' ) );
+	foreach ( array( 'FORCE', 'USE_PROXY', 'LOG' ) as $name ) {
+		$rows[] = array( 'MAILSIDECAR_' . $name, is_on( $name, 'LOG' === $name ) ? 'true' : 'false', source_or_default( $name ) );
+	}
 	return $rows;
+}
+
+/**
+ * Where a setting came from that has a default.
+ *
+ * @param string $name Name without MAILSIDECAR_.
+ * @return string
+ */
+function source_or_default( $name ) {
+	list( , $source ) = setting( $name );
+	return '' === $source ? __( 'default', 'mailsidecar' ) : $source;
 }
 
 /**
@@ -930,7 +944,7 @@ function describe_test( $result ) {
 		sprintf( __( 'Message %1$s is %2$s.', 'mailsidecar' ), isset( $body['id'] ) ? $body['id'] : '?', isset( $body['status'] ) ? $body['status'] : '?' ),
 	);
 	foreach ( recipients_of( $body ) as $recipient ) {
-		$lines[] = sprintf( '%s: %s %s', $recipient['email'], $recipient['state'], $recipient['reply_code'] ? reply_text( $recipient ) : $recipient['text'] );
+		$lines[] = rtrim( sprintf( '%s: %s %s', $recipient['email'], $recipient['state'], reply_text( array( 'email' => '' ) + $recipient ) ) );
 	}
 	return $lines;
 }

@@ -1,0 +1,58 @@
+package integration
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"mailsidecar/integration/postfix"
+	"mailsidecar/integration/wordpress"
+)
+
+// TestWordPressScreenshots takes the pictures of docs/wordpress.md, in the newest
+// WordPress at hand, when SCREENSHOTS names the directory to put them in:
+//
+//	SCREENSHOTS=$PWD/docs/images go test ./integration -run Screenshots
+func TestWordPressScreenshots(t *testing.T) {
+	dir := os.Getenv("SCREENSHOTS")
+	if dir == "" {
+		t.Skip("SCREENSHOTS is not set")
+	}
+	needs(t, "chromium")
+	versions := wordpress.Versions(t)
+	relay := postfix.Start(t)
+	site := wordpress.StartDatabase(t).Site(t, versions[len(versions)-1], wordpressPlugin)
+	server := serve(t, stored(t, bridge(t, relay, relay.Submission)))
+	s := &shop{Site: site, relay: relay, server: server}
+	constants := func(key string) {
+		site.Write(t, "constants.php", `<?php define('MAILSIDECAR_URL', '`+server.url+`'); define('MAILSIDECAR_API_KEY', '`+key+`');
+			define('MAILSIDECAR_FROM', 'Shop <shop@example.com>');`)
+	}
+	constants(testKey)
+	// Whoever comes is the administrator; of WordPress's own wish to go online
+	// nothing is shown.
+	site.Write(t, "wordpress/wp-content/mu-plugins/admin.php", `<?php ini_set('display_errors', '0'); function auth_redirect() {}
+		add_filter('determine_current_user', fn () => 1, 99); add_filter('pre_option_show_avatars', '__return_zero');`)
+	s.mail(t, s.env, "", quote("ann@"+postfix.Domain)+`, 'Your order 1042', 'x'`)
+	s.Run(t, s.env, wordpress.Load+`set_transient('mailsidecar_test_1', Mailsidecar\send_test(`+quote(relay.Recipient(t))+`, false), 3600);`)
+	address := site.Serve(t, s.env)
+	screenshot(t, address+"/wp-admin/tools.php?page=mailsidecar", filepath.Join(dir, "wordpress-tools.png"), "1280,1060")
+
+	constants("wrong")
+	// Only our own test, opened.
+	site.Write(t, "wordpress/wp-content/mu-plugins/one.php", `<?php
+		add_filter('site_status_tests', fn ($t) => ['direct' => array_intersect_key($t['direct'], ['mailsidecar' => 1]), 'async' => []], 99);
+		add_action('admin_print_footer_scripts', fn () => print '<script>addEventListener("load", () => setTimeout(() => document.querySelector(".health-check-accordion-trigger").click(), 500))</script>');`)
+	screenshot(t, address+"/wp-admin/site-health.php", filepath.Join(dir, "wordpress-site-health.png"), "1280,640")
+}
+
+func screenshot(t *testing.T, url, file, size string) {
+	t.Helper()
+	cmd := exec.Command("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage",
+		"--user-data-dir="+t.TempDir(), "--virtual-time-budget=8000", "--window-size="+size, "--screenshot="+file, url)
+	cmd.Env = append(os.Environ(), "HOME="+t.TempDir())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("chromium: %v\n%s", err, out)
+	}
+}
