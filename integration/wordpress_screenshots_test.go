@@ -23,7 +23,7 @@ func TestWordPressScreenshots(t *testing.T) {
 	versions := wordpress.Versions(t)
 	relay := postfix.Start(t)
 	site := wordpress.StartDatabase(t).Site(t, versions[len(versions)-1], wordpressPlugin)
-	server := serve(t, stored(t, bridge(t, relay, relay.Submission)))
+	server := serve(t, withKey(stored(t, relay, relay.Submission)))
 	s := &shop{Site: site, relay: relay, server: server}
 	constants := func(key string) {
 		site.Write(t, "constants.php", `<?php define('MAILSIDECAR_URL', '`+server.url+`'); define('MAILSIDECAR_API_KEY', '`+key+`');

@@ -43,7 +43,7 @@ func TestWordPress(t *testing.T) {
 	for _, version := range versions {
 		t.Run(version, func(t *testing.T) {
 			site := database.Site(t, version, wordpressPlugin)
-			s := &shop{Site: site, relay: relay, server: serve(t, stored(t, bridge(t, relay, relay.Submission)))}
+			s := &shop{Site: site, relay: relay, server: serve(t, withKey(stored(t, relay, relay.Submission)))}
 			s.env = s.plugin(s.server.url)
 			for _, test := range []struct {
 				name string
@@ -79,12 +79,6 @@ const testKey = "correct-horse-battery-staple"
 
 func withKey(env environment) environment {
 	return env.with(environment{"MAILSIDECAR_API_KEYS": "wordpress:" + testKey})
-}
-
-// stored is the configuration of a server that keeps what it accepts.
-func stored(t *testing.T, env environment) environment {
-	t.Helper()
-	return withKey(env).with(environment{"MAILSIDECAR_QUEUE": "sqlite", "MAILSIDECAR_DATA_DIR": t.TempDir()})
 }
 
 // plugin is the plugin's environment for a server. The From address is one that
@@ -586,7 +580,7 @@ func testWPRelays(t *testing.T, s *shop) {
 		}
 	})
 	t.Run("dead", func(t *testing.T) {
-		server := serve(t, stored(t, bridge(t, s.relay, refusedPort(t))))
+		server := serve(t, withKey(stored(t, s.relay, refusedPort(t))))
 		for n := range 2 {
 			m := s.mail(t, s.plugin(server.url), "", arguments("ana@example.org"))
 			if !m.Sent || m.Seconds > 2 {
@@ -595,7 +589,7 @@ func testWPRelays(t *testing.T, s *shop) {
 		}
 	})
 	t.Run("silent", func(t *testing.T) {
-		server := serve(t, stored(t, bridge(t, s.relay, droppedPort(t))))
+		server := serve(t, withKey(stored(t, s.relay, droppedPort(t))))
 		env := s.plugin(server.url)
 		env["MAILSIDECAR_WAIT"] = "1"
 		if m := s.mail(t, env, "", arguments("ana@example.org")); !m.Sent || m.Seconds > 3 {
@@ -864,7 +858,7 @@ func testWPCron(t *testing.T, s *shop) {
 
 // testWPNetwork makes the site a network: a sign-up, and mail of another site.
 func testWPNetwork(t *testing.T, s *shop) {
-	const host = `$_SERVER['HTTP_HOST'] = 'shop.example.com'; $_SERVER['REQUEST_URI'] = '/'; `
+	const host = `$_SERVER['REMOTE_ADDR'] = '127.0.0.1'; $_SERVER['HTTP_HOST'] = 'shop.example.com'; $_SERVER['REQUEST_URI'] = '/'; `
 	s.Run(t, nil, host+`define('WP_INSTALLING_NETWORK', true);`+wordpress.Load+`
 		require ABSPATH . 'wp-admin/includes/upgrade.php';
 		foreach ($wpdb->tables('ms_global') as $table => $name) { $wpdb->$table = $name; }
