@@ -28,6 +28,7 @@ type filterRequest struct {
 	Status    string `json:"status"`
 	Recipient string `json:"recipient"`
 	Sender    string `json:"sender"`
+	MessageID string `json:"message_id"`
 	Tag       string `json:"tag"` // "name" or "name:value"
 	Since     string `json:"since"`
 	Until     string `json:"until"`
@@ -50,7 +51,7 @@ func (r filterRequest) filter(key string) (queue.Filter, []mailer.FieldError) {
 	}
 	return queue.Filter{
 		Key: key, Status: queue.Status(r.Status), Recipient: f.addrSpec("recipient", r.Recipient),
-		Sender: f.addrSpec("sender", r.Sender), TagName: tag, TagValue: value,
+		Sender: f.addrSpec("sender", r.Sender), MessageID: r.MessageID, TagName: tag, TagValue: value,
 		Since: f.time("since", r.Since), Until: f.time("until", r.Until),
 	}, f.Fields
 }
@@ -218,7 +219,7 @@ type paging struct {
 func readQuery(query url.Values) (r filterRequest, p paging, bad []mailer.FieldError) {
 	limit := strconv.Itoa(defaultPage)
 	known := map[string]*string{
-		"status": &r.Status, "recipient": &r.Recipient, "sender": &r.Sender, "tag": &r.Tag,
+		"status": &r.Status, "recipient": &r.Recipient, "sender": &r.Sender, "tag": &r.Tag, "message_id": &r.MessageID,
 		"since": &r.Since, "until": &r.Until, "limit": &limit, "cursor": &p.cursor,
 	}
 	for name, values := range query {

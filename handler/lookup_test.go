@@ -60,13 +60,13 @@ func TestGetMessage(t *testing.T) {
 func TestGetMessages(t *testing.T) {
 	q := &fakeQueue{durable: true, page: queue.Page{Messages: []queue.Message{story()}, Next: "c2"}}
 	s := newTestServer(t, q, nil)
-	target := "/v1/messages?status=failed&recipient=Ana%20%3Cana@ex%C3%A4mple.org%3E&sender=shop@example.com&tag=order:10:42&since=2030-01-01T00:00:00Z&until=2030-02-01T00:00:00Z&limit=7&cursor=c1"
+	target := "/v1/messages?status=failed&recipient=Ana%20%3Cana@ex%C3%A4mple.org%3E&sender=shop@example.com&tag=order:10:42&message_id=%3C1@example.com%3E&since=2030-01-01T00:00:00Z&until=2030-02-01T00:00:00Z&limit=7&cursor=c1"
 	got := read[pageBody](t, serve(s, newRequest("GET", target, "")))
 	if len(got.Messages) != 1 || got.Next != "c2" {
 		t.Errorf("page = %+v", got)
 	}
 	want := queue.Filter{
-		Key: "shop", Status: queue.StatusFailed, Recipient: "ana@xn--exmple-cua.org", Sender: "shop@example.com", TagName: "order", TagValue: "10:42",
+		Key: "shop", Status: queue.StatusFailed, Recipient: "ana@xn--exmple-cua.org", Sender: "shop@example.com", MessageID: "<1@example.com>", TagName: "order", TagValue: "10:42",
 		Since: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC), Until: time.Date(2030, 2, 1, 0, 0, 0, 0, time.UTC),
 	}
 	if q.filter != want || q.limit != 7 || q.cursor != "c1" {

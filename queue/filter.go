@@ -20,6 +20,8 @@ type Filter struct {
 	// whole and compared without regard to ASCII case.
 	Recipient string
 	Sender    string
+	// MessageID is a Message-ID field's value with its angle brackets.
+	MessageID string
 	// TagName selects messages that have that tag, with TagValue unless that is
 	// empty.
 	TagName  string

@@ -231,6 +231,9 @@ func listQuery(f Filter, cursor string) (*conditions, error) {
 	if f.Recipient != "" {
 		c.and("EXISTS (SELECT 1 FROM recipients WHERE message = id AND forward_path = ? COLLATE NOCASE)", f.Recipient)
 	}
+	if f.MessageID != "" {
+		c.and("message_id = ?", f.MessageID)
+	}
 	if f.TagName != "" {
 		c.and("tags IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(tags) AS tag WHERE tag.key = ? AND (? = '' OR tag.value = ?))",
 			f.TagName, f.TagValue, f.TagValue)

@@ -542,6 +542,8 @@ func testList(t *testing.T, s queue.Store) {
 		e := entry(time.Duration(i)*time.Hour, fmt.Sprintf("r%d@Example.org", i), "common@example.org")
 		e.Message.Key = []string{"app", "other"}[i/5]
 		e.Message.Sender = []string{"Shop@example.com", "news@example.com"}[i%2]
+		e.Message.MessageID = fmt.Sprintf("<%d@example.com>", i)
+		e.Content.MessageID = e.Message.MessageID
 		e.Message.Tags = map[string]string{"n": fmt.Sprint(i), `q"uo$te.d`: "x"}
 		all = append(all, e)
 	}
@@ -564,6 +566,8 @@ func testList(t *testing.T, s queue.Store) {
 		{queue.Filter{Key: "app", Recipient: "R3@example.ORG"}, "3"},
 		{queue.Filter{Key: "app", Recipient: "common@example.org"}, "43210"},
 		{queue.Filter{Key: "app", Sender: "shop@example.com"}, "420"},
+		{queue.Filter{Key: "app", MessageID: "<3@example.com>"}, "3"},
+		{queue.Filter{Key: "other", MessageID: "<3@example.com>"}, ""},
 		{queue.Filter{Key: "app", TagName: "n"}, "43210"},
 		{queue.Filter{Key: "app", TagName: "n", TagValue: "2"}, "2"},
 		{queue.Filter{Key: "app", TagName: `q"uo$te.d`, TagValue: "x"}, "43210"},
