@@ -66,6 +66,9 @@ func (v *validMessage) header(m Message) (header []byte, messageID string, err e
 	}
 	header = appendHeaderField(nil, "Date", headerWords(date))
 	header = appendHeaderField(header, "From", mailboxWords("From", []Address{v.from}))
+	if v.sender != (Address{}) {
+		header = appendMailboxes(header, "Sender", []Address{v.sender})
+	}
 	if len(v.to)+len(v.cc) == 0 {
 		header = append(header, "To: undisclosed-recipients:;\r\n"...)
 	}

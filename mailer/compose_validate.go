@@ -15,6 +15,7 @@ import (
 type validMessage struct {
 	problemList
 	from        Address
+	sender      Address
 	to, cc, bcc []Address
 	replyTo     []Address
 	returnPath  string // empty for "<>" too
@@ -63,6 +64,9 @@ func (v *validMessage) addresses(m Message) {
 		v.invalid("from", "a sender is required")
 	} else {
 		v.from = v.address("from", m.From)
+	}
+	if m.Sender != (Address{}) {
+		v.sender = v.address("sender", m.Sender)
 	}
 	v.to = v.addressList("to", m.To)
 	v.cc = v.addressList("cc", m.Cc)

@@ -10,6 +10,7 @@ type Message struct {
 	Cc      []Address
 	Bcc     []Address // envelope only, never in the header section
 	ReplyTo []Address
+	Sender  Address // who sent it on behalf of From; zero leaves the field out
 	Subject string
 	Text    string
 	HTML    string
