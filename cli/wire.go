@@ -132,7 +132,8 @@ func (s *server) buildHandler(c config.Service) (*handler.Server, error) {
 	}
 	h, err := handler.New(handler.Options{
 		Queue: s.queue, Relays: s.board, Keys: keys, From: c.From, Ready: s.ready, Logger: s.log,
-		Version: buildVersion().version, MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.MaxRecipients,
+		Providers: c.Providers(),
+		Version:   buildVersion().version, MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.MaxRecipients,
 		MaxInFlight: int64(c.MaxInFlight), RequestTimeout: time.Duration(c.RequestTimeout),
 	})
 	if err != nil {

@@ -80,7 +80,7 @@ func TestLoad(t *testing.T) {
 			RequestTimeout: Duration(30 * time.Second), ShutdownTimeout: Duration(8 * time.Second),
 			LogLevel: slog.LevelInfo, LogFormat: "json",
 			QueueMaxMessages: 100000, QueueMaxSize: 10 << 30, MinFreeDisk: 256 << 20,
-			Retention: Duration(7 * day), ExpiresIn: Duration(5 * day), Uncertain: "retry",
+			Retention: Duration(7 * day), ExpiresIn: Duration(5 * day), Uncertain: "retry", Compat: List{"all"},
 		},
 		sources: c.sources,
 	}
@@ -96,7 +96,7 @@ func TestLoadEveryVariable(t *testing.T) {
 		"SMTP_HELO=[IPv6:2001:db8::1]", "SMTP_MAX_RECIPIENTS=7", "SMTP_SENDERS=Shop@Example.com, @example.org.,", "SMTP2_HOST=second", "SMTP2_AUTH=none",
 		"MAILSIDECAR_ADDR=[::1]:0", "MAILSIDECAR_QUEUE=sqlite:/q/x.db", "MAILSIDECAR_DATA_DIR=/q", "MAILSIDECAR_FROM=Shop <shop@example.com>",
 		"MAILSIDECAR_MAX_MESSAGE_SIZE=1 mb", "MAILSIDECAR_MAX_RECIPIENTS=5", "MAILSIDECAR_MAX_IN_FLIGHT=1500001", "MAILSIDECAR_REQUEST_TIMEOUT=1m30s",
-		"MAILSIDECAR_SHUTDOWN_TIMEOUT=20s", "MAILSIDECAR_LOG_LEVEL=DEBUG", "MAILSIDECAR_LOG_FORMAT=Text", "MAILSIDECAR_QUEUE_MAX_MESSAGES=0",
+		"MAILSIDECAR_SHUTDOWN_TIMEOUT=20s", "MAILSIDECAR_LOG_LEVEL=DEBUG", "MAILSIDECAR_LOG_FORMAT=Text", "MAILSIDECAR_COMPAT=Resend, ses", "MAILSIDECAR_QUEUE_MAX_MESSAGES=0",
 		"MAILSIDECAR_QUEUE_MAX_SIZE=0", "MAILSIDECAR_MIN_FREE_DISK=1GB", "MAILSIDECAR_RETENTION=1d12h", "MAILSIDECAR_KEEP_BODIES=1d",
 		"MAILSIDECAR_EXPIRES_IN=2h", "MAILSIDECAR_UNCERTAIN=hold",
 	})
@@ -117,7 +117,7 @@ func TestLoadEveryVariable(t *testing.T) {
 			MaxMessageSize: 1e6, MaxRecipients: 5, MaxInFlight: 1500001,
 			RequestTimeout: Duration(90 * time.Second), ShutdownTimeout: Duration(20 * time.Second),
 			LogLevel: slog.LevelDebug, LogFormat: "text", MinFreeDisk: 1e9,
-			Retention: Duration(36 * time.Hour), KeepBodies: Duration(day), ExpiresIn: Duration(2 * time.Hour), Uncertain: "hold",
+			Retention: Duration(36 * time.Hour), KeepBodies: Duration(day), ExpiresIn: Duration(2 * time.Hour), Uncertain: "hold", Compat: List{"resend", "ses"},
 		},
 		sources: c.sources,
 	}
@@ -185,6 +185,8 @@ func TestProblems(t *testing.T) {
 		{good.with("SMTP_SENDERS=bücher.example"), `SMTP_SENDERS has an entry that is neither address nor domain: "bücher.example"; write them bare, such as shop@example.com,example.org; domains in ASCII (xn--…)`},
 		{good.with("MAILSIDECAR_ADDR=8587"), "MAILSIDECAR_ADDR is no address and port; write one such as :8587 or 127.0.0.1:8587"},
 		{good.with("MAILSIDECAR_ADDR=:http"), "MAILSIDECAR_ADDR is no address and port; write one such as :8587 or 127.0.0.1:8587"},
+		{good.with("MAILSIDECAR_COMPAT=none,ses"), "MAILSIDECAR_COMPAT does not name providers; write all, none, or some of mailgun,postmark,resend,sendgrid,ses,mailersend,brevo"},
+		{good.with("MAILSIDECAR_COMPAT=sendgird"), "MAILSIDECAR_COMPAT does not name providers; write all, none, or some of mailgun,postmark,resend,sendgrid,ses,mailersend,brevo"},
 		{good.with("MAILSIDECAR_QUEUE=postgres://u:hunter2@db/q"), "MAILSIDECAR_QUEUE asks for PostgreSQL, which this version does not support; set sqlite, sqlite:PATH or none"},
 		{good.with("MAILSIDECAR_QUEUE=sqlite::memory:"), "MAILSIDECAR_QUEUE keeps the queue in memory, where nothing is durable; set sqlite:PATH, or none"},
 		{good.with("MAILSIDECAR_QUEUE=redis://:hunter2@db"), "MAILSIDECAR_QUEUE has no value we know; set sqlite, sqlite:PATH or none"},

@@ -27,6 +27,7 @@ type Service struct {
 	MaxInFlight      Size       `env:"MAX_IN_FLIGHT" default:"128MiB" min:"1MiB" desc:"Memory for requests being answered; over it the answer is 503 busy." note:"Raise it for many large messages at once. At least 1.5 times the message size."`
 	RequestTimeout   Duration   `env:"REQUEST_TIMEOUT" default:"30s" min:"1s" max:"15m" desc:"Time for a request to be answered." note:"Without a queue that includes the relay's verdict."`
 	ShutdownTimeout  Duration   `env:"SHUTDOWN_TIMEOUT" default:"8s" min:"1s" max:"1h" desc:"Time to finish deliveries after SIGTERM." note:"Keep it under the grace period of the host: docker stop gives 10s."`
+	Compat           List       `env:"COMPAT" default:"all" desc:"Hosted providers whose send APIs are served, so that their SDKs can be used: all, none, or some of mailgun, postmark, resend, sendgrid, ses, mailersend, brevo."`
 	LogLevel         slog.Level `env:"LOG_LEVEL" default:"info" oneof:"debug info warn error" desc:"debug, info, warn or error."`
 	LogFormat        string     `env:"LOG_FORMAT" default:"json" oneof:"json text" desc:"json or text."`
 	QueueMaxMessages int        `env:"QUEUE_MAX_MESSAGES" default:"100000" min:"0" desc:"Messages waiting in the queue; over it the answer is 503 queue_full. 0 means no limit."`
@@ -55,6 +56,7 @@ func (r *reader) checkService(s *Service) {
 	r.checkAddr(s)
 	r.checkKeys(s)
 	r.checkStore(s)
+	r.checkCompat(s)
 	if s.From != "" {
 		if _, err := mail.ParseAddress(s.From); err != nil {
 			r.problem(serviceName("FROM"), "is no address", "write one such as shop@example.com or Shop <shop@example.com>")

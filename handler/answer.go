@@ -100,10 +100,18 @@ func outcomeOf(f *mailer.Failure) string {
 // soon as one recipient was accepted the answer is 200: the client must not
 // repeat the whole.
 func answerVerdict(c echo.Context, m queue.Message) error {
-	b := newMessageBody(m)
-	if anyDelivered(m) {
-		return writeJSON(c, http.StatusOK, typeJSON, b)
+	if err := verdict(m); err != nil {
+		return err
 	}
+	return writeJSON(c, http.StatusOK, typeJSON, newMessageBody(m))
+}
+
+// verdict is why a relay accepted the message for nobody, or nil.
+func verdict(m queue.Message) error {
+	if anyDelivered(m) {
+		return nil
+	}
+	b := newMessageBody(m)
 	class, failure := worst(m.Recipients)
 	return &problem{code: verdictCodes[class], detail: describe(failure), message: &b, failure: failure}
 }

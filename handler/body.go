@@ -135,6 +135,9 @@ func (b *body) extend() {
 }
 
 func bodyProblem(err error) *problem {
+	if p, ok := errors.AsType[*problem](err); ok {
+		return p
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fail(codeBodyTimeout, "")
 	}

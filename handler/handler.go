@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -35,8 +36,11 @@ type Options struct {
 	From string
 	// Ready says whether the server can do its work now: /readyz answers 503
 	// while it does not. Nil means always.
-	Ready  func() bool
-	Logger *slog.Logger // nil discards
+	Ready func() bool
+	// Providers names the hosted providers whose APIs are served beside the
+	// native one: see [ProviderNames]. Nil means all of them.
+	Providers []string
+	Logger    *slog.Logger // nil discards
 	// Version is shown to who has a key, in the Server header field; empty
 	// leaves it out.
 	Version string
@@ -70,6 +74,10 @@ type Server struct {
 	budget     *budget
 	checks     singleflight.Group
 	crossSites http.CrossOriginProtection
+	providers  []*provider
+	// secrets are the keys' by name, for a signature cannot be checked with a
+	// digest; nil where no provider needs them.
+	secrets map[string]string
 
 	maxMessageSize int64
 	maxRecipients  int
@@ -93,6 +101,10 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	chosen, err := chooseProviders(o.Providers)
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
 		queue: o.Queue, relays: o.Relays, keys: keys, ready: o.Ready, log: o.Logger, version: o.Version,
 		maxMessageSize: or(o.MaxMessageSize, 25<<20),
@@ -101,6 +113,7 @@ func New(o Options) (*Server, error) {
 		bodyTimeout:    or(o.BodyTimeout, 30*time.Second),
 		budget:         newBudget(or(o.MaxInFlight, 128<<20)),
 		done:           make(chan error, 1),
+		providers:      chosen,
 	}
 	if o.From != "" {
 		if _, err := mailer.ParseAddress(o.From); err != nil {
@@ -113,6 +126,12 @@ func New(o Options) (*Server, error) {
 	}
 	if s.ready == nil {
 		s.ready = func() bool { return true }
+	}
+	if slices.Contains(s.providers, ses) {
+		s.secrets = map[string]string{}
+		for _, k := range o.Keys {
+			s.secrets[k.Name] = k.Secret
+		}
 	}
 	s.echo = s.routes()
 	s.http = s.httpServer()
@@ -149,6 +168,11 @@ func (s *Server) routes() *echo.Echo {
 	keyed(http.MethodPost, "/v1/messages/:id/retry", s.postRetry)
 	keyed(http.MethodPost, "/v1/messages/retry", s.postRetryMatching)
 	keyed(http.MethodDelete, "/v1/messages/:id", s.deleteMessage)
+	for _, p := range s.providers {
+		for _, r := range p.routes {
+			e.POST(r.path, s.provide(p, r))
+		}
+	}
 	if s.relays != nil {
 		keyed(http.MethodGet, "/v1/relays", s.getRelays)
 		keyed(http.MethodPost, "/v1/relays/check", s.postRelaysCheck)

@@ -36,6 +36,10 @@ func contentType(h http.Header, accepted ...string) (string, map[string]string, 
 			return "", nil, fail(codeContentEncoding, "Send the body as it is, without Content-Encoding.")
 		}
 	}
+	return mediaTypeOf(h, accepted...)
+}
+
+func mediaTypeOf(h http.Header, accepted ...string) (string, map[string]string, error) {
 	given := h.Values("Content-Type")
 	if len(given) != 1 {
 		return "", nil, fail(codeContentType, "Send one Content-Type: "+strings.Join(accepted, ", ")+".")

@@ -297,7 +297,12 @@ func (s *Server) writeProblem(err error, c echo.Context) {
 		c.Response().Header().Set("Connection", "close")
 	default:
 	}
-	if err := writeJSON(c, m.status, "application/problem+json", p.body(r.id)); err != nil {
+	if provider := s.providerOf(c.Request().URL.Path); provider != nil {
+		err = provider.writeProblem(c, p)
+	} else {
+		err = writeJSON(c, m.status, "application/problem+json", p.body(r.id))
+	}
+	if err != nil {
 		s.log.Debug("answer not written", "request_id", r.id, "error", err)
 	}
 }

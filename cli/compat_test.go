@@ -1,0 +1,27 @@
+package cli
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"mailsidecar/config"
+	"mailsidecar/handler"
+)
+
+// TestProviderNames: what MAILSIDECAR_COMPAT may name is what can be served.
+func TestProviderNames(t *testing.T) {
+	names := handler.ProviderNames()
+	t.Setenv("MAILSIDECAR_COMPAT", strings.Join(names, ","))
+	t.Setenv("MAILSIDECAR_DATA_DIR", t.TempDir())
+	s, _, err := config.LoadService()
+	if err != nil || !slices.Equal(s.Providers(), names) {
+		t.Errorf("MAILSIDECAR_COMPAT=%s = %v, %v", strings.Join(names, ","), s.Providers(), err)
+	}
+	for value, want := range map[string]bool{"all": true, "none": false} {
+		t.Setenv("MAILSIDECAR_COMPAT", value)
+		if s, _, err = config.LoadService(); err != nil || (s.Providers() == nil) != want {
+			t.Errorf("MAILSIDECAR_COMPAT=%s = %v, %v, want nil: %v", value, s.Providers(), err, want)
+		}
+	}
+}

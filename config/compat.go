@@ -1,0 +1,33 @@
+package config
+
+import (
+	"slices"
+	"strings"
+)
+
+// providerAPIs are the hosted providers whose send APIs can be served.
+var providerAPIs = []string{"mailgun", "postmark", "resend", "sendgrid", "ses", "mailersend", "brevo"}
+
+// Providers are the names in Compat: nil for all of them, empty for none.
+func (s Service) Providers() []string {
+	switch {
+	case slices.Equal(s.Compat, List{"all"}):
+		return nil
+	case slices.Equal(s.Compat, List{"none"}):
+		return []string{}
+	default:
+		return s.Compat
+	}
+}
+
+func (r *reader) checkCompat(s *Service) {
+	for i, name := range s.Compat {
+		s.Compat[i] = strings.ToLower(name)
+		alone := s.Compat[i] == "all" || s.Compat[i] == "none"
+		if alone && len(s.Compat) == 1 || slices.Contains(providerAPIs, s.Compat[i]) {
+			continue
+		}
+		r.problem(serviceName("COMPAT"), "does not name providers", "write all, none, or some of "+strings.Join(providerAPIs, ","))
+		return
+	}
+}

@@ -1,0 +1,213 @@
+package handler
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"mime/multipart"
+	"net/url"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+
+	"mailsidecar/mailer"
+)
+
+// formField is what is known of a form's field. A name that ends in * stands for
+// every name that begins so.
+type formField struct {
+	name      string
+	treatment treatment
+	note      string
+}
+
+// providerForm is a decoded form: its texts and its files, in their order.
+type providerForm struct {
+	values []mailer.Field
+	files  []formFile
+}
+
+type formFile struct {
+	name, filename, contentType string
+	content                     []byte
+}
+
+const typeURLEncoded = "application/x-www-form-urlencoded"
+
+// readForm reads a form of either type and judges its fields. A name may have
+// an index: attachment[0], to[].
+func (x *exchange) readForm(known []formField) (*providerForm, error) {
+	b, mediaType, params, err := x.open(x.maxBody(), typeForm, typeURLEncoded)
+	if err != nil {
+		return nil, err
+	}
+	form := &providerForm{}
+	if mediaType == typeForm {
+		err = form.readParts(b, params["boundary"])
+	} else {
+		err = form.readQuery(b)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return form, x.judgeForm(form, known)
+}
+
+// maxFormParts has room for a thousand recipients in a part each.
+const maxFormParts = 3000
+
+func (form *providerForm) readParts(b *body, boundary string) error {
+	if boundary == "" {
+		return fail(codeMalformedForm, "The Content-Type has no boundary.")
+	}
+	parts := multipart.NewReader(b, boundary)
+	for n := 0; ; n++ {
+		part, err := parts.NextRawPart()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil && n >= maxFormParts {
+			err = fail(codeMalformedForm, "The form has too many parts.")
+		}
+		if err == nil {
+			err = form.readPart(part)
+		}
+		if err != nil {
+			return formProblem(err)
+		}
+	}
+	if _, err := io.Copy(io.Discard, b); err != nil {
+		return formProblem(err)
+	}
+	return nil
+}
+
+// escapedName undoes what browsers and their imitators do to a name (WHATWG HTML,
+// multipart/form-data encoding algorithm).
+var escapedName = strings.NewReplacer("%22", `"`, "%0D", "\r", "%0d", "\r", "%0A", "\n", "%0a", "\n")
+
+func (form *providerForm) readPart(part *multipart.Part) error {
+	name := plainName(escapedName.Replace(part.FormName()))
+	if err := checkPart(part, name); err != nil {
+		return err
+	}
+	var content bytes.Buffer
+	if _, err := content.ReadFrom(part); err != nil {
+		return err
+	}
+	filename := escapedName.Replace(part.FileName())
+	if filename != "" || name == "attachment" || name == "inline" {
+		form.files = append(form.files, formFile{name, filename, part.Header.Get("Content-Type"), content.Bytes()})
+		return nil
+	}
+	return form.addText(name, content.String())
+}
+
+func (form *providerForm) addText(name, text string) error {
+	if !utf8.ValidString(text) && !strings.EqualFold(name, "message") {
+		return fail(codeMalformedForm, "", fieldError(cut(name), "parameter is not valid UTF-8"))
+	}
+	form.values = append(form.values, mailer.Field{Name: name, Value: text})
+	return nil
+}
+
+var indexedName = regexp.MustCompile(`\[\d*\]$`)
+
+func plainName(name string) string { return indexedName.ReplaceAllString(name, "") }
+
+func (form *providerForm) readQuery(b *body) error {
+	data, err := b.all()
+	if err != nil {
+		return err
+	}
+	for pair := range strings.SplitSeq(string(data), "&") {
+		if pair == "" {
+			continue
+		}
+		name, value, _ := strings.Cut(pair, "=")
+		name, err := url.QueryUnescape(name)
+		if err != nil {
+			return fail(codeMalformedForm, "")
+		}
+		if value, err = url.QueryUnescape(value); err != nil {
+			return fail(codeMalformedForm, "")
+		}
+		if err := form.addText(plainName(name), value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// judgeForm refuses what cannot be honoured, and what is given twice where only
+// lists may be.
+func (x *exchange) judgeForm(form *providerForm, known []formField) error {
+	var f findings
+	var notHonoured []string
+	for _, v := range form.values {
+		switch field := findField(known, v.Name); {
+		case v.Value == "":
+		case field == nil:
+			f.add(cut(v.Name), "parameter is not known here")
+		case field.treatment == isRefused:
+			f.add(cut(v.Name), "parameter is not supported here: "+field.note)
+		case field.treatment == isIgnored:
+			notHonoured = append(notHonoured, v.Name)
+		}
+	}
+	for _, file := range form.files {
+		if findField(known, file.name) == nil {
+			f.add(cut(file.name), "parameter is not known here")
+		}
+	}
+	x.note(notHonoured)
+	if len(f.Fields) > 0 {
+		return fail(codeInvalidMessage, "", f.Fields...)
+	}
+	return form.checkOnce()
+}
+
+// checkOnce: which of two subjects would be meant?
+func (form *providerForm) checkOnce() error {
+	seen := map[string]bool{}
+	for _, v := range form.values {
+		switch v.Name {
+		case "from", "subject", "text", "html", "recipient-variables", "o:deliverytime", "o:testmode", "message":
+			if seen[v.Name] {
+				return fail(codeDuplicateField, "", fieldError(v.Name, "parameter is given twice"))
+			}
+			seen[v.Name] = true
+		}
+	}
+	return nil
+}
+
+func findField(known []formField, name string) *formField {
+	for i, k := range known {
+		prefix, any := strings.CutSuffix(k.name, "*")
+		if name == k.name || any && strings.HasPrefix(name, prefix) {
+			return &known[i]
+		}
+	}
+	return nil
+}
+
+// value is the first text of that name.
+func (form *providerForm) value(name string) string {
+	for _, v := range form.values {
+		if v.Name == name {
+			return v.Value
+		}
+	}
+	return ""
+}
+
+// content is a file or, in its place, a text.
+func (form *providerForm) content(name string) []byte {
+	for _, file := range form.files {
+		if file.name == name {
+			return file.content
+		}
+	}
+	return []byte(form.value(name))
+}

@@ -1,0 +1,880 @@
+package handler
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"net/http/httptest"
+	"net/mail"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"mailsidecar/mailer"
+	"mailsidecar/queue"
+)
+
+// apiOf is a provider's route with a good request for it.
+type apiOf struct {
+	path, contentType, body string
+	status                  int
+}
+
+const formBody = "from=shop%40example.com&to=ana%40example.org&subject=Hi&text=Hello"
+
+var apis = map[string]apiOf{
+	"mailgun":    {"/v3/mg.example.com/messages", typeURLEncoded, formBody, 200},
+	"postmark":   {"/email", typeJSON, `{"From":"shop@example.com","To":"ana@example.org","Subject":"Hi","TextBody":"Hello"}`, 200},
+	"resend":     {"/emails", typeJSON, `{"from":"shop@example.com","to":["ana@example.org"],"subject":"Hi","text":"Hello"}`, 200},
+	"sendgrid":   {"/v3/mail/send", typeJSON, `{"personalizations":[{"to":[{"email":"ana@example.org"}]}],"from":{"email":"shop@example.com"},"subject":"Hi","content":[{"type":"text/plain","value":"Hello"}]}`, 202},
+	"ses":        {"/v2/email/outbound-emails", typeJSON, `{"FromEmailAddress":"shop@example.com","Destination":{"ToAddresses":["ana@example.org"]},"Content":{"Simple":{"Subject":{"Data":"Hi"},"Body":{"Text":{"Data":"Hello"}}}}}`, 200},
+	"mailersend": {"/v1/email", typeJSON, `{"from":{"email":"shop@example.com"},"to":[{"email":"ana@example.org"}],"subject":"Hi","text":"Hello"}`, 202},
+	"brevo":      {"/v3/smtp/email", typeJSON, `{"sender":{"email":"shop@example.com"},"to":[{"email":"ana@example.org"}],"subject":"Hi","textContent":"Hello"}`, 201},
+}
+
+// providerRequest makes a request with the shop's key, as that provider's
+// clients send it.
+func (a apiOf) request(provider string, body io.Reader) *http.Request {
+	r := httptest.NewRequest(http.MethodPost, a.path, body)
+	r.Header.Set("Content-Type", a.contentType)
+	authorize(r, provider, testKey)
+	return r
+}
+
+func authorize(r *http.Request, provider, secret string) {
+	switch provider {
+	case "mailgun":
+		r.SetBasicAuth("api", secret)
+	case "postmark":
+		r.Header.Set("X-Postmark-Server-Token", secret)
+	case "brevo":
+		r.Header.Set("Api-Key", secret)
+	case "ses":
+		signRequest(r, "shop", secret, time.Now())
+	default:
+		r.Header.Set("Authorization", "Bearer "+secret)
+	}
+}
+
+// try sends a body to a provider's route.
+func try(t *testing.T, s *Server, provider, body string) answer {
+	t.Helper()
+	return serve(s, apis[provider].request(provider, strings.NewReader(body)))
+}
+
+func text(a answer) string { return strings.TrimSpace(string(a.body)) }
+
+// one is the only message that reached the queue, with its header.
+func one(t *testing.T, q *fakeQueue) (queue.Submission, mail.Header) {
+	t.Helper()
+	got := q.submissions()
+	if len(got) != 1 {
+		t.Fatalf("%d messages reached the queue, want 1", len(got))
+	}
+	m, err := mail.ReadMessage(bytes.NewReader(got[0].Content.Data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got[0], m.Header
+}
+
+// TestProviderAnswers: a good request and every kind of bad one, in the form
+// that each provider's clients read.
+func TestProviderAnswers(t *testing.T) {
+	for _, p := range providers {
+		t.Run(p.name, func(t *testing.T) {
+			for _, tc := range providerAnswers() {
+				q := tc.queue
+				if q == nil {
+					q = &fakeQueue{durable: true}
+				}
+				s := newTestServer(t, q, tc.change)
+				api := apis[p.name]
+				r := api.request(p.name, strings.NewReader(api.body))
+				if tc.edit != nil {
+					tc.edit(r, p.name)
+				}
+				response := serve(s, r)
+				if tc.again {
+					response = serve(s, api.request(p.name, strings.NewReader(api.body)))
+				}
+				tc.check(t, p.name, response)
+			}
+		})
+	}
+}
+
+type providerAnswer struct {
+	name   string
+	queue  *fakeQueue
+	change func(*Options)
+	edit   func(r *http.Request, provider string)
+	again  bool
+	// status by provider; others stands for those not named.
+	status map[string]int
+	others int
+}
+
+func providerAnswers() []providerAnswer {
+	edit := func(f func(*http.Request)) func(*http.Request, string) {
+		return func(r *http.Request, _ string) { f(r) }
+	}
+	return []providerAnswer{
+		{name: "no key", edit: edit(func(r *http.Request) { r.Header = http.Header{"Content-Type": r.Header["Content-Type"]} }), others: 401, status: map[string]int{"ses": 403}},
+		{name: "wrong key", edit: func(r *http.Request, p string) { authorize(r, p, "wrong") }, others: 401, status: map[string]int{"ses": 403, "resend": 403}},
+		{name: "method", edit: edit(func(r *http.Request) { r.Method = http.MethodGet }), others: 405},
+		{name: "content type", edit: edit(func(r *http.Request) { r.Header.Set("Content-Type", "text/css") }), others: 415, status: map[string]int{"ses": 403}},
+		{name: "encoding", edit: edit(func(r *http.Request) { r.Header.Set("Content-Encoding", "br") }), others: 415},
+		{name: "broken gzip", edit: edit(func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") }), others: 415},
+		{name: "announced too large", edit: edit(func(r *http.Request) { r.ContentLength = 1 << 40 }), others: 413},
+		{name: "message too large", change: func(o *Options) { o.MaxMessageSize = 180 }, others: 413},
+		{
+			name: "rate", change: func(o *Options) { o.Keys = []Key{{Name: "shop", Secret: testKey, Rate: 1}} }, again: true, others: 429,
+		},
+		{
+			name: "sender", change: func(o *Options) { o.Keys = []Key{{Name: "shop", Secret: testKey, Senders: []string{"other.example"}}} },
+			others: 403, status: map[string]int{"postmark": 422, "ses": 400},
+		},
+		{name: "bad body", edit: edit(func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader("%zz=1{")) }), others: 400, status: map[string]int{"postmark": 422, "mailersend": 422, "ses": 403}},
+		{name: "queue full", queue: answering(queue.ErrFull), others: 503, status: map[string]int{"resend": 500}},
+		{name: "internal", queue: answering(errors.New("a secret")), others: 500},
+		{name: "refused", queue: failed(mailer.ClassPermanent), others: 400, status: map[string]int{"postmark": 422, "mailersend": 422, "resend": 422}},
+		{name: "relay busy", queue: failed(mailer.ClassTransient), others: 503, status: map[string]int{"resend": 500}},
+		{name: "no relay", queue: failed(mailer.ClassRelay), others: 503, status: map[string]int{"resend": 500}},
+		{name: "uncertain", queue: failed(mailer.ClassUncertain), others: 500, status: map[string]int{"ses": 409, "mailgun": 504, "mailersend": 504, "brevo": 504}},
+		{name: "foreign page", edit: edit(func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }), others: 403, status: map[string]int{"postmark": 422}},
+		{name: "foreign host", change: func(o *Options) { o.Keys = nil }, edit: edit(func(r *http.Request) { r.Host = "evil.example" }), others: 403, status: map[string]int{"postmark": 422}},
+	}
+}
+
+func (tc *providerAnswer) check(t *testing.T, provider string, r answer) {
+	t.Helper()
+	want := tc.others
+	if status, ok := tc.status[provider]; ok {
+		want = status
+	}
+	body := text(r)
+	if r.status != want {
+		t.Errorf("%s: answer = %d %s, want %d", tc.name, r.status, body, want)
+	}
+	if got := r.header.Get("Content-Type"); got != typeJSON {
+		t.Errorf("%s: Content-Type = %q, want exactly %q", tc.name, got, typeJSON)
+	}
+	if want == http.StatusMethodNotAllowed && r.header.Get("Allow") == "" {
+		t.Errorf("%s: no Allow", tc.name)
+	}
+	if (want == http.StatusTooManyRequests || want == http.StatusServiceUnavailable) && r.header.Get("Retry-After") == "" {
+		t.Errorf("%s: no Retry-After", tc.name)
+	}
+	if strings.Contains(body, "a secret") {
+		t.Errorf("%s: answer tells the cause: %s", tc.name, body)
+	}
+	checkShape(t, provider, tc.name, r, body)
+}
+
+// checkShape reads a complaint as the provider's clients do.
+func checkShape(t *testing.T, provider, name string, r answer, body string) {
+	t.Helper()
+	var v struct {
+		Message    string `json:"message"`
+		PMMessage  string `json:"Message"`
+		ErrorCode  *int   `json:"ErrorCode"`
+		StatusCode int    `json:"statusCode"`
+		Name       string `json:"name"`
+		Code       string `json:"code"`
+		Errors     any    `json:"errors"`
+	}
+	if err := json.Unmarshal([]byte(body), &v); err != nil {
+		t.Errorf("%s: %v in %s", name, err, body)
+	}
+	good := v.Message != ""
+	switch provider {
+	case "postmark":
+		good = v.PMMessage != "" && v.ErrorCode != nil
+	case "resend":
+		good = good && v.StatusCode == r.status && slices.Contains(resendNames, v.Name)
+	case "sendgrid":
+		list, ok := v.Errors.([]any)
+		good = ok && len(list) > 0
+	case "brevo":
+		good = good && v.Code != ""
+	case "ses":
+		good = good && r.header.Get("X-Amzn-Errortype") != ""
+	case "mailersend":
+		_, ok := v.Errors.(map[string]any)
+		good = good && ok == (r.status == http.StatusUnprocessableEntity)
+	}
+	if !good {
+		t.Errorf("%s: %s is not %s's form", name, body, provider)
+	}
+}
+
+// resendNames are all that resend-php takes for errors.
+var resendNames = strings.Fields(`application_error concurrent_idempotent_requests daily_quota_exceeded internal_server_error
+	invalid_access invalid_api_key invalid_attachment invalid_from_address invalid_idempotency_key invalid_idempotent_request
+	invalid_parameter invalid_region method_not_allowed missing_api_key missing_required_field monthly_quota_exceeded not_found
+	rate_limit_exceeded restricted_api_key security_error validation_error`)
+
+func TestProviderAccepts(t *testing.T) {
+	for name, api := range apis {
+		for _, durable := range []bool{true, false} {
+			q := &fakeQueue{durable: durable, receipt: judged([]queue.State{queue.Delivered}, nil)}
+			s := newTestServer(t, q, nil)
+			r := try(t, s, name, api.body)
+			if body := text(r); r.status != api.status {
+				t.Errorf("%s: answer = %d %s, want %d", name, r.status, body, api.status)
+			}
+			sub, header := one(t, q)
+			if sub.Key != "shop" || sub.Sender != "shop@example.com" || sub.Envelope.ReversePath != "shop@example.com" ||
+				!slices.Equal(sub.Envelope.ForwardPaths, []string{"ana@example.org"}) || header.Get("Subject") != "Hi" {
+				t.Errorf("%s: %s submitted %+v %v", name, sub.Key, sub.Envelope, header)
+			}
+		}
+	}
+}
+
+// TestProviderTransport: chunked bodies, compressed ones, and bombs.
+func TestProviderTransport(t *testing.T) {
+	zipped := func(body io.Reader) io.Reader {
+		var b bytes.Buffer
+		w := gzip.NewWriter(&b)
+		if _, err := io.Copy(w, body); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return &b
+	}
+	for name, api := range apis {
+		if name == "ses" {
+			continue // signs the octets that it sends
+		}
+		q := &fakeQueue{durable: true}
+		s := newTestServer(t, q, small)
+		r := api.request(name, zipped(strings.NewReader(api.body)))
+		r.ContentLength = -1
+		r.Header.Set("Content-Encoding", "gzip")
+		if got := serve(s, r).status; got != api.status {
+			t.Errorf("%s: compressed body = %d, want %d", name, got, api.status)
+		}
+		one(t, q)
+		r = api.request(name, zipped(io.LimitReader(zeros{}, 10<<20)))
+		r.Header.Set("Content-Encoding", "gzip")
+		if got := serve(s, r).status; got != http.StatusRequestEntityTooLarge {
+			t.Errorf("%s: 10 MiB in a small archive = %d, want 413", name, got)
+		}
+		if free := s.budget.sem.TryAcquire(s.budget.size); !free {
+			t.Errorf("%s: memory is not given back", name)
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// TestProviderPaths: below a provider's paths everything is answered in its
+// form, and elsewhere nothing is.
+func TestProviderPaths(t *testing.T) {
+	s := newTestServer(t, &fakeQueue{durable: true}, nil)
+	for path, want := range map[string]string{
+		"/email/withTemplate": "postmark", "/email/x": "postmark", "/emails/1/cancel": "resend", "/v3/mail/batch": "sendgrid",
+		"/v3/smtp/x": "brevo", "/v1/email/x": "mailersend", "/v1/bulk-email/1": "mailersend", "/v2/email/identities": "ses",
+	} {
+		r := httptest.NewRequest(http.MethodPost, path, strings.NewReader("{}"))
+		r.Header.Set("Content-Type", typeJSON)
+		authorize(r, want, testKey)
+		response := serve(s, r)
+		checkShape(t, want, path, response, text(response))
+	}
+	for _, path := range []string{"/v3/domains", "/v3/x/events"} {
+		r := serve(s, newRequest("GET", path, ""))
+		body := text(r)
+		if r.status != 404 || !strings.HasPrefix(body, `{"message":`) || !strings.Contains(body, `"errors":[{"message":`) {
+			t.Errorf("GET %s = %d %s, want a form that all of /v3 can read", path, r.status, body)
+		}
+	}
+	for _, path := range []string{"/emailx", "/v1/messages/1/2", "/v3"} {
+		r := serve(s, newRequest("GET", path, ""))
+		if got := r.header.Get("Content-Type"); got != "application/problem+json" {
+			t.Errorf("GET %s has %q, want problem+json", path, got)
+		}
+	}
+}
+
+func TestProvidersNarrowed(t *testing.T) {
+	q := &fakeQueue{durable: true}
+	s := newTestServer(t, q, func(o *Options) { o.Providers = []string{"resend"} })
+	for name, api := range apis {
+		want := http.StatusNotFound
+		if name == "resend" {
+			want = api.status
+		}
+		if got := try(t, s, name, api.body).status; got != want {
+			t.Errorf("%s = %d with resend alone, want %d", name, got, want)
+		}
+	}
+	if s.secrets != nil {
+		t.Error("the keys are kept in plain without SES")
+	}
+	if _, err := New(Options{Queue: q, Providers: []string{"sendgird"}}); err == nil {
+		t.Error("New() takes a provider that does not exist")
+	}
+}
+
+// providerCase is a request, and what must come of it.
+type providerCase struct {
+	name, provider, body string
+	// status of the answer; 0 means the provider's success.
+	status int
+	// answer has these parts.
+	answer []string
+	// check looks at the only message that reached the queue; nil: none did.
+	check func(t *testing.T, sub queue.Submission, header mail.Header)
+}
+
+func (tc providerCase) run(t *testing.T) {
+	q := &fakeQueue{durable: true}
+	s := newTestServer(t, q, nil)
+	r := try(t, s, tc.provider, tc.body)
+	body := text(r)
+	want := tc.status
+	if want == 0 {
+		want = apis[tc.provider].status
+	}
+	if r.status != want {
+		t.Fatalf("answer = %d %s, want %d", r.status, body, want)
+	}
+	for _, part := range tc.answer {
+		if !strings.Contains(body, part) {
+			t.Errorf("answer = %s, want %s in it", body, part)
+		}
+	}
+	if tc.check != nil {
+		sub, header := one(t, q)
+		tc.check(t, sub, header)
+	} else if len(q.submissions()) > 0 {
+		t.Error("a request that sends nothing reached the queue")
+	}
+}
+
+func runCases(t *testing.T, cases []providerCase) {
+	t.Helper()
+	for _, tc := range cases {
+		t.Run(tc.provider+" "+tc.name, tc.run)
+	}
+}
+
+// with puts members into a provider's good request, in front of its own, which
+// lose those of the same name.
+func with(provider, members string) string {
+	var own, more map[string]any
+	if err := json.Unmarshal([]byte(apis[provider].body), &own); err != nil {
+		panic(err)
+	}
+	if err := json.Unmarshal([]byte("{"+members+"}"), &more); err != nil {
+		panic(fmt.Sprintf("%v in %s", err, members))
+	}
+	for name, value := range more {
+		own[name] = value
+	}
+	b, err := json.Marshal(own, json.Deterministic(true))
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+func fine(*testing.T, queue.Submission, mail.Header) {}
+
+// TestProvidersTolerate: what clients send for what is absent.
+func TestProvidersTolerate(t *testing.T) {
+	runCases(t, []providerCase{
+		{name: "empty values of Laravel", provider: "resend", check: fine, body: with("resend", `"headers":[],"cc":[],"bcc":null,"reply_to":[],"html":null,"attachments":[],"tags":{}`)},
+		{name: "empty values of Symfony", provider: "postmark", check: fine, body: with("postmark", `"Cc":"","Bcc":"","HtmlBody":null,"Headers":[],"Metadata":[],"Attachments":""`)},
+		{name: "empty values of Go", provider: "mailersend", check: fine, body: with("mailersend", `"reply_to":{"name":"","email":""},"personalization":null,"variables":null,"template_id":"","send_at":0,"settings":null`)},
+		{name: "empty values of PHP", provider: "mailersend", check: fine, body: with("mailersend", `"to":[{"email":"ana@example.org","name":null}],"attachments":[{"content":"aGk=","filename":"a.txt","disposition":null,"id":null}]`)},
+		{name: "empty values", provider: "sendgrid", check: fine, body: with("sendgrid", `"headers":[],"mail_settings":[],"reply_to":{},"asm":null,"attachments":{},"categories":""`)},
+		{name: "empty values", provider: "brevo", check: fine, body: with("brevo", `"headers":[],"params":[],"cc":null,"replyTo":[],"attachment":null,"templateId":0`)},
+		{name: "case of names", provider: "postmark", check: fine, body: strings.Replace(apis["postmark"].body, "TextBody", "textbody", 1)},
+		{name: "one address for a list", provider: "resend", check: fine, body: with("resend", `"to":"ana@example.org","cc":"Bob <bob@example.org>, c@example.org"`)},
+		{name: "list for an object", provider: "resend", status: 422, answer: []string{"headers"}, body: with("resend", `"headers":["x"]`)},
+		{name: "object for a list", provider: "sendgrid", status: 400, answer: []string{`"field":"attachments"`}, body: with("sendgrid", `"attachments":{"a":1}`)},
+		{name: "unknown field", provider: "sendgrid", status: 400, answer: []string{`"field":"sendAt"`}, body: with("sendgrid", `"sendAt":1`)},
+		{name: "doubled field", provider: "resend", status: 400, body: `{"subject":"a","subject":"b"}`},
+		{name: "syntax", provider: "postmark", status: 422, answer: []string{`"ErrorCode":402`}, body: `{"From":`},
+	})
+}
+
+// TestProvidersReadAddresses as frameworks write them.
+func TestProvidersReadAddresses(t *testing.T) {
+	from := func(want string) func(*testing.T, queue.Submission, mail.Header) {
+		return func(t *testing.T, _ queue.Submission, h mail.Header) {
+			if a, err := mail.ParseAddress(h.Get("From")); err != nil || a.String() != want {
+				t.Errorf("From = %q (%v), want %s", h.Get("From"), err, want)
+			}
+		}
+	}
+	runCases(t, []providerCase{
+		{name: "name without quotes", provider: "resend", check: from(`"Shop, Inc." <shop@example.com>`), body: with("resend", `"from":"Shop, Inc. <shop@example.com>"`)},
+		{name: "encoded name", provider: "postmark", check: from(`=?utf-8?q?M=C3=BCller?= <shop@example.com>`), body: with("postmark", `"From":"=?utf-8?Q?M=C3=BCller?= <shop@example.com>"`)},
+		{name: "list in disguise", provider: "resend", status: 422, body: with("resend", `"to":"Doe, John <a@example.org>, B <b@example.org>"`)},
+		{name: "line break", provider: "resend", status: 422, body: with("resend", `"to":"a@example.org\r\nBcc: b@example.org"`)},
+		{name: "index", provider: "sendgrid", status: 400, answer: []string{`"field":"personalizations.0.cc.1.email"`}, body: with("sendgrid", `"personalizations":[{"to":[{"email":"a@example.org"}],"cc":[{"email":"b@example.org"},{"email":"x"}]}]`)},
+		{name: "index", provider: "mailersend", status: 422, answer: []string{`"to.1.email":[`}, body: with("mailersend", `"to":[{"email":"a@example.org"},{"email":"x"}]`)},
+		{name: "word", provider: "mailgun", status: 400, answer: []string{`"to parameter is not a valid address. please check documentation"`}, body: strings.Replace(formBody, "ana%40", "ana", 1)},
+		{name: "missing", provider: "mailgun", status: 400, answer: []string{`"to parameter is missing"`}, body: "from=a%40example.com&text=x"},
+		{name: "missing", provider: "resend", status: 422, answer: []string{`"missing_required_field"`, "`to`"}, body: with("resend", `"to":[]`)},
+		{name: "missing", provider: "brevo", status: 400, answer: []string{`"missing_parameter"`}, body: with("brevo", `"to":[]`)},
+	})
+}
+
+// TestProvidersUnfold: folded encoded-words pass, and a line break that could
+// begin another field does not, wherever it comes from.
+func TestProvidersUnfold(t *testing.T) {
+	const folded = `" =?utf-8?Q?=E4=BD=A0?=\r\n =?utf-8?Q?=E5=A5=BD?="`
+	subject := func(t *testing.T, _ queue.Submission, h mail.Header) {
+		got, err := new(mime.WordDecoder).DecodeHeader(h.Get("X-Title"))
+		if err != nil || got != "你好" {
+			t.Errorf("X-Title = %q, %v, want 你好", got, err)
+		}
+	}
+	runCases(t, []providerCase{
+		{name: "folded", provider: "resend", check: subject, body: with("resend", `"headers":{"X-Title":`+folded+`}`)},
+		{name: "folded", provider: "postmark", check: subject, body: with("postmark", `"Headers":[{"Name":"X-Title","Value":`+folded+`}]`)},
+		{name: "header", provider: "resend", status: 422, body: with("resend", `"headers":{"X-A":"b\r\nBcc: c@example.org"}`)},
+		{name: "header name", provider: "resend", status: 422, body: with("resend", `"headers":{"X-A\r\nBcc":"c@example.org"}`)},
+		{name: "subject", provider: "mailgun", status: 400, body: formBody + "&subject="[:0] + "&h:X-A=a%0D%0ABcc:%20b%40example.org"},
+		{name: "file name", provider: "resend", status: 422, body: with("resend", `"attachments":[{"filename":"a\r\nb","content":"aGk="}]`)},
+		{name: "after substitution", provider: "sendgrid", status: 400, answer: []string{`"field":"subject"`}, body: with("sendgrid", `"subject":"Hi {{n}}","personalizations":[{"to":[{"email":"a@example.org"}],"substitutions":{"{{n}}":"x\r\nBcc: b@example.org"}}]`)},
+		{name: "after substitution", provider: "brevo", status: 400, body: with("brevo", `"subject":"Hi {{params.n}}","params":{"n":"x\nBcc: b@example.org"}`)},
+		{name: "after substitution", provider: "mailersend", status: 422, body: with("mailersend", `"subject":"Hi {{ n }}","personalization":[{"email":"ana@example.org","data":{"n":"x\r\ny"}}]`)},
+	})
+}
+
+// TestProvidersHeader: fields that stand elsewhere in the request, too.
+func TestProvidersHeader(t *testing.T) {
+	has := func(name, want string) func(*testing.T, queue.Submission, mail.Header) {
+		return func(t *testing.T, _ queue.Submission, h mail.Header) {
+			if got := strings.Join(h[name], "|"); got != want {
+				t.Errorf("%s = %q, want %q", name, got, want)
+			}
+		}
+	}
+	runCases(t, []providerCase{
+		{name: "Reply-To alone", provider: "resend", check: has("Reply-To", "Help <help@example.com>"), body: with("resend", `"headers":{"Reply-To":"Help <help@example.com>"}`)},
+		{name: "Reply-To twice", provider: "resend", check: has("Reply-To", "a@example.com"), body: with("resend", `"reply_to":"a@example.com","headers":{"Reply-To":"b@example.com"}`)},
+		{name: "Sender", provider: "mailgun", check: has("Sender", "Office <office@example.com>"), body: formBody + "&h:Sender=Office+%3Coffice%40example.com%3E"},
+		{name: "Content-Type", provider: "resend", check: has("X-A", "b"), body: with("resend", `"headers":{"Content-Type":"x","MIME-Version":"2","Return-Path":"x","X-A":"b"}`)},
+		{name: "References", provider: "mailersend", check: has("References", "<a@x> <b@y>"), body: with("mailersend", `"references":["<a@x>","<b@y>"],"in_reply_to":"<b@y>"`)},
+		{name: "Precedence", provider: "mailersend", check: has("Precedence", "bulk"), body: with("mailersend", `"precedence_bulk":true`)},
+		{name: "overridden", provider: "sendgrid", check: has("X-A", "2"), body: with("sendgrid", `"headers":{"X-A":"1"},"personalizations":[{"to":[{"email":"a@example.org"}],"headers":{"x-a":"2"}}]`)},
+		{name: "Bcc", provider: "resend", status: 422, body: with("resend", `"headers":{"Bcc":"spy@example.org"}`)},
+	})
+}
+
+// TestProvidersAttach: three encodings of content, content ids and types.
+func TestProvidersAttach(t *testing.T) {
+	content := func(want string, inline bool) func(*testing.T, queue.Submission, mail.Header) {
+		return func(t *testing.T, sub queue.Submission, _ mail.Header) {
+			if !bytes.Contains(sub.Content.Data, []byte(base64.StdEncoding.EncodeToString([]byte(want)))) {
+				t.Errorf("%q is not attached:\n%s", want, sub.Content.Data)
+			}
+			if got := bytes.Contains(sub.Content.Data, []byte("Content-Disposition: inline")); got != inline {
+				t.Errorf("inline = %v, want %v:\n%s", got, inline, sub.Content.Data)
+			}
+		}
+	}
+	resendFile := func(content, more string) string {
+		return with("resend", `"html":"<img src='cid:logo'>","attachments":[{"filename":"a.png","content":`+content+more+`}]`)
+	}
+	runCases(t, []providerCase{
+		{name: "base64", provider: "resend", check: content("hello", false), body: resendFile(`"aGVs\r\nbG8="`, "")},
+		{name: "Buffer", provider: "resend", check: content("hello", false), body: resendFile(`{"type":"Buffer","data":[104,101,108,108,111]}`, "")},
+		{name: "numbers", provider: "resend", check: content("hello", false), body: resendFile(`[104,101,108,108,111]`, "")},
+		{name: "octet out of range", provider: "resend", status: 422, answer: []string{"invalid_attachment"}, body: resendFile(`[256]`, "")},
+		{name: "fraction", provider: "resend", status: 422, body: resendFile(`[1.5]`, "")},
+		{name: "another object", provider: "resend", status: 422, body: resendFile(`{"type":"File","data":[1]}`, "")},
+		{name: "truncated base64", provider: "resend", status: 422, body: resendFile(`"aGVsbG8"`, "")},
+		{name: "no content", provider: "resend", status: 422, body: resendFile(`null`, "")},
+		{name: "referred to", provider: "resend", check: content("hello", true), body: resendFile(`"aGVsbG8="`, `,"content_id":"logo"`)},
+		{name: "not referred to", provider: "resend", check: content("hello", false), body: resendFile(`"aGVsbG8="`, `,"content_id":"other"`)},
+		{name: "id on every file", provider: "postmark", check: content("hello", false), body: with("postmark", `"Attachments":[{"Name":"März 1.pdf","Content":"aGVsbG8=","ContentType":"application/pdf","ContentId":"März 1.pdf"}]`)},
+		{name: "cid:", provider: "postmark", check: content("hello", true), body: with("postmark", `"HtmlBody":"x","Attachments":[{"Name":"a.png","Content":"aGVsbG8=","ContentType":"image/png","ContentID":"cid:a.png"}]`)},
+		{name: "contentId", provider: "sendgrid", check: content("hello", true), body: with("sendgrid", `"content":[{"type":"text/html","value":"<p>"}],"attachments":[{"content":"aGVsbG8=","filename":"a.png","contentId":"a","disposition":"inline"}]`)},
+		{name: "bad base64", provider: "sendgrid", status: 400, answer: []string{`"field":"attachments.0.content"`}, body: with("sendgrid", `"attachments":[{"content":"!","filename":"a.png"}]`)},
+		{name: "bad base64", provider: "mailersend", status: 422, answer: []string{`"attachments.0.content":[`}, body: with("mailersend", `"attachments":[{"content":"!","filename":"a.png"}]`)},
+		{name: "URL", provider: "resend", status: 422, answer: []string{"invalid_attachment", "path"}, body: with("resend", `"attachments":[{"path":"http://169.254.169.254/","filename":"a"}]`)},
+		{name: "URL", provider: "brevo", status: 400, answer: []string{"attachment.0.url"}, body: with("brevo", `"attachment":[{"url":"http://169.254.169.254/","name":"a"}]`)},
+		{name: "type by name", provider: "mailersend", body: with("mailersend", `"attachments":[{"content":"aGVsbG8=","filename":"a.pdf"}]`), check: func(t *testing.T, sub queue.Submission, _ mail.Header) {
+			if !bytes.Contains(sub.Content.Data, []byte("Content-Type: application/pdf")) {
+				t.Errorf("no application/pdf:\n%s", sub.Content.Data)
+			}
+		}},
+		{name: "name as id", provider: "brevo", body: with("brevo", `"htmlContent":"<img src=\"cid:mein logo.png\">","attachment":[{"content":"aGVsbG8=","name":"mein logo.png"}]`), check: func(t *testing.T, sub queue.Submission, _ mail.Header) {
+			id := plainContentIDOf("mein logo.png")
+			if !bytes.Contains(sub.Content.Data, []byte("Content-Id: <"+id+">")) || !bytes.Contains(sub.Content.Data, []byte("cid:"+id)) {
+				t.Errorf("no content id that may stand in a message:\n%s", sub.Content.Data)
+			}
+		}},
+	})
+}
+
+func plainContentIDOf(id string) string { return new(outgoing).contentID(id, nil) }
+
+// TestProvidersRefuse what would change who gets what and when.
+func TestProvidersRefuse(t *testing.T) {
+	future := strconv.FormatInt(time.Now().Add(80*time.Hour).Unix(), 10)
+	runCases(t, []providerCase{
+		{name: "template", provider: "sendgrid", status: 400, answer: []string{`"field":"template_id"`}, body: with("sendgrid", `"template_id":"d-1"`)},
+		{name: "template", provider: "resend", status: 422, body: with("resend", `"template":{"id":"x"}`)},
+		{name: "template", provider: "mailersend", status: 422, answer: []string{`"template_id":[`}, body: with("mailersend", `"template_id":"x"`)},
+		{name: "template", provider: "brevo", status: 400, body: with("brevo", `"templateId":1`)},
+		{name: "template", provider: "mailgun", status: 400, body: formBody + "&template=x"},
+		{name: "template", provider: "ses", status: 400, body: with("ses", `"Content":{"Template":{"TemplateName":"x"}}`)},
+		{name: "optimized time", provider: "mailgun", status: 400, body: formBody + "&o:deliverytime-optimize-period=24h"},
+		{name: "unknown parameter", provider: "mailgun", status: 400, body: formBody + "&o:new=1"},
+		{name: "two subjects", provider: "mailgun", status: 400, body: formBody + "&subject=b"},
+		{name: "too far ahead", provider: "sendgrid", status: 400, answer: []string{`"field":"send_at"`}, body: with("sendgrid", `"send_at":`+future)},
+		{name: "too far ahead", provider: "mailersend", status: 422, answer: []string{`"send_at":[`}, body: with("mailersend", `"send_at":"`+future+`"`)},
+		{name: "time in words", provider: "resend", status: 422, body: with("resend", `"scheduled_at":"tomorrow at noon"`)},
+		{name: "other content", provider: "sendgrid", status: 400, answer: []string{`"field":"content.0.type"`}, body: with("sendgrid", `"content":[{"type":"text/calendar","value":"x"}]`)},
+		{name: "empty content", provider: "sendgrid", status: 400, answer: []string{`"field":"content.0.value"`}, body: with("sendgrid", `"content":[{"type":"text/plain","value":""}]`)},
+		{name: "no subject", provider: "sendgrid", status: 400, answer: []string{`"field":"subject"`}, body: with("sendgrid", `"subject":""`)},
+		{name: "no personalization", provider: "sendgrid", status: 400, answer: []string{"at least one personalization"}, body: with("sendgrid", `"personalizations":[]`)},
+		{name: "address twice", provider: "sendgrid", status: 400, answer: []string{"unique between to, cc, and bcc"}, body: with("sendgrid", `"personalizations":[{"to":[{"email":"a@example.org"}],"bcc":[{"email":"A@example.org"}]}]`)},
+		{name: "1001 recipients", provider: "sendgrid", status: 400, answer: []string{"limit of 1000"}, body: with("sendgrid", `"personalizations":[{"to":[`+repeatPeople(1001)+`]}]`)},
+		{name: "51 recipients", provider: "postmark", status: 422, answer: []string{`"ErrorCode":300`}, body: with("postmark", `"To":"`+repeatAddresses(51)+`"`)},
+		{name: "51 recipients", provider: "mailersend", status: 422, answer: []string{`"to":[`}, body: with("mailersend", `"to":[`+repeatPeople(51)+`]`)},
+		{name: "51 recipients", provider: "resend", status: 422, body: with("resend", `"to":"`+repeatAddresses(51)+`"`)},
+		{name: "1001 recipients", provider: "mailgun", status: 400, body: strings.Replace(formBody, "ana%40example.org", repeatAddresses(1001), 1)},
+		{name: "conditions", provider: "mailersend", status: 422, answer: []string{`"text":[`}, body: with("mailersend", `"text":"{% if a %}","personalization":[{"email":"ana@example.org","data":{"a":1}}]`)},
+		{name: "personal copies", provider: "mailersend", status: 422, body: with("mailersend", `"to":[`+repeatPeople(2)+`],"cc":[{"email":"c@example.org"}],"personalization":[{"email":"ana@example.org","data":{"a":1}}]`)},
+		{name: "sandbox", provider: "sendgrid", status: 200, body: with("sendgrid", `"mail_settings":{"sandbox_mode":{"enable":true}}`)},
+		{name: "sandbox of what is wrong", provider: "sendgrid", status: 400, body: with("sendgrid", `"from":{"email":"x"},"mail_settings":{"sandbox_mode":{"enable":true}}`)},
+		{name: "sandbox", provider: "brevo", body: with("brevo", `"headers":{"X-Sib-Sandbox":"drop"}`)},
+		{name: "test mode", provider: "mailgun", answer: []string{"Queued. Thank you."}, body: formBody + "&o:testmode=yes"},
+	})
+}
+
+func repeatPeople(n int) string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = fmt.Sprintf(`{"email":"r%d@example.org"}`, i)
+	}
+	return strings.Join(list, ",")
+}
+
+func repeatAddresses(n int) string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = fmt.Sprintf("r%d@example.org", i)
+	}
+	return strings.Join(list, ",")
+}
+
+// TestProvidersSchedule: what is past goes at once, what is to come waits, and
+// without a queue nothing can wait.
+func TestProvidersSchedule(t *testing.T) {
+	soon := time.Now().Add(2 * time.Hour).Truncate(time.Second)
+	bodies := map[string]func(at time.Time) string{
+		"sendgrid":   func(at time.Time) string { return with("sendgrid", fmt.Sprintf(`"send_at":%d`, at.Unix())) },
+		"mailersend": func(at time.Time) string { return with("mailersend", fmt.Sprintf(`"send_at":"%d"`, at.Unix())) },
+		"resend":     func(at time.Time) string { return with("resend", `"scheduled_at":"`+at.Format(time.RFC3339)+`"`) },
+		"brevo":      func(at time.Time) string { return with("brevo", `"scheduledAt":"`+at.Format(time.RFC3339)+`"`) },
+		"mailgun": func(at time.Time) string {
+			return formBody + "&o:deliverytime=" + strings.ReplaceAll(at.Format("Mon, 02 Jan 2006 15:04:05 -0700"), "+", "%2B")
+		},
+	}
+	for name, body := range bodies {
+		q := &fakeQueue{durable: true}
+		s := newTestServer(t, q, nil)
+		for i, at := range []time.Time{soon, soon.Add(-24 * time.Hour)} {
+			if r := try(t, s, name, body(at)); r.status != apis[name].status {
+				t.Errorf("%s: at %v = %d %s", name, at, r.status, text(r))
+				continue
+			}
+			want := []time.Time{soon, {}}[i]
+			if got := q.submissions()[i].SendAt; !got.Equal(want) {
+				t.Errorf("%s: at %v is sent at %v, want %v", name, at, got, want)
+			}
+		}
+		none := &fakeQueue{receipt: judged([]queue.State{queue.Delivered}, nil)}
+		if r := try(t, newTestServer(t, none, nil), name, body(soon)); r.status < 400 || r.status >= 500 || len(none.got) > 0 {
+			t.Errorf("%s: later without a queue = %d", name, r.status)
+		}
+	}
+}
+
+func TestParseResendTime(t *testing.T) {
+	now := time.Date(2030, 1, 31, 8, 0, 0, 0, time.UTC)
+	for in, want := range map[string]time.Time{
+		"":                         {},
+		"2030-02-01T08:00:00Z":     now.Add(24 * time.Hour),
+		"2030-02-01T08:00:00.000Z": now.Add(24 * time.Hour),
+		"in 1 min":                 now.Add(time.Minute),
+		"in 10 minutes":            now.Add(10 * time.Minute),
+		"In an hour":               now.Add(time.Hour),
+		"in 2 days":                now.Add(48 * time.Hour),
+	} {
+		if got, err := parseResendTime(in, now); err != nil || !got.Equal(want) {
+			t.Errorf("parseResendTime(%q) = %v, %v, want %v", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"tomorrow", "in minutes", "in -1 min", "2030-02-01", "in 1 min or so"} {
+		if got, err := parseResendTime(in, now); err == nil {
+			t.Errorf("parseResendTime(%q) = %v, want an error", in, got)
+		}
+	}
+}
+
+// TestProvidersTag: tags and metadata are kept where messages can be found by
+// them.
+func TestProvidersTag(t *testing.T) {
+	tags := func(want map[string]string) func(*testing.T, queue.Submission, mail.Header) {
+		return func(t *testing.T, sub queue.Submission, _ mail.Header) {
+			if fmt.Sprint(sub.Tags) != fmt.Sprint(want) {
+				t.Errorf("tags = %v, want %v", sub.Tags, want)
+			}
+		}
+	}
+	runCases(t, []providerCase{
+		{name: "tags", provider: "sendgrid", check: tags(map[string]string{"order": "order", "n": "42"}), body: with("sendgrid", `"categories":["order"],"custom_args":{"n":"41"},"personalizations":[{"to":[{"email":"a@example.org"}],"custom_args":{"n":42}}]`)},
+		{name: "tags", provider: "postmark", check: tags(map[string]string{"Your_order": "Your order", "n": "42"}), body: with("postmark", `"Tag":"Your order","Metadata":{"n":"42"}`)},
+		{name: "tags", provider: "resend", check: tags(map[string]string{"n": "42"}), body: with("resend", `"tags":[{"name":"n","value":"42"}]`)},
+		{name: "tags", provider: "mailgun", check: tags(map[string]string{"a": "a", "b": "b", "n": "42"}), body: formBody + "&o:tag=a&o:tag=b&v:n=42"},
+		{name: "tags", provider: "mailersend", check: tags(map[string]string{"a": "a"}), body: with("mailersend", `"tags":["a"]`)},
+		{name: "tags", provider: "brevo", check: tags(map[string]string{"a": "a"}), body: with("brevo", `"tags":["a"]`)},
+		{name: "tags", provider: "ses", check: tags(map[string]string{"n": "42"}), body: with("ses", `"EmailTags":[{"Name":"n","Value":"42"}]`)},
+	})
+	var o outgoing
+	for i := range 30 {
+		o.tag(fmt.Sprint(i), strings.Repeat("ä", 300)+"\r\n")
+	}
+	if len(o.tags) != maxTags || len(o.tags["0"]) != maxTagValue {
+		t.Errorf("%d tags with %d octets, want %d with %d", len(o.tags), len(o.tags["0"]), maxTags, maxTagValue)
+	}
+}
+
+// TestProvidersSubstitute: literally, once, and a message for each recipient.
+func TestProvidersSubstitute(t *testing.T) {
+	for _, tc := range []struct{ provider, body, want string }{
+		{
+			"sendgrid", with("sendgrid", `"subject":"-n- -name- [s]","sections":{"S":"$&"},"personalizations":[
+			{"to":[{"email":"a@example.org"}],"substitutions":{"-n-":"1","-name-":"-n-","[s]":"S"}},{"to":[{"email":"b@example.org"}],"subject":"own"}]`),
+			"a@example.org: 1 -n- $&; b@example.org: own",
+		},
+		{"mailgun", formBody + "&to=B+%3Cb%40example.org%3E&recipient-variables=" + strings.ReplaceAll(`{"ana@example.org":{"n":1},"b@example.org":{"n":"%recipient%"}}`, "%", "%25") +
+			"&h:X-A=%25recipient.n%25", "ana@example.org: Hi; b@example.org: Hi"},
+		{
+			"mailersend", with("mailersend", `"subject":"{{n}} {{ o.i }} {{ x }} {$v}","to":[{"email":"a@example.org"},{"email":"b@example.org"}],
+			"personalization":[{"email":"a@example.org","data":{"n":"$1","o":{"i":7}}}],"variables":[{"email":"B@example.org","substitutions":[{"var":"v","value":"old"}]}]`),
+			"a@example.org: $1 7 {{ x }} {$v}; b@example.org: {{n}} {{ o.i }} {{ x }} old",
+		},
+		{
+			"brevo", with("brevo", `"to":null,"subject":"{{params.n}} {{ params.m }}","params":{"n":"all","m":"M"},
+			"messageVersions":[{"to":[{"email":"a@example.org"}],"params":{"n":"A"}},{"to":[{"email":"b@example.org"}]}]`),
+			"a@example.org: A M; b@example.org: all M",
+		},
+	} {
+		q := &fakeQueue{durable: true}
+		s := newTestServer(t, q, nil)
+		r := try(t, s, tc.provider, tc.body)
+		if r.status != apis[tc.provider].status {
+			t.Errorf("%s = %d %s", tc.provider, r.status, text(r))
+		}
+		var got []string
+		for _, sub := range q.submissions() {
+			got = append(got, strings.Join(sub.Envelope.ForwardPaths, ",")+": "+sub.Subject)
+		}
+		if strings.Join(got, "; ") != tc.want || !q.batch {
+			t.Errorf("%s sent %q, want %q in one commit", tc.provider, strings.Join(got, "; "), tc.want)
+		}
+		none := &fakeQueue{}
+		if r := try(t, newTestServer(t, none, nil), tc.provider, tc.body); r.status < 400 || len(none.got) > 0 {
+			t.Errorf("%s: several messages without a queue = %d", tc.provider, r.status)
+		}
+	}
+}
+
+// TestPostmarkTest: anybody may have a request judged.
+func TestPostmarkTest(t *testing.T) {
+	q := &fakeQueue{durable: true}
+	s := newTestServer(t, q, nil)
+	for body, want := range map[string]int{
+		apis["postmark"].body:        200,
+		with("postmark", `"To":"x"`): 422,
+		with("postmark", `"TextBody":"`+strings.Repeat("x", maxPostmarkTest)+`"`): 413,
+	} {
+		r := apis["postmark"].request("postmark", strings.NewReader(body))
+		authorize(r, "postmark", postmarkTest)
+		if got := serve(s, r).status; got != want {
+			t.Errorf("POST %.80s… with %s = %d, want %d", body, postmarkTest, got, want)
+		}
+	}
+	if len(q.submissions()) > 0 {
+		t.Error("a test was sent")
+	}
+}
+
+func TestPostmarkBatch(t *testing.T) {
+	good := apis["postmark"].body
+	batch := "[" + good + `,{"From":1},` + with("postmark", `"To":"x"`) + "," + good + "]"
+	for _, durable := range []bool{true, false} {
+		q := &fakeQueue{durable: durable, receipt: judged([]queue.State{queue.Delivered}, nil)}
+		s := newTestServer(t, q, nil)
+		r := apis["postmark"].request("postmark", strings.NewReader(batch))
+		r.URL.Path = "/email/batch"
+		results := read[[]postmarkFault](t, serve(s, r))
+		want := []int{0, postmarkWrongJSON, postmarkInvalid, 0}
+		for i, result := range results {
+			if result.ErrorCode != want[i] {
+				t.Errorf("durable %v: result %d = %+v, want %d", durable, i, result, want[i])
+			}
+		}
+		if len(results) != 4 || len(q.submissions()) != 2 || q.batch != durable {
+			t.Errorf("durable %v: %d results, %d submissions, one commit: %v", durable, len(results), len(q.got), q.batch)
+		}
+	}
+}
+
+// TestResendIdempotency: the key reaches the queue, and what it says is told in
+// Resend's words.
+func TestResendIdempotency(t *testing.T) {
+	for _, tc := range []struct {
+		key    string
+		err    error
+		status int
+		name   string
+	}{
+		{"order-1042", nil, 200, ""},
+		{"order-1042", queue.ErrIdempotencyMismatch, 409, "invalid_idempotent_request"},
+		{"order-1042", queue.ErrIdempotencyInProgress, 409, "concurrent_idempotent_requests"},
+		{strings.Repeat("x", 257), nil, 400, "invalid_idempotency_key"},
+	} {
+		q := &fakeQueue{durable: true, err: tc.err}
+		s := newTestServer(t, q, nil)
+		var sums [][32]byte
+		for _, body := range []string{apis["resend"].body, strings.ReplaceAll(apis["resend"].body, ",", ", ")} {
+			r := apis["resend"].request("resend", strings.NewReader(body))
+			r.Header.Set("Idempotency-Key", tc.key)
+			response := serve(s, r)
+			if fault := read[resendFault](t, response); response.status != tc.status || fault.Name != tc.name {
+				t.Errorf("%.20s, %v = %d %+v, want %d %s", tc.key, tc.err, response.status, fault, tc.status, tc.name)
+			}
+		}
+		for _, sub := range q.submissions() {
+			sums = append(sums, sub.Fingerprint)
+			if sub.IdempotencyKey != tc.key {
+				t.Errorf("IdempotencyKey = %q, want %q", sub.IdempotencyKey, tc.key)
+			}
+		}
+		if len(sums) == 2 && (sums[0] != sums[1] || sums[0] == [32]byte{}) {
+			t.Errorf("white space changes the fingerprint, or there is none: %x", sums)
+		}
+	}
+}
+
+func TestMailgunMIME(t *testing.T) {
+	const message = "From: Shop <shop@example.com>\nSender: office@example.com\nTo: ana@example.org\nBcc: eve@example.org\nSubject: Hi\n\nHello ä\n.\n"
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	for _, to := range []string{"Ana <ana@example.org>", "eve@example.org, bob@example.org"} {
+		if err := w.WriteField("to", to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	part, err := w.CreateFormFile("message", `a%22b.mime`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(part, message); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	q := &fakeQueue{durable: true}
+	s := newTestServer(t, q, nil)
+	r := apis["mailgun"].request("mailgun", &b)
+	r.URL.Path += ".mime"
+	r.Header.Set("Content-Type", `multipart/form-data; boundary="`+w.Boundary()+`"`)
+	if response := serve(s, r); response.status != 200 {
+		t.Fatalf("answer = %d %s", response.status, text(response))
+	}
+	sub, header := one(t, q)
+	if want := []string{"ana@example.org", "eve@example.org", "bob@example.org"}; !slices.Equal(sub.Envelope.ForwardPaths, want) || sub.Envelope.ReversePath != "shop@example.com" {
+		t.Errorf("envelope = %+v, want shop@example.com to %v", sub.Envelope, want)
+	}
+	if header["Bcc"] != nil || header.Get("Message-Id") == "" || !bytes.HasSuffix(sub.Content.Data, []byte("Hello ä\r\n.\r\n")) {
+		t.Errorf("message = %q", sub.Content.Data)
+	}
+}
+
+// TestMailgunForm: names of files and fields as several clients write them.
+func TestMailgunForm(t *testing.T) {
+	const body = "--x\r\nContent-Disposition: form-data; name=\"from\"\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\nContent-Length: 16\r\n\r\nshop@example.com\r\n" +
+		"--x\r\nContent-Disposition: form-data; name=\"to\"\r\n\r\nana@example.org\r\n" +
+		"--x\r\nContent-Disposition: form-data; name=\"html\"\r\n\r\n<img src=\"cid:logo.png\">\r\n" +
+		"--x\r\nContent-Disposition: form-data; name=\"attachment[0]\"; filename=\"Rechnung \u201eMärz%22.pdf\"\r\nContent-Type: application/octet-stream\r\n\r\nPDF\r\n" +
+		"--x\r\nContent-Disposition: form-data; name=\"inline[0]\"; filename=\"logo.png\"\r\nContent-Type: application/octet-stream\r\n\r\nPNG\r\n" +
+		"--x--\r\n"
+	q := &fakeQueue{durable: true}
+	s := newTestServer(t, q, nil)
+	r := apis["mailgun"].request("mailgun", strings.NewReader(body))
+	r.Header.Set("Content-Type", `multipart/form-data; boundary="x"`)
+	if response := serve(s, r); response.status != 200 {
+		t.Fatalf("answer = %d %s", response.status, text(response))
+	}
+	sub, _ := one(t, q)
+	for _, want := range []string{"Content-Type: application/pdf", "Content-Id: <logo.png>", "Content-Type: image/png", "filename*"} {
+		if !bytes.Contains(sub.Content.Data, []byte(want)) {
+			t.Errorf("no %s in\n%s", want, sub.Content.Data)
+		}
+	}
+}
+
+// TestSESRaw: the envelope is the request's, else the message's own.
+func TestSESRaw(t *testing.T) {
+	raw := base64.StdEncoding.EncodeToString([]byte("From: shop@example.com\r\nTo: ana@example.org\r\nBcc: eve@example.org\r\n\r\nHi\r\n"))
+	for members, want := range map[string]string{
+		`"Destination":{"ToAddresses":["Bob <bob@example.org>","c@example.org"]},"FromEmailAddress":"Bounce <b@example.com>"`: "b@example.com [bob@example.org c@example.org]",
+		`"Destination":null,"FromEmailAddress":""`: "shop@example.com [ana@example.org eve@example.org]",
+	} {
+		q := &fakeQueue{durable: true}
+		s := newTestServer(t, q, nil)
+		r := try(t, s, "ses", with("ses", `"Content":{"Raw":{"Data":"`+raw+`"}},`+members))
+		if r.status != 200 {
+			t.Errorf("%s = %d %s", members, r.status, text(r))
+			continue
+		}
+		sub, header := one(t, q)
+		if got := fmt.Sprint(sub.Envelope.ReversePath, " ", sub.Envelope.ForwardPaths); got != want || header["Bcc"] != nil {
+			t.Errorf("%s: envelope = %s, want %s; Bcc = %v", members, got, want, header["Bcc"])
+		}
+	}
+}
+
+// TestProviderStops: a request that goes on too long is given up.
+func TestProviderStops(t *testing.T) {
+	q := &fakeQueue{durable: true, block: make(chan struct{})}
+	s := newTestServer(t, q, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := apis["resend"].request("resend", strings.NewReader(apis["resend"].body)).WithContext(ctx)
+	if got := serve(s, r).status; got != 500 {
+		t.Errorf("a client that went away is answered with %d", got)
+	}
+}

@@ -1,0 +1,155 @@
+package handler
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+// This file checks AWS Signature Version 4, with which the AWS SDKs sign their
+// requests instead of sending a key.
+
+const (
+	sigAlgorithm  = "AWS4-HMAC-SHA256"
+	sigTerminator = "aws4_request"
+	sigTime       = "20060102T150405Z"
+	// sigSkew is how far the client's clock may be off, as AWS has it.
+	sigSkew         = 15 * time.Minute
+	unsignedPayload = "UNSIGNED-PAYLOAD"
+
+	headerAmzDate = "X-Amz-Date"
+	headerAmzHash = "X-Amz-Content-Sha256"
+)
+
+// signature is the Authorization field of a signed request.
+type signature struct {
+	accessKey     string
+	scope         string // date/region/service/aws4_request
+	date, region  string
+	service       string
+	signedHeaders []string
+	sum           string
+	at            time.Time
+}
+
+// parseSignature reads the signature of a request; its error is a *problem.
+func parseSignature(r *http.Request, now time.Time) (signature, error) {
+	var s signature
+	fields, found := strings.CutPrefix(r.Header.Get("Authorization"), sigAlgorithm+" ")
+	if !found {
+		return s, fail(codeUnauthorized, "The request is not signed: send Authorization: "+sigAlgorithm+".")
+	}
+	for field := range strings.SplitSeq(fields, ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(field), "=")
+		switch name {
+		case "Credential":
+			s.accessKey, s.scope, _ = strings.Cut(value, "/")
+		case "SignedHeaders":
+			s.signedHeaders = strings.Split(value, ";")
+		case "Signature":
+			s.sum = value
+		}
+	}
+	scope := strings.Split(s.scope, "/")
+	if len(scope) != 4 || scope[3] != sigTerminator || s.accessKey == "" || len(s.sum) != hex.EncodedLen(sha256.Size) {
+		return s, fail(codeUnauthorized, "The Authorization field is not a complete "+sigAlgorithm+" signature.")
+	}
+	s.date, s.region, s.service = scope[0], scope[1], scope[2]
+	return s, s.checkTime(r, now)
+}
+
+func (s *signature) checkTime(r *http.Request, now time.Time) error {
+	at, err := time.Parse(sigTime, r.Header.Get(headerAmzDate))
+	if err != nil {
+		if at, err = http.ParseTime(r.Header.Get("Date")); err != nil {
+			return fail(codeUnauthorized, "The request has no X-Amz-Date.")
+		}
+	}
+	s.at = at.UTC()
+	switch skew := now.Sub(at).Abs(); {
+	case skew > sigSkew:
+		return fail(codeUnauthorized, "Signature expired: the clocks of client and server differ by more than 15 minutes.")
+	case s.at.Format("20060102") != s.date:
+		return fail(codeUnauthorized, "The date of the credential scope is not that of the request.")
+	case s.service != "ses" && s.service != "email":
+		return fail(codeUnauthorized, "The credential scope is not for the service ses.")
+	case !slices.Contains(s.signedHeaders, "host"):
+		return fail(codeUnauthorized, "The Host field must be signed.")
+	}
+	return nil
+}
+
+// matches reports whether the request was signed with the secret; hash is that
+// of its payload, in hexadecimal.
+func (s *signature) matches(r *http.Request, secret, hash string) bool {
+	return hmac.Equal([]byte(s.sign(r, secret, hash)), []byte(s.sum))
+}
+
+func (s *signature) sign(r *http.Request, secret, hash string) string {
+	sum := sha256.Sum256([]byte(s.canonical(r, hash)))
+	toSign := strings.Join([]string{sigAlgorithm, s.at.Format(sigTime), s.scope, hex.EncodeToString(sum[:])}, "\n")
+	key := []byte("AWS4" + secret)
+	for _, part := range []string{s.date, s.region, s.service, sigTerminator} {
+		key = keyedHash(key, part)
+	}
+	return hex.EncodeToString(keyedHash(key, toSign))
+}
+
+func keyedHash(key []byte, text string) []byte {
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte(text))
+	return h.Sum(nil)
+}
+
+// canonical writes the request in the one form that is signed.
+func (s *signature) canonical(r *http.Request, hash string) string {
+	var b strings.Builder
+	b.WriteString(r.Method + "\n" + escapePath(r.URL.EscapedPath()) + "\n" + canonicalQuery(r.URL.Query()) + "\n")
+	for _, name := range s.signedHeaders {
+		values := r.Header.Values(name)
+		switch name {
+		case "host":
+			values = []string{r.Host}
+		case "content-length":
+			values = []string{r.Header.Get(name)}
+		}
+		trimmed := make([]string, len(values))
+		for i, v := range values {
+			trimmed[i] = strings.Join(strings.Fields(v), " ")
+		}
+		b.WriteString(name + ":" + strings.Join(trimmed, ",") + "\n")
+	}
+	b.WriteString("\n" + strings.Join(s.signedHeaders, ";") + "\n" + hash)
+	return b.String()
+}
+
+// escapePath escapes a path as it stands in the request line once more, as every
+// service but S3 wants it.
+func escapePath(path string) string {
+	segments := strings.Split(path, "/")
+	for i := range segments {
+		segments[i] = escapeSig(segments[i])
+	}
+	return strings.Join(segments, "/")
+}
+
+func canonicalQuery(query url.Values) string {
+	var pairs []string
+	for name, values := range query {
+		for _, v := range values {
+			pairs = append(pairs, escapeSig(name)+"="+escapeSig(v))
+		}
+	}
+	slices.Sort(pairs)
+	return strings.Join(pairs, "&")
+}
+
+// escapeSig escapes all but RFC 3986's unreserved characters.
+func escapeSig(s string) string {
+	return strings.ReplaceAll(url.QueryEscape(s), "+", "%20")
+}
