@@ -32,6 +32,7 @@ test: test-deps ## run every test, the ones against real servers too
 test-deps: ## install what tests need beside Go (Debian; root or sudo)
 	scripts/install-test-deps
 	scripts/install-php-deps
+	scripts/install-sdks
 
 .PHONY: check
 check: lint test ## what a change must pass: lint and test
