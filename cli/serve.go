@@ -117,7 +117,7 @@ func newServer(ctx context.Context, cfg config.Config, log *slog.Logger, observe
 	s.board = newRelayBoard(cfg.Relays, s.relays, observe)
 	// Half of the time is for deliveries in hand, the rest for what comes before
 	// and after.
-	if s.queue, err = startQueue(ctx, cfg.Service, buildRoutes(cfg.Relays, s.board), s.timeout/2, log); err != nil {
+	if s.queue, err = startQueue(ctx, cfg.Service, buildRoutes(cfg.Relays, s.board), workers(cfg.Relays), s.timeout/2, log); err != nil {
 		return nil, err
 	}
 	s.board.pauses = s.queue.pauses

@@ -23,6 +23,7 @@ func relayOptions(r config.Relay, name string, log *slog.Logger) (mailer.RelayOp
 		Username: r.Username, Password: r.Password.Reveal(), Mechanism: r.Auth,
 		Cleartext: r.TLS == "none", AllowCleartext: r.AllowCleartext, ServerName: r.TLSServerName,
 		Helo: r.HELO, MaxRecipients: r.MaxRecipients, Logger: log,
+		MaxConnections: r.MaxConnections, MessagesPerConnection: r.MessagesPerConnection, IdleTimeout: time.Duration(r.IdleTimeout),
 	}
 	if r.Auth == "none" {
 		o.Username, o.Password, o.Mechanism = "", "", ""
@@ -122,6 +123,17 @@ func buildRoutes(relays []config.Relay, board *relayBoard) queue.Routes {
 		routes[i] = queue.Route{Relay: board.watch(i), Senders: r.Senders}
 	}
 	return routes
+}
+
+// workers is how many deliveries go on at a time: enough to keep every connection
+// of the busiest relay at work. For each there is one that waits for the relay's
+// verdict, one whose envelope is sent meanwhile, and one that comes next.
+func workers(relays []config.Relay) int {
+	most := 0
+	for _, r := range relays {
+		most = max(most, r.MaxConnections)
+	}
+	return 3 * most
 }
 
 // buildHandler makes the HTTP side.

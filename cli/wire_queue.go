@@ -22,9 +22,9 @@ type runningQueue struct {
 }
 
 // startQueue opens the store, takes over what an earlier run left there, and
-// begins to deliver. It goes on when ctx ends, until stop. timeout bounds the
+// begins to deliver, workers messages at a time. It goes on when ctx ends, until stop. timeout bounds the
 // deliveries in hand at the end.
-func startQueue(ctx context.Context, s config.Service, routes queue.Routes, timeout time.Duration, log *slog.Logger) (*runningQueue, error) {
+func startQueue(ctx context.Context, s config.Service, routes queue.Routes, workers int, timeout time.Duration, log *slog.Logger) (*runningQueue, error) {
 	if s.Queue.Store == "none" {
 		return &runningQueue{Queue: queue.NewNone(routes)}, nil
 	}
@@ -33,7 +33,7 @@ func startQueue(ctx context.Context, s config.Service, routes queue.Routes, time
 		return nil, err
 	}
 	durable, err := queue.New(queue.Options{
-		Store: store, Routes: routes, Logger: log, ExpiresIn: time.Duration(s.ExpiresIn),
+		Store: store, Routes: routes, Workers: workers, Logger: log, ExpiresIn: time.Duration(s.ExpiresIn),
 		HoldUncertain: s.Uncertain == "hold", MaxMessages: int64(s.QueueMaxMessages), MaxBytes: int64(s.QueueMaxSize),
 		StopTimeout: timeout,
 	})

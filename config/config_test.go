@@ -71,6 +71,7 @@ func TestLoad(t *testing.T) {
 		Relays: []Relay{{
 			Number: 1, Host: "relay.example.com", Ports: Ladder{{Port: 587}, {Port: 2525}},
 			Username: "shop", Password: NewSecret("hunter2"), Auth: "auto", TLS: "required", MaxRecipients: 100,
+			MaxConnections: 8, MessagesPerConnection: 100, IdleTimeout: Duration(30 * time.Second),
 		}},
 		Service: Service{
 			Keys: []APIKey{{"shop", NewSecret("0123456789abcdef")}},
@@ -93,7 +94,7 @@ func TestLoadEveryVariable(t *testing.T) {
 	c, warnings := mustLoad(t, env{
 		"SMTP_PROVIDER=Mailgun", "SMTP_HOST= 192.0.2.7 ", "SMTP_PORT=465, 2525/tls,587/STARTTLS", "SMTP_USERNAME=u", "SMTP_PASSWORD=p:,ü",
 		"SMTP_AUTH=Plain", "SMTP_TLS=required", "SMTP_ALLOW_CLEARTEXT=0", "SMTP_TLS_SERVER_NAME=relay.example.com",
-		"SMTP_HELO=[IPv6:2001:db8::1]", "SMTP_MAX_RECIPIENTS=7", "SMTP_SENDERS=Shop@Example.com, @example.org.,", "SMTP2_HOST=second", "SMTP2_AUTH=none",
+		"SMTP_HELO=[IPv6:2001:db8::1]", "SMTP_MAX_RECIPIENTS=7", "SMTP_MAX_CONNECTIONS=20", "SMTP_MESSAGES_PER_CONNECTION=5", "SMTP_IDLE_TIMEOUT=1m", "SMTP_SENDERS=Shop@Example.com, @example.org.,", "SMTP2_HOST=second", "SMTP2_AUTH=none",
 		"MAILSIDECAR_ADDR=[::1]:0", "MAILSIDECAR_QUEUE=sqlite:/q/x.db", "MAILSIDECAR_DATA_DIR=/q", "MAILSIDECAR_FROM=Shop <shop@example.com>",
 		"MAILSIDECAR_MAX_MESSAGE_SIZE=1 mb", "MAILSIDECAR_MAX_RECIPIENTS=5", "MAILSIDECAR_MAX_IN_FLIGHT=1500001", "MAILSIDECAR_REQUEST_TIMEOUT=1m30s",
 		"MAILSIDECAR_SHUTDOWN_TIMEOUT=20s", "MAILSIDECAR_LOG_LEVEL=DEBUG", "MAILSIDECAR_LOG_FORMAT=Text", "MAILSIDECAR_COMPAT=Resend, ses", "MAILSIDECAR_QUEUE_MAX_MESSAGES=0",
@@ -108,9 +109,12 @@ func TestLoadEveryVariable(t *testing.T) {
 			Number: 1, Advice: c.Relays[0].Advice, Provider: "mailgun", Host: "192.0.2.7",
 			Ports:    Ladder{{465, true}, {2525, true}, {587, false}},
 			Username: "u", Password: NewSecret("p:,ü"), Auth: "plain", TLS: "required", TLSServerName: "relay.example.com",
-			HELO: "[IPv6:2001:db8::1]", MaxRecipients: 7, Senders: List{"shop@example.com", "example.org"},
+			HELO: "[IPv6:2001:db8::1]", MaxRecipients: 7,
+			MaxConnections: 20, MessagesPerConnection: 5, IdleTimeout: Duration(time.Minute),
+			Senders: List{"shop@example.com", "example.org"},
 		}, {
 			Number: 2, Host: "second", Ports: Ladder{{Port: 587}, {Port: 2525}}, Auth: "none", TLS: "required", MaxRecipients: 100,
+			MaxConnections: 8, MessagesPerConnection: 100, IdleTimeout: Duration(30 * time.Second),
 		}},
 		Service: Service{
 			Addr: "[::1]:0", Queue: Queue{"sqlite", "/q/x.db"}, DataDir: "/q", From: "Shop <shop@example.com>",

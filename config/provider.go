@@ -12,7 +12,9 @@ type provider struct {
 	name, host string
 	ports      string // as in SMTP_PORTS
 	username   string // where it is the same for everybody
-	recipients string // as in SMTP_MAX_RECIPIENTS; empty means our default
+	recipients string // as in SMTP_MAX_RECIPIENTS; empty means our default, as in the next two
+	conns      string // as in SMTP_MAX_CONNECTIONS
+	messages   string // as in SMTP_MESSAGES_PER_CONNECTION
 	oauth2     string // as in SMTP_OAUTH2_PROVIDER
 	tokensOnly bool   // passwords are refused
 	advice     string
@@ -36,15 +38,15 @@ var providers = []provider{
 		advice: "the SMTP relay service must be allowed in the Workspace admin console; it takes an app password, OAuth2 or a known IP address",
 	},
 	{
-		name: "microsoft365", host: "smtp.office365.com", ports: "587", oauth2: microsoft,
+		name: "microsoft365", host: "smtp.office365.com", ports: "587", oauth2: microsoft, conns: "3",
 		advice: "authenticated SMTP must be enabled for the mailbox; passwords are being phased out, so prefer OAuth2",
 	},
 	{
-		name: "outlook", host: "smtp-mail.outlook.com", ports: "587", oauth2: microsoft, tokensOnly: true,
+		name: "outlook", host: "smtp-mail.outlook.com", ports: "587", oauth2: microsoft, tokensOnly: true, conns: "3",
 		advice: "Outlook.com takes OAuth2 only, no password",
 	},
 	{
-		name: "yahoo", host: "smtp.mail.yahoo.com", ports: "587,465",
+		name: "yahoo", host: "smtp.mail.yahoo.com", ports: "587,465", messages: "20",
 		advice: "Yahoo takes an app password only",
 	},
 	{
@@ -169,7 +171,10 @@ func (r *reader) applyProvider(relay *Relay) {
 
 // settings are the preset's values by the name after SMTP_.
 func (p provider) settings(relay *Relay) map[string]string {
-	s := map[string]string{"HOST": p.host, "PORTS": p.ports, "MAX_RECIPIENTS": p.recipients}
+	s := map[string]string{
+		"HOST": p.host, "PORTS": p.ports, "MAX_RECIPIENTS": p.recipients,
+		"MAX_CONNECTIONS": p.conns, "MESSAGES_PER_CONNECTION": p.messages,
+	}
 	if relay.Auth != "none" {
 		s["USERNAME"] = p.username
 	}

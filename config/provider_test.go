@@ -51,6 +51,30 @@ func TestProviders(t *testing.T) {
 	}
 }
 
+// TestProviderLimits: where a provider bounds connections, so do we.
+func TestProviderLimits(t *testing.T) {
+	tests := []struct {
+		provider        string
+		conns, messages int
+	}{
+		{"gmail", 8, 100},
+		{"microsoft365", 3, 100},
+		{"outlook", 3, 100},
+		{"yahoo", 8, 20},
+	}
+	for _, test := range tests {
+		c, _ := mustLoad(t, good.with("SMTP_HOST=", "SMTP_PROVIDER="+test.provider))
+		if r := c.Relays[0]; r.MaxConnections != test.conns || r.MessagesPerConnection != test.messages {
+			t.Errorf("SMTP_PROVIDER=%s = %d connections, %d messages, want %d, %d",
+				test.provider, r.MaxConnections, r.MessagesPerConnection, test.conns, test.messages)
+		}
+	}
+	c, _ := mustLoad(t, good.with("SMTP_HOST=", "SMTP_PROVIDER=microsoft365", "SMTP_MAX_CONNECTIONS=2"))
+	if got := c.Relays[0].MaxConnections; got != 2 {
+		t.Errorf("SMTP_MAX_CONNECTIONS=2 with a provider = %d", got)
+	}
+}
+
 func TestProviderYieldsToWhatIsSet(t *testing.T) {
 	c, _ := mustLoad(t, good.with("SMTP_PROVIDER=postmark", "SMTP_HOST=smtp-broadcasts.postmarkapp.com", "SMTP_PORT=2525", "SMTP_MAX_RECIPIENTS=100"))
 	r := c.Relays[0]

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// quitTimeout bounds the farewell, which nobody waits for.
-const quitTimeout = 5 * time.Second
+// quitTimeout bounds the farewell, which nobody waits for but Close.
+const quitTimeout = 2 * time.Second
 
 // conn is one connection to a relay. It serves one caller at a time. Whoever
 // holds it must end it with close or quit.
@@ -33,9 +33,11 @@ type conn struct {
 	tls     *tls.ConnectionState
 	auth    string // the mechanism that logged us in
 
-	served int  // transactions begun
-	dirty  bool // a transaction is open that must be reset before the next
-	dead   bool // closed, or given to somebody else
+	since   time.Time  // logged in
+	served  int        // transactions begun
+	dirty   bool       // a transaction is open that must be reset before the next
+	dead    bool       // closed, or given to somebody else
+	watched chan error // how the watch over the idle connection ended; of one
 }
 
 // extensions are the EHLO keywords in upper case with their parameters
@@ -61,7 +63,7 @@ func parseExtensions(lines []string) extensions {
 }
 
 func (r *Relay) newConn(rung Rung) *conn {
-	return &conn{relay: r, rung: rung, up: make(chan struct{})}
+	return &conn{relay: r, rung: rung, up: make(chan struct{}), watched: make(chan error, 1)}
 }
 
 // open connects to the rung and goes as far as a verified TLS session and its
@@ -333,12 +335,14 @@ func (c *conn) quit() {
 		return
 	}
 	c.dead = true
-	c.relay.background(func(ctx context.Context) {
-		defer c.nc.Close()
-		release := c.bind(ctx)
-		defer release()
-		if c.write(ctx, quitTimeout, []byte("QUIT\r\n")) == nil {
-			_, _ = c.read(ctx, quitTimeout)
-		}
-	})
+	c.relay.background(func(context.Context) { c.farewell() })
+}
+
+// farewell says QUIT and closes.
+func (c *conn) farewell() {
+	ctx := context.Background()
+	defer c.close()
+	if c.write(ctx, quitTimeout, []byte("QUIT\r\n")) == nil {
+		_, _ = c.read(ctx, quitTimeout)
+	}
 }

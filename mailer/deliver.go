@@ -34,47 +34,60 @@ type delivery struct {
 	content Content
 	attempt *Attempt
 	open    []*Result // recipients that are still to go
-	conn    *conn     // nil or dead when another one is needed
+	conn    *conn     // nil when one is needed
+	place   bool      // there is a place in the pool to open it
 }
 
 func (d *delivery) run(ctx context.Context) {
 	d.dropUnspeakable()
 	for len(d.open) > 0 {
-		if d.conn == nil || d.conn.dead {
+		if d.conn == nil {
 			if f := d.connect(ctx); f != nil {
 				settle(d.unsettled(), f)
 				return
 			}
 		}
-		t := d.transaction()
-		if t == nil {
-			continue
-		}
-		d.conn.transact(ctx, t)
-		if !t.begun && d.conn.dead && d.conn.served > 1 && ctx.Err() == nil {
-			// The relay had closed the connection after the transaction before.
-			d.open = append(t.results, d.open...)
-			continue
-		}
-		d.open = append(t.tooMany, d.open...)
-		if d.conn.dead && !t.anyAccepted() {
-			settle(d.unsettled(), d.conn.failed(ctx, StageMail, &cause{
-				problem: ProblemDropped, text: "the connection ended before this recipient's turn",
-			}))
-			return
+		if t := d.transaction(); t != nil {
+			d.conn.transact(ctx, t)
+			d.conclude(ctx, t)
 		}
 	}
+	d.release()
+}
+
+// conclude puts back in line what a transaction has left open, and gives up a
+// connection that it was the end of.
+func (d *delivery) conclude(ctx context.Context, t *transaction) {
+	d.open = append(t.tooMany, d.open...)
+	switch {
+	case !d.conn.dead:
+		return
+	case t.lost != nil && d.conn.served > 1 && ctx.Err() == nil:
+		// The relay was about to end the connection, and has not seen an octet of
+		// the content: once more, on one that is new.
+		d.open = append(t.reopen(), d.open...)
+		d.conn, d.place = nil, true
+		return
+	case !t.anyAccepted():
+		settle(d.unsettled(), d.conn.failed(ctx, StageMail, &cause{
+			problem: ProblemDropped, text: "the connection ended before this recipient's turn",
+		}))
+		d.open = nil
+	}
+	d.release()
+}
+
+// release gives the connection back.
+func (d *delivery) release() {
 	if d.conn != nil {
-		d.relay.release(d.conn)
+		d.relay.pool.put(d.conn)
+		d.conn = nil
 	}
 }
 
 // connect takes a connection that is logged in.
 func (d *delivery) connect(ctx context.Context) *Failure {
-	c, reports, f := d.relay.acquire(ctx)
-	if d.attempt.Ladder == nil {
-		d.attempt.Ladder = reports
-	}
+	c, f := d.acquire(ctx)
 	if c == nil {
 		return f
 	}
@@ -82,13 +95,38 @@ func (d *delivery) connect(ctx context.Context) *Failure {
 	if c.tls != nil {
 		d.attempt.TLS = tls.VersionName(c.tls.Version)
 	}
-	d.conn = c
+	if f == nil {
+		d.conn = c
+	}
 	return f
 }
 
-// acquire returns a connection that is logged in, for one holder. A connection
-// that comes with a failure did not get past AUTH, and is dead.
-func (r *Relay) acquire(ctx context.Context) (*conn, []RungReport, *Failure) {
+// acquire takes a connection from the pool or opens one. A connection that comes
+// with a failure did not get past AUTH, and is dead.
+func (d *delivery) acquire(ctx context.Context) (*conn, *Failure) {
+	for again := false; ; again = true {
+		if !d.place {
+			c, f := d.relay.pool.take(ctx, again)
+			if c != nil || f != nil {
+				return c, f
+			}
+		}
+		d.place = false
+		c, reports, f := d.relay.dial(ctx)
+		if d.attempt.Ladder == nil {
+			d.attempt.Ladder = reports
+		}
+		if f == nil {
+			return c, nil
+		}
+		if !d.relay.pool.refused(ctx, f) {
+			return c, f
+		}
+	}
+}
+
+// dial opens a connection on the rung that wins and logs in.
+func (r *Relay) dial(ctx context.Context) (*conn, []RungReport, *Failure) {
 	c, reports, f := r.race(ctx)
 	if f != nil {
 		return nil, reports, f
@@ -100,11 +138,9 @@ func (r *Relay) acquire(ctx context.Context) (*conn, []RungReport, *Failure) {
 		c.quit()
 		return c, reports, f
 	}
+	c.since = time.Now()
 	return c, reports, nil
 }
-
-// release takes a connection back.
-func (r *Relay) release(c *conn) { c.quit() }
 
 // unsettled returns those of the open recipients that have no verdict: some
 // were refused as too many, and keep that.

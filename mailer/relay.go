@@ -45,6 +45,16 @@ type RelayOptions struct {
 	// MaxRecipients is the number of recipients in one transaction; zero means 100.
 	MaxRecipients int
 
+	// MaxConnections bounds the connections that are logged in at a time; zero
+	// means 8.
+	MaxConnections int
+	// MessagesPerConnection is how many transactions a connection serves before
+	// it is closed; zero means 100, one means that none is kept.
+	MessagesPerConnection int
+	// IdleTimeout is how long an unused connection is kept; zero means 30 s. It
+	// should be under the relay's own, which some have as short as a minute.
+	IdleTimeout time.Duration
+
 	Timeouts Timeouts     // zero fields mean the defaults
 	Logger   *slog.Logger // nil discards
 
@@ -78,10 +88,11 @@ func (t Timeouts) withDefaults() Timeouts {
 type Relay struct {
 	opts   RelayOptions
 	ladder ladder
+	pool   pool
 	lookup func(ctx context.Context, host string) ([]string, error)
 
-	// Background work (re-probes, late listeners, farewells) ends with ctx and
-	// is counted in work, as every delivery is.
+	// Background work (re-probes, late listeners) ends with ctx, farewells soon
+	// by themselves. All of it is counted in work, as every delivery is.
 	ctx    context.Context
 	cancel context.CancelFunc
 	mu     sync.Mutex
@@ -99,6 +110,7 @@ func NewRelay(opts RelayOptions) (*Relay, error) {
 	}
 	r := &Relay{opts: opts, lookup: net.DefaultResolver.LookupHost}
 	r.ladder.known = -1
+	r.pool = pool{relay: r, limit: opts.MaxConnections}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r, nil
 }
@@ -108,6 +120,9 @@ func (o *RelayOptions) complete() error {
 	o.Name = cmp.Or(o.Name, o.Host)
 	o.ServerName = cmp.Or(o.ServerName, o.Host)
 	o.MaxRecipients = cmp.Or(o.MaxRecipients, 100)
+	o.MaxConnections = cmp.Or(o.MaxConnections, 8)
+	o.MessagesPerConnection = cmp.Or(o.MessagesPerConnection, 100)
+	o.IdleTimeout = cmp.Or(o.IdleTimeout, 30*time.Second)
 	o.Mechanism = cmp.Or(strings.ToUpper(o.Mechanism), "AUTO")
 	o.Timeouts = o.Timeouts.withDefaults()
 	o.Helo = cmp.Or(o.Helo, hostDomain())
@@ -157,6 +172,8 @@ func (o *RelayOptions) checkCredentials() error {
 		return errors.New("a user name without password or token")
 	case o.MaxRecipients < 1:
 		return errors.New("less than one recipient in a transaction")
+	case o.MaxConnections < 1 || o.MessagesPerConnection < 1 || o.IdleTimeout < 0:
+		return errors.New("less than one connection, or none that lasts")
 	default:
 		return nil
 	}
@@ -175,14 +192,19 @@ func hostDomain() string {
 // Name returns the relay's name.
 func (r *Relay) Name() string { return r.opts.Name }
 
-// Close ends the background work, late listeners included, and waits for it and
-// for the deliveries in hand, which end with their own contexts. Later calls of
-// Deliver fail.
+// Close ends the background work, late listeners included, says QUIT on the
+// connections that are kept, and waits for all of that and for the deliveries in
+// hand, which end with their own contexts. Later calls of Deliver fail.
 func (r *Relay) Close() {
+	entered := r.enter() // for the farewells
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
 	r.cancel()
+	if entered {
+		r.pool.close()
+		r.work.Done()
+	}
 	r.work.Wait()
 }
 

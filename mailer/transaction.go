@@ -20,7 +20,20 @@ type transaction struct {
 	accepted    []*Result // by RCPT, and waiting for the content's verdict
 	// tooMany were refused only because of those accepted before them.
 	tooMany []*Result
-	begun   bool // the relay answered MAIL
+	// lost is the failure of a dialogue that the relay ended before any content.
+	lost *Failure
+}
+
+// reopen undoes what lost has settled, and returns those recipients.
+func (t *transaction) reopen() []*Result {
+	var list []*Result
+	for _, r := range t.results {
+		if r.Failure == t.lost {
+			r.Reply, r.Failure = Reply{}, errOpen
+			list = append(list, r)
+		}
+	}
+	return list
 }
 
 // settle gives every recipient in list the same failure.
@@ -72,8 +85,12 @@ func (c *conn) envelope(ctx context.Context, t *transaction) bool {
 	}
 	if c.dirty {
 		w, ok := d.step(StageMail, commands[0])
-		if !ok || !w.positive() {
-			return d.outOfStep(ok, StageMail)
+		if !ok {
+			return false
+		}
+		if !w.positive() {
+			d.lose(c.failed(ctx, StageMail, readCause(errReplyMalformed)))
+			return false
 		}
 		c.dirty = false
 		commands = commands[1:]
@@ -82,7 +99,6 @@ func (c *conn) envelope(ctx context.Context, t *transaction) bool {
 	if !ok {
 		return false
 	}
-	t.begun = true
 	if !mail.positive() {
 		settle(t.open(), c.refused(StageMail, mail))
 		if !d.pipelined {
@@ -173,11 +189,10 @@ func (d *dialogue) step(stage Stage, command string) (wireReply, bool) {
 		d.broken(stage, err)
 		return w, false
 	case w.code == 421:
-		settle(d.t.open(), d.conn.refused(stage, w))
-		d.conn.close()
+		d.lose(d.conn.refused(stage, w))
 		return w, false
 	case stage != StageData && w.code/100 == 3, !d.pipelined && d.conn.br.Buffered() > 0:
-		return w, d.outOfStep(true, stage)
+		return w, d.outOfStep(stage)
 	default:
 		return w, true
 	}
@@ -185,15 +200,25 @@ func (d *dialogue) step(stage Stage, command string) (wireReply, bool) {
 
 // broken ends the transaction, and the connection with it.
 func (d *dialogue) broken(stage Stage, err error) {
-	settle(d.t.open(), d.conn.failed(d.ctx, stage, readCause(err)))
+	f := d.conn.failed(d.ctx, stage, readCause(err))
+	if ProblemOf(f) == ProblemDropped {
+		d.lose(f)
+		return
+	}
+	settle(d.t.open(), f)
+	d.conn.close()
+}
+
+// lose ends the transaction because the relay ended the connection.
+func (d *dialogue) lose(f *Failure) {
+	d.t.lost = f
+	settle(d.t.open(), f)
 	d.conn.close()
 }
 
 // outOfStep ends a dialogue whose replies no longer match its commands.
-func (d *dialogue) outOfStep(connected bool, stage Stage) bool {
-	if connected {
-		d.broken(stage, errReplyMalformed)
-	}
+func (d *dialogue) outOfStep(stage Stage) bool {
+	d.broken(stage, errReplyMalformed)
 	return false
 }
 
@@ -203,11 +228,11 @@ func (d *dialogue) outOfStep(connected bool, stage Stage) bool {
 func (d *dialogue) data(w wireReply) bool {
 	switch {
 	case d.conn.br.Buffered() > 0: // more replies than commands: which is whose?
-		return d.outOfStep(true, StageData)
+		return d.outOfStep(StageData)
 	case w.code == 354 && len(d.t.accepted) > 0:
 		return true
 	case w.code == 354, w.code < 400:
-		return d.outOfStep(true, StageData)
+		return d.outOfStep(StageData)
 	default:
 		settle(d.t.open(), d.conn.refused(StageData, w))
 		return false

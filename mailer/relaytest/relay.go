@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Script maps what a client says to what the relay does. A key is the beginning
@@ -58,6 +59,15 @@ type Options struct {
 	MaxTLS uint16
 	// SCRAMIterations is the work asked of a client; zero means 4096.
 	SCRAMIterations int
+	// MaxConnections is how many clients are served at a time; the others get 421.
+	// Zero means any number.
+	MaxConnections int
+	// MaxMessages is how many messages one connection may send before MAIL is
+	// answered with 421; zero means any number.
+	MaxMessages int
+	// IdleTimeout is how long a client may say nothing before it gets 421; zero
+	// means for ever.
+	IdleTimeout time.Duration
 	// SCRAMUnproved says 235 without proof that the relay knows the password.
 	SCRAMUnproved bool
 }
@@ -90,6 +100,7 @@ type Relay struct {
 	clear       bytes.Buffer
 	conns       map[net.Conn]bool
 	served      int
+	most        int // connections at a time
 	sessions    sync.WaitGroup
 	closed      chan struct{}
 }
@@ -163,6 +174,10 @@ func (r *Relay) Serve(c net.Conn) {
 	r.served++
 	r.conns[c] = true
 	s := newSession(r, c, r.served)
+	s.crowded = r.opts.MaxConnections > 0 && len(r.conns) > r.opts.MaxConnections
+	if !s.crowded {
+		r.most = max(r.most, len(r.conns))
+	}
 	r.sessions.Go(func() {
 		s.run()
 		c.Close()
@@ -181,6 +196,22 @@ func (r *Relay) close() {
 	}
 	r.mu.Unlock()
 	r.sessions.Wait()
+}
+
+// Restart closes all connections.
+func (r *Relay) Restart() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c := range r.conns {
+		c.Close()
+	}
+}
+
+// Most is the greatest number of clients that were served at a time.
+func (r *Relay) Most() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.most
 }
 
 // Served is the number of connections so far.

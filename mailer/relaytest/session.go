@@ -19,8 +19,10 @@ type session struct {
 	br     *bufio.Reader
 	tls    *tls.ConnectionState
 
-	mail    bool
-	message Message
+	crowded  bool // there are too many connections
+	messages int
+	mail     bool
+	message  Message
 }
 
 // tap notes what the client sends below TLS, as long as that is clear text.
@@ -54,15 +56,34 @@ func (s *session) run() {
 	if s.relay.opts.Implicit && !s.handshake() {
 		return
 	}
+	if s.crowded {
+		s.send("421 4.7.0 too many connections", "\r\n")
+		return
+	}
 	if s.act("greeting", "220 relay.test ESMTP") == "" {
 		return
 	}
 	for {
-		line, ok := s.readLine()
+		line, ok := s.nextLine()
 		if !ok || !s.command(line) {
 			return
 		}
 	}
+}
+
+// nextLine waits for a command as long as the relay is patient.
+func (s *session) nextLine() (string, bool) {
+	patience := s.relay.opts.IdleTimeout
+	if patience == 0 {
+		return s.readLine()
+	}
+	s.raw.SetReadDeadline(time.Now().Add(patience))
+	line, ok := s.readLine()
+	s.raw.SetReadDeadline(time.Time{})
+	if !ok {
+		s.send("421 4.4.2 timeout", "\r\n")
+	}
+	return line, ok
 }
 
 func (s *session) readLine() (string, bool) {
@@ -139,6 +160,10 @@ func (s *session) handshake() bool {
 }
 
 func (s *session) mailFrom(line string) bool {
+	if most := s.relay.opts.MaxMessages; most > 0 && s.messages == most {
+		s.send("421 4.7.0 enough for one connection", "\r\n")
+		return false
+	}
 	reply := s.act(line, "250 2.1.0 ok")
 	if reply != "" && reply[0] == '2' {
 		path, params := splitPath(line)
@@ -192,6 +217,7 @@ func (s *session) data(line string) bool {
 	// On record before the client can see the reply.
 	s.relay.mu.Lock()
 	s.relay.messages = append(s.relay.messages, s.message)
+	s.messages++
 	s.relay.mu.Unlock()
 	reply = s.do(action, accepted)
 	s.mail, s.message = false, Message{}

@@ -1,0 +1,372 @@
+package mailer_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"mailsidecar/mailer"
+	"mailsidecar/mailer/relaytest"
+)
+
+// poolTest is a relay with one rung and its client.
+type poolTest struct {
+	scripted *relaytest.Relay
+	network  *relaytest.Network
+	opts     mailer.RelayOptions
+	relay    *mailer.Relay
+}
+
+func newPoolTest(t *testing.T, opts relaytest.Options, script relaytest.Script, edit func(*mailer.RelayOptions)) *poolTest {
+	t.Helper()
+	p := &poolTest{scripted: relaytest.New(t, opts, script)}
+	p.network = &relaytest.Network{Port: map[int]any{587: p.scripted}}
+	p.opts = options(p.network)
+	p.opts.Ladder = p.opts.Ladder[:1]
+	if edit != nil {
+		edit(&p.opts)
+	}
+	p.relay = newRelay(t, p.opts)
+	return p
+}
+
+func (p *poolTest) deliver(t *testing.T, want string) mailer.Attempt {
+	t.Helper()
+	a := p.relay.Deliver(t.Context(), envelope("b@example.org"), content(messageText))
+	if got := outcomes(a); got != want {
+		t.Errorf("Deliver() = %s, want %s (%v)", got, want, a.Results[0].Failure)
+	}
+	return a
+}
+
+// checkConnections compares the number of connections so far, and of those that
+// are open.
+func (p *poolTest) checkConnections(t *testing.T, served, open int) {
+	t.Helper()
+	synctest.Wait()
+	if p.scripted.Served() != served || p.network.Open() != open {
+		t.Errorf("%d connections, %d open; want %d, %d open", p.scripted.Served(), p.network.Open(), served, open)
+	}
+}
+
+// TestPoolReuse: one connection serves one message after the other, without a
+// word between them, up to its limits; then it ends with QUIT.
+func TestPoolReuse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPoolTest(t, relaytest.Options{}, nil, func(o *mailer.RelayOptions) { o.MessagesPerConnection = 3 })
+		for i, open := range []int{1, 1, 0, 1} {
+			a := p.deliver(t, "accepted 250")
+			if a.Rung.Port != 587 || a.Auth != "PLAIN" || a.TLS == "" {
+				t.Errorf("message %d: attempt %+v lacks the connection's properties", i, a)
+			}
+			p.checkConnections(t, 1+i/3, open)
+		}
+		if rset, noop, quit := p.scripted.Said("RSET"), p.scripted.Said("NOOP"), p.scripted.Said("QUIT"); rset+noop > 0 || quit != 1 {
+			t.Errorf("RSET %d times, NOOP %d, QUIT %d; want 0, 0, 1", rset, noop, quit)
+		}
+		time.Sleep(29 * time.Second)
+		p.checkConnections(t, 2, 1)
+		time.Sleep(2 * time.Second) // longer than idle connections are kept
+		p.checkConnections(t, 2, 0)
+		p.deliver(t, "accepted 250")
+		p.relay.Close()
+		p.checkConnections(t, 3, 0)
+		if quit := p.scripted.Said("QUIT"); quit != 3 {
+			t.Errorf("QUIT said %d times, want 3", quit)
+		}
+		p.deliver(t, "transient connect")
+	})
+}
+
+// TestPoolAge: a connection that is used all the time does not live for ever.
+func TestPoolAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPoolTest(t, relaytest.Options{}, nil, nil)
+		for range 17 { // over five minutes
+			p.deliver(t, "accepted 250")
+			time.Sleep(20 * time.Second)
+		}
+		p.deliver(t, "accepted 250")
+		p.checkConnections(t, 2, 1)
+	})
+}
+
+// TestPoolStale: a connection that the relay has ended costs a message nothing.
+func TestPoolStale(t *testing.T) {
+	tests := []struct {
+		name   string
+		opts   relaytest.Options
+		script relaytest.Script
+		pause  time.Duration
+		want   string // of the second message
+		served int
+	}{
+		{name: "421 and closed while idle", opts: relaytest.Options{IdleTimeout: time.Second}, pause: 2 * time.Second, want: "accepted 250", served: 2},
+		{name: "says something while idle", script: relaytest.Script{".": "inject 250 ok then default"}, want: "accepted 250", served: 2},
+		{name: "closed with the last reply", script: relaytest.Script{".": "bye 250 ok then default"}, want: "accepted 250", served: 2},
+		{name: "421 at MAIL", script: relaytest.Script{"MAIL": "default then bye 421 4.7.0 enough then default"}, want: "accepted 250", served: 2},
+		{name: "421 at MAIL, and again", script: relaytest.Script{"MAIL": "default then bye 421 4.7.0 enough"}, want: "transient mail 421", served: 2},
+		{name: "dropped at MAIL", script: relaytest.Script{"MAIL": "default then drop then default"}, want: "accepted 250", served: 2},
+		{name: "dropped at RCPT", script: relaytest.Script{"RCPT": "default then drop then default"}, want: "accepted 250", served: 2},
+		{name: "dropped at DATA", script: relaytest.Script{"DATA": "default then drop then default"}, want: "accepted 250", served: 2},
+		{name: "dropped within the reply to DATA", script: relaytest.Script{"DATA": "default then part 35 then default"}, want: "accepted 250", served: 2},
+		{name: "dropped at MAIL, and again", script: relaytest.Script{"MAIL": "default then drop"}, want: "transient mail", served: 2},
+		{name: "dropped in the content", script: relaytest.Script{"content": "default then drop then default"}, want: "transient content", served: 1},
+		{name: "dropped at the dot", script: relaytest.Script{".": "default then drop then default"}, want: "uncertain content", served: 1},
+		{name: "refused at MAIL", script: relaytest.Script{"MAIL": "default then 550 5.7.1 no then default"}, want: "permanent mail 550", served: 1},
+		{name: "4yz at MAIL", script: relaytest.Script{"MAIL": "default then 450 4.2.0 no then default"}, want: "transient mail 450", served: 1},
+	}
+	for _, tt := range tests {
+		for _, keywords := range [][]string{nil, {"PIPELINING"}} {
+			t.Run(fmt.Sprintf("%s without %v", tt.name, keywords), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					tt.opts.TLSExtensions = relaytest.Without(keywords...)
+					p := newPoolTest(t, tt.opts, tt.script, nil)
+					p.deliver(t, "accepted 250")
+					time.Sleep(tt.pause)
+					synctest.Wait()
+					p.deliver(t, tt.want)
+					if got := p.scripted.Served(); got != tt.served {
+						t.Errorf("%d connections, want %d", got, tt.served)
+					}
+					p.relay.Close()
+					if n := p.network.Open(); n != 0 {
+						t.Errorf("%d connections left open", n)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestPoolReset: after a transaction without content the next begins with RSET.
+func TestPoolReset(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{"RCPT": "550 5.1.1 unknown then default"}, nil)
+		p.deliver(t, "permanent rcpt 550")
+		p.deliver(t, "accepted 250")
+		p.deliver(t, "accepted 250")
+		p.checkConnections(t, 1, 1)
+		if n := p.scripted.Said("RSET"); n != 1 {
+			t.Errorf("RSET said %d times, want 1", n)
+		}
+	})
+}
+
+// deliverMany delivers n messages at the same time, each to a recipient of its
+// own, and returns the outcomes by recipient.
+func deliverMany(ctx context.Context, relay *mailer.Relay, n int) map[string]mailer.Result {
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	results := map[string]mailer.Result{}
+	for i := range n {
+		all.Go(func() {
+			path := fmt.Sprintf("r%d@example.org", i)
+			a := relay.Deliver(ctx, envelope(path), content(numbered(path)))
+			mu.Lock()
+			defer mu.Unlock()
+			results[path] = a.Results[0]
+		})
+	}
+	all.Wait()
+	return results
+}
+
+// numbered is a message that tells whose it is.
+func numbered(path string) string { return "To: " + path + "\r\n\r\n.hello\r\n" }
+
+// checkDelivered compares results with what the relay took: accepted means one
+// copy, of the right message.
+func checkDelivered(t *testing.T, scripted *relaytest.Relay, results map[string]mailer.Result) {
+	t.Helper()
+	copies := map[string]int{}
+	for _, m := range scripted.Messages() {
+		for _, path := range m.ForwardPaths {
+			if strings.Contains(m.Reply, "250 ") || m.Reply == "default" {
+				copies[path]++
+			}
+			if string(m.Data) != numbered(path) {
+				t.Errorf("%s got %q", path, m.Data)
+			}
+		}
+	}
+	for path, r := range results {
+		accepted := r.Failure == nil
+		uncertain := !accepted && r.Failure.Class == mailer.ClassUncertain
+		if n := copies[path]; n > 1 || (n == 1) != accepted && !uncertain {
+			t.Errorf("%s got %d copies, but its result is %s", path, n, outcome(r))
+		}
+	}
+}
+
+func countAccepted(results map[string]mailer.Result) int {
+	n := 0
+	for _, r := range results {
+		if r.Failure == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// TestPoolGrows: as many connections as deliveries at a time, up to the limit;
+// the others wait for one.
+func TestPoolGrows(t *testing.T) {
+	tests := []struct {
+		name      string
+		opts      relaytest.Options
+		max       int // ours
+		n         int
+		most      int
+		minServed int
+	}{
+		{name: "one message", max: 8, n: 1, most: 1, minServed: 1},
+		{name: "few", max: 8, n: 5, most: 5, minServed: 5},
+		{name: "many", max: 8, n: 100, most: 8, minServed: 8},
+		{name: "one connection", max: 1, n: 20, most: 1, minServed: 1},
+		{name: "relay takes three", opts: relaytest.Options{MaxConnections: 3}, max: 8, n: 50, most: 3, minServed: 3},
+		{name: "421 after five", opts: relaytest.Options{MaxMessages: 5}, max: 4, n: 100, most: 4, minServed: 20},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPoolTest(t, tt.opts, relaytest.Script{".": "after 10ms 250 2.0.0 ok"}, func(o *mailer.RelayOptions) { o.MaxConnections = tt.max })
+				results := deliverMany(t.Context(), p.relay, tt.n)
+				checkDelivered(t, p.scripted, results)
+				if n := countAccepted(results); n != tt.n {
+					t.Errorf("%d of %d accepted: %v", n, tt.n, results)
+				}
+				if got := p.scripted.Most(); got != tt.most {
+					t.Errorf("%d connections at a time, want %d", got, tt.most)
+				}
+				if got := p.scripted.Served(); got < tt.minServed {
+					t.Errorf("%d connections, want at least %d", got, tt.minServed)
+				}
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if n := p.network.Open(); n != 0 {
+					t.Errorf("%d connections open though idle", n)
+				}
+			})
+		})
+	}
+}
+
+// TestPoolLine: who waits for a connection is served in turn, and may leave.
+func TestPoolLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{".": "after 1s 250 2.0.0 ok"}, func(o *mailer.RelayOptions) { o.MaxConnections = 1 })
+		var all sync.WaitGroup
+		for i := range 5 {
+			all.Go(func() {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if i == 2 {
+					ctx, cancel = context.WithTimeout(ctx, 500*time.Millisecond)
+					defer cancel()
+				}
+				begin := time.Now()
+				a := p.relay.Deliver(ctx, envelope(fmt.Sprintf("r%d@example.org", i)), content(messageText))
+				want, took := "accepted 250", time.Duration(i+1)*time.Second
+				switch {
+				case i == 2:
+					want, took = "transient connect", 500*time.Millisecond
+				case i > 2:
+					took -= time.Second
+				}
+				if got := outcomes(a); got != want || time.Since(begin).Round(100*time.Millisecond) != took {
+					t.Errorf("delivery %d = %s after %v, want %s after %v", i, got, time.Since(begin), want, took)
+				}
+			})
+			time.Sleep(time.Millisecond)
+		}
+		all.Wait()
+	})
+}
+
+// TestPoolDead: who waits in line learns at once that there is no relay.
+func TestPoolDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPoolTest(t, relaytest.Options{}, nil, func(o *mailer.RelayOptions) { o.MaxConnections = 2 })
+		p.network.Set(587, relaytest.BlackHole)
+		begin := time.Now()
+		for path, r := range deliverMany(t.Context(), p.relay, 20) {
+			if got, want := outcome(r), "relay connect"; got != want {
+				t.Errorf("%s: %s, want %s", path, got, want)
+			}
+		}
+		if took := time.Since(begin); took != 5*time.Second {
+			t.Errorf("the failures came after %v, want 5s", took)
+		}
+		p.network.Set(587, p.scripted)
+		p.deliver(t, "accepted 250")
+	})
+}
+
+// TestPoolSoak: a relay that restarts, closes idle connections, has enough after
+// five messages and refuses half of the connections. Nothing is lost, nothing
+// comes twice, nothing is left behind.
+func TestPoolSoak(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const workers, each = 24, 30
+		p := newPoolTest(t, relaytest.Options{IdleTimeout: time.Second, MaxMessages: 5, MaxConnections: 6},
+			relaytest.Script{".": "after 20ms 250 2.0.0 ok", "DATA": "after 5ms 354 go"}, nil)
+		var dials atomic.Int64
+		dial := p.opts.Dial
+		p.opts.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if dials.Add(1)%2 == 0 {
+				return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+			}
+			return dial(ctx, network, addr)
+		}
+		relay := newRelay(t, p.opts)
+		ctx, cancel := context.WithCancel(t.Context())
+		var restarts sync.WaitGroup
+		restarts.Go(func() {
+			for ctx.Err() == nil {
+				time.Sleep(333 * time.Millisecond)
+				p.scripted.Restart()
+			}
+		})
+		var mu sync.Mutex
+		var all sync.WaitGroup
+		results := map[string]mailer.Result{}
+		for w := range workers {
+			all.Go(func() {
+				for i := range each {
+					path := fmt.Sprintf("w%d-%d@example.org", w, i)
+					a := relay.Deliver(t.Context(), envelope(path), content(numbered(path)))
+					for a.Results[0].Failure != nil && a.Results[0].Failure.Class != mailer.ClassUncertain {
+						time.Sleep(50 * time.Millisecond) // as the queue does, though later
+						a = relay.Deliver(t.Context(), envelope(path), content(numbered(path)))
+					}
+					mu.Lock()
+					results[path] = a.Results[0]
+					mu.Unlock()
+					if i%10 == 9 {
+						time.Sleep(2 * time.Second) // idle
+					}
+				}
+			})
+		}
+		all.Wait()
+		cancel()
+		restarts.Wait()
+		checkDelivered(t, p.scripted, results)
+		if n := countAccepted(results); n < workers*each*9/10 {
+			t.Errorf("%d of %d accepted", n, workers*each)
+		}
+		relay.Close()
+		if n := p.network.Open(); n != 0 {
+			t.Errorf("%d connections left open", n)
+		}
+		t.Logf("%d accepted of %d, %d connections", countAccepted(results), len(results), p.scripted.Served())
+	})
+}
