@@ -50,6 +50,16 @@ fmt: $(TOOLS)/golangci-lint-$(GOLANGCI_LINT) ## format the code
 fuzz: ## run each fuzz target for FUZZTIME (30s)
 	scripts/fuzz $(FUZZTIME)
 
+.PHONY: bench
+bench: ## measure beside the peers, about ten minutes (Debian installs peers; root for Postfix)
+	bench/install-peers
+	cd bench && go run . $(BENCHFLAGS)
+
+.PHONY: bench-short
+bench-short: ## a look at the same, about two minutes; writes nothing
+	bench/install-peers
+	cd bench && go run . -short $(BENCHFLAGS)
+
 .PHONY: vuln
 vuln: $(TOOLS)/govulncheck-$(GOVULNCHECK) ## look for known vulnerabilities (asks the online database)
 	$< ./...
