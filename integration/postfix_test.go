@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"mailsidecar/integration/postfix"
+	"mailsidecar/mailer/relaytest"
 )
 
 // TestPostfix hands mail to a real Postfix that requires TLS and AUTH, and
@@ -110,7 +111,7 @@ func testRefusedPort(t *testing.T, relay *postfix.Server) {
 // only the first time.
 func testDroppedPort(t *testing.T, relay *postfix.Server) {
 	to := relay.Recipient(t)
-	s := serve(t, bridge(t, relay, droppedPort(t), relay.Submission))
+	s := serve(t, bridge(t, relay, relaytest.BlackHolePort(t), relay.Submission))
 	for n := 1; n <= 2; n++ {
 		start := time.Now()
 		wantStatus(t, s.send(t, hello(to)), http.StatusOK)

@@ -286,34 +286,6 @@ var handedOut sync.Map
 
 func refusedPort(t *testing.T) int { return portOf(t, freeAddr(t)) }
 
-// droppedPort returns a port whose packets get no answer, as behind a firewall
-// that drops them: nobody accepts, and the kernel's queue of connections that
-// nobody accepted yet is full.
-func droppedPort(t *testing.T) int {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Close(fd) })
-	port := refusedPort(t)
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Listen(fd, 0); err != nil {
-		t.Fatal(err)
-	}
-	for range 5 {
-		conn, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), 200*time.Millisecond)
-		if err != nil {
-			return port
-		}
-		t.Cleanup(func() { _ = conn.Close() })
-	}
-	t.Fatalf("port %d still takes connections", port)
-	return 0
-}
-
 func portOf(t *testing.T, addr string) int {
 	t.Helper()
 	_, text, err := net.SplitHostPort(addr)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"mailsidecar/integration/postfix"
+	"mailsidecar/mailer/relaytest"
 	"mailsidecar/integration/wordpress"
 )
 
@@ -589,7 +590,7 @@ func testWPRelays(t *testing.T, s *shop) {
 		}
 	})
 	t.Run("silent", func(t *testing.T) {
-		server := serve(t, withKey(stored(t, s.relay, droppedPort(t))))
+		server := serve(t, withKey(stored(t, s.relay, relaytest.BlackHolePort(t))))
 		env := s.plugin(server.url)
 		env["MAILSIDECAR_WAIT"] = "1"
 		if m := s.mail(t, env, "", arguments("ana@example.org")); !m.Sent || m.Seconds > 3 {
