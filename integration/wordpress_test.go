@@ -18,8 +18,8 @@ import (
 	"time"
 
 	"mailsidecar/integration/postfix"
-	"mailsidecar/mailer/relaytest"
 	"mailsidecar/integration/wordpress"
+	"mailsidecar/mailer/relaytest"
 )
 
 // wordpressPlugin is what the tests are about.
