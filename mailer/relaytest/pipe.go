@@ -34,6 +34,12 @@ func (e *pipeEnd) Close() error {
 	return nil
 }
 
+// CloseRead makes the other side's writes fail, as a reset would.
+func (e *pipeEnd) CloseRead() error {
+	e.in.close()
+	return nil
+}
+
 func (e *pipeEnd) SetDeadline(t time.Time) error {
 	e.SetReadDeadline(t)
 	return e.SetWriteDeadline(t)

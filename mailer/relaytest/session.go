@@ -200,16 +200,27 @@ func (s *session) data(line string) bool {
 	if len(s.message.ForwardPaths) == 0 {
 		fallback = "503 5.5.1 no valid recipients"
 	}
-	reply := s.act(line, fallback)
+	action, atContent := s.relay.next(line), "default"
+	if strings.Contains(action, "354") || action == "default" && strings.HasPrefix(fallback, "354") {
+		atContent = s.relay.next("content")
+	}
+	if c, ok := s.raw.(interface{ CloseRead() error }); ok && atContent == "drop" {
+		c.CloseRead() // now, for what the client sends then may come sooner
+	}
+	reply := s.do(action, fallback)
 	if !strings.HasPrefix(reply, "354") {
 		return reply != ""
+	}
+	if atContent != "default" {
+		s.do(atContent, "")
+		return false
 	}
 	content, ok := s.content()
 	if !ok {
 		return false
 	}
 	const accepted = "250 2.0.0 queued"
-	action := s.relay.next(".")
+	action = s.relay.next(".")
 	s.message.Data, s.message.Reply = content, action
 	if action == "default" {
 		s.message.Reply = accepted
@@ -226,10 +237,6 @@ func (s *session) data(line string) bool {
 
 // content reads up to the final dot and removes the stuffing.
 func (s *session) content() ([]byte, bool) {
-	if action := s.relay.next("content"); action != "default" {
-		s.do(action, "")
-		return nil, false
-	}
 	var data []byte
 	for {
 		line, err := s.br.ReadBytes('\n')
