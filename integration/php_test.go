@@ -26,7 +26,7 @@ type drop struct {
 // TestSendmail runs the programs that run sendmail.
 func TestSendmail(t *testing.T) {
 	relay := postfix.Start(t)
-	server := serve(t, withKey(bridge(t, relay, relay.Submission)))
+	server := serve(t, withKey(stored(t, relay, relay.Submission)))
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
@@ -52,6 +52,7 @@ func TestSendmail(t *testing.T) {
 		{"cron", testCron},
 		{"git send-email", testGitSendEmail},
 		{"mutt", testMutt},
+		{"mailq", testMailq},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, d) })
 	}
@@ -297,5 +298,33 @@ func testMutt(t *testing.T, d *drop) {
 		if got.ReturnPath != "ana@example.com" || strings.Contains(string(got.Data), bcc) {
 			t.Errorf("Return-Path = %q, or the Bcc recipient is named: %q", got.ReturnPath, got.Data)
 		}
+	}
+}
+
+// testMailq: a message that the relay does not take yet is accepted, and shown.
+func testMailq(t *testing.T, d *drop) {
+	mailq := filepath.Join(t.TempDir(), "mailq")
+	if err := os.Symlink(d.sendmail, mailq); err != nil {
+		t.Fatal(err)
+	}
+	run := func(name, stdin string, args ...string) string {
+		t.Helper()
+		cmd := exec.Command(name, args...)
+		cmd.Env = d.env.list()
+		cmd.Stdin = strings.NewReader(stdin)
+		code, out := exitCode(t, cmd)
+		if code != 0 {
+			t.Errorf("%s exits %d, want 0: %s", filepath.Base(name), code, out)
+		}
+		return out
+	}
+	if out := run(mailq, ""); out != "Mail queue is empty\n" {
+		t.Errorf("mailq = %q, want an empty queue", out)
+	}
+	if out := run(d.sendmail, "From: a@example.com\n\nx\n", postfix.Busy); out != "" {
+		t.Errorf("sendmail to a busy mailbox prints %q, want silence: it is stored", out)
+	}
+	if out := run(mailq, ""); !strings.Contains(out, postfix.Busy+" (deferred) 450 4.2.1") || !strings.Contains(out, "a@example.com") {
+		t.Errorf("mailq = %q, want the message with Postfix's 450", out)
 	}
 }

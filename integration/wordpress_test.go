@@ -55,6 +55,7 @@ func TestWordPress(t *testing.T) {
 				{"embeds", testWPEmbeds},
 				{"hooks", testWPHooks},
 				{"recipients", testWPRecipients},
+				{"odd arguments", testWPOddArguments},
 				{"leftovers of other plugins", testWPLeftovers},
 				{"other mailers", testWPOtherMailers},
 				{"settings", testWPSettings},
@@ -291,6 +292,59 @@ func testWPRecipients(t *testing.T, s *shop) {
 		t.Errorf("wp_mail with one refused recipient of two = %+v, want true and a line in the log", m)
 	}
 	s.relay.Await(t, some, 1)
+}
+
+// testWPOddArguments: what core's own tests of wp_mail() ask of it.
+func testWPOddArguments(t *testing.T, s *shop) {
+	t.Run("several recipients in a string", func(t *testing.T) {
+		to, other := s.relay.Recipient(t), s.relay.Recipient(t)
+		s.mustSend(t, "", quote(to+", Bo <"+other+">, ")+`, 'Several', 'x'`)
+		s.received(t, to)
+		s.received(t, other)
+	})
+	t.Run("a multipart of the caller's own", func(t *testing.T) {
+		to := s.relay.Recipient(t)
+		const body = "--own\r\nContent-Type: text/plain\r\n\r\none\r\n--own\r\nContent-Type: text/html\r\n\r\n<i>two</i>\r\n--own--\r\n"
+		s.mustSend(t, "", quote(to)+`, 'Own', '`+body+`', "MIME-Version: 1.0\nContent-Type: multipart/alternative; boundary=\"own\""`)
+		got := string(s.received(t, to).Data)
+		if !strings.Contains(strings.ReplaceAll(got, "\r", ""), strings.ReplaceAll(body, "\r", "")) || strings.Count(got, "MIME-Version:") != 1 {
+			t.Errorf("the caller's parts did not arrive as they were: %q", got)
+		}
+	})
+	t.Run("a file by a name of its own", func(t *testing.T) {
+		to := s.relay.Recipient(t)
+		s.mustSend(t, `file_put_contents(SITE . '/named', 'x');`, quote(to)+`, 'Named', 'x', '', ['invoice.txt' => SITE . '/named']`)
+		want := `filename=invoice.txt`
+		if strings.HasPrefix(s.Version, "6.1.") {
+			want = `filename=named` // keys are names since 6.2
+		}
+		if got := string(s.received(t, to).Data); !strings.Contains(got, want) {
+			t.Errorf("no %s in %q", want, got)
+		}
+	})
+	for name, test := range map[string]struct {
+		arguments string
+		sent      bool
+	}{
+		"an invalid recipient":            {`'not an address', 'x', 'x'`, false},
+		"an invalid copy and a lost file": {`TO, 'x', 'x', ['Cc: not an address', 'Bcc: neither'], ['/nonexistent']`, true},
+		"an empty From":                   {`TO, 'x', 'x', 'From: '`, true},
+		"a From without a name":           {`TO, 'x', 'x', 'From: <a@example.com>'`, true},
+		"an empty body":                   {`TO, 'x', ''`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			to := s.relay.Recipient(t)
+			m := s.mail(t, s.env, `const TO = `+quote(to)+`;`, test.arguments)
+			if m.Sent != test.sent || m.Sent == (len(m.Failed) == 1) {
+				t.Errorf("wp_mail(%s) = %+v, want %t", test.arguments, m, test.sent)
+			}
+		})
+	}
+	out, _ := s.Run(t, s.env, wordpress.Load+`wp_mail('nobody@example.org.invalid', 'x', 'x');
+		echo json_encode([$phpmailer->Sender, $phpmailer->Mailer, call_user_func($phpmailer::$validator, 'foo@192.168.1.1')]);`)
+	if out != `["","mail",true]` {
+		t.Errorf("Sender, Mailer and validator after a mail = %s, want core's", out)
+	}
 }
 
 // testWPLeftovers: what snippets and plugins leave behind does not matter.
