@@ -379,7 +379,8 @@ func testWPLeftovers(t *testing.T, s *shop) {
 	})
 	t.Run("without ext-curl", func(t *testing.T) {
 		to := s.relay.Recipient(t)
-		m := s.mail(t, s.env, ``, quote(to)+`, 'Streams', 'x'`, "-d", "disable_functions=curl_init,curl_exec")
+		m := s.mail(t, s.env, ``, quote(to)+`, 'Streams', 'x'`,
+			"-d", "disable_functions=curl_init,curl_exec", "-d", "opcache.enable=0", "-d", "opcache.file_cache=")
 		if !m.Sent {
 			t.Fatalf("wp_mail = %+v, want true", m)
 		}
@@ -929,7 +930,8 @@ func testWPNetwork(t *testing.T, s *shop) {
 		$id = wpmu_create_blog('shop.example.com', '/two/', 'Two', 1);
 		switch_to_blog($id);
 		echo json_encode([is_multisite(), wp_mail(`+quote(other)+`, 'From ' . get_bloginfo('name'), 'x'), Mailsidecar\capability()]);`)
-	if out != `[true,true,"manage_network_options"]` {
+	// Ahead of it may stand what a newer PHP thinks of an older WordPress.
+	if !strings.HasSuffix(out, `[true,true,"manage_network_options"]`) {
 		t.Fatalf("network = %s, want mail sent and a capability of the network's administrators\n%s", out, log)
 	}
 	s.relay.Await(t, signedUp, 1)

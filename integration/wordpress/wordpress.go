@@ -121,6 +121,9 @@ func (d *Database) Site(t *testing.T, version, plugin string) *Site {
 	s.Write(t, "wp-config.php", config)
 	s.Write(t, "wordpress/wp-content/mu-plugins/catch.php", catchPlugin)
 	s.Write(t, "prepend.php", prepend)
+	if err := os.Mkdir(filepath.Join(s.Dir, "opcache"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	s.createDatabase(t)
 	s.Run(t, nil, `
 		define('WP_INSTALLING', true);
@@ -136,7 +139,19 @@ func (d *Database) Site(t *testing.T, version, plugin string) *Site {
 	return s
 }
 
-func (s *Site) prepend() string { return "auto_prepend_file=" + filepath.Join(s.Dir, "prepend.php") }
+// options are PHP's for every run. The compiled files are kept: WordPress has
+// hundreds, and reading them takes longer than any test.
+func (s *Site) options() []string {
+	var list []string
+	for _, setting := range []string{
+		"auto_prepend_file=" + filepath.Join(s.Dir, "prepend.php"),
+		"opcache.enable=1", "opcache.enable_cli=1", "opcache.file_cache_only=1", "opcache.revalidate_freq=0",
+		"opcache.file_cache=" + filepath.Join(s.Dir, "opcache"),
+	} {
+		list = append(list, "-d", setting)
+	}
+	return list
+}
 
 func (s *Site) core() string { return filepath.Join(s.Dir, "wordpress") }
 
@@ -223,8 +238,8 @@ func (s *Site) Run(t *testing.T, env map[string]string, code string, options ...
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
-	args := append([]string{"-d", "display_errors=stderr", "-d", "log_errors=1", "-d", "error_log=", "-d", s.prepend()}, options...)
-	cmd := exec.CommandContext(ctx, "php", append(args, script)...)
+	args := slices.Concat(s.options(), []string{"-d", "display_errors=stderr", "-d", "log_errors=1", "-d", "error_log="}, options, []string{script})
+	cmd := exec.CommandContext(ctx, "php", args...)
 	cmd.Env = s.environ(env)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -244,7 +259,7 @@ func (s *Site) Serve(t *testing.T, env map[string]string) string {
 	}
 	addr := listener.Addr().String()
 	_ = listener.Close()
-	cmd := exec.Command("php", "-d", s.prepend(), "-S", addr, "-t", s.core())
+	cmd := exec.Command("php", append(s.options(), "-S", addr, "-t", s.core())...)
 	cmd.Env = append(s.environ(env), "PHP_CLI_SERVER_WORKERS=2")
 	start(t, cmd, func() bool {
 		conn, err := net.Dial("tcp", addr)
