@@ -67,7 +67,7 @@ func (s *shop) pageTime(t *testing.T, n int, name string, port int) {
 }
 
 func seconds(s float64) string {
-	return (time.Duration(s * float64(time.Second))).Round(time.Millisecond).String()
+	return time.Duration(s * float64(time.Second)).Round(time.Millisecond).String()
 }
 
 func (s *shop) median(t *testing.T, n int, env map[string]string, setup, to string) float64 {
