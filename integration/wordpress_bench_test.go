@@ -14,6 +14,7 @@ import (
 
 	"mailsidecar/integration/postfix"
 	"mailsidecar/integration/wordpress"
+	"mailsidecar/mailer/relaytest"
 )
 
 // TestWordPressPageTime prints what one wp_mail() costs a page, by PHPMailer's
@@ -39,7 +40,7 @@ func TestWordPressPageTime(t *testing.T) {
 	for _, rtt := range []time.Duration{20 * time.Millisecond, 100 * time.Millisecond} {
 		s.pageTime(t, n, rtt.String(), distant(t, relay.Submission, rtt))
 	}
-	s.pageTime(t, min(n, 3), "relay dead", droppedPort(t))
+	s.pageTime(t, min(n, 3), "relay dead", relaytest.BlackHolePort(t))
 }
 
 // deadTimeout is what PHPMailer is given for a dead relay instead of its 300 s.
