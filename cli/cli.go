@@ -127,7 +127,7 @@ Configuration comes from the environment: "mailsidecar serve --help" lists it.`,
 	}
 	root.SetVersionTemplate("mailsidecar {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exit(exitUsage, "%w", err) })
-	root.AddCommand(serve, newSend(), newSendmail(), newCheck(), newQueue(), newHealthcheck(), newDemo(), newVersion())
+	root.AddCommand(serve, newSend(), newSendmail(), newCheck(), newQueue(), newHealthcheck(), newDemo(), newCA(), newVersion())
 	return root
 }
 

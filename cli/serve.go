@@ -98,6 +98,7 @@ type server struct {
 	queue    *runningQueue
 	http     *handler.Server
 	addr     net.Addr // nil until it listens
+	tlsAddr  net.Addr // nil unless HTTPS is served
 	stopping atomic.Bool
 }
 
@@ -124,8 +125,8 @@ func newServer(ctx context.Context, cfg config.Config, log *slog.Logger, observe
 	if s.http, err = s.buildHandler(cfg.Service); err != nil {
 		return nil, err
 	}
-	if s.addr, err = s.http.Listen(ctx, cfg.Service.Addr); err != nil {
-		return nil, bindError(err, cfg.Service.Addr)
+	if err = s.listen(ctx, cfg.Service); err != nil {
+		return nil, err
 	}
 	log.Info("listening", "addr", s.addr.String(), "queue", cfg.Service.Queue.String(), "relays", len(s.relays))
 	return s, nil
@@ -137,16 +138,17 @@ func (s *server) ready() bool { return !s.stopping.Load() && s.queue.ready(conte
 // url is where a client on this machine reaches the server.
 func (s *server) url() string { return "http://" + s.addr.String() }
 
-func bindError(err error, addr string) error {
+// bindError names the variable that has the address.
+func bindError(err error, name, addr string) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return exit(exitFailure, "MAILSIDECAR_ADDR: %s is taken by another program: set it to a free port, or stop the other program", addr)
+		return exit(exitFailure, "%s: %s is taken by another program: set it to a free port, or stop the other program", name, addr)
 	case errors.Is(err, syscall.EACCES):
-		return exit(exitFailure, "MAILSIDECAR_ADDR: this user may not listen on %s: set a port over 1023", addr)
+		return exit(exitFailure, "%s: this user may not listen on %s: set a port over 1023", name, addr)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return exit(exitFailure, "MAILSIDECAR_ADDR: this machine does not have the address %s", addr)
+		return exit(exitFailure, "%s: this machine does not have the address %s", name, addr)
 	default:
-		return exit(exitFailure, "MAILSIDECAR_ADDR: %w", err)
+		return exit(exitFailure, "%s: %w", name, err)
 	}
 }
 

@@ -142,10 +142,14 @@ func (s *server) buildHandler(c config.Service) (*handler.Server, error) {
 	for i, k := range c.Keys {
 		keys[i] = handler.Key{Name: k.Name, Secret: k.Secret.Reveal()}
 	}
+	tlsConfig, err := buildTLS(c, s.log)
+	if err != nil {
+		return nil, err
+	}
 	h, err := handler.New(handler.Options{
 		Queue: s.queue, Relays: s.board, Keys: keys, From: c.From, Ready: s.ready, Logger: s.log,
-		Providers: c.Providers(),
-		Version:   buildVersion().version, MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.MaxRecipients,
+		Providers: c.Providers(), TLS: tlsConfig,
+		Version: buildVersion().version, MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.MaxRecipients,
 		MaxInFlight: int64(c.MaxInFlight), RequestTimeout: time.Duration(c.RequestTimeout),
 	})
 	if err != nil {

@@ -108,7 +108,7 @@ func TestRelayBoard(t *testing.T) {
 
 func TestBindError(t *testing.T) {
 	_, err := net.Listen("tcp", "192.0.2.1:1")
-	if got, want := bindError(err, "192.0.2.1:1").Error(), "MAILSIDECAR_ADDR: this machine does not have the address 192.0.2.1:1"; got != want {
+	if got, want := bindError(err, "MAILSIDECAR_ADDR", "192.0.2.1:1").Error(), "MAILSIDECAR_ADDR: this machine does not have the address 192.0.2.1:1"; got != want {
 		t.Errorf("bindError = %q, want %q", got, want)
 	}
 }

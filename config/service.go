@@ -28,6 +28,10 @@ type Service struct {
 	RequestTimeout   Duration   `env:"REQUEST_TIMEOUT" default:"30s" min:"1s" max:"15m" desc:"Time for a request to be answered." note:"Without a queue that includes the relay's verdict."`
 	ShutdownTimeout  Duration   `env:"SHUTDOWN_TIMEOUT" default:"8s" min:"1s" max:"1h" desc:"Time to finish deliveries after SIGTERM." note:"Keep it under the grace period of the host: docker stop gives 10s."`
 	Compat           List       `env:"COMPAT" default:"all" desc:"Hosted providers whose send APIs are served, so that their SDKs can be used: all, none, or some of mailgun, postmark, resend, sendgrid, ses, mailersend, brevo."`
+	TLS              string     `env:"TLS" oneof:"self-signed" desc:"self-signed serves HTTPS, too, with certificates of an authority of its own, kept in the data directory." unset:"no HTTPS, unless there is a certificate" note:"mailsidecar ca prints the authority, which clients must trust."`
+	TLSCertFile      string     `env:"TLS_CERT_FILE" desc:"Certificate for HTTPS and its chain, a file in PEM form; read again when it changes." unset:"no HTTPS, unless self-signed"`
+	TLSKeyFile       string     `env:"TLS_KEY_FILE" desc:"Private key of that certificate, a file in PEM form." unset:"no HTTPS, unless self-signed"`
+	TLSAddr          string     `env:"TLS_ADDR" default:":8443" desc:"Address and port for HTTPS, beside HTTP."`
 	LogLevel         slog.Level `env:"LOG_LEVEL" default:"info" oneof:"debug info warn error" desc:"debug, info, warn or error."`
 	LogFormat        string     `env:"LOG_FORMAT" default:"json" oneof:"json text" desc:"json or text."`
 	QueueMaxMessages int        `env:"QUEUE_MAX_MESSAGES" default:"100000" min:"0" desc:"Messages waiting in the queue; over it the answer is 503 queue_full. 0 means no limit."`
@@ -57,6 +61,7 @@ func (r *reader) checkService(s *Service) {
 	r.checkKeys(s)
 	r.checkStore(s)
 	r.checkCompat(s)
+	r.checkHTTPS(s)
 	if s.From != "" {
 		if _, err := mail.ParseAddress(s.From); err != nil {
 			r.problem(serviceName("FROM"), "is no address", "write one such as shop@example.com or Shop <shop@example.com>")
@@ -74,19 +79,35 @@ func (r *reader) checkService(s *Service) {
 func serviceName(suffix string) string { return servicePrefix + "_" + suffix }
 
 func (r *reader) checkAddr(s *Service) {
-	host, port, err := net.SplitHostPort(s.Addr)
+	r.checkHostPort(serviceName("ADDR"), s.Addr, ":8587")
+}
+
+func (r *reader) checkHostPort(name, addr, example string) {
+	host, port, err := net.SplitHostPort(addr)
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil || strings.ContainsAny(host, " /@") {
-		r.problem(serviceName("ADDR"), "is no address and port", "write one such as :8587 or 127.0.0.1:8587")
+		r.problem(name, "is no address and port", "write one such as "+example+" or 127.0.0.1"+example)
+		r.failed[name] = true
 	}
 }
 
 // loopbackOnly says whether nobody but this host reaches the server.
 func (s Service) loopbackOnly() bool {
-	host, _, err := net.SplitHostPort(s.Addr)
-	return err == nil && isLoopback(host)
+	return s.openAddr() == ""
+}
+
+// openAddr names the variable with an address that others reach; empty when
+// there is none.
+func (s Service) openAddr() string {
+	if host, _, err := net.SplitHostPort(s.Addr); err != nil || !isLoopback(host) {
+		return serviceName("ADDR") + " (" + s.Addr + ")"
+	}
+	if host, _, err := net.SplitHostPort(s.TLSAddr); s.HTTPS() && (err != nil || !isLoopback(host)) {
+		return serviceName("TLS_ADDR") + " (" + s.TLSAddr + ")"
+	}
+	return ""
 }
 
 // requireKey refuses an open door.
@@ -95,7 +116,7 @@ func (r *reader) requireKey(s Service) {
 	if len(s.Keys) > 0 || r.failed[keys] || r.failed[serviceName("ADDR")] || s.loopbackOnly() {
 		return
 	}
-	r.problem(keys, "is not set, and "+serviceName("ADDR")+" ("+s.Addr+") is open to the network",
+	r.problem(keys, "is not set, and "+s.openAddr()+" is open to the network",
 		"set it to name:secret (or "+keys+"_FILE), or listen on 127.0.0.1:8587")
 }
 

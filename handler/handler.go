@@ -10,6 +10,7 @@ package handler
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -41,6 +42,8 @@ type Options struct {
 	// native one: see [ProviderNames]. Nil means all of them.
 	Providers []string
 	Logger    *slog.Logger // nil discards
+	// TLS is what [Server.ListenTLS] serves with; nil when it is not called.
+	TLS *tls.Config
 	// Version is shown to who has a key, in the Server header field; empty
 	// leaves it out.
 	Version string
@@ -112,7 +115,7 @@ func New(o Options) (*Server, error) {
 		requestTimeout: or(o.RequestTimeout, 30*time.Second),
 		bodyTimeout:    or(o.BodyTimeout, 30*time.Second),
 		budget:         newBudget(or(o.MaxInFlight, 128<<20)),
-		done:           make(chan error, 1),
+		done:           make(chan error, maxListeners),
 		providers:      chosen,
 	}
 	if o.From != "" {
@@ -134,7 +137,7 @@ func New(o Options) (*Server, error) {
 		}
 	}
 	s.echo = s.routes()
-	s.http = s.httpServer()
+	s.http = s.httpServer(o.TLS)
 	var stop context.CancelFunc
 	s.serving, stop = context.WithCancel(context.Background())
 	s.http.RegisterOnShutdown(stop)

@@ -2,6 +2,7 @@ package handler
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,9 +22,15 @@ const (
 	maxHeaderBytes = 1 << 20
 )
 
-func (s *Server) httpServer() *http.Server {
+func (s *Server) httpServer(tlsConfig *tls.Config) *http.Server {
+	if tlsConfig != nil {
+		tlsConfig = tlsConfig.Clone()
+		// Serve looks here whether HTTP/2 is wanted, once for both listeners.
+		tlsConfig.NextProtos = []string{"h2", "http/1.1"}
+	}
 	return &http.Server{
 		Handler:           s,
+		TLSConfig:         tlsConfig,
 		ReadHeaderTimeout: readHeaderTimeout,
 		// For bodies that no route reads; body.extend sets it for the others.
 		ReadTimeout:    readHeaderTimeout + s.bodyTimeout,
@@ -37,6 +44,18 @@ func (s *Server) httpServer() *http.Server {
 // address bound. Without API keys every address must be a loopback address.
 // Call it once; [Server.Done] tells when serving ends.
 func (s *Server) Listen(ctx context.Context, addr string) (net.Addr, error) {
+	return s.listen(ctx, addr, s.http.Serve)
+}
+
+// ListenTLS does as Listen, for HTTPS: HTTP/2 and HTTP/1.1, with Options.TLS.
+func (s *Server) ListenTLS(ctx context.Context, addr string) (net.Addr, error) {
+	return s.listen(ctx, addr, func(l net.Listener) error { return s.http.ServeTLS(l, "", "") })
+}
+
+// maxListeners is one for HTTP and one for HTTPS.
+const maxListeners = 2
+
+func (s *Server) listen(ctx context.Context, addr string, serve func(net.Listener) error) (net.Addr, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
@@ -45,7 +64,7 @@ func (s *Server) Listen(ctx context.Context, addr string) (net.Addr, error) {
 		return nil, errors.Join(fmt.Errorf("listen on %s: without API keys only loopback addresses are served", addr), l.Close())
 	}
 	go func() {
-		err := s.http.Serve(l)
+		err := serve(l)
 		if errors.Is(err, http.ErrServerClosed) {
 			err = nil
 		}
@@ -54,8 +73,8 @@ func (s *Server) Listen(ctx context.Context, addr string) (net.Addr, error) {
 	return l.Addr(), nil
 }
 
-// Done yields once when the server no longer accepts: nil after Shutdown, else
-// why.
+// Done yields when the server no longer accepts, once for each listener: nil
+// after Shutdown, else why.
 func (s *Server) Done() <-chan error { return s.done }
 
 // Shutdown stops accepting, waits for the requests under way to be answered,
