@@ -29,7 +29,7 @@ func Run(ctx context.Context, args []string, streams Streams) int {
 		// Its options are not cobra's, and programs wait for it.
 		return runSendmail(ctx, args[1:], streams)
 	}
-	root := newRoot() //nolint:contextcheck // cobra hands ctx to the command
+	root := newRoot() // cobra hands ctx to the command
 	root.SetArgs(args)
 	root.SetIn(streams.In)
 	root.SetOut(streams.Out)
