@@ -1,0 +1,180 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// The store that the targets speak of: a million finished messages and 100,000
+// that wait.
+const (
+	manyFinished = 1_000_000
+	manyWaiting  = 100_000
+)
+
+// BenchmarkLarge fills such a store once (about 1 GB, half a minute), and then
+// measures what must stay quick on it: the start within a second, a page of the
+// list and a message's story within 10 ms.
+//
+//	go test ./queue -run xxx -bench Large -benchtime 20x
+func BenchmarkLarge(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "queue.db")
+	began := time.Now()
+	fillLarge(b, path)
+	b.Logf("filled in %v", time.Since(began).Round(time.Second))
+
+	b.Run("start", func(b *testing.B) { benchStart(b, path, 0) })
+	b.Run("start after a crash", func(b *testing.B) { benchStart(b, path, 5000) })
+	s := openLarge(b, path)
+	b.Cleanup(func() { _ = s.Close() })
+	for _, page := range []struct {
+		name string
+		f    Filter
+	}{
+		{"first page", Filter{Key: "app1"}},
+		{"first page of every key", Filter{Key: AnyKey}},
+		{"failed", Filter{Key: "app1", Status: StatusFailed}},
+		{"deferred", Filter{Key: AnyKey, Status: StatusDeferred}},
+		{"since yesterday", Filter{Key: "app1", Since: time.Now().Add(-24 * time.Hour)}},
+	} {
+		b.Run("list/"+page.name, func(b *testing.B) { benchList(b, s, page.f, "") })
+	}
+	middle, err := s.List(b.Context(), Filter{Key: "app1", Until: time.Now().Add(-3 * 24 * time.Hour)}, 50, "")
+	if err != nil || middle.Next == "" {
+		b.Fatalf("List = %d messages, %v", len(middle.Messages), err)
+	}
+	b.Run("list/page in the middle", func(b *testing.B) { benchList(b, s, Filter{Key: "app1"}, middle.Next) })
+	b.Run("story", func(b *testing.B) {
+		for b.Loop() {
+			if m, err := s.Get(b.Context(), "app1", middle.Messages[0].ID); err != nil || len(m.Attempts) != 1 {
+				b.Fatalf("Get = %d attempts, %v, want 1", len(m.Attempts), err)
+			}
+		}
+	})
+}
+
+func benchList(b *testing.B, s *SQLite, f Filter, cursor string) {
+	for b.Loop() {
+		if page, err := s.List(b.Context(), f, 50, cursor); err != nil || len(page.Messages) != 50 {
+			b.Fatalf("List(%+v) = %d messages, %v, want 50", f, len(page.Messages), err)
+		}
+	}
+}
+
+// benchStart measures from the opening of the store until messages can be
+// accepted. Nothing is due, lest delivery be measured.
+func benchStart(b *testing.B, path string, leased int) {
+	for b.Loop() {
+		b.StopTimer()
+		s := openLarge(b, path)
+		err := s.write(b.Context(), func(w *writer) error {
+			return w.exec(`UPDATE recipients SET owner = 'gone' WHERE due IS NOT NULL AND message IN
+				(SELECT message FROM recipients WHERE due IS NOT NULL AND owner IS NULL LIMIT ?)`, leased)
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		s = openLarge(b, path)
+		d, err := New(Options{Store: s, Routes: Routes{{Relay: newFakeRelay(unreachable)}}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(b.Context())
+		done := make(chan error)
+		go func() { done <- d.Run(ctx) }()
+		for d.Ready(ctx) != nil {
+			time.Sleep(100 * time.Microsecond)
+		}
+		b.StopTimer()
+		if u := d.Usage(); u.Messages != manyWaiting {
+			b.Fatalf("waiting = %d, want %d", u.Messages, manyWaiting)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			b.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}
+
+func openLarge(b *testing.B, path string) *SQLite {
+	b.Helper()
+	s, err := OpenSQLite(b.Context(), SQLiteOptions{Path: path, MinFreeDisk: 1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return s
+}
+
+// fillLarge lets SQLite make up the rows itself, which is many times quicker
+// than inserting messages. The finished ones spread over the last week, the
+// waiting ones are deferred and due during the next hour.
+func fillLarge(b *testing.B, path string) {
+	b.Helper()
+	s := openLarge(b, path)
+	now := time.Now()
+	for _, part := range []struct {
+		count         int
+		status, state string // of every tenth, and of the others
+		others        string
+		final         int
+	}{
+		{manyFinished, "failed", "bounced", "delivered", 1},
+		{manyWaiting, "deferred", "deferred", "deferred", 0},
+	} {
+		const step = 50_000
+		for first := 0; first < part.count; first += step {
+			err := s.write(b.Context(), func(w *writer) error {
+				// Milliseconds of acceptance: ids are in its order.
+				at := fmt.Sprintf("(%d + CAST(n AS INTEGER) * %d / %d)", now.Add(-7*24*time.Hour).UnixMilli()+int64(1-part.final), 7*24*time.Hour/time.Millisecond, part.count)
+				id := fmt.Sprintf("unhex(printf('%%012x7%%03x8%%015x', %s, n %% 4096, n + %d))", at, part.final<<40)
+				numbers := fmt.Sprintf("WITH RECURSIVE numbers (n) AS (SELECT %d UNION ALL SELECT n + 1 FROM numbers WHERE n < %d)", first, first+step-1)
+				choose := func(tenth string) string {
+					return fmt.Sprintf("CASE WHEN n %% 10 = 0 THEN '%s' ELSE '%s' END", tenth, part.others)
+				}
+				due, body := "NULL", "NULL"
+				if part.final == 0 {
+					due = fmt.Sprintf("%d + n * 30000", now.Add(time.Minute).UnixMicro())
+					body = "n + 1"
+					if err := w.exec(numbers + " INSERT INTO contents (seq, data) SELECT n + 1, zeroblob(2000) FROM numbers"); err != nil {
+						return err
+					}
+				}
+				for _, query := range []string{
+					fmt.Sprintf(`INSERT INTO messages (id, key, message_id, sender, subject, reverse_path, size, eight_bit, utf8_header,
+						created, expires, status, final, clock, body, chunks)
+						SELECT %[1]s, 'app' || (n %% 3), '<' || n || '.0198c0de@example.com>', 'shop@example.com', 'Your order ' || n, 'bounce@example.com', 2000, 0, 0,
+						%[2]s * 1000, %[2]s * 1000 + 864000000000, %[3]s, %[4]d, %[2]s * 1000 + 864000000000 * (1 - %[4]d), %[5]s, 1 FROM numbers`,
+						id, at, choose(part.status), part.final, body),
+					fmt.Sprintf(`INSERT INTO recipients (message, n, forward_path, state, due, route, tries, attempts, result)
+						SELECT %s, 0, 'customer' || n || '@example.org', %s, %s, 'relay', 1, 1,
+						'{"code":250,"enhanced":"2.0.0","text":"Ok: queued as 4f2Jx1"}' FROM numbers`, id, choose(part.state), due),
+					fmt.Sprintf(`INSERT INTO attempts (message, n, relay, port, mode, tls, auth, started, duration, results)
+						SELECT %s, 1, 'relay', 587, 'starttls', 'TLS 1.3', 'PLAIN', %s * 1000, 42000,
+						'[{"to":"customer' || n || '@example.org","code":250,"enhanced":"2.0.0","text":"Ok: queued as 4f2Jx1"}]' FROM numbers`, id, at),
+				} {
+					if err := w.exec(numbers + " " + query); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
