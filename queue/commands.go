@@ -139,14 +139,21 @@ func (d *Durable) changed(ctx context.Context) {
 	d.poke()
 }
 
-// recount brings the account of what is not final in line with the store.
+// recount brings the account of what is not final in line with the store. When
+// it moved meanwhile the count may be off by that much, and is taken again soon.
 func (d *Durable) recount(ctx context.Context) {
+	d.mu.Lock()
+	before := d.moves
+	d.mu.Unlock()
 	usage, err := d.store.Usage(ctx)
 	if err != nil {
-		d.log.Warn("count messages in queue store", "error", err)
+		if ctx.Err() == nil {
+			d.log.Warn("count messages in queue store", "error", err)
+		}
 		return
 	}
 	d.mu.Lock()
 	d.stored = usage
+	d.recountSoon = d.moves != before
 	d.mu.Unlock()
 }

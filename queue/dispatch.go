@@ -363,6 +363,7 @@ func (d *Durable) settled(id string, final bool, size int64) {
 
 // credit takes what became final off the account. The caller holds mu.
 func (d *Durable) credit(u Usage) {
+	d.moves++
 	d.stored.Messages = max(0, d.stored.Messages-u.Messages)
 	d.stored.Bytes = max(0, d.stored.Bytes-u.Bytes)
 }

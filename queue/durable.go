@@ -96,10 +96,13 @@ type Durable struct {
 	loaded   int64 // octets of content that came from the store
 	stored   Usage // what is not final
 	reserved Usage // what is being stored
+	moves    int   // how often stored was added to or taken from
 	nextWake time.Time
 	refused  time.Time // when the log was last told that new mail is
 	watches  map[string][]*watch
 	pending  map[pendingKey]bool // idempotency keys that are being stored
+
+	recountSoon bool // stored may be off
 }
 
 type phase int

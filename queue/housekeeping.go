@@ -27,12 +27,14 @@ func (d *Durable) keepHouse(ctx context.Context) {
 		if now := time.Now(); !now.Before(nextSweep) {
 			nextSweep = now.Add(sweepInterval)
 			d.sweep(ctx)
-			d.recount(ctx)
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if d.countsDoubtful() {
+			d.recount(ctx)
 		}
 		d.takeOver(ctx)
 		off := d.now().Sub(clock) - time.Since(began)
@@ -44,6 +46,13 @@ func (d *Durable) keepHouse(ctx context.Context) {
 		}
 		clock = clock.Add(off)
 	}
+}
+
+// countsDoubtful says that the count of what is not final may be off.
+func (d *Durable) countsDoubtful() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.recountSoon
 }
 
 // clockSetBack repairs the schedule: what was due in a minute by the old clock

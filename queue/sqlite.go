@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -57,6 +58,7 @@ type SQLite struct {
 	lock    *os.File
 	file    os.FileInfo // of the database, to notice that it was replaced
 	readers *sql.DB
+	queries sync.Map // of text to *sql.Stmt: the readers' statements
 	writer  *writer
 	only    atomic.Value                    // the owner that has taken over from all others
 	free    func(dir string) (int64, error) // octets; replaced in tests
@@ -145,6 +147,7 @@ func (s *SQLite) Close() error {
 		errs = append(errs, s.writer.close())
 	}
 	if s.readers != nil {
+		s.queries.Range(func(_, stmt any) bool { return stmt.(*sql.Stmt).Close() == nil })
 		errs = append(errs, s.readers.Close())
 	}
 	return errors.Join(append(errs, s.lock.Close())...)
@@ -189,13 +192,33 @@ func (s *SQLite) view(ctx context.Context, f func(*session) error) error {
 		return storeError(s.opts.Path, err)
 	}
 	defer tx.Rollback() // nothing was written
-	v := newSession(ctx, tx)
+	v := newSession(ctx, &prepared{tx, s})
 	defer v.close()
 	return storeError(s.opts.Path, f(v))
 }
 
 const corruptRemedy = "stop the service, copy the file and its -wal away together, save what can be read with " +
 	"`sqlite3 FILE .recover`, and start with a new file or a backup"
+
+// prepared prepares statements for all readers, once for each connection.
+type prepared struct {
+	tx    *sql.Tx
+	store *SQLite
+}
+
+func (p *prepared) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error) {
+	stmt, known := p.store.queries.Load(query)
+	if !known {
+		fresh, err := p.store.readers.PrepareContext(ctx, query)
+		if err != nil {
+			return nil, err
+		}
+		if stmt, known = p.store.queries.LoadOrStore(query, fresh); known {
+			_ = fresh.Close() // another reader was quicker
+		}
+	}
+	return p.tx.StmtContext(ctx, stmt.(*sql.Stmt)), nil
+}
 
 // storeError turns what SQLite says into what an operator can act on.
 func storeError(path string, err error) error {

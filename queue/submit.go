@@ -197,6 +197,7 @@ func (d *Durable) finish(r *request, stored bool) {
 		}
 		return
 	}
+	d.moves++
 	d.stored.Messages += r.usage.Messages
 	d.stored.Bytes += r.usage.Bytes
 	for i, j := range r.jobs {
