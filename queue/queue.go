@@ -115,25 +115,22 @@ func (m Message) Status() Status {
 	return statusOf(n)
 }
 
-// statusOf derives a message's status from the number of recipients in each
-// state.
+// statusOf derives a message's status from the states that its recipients have,
+// each with a number above zero.
 func statusOf(n map[State]int) Status {
-	all := 0
-	for _, count := range n {
-		all += count
-	}
+	only := func(s State) bool { return n[s] > 0 && len(n) == 1 }
 	switch {
-	case n[Queued] == all:
+	case only(Queued):
 		return StatusQueued
 	case n[Queued]+n[Deferred] > 0:
 		return StatusDeferred
 	case n[Held] > 0:
 		return StatusHeld
-	case n[Delivered] == all:
+	case only(Delivered):
 		return StatusDelivered
 	case n[Delivered] > 0:
 		return StatusPartial
-	case n[Canceled] == all:
+	case only(Canceled):
 		return StatusCanceled
 	default:
 		return StatusFailed

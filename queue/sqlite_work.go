@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
 	"time"
 
 	"mailsidecar/mailer"
@@ -212,50 +213,56 @@ func (w *writer) change(id []byte, o Outcome, c Change, t tried) error {
 // settle derives the message's status from its recipients' states, and drops
 // the bytes of one that nobody can retry.
 func (w *writer) settle(id []byte, now time.Time) (size int64, becameFinal bool, err error) {
-	states := map[State]int{}
-	err = w.each(`SELECT state FROM recipients WHERE message = ?`, []any{id}, func(rows *sql.Rows) error {
-		var s State
-		err := rows.Scan(&s)
-		states[s]++
-		return err
-	})
-	if err != nil {
-		return 0, false, err
-	}
 	var was bool
-	var expires int64
-	err = w.row(`SELECT size, final, expires FROM messages WHERE id = ?`, []any{id}, &size, &was, &expires)
+	var clock, expires int64
+	var packed string
+	err = w.row(`SELECT size, final, clock, expires, (SELECT group_concat(DISTINCT state) FROM recipients WHERE message = id)
+		FROM messages WHERE id = ?`, []any{id}, &size, &was, &clock, &expires, &packed)
+	if errors.Is(err, sql.ErrNoRows) { // retention has removed it
+		return 0, false, nil
+	}
 	if err != nil {
-		if errors.Is(err, sql.ErrNoRows) { // retention has removed it
-			return 0, false, nil
-		}
 		return 0, false, err
 	}
-	open := states[Queued] + states[Deferred] + states[Held]
-	clock, final := expires, open == 0
-	if final {
+	states := map[State]int{}
+	for state := range strings.SplitSeq(packed, ",") {
+		states[State(state)] = 1
+	}
+	final := states[Queued]+states[Deferred]+states[Held] == 0
+	switch {
+	case !final:
+		clock = expires
+	case !was:
 		clock = now.UnixMicro()
 	}
-	err = w.exec(`UPDATE messages SET status = ?, final = ?, clock = CASE WHEN final AND ? THEN clock ELSE ? END WHERE id = ?`,
-		string(statusOf(states)), final, final, clock, id)
-	if err == nil && final && states[Bounced]+states[Expired] == 0 {
-		err = w.dropContent(id, now.Add(w.store.opts.KeepBodies))
+	if final && states[Bounced]+states[Expired] == 0 {
+		err = w.settleUseless(id, statusOf(states), clock, now)
+	} else {
+		err = w.exec(`UPDATE messages SET status = ?, final = ?, clock = ? WHERE id = ?`, string(statusOf(states)), final, clock, id)
 	}
 	return size, final && !was, err
 }
 
-// dropContent removes the message's bytes at the time given, which may be now.
-func (w *writer) dropContent(id []byte, at time.Time) error {
-	if w.store.opts.KeepBodies > 0 {
-		return w.exec(`UPDATE messages SET bytes_until = ? WHERE id = ?`, at.UnixMicro(), id)
+// settleUseless settles a message that nobody can retry, so that its bytes are
+// of no use.
+func (w *writer) settleUseless(id []byte, status Status, clock int64, now time.Time) error {
+	if keep := w.store.opts.KeepBodies; keep > 0 {
+		return w.exec(`UPDATE messages SET status = ?, final = 1, clock = ?, bytes_until = ? WHERE id = ?`,
+			string(status), clock, now.Add(keep).UnixMicro(), id)
 	}
-	return w.deleteContent(id)
+	if err := w.deleteChunks(id); err != nil {
+		return err
+	}
+	return w.exec(`UPDATE messages SET status = ?, final = 1, clock = ?, body = NULL WHERE id = ?`, string(status), clock, id)
+}
+
+func (w *writer) deleteChunks(id []byte) error {
+	return w.exec(`DELETE FROM contents WHERE seq >= (SELECT body FROM messages WHERE id = ?1)
+		AND seq < (SELECT body + chunks FROM messages WHERE id = ?1)`, id)
 }
 
 func (w *writer) deleteContent(id []byte) error {
-	err := w.exec(`DELETE FROM contents WHERE seq >= (SELECT body FROM messages WHERE id = ?1)
-		AND seq < (SELECT body + chunks FROM messages WHERE id = ?1)`, id)
-	if err != nil {
+	if err := w.deleteChunks(id); err != nil {
 		return err
 	}
 	return w.exec(`UPDATE messages SET body = NULL, bytes_until = NULL WHERE id = ?`, id)
