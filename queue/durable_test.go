@@ -69,8 +69,9 @@ func TestFiveDays(t *testing.T) {
 	})
 }
 
-// TestRelayDeadForFiveDays: the relay is probed, messages are not churned, and
-// all expire; what comes later is delivered once the relay is back.
+// TestRelayDeadForFiveDays: the relay, which after a day is back but lets nobody
+// log in, is probed; messages are not churned, and all expire; what comes later
+// is delivered once the relay is well.
 func TestRelayDeadForFiveDays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		relay := newFakeRelay(unreachable)
@@ -86,21 +87,26 @@ func TestRelayDeadForFiveDays(t *testing.T) {
 		if p := q.Pauses(); len(p) != 1 || p[0].Reason.Class != mailer.ClassRelay || p[0].Failures < 100 {
 			t.Errorf("Pauses = %+v, want the relay", p)
 		}
-		commits := q.store.writer.commits.Load()
+		relay.set(fail(mailer.ClassRelay, mailer.StageAuth, 535))
+		before, commits := len(relay.seen()), q.store.writer.commits.Load()
 		time.Sleep(24 * time.Hour)
-		if n := q.store.writer.commits.Load() - commits; n > 24*60+24*12*4 {
+		if n := len(relay.seen()) - before; n < 24*4 || n > 24*4+20 {
+			t.Errorf("attempts to log in in a day = %d, want about one each 15 min", n)
+		}
+		// Two for each probe, and housekeeping.
+		if n := q.store.writer.commits.Load() - commits; n > 24*4*3+24*6*5 {
 			t.Errorf("commits in a day of pause = %d, want a few for each probe", n)
 		}
 		time.Sleep(3*24*time.Hour + time.Minute)
 		for _, id := range ids {
 			m := q.wantStatus(id, StatusFailed)
-			if f := m.Recipients[0].Result.Failure; m.Recipients[0].State != Expired || f == nil || f.Stage != mailer.StageConnect {
+			if f := m.Recipients[0].Result.Failure; m.Recipients[0].State != Expired || f == nil || f.Class != mailer.ClassRelay {
 				t.Errorf("recipient = %+v, want expired with the reason", m.Recipients[0])
 			}
 		}
 		late := q.submit(submission("late", "a@example.org")).Message.ID
 		relay.set(accept)
-		time.Sleep(6 * time.Minute)
+		time.Sleep(20 * time.Minute)
 		q.wantStatus(late, StatusDelivered)
 		if p := q.Pauses(); len(p) != 0 {
 			t.Errorf("Pauses = %+v, want none", p)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -74,6 +75,13 @@ func (f *fakeRelay) seen() []attemptSeen {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return append([]attemptSeen(nil), f.attempts...)
+}
+
+// deliveries counts what was accepted, by content and recipient.
+func (f *fakeRelay) deliveries() map[string]int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.accepted)
 }
 
 func (f *fakeRelay) set(say func(n int, path string) *mailer.Failure) {

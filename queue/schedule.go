@@ -52,9 +52,9 @@ func doubled(first, longest time.Duration, n int) time.Duration {
 	return min(d, longest)
 }
 
-// jitter spreads d by an eighth to either side.
+// jitter spreads d by an eighth to either side, to the precision of the store.
 func jitter(d time.Duration, spread float64) time.Duration {
-	return d - d/8 + time.Duration(spread*float64(d/4))
+	return (d - d/8 + time.Duration(spread*float64(d/4))).Truncate(time.Microsecond)
 }
 
 // nextTry is when to try again after delay. When that is too late, one more try
@@ -66,7 +66,7 @@ func nextTry(now, expires time.Time, delay time.Duration) (time.Time, bool) {
 	case delay < rest:
 		return now.Add(delay), true
 	case rest > leastRest:
-		return now.Add(rest - rest/10), true
+		return now.Add((rest - rest/10).Truncate(time.Microsecond)), true
 	default:
 		return time.Time{}, false
 	}

@@ -97,6 +97,7 @@ func (s *SQLite) open(ctx context.Context) error {
 		return err
 	}
 	s.writer = w
+	go w.run()
 	if s.file, err = os.Stat(s.opts.Path); err != nil {
 		return err
 	}
@@ -109,9 +110,30 @@ func (s *SQLite) open(ctx context.Context) error {
 		return err
 	}
 	s.readers.SetMaxOpenConns(readConnections)
-	s.readers.SetMaxIdleConns(2)
-	go w.run()
-	return nil
+	s.readers.SetMaxIdleConns(readConnections)
+	return s.connectReaders(ctx)
+}
+
+// connectReaders opens every connection now: once the file is deleted none can
+// be opened any more, and what is stored must be read all the same.
+func (s *SQLite) connectReaders(ctx context.Context) error {
+	conns := make([]*sql.Conn, 0, readConnections)
+	var errs []error
+	for range readConnections {
+		conn, err := s.readers.Conn(ctx)
+		if err != nil {
+			errs = append(errs, err)
+			break
+		}
+		conns = append(conns, conn)
+		// SQLite opens the log with the first read.
+		var tables int
+		errs = append(errs, conn.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables))
+	}
+	for _, conn := range conns {
+		errs = append(errs, conn.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // readConnections bounds the memory of page caches (2 MiB each).

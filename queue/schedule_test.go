@@ -1,0 +1,120 @@
+package queue
+
+import (
+	"testing"
+	"time"
+
+	"mailsidecar/mailer"
+)
+
+func TestRetryDelay(t *testing.T) {
+	tests := []struct {
+		tries  int
+		spread float64
+		want   time.Duration
+	}{
+		{1, 0.5, time.Minute},
+		{1, 0, 52500 * time.Millisecond},
+		{2, 0.5, 2 * time.Minute},
+		{6, 0.5, 32 * time.Minute},
+		{7, 0.5, time.Hour},
+		{1000, 0.5, time.Hour},
+		{1000, 1, time.Hour + time.Hour/8},
+	}
+	for _, c := range tests {
+		if got := retryDelay(c.tries, c.spread); got != c.want {
+			t.Errorf("retryDelay(%d, %v) = %v, want %v", c.tries, c.spread, got, c.want)
+		}
+	}
+}
+
+func TestPauseDelay(t *testing.T) {
+	tests := []struct {
+		failures int
+		auth     bool
+		want     time.Duration
+	}{
+		{1, false, firstPause},
+		{2, false, 2 * firstPause},
+		{99, false, 5 * time.Minute},
+		{1, true, time.Minute},
+		{5, true, 15 * time.Minute},
+		{99, true, 15 * time.Minute},
+	}
+	for _, c := range tests {
+		if got := pauseDelay(c.failures, c.auth, 0.5); got != c.want {
+			t.Errorf("pauseDelay(%d, %v) = %v, want %v", c.failures, c.auth, got, c.want)
+		}
+	}
+}
+
+func TestNextTry(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	tests := []struct {
+		delay, rest time.Duration
+		want        time.Duration
+		ok          bool
+	}{
+		{time.Minute, time.Hour, time.Minute, true},
+		{0, time.Second, 0, true},
+		{time.Hour, time.Hour, 54 * time.Minute, true},
+		{time.Minute, 20 * time.Second, 18 * time.Second, true},
+		{time.Minute, 10 * time.Second, 0, false},
+		{0, 0, 0, false},
+		{time.Minute, -time.Hour, 0, false},
+	}
+	for _, c := range tests {
+		got, ok := nextTry(now, now.Add(c.rest), c.delay)
+		if ok != c.ok || ok && got.Sub(now) != c.want {
+			t.Errorf("nextTry(rest %v, delay %v) = %v, %v, want %v, %v", c.rest, c.delay, got.Sub(now), ok, c.want, c.ok)
+		}
+	}
+}
+
+func TestDecide(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	later := now.Add(5 * 24 * time.Hour)
+	tests := []struct {
+		name    string
+		fail    func(int, string) *mailer.Failure
+		hold    bool
+		expires time.Time
+		want    Change
+	}{
+		{"accepted", accept, false, later, Change{State: Delivered, Tries: 2}},
+		{"refused", refused, false, later, Change{State: Bounced, Tries: 2}},
+		{"4yz", greylisted, false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
+		{"relay", unreachable, false, later, Change{State: Deferred, Next: now, Tries: 2}},
+		{"421", fail(mailer.ClassTransient, mailer.StageMail, 421), false, later, Change{State: Deferred, Next: now.Add(4 * firstPause), Tries: 2}},
+		{"broken dialogue", fail(mailer.ClassTransient, mailer.StageData, 0), false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
+		{"uncertain", lostReply, false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
+		{"uncertain, hold", lostReply, true, later, Change{State: Held, Tries: 2}},
+		{"4yz too late", greylisted, false, now.Add(time.Second), Change{State: Expired, Tries: 3}},
+		{"relay too late", unreachable, false, now, Change{State: Expired, Tries: 2}},
+	}
+	for _, c := range tests {
+		const path = "a@example.org"
+		w := Work{Expires: c.expires, Recipients: []Leased{{ForwardPath: path, State: Deferred, Tries: 2, Attempts: 4}}}
+		d := decision{now: now, hold: c.hold, spread: func() float64 { return 0.5 }}
+		c.want.ForwardPath = path
+		got, _ := d.decide(w, []mailer.Attempt{{Results: []mailer.Result{{ForwardPath: path, Failure: c.fail(1, path)}}}})
+		if len(got) != 1 || got[0] != c.want {
+			t.Errorf("%s: decide = %+v, want %+v", c.name, got, c.want)
+		}
+	}
+}
+
+func TestNewID(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 678_901_000, time.UTC)
+	id := newID(at)
+	raw, ok := blob(id)
+	if !ok || id[14] != '7' || string(raw[:6]) != string(idAt(at)[:6]) {
+		t.Errorf("newID(%v) = %s, want a UUID of version 7 with that time", at, id)
+	}
+	if next := newID(at.Add(time.Microsecond)); next <= id {
+		t.Errorf("newID a microsecond later = %s, want it after %s", next, id)
+	}
+	if newID(at) == id {
+		t.Errorf("newID(%v) gave %s twice", at, id)
+	}
+}

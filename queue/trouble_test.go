@@ -1,0 +1,428 @@
+package queue
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// wantStoreError checks that err is what is wrong, with a remedy that helps.
+func wantStoreError(t *testing.T, err, want error, remedy string) {
+	t.Helper()
+	var e *StoreError
+	if !errors.As(err, &e) || !errors.Is(err, want) || !strings.Contains(e.Error(), remedy) {
+		t.Errorf("error = %v, want %v with a remedy that says %q", err, want, remedy)
+	}
+}
+
+func openErr(t *testing.T, path string) error {
+	t.Helper()
+	s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: path})
+	if err == nil {
+		_ = s.Close()
+	}
+	return err
+}
+
+func TestOpenLocked(t *testing.T) {
+	path := dbPath(t)
+	s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantStoreError(t, openErr(t, path), ErrLocked, fmt.Sprintf("process %d", os.Getpid()))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := openErr(t, path); err != nil {
+		t.Errorf("OpenSQLite after Close = %v, want nil", err)
+	}
+}
+
+func TestOpenPrivate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a", "b c?d#e", "queue.db")
+	if err := openErr(t, path); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]os.FileMode{path: 0o600, path + ".lock": 0o600, filepath.Dir(path): 0o700} {
+		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != want {
+			t.Errorf("Stat(%s) = %v, %v, want mode %v", filepath.Base(name), info, err, want)
+		}
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(entries) != 2 {
+		t.Errorf("files left = %v, %v, want the store and its lock", entries, err)
+	}
+}
+
+func TestOpenNewerSchema(t *testing.T) {
+	path := dbPath(t)
+	s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vacuum, version int
+	if err := s.writer.row("SELECT auto_vacuum, user_version FROM pragma_auto_vacuum, pragma_user_version", nil, &vacuum, &version); err != nil || vacuum != 2 || version != len(migrations) {
+		t.Errorf("auto_vacuum, user_version = %d, %d, %v, want 2, %d", vacuum, version, err, len(migrations))
+	}
+	if err := s.write(t.Context(), func(w *writer) error { return w.exec("PRAGMA user_version = 99") }); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wantStoreError(t, openErr(t, path), ErrNewerSchema, "schema 99")
+}
+
+func TestOpenDamaged(t *testing.T) {
+	dir := t.TempDir()
+	text := filepath.Join(dir, "text.db")
+	if err := os.WriteFile(text, bytes.Repeat([]byte("not a database\n"), 1000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantStoreError(t, openErr(t, text), ErrCorrupt, ".recover")
+
+	foreign := filepath.Join(dir, "foreign.db")
+	b, err := sql.Open("sqlite", dsn(foreign))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.ExecContext(t.Context(), "CREATE TABLE t (x)"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wantStoreError(t, openErr(t, foreign), ErrCorrupt, "not a queue")
+}
+
+func TestOpenUnusableDirectory(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantStoreError(t, openErr(t, filepath.Join(file, "queue.db")), ErrDirectory, "owner, mode")
+	readOnly := filepath.Join(t.TempDir(), "ro")
+	if err := os.Mkdir(readOnly, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		readOnly = "/proc/self" // no mode keeps root out of a directory, but nobody creates files here
+	}
+	wantStoreError(t, openErr(t, filepath.Join(readOnly, "queue.db")), ErrDirectory, "read-only")
+}
+
+// TestDamagedWhileInUse: reads and writes tell, and nothing is answered as
+// stored.
+func TestDamagedWhileInUse(t *testing.T) {
+	path := dbPath(t)
+	relay := newFakeRelay(greylisted)
+	q := start(t, path, nil, relay)
+	q.submit(submission(string(bytes.Repeat([]byte("x"), 1<<20)), "a@example.org"))
+	if err := q.end(); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(bytes.Repeat([]byte{0xff}, int(info.Size())-4096), 4096); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: path})
+	if err != nil {
+		wantStoreError(t, err, ErrCorrupt, ".recover")
+		return
+	}
+	defer s.Close() //nolint:errcheck // it is damaged
+	d, err := New(Options{Store: s, Routes: Routes{{Relay: relay}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = d.Submit(t.Context(), submission("y", "a@example.org"))
+	wantStoreError(t, err, ErrCorrupt, ".recover")
+	wantStoreError(t, s.Check(t.Context()), ErrCorrupt, ".recover")
+	wantStoreError(t, d.Run(t.Context()), ErrCorrupt, ".recover")
+}
+
+// TestDeletedWhileInUse: new mail is refused, what is stored is delivered.
+func TestDeletedWhileInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		relay := newFakeRelay(greylisted)
+		q := start(t, dbPath(t), nil, relay)
+		id := q.submit(submission("x", "a@example.org")).Message.ID
+		settleDown()
+		if err := os.Remove(q.path); err != nil {
+			t.Fatal(err)
+		}
+		_, err := q.Submit(t.Context(), submission("y", "a@example.org"))
+		wantStoreError(t, err, ErrMoved, "restart")
+		wantStoreError(t, q.Ready(t.Context()), ErrMoved, "restart")
+		relay.set(accept)
+		time.Sleep(2 * time.Minute)
+		q.wantStatus(id, StatusDelivered)
+		if err := os.WriteFile(q.path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err = q.Submit(t.Context(), submission("y", "a@example.org"))
+		wantStoreError(t, err, ErrMoved, "restart")
+	})
+}
+
+// TestDiskNearlyFull: new mail is refused while there still is room for
+// outcomes.
+func TestDiskNearlyFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var free atomic.Int64
+		store.free = func(string) (int64, error) { return free.Load(), nil }
+		free.Store(1 << 30)
+		relay := newFakeRelay(greylisted)
+		q := startOn(t, store, store, nil, relay)
+		id := q.submit(submission("x", "a@example.org")).Message.ID
+		settleDown()
+		free.Store(64<<20 + 100)
+		if _, err := q.Submit(t.Context(), submission(string(make([]byte, 101)), "a@example.org")); !errors.Is(err, ErrDiskFull) {
+			t.Errorf("Submit = %v, want ErrDiskFull", err)
+		}
+		if err := q.Ready(t.Context()); err != nil {
+			t.Errorf("Ready with room for small messages = %v", err)
+		}
+		free.Store(0)
+		if err := q.Ready(t.Context()); !errors.Is(err, ErrDiskFull) {
+			t.Errorf("Ready = %v, want ErrDiskFull", err)
+		}
+		relay.set(accept)
+		time.Sleep(2 * time.Minute)
+		q.wantStatus(id, StatusDelivered)
+	})
+}
+
+// TestDiskFull: SQLite itself finds no room. Nothing is answered as stored,
+// nothing stored is lost.
+func TestDiskFull(t *testing.T) {
+	s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close() //nolint:errcheck // nothing hangs on it
+	d, err := New(Options{Store: s, Routes: Routes{{Relay: newFakeRelay(accept)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := d.Submit(t.Context(), submission("x", "a@example.org"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	limitPages := func(n int) {
+		if err := s.write(t.Context(), func(w *writer) error {
+			return w.each(fmt.Sprintf("PRAGMA max_page_count = %d", n), nil, func(*sql.Rows) error { return nil })
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limitPages(30)
+	big := submission(string(make([]byte, 1<<20)), "a@example.org")
+	if _, err := d.Submit(t.Context(), big); !errors.Is(err, ErrDiskFull) {
+		t.Errorf("Submit = %v, want ErrDiskFull", err)
+	}
+	if u := d.Usage(); u.Messages != 1 {
+		t.Errorf("Usage = %+v, want what was stored", u)
+	}
+	if _, err := d.Get(t.Context(), "app", before.Message.ID); err != nil {
+		t.Errorf("Get of what was stored before = %v", err)
+	}
+	limitPages(100_000)
+	if _, err := d.Submit(t.Context(), big); err != nil {
+		t.Errorf("Submit with room again = %v", err)
+	}
+}
+
+// brokenStore cannot record outcomes while broken.
+type brokenStore struct {
+	*SQLite
+	broken atomic.Bool
+	tries  atomic.Int64
+}
+
+func (s *brokenStore) Record(ctx context.Context, o []Outcome) (Settled, error) {
+	if s.broken.Load() {
+		s.tries.Add(1)
+		return Settled{}, ErrDiskFull
+	}
+	return s.SQLite.Record(ctx, o)
+}
+
+// TestOutcomesCannotBeStored: deliveries stop, nothing is sent twice, and what
+// became of the mail is recorded when it can be.
+func TestOutcomesCannotBeStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		broken := &brokenStore{SQLite: store}
+		relay := newFakeRelay(accept)
+		q := startOn(t, store, broken, nil, relay)
+		broken.broken.Store(true)
+		var ids []string
+		for i := range 10 {
+			ids = append(ids, q.submit(submission(fmt.Sprint(i), "a@example.org")).Message.ID)
+			time.Sleep(time.Second)
+		}
+		if n := len(relay.seen()); n != 1 {
+			t.Errorf("attempts while outcomes cannot be stored = %d, want 1", n)
+		}
+		time.Sleep(time.Hour)
+		broken.broken.Store(false)
+		time.Sleep(10 * time.Second)
+		for _, id := range ids {
+			q.wantStatus(id, StatusDelivered)
+		}
+		for what, n := range relay.deliveries() {
+			if n != 1 {
+				t.Errorf("%q was delivered %d times, want once", what, n)
+			}
+		}
+	})
+}
+
+// TestStopWithoutStore: Run tells what it could not record.
+func TestStopWithoutStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		broken := &brokenStore{SQLite: store}
+		q := startOn(t, store, broken, nil, newFakeRelay(accept))
+		broken.broken.Store(true)
+		q.submit(submission("x", "a@example.org"))
+		time.Sleep(time.Second)
+		if err := q.end(); !errors.Is(err, ErrDiskFull) {
+			t.Errorf("Run = %v, want ErrDiskFull", err)
+		}
+	})
+}
+
+// TestBadWriteLeavesGroup: a write that fails does not take those with it that
+// share its transaction.
+func TestBadWriteLeavesGroup(t *testing.T) {
+	s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close() //nolint:errcheck // nothing hangs on it
+	hold := make(chan struct{})
+	go s.write(t.Context(), func(*writer) error { <-hold; return nil }) //nolint:errcheck // it only fills the writer's hands
+	errs := make(chan error, 3)
+	for _, query := range []string{
+		"INSERT INTO contents (seq, data) VALUES (1, 'a')", "INSERT INTO nonsense VALUES (1)", "INSERT INTO contents (seq, data) VALUES (2, 'b')",
+	} {
+		op := &write{run: func(w *writer) error { return w.exec(query) }, done: make(chan error, 1)}
+		s.writer.writes <- op
+		go func() { errs <- <-op.done }()
+	}
+	close(hold)
+	failed := 0
+	for range 3 {
+		if err := <-errs; err != nil {
+			failed++
+		}
+	}
+	var rows int
+	if err := s.view(t.Context(), func(v *session) error { return v.row("SELECT count(*) FROM contents", nil, &rows) }); err != nil {
+		t.Fatal(err)
+	}
+	if failed != 1 || rows != 2 {
+		t.Errorf("failed writes = %d, rows = %d, want 1, 2", failed, rows)
+	}
+}
+
+func TestKeepBodies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t), KeepBodies: 36 * time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := startOn(t, store, store, nil, newFakeRelay(accept))
+		id := q.submit(submission("x", "a@example.org")).Message.ID
+		time.Sleep(35 * time.Hour)
+		if data, err := q.Content(t.Context(), "app", id); err != nil || string(data) != "x" {
+			t.Errorf("Content within KeepBodies = %q, %v, want it", data, err)
+		}
+		time.Sleep(2 * time.Hour)
+		if _, err := q.Content(t.Context(), "app", id); !errors.Is(err, ErrContentGone) {
+			t.Errorf("Content after KeepBodies = %v, want ErrContentGone", err)
+		}
+		q.wantStatus(id, StatusDelivered)
+		time.Sleep(7 * 24 * time.Hour)
+		if _, err := q.Get(t.Context(), "app", id); !errors.Is(err, ErrNotFound) {
+			t.Errorf("Get after Retention = %v, want ErrNotFound", err)
+		}
+	})
+}
+
+// TestGivesRoomBack: the file shrinks after a backlog.
+func TestGivesRoomBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		relay := newFakeRelay(unreachable)
+		q := start(t, dbPath(t), nil, relay)
+		for range 30 {
+			q.submit(submission(string(make([]byte, 1<<20)), "a@example.org"))
+		}
+		relay.set(accept)
+		time.Sleep(time.Hour)
+		var pages int
+		if err := q.store.view(t.Context(), func(v *session) error { return v.row("SELECT page_count FROM pragma_page_count", nil, &pages) }); err != nil {
+			t.Fatal(err)
+		}
+		if len(relay.deliveries()) == 0 || pages > keptPages+vacuumPages {
+			t.Errorf("pages after the backlog = %d, want at most %d", pages, keptPages+vacuumPages)
+		}
+	})
+}
+
+// TestLog: each event has its line, without control characters or secrets.
+func TestLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		relay := newFakeRelay(unreachable)
+		q := start(t, dbPath(t), func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&out, nil)) }, relay)
+		q.submit(submission("x", "a@example.org"))
+		time.Sleep(time.Second)
+		relay.set(refused)
+		time.Sleep(time.Minute)
+		if err := q.end(); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{
+			"msg=queued id=", "forward_path=a@example.org", `msg="relay paused" relay=relay failures=1`, "msg=deferred", "class=relay stage=connect",
+			`msg="relay resumed"`, "msg=bounced", "attempt=2 code=550",
+		} {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("log lacks %q:\n%s", want, out.String())
+			}
+		}
+	})
+}
