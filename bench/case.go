@@ -31,7 +31,7 @@ const (
 	caseVeryFar = "rtt100-16"
 )
 
-func cases(o options) []benchCase {
+func cases() []benchCase {
 	const far = 20 * time.Millisecond
 	return []benchCase{
 		{
@@ -128,7 +128,7 @@ func (b *bench) startAll(ctx context.Context, c benchCase) ([]running, error) {
 	}
 	var all []running
 	for _, sys := range c.systems {
-		if _, missing := b.missing[sys.name]; missing {
+		if _, missing := b.missing[sys.name]; missing || !b.options.systems.MatchString(sys.name) {
 			continue
 		}
 		if s.dir, err = os.MkdirTemp(b.dir, sys.name+"-"); err != nil {

@@ -24,11 +24,12 @@ import (
 
 // options are the command line.
 type options struct {
-	root    string        // of the product's repository
-	scratch string        // for queues and built programs; a disk, not memory
-	rounds  int           // of each case
-	window  time.Duration // measured in each round
-	only    *regexp.Regexp
+	root    string         // of the product's repository
+	scratch string         // for queues and built programs; a disk, not memory
+	rounds  int            // of each case
+	window  time.Duration  // measured in each round
+	only    *regexp.Regexp // cases
+	systems *regexp.Regexp
 	short   bool
 	profile string // file for a CPU profile of mailsidecar, or empty
 	write   bool   // results, plot and docs/performance.md
@@ -55,6 +56,7 @@ func parseOptions(args []string) (options, error) {
 	flags.StringVar(&o.profile, "profile", "", "write a CPU profile of mailsidecar to this file (go tool pprof reads it)")
 	flags.BoolVar(&o.write, "write", true, "write bench/results, the plot and docs/performance.md")
 	only := flags.String("only", "", "run the cases whose name matches this regular expression; writes nothing")
+	systems := flags.String("systems", "", "run the systems whose name matches this regular expression; writes nothing")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -62,10 +64,13 @@ func parseOptions(args []string) (options, error) {
 	if o.only, err = regexp.Compile(*only); err != nil {
 		return o, err
 	}
+	if o.systems, err = regexp.Compile(*systems); err != nil {
+		return o, err
+	}
 	if o.short {
 		o.rounds, o.window = 1, time.Second
 	}
-	o.write = o.write && !o.short && *only == "" && o.profile == ""
+	o.write = o.write && !o.short && *only == "" && *systems == "" && o.profile == ""
 	if o.root, err = filepath.Abs(o.root); err != nil {
 		return o, err
 	}
@@ -105,7 +110,7 @@ func run(ctx context.Context, args []string) error {
 // measureAll runs the cases one after the other.
 func (b *bench) measureAll(ctx context.Context) (*Results, error) {
 	results := newResults(b.options)
-	for _, c := range cases(b.options) {
+	for _, c := range cases() {
 		if !b.options.only.MatchString(c.name) || (b.options.short && !c.short) {
 			continue
 		}

@@ -74,10 +74,10 @@ func startPostfix(reuse bool) func(context.Context, *bench, setup) (*instance, e
 	return func(ctx context.Context, b *bench, s setup) (*instance, error) {
 		path, err := exec.LookPath("postfix")
 		if err != nil {
-			return nil, errors.New("Postfix is not installed: bench/install-peers does so")
+			return nil, errors.New("not installed: bench/install-peers does so")
 		}
 		if os.Geteuid() != 0 {
-			return nil, errors.New("Postfix is started by root only")
+			return nil, errors.New("only root starts it")
 		}
 		port, err := freePort()
 		if err != nil {

@@ -38,7 +38,7 @@ func startProcess(spec processSpec) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	p := &process{spec: spec, cmd: exec.Command(spec.name, spec.args...), exited: make(chan struct{})}
 	p.cmd.Env, p.cmd.Dir = spec.env, spec.dir
 	p.cmd.Stdout, p.cmd.Stderr = log, log
@@ -67,7 +67,7 @@ func (p *process) stop() {
 
 // awaitPort waits until somebody listens there.
 func (p *process) awaitPort(ctx context.Context, port int) error {
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", local(port))
 		if err == nil {
 			return conn.Close()

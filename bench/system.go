@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -38,7 +38,7 @@ func (i *instance) close() {
 	if i.stops != nil {
 		i.stops()
 	}
-	i.process.stop()
+	i.stop()
 }
 
 var (
@@ -113,7 +113,7 @@ func startNode(connections int) func(context.Context, *bench, setup) (*instance,
 	return func(ctx context.Context, b *bench, s setup) (*instance, error) {
 		dir := filepath.Join(b.options.root, "bench", "peers", "node")
 		if _, err := os.Stat(filepath.Join(dir, "node_modules", "nodemailer")); err != nil {
-			return nil, fmt.Errorf("nodemailer is not installed: bench/install-peers does so")
+			return nil, errors.New("nodemailer is not installed: bench/install-peers does so")
 		}
 		port, err := freePort()
 		if err != nil {

@@ -21,12 +21,11 @@ func main() {
 	target := flag.String("target", "", "address to pass connections to")
 	control := flag.String("control", "127.0.0.1:0", "address for HTTP: POST /rtt?d=20ms sets the round trip time")
 	flag.Parse()
-	if err := run(*listen, *target, *control); err != nil {
-		fmt.Fprintln(os.Stderr, "delay:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "delay:", run(*listen, *target, *control))
+	os.Exit(1)
 }
 
+// run ends with an error only.
 func run(listen, target, control string) error {
 	l, err := net.Listen("tcp", listen)
 	if err != nil {

@@ -23,12 +23,11 @@ func main() {
 	control := flag.String("control", "127.0.0.1:0", "address for HTTP: counts of what arrived")
 	cert := flag.String("cert", "", "PEM file with certificate and key")
 	flag.Parse()
-	if err := run(*listen, *control, *cert); err != nil {
-		fmt.Fprintln(os.Stderr, "sink:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "sink:", run(*listen, *control, *cert))
+	os.Exit(1)
 }
 
+// run ends with an error only.
 func run(listen, control, cert string) error {
 	pair, err := tls.LoadX509KeyPair(cert, cert)
 	if err != nil {

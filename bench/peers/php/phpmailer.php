@@ -27,7 +27,7 @@ for ($number = 0; $number < (int) $count; $number++) {
     $mail->Password = 'bench';
     $mail->CharSet = PHPMailer::CHARSET_UTF8;
     $mail->setFrom('shop@example.com', 'Shop');
-    $mail->addAddress($request['to'][0]);
+    $mail->addAddress('ana@example.org', 'Ana');
     $mail->Subject = $request['subject'];
     $mail->isHTML();
     $mail->Body = $request['html'];
