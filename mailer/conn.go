@@ -37,6 +37,7 @@ type conn struct {
 	served  int        // transactions begun
 	dirty   bool       // a transaction is open that must be reset before the next
 	dead    bool       // closed, or given to somebody else
+	next    *waiter    // has booked the connection
 	watched chan error // how the watch over the idle connection ended; of one
 }
 
@@ -282,15 +283,16 @@ func (c *conn) read(ctx context.Context, d time.Duration) (wireReply, error) {
 	return readReply(c.br)
 }
 
-func (c *conn) write(ctx context.Context, d time.Duration, data []byte) error {
+// write says how much of data may have gone out when it fails: what is beyond
+// that has not.
+func (c *conn) write(ctx context.Context, d time.Duration, data []byte) (int, error) {
 	c.arm(ctx, d)
-	_, err := c.nc.Write(data)
-	return err
+	return c.nc.Write(data)
 }
 
 // exchange sends one command of the part before MAIL and reads its reply.
 func (c *conn) exchange(ctx context.Context, stage Stage, command string) (wireReply, *Failure) {
-	if err := c.write(ctx, c.relay.opts.Timeouts.Command, []byte(command+"\r\n")); err != nil {
+	if _, err := c.write(ctx, c.relay.opts.Timeouts.Command, []byte(command+"\r\n")); err != nil {
 		return wireReply{}, c.failed(ctx, stage, readCause(err))
 	}
 	w, err := c.read(ctx, c.relay.opts.Timeouts.Command)
@@ -342,7 +344,7 @@ func (c *conn) quit() {
 func (c *conn) farewell() {
 	ctx := context.Background()
 	defer c.close()
-	if c.write(ctx, quitTimeout, []byte("QUIT\r\n")) == nil {
+	if _, err := c.write(ctx, quitTimeout, []byte("QUIT\r\n")); err == nil {
 		_, _ = c.read(ctx, quitTimeout)
 	}
 }

@@ -3,6 +3,7 @@ package mailer
 import (
 	"context"
 	"crypto/tls"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,6 +37,8 @@ type delivery struct {
 	open    []*Result // recipients that are still to go
 	conn    *conn     // nil when one is needed
 	place   bool      // there is a place in the pool to open it
+	// booked has its envelope sent already, on conn; nil mostly.
+	booked *transaction
 }
 
 func (d *delivery) run(ctx context.Context) {
@@ -47,7 +50,11 @@ func (d *delivery) run(ctx context.Context) {
 				return
 			}
 		}
-		if t := d.transaction(); t != nil {
+		t := d.booked
+		if d.booked = nil; t == nil {
+			t = d.plan()
+		}
+		if t != nil {
 			d.conn.transact(ctx, t)
 			d.conclude(ctx, t)
 		}
@@ -106,9 +113,9 @@ func (d *delivery) connect(ctx context.Context) *Failure {
 func (d *delivery) acquire(ctx context.Context) (*conn, *Failure) {
 	for again := false; ; again = true {
 		if !d.place {
-			c, f := d.relay.pool.take(ctx, again)
-			if c != nil || f != nil {
-				return c, f
+			g := d.relay.pool.take(ctx, d, again)
+			if d.booked = g.booked; g.conn != nil || g.failure != nil {
+				return g.conn, g.failure
 			}
 		}
 		d.place = false
@@ -158,16 +165,35 @@ func (t *transaction) anyAccepted() bool {
 	return false
 }
 
-// transaction takes the next recipients from the open ones and plans their
-// transaction for what the connection offers. It is nil when none of those
-// taken can go, and they are settled then.
-func (d *delivery) transaction() *transaction {
-	ext := d.conn.ext
-	if f := d.adapt(ext); f != nil {
+// plan makes the next transaction for what the connection offers. It is nil when
+// none of its recipients can go, and they are settled then.
+func (d *delivery) plan() *transaction {
+	if f := d.adapt(d.conn.ext); f != nil {
 		settle(d.open, f)
 		d.open = nil
 		return nil
 	}
+	return d.transaction(d.conn.ext)
+}
+
+// fits says whether the message can go as it is, to all that are open.
+func (d *delivery) fits(ext extensions) bool {
+	if d.content.EightBit && !ext.has("8BITMIME") {
+		return false
+	}
+	if limit := ext.sizeLimit(); limit > 0 && int64(len(d.content.Data)) > limit {
+		return false
+	}
+	if ext.has("SMTPUTF8") {
+		return true
+	}
+	unicode := slices.ContainsFunc(d.open, func(r *Result) bool { return !isASCII(r.ForwardPath) })
+	return !unicode && !d.content.UTF8Header && isASCII(d.env.ReversePath)
+}
+
+// transaction takes the next recipients from the open ones. It is nil when none
+// of those taken can go, and they are settled then.
+func (d *delivery) transaction(ext extensions) *transaction {
 	n := min(len(d.open), d.relay.opts.MaxRecipients)
 	t := &transaction{reversePath: d.env.ReversePath, data: d.content.Data, messageID: d.content.MessageID}
 	utf8 := d.content.UTF8Header || !isASCII(d.env.ReversePath)
@@ -183,6 +209,7 @@ func (d *delivery) transaction() *transaction {
 		t.results = append(t.results, r)
 	}
 	d.open = d.open[n:]
+	t.last = len(d.open) == 0
 	if len(t.results) == 0 {
 		return nil
 	}

@@ -36,43 +36,57 @@ type pool struct {
 	closed bool      // keep nothing any more
 }
 
-// waiter is a delivery in line.
+// waiter is a delivery in line. While it is there, what it has open may be
+// changed under the pool's lock only.
 type waiter struct {
-	grants chan grant // of one
-	left   bool       // the delivery does not wait any more
+	delivery *delivery
+	grants   chan grant   // of one
+	left     bool         // the delivery does not wait any more
+	booked   *transaction // see book
 }
 
 // grant is what a delivery in line gets: a connection, leave to open one, or the
 // failure that it would meet.
 type grant struct {
-	conn    *conn // nil: the place is there, the connection is not
-	idle    bool  // the connection is watched still, see wake
+	conn    *conn        // nil: the place is there, the connection is not
+	idle    bool         // the connection is watched still, see wake
+	booked  *transaction // its envelope has gone out on conn already
 	failure *Failure
 }
 
-// take returns a connection, or none with the place for one to open. first is for
-// a delivery that had its turn in line already.
-func (p *pool) take(ctx context.Context, first bool) (*conn, *Failure) {
+// take returns a connection for d, or none with the place for one to open. first
+// is for a delivery that had its turn in line already.
+func (p *pool) take(ctx context.Context, d *delivery, first bool) grant {
 	for {
-		g, w := p.next(first)
+		g, w := p.next(d, first)
 		if w != nil {
-			select {
-			case g = <-w.grants:
-			case <-ctx.Done():
-				p.leave(w)
-				return nil, p.busy(ctx)
-			}
+			g = p.wait(ctx, w)
 		}
 		if g.conn == nil || !g.idle || g.conn.wake() {
-			return g.conn, g.failure
+			return g
 		}
 		g.conn.close()
 		p.vacate()
 	}
 }
 
+// wait stands in line.
+func (p *pool) wait(ctx context.Context, w *waiter) grant {
+	var g grant
+	select {
+	case g = <-w.grants:
+	case <-ctx.Done():
+		p.leave(w)
+		g.failure = p.busy(ctx)
+	}
+	if w.booked != nil && g.booked == nil { // it came to nothing
+		w.delivery.open = append(w.booked.results, w.delivery.open...)
+	}
+	return g
+}
+
 // next is what can be had at once, or the place in line.
-func (p *pool) next(first bool) (grant, *waiter) {
+func (p *pool) next(d *delivery, first bool) (grant, *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if n := len(p.idle); n > 0 {
@@ -85,7 +99,7 @@ func (p *pool) next(first bool) (grant, *waiter) {
 		p.places++
 		return grant{}, nil
 	}
-	w := &waiter{grants: make(chan grant, 1)}
+	w := &waiter{delivery: d, grants: make(chan grant, 1)}
 	if first {
 		p.line = slices.Insert(p.line, 0, w)
 	} else {
@@ -137,9 +151,50 @@ func (p *pool) leave(w *waiter) {
 	switch {
 	case !got, g.failure != nil:
 	case g.conn != nil:
+		if g.booked != nil {
+			g.conn.close() // its envelope is under way
+		}
 		p.put(g.conn)
 	default:
 		p.vacate()
+	}
+}
+
+// book promises the connection to the first in line while its holder still has
+// it, so that the envelope of the one can go out behind the content of the other
+// (RFC 2920 §3.1): then a connection carries one message in each round trip. It
+// is nil when nobody waits, or when the first message does not fit as it is.
+//
+// Whatever becomes of the holder, the one that is booked has not sent any
+// content. When the connection ends it starts over with a new one.
+func (p *pool) book(c *conn) *waiter {
+	if !c.ext.has("PIPELINING") || c.worn() {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.line) == 0 || !p.line[0].delivery.fits(c.ext) {
+		return nil
+	}
+	w := p.first()
+	w.booked = w.delivery.transaction(c.ext)
+	w.booked.sent = true
+	return w
+}
+
+// hand gives a connection to the one that booked it, or the place of it.
+func (p *pool) hand(c *conn, w *waiter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case w.left:
+		c.close() // its envelope is under way
+		p.places--
+		p.serve()
+	case c.dead:
+		w.grants <- grant{}
+	default:
+		w.grants <- grant{conn: c, booked: w.booked}
 	}
 }
 
@@ -191,6 +246,11 @@ func (p *pool) vacate() {
 // put takes a connection back from a delivery. It goes to the first in line,
 // and is kept where there is none.
 func (p *pool) put(c *conn) {
+	if w := c.next; w != nil {
+		c.next = nil
+		p.hand(c, w)
+		return
+	}
 	switch {
 	case c.dead:
 		p.vacate()

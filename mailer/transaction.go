@@ -3,7 +3,9 @@ package mailer
 import (
 	"bytes"
 	"context"
+	"math"
 	"strings"
+	"time"
 )
 
 // contentChunk is how much of the content is written at once, and so how much
@@ -20,6 +22,8 @@ type transaction struct {
 	accepted    []*Result // by RCPT, and waiting for the content's verdict
 	// tooMany were refused only because of those accepted before them.
 	tooMany []*Result
+	last    bool // of its delivery
+	sent    bool // the envelope has gone out behind the content before it
 	// lost is the failure of a dialogue that the relay ended before any content.
 	lost *Failure
 }
@@ -80,7 +84,7 @@ func (c *conn) transact(ctx context.Context, t *transaction) {
 func (c *conn) envelope(ctx context.Context, t *transaction) bool {
 	d := dialogue{conn: c, t: t, ctx: ctx, pipelined: c.ext.has("PIPELINING")}
 	commands := t.commands(c.dirty)
-	if d.pipelined && !d.send(strings.Join(commands, "")) {
+	if d.pipelined && !t.sent && !d.send(strings.Join(commands, "")) {
 		return false
 	}
 	if c.dirty {
@@ -161,7 +165,7 @@ type dialogue struct {
 }
 
 func (d *dialogue) send(commands string) bool {
-	if err := d.conn.write(d.ctx, d.conn.relay.opts.Timeouts.Command, []byte(commands)); err != nil {
+	if _, err := d.conn.write(d.ctx, d.conn.relay.opts.Timeouts.Command, []byte(commands)); err != nil {
 		d.broken(StageMail, err)
 		return false
 	}
@@ -178,7 +182,7 @@ func (d *dialogue) step(stage Stage, command string) (wireReply, bool) {
 	}
 	var err error
 	if !d.pipelined {
-		err = d.conn.write(d.ctx, limit, []byte(command))
+		_, err = d.conn.write(d.ctx, limit, []byte(command))
 	}
 	var w wireReply
 	if err == nil {
@@ -239,11 +243,12 @@ func (d *dialogue) data(w wireReply) bool {
 	}
 }
 
-// content writes the message with the final dot. False means that the dot was
-// not sent: a write that fails has left out the end of its data.
+// content writes the message with the final dot, and in the same flight the
+// envelope of a delivery that waits for the connection. False means that the dot
+// was not sent.
 func (c *conn) content(ctx context.Context, t *transaction) bool {
 	buf := make([]byte, 0, min(len(t.data)+len(t.data)/64, contentChunk+contentChunk/64)+16)
-	for rest := t.data; ; {
+	for rest, dot := t.data, math.MaxInt; ; {
 		piece := rest[:min(len(rest), contentChunk)]
 		lineStart := len(rest) == len(t.data) || t.data[len(t.data)-len(rest)-1] == '\n'
 		rest = rest[len(piece):]
@@ -253,16 +258,46 @@ func (c *conn) content(ctx context.Context, t *transaction) bool {
 				buf = append(buf, "\r\n"...)
 			}
 			buf = append(buf, ".\r\n"...)
+			dot = len(buf)
+			if t.last && len(t.tooMany) == 0 {
+				buf = c.appendNext(buf)
+			}
 		}
-		if err := c.write(ctx, c.relay.opts.Timeouts.Write, buf); err != nil {
-			settle(t.open(), c.failed(ctx, StageContent, readCause(err)))
-			c.close()
-			return false
-		}
-		if len(rest) == 0 {
+		n, err := c.write(ctx, c.relay.opts.Timeouts.Write, buf)
+		if n >= dot {
 			return true
 		}
+		if err != nil {
+			c.cutShort(ctx, t, err)
+			return false
+		}
 	}
+}
+
+// appendNext appends the envelope of the delivery that gets the connection next.
+func (c *conn) appendNext(buf []byte) []byte {
+	if c.next = c.relay.pool.book(c); c.next != nil {
+		for _, command := range c.next.booked.commands(false) {
+			buf = append(buf, command...)
+		}
+	}
+	return buf
+}
+
+// lastWord is how long a relay that takes no more of the content is listened to.
+const lastWord = time.Second
+
+// cutShort settles a transaction whose content the relay did not take. It may
+// have said why, such as 552, before it closed the connection.
+func (c *conn) cutShort(ctx context.Context, t *transaction, err error) {
+	f := c.failed(ctx, StageContent, readCause(err))
+	if ctx.Err() == nil {
+		if w, err := c.read(ctx, lastWord); err == nil && w.code >= 400 {
+			f = c.refused(StageContent, w)
+		}
+	}
+	settle(t.open(), f)
+	c.close()
 }
 
 // appendStuffed appends data with each dot that starts a line doubled (RFC 5321

@@ -1,0 +1,327 @@
+package mailer_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"mailsidecar/mailer"
+	"mailsidecar/mailer/relaytest"
+)
+
+// wire is the first connection of a test, in clear text so that it can be seen
+// and cut at any octet.
+type wire struct {
+	net.Conn
+	mu      sync.Mutex
+	writes  []string
+	sent    int
+	got     int
+	cutSent int  // the connection ends after so many octets from us; negative: never
+	cutGot  int  // or after so many from the relay
+	quiet   bool // the writes that are cut seem to succeed, as they do in a socket's buffer
+}
+
+func (w *wire) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.writes = append(w.writes, string(p))
+	if left := w.cutSent - w.sent; w.cutSent >= 0 && left < len(p) {
+		n, _ := w.Conn.Write(p[:max(left, 0)])
+		w.sent += n
+		w.Conn.Close()
+		if w.quiet {
+			return len(p), nil
+		}
+		return n, os.NewSyscallError("write", syscall.ECONNRESET)
+	}
+	n, err := w.Conn.Write(p)
+	w.sent += n
+	return n, err
+}
+
+func (w *wire) Read(p []byte) (int, error) {
+	w.mu.Lock()
+	left := w.cutGot - w.got
+	w.mu.Unlock()
+	if w.cutGot >= 0 {
+		if left <= 0 {
+			return 0, os.NewSyscallError("read", syscall.ECONNRESET)
+		}
+		p = p[:min(left, len(p))]
+	}
+	n, err := w.Conn.Read(p)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.got += n
+	return n, err
+}
+
+// newWireTest is a relay in clear text with one connection at a time, the first
+// of them over w.
+func newWireTest(t *testing.T, script relaytest.Script, w *wire, edit func(*mailer.RelayOptions)) *poolTest {
+	t.Helper()
+	extensions := []string{"PIPELINING", "SIZE 1000000", "8BITMIME"}
+	p := newPoolTest(t, relaytest.Options{Extensions: extensions}, script, func(o *mailer.RelayOptions) {
+		o.Cleartext, o.MaxConnections = true, 1
+		o.Username, o.Password = "", ""
+		dial := o.Dial
+		o.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := dial(ctx, network, addr)
+			if w.Conn == nil && err == nil {
+				w.Conn = c
+				return w, nil
+			}
+			return c, err
+		}
+		if edit != nil {
+			edit(o)
+		}
+	})
+	return p
+}
+
+// deliverBehind delivers n messages; all but the first wait for the connection
+// while the relay thinks about the first one's DATA.
+func deliverBehind(t *testing.T, relay *mailer.Relay, n int) []mailer.Attempt {
+	t.Helper()
+	attempts := make([]mailer.Attempt, n)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() {
+			path := fmt.Sprintf("r%d@example.org", i)
+			attempts[i] = relay.Deliver(t.Context(), envelope(path), content(numbered(path)))
+		})
+		synctest.Wait()
+	}
+	all.Wait()
+	return attempts
+}
+
+func (p *poolTest) checkAttempts(t *testing.T, attempts []mailer.Attempt) {
+	t.Helper()
+	results := map[string]mailer.Result{}
+	for _, a := range attempts {
+		results[a.Results[0].ForwardPath] = a.Results[0]
+	}
+	checkDelivered(t, p.scripted, results)
+	p.relay.Close()
+	if n := p.network.Open(); n != 0 {
+		t.Errorf("%d connections left open", n)
+	}
+}
+
+// slowDATA lets the other messages come while the first one waits.
+const slowDATA = "after 10ms 354 go then 354 go"
+
+// TestBacklog: under a backlog the content of one message and the envelope of
+// the next are one flight, so that a connection carries a message in each round
+// trip.
+func TestBacklog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 20
+		w := &wire{cutSent: -1, cutGot: -1}
+		p := newWireTest(t, relaytest.Script{"DATA": slowDATA}, w, nil)
+		p.checkAttempts(t, deliverBehind(t, p.relay, n))
+		if got, want := len(w.writes), 1+1+n+1; got != want { // EHLO, the first envelope, contents, QUIT
+			t.Errorf("%d messages took %d flights, want %d: %q", n, got, want, w.writes)
+		}
+		if got, want := w.writes[2], ".\r\nMAIL FROM:<a@example.com> SIZE="; !strings.Contains(got, want) || !strings.HasSuffix(got, "DATA\r\n") {
+			t.Errorf("flight %q, want the content and the next envelope in it", got)
+		}
+	})
+}
+
+// TestBacklogLockStep: nothing of that where PIPELINING is not offered.
+func TestBacklogLockStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPoolTest(t, relaytest.Options{TLSExtensions: relaytest.Without("PIPELINING")},
+			relaytest.Script{"DATA": slowDATA, ".": "hold 250 ok then default", "QUIT": "default"},
+			func(o *mailer.RelayOptions) { o.MaxConnections = 1 })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		results := deliverMany(ctx, p.relay, 2)
+		if n := len(p.scripted.Messages()); n != 1 {
+			t.Errorf("the relay got %d messages while it had not answered the first: %v", n, results)
+		}
+	})
+}
+
+// TestBacklogFaults: whatever happens to one message, the other one keeps its own
+// verdict.
+func TestBacklogFaults(t *testing.T) {
+	const ok = "accepted 250"
+	tests := []struct {
+		name          string
+		script        relaytest.Script
+		first, second string
+		served        int
+	}{
+		{"working relay", relaytest.Script{}, ok, ok, 1},
+		{"replies to the next command's moment", relaytest.Script{".": "hold 250 ok then default", "MAIL": "hold 250 ok", "RCPT": "hold 250 ok"}, ok, ok, 1},
+		{"split replies", relaytest.Script{".": "split 250 2.0.0 ok", "MAIL": "split 250-a\n250 b", "RCPT": "split 250 ok"}, ok, ok, 1},
+		{"dropped at the dot", relaytest.Script{".": "drop then default"}, "uncertain content", ok, 2},
+		{"half a reply to the dot", relaytest.Script{".": "part 250 o then default"}, "uncertain content", ok, 2},
+		{"421 at the dot", relaytest.Script{".": "bye 421 4.3.2 down then default"}, "transient content 421", ok, 2},
+		{"accepted, then dropped", relaytest.Script{".": "bye 250 ok then default"}, ok, ok, 2},
+		{"refused at the dot", relaytest.Script{".": "554 5.7.1 spam then default"}, "permanent content 554", ok, 1},
+		{"deferred at the dot", relaytest.Script{".": "450 4.2.0 later then default"}, "transient content 450", ok, 1},
+		{"354 at the dot", relaytest.Script{".": "354 go on then default"}, "uncertain content 354", ok, 2},
+		{"two replies to the dot", relaytest.Script{".": "inject 250 ok then default"}, ok, "transient data", 1},
+		{"dropped in the first content", relaytest.Script{"content": "drop then default"}, "transient content", ok, 2},
+		{"second MAIL refused", relaytest.Script{"MAIL": "250 ok then 550 5.7.1 not you"}, ok, "permanent mail 550", 1},
+		{"second MAIL refused, and yet 354", relaytest.Script{"MAIL": "250 ok then 550 5.7.1 not you", "RCPT": "250 ok", "DATA": slowDATA}, ok, "permanent mail 550", 1},
+		{"second MAIL 421", relaytest.Script{"MAIL": "250 ok then bye 421 4.7.0 enough then 250 ok"}, ok, ok, 2},
+		{"second MAIL 421 twice", relaytest.Script{"MAIL": "250 ok then bye 421 4.7.0 enough"}, ok, "transient mail 421", 2},
+		{"second MAIL dropped", relaytest.Script{"MAIL": "250 ok then drop then 250 ok"}, ok, ok, 2},
+		{"second RCPT refused", relaytest.Script{"RCPT": "250 ok then 550 5.1.1 unknown"}, ok, "permanent rcpt 550", 1},
+		{"second RCPT refused, and yet 354", relaytest.Script{"RCPT": "250 ok then 550 5.1.1 unknown", "DATA": slowDATA}, ok, "permanent rcpt 550", 1},
+		{"second RCPT dropped", relaytest.Script{"RCPT": "250 ok then drop then 250 ok"}, ok, ok, 2},
+		{"second DATA refused", relaytest.Script{"DATA": "after 10ms 354 go then 451 4.3.0 later"}, ok, "transient data 451", 1},
+		{"second DATA dropped", relaytest.Script{"DATA": "after 10ms 354 go then drop then 354 go"}, ok, ok, 2},
+		{"second content dropped", relaytest.Script{"content": "default then drop"}, ok, "transient content", 1},
+		{"second dot dropped", relaytest.Script{".": "default then drop"}, ok, "uncertain content", 1},
+		{"first RCPT refused", relaytest.Script{"RCPT": "550 5.1.1 unknown then 250 ok"}, "permanent rcpt 550", ok, 1},
+		{"first MAIL refused", relaytest.Script{"MAIL": "550 5.7.1 no then 250 ok"}, "permanent mail 550", ok, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tt.script["greeting"] = "after 10ms 220 relay.test" // the second message is there by then
+				p := newPoolTest(t, relaytest.Options{}, tt.script, func(o *mailer.RelayOptions) { o.MaxConnections = 1 })
+				attempts := deliverBehind(t, p.relay, 2)
+				if first, second := outcomes(attempts[0]), outcomes(attempts[1]); first != tt.first || second != tt.second {
+					t.Errorf("outcomes: %s; %s; want %s; %s", first, second, tt.first, tt.second)
+				}
+				if n := p.scripted.Served(); n != tt.served {
+					t.Errorf("%d connections, want %d", n, tt.served)
+				}
+				p.checkAttempts(t, attempts)
+			})
+		})
+	}
+}
+
+// TestBacklogCut loses the connection at every octet of the flight with two
+// messages in it, and at every octet of the replies.
+func TestBacklogCut(t *testing.T) {
+	var from, to, replies int
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{cutSent: -1, cutGot: -1}
+		p := newWireTest(t, relaytest.Script{"DATA": slowDATA}, w, nil)
+		p.checkAttempts(t, deliverBehind(t, p.relay, 2))
+		for _, s := range w.writes {
+			if !strings.Contains(s, "\r\n.\r\nMAIL") {
+				if to == 0 {
+					from += len(s)
+				}
+				continue
+			}
+			to = from + len(s)
+		}
+		replies = w.got
+	})
+	if to == 0 {
+		t.Fatal("no flight has two messages")
+	}
+	for at := from; at < to; at++ {
+		for _, quiet := range []bool{false, true} {
+			checkCut(t, fmt.Sprintf("sent %d of %d to %d, quiet %v", at, from, to, quiet), &wire{cutSent: at, cutGot: -1, quiet: quiet})
+		}
+	}
+	for at := range replies {
+		checkCut(t, fmt.Sprintf("got %d of %d", at, replies), &wire{cutSent: -1, cutGot: at})
+	}
+}
+
+func checkCut(t *testing.T, name string, w *wire) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		p := newWireTest(t, relaytest.Script{"DATA": slowDATA}, w, nil)
+		attempts := deliverBehind(t, p.relay, 2)
+		p.checkAttempts(t, attempts)
+		for i, a := range attempts {
+			f := a.Results[0].Failure
+			if f == nil {
+				continue
+			}
+			path, copies := a.Results[0].ForwardPath, 0
+			for _, m := range p.scripted.Messages() {
+				if bytes.Contains(m.Data, []byte(path)) {
+					copies++
+				}
+			}
+			if f.Class != mailer.ClassUncertain && copies > 0 {
+				t.Errorf("%s: message %d is %s, and yet the relay has it", name, i, outcome(a.Results[0]))
+			}
+		}
+		if second := attempts[1].Results[0].Failure; w.cutSent >= 0 && second != nil {
+			t.Errorf("%s: the second message came to nothing: %s", name, outcome(attempts[1].Results[0]))
+		}
+	})
+}
+
+// TestBacklogStops: a delivery that is stopped while its envelope is under way
+// ends at once, and the message before it is not touched by that.
+func TestBacklogStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{"DATA": slowDATA, ".": "after 10s 250 ok"},
+			func(o *mailer.RelayOptions) { o.MaxConnections = 1 })
+		var all sync.WaitGroup
+		want := []string{"accepted 250", "transient connect", "accepted 250"}
+		for i := range 3 {
+			all.Go(func() {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if i == 1 {
+					time.AfterFunc(time.Second, cancel)
+				}
+				begin := time.Now()
+				path := fmt.Sprintf("r%d@example.org", i)
+				a := p.relay.Deliver(ctx, envelope(path), content(numbered(path)))
+				if got := outcomes(a); got != want[i] {
+					t.Errorf("delivery %d = %s, want %s", i, got, want[i])
+				}
+				if took := time.Since(begin); i == 1 && took != time.Second {
+					t.Errorf("delivery %d was stopped after %v, want 1s", i, took)
+				}
+			})
+			synctest.Wait()
+		}
+		all.Wait()
+		if n := len(p.scripted.Messages()); n != 2 {
+			t.Errorf("the relay got %d messages, want 2", n)
+		}
+	})
+}
+
+// TestLastWord: a relay that takes no more of the content may say why.
+func TestLastWord(t *testing.T) {
+	tests := []struct {
+		content string // what the script says
+		want    string
+	}{
+		{"552 5.3.4 too large", "permanent content 552"},
+		{"452 4.3.1 full", "transient content 452"},
+		{"250 what", "transient content"},
+		{"drop", "transient content"},
+	}
+	for _, tt := range tests {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPoolTest(t, relaytest.Options{}, relaytest.Script{"content": tt.content}, nil)
+			large := "Subject: x\r\n\r\n" + strings.Repeat("x\r\n", 1<<20)
+			a := p.relay.Deliver(t.Context(), envelope("b@example.org"), content(large))
+			if got := outcomes(a); got != tt.want {
+				t.Errorf("Deliver() to a relay that says %q in the content = %s, want %s", tt.content, got, tt.want)
+			}
+		})
+	}
+}
