@@ -191,9 +191,12 @@ type answer struct {
 }
 
 func serve(s http.Handler, r *http.Request) answer {
+	body := keepBody(r)
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, r)
-	return answer{w.Code, w.Header(), w.Body.Bytes()}
+	a := answer{w.Code, w.Header(), w.Body.Bytes()}
+	contract.hold(r, body, a)
+	return a
 }
 
 // read decodes an answer's body.

@@ -171,6 +171,7 @@ func (s *Server) routes() *echo.Echo {
 	keyed(http.MethodPost, "/v1/messages/:id/retry", s.postRetry)
 	keyed(http.MethodPost, "/v1/messages/retry", s.postRetryMatching)
 	keyed(http.MethodDelete, "/v1/messages/:id", s.deleteMessage)
+	keyed(http.MethodGet, "/openapi.yaml", s.getOpenAPI)
 	for _, p := range s.providers {
 		for _, r := range p.routes {
 			e.POST(r.path, s.provide(p, r))
