@@ -102,19 +102,25 @@ type sidecar struct {
 // exit with status 0; its log is printed when the test failed.
 func serve(t *testing.T, env environment) *sidecar {
 	t.Helper()
-	return serveUnder(t, env)
+	return serveAs(t, env, func(*exec.Cmd) {})
 }
 
 // serveUnder does so with the server's command as the last arguments of another.
 func serveUnder(t *testing.T, env environment, wrapper ...string) *sidecar {
 	t.Helper()
+	return serveAs(t, env, func(cmd *exec.Cmd) {
+		cmd.Args = append(wrapper, cmd.Args...)
+		cmd.Path = wrapper[0]
+	})
+}
+
+// serveAs lets edit change the command before it is started.
+func serveAs(t *testing.T, env environment, edit func(*exec.Cmd)) *sidecar {
+	t.Helper()
 	addr := freeAddr(t)
 	s := &sidecar{url: "http://" + addr, exited: make(chan struct{})}
 	s.cmd = command(t, env.with(environment{"MAILSIDECAR_ADDR": addr}), "serve")
-	if len(wrapper) > 0 {
-		s.cmd.Args = append(wrapper, s.cmd.Args...)
-		s.cmd.Path = wrapper[0]
-	}
+	edit(s.cmd)
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)

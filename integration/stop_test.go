@@ -41,13 +41,13 @@ const slowMachine = 5 * time.Second
 func TestStopGivesBackDelivery(t *testing.T) {
 	t.Parallel()
 	relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{"MAIL": "silence then default"})
-	env := durable(t, relay).with(environment{"MAILSIDECAR_SHUTDOWN_TIMEOUT": "2s"})
+	env := durable(t, relay).with(environment{"MAILSIDECAR_SHUTDOWN_TIMEOUT": "4s"})
 	s := serve(t, env)
 	a := s.send(t, order(nil))
 	wantStatus(t, a, http.StatusAccepted)
 	await(t, "MAIL at the relay", func() bool { return relay.Said("MAIL") == 1 })
-	if took := s.stopped(t); took > 2*time.Second+slowMachine {
-		t.Errorf("the stop took %v, want MAILSIDECAR_SHUTDOWN_TIMEOUT (2s) at most", took)
+	if took := s.stopped(t); took > 4*time.Second+slowMachine {
+		t.Errorf("the stop took %v, want MAILSIDECAR_SHUTDOWN_TIMEOUT (4s) at most", took)
 	}
 
 	s = serve(t, env)
@@ -61,13 +61,13 @@ func TestStopGivesBackDelivery(t *testing.T) {
 func TestStopPastFinalDot(t *testing.T) {
 	t.Parallel()
 	relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{".": "silence then default"})
-	env := durable(t, relay).with(environment{"MAILSIDECAR_SHUTDOWN_TIMEOUT": "2s"})
+	env := durable(t, relay).with(environment{"MAILSIDECAR_SHUTDOWN_TIMEOUT": "4s"})
 	s := serve(t, env)
 	a := s.send(t, order(nil))
 	wantStatus(t, a, http.StatusAccepted)
 	awaitMessages(t, relay, 1)
-	if took := s.stopped(t); took > 2*time.Second+slowMachine {
-		t.Errorf("the stop took %v, want MAILSIDECAR_SHUTDOWN_TIMEOUT (2s) at most", took)
+	if took := s.stopped(t); took > 4*time.Second+slowMachine {
+		t.Errorf("the stop took %v, want MAILSIDECAR_SHUTDOWN_TIMEOUT (4s) at most", took)
 	}
 
 	s = serve(t, env)

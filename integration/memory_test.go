@@ -1,0 +1,195 @@
+package integration
+
+import (
+	"bytes"
+	"crypto/rand"
+	"debug/buildinfo"
+	"encoding/base64"
+	"fmt"
+	"mime/multipart"
+	"net/http"
+	"net/textproto"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"mailsidecar/mailer/relaytest"
+)
+
+// TestMemory holds the process's resident memory against what the product
+// promises. VmHWM is its peak from the start of the process on.
+func TestMemory(t *testing.T) {
+	lean := leanBinary(t)
+	t.Run("idle", func(t *testing.T) {
+		s := serveLean(t, lean, durable(t, spacious(t)))
+		wantStatus(t, s.send(t, order(nil)), http.StatusAccepted)
+		time.Sleep(time.Second)
+		s.wantMemory(t, "VmRSS", 25)
+	})
+	for _, form := range []struct {
+		name string
+		make func(*testing.T, int) (contentType string, body []byte, header http.Header)
+	}{
+		{"JSON", asJSON}, {"form", asForm}, {"finished", asFinished},
+	} {
+		// In the message the attachment takes 78 octets for each 57.
+		contentType, body, header := form.make(t, 25<<20/78*57-(4<<10))
+		t.Run("one of 25 MiB as "+form.name, func(t *testing.T) {
+			relay := spacious(t)
+			s := serveLean(t, lean, durable(t, relay))
+			a := s.post(t, contentType, body, header)
+			wantStatus(t, a, http.StatusAccepted)
+			s.awaitStatus(t, a.ID, "delivered")
+			if n := len(relay.Messages()[0].Data); n < 24<<20 {
+				t.Errorf("the message has %d octets, too few to tell anything", n)
+			}
+			s.wantMemory(t, "VmHWM", 200)
+		})
+	}
+	t.Run("64 of 1 MiB", func(t *testing.T) {
+		contentType, body, _ := asJSON(t, 1<<20)
+		relay := spacious(t)
+		s := serveLean(t, lean, durable(t, relay))
+		var all sync.WaitGroup
+		for range 64 {
+			all.Go(func() {
+				wantStatus(t, s.post(t, contentType, body, nil), http.StatusAccepted)
+			})
+		}
+		all.Wait()
+		awaitMessages(t, relay, 64)
+		s.wantMemory(t, "VmHWM", 300)
+	})
+	t.Run("a growing backlog", func(t *testing.T) {
+		contentType, body, _ := asJSON(t, 10<<10)
+		relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{"MAIL": "silence"})
+		s := serveLean(t, lean, durable(t, relay).with(environment{"MAILSIDECAR_SHUTDOWN_TIMEOUT": "4s"}))
+		var all sync.WaitGroup
+		for range 64 {
+			all.Go(func() {
+				for range 50 {
+					wantStatus(t, s.post(t, contentType, body, nil), http.StatusAccepted)
+				}
+			})
+		}
+		all.Wait()
+		// 45 MiB of messages wait. Those in memory are bounded.
+		s.wantMemory(t, "VmHWM", 100)
+	})
+}
+
+// leanBinary is the product as it is released. The race detector takes several
+// times the memory.
+func leanBinary(t *testing.T) string {
+	t.Helper()
+	path := os.Getenv("BINARY_UNDER_TEST")
+	if path == "" {
+		path = filepath.Join(scratch, "mailsidecar-lean")
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "mailsidecar")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("build: %v\n%s", err, out)
+		}
+	}
+	info, err := buildinfo.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		t.Skip("the binary under test has the race detector")
+	}
+	return path
+}
+
+func serveLean(t *testing.T, path string, env environment) *sidecar {
+	t.Helper()
+	return serveAs(t, env, func(cmd *exec.Cmd) { cmd.Path = path })
+}
+
+// spacious is a relay that takes messages of 50 MiB.
+func spacious(t *testing.T) *relaytest.Relay {
+	return relaytest.New(t, relaytest.Options{TLSExtensions: append(relaytest.Without("SIZE"), "SIZE 52428800")}, nil)
+}
+
+var memoryLine = regexp.MustCompile(`(?m)^(Vm\w+):\s+(\d+) kB$`)
+
+// wantMemory checks a line of /proc/PID/status.
+func (s *sidecar) wantMemory(t *testing.T, name string, limit int) {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range memoryLine.FindAllStringSubmatch(string(status), -1) {
+		if m[1] != name {
+			continue
+		}
+		kib, err := strconv.Atoi(m[2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s = %.1f MiB, target %d", name, float64(kib)/1024, limit)
+		if kib >= limit<<10 {
+			t.Errorf("%s = %d KiB, want under %d MiB", name, kib, limit)
+		}
+		return
+	}
+	t.Fatalf("no %s in:\n%s", name, status)
+}
+
+// file is n octets that do not compress.
+func file(t *testing.T, n int) []byte {
+	t.Helper()
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails (crypto/rand)
+	return b
+}
+
+func asJSON(t *testing.T, size int) (string, []byte, http.Header) {
+	body := []byte(`{"from":"shop@example.com","to":["ana@example.org"],"subject":"Large","text":"See the file.",` +
+		`"attachments":[{"filename":"large.bin","content":"`)
+	body = base64.StdEncoding.AppendEncode(body, file(t, size))
+	return "application/json", append(body, `"}]}`...), nil
+}
+
+func asForm(t *testing.T, size int) (string, []byte, http.Header) {
+	var body bytes.Buffer
+	w := multipart.NewWriter(&body)
+	for name, value := range map[string]string{"from": "shop@example.com", "to": "ana@example.org", "subject": "Large", "text": "See the file."} {
+		if err := w.WriteField(name, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	part, err := w.CreatePart(textproto.MIMEHeader{
+		"Content-Disposition": {`form-data; name="attachments"; filename="large.bin"`}, "Content-Type": {"application/octet-stream"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := part.Write(file(t, size)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return w.FormDataContentType(), body.Bytes(), nil
+}
+
+func asFinished(t *testing.T, size int) (string, []byte, http.Header) {
+	body := bytes.NewBufferString(crlf("From: shop@example.com\nTo: ana@example.org\nSubject: Large\nMIME-Version: 1.0\n" +
+		"Content-Type: application/octet-stream\nContent-Transfer-Encoding: base64\n\n"))
+	text := base64.StdEncoding.EncodeToString(file(t, size))
+	for len(text) > 0 {
+		n := min(len(text), 76)
+		body.WriteString(text[:n] + "\r\n")
+		text = text[n:]
+	}
+	return "message/rfc822", body.Bytes(), http.Header{"Envelope-From": {"shop@example.com"}, "Envelope-To": {"ana@example.org"}}
+}
