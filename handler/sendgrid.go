@@ -328,6 +328,9 @@ func sendgridErrors(c complaint) []sendgridError {
 	for i, f := range c.fields {
 		field := dotted(f.Field)
 		all[i] = sendgridError{Message: f.Message, Field: &field}
+		if strings.HasSuffix(field, ".email") {
+			all[i].Message = "Does not contain a valid address: " + f.Message + "."
+		}
 		if field == "" {
 			all[i] = sendgridError{Message: c.text}
 		}
