@@ -34,10 +34,12 @@ type conn struct {
 	auth    string // the mechanism that logged us in
 
 	since   time.Time  // logged in
+	buf     []byte     // for content, kept from one message to the next
 	served  int        // transactions begun
 	dirty   bool       // a transaction is open that must be reset before the next
 	dead    bool       // closed, or given to somebody else
 	next    *waiter    // has booked the connection
+	doubted []string   // extensions that are not used on it since MAIL was refused with them
 	watched chan error // how the watch over the idle connection ended; of one
 }
 
@@ -186,7 +188,7 @@ func (c *conn) sayEHLO(ctx context.Context) *Failure {
 		return c.refused(StageEHLO, w)
 	}
 	c.ehlo = w.lines[1:]
-	c.ext = parseExtensions(c.ehlo)
+	c.ext = c.relay.distrust.among(parseExtensions(c.ehlo))
 	return nil
 }
 

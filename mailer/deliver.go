@@ -68,12 +68,19 @@ func (d *delivery) conclude(ctx context.Context, t *transaction) {
 	d.open = append(t.tooMany, d.open...)
 	switch {
 	case !d.conn.dead:
+		if t.barred != nil {
+			d.retryBare(t)
+		}
+		return
+	case t.misstep != nil && ctx.Err() == nil:
+		// No content was sent: once more, one command at a time.
+		d.relay.switchOff("PIPELINING", t.misstep)
+		d.renew(t.reopen(t.misstep))
 		return
 	case t.lost != nil && d.conn.served > 1 && ctx.Err() == nil:
 		// The relay was about to end the connection, and has not seen an octet of
 		// the content: once more, on one that is new.
-		d.open = append(t.reopen(), d.open...)
-		d.conn, d.place = nil, true
+		d.renew(t.reopen(t.lost))
 		return
 	case !t.anyAccepted():
 		settle(d.unsettled(), d.conn.failed(ctx, StageMail, &cause{
@@ -82,6 +89,29 @@ func (d *delivery) conclude(ctx context.Context, t *transaction) {
 		d.open = nil
 	}
 	d.release()
+}
+
+// renew lets results go once more over a new connection.
+func (d *delivery) renew(results []*Result) {
+	if d.open = append(results, d.open...); len(d.open) > 0 {
+		d.conn, d.place = nil, true
+		return
+	}
+	d.release()
+}
+
+// retryBare lets the transaction go once more without the parameters that the
+// relay refuses though it offers them.
+func (d *delivery) retryBare(t *transaction) {
+	c := d.conn
+	if c.doubted != nil {
+		// It made no difference: they were not to blame.
+		c.doubted, c.ext = nil, d.relay.distrust.among(parseExtensions(c.ehlo))
+		return
+	}
+	if c.doubted = c.ext.withoutParameters(t.params); c.doubted != nil {
+		d.open = append(t.reopen(t.barred), d.open...)
+	}
 }
 
 // release gives the connection back.

@@ -26,6 +26,72 @@ var dialogueStages = []string{
 	".", "RSET", "QUIT",
 }
 
+func dialogueScript(data []byte) relaytest.Script {
+	script := relaytest.Script{}
+	for ; len(data) >= 2 && len(script) < 20; data = data[2:] {
+		stage := dialogueStages[int(data[0])%len(dialogueStages)]
+		reply := dialogueReplies[int(data[1])%len(dialogueReplies)]
+		if before, ok := script[stage]; ok {
+			reply = before + " then " + reply
+		}
+		script[stage] = reply
+	}
+	return script
+}
+
+// FuzzBacklog is the same for several messages that share connections: each has
+// its own verdict.
+func FuzzBacklog(f *testing.F) {
+	f.Add([]byte{}, uint8(0))
+	f.Add([]byte{11, 0, 11, 22}, uint8(0))
+	f.Add([]byte{5, 0, 5, 10, 10, 0, 10, 4}, uint8(1))
+	f.Add([]byte{11, 0, 11, 9, 9, 0, 9, 13}, uint8(0))
+	f.Fuzz(func(t *testing.T, data []byte, connections uint8) {
+		script := dialogueScript(data)
+		synctest.Test(t, func(t *testing.T) {
+			scripted := relaytest.New(t, relaytest.Options{}, script)
+			network := &relaytest.Network{Port: map[int]any{587: scripted}}
+			o := options(network)
+			o.Ladder, o.MaxConnections, o.MessagesPerConnection = o.Ladder[:1], int(connections%3)+1, 4
+			relay := newRelay(t, o)
+			results := deliverMany(t.Context(), relay, 8)
+			relay.Close()
+			if n := network.Open(); n != 0 {
+				t.Errorf("%v: %d connections left open", script, n)
+			}
+			checkVerdicts(t, script, scripted, results)
+		})
+	})
+}
+
+// checkVerdicts compares results with the messages that the relay took whole.
+func checkVerdicts(t *testing.T, script relaytest.Script, scripted *relaytest.Relay, results map[string]mailer.Result) {
+	t.Helper()
+	copies := map[string]int{}
+	for _, m := range scripted.Messages() {
+		for _, path := range m.ForwardPaths {
+			copies[path]++
+			if string(m.Data) != numbered(path) {
+				t.Errorf("%v: %s got %q", script, path, m.Data)
+			}
+		}
+	}
+	for path, r := range results {
+		n := copies[path]
+		switch {
+		case n > 1, r.Failure == nil && n != 1:
+			t.Errorf("%v: %s got %d copies, and its result is %s", script, path, n, outcome(r))
+		case r.Failure == nil:
+		case r.Failure.Relay == "":
+			t.Errorf("%v: %s has no verdict", script, path)
+		case r.Failure.Stage != mailer.StageContent && n > 0 && r.Failure.Reply.Code != 254:
+			t.Errorf("%v: %s failed at %s, and yet the relay got it", script, path, r.Failure.Stage)
+		case r.Failure.Class != mailer.ClassUncertain && r.Failure.Reply.Code == 0 && n > 0:
+			t.Errorf("%v: %s is %s without a reply, and yet the relay got it", script, path, r.Failure.Class)
+		}
+	}
+}
+
 // FuzzDialogue: whatever a relay says, when and how often, each recipient gets
 // a verdict, accepted means exactly one copy, nothing secret crosses in clear,
 // the attempt ends in time and leaves nothing open.
@@ -36,15 +102,7 @@ func FuzzDialogue(f *testing.F) {
 	f.Add([]byte{10, 14, 13, 13, 12, 29}, true, uint8(3))
 	f.Add([]byte{12, 11, 12, 29, 5, 10}, true, uint8(2))
 	f.Fuzz(func(t *testing.T, data []byte, pipelining bool, recipients uint8) {
-		script := relaytest.Script{}
-		for ; len(data) >= 2 && len(script) < 20; data = data[2:] {
-			stage := dialogueStages[int(data[0])%len(dialogueStages)]
-			reply := dialogueReplies[int(data[1])%len(dialogueReplies)]
-			if before, ok := script[stage]; ok {
-				reply = before + " then " + reply
-			}
-			script[stage] = reply
-		}
+		script := dialogueScript(data)
 		synctest.Test(t, func(t *testing.T) {
 			opts := relaytest.Options{}
 			if !pipelining {

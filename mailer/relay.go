@@ -86,10 +86,11 @@ func (t Timeouts) withDefaults() Timeouts {
 
 // Relay is one upstream relay. It is safe for concurrent use.
 type Relay struct {
-	opts   RelayOptions
-	ladder ladder
-	pool   pool
-	lookup func(ctx context.Context, host string) ([]string, error)
+	opts     RelayOptions
+	ladder   ladder
+	pool     pool
+	distrust distrust
+	lookup   func(ctx context.Context, host string) ([]string, error)
 
 	// Background work (re-probes, late listeners) ends with ctx, farewells soon
 	// by themselves. All of it is counted in work, as every delivery is.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -24,15 +25,17 @@ type transaction struct {
 	tooMany []*Result
 	last    bool // of its delivery
 	sent    bool // the envelope has gone out behind the content before it
-	// lost is the failure of a dialogue that the relay ended before any content.
-	lost *Failure
+	// The failure of a dialogue without content that may go better next time: the
+	// relay ended the connection, replies did not match the commands that were
+	// pipelined, or MAIL was refused for its parameters. Nil mostly.
+	lost, misstep, barred *Failure
 }
 
-// reopen undoes what lost has settled, and returns those recipients.
-func (t *transaction) reopen() []*Result {
+// reopen undoes what f has settled, and returns those recipients.
+func (t *transaction) reopen(f *Failure) []*Result {
 	var list []*Result
 	for _, r := range t.results {
-		if r.Failure == t.lost {
+		if r.Failure == f {
 			r.Reply, r.Failure = Reply{}, errOpen
 			list = append(list, r)
 		}
@@ -103,8 +106,14 @@ func (c *conn) envelope(ctx context.Context, t *transaction) bool {
 	if !ok {
 		return false
 	}
-	if !mail.positive() {
-		settle(t.open(), c.refused(StageMail, mail))
+	if mail.positive() {
+		c.confirmDoubts()
+	} else {
+		f := c.refused(StageMail, mail)
+		if t.params != "" && refusesParameters(mail) {
+			t.barred = f
+		}
+		settle(t.open(), f)
 		if !d.pipelined {
 			return false
 		}
@@ -205,9 +214,19 @@ func (d *dialogue) step(stage Stage, command string) (wireReply, bool) {
 // broken ends the transaction, and the connection with it.
 func (d *dialogue) broken(stage Stage, err error) {
 	f := d.conn.failed(d.ctx, stage, readCause(err))
-	if ProblemOf(f) == ProblemDropped {
+	switch ProblemOf(f) {
+	case ProblemDropped:
 		d.lose(f)
 		return
+	case ProblemNotSMTP:
+		if d.pipelined {
+			d.t.misstep = f
+		}
+	case ProblemSilent:
+		// MAIL was answered and what came with it was not: it may have been lost.
+		if d.pipelined && stage > StageMail && d.ctx.Err() == nil {
+			d.conn.relay.switchOff("PIPELINING", f)
+		}
 	}
 	settle(d.t.open(), f)
 	d.conn.close()
@@ -226,6 +245,15 @@ func (d *dialogue) outOfStep(stage Stage) bool {
 	return false
 }
 
+// confirmDoubts switches off what MAIL was refused with, now that it is accepted
+// without.
+func (c *conn) confirmDoubts() {
+	for _, keyword := range c.doubted {
+		c.relay.switchOff(keyword, &Failure{Stage: StageMail, Text: "MAIL is accepted only without it"})
+	}
+	c.doubted = nil
+}
+
 // data looks at the reply to DATA. A relay that waits for content though nobody
 // is to get it has lost step, or would deliver it we know not whom: no final
 // dot is sent, and the closed connection ends the transaction without mail.
@@ -235,7 +263,10 @@ func (d *dialogue) data(w wireReply) bool {
 		return d.outOfStep(StageData)
 	case w.code == 354 && len(d.t.accepted) > 0:
 		return true
-	case w.code == 354, w.code < 400:
+	case w.code == 354:
+		d.conn.close()
+		return false
+	case w.code < 400:
 		return d.outOfStep(StageData)
 	default:
 		settle(d.t.open(), d.conn.refused(StageData, w))
@@ -247,7 +278,8 @@ func (d *dialogue) data(w wireReply) bool {
 // envelope of a delivery that waits for the connection. False means that the dot
 // was not sent.
 func (c *conn) content(ctx context.Context, t *transaction) bool {
-	buf := make([]byte, 0, min(len(t.data)+len(t.data)/64, contentChunk+contentChunk/64)+16)
+	buf := slices.Grow(c.buf[:0], min(len(t.data), contentChunk)+min(len(t.data), contentChunk)/64+maxTail)
+	defer func() { c.buf = buf }()
 	for rest, dot := t.data, math.MaxInt; ; {
 		piece := rest[:min(len(rest), contentChunk)]
 		lineStart := len(rest) == len(t.data) || t.data[len(t.data)-len(rest)-1] == '\n'
@@ -273,6 +305,10 @@ func (c *conn) content(ctx context.Context, t *transaction) bool {
 		}
 	}
 }
+
+// maxTail is room for what mostly stands behind the content: the final dot and
+// the envelope of the next message.
+const maxTail = 512
 
 // appendNext appends the envelope of the delivery that gets the connection next.
 func (c *conn) appendNext(buf []byte) []byte {

@@ -111,3 +111,6 @@ func issue(by authority, name string, notAfter time.Time) tls.Certificate {
 func (c Certificate) config(maxVersion uint16) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{certificates[c]()}, MaxVersion: maxVersion}
 }
+
+// ServerConfig is for another server that shows a good certificate.
+func ServerConfig() *tls.Config { return Good.config(0) }
