@@ -113,8 +113,7 @@ func newQueueList() *cobra.Command {
 				if asJSON {
 					return encodeJSON(cmd.OutOrStdout(), messages)
 				}
-				printList(cmd.OutOrStdout(), messages, more)
-				return nil
+				return printList(cmd.OutOrStdout(), messages, more)
 			})
 		},
 	}
@@ -280,8 +279,9 @@ func (c *client) ask(ctx context.Context, method, path string, body []byte, v an
 	return nil
 }
 
-// list returns up to limit messages, and whether there are more.
-func (c *client) list(ctx context.Context, f *queueFilter, limit int) (all []message, more bool, err error) {
+// list returns up to limit messages, as the server wrote them, and whether there
+// are more.
+func (c *client) list(ctx context.Context, f *queueFilter, limit int) (all []json.RawMessage, more bool, err error) {
 	if limit < 1 {
 		return nil, false, exit(exitUsage, "--limit must be 1 or more")
 	}
@@ -293,13 +293,13 @@ func (c *client) list(ctx context.Context, f *queueFilter, limit int) (all []mes
 	for name, v := range filter {
 		query.Set(name, v)
 	}
-	all = []message{}
+	all = []json.RawMessage{}
 	for {
 		const mostPerPage = 500
 		query.Set("limit", strconv.Itoa(min(limit-len(all), mostPerPage)))
 		var page struct {
-			Messages []message `json:"messages"`
-			Next     string    `json:"next"`
+			Messages []json.RawMessage `json:"messages"`
+			Next     string            `json:"next"`
 		}
 		if err := c.ask(ctx, http.MethodGet, "/v1/messages?"+query.Encode(), nil, &page); err != nil {
 			return nil, false, err

@@ -17,20 +17,25 @@ func encodeJSON(w io.Writer, v any) error {
 	return encoder.Encode(v)
 }
 
-func printList(w io.Writer, messages []message, more bool) {
+func printList(w io.Writer, messages []json.RawMessage, more bool) error {
 	if len(messages) == 0 {
 		fmt.Fprintln(w, "no message")
-		return
+		return nil
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "ID\tACCEPTED\tSTATUS\tSENDER\tRECIPIENTS\tSUBJECT")
-	for _, m := range messages {
+	for _, raw := range messages {
+		var m message
+		if err := json.Unmarshal(raw, &m); err != nil {
+			return fmt.Errorf("the answer cannot be read: %w", err)
+		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", m.ID, localTime(m.CreatedAt), m.Status, m.Sender, names(m.Recipients), shorten(m.Subject, 40))
 	}
 	flush(t)
 	if more {
 		fmt.Fprintf(w, "There are more; --limit %d shows twice as many.\n", 2*len(messages))
 	}
+	return nil
 }
 
 // names is the first recipient, and how many others there are.

@@ -46,6 +46,9 @@ func TestQueueCommands(t *testing.T) {
 	if !bytes.Equal(online, offline) || !bytes.Contains(online, []byte("To: b@example.org\r\n")) {
 		t.Errorf("exported %q online and %q offline", online, offline)
 	}
+	if _, out, _ := run(t.Context(), "queue", "list", "--json"); strings.Contains(out, "0001-") || strings.Contains(out, `"attempts"`) {
+		t.Errorf("queue list --json prints zero values:\n%s", out)
+	}
 	for _, c := range []struct {
 		args   []string
 		status int
