@@ -26,7 +26,7 @@ type runningQueue struct {
 // deliveries in hand at the end.
 func startQueue(ctx context.Context, s config.Service, routes queue.Routes, workers int, timeout time.Duration, log *slog.Logger) (*runningQueue, error) {
 	if s.Queue.Store == "none" {
-		return &runningQueue{Queue: queue.NewNone(routes)}, nil
+		return &runningQueue{Queue: queue.NewNone(routes, log)}, nil
 	}
 	store, err := openStore(ctx, s)
 	if err != nil {

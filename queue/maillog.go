@@ -42,13 +42,49 @@ func (d *Durable) logOutcome(r recorded) {
 		if !tried && !c.State.Final() {
 			continue
 		}
-		d.logChange(r, c, result, relays[c.ForwardPath], attempts[c.ForwardPath]+1)
+		logChange(d.log, change{
+			Change: c, id: r.ID, reversePath: r.job.Envelope.ReversePath, result: result, relay: relays[c.ForwardPath],
+			attempt: attempts[c.ForwardPath] + 1,
+		})
 	}
 }
 
-func (d *Durable) logChange(r recorded, c Change, result mailer.Result, relay string, attempt int) {
+// logVerdicts does so where nothing is stored: what follows on an attempt is up
+// to the client.
+func (n *None) logVerdicts(m Message) {
+	for _, a := range m.Attempts {
+		if f, _ := trouble(a); f != nil {
+			level, attrs := relayTrouble(f)
+			n.log.Log(context.Background(), level, "relay failed", append([]any{"id", m.ID, "relay", a.Relay}, attrs...)...)
+		}
+	}
+	relays := map[string]string{}
+	for _, a := range m.Attempts {
+		for _, r := range a.Results {
+			relays[r.ForwardPath] = a.Relay
+		}
+	}
+	for _, r := range m.Recipients {
+		logChange(n.log, change{
+			Change: Change{ForwardPath: r.ForwardPath, State: r.State}, id: m.ID, reversePath: m.Envelope.ReversePath,
+			result: r.Result, relay: relays[r.ForwardPath], attempt: 1,
+		})
+	}
+}
+
+// change is what is told of a recipient's new state.
+type change struct {
+	Change
+	id, reversePath string
+	result          mailer.Result // of the last attempt; zero without one
+	relay           string
+	attempt         int
+}
+
+func logChange(log *slog.Logger, c change) {
+	result := c.result
 	attrs := []any{
-		"id", r.ID, "reverse_path", r.job.Envelope.ReversePath, "forward_path", c.ForwardPath, "relay", relay, "attempt", attempt,
+		"id", c.id, "reverse_path", c.reversePath, "forward_path", c.ForwardPath, "relay", c.relay, "attempt", c.attempt,
 		"code", result.Reply.Code, "enhanced_code", result.Reply.Enhanced, "text", result.Reply.Text,
 	}
 	level := slog.LevelInfo
@@ -61,7 +97,7 @@ func (d *Durable) logChange(r recorded, c Change, result mailer.Result, relay st
 	if !c.Next.IsZero() {
 		attrs = append(attrs, "next_attempt", c.Next)
 	}
-	d.log.Log(context.Background(), level, string(c.State), attrs...)
+	log.Log(context.Background(), level, string(c.State), attrs...)
 }
 
 func (d *Durable) logExpired(e Ended) {
@@ -73,11 +109,22 @@ func (d *Durable) logExpired(e Ended) {
 func (d *Durable) logRelay(p Pause, paused, resumed bool) {
 	switch {
 	case paused:
-		d.log.Warn("relay paused", "relay", p.Relay, "failures", p.Failures, "until", p.Until,
-			"stage", p.Reason.Stage.String(), "code", p.Reason.Reply.Code, "cause", p.Reason.Error())
+		level, attrs := relayTrouble(p.Reason)
+		d.log.Log(context.Background(), level, "relay paused",
+			append([]any{"relay", p.Relay, "failures", p.Failures, "until", p.Until}, attrs...)...)
 	case resumed:
 		d.log.Info("relay resumed", "relay", p.Relay)
 	}
+}
+
+// relayTrouble tells of a relay's failure: as an error where somebody must change
+// a setting.
+func relayTrouble(f *mailer.Failure) (slog.Level, []any) {
+	attrs := []any{"stage", f.Stage.String(), "code", f.Reply.Code, "cause", f.Error()}
+	if r := remedy(f); r != "" {
+		return slog.LevelError, append(attrs, "remedy", r)
+	}
+	return slog.LevelWarn, attrs
 }
 
 // refusalInterval is how often the log says that new mail is refused.

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/google/uuid"
@@ -13,10 +14,17 @@ import (
 // answered with the relay's verdict (MAILSIDECAR_QUEUE=none).
 type None struct {
 	routes Routes
+	log    *slog.Logger
 }
 
-// NewNone returns a None that delivers through routes.
-func NewNone(routes Routes) *None { return &None{routes: routes} }
+// NewNone returns a None that delivers through routes and writes the mail log; a
+// nil log discards it.
+func NewNone(routes Routes, log *slog.Logger) *None {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &None{routes: routes, log: log}
+}
 
 // Durable is false: what the relay did not accept is gone.
 func (*None) Durable() bool { return false }
@@ -43,6 +51,7 @@ func (n *None) Submit(ctx context.Context, s Submission) (Receipt, error) {
 	}
 	m.Attempts = deliver(ctx, relays, s.Envelope, s.Content)
 	m.Recipients = settle(s.Envelope.ForwardPaths, m.Attempts)
+	n.logVerdicts(m)
 	return Receipt{Message: m}, nil
 }
 
