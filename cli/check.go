@@ -16,7 +16,7 @@ import (
 
 func newCheck() *cobra.Command {
 	var asJSON bool
-	var timeout time.Duration
+	timeout := 20 * time.Second
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Find out which ports of the relay answer, and what is wrong",
@@ -36,7 +36,7 @@ configuration.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print everything found out as JSON")
-	cmd.Flags().DurationVar(&timeout, "timeout", 20*time.Second, "end the check after this long")
+	durationFlag(cmd, &timeout, "timeout", "end the check after this long")
 	return cmd
 }
 

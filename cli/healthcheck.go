@@ -35,7 +35,7 @@ Exit status: 0 ready; 1 not ready, or nobody answers; 78 wrong configuration.`,
 			return err
 		},
 	}
-	cmd.Flags().DurationVar(&wait, "wait", 0, "ask again until it is ready, for up to this long")
+	waitFlag(cmd, &wait, "wait", "ask again until it is ready, for up to this long: a duration or seconds")
 	return cmd
 }
 

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"mailsidecar/config"
 )
 
 // queueExits is the same for all the queue's commands.
@@ -52,8 +54,8 @@ func (f *queueFilter) define(cmd *cobra.Command) {
 	flags.StringVar(&f.recipient, "recipient", "", "recipient's address")
 	flags.StringVar(&f.sender, "sender", "", "author's address")
 	flags.StringVar(&f.tag, "tag", "", "tag, \"name\" or \"name:value\"")
-	flags.StringVar(&f.since, "since", "", "accepted since then: a time (RFC 3339), or how long ago, such as 2h")
-	flags.StringVar(&f.until, "until", "", "accepted before then")
+	flags.StringVar(&f.since, "since", "", "accepted since then: a time (RFC 3339), or how long ago, such as 2h or 7d")
+	flags.StringVar(&f.until, "until", "", "accepted before then, written the same way")
 }
 
 // values are the filter as the server's interface names it.
@@ -83,11 +85,11 @@ func pointInTime(flag, text string, now time.Time) (string, error) {
 	if text == "" {
 		return "", nil
 	}
-	if ago, err := time.ParseDuration(text); err == nil {
+	if ago, err := config.ParseDuration(text); err == nil {
 		return now.Add(-ago).UTC().Format(time.RFC3339), nil
 	}
 	if _, err := time.Parse(time.RFC3339, text); err != nil {
-		return "", exit(exitUsage, "--%s %q is neither a time such as 2030-01-31T08:00:00Z nor a duration such as 2h", flag, text)
+		return "", exit(exitUsage, "--%s %q is neither a time such as 2030-01-31T08:00:00Z nor a duration such as 2h or 7d", flag, text)
 	}
 	return text, nil
 }

@@ -109,6 +109,7 @@ func TestPointInTime(t *testing.T) {
 	for _, c := range []struct{ in, want string }{
 		{"", ""},
 		{"2h", "2030-01-31T06:00:00Z"},
+		{"7d", "2030-01-24T08:00:00Z"},
 		{"2029-01-31T08:00:00+01:00", "2029-01-31T08:00:00+01:00"},
 	} {
 		if got, err := pointInTime("since", c.in, now); err != nil || got != c.want {

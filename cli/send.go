@@ -73,8 +73,8 @@ func (f *sendFlags) define(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.tags, "tag", nil, "tag kept with the message, \"name=value\"; may be repeated")
 	flags.StringVar(&f.idempotencyKey, "idempotency-key", "", "sends the message once however often the command is repeated")
 	flags.StringVar(&f.sendAt, "send-at", "", "hold the message until then (RFC 3339)")
-	flags.DurationVar(&f.expiresIn, "expires-in", 0, "how long to keep trying (default: the server's)")
-	flags.DurationVar(&f.wait, "wait", 0, "wait this long for the relay's answer, up to 1m; 0 does not wait (default: MAILSIDECAR_WAIT, 10s)")
+	durationFlag(cmd, &f.expiresIn, "expires-in", "how long to keep trying, such as 1d12h (default: the server's)")
+	waitFlag(cmd, &f.wait, "wait", "wait this long for the relay's answer, a duration or seconds, up to 1m; 0 does not wait (default: MAILSIDECAR_WAIT, 10s)")
 	flags.BoolVar(&f.json, "json", false, "print the server's answer as it is")
 }
 
@@ -90,6 +90,9 @@ func (f *sendFlags) send(ctx context.Context, cmd *cobra.Command) error {
 	}
 	if !cmd.Flags().Changed("wait") {
 		f.wait = time.Duration(cfg.Wait)
+	}
+	if f.wait > maxWait*time.Second {
+		return exit(exitUsage, "--wait %s is longer than the server waits: %d s at most", config.Duration(f.wait), maxWait)
 	}
 	header, body, err := f.request(cmd)
 	if err != nil {
@@ -123,7 +126,7 @@ func (f *sendFlags) send(ctx context.Context, cmd *cobra.Command) error {
 func (f *sendFlags) request(cmd *cobra.Command) (http.Header, []byte, error) {
 	header := http.Header{"Accept": {"application/json"}}
 	if f.wait > 0 {
-		header.Set("Prefer", "wait="+strconv.Itoa(int(min(f.wait, time.Minute).Seconds())))
+		header.Set("Prefer", "wait="+strconv.Itoa(int(f.wait.Seconds())))
 	}
 	if f.idempotencyKey != "" {
 		header.Set("Idempotency-Key", strconv.Quote(f.idempotencyKey))

@@ -12,9 +12,10 @@ import (
 	"net/http"
 	"os"
 	"os/user"
-	"strconv"
 	"strings"
 	"time"
+
+	"mailsidecar/config"
 )
 
 // sendmailConfigFile has the settings for programs that run without the
@@ -144,15 +145,11 @@ func waitSeconds(value string) (int, error) {
 	if value == "" {
 		return defaultWait, nil
 	}
-	n, err := strconv.Atoi(value)
+	wait, err := config.ParseWait(value)
 	if err != nil {
-		d, derr := time.ParseDuration(value)
-		n, err = int(d.Seconds()), derr
-	}
-	if err != nil || n < 0 {
 		return 0, exit(exitConfig, "MAILSIDECAR_WAIT: %q is no number of seconds, such as 3", oneLine(value))
 	}
-	return min(n, maxWait), nil
+	return min(int(wait.Seconds()), maxWait), nil
 }
 
 // newClient returns a client that follows no redirect, which would lose the

@@ -471,6 +471,8 @@ func TestLoadClient(t *testing.T) {
 		{env{"MAILSIDECAR_ADDR=[::]:9000", "MAILSIDECAR_API_KEY_FILE=" + write(t, "key", "k\n")}, "http://127.0.0.1:9000", "k", 10 * time.Second, ""},
 		{env{"MAILSIDECAR_URL=http://u:hunter2@host"}, "http://u:hunter2@host", "", 10 * time.Second, "configuration: MAILSIDECAR_URL is no address of a server; write one such as http://127.0.0.1:8587, without user name or password"},
 		{env{"MAILSIDECAR_URL=127.0.0.1:8587"}, "127.0.0.1:8587", "", 10 * time.Second, "configuration: MAILSIDECAR_URL is no address of a server; write one such as http://127.0.0.1:8587, without user name or password"},
+		{env{"MAILSIDECAR_WAIT=3"}, "http://127.0.0.1:8587", "", 3 * time.Second, ""},
+		{env{"MAILSIDECAR_WAIT=3x"}, "http://127.0.0.1:8587", "", 10 * time.Second, `configuration: MAILSIDECAR_WAIT is "3x", which is no duration; write seconds, such as 3, or a duration such as 3s or 1m`},
 		{env{"MAILSIDECAR_WAIT=2m"}, "http://127.0.0.1:8587", "", 2 * time.Minute, "configuration: MAILSIDECAR_WAIT is 2m, which is too high; set 60s or less"},
 	}
 	for _, test := range tests {

@@ -22,6 +22,40 @@ func (d *Duration) Decode(value string) error {
 	return nil
 }
 
+// ParseDuration reads a duration as the environment's variables take it.
+func ParseDuration(s string) (time.Duration, error) {
+	var d Duration
+	err := d.Decode(s)
+	return time.Duration(d), err
+}
+
+// Wait is how long to wait for an answer. It can be written as a bare number of
+// seconds, too, as HTTP's Prefer: wait=3 is.
+type Wait time.Duration
+
+// Decode implements envconfig's Decoder: "3", "3s", "1m".
+func (w *Wait) Decode(value string) error {
+	value = strings.TrimSpace(value)
+	if _, err := strconv.ParseUint(value, 10, 32); err == nil {
+		value += "s"
+	}
+	d, ok := parseDuration(value)
+	if !ok {
+		return &invalid{"is " + quote(value) + ", which is no duration", "write seconds, such as 3, or a duration such as 3s or 1m"}
+	}
+	*w = Wait(d)
+	return nil
+}
+
+func (w Wait) String() string { return Duration(w).String() }
+
+// ParseWait reads a duration as MAILSIDECAR_WAIT takes it.
+func ParseWait(s string) (time.Duration, error) {
+	var w Wait
+	err := w.Decode(s)
+	return time.Duration(w), err
+}
+
 func parseDuration(s string) (time.Duration, bool) {
 	var days time.Duration
 	if count, rest, ok := strings.Cut(s, "d"); ok {

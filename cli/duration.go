@@ -1,0 +1,42 @@
+package cli
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mailsidecar/config"
+)
+
+// duration is a flag that is written as the environment's variables are: "7d",
+// "1d12h", "90s".
+type duration struct {
+	value *time.Duration
+	parse func(string) (time.Duration, error)
+}
+
+// durationFlag defines a flag whose default is what value holds.
+func durationFlag(cmd *cobra.Command, value *time.Duration, name, usage string) {
+	cmd.Flags().Var(duration{value, config.ParseDuration}, name, usage)
+}
+
+// waitFlag defines one that takes a bare number of seconds, too.
+func waitFlag(cmd *cobra.Command, value *time.Duration, name, usage string) {
+	cmd.Flags().Var(duration{value, config.ParseWait}, name, usage)
+}
+
+// Set implements pflag's Value.
+func (d duration) Set(text string) (err error) {
+	*d.value, err = d.parse(text)
+	return err
+}
+
+func (d duration) String() string {
+	if d.value == nil { // pflag asks a zero value for its default
+		return "0"
+	}
+	return config.Duration(*d.value).String()
+}
+
+// Type implements pflag's Value: the word that help shows.
+func (duration) Type() string { return "duration" }
