@@ -55,6 +55,7 @@ func TestPostfix(t *testing.T) {
 		{"queued", testQueued},
 		{"queued and waited for", testQueuedWait},
 		{"killed", testKilled},
+		{"backlog", testBacklog},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, relay) })
 	}
