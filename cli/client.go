@@ -21,6 +21,8 @@ type client struct {
 	base *url.URL
 	key  string // empty: the server needs none
 	http *http.Client
+	// offline says that there is no server, and no network to speak of.
+	offline bool
 }
 
 // connect returns a client of the server that MAILSIDECAR_URL names, or that the
@@ -48,6 +50,7 @@ type answer struct {
 	status int
 	header http.Header
 	body   []byte
+	from   *client // who asked; nil in tests
 }
 
 // maxAnswer bounds what is read of one answer; an exported message is the
@@ -82,7 +85,7 @@ func (c *client) do(ctx context.Context, method, path string, header http.Header
 	if err != nil {
 		return answer{}, c.noAnswer(err, true)
 	}
-	return answer{resp.StatusCode, resp.Header, data}, nil
+	return answer{resp.StatusCode, resp.Header, data, c}, nil
 }
 
 // noAnswer says in a line why there is no answer. Once connected, the server may
@@ -106,11 +109,15 @@ type problem struct {
 	Code      string `json:"code"`
 	Retryable bool   `json:"retryable"`
 	RequestID string `json:"request_id"`
+	ID        string `json:"id"`
+	MessageID string `json:"message_id"`
 	Errors    []struct {
 		Field   string `json:"field"`
 		Message string `json:"message"`
 	} `json:"errors"`
 	Recipients []recipient `json:"recipients"`
+
+	offline bool // it came from no server
 }
 
 // problem reads the answer as an error. One from something else than the
@@ -121,7 +128,31 @@ func (a answer) problem() problem {
 		p = problem{Title: http.StatusText(a.status), Detail: "the answer is not the server's own; is there a proxy between?"}
 	}
 	p.Status = a.status
+	if p.Code == "unauthorized" {
+		p.Detail = a.keyAdvice()
+	}
+	p.offline = a.from != nil && a.from.offline
 	return p
+}
+
+// keyAdvice says which variable to set, where the server's own words are for
+// those who write HTTP.
+func (a answer) keyAdvice() string {
+	const remedy = "set MAILSIDECAR_API_KEY to the secret, without the name, of one of the server's MAILSIDECAR_API_KEYS"
+	if a.from != nil && a.from.key != "" {
+		return "the server does not know the key that was sent: " + remedy
+	}
+	return "no key was sent: " + remedy + ". Only where that variable is set here, too, and holds a single key, is it taken by itself"
+}
+
+// repeats says that the detail is one of the errors, which are printed anyway.
+func (p problem) repeats() bool {
+	for _, e := range p.Errors {
+		if p.Detail == e.Field+": "+e.Message {
+			return true
+		}
+	}
+	return false
 }
 
 // err makes an error of a refusal: what the server said, and the exit status
@@ -129,24 +160,36 @@ func (a answer) problem() problem {
 func (p problem) err() error {
 	var b strings.Builder
 	b.WriteString(p.Title)
-	if p.Detail != "" && strings.TrimSuffix(p.Detail, ".") != p.Title {
+	if p.Detail != "" && strings.TrimSuffix(p.Detail, ".") != p.Title && !p.repeats() {
 		b.WriteString(": " + p.Detail)
 	}
 	for _, e := range p.Errors {
 		fmt.Fprintf(&b, "\n  %s: %s", e.Field, e.Message)
 	}
-	fmt.Fprintf(&b, "\n  (HTTP %d", p.Status)
-	for _, detail := range []string{p.Code, p.RequestID} {
-		if detail != "" {
-			b.WriteString(", " + detail)
-		}
-	}
-	b.WriteString(")")
+	fmt.Fprintf(&b, "\n  (%s)", strings.Join(p.origin(), ", "))
 	return &statusError{p.exitStatus(), errors.New(b.String())}
+}
+
+// origin is what somebody needs who looks further: the answer's status and code,
+// and the request's id in the server's log.
+func (p problem) origin() []string {
+	if p.offline {
+		return []string{p.Code}
+	}
+	all := []string{fmt.Sprintf("HTTP %d", p.Status)}
+	if p.Code != "" {
+		all = append(all, p.Code)
+	}
+	if p.RequestID != "" {
+		all = append(all, "request "+p.RequestID)
+	}
+	return all
 }
 
 func (p problem) exitStatus() int {
 	switch {
+	case p.Code == "invalid_parameter":
+		return exitUsage // parameters come from flags
 	case p.Code == "uncertain":
 		return exitUncertain
 	case p.Status == http.StatusUnauthorized || p.Status == http.StatusForbidden:

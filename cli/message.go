@@ -130,10 +130,13 @@ func (m message) exitStatus() int {
 	return exitOK
 }
 
-// refusal reports an answer that is an error: the recipients' states, where the
-// server gives any, and the error itself.
+// refusal reports an answer that is an error: the message's id and the
+// recipients' states, where the server gives any, and the error itself.
 func refusal(w io.Writer, a answer) error {
 	p := a.problem()
+	if id := cmp.Or(p.ID, p.MessageID); id != "" {
+		fmt.Fprintf(w, "message %s: %s\n", id, p.Code)
+	}
 	if len(p.Recipients) > 0 {
 		printRecipients(w, p.Recipients)
 	}

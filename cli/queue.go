@@ -19,9 +19,10 @@ import (
 
 // queueExits is the same for all the queue's commands.
 const queueExits = `
-Exit status: 0 done; 65 there is no such message, or nothing to do for it;
-69 no answer from the server; 76 it broke off, and may have done it; 77 the
-server wants another API key.`
+Exit status: 0 done; 1 a file or the store cannot be used; 64 wrong command
+line; 65 there is no such message, or nothing to do for it; 69 no answer from
+the server; 75 try again later; 76 it broke off, and may have done it; 77 the
+server wants another API key; 78 wrong configuration.`
 
 func newQueue() *cobra.Command {
 	cmd := &cobra.Command{

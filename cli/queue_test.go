@@ -56,7 +56,9 @@ func TestQueueCommands(t *testing.T) {
 	}{
 		{[]string{"queue", "export", m.ID, "-o", "online.eml"}, 1, "export"},
 		{[]string{"queue", "cancel", m.ID}, 0, "canceled"},
-		{[]string{"queue", "cancel", m.ID}, 65, "nothing_to_cancel"},
+		{[]string{"queue", "cancel", m.ID}, 65, "(nothing_to_cancel)"},
+		{[]string{"queue", "list", "--status", "lost"}, 64, "status"},
+		{[]string{"queue", "retry", "--status", "lost"}, 64, "status"},
 		{[]string{"queue", "retry", m.ID}, 65, "nothing_to_retry"},
 		{[]string{"queue", "export", m.ID}, 65, "content_gone"},
 		{[]string{"queue", "list", "--status", "canceled"}, 0, m.ID},
