@@ -62,6 +62,7 @@ var mailgunOptions = []formField{
 	{"o:require-tls", isIgnored, "the relay decides"},
 	{"o:skip-verification", isIgnored, "the relay decides"},
 	{"o:suppress-headers", isIgnored, ""},
+	{"o:native-send", isIgnored, ""},
 }
 
 var mailgunFields = append([]formField{

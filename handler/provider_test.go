@@ -407,6 +407,7 @@ func TestProvidersTolerate(t *testing.T) {
 		{name: "empty values of Go", provider: "mailersend", check: fine, body: with("mailersend", `"reply_to":{"name":"","email":""},"personalization":null,"variables":null,"template_id":"","send_at":0,"settings":null`)},
 		{name: "empty values of PHP", provider: "mailersend", check: fine, body: with("mailersend", `"to":[{"email":"ana@example.org","name":null}],"attachments":[{"content":"aGk=","filename":"a.txt","disposition":null,"id":null}]`)},
 		{name: "empty values", provider: "sendgrid", check: fine, body: with("sendgrid", `"headers":[],"mail_settings":[],"reply_to":{},"asm":null,"attachments":{},"categories":""`)},
+		{name: "what is switched off", provider: "sendgrid", check: fine, body: with("sendgrid", `"mail_settings":{"bcc":{"enable":false,"email":""},"sandbox_mode":{"enable":false}}`)},
 		{name: "empty values", provider: "brevo", check: fine, body: with("brevo", `"headers":[],"params":[],"cc":null,"replyTo":[],"attachment":null,"templateId":0`)},
 		{name: "case of names", provider: "postmark", check: fine, body: strings.Replace(apis["postmark"].body, "TextBody", "textbody", 1)},
 		{name: "one address for a list", provider: "resend", check: fine, body: with("resend", `"to":"ana@example.org","cc":"Bob <bob@example.org>, c@example.org"`)},
@@ -555,6 +556,7 @@ func TestProvidersRefuse(t *testing.T) {
 		{name: "no subject", provider: "sendgrid", status: 400, answer: []string{`"field":"subject"`}, body: with("sendgrid", `"subject":""`)},
 		{name: "no personalization", provider: "sendgrid", status: 400, answer: []string{"at least one personalization"}, body: with("sendgrid", `"personalizations":[]`)},
 		{name: "address twice", provider: "sendgrid", status: 400, answer: []string{"unique between to, cc, and bcc"}, body: with("sendgrid", `"personalizations":[{"to":[{"email":"a@example.org"}],"bcc":[{"email":"A@example.org"}]}]`)},
+		{name: "hidden copy", provider: "sendgrid", status: 400, answer: []string{`"field":"mail_settings.bcc.enable"`}, body: with("sendgrid", `"mail_settings":{"bcc":{"enable":true,"email":"spy@example.org"}}`)},
 		{name: "1001 recipients", provider: "sendgrid", status: 400, answer: []string{"limit of 1000"}, body: with("sendgrid", `"personalizations":[{"to":[`+repeatPeople(1001)+`]}]`)},
 		{name: "51 recipients", provider: "postmark", status: 422, answer: []string{`"ErrorCode":300`}, body: with("postmark", `"To":"`+repeatAddresses(51)+`"`)},
 		{name: "51 recipients", provider: "mailersend", status: 422, answer: []string{`"to":[`}, body: with("mailersend", `"to":[`+repeatPeople(51)+`]`)},
@@ -823,17 +825,19 @@ func TestMailgunMIME(t *testing.T) {
 	}
 }
 
+// multipartBody has the names of files and fields as several clients write them.
+const multipartBody = "--x\r\nContent-Disposition: form-data; name=\"from\"\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\nContent-Length: 16\r\n\r\nshop@example.com\r\n" +
+	"--x\r\nContent-Disposition: form-data; name=\"to\"\r\n\r\nana@example.org\r\n" +
+	"--x\r\nContent-Disposition: form-data; name=\"html\"\r\n\r\n<img src=\"cid:logo.png\">\r\n" +
+	"--x\r\nContent-Disposition: form-data; name=\"attachment[0]\"; filename=\"Rechnung \u201eMärz%22.pdf\"\r\nContent-Type: application/octet-stream\r\n\r\nPDF\r\n" +
+	"--x\r\nContent-Disposition: form-data; name=\"inline[0]\"; filename=\"logo.png\"\r\nContent-Type: application/octet-stream\r\n\r\nPNG\r\n" +
+	"--x--\r\n"
+
 // TestMailgunForm: names of files and fields as several clients write them.
 func TestMailgunForm(t *testing.T) {
-	const body = "--x\r\nContent-Disposition: form-data; name=\"from\"\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\nContent-Length: 16\r\n\r\nshop@example.com\r\n" +
-		"--x\r\nContent-Disposition: form-data; name=\"to\"\r\n\r\nana@example.org\r\n" +
-		"--x\r\nContent-Disposition: form-data; name=\"html\"\r\n\r\n<img src=\"cid:logo.png\">\r\n" +
-		"--x\r\nContent-Disposition: form-data; name=\"attachment[0]\"; filename=\"Rechnung \u201eMärz%22.pdf\"\r\nContent-Type: application/octet-stream\r\n\r\nPDF\r\n" +
-		"--x\r\nContent-Disposition: form-data; name=\"inline[0]\"; filename=\"logo.png\"\r\nContent-Type: application/octet-stream\r\n\r\nPNG\r\n" +
-		"--x--\r\n"
 	q := &fakeQueue{durable: true}
 	s := newTestServer(t, q, nil)
-	r := apis["mailgun"].request("mailgun", strings.NewReader(body))
+	r := apis["mailgun"].request("mailgun", strings.NewReader(multipartBody))
 	r.Header.Set("Content-Type", `multipart/form-data; boundary="x"`)
 	if response := serve(s, r); response.status != 200 {
 		t.Fatalf("answer = %d %s", response.status, text(response))

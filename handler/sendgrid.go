@@ -90,7 +90,12 @@ type sendgridSettings struct {
 	BypassUnsubscribeManagement ignored        `json:"bypass_unsubscribe_management"`
 	SpamCheck                   ignored        `json:"spam_check"`
 	Footer                      ignored        `json:"footer" note:"no footer is added"`
-	BCC                         refused        `json:"bcc" note:"name the recipient in bcc"`
+	BCC                         sendgridBCC    `json:"bcc"`
+}
+
+type sendgridBCC struct {
+	Enable refused `json:"enable" note:"name the recipient in bcc of a personalization"`
+	Email  ignored `json:"email"`
 }
 
 type sendgridSwitch struct {
