@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -131,20 +132,20 @@ func (m *brevoMail) takeOptions(x *exchange) (idempotencyKey string, err error) 
 func (m *brevoMail) outgoing() ([]outgoing, error) {
 	var f findings
 	versions := m.versions(&f)
-	recipients := 0
+	recipients, e := 0, newExpansion()
 	all := make([]outgoing, len(versions))
 	for i := range versions {
 		path := ""
 		if len(m.MessageVersions) > 0 {
 			path = fmt.Sprintf("messageVersions[%d].", i)
 		}
-		all[i] = m.version(&versions[i], path, &f)
+		all[i] = m.version(&versions[i], path, e, &f)
 		recipients += len(all[i].To) + len(all[i].Cc) + len(all[i].Bcc)
 	}
 	if recipients > maxBrevoRecipients {
 		f.add("to", fmt.Sprintf("a request may have %d recipients", maxBrevoRecipients))
 	}
-	return all, f.err()
+	return all, errors.Join(f.err(), e.err())
 }
 
 // versions are the request's, or the one that its own fields make.
@@ -162,7 +163,7 @@ func (m *brevoMail) versions(f *findings) []brevoVersion {
 }
 
 // version makes a message of one version, at path in the request.
-func (m *brevoMail) version(v *brevoVersion, path string, f *findings) outgoing {
+func (m *brevoMail) version(v *brevoVersion, path string, e *expansion, f *findings) outgoing {
 	o := outgoing{Message: mailer.Message{
 		From: mailer.Address{Name: m.Sender.Name, Email: m.Sender.Email},
 		To:   people(v.To), Cc: people(v.Cc), Bcc: people(v.Bcc),
@@ -186,7 +187,7 @@ func (m *brevoMail) version(v *brevoVersion, path string, f *findings) outgoing 
 		o.label(t)
 	}
 	if m.Params.given || v.Params.given {
-		o.substitute(brevoParams(m.Params, v.Params))
+		o.substitute(e, brevoParams(m.Params, v.Params))
 	}
 	o.sendAt = f.brevoTime(m.ScheduledAt)
 	return o
@@ -218,21 +219,17 @@ func (f *findings) brevoTime(text string) time.Time {
 
 var brevoParam = regexp.MustCompile(`\{\{\s*params\.([\p{L}\p{N}_.-]+)\s*\}\}`)
 
-func brevoParams(all ...variables) func(string) string {
+func brevoParams(all ...variables) substitution {
 	values := map[string]string{}
 	for _, vars := range all {
 		for _, v := range vars.values {
 			values[v.Name] = v.Value
 		}
 	}
-	return func(text string) string {
-		return brevoParam.ReplaceAllStringFunc(text, func(found string) string {
-			if value, known := values[brevoParam.FindStringSubmatch(found)[1]]; known {
-				return value
-			}
-			return found
-		})
-	}
+	return byPattern(brevoParam, func(found string) (string, bool) {
+		value, known := values[brevoParam.FindStringSubmatch(found)[1]]
+		return value, known
+	})
 }
 
 func brevoField(path, field string) string {

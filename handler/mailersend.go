@@ -187,7 +187,8 @@ func (m *mailersendMail) outgoing() ([]outgoing, error) {
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	return m.personalize(o), nil
+	e := newExpansion()
+	return m.personalize(o, e), e.err()
 }
 
 func (m *mailersendMail) check(f *findings) {
@@ -211,6 +212,9 @@ func (m *mailersendMail) check(f *findings) {
 	}
 	if m.Text == "" && m.HTML == "" {
 		f.add("text", textRequired+" when html is absent")
+	}
+	if len(m.Headers) > maxPairs {
+		f.add("headers", fmt.Sprintf("may not have more than %d items", maxPairs))
 	}
 	m.checkPersonal(f)
 }
@@ -249,7 +253,7 @@ func (m *mailersendMail) header() []mailer.Field {
 	return overridden(all, more)
 }
 
-func (m *mailersendMail) personalize(o outgoing) []outgoing {
+func (m *mailersendMail) personalize(o outgoing, e *expansion) []outgoing {
 	if !m.personal() {
 		return []outgoing{o}
 	}
@@ -258,7 +262,7 @@ func (m *mailersendMail) personalize(o outgoing) []outgoing {
 		one := o
 		one.To = []mailer.Address{to.address()}
 		one.where = func(field string) string { return mailersendField(i, field) }
-		one.substitute(m.replace(to.Email))
+		one.substitute(e, m.values(to.Email))
 		all[i] = one
 	}
 	return all
@@ -266,9 +270,9 @@ func (m *mailersendMail) personalize(o outgoing) []outgoing {
 
 var mailersendName = regexp.MustCompile(`\{\{\s*([\p{L}\p{N}_.-]+)\s*\}\}|\{\$([\p{L}\p{N}_-]+)\}`)
 
-// replace puts a recipient's values into a text. A name without a value stays
-// as it is.
-func (m *mailersendMail) replace(email string) func(string) string {
+// values puts a recipient's values into a text. A name without a value stays as
+// it is.
+func (m *mailersendMail) values(email string) substitution {
 	values := map[string]string{}
 	for _, p := range m.Personalization {
 		if strings.EqualFold(p.Email, email) {
@@ -284,15 +288,11 @@ func (m *mailersendMail) replace(email string) func(string) string {
 			}
 		}
 	}
-	return func(text string) string {
-		return mailersendName.ReplaceAllStringFunc(text, func(found string) string {
-			name := strings.TrimSpace(strings.TrimRight(found[2:], "}"))
-			if value, known := values[found[:2]+name]; known {
-				return value
-			}
-			return found
-		})
-	}
+	return byPattern(mailersendName, func(found string) (string, bool) {
+		name := strings.TrimSpace(strings.TrimRight(found[2:], "}"))
+		value, known := values[found[:2]+name]
+		return value, known
+	})
 }
 
 // mailersendField names a field; first is the place in to of the message's first

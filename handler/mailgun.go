@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/mail"
@@ -175,8 +176,12 @@ func (form *providerForm) mailgun(x *exchange) ([]outgoing, error) {
 	}
 	form.mailgunFiles(&o, &f)
 	form.mailgunOptions(x, &o, &f)
-	messages := form.mailgunVariables(o, &f)
-	return messages, f.err()
+	if err := f.err(); err != nil {
+		return nil, err
+	}
+	e := newExpansion()
+	messages := form.mailgunVariables(o, e, &f)
+	return messages, errors.Join(f.err(), e.err())
 }
 
 const mailgunBadAddress = "parameter is not a valid address. please check documentation"
@@ -247,7 +252,7 @@ func parseMailgunTime(text string) (time.Time, error) {
 
 // mailgunVariables makes a message for each recipient, if there are
 // recipient-variables.
-func (form *providerForm) mailgunVariables(o outgoing, f *findings) []outgoing {
+func (form *providerForm) mailgunVariables(o outgoing, e *expansion, f *findings) []outgoing {
 	var perRecipient map[string]variables
 	text := form.value("recipient-variables")
 	if text == "" {
@@ -273,7 +278,7 @@ func (form *providerForm) mailgunVariables(o outgoing, f *findings) []outgoing {
 		}
 		all[i] = o
 		all[i].To = []mailer.Address{to}
-		all[i].substitute(replacer(values).Replace)
+		all[i].substitute(e, literally(values))
 	}
 	return all
 }

@@ -124,6 +124,9 @@ func (form *providerForm) readQuery(b *body) error {
 		if pair == "" {
 			continue
 		}
+		if len(form.values) == maxFormParts {
+			return fail(codeMalformedForm, "The form has too many fields.")
+		}
 		name, value, _ := strings.Cut(pair, "=")
 		name, err := url.QueryUnescape(name)
 		if err != nil {

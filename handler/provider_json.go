@@ -186,6 +186,9 @@ func (p *pairs) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		return emptyOr(d, errNotObject)
 	}
 	return eachMember(d, func(name string) error {
+		if len(*p) == maxPairs {
+			return errTooMany
+		}
 		var value scalar
 		err := json.UnmarshalDecode(d, &value)
 		*p = append(*p, mailer.Field{Name: name, Value: string(value)})
@@ -248,6 +251,9 @@ func (v *variables) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 
 // read reads one value, and what is inside it, under the name.
 func (v *variables) read(d *jsontext.Decoder, name string) error {
+	if len(v.values) > maxVariables || len(name) > maxVariable {
+		return errTooMany
+	}
 	below := func(member string) error {
 		if name == "" {
 			return v.read(d, member)
@@ -424,7 +430,7 @@ func judgeFields(v any) (notHonoured []string, err error) {
 	var bad []mailer.FieldError
 	eachField(reflect.Indirect(reflect.ValueOf(v)), "", func(m member) {
 		switch {
-		case !m.given:
+		case !m.given || len(bad) == maxRefusals:
 		case m.treatment == isIgnored:
 			notHonoured = append(notHonoured, m.path)
 		default:

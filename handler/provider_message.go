@@ -20,6 +20,9 @@ import (
 // substitutions, for those carry values of strangers.
 func (o *outgoing) tidy() error {
 	m := &o.Message
+	if len(m.Attachments) > maxAttachments {
+		return fail(codeInvalidMessage, "", fieldError("attachments", fmt.Sprintf("a message may have %d files", maxAttachments)))
+	}
 	m.Subject = unfold(m.Subject)
 	tidyAddress(&m.From)
 	for _, list := range [][]mailer.Address{m.To, m.Cc, m.Bcc, m.ReplyTo} {
@@ -127,7 +130,7 @@ func (o *outgoing) attach(a mailer.Attachment, inline bool) {
 		id, inline = rest, true
 	}
 	a.ContentID = ""
-	if id != "" {
+	if id != "" && len(o.Attachments) < maxAttachments {
 		references := []string{"cid:" + id, "cid:" + url.PathEscape(id)}
 		inline = inline || slices.ContainsFunc(references, func(r string) bool { return strings.Contains(o.HTML, r) })
 		if inline {
@@ -194,28 +197,6 @@ func cutOctets(s string, n int) string {
 		n--
 	}
 	return s[:n]
-}
-
-// replacer puts values into texts: literally, in one pass, the longest name
-// first. Empty names have no meaning.
-func replacer(values []mailer.Field) *strings.Replacer {
-	sorted := slices.SortedStableFunc(slices.Values(values), func(a, b mailer.Field) int { return len(b.Name) - len(a.Name) })
-	var pairs []string
-	for _, v := range sorted {
-		if v.Name != "" {
-			pairs = append(pairs, v.Name, v.Value)
-		}
-	}
-	return strings.NewReplacer(pairs...)
-}
-
-// substitute puts the values into every text of the message.
-func (o *outgoing) substitute(replace func(string) string) {
-	o.Subject, o.Text, o.HTML = replace(o.Subject), replace(o.Text), replace(o.HTML)
-	o.Header = slices.Clone(o.Header) // shared with the request's other messages
-	for i := range o.Header {
-		o.Header[i].Value = replace(o.Header[i].Value)
-	}
 }
 
 // later checks a schedule: what is past is sent now, what is too far ahead

@@ -711,6 +711,45 @@ func TestProvidersSubstitute(t *testing.T) {
 	}
 }
 
+// TestProvidersBound: a small request cannot make a large one of itself.
+func TestProvidersBound(t *testing.T) {
+	large := strings.Repeat("x", 100<<10)
+	names := func(name string) string { return strings.Repeat(name, 20_000) }
+	members := func(n int) string {
+		list := make([]string, n)
+		for i := range list {
+			list[i] = fmt.Sprintf(`"X-%d":"v"`, i)
+		}
+		return "{" + strings.Join(list, ",") + "}"
+	}
+	deep := func(n int) string { return strings.Repeat(`{"a":`, n) + "1" + strings.Repeat("}", n) }
+	file := `{"filename":"a","content":"aGk="},`
+	for _, tc := range []struct {
+		name, provider, body string
+		status               int
+	}{
+		{"value", "sendgrid", with("sendgrid", `"content":[{"type":"text/html","value":"`+names("-a-")+`"}],"personalizations":[{"to":[{"email":"a@example.org"}],"substitutions":{"-a-":"`+large+`"}}]`), 413},
+		{"section", "sendgrid", with("sendgrid", `"sections":{"S":"`+large+`"},"personalizations":[{"to":[{"email":"a@example.org"}],"substitutions":{"-a-":"`+names("S")+`"}}]`), 413},
+		{"value", "mailersend", with("mailersend", `"text":"`+names("{{a}}")+`","personalization":[{"email":"ana@example.org","data":{"a":"`+large+`"}}]`), 413},
+		{"value", "brevo", with("brevo", `"textContent":"`+names("{{params.a}}")+`","params":{"a":"`+large+`"}`), 413},
+		{"value", "mailgun", strings.Replace(formBody, "text=Hello", "text="+names("%25recipient.a%25"), 1) + `&recipient-variables={"ana@example.org":{"a":"` + large + `"}}`, 413},
+		{"header fields", "sendgrid", with("sendgrid", `"headers":`+members(maxPairs+1)), 400},
+		{"deep names", "brevo", with("brevo", `"params":`+deep(2000)), 400},
+		{"values", "brevo", with("brevo", `"params":`+members(maxVariables+2)), 400},
+		{"files", "resend", with("resend", `"attachments":[`+strings.TrimSuffix(strings.Repeat(file, maxAttachments+1), ",")+`]`), 422},
+	} {
+		q := &fakeQueue{durable: true}
+		started := time.Now()
+		a := try(t, newTestServer(t, q, nil), tc.provider, tc.body)
+		if a.status != tc.status || len(q.got) > 0 {
+			t.Errorf("%s: %s = %d %.200s, want %d", tc.provider, tc.name, a.status, a.body, tc.status)
+		}
+		if took := time.Since(started); took > 5*time.Second {
+			t.Errorf("%s: %s took %v", tc.provider, tc.name, took)
+		}
+	}
+}
+
 // TestPostmarkTest: anybody may have a request judged.
 func TestPostmarkTest(t *testing.T) {
 	q := &fakeQueue{durable: true}

@@ -1,7 +1,9 @@
 package handler
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"mime"
 	"net/http"
 	"slices"
@@ -138,11 +140,16 @@ func (m *sendgridMail) outgoing() ([]outgoing, error) {
 	var f findings
 	m.checkCounts(&f)
 	base := m.base(&f)
+	if len(f.Fields) > 0 {
+		return nil, f.err()
+	}
+	e, sections := newExpansion(), literally(m.Sections)
 	messages := make([]outgoing, len(m.Personalizations))
 	for i := range m.Personalizations {
 		messages[i] = m.personalize(base, i, &f)
+		messages[i].replace(e, m.Personalizations[i].values(e, sections))
 	}
-	return messages, f.err()
+	return messages, errors.Join(f.err(), e.err())
 }
 
 func (m *sendgridMail) checkCounts(f *findings) {
@@ -234,14 +241,9 @@ func (m *sendgridMail) personalize(o outgoing, i int, f *findings) outgoing {
 		f.add("subject", "The subject is required. You can get around this requirement if you use a template with a subject defined or if every personalization has a subject defined.")
 	}
 	o.Header = overridden(m.Headers, p.Headers)
-	o.replace(m.substitutions(p))
-	tags := o.tags
-	o.tags = nil
+	o.tags = maps.Clone(o.tags)
 	for _, arg := range overridden(m.CustomArgs, p.CustomArgs) {
 		o.tag(arg.Name, arg.Value)
-	}
-	for name, value := range tags {
-		o.tag(name, value)
 	}
 	at, path := p.SendAt.Time, fmt.Sprintf("personalizations[%d].send_at", i)
 	if at.IsZero() {
@@ -277,27 +279,26 @@ func overridden(base, more pairs) []mailer.Field {
 	return merged
 }
 
-// substitutions are the values of a personalization, with sections put in.
-func (m *sendgridMail) substitutions(p *personalization) []mailer.Field {
-	sections := replacer(m.Sections)
+// values are the substitutions, with sections put in.
+func (p *personalization) values(e *expansion, sections substitution) []mailer.Field {
 	values := slices.Clone([]mailer.Field(p.Substitutions))
 	for i := range values {
-		values[i].Value = sections.Replace(values[i].Value)
+		values[i].Value = e.expand(sections, values[i].Value)
 	}
 	return values
 }
 
 // replace substitutes where SendGrid does.
-func (o *outgoing) replace(values []mailer.Field) {
+func (o *outgoing) replace(e *expansion, values []mailer.Field) {
 	if len(values) == 0 {
 		return
 	}
-	r := replacer(values)
-	o.Subject, o.Text, o.HTML = r.Replace(o.Subject), r.Replace(o.Text), r.Replace(o.HTML)
+	s := literally(values)
+	o.Subject, o.Text, o.HTML = e.expand(s, o.Subject), e.expand(s, o.Text), e.expand(s, o.HTML)
 	o.ReplyTo = slices.Clone(o.ReplyTo)
 	for i := range o.ReplyTo {
 		a := &o.ReplyTo[i]
-		a.Name, a.Email = r.Replace(a.Name), r.Replace(a.Email)
+		a.Name, a.Email = e.expand(s, a.Name), e.expand(s, a.Email)
 	}
 }
 
