@@ -10,16 +10,17 @@ import (
 )
 
 // appendParam writes one parameter of a MIME field on a line of its own. What is
-// not short and plain is written twice: as an ASCII fallback for old readers
-// and, for all others, by RFC 2231 (percent-encoded UTF-8, in continuations).
+// not short and plain is written twice: by RFC 2231 (percent-encoded UTF-8, in
+// continuations) and then as an ASCII fallback for old readers. Readers that know
+// RFC 2231 and no rule for two of a kind, as Python's, take the first.
 // go-mail would put an RFC 2047 word into a quoted string, which RFC 2047 §5
 // forbids and some readers show as it is.
 func appendParam(dst []byte, name, value string) []byte {
 	if isPlainParam(value) {
 		return fmt.Appendf(dst, ";\r\n %s=\"%s\"", name, value)
 	}
-	dst = fmt.Appendf(dst, ";\r\n %s=\"%s\"", name, asciiFallback(value))
-	return appendExtendedParam(dst, name, value)
+	dst = appendExtendedParam(dst, name, value)
+	return fmt.Appendf(dst, ";\r\n %s=\"%s\"", name, asciiFallback(value))
 }
 
 const maxPlainParam = 60
