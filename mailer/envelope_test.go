@@ -269,8 +269,8 @@ func TestLateVerdict(t *testing.T) {
 	}{
 		{"drip 250 2.0.0 queued", time.Minute, "code=250 enhanced_code=2.0.0 class=accepted"},
 		{"drip 554 5.7.1 spam", time.Minute, "code=554 enhanced_code=5.7.1 class=permanent"},
-		{"silence", time.Minute, `code=0 enhanced_code="" class=uncertain`},
-		{"silence", 11 * time.Minute, `code=0 enhanced_code="" class=uncertain`},
+		{"silence", time.Minute, "cause="},
+		{"silence", 11 * time.Minute, "cause="},
 	}
 	for _, tt := range tests {
 		synctest.Test(t, func(t *testing.T) {
@@ -289,8 +289,9 @@ func TestLateVerdict(t *testing.T) {
 			}
 			time.Sleep(tt.closeAt)
 			relay.Close()
-			line := "id=<1@example.com> reverse_path=a@example.com forward_path=b@example.org relay=relay.test " + tt.want
-			if got := log.String(); strings.Count(got, "late verdict") != 1 || !strings.Contains(got, line) {
+			line := "message_id=<1@example.com> reverse_path=a@example.com forward_path=b@example.org relay=relay.test " + tt.want
+			if got := log.String(); strings.Count(got, "late verdict") != 1 || !strings.Contains(got, line) ||
+				strings.Contains(got, "no late verdict") != (tt.reply == "silence") {
 				t.Errorf("log = %q, want once %q", got, line)
 			}
 			if n := network.Open(); n != 0 {

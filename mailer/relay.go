@@ -228,13 +228,18 @@ func (r *Relay) background(f func(ctx context.Context)) {
 }
 
 // logLateVerdict is the mail-log line of a delivery whose caller was answered
-// "uncertain" before the relay was heard.
+// "uncertain" before the relay was heard. The queue's id is not known here.
 func (r *Relay) logLateVerdict(t *transaction, result Result) {
 	code, enhanced, class := result.Reply.Code, result.Reply.Enhanced, "accepted"
 	if f := result.Failure; f != nil {
 		class = f.Class.String()
 	}
+	if f := result.Failure; f != nil && f.Class == ClassUncertain && f.Reply.Code == 0 {
+		r.opts.Logger.Info("no late verdict",
+			"message_id", t.messageID, "reverse_path", t.reversePath, "forward_path", result.ForwardPath, "relay", r.opts.Name, "cause", f.Text)
+		return
+	}
 	r.opts.Logger.Warn("late verdict",
-		"id", t.messageID, "reverse_path", t.reversePath, "forward_path", result.ForwardPath,
+		"message_id", t.messageID, "reverse_path", t.reversePath, "forward_path", result.ForwardPath,
 		"relay", r.opts.Name, "code", code, "enhanced_code", enhanced, "class", class)
 }
