@@ -128,12 +128,10 @@ func newServer(ctx context.Context, cfg config.Config, log *slog.Logger, observe
 		return nil, err
 	}
 	s.board = newRelayBoard(cfg.Relays, s.relays, observe)
-	// Half of the time is for deliveries in hand, the rest for what comes before
-	// and after.
-	if s.queue, err = startQueue(ctx, cfg.Service, buildRoutes(cfg.Relays, s.board), workers(cfg.Relays), s.timeout/2, log); err != nil {
+	if s.queue, err = startQueue(ctx, cfg.Service, buildRoutes(cfg.Relays, s.board), workers(cfg.Relays), deliveryTime(s.timeout), log); err != nil {
 		return nil, err
 	}
-	s.board.pauses = s.queue.pauses
+	s.board.pauses, s.board.resume = s.queue.pauses, s.queue.resume
 	if s.http, err = s.buildHandler(cfg.Service); err != nil {
 		return nil, err
 	}
@@ -183,6 +181,13 @@ func (s *server) run(ctx context.Context) error {
 	return nil
 }
 
+// deliveryTime is how much of the time for an orderly stop is for the deliveries
+// in hand: nearly all, for a relay may take its time over the final dot, and what
+// is cut off there is uncertain. The rest is for recording outcomes and closing.
+func deliveryTime(timeout time.Duration) time.Duration {
+	return timeout - min(time.Second, timeout/4)
+}
+
 // stop undoes newServer in reverse, within the time-out and though ctx has ended.
 // It takes every step, whatever became of those before.
 func (s *server) stop(ctx context.Context) error {
@@ -213,7 +218,7 @@ func (s *server) stopAccepting(ctx context.Context) error {
 	}
 	// Requests that wait for a relay's verdict are cut off in time for the steps
 	// that follow.
-	ctx, cancel := context.WithTimeout(ctx, s.timeout*3/4)
+	ctx, cancel := context.WithTimeout(ctx, deliveryTime(s.timeout))
 	defer cancel()
 	closed := make(chan error, 1)
 	go func() { closed <- s.http.Shutdown(ctx) }()

@@ -189,3 +189,14 @@ func TestStartFails(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestDeliveryTime(t *testing.T) {
+	for timeout, want := range map[time.Duration]time.Duration{
+		8 * time.Second: 7 * time.Second, time.Hour: time.Hour - time.Second,
+		4 * time.Second: 3 * time.Second, time.Second: 750 * time.Millisecond,
+	} {
+		if got := deliveryTime(timeout); got != want {
+			t.Errorf("deliveryTime(%v) = %v, want %v", timeout, got, want)
+		}
+	}
+}
