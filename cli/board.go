@@ -15,7 +15,8 @@ type relayBoard struct {
 	configs []config.Relay
 	relays  []*mailer.Relay
 	pauses  func() []queue.Pause
-	observe func(mailer.Attempt) // nil: nobody else wants to know
+	resume  func(relayName string) // called for a relay that a check finds at work
+	observe func(mailer.Attempt)   // nil: nobody else wants to know
 
 	mu   sync.Mutex
 	seen []relaySeen // by relay
@@ -30,7 +31,7 @@ type relaySeen struct {
 func newRelayBoard(configs []config.Relay, relays []*mailer.Relay, observe func(mailer.Attempt)) *relayBoard {
 	return &relayBoard{
 		configs: configs, relays: relays, observe: observe, seen: make([]relaySeen, len(relays)),
-		pauses: func() []queue.Pause { return nil },
+		pauses: func() []queue.Pause { return nil }, resume: func(string) {},
 	}
 }
 
@@ -90,5 +91,11 @@ func (b *relayBoard) Status() []handler.RelayStatus {
 
 // Check implements [handler.Relays].
 func (b *relayBoard) Check(ctx context.Context) []mailer.RelayReport {
-	return checkRelays(ctx, b.relays)
+	reports := checkRelays(ctx, b.relays)
+	for _, r := range reports {
+		if r.OK {
+			b.resume(r.Name)
+		}
+	}
+	return reports
 }

@@ -71,6 +71,13 @@ func (q *runningQueue) pauses() []queue.Pause {
 	return q.durable.Pauses()
 }
 
+// resume ends the pause of a relay that was seen to work.
+func (q *runningQueue) resume(relayName string) {
+	if q.durable != nil {
+		q.durable.Resume(relayName)
+	}
+}
+
 // ended is closed when the queue does not work any more. Without a store it
 // never is.
 func (q *runningQueue) ended() <-chan struct{} { return q.done }

@@ -1,15 +1,44 @@
 package queue
 
-import "context"
+import (
+	"context"
+	"errors"
+	"time"
+)
 
 // Get returns a message with its recipients and attempts.
 func (d *Durable) Get(ctx context.Context, key, id string) (Message, error) {
-	return d.store.Get(ctx, key, id)
+	m, err := d.store.Get(ctx, key, id)
+	if err == nil {
+		d.awaitRelays(&m)
+	}
+	return m, err
 }
 
 // List returns up to limit messages, from the start or from a cursor.
 func (d *Durable) List(ctx context.Context, f Filter, limit int, cursor string) (Page, error) {
-	return d.store.List(ctx, f, limit, cursor)
+	page, err := d.store.List(ctx, f, limit, cursor)
+	for i := range page.Messages {
+		d.awaitRelays(&page.Messages[i])
+	}
+	return page, err
+}
+
+// awaitRelays makes NextAttempt what it will be while all relays that may take
+// the message are paused. The message's own recipients change.
+func (d *Durable) awaitRelays(m *Message) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	g := d.groupOf(m.Sender)
+	if g == nil || g.open(d.now()) {
+		return
+	}
+	reopens := g.reopens()
+	for i := range m.Recipients {
+		if next := &m.Recipients[i].NextAttempt; !next.IsZero() && next.Before(reopens) {
+			*next = reopens
+		}
+	}
 }
 
 // Content returns the message's bytes as they go to the relay.
@@ -18,7 +47,8 @@ func (d *Durable) Content(ctx context.Context, key, id string) ([]byte, error) {
 	return c.Data, err
 }
 
-// Retry makes every deferred, held, bounced or expired recipient due now.
+// Retry makes every deferred, held, bounced or expired recipient due now. Relays
+// that are paused are asked now, too.
 func (d *Durable) Retry(ctx context.Context, key, id string) (Message, error) {
 	m, err := d.store.Get(ctx, key, id)
 	if err != nil {
@@ -31,8 +61,51 @@ func (d *Durable) Retry(ctx context.Context, key, id string) (Message, error) {
 	if len(changed) == 0 {
 		return Message{}, ErrNothingToRetry
 	}
+	d.unpause(m.Sender)
 	d.changed(ctx)
-	return d.store.Get(ctx, key, id)
+	return d.Get(ctx, key, id)
+}
+
+// unpause ends the pauses of the relays that take the senders' mail: one delivery
+// goes through as a probe, and what it meets decides how it goes on.
+func (d *Durable) unpause(senders ...string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.now()
+	for _, sender := range senders {
+		g := d.groupOf(sender)
+		if g == nil {
+			continue
+		}
+		for _, r := range g.relays {
+			if now.Before(r.until) {
+				r.until = now
+			}
+		}
+	}
+}
+
+// Resume ends the pause of the relays with that name for good, because somebody
+// saw that they work.
+func (d *Durable) Resume(relayName string) {
+	var resumed []Pause
+	d.mu.Lock()
+	for _, r := range d.relays {
+		if r.Name() == relayName && r.failures > 0 {
+			resumed = append(resumed, Pause{Relay: relayName})
+			r.failures, r.until, r.reason = 0, time.Time{}, nil
+		}
+	}
+	if len(resumed) > 0 {
+		for _, g := range d.groups {
+			d.dispatch(g)
+		}
+		d.poke()
+	}
+	d.mu.Unlock()
+	for _, p := range resumed {
+		d.logRelay(p, false, true)
+	}
 }
 
 // retryPage is how many messages RetryMatching changes in one commit.
@@ -57,15 +130,17 @@ func (d *Durable) RetryMatching(ctx context.Context, f Filter) (int, error) {
 			if err != nil {
 				return total, err
 			}
-			ids := make([]string, len(page.Messages))
+			ids, senders := make([]string, len(page.Messages)), make([]string, len(page.Messages))
 			for i, m := range page.Messages {
-				ids[i] = m.ID
+				ids[i], senders[i] = m.ID, m.Sender
 			}
 			changed, err := d.store.Retry(ctx, f.Key, ids, d.now())
 			if err != nil {
 				return total, err
 			}
-			total += len(changed)
+			if total += len(changed); len(changed) > 0 {
+				d.unpause(senders...)
+			}
 			if cursor = page.Next; cursor == "" {
 				break
 			}
@@ -95,10 +170,16 @@ func (d *Durable) Cancel(ctx context.Context, key, id string) (Message, error) {
 		return Message{}, ErrNothingToCancel
 	}
 	d.changed(ctx)
-	d.mu.Lock()
-	d.tell(id)
-	d.mu.Unlock()
-	return d.store.Get(ctx, key, id)
+	if m, err = d.Get(ctx, key, id); err != nil {
+		return Message{}, err
+	}
+	if s := m.Status(); s != StatusQueued && s != StatusDeferred {
+		// Else it is being tried, and the end of that is what its client waits for.
+		d.mu.Lock()
+		d.tell(id)
+		d.mu.Unlock()
+	}
+	return m, nil
 }
 
 // withdraw takes a job out of its line, if it stands in one.
@@ -147,9 +228,12 @@ func (d *Durable) recount(ctx context.Context) {
 	d.mu.Unlock()
 	usage, err := d.store.Usage(ctx)
 	if err != nil {
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && !errors.Is(err, context.Canceled) && !errors.Is(err, ErrClosed) {
 			d.log.Warn("count messages in queue store", "error", err)
 		}
+		d.mu.Lock()
+		d.recountSoon = true
+		d.mu.Unlock()
 		return
 	}
 	d.mu.Lock()

@@ -60,8 +60,9 @@ func (d *Durable) accept(ctx context.Context, subs []Submission, wait time.Durat
 	}
 	receipts := make([]Receipt, len(subs))
 	for i, e := range r.batch.Entries {
-		receipts[i].Message = e.Message
 		d.logAccepted(e)
+		receipts[i].Message = e.Message
+		d.awaitRelays(&receipts[i].Message)
 	}
 	if r.watch == nil {
 		return receipts, nil, nil
@@ -227,7 +228,7 @@ func (d *Durable) replay(ctx context.Context, s Submission, ids []string, wait t
 	}
 	receipts := make([]Receipt, len(ids))
 	for i, id := range ids {
-		m, err := d.store.Get(ctx, s.Key, id)
+		m, err := d.Get(ctx, s.Key, id)
 		if err != nil {
 			d.unwatch(watches...)
 			return nil, nil, err
@@ -295,7 +296,7 @@ func (d *Durable) await(ctx context.Context, s Submission, r Receipt, w *watch) 
 	case <-ctx.Done():
 		return r
 	}
-	if m, err := d.store.Get(ctx, s.Key, r.Message.ID); err == nil {
+	if m, err := d.Get(ctx, s.Key, r.Message.ID); err == nil {
 		r.Message = m
 	} else {
 		// It is stored, so the answer is that it was accepted.
