@@ -3,10 +3,13 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding/pem"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -99,6 +102,28 @@ func answerWith(status int, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, body)
+	}
+}
+
+// A server with a certificate of a private authority is trusted by name of file.
+func TestClientTrust(t *testing.T) {
+	clearEnv(t)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	defer server.Close()
+	t.Setenv("MAILSIDECAR_URL", server.URL)
+	if status, _, errOut := run(t.Context(), "healthcheck"); status != 1 {
+		t.Errorf("healthcheck without the authority = %d %q, want 1", status, errOut)
+	}
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(file, block, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("MAILSIDECAR_TLS_CA_FILE", file)
+	if status, _, errOut := run(t.Context(), "healthcheck"); status != 0 {
+		t.Errorf("healthcheck with the authority = %d %q, want 0", status, errOut)
 	}
 }
 

@@ -3,6 +3,8 @@ package cli
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -32,7 +35,44 @@ func connect(timeout time.Duration) (*client, error) {
 	if err != nil {
 		return nil, misconfigured(err, nil)
 	}
-	return newClient(cfg.URL, cfg.APIKey.Reveal(), timeout)
+	return configuredClient(cfg, timeout)
+}
+
+func configuredClient(cfg config.Client, timeout time.Duration) (*client, error) {
+	c, err := newClient(cfg.URL, cfg.APIKey.Reveal(), timeout)
+	if err != nil {
+		return nil, err
+	}
+	trust, err := clientTrust(cfg.TLSCAFile)
+	if err != nil {
+		return nil, err
+	}
+	if trust != nil {
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.TLSClientConfig = trust
+		c.http.Transport = transport
+	}
+	return c, nil
+}
+
+// clientTrust returns nil, which is the system's certificates, unless there is a
+// file of others.
+func clientTrust(file string) (*tls.Config, error) {
+	if file == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, exit(exitConfig, "MAILSIDECAR_TLS_CA_FILE: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, exit(exitConfig, "MAILSIDECAR_TLS_CA_FILE: %s has no certificate in PEM form", file)
+	}
+	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
 }
 
 // newClient returns a client of the server at base. timeout bounds one request

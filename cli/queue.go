@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -54,7 +55,7 @@ func (f *queueFilter) define(cmd *cobra.Command) {
 	flags.StringVar(&f.status, "status", "", "queued, deferred, held, delivered, partial, failed or canceled")
 	flags.StringVar(&f.recipient, "recipient", "", "recipient's address")
 	flags.StringVar(&f.sender, "sender", "", "author's address")
-	flags.StringVar(&f.tag, "tag", "", "tag, \"name\" or \"name:value\"")
+	flags.StringVar(&f.tag, "tag", "", "tag, \"name\" or \"name=value\"")
 	flags.StringVar(&f.since, "since", "", "accepted since then: a time (RFC 3339), or how long ago, such as 2h or 7d")
 	flags.StringVar(&f.until, "until", "", "accepted before then, written the same way")
 }
@@ -69,8 +70,13 @@ func (f *queueFilter) values(now time.Time) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The interface has a colon there; a name has neither.
+	tag := f.tag
+	if i := strings.IndexAny(tag, "=:"); i >= 0 {
+		tag = tag[:i] + ":" + tag[i+1:]
+	}
 	values := map[string]string{
-		"status": f.status, "recipient": f.recipient, "sender": f.sender, "tag": f.tag, "since": since, "until": until,
+		"status": f.status, "recipient": f.recipient, "sender": f.sender, "tag": tag, "since": since, "until": until,
 	}
 	for name, v := range values {
 		if v == "" {

@@ -100,7 +100,7 @@ func (f *sendFlags) send(ctx context.Context, cmd *cobra.Command) error {
 	}
 	// A server without a queue answers with the relay's verdict, which may take
 	// as long as its MAILSIDECAR_REQUEST_TIMEOUT, up to 15 minutes.
-	c, err := newClient(cfg.URL, cfg.APIKey.Reveal(), 16*time.Minute)
+	c, err := configuredClient(cfg, 16*time.Minute)
 	if err != nil {
 		return err
 	}
@@ -201,7 +201,7 @@ func (f *sendFlags) composed(cmd *cobra.Command) ([]byte, error) {
 	}
 	var err, err2, err3 error
 	r.Headers, err = pairs("header", ":", f.headers)
-	r.Tags, err2 = pairs("tag", "=", f.tags)
+	r.Tags, err2 = pairs("tag", "=:", f.tags)
 	r.Attachments, err3 = attachments(f.attach)
 	if err := errors.Join(err, err2, err3); err != nil {
 		return nil, &statusError{exitUsage, err}
@@ -232,14 +232,15 @@ func isTerminal(r io.Reader) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// pairs splits "name: value" or "name=value" flags.
-func pairs(flag, separator string, list []string) (map[string]string, error) {
+// pairs splits flags such as "name: value" at the first of the separators.
+func pairs(flag, separators string, list []string) (map[string]string, error) {
 	var all map[string]string
 	for _, item := range list {
-		name, value, ok := strings.Cut(item, separator)
-		if !ok || name == "" {
-			return nil, fmt.Errorf("--%s %q is not of the form name%svalue", flag, item, separator)
+		i := strings.IndexAny(item, separators)
+		if i < 1 {
+			return nil, fmt.Errorf("--%s %q is not of the form name%cvalue", flag, item, separators[0])
 		}
+		name, value := item[:i], item[i+1:]
 		if _, twice := all[name]; twice {
 			return nil, fmt.Errorf("--%s %s is given twice", flag, name)
 		}

@@ -2,8 +2,6 @@ package cli
 
 import (
 	"cmp"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -160,7 +158,7 @@ func (s sendmailSettings) newClient() (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	trust, err := s.trust()
+	trust, err := clientTrust(s.caFile)
 	if err != nil {
 		return nil, err
 	}
@@ -173,26 +171,6 @@ func (s sendmailSettings) newClient() (*client, error) {
 	}
 	c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return c, nil
-}
-
-// trust returns nil, which is the system's certificates, unless there is a file
-// of others.
-func (s sendmailSettings) trust() (*tls.Config, error) {
-	if s.caFile == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(s.caFile)
-	if err != nil {
-		return nil, exit(exitConfig, "MAILSIDECAR_TLS_CA_FILE: %w", err)
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, exit(exitConfig, "MAILSIDECAR_TLS_CA_FILE: %s has no certificate in PEM form", s.caFile)
-	}
-	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
 }
 
 // forwardPaths makes the envelope's recipients of what the message and the

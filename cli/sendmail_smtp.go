@@ -135,7 +135,8 @@ func (s *smtpSession) hello(verb, argument string) error {
 			return err
 		}
 	}
-	return s.reply("250 SIZE %d", maxSendmailMessage)
+	// Without a number (RFC 1870 §4): the server has the limit.
+	return s.reply("250 SIZE")
 }
 
 // mailFrom handles MAIL. Parameters (SIZE, BODY, and any other) need no

@@ -26,7 +26,7 @@ func TestSendmailSMTP(t *testing.T) {
 	const (
 		rejected = `422 {"code":"rejected","detail":"No such user","reply_code":550,"enhanced_code":"5.1.1","stage":"rcpt","recipients":[{"email":"ana@example.org","state":"bounced","reply_code":550,"enhanced_code":"5.1.1","text":"No such user"}]}`
 		open     = "EHLO app\r\nMAIL FROM:<b@example.com> BODY=8BITMIME SIZE=10\r\nRCPT TO:<ana@example.org>\r\n"
-		opened   = `250-example.com 250-8BITMIME 250-ENHANCEDSTATUSCODES 250 SIZE \d+ 250 2.1.0 OK 250 2.1.5 OK `
+		opened   = `250-example.com 250-8BITMIME 250-ENHANCEDSTATUSCODES 250 SIZE 250 2.1.0 OK 250 2.1.5 OK `
 	)
 	for _, tt := range []struct {
 		name    string
