@@ -24,6 +24,7 @@ func relayOptions(r config.Relay, name string, log *slog.Logger) (mailer.RelayOp
 		Cleartext: r.TLS == "none", AllowCleartext: r.AllowCleartext, ServerName: r.TLSServerName,
 		Helo: r.HELO, MaxRecipients: r.MaxRecipients, Logger: log,
 		MaxConnections: r.MaxConnections, MessagesPerConnection: r.MessagesPerConnection, IdleTimeout: time.Duration(r.IdleTimeout),
+		Rate: mailer.Rate(r.Rate),
 	}
 	if r.Auth == "none" {
 		o.Username, o.Password, o.Mechanism = "", "", ""

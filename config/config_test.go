@@ -94,7 +94,7 @@ func TestLoadEveryVariable(t *testing.T) {
 	c, warnings := mustLoad(t, env{
 		"SMTP_PROVIDER=Mailgun", "SMTP_HOST= 192.0.2.7 ", "SMTP_PORT=465, 2525/tls,587/STARTTLS", "SMTP_USERNAME=u", "SMTP_PASSWORD=p:,ü",
 		"SMTP_AUTH=Plain", "SMTP_TLS=required", "SMTP_ALLOW_CLEARTEXT=0", "SMTP_TLS_SERVER_NAME=relay.example.com",
-		"SMTP_HELO=[IPv6:2001:db8::1]", "SMTP_MAX_RECIPIENTS=7", "SMTP_MAX_CONNECTIONS=20", "SMTP_MESSAGES_PER_CONNECTION=5", "SMTP_IDLE_TIMEOUT=1m", "SMTP_SENDERS=Shop@Example.com, @example.org.,", "SMTP2_HOST=second", "SMTP2_AUTH=none",
+		"SMTP_HELO=[IPv6:2001:db8::1]", "SMTP_MAX_RECIPIENTS=7", "SMTP_MAX_CONNECTIONS=20", "SMTP_MESSAGES_PER_CONNECTION=5", "SMTP_IDLE_TIMEOUT=1m", "SMTP_RATE=30/m", "SMTP_SENDERS=Shop@Example.com, @example.org.,", "SMTP2_HOST=second", "SMTP2_AUTH=none",
 		"MAILSIDECAR_ADDR=[::1]:0", "MAILSIDECAR_QUEUE=sqlite:/q/x.db", "MAILSIDECAR_DATA_DIR=/q", "MAILSIDECAR_FROM=Shop <shop@example.com>",
 		"MAILSIDECAR_MAX_MESSAGE_SIZE=1 mb", "MAILSIDECAR_MAX_RECIPIENTS=5", "MAILSIDECAR_MAX_IN_FLIGHT=1500001", "MAILSIDECAR_REQUEST_TIMEOUT=1m30s",
 		"MAILSIDECAR_SHUTDOWN_TIMEOUT=20s", "MAILSIDECAR_LOG_LEVEL=DEBUG", "MAILSIDECAR_LOG_FORMAT=Text", "MAILSIDECAR_COMPAT=Resend, ses", "MAILSIDECAR_TLS=Self-Signed", "MAILSIDECAR_TLS_ADDR=127.0.0.1:9443", "MAILSIDECAR_QUEUE_MAX_MESSAGES=0",
@@ -110,7 +110,7 @@ func TestLoadEveryVariable(t *testing.T) {
 			Ports:    Ladder{{465, true}, {2525, true}, {587, false}},
 			Username: "u", Password: NewSecret("p:,ü"), Auth: "plain", TLS: "required", TLSServerName: "relay.example.com",
 			HELO: "[IPv6:2001:db8::1]", MaxRecipients: 7,
-			MaxConnections: 20, MessagesPerConnection: 5, IdleTimeout: Duration(time.Minute),
+			MaxConnections: 20, MessagesPerConnection: 5, IdleTimeout: Duration(time.Minute), Rate: Rate{30, time.Minute},
 			Senders: List{"shop@example.com", "example.org"},
 		}, {
 			Number: 2, Host: "second", Ports: Ladder{{Port: 587}, {Port: 2525}}, Auth: "none", TLS: "required", MaxRecipients: 100,

@@ -15,6 +15,7 @@ type provider struct {
 	recipients string // as in SMTP_MAX_RECIPIENTS; empty means our default, as in the next two
 	conns      string // as in SMTP_MAX_CONNECTIONS
 	messages   string // as in SMTP_MESSAGES_PER_CONNECTION
+	rate       string // as in SMTP_RATE; empty means no bound
 	oauth2     string // as in SMTP_OAUTH2_PROVIDER
 	tokensOnly bool   // passwords are refused
 	advice     string
@@ -38,7 +39,7 @@ var providers = []provider{
 		advice: "the SMTP relay service must be allowed in the Workspace admin console; it takes an app password, OAuth2 or a known IP address",
 	},
 	{
-		name: "microsoft365", host: "smtp.office365.com", ports: "587", oauth2: microsoft, conns: "3",
+		name: "microsoft365", host: "smtp.office365.com", ports: "587", oauth2: microsoft, conns: "3", rate: "30/m",
 		advice: "authenticated SMTP must be enabled for the mailbox; passwords are being phased out, so prefer OAuth2",
 	},
 	{
@@ -173,7 +174,7 @@ func (r *reader) applyProvider(relay *Relay) {
 func (p provider) settings(relay *Relay) map[string]string {
 	s := map[string]string{
 		"HOST": p.host, "PORTS": p.ports, "MAX_RECIPIENTS": p.recipients,
-		"MAX_CONNECTIONS": p.conns, "MESSAGES_PER_CONNECTION": p.messages,
+		"MAX_CONNECTIONS": p.conns, "MESSAGES_PER_CONNECTION": p.messages, "RATE": p.rate,
 	}
 	if relay.Auth != "none" {
 		s["USERNAME"] = p.username

@@ -43,6 +43,10 @@ type delivery struct {
 
 func (d *delivery) run(ctx context.Context) {
 	d.dropUnspeakable()
+	if len(d.open) > 0 && !d.relay.pace.turn(ctx) {
+		settle(d.open, d.relay.tooFast(ctx))
+		return
+	}
 	for len(d.open) > 0 {
 		if d.conn == nil {
 			if f := d.connect(ctx); f != nil {

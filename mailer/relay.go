@@ -54,6 +54,8 @@ type RelayOptions struct {
 	// IdleTimeout is how long an unused connection is kept; zero means 30 s. It
 	// should be under the relay's own, which some have as short as a minute.
 	IdleTimeout time.Duration
+	// Rate bounds how many messages set out; zero means no bound.
+	Rate Rate
 
 	Timeouts Timeouts     // zero fields mean the defaults
 	Logger   *slog.Logger // nil discards
@@ -90,6 +92,7 @@ type Relay struct {
 	ladder   ladder
 	pool     pool
 	distrust distrust
+	pace     pace
 	lookup   func(ctx context.Context, host string) ([]string, error)
 
 	// Background work (re-probes, late listeners) ends with ctx, farewells soon
@@ -111,6 +114,7 @@ func NewRelay(opts RelayOptions) (*Relay, error) {
 	}
 	r := &Relay{opts: opts, lookup: net.DefaultResolver.LookupHost}
 	r.ladder.known = -1
+	r.pace.rate = opts.Rate
 	r.pool = pool{relay: r, limit: opts.MaxConnections}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r, nil
@@ -173,6 +177,8 @@ func (o *RelayOptions) checkCredentials() error {
 		return errors.New("a user name without password or token")
 	case o.MaxRecipients < 1:
 		return errors.New("less than one recipient in a transaction")
+	case o.Rate.Messages < 0 || o.Rate.Per < 0:
+		return errors.New("a negative rate")
 	case o.MaxConnections < 1 || o.MessagesPerConnection < 1 || o.IdleTimeout < 0:
 		return errors.New("less than one connection, or none that lasts")
 	default:
