@@ -167,13 +167,37 @@ func answerWaited(c echo.Context, m queue.Message) error {
 	case queue.StatusDelivered, queue.StatusPartial:
 		return writeJSON(c, http.StatusOK, typeJSON, b)
 	case queue.StatusFailed:
-		_, failure := worst(m.Recipients)
-		return &problem{code: codeRejected, detail: describe(failure), message: &b, failure: failure}
+		return notDelivered(m, &b)
 	case queue.StatusCanceled:
 		return &problem{code: codeCanceled, message: &b}
 	default:
 		return writeJSON(c, http.StatusAccepted, typeJSON, b)
 	}
+}
+
+// notDelivered is the answer for a message that was delivered to nobody. One that
+// expired was not refused for good; but where the last word on it is that a relay
+// may have it, it must not be repeated.
+func notDelivered(m queue.Message, b *messageBody) *problem {
+	class, failure := worst(m.Recipients)
+	p := &problem{code: codeRejected, detail: describe(failure), message: b, failure: failure}
+	switch {
+	case !anyExpired(m):
+	case class == mailer.ClassUncertain:
+		p.code = codeUncertain
+	default:
+		p.code, p.detail = codeExpired, "The message expired. At last: "+describe(failure)
+	}
+	return p
+}
+
+func anyExpired(m queue.Message) bool {
+	for _, r := range m.Recipients {
+		if r.State == queue.Expired {
+			return true
+		}
+	}
+	return false
 }
 
 func anyDelivered(m queue.Message) bool {

@@ -58,6 +58,7 @@ const (
 	codeCanceled          code = "canceled"
 	codeRateLimited       code = "rate_limited"
 	codeInternal          code = "internal"
+	codeExpired           code = "expired"
 	codeRelayDeferred     code = "relay_deferred"
 	codeRelayUnreachable  code = "relay_unreachable"
 	codeBusy              code = "busy"
@@ -117,6 +118,7 @@ var meanings = map[code]meaning{
 	codeCanceled:          {http.StatusUnprocessableEntity, "The message was canceled", false, 0},
 	codeRateLimited:       {http.StatusTooManyRequests, "The key's rate is used up", true, 1},
 	codeInternal:          {http.StatusInternalServerError, "Something is wrong with the server", false, 0},
+	codeExpired:           {http.StatusBadGateway, "The message expired before a relay took it", true, 60},
 	codeRelayDeferred:     {http.StatusBadGateway, "The relay did not take the message now", true, 60},
 	codeRelayUnreachable:  {http.StatusServiceUnavailable, "The relay cannot be used now", true, 30},
 	codeBusy:              {http.StatusServiceUnavailable, "Too many bytes are in flight", true, 1},
@@ -140,6 +142,8 @@ var sentinels = []struct {
 	{queue.ErrFull, codeQueueFull, ""},
 	{queue.ErrDiskFull, codeDiskFull, ""},
 	{queue.ErrShuttingDown, codeShuttingDown, ""},
+	{queue.ErrClosed, codeShuttingDown, ""},
+	{queue.ErrMoved, codeQueueUnavailable, "The log has the cause, under this request_id."},
 	{queue.ErrIdempotencyInProgress, codeIdempotencyInUse, ""},
 	{queue.ErrIdempotencyMismatch, codeIdempotencyReused, ""},
 	{queue.ErrInvalidCursor, codeInvalidParameter, "The cursor was not given by this server."},
@@ -204,7 +208,11 @@ func problemFor(err error) *problem {
 }
 
 func problemForInvalid(e *mailer.InvalidError) *problem {
-	if e.Malformed {
+	switch {
+	case e.Malformed && len(e.Fields) > 1:
+		// The first finding need not be the one that the code is about.
+		return fail(codeMalformedHeader, "A header field would be malformed; errors lists all findings.", e.Fields...)
+	case e.Malformed:
 		return fail(codeMalformedHeader, "", e.Fields...)
 	}
 	return fail(codeInvalidMessage, "", e.Fields...)

@@ -77,6 +77,7 @@ func problemCases() []problemCase {
 		{name: "base64 without padding", body: message(`"attachments":[{"filename":"a","content":"YQ"}]`), status: 400, code: codeInvalidBase64, field: "attachments[0].content"},
 		{name: "base64 with line break", body: message(`"attachments":[{"filename":"a","content":"YWJj\nYWJj"}]`), status: 400, code: codeInvalidBase64, field: "attachments[0].content"},
 		{name: "CR LF in subject", body: message(`"subject":"a\r\nBcc: x@example.com"`), status: 400, code: codeMalformedHeader, field: "subject"},
+		{name: "CR LF beside a bad address", body: `{"from":"shop@example.com","to":"nobody","subject":"a\r\nb","text":"x"}`, status: 400, code: codeMalformedHeader, detail: "A header field would be malformed"},
 		{name: "NUL in subject", body: message(`"subject":"a\u0000"`), status: 400, code: codeMalformedHeader, field: "subject"},
 		{name: "CR LF in a name", body: message(`"cc":{"email":"a@example.com","name":"A\nBcc: x"}`), status: 400, code: codeMalformedHeader, field: "cc.name"},
 		{name: "CR LF in an address", body: message(`"cc":"a@example.com\r\nBcc: x@example.com"`), status: 400, code: codeMalformedHeader, field: "cc"},
@@ -176,6 +177,8 @@ func problemCases() []problemCase {
 		{name: "large batch", queue: stored(), target: "/v1/messages/batch", body: `{"messages":[{}` + strings.Repeat(",{}", 500) + `]}`, status: 422, code: codeTooManyMessages},
 		{name: "all refused", queue: failed(mailer.ClassPermanent, mailer.ClassPermanent), body: twoRecipients, status: 422, code: codeRejected, detail: "relay main, port 2525: rcpt: 550 the relay's words"},
 		{name: "all bounced while waiting", queue: &fakeQueue{durable: true, receipt: judged([]queue.State{queue.Bounced}, refusal(mailer.ClassPermanent, 550, "no such user"))}, fields: []string{"Prefer: wait=5"}, status: 422, code: codeRejected, detail: "550 no such user"},
+		{name: "expired while waiting", queue: &fakeQueue{durable: true, receipt: judged([]queue.State{queue.Expired}, refusal(mailer.ClassTransient, 450, "busy"))}, fields: []string{"Prefer: wait=5"}, status: 502, code: codeExpired, detail: "The message expired. At last: relay main, port 2525: rcpt: 450 busy"},
+		{name: "expired, perhaps delivered", queue: &fakeQueue{durable: true, receipt: judged([]queue.State{queue.Expired}, refusal(mailer.ClassUncertain, 0, ""))}, fields: []string{"Prefer: wait=5"}, status: 504, code: codeUncertain, detail: "no answer"},
 		{name: "canceled while waiting", queue: &fakeQueue{durable: true, receipt: judged([]queue.State{queue.Canceled}, nil)}, fields: []string{"Prefer: wait=5"}, status: 422, code: codeCanceled},
 		// 429
 		{name: "rate", change: func(o *Options) { o.Keys[0].Rate = 1 }, queue: stored(), serve: func(t *testing.T, s *Server) answer {
@@ -197,6 +200,7 @@ func problemCases() []problemCase {
 		{name: "queue full", queue: answering(queue.ErrFull), status: 503, code: codeQueueFull},
 		{name: "disk full", queue: answering(fmt.Errorf("submit: %w", queue.ErrDiskFull)), status: 503, code: codeDiskFull},
 		{name: "shutting down", queue: answering(queue.ErrShuttingDown), status: 503, code: codeShuttingDown},
+		{name: "store closed", queue: answering(&queue.StoreError{Path: "/data/queue.db", Err: queue.ErrClosed}), status: 503, code: codeShuttingDown},
 		{name: "store moved", queue: answering(&queue.StoreError{Path: "/data/queue.db", Err: queue.ErrMoved}), status: 503, code: codeQueueUnavailable},
 		{name: "commit too slow", queue: &fakeQueue{block: make(chan struct{})}, change: func(o *Options) { o.RequestTimeout = time.Millisecond }, status: 503, code: codeTimeout},
 	}
