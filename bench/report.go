@@ -8,8 +8,8 @@ import (
 // markdown is the whole report: targets first, then every case.
 func (r *Results) markdown(verdicts []verdict) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Measured on %s at commit %s in %d s: %s; %s.\n%d rounds of %s, systems in turn. ",
-		r.Date, r.Commit, r.Seconds, r.Machine, strings.Join(r.Versions, ", "), r.Rounds, r.Window)
+	fmt.Fprintf(&b, "Measured on %s at commit %s in %d s: %s; %s.\n%d rounds of %s, systems in turn; load average at the start: %s. ",
+		r.Date, r.Commit, r.Seconds, r.Machine, strings.Join(r.Versions, ", "), r.Rounds, r.Window, r.Load)
 	b.WriteString("A ratio is the median of the rounds' ratios, any other figure the median of the rounds.\n")
 	for _, line := range r.LeftOut {
 		first, _, _ := strings.Cut(line, "\n")

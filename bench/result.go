@@ -14,9 +14,12 @@ import (
 
 // Results is what bench/results/latest.json holds.
 type Results struct {
-	Date     string        `json:"date"`
-	Commit   string        `json:"commit"`
-	Machine  string        `json:"machine"`
+	Date    string `json:"date"`
+	Commit  string `json:"commit"`
+	Machine string `json:"machine"`
+	// Load is the machine's load average when the run began: far over zero, and
+	// the benchmark was not alone.
+	Load     string        `json:"load"`
 	Versions []string      `json:"versions"`
 	Rounds   int           `json:"rounds"`
 	Window   string        `json:"window"`
@@ -83,7 +86,7 @@ type Figure struct {
 
 func newResults(o options) *Results {
 	return &Results{
-		Date: time.Now().UTC().Format("2006-01-02"), Commit: commit(o.root), Machine: machine(),
+		Date: time.Now().UTC().Format("2006-01-02"), Commit: commit(o.root), Machine: machine(), Load: loadAverage(),
 		Versions: versions(o.root), Rounds: o.rounds, Window: o.window.String(),
 	}
 }
@@ -106,6 +109,16 @@ func machine() string {
 		}
 	}
 	return fmt.Sprintf("%d cores, %s", runtime.NumCPU(), model)
+}
+
+// loadAverage is that of the last minute.
+func loadAverage() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	load, _, _ := strings.Cut(string(text), " ")
+	return load
 }
 
 // versions asks the peers what they are.
