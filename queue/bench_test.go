@@ -218,8 +218,11 @@ func BenchmarkBareThrough(b *testing.B) {
 				last.done = done
 			}
 			l.ops <- last
-			if i == b.N {
-				<-done
+			if i < b.N {
+				return
+			}
+			if err := <-done; err != nil {
+				b.Error(err)
 			}
 		})
 		b.ReportMetric(float64(l.commits)/float64(b.N), "commits/msg")

@@ -58,9 +58,10 @@ type SQLite struct {
 	lock    *os.File
 	file    os.FileInfo // of the database, to notice that it was replaced
 	readers *sql.DB
-	queries sync.Map // of text to *sql.Stmt: the readers' statements
 	writer  *writer
-	only    atomic.Value                    // the owner that has taken over from all others
+	only    atomic.Value // the owner that has taken over from all others
+	mu      sync.Mutex
+	queries map[string]*sql.Stmt            // the readers' statements
 	free    func(dir string) (int64, error) // octets; replaced in tests
 }
 
@@ -81,7 +82,7 @@ func OpenSQLite(ctx context.Context, o SQLiteOptions) (*SQLite, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &SQLite{opts: o, lock: lock, free: freeDisk}
+	s := &SQLite{opts: o, lock: lock, queries: map[string]*sql.Stmt{}, free: freeDisk}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(storeError(path, err), s.Close())
 	}
@@ -169,10 +170,19 @@ func (s *SQLite) Close() error {
 		errs = append(errs, s.writer.close())
 	}
 	if s.readers != nil {
-		s.queries.Range(func(_, stmt any) bool { return stmt.(*sql.Stmt).Close() == nil })
-		errs = append(errs, s.readers.Close())
+		errs = append(errs, s.closeQueries(), s.readers.Close())
 	}
 	return errors.Join(append(errs, s.lock.Close())...)
+}
+
+func (s *SQLite) closeQueries() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, stmt := range s.queries {
+		errs = append(errs, stmt.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // Heartbeat has nothing to do: the lock file tells that every other owner is
@@ -229,17 +239,26 @@ type prepared struct {
 }
 
 func (p *prepared) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error) {
-	stmt, known := p.store.queries.Load(query)
-	if !known {
-		fresh, err := p.store.readers.PrepareContext(ctx, query)
-		if err != nil {
+	stmt, err := p.store.query(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return p.tx.StmtContext(ctx, stmt), nil
+}
+
+// query returns the readers' statement for a query.
+func (s *SQLite) query(ctx context.Context, query string) (*sql.Stmt, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stmt := s.queries[query]
+	if stmt == nil {
+		var err error
+		if stmt, err = s.readers.PrepareContext(ctx, query); err != nil {
 			return nil, err
 		}
-		if stmt, known = p.store.queries.LoadOrStore(query, fresh); known {
-			_ = fresh.Close() // another reader was quicker
-		}
+		s.queries[query] = stmt
 	}
-	return p.tx.StmtContext(ctx, stmt.(*sql.Stmt)), nil
+	return stmt, nil
 }
 
 // storeError turns what SQLite says into what an operator can act on.

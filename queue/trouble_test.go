@@ -410,7 +410,7 @@ func TestLog(t *testing.T) {
 		relay := newFakeRelay(unreachable)
 		q := start(t, dbPath(t), func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&out, nil)) }, relay)
 		q.submit(submission("x", "a@example.org"))
-		time.Sleep(time.Second / 2)
+		settleDown()
 		relay.set(refused)
 		time.Sleep(time.Minute)
 		if err := q.end(); err != nil {
