@@ -57,11 +57,12 @@ type SQLite struct {
 	opts    SQLiteOptions
 	lock    *os.File
 	file    os.FileInfo // of the database, to notice that it was replaced
-	readers *sql.DB
+	readDB  *sql.DB
+	readers chan *reader  // those that nobody uses just now
+	closed  chan struct{} // closed by Close
+	closing sync.Once
 	writer  *writer
-	only    atomic.Value // the owner that has taken over from all others
-	mu      sync.Mutex
-	queries map[string]*sql.Stmt            // the readers' statements
+	only    atomic.Value                    // the owner that has taken over from all others
 	free    func(dir string) (int64, error) // octets; replaced in tests
 }
 
@@ -82,7 +83,7 @@ func OpenSQLite(ctx context.Context, o SQLiteOptions) (*SQLite, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &SQLite{opts: o, lock: lock, queries: map[string]*sql.Stmt{}, free: freeDisk}
+	s := &SQLite{opts: o, lock: lock, readers: make(chan *reader, readConnections), closed: make(chan struct{}), free: freeDisk}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(storeError(path, err), s.Close())
 	}
@@ -107,34 +108,34 @@ func (s *SQLite) open(ctx context.Context) error {
 	if err := syncDirectory(filepath.Dir(s.opts.Path)); err != nil {
 		return err
 	}
-	if s.readers, err = sql.Open("sqlite", dsn(s.opts.Path, "query_only(1)")+"&mode=rw"); err != nil {
+	if s.readDB, err = sql.Open("sqlite", dsn(s.opts.Path, "query_only(1)")+"&mode=rw"); err != nil {
 		return err
 	}
-	s.readers.SetMaxOpenConns(readConnections)
-	s.readers.SetMaxIdleConns(readConnections)
 	return s.connectReaders(ctx)
+}
+
+// reader is a connection that reads, with the statements prepared on it.
+type reader struct {
+	conn  *sql.Conn
+	stmts map[string]*sql.Stmt
 }
 
 // connectReaders opens every connection now: once the file is deleted none can
 // be opened any more, and what is stored must be read all the same.
 func (s *SQLite) connectReaders(ctx context.Context) error {
-	conns := make([]*sql.Conn, 0, readConnections)
-	var errs []error
 	for range readConnections {
-		conn, err := s.readers.Conn(ctx)
+		conn, err := s.readDB.Conn(ctx)
 		if err != nil {
-			errs = append(errs, err)
-			break
+			return err
 		}
-		conns = append(conns, conn)
+		s.readers <- &reader{conn, map[string]*sql.Stmt{}}
 		// SQLite opens the log with the first read.
 		var tables int
-		errs = append(errs, conn.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables))
+		if err := conn.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
+			return err
+		}
 	}
-	for _, conn := range conns {
-		errs = append(errs, conn.Close())
-	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // readConnections bounds the memory of page caches (2 MiB each).
@@ -163,26 +164,33 @@ func dsn(path string, pragmas ...string) string {
 	return u.String()
 }
 
-// Close commits what was handed over, and closes the file. The lock goes last.
+// Close commits what was handed over, waits for those who read, and closes the
+// file. The lock goes last.
 func (s *SQLite) Close() error {
 	var errs []error
-	if s.writer != nil {
-		errs = append(errs, s.writer.close())
-	}
-	if s.readers != nil {
-		errs = append(errs, s.closeQueries(), s.readers.Close())
-	}
-	return errors.Join(append(errs, s.lock.Close())...)
+	s.closing.Do(func() {
+		close(s.closed)
+		if s.writer != nil {
+			errs = append(errs, s.writer.close())
+		}
+		errs = append(errs, s.closeReaders(), s.lock.Close())
+	})
+	return errors.Join(errs...)
 }
 
-func (s *SQLite) closeQueries() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var errs []error
-	for _, stmt := range s.queries {
-		errs = append(errs, stmt.Close())
+func (s *SQLite) closeReaders() error {
+	if s.readDB == nil {
+		return nil
 	}
-	return errors.Join(errs...)
+	var errs []error
+	for range s.readDB.Stats().InUse { // every reader there is, idle or not
+		r := <-s.readers
+		for _, stmt := range r.stmts {
+			errs = append(errs, stmt.Close())
+		}
+		errs = append(errs, r.conn.Close())
+	}
+	return errors.Join(append(errs, s.readDB.Close())...)
 }
 
 // Heartbeat has nothing to do: the lock file tells that every other owner is
@@ -219,47 +227,29 @@ func (s *SQLite) admit(size int64) error {
 
 // view runs f on one consistent state of the store.
 func (s *SQLite) view(ctx context.Context, f func(*session) error) error {
-	tx, err := s.readers.BeginTx(ctx, nil)
-	if err != nil {
+	var r *reader
+	select {
+	case r = <-s.readers:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.closed:
+		return ErrClosed
+	}
+	defer func() { s.readers <- r }()
+	v := &session{ctx, r.conn, r.stmts}
+	if err := v.exec("BEGIN"); err != nil {
 		return storeError(s.opts.Path, err)
 	}
-	defer tx.Rollback() // nothing was written
-	v := newSession(ctx, &prepared{tx, s})
-	defer v.close()
+	defer func() {
+		// The end of ctx must not leave the transaction open.
+		end := &session{context.WithoutCancel(ctx), r.conn, r.stmts}
+		_ = end.exec("ROLLBACK") // nothing was written
+	}()
 	return storeError(s.opts.Path, f(v))
 }
 
 const corruptRemedy = "stop the service, copy the file and its -wal away together, save what can be read with " +
 	"`sqlite3 FILE .recover`, and start with a new file or a backup"
-
-// prepared prepares statements for all readers, once for each connection.
-type prepared struct {
-	tx    *sql.Tx
-	store *SQLite
-}
-
-func (p *prepared) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error) {
-	stmt, err := p.store.query(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	return p.tx.StmtContext(ctx, stmt), nil
-}
-
-// query returns the readers' statement for a query.
-func (s *SQLite) query(ctx context.Context, query string) (*sql.Stmt, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	stmt := s.queries[query]
-	if stmt == nil {
-		var err error
-		if stmt, err = s.readers.PrepareContext(ctx, query); err != nil {
-			return nil, err
-		}
-		s.queries[query] = stmt
-	}
-	return stmt, nil
-}
 
 // storeError turns what SQLite says into what an operator can act on.
 func storeError(path string, err error) error {

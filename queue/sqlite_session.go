@@ -7,18 +7,9 @@ import (
 
 // session executes statements on one connection and prepares each once.
 type session struct {
-	ctx   context.Context //nolint:containedctx // a session is as short as a call, or has no end
-	on    preparer
-	stmts map[string]*sql.Stmt
-}
-
-// preparer is an *sql.Conn or *sql.Tx.
-type preparer interface {
-	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
-}
-
-func newSession(ctx context.Context, on preparer) *session {
-	return &session{ctx: ctx, on: on, stmts: map[string]*sql.Stmt{}}
+	ctx   context.Context // a session is as short as a call, or has no end
+	conn  *sql.Conn
+	stmts map[string]*sql.Stmt // of the connection
 }
 
 // stmt returns the prepared statement. There are some forty queries, and those
@@ -27,18 +18,12 @@ func (s *session) stmt(query string) (*sql.Stmt, error) {
 	if stmt := s.stmts[query]; stmt != nil {
 		return stmt, nil
 	}
-	stmt, err := s.on.PrepareContext(s.ctx, query)
+	stmt, err := s.conn.PrepareContext(s.ctx, query)
 	if err != nil {
 		return nil, err
 	}
 	s.stmts[query] = stmt
 	return stmt, nil
-}
-
-func (s *session) close() {
-	for _, stmt := range s.stmts {
-		_ = stmt.Close() // what it did has been told
-	}
 }
 
 func (s *session) execute(query string, args ...any) (sql.Result, error) {

@@ -33,7 +33,6 @@ type writer struct {
 	*session
 	store  *SQLite
 	db     *sql.DB
-	conn   *sql.Conn
 	writes chan *write
 
 	mu     sync.RWMutex // held for reading while handing over a write
@@ -63,8 +62,8 @@ func openWriter(ctx context.Context, s *SQLite) (*writer, error) {
 	w := &writer{
 		// Half a group cannot be given up for one caller, so what is written has
 		// no end; the driver is quicker without, too.
-		session: newSession(context.WithoutCancel(ctx), conn),
-		store:   s, db: db, conn: conn,
+		session: &session{context.WithoutCancel(ctx), conn, map[string]*sql.Stmt{}},
+		store:   s, db: db,
 		writes: make(chan *write, maxGroupOps), ended: make(chan struct{}),
 	}
 	if err := w.prepare(ctx); err != nil {
@@ -242,6 +241,9 @@ func (w *writer) close() error {
 	close(w.writes)
 	w.mu.Unlock()
 	<-w.ended
-	w.session.close()
-	return errors.Join(w.conn.Close(), w.db.Close())
+	var errs []error
+	for _, stmt := range w.stmts {
+		errs = append(errs, stmt.Close())
+	}
+	return errors.Join(append(errs, w.conn.Close(), w.db.Close())...)
 }

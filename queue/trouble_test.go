@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -425,4 +426,46 @@ func TestLog(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestManyReaders: more callers than connections, each with queries that were
+// not prepared yet.
+func TestManyReaders(t *testing.T) {
+	store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := New(Options{Store: store, Routes: Routes{{Relay: newFakeRelay(accept)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := d.Submit(t.Context(), submission("x", "a@example.org"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	for range 4 * readConnections {
+		wg.Go(func() {
+			_, err1 := d.Content(ctx, "app", r.Message.ID)
+			_, err2 := d.Get(ctx, "app", r.Message.ID)
+			_, err3 := d.List(ctx, Filter{Key: "app", Sender: "shop@example.com"}, 10, "")
+			if err := errors.Join(err1, err2, err3); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	gone, cut := context.WithCancel(t.Context())
+	cut()
+	if _, err := d.Get(gone, "app", r.Message.ID); !errors.Is(err, context.Canceled) {
+		t.Errorf("Get(ended context) = %v, want context.Canceled", err)
+	}
+	if err := store.Close(); err != nil {
+		t.Errorf("Close = %v", err)
+	}
+	if _, err := d.Get(t.Context(), "app", r.Message.ID); !errors.Is(err, ErrClosed) {
+		t.Errorf("Get after Close = %v, want ErrClosed", err)
+	}
 }
