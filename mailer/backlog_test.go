@@ -37,7 +37,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	if left := w.cutSent - w.sent; w.cutSent >= 0 && left < len(p) {
 		n, _ := w.Conn.Write(p[:max(left, 0)])
 		w.sent += n
-		w.Conn.Close()
+		w.Close()
 		if w.quiet {
 			return len(p), nil
 		}

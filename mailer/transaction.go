@@ -227,6 +227,7 @@ func (d *dialogue) broken(stage Stage, err error) {
 		if d.pipelined && stage > StageMail && d.ctx.Err() == nil {
 			d.conn.relay.switchOff("PIPELINING", f)
 		}
+	default: // the network's doing
 	}
 	settle(d.t.open(), f)
 	d.conn.close()
