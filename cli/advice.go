@@ -204,6 +204,11 @@ func explain(r mailer.RelayReport, g group, p config.Provider) advice {
 		if p.Advice != "" {
 			a.Do += " Note: " + p.Advice + "."
 		}
+	case mailer.ProblemNoMechanism:
+		if g.rungs[0].Mode == "none" && offersSTARTTLS(g.rungs[0]) {
+			a.Found = "the relay offers no login in the clear: it wants STARTTLS first."
+			a.Do = "Remove SMTP_TLS=none."
+		}
 	case mailer.ProblemTLSMode:
 		if g.rungs[0].Mode == "starttls" {
 			a.Do = strings.Replace(a.Do, "/starttls", "/tls", 1)
@@ -228,7 +233,8 @@ func say(r mailer.RelayReport, p mailer.Problem, ports []int) advice {
 	if !ok {
 		w = problems[mailer.ProblemOther]
 	}
-	if p == mailer.ProblemRefused && isLoopback(r.Host) {
+	answers := slices.ContainsFunc(r.Rungs, func(c mailer.RungCheck) bool { return c.TCP == "open" })
+	if p == mailer.ProblemRefused && isLoopback(r.Host) && !answers {
 		w.do = "Start the relay. In a container, $HOST is the container itself: set SMTP_HOST to the relay's own name."
 	}
 	return advice{Ports: ports, Found: w.found, Do: w.do}
@@ -276,6 +282,10 @@ func overall(r mailer.RelayReport, p config.Provider) []advice {
 		}
 	}
 	return all
+}
+
+func offersSTARTTLS(r mailer.RungCheck) bool {
+	return slices.ContainsFunc(r.Capabilities, func(c string) bool { return strings.EqualFold(c, "STARTTLS") })
 }
 
 func usable(r mailer.RungCheck) bool   { return r.Failure == nil }

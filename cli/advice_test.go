@@ -82,6 +82,21 @@ func TestAdvise(t *testing.T) {
 			want:  []string{"refused", "localhost is the container itself"},
 		},
 		{
+			name: "refused on loopback beside a port that answers", host: "localhost",
+			rungs: []mailer.RungCheck{stopped(1025, mailer.ProblemRefused), stopped(2525, mailer.ProblemNoMechanism)},
+			want:  []string{"[1025] the connection was refused"},
+			no:    []string{"Start the relay"},
+		},
+		{
+			name: "login after STARTTLS only",
+			rungs: []mailer.RungCheck{{
+				Port: 25, Mode: "none", TCP: "open", Capabilities: []string{"SIZE 1000", "STARTTLS"},
+				Failure: &mailer.CheckFailure{Problem: mailer.ProblemNoMechanism},
+			}},
+			want: []string{"[25] the relay offers no login in the clear", "Remove SMTP_TLS=none."},
+			no:   []string{"OAuth2"},
+		},
+		{
 			name: "wrong password, second relay", prefix: "SMTP2_",
 			rungs: []mailer.RungCheck{replied(587, mailer.ProblemCredentials, 535, "5.7.8", "Authentication failed")},
 			want:  []string{"[587] the relay refused the user name", "535 5.7.8 Authentication failed", "SMTP2_USERNAME and SMTP2_PASSWORD"},

@@ -32,7 +32,7 @@ too, use the system's store.
 Exit status: 0 printed; 1 the data directory cannot be read or written;
 78 wrong configuration.`,
 		Example: `  mailsidecar ca > mailsidecar-ca.pem
-  docker compose exec mailsidecar /mailsidecar ca > mailsidecar-ca.pem`,
+  docker compose exec mailsidecar mailsidecar ca > mailsidecar-ca.pem`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, warnings, err := config.LoadService()

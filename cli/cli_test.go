@@ -135,6 +135,9 @@ func TestDemo(t *testing.T) {
 	if status != 0 || errOut != "" {
 		t.Fatalf("demo --once = %d, %q", status, errOut)
 	}
+	if strings.Contains(out, "curl") {
+		t.Errorf("demo --once offers a server that is gone:\n%s", out)
+	}
 	for _, want := range []string{"port 587 ", "port 2525 ", "TLS 1.3", "AUTH ", "250 2.0.0", "200 OK", "| Subject: Your order 1042"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("demo --once prints\n%s\nwant %q", out, want)
@@ -142,6 +145,16 @@ func TestDemo(t *testing.T) {
 	}
 	if took := time.Since(started); took > 4*time.Second {
 		t.Errorf("demo --once took %s: it waited for the dead port", took)
+	}
+}
+
+func TestDemoAddressTaken(t *testing.T) {
+	clearEnv(t)
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	addr := server.Listener.Addr().String()
+	if status, _, errOut := run(t.Context(), "demo", "--addr", addr); status != exitFailure || !strings.Contains(errOut, "--addr: "+addr+" is taken") {
+		t.Errorf("demo --addr %s = %d, %q", addr, status, errOut)
 	}
 }
 

@@ -141,6 +141,9 @@ func (d *demo) startServer(ctx context.Context, dir string) (stop func() error, 
 		default: // nobody looks at those after the first
 		}
 	})
+	if e, ok := errors.AsType[*listenError](err); ok {
+		e.setting = "--addr" // no variable has a say here
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -196,6 +199,10 @@ func (d *demo) show(ctx context.Context) error {
 	}
 	d.step("The app has its answer after %s: 200 OK\n\n%s", took.Round(time.Millisecond), indentJSON(got.body))
 	d.step("This arrived at the relay:\n\n%s", arrived)
+	if d.once {
+		d.say("Without --once the server stays up for messages of your own.")
+		return nil
+	}
 	d.say("Try it yourself:\n\n%s", curlLine(url))
 	return nil
 }

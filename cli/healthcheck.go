@@ -21,7 +21,7 @@ HEALTHCHECK in an image without a shell, and for scripts that wait for a start.
 Exit status: 0 ready; 1 not ready, or nobody answers; 78 wrong configuration.`,
 		Example: `  mailsidecar healthcheck
   mailsidecar healthcheck --wait 30s && run-the-tests
-  HEALTHCHECK CMD ["/mailsidecar", "healthcheck"]`,
+  HEALTHCHECK CMD ["/usr/bin/mailsidecar", "healthcheck"]`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := connect(5 * time.Second)

@@ -40,13 +40,13 @@ func buildTLS(s config.Service, log *slog.Logger) (*tls.Config, error) {
 // listen begins to serve: HTTP, and HTTPS where it is configured.
 func (s *server) listen(ctx context.Context, c config.Service) (err error) {
 	if s.addr, err = s.http.Listen(ctx, c.Addr); err != nil {
-		return bindError(err, "MAILSIDECAR_ADDR", c.Addr)
+		return &statusError{exitFailure, &listenError{"MAILSIDECAR_ADDR", c.Addr, err}}
 	}
 	if !c.HTTPS() {
 		return nil
 	}
 	if s.tlsAddr, err = s.http.ListenTLS(ctx, c.TLSAddr); err != nil {
-		return bindError(err, "MAILSIDECAR_TLS_ADDR", c.TLSAddr)
+		return &statusError{exitFailure, &listenError{"MAILSIDECAR_TLS_ADDR", c.TLSAddr, err}}
 	}
 	s.log.Info("listening for HTTPS", "addr", s.tlsAddr.String())
 	return nil

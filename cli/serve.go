@@ -148,17 +148,25 @@ func (s *server) ready() bool { return !s.stopping.Load() && s.queue.ready(conte
 // url is where a client on this machine reaches the server.
 func (s *server) url() string { return "http://" + s.addr.String() }
 
-// bindError names the variable that has the address.
-func bindError(err error, name, addr string) error {
+// listenError is an address that cannot be listened on, and the setting that has
+// it.
+type listenError struct {
+	setting, addr string
+	err           error
+}
+
+func (e *listenError) Unwrap() error { return e.err }
+
+func (e *listenError) Error() string {
 	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return exit(exitFailure, "%s: %s is taken by another program: set it to a free port, or stop the other program", name, addr)
-	case errors.Is(err, syscall.EACCES):
-		return exit(exitFailure, "%s: this user may not listen on %s: set a port over 1023", name, addr)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return exit(exitFailure, "%s: this machine does not have the address %s", name, addr)
+	case errors.Is(e.err, syscall.EADDRINUSE):
+		return fmt.Sprintf("%s: %s is taken by another program: set it to a free port, or stop the other program", e.setting, e.addr)
+	case errors.Is(e.err, syscall.EACCES):
+		return fmt.Sprintf("%s: this user may not listen on %s: set a port over 1023", e.setting, e.addr)
+	case errors.Is(e.err, syscall.EADDRNOTAVAIL):
+		return fmt.Sprintf("%s: this machine does not have the address %s", e.setting, e.addr)
 	default:
-		return exit(exitFailure, "%s: %w", name, err)
+		return e.setting + ": " + e.err.Error()
 	}
 }
 

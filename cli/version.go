@@ -11,7 +11,7 @@ import (
 func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
-		Short:   "Print the version, the commit and the Go version",
+		Short:   "Print the version, the Go version and, where it is known, the commit",
 		Example: "  mailsidecar version",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -106,9 +106,9 @@ func TestRelayBoard(t *testing.T) {
 	var _ handler.Relays = b
 }
 
-func TestBindError(t *testing.T) {
+func TestListenError(t *testing.T) {
 	_, err := net.Listen("tcp", "192.0.2.1:1")
-	if got, want := bindError(err, "MAILSIDECAR_ADDR", "192.0.2.1:1").Error(), "MAILSIDECAR_ADDR: this machine does not have the address 192.0.2.1:1"; got != want {
-		t.Errorf("bindError = %q, want %q", got, want)
+	if got, want := (&listenError{"MAILSIDECAR_ADDR", "192.0.2.1:1", err}).Error(), "MAILSIDECAR_ADDR: this machine does not have the address 192.0.2.1:1"; got != want {
+		t.Errorf("listenError = %q, want %q", got, want)
 	}
 }

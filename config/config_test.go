@@ -171,6 +171,8 @@ func TestProblems(t *testing.T) {
 		{good.with("SMTP_HOST=\xff"), "SMTP_HOST is not valid UTF-8; write it in UTF-8"},
 		{good.with("SMTP_PORTS=587,smtp"), `SMTP_PORTS has "smtp", which is no port; write ports such as 587,2525 or 465/tls,587/starttls`},
 		{good.with("SMTP_PORT=0"), `SMTP_PORT has "0", which is no port; write ports such as 587,2525 or 465/tls,587/starttls`},
+		{good.with("SMTP_PORTS=smtp,587,99999"), `SMTP_PORTS has "smtp" and "99999", which are no ports; write ports such as 587,2525 or 465/tls,587/starttls`},
+		{good.with("MAILSIDECAR_API_KEYS=# all\n"), "MAILSIDECAR_API_KEYS holds no entry; write name:secret"},
 		{good.with("SMTP_PORTS=587/ssl"), `SMTP_PORTS has "587/ssl", which is no port; write ports such as 587,2525 or 465/tls,587/starttls`},
 		{good.with("SMTP_PORTS=587,587/tls"), "SMTP_PORTS names port 587 twice; name each port once"},
 		{good.with("SMTP_PORTS=1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17"), "SMTP_PORTS names too many ports; name 16 at most"},

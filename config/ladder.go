@@ -38,10 +38,12 @@ const maxRungs = 16
 // Decode implements envconfig's Decoder: "587,2525,8465/tls".
 func (l *Ladder) Decode(value string) error {
 	var ladder Ladder
+	var bad []string
 	for part := range strings.SplitSeq(value, ",") {
 		rung, ok := parseRung(strings.TrimSpace(part))
 		if !ok {
-			return &invalid{"has " + quote(part) + ", which is no port", "write ports such as 587,2525 or 465/tls,587/starttls"}
+			bad = append(bad, quote(part))
+			continue
 		}
 		for _, other := range ladder {
 			if other.Port == rung.Port {
@@ -49,6 +51,13 @@ func (l *Ladder) Decode(value string) error {
 			}
 		}
 		ladder = append(ladder, rung)
+	}
+	const remedy = "write ports such as 587,2525 or 465/tls,587/starttls"
+	switch {
+	case len(bad) == 1:
+		return &invalid{"has " + bad[0] + ", which is no port", remedy}
+	case len(bad) > 1:
+		return &invalid{"has " + strings.Join(bad[:min(len(bad), maxRungs)], " and ") + ", which are no ports", remedy}
 	}
 	if len(ladder) > maxRungs {
 		return &invalid{"names too many ports", "name " + strconv.Itoa(maxRungs) + " at most"}

@@ -146,7 +146,7 @@ func parseKeys(list Secret) ([]APIKey, *invalid) {
 		return nil, nil
 	}
 	var keys []APIKey
-	for entry := range strings.FieldsFuncSeq(list.Reveal(), isKeySeparator) {
+	for entry := range strings.FieldsFuncSeq(withoutComments(list.Reveal()), isKeySeparator) {
 		if entry = strings.TrimSpace(entry); entry == "" {
 			continue
 		}
@@ -171,6 +171,17 @@ func parseKeys(list Secret) ([]APIKey, *invalid) {
 		return nil, &invalid{"holds no entry", "write name:secret"}
 	}
 	return keys, nil
+}
+
+// withoutComments takes out the lines that begin with #, as a file may have them.
+func withoutComments(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(strings.TrimSpace(line), "#") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
 }
 
 func isKeySeparator(c rune) bool { return c == ',' || c == '\n' || c == '\r' }
