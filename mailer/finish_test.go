@@ -251,7 +251,7 @@ func TestSevenBit(t *testing.T) {
 		{
 			"multipart",
 			"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=m\r\nContent-Transfer-Encoding: 8bit\r\n\r\nprö\r\n--m\r\nContent-Type: application/x; name=\"ü\"\r\n\r\nü\r\n--m\r\nContent-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n\r\nSubject: Grüße\r\n\r\nü\r\n--m\r\n\r\nsame \r\n--m--\r\n",
-			"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=m\r\nContent-Transfer-Encoding: 7bit\r\n\r\n--m\r\nContent-Type: application/x;\r\n name=\"_\";\r\n name*=UTF-8''%C3%BC\r\nContent-Transfer-Encoding: base64\r\n\r\nw7w=\r\n--m\r\nContent-Type: message/rfc822\r\nContent-Transfer-Encoding: 7bit\r\n\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=C3=BC\r\n--m\r\n\r\nsame \r\n--m--\r\n",
+			"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=m\r\nContent-Transfer-Encoding: 7bit\r\n\r\n--m\r\nContent-Type: application/x;\r\n name*=UTF-8''%C3%BC;\r\n name=\"_\"\r\nContent-Transfer-Encoding: base64\r\n\r\nw7w=\r\n--m\r\nContent-Type: message/rfc822\r\nContent-Transfer-Encoding: 7bit\r\n\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=C3=BC\r\n--m\r\n\r\nsame \r\n--m--\r\n",
 		},
 		{
 			"broken quoted-printable", "Content-Transfer-Encoding: quoted-printable\r\n\r\nü=\r\n=C3=BC=ü =\r\n",
