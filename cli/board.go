@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 
 	"mailsidecar/config"
@@ -17,6 +18,7 @@ type relayBoard struct {
 	pauses  func() []queue.Pause
 	resume  func(relayName string) // called for a relay that a check finds at work
 	observe func(mailer.Attempt)   // nil: nobody else wants to know
+	log     *slog.Logger
 
 	mu   sync.Mutex
 	seen []relaySeen // by relay
@@ -31,7 +33,7 @@ type relaySeen struct {
 func newRelayBoard(configs []config.Relay, relays []*mailer.Relay, observe func(mailer.Attempt)) *relayBoard {
 	return &relayBoard{
 		configs: configs, relays: relays, observe: observe, seen: make([]relaySeen, len(relays)),
-		pauses: func() []queue.Pause { return nil }, resume: func(string) {},
+		pauses: func() []queue.Pause { return nil }, resume: func(string) {}, log: slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -48,7 +50,9 @@ type watchedRelay struct {
 // Deliver implements [mailer.Deliverer].
 func (w *watchedRelay) Deliver(ctx context.Context, env mailer.Envelope, c mailer.Content) mailer.Attempt {
 	a := w.Relay.Deliver(ctx, env, c)
-	w.board.note(w.number, a)
+	if ctx.Err() == nil { // what ends with the service says nothing of the relay
+		w.board.note(w.number, a)
+	}
 	return a
 }
 
@@ -60,11 +64,31 @@ func (b *relayBoard) note(i int, a mailer.Attempt) {
 		}
 	}
 	b.mu.Lock()
+	before := b.seen[i].failure
 	b.seen[i] = now
 	b.mu.Unlock()
+	if f := now.failure; f != nil && (before == nil || mailer.ProblemOf(before) != mailer.ProblemOf(f)) {
+		b.logTrouble(b.configs[i], f)
+	}
 	if b.observe != nil {
 		b.observe(a)
 	}
+}
+
+// logTrouble tells what keeps a relay from being used, when that is new, and
+// which setting may change it: "mailsidecar check" says more.
+func (b *relayBoard) logTrouble(c config.Relay, f *mailer.Failure) {
+	ports := []int{f.Port}
+	if f.Port == 0 {
+		ports = nil
+		for _, rung := range ladder(c) {
+			ports = append(ports, rung.Port)
+		}
+	}
+	r := mailer.RelayReport{Host: c.Host}
+	a := say(r, mailer.ProblemOf(f), ports)
+	b.log.Error("relay cannot be used", "relay", f.Relay, "stage", f.Stage.String(), "code", f.Reply.Code, "cause", f.Error(),
+		"found", fill(a.Found, r, ports, relayPrefix(c)), "do", fill(a.Do, r, ports, relayPrefix(c)))
 }
 
 // Status implements [handler.Relays].

@@ -128,6 +128,7 @@ func newServer(ctx context.Context, cfg config.Config, log *slog.Logger, observe
 		return nil, err
 	}
 	s.board = newRelayBoard(cfg.Relays, s.relays, observe)
+	s.board.log = log
 	if s.queue, err = startQueue(ctx, cfg.Service, buildRoutes(cfg.Relays, s.board), workers(cfg.Relays), deliveryTime(s.timeout), log); err != nil {
 		return nil, err
 	}

@@ -260,6 +260,7 @@ func TestRelayComesBack(t *testing.T) {
 	first := s.send(t, order(nil))
 	wantStatus(t, first, http.StatusAccepted)
 	s.awaitLog(t, "relay paused")
+	s.awaitLog(t, "set SMTP_HOST to")
 	paused := s.relayStatus(t)
 	if paused.Status != "paused" || paused.PausedUntil == "" || paused.Failure.Stage != "connect" {
 		t.Errorf("GET /v1/relays = %+v, want paused at connect", paused)
@@ -285,6 +286,36 @@ func TestRelayComesBack(t *testing.T) {
 		t.Errorf("status of the relay = %s, want up", got)
 	}
 	wantMessages(t, relay, 2)
+}
+
+// TestWrongPassword: the log names the setting, once, and the mail waits.
+func TestWrongPassword(t *testing.T) {
+	t.Parallel()
+	relay := relaytest.New(t, relaytest.Options{}, nil)
+	env := durable(t, relay)
+	s := serve(t, env.with(environment{"SMTP_PASSWORD": "old-password"}))
+	first := s.send(t, order(nil))
+	wantStatus(t, first, http.StatusAccepted)
+	s.awaitLog(t, "Check SMTP_USERNAME and SMTP_PASSWORD")
+	s.awaitLog(t, "relay paused")
+	second := s.send(t, order(nil))
+	wantStatus(t, second, http.StatusAccepted)
+	s.awaitStatus(t, first.ID, "deferred")
+	s.stop(t)
+	if n := strings.Count(s.log.String(), "relay cannot be used"); n != 1 {
+		t.Errorf("the log tells %d times that the relay cannot be used, want once", n)
+	}
+	if n := len(relay.Credentials()); n != 1 {
+		t.Errorf("the relay saw %d logins, want 1: providers lock accounts", n)
+	}
+	if strings.Contains(s.log.String(), "old-password") {
+		t.Error("the password is in the log")
+	}
+
+	s = serve(t, env)
+	for _, id := range []string{first.ID, second.ID} {
+		s.awaitStatus(t, id, "delivered")
+	}
 }
 
 type relayStatus struct {

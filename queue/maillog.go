@@ -17,7 +17,7 @@ func (d *Durable) logAccepted(e Entry) {
 	}
 	for _, path := range e.Message.Envelope.ForwardPaths {
 		d.log.Info("queued", "id", e.Message.ID, "reverse_path", e.Message.Envelope.ReversePath, "forward_path", path,
-			"size", e.Message.Size, "next_attempt", e.Due)
+			"message_id", e.Message.MessageID, "size", e.Message.Size, "next_attempt", e.Due)
 	}
 }
 
