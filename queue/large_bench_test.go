@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -24,7 +25,9 @@ func BenchmarkLarge(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "queue.db")
 	began := time.Now()
 	fillLarge(b, path)
-	b.Logf("filled in %v", time.Since(began).Round(time.Second))
+	if info, err := os.Stat(path); err == nil {
+		b.Logf("filled %d MiB in %v", info.Size()>>20, time.Since(began).Round(time.Second))
+	}
 
 	b.Run("start", func(b *testing.B) { benchStart(b, path, 0) })
 	b.Run("start after a crash", func(b *testing.B) { benchStart(b, path, 5000) })
@@ -87,9 +90,12 @@ func benchStart(b *testing.B, path string, leased int) {
 			b.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(b.Context())
-		done := make(chan error)
+		done := make(chan error, 1)
 		go func() { done <- d.Run(ctx) }()
 		for d.Ready(ctx) != nil {
+			if len(done) > 0 {
+				b.Fatalf("Run = %v", <-done)
+			}
 			time.Sleep(100 * time.Microsecond)
 		}
 		b.StopTimer()
