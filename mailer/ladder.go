@@ -3,6 +3,7 @@ package mailer
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 )
@@ -209,7 +210,25 @@ func (x *race) furthest() *Failure {
 			worst = report.Failure
 		}
 	}
-	return worst
+	if worst == nil || worst.Stage != StageConnect || ProblemOf(worst) == ProblemName {
+		return worst
+	}
+	return x.unreached(*worst)
+}
+
+// unreached is f with the words of every port, where there are several and none
+// was reached.
+func (x *race) unreached(f Failure) *Failure {
+	var ports []string
+	for _, report := range x.reports {
+		if report != nil && report.Failure != nil {
+			ports = append(ports, fmt.Sprintf("%d %s", report.Rung.Port, report.Failure.Text))
+		}
+	}
+	if len(ports) > 1 {
+		f.Text = "no port answered: " + strings.Join(ports, ", ")
+	}
+	return &f
 }
 
 // raceOrder is the ladder's, with the rung that served last in front.
