@@ -73,8 +73,10 @@ func (w *writer) claim(id []byte, owner, route string, now time.Time) (Work, err
 		return work, err
 	}
 	work.Expires = fromMicros(expires)
+	// The plus keeps SQLite from taking the index over what is due, in which this
+	// one message would be looked for among all that wait.
 	err = w.each(`SELECT forward_path, state, tries, attempts FROM recipients
-		WHERE message = ? AND route = ? AND due <= ? AND owner IS NULL ORDER BY n`, []any{id, route, now.UnixMicro()},
+		WHERE message = ? AND +route = ? AND +due <= ? AND owner IS NULL ORDER BY n`, []any{id, route, now.UnixMicro()},
 		func(rows *sql.Rows) error {
 			var l Leased
 			if err := rows.Scan(&l.ForwardPath, &l.State, &l.Tries, &l.Attempts); err != nil {
@@ -87,7 +89,7 @@ func (w *writer) claim(id []byte, owner, route string, now time.Time) (Work, err
 	if err != nil {
 		return work, err
 	}
-	return work, w.exec(`UPDATE recipients SET owner = ?, marked = 0 WHERE message = ? AND route = ? AND due <= ? AND owner IS NULL`,
+	return work, w.exec(`UPDATE recipients SET owner = ?, marked = 0 WHERE message = ? AND +route = ? AND +due <= ? AND owner IS NULL`,
 		owner, id, route, now.UnixMicro())
 }
 
