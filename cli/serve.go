@@ -9,6 +9,7 @@ import (
 	"math"
 	"net"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -207,15 +208,23 @@ func (s *server) stop(ctx context.Context) error {
 	if s.queue != nil {
 		errs = append(errs, s.stopAccepting(ctx), s.queue.awaitStop(ctx))
 	}
-	for _, r := range s.relays {
-		if r != nil {
-			r.Close()
-		}
-	}
+	s.closeRelays()
 	if s.queue != nil {
 		errs = append(errs, s.queue.closeStore())
 	}
 	return errors.Join(errs...)
+}
+
+// closeRelays says farewell to all of them at a time: a silent one must not use
+// up the others' share of the time-out.
+func (s *server) closeRelays() {
+	var farewells sync.WaitGroup
+	for _, r := range s.relays {
+		if r != nil {
+			farewells.Go(r.Close)
+		}
+	}
+	farewells.Wait()
 }
 
 // stopAccepting returns when no request is left. The queue begins to stop
