@@ -52,7 +52,7 @@ func (s *Server) postBatch(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	batch := batchReader{server: s, key: s.key(request(c).key), fingerprint: newFingerprint(idempotency, "POST /v1/messages/batch")}
+	batch := batchReader{server: s, share: share, held: int64(len(data)), key: s.key(request(c).key), fingerprint: newFingerprint(idempotency, "POST /v1/messages/batch")}
 	if err := batch.read(data); err != nil {
 		return err
 	}
@@ -66,6 +66,8 @@ func (s *Server) postBatch(c echo.Context) error {
 // that only one is held in decoded form.
 type batchReader struct {
 	server      *Server
+	share       *reservation
+	held        int64 // octets of the request and of what is composed so far
 	key         apiKey
 	fingerprint fingerprint
 	results     []batchResult
@@ -137,7 +139,9 @@ func (b *batchReader) messages(d *jsontext.Decoder, data []byte) error {
 		if err != nil {
 			return jsonProblem(err, data, "")
 		}
-		b.item(item)
+		if err := b.item(item); err != nil {
+			return err
+		}
 	}
 	_, err := d.ReadToken()
 	if err != nil {
@@ -146,7 +150,9 @@ func (b *batchReader) messages(d *jsontext.Decoder, data []byte) error {
 	return nil
 }
 
-func (b *batchReader) item(data []byte) {
+// item makes a submission of one message, or notes what is wrong with it. The
+// error is that there is no memory left for it.
+func (b *batchReader) item(data []byte) error {
 	i := len(b.results)
 	b.results = append(b.results, batchResult{})
 	path := fmt.Sprintf("messages[%d]", i)
@@ -163,10 +169,14 @@ func (b *batchReader) item(data []byte) {
 	if err != nil {
 		problem := problemFor(err).body("")
 		b.results[i].Problem = &problem
-		return
+		return nil
+	}
+	if b.held += int64(len(sub.Content.Data)); !b.share.grow(b.held) {
+		return fail(codeBusy, "")
 	}
 	b.valid = append(b.valid, sub)
 	b.places = append(b.places, i)
+	return nil
 }
 
 // below puts a path before the fields that an error names.
