@@ -43,8 +43,11 @@ type delivery struct {
 
 func (d *delivery) run(ctx context.Context) {
 	d.dropUnspeakable()
-	if len(d.open) > 0 && !d.relay.pace.turn(ctx) {
-		settle(d.open, d.relay.tooFast(ctx))
+	if len(d.open) == 0 {
+		return
+	}
+	if err := d.relay.pace.turn(ctx); err != nil {
+		settle(d.open, d.relay.tooFast(ctx, err))
 		return
 	}
 	for len(d.open) > 0 {

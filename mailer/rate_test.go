@@ -2,6 +2,9 @@ package mailer_test
 
 import (
 	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,15 +45,83 @@ func TestRateUsedUp(t *testing.T) {
 		})
 		p.deliver(t, "accepted 250")
 		begin := time.Now()
-		p.deliver(t, "relay connect")
+		a := p.deliver(t, "relay connect")
+		var rate *mailer.RateError
+		if f := a.Results[0].Failure; !errors.As(f, &rate) || !rate.At.Equal(begin.Add(time.Hour)) {
+			t.Errorf("Deliver() failed with %#v, want a RateError for an hour from now", f.Err)
+		}
 		if took := time.Since(begin); took != 0 {
 			t.Errorf("it was told after %v, want at once", took)
 		}
 		time.Sleep(59*time.Minute + 30*time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if got, want := outcomes(p.relay.Deliver(ctx, envelope("b@example.org"), content(messageText))), "transient connect"; got != want {
-			t.Errorf("Deliver() with an ended context = %s, want %s", got, want)
+		if got, want := outcomes(p.relay.Deliver(ctx, envelope("b@example.org"), content(messageText))), "relay connect"; got != want {
+			t.Errorf("Deliver() with an early deadline = %s, want %s", got, want)
+		}
+		if took := time.Since(begin); took != 59*time.Minute+30*time.Second {
+			t.Errorf("it was told after %v, want at once", took)
+		}
+	})
+}
+
+// TestRateOverload: who cannot wait takes no turn from those who can, and the
+// rate is used in full however many messages come.
+func TestRateOverload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{".": "after 2s 250 2.0.0 ok"}, func(o *mailer.RelayOptions) {
+			o.Rate = mailer.Rate{Messages: 1, Per: time.Second}
+		})
+		const seconds = 120
+		var accepted atomic.Int64
+		var all sync.WaitGroup
+		for range 5 * seconds {
+			all.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				defer cancel()
+				if a := p.relay.Deliver(ctx, envelope("b@example.org"), content(messageText)); a.Results[0].Failure == nil {
+					accepted.Add(1)
+				}
+			})
+			time.Sleep(time.Second / 5)
+		}
+		all.Wait()
+		if n := accepted.Load(); n < seconds || n > seconds+16 {
+			t.Errorf("%d messages were accepted in %d s, want one in each second", n, seconds)
+		}
+	})
+}
+
+// TestRateGivenBack: the turn of a delivery that was stopped while it waited is
+// somebody else's.
+func TestRateGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPoolTest(t, relaytest.Options{}, nil, func(o *mailer.RelayOptions) {
+			o.Rate = mailer.Rate{Messages: 1, Per: 10 * time.Second}
+		})
+		p.deliver(t, "accepted 250")
+		begin := time.Now()
+		var all sync.WaitGroup
+		stopped, stop := context.WithCancel(t.Context())
+		all.Go(func() {
+			a := p.relay.Deliver(stopped, envelope("b@example.org"), content(messageText))
+			if got, want := outcomes(a), "transient connect"; got != want {
+				t.Errorf("Deliver() that was stopped = %s, want %s", got, want)
+			}
+		})
+		synctest.Wait()
+		all.Go(func() { p.deliver(t, "accepted 250") }) // has the turn after that
+		synctest.Wait()
+		time.Sleep(time.Second)
+		stop()
+		synctest.Wait()
+		p.deliver(t, "accepted 250")
+		if took := time.Since(begin); took != 10*time.Second {
+			t.Errorf("the turn that was given back came after %v, want 10s", took)
+		}
+		all.Wait()
+		if took := time.Since(begin); took != 20*time.Second {
+			t.Errorf("the turn after it came after %v, want 20s", took)
 		}
 	})
 }
