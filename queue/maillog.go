@@ -54,8 +54,7 @@ func (d *Durable) logOutcome(r recorded) {
 func (n *None) logVerdicts(m Message) {
 	for _, a := range m.Attempts {
 		if f, _ := trouble(a); f != nil {
-			level, attrs := relayTrouble(f)
-			n.log.Log(context.Background(), level, "relay failed", append([]any{"id", m.ID, "relay", a.Relay}, attrs...)...)
+			n.log.Warn("relay failed", append([]any{"id", m.ID, "relay", a.Relay}, relayTrouble(f)...)...)
 		}
 	}
 	relays := map[string]string{}
@@ -109,22 +108,16 @@ func (d *Durable) logExpired(e Ended) {
 func (d *Durable) logRelay(p Pause, paused, resumed bool) {
 	switch {
 	case paused:
-		level, attrs := relayTrouble(p.Reason)
-		d.log.Log(context.Background(), level, "relay paused",
-			append([]any{"relay", p.Relay, "failures", p.Failures, "until", p.Until}, attrs...)...)
+		d.log.Warn("relay paused",
+			append([]any{"relay", p.Relay, "failures", p.Failures, "until", p.Until}, relayTrouble(p.Reason)...)...)
 	case resumed:
 		d.log.Info("relay resumed", "relay", p.Relay)
 	}
 }
 
-// relayTrouble tells of a relay's failure: as an error where somebody must change
-// a setting.
-func relayTrouble(f *mailer.Failure) (slog.Level, []any) {
-	attrs := []any{"stage", f.Stage.String(), "code", f.Reply.Code, "cause", f.Error()}
-	if r := remedy(f); r != "" {
-		return slog.LevelError, append(attrs, "remedy", r)
-	}
-	return slog.LevelWarn, attrs
+// relayTrouble tells of a relay's failure.
+func relayTrouble(f *mailer.Failure) []any {
+	return []any{"stage", f.Stage.String(), "code", f.Reply.Code, "cause", f.Error()}
 }
 
 // refusalInterval is how often the log says that new mail is refused.

@@ -2,39 +2,11 @@ package queue
 
 import (
 	"log/slog"
-	"net"
 	"strings"
 	"testing"
 
 	"mailsidecar/mailer"
 )
-
-func TestRemedy(t *testing.T) {
-	login := func(code int, enhanced, text string) *mailer.Failure {
-		return &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageAuth, Reply: mailer.Reply{Code: code, Enhanced: enhanced, Text: text}}
-	}
-	tests := []struct {
-		name    string
-		failure *mailer.Failure
-		level   slog.Level
-		want    string // part of it; empty: none
-	}{
-		{"wrong password", login(535, "5.7.8", "no"), slog.LevelError, "SMTP_PASSWORD"},
-		{"app password", login(534, "5.7.9", "no"), slog.LevelError, "app password"},
-		{"no passwords", login(535, "5.7.139", "basic authentication is disabled"), slog.LevelError, "SMTP_OAUTH2_"},
-		{"login busy", login(454, "4.7.0", "later"), slog.LevelWarn, ""},
-		{"login required", &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageMail, Reply: mailer.Reply{Code: 530}}, slog.LevelError, "SMTP_USERNAME"},
-		{"quota", &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageMail, Reply: mailer.Reply{Code: 550}}, slog.LevelWarn, ""},
-		{"no cause", &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageConnect, Err: &net.OpError{Op: "dial", Err: net.ErrClosed}}, slog.LevelWarn, ""},
-	}
-	for _, tt := range tests {
-		level, attrs := relayTrouble(tt.failure)
-		got := remedy(tt.failure)
-		if level != tt.level || !strings.Contains(got, tt.want) || (got == "") != (tt.want == "") {
-			t.Errorf("%s: relayTrouble = %v %v, remedy = %q, want %v and %q", tt.name, level, attrs, got, tt.level, tt.want)
-		}
-	}
-}
 
 // TestNoneLog: without a store there is the same mail log.
 func TestNoneLog(t *testing.T) {
@@ -49,7 +21,7 @@ func TestNoneLog(t *testing.T) {
 		{"deferred", greylisted, []string{"level=INFO msg=deferred", "code=450"}},
 		{"lost", lostReply, []string{"level=WARN msg=deferred", "class=uncertain"}},
 		{"down", unreachable, []string{`level=WARN msg="relay failed" id=`, "stage=connect", "msg=deferred", "class=relay"}},
-		{"wrong password", wrongPassword, []string{`level=ERROR msg="relay failed" id=`, "stage=auth code=535", "SMTP_USERNAME and SMTP_PASSWORD", "msg=deferred"}},
+		{"wrong password", wrongPassword, []string{`level=WARN msg="relay failed" id=`, "stage=auth code=535", "msg=deferred"}},
 	}
 	for _, tt := range tests {
 		var log lockedLog
