@@ -299,20 +299,32 @@ func (s *SQLite) Recover(ctx context.Context, owner string, now time.Time, hold 
 // many.
 const stepMessages = 500
 
+// stepRecipients is how many recipients one step of [SQLite.Recover] takes, and
+// then the rest of the last one's message.
+const stepRecipients = 500
+
 func (w *writer) recoverSome(owner string, now time.Time, hold bool) (Recovered, int, error) {
 	var r Recovered
 	type lease struct{ message, owner string }
 	orphans := map[lease][]orphan{}
+	n := 0
+	// A message is taken as a whole, since what is not read here is released.
 	err := w.each(`SELECT message, owner, forward_path, route, tries, marked FROM recipients
-		WHERE owner IS NOT NULL AND owner <> ? LIMIT ?`, []any{owner, stepMessages}, func(rows *sql.Rows) error {
+		WHERE owner IS NOT NULL AND owner <> ? ORDER BY owner, message`, []any{owner}, func(rows *sql.Rows) error {
 		var id []byte
 		var o orphan
-		err := rows.Scan(&id, &o.owner, &o.path, &o.route, &o.tries, &o.marked)
+		if err := rows.Scan(&id, &o.owner, &o.path, &o.route, &o.tries, &o.marked); err != nil {
+			return err
+		}
 		key := lease{string(id), o.owner}
+		if n >= stepRecipients && orphans[key] == nil {
+			return errEnough
+		}
+		n++
 		orphans[key] = append(orphans[key], o)
-		return err
+		return nil
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errEnough) {
 		return r, 0, err
 	}
 	for key, lost := range orphans {

@@ -44,6 +44,7 @@ func Run(t *testing.T, open func(*testing.T) queue.Store, reopen func(*testing.T
 		"Release":         testRelease,
 		"RecoverRetry":    testRecoverRetry,
 		"RecoverHold":     testRecoverHold,
+		"RecoverMany":     testRecoverMany,
 		"Waiting":         testWaiting,
 		"Expire":          testExpire,
 		"Rewind":          testRewind,
@@ -476,6 +477,42 @@ func testRecoverHold(t *testing.T, s queue.Store) {
 		t.Errorf("Retry(held) = %v, %v, want it", changed, err)
 	}
 	wantStates(t, s, marked, "deferred", queue.StatusDeferred)
+}
+
+// testRecoverMany: a message with more recipients than a store takes at a time
+// is recovered as a whole, and so are those beside it.
+func testRecoverMany(t *testing.T, s queue.Store) {
+	var to []string
+	for i := range 1200 {
+		to = append(to, fmt.Sprintf("r%d@example.org", i))
+	}
+	few, many, not := entry(0, to[:3]...), entry(0, to...), entry(0, to[:600]...)
+	few.Owner, many.Owner, not.Owner = "gone", "gone", "gone too"
+	insert(t, s, few, many, not)
+	for _, e := range []queue.Entry{few, many} {
+		if err := s.Mark(t.Context(), "gone", e.Message.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := s.Recover(t.Context(), "me", Start, true)
+	if want := (queue.Recovered{Uncertain: 1203, Held: 1203, Released: 600}); err != nil || r != want {
+		t.Errorf("Recover = %+v, %v, want %+v", r, err, want)
+	}
+	for _, e := range []queue.Entry{few, many} {
+		m := get(t, s, e.Message.ID)
+		n := 0
+		for _, r := range m.Recipients {
+			if r.State == queue.Held {
+				n++
+			}
+		}
+		if n != len(m.Recipients) || len(m.Attempts) != 1 || len(m.Attempts[0].Results) != n {
+			t.Errorf("%d of %d recipients are held after %d attempts, want all after one", n, len(m.Recipients), len(m.Attempts))
+		}
+	}
+	if works := claim(t, s, Start, 10); len(works) != 1 || works[0].ID != not.Message.ID || len(works[0].Recipients) != 600 {
+		t.Errorf("Claim = %d messages, want the one that was not being sent, with all recipients", len(works))
+	}
 }
 
 func testWaiting(t *testing.T, s queue.Store) {
