@@ -156,14 +156,14 @@ func (d *Durable) Cancel(ctx context.Context, key, id string) (Message, error) {
 	if err != nil {
 		return Message{}, err
 	}
-	owner := ""
-	job, g := d.withdraw(id)
-	if job != nil {
-		owner = d.owner
+	leases := d.withdraw(id)
+	var withdrawn []string
+	for _, l := range leases {
+		withdrawn = append(withdrawn, l.ForwardPaths...)
 	}
-	ended, err := d.store.Cancel(ctx, m.Key, id, owner, d.now())
+	ended, err := d.store.Cancel(ctx, m.Key, id, d.owner, withdrawn, d.now())
 	if err != nil {
-		d.putBack(job, g)
+		d.ledger.release(leases)
 		return Message{}, err
 	}
 	if !ended {
@@ -182,36 +182,38 @@ func (d *Durable) Cancel(ctx context.Context, key, id string) (Message, error) {
 	return m, nil
 }
 
-// withdraw takes a job out of its line, if it stands in one.
-func (d *Durable) withdraw(id string) (*job, *group) {
+// withdraw takes the message's jobs out of their lines. There are several where
+// its recipients were due at different times; another may be in hand.
+func (d *Durable) withdraw(id string) []Lease {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	var leases []Lease
 	for _, g := range d.groups {
-		if j := take(&g.fresh, id); j != nil {
+		for _, j := range take(&g.fresh, id) {
 			d.fresh -= memoryCost(j.Size)
-			return j, g
+			leases = append(leases, j.lease(g.route))
 		}
-		if j := take(&g.claimed, id); j != nil {
-			return j, g
+		for _, j := range take(&g.claimed, id) {
+			leases = append(leases, j.lease(g.route))
 		}
 	}
-	return nil, nil
+	return leases
 }
 
-func take(line *[]*job, id string) *job {
-	for i, j := range *line {
+// take removes the message's jobs from a line and returns them.
+func take(line *[]*job, id string) []*job {
+	var taken, rest []*job
+	for _, j := range *line {
 		if j.ID == id {
-			*line = append((*line)[:i:i], (*line)[i+1:]...)
-			return j
+			taken = append(taken, j)
+		} else {
+			rest = append(rest, j)
 		}
 	}
-	return nil
-}
-
-func (d *Durable) putBack(j *job, g *group) {
-	if j != nil {
-		d.ledger.release([]Lease{{j.ID, g.route}})
+	if taken != nil {
+		*line = rest
 	}
+	return taken
 }
 
 // changed follows on a change that was made in the store by command.

@@ -91,3 +91,103 @@ func TestCancelWhileTried(t *testing.T) {
 		})
 	}
 }
+
+// twoJobs starts a queue with one worker and submits a message whose recipients
+// a and b are due at different times, so that they are two jobs.
+func twoJobs(t *testing.T, relay *fakeRelay, workers int) (*testQueue, string) {
+	t.Helper()
+	q := start(t, dbPath(t), func(o *Options) { o.Workers = workers }, relay)
+	id := q.submit(submission("two", "a@example.org", "b@example.org")).Message.ID
+	settleDown()
+	due := time.Now().Add(time.Minute).UnixMicro()
+	err := q.store.write(t.Context(), func(w *writer) error {
+		return w.exec("UPDATE recipients SET due = ? + n * 1000000", due)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.poke()
+	return q, id
+}
+
+// TestCancelAllJobs: recipients of one message stand in line by themselves. None
+// that is reported as canceled is tried, and one in hand is not reported so.
+func TestCancelAllJobs(t *testing.T) {
+	tests := []struct {
+		name        string
+		busy        bool // the worker has another message
+		after       time.Duration
+		want, final State // of a; b is canceled
+	}{
+		{"both wait", true, 75 * time.Second, Canceled, Canceled},
+		{"one is in hand", false, 65 * time.Second, Deferred, Delivered},
+	}
+	for _, tt := range tests {
+		synctest.Test(t, func(t *testing.T) {
+			relay := newFakeRelay(greylisted)
+			q, id := twoJobs(t, relay, 1)
+			if tt.busy {
+				time.Sleep(45 * time.Second)
+				tt.after -= 45 * time.Second
+			}
+			relay.mu.Lock()
+			relay.takes, relay.say = time.Minute, accept
+			relay.mu.Unlock()
+			if tt.busy {
+				q.submit(submission("busy", "c@example.org"))
+			}
+			time.Sleep(tt.after)
+			m, err := q.Cancel(t.Context(), "app", id)
+			if err != nil || m.Recipients[0].State != tt.want || m.Recipients[1].State != Canceled {
+				t.Errorf("%s: Cancel = %+v, %v, want %s and canceled", tt.name, m.Recipients, err, tt.want)
+			}
+			time.Sleep(time.Hour)
+			if m := q.message(id); m.Recipients[0].State != tt.final || m.Recipients[1].State != Canceled {
+				t.Errorf("%s: recipients = %+v, want %s and canceled", tt.name, m.Recipients, tt.final)
+			}
+			wantA := 0
+			if tt.final == Delivered {
+				wantA = 1
+			}
+			if a, b := relay.copies("two", "a@example.org"), relay.copies("two", "b@example.org"); a != wantA || b != 0 {
+				t.Errorf("%s: copies = %d, %d, want %d, 0", tt.name, a, b, wantA)
+			}
+			if u := q.Usage(); u != (Usage{}) {
+				t.Errorf("%s: Usage = %+v, want nothing", tt.name, u)
+			}
+		})
+	}
+}
+
+// TestReleaseLeavesInHand: when what waits goes back to the store, another
+// recipient of the message, which is being tried, does not.
+func TestReleaseLeavesInHand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		relay := newFakeRelay(greylisted)
+		q, id := twoJobs(t, relay, 1)
+		relay.mu.Lock()
+		relay.takes, relay.say = time.Minute, accept
+		relay.mu.Unlock()
+		time.Sleep(65 * time.Second)
+		q.mu.Lock()
+		var leases []Lease
+		for _, g := range q.groups {
+			leases = append(leases, q.evict(g)...)
+		}
+		q.mu.Unlock()
+		if len(leases) != 1 {
+			t.Fatalf("leases = %+v, want the one that waits", leases)
+		}
+		q.ledger.release(leases)
+		settleDown()
+		works, err := q.store.Claim(t.Context(), "another", relay.name, q.now(), 10)
+		if err != nil || len(works) != 0 {
+			t.Errorf("Claim = %+v, %v, want nothing: one is in hand, one in line again", works, err)
+		}
+		time.Sleep(time.Hour)
+		q.wantStatus(id, StatusDelivered)
+		if got := relay.deliveries(); got["twoa@example.org"] != 1 || got["twob@example.org"] != 1 {
+			t.Errorf("deliveries = %v, want one for each recipient", got)
+		}
+	})
+}

@@ -16,6 +16,9 @@ type job struct {
 	content *mailer.Content // nil: in the store
 }
 
+// lease is what the job holds in the store. It is given back to the route.
+func (j *job) lease(route string) Lease { return Lease{j.ID, route, j.Envelope.ForwardPaths} }
+
 // memoryCost is what a message of size octets is counted as.
 func memoryCost(size int64) int64 { return size + 1024 }
 
@@ -108,7 +111,7 @@ func (d *Durable) try(g *group, j *job) {
 		d.ledger.record(d.postponed(g, j, err), j)
 	case len(attempts) == 0 && d.now().Before(j.Expires):
 		// Every relay was paused meanwhile.
-		d.ledger.release([]Lease{{j.ID, g.route}})
+		d.ledger.release([]Lease{j.lease(g.route)})
 	default:
 		d.ledger.record(d.outcome(g, j, attempts), j)
 	}
@@ -219,10 +222,10 @@ func (d *Durable) evict(g *group) []Lease {
 	var leases []Lease
 	for _, j := range g.fresh {
 		d.fresh -= memoryCost(j.Size)
-		leases = append(leases, Lease{j.ID, g.route})
+		leases = append(leases, j.lease(g.route))
 	}
 	for _, j := range g.claimed {
-		leases = append(leases, Lease{j.ID, g.route})
+		leases = append(leases, j.lease(g.route))
 	}
 	g.fresh, g.claimed = nil, nil
 	for id, watches := range d.watches {
@@ -429,17 +432,17 @@ func (d *Durable) enqueue(works []Work) {
 	d.mu.Lock()
 	now := d.now()
 	for _, w := range works {
-		g := d.groupOf(w.Sender)
+		g, j := d.groupOf(w.Sender), &job{Work: w}
 		switch {
 		case g == nil:
-			orphans = append(orphans, &job{Work: w})
+			orphans = append(orphans, j)
 		case g.route != w.Route && (!g.sound() || len(g.claimed) >= d.claimRoom()):
-			leases = append(leases, Lease{w.ID, g.route})
+			leases = append(leases, j.lease(g.route))
 			g.backlog = true
 		case d.phase == stopping || !g.open(now):
-			leases = append(leases, Lease{w.ID, g.route})
+			leases = append(leases, j.lease(g.route))
 		default:
-			g.claimed = append(g.claimed, &job{Work: w})
+			g.claimed = append(g.claimed, j)
 			d.dispatch(g)
 		}
 	}

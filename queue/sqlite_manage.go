@@ -50,19 +50,24 @@ func (w *writer) has(key string, id []byte, and string) bool {
 }
 
 // Cancel ends what is not final.
-func (s *SQLite) Cancel(ctx context.Context, key, id, owner string, now time.Time) (bool, error) {
+func (s *SQLite) Cancel(ctx context.Context, key, id, owner string, withdrawn []string, now time.Time) (bool, error) {
 	raw, ok := blob(id)
 	if !ok {
 		return false, ErrNotFound
 	}
+	paths, err := toJSON(withdrawn)
+	if err != nil {
+		return false, err
+	}
 	var ended bool
-	err := s.write(ctx, func(w *writer) error {
+	err = s.write(ctx, func(w *writer) error {
 		ended = false
 		if !w.has(key, raw, "") {
 			return ErrNotFound
 		}
 		n, err := w.affect(`UPDATE recipients SET state = 'canceled', due = NULL, owner = NULL, marked = 0
-			WHERE message = ? AND (owner IS NULL OR owner = ?) AND state IN ('queued', 'deferred', 'held')`, raw, owner)
+			WHERE message = ? AND (owner IS NULL OR owner = ? AND forward_path IN (SELECT value FROM json_each(?)))
+			AND state IN ('queued', 'deferred', 'held')`, raw, owner, paths)
 		if err != nil {
 			return err
 		}

@@ -115,7 +115,12 @@ func (s *SQLite) Release(ctx context.Context, owner string, leases []Lease) erro
 
 func (w *writer) release(owner string, l Lease) error {
 	id, _ := blob(l.ID)
-	return w.exec(`UPDATE recipients SET owner = NULL, marked = 0, route = ? WHERE message = ? AND owner = ?`, l.Route, id, owner)
+	paths, err := toJSON(l.ForwardPaths)
+	if err != nil {
+		return err
+	}
+	return w.exec(`UPDATE recipients SET owner = NULL, marked = 0, route = ?
+		WHERE message = ? AND owner = ? AND forward_path IN (SELECT value FROM json_each(?))`, l.Route, id, owner, paths)
 }
 
 // Record stores what came of attempts.
@@ -308,7 +313,7 @@ func (w *writer) recoverSome(owner string, now time.Time, hold bool) (Recovered,
 	type lease struct{ message, owner string }
 	orphans := map[lease][]orphan{}
 	n := 0
-	// A message is taken as a whole, since what is not read here is released.
+	// A message is taken as a whole: what is done with it ends all its leases.
 	err := w.each(`SELECT message, owner, forward_path, route, tries, marked FROM recipients
 		WHERE owner IS NOT NULL AND owner <> ? ORDER BY owner, message`, []any{owner}, func(rows *sql.Rows) error {
 		var id []byte

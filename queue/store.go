@@ -42,8 +42,8 @@ type Store interface {
 	// wait, is canceled. One that is leased to somebody else by now changes only
 	// when it is delivered.
 	Record(ctx context.Context, outcomes []Outcome) (Settled, error)
-	// Release ends owner's leases on the messages without an attempt, and files
-	// them under the route given.
+	// Release ends owner's leases on the recipients without an attempt, and
+	// files them under the route given.
 	Release(ctx context.Context, owner string, leases []Lease) error
 	// Recover takes the leases of owners that are gone. Each recipient gets an
 	// uncertain attempt and is due at now; with hold, one that was marked is
@@ -73,9 +73,10 @@ type Store interface {
 	// ids that changed. Leased recipients, and messages without bytes, do not.
 	Retry(ctx context.Context, key string, ids []string, now time.Time) ([]string, error)
 	// Cancel ends every recipient that waits or is held. One leased to owner
-	// ends too; one leased to another ends unless its attempt decides
-	// otherwise. ended is false when there was no recipient to end.
-	Cancel(ctx context.Context, key, id, owner string, now time.Time) (ended bool, err error)
+	// ends too if it is in withdrawn, which nobody will try; any other that is
+	// leased ends unless its attempt decides otherwise. ended is false when
+	// there was no recipient to end.
+	Cancel(ctx context.Context, key, id, owner string, withdrawn []string, now time.Time) (ended bool, err error)
 
 	// Usage counts messages that are not final, and the octets of them.
 	Usage(ctx context.Context) (Usage, error)
@@ -134,10 +135,12 @@ type Leased struct {
 	Attempts int
 }
 
-// Lease names the recipients of one message that are leased to an owner.
+// Lease names recipients of one message that are leased to an owner. It may
+// have leased others of the message with another [Work].
 type Lease struct {
-	ID    string
-	Route string
+	ID           string
+	Route        string
+	ForwardPaths []string
 }
 
 // Outcome is what came of trying the leased recipients of one message.

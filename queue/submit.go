@@ -208,7 +208,7 @@ func (d *Durable) finish(r *request, stored bool) {
 			d.noteWaiting(g, e.Due, e.Message.Expires)
 		case !g.open(d.now()): // paused meanwhile
 			d.fresh -= memoryCost(j.Size)
-			d.ledger.release([]Lease{{j.ID, g.route}})
+			d.ledger.release([]Lease{j.lease(g.route)})
 		default:
 			g.fresh = append(g.fresh, j)
 			d.dispatch(g)

@@ -415,23 +415,24 @@ func testAttempts(t *testing.T, s queue.Store) {
 }
 
 func testRelease(t *testing.T, s queue.Store) {
-	e := entry(0, "a@example.org")
+	paths := []string{"a@example.org", "b@example.org"}
+	e := entry(0, paths...)
 	e.Owner = "me"
 	insert(t, s, e)
-	if err := s.Release(t.Context(), "other", []queue.Lease{{ID: e.Message.ID, Route: "relay"}}); err != nil {
+	if err := s.Release(t.Context(), "other", []queue.Lease{{ID: e.Message.ID, Route: "relay", ForwardPaths: paths}}); err != nil {
 		t.Fatal(err)
 	}
 	if works := claim(t, s, Start, 1); len(works) != 0 {
 		t.Errorf("Claim after another's release = %v, want nothing", works)
 	}
-	if err := s.Release(t.Context(), "me", []queue.Lease{{ID: e.Message.ID, Route: "moved"}}); err != nil {
+	if err := s.Release(t.Context(), "me", []queue.Lease{{ID: e.Message.ID, Route: "moved", ForwardPaths: paths[:1]}}); err != nil {
 		t.Fatal(err)
 	}
 	works, err := s.Claim(t.Context(), "you", "moved", Start, 1)
-	if err != nil || len(works) != 1 {
-		t.Errorf("Claim on the new route = %v, %v, want the message", works, err)
+	if err != nil || len(works) != 1 || !slices.Equal(works[0].Envelope.ForwardPaths, paths[:1]) {
+		t.Errorf("Claim on the new route = %v, %v, want the recipient that was released", works, err)
 	}
-	wantStates(t, s, e, "queued", queue.StatusQueued)
+	wantStates(t, s, e, "queued queued", queue.StatusQueued)
 }
 
 func testRecoverRetry(t *testing.T, s queue.Store) {
@@ -680,11 +681,11 @@ func testRetry(t *testing.T, s queue.Store) {
 func testCancel(t *testing.T, s queue.Store) {
 	e := entry(0, "a@example.org", "b@example.org")
 	insert(t, s, e)
-	if _, err := s.Cancel(t.Context(), "other", e.Message.ID, "", Start); !errors.Is(err, queue.ErrNotFound) {
+	if _, err := s.Cancel(t.Context(), "other", e.Message.ID, "me", nil, Start); !errors.Is(err, queue.ErrNotFound) {
 		t.Errorf("Cancel(other key) = %v, want ErrNotFound", err)
 	}
 	for _, want := range []bool{true, false} {
-		if ended, err := s.Cancel(t.Context(), "app", e.Message.ID, "", Start); err != nil || ended != want {
+		if ended, err := s.Cancel(t.Context(), "app", e.Message.ID, "me", nil, Start); err != nil || ended != want {
 			t.Errorf("Cancel = %v, %v, want %v", ended, err, want)
 		}
 	}
@@ -695,20 +696,24 @@ func testCancel(t *testing.T, s queue.Store) {
 	if _, err := s.Content(t.Context(), "app", e.Message.ID); !errors.Is(err, queue.ErrContentGone) {
 		t.Errorf("Content = %v, want ErrContentGone", err)
 	}
-	mine := entry(0, "a@example.org")
+	mine := entry(0, "a@example.org", "b@example.org")
 	mine.Owner = "me"
 	insert(t, s, mine)
-	if ended, err := s.Cancel(t.Context(), queue.AnyKey, mine.Message.ID, "me", Start); err != nil || !ended {
+	if ended, err := s.Cancel(t.Context(), queue.AnyKey, mine.Message.ID, "me", []string{"b@example.org"}, Start); err != nil || !ended {
 		t.Errorf("Cancel(own lease) = %v, %v, want true", ended, err)
 	}
-	wantStates(t, s, mine, "canceled", queue.StatusCanceled)
+	wantStates(t, s, mine, "queued canceled", queue.StatusDeferred)
+	record(t, s, queue.Outcome{ID: mine.Message.ID, At: Start, Changes: []queue.Change{
+		{ForwardPath: "a@example.org", State: queue.Deferred, Next: Start.Add(time.Minute), Tries: 1},
+	}})
+	wantStates(t, s, mine, "canceled canceled", queue.StatusCanceled)
 }
 
 func testCancelInHand(t *testing.T, s queue.Store) {
 	e := entry(0, "a@example.org", "b@example.org")
 	insert(t, s, e)
 	claim(t, s, Start, 1)
-	if ended, err := s.Cancel(t.Context(), "app", e.Message.ID, "", Start); err != nil || !ended {
+	if ended, err := s.Cancel(t.Context(), "app", e.Message.ID, "me", nil, Start); err != nil || !ended {
 		t.Errorf("Cancel = %v, %v, want true", ended, err)
 	}
 	wantStates(t, s, e, "queued queued", queue.StatusQueued)
