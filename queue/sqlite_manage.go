@@ -35,7 +35,12 @@ func (w *writer) retry(key, id string, now time.Time) (bool, error) {
 	if err != nil || n == 0 {
 		return false, err
 	}
-	err = w.exec(`UPDATE messages SET expires = max(expires, ?1 + expires - coalesce(send_at, created)) WHERE id = ?2`, now.UnixMicro(), raw)
+	// The first retry notes the lifetime, which expires then no longer tells.
+	err = w.exec(`UPDATE messages SET lifetime = coalesce(lifetime, expires - max(created, coalesce(send_at, created))) WHERE id = ?`, raw)
+	if err != nil {
+		return false, err
+	}
+	err = w.exec(`UPDATE messages SET expires = max(expires, ? + lifetime) WHERE id = ?`, now.UnixMicro(), raw)
 	if err != nil {
 		return false, err
 	}

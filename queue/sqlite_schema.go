@@ -87,6 +87,9 @@ CREATE TABLE idempotency (
 	PRIMARY KEY (key, name)
 ) WITHOUT ROWID;
 CREATE INDEX idempotency_expires ON idempotency (expires);
+`, `
+-- How long the message was to be tried at first; NULL until it is retried.
+ALTER TABLE messages ADD COLUMN lifetime INTEGER;
 `}
 
 // migrate brings the file to the newest schema, a transaction for each step.

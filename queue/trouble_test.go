@@ -85,6 +85,32 @@ func TestOpenNewerSchema(t *testing.T) {
 	wantStoreError(t, openErr(t, path), ErrNewerSchema, "schema 99")
 }
 
+// TestMigrate: a file of the first schema is brought up to date with what is in
+// it.
+func TestMigrate(t *testing.T) {
+	path := dbPath(t)
+	all := migrations
+	t.Cleanup(func() { migrations = all })
+	synctest.Test(t, func(t *testing.T) {
+		relay := newFakeRelay(greylisted)
+		migrations = all[:1]
+		q := start(t, path, nil, relay)
+		id := q.submit(submission("x", "a@example.org")).Message.ID
+		settleDown()
+		if err := q.end(); err != nil {
+			t.Fatal(err)
+		}
+		migrations = all
+		q = start(t, path, nil, relay)
+		relay.set(accept)
+		if _, err := q.Retry(t.Context(), "app", id); err != nil {
+			t.Errorf("Retry = %v", err)
+		}
+		settleDown()
+		q.wantStatus(id, StatusDelivered)
+	})
+}
+
 func TestOpenDamaged(t *testing.T) {
 	dir := t.TempDir()
 	text := filepath.Join(dir, "text.db")

@@ -50,6 +50,7 @@ func Run(t *testing.T, open func(*testing.T) queue.Store, reopen func(*testing.T
 		"Rewind":          testRewind,
 		"List":            testList,
 		"Retry":           testRetry,
+		"RetryLifetime":   testRetryLifetime,
 		"Cancel":          testCancel,
 		"CancelInHand":    testCancelInHand,
 		"Usage":           testUsage,
@@ -675,6 +676,45 @@ func testRetry(t *testing.T, s queue.Store) {
 	}
 	if changed, err := s.Retry(t.Context(), "app", []string{e.Message.ID}, now); err != nil || len(changed) != 0 {
 		t.Errorf("Retry(leased) = %v, %v, want nothing", changed, err)
+	}
+}
+
+// testRetryLifetime: each retry gives the lifetime that the message had at
+// first, however many there are, and never takes from it.
+func testRetryLifetime(t *testing.T, s queue.Store) {
+	const day = 24 * time.Hour
+	plain, held, past := entry(0, "a@example.org"), entry(0, "a@example.org"), entry(0, "a@example.org")
+	held.Message.SendAt, held.Message.Expires = Start.Add(10*day), Start.Add(12*day)
+	past.Message.SendAt = Start.Add(-365 * day)
+	tests := []struct {
+		name string
+		e    queue.Entry
+		at   time.Duration
+		want time.Duration
+	}{
+		{"plain", plain, day, 6 * day},
+		{"plain again", plain, 2 * day, 7 * day},
+		{"plain a third time", plain, 3 * day, 8 * day},
+		{"clock set back", plain, 0, 8 * day},
+		{"send_at to come", held, day, 12 * day},
+		{"after send_at", held, 11 * day, 13 * day},
+		{"send_at long past", past, day, 6 * day},
+	}
+	insert(t, s, plain, held, past)
+	claim(t, s, Start, 10)
+	for _, e := range []queue.Entry{plain, held, past} {
+		record(t, s, queue.Outcome{ID: e.Message.ID, At: Start, Changes: []queue.Change{
+			{ForwardPath: "a@example.org", State: queue.Deferred, Next: Start.Add(time.Hour), Tries: 1},
+		}})
+	}
+	for _, c := range tests {
+		changed, err := s.Retry(t.Context(), "app", []string{c.e.Message.ID}, Start.Add(c.at))
+		if err != nil || len(changed) != 1 {
+			t.Errorf("%s: Retry = %v, %v, want the message", c.name, changed, err)
+		}
+		if got, want := get(t, s, c.e.Message.ID).Expires, Start.Add(c.want); !got.Equal(want) {
+			t.Errorf("%s: Expires = %v, want %v", c.name, got, want)
+		}
 	}
 }
 
