@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 )
 
@@ -27,8 +28,11 @@ func (s *SQLite) Retry(ctx context.Context, key string, ids []string, now time.T
 
 func (w *writer) retry(key, id string, now time.Time) (bool, error) {
 	raw, ok := blob(id)
-	if !ok || !w.has(key, raw, " AND body IS NOT NULL") {
+	if !ok {
 		return false, nil
+	}
+	if has, err := w.has(key, raw, " AND body IS NOT NULL"); err != nil || !has {
+		return false, err
 	}
 	n, err := w.affect(`UPDATE recipients SET state = 'deferred', due = ?, tries = 0, cancel = 0
 		WHERE message = ? AND owner IS NULL AND state IN ('deferred', 'held', 'bounced', 'expired')`, now.UnixMicro(), raw)
@@ -49,9 +53,13 @@ func (w *writer) retry(key, id string, now time.Time) (bool, error) {
 }
 
 // has says whether the key has the message.
-func (w *writer) has(key string, id []byte, and string) bool {
+func (w *writer) has(key string, id []byte, and string) (bool, error) {
 	var one int
-	return w.row(`SELECT 1 FROM messages WHERE id = ?1 AND (?2 = '*' OR key = ?2)`+and, []any{id, key}, &one) == nil
+	err := w.row(`SELECT 1 FROM messages WHERE id = ?1 AND (?2 = '*' OR key = ?2)`+and, []any{id, key}, &one)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // Cancel ends what is not final.
@@ -67,7 +75,9 @@ func (s *SQLite) Cancel(ctx context.Context, key, id, owner string, withdrawn []
 	var ended bool
 	err = s.write(ctx, func(w *writer) error {
 		ended = false
-		if !w.has(key, raw, "") {
+		if has, err := w.has(key, raw, ""); err != nil {
+			return err
+		} else if !has {
 			return ErrNotFound
 		}
 		n, err := w.affect(`UPDATE recipients SET state = 'canceled', due = NULL, owner = NULL, marked = 0

@@ -386,6 +386,26 @@ func TestBadWriteLeavesGroup(t *testing.T) {
 	}
 }
 
+// TestBrokenIsNotUnknown: that the store cannot be read does not mean that the
+// message is not there.
+func TestBrokenIsNotUnknown(t *testing.T) {
+	s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close() //nolint:errcheck // nothing hangs on it
+	if err := s.write(t.Context(), func(w *writer) error { return w.exec("ALTER TABLE messages RENAME TO elsewhere") }); err != nil {
+		t.Fatal(err)
+	}
+	id := newID(time.Now())
+	if _, err := s.Retry(t.Context(), "app", []string{id}, time.Now()); err == nil {
+		t.Error("Retry = nil, want what is wrong with the store")
+	}
+	if _, err := s.Cancel(t.Context(), "app", id, "me", nil, time.Now()); err == nil || errors.Is(err, ErrNotFound) {
+		t.Errorf("Cancel = %v, want what is wrong with the store", err)
+	}
+}
+
 func TestKeepBodies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t), KeepBodies: 36 * time.Hour})
