@@ -29,6 +29,16 @@ func (s *SQLite) Insert(ctx context.Context, b Batch) ([]string, error) {
 	return replayed, err
 }
 
+// Replay reads beside the writer, whether or not that may take more mail.
+func (s *SQLite) Replay(ctx context.Context, i Idempotency) ([]string, error) {
+	var replayed []string
+	err := s.view(ctx, func(v *session) (err error) {
+		replayed, err = v.replay(&i)
+		return err
+	})
+	return replayed, err
+}
+
 func (w *writer) insertBatch(b Batch) ([]string, error) {
 	if replayed, err := w.replay(b.Idempotency); err != nil || replayed != nil {
 		return replayed, err
@@ -43,12 +53,12 @@ func (w *writer) insertBatch(b Batch) ([]string, error) {
 
 // replay returns the messages that an earlier request with the key stored; nil
 // when there was none. A key that is past its time does not count.
-func (w *writer) replay(i *Idempotency) ([]string, error) {
+func (s *session) replay(i *Idempotency) ([]string, error) {
 	if i == nil {
 		return nil, nil
 	}
 	var fingerprint, messages []byte
-	err := w.row(`SELECT fingerprint, messages FROM idempotency WHERE key = ? AND name = ? AND expires > ?`,
+	err := s.row(`SELECT fingerprint, messages FROM idempotency WHERE key = ? AND name = ? AND expires > ?`,
 		[]any{i.Key, i.Name, i.Expires.Add(-idempotencyLife).UnixMicro()}, &fingerprint, &messages)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):

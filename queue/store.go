@@ -29,6 +29,9 @@ type Store interface {
 	// [ErrIdempotencyMismatch]. It is [ErrDiskFull] when the room kept back for
 	// deliveries would be touched.
 	Insert(ctx context.Context, b Batch) (replayed []string, err error)
+	// Replay is the look-up that Insert begins with, for when nothing may be
+	// stored: nil when the key is not known.
+	Replay(ctx context.Context, i Idempotency) (replayed []string, err error)
 
 	// Claim leases to owner the recipients of up to limit messages that are due
 	// on route at now, the longest waiting first. Recipients of one message

@@ -45,16 +45,14 @@ func (d *Durable) accept(ctx context.Context, subs []Submission, wait time.Durat
 	}
 	r, err := d.prepare(subs, wait)
 	if err != nil {
-		d.logRefusal(err)
-		return nil, nil, err
+		return d.refuse(ctx, subs[0], wait, err)
 	}
 	defer d.submissions.Done()
 	replayed, err := d.store.Insert(ctx, r.batch)
 	d.finish(r, err == nil && replayed == nil)
 	switch {
 	case err != nil:
-		d.logRefusal(err)
-		return nil, nil, err
+		return d.refuse(ctx, subs[0], wait, err)
 	case replayed != nil:
 		return d.replay(ctx, subs[0], replayed, wait)
 	}
@@ -70,13 +68,42 @@ func (d *Durable) accept(ctx context.Context, subs []Submission, wait time.Durat
 	return receipts, []*watch{r.watch}, nil
 }
 
+// refuse answers a request that cannot be stored just now: it may be the
+// repetition of one that was.
+func (d *Durable) refuse(ctx context.Context, s Submission, wait time.Duration, why error) ([]Receipt, []*watch, error) {
+	if s.IdempotencyKey != "" && noRoom(why) {
+		replayed, err := d.store.Replay(ctx, idempotency(s, d.now()))
+		switch {
+		case replayed != nil:
+			return d.replay(ctx, s, replayed, wait)
+		case errors.Is(err, ErrIdempotencyMismatch):
+			why = err
+		case err != nil && ctx.Err() == nil:
+			d.log.Warn("look up idempotency key", "error", err)
+		}
+	}
+	d.logRefusal(why)
+	return nil, nil, why
+}
+
+// noRoom says that a new message is refused for what does not concern one that
+// is stored.
+func noRoom(err error) bool {
+	return errors.Is(err, ErrFull) || errors.Is(err, ErrDiskFull) || errors.Is(err, ErrMoved) || errors.Is(err, ErrNoRoute)
+}
+
+func idempotency(s Submission, now time.Time) Idempotency {
+	return Idempotency{s.Key, s.IdempotencyKey, s.Fingerprint, now.Add(idempotencyLife)}
+}
+
 // prepare checks whether the submissions may be stored and reserves room for
 // them.
 func (d *Durable) prepare(subs []Submission, wait time.Duration) (*request, error) {
 	now := d.now()
 	r := &request{}
 	if s := subs[0]; s.IdempotencyKey != "" {
-		r.batch.Idempotency = &Idempotency{s.Key, s.IdempotencyKey, s.Fingerprint, now.Add(idempotencyLife)}
+		i := idempotency(s, now)
+		r.batch.Idempotency = &i
 	}
 	for _, s := range subs {
 		if s.IdempotencyKey != subs[0].IdempotencyKey || s.Fingerprint != subs[0].Fingerprint {
@@ -136,16 +163,17 @@ func (d *Durable) admit(r *request) error {
 		}
 		r.groups = append(r.groups, g)
 	}
+	i := r.batch.Idempotency
+	if i != nil && d.pending[pendingKey{i.Key, i.Name}] {
+		return ErrIdempotencyInProgress
+	}
 	messages := d.stored.Messages + d.reserved.Messages + r.usage.Messages
 	octets := d.stored.Bytes + d.reserved.Bytes + r.usage.Bytes
 	if d.opts.MaxMessages > 0 && messages > d.opts.MaxMessages || d.opts.MaxBytes > 0 && octets > d.opts.MaxBytes {
 		return fmt.Errorf("%w: %d messages of %d octets wait; MAILSIDECAR_QUEUE_MAX_MESSAGES and MAILSIDECAR_QUEUE_MAX_SIZE are the limits",
 			ErrFull, d.stored.Messages, d.stored.Bytes)
 	}
-	if i := r.batch.Idempotency; i != nil {
-		if d.pending[pendingKey{i.Key, i.Name}] {
-			return ErrIdempotencyInProgress
-		}
+	if i != nil {
 		d.pending[pendingKey{i.Key, i.Name}] = true
 	}
 	d.reserved.Messages += r.usage.Messages

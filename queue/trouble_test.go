@@ -245,6 +245,43 @@ func TestDiskNearlyFull(t *testing.T) {
 	})
 }
 
+// TestRepeatWhileRefusing: a request that was stored is answered again where a
+// new one is refused.
+func TestRepeatWhileRefusing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var free atomic.Int64
+		store.free = func(string) (int64, error) { return free.Load(), nil }
+		free.Store(1 << 30)
+		q := startOn(t, store, store, func(o *Options) { o.MaxMessages = 2 }, newFakeRelay(greylisted))
+		s := submission("x", "a@example.org")
+		s.IdempotencyKey, s.Fingerprint = "order-1", [32]byte{1}
+		id := q.submit(s).Message.ID
+		settleDown()
+		other, fresh := s, s
+		other.Fingerprint, fresh.IdempotencyKey = [32]byte{2}, "order-2"
+		for _, why := range []error{ErrDiskFull, ErrFull} {
+			free.Store(0)
+			if why == ErrFull {
+				free.Store(1 << 30)
+				q.submit(submission("y", "a@example.org"))
+			}
+			if r, err := q.Submit(t.Context(), s); err != nil || !r.Replayed || r.Message.ID != id {
+				t.Errorf("%v: repeat = %+v, %v, want the message", why, r, err)
+			}
+			if _, err := q.Submit(t.Context(), other); !errors.Is(err, ErrIdempotencyMismatch) {
+				t.Errorf("%v: Submit(other fingerprint) = %v, want ErrIdempotencyMismatch", why, err)
+			}
+			if _, err := q.Submit(t.Context(), fresh); !errors.Is(err, why) {
+				t.Errorf("Submit(new key) = %v, want %v", err, why)
+			}
+		}
+	})
+}
+
 // TestDiskFull: SQLite itself finds no room. Nothing is answered as stored,
 // nothing stored is lost.
 func TestDiskFull(t *testing.T) {

@@ -259,7 +259,11 @@ func testIdempotency(t *testing.T, s queue.Store) {
 		{"after its life", batch("app", "x", 3, 24*time.Hour+time.Second), nil, nil},
 	}
 	for _, c := range tests {
-		got, err := s.Insert(t.Context(), c.b)
+		got, err := s.Replay(t.Context(), *c.b.Idempotency)
+		if !errors.Is(err, c.err) || !slices.Equal(got, c.want) {
+			t.Errorf("%s: Replay = %v, %v, want %v, %v", c.name, got, err, c.want, c.err)
+		}
+		got, err = s.Insert(t.Context(), c.b)
 		if !errors.Is(err, c.err) || !slices.Equal(got, c.want) {
 			t.Errorf("%s: Insert = %v, %v, want %v, %v", c.name, got, err, c.want, c.err)
 		}
