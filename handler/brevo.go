@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"mailsidecar/mailer"
@@ -217,7 +218,11 @@ func (f *findings) brevoTime(text string) time.Time {
 	return at
 }
 
-var brevoParam = regexp.MustCompile(`\{\{\s*params\.([\p{L}\p{N}_.-]+)\s*\}\}`)
+// brevoParam is compiled when it is needed: with its classes of letters that takes
+// a part of a millisecond, which every start of the sendmail command would pay.
+var brevoParam = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\{\{\s*params\.([\p{L}\p{N}_.-]+)\s*\}\}`)
+})
 
 func brevoParams(all ...variables) substitution {
 	values := map[string]string{}
@@ -226,8 +231,8 @@ func brevoParams(all ...variables) substitution {
 			values[v.Name] = v.Value
 		}
 	}
-	return byPattern(brevoParam, func(found string) (string, bool) {
-		value, known := values[brevoParam.FindStringSubmatch(found)[1]]
+	return byPattern(brevoParam(), func(found string) (string, bool) {
+		value, known := values[brevoParam().FindStringSubmatch(found)[1]]
 		return value, known
 	})
 }

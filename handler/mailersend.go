@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -268,7 +269,10 @@ func (m *mailersendMail) personalize(o outgoing, e *expansion) []outgoing {
 	return all
 }
 
-var mailersendName = regexp.MustCompile(`\{\{\s*([\p{L}\p{N}_.-]+)\s*\}\}|\{\$([\p{L}\p{N}_-]+)\}`)
+// mailersendName is compiled when it is needed, as brevoParam is.
+var mailersendName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\{\{\s*([\p{L}\p{N}_.-]+)\s*\}\}|\{\$([\p{L}\p{N}_-]+)\}`)
+})
 
 // values puts a recipient's values into a text. A name without a value stays as
 // it is.
@@ -288,7 +292,7 @@ func (m *mailersendMail) values(email string) substitution {
 			}
 		}
 	}
-	return byPattern(mailersendName, func(found string) (string, bool) {
+	return byPattern(mailersendName(), func(found string) (string, bool) {
 		name := strings.TrimSpace(strings.TrimRight(found[2:], "}"))
 		value, known := values[found[:2]+name]
 		return value, known

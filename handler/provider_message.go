@@ -140,12 +140,12 @@ func (o *outgoing) attach(a mailer.Attachment, inline bool) {
 	o.Attachments = append(o.Attachments, a)
 }
 
-var plainContentID = regexp.MustCompile(`^[A-Za-z0-9!#$&'*+/=?^_{|}~.@-]{1,200}$`)
+var plainContentID = regexp.MustCompile(`^[A-Za-z0-9!#$&'*+/=?^_{|}~.@-]+$`)
 
 // contentID returns the id, or where it is a file name with blanks or umlauts
 // another one, which the HTML then refers to.
 func (o *outgoing) contentID(id string, references []string) string {
-	if plainContentID.MatchString(id) {
+	if len(id) <= 200 && plainContentID.MatchString(id) {
 		return id
 	}
 	sum := sha256.Sum256([]byte(id))

@@ -260,13 +260,13 @@ func (v *validMessage) contentType(path, value string) {
 	}
 }
 
-var contentID = regexp.MustCompile(`^[!-;=?-~]{1,200}$`)
+var contentID = regexp.MustCompile(`^[!-;=?-~]+$`)
 
 func (v *validMessage) contentID(path, value string) {
 	if value == "" || !v.text(path, value) {
 		return
 	}
-	if !contentID.MatchString(value) {
+	if len(value) > 200 || !contentID.MatchString(value) {
 		v.invalid(path, "a content id is printable ASCII without blanks and angle brackets, at most 200 octets")
 	}
 }
