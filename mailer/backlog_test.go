@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -299,6 +300,37 @@ func TestBacklogStops(t *testing.T) {
 		all.Wait()
 		if n := len(p.scripted.Messages()); n != 2 {
 			t.Errorf("the relay got %d messages, want 2", n)
+		}
+	})
+}
+
+// TestBacklogLate: a late verdict is still heard when the delivery that booked
+// the connection has left before its holder did.
+func TestBacklogLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{"DATA": slowDATA, ".": "after 60s 250 ok then default"},
+			func(o *mailer.RelayOptions) {
+				o.MaxConnections, o.Logger = 1, slog.New(slog.NewTextHandler(&log, nil))
+			})
+		var all sync.WaitGroup
+		for i, want := range []string{"uncertain content", "transient connect"} {
+			all.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(30-10*i)*time.Second)
+				defer cancel()
+				path := fmt.Sprintf("r%d@example.org", i)
+				if got := outcomes(p.relay.Deliver(ctx, envelope(path), content(numbered(path)))); got != want {
+					t.Errorf("delivery %d = %s, want %s", i, got, want)
+				}
+			})
+			synctest.Wait()
+		}
+		all.Wait()
+		p.deliver(t, "accepted 250") // there is a place
+		time.Sleep(time.Minute)
+		p.relay.Close()
+		if got, want := log.String(), "class=accepted"; !strings.Contains(got, `msg="late verdict"`) || !strings.Contains(got, want) {
+			t.Errorf("log = %s, want a late verdict with %s", got, want)
 		}
 	})
 }

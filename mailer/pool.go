@@ -188,7 +188,9 @@ func (p *pool) hand(c *conn, w *waiter) {
 	defer p.mu.Unlock()
 	switch {
 	case w.left:
-		c.close() // its envelope is under way
+		if !c.dead { // else a late listener may have the socket
+			c.close() // its envelope is under way
+		}
 		p.places--
 		p.serve()
 	case c.dead:
