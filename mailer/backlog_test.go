@@ -335,6 +335,89 @@ func TestBacklogLate(t *testing.T) {
 	})
 }
 
+// TestBacklogSlow: who has booked a connection that turns out to be slow takes
+// another one, and nothing of it is left where its envelope went before.
+func TestBacklogSlow(t *testing.T) {
+	tests := []struct {
+		name   string
+		second string // reply to the DATA of the message on the other connection
+		dot    string // reply to the dot of the one in front
+		took   time.Duration
+		served int
+	}{
+		{"the other is idle by then", "after 50ms 354 go", "after 200s 250 ok", time.Second + 10*time.Millisecond, 2},
+		{"the other comes later", "after 5s 354 go", "after 200s 250 ok", 5 * time.Second, 2},
+		{"the slow one comes first", "after 5s 354 go", "after 3s 250 ok", 3*time.Second + 10*time.Millisecond, 2},
+		{"the slow one is lost", "after 5s 354 go", "drop", 10 * time.Millisecond, 3},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPoolTest(t, relaytest.Options{},
+					relaytest.Script{"DATA": "after 10ms 354 go then " + tt.second + " then 354 go", ".": tt.dot + " then default"},
+					func(o *mailer.RelayOptions) { o.MaxConnections = 2 })
+				var all sync.WaitGroup
+				attempts := make([]mailer.Attempt, 3)
+				for i := range attempts {
+					all.Go(func() {
+						ctx, cancel := context.WithTimeout(t.Context(), time.Duration(30+1000*max(0, 1-i))*time.Second)
+						defer cancel()
+						path := fmt.Sprintf("r%d@example.org", i)
+						attempts[i] = p.relay.Deliver(ctx, envelope(path), content(numbered(path)))
+					})
+					synctest.Wait()
+				}
+				all.Wait()
+				if got, want := outcomes(attempts[2]), "accepted 250"; got != want {
+					t.Errorf("the delivery that had booked = %s, want %s", got, want)
+				}
+				if took := attempts[2].Duration; took != tt.took {
+					t.Errorf("it took %v, want %v", took, tt.took)
+				}
+				if n := p.scripted.Served(); n != tt.served {
+					t.Errorf("%d connections, want %d", n, tt.served)
+				}
+				p.checkAttempts(t, attempts)
+			})
+		})
+	}
+}
+
+// TestBacklogCrowd: many messages over a relay that takes its time for some of
+// them come neither twice nor not at all, and no place is lost.
+func TestBacklogCrowd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{
+			".": strings.Repeat("after 200ms 250 ok then after 3s 250 ok then after 1s 250 ok then drop then after 7s 250 ok then ", 12) + "after 1100ms 250 ok",
+		}, func(o *mailer.RelayOptions) { o.MaxConnections = 3 })
+		var all sync.WaitGroup
+		var mu sync.Mutex
+		results := map[string]mailer.Result{}
+		for i := range 120 {
+			all.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(2+i%7*40)*time.Second)
+				defer cancel()
+				path := fmt.Sprintf("r%d@example.org", i)
+				a := p.relay.Deliver(ctx, envelope(path), content(numbered(path)))
+				mu.Lock()
+				defer mu.Unlock()
+				results[path] = a.Results[0]
+			})
+			time.Sleep(50 * time.Millisecond)
+		}
+		all.Wait()
+		checkDelivered(t, p.scripted, results)
+		time.Sleep(time.Minute)
+		if results = deliverMany(t.Context(), p.relay, 30); countAccepted(results) != 30 {
+			t.Errorf("%d of 30 accepted afterwards", countAccepted(results))
+		}
+		p.relay.Close()
+		if n := p.network.Open(); n != 0 {
+			t.Errorf("%d connections left open", n)
+		}
+	})
+}
+
 // TestLastWord: a relay that takes no more of the content may say why.
 func TestLastWord(t *testing.T) {
 	tests := []struct {

@@ -16,6 +16,9 @@ const (
 	// growPause is how long a relay that refused a further connection is left
 	// with those it has, before one more is tried.
 	growPause = time.Minute
+	// bookedPatience is how long a delivery waits for the connection that it
+	// booked, before it takes any other as well.
+	bookedPatience = time.Second
 )
 
 // pool keeps a relay's connections that are logged in for the messages to come.
@@ -41,8 +44,9 @@ type pool struct {
 type waiter struct {
 	delivery *delivery
 	grants   chan grant   // of one
-	left     bool         // the delivery does not wait any more
+	done     bool         // the delivery has its grant, or has left
 	booked   *transaction // see book
+	patience *time.Timer  // until the one that has booked takes any connection; or nil
 }
 
 // grant is what a delivery in line gets: a connection, leave to open one, or the
@@ -126,20 +130,27 @@ func (p *pool) serve() {
 	}
 }
 
-// first takes the first waiter out of the line. The caller holds mu.
+// first takes the first waiter out of the line, to be given its grant. The
+// caller holds mu.
 func (p *pool) first() *waiter {
 	w := p.line[0]
+	w.done = true
 	p.line = slices.Delete(p.line, 0, 1)
 	return w
+}
+
+// forget takes w out of the line, if it is there. The caller holds mu.
+func (p *pool) forget(w *waiter) {
+	if i := slices.Index(p.line, w); i >= 0 {
+		p.line = slices.Delete(p.line, i, i+1)
+	}
 }
 
 // leave takes w out of the line, and gives back what it got meanwhile.
 func (p *pool) leave(w *waiter) {
 	p.mu.Lock()
-	w.left = true
-	if i := slices.Index(p.line, w); i >= 0 {
-		p.line = slices.Delete(p.line, i, i+1)
-	}
+	w.done = true
+	p.forget(w)
 	var g grant
 	got := false
 	select {
@@ -173,21 +184,50 @@ func (p *pool) book(c *conn) *waiter {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.line) == 0 || !p.line[0].delivery.fits(c.ext) {
+	if len(p.line) == 0 || p.line[0].booked != nil || !p.line[0].delivery.fits(c.ext) {
 		return nil
 	}
-	w := p.first()
+	w := p.line[0]
+	p.forget(w)
 	w.booked = w.delivery.transaction(c.ext)
 	w.booked.sent = true
+	w.patience = time.AfterFunc(bookedPatience, func() { p.loosen(w) })
 	return w
+}
+
+// loosen lets the one that booked a connection have any other: the message
+// before it may be about to wait for minutes. It is the first in line again, but
+// for those that were loosened before.
+func (p *pool) loosen(w *waiter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.done {
+		return
+	}
+	if n := len(p.idle); n > 0 {
+		w.done = true
+		w.grants <- grant{conn: p.idle[n-1], idle: true}
+		p.idle = p.idle[:n-1]
+		return
+	}
+	at := 0
+	for at < len(p.line) && p.line[at].booked != nil {
+		at++
+	}
+	p.line = slices.Insert(p.line, at, w)
+	p.serve()
 }
 
 // hand gives a connection to the one that booked it, or the place of it.
 func (p *pool) hand(c *conn, w *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	w.patience.Stop()
+	p.forget(w)
+	done := w.done
+	w.done = true
 	switch {
-	case w.left:
+	case done: // it has left, or has another one
 		if !c.dead { // else a late listener may have the socket
 			c.close() // its envelope is under way
 		}
