@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -416,6 +417,63 @@ func TestBacklogCrowd(t *testing.T) {
 			t.Errorf("%d connections left open", n)
 		}
 	})
+}
+
+// deafWire is a connection over a firewall that discards what follows the final
+// dot in its packet, or the first line of that.
+type deafWire struct {
+	net.Conn
+	line bool
+}
+
+func (w deafWire) Write(p []byte) (int, error) {
+	before, behind, found := bytes.Cut(p, []byte("\r\n.\r\nMAIL"))
+	if !found {
+		return w.Conn.Write(p)
+	}
+	heard := slices.Concat(before, []byte("\r\n.\r\n"))
+	if _, rest, _ := bytes.Cut(behind, []byte("\r\n")); w.line {
+		heard = append(heard, rest...)
+	}
+	if _, err := w.Conn.Write(heard); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// TestBacklogDeaf: where what follows the final dot is not heard, the first
+// message finds out and the others are spared it. PIPELINING is used still.
+func TestBacklogDeaf(t *testing.T) {
+	for _, line := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			var log bytes.Buffer
+			p := newPoolTest(t, relaytest.Options{Extensions: []string{"PIPELINING"}}, relaytest.Script{"DATA": slowDATA}, func(o *mailer.RelayOptions) {
+				o.Cleartext, o.MaxConnections, o.Logger = true, 1, slog.New(slog.NewTextHandler(&log, nil))
+				o.Username, o.Password = "", ""
+				dial := o.Dial
+				o.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+					c, err := dial(ctx, network, addr)
+					return deafWire{c, line}, err
+				}
+			})
+			attempts := deliverBehind(t, p.relay, 6)
+			for i, a := range attempts {
+				if got, want := outcomes(a), "accepted 250"; got != want {
+					t.Errorf("line %v: message %d = %s, want %s", line, i, got, want)
+				}
+				if a.Duration > 11*time.Second {
+					t.Errorf("line %v: message %d took %v, want 10s at most", line, i, a.Duration)
+				}
+			}
+			if n := p.scripted.Served(); n != 2 {
+				t.Errorf("line %v: %d connections, want 2", line, n)
+			}
+			if n := strings.Count(log.String(), "switched off"); n != 1 || !strings.Contains(log.String(), `extension="PIPELINING behind the final dot"`) {
+				t.Errorf("line %v: log = %s, want one extension switched off", line, &log)
+			}
+			p.checkAttempts(t, attempts)
+		})
+	}
 }
 
 // TestLastWord: a relay that takes no more of the content may say why.

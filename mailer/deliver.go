@@ -80,8 +80,8 @@ func (d *delivery) conclude(ctx context.Context, t *transaction) {
 		}
 		return
 	case t.misstep != nil && ctx.Err() == nil:
-		// No content was sent: once more, one command at a time.
-		d.relay.switchOff("PIPELINING", t.misstep)
+		// No content was sent: once more, with less in one flight.
+		d.relay.switchOff(t.suspect(), t.misstep)
 		d.renew(t.reopen(t.misstep))
 		return
 	case t.lost != nil && d.conn.served > 1 && ctx.Err() == nil:

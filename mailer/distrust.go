@@ -10,6 +10,10 @@ import (
 // relay, or the firewall before it, may have been mended.
 const distrustTime = time.Hour
 
+// behindDot stands among the extensions for what PIPELINING promises beyond one
+// envelope: that the next one may follow the final dot in the same flight.
+const behindDot = "PIPELINING behind the final dot"
+
 // distrust holds the extensions that a relay offers and does not master.
 type distrust struct {
 	mu    sync.Mutex
@@ -26,6 +30,13 @@ func (d *distrust) among(ext extensions) extensions {
 		}
 	}
 	return ext
+}
+
+// has says whether the keyword is distrusted.
+func (d *distrust) has(keyword string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return time.Now().Before(d.until[keyword])
 }
 
 // add says whether the keyword was trusted before.

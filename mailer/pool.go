@@ -179,7 +179,7 @@ func (p *pool) leave(w *waiter) {
 // Whatever becomes of the holder, the one that is booked has not sent any
 // content. When the connection ends it starts over with a new one.
 func (p *pool) book(c *conn) *waiter {
-	if !c.ext.has("PIPELINING") || c.worn() {
+	if !c.ext.has("PIPELINING") || p.relay.distrust.has(behindDot) || c.worn() {
 		return nil
 	}
 	p.mu.Lock()

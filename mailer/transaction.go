@@ -13,6 +13,11 @@ import (
 // must be taken within Timeouts.Write.
 const contentChunk = 64 << 10
 
+// bookedTimeout bounds the wait for the first reply to an envelope that went out
+// behind the content of another message. Some relays and firewalls discard what
+// follows the final dot.
+const bookedTimeout = 10 * time.Second
+
 // transaction is one MAIL, its RCPTs and the content, on one connection.
 type transaction struct {
 	reversePath string
@@ -27,7 +32,8 @@ type transaction struct {
 	sent    bool // the envelope has gone out behind the content before it
 	// The failure of a dialogue without content that may go better next time: the
 	// relay ended the connection, replies did not match the commands that were
-	// pipelined, or MAIL was refused for its parameters. Nil mostly.
+	// pipelined or did not come for those behind the content of another message,
+	// or MAIL was refused for its parameters. Nil mostly.
 	lost, misstep, barred *Failure
 }
 
@@ -105,6 +111,9 @@ func (c *conn) envelope(ctx context.Context, t *transaction) bool {
 	mail, ok := d.step(StageMail, commands[0])
 	if !ok {
 		return false
+	}
+	if t.sent && mail.code == 503 { // RCPT was heard, MAIL was not
+		return d.outOfStep(StageMail)
 	}
 	if mail.positive() {
 		c.confirmDoubts()
@@ -186,8 +195,11 @@ func (d *dialogue) send(commands string) bool {
 func (d *dialogue) step(stage Stage, command string) (wireReply, bool) {
 	timeouts := d.conn.relay.opts.Timeouts
 	limit := timeouts.Command
-	if stage == StageData {
+	switch {
+	case stage == StageData:
 		limit = timeouts.Data
+	case stage == StageMail && d.t.sent:
+		limit = min(limit, bookedTimeout)
 	}
 	var err error
 	if !d.pipelined {
@@ -223,14 +235,25 @@ func (d *dialogue) broken(stage Stage, err error) {
 			d.t.misstep = f
 		}
 	case ProblemSilent:
-		// MAIL was answered and what came with it was not: it may have been lost.
-		if d.pipelined && stage > StageMail && d.ctx.Err() == nil {
+		switch {
+		case d.t.sent:
+			d.t.misstep = f
+		case d.pipelined && stage > StageMail && d.ctx.Err() == nil:
+			// MAIL was answered and what came with it was not: it may have been lost.
 			d.conn.relay.switchOff("PIPELINING", f)
 		}
 	default: // the network's doing
 	}
 	settle(d.t.open(), f)
 	d.conn.close()
+}
+
+// suspect is what a misstep puts under distrust.
+func (t *transaction) suspect() string {
+	if t.sent {
+		return behindDot
+	}
+	return "PIPELINING"
 }
 
 // lose ends the transaction because the relay ended the connection.
