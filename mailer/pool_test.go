@@ -1,8 +1,10 @@
 package mailer_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -307,6 +309,31 @@ func TestPoolDead(t *testing.T) {
 		}
 		p.network.Set(587, p.scripted)
 		p.deliver(t, "accepted 250")
+	})
+}
+
+// TestPoolLate: a relay that hangs at the final dot does not collect connections
+// without bound; the newest are listened to.
+func TestPoolLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{".": "after 4m 250 2.0.0 ok"}, func(o *mailer.RelayOptions) {
+			o.MaxConnections, o.Logger = 2, slog.New(slog.NewTextHandler(&log, nil))
+		})
+		for i := range 6 {
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			if got, want := outcomes(p.relay.Deliver(ctx, envelope("b@example.org"), content(messageText))), "uncertain content"; got != want {
+				t.Errorf("message %d: Deliver() = %s, want %s", i, got, want)
+			}
+			cancel()
+			p.checkConnections(t, i+1, min(i+1, 2))
+		}
+		time.Sleep(4 * time.Minute)
+		p.checkConnections(t, 6, 0)
+		p.relay.Close()
+		if heard, given := strings.Count(log.String(), `msg="late verdict"`), strings.Count(log.String(), `msg="no late verdict"`); heard != 2 || given != 4 {
+			t.Errorf("%d late verdicts and %d without, want 2 and 4", heard, given)
+		}
 	})
 }
 

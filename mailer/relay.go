@@ -46,7 +46,7 @@ type RelayOptions struct {
 	MaxRecipients int
 
 	// MaxConnections bounds the connections that are logged in at a time; zero
-	// means 8.
+	// means 8. As many again may be listened to for late verdicts.
 	MaxConnections int
 	// MessagesPerConnection is how many transactions a connection serves before
 	// it is closed; zero means 100, one means that none is kept.
@@ -91,6 +91,7 @@ type Relay struct {
 	opts     RelayOptions
 	ladder   ladder
 	pool     pool
+	late     late
 	distrust distrust
 	pace     pace
 	lookup   func(ctx context.Context, host string) ([]string, error)

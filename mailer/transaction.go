@@ -405,6 +405,7 @@ func (c *conn) finalReply(ctx context.Context, t *transaction) {
 		late.accepted = cloneResults(t.accepted)
 		settle(t.open(), c.unanswered(&cause{problem: ProblemSilent, text: "the relay did not answer the final dot in time"}))
 		c.dead = true // for its holder; the listener has the socket now
+		c.relay.late.add(&listener, c.relay.opts.MaxConnections)
 		c.relay.background(func(ctx context.Context) { listener.listenLate(ctx, &late, answers) })
 	}
 }
@@ -439,21 +440,6 @@ func notAcceptedFor(reply Reply, forwardPath string, recipients int) bool {
 // unanswered is the failure of a final dot without a valid reply.
 func (c *conn) unanswered(why *cause) *Failure {
 	return c.failure(ClassUncertain, StageContent, why)
-}
-
-// listenLate waits for a verdict whose delivery has been answered already.
-func (c *conn) listenLate(ctx context.Context, t *transaction, answers <-chan answer) {
-	defer c.close()
-	select {
-	case a := <-answers:
-		c.verdict(t, a)
-	case <-ctx.Done():
-		c.close()
-		c.verdict(t, <-answers)
-	}
-	for _, r := range t.accepted {
-		c.relay.logLateVerdict(t, *r)
-	}
 }
 
 func cloneResults(list []*Result) []*Result {
