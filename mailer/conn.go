@@ -13,8 +13,12 @@ import (
 	"time"
 )
 
-// quitTimeout bounds the farewell, which nobody waits for but Close.
-const quitTimeout = 2 * time.Second
+// quitTimeout bounds the farewell, and lastQuitTimeout what is left of it when
+// Close waits.
+const (
+	quitTimeout     = 2 * time.Second
+	lastQuitTimeout = 500 * time.Millisecond
+)
 
 // conn is one connection to a relay. It serves one caller at a time. Whoever
 // holds it must end it with close or quit.
@@ -344,9 +348,11 @@ func (c *conn) quit() {
 
 // farewell says QUIT and closes.
 func (c *conn) farewell() {
-	ctx := context.Background()
 	defer c.close()
-	if _, err := c.write(ctx, quitTimeout, []byte("QUIT\r\n")); err == nil {
-		_, _ = c.read(ctx, quitTimeout)
+	c.raw.SetDeadline(time.Now().Add(quitTimeout))
+	stop := context.AfterFunc(c.relay.ctx, func() { c.raw.SetDeadline(time.Now().Add(lastQuitTimeout)) })
+	defer stop()
+	if _, err := c.nc.Write([]byte("QUIT\r\n")); err == nil {
+		_, _ = readReply(c.br)
 	}
 }

@@ -87,6 +87,34 @@ func TestPoolReuse(t *testing.T) {
 	})
 }
 
+// TestPoolFarewell: a relay that does not answer QUIT does not keep Close for long,
+// however many connections there are and whether QUIT was said before.
+func TestPoolFarewell(t *testing.T) {
+	for _, early := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPoolTest(t, relaytest.Options{}, relaytest.Script{"QUIT": "silence", ".": "after 1s 250 ok"}, func(o *mailer.RelayOptions) {
+				if early {
+					o.MessagesPerConnection = 1
+				}
+			})
+			deliverMany(t.Context(), p.relay, 5)
+			synctest.Wait()
+			if n := p.scripted.Said("QUIT"); early != (n == 5) {
+				t.Errorf("QUIT was said %d times before Close, early %v", n, early)
+			}
+			begin := time.Now()
+			p.relay.Close()
+			if took := time.Since(begin); took != 500*time.Millisecond {
+				t.Errorf("Close took %v, want 500ms", took)
+			}
+			p.checkConnections(t, 5, 0)
+			if n := p.scripted.Said("QUIT"); n != 5 {
+				t.Errorf("QUIT was said %d times, want 5", n)
+			}
+		})
+	}
+}
+
 // TestPoolAge: a connection that is used all the time does not live for ever.
 func TestPoolAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
