@@ -184,13 +184,14 @@ func (d *Durable) report(r *relay, a mailer.Attempt) {
 	}
 	d.mu.Lock()
 	now := d.now()
+	rests := r.rest(a, now)
 	paused, resumed, probed := r.report(a, now, spread())
 	var leases []Lease
 	for _, g := range d.groups {
 		if !g.has(r) {
 			continue
 		}
-		if paused && !g.open(now) {
+		if (paused || rests) && !g.open(now) {
 			leases = append(leases, d.evict(g)...)
 		}
 		d.dispatch(g)
@@ -200,10 +201,15 @@ func (d *Durable) report(r *relay, a mailer.Attempt) {
 		d.pokeAt(r.until)
 	case resumed, probed:
 		d.poke()
+	case rests:
+		d.pokeAt(r.rests)
 	}
-	p := Pause{r.Name(), r.failures, r.until, r.reason}
+	p, until := Pause{r.Name(), r.failures, r.until, r.reason}, r.rests
 	d.mu.Unlock()
 	d.ledger.release(leases)
+	if rests {
+		d.log.Info("rate used up", "relay", p.Relay, "until", until)
+	}
 	d.logRelay(p, paused, resumed)
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -734,6 +736,47 @@ func TestPanicIsUncertain(t *testing.T) {
 		m := q.wantStatus(id, StatusDelivered)
 		if len(m.Attempts) != 2 || m.Attempts[0].Results[0].Failure.Class != mailer.ClassUncertain {
 			t.Errorf("attempts = %+v, want an uncertain one first", m.Attempts)
+		}
+	})
+}
+
+// TestRateUsedUp: mail beyond a relay's rate waits until the relay may take it.
+// That is no trouble: nothing is counted, and no pause grows.
+func TestRateUsedUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		next := time.Now().Add(-time.Hour)
+		relay := newFakeRelay(func(int, string) *mailer.Failure { // one in an hour
+			if at := next.Add(time.Hour); time.Now().Before(at) {
+				return &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageConnect, Relay: "relay", Text: "rate", Err: &mailer.RateError{At: at}}
+			}
+			next = time.Now()
+			return nil
+		})
+		var text lockedLog
+		q := start(t, dbPath(t), func(o *Options) { o.Workers, o.Logger = 1, slog.New(slog.NewTextHandler(&text, nil)) }, relay)
+		var ids []string
+		for i := range 5 {
+			ids = append(ids, q.submit(submission(fmt.Sprint(i), "a@example.org")).Message.ID)
+		}
+		time.Sleep(30 * time.Minute)
+		if p := q.Pauses(); len(p) != 0 {
+			t.Errorf("Pauses = %+v, want none", p)
+		}
+		if n := len(relay.seen()); n != 2 {
+			t.Errorf("attempts in the first half hour = %d, want the one that got through and one that told", n)
+		}
+		if at := q.message(ids[4]).Recipients[0].NextAttempt; at.Before(next.Add(time.Hour - time.Millisecond)) {
+			t.Errorf("NextAttempt = %v, want %v", at, next.Add(time.Hour))
+		}
+		time.Sleep(4 * time.Hour)
+		for _, id := range ids {
+			q.wantStatus(id, StatusDelivered)
+		}
+		if n := len(relay.seen()); n > 10 {
+			t.Errorf("attempts = %d, want at most two for each message", n)
+		}
+		if log := text.String(); strings.Contains(log, "level=WARN") || strings.Contains(log, "level=ERROR") || !strings.Contains(log, "rate used up") {
+			t.Errorf("log = %s, want what goes on, and no trouble", log)
 		}
 	})
 }

@@ -68,6 +68,9 @@ func (d *Durable) clockSetBack(ctx context.Context, by time.Duration) {
 		if !r.until.IsZero() {
 			r.until = r.until.Add(-by)
 		}
+		if !r.rests.IsZero() {
+			r.rests = r.rests.Add(-by)
+		}
 	}
 	d.mu.Unlock()
 	d.poke()

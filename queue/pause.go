@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"errors"
 	"time"
 
 	"mailsidecar/mailer"
@@ -16,6 +17,8 @@ type relay struct {
 	until    time.Time
 	probing  bool
 	reason   *mailer.Failure
+	// rests is until when its rate is used up, whether it fares well or not.
+	rests time.Time
 }
 
 // Pause tells that a relay is in trouble.
@@ -28,7 +31,7 @@ type Pause struct {
 
 // open says whether a delivery may be given to the relay at now.
 func (r *relay) open(now time.Time) bool {
-	return r.failures == 0 || !r.probing && !now.Before(r.until)
+	return !now.Before(r.rests) && (r.failures == 0 || !r.probing && !now.Before(r.until))
 }
 
 // take is open for whoever will deliver and then call report.
@@ -63,6 +66,28 @@ func (r *relay) report(a mailer.Attempt, now time.Time, spread float64) (paused,
 	return true, false, probed
 }
 
+// rest notes that the relay's rate is used up, if the attempt says so, and
+// returns whether that is news.
+func (r *relay) rest(a mailer.Attempt, now time.Time) bool {
+	for _, result := range a.Results {
+		if rate := usedUp(result.Failure); rate != nil {
+			news := !now.Before(r.rests)
+			r.rests = rate.At.UTC().Truncate(time.Microsecond)
+			return news
+		}
+	}
+	return false
+}
+
+// usedUp returns what f says of the relay's rate, nil when it says nothing.
+func usedUp(f *mailer.Failure) *mailer.RateError {
+	var rate *mailer.RateError
+	if f != nil && errors.As(f.Err, &rate) {
+		return rate
+	}
+	return nil
+}
+
 // trouble returns the failure in a that is about the relay, nil when there is
 // none. judged says that the relay spoke its mind on some recipient.
 func trouble(a mailer.Attempt) (f *mailer.Failure, judged bool) {
@@ -79,7 +104,7 @@ func trouble(a mailer.Attempt) (f *mailer.Failure, judged bool) {
 // reached or refused us, it closes the service (421), or the dialogue broke.
 func aboutRelay(f *mailer.Failure) bool {
 	switch {
-	case f == nil:
+	case f == nil, usedUp(f) != nil:
 		return false
 	case f.Class == mailer.ClassRelay, f.Reply.Code == 421:
 		return true
@@ -125,11 +150,15 @@ func (g *group) sound() bool {
 	return false
 }
 
-// reopens is when the first pause ends.
+// reopens is when the first pause or rest ends.
 func (g *group) reopens() time.Time {
 	var t time.Time
 	for _, r := range g.relays {
-		t = earliest(t, r.until)
+		at := r.until
+		if r.rests.After(at) {
+			at = r.rests
+		}
+		t = earliest(t, at)
 	}
 	return t
 }
