@@ -265,7 +265,7 @@ func TestRepeatWhileRefusing(t *testing.T) {
 		other.Fingerprint, fresh.IdempotencyKey = [32]byte{2}, "order-2"
 		for _, why := range []error{ErrDiskFull, ErrFull} {
 			free.Store(0)
-			if why == ErrFull {
+			if errors.Is(why, ErrFull) {
 				free.Store(1 << 30)
 				q.submit(submission("y", "a@example.org"))
 			}
