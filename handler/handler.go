@@ -89,7 +89,9 @@ type Server struct {
 
 	echo *echo.Echo
 	http *http.Server
-	done chan error
+	// unused are connections that Shutdown need not wait for.
+	unused unused
+	done   chan error
 	// serving ends when Shutdown begins.
 	serving context.Context
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -20,6 +21,9 @@ const (
 	writeTimeout = time.Minute
 	// maxHeaderBytes has room for an Envelope-To of a thousand long addresses.
 	maxHeaderBytes = 1 << 20
+	// unusedGrace is how long a connection over which nothing was asked is left
+	// open once the server stops.
+	unusedGrace = 500 * time.Millisecond
 )
 
 func (s *Server) httpServer(tlsConfig *tls.Config) *http.Server {
@@ -36,6 +40,7 @@ func (s *Server) httpServer(tlsConfig *tls.Config) *http.Server {
 		ReadTimeout:    readHeaderTimeout + s.bodyTimeout,
 		IdleTimeout:    idleTimeout,
 		MaxHeaderBytes: maxHeaderBytes,
+		ConnState:      s.unused.track,
 		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 }
@@ -80,9 +85,45 @@ func (s *Server) Done() <-chan error { return s.done }
 // Shutdown stops accepting, waits for the requests under way to be answered,
 // and cuts those that are left when ctx ends, whose error it then returns.
 func (s *Server) Shutdown(ctx context.Context) error {
+	grace := time.AfterFunc(unusedGrace, s.unused.close)
+	defer grace.Stop()
 	err := s.http.Shutdown(ctx)
 	if err != nil {
 		return errors.Join(fmt.Errorf("shut down: %w", err), s.http.Close())
 	}
 	return nil
+}
+
+// unused holds the connections over which no request came yet. Clients open some
+// in reserve, and http.Server.Shutdown takes each of them for busy until it is
+// 5 s old (golang/go#22682): as long as the whole stop may take.
+type unused struct {
+	mu     sync.Mutex
+	conns  map[net.Conn]bool
+	closed bool
+}
+
+func (u *unused) track(c net.Conn, state http.ConnState) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case state != http.StateNew:
+		delete(u.conns, c)
+	case u.closed:
+		_ = c.Close()
+	default:
+		if u.conns == nil {
+			u.conns = map[net.Conn]bool{}
+		}
+		u.conns[c] = true
+	}
+}
+
+func (u *unused) close() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.closed = true
+	for c := range u.conns {
+		_ = c.Close()
+	}
 }

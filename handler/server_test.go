@@ -244,6 +244,22 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
+// TestShutdownUnused: a connection that a client opened in reserve does not hold
+// up the stop.
+func TestShutdownUnused(t *testing.T) {
+	s := newTestServer(t, &fakeQueue{durable: true}, nil)
+	addr, err := s.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dial(t, addr.String())
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // Go's own patience is 5 s
+	defer cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		t.Errorf("Shutdown() = %v, want nil", err)
+	}
+}
+
 func TestShutdownCuts(t *testing.T) {
 	q := &fakeQueue{durable: true, block: make(chan struct{})}
 	s := newTestServer(t, q, nil)
