@@ -159,7 +159,7 @@ func newAttempt(a mailer.Attempt) attemptBody {
 		StartedAt: inUTC(a.Started), DurationMS: a.Duration.Milliseconds(),
 	}
 	for _, r := range a.Ladder {
-		rung := rungBody{Port: r.Rung.Port, Mode: modeOf(r.Rung), Won: r.Won, DurationMS: r.Duration.Milliseconds()}
+		rung := rungBody{Port: r.Rung.Port, Mode: r.Rung.Mode(), Won: r.Won, DurationMS: r.Duration.Milliseconds()}
 		if f := r.Failure; f != nil {
 			rung.Stage, rung.Text = f.Stage.String(), f.Text
 			if f.Reply.Code != 0 {
@@ -172,17 +172,6 @@ func newAttempt(a mailer.Attempt) attemptBody {
 		b.Results = append(b.Results, resultBody{Email: r.ForwardPath, outcomeBody: newOutcome(r)})
 	}
 	return b
-}
-
-func modeOf(r mailer.Rung) string {
-	switch {
-	case r.Clear:
-		return "none"
-	case r.Implicit:
-		return "tls"
-	default:
-		return "starttls"
-	}
 }
 
 // getMessages serves GET /v1/messages, the newest first.

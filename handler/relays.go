@@ -79,7 +79,7 @@ func newRelay(r RelayStatus) relayBody {
 		Name: r.Name, Host: r.Host, Status: "unknown", Ladder: []ladderBody{}, Senders: r.Senders, PausedUntil: inUTC(r.PausedUntil),
 	}
 	for _, rung := range r.Ladder {
-		b.Ladder = append(b.Ladder, ladderBody{Port: rung.Port, Mode: modeOf(rung), Serving: rung == r.Serving})
+		b.Ladder = append(b.Ladder, ladderBody{Port: rung.Port, Mode: rung.Mode(), Serving: rung == r.Serving})
 	}
 	if r.Failure != nil {
 		o := newOutcome(mailer.Result{Failure: r.Failure})
