@@ -120,6 +120,7 @@ func (v *validMessage) envelope(m Message) Envelope {
 		all = append(all, a.Email)
 	}
 	env.ForwardPaths = uniqueAddrSpecs(all)
+	env.Priority = v.priority
 	return env
 }
 

@@ -21,6 +21,7 @@ type validMessage struct {
 	returnPath  string // empty for "<>" too
 	date        string
 	messageID   string
+	priority    Priority
 }
 
 // problemList collects what is wrong with a message.
@@ -203,6 +204,9 @@ func (v *validMessage) callerField(path, key, value string) {
 	case "in-reply-to", "references", "auto-submitted", "precedence":
 		if !isASCII(value) {
 			v.invalid(path, "only ASCII is allowed")
+		}
+		if key == "precedence" {
+			v.priority = min(v.priority, precedencePriority(value))
 		}
 	}
 }

@@ -16,6 +16,7 @@ func (f *finisher) addresses(opts FinishOptions) Composed {
 	}
 	c.Envelope.ReversePath = f.reversePath(opts.EnvelopeFrom, c.Sender)
 	c.Envelope.ForwardPaths = f.forwardPaths(opts.EnvelopeTo)
+	c.Envelope.Priority = precedencePriority(f.first("precedence"))
 	return c
 }
 

@@ -22,6 +22,9 @@ type Envelope struct {
 	ReversePath string
 	// ForwardPaths are the RCPT TO addresses, each once, never empty.
 	ForwardPaths []string
+	// Priority orders what waits for the same relay. The relay is not told.
+	// [Compose] and [Finish] set it by the message's own Precedence field.
+	Priority Priority
 }
 
 // Content is a finished message: header section and body (RFC 5322), as it

@@ -1,0 +1,60 @@
+package mailer
+
+import "testing"
+
+func TestParsePriority(t *testing.T) {
+	tests := []struct {
+		name string
+		want Priority
+		ok   bool
+	}{
+		{"bulk", PriorityBulk, true},
+		{"normal", PriorityNormal, true},
+		{"high", PriorityHigh, true},
+		{"High", PriorityNormal, false},
+		{"", PriorityNormal, false},
+		{"urgent", PriorityNormal, false},
+	}
+	for _, c := range tests {
+		got, ok := ParsePriority(c.name)
+		if got != c.want || ok != c.ok {
+			t.Errorf("ParsePriority(%q) = %v, %v, want %v, %v", c.name, got, ok, c.want, c.ok)
+		}
+		if ok && got.String() != c.name {
+			t.Errorf("Priority(%d).String() = %q, want %q", got, got, c.name)
+		}
+	}
+	if PriorityBulk >= PriorityNormal || PriorityNormal >= PriorityHigh {
+		t.Error("the priorities are not in order")
+	}
+	if (Envelope{}).Priority != PriorityNormal {
+		t.Error("the zero envelope is not of normal priority")
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	tests := []struct {
+		value string
+		want  Priority
+	}{
+		{"bulk", PriorityBulk},
+		{"list", PriorityBulk},
+		{"Junk", PriorityBulk},
+		{" BULK ", PriorityBulk},
+		{"first-class", PriorityNormal},
+		{"special-delivery", PriorityNormal},
+		{"", PriorityNormal},
+	}
+	for _, c := range tests {
+		m := sampleMessage()
+		m.Header = []Field{{Name: "precedence", Value: c.value}}
+		composed, err := Compose(m)
+		if err != nil || composed.Envelope.Priority != c.want {
+			t.Errorf("Compose(Precedence: %q) has priority %v, %v, want %v", c.value, composed.Envelope.Priority, err, c.want)
+		}
+		finished, err := Finish([]byte("From: a@example.com\r\nTo: b@example.org\r\nPrecedence: "+c.value+"\r\n\r\nx\r\n"), FinishOptions{})
+		if err != nil || finished.Envelope.Priority != c.want {
+			t.Errorf("Finish(Precedence: %q) has priority %v, %v, want %v", c.value, finished.Envelope.Priority, err, c.want)
+		}
+	}
+}
