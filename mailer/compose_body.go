@@ -4,39 +4,101 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net/textproto"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/wneessen/go-mail"
 )
 
 // composedBody is a MIME body with its fields. The frame is everything but the
-// attachments' contents: markers stand in their places.
+// contents: markers stand in their places.
 //
-// go-mail builds the structure, but it would hold an attachment five times in
-// memory while it encodes it. So it is given a short marker to encode for each,
-// and the contents are encoded straight into the final buffer, which is made
-// once, in its exact size.
+// go-mail builds the structure, but it would hold a content five times in memory
+// while it encodes it. So it is given a short marker for each, and the contents
+// are encoded by us, files straight into the final buffer, which is made once,
+// in its exact size.
 type composedBody struct {
-	fields  []byte // MIME-Version and Content-* of the top level
-	frame   []byte
-	markers [][]byte // as they stand in the frame, in that order
-	files   [][]byte // the contents, in the same order
+	fields []byte // MIME-Version and Content-* of the top level
+	frame  []byte
+	parts  []composedPart // in the order of their markers in the frame
+}
+
+// composedPart is a leaf: a text or a file.
+type composedPart struct {
+	marker []byte // as it stands in the frame
+	text   string
+	isText bool
+	file   []byte
+	quoted []byte // the text as quoted-printable, once it is encoded
 }
 
 func composeBody(m Message) (composedBody, error) {
 	inline, attached := splitInline(m)
-	if m.Text == "" && m.HTML == "" && len(attached) == 1 {
+	switch {
+	case len(m.Attachments) == 0:
+		return composeTexts(m)
+	case m.Text == "" && m.HTML == "" && len(attached) == 1:
 		return composeSingleFile(attached[0]), nil
+	default:
+		return buildFrame(m, inline, attached, "")
 	}
+}
+
+// composeTexts makes the body of a message without files. Its frame depends on
+// nothing but which texts there are, so go-mail builds each of the three once.
+func composeTexts(m Message) (composedBody, error) {
+	frame := frameOfBoth
+	switch {
+	case m.HTML == "":
+		frame = frameOfText
+	case m.Text == "":
+		frame = frameOfHTML
+	}
+	b, err := frame()
+	if err != nil {
+		return composedBody{}, err
+	}
+	var random [len(noBoundary) / 2]byte
+	rand.Read(random[:])
+	boundary := hex.AppendEncode(nil, random[:])
+	b.fields = bytes.ReplaceAll(b.fields, []byte(noBoundary), boundary)
+	b.frame = bytes.ReplaceAll(b.frame, []byte(noBoundary), boundary)
+	b.parts = slices.Clone(b.parts)
+	for i, text := range textsOf(m) {
+		b.parts[i].text = text.content
+	}
+	return b, nil
+}
+
+// noBoundary stands in a frame for the boundary of each message.
+const noBoundary = "000000000000000000000000000000000000000000000000000000000000"
+
+var (
+	frameOfText = textFrame(Message{Text: "text"})
+	frameOfHTML = textFrame(Message{HTML: "html"})
+	frameOfBoth = textFrame(Message{Text: "text", HTML: "html"})
+)
+
+func textFrame(m Message) func() (composedBody, error) {
+	return sync.OnceValues(func() (composedBody, error) { return buildFrame(m, nil, nil, noBoundary) })
+}
+
+// buildFrame lets go-mail build the MIME structure. An empty boundary means one
+// of its own for each multipart.
+func buildFrame(m Message, inline, attached []Attachment, boundary string) (composedBody, error) {
 	var b composedBody
-	msg := mail.NewMsg(mail.WithNoDefaultUserAgent())
+	msg := mail.NewMsg(mail.WithNoDefaultUserAgent(), mail.WithBoundary(boundary))
 	// Never used: set so that go-mail does not ask for the host's name.
 	msg.SetMessageIDWithValue("frame")
-	addBodies(msg, m)
+	for _, text := range textsOf(m) {
+		msg.AddAlternativeWriter(text.mediaType, b.addText(text.content))
+	}
 	msg.SetEmbeds(b.addFiles(inline, "inline"))
 	msg.SetAttachments(b.addFiles(attached, "attachment"))
 
@@ -50,7 +112,7 @@ func composeBody(m Message) (composedBody, error) {
 	}
 	b.fields, b.frame = mimeFields(header), frame
 	if !b.complete() {
-		return composedBody{}, errors.New("build MIME structure: an attachment has no place")
+		return composedBody{}, errors.New("build MIME structure: a part has no place")
 	}
 	return b, nil
 }
@@ -58,8 +120,8 @@ func composeBody(m Message) (composedBody, error) {
 // complete reports whether the frame has all markers, in their order.
 func (b *composedBody) complete() bool {
 	rest := b.frame
-	for _, marker := range b.markers {
-		_, after, found := bytes.Cut(rest, marker)
+	for _, p := range b.parts {
+		_, after, found := bytes.Cut(rest, p.marker)
 		if !found {
 			return false
 		}
@@ -81,52 +143,56 @@ func splitInline(m Message) (inline, attached []Attachment) {
 	return inline, attached
 }
 
-// addBodies adds text and HTML, quoted-printable, which carries blanks at line
-// ends and lines of any length.
-func addBodies(msg *mail.Msg, m Message) {
+// messageText is the text or the HTML of a message.
+type messageText struct {
+	mediaType mail.ContentType
+	content   string
+}
+
+// textsOf lists what there is of them. They go as quoted-printable, which
+// carries blanks at line ends and lines of any length: also where 7bit would do,
+// for telling so takes as long as encoding, and short lines of ASCII come out of
+// it as they went in.
+func textsOf(m Message) []messageText {
+	texts := make([]messageText, 0, 2)
 	if m.Text != "" {
-		msg.AddAlternativeWriter(mail.TypeTextPlain, textWriter(m.Text))
+		texts = append(texts, messageText{mail.TypeTextPlain, m.Text})
 	}
 	if m.HTML != "" {
-		msg.AddAlternativeWriter(mail.TypeTextHTML, textWriter(m.HTML))
+		texts = append(texts, messageText{mail.TypeTextHTML, m.HTML})
 	}
-}
-
-func textWriter(s string) func(io.Writer) (int64, error) {
-	return func(w io.Writer) (int64, error) {
-		n, err := w.Write(crlfText(s))
-		return int64(n), err
-	}
-}
-
-// crlfText makes every line end of s a CRLF.
-func crlfText(s string) []byte {
-	return appendCRLF(make([]byte, 0, len(s)+strings.Count(s, "\n")), []byte(s))
+	return texts
 }
 
 // markerLen is long enough never to be found by chance, and short enough for
 // one line of base64.
 const markerLen = 48
 
+func (b *composedBody) addText(text string) func(io.Writer) (int64, error) {
+	marker := []byte(rand.Text()) // which quoted-printable leaves as it is
+	b.parts = append(b.parts, composedPart{marker: marker, text: text, isText: true})
+	return bytesWriter(marker)
+}
+
 func (b *composedBody) addFiles(list []Attachment, disposition string) []*mail.File {
 	files := make([]*mail.File, len(list))
 	for i, a := range list {
 		marker := make([]byte, markerLen)
 		rand.Read(marker)
-		b.markers = append(b.markers, base64.StdEncoding.AppendEncode(nil, marker))
-		b.files = append(b.files, a.Content)
-		files[i] = &mail.File{
-			Header: textproto.MIMEHeader{},
-			Writer: func(w io.Writer) (int64, error) {
-				n, err := w.Write(marker)
-				return int64(n), err
-			},
-		}
+		b.parts = append(b.parts, composedPart{marker: base64.StdEncoding.AppendEncode(nil, marker), file: a.Content})
+		files[i] = &mail.File{Header: textproto.MIMEHeader{}, Writer: bytesWriter(marker)}
 		for _, f := range fileFields(a, disposition) {
 			files[i].Header.Set(f.Name, f.Value)
 		}
 	}
 	return files
+}
+
+func bytesWriter(p []byte) func(io.Writer) (int64, error) {
+	return func(w io.Writer) (int64, error) {
+		n, err := w.Write(p)
+		return int64(n), err
+	}
 }
 
 // fileFields are the fields of an attachment's part, their values folded.
@@ -152,10 +218,9 @@ func fileFields(a Attachment, disposition string) []Field {
 func composeSingleFile(a Attachment) composedBody {
 	marker := []byte(rand.Text())
 	b := composedBody{
-		fields:  []byte("MIME-Version: 1.0\r\n"),
-		frame:   append(marker, '\r', '\n'),
-		markers: [][]byte{marker},
-		files:   [][]byte{a.Content},
+		fields: []byte("MIME-Version: 1.0\r\n"),
+		frame:  append(marker, '\r', '\n'),
+		parts:  []composedPart{{marker: marker, file: a.Content}},
 	}
 	for _, f := range fileFields(a, "attachment") {
 		b.fields = fmt.Appendf(b.fields, "%s: %s\r\n", f.Name, f.Value)
@@ -182,19 +247,25 @@ func mimeFields(header []byte) []byte {
 
 // render puts the message together in one buffer of its exact size.
 func (b *composedBody) render(header []byte) []byte {
+	texts := textBuffers.Get().(*textBuffer)
+	defer texts.release()
 	size := len(header) + len(b.fields) + len("\r\n") + len(b.frame) + len("\r\n")
-	for i, content := range b.files {
-		size += base64Size(len(content)) - len(b.markers[i])
+	for i := range b.parts {
+		p := &b.parts[i]
+		if p.isText {
+			p.quoted = texts.encode(p.text)
+		}
+		size += p.size() - len(p.marker)
 	}
 	data := make([]byte, 0, size)
 	data = append(data, header...)
 	data = append(data, b.fields...)
 	data = append(data, '\r', '\n')
 	frame := b.frame
-	for i, content := range b.files {
-		before, after, _ := bytes.Cut(frame, b.markers[i])
+	for _, p := range b.parts {
+		before, after, _ := bytes.Cut(frame, p.marker)
 		data = append(data, before...)
-		data = appendBase64(data, content)
+		data = p.appendTo(data)
 		frame = after
 	}
 	data = append(data, frame...)
@@ -202,6 +273,41 @@ func (b *composedBody) render(header []byte) []byte {
 		data = append(data, '\r', '\n')
 	}
 	return data
+}
+
+func (p *composedPart) size() int {
+	if p.isText {
+		return len(p.quoted)
+	}
+	return base64Size(len(p.file))
+}
+
+func (p *composedPart) appendTo(dst []byte) []byte {
+	if p.isText {
+		return append(dst, p.quoted...)
+	}
+	return appendBase64(dst, p.file)
+}
+
+// textBuffer is where texts are encoded, to learn their size.
+type textBuffer struct{ buf []byte }
+
+var textBuffers = sync.Pool{New: func() any { return new(textBuffer) }}
+
+// maxTextBuffer is the largest buffer that is kept for the next message.
+const maxTextBuffer = 64 << 10
+
+func (t *textBuffer) encode(text string) []byte {
+	start := len(t.buf)
+	t.buf = appendQuotedPrintable(t.buf, text)
+	return t.buf[start:]
+}
+
+// release gives the buffer to the next message. What encode returned is void.
+func (t *textBuffer) release() {
+	if t.buf = t.buf[:0]; cap(t.buf) <= maxTextBuffer {
+		textBuffers.Put(t)
+	}
 }
 
 // base64Line is how many octets make a line of 76 characters (RFC 2045 §6.8).

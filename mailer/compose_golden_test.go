@@ -191,6 +191,9 @@ func compareAddresses(t *testing.T, h mail.Header, name string, want []Address) 
 	}
 }
 
+// crlfText is s with every line end as CRLF, as it reaches a reader.
+func crlfText(s string) string { return string(appendCRLF(nil, []byte(s))) }
+
 // parsedPart is a leaf as a reader sees it.
 type parsedPart struct{ Type, Name, Disposition, Filename, ContentID, Body string }
 
@@ -199,10 +202,10 @@ func compareParts(t *testing.T, m Message, e *message.Entity) {
 	got := parsedParts(t, e)
 	var want []parsedPart
 	if m.Text != "" {
-		want = append(want, parsedPart{Type: "text/plain", Body: string(crlfText(m.Text))})
+		want = append(want, parsedPart{Type: "text/plain", Body: crlfText(m.Text)})
 	}
 	if m.HTML != "" {
-		want = append(want, parsedPart{Type: "text/html", Body: string(crlfText(m.HTML))})
+		want = append(want, parsedPart{Type: "text/html", Body: crlfText(m.HTML)})
 	}
 	if len(want) == 1 && len(m.Attachments) == 0 {
 		// The message itself ends with a line end.

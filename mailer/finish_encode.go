@@ -2,8 +2,6 @@ package mailer
 
 import (
 	"bytes"
-	"fmt"
-	"mime/quotedprintable"
 	"strings"
 	"unicode/utf8"
 )
@@ -150,7 +148,7 @@ func (x entityFixer) fixLeaf(e *mimeEntity) error {
 	case e.encoding == "quoted-printable":
 		e.newBody = rewrapQuotedPrintable(e.body)
 	case isIdentity(e.encoding):
-		return e.encode()
+		e.encode()
 	default:
 		return x.refuse("part in an unknown encoding")
 	}
@@ -165,7 +163,7 @@ func isText(mediaType string) bool {
 
 // encode gives a leaf that had no encoding one: quoted-printable for text, so
 // that it stays readable, else base64.
-func (e *mimeEntity) encode() error {
+func (e *mimeEntity) encode() {
 	encoding := "base64"
 	switch {
 	case !isText(e.mediaType) || e.isWide():
@@ -174,19 +172,10 @@ func (e *mimeEntity) encode() error {
 		e.newBody = appendBase64(nil, appendCRLF(nil, e.body))
 	default:
 		encoding = "quoted-printable"
-		var b bytes.Buffer
-		w := quotedprintable.NewWriter(&b)
-		if _, err := w.Write(appendCRLF(nil, e.body)); err != nil {
-			return fmt.Errorf("encode a part: %w", err)
-		}
-		if err := w.Close(); err != nil {
-			return fmt.Errorf("encode a part: %w", err)
-		}
-		e.newBody = b.Bytes()
+		e.newBody = appendQuotedPrintable(nil, e.body)
 	}
 	e.describeEncoded()
 	e.setField("Content-Transfer-Encoding", encoding)
-	return nil
 }
 
 // isWide reports whether the text's characters are of two octets or four, in
@@ -293,9 +282,6 @@ func appendQuotedPrintableLine(out, line []byte) []byte {
 	}
 	return out
 }
-
-// maxQuotedLine leaves room for the "=" of a soft line break.
-const maxQuotedLine = 75
 
 func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'A' <= c && c <= 'F' || 'a' <= c && c <= 'f'

@@ -65,7 +65,7 @@ func leafBodies(t *testing.T, raw []byte) []string {
 	if strings.Contains(string(raw), "\r\n\r\n") {
 		header, body, _ = strings.Cut(string(raw), "\r\n\r\n")
 	}
-	raw = []byte(string(crlfText(header)) + "\r\n\r\n" + body)
+	raw = []byte(crlfText(header) + "\r\n\r\n" + body)
 	e, err := message.Read(bytes.NewReader(raw))
 	if err != nil && !message.IsUnknownCharset(err) && !message.IsUnknownEncoding(err) {
 		t.Fatal(err)
@@ -76,7 +76,7 @@ func leafBodies(t *testing.T, raw []byte) []string {
 			bodies = append(bodies, leafBodies(t, []byte(p.Body))...)
 			continue
 		}
-		bodies = append(bodies, strings.TrimRight(strings.ReplaceAll(string(crlfText(p.Body)), "\r\n", "\n"), "\n"))
+		bodies = append(bodies, strings.TrimRight(strings.ReplaceAll(crlfText(p.Body), "\r\n", "\n"), "\n"))
 	}
 	return bodies
 }
