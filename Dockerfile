@@ -1,14 +1,28 @@
 # docker build --build-arg VERSION=1.2.3 -t mailsidecar .
 #
+# docker build --target sendmail -t mailsidecar-sendmail . builds the sendmail
+# program alone, to be copied into the images of applications.
+#
 # GO_IMAGE may be any image with Go 1.26, a shell and CA certificates;
 # scripts/check-image puts a local one here.
 ARG GO_IMAGE=golang:1.26
 
-FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS build
+FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS source
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
+
+FROM source AS build-sendmail
+ARG TARGETOS TARGETARCH VERSION=devel
+RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -buildvcs=false \
+      -ldflags "-s -w -X main.version=$VERSION" -o /out/sendmail ./cmd/sendmail
+
+FROM scratch AS sendmail
+COPY --from=build-sendmail /out/sendmail /usr/sbin/
+ENTRYPOINT ["/usr/sbin/sendmail"]
+
+FROM source AS build
 ARG TARGETOS TARGETARCH VERSION=devel
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -buildvcs=false \
       -ldflags "-s -w -X mailsidecar/cli.linkedVersion=$VERSION" -o /out/mailsidecar . \

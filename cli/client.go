@@ -1,29 +1,21 @@
 package cli
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/http/httptrace"
-	"net/url"
-	"os"
 	"strings"
 	"time"
 
+	"mailsidecar/api"
 	"mailsidecar/config"
 )
 
-// client talks to a running server over its HTTP interface.
+// client is a client of a running server whose errors know their exit status.
 type client struct {
-	base *url.URL
-	key  string // empty: the server needs none
-	http *http.Client
+	*api.Client
 	// offline says that there is no server, and no network to speak of.
 	offline bool
 }
@@ -43,46 +35,26 @@ func configuredClient(cfg config.Client, timeout time.Duration) (*client, error)
 	if err != nil {
 		return nil, err
 	}
-	trust, err := clientTrust(cfg.TLSCAFile)
+	trust, err := api.Trust(cfg.TLSCAFile)
 	if err != nil {
-		return nil, err
+		return nil, &statusError{exitConfig, err}
 	}
 	if trust != nil {
 		transport := http.DefaultTransport.(*http.Transport).Clone()
 		transport.TLSClientConfig = trust
-		c.http.Transport = transport
+		c.HTTP.Transport = transport
 	}
 	return c, nil
-}
-
-// clientTrust returns nil, which is the system's certificates, unless there is a
-// file of others.
-func clientTrust(file string) (*tls.Config, error) {
-	if file == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, exit(exitConfig, "MAILSIDECAR_TLS_CA_FILE: %w", err)
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, exit(exitConfig, "MAILSIDECAR_TLS_CA_FILE: %s has no certificate in PEM form", file)
-	}
-	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
 }
 
 // newClient returns a client of the server at base. timeout bounds one request
 // with its answer.
 func newClient(base, key string, timeout time.Duration) (*client, error) {
-	u, err := url.Parse(base)
-	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, exit(exitConfig, "MAILSIDECAR_URL: %q is not an http or https address, such as http://127.0.0.1:8587", base)
+	c, err := api.New(base, key, buildVersion().version, timeout)
+	if err != nil {
+		return nil, &statusError{exitConfig, err}
 	}
-	return &client{base: u, key: key, http: &http.Client{Timeout: timeout}}, nil
+	return &client{Client: c}, nil
 }
 
 // answer is a whole response.
@@ -93,52 +65,21 @@ type answer struct {
 	from   *client // who asked; nil in tests
 }
 
-// maxAnswer bounds what is read of one answer; an exported message is the
-// largest, and the server's own limit on messages is below that.
-const maxAnswer = 256 << 20
-
 // do sends one request and reads the whole answer. The error says that there is
 // no answer; what kind of answer it is, is for the caller to judge.
 func (c *client) do(ctx context.Context, method, path string, header http.Header, body []byte) (answer, error) {
-	target := *c.base
-	path, target.RawQuery, _ = strings.Cut(path, "?")
-	target.Path = strings.TrimSuffix(target.Path, "/") + path
-	connected := false
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected = true }})
-	req, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(body))
-	if err != nil {
-		return answer{}, fmt.Errorf("request: %w", err)
+	got, err := c.Do(ctx, method, path, header, body)
+	var none *api.NoAnswerError
+	switch {
+	case err == nil:
+		return answer{got.Status, got.Header, got.Body, c}, nil
+	case !errors.As(err, &none):
+		return answer{}, err
+	case none.Connected:
+		return answer{}, &statusError{exitUncertain, err}
+	default:
+		return answer{}, &statusError{exitUnavailable, err}
 	}
-	for name, values := range header {
-		req.Header[name] = values
-	}
-	if c.key != "" {
-		req.Header.Set("Authorization", "Bearer "+c.key)
-	}
-	req.Header.Set("User-Agent", "mailsidecar/"+buildVersion().version)
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return answer{}, c.noAnswer(err, connected)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil {
-		return answer{}, c.noAnswer(err, true)
-	}
-	return answer{resp.StatusCode, resp.Header, data, c}, nil
-}
-
-// noAnswer says in a line why there is no answer. Once connected, the server may
-// have done what it was asked to.
-func (c *client) noAnswer(err error, connected bool) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		err = u.Err // without the method and the address, which are said below
-	}
-	if connected {
-		return exit(exitUncertain, "the server at %s did not finish its answer, but may have done what it was asked to: %w", c.base.Redacted(), err)
-	}
-	return exit(exitUnavailable, "no answer from the server at %s: %w (is it running? MAILSIDECAR_URL says where)", c.base.Redacted(), err)
 }
 
 // problem is an error answer (RFC 9457), as the server's interface defines it.
@@ -179,7 +120,7 @@ func (a answer) problem() problem {
 // those who write HTTP.
 func (a answer) keyAdvice() string {
 	const remedy = "set MAILSIDECAR_API_KEY to the secret, without the name, of one of the server's MAILSIDECAR_API_KEYS"
-	if a.from != nil && a.from.key != "" {
+	if a.from != nil && a.from.HasKey() {
 		return "the server does not know the key that was sent: " + remedy
 	}
 	return "no key was sent: " + remedy + ". Only where that variable is set here, too, and holds a single key, is it taken by itself"

@@ -31,7 +31,7 @@ Exit status: 0 ready; 1 not ready, or nobody answers; 78 wrong configuration.`,
 			if err := awaitReady(cmd.Context(), c, wait); err != nil {
 				return &statusError{exitFailure, err}
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "ready: %s\n", c.base.Redacted())
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "ready: %s\n", c.Server())
 			return err
 		},
 	}
@@ -61,7 +61,7 @@ func ready(ctx context.Context, c *client) error {
 		return err
 	}
 	if a.status != http.StatusOK {
-		return fmt.Errorf("not ready: %s answers %d %s", c.base.Redacted(), a.status, http.StatusText(a.status))
+		return fmt.Errorf("not ready: %s answers %d %s", c.Server(), a.status, http.StatusText(a.status))
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func offlineClient(store queue.Store) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.http.Transport, c.offline = direct{h}, true
+	c.HTTP.Transport, c.offline = direct{h}, true
 	return c, nil
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mailsidecar/api"
 	"mailsidecar/config"
 )
 
@@ -91,8 +92,8 @@ func (f *sendFlags) send(ctx context.Context, cmd *cobra.Command) error {
 	if !cmd.Flags().Changed("wait") {
 		f.wait = time.Duration(cfg.Wait)
 	}
-	if f.wait > maxWait*time.Second {
-		return exit(exitUsage, "--wait %s is longer than the server waits: %d s at most", config.Duration(f.wait), maxWait)
+	if f.wait > api.MaxWait {
+		return exit(exitUsage, "--wait %s is longer than the server waits: %d s at most", config.Duration(f.wait), int(api.MaxWait.Seconds()))
 	}
 	header, body, err := f.request(cmd)
 	if err != nil {

@@ -59,7 +59,7 @@ func post(s *server, header http.Header) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	defer c.http.CloseIdleConnections()
+	defer c.HTTP.CloseIdleConnections()
 	header = header.Clone()
 	header.Set("Content-Type", "application/json")
 	return c.do(context.Background(), http.MethodPost, "/v1/messages", header, []byte(smallMessage))

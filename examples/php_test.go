@@ -70,6 +70,10 @@ func TestSendmailPath(t *testing.T) {
 			t.Errorf("%s copies %q, want the image's program as /usr/sbin/sendmail", name, copied)
 		}
 	}
+	alone := regexp.MustCompile(`COPY --from=mailsidecar-sendmail (\S+) /usr/sbin/sendmail\n`).FindStringSubmatch(read(t, "php/Dockerfile"))
+	if alone == nil || !strings.Contains(image, "FROM scratch AS sendmail\n") || !strings.Contains(image, `ENTRYPOINT ["`+alone[1]+`"]`) {
+		t.Errorf("php/Dockerfile copies %q, want the program of the target sendmail", alone)
+	}
 	options := regexp.MustCompile(`/usr/sbin/sendmail((?: |%20)-[a-z]+)+`)
 	for _, name := range []string{"php/mail.ini", "laravel.md", "symfony.md", "drupal.md"} {
 		found := options.FindAllString(read(t, name), -1)

@@ -14,31 +14,72 @@ import (
 	"mailsidecar/integration/postfix"
 )
 
-// drop is a machine on which mailsidecar is sendmail: a link of that name, a
+// drop is a machine on which mailsidecar is sendmail: a program of that name, a
 // running server and a real Postfix behind it.
 type drop struct {
 	relay *postfix.Server
-	// sendmail is the path of the link, and env what its callers are given.
+	// sendmail is the path of the program, and env what its callers are given.
 	sendmail string
 	env      environment
 }
 
-// TestSendmail runs the programs that run sendmail.
+// TestSendmail runs the programs that run sendmail: with a link to mailsidecar,
+// and with the program that is sendmail alone.
 func TestSendmail(t *testing.T) {
 	relay := postfix.Start(t)
-	server := serve(t, withKey(stored(t, relay, relay.Submission)))
+	for name, install := range map[string]func(*testing.T) string{
+		"link":  linkedSendmail,
+		"alone": func(t *testing.T) string { return sendmailAlone(t, t.TempDir()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := serve(t, withKey(stored(t, relay, relay.Submission)))
+			testDrop(t, &drop{relay, install(t), environment{
+				"MAILSIDECAR_URL": server.url, "MAILSIDECAR_API_KEY": testKey, "MAILSIDECAR_FROM": "app@example.com",
+				"PATH": os.Getenv("PATH"), "HOME": t.TempDir(), "LC_ALL": "C.UTF-8",
+			}})
+		})
+	}
+}
+
+func linkedSendmail(t *testing.T) string {
+	t.Helper()
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &drop{relay: relay, sendmail: filepath.Join(t.TempDir(), "sendmail")}
-	if err := os.Symlink(path, d.sendmail); err != nil {
+	link := filepath.Join(t.TempDir(), "sendmail")
+	if err := os.Symlink(path, link); err != nil {
 		t.Fatal(err)
 	}
-	d.env = environment{
-		"MAILSIDECAR_URL": server.url, "MAILSIDECAR_API_KEY": testKey, "MAILSIDECAR_FROM": "app@example.com",
-		"PATH": os.Getenv("PATH"), "HOME": t.TempDir(), "LC_ALL": "C.UTF-8",
+	return link
+}
+
+// sendmailAlone builds the small program as it is released, with flags besides.
+func sendmailAlone(t *testing.T, dir string, ldflags ...string) string {
+	t.Helper()
+	path := filepath.Join(dir, "sendmail")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", strings.Join(append(ldflags, "-s", "-w"), " "), "-o", path, "mailsidecar/cmd/sendmail")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
 	}
+	return path
+}
+
+// TestSendmailSize holds the small program to its size, for each image of an
+// application has one.
+func TestSendmailSize(t *testing.T) {
+	const limit = 8_000_000 // octets
+	info, err := os.Stat(sendmailAlone(t, t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Size() > limit {
+		t.Errorf("cmd/sendmail has %d octets, want at most %d", info.Size(), limit)
+	}
+}
+
+func testDrop(t *testing.T, d *drop) {
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *drop)

@@ -1,4 +1,4 @@
-package cli
+package sendmail
 
 import (
 	"bufio"
@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// maxSendmailMessage bounds what is read of one message, in octets. It is far
+// maxMessage bounds what is read of one message, in octets. It is far
 // over what any server takes, and keeps a runaway program from filling memory.
-const maxSendmailMessage = 256 << 20
+const maxMessage = 256 << 20
 
-var errMessageTooLong = exit(exitRefused, "the message is over %d MiB", maxSendmailMessage>>20)
+var errMessageTooLong = fail(exitRefused, "the message is over %d MiB", maxMessage>>20)
 
 // readMessage reads one message to its end, or to a line with only a dot unless
 // ignoreDots is set, and gives every line CRLF as its end. CRLF, LF and lone CR
@@ -33,7 +33,7 @@ func readMessage(in *bufio.Reader, ignoreDots bool) ([]byte, error) {
 			return message, nil
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, exit(exitUnavailable, "standard input: %w", err)
+			return nil, fail(exitUnavailable, "standard input: %w", err)
 		}
 		text := line
 		if !ignoreDots && line[0] == '.' {
@@ -44,7 +44,7 @@ func readMessage(in *bufio.Reader, ignoreDots bool) ([]byte, error) {
 		}
 		message = append(message, bytes.TrimRight(text, "\r\n")...)
 		message = append(message, '\r', '\n')
-		if len(message) > maxSendmailMessage {
+		if len(message) > maxMessage {
 			return nil, errMessageTooLong
 		}
 	}
@@ -67,14 +67,14 @@ func readLine(in *bufio.Reader, buf []byte) ([]byte, error) {
 			return buf, nil
 		case c == '\n':
 			return buf, nil
-		case len(buf) > maxSendmailMessage:
+		case len(buf) > maxMessage:
 			return buf, errMessageTooLong
 		}
 	}
 }
 
-// sendmailMessage is a message taken apart as far as sendmail has to change it.
-type sendmailMessage struct {
+// message is a message taken apart as far as sendmail has to change it.
+type message struct {
 	fields []headerField
 	body   []byte
 }
@@ -92,12 +92,12 @@ func (f headerField) value() string {
 	return strings.TrimSpace(strings.ReplaceAll(value, "\r\n", ""))
 }
 
-// parseSendmailMessage splits data, whose lines end with CRLF. The header
+// parseMessage splits data, whose lines end with CRLF. The header
 // section ends at the first line that is no part of a field, whether it is
 // empty or not: when that is the very first line, there is no header section.
 // A mailbox's "From " line in front is skipped.
-func parseSendmailMessage(data []byte) sendmailMessage {
-	var m sendmailMessage
+func parseMessage(data []byte) message {
+	var m message
 	for first := true; len(data) > 0; first = false {
 		line, rest, _ := bytes.Cut(data, []byte("\r\n"))
 		switch {
@@ -131,12 +131,12 @@ func fieldName(line []byte) (string, bool) {
 	return string(name), true
 }
 
-func (m *sendmailMessage) empty() bool {
+func (m *message) empty() bool {
 	return len(m.fields) == 0 && len(bytes.TrimSpace(m.body)) == 0
 }
 
 // value returns the value of the first field of that name, or nothing.
-func (m *sendmailMessage) value(name string) string {
+func (m *message) value(name string) string {
 	for _, f := range m.fields {
 		if strings.EqualFold(f.name, name) {
 			return f.value()
@@ -147,7 +147,7 @@ func (m *sendmailMessage) value(name string) string {
 
 // recipients returns the values of the fields that name recipients: the
 // Resent- fields alone in a message that is sent again (RFC 5322 §3.6.6).
-func (m *sendmailMessage) recipients() []string {
+func (m *message) recipients() []string {
 	for _, prefix := range []string{"Resent-", ""} {
 		var values []string
 		for _, f := range m.fields {
@@ -166,15 +166,15 @@ func hasName(f headerField, names ...string) bool {
 	return slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(f.name, name) })
 }
 
-func (m *sendmailMessage) remove(names ...string) {
+func (m *message) remove(names ...string) {
 	m.fields = slices.DeleteFunc(m.fields, func(f headerField) bool { return hasName(f, names...) })
 }
 
-func (m *sendmailMessage) add(name, value string) {
+func (m *message) add(name, value string) {
 	m.fields = append(m.fields, headerField{name, name + ": " + value})
 }
 
-func (m *sendmailMessage) bytes() []byte {
+func (m *message) bytes() []byte {
 	var b bytes.Buffer
 	for _, f := range m.fields {
 		b.WriteString(f.raw)
@@ -187,7 +187,7 @@ func (m *sendmailMessage) bytes() []byte {
 
 // complete adds what a message must have and this one lacks: an author with a
 // domain, a date and a Message-ID.
-func (s *sendmail) complete(m *sendmailMessage) {
+func (s *sender) complete(m *message) {
 	boxes := parseMailboxes(m.value("From"))
 	if len(boxes) == 0 {
 		m.remove("From")
@@ -208,7 +208,7 @@ func (s *sendmail) complete(m *sendmailMessage) {
 
 // author makes the value of a From field of what is known: the local name and
 // the comment that cron writes, -f, -F, and who runs this.
-func (s *sendmail) author(box mailbox) string {
+func (s *sender) author(box mailbox) string {
 	address := box.address
 	if address == "" {
 		address = strings.Trim(s.options.sender, "<> ")

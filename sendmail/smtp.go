@@ -1,4 +1,4 @@
-package cli
+package sendmail
 
 import (
 	"bufio"
@@ -10,11 +10,11 @@ import (
 	"strings"
 )
 
-// smtpSession is sendmail -bs: SMTP on standard input and output (RFC 5321),
+// session is sendmail -bs: SMTP on standard input and output (RFC 5321),
 // as Symfony and Laravel speak it. Each message is posted at its final dot, and
 // the reply to that dot is the relay's own verdict when it came in time.
-type smtpSession struct {
-	*sendmail
+type session struct {
+	*sender
 	in  *bufio.Reader
 	out *bufio.Writer
 	// crlf says that the client ends its lines with CRLF, as it must. Then only
@@ -39,8 +39,8 @@ var errSessionOver = errors.New("session over")
 
 // serveSMTP serves one session. It returns nil after QUIT or at the end of the
 // input between messages; what became of each message is in its reply.
-func (s *sendmail) serveSMTP(ctx context.Context, in *bufio.Reader, out io.Writer) error {
-	session := &smtpSession{sendmail: s, in: in, out: bufio.NewWriter(out)}
+func (s *sender) serveSMTP(ctx context.Context, in *bufio.Reader, out io.Writer) error {
+	session := &session{sender: s, in: in, out: bufio.NewWriter(out)}
 	if err := session.reply("220 %s ESMTP mailsidecar", s.settings.domain); err != nil {
 		return err
 	}
@@ -56,13 +56,13 @@ func (s *sendmail) serveSMTP(ctx context.Context, in *bufio.Reader, out io.Write
 			return nil
 		}
 		if err != nil {
-			return exit(exitUnavailable, "SMTP session: %w", err)
+			return fail(exitUnavailable, "SMTP session: %w", err)
 		}
 	}
 }
 
 // command reads one command line, without its end.
-func (s *smtpSession) command(first bool) (string, error) {
+func (s *session) command(first bool) (string, error) {
 	var line []byte
 	for {
 		c, err := s.in.ReadByte()
@@ -83,7 +83,7 @@ func (s *smtpSession) command(first bool) (string, error) {
 }
 
 // reply writes one line. What is put into it is kept to one.
-func (s *smtpSession) reply(format string, args ...any) error {
+func (s *session) reply(format string, args ...any) error {
 	line := oneLine(fmt.Sprintf(format, args...))
 	if _, err := s.out.WriteString(line + "\r\n"); err != nil {
 		return err
@@ -91,7 +91,7 @@ func (s *smtpSession) reply(format string, args ...any) error {
 	return s.out.Flush()
 }
 
-func (s *smtpSession) handle(ctx context.Context, line string) error {
+func (s *session) handle(ctx context.Context, line string) error {
 	verb, argument, _ := strings.Cut(line, " ")
 	argument = strings.TrimSpace(argument)
 	switch strings.ToUpper(verb) {
@@ -117,11 +117,11 @@ func (s *smtpSession) handle(ctx context.Context, line string) error {
 	}
 }
 
-func (s *smtpSession) reset() {
+func (s *session) reset() {
 	s.mail, s.env = false, outgoing{}
 }
 
-func (s *smtpSession) hello(verb, argument string) error {
+func (s *session) hello(verb, argument string) error {
 	if argument == "" {
 		return s.reply("501 5.5.4 %s needs a domain", verb)
 	}
@@ -141,7 +141,7 @@ func (s *smtpSession) hello(verb, argument string) error {
 
 // mailFrom handles MAIL. Parameters (SIZE, BODY, and any other) need no
 // attention: the server looks at the message itself.
-func (s *smtpSession) mailFrom(argument string) error {
+func (s *session) mailFrom(argument string) error {
 	path, ok := smtpPath(argument, "FROM:")
 	switch {
 	case !s.greeted:
@@ -151,7 +151,7 @@ func (s *smtpSession) mailFrom(argument string) error {
 	case !ok:
 		return s.reply("501 5.5.4 Syntax: MAIL FROM:<address>")
 	}
-	reverse, err := s.settings.reversePath(sendmailOptions{sender: path, senderGiven: true})
+	reverse, err := s.settings.reversePath(options{sender: path, senderGiven: true})
 	if err != nil {
 		return s.reply("501 5.1.7 %v", err)
 	}
@@ -160,7 +160,7 @@ func (s *smtpSession) mailFrom(argument string) error {
 	return s.reply("250 2.1.0 OK")
 }
 
-func (s *smtpSession) rcptTo(argument string) error {
+func (s *session) rcptTo(argument string) error {
 	path, ok := smtpPath(argument, "TO:")
 	switch {
 	case !s.mail:
@@ -193,7 +193,7 @@ func smtpPath(argument, keyword string) (string, bool) {
 	return path, path != ""
 }
 
-func (s *smtpSession) data(ctx context.Context, argument string) error {
+func (s *session) data(ctx context.Context, argument string) error {
 	switch {
 	case argument != "":
 		return s.reply("501 5.5.4 DATA takes no argument")
@@ -209,7 +209,7 @@ func (s *smtpSession) data(ctx context.Context, argument string) error {
 	}
 	env := s.env
 	s.reset()
-	if len(text) > maxSendmailMessage {
+	if len(text) > maxMessage {
 		return s.reply("552 5.3.4 The message is too large")
 	}
 	got, err := s.deliver(ctx, env, text)
@@ -223,8 +223,8 @@ func (s *smtpSession) data(ctx context.Context, argument string) error {
 }
 
 // content reads up to the final dot and takes doubled dots off. More than
-// maxSendmailMessage is read on to the dot, but not kept.
-func (s *smtpSession) content() ([]byte, error) {
+// maxMessage is read on to the dot, but not kept.
+func (s *session) content() ([]byte, error) {
 	var text []byte
 	start, before := true, byte(0) // before is the octet in front of line
 	for {
@@ -240,7 +240,7 @@ func (s *smtpSession) content() ([]byte, error) {
 		if start && line[0] == '.' {
 			line = line[1:]
 		}
-		if len(text) <= maxSendmailMessage {
+		if len(text) <= maxMessage {
 			text = append(text, line...)
 		}
 		start = end
@@ -249,7 +249,7 @@ func (s *smtpSession) content() ([]byte, error) {
 
 // endsLine says that line ends with the session's line end, of which the first
 // octet may be before it.
-func (s *smtpSession) endsLine(before byte, line []byte) bool {
+func (s *session) endsLine(before byte, line []byte) bool {
 	if n := len(line); n > 1 {
 		before = line[n-2]
 	}
@@ -257,12 +257,12 @@ func (s *smtpSession) endsLine(before byte, line []byte) bool {
 }
 
 // deliver posts one message of the session.
-func (s *smtpSession) deliver(ctx context.Context, env outgoing, text []byte) (accepted, error) {
+func (s *session) deliver(ctx context.Context, env outgoing, text []byte) (accepted, error) {
 	data, err := readMessage(bufio.NewReader(bytes.NewReader(text)), true)
 	if err != nil {
 		return accepted{}, err
 	}
-	msg := parseSendmailMessage(data)
+	msg := parseMessage(data)
 	env.messageID = msg.value("Message-ID")
 	msg.remove("Return-Path")
 	s.complete(&msg)
@@ -272,8 +272,8 @@ func (s *smtpSession) deliver(ctx context.Context, env outgoing, text []byte) (a
 
 // refuse answers the final dot with err: as the relay put it, else as transient,
 // because no one has judged the message.
-func (s *smtpSession) refuse(err error) error {
-	var e *sendmailError
+func (s *session) refuse(err error) error {
+	var e *refusal
 	if !errors.As(err, &e) {
 		return s.reply("451 4.4.1 mailsidecar: %v", err)
 	}

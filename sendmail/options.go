@@ -1,22 +1,22 @@
-package cli
+package sendmail
 
 import (
 	"strings"
 )
 
-// sendmailMode is what one run of sendmail does.
-type sendmailMode int
+// mode is what one run of sendmail does.
+type mode int
 
 const (
-	modeMessage sendmailMode = iota // one message on stdin
-	modeSMTP                        // -bs
-	modeQueue                       // -bp, mailq
-	modeNothing                     // -bi, newaliases, -q: nothing to do here
+	modeMessage mode = iota // one message on stdin
+	modeSMTP                // -bs
+	modeQueue               // -bp, mailq
+	modeNothing             // -bi, newaliases, -q: nothing to do here
 )
 
-// sendmailOptions is what the command line of sendmail came to.
-type sendmailOptions struct {
-	mode       sendmailMode
+// options is what the command line of sendmail came to.
+type options struct {
+	mode       mode
 	fromHeader bool // -t: recipients from To, Cc and Bcc
 	ignoreDots bool // -i: a lone dot is text
 	// sender is -f or -r; senderGiven tells the null reverse-path from none.
@@ -36,12 +36,12 @@ const (
 	attachedOptions = "q"                 // attached, or none
 )
 
-// parseSendmailOptions reads a command line by the rules of getopt(3): clusters
+// parseOptions reads a command line by the rules of getopt(3): clusters
 // (-ti), arguments attached or separate (-fX, -f X), and options up to "--".
 // Like GNU's getopt it takes options behind recipients, as CodeIgniter and
 // hand-written scripts put them.
-func parseSendmailOptions(args []string) (sendmailOptions, error) {
-	var o sendmailOptions
+func parseOptions(args []string) (options, error) {
+	var o options
 	for len(args) > 0 {
 		word := args[0]
 		args = args[1:]
@@ -64,7 +64,7 @@ func parseSendmailOptions(args []string) (sendmailOptions, error) {
 
 // cluster reads the options of one word and returns the words that follow,
 // without the one that was an option's argument.
-func (o *sendmailOptions) cluster(letters string, following []string) ([]string, error) {
+func (o *options) cluster(letters string, following []string) ([]string, error) {
 	for i := range len(letters) {
 		letter, attached := letters[i], letters[i+1:]
 		switch {
@@ -74,19 +74,19 @@ func (o *sendmailOptions) cluster(letters string, following []string) ([]string,
 			o.mode = modeNothing
 			return following, nil
 		case strings.IndexByte(argumentOptions, letter) < 0:
-			return nil, exit(exitUsage, "unknown option -%s", oneLine(string(rune(letter))))
+			return nil, fail(exitUsage, "unknown option -%s", oneLine(string(rune(letter))))
 		case attached != "":
 			return following, o.argument(letter, attached)
 		case len(following) > 0:
 			return following[1:], o.argument(letter, following[0])
 		default:
-			return nil, exit(exitUsage, "option -%c needs an argument", letter)
+			return nil, fail(exitUsage, "option -%c needs an argument", letter)
 		}
 	}
 	return following, nil
 }
 
-func (o *sendmailOptions) flag(letter byte) {
+func (o *options) flag(letter byte) {
 	switch letter {
 	case 't':
 		o.fromHeader = true
@@ -97,7 +97,7 @@ func (o *sendmailOptions) flag(letter byte) {
 	}
 }
 
-func (o *sendmailOptions) argument(letter byte, value string) error {
+func (o *options) argument(letter byte, value string) error {
 	switch letter {
 	case 'f', 'r':
 		o.sender, o.senderGiven = value, true
@@ -113,11 +113,11 @@ func (o *sendmailOptions) argument(letter byte, value string) error {
 	return nil
 }
 
-func (o *sendmailOptions) setMode(value string) error {
-	modes := map[string]sendmailMode{"m": modeMessage, "s": modeSMTP, "p": modeQueue, "i": modeNothing}
+func (o *options) setMode(value string) error {
+	modes := map[string]mode{"m": modeMessage, "s": modeSMTP, "p": modeQueue, "i": modeNothing}
 	mode, ok := modes[value]
 	if !ok {
-		return exit(exitUsage, "-b%s is not available: only -bm, -bs, -bp and -bi are", oneLine(value))
+		return fail(exitUsage, "-b%s is not available: only -bm, -bs, -bp and -bi are", oneLine(value))
 	}
 	o.mode = mode
 	return nil

@@ -1,4 +1,4 @@
-package cli
+package sendmail
 
 import (
 	"cmp"
@@ -12,17 +12,19 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"mailsidecar/api"
 )
 
 // accepted is the server's answer to a message that it took.
 type accepted struct {
-	ID         string              `json:"id"`
-	Status     string              `json:"status"`
-	Recipients []sendmailRecipient `json:"recipients"`
+	ID         string      `json:"id"`
+	Status     string      `json:"status"`
+	Recipients []recipient `json:"recipients"`
 }
 
-// sendmailRecipient is what an answer says of one recipient.
-type sendmailRecipient struct {
+// recipient is what an answer says of one recipient.
+type recipient struct {
 	Email        string `json:"email"`
 	State        string `json:"state"`
 	ReplyCode    int    `json:"reply_code"`
@@ -32,7 +34,7 @@ type sendmailRecipient struct {
 }
 
 // words is the refusal as the relay put it: "550 5.1.1 <x@y>: No such user".
-func (r sendmailRecipient) words() string {
+func (r recipient) words() string {
 	return relayWords(r.ReplyCode, r.EnhancedCode, r.Email, r.Text)
 }
 
@@ -63,8 +65,8 @@ func (a accepted) refused() []string {
 	return lines
 }
 
-// sendmailError is an error that also knows how to say itself in SMTP, for -bs.
-type sendmailError struct {
+// refusal is an error that also knows how to say itself in SMTP, for -bs.
+type refusal struct {
 	text string
 	// reply and enhanced are the relay's where it gave any, else chosen for the
 	// kind of failure.
@@ -73,16 +75,16 @@ type sendmailError struct {
 	status   int
 }
 
-func (e *sendmailError) Error() string { return e.text }
+func (e *refusal) Error() string { return e.text }
 
 // readAccepted reads the answer to a submission.
-func readAccepted(a answer) (accepted, error) {
+func readAccepted(a api.Answer) (accepted, error) {
 	var got accepted
-	if a.status != http.StatusOK && a.status != http.StatusAccepted {
+	if a.Status != http.StatusOK && a.Status != http.StatusAccepted {
 		return got, refusalOf(a)
 	}
 	// The message is the server's now, whatever else the answer says.
-	_ = json.Unmarshal(a.body, &got)
+	_ = json.Unmarshal(a.Body, &got)
 	return got, nil
 }
 
@@ -100,47 +102,59 @@ var refusals = map[int]struct {
 	http.StatusUnprocessableEntity:   {exitRefused, 554, "5.6.0"},
 }
 
-// relayProblem is what the server adds to a problem that a relay caused.
-type relayProblem struct {
-	ReplyCode    int                 `json:"reply_code"`
-	EnhancedCode string              `json:"enhanced_code"`
-	Stage        string              `json:"stage"`
-	Recipients   []sendmailRecipient `json:"recipients"`
+// problem is an error answer (RFC 9457), with what the server adds to one that a
+// relay caused.
+type problem struct {
+	Title        string      `json:"title"`
+	Detail       string      `json:"detail"`
+	Code         string      `json:"code"`
+	ReplyCode    int         `json:"reply_code"`
+	EnhancedCode string      `json:"enhanced_code"`
+	Stage        string      `json:"stage"`
+	Recipients   []recipient `json:"recipients"`
+}
+
+// readProblem reads an answer as an error. One from something else than the
+// server, a proxy say, becomes a problem without a code.
+func readProblem(a api.Answer) problem {
+	var p problem
+	if err := json.Unmarshal(a.Body, &p); err != nil || p.Code == "" {
+		return problem{Detail: "the answer is not the server's own; is there a proxy between?"}
+	}
+	return p
 }
 
 // refusalOf makes an error of an answer that is none of success: the relay's
 // own words where there are any.
-func refusalOf(a answer) error {
-	p := a.problem()
-	var relay relayProblem
-	_ = json.Unmarshal(a.body, &relay) // not the server's answer: p says so
-	e := &sendmailError{status: exitUnavailable, reply: 451, enhanced: "4.3.0"}
-	if known, ok := refusals[a.status]; ok {
+func refusalOf(a api.Answer) error {
+	p := readProblem(a)
+	e := &refusal{status: exitUnavailable, reply: 451, enhanced: "4.3.0"}
+	if known, ok := refusals[a.Status]; ok {
 		e.status, e.reply, e.enhanced = known.status, known.reply, known.enhanced
 	}
 	switch {
-	case relay.ReplyCode > 0:
-		e.reply, e.enhanced = relay.ReplyCode, cmp.Or(relay.EnhancedCode, e.enhanced)
-		e.text = fmt.Sprintf("%s (HTTP %d)", relay.text(p), a.status)
-		if relay.Stage == "rcpt" && e.status == exitRefused {
+	case p.ReplyCode > 0:
+		e.reply, e.enhanced = p.ReplyCode, cmp.Or(p.EnhancedCode, e.enhanced)
+		e.text = fmt.Sprintf("%s (HTTP %d)", p.text(), a.Status)
+		if p.Stage == "rcpt" && e.status == exitRefused {
 			e.status = exitNoUser
 		}
-	case a.status == http.StatusUnauthorized:
+	case a.Status == http.StatusUnauthorized:
 		e.text = "the API key is missing or wrong (HTTP 401)"
 	default:
-		e.text = fmt.Sprintf("%s (HTTP %d)", cmp.Or(p.Detail, p.Title), a.status)
+		e.text = fmt.Sprintf("%s (HTTP %d)", cmp.Or(p.Detail, p.Title), a.Status)
 	}
-	return &statusError{e.status, e}
+	return &failure{e.status, e}
 }
 
 // text is the relay's words on the first recipient, and on how many others.
-func (r relayProblem) text(p problem) string {
-	if len(r.Recipients) == 0 {
-		return relayWords(r.ReplyCode, r.EnhancedCode, "", p.Detail)
+func (p problem) text() string {
+	if len(p.Recipients) == 0 {
+		return relayWords(p.ReplyCode, p.EnhancedCode, "", p.Detail)
 	}
-	first := r.Recipients[0]
-	words := relayWords(cmp.Or(first.ReplyCode, r.ReplyCode), cmp.Or(first.EnhancedCode, r.EnhancedCode), first.Email, cmp.Or(first.Text, p.Detail))
-	if n := len(r.Recipients) - 1; n > 0 {
+	first := p.Recipients[0]
+	words := relayWords(cmp.Or(first.ReplyCode, p.ReplyCode), cmp.Or(first.EnhancedCode, p.EnhancedCode), first.Email, cmp.Or(first.Text, p.Detail))
+	if n := len(p.Recipients) - 1; n > 0 {
 		words += fmt.Sprintf(" (and %d more)", n)
 	}
 	return words
@@ -165,19 +179,19 @@ func oneLine(text string) string {
 
 // queuedMessage is one line of the queue as -bp shows it.
 type queuedMessage struct {
-	ID         string              `json:"id"`
-	Status     string              `json:"status"`
-	Size       int64               `json:"size"`
-	Sender     string              `json:"sender"`
-	Created    time.Time           `json:"created_at"`
-	Recipients []sendmailRecipient `json:"recipients"`
+	ID         string      `json:"id"`
+	Status     string      `json:"status"`
+	Size       int64       `json:"size"`
+	Sender     string      `json:"sender"`
+	Created    time.Time   `json:"created_at"`
+	Recipients []recipient `json:"recipients"`
 }
 
 // maxListed bounds what -bp shows of each status.
 const maxListed = 100
 
 // printQueue prints what waits, as mailq does.
-func (s *sendmail) printQueue(ctx context.Context, out io.Writer) error {
+func (s *sender) printQueue(ctx context.Context, out io.Writer) error {
 	waiting := 0
 	for _, status := range []string{"queued", "deferred", "held"} {
 		messages, err := s.list(ctx, status)
@@ -198,23 +212,23 @@ func (s *sendmail) printQueue(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-func (s *sendmail) list(ctx context.Context, status string) ([]queuedMessage, error) {
+func (s *sender) list(ctx context.Context, status string) ([]queuedMessage, error) {
 	query := url.Values{"status": {status}, "limit": {fmt.Sprint(maxListed)}}
-	got, err := s.client.do(ctx, http.MethodGet, "/v1/messages?"+query.Encode(), nil, nil)
+	got, err := s.client.Do(ctx, http.MethodGet, "/v1/messages?"+query.Encode(), nil, nil)
 	if err != nil {
-		return nil, statusUnavailable(err)
+		return nil, unavailable(err)
 	}
-	if got.status == http.StatusUnprocessableEntity && got.problem().Code == "queue_required" {
+	if got.Status == http.StatusUnprocessableEntity && readProblem(got).Code == "queue_required" {
 		return nil, nil // no queue is an empty queue
 	}
-	if got.status != http.StatusOK {
+	if got.Status != http.StatusOK {
 		return nil, refusalOf(got)
 	}
 	var page struct {
 		Messages []queuedMessage `json:"messages"`
 	}
-	if err := json.Unmarshal(got.body, &page); err != nil {
-		return nil, exit(exitUnavailable, "the server's list cannot be read: %w", err)
+	if err := json.Unmarshal(got.Body, &page); err != nil {
+		return nil, fail(exitUnavailable, "the server's list cannot be read: %w", err)
 	}
 	return page.Messages, nil
 }

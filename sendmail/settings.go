@@ -1,4 +1,4 @@
-package cli
+package sendmail
 
 import (
 	"cmp"
@@ -10,18 +10,21 @@ import (
 	"net/http"
 	"os"
 	"os/user"
+	"strconv"
 	"strings"
 	"time"
 
-	"mailsidecar/config"
+	"mailsidecar/api"
 )
 
-// sendmailConfigFile has the settings for programs that run without the
-// environment: PHP-FPM clears it for its workers, cron for its jobs.
-const sendmailConfigFile = "/etc/mailsidecar/sendmail.conf"
+// configFile has the settings for programs that run without the
+// environment: PHP-FPM clears it for its workers, cron for its jobs. A system
+// that keeps its settings elsewhere names that place to the linker:
+// -X mailsidecar/sendmail.configFile=/usr/local/etc/mailsidecar/sendmail.conf
+var configFile = "/etc/mailsidecar/sendmail.conf"
 
-// sendmailSettings is what sendmail is configured with.
-type sendmailSettings struct {
+// settings is what sendmail is configured with.
+type settings struct {
 	url    string
 	key    string
 	wait   int    // seconds to wait for the relay's verdict; 0: do not wait
@@ -31,30 +34,29 @@ type sendmailSettings struct {
 	user   string // who runs this
 }
 
-// Limits of the settings. The server waits at most 60 s.
+// Seconds to wait where nothing is said, and time-outs.
 const (
 	defaultWait    = 3
-	maxWait        = 60
 	connectTimeout = 3 * time.Second
 	// answerTimeout is how long, past the wait, the answer may take.
 	answerTimeout = 10 * time.Second
 )
 
-// loadSendmailSettings reads each setting from the environment, else from file,
+// loadSettings reads each setting from the environment, else from file,
 // which need not exist.
-func loadSendmailSettings(file string) (sendmailSettings, error) {
+func loadSettings(file string) (settings, error) {
 	get, err := settingsFrom(file)
 	if err != nil {
-		return sendmailSettings{}, err
+		return settings{}, err
 	}
-	s := sendmailSettings{
+	s := settings{
 		url:    get("MAILSIDECAR_URL"),
 		caFile: get("MAILSIDECAR_TLS_CA_FILE"),
 		domain: localDomain(),
 		user:   localUser(),
 	}
 	if s.url == "" {
-		return s, exit(exitConfig, "MAILSIDECAR_URL is set neither in the environment nor in %s", file)
+		return s, fail(exitConfig, "MAILSIDECAR_URL is set neither in the environment nor in %s", file)
 	}
 	if s.key, err = apiKey(get); err != nil {
 		return s, err
@@ -67,13 +69,13 @@ func loadSendmailSettings(file string) (sendmailSettings, error) {
 
 // readFrom reads MAILSIDECAR_FROM, with or without a display name, because the
 // server has a setting of that name. Only the address counts here.
-func (s *sendmailSettings) readFrom(value string) error {
+func (s *settings) readFrom(value string) error {
 	if value == "" {
 		return nil
 	}
 	boxes := parseMailboxes(value)
 	if len(boxes) != 1 || !validAddress(boxes[0].address) {
-		return exit(exitConfig, "MAILSIDECAR_FROM: %q is not an address such as app@example.com", oneLine(value))
+		return fail(exitConfig, "MAILSIDECAR_FROM: %q is not an address such as app@example.com", oneLine(value))
 	}
 	s.from = boxes[0].address
 	_, s.domain, _ = cutAddress(s.from)
@@ -109,7 +111,7 @@ func parseSettings(file, text string) (map[string]string, error) {
 		name, value, ok := strings.Cut(line, "=")
 		name = strings.TrimSpace(strings.TrimPrefix(name, "export "))
 		if !ok || name == "" || strings.ContainsAny(name, " \t") {
-			return nil, exit(exitConfig, "%s:%d: expected NAME=VALUE", file, i+1)
+			return nil, fail(exitConfig, "%s:%d: expected NAME=VALUE", file, i+1)
 		}
 		values[name] = unquote(strings.TrimSpace(value))
 	}
@@ -133,7 +135,7 @@ func apiKey(get func(string) string) (string, error) {
 	}
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return "", exit(exitConfig, "MAILSIDECAR_API_KEY_FILE: %w", err)
+		return "", fail(exitConfig, "MAILSIDECAR_API_KEY_FILE: %w", err)
 	}
 	return strings.TrimSpace(string(data)), nil
 }
@@ -143,46 +145,49 @@ func waitSeconds(value string) (int, error) {
 	if value == "" {
 		return defaultWait, nil
 	}
-	wait, err := config.ParseWait(value)
-	if err != nil {
-		return 0, exit(exitConfig, "MAILSIDECAR_WAIT: %q is no number of seconds, such as 3", oneLine(value))
+	if _, err := strconv.ParseUint(value, 10, 32); err == nil {
+		value += "s"
 	}
-	return min(int(wait.Seconds()), maxWait), nil
+	wait, err := time.ParseDuration(value)
+	if err != nil || wait < 0 {
+		return 0, fail(exitConfig, "MAILSIDECAR_WAIT: %q is no number of seconds, such as 3", oneLine(value))
+	}
+	return int(min(wait, api.MaxWait).Seconds()), nil
 }
 
 // newClient returns a client that follows no redirect, which would lose the
 // message, and asks no proxy: the server is beside the program, and http_proxy
 // is for the world outside.
-func (s sendmailSettings) newClient() (*client, error) {
-	c, err := newClient(s.url, s.key, time.Duration(s.wait)*time.Second+answerTimeout)
+func (s settings) newClient(version string) (*api.Client, error) {
+	c, err := api.New(s.url, s.key, version, time.Duration(s.wait)*time.Second+answerTimeout)
 	if err != nil {
-		return nil, err
+		return nil, &failure{exitConfig, err}
 	}
-	trust, err := clientTrust(s.caFile)
+	trust, err := api.Trust(s.caFile)
 	if err != nil {
-		return nil, err
+		return nil, &failure{exitConfig, err}
 	}
-	c.http.Transport = &http.Transport{
+	c.HTTP.Transport = &http.Transport{
 		DialContext:           (&net.Dialer{Timeout: connectTimeout}).DialContext,
 		TLSClientConfig:       trust,
 		TLSHandshakeTimeout:   connectTimeout,
 		ExpectContinueTimeout: time.Second,
 		DisableCompression:    true,
 	}
-	c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	c.HTTP.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return c, nil
 }
 
 // forwardPaths makes the envelope's recipients of what the message and the
 // command line say: each once, with a domain.
-func (s sendmailSettings) forwardPaths(recipients []string) ([]string, error) {
+func (s settings) forwardPaths(recipients []string) ([]string, error) {
 	var paths []string
 	seen := map[string]bool{}
 	for _, argument := range recipients {
 		for _, box := range parseMailboxes(argument) {
 			path := s.withDomain(box.address)
 			if !validAddress(path) {
-				return nil, exit(exitRefused, "%q is not a valid recipient address", oneLine(path))
+				return nil, fail(exitRefused, "%q is not a valid recipient address", oneLine(path))
 			}
 			if !seen[path] {
 				seen[path] = true
@@ -191,14 +196,14 @@ func (s sendmailSettings) forwardPaths(recipients []string) ([]string, error) {
 		}
 	}
 	if len(paths) == 0 {
-		return nil, exit(exitUsage, "no recipient addresses found")
+		return nil, fail(exitUsage, "no recipient addresses found")
 	}
 	return paths, nil
 }
 
 // reversePath makes the envelope's sender of -f. Without -f the server takes
 // the message's own Sender or From: a relay refuses a local user's name.
-func (s sendmailSettings) reversePath(o sendmailOptions) (string, error) {
+func (s settings) reversePath(o options) (string, error) {
 	if !o.senderGiven {
 		return "", nil
 	}
@@ -208,21 +213,21 @@ func (s sendmailSettings) reversePath(o sendmailOptions) (string, error) {
 	}
 	path = s.asSender(path)
 	if !validAddress(path) {
-		return "", exit(exitUsage, "-f: %q is not a valid address", oneLine(path))
+		return "", fail(exitUsage, "-f: %q is not a valid address", oneLine(path))
 	}
 	return path, nil
 }
 
 // asSender returns an address to send from for a name that has no domain:
 // MAILSIDECAR_FROM when it is set, because a relay takes no other.
-func (s sendmailSettings) asSender(address string) string {
+func (s settings) asSender(address string) string {
 	if _, _, ok := cutAddress(address); ok {
 		return address
 	}
 	return cmp.Or(s.from, s.withDomain(address))
 }
 
-func (s sendmailSettings) withDomain(address string) string {
+func (s settings) withDomain(address string) string {
 	if local, _, ok := cutAddress(address); !ok && address != "" {
 		return strings.TrimSuffix(local, "@") + "@" + s.domain
 	}

@@ -1,4 +1,4 @@
-package cli
+package sendmail
 
 import (
 	"bufio"
@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"mailsidecar/api"
 )
 
 func nowForTest() time.Time { return time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC) }
@@ -22,7 +24,7 @@ func replies(stdout string) []string {
 	return lines[1:]
 }
 
-func TestSendmailSMTP(t *testing.T) {
+func TestSMTP(t *testing.T) {
 	const (
 		rejected = `422 {"code":"rejected","detail":"No such user","reply_code":550,"enhanced_code":"5.1.1","stage":"rcpt","recipients":[{"email":"ana@example.org","state":"bounced","reply_code":550,"enhanced_code":"5.1.1","text":"No such user"}]}`
 		open     = "EHLO app\r\nMAIL FROM:<b@example.com> BODY=8BITMIME SIZE=10\r\nRCPT TO:<ana@example.org>\r\n"
@@ -52,7 +54,7 @@ func TestSendmailSMTP(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			server := newRecordingServer(t, tt.answers...)
-			got := runSendmailWith(t, tt.input, "-bs", "-i")
+			got := runWith(t, tt.input, "-bs", "-i")
 			if got.status != 0 || got.stderr != "" || !strings.HasPrefix(got.stdout, "220 ") {
 				t.Errorf("run = %+v, want status 0, silence on stderr and a greeting", got)
 			}
@@ -72,34 +74,34 @@ func TestSendmailSMTP(t *testing.T) {
 	}
 }
 
-func TestSendmailSMTPContent(t *testing.T) {
+func TestSMTPContent(t *testing.T) {
 	server := newRecordingServer(t, acceptedAnswer)
 	long := strings.Repeat("x", 4095) // the line end lies across the end of the read buffer
 	text := smtpMessage + "..\r\n..two\r\n" + long + "\r\n"
-	runSendmailWith(t, "EHLO a\r\nMAIL FROM:<b@x.org>\r\nRCPT TO:<a@x.org>\r\nDATA\r\n"+text+".\r\nQUIT\r\n", "-bs")
+	runWith(t, "EHLO a\r\nMAIL FROM:<b@x.org>\r\nRCPT TO:<a@x.org>\r\nDATA\r\n"+text+".\r\nQUIT\r\n", "-bs")
 	if got, want := server.only(t).body, smtpMessage+".\r\n.two\r\n"+long+"\r\n"; got != want {
 		t.Errorf("body = %q, want %q", got, want)
 	}
 }
 
-func TestSendmailSMTPBrokenOff(t *testing.T) {
+func TestSMTPBrokenOff(t *testing.T) {
 	server := newRecordingServer(t, acceptedAnswer)
-	got := runSendmailWith(t, "EHLO a\r\nMAIL FROM:<b@x.org>\r\nRCPT TO:<a@x.org>\r\nDATA\r\n"+smtpMessage, "-bs")
+	got := runWith(t, "EHLO a\r\nMAIL FROM:<b@x.org>\r\nRCPT TO:<a@x.org>\r\nDATA\r\n"+smtpMessage, "-bs")
 	if got.status != 69 || !strings.Contains(got.stderr, "ended inside a message") || len(server.requests) != 0 {
 		t.Errorf("run = %+v with %d requests, want status 69 and nothing sent", got, len(server.requests))
 	}
 }
 
-func FuzzSendmailSMTP(f *testing.F) {
+func FuzzSMTP(f *testing.F) {
 	f.Add([]byte("EHLO a\r\nMAIL FROM:<b@x>\r\nRCPT TO:<a@x>\r\nDATA\r\n" + smtpMessage + ".\r\nQUIT\r\n"))
 	f.Add([]byte("helo a\nMAIL FROM: \nrcpt to:<\nRSET\n"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		// A client without a server: posting fails, which every session survives.
-		api, err := newClient("http://127.0.0.1:0", "", time.Second)
+		client, err := api.New("http://127.0.0.1:0", "", "test", time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &sendmail{settings: sendmailSettings{domain: "example.com"}, client: api, now: nowForTest}
+		s := &sender{settings: settings{domain: "example.com"}, client: client, now: nowForTest}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		var out bytes.Buffer

@@ -1,0 +1,315 @@
+// Package sendmail takes messages in the place of /usr/sbin/sendmail, from PHP's
+// mail(), cron, mutt and git, and hands them to a running server over HTTP. It
+// keeps nothing: when it says that a message was accepted the server has it, and
+// when it says anything else the caller still does.
+//
+// It is a command of mailsidecar and a small program of its own, cmd/sendmail,
+// that is copied into the images of applications; so it imports api and the
+// standard library alone.
+package sendmail
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"mailsidecar/api"
+)
+
+// CommandLine returns the arguments for [Program.Run] of a process that was
+// started as argv, and whether it was by one of sendmail's names: mailq and
+// newaliases are sendmail -bp and -bi. A link at /usr/sbin/sendmail is then all
+// that a program needs which expects to find one there.
+func CommandLine(argv []string) (args []string, named bool) {
+	if len(argv) == 0 {
+		return nil, false
+	}
+	switch filepath.Base(argv[0]) {
+	case "sendmail":
+		return argv[1:], true
+	case "mailq":
+		return []string{"-bp"}, true
+	case "newaliases":
+		return []string{"-bi"}, true
+	default:
+		return argv[1:], false
+	}
+}
+
+// Help says how to use the program.
+const Help = `Sendmail takes a message on its standard input, as sendmail(8) does, and hands it
+to a running mailsidecar over HTTP. It is for PHP's mail(), Symfony, Laravel,
+cron, mutt, git send-email and whatever else runs /usr/sbin/sendmail. Called by
+the name sendmail, mailq or newaliases, the program is that command.
+
+  sendmail_path = "/usr/local/bin/mailsidecar sendmail -t -i"      (php.ini)
+  ln -s /usr/local/bin/mailsidecar /usr/sbin/sendmail
+
+The same as a program of its own, a third of the size, is cmd/sendmail.
+
+Options
+  -t            recipients from To, Cc and Bcc, besides those in the arguments
+  -i, -oi       a line with only a dot does not end the message
+  -f X, -r X    envelope sender (reverse-path); <> for the null one
+  -F NAME       name for a From field that has to be added
+  -bs           speak SMTP on standard input and output
+  -bp           show what waits in the queue (also: mailq)
+  -bi, -I, -q   nothing, successfully (also: newaliases)
+The other options of sendmail(8) are read and ignored; none touches a file.
+
+Settings, from the environment, else as NAME=VALUE lines of
+/etc/mailsidecar/sendmail.conf, because PHP-FPM and cron drop the environment
+  MAILSIDECAR_URL           the server, such as http://mailsidecar:8587
+  MAILSIDECAR_API_KEY       its key, or MAILSIDECAR_API_KEY_FILE
+  MAILSIDECAR_WAIT          seconds to wait for the relay's verdict (3; 0: do not wait)
+  MAILSIDECAR_FROM          address for a sender that has no domain
+  MAILSIDECAR_TLS_CA_FILE   certificates to trust besides the system's (PEM)
+
+Exit status
+  0   accepted; a recipient that was refused beside others is named on stderr
+  64  wrong usage, or no recipients      65  the message was refused
+  67  the relay refused the recipients   69  no server, or no answer in time
+  77  no API key, or a wrong one         78  not configured`
+
+// Program is sendmail with what it is given by whoever runs it.
+type Program struct {
+	In       io.Reader
+	Out, Err io.Writer
+	Version  string // for the server's log
+}
+
+// Exit statuses, after sysexits(3). EX_TEMPFAIL (75) is none of them: PHP 8.5
+// takes it for success, and nothing is kept here that could be tried again.
+const (
+	exitOK          = 0
+	exitUsage       = 64 // the command line is wrong, or has no recipient
+	exitRefused     = 65 // the message was refused
+	exitNoUser      = 67 // the relay refused the recipients
+	exitUnavailable = 69 // no server, or no answer in time
+	exitNoPerm      = 77 // no API key, or one that may not do this
+	exitConfig      = 78 // the configuration is wrong
+)
+
+// failure is an error that decides the exit status.
+type failure struct {
+	status int
+	err    error
+}
+
+func (e *failure) Error() string { return e.err.Error() }
+
+func (e *failure) Unwrap() error { return e.err }
+
+func fail(status int, format string, args ...any) error {
+	return &failure{status, fmt.Errorf(format, args...)}
+}
+
+// exitStatus is the exit status that err decides. An error that decides none is
+// of a stream: there is nobody to talk to.
+func exitStatus(err error) int {
+	var f *failure
+	if errors.As(err, &f) {
+		return f.status
+	}
+	return exitUnavailable
+}
+
+// Run runs the program and returns the exit status. What went wrong is one line
+// on Err; when nothing did, not an octet is written there or on Out, because
+// Symfony takes any for a failure to start.
+func (p Program) Run(ctx context.Context, args []string) int {
+	if slices.Equal(args, []string{"--help"}) {
+		fmt.Fprintln(p.Out, Help)
+		return exitOK
+	}
+	err := p.run(ctx, args)
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(p.Err, "mailsidecar sendmail: %s\n", oneLine(err.Error()))
+	return exitStatus(err)
+}
+
+func (p Program) run(ctx context.Context, args []string) error {
+	o, err := parseOptions(args)
+	if err != nil {
+		return err
+	}
+	if o.mode == modeNothing {
+		return nil
+	}
+	set, err := loadSettings(configFile)
+	if err != nil {
+		return err
+	}
+	client, err := set.newClient(p.Version)
+	if err != nil {
+		return err
+	}
+	s := &sender{options: o, settings: set, client: client, now: time.Now}
+	switch o.mode {
+	case modeQueue:
+		return s.printQueue(ctx, p.Out)
+	case modeSMTP:
+		return s.serveSMTP(ctx, bufio.NewReader(p.In), p.Out)
+	default:
+		return s.submitInput(ctx, p.In, p.Err)
+	}
+}
+
+// sender is one run of the program.
+type sender struct {
+	options  options
+	settings settings
+	client   *api.Client
+	now      func() time.Time
+}
+
+// submitInput is the ordinary mode: one message on stdin.
+func (s *sender) submitInput(ctx context.Context, in io.Reader, warn io.Writer) error {
+	if !s.options.fromHeader && len(s.options.recipients) == 0 {
+		return fail(exitUsage, "no recipient addresses found")
+	}
+	data, err := readMessage(bufio.NewReader(in), s.options.ignoreDots)
+	if err != nil {
+		return err
+	}
+	msg, err := s.prepare(data)
+	if err != nil {
+		return err
+	}
+	got, err := s.submit(ctx, msg)
+	if err != nil {
+		return err
+	}
+	for _, refused := range got.refused() {
+		fmt.Fprintf(warn, "mailsidecar sendmail: %s\n", oneLine(refused))
+	}
+	return nil
+}
+
+// outgoing is a message with its envelope, ready to be posted.
+type outgoing struct {
+	reversePath  string // "<>" for the null one; empty: the server takes the From
+	forwardPaths []string
+	data         []byte
+	// messageID is what the caller's own Message-ID field says, with its angle
+	// brackets; empty when the field was added here.
+	messageID string
+}
+
+// prepare makes a finished message of what was read, by the options and the
+// message itself.
+func (s *sender) prepare(data []byte) (outgoing, error) {
+	msg := parseMessage(data)
+	if msg.empty() {
+		return outgoing{}, fail(exitRefused, "the message is empty")
+	}
+	recipients := s.options.recipients
+	if s.options.fromHeader {
+		recipients = append(msg.recipients(), recipients...)
+	}
+	out := outgoing{messageID: msg.value("Message-ID")}
+	var err error
+	if out.forwardPaths, err = s.settings.forwardPaths(recipients); err != nil {
+		return outgoing{}, err
+	}
+	if out.reversePath, err = s.settings.reversePath(s.options); err != nil {
+		return outgoing{}, err
+	}
+	msg.remove("Bcc", "Resent-Bcc", "Return-Path")
+	s.complete(&msg)
+	out.data = msg.bytes()
+	return out, nil
+}
+
+// submit posts msg. When a connection could not be made at all, or the server
+// asked for it, it tries once more, and only then: whatever else there is to
+// try again is the server's business.
+func (s *sender) submit(ctx context.Context, msg outgoing) (accepted, error) {
+	header := http.Header{
+		"Content-Type": {"message/rfc822"},
+		"Accept":       {"application/json"},
+		"Envelope-To":  {strings.Join(msg.forwardPaths, ", ")},
+	}
+	if msg.reversePath != "" {
+		header.Set("Envelope-From", msg.reversePath)
+	}
+	if s.settings.wait > 0 {
+		header.Set("Prefer", fmt.Sprintf("wait=%d", s.settings.wait))
+	}
+	if msg.messageID != "" {
+		header.Set("Idempotency-Key", idempotencyKey(msg.messageID))
+	}
+	got, err := s.post(ctx, header, msg.data)
+	if err != nil {
+		return accepted{}, err
+	}
+	return readAccepted(got)
+}
+
+// retryPause is how long to wait before the one other try: longer than a
+// container takes to bind its port, too short for anybody to notice.
+const retryPause = 250 * time.Millisecond
+
+func (s *sender) post(ctx context.Context, header http.Header, data []byte) (api.Answer, error) {
+	got, err := s.client.Do(ctx, http.MethodPost, "/v1/messages", header, data)
+	switch {
+	case err != nil && neverConnected(err), err == nil && wantsRepeat(got):
+		select {
+		case <-time.After(retryPause):
+		case <-ctx.Done():
+			return api.Answer{}, fail(exitUnavailable, "stopped: %w", context.Cause(ctx))
+		}
+	case err == nil && wantsNoKey(got):
+		header.Del("Idempotency-Key")
+	default:
+		return got, unavailable(err)
+	}
+	got, err = s.client.Do(ctx, http.MethodPost, "/v1/messages", header, data)
+	return got, unavailable(err)
+}
+
+// wantsRepeat says that the server took nothing and asks to be asked again now.
+func wantsRepeat(a api.Answer) bool {
+	return a.Status == http.StatusServiceUnavailable && a.Header.Get("Retry-After") == "0"
+}
+
+// wantsNoKey says that only the idempotency key stands in the way: without a
+// queue the server cannot keep one, and two messages with one Message-ID
+// (mutt's bounce, a program that numbers its threads so) are still two.
+func wantsNoKey(a api.Answer) bool {
+	if a.Status != http.StatusUnprocessableEntity {
+		return false
+	}
+	code := readProblem(a).Code
+	return code == "queue_required" || strings.HasPrefix(code, "idempotency_")
+}
+
+// unavailable gives err, that there was no answer, its exit status, whatever is
+// known of the message: the caller is told that it failed.
+func unavailable(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &failure{exitUnavailable, err}
+}
+
+// idempotencyKey makes a key of a Message-ID field: printable ASCII, and of a
+// length that the server takes.
+func idempotencyKey(messageID string) string {
+	key := strings.Map(func(r rune) rune {
+		if r <= ' ' || r > '~' || r == '"' || r == '\\' {
+			return -1
+		}
+		return r
+	}, messageID)
+	return key[:min(len(key), 200)]
+}
