@@ -56,6 +56,17 @@ func Versions(t *testing.T) []string {
 // treeDir is seen from the directory of the tests that use this package.
 const treeDir = "../.tools/wordpress"
 
+// FPM returns the path of PHP-FPM. It is unpacked and not installed, for its
+// package would start it.
+func FPM(t *testing.T) string {
+	t.Helper()
+	found, err := filepath.Glob("../.tools/php-fpm/usr/sbin/php-fpm*")
+	if err != nil || len(found) == 0 {
+		lacks(t, "PHP-FPM in .tools/php-fpm")
+	}
+	return found[0]
+}
+
 func lacks(t *testing.T, what string) {
 	t.Helper()
 	message := "this machine lacks " + what + ": run scripts/install-php-deps"
@@ -85,7 +96,7 @@ func StartDatabase(t *testing.T) *Database {
 	}
 	server := exec.Command("mariadbd", "--no-defaults", "--datadir="+data, "--socket="+socket, "--user="+account,
 		"--skip-networking", "--skip-log-bin", "--innodb-flush-log-at-trx-commit=0", "--innodb-fast-shutdown=2")
-	start(t, server, func() bool {
+	Start(t, server, func() bool {
 		conn, err := net.Dial("unix", socket)
 		if err == nil {
 			_ = conn.Close()
@@ -261,7 +272,7 @@ func (s *Site) Serve(t *testing.T, env map[string]string) string {
 	_ = listener.Close()
 	cmd := exec.Command("php", append(s.options(), "-S", addr, "-t", s.core())...)
 	cmd.Env = append(s.environ(env), "PHP_CLI_SERVER_WORKERS=2")
-	start(t, cmd, func() bool {
+	Start(t, cmd, func() bool {
 		conn, err := net.Dial("tcp", addr)
 		if err == nil {
 			_ = conn.Close()
@@ -281,9 +292,9 @@ func (s *Site) environ(env map[string]string) []string {
 	return list
 }
 
-// start starts a server, waits until ready says so, and ends it with the test.
+// Start starts a server, waits until ready says so, and ends it with the test.
 // It has its own process group, and the group goes as a whole.
-func start(t *testing.T, cmd *exec.Cmd, ready func() bool) {
+func Start(t *testing.T, cmd *exec.Cmd, ready func() bool) {
 	t.Helper()
 	var log lockedBuffer
 	cmd.Stdout, cmd.Stderr = &log, &log
