@@ -70,6 +70,7 @@ type body struct {
 	read    int64
 	share   *reservation
 	err     error
+	buffer  *buffer // that all has read into; nil before
 }
 
 // openBody checks what the request's header tells of its body, before any of it
@@ -145,19 +146,29 @@ func bodyProblem(err error) *problem {
 }
 
 // all reads the rest into one slice, without growing it where the length was
-// announced.
+// announced. The slice is void after release.
 func (b *body) all() ([]byte, error) {
-	buf := make([]byte, 0, max(b.length, 0)+512)
+	b.buffer = newBuffer(int(max(b.length, 0)) + 512)
+	buf := b.buffer.data
 	for {
 		n, err := b.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
 		switch {
 		case errors.Is(err, io.EOF):
+			b.buffer.data = buf
 			return buf, nil
 		case err != nil:
 			return nil, err
 		case len(buf) == cap(buf):
 			buf = append(buf, 0)[:len(buf)]
 		}
+	}
+}
+
+// release lets the next request use what all returned. It need not be called.
+func (b *body) release() {
+	if b.buffer != nil {
+		b.buffer.release()
+		b.buffer = nil
 	}
 }

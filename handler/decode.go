@@ -1,12 +1,14 @@
 package handler
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"reflect"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
@@ -70,13 +72,75 @@ var (
 // invalid UTF-8, trailing data and names in another case.
 var strict = json.JoinOptions(
 	json.RejectUnknownMembers(true),
-	json.WithUnmarshalers(json.UnmarshalFromFunc(func(d *jsontext.Decoder, _ any) error {
-		if d.PeekKind() == 'n' {
+	json.WithUnmarshalers(json.UnmarshalFromFunc(func(d *jsontext.Decoder, v any) error {
+		kind := d.PeekKind()
+		if kind == 'n' {
 			return errNull
+		}
+		if s, ok := v.(*string); ok && kind == '"' {
+			return readString(d, s)
 		}
 		return errors.ErrUnsupported
 	})),
 )
+
+// readString does what the library does with a string, several times faster
+// where it holds escapes, and without leaving it to the garbage collector twice.
+func readString(d *jsontext.Decoder, s *string) error {
+	v, err := d.ReadValue()
+	if err != nil {
+		return err
+	}
+	v = v[1 : len(v)-1]
+	if bytes.IndexByte(v, '\\') < 0 {
+		*s = string(v)
+		return nil
+	}
+	b := newBuffer(len(v))
+	b.data = appendUnescaped(b.data, v)
+	*s = string(b.data)
+	b.release()
+	return nil
+}
+
+// escapes are what stands for one octet after a backslash (RFC 8259 §7).
+var escapes = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
+
+// appendUnescaped appends what the inside of a JSON string stands for. The
+// decoder must have found it valid: every escape is whole, no surrogate lonely.
+func appendUnescaped(dst, v []byte) []byte {
+	for {
+		i := bytes.IndexByte(v, '\\')
+		if i < 0 {
+			return append(dst, v...)
+		}
+		dst = append(dst, v[:i]...)
+		if v = v[i+1:]; v[0] != 'u' {
+			dst = append(dst, escapes[v[0]])
+			v = v[1:]
+			continue
+		}
+		r := utf16Unit(v)
+		v = v[len("uXXXX"):]
+		if utf16.IsSurrogate(r) {
+			r = utf16.DecodeRune(r, utf16Unit(v[len(`\`):]))
+			v = v[len(`\uXXXX`):]
+		}
+		dst = utf8.AppendRune(dst, r)
+	}
+}
+
+// utf16Unit reads uXXXX.
+func utf16Unit(v []byte) (unit rune) {
+	for _, c := range v[len("u"):len("uXXXX")] {
+		digit := c - '0'
+		if c >= 'A' {
+			digit = c&^0x20 - 'A' + 10
+		}
+		unit = unit<<4 | rune(digit)
+	}
+	return unit
+}
 
 // decodeJSON reads data into v. Its error is a *problem that names the field,
 // below the path given.

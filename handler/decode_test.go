@@ -1,11 +1,13 @@
 package handler
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"mailsidecar/mailer"
@@ -105,6 +107,26 @@ func FuzzDecodeMessage(f *testing.F) {
 		}
 		if _, err := mailer.ParseAddress(sub.Sender); err != nil {
 			t.Fatalf("compose(%q) has the sender %q: %v", in, sub.Sender, err)
+		}
+	})
+}
+
+// FuzzReadString: a string is read as the library reads it, or refused as there.
+func FuzzReadString(f *testing.F) {
+	for _, seed := range []string{
+		`""`, `"a"`, `"\""`, `"\\\/\b\f\n\r\t"`, `"\u003cp\u003E\u00fc\u20AC\u0000"`, `"a\ud83d\uDE00b"`, `"\ud800"`, `"\ud800\u0041"`,
+		`"\udc00"`, `"\u12"`, `"\x"`, `"\`, `"`, "\"\xff\"", "\"\n\"", ` "a" `, `"a"b`, `1`, `["a"]`, `"\uFFFD�"`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		if string(bytes.TrimSpace(in)) == "null" {
+			return // which only we refuse
+		}
+		var got, want string
+		wantErr := json.Unmarshal(in, &want)
+		if err := decodeJSON(in, &got, ""); got != want || (err == nil) != (wantErr == nil) {
+			t.Errorf("decodeJSON(%q) = %q, %v, want %q, %v", in, got, err, want, wantErr)
 		}
 	})
 }

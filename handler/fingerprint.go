@@ -46,14 +46,23 @@ func (f fingerprint) bytes(b []byte) {
 }
 
 func (f fingerprint) text(texts ...string) {
+	if f.hash == nil {
+		return
+	}
 	for _, t := range texts {
-		f.bytes([]byte(t))
+		b := newBuffer(len(t))
+		b.data = append(b.data, t...)
+		f.bytes(b.data)
+		b.release()
 	}
 }
 
 func (f fingerprint) count(n int) { f.text(strconv.Itoa(n)) }
 
 func (f fingerprint) message(m *messageRequest) {
+	if f.hash == nil {
+		return
+	}
 	for _, list := range [][]mailbox{{m.From}, m.To.list, m.Cc.list, m.Bcc.list, m.ReplyTo.list} {
 		f.count(len(list))
 		for _, box := range list {

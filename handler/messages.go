@@ -84,16 +84,23 @@ func (s *Server) readMessage(b *body, mediaType, boundary string, key apiKey, f 
 	if mediaType == typeForm {
 		m, err = s.decodeForm(b, boundary)
 	} else {
-		var data []byte
-		if data, err = b.all(); err == nil {
-			err = decodeJSON(data, &m, "")
-		}
+		m, err = readJSON(b)
 	}
 	if err != nil {
 		return queue.Submission{}, err
 	}
 	f.message(&m)
 	return s.compose(&m, key)
+}
+
+// readJSON reads a message in JSON. It keeps nothing of the body.
+func readJSON(b *body) (m messageRequest, err error) {
+	defer b.release()
+	data, err := b.all()
+	if err != nil {
+		return m, err
+	}
+	return m, decodeJSON(data, &m, "")
 }
 
 func (s *Server) submit(c echo.Context, sub queue.Submission) error {
