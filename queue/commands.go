@@ -30,10 +30,10 @@ func (d *Durable) awaitRelays(m *Message) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	g := d.groupOf(m.Sender)
-	if g == nil || g.open(d.now()) {
+	if g == nil || g.open(d.now(), m.Envelope.Priority) {
 		return
 	}
-	reopens := g.reopens()
+	reopens := g.reopens(m.Envelope.Priority)
 	for i := range m.Recipients {
 		if next := &m.Recipients[i].NextAttempt; !next.IsZero() && next.Before(reopens) {
 			*next = reopens
@@ -189,13 +189,16 @@ func (d *Durable) withdraw(id string) []Lease {
 	defer d.mu.Unlock()
 	var leases []Lease
 	for _, g := range d.groups {
-		for _, j := range take(&g.fresh, id) {
-			d.fresh -= memoryCost(j.Size)
-			leases = append(leases, j.lease(g.route))
+		for _, l := range g.lanes {
+			for _, j := range take(&l.fresh, id) {
+				d.fresh -= d.memoryCost(j.Size)
+				leases = append(leases, j.lease(g.route))
+			}
+			for _, j := range take(&l.claimed, id) {
+				leases = append(leases, j.lease(g.route))
+			}
 		}
-		for _, j := range take(&g.claimed, id) {
-			leases = append(leases, j.lease(g.route))
-		}
+		g.tidy()
 	}
 	return leases
 }

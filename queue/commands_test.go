@@ -172,7 +172,7 @@ func TestReleaseLeavesInHand(t *testing.T) {
 		q.mu.Lock()
 		var leases []Lease
 		for _, g := range q.groups {
-			leases = append(leases, q.evict(g)...)
+			leases = append(leases, q.evict(g, everyPriority)...)
 		}
 		q.mu.Unlock()
 		if len(leases) != 1 {
@@ -180,7 +180,7 @@ func TestReleaseLeavesInHand(t *testing.T) {
 		}
 		q.ledger.release(leases)
 		settleDown()
-		works, err := q.store.Claim(t.Context(), "another", relay.name, q.now(), 10)
+		works, err := q.store.Claim(t.Context(), "another", q.now(), []Want{{relay.name, Lane{Key: "app"}, 10}})
 		if err != nil || len(works) != 0 {
 			t.Errorf("Claim = %+v, %v, want nothing: one is in hand, one in line again", works, err)
 		}

@@ -19,67 +19,45 @@ type job struct {
 // lease is what the job holds in the store. It is given back to the route.
 func (j *job) lease(route string) Lease { return Lease{j.ID, route, j.Envelope.ForwardPaths} }
 
-// memoryCost is what a message of size octets is counted as.
-func memoryCost(size int64) int64 { return size + 1024 }
-
 // claimRoom is how many messages of a group are claimed ahead of the workers.
 func (d *Durable) claimRoom() int { return 4 * d.opts.Workers }
 
-// dispatch starts workers for what waits in memory. The caller holds mu.
+// dispatch starts workers for what waits in memory and may be tried. The caller
+// holds mu.
 func (d *Durable) dispatch(g *group) {
-	if d.phase != running || d.stuck || !g.open(d.now()) {
-		return
-	}
-	want := min(g.waiting(), d.opts.Workers)
-	if !g.sound() {
-		want = min(want, 1)
-	}
-	for ; g.active < want; g.active++ {
-		d.deliveries.Go(func() { d.work(g) })
+	for j := d.begin(g); j != nil; j = d.begin(g) {
+		d.deliveries.Go(func() { d.work(g, j) })
 	}
 }
 
-// work delivers what waits for the group until nothing more can be.
-func (d *Durable) work(g *group) {
-	for j := d.next(g); j != nil; j = d.next(g) {
+// work delivers j, and what waits for the group until nothing more can be.
+func (d *Durable) work(g *group, j *job) {
+	for ; j != nil; j = d.next(g, j) {
 		d.try(g, j)
 	}
 }
 
-// next takes the next job; on nil the worker ends.
-func (d *Durable) next(g *group) *job {
+// next takes the job that follows on the one done; on nil the worker ends.
+func (d *Durable) next(g *group, done *job) *job {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var j *job
-	if d.phase == running && !d.stuck && g.open(d.now()) {
-		j = d.pick(g)
-	}
-	if g.backlog && len(g.claimed) < d.opts.Workers {
-		g.backlog = false
-		d.poke()
-	}
+	g.active--
+	g.lane(done.lane()).inHand--
+	return d.begin(g)
+}
+
+// begin takes the next job to be tried. The caller holds mu.
+func (d *Durable) begin(g *group) *job {
+	j := d.pick(g)
 	if j == nil {
-		g.active--
 		return nil
+	}
+	if l := g.lane(j.lane()); l.backlog && l.low() {
+		l.backlog = false
+		d.poke()
 	}
 	for _, w := range d.watches[j.ID] {
 		w.inHand = true
-	}
-	return j
-}
-
-// pick takes from the new and the claimed jobs in turn. A claimed one needs room
-// in memory for its content; the first always has it, whatever its size.
-func (d *Durable) pick(g *group) *job {
-	claimed := len(g.claimed) > 0 && (d.loaded == 0 || d.loaded+memoryCost(g.claimed[0].Size) <= d.opts.MaxMemory)
-	g.turn = !g.turn
-	var j *job
-	switch {
-	case claimed && (g.turn || len(g.fresh) == 0):
-		j, g.claimed = g.claimed[0], g.claimed[1:]
-		d.loaded += memoryCost(j.Size)
-	case len(g.fresh) > 0:
-		j, g.fresh = g.fresh[0], g.fresh[1:]
 	}
 	return j
 }
@@ -89,10 +67,10 @@ func (d *Durable) forgo(j *job, fresh bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if fresh {
-		d.fresh -= memoryCost(j.Size)
+		d.fresh -= d.memoryCost(j.Size)
 		return
 	}
-	d.loaded -= memoryCost(j.Size)
+	d.loaded -= d.memoryCost(j.Size)
 	// A worker of another group may have ended for want of this memory.
 	for _, g := range d.groups {
 		d.dispatch(g)
@@ -137,11 +115,11 @@ func (d *Durable) attempt(g *group, j *job) ([]mailer.Attempt, error) {
 	var attempts []mailer.Attempt
 	env := j.Envelope
 	for _, r := range g.relays {
-		if !d.take(r) {
+		if !d.take(r, env.Priority) {
 			continue
 		}
 		a := d.deliverOnce(r, env, *j.content)
-		d.report(r, a)
+		d.report(r, env.Priority, a)
 		attempts = append(attempts, a)
 		if env.ForwardPaths = untouched(a); len(env.ForwardPaths) == 0 || d.deliverCtx.Err() != nil {
 			break
@@ -170,29 +148,33 @@ func (d *Durable) deliverOnce(r *relay, env mailer.Envelope, c mailer.Content) (
 	return r.Deliver(d.deliverCtx, env, c)
 }
 
-func (d *Durable) take(r *relay) bool {
+func (d *Durable) take(r *relay, p mailer.Priority) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return r.take(d.now())
+	return r.take(d.now(), p)
 }
 
-// report notes how the relay fares. What waits in memory for a relay that is
-// paused goes back to the store, and those who wait for an answer get it.
-func (d *Durable) report(r *relay, a mailer.Attempt) {
+// report notes how the relay fared with a message of priority p. What waits in
+// memory for a relay that is paused goes back to the store, and those who wait
+// for an answer get it.
+func (d *Durable) report(r *relay, p mailer.Priority, a mailer.Attempt) {
 	if d.deliverCtx.Err() != nil {
 		return // our doing, not the relay's
 	}
 	d.mu.Lock()
 	now := d.now()
-	rests := r.rest(a, now)
+	rests := r.rest(a, p, now)
 	paused, resumed, probed := r.report(a, now, spread())
 	var leases []Lease
 	for _, g := range d.groups {
 		if !g.has(r) {
 			continue
 		}
-		if (paused || rests) && !g.open(now) {
-			leases = append(leases, d.evict(g)...)
+		if paused || rests {
+			leases = append(leases, d.evict(g, func(p mailer.Priority) bool { return !g.open(now, p) })...)
+		}
+		if resumed {
+			g.probes = 0
 		}
 		d.dispatch(g)
 	}
@@ -202,40 +184,40 @@ func (d *Durable) report(r *relay, a mailer.Attempt) {
 	case resumed, probed:
 		d.poke()
 	case rests:
-		d.pokeAt(r.rests)
+		d.pokeAt(r.rests[level(p)])
 	}
-	p, until := Pause{r.Name(), r.failures, r.until, r.reason}, r.rests
+	pause, until := Pause{r.Name(), r.failures, r.until, r.reason}, r.rests[level(p)]
 	d.mu.Unlock()
 	d.ledger.release(leases)
 	if rests {
-		d.log.Info("rate used up", "relay", p.Relay, "until", until)
+		d.log.Info("rate used up", "relay", pause.Relay, "priority", p.String(), "until", until)
 	}
-	d.logRelay(p, paused, resumed)
+	d.logRelay(pause, paused, resumed)
 }
 
-func (g *group) has(r *relay) bool {
-	for _, member := range g.relays {
-		if member == r {
-			return true
-		}
-	}
-	return false
-}
+func everyPriority(mailer.Priority) bool { return true }
 
-// evict empties the group's memory, and ends the waiting for what was in it or
-// in the store. The caller holds mu and releases the leases.
-func (d *Durable) evict(g *group) []Lease {
+// evict takes what is of a priority that is shut out of the group's memory, and
+// ends the waiting for it, there or in the store. The caller holds mu and
+// releases the leases.
+func (d *Durable) evict(g *group, shut func(mailer.Priority) bool) []Lease {
 	var leases []Lease
-	for _, j := range g.fresh {
-		d.fresh -= memoryCost(j.Size)
-		leases = append(leases, j.lease(g.route))
+	for _, l := range g.lanes {
+		if !shut(l.Priority) {
+			continue
+		}
+		for _, j := range l.fresh {
+			d.fresh -= d.memoryCost(j.Size)
+			leases = append(leases, j.lease(g.route))
+		}
+		for _, j := range l.claimed {
+			leases = append(leases, j.lease(g.route))
+		}
+		l.fresh, l.claimed = nil, nil
 	}
-	for _, j := range g.claimed {
-		leases = append(leases, j.lease(g.route))
-	}
-	g.fresh, g.claimed = nil, nil
+	g.tidy()
 	for id, watches := range d.watches {
-		if w := watches[0]; w.group == g && !w.inHand {
+		if w := watches[0]; w.group == g && !w.inHand && shut(w.priority) {
 			d.tell(id)
 		}
 	}
@@ -321,16 +303,14 @@ func (d *Durable) round(ctx context.Context) time.Time {
 			}
 			return now.Add(storeTrouble)
 		}
-		next, again := waiting.Expiry, false
-		for _, r := range waiting.Routes {
-			at, claimed, err := d.serve(ctx, r, now)
-			if err != nil {
-				d.log.Error("claim from queue store", "error", err)
-				at = now.Add(storeTrouble)
-			}
-			next, again = earliest(next, at), again || claimed
+		wants, next := d.wants(waiting.Lanes, now)
+		next = earliest(next, waiting.Expiry)
+		claimed, err := d.claim(ctx, wants, now)
+		if err != nil {
+			d.log.Error("claim from queue store", "error", err)
+			next = earliest(next, now.Add(storeTrouble))
 		}
-		if !again {
+		if !claimed {
 			d.setWake(next)
 			return next
 		}
@@ -377,56 +357,95 @@ func (d *Durable) credit(u Usage) {
 	d.stored.Bytes = max(0, d.stored.Bytes-u.Bytes)
 }
 
-// serve claims what is due on a route. at is when to look at it again, zero when
-// something else will tell.
-func (d *Durable) serve(ctx context.Context, r RouteDue, now time.Time) (at time.Time, claimed bool, err error) {
-	limit, at := d.room(r, now)
-	if limit == 0 {
-		return at, false, nil
+// claim claims what is wanted, and says whether that was anything.
+func (d *Durable) claim(ctx context.Context, wants []Want, now time.Time) (bool, error) {
+	if len(wants) == 0 {
+		return false, nil
 	}
-	works, err := d.store.Claim(ctx, d.owner, r.Route, now, limit)
+	works, err := d.store.Claim(ctx, d.owner, now, wants)
 	if err != nil {
-		return time.Time{}, false, err
+		return false, err
 	}
 	d.enqueue(works)
-	return time.Time{}, len(works) > 0, nil
+	return len(works) > 0, nil
 }
 
-// strayLimit is how many messages are claimed at a time from a route that is no
-// longer configured, to be filed under the one that is.
-const strayLimit = 500
-
-// room returns how many messages may be claimed on a route, or when to look at
-// it again.
-func (d *Durable) room(r RouteDue, now time.Time) (limit int, at time.Time) {
+// wants says what may be claimed of the lanes, and when to look at them again,
+// zero when something else will tell.
+func (d *Durable) wants(lanes []LaneDue, now time.Time) (wants []Want, next time.Time) {
+	due := map[string]int{} // lanes, by route
+	for _, l := range lanes {
+		if !l.At.After(now) {
+			due[l.Route]++
+		}
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	g := d.groups[r.Route]
+	for _, g := range d.groups {
+		d.dispatch(g)
+	}
+	probes := map[*group][]Want{}
+	for _, l := range lanes {
+		limit, at := d.room(l, due[l.Route], now)
+		next = earliest(next, at)
+		want := Want{l.Route, l.Lane, limit}
+		switch g := d.groups[l.Route]; {
+		case limit == 0:
+		case g == nil || g.sound():
+			wants = append(wants, want)
+		default:
+			probes[g] = append(probes[g], want)
+		}
+	}
+	for g, candidates := range probes {
+		// The lanes take turns, for it may be a message that makes the trouble.
+		wants = append(wants, candidates[g.probes%len(candidates)])
+		g.probes++
+	}
+	return wants, next
+}
+
+const (
+	// strayLimit is how many messages are claimed at a time from a lane of a
+	// route that is no longer configured, to be filed under the one that is.
+	strayLimit = 500
+	// leastRoom is how many messages of a lane are claimed however many lanes
+	// there are.
+	leastRoom = 4
+)
+
+// room returns how many messages may be claimed of a lane, one of so many that
+// have something due on its route, or when to look at it again.
+func (d *Durable) room(due LaneDue, lanes int, now time.Time) (limit int, at time.Time) {
+	g := d.groups[due.Route]
 	switch {
 	case d.stuck:
 		return 0, now.Add(storeTrouble)
-	case g != nil && !g.open(now):
-		at = g.reopens()
+	case g != nil && !g.open(now, due.Lane.Priority):
+		at = g.reopens(due.Lane.Priority)
 		if !at.After(now) {
 			return 0, time.Time{} // a probe is under way and will tell
 		}
-		if r.At.After(at) {
-			at = r.At
+		if due.At.After(at) {
+			at = due.At
 		}
 		return 0, at
-	case r.At.After(now):
-		return 0, r.At
+	case due.At.After(now):
+		return 0, due.At
 	case g == nil:
 		return strayLimit, time.Time{}
+	}
+	l := g.lane(due.Lane)
+	switch {
 	case g.sound():
-		d.dispatch(g)
-		limit = d.claimRoom() - len(g.claimed)
+		l.room = max(d.claimRoom()/lanes, leastRoom)
+		if limit = l.room - len(l.claimed); limit < l.room/2 { // not worth a commit
+			limit = 0
+		}
 	case g.active+g.waiting() == 0:
 		limit = 1 // the probe
 	}
-	if limit <= 0 {
-		limit, g.backlog = 0, true
-	}
+	l.backlog = limit == 0
 	return limit, time.Time{}
 }
 
@@ -442,15 +461,18 @@ func (d *Durable) enqueue(works []Work) {
 		switch {
 		case g == nil:
 			orphans = append(orphans, j)
-		case g.route != w.Route && (!g.sound() || len(g.claimed) >= d.claimRoom()):
+		case g.route != w.Route && (!g.sound() || len(g.lane(j.lane()).claimed) >= d.claimRoom()):
 			leases = append(leases, j.lease(g.route))
-			g.backlog = true
-		case d.phase == stopping || !g.open(now):
+			g.lane(j.lane()).backlog = true
+		case d.phase == stopping || !g.open(now, j.Envelope.Priority):
 			leases = append(leases, j.lease(g.route))
 		default:
-			g.claimed = append(g.claimed, j)
-			d.dispatch(g)
+			g.add(j)
 		}
+	}
+	// Not before all lanes have theirs.
+	for _, g := range d.groups {
+		d.dispatch(g)
 	}
 	d.mu.Unlock()
 	d.ledger.release(leases)
@@ -475,19 +497,19 @@ func (d *Durable) unrouted(j *job) Outcome {
 	return o
 }
 
-// noteWaiting sees to it that a message in the store is looked at in time. The
-// caller holds mu.
-func (d *Durable) noteWaiting(g *group, due, expires time.Time) {
+// noteWaiting sees to it that a message of a lane in the store is looked at in
+// time. The caller holds mu.
+func (d *Durable) noteWaiting(g *group, of Lane, due, expires time.Time) {
 	now := d.now()
 	at := due
-	switch {
-	case !g.open(now):
-		if reopens := g.reopens(); reopens.After(at) {
+	switch l := g.lane(of); {
+	case !g.open(now, of.Priority):
+		if reopens := g.reopens(of.Priority); reopens.After(at) {
 			at = reopens
 		}
 	case !due.After(now):
-		g.backlog = true
-		if len(g.claimed) < d.opts.Workers {
+		l.backlog = true
+		if l.low() {
 			d.poke()
 		}
 		return

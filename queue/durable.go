@@ -246,7 +246,7 @@ func (d *Durable) stop() {
 	d.mu.Lock()
 	var leases []Lease
 	for _, g := range d.groups {
-		leases = append(leases, d.evict(g)...)
+		leases = append(leases, d.evict(g, everyPriority)...)
 	}
 	d.mu.Unlock()
 	d.ledger.release(leases)
@@ -273,7 +273,7 @@ func (d *Durable) groupOf(sender string) *group {
 	route := strings.Join(names, ",")
 	g := d.groups[route]
 	if g == nil {
-		g = &group{route: route, relays: relays}
+		g = newGroup(route, relays)
 		d.groups[route] = g
 	}
 	return g

@@ -68,8 +68,10 @@ func (d *Durable) clockSetBack(ctx context.Context, by time.Duration) {
 		if !r.until.IsZero() {
 			r.until = r.until.Add(-by)
 		}
-		if !r.rests.IsZero() {
-			r.rests = r.rests.Add(-by)
+		for i, rests := range r.rests {
+			if !rests.IsZero() {
+				r.rests[i] = rests.Add(-by)
+			}
 		}
 	}
 	d.mu.Unlock()

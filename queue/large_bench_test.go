@@ -162,8 +162,8 @@ func fillLarge(b *testing.B, path string) {
 						SELECT %[1]s, 'app' || (n %% 3), '<' || n || '.0198c0de@example.com>', 'shop@example.com', 'Your order ' || n, 'bounce@example.com', 2000, 0, 0,
 						%[2]s * 1000, %[2]s * 1000 + 864000000000, %[3]s, %[4]d, %[2]s * 1000 + 864000000000 * (1 - %[4]d), %[5]s, 1 FROM numbers`,
 						id, at, choose(part.status), part.final, body),
-					fmt.Sprintf(`INSERT INTO recipients (message, n, forward_path, state, due, route, tries, attempts, result)
-						SELECT %s, 0, 'customer' || n || '@example.org', %s, %s, 'relay', 1, 1,
+					fmt.Sprintf(`INSERT INTO recipients (message, n, forward_path, state, due, route, lane, tries, attempts, result)
+						SELECT %s, 0, 'customer' || n || '@example.org', %s, %s, 'relay', '1app' || (n %% 3), 1, 1,
 						'{"code":250,"enhanced":"2.0.0","text":"Ok: queued as 4f2Jx1"}' FROM numbers`, id, choose(part.state), due),
 					fmt.Sprintf(`INSERT INTO attempts (message, n, relay, port, mode, tls, auth, started, duration, results)
 						SELECT %s, 1, 'relay', 587, 'starttls', 'TLS 1.3', 'PLAIN', %s * 1000, 42000,

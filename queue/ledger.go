@@ -198,7 +198,7 @@ func (d *Durable) recorded(outcomes []recorded, settled Settled) {
 		d.tell(r.ID)
 		for _, c := range r.Changes {
 			if !c.State.Final() && c.State != Held {
-				d.noteWaiting(d.groupFor(r), c.Next, r.job.Expires)
+				d.noteWaiting(d.groupFor(r), r.job.lane(), c.Next, r.job.Expires)
 			}
 		}
 	}
@@ -214,7 +214,7 @@ func (d *Durable) groupFor(r recorded) *group {
 	if g := d.groups[r.Route]; g != nil {
 		return g
 	}
-	return &group{route: r.Route, relays: []*relay{{}}}
+	return newGroup(r.Route, []*relay{{}})
 }
 
 // released does what follows on leases given back.

@@ -17,8 +17,9 @@ type relay struct {
 	until    time.Time
 	probing  bool
 	reason   *mailer.Failure
-	// rests is until when its rate is used up, whether it fares well or not.
-	rests time.Time
+	// rests is until when its rate is used up for mail of each level, whether it
+	// fares well or not.
+	rests [levels]time.Time
 }
 
 // Pause tells that a relay is in trouble.
@@ -29,14 +30,14 @@ type Pause struct {
 	Reason   *mailer.Failure // of the last one
 }
 
-// open says whether a delivery may be given to the relay at now.
-func (r *relay) open(now time.Time) bool {
-	return !now.Before(r.rests) && (r.failures == 0 || !r.probing && !now.Before(r.until))
+// open says whether a delivery of priority p may be given to the relay at now.
+func (r *relay) open(now time.Time, p mailer.Priority) bool {
+	return !now.Before(r.rests[level(p)]) && (r.failures == 0 || !r.probing && !now.Before(r.until))
 }
 
 // take is open for whoever will deliver and then call report.
-func (r *relay) take(now time.Time) bool {
-	if !r.open(now) {
+func (r *relay) take(now time.Time, p mailer.Priority) bool {
+	if !r.open(now, p) {
 		return false
 	}
 	r.probing = r.failures > 0
@@ -66,17 +67,28 @@ func (r *relay) report(a mailer.Attempt, now time.Time, spread float64) (paused,
 	return true, false, probed
 }
 
-// rest notes that the relay's rate is used up, if the attempt says so, and
-// returns whether that is news.
-func (r *relay) rest(a mailer.Attempt, now time.Time) bool {
+// rest notes that the relay's rate is used up, if the attempt on a message of
+// priority p says so, and returns whether that is news. What is more urgent may
+// still find a turn.
+func (r *relay) rest(a mailer.Attempt, p mailer.Priority, now time.Time) bool {
 	for _, result := range a.Results {
 		if rate := usedUp(result.Failure); rate != nil {
-			news := !now.Before(r.rests)
-			r.rests = rate.At.UTC().Truncate(time.Microsecond)
-			return news
+			return r.restUntil(rate.At.UTC().Truncate(time.Microsecond), p, now)
 		}
 	}
 	return false
+}
+
+func (r *relay) restUntil(at time.Time, p mailer.Priority, now time.Time) bool {
+	own := level(p)
+	news := !now.Before(r.rests[own])
+	r.rests[own] = at
+	for lower := own + 1; lower < levels; lower++ {
+		if r.rests[lower].Before(at) {
+			r.rests[lower] = at
+		}
+	}
+	return news
 }
 
 // usedUp returns what f says of the relay's rate, nil when it says nothing.
@@ -113,57 +125,6 @@ func aboutRelay(f *mailer.Failure) bool {
 			(f.Class == mailer.ClassTransient || f.Class == mailer.ClassUncertain)
 	}
 }
-
-// group is the relays that a set of senders shares, in order of preference, and
-// what waits for them in memory. Durable.mu guards it.
-type group struct {
-	route  string
-	relays []*relay
-	// fresh came from Submit and has its content, claimed came from the store
-	// and has not. Workers take from both in turn, so that neither a backlog nor
-	// a stream of new mail starves the other.
-	fresh, claimed []*job
-	turn           bool
-	active         int
-	// backlog says that more is due in the store than claimed had room for.
-	backlog bool
-}
-
-// open says whether any relay takes a delivery at now.
-func (g *group) open(now time.Time) bool {
-	for _, r := range g.relays {
-		if r.open(now) {
-			return true
-		}
-	}
-	return false
-}
-
-// sound says whether some relay is not in trouble at all; else what is open is
-// open for one probe.
-func (g *group) sound() bool {
-	for _, r := range g.relays {
-		if r.failures == 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// reopens is when the first pause or rest ends.
-func (g *group) reopens() time.Time {
-	var t time.Time
-	for _, r := range g.relays {
-		at := r.until
-		if r.rests.After(at) {
-			at = r.rests
-		}
-		t = earliest(t, at)
-	}
-	return t
-}
-
-func (g *group) waiting() int { return len(g.fresh) + len(g.claimed) }
 
 // earliest ignores a zero time.
 func earliest(a, b time.Time) time.Time {

@@ -62,6 +62,8 @@ type Message struct {
 	Attempts   []mailer.Attempt
 }
 
+func (m *Message) lane() Lane { return Lane{m.Envelope.Priority, m.Key} }
+
 // Recipient is one forward-path of a message with its state.
 type Recipient struct {
 	ForwardPath string

@@ -37,6 +37,19 @@ func fromBlob(b []byte) (string, error) {
 	return u.String(), err
 }
 
+// laneText is how a lane is stored, so that lanes sort as they are served: the
+// priority as a digit, 0 for high, and the key.
+func laneText(l Lane) string {
+	return string(rune('1'-l.Priority)) + l.Key
+}
+
+func laneOf(text string) (Lane, error) {
+	if text == "" || text[0] < '0' || text[0] > '2' {
+		return Lane{}, fmt.Errorf("%w: lane %q", ErrCorrupt, text)
+	}
+	return Lane{Priority: mailer.Priority('1' - int(text[0])), Key: text[1:]}, nil
+}
+
 // storedResult is a mailer.Result as JSON. Names, not numbers, so that the file
 // can be read without this program and outlives a change of the constants.
 type storedResult struct {

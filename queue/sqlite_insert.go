@@ -110,10 +110,11 @@ func (w *writer) insert(e Entry) error {
 		return errors.New("message id is not a UUID")
 	}
 	err = w.exec(`INSERT INTO messages (id, key, message_id, sender, subject, tags, reverse_path, size, eight_bit, utf8_header,
-			created, send_at, expires, status, final, clock, body, chunks)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 'queued', 0, ?13, ?14, ?15)`,
+			created, send_at, expires, status, final, clock, body, chunks, priority)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 'queued', 0, ?13, ?14, ?15, ?16)`,
 		id, m.Key, m.MessageID, m.Sender, m.Subject, tags, m.Envelope.ReversePath, m.Size, e.Content.EightBit, e.Content.UTF8Header,
-		m.Created.UnixMicro(), micros(m.SendAt), m.Expires.UnixMicro(), body, chunks)
+		m.Created.UnixMicro(), micros(m.SendAt), m.Expires.UnixMicro(), body, chunks,
+		int64(m.Envelope.Priority))
 	if err != nil {
 		return err
 	}
@@ -146,8 +147,8 @@ const recipientRows = 25
 var insertRecipient, insertRecipientRows = recipientSQL(1), recipientSQL(recipientRows)
 
 func recipientSQL(n int) string {
-	return `INSERT INTO recipients (message, n, forward_path, state, due, route, owner) VALUES ` +
-		strings.TrimSuffix(strings.Repeat(`(?, ?, ?, 'queued', ?, ?, ?), `, n), ", ")
+	return `INSERT INTO recipients (message, n, forward_path, state, due, route, lane, owner) VALUES ` +
+		strings.TrimSuffix(strings.Repeat(`(?, ?, ?, 'queued', ?, ?, ?, ?), `, n), ", ")
 }
 
 func (w *writer) insertRecipients(id []byte, e Entry) error {
@@ -156,6 +157,7 @@ func (w *writer) insertRecipients(id []byte, e Entry) error {
 		owner = e.Owner
 	}
 	paths := e.Message.Envelope.ForwardPaths
+	lane := laneText(e.Message.lane())
 	for n := 0; n < len(paths); {
 		query, rows := insertRecipient, 1
 		if len(paths)-n >= recipientRows {
@@ -163,7 +165,7 @@ func (w *writer) insertRecipients(id []byte, e Entry) error {
 		}
 		var args []any
 		for ; rows > 0; rows-- {
-			args = append(args, id, n, paths[n], e.Due.UnixMicro(), e.Route, owner)
+			args = append(args, id, n, paths[n], e.Due.UnixMicro(), e.Route, lane, owner)
 			n++
 		}
 		if err := w.exec(query, args...); err != nil {

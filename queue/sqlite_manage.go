@@ -34,8 +34,9 @@ func (w *writer) retry(key, id string, now time.Time) (bool, error) {
 	if has, err := w.has(key, raw, " AND body IS NOT NULL"); err != nil || !has {
 		return false, err
 	}
-	n, err := w.affect(`UPDATE recipients SET state = 'deferred', due = ?, tries = 0, cancel = 0
-		WHERE message = ? AND owner IS NULL AND state IN ('deferred', 'held', 'bounced', 'expired')`, now.UnixMicro(), raw)
+	n, err := w.affect(`UPDATE recipients SET state = 'deferred', due = ?1, tries = 0, cancel = 0,
+			lane = (SELECT (1 - priority) || key FROM messages WHERE id = ?2)
+		WHERE message = ?2 AND owner IS NULL AND state IN ('deferred', 'held', 'bounced', 'expired')`, now.UnixMicro(), raw)
 	if err != nil || n == 0 {
 		return false, err
 	}

@@ -41,9 +41,10 @@ func readMessage(v *session, id []byte) (Message, error) {
 	var m Message
 	var tags sql.NullString
 	var created, sendAt, expires sql.NullInt64
-	err := v.row(`SELECT key, message_id, sender, subject, size, tags, reverse_path, created, send_at, expires
+	err := v.row(`SELECT key, message_id, sender, subject, size, tags, reverse_path, created, send_at, expires, priority
 		FROM messages WHERE id = ?`, []any{id},
-		&m.Key, &m.MessageID, &m.Sender, &m.Subject, &m.Size, &tags, &m.Envelope.ReversePath, &created, &sendAt, &expires)
+		&m.Key, &m.MessageID, &m.Sender, &m.Subject, &m.Size, &tags, &m.Envelope.ReversePath, &created, &sendAt, &expires,
+		&m.Envelope.Priority)
 	if errors.Is(err, sql.ErrNoRows) {
 		return m, ErrNotFound
 	}

@@ -90,6 +90,15 @@ CREATE INDEX idempotency_expires ON idempotency (expires);
 `, `
 -- How long the message was to be tried at first; NULL until it is retried.
 ALTER TABLE messages ADD COLUMN lifetime INTEGER;
+`, `
+-- What waits on a route is claimed lane by lane: see laneText. A recipient that
+-- is final has no lane until it is retried, lest all there are be rewritten here.
+ALTER TABLE messages ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE recipients ADD COLUMN lane TEXT NOT NULL DEFAULT '';
+DROP INDEX recipients_due;
+UPDATE recipients SET lane = (SELECT '1' || key FROM messages WHERE id = message)
+	WHERE state IN ('queued', 'deferred', 'held');
+CREATE INDEX recipients_due ON recipients (route, lane, due) WHERE due IS NOT NULL AND owner IS NULL;
 `}
 
 // migrate brings the file to the newest schema, a transaction for each step.

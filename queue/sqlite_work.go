@@ -10,34 +10,38 @@ import (
 	"mailsidecar/mailer"
 )
 
-// Claim leases the longest waiting messages on the route.
-func (s *SQLite) Claim(ctx context.Context, owner, route string, now time.Time, limit int) ([]Work, error) {
+// Claim leases the longest waiting messages of each lane.
+func (s *SQLite) Claim(ctx context.Context, owner string, now time.Time, wants []Want) ([]Work, error) {
 	var works []Work
 	err := s.write(ctx, func(w *writer) error {
 		works = nil
-		ids, err := w.due(route, now, limit)
-		if err != nil {
-			return err
-		}
-		for _, id := range ids {
-			work, err := w.claim(id, owner, route, now)
+		for _, want := range wants {
+			ids, err := w.due(want, now)
 			if err != nil {
 				return err
 			}
-			works = append(works, work)
+			for _, id := range ids {
+				work, err := w.claim(id, owner, want, now)
+				if err != nil {
+					return err
+				}
+				works = append(works, work)
+			}
 		}
 		return nil
 	})
 	return works, err
 }
 
-func (w *writer) due(route string, now time.Time, limit int) ([][]byte, error) {
+const dueInLane = `SELECT message FROM recipients INDEXED BY recipients_due
+	WHERE route = ? AND lane = ? AND due <= ? AND due IS NOT NULL AND owner IS NULL ORDER BY due`
+
+func (w *writer) due(want Want, now time.Time) ([][]byte, error) {
 	var ids [][]byte
 	seen := map[string]bool{}
 	// One message may have many recipients, so rows are no measure for limit.
-	err := w.each(`SELECT message FROM recipients INDEXED BY recipients_due
-		WHERE route = ? AND due <= ? AND due IS NOT NULL AND owner IS NULL ORDER BY due`,
-		[]any{route, now.UnixMicro()}, func(rows *sql.Rows) error {
+	err := w.each(dueInLane,
+		[]any{want.Route, laneText(want.Lane), now.UnixMicro()}, func(rows *sql.Rows) error {
 			var id []byte
 			if err := rows.Scan(&id); err != nil {
 				return err
@@ -46,7 +50,7 @@ func (w *writer) due(route string, now time.Time, limit int) ([][]byte, error) {
 				seen[string(id)] = true
 				ids = append(ids, id)
 			}
-			if len(ids) == limit {
+			if len(ids) == want.Limit {
 				return errEnough
 			}
 			return nil
@@ -60,8 +64,8 @@ func (w *writer) due(route string, now time.Time, limit int) ([][]byte, error) {
 // errEnough ends a query early.
 var errEnough = errors.New("enough")
 
-func (w *writer) claim(id []byte, owner, route string, now time.Time) (Work, error) {
-	work := Work{Route: route}
+func (w *writer) claim(id []byte, owner string, want Want, now time.Time) (Work, error) {
+	work := Work{Route: want.Route, Key: want.Lane.Key, Envelope: mailer.Envelope{Priority: want.Lane.Priority}}
 	var err error
 	if work.ID, err = fromBlob(id); err != nil {
 		return work, err
@@ -76,7 +80,7 @@ func (w *writer) claim(id []byte, owner, route string, now time.Time) (Work, err
 	// The plus keeps SQLite from taking the index over what is due, in which this
 	// one message would be looked for among all that wait.
 	err = w.each(`SELECT forward_path, state, tries, attempts FROM recipients
-		WHERE message = ? AND +route = ? AND +due <= ? AND owner IS NULL ORDER BY n`, []any{id, route, now.UnixMicro()},
+		WHERE message = ? AND +route = ? AND +due <= ? AND owner IS NULL ORDER BY n`, []any{id, want.Route, now.UnixMicro()},
 		func(rows *sql.Rows) error {
 			var l Leased
 			if err := rows.Scan(&l.ForwardPath, &l.State, &l.Tries, &l.Attempts); err != nil {
@@ -90,7 +94,7 @@ func (w *writer) claim(id []byte, owner, route string, now time.Time) (Work, err
 		return work, err
 	}
 	return work, w.exec(`UPDATE recipients SET owner = ?, marked = 0 WHERE message = ? AND +route = ? AND +due <= ? AND owner IS NULL`,
-		owner, id, route, now.UnixMicro())
+		owner, id, want.Route, now.UnixMicro())
 }
 
 // Mark notes that content is about to be sent.
@@ -387,7 +391,7 @@ func (w *writer) recoverMessage(key []byte, orphans []orphan, now time.Time, hol
 	return r, w.exec(`UPDATE recipients SET owner = NULL, marked = 0 WHERE message = ? AND owner = ?`, key, o.Owner)
 }
 
-// Waiting looks at the head of each route's queue.
+// Waiting looks at the head of each lane.
 func (s *SQLite) Waiting(ctx context.Context, now time.Time) (Waiting, error) {
 	var waiting Waiting
 	err := s.view(ctx, func(v *session) error {
@@ -398,24 +402,40 @@ func (s *SQLite) Waiting(ctx context.Context, now time.Time) (Waiting, error) {
 			return err
 		}
 		waiting.Expiry = fromMicros(expiry)
-		// A few routes among very many recipients: step from one to the next.
-		return v.each(`WITH RECURSIVE heads (route) AS (
-				SELECT min(route) FROM recipients WHERE due IS NOT NULL AND owner IS NULL
-				UNION ALL
-				SELECT (SELECT min(route) FROM recipients WHERE route > heads.route AND due IS NOT NULL AND owner IS NULL)
-				FROM heads WHERE heads.route IS NOT NULL)
-			SELECT route, (SELECT min(due) FROM recipients WHERE route = heads.route AND due IS NOT NULL AND owner IS NULL)
-			FROM heads WHERE route IS NOT NULL`, nil, func(rows *sql.Rows) error {
-			var r RouteDue
+		return v.each(laneHeads, nil, func(rows *sql.Rows) error {
+			var head LaneDue
+			var lane string
 			var at sql.NullInt64
-			err := rows.Scan(&r.Route, &at)
-			r.At = fromMicros(at)
-			waiting.Routes = append(waiting.Routes, r)
+			err := rows.Scan(&head.Route, &lane, &at)
+			if err == nil {
+				head.Lane, err = laneOf(lane)
+			}
+			head.At = fromMicros(at)
+			waiting.Lanes = append(waiting.Lanes, head)
 			return err
 		})
 	})
 	return waiting, err
 }
+
+// laneHeads steps from one route to the next and from one lane to the next: they
+// are few among very many recipients.
+const laneHeads = `WITH RECURSIVE
+	routes (route) AS (
+		SELECT min(route) FROM recipients WHERE due IS NOT NULL AND owner IS NULL
+		UNION ALL
+		SELECT (SELECT min(route) FROM recipients WHERE route > routes.route AND due IS NOT NULL AND owner IS NULL)
+		FROM routes WHERE routes.route IS NOT NULL),
+	lanes (route, lane) AS (
+		SELECT route, (SELECT min(lane) FROM recipients WHERE route = routes.route AND due IS NOT NULL AND owner IS NULL)
+		FROM routes WHERE route IS NOT NULL
+		UNION ALL
+		SELECT route, (SELECT min(lane) FROM recipients
+			WHERE route = lanes.route AND lane > lanes.lane AND due IS NOT NULL AND owner IS NULL)
+		FROM lanes WHERE lanes.lane IS NOT NULL)
+	SELECT route, lane, (SELECT min(due) FROM recipients
+		WHERE route = lanes.route AND lane = lanes.lane AND due IS NOT NULL AND owner IS NULL)
+	FROM lanes WHERE lane IS NOT NULL ORDER BY route, lane`
 
 // Expire ends what waited too long. What is held waits for a person, not for the
 // relay, and does not expire.

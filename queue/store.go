@@ -33,10 +33,10 @@ type Store interface {
 	// stored: nil when the key is not known.
 	Replay(ctx context.Context, i Idempotency) (replayed []string, err error)
 
-	// Claim leases to owner the recipients of up to limit messages that are due
-	// on route at now, the longest waiting first. Recipients of one message
-	// come in one Work.
-	Claim(ctx context.Context, owner, route string, now time.Time, limit int) ([]Work, error)
+	// Claim leases to owner the recipients of messages that are due at now: of
+	// each lane that is wanted, in that order, the longest waiting first.
+	// Recipients of one message come in one Work.
+	Claim(ctx context.Context, owner string, now time.Time, wants []Want) ([]Work, error)
 	// Mark notes that the content of owner's leased recipients of the message
 	// is about to be sent, so that [Store.Recover] can tell them from others.
 	Mark(ctx context.Context, owner, id string) error
@@ -55,8 +55,9 @@ type Store interface {
 	// Heartbeat says that owner lives. A store that many instances share needs
 	// it at least every minute to tell which owners are gone.
 	Heartbeat(ctx context.Context, owner string, now time.Time) error
-	// Waiting tells for each route when its next unleased recipient is due, and
-	// when the next message after now expires.
+	// Waiting tells for each lane when its next unleased recipient is due, and
+	// when the next message after now expires. What it costs depends on how many
+	// lanes there are, and not on how many messages wait in them.
 	Waiting(ctx context.Context, now time.Time) (Waiting, error)
 	// Expire ends the unleased recipients of up to limit messages whose time is
 	// over at now.
@@ -92,6 +93,20 @@ type Store interface {
 	Close() error
 }
 
+// Lane is the line that a message waits in: those of one API key and one
+// priority, on one route, are served in turn.
+type Lane struct {
+	Priority mailer.Priority
+	Key      string // name of the API key
+}
+
+// Want is how many messages of a lane are to be claimed.
+type Want struct {
+	Route string
+	Lane  Lane
+	Limit int
+}
+
 // Batch is what one request stores, in one commit.
 type Batch struct {
 	Entries     []Entry
@@ -123,11 +138,14 @@ type Work struct {
 	MessageID  string
 	Sender     string
 	Route      string
+	Key        string // name of the API key
 	Size       int64
 	Expires    time.Time
 	Envelope   mailer.Envelope // of the leased recipients only
 	Recipients []Leased        // in the envelope's order
 }
+
+func (w *Work) lane() Lane { return Lane{w.Envelope.Priority, w.Key} }
 
 // Leased is what decides on a recipient's next attempt.
 type Leased struct {
@@ -182,13 +200,15 @@ type Recovered struct {
 
 // Waiting tells when the store must be looked at again.
 type Waiting struct {
-	Routes []RouteDue
+	// Lanes come by route, on a route those of higher priority first.
+	Lanes  []LaneDue
 	Expiry time.Time // zero: none
 }
 
-// RouteDue is when the first recipient that waits on a route is due.
-type RouteDue struct {
+// LaneDue is when the first recipient that waits in a lane is due.
+type LaneDue struct {
 	Route string
+	Lane  Lane
 	At    time.Time
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"mailsidecar/mailer"
 )
 
 // Submit stores a message and answers after the commit, or with Wait after the
@@ -121,8 +123,8 @@ func (d *Durable) prepare(subs []Submission, wait time.Duration) (*request, erro
 	for i := range r.batch.Entries {
 		d.place(r, &r.batch.Entries[i], now)
 	}
-	if g := r.groups[0]; wait > 0 && subs[0].SendAt.IsZero() && g.open(now) {
-		r.watch = d.watch(r.batch.Entries[0].Message.ID, g)
+	if g := r.groups[0]; wait > 0 && subs[0].SendAt.IsZero() && g.open(now, subs[0].Envelope.Priority) {
+		r.watch = d.watch(r.batch.Entries[0].Message.ID, g, subs[0].Envelope.Priority)
 	}
 	return r, nil
 }
@@ -187,15 +189,16 @@ func (d *Durable) admit(r *request) error {
 func (d *Durable) place(r *request, e *Entry, now time.Time) {
 	g := r.groups[len(r.jobs)]
 	e.Route = g.route
-	cost := memoryCost(e.Message.Size)
-	if d.phase != running || e.Due.After(now) || !g.open(now) || d.fresh > 0 && d.fresh+cost > d.opts.MaxMemory {
+	cost, l := d.memoryCost(e.Message.Size), g.lane(e.Message.lane())
+	if d.phase != running || e.Due.After(now) || !g.open(now, l.Priority) || !d.fits(d.fresh, cost, l.waiting()+l.storing == 0) {
 		r.jobs = append(r.jobs, nil)
 		return
 	}
 	d.fresh += cost
+	l.storing++
 	e.Owner = d.owner
 	j := &job{content: &e.Content, Work: Work{
-		ID: e.Message.ID, MessageID: e.Message.MessageID, Sender: e.Message.Sender, Route: g.route, Size: e.Message.Size,
+		ID: e.Message.ID, MessageID: e.Message.MessageID, Sender: e.Message.Sender, Route: g.route, Key: e.Message.Key, Size: e.Message.Size,
 		Expires: e.Message.Expires, Envelope: e.Message.Envelope,
 	}}
 	for _, path := range e.Message.Envelope.ForwardPaths {
@@ -214,10 +217,15 @@ func (d *Durable) finish(r *request, stored bool) {
 	if i := r.batch.Idempotency; i != nil {
 		delete(d.pending, pendingKey{i.Key, i.Name})
 	}
+	for i, j := range r.jobs {
+		if j != nil {
+			r.groups[i].lane(j.lane()).storing--
+		}
+	}
 	if !stored {
 		for _, j := range r.jobs {
 			if j != nil {
-				d.fresh -= memoryCost(j.Size)
+				d.fresh -= d.memoryCost(j.Size)
 			}
 		}
 		if r.watch != nil {
@@ -233,14 +241,16 @@ func (d *Durable) finish(r *request, stored bool) {
 		g, e := r.groups[i], r.batch.Entries[i]
 		switch {
 		case j == nil:
-			d.noteWaiting(g, e.Due, e.Message.Expires)
-		case !g.open(d.now()): // paused meanwhile
-			d.fresh -= memoryCost(j.Size)
+			d.noteWaiting(g, e.Message.lane(), e.Due, e.Message.Expires)
+		case !g.open(d.now(), j.Envelope.Priority): // paused meanwhile
+			d.fresh -= d.memoryCost(j.Size)
 			d.ledger.release([]Lease{j.lease(g.route)})
 		default:
-			g.fresh = append(g.fresh, j)
-			d.dispatch(g)
+			g.add(j)
 		}
+	}
+	for _, g := range r.groups {
+		d.dispatch(g)
 	}
 }
 
@@ -249,8 +259,8 @@ func (d *Durable) replay(ctx context.Context, s Submission, ids []string, wait t
 	var watches []*watch
 	if wait > 0 {
 		d.mu.Lock()
-		if g := d.groupOf(s.Sender); g != nil && g.open(d.now()) && d.phase != stopping {
-			watches = append(watches, d.watch(ids[0], g))
+		if g := d.groupOf(s.Sender); g != nil && g.open(d.now(), s.Envelope.Priority) && d.phase != stopping {
+			watches = append(watches, d.watch(ids[0], g, s.Envelope.Priority))
 		}
 		d.mu.Unlock()
 	}
@@ -272,15 +282,17 @@ func (d *Durable) replay(ctx context.Context, s Submission, ids []string, wait t
 
 // watch waits for the end of a message's first attempt.
 type watch struct {
-	id     string
-	group  *group
-	inHand bool // its attempt is under way, and its outcome worth waiting for
-	over   chan struct{}
+	id    string
+	group *group
+	// priority is the message's.
+	priority mailer.Priority
+	inHand   bool // its attempt is under way, and its outcome worth waiting for
+	over     chan struct{}
 }
 
 // watch begins to wait. The caller holds mu.
-func (d *Durable) watch(id string, g *group) *watch {
-	w := &watch{id: id, group: g, over: make(chan struct{})}
+func (d *Durable) watch(id string, g *group, p mailer.Priority) *watch {
+	w := &watch{id: id, group: g, priority: p, over: make(chan struct{})}
 	d.watches[id] = append(d.watches[id], w)
 	return w
 }

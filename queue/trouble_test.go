@@ -15,6 +15,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"mailsidecar/mailer"
 )
 
 // wantStoreError checks that err is what is wrong, with a remedy that helps.
@@ -85,30 +87,79 @@ func TestOpenNewerSchema(t *testing.T) {
 	wantStoreError(t, openErr(t, path), ErrNewerSchema, "schema 99")
 }
 
-// TestMigrate: a file of the first schema is brought up to date with what is in
+// oldRows is what earlier versions wrote for one message with one recipient.
+const oldRows = `
+INSERT INTO contents (seq, data) VALUES (?1, 'hello');
+INSERT INTO messages (id, key, message_id, sender, subject, reverse_path, size, eight_bit, utf8_header,
+		created, expires, status, final, clock, body, chunks)
+	VALUES (?2, ?3, '<1@example.com>', 'shop@example.com', 'Hello', 'bounce@example.com', 5, 0, 0, ?4, ?5, ?6, ?7, ?5, ?1, 1);
+INSERT INTO recipients (message, n, forward_path, state, due, route, owner)
+	VALUES (?2, 0, 'a@example.org', ?8, ?9, 'relay', ?10)`
+
+// TestMigrate: a file of an earlier schema is brought up to date with what is in
 // it.
 func TestMigrate(t *testing.T) {
-	path := dbPath(t)
 	all := migrations
 	t.Cleanup(func() { migrations = all })
-	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(greylisted)
-		migrations = all[:1]
-		q := start(t, path, nil, relay)
-		id := q.submit(submission("x", "a@example.org")).Message.ID
-		settleDown()
-		if err := q.end(); err != nil {
+	for version := 1; version < len(all); version++ {
+		path := dbPath(t)
+		synctest.Test(t, func(t *testing.T) {
+			migrations = all[:version]
+			ids := writeOld(t, path)
+			migrations = all
+			relay := newFakeRelay(accept)
+			q := start(t, path, nil, relay)
+			settleDown()
+			for _, key := range []string{"waits", "leased"} {
+				m, err := q.Get(t.Context(), key, ids[key])
+				if err != nil || m.Status() != StatusDelivered || m.Envelope.Priority != mailer.PriorityNormal {
+					t.Errorf("from schema %d: %s = %s, %v, %v, want delivered, normal", version, key, m.Status(), m.Envelope.Priority, err)
+				}
+			}
+			for _, key := range []string{"held", "bounced"} {
+				if _, err := q.Retry(t.Context(), key, ids[key]); err != nil {
+					t.Errorf("from schema %d: Retry(%s) = %v", version, key, err)
+				}
+				settleDown()
+				if m, err := q.Get(t.Context(), key, ids[key]); err != nil || m.Status() != StatusDelivered {
+					t.Errorf("from schema %d: %s after Retry = %s, %v, want delivered", version, key, m.Status(), err)
+				}
+			}
+		})
+	}
+}
+
+// writeOld writes a store of the schema that migrations lead to, with a message
+// for each state and keyed by it, and returns their ids.
+func writeOld(t *testing.T, path string) map[string]string {
+	t.Helper()
+	s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UnixMicro()
+	ids := map[string]string{}
+	for i, row := range []struct {
+		key, status, state string
+		due, owner         any
+	}{
+		{"waits", "deferred", "deferred", now, nil},
+		{"leased", "queued", "queued", now, "gone"},
+		{"held", "held", "held", nil, nil},
+		{"bounced", "failed", "bounced", nil, nil},
+	} {
+		ids[row.key] = newID(time.Now())
+		id, _ := blob(ids[row.key])
+		_, err := s.writer.conn.ExecContext(t.Context(), oldRows, i+1, id, row.key, now, now+int64(time.Hour/time.Microsecond),
+			row.status, row.key == "bounced", row.state, row.due, row.owner)
+		if err != nil {
 			t.Fatal(err)
 		}
-		migrations = all
-		q = start(t, path, nil, relay)
-		relay.set(accept)
-		if _, err := q.Retry(t.Context(), "app", id); err != nil {
-			t.Errorf("Retry = %v", err)
-		}
-		settleDown()
-		q.wantStatus(id, StatusDelivered)
-	})
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return ids
 }
 
 func TestOpenDamaged(t *testing.T) {

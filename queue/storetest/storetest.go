@@ -115,7 +115,7 @@ func get(t *testing.T, s queue.Store, id string) queue.Message {
 
 func claim(t *testing.T, s queue.Store, now time.Time, limit int) []queue.Work {
 	t.Helper()
-	works, err := s.Claim(t.Context(), "me", "relay", now, limit)
+	works, err := s.Claim(t.Context(), "me", now, []queue.Want{{Route: "relay", Lane: queue.Lane{Key: "app"}, Limit: limit}})
 	if err != nil {
 		t.Fatalf("Claim = %v", err)
 	}
@@ -286,7 +286,7 @@ func testClaim(t *testing.T, s queue.Store) {
 	}
 	works := claim(t, s, Start.Add(time.Minute), 1)
 	want := []queue.Work{{
-		ID: early.Message.ID, MessageID: "<1@example.com>", Sender: "shop@example.com", Route: "relay", Size: early.Message.Size,
+		ID: early.Message.ID, MessageID: "<1@example.com>", Sender: "shop@example.com", Route: "relay", Key: "app", Size: early.Message.Size,
 		Expires: early.Message.Expires, Envelope: early.Message.Envelope,
 		Recipients: []queue.Leased{{ForwardPath: "a@example.org", State: queue.Queued}, {ForwardPath: "b@example.org", State: queue.Queued}},
 	}}
@@ -309,7 +309,7 @@ func testClaimConcurrent(t *testing.T, s queue.Store) {
 	for i := range 4 {
 		wg.Go(func() {
 			for {
-				works, err := s.Claim(t.Context(), fmt.Sprint("owner", i), "relay", Start, 3)
+				works, err := s.Claim(t.Context(), fmt.Sprint("owner", i), Start, []queue.Want{{Route: "relay", Lane: queue.Lane{Key: "app"}, Limit: 3}})
 				if err != nil || len(works) == 0 {
 					return
 				}
@@ -433,7 +433,7 @@ func testRelease(t *testing.T, s queue.Store) {
 	if err := s.Release(t.Context(), "me", []queue.Lease{{ID: e.Message.ID, Route: "moved", ForwardPaths: paths[:1]}}); err != nil {
 		t.Fatal(err)
 	}
-	works, err := s.Claim(t.Context(), "you", "moved", Start, 1)
+	works, err := s.Claim(t.Context(), "you", Start, []queue.Want{{Route: "moved", Lane: queue.Lane{Key: "app"}, Limit: 1}})
 	if err != nil || len(works) != 1 || !slices.Equal(works[0].Envelope.ForwardPaths, paths[:1]) {
 		t.Errorf("Claim on the new route = %v, %v, want the recipient that was released", works, err)
 	}
@@ -522,7 +522,7 @@ func testRecoverMany(t *testing.T, s queue.Store) {
 }
 
 func testWaiting(t *testing.T, s queue.Store) {
-	if w, err := s.Waiting(t.Context(), Start); err != nil || len(w.Routes) != 0 || !w.Expiry.IsZero() {
+	if w, err := s.Waiting(t.Context(), Start); err != nil || len(w.Lanes) != 0 || !w.Expiry.IsZero() {
 		t.Errorf("Waiting(empty) = %+v, %v, want nothing", w, err)
 	}
 	a, b, c, leased := entry(time.Second, "a@example.org"), entry(time.Minute, "a@example.org"), entry(time.Hour, "a@example.org"), entry(0, "a@example.org")
@@ -532,9 +532,9 @@ func testWaiting(t *testing.T, s queue.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.SortFunc(w.Routes, func(a, b queue.RouteDue) int { return strings.Compare(a.Route, b.Route) })
-	wantDiff(t, "Waiting", w, queue.Waiting{Expiry: leased.Message.Expires, Routes: []queue.RouteDue{
-		{Route: "a", At: c.Due}, {Route: "relay", At: a.Due}, {Route: "z", At: b.Due},
+	app := queue.Lane{Key: "app"}
+	wantDiff(t, "Waiting", w, queue.Waiting{Expiry: leased.Message.Expires, Lanes: []queue.LaneDue{
+		{Route: "a", Lane: app, At: c.Due}, {Route: "relay", Lane: app, At: a.Due}, {Route: "z", Lane: app, At: b.Due},
 	}})
 	w, err = s.Waiting(t.Context(), leased.Message.Expires)
 	if err != nil || !w.Expiry.Equal(a.Message.Expires) {
