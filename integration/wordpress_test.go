@@ -56,6 +56,7 @@ func TestWordPress(t *testing.T) {
 				{"hooks", testWPHooks},
 				{"recipients", testWPRecipients},
 				{"odd arguments", testWPOddArguments},
+				{"core's own tests", testWPCore},
 				{"leftovers of other plugins", testWPLeftovers},
 				{"other mailers", testWPOtherMailers},
 				{"settings", testWPSettings},
@@ -377,6 +378,16 @@ func testWPLeftovers(t *testing.T, s *shop) {
 			}
 		}
 	})
+	t.Run("without WP_HTTP_BLOCK_EXTERNAL", func(t *testing.T) {
+		to := s.relay.Recipient(t)
+		env := maps.Clone(s.env)
+		env["OPEN"] = "1"
+		m := s.mail(t, env, `if (WP_HTTP_BLOCK_EXTERNAL) { exit('it is on'); }`, quote(to)+`, 'Open', 'x'`)
+		if !m.Sent || m.Mailer != `Mailsidecar\Mailer` {
+			t.Fatalf("wp_mail = %+v, want true by our mailer", m)
+		}
+		s.relay.Await(t, to, 1)
+	})
 	t.Run("without ext-curl", func(t *testing.T) {
 		to := s.relay.Recipient(t)
 		m := s.mail(t, s.env, ``, quote(to)+`, 'Streams', 'x'`,
@@ -662,6 +673,22 @@ func testWPRelays(t *testing.T, s *shop) {
 		server = serve(t, withKey(bridge(t, s.relay, refusedPort(t))))
 		if m := s.mail(t, s.plugin(server.url), "", arguments(to)); m.Sent || len(m.Failed) != 1 {
 			t.Errorf("wp_mail with MAILSIDECAR_QUEUE=none and a dead relay = %+v, want false", m)
+		}
+	})
+	t.Run("no queue for a key is asked once", func(t *testing.T) {
+		const none, taken = `422 - {"code":"queue_required","detail":"x"}`, `200 - {"status":"delivered"}`
+		fake := newFakeServer(t, answering(none, taken))
+		for range 2 {
+			if m := s.mail(t, s.plugin(fake.URL), "", arguments("ana@example.org")); !m.Sent {
+				t.Fatalf("wp_mail = %+v, want true", m)
+			}
+		}
+		var keys []bool
+		for _, r := range fake.requests {
+			keys = append(keys, r.Header.Get("Idempotency-Key") != "")
+		}
+		if want := []bool{true, false, false}; !slices.Equal(keys, want) {
+			t.Errorf("requests with an Idempotency-Key = %v, want %v", keys, want)
 		}
 	})
 	t.Run("the same mail twice", func(t *testing.T) {

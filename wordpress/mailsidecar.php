@@ -202,7 +202,13 @@ function filter_from_name( $name ) {
 function install_mailer( $answer ) {
 	global $phpmailer;
 
-	if ( null !== $answer || '' === base_url() || is_own( $phpmailer ) ) {
+	if ( null !== $answer || '' === base_url() ) {
+		return $answer;
+	}
+	if ( is_own( $phpmailer ) ) {
+		// Newer versions of WordPress do the same. In older ones the Encoding of one
+		// mail stays for the next, where it spoils a multipart of the caller's own.
+		$phpmailer->Encoding = '8bit'; // phpcs:ignore WordPress.NamingConventions.ValidVariableName -- PHPMailer's name.
 		return $answer;
 	}
 	if ( is_foreign( $phpmailer ) && ! is_on( 'FORCE' ) ) {
@@ -354,7 +360,7 @@ function submit( $message, $sender, $recipients, $message_id ) {
 		$headers['Prefer'] = 'wait=' . wait_seconds();
 	}
 	$key = substr( preg_replace( '/[^\x21-\x7e]|["\\\\]/', '', (string) $message_id ), 0, 200 );
-	if ( '' !== $key ) {
+	if ( '' !== $key && base_url() !== get_site_transient( 'mailsidecar_no_queue' ) ) {
 		$headers['Idempotency-Key'] = $key;
 	}
 	$answer = request( 'POST', '/v1/messages', wait_seconds() + ANSWER_TIMEOUT, $headers, $message );
@@ -375,6 +381,10 @@ function submit( $message, $sender, $recipients, $message_id ) {
  */
 function should_repeat( $answer, &$headers ) {
 	$code = isset( $answer['body']['code'] ) ? $answer['body']['code'] : '';
+	if ( 'queue_required' === $code ) {
+		// The next mails need not ask.
+		set_site_transient( 'mailsidecar_no_queue', base_url(), HOUR_IN_SECONDS );
+	}
 	if ( in_array( $code, array( 'queue_required', 'idempotency_key_reused' ), true ) ) {
 		// Without a queue there is nowhere to keep the key; and a site may give two
 		// mails one Message-ID: they are two mails all the same.

@@ -38,7 +38,7 @@ const Domain = "example.org"
 const Busy = "busy@" + Domain
 
 // mailboxCount bounds how many recipients a test may ask for.
-const mailboxCount = 100
+const mailboxCount = 300
 
 // SizeLimit is what the server announces with SIZE (RFC 1870), in octets.
 const SizeLimit = 2 << 20

@@ -186,7 +186,7 @@ define('WP_DEBUG_DISPLAY', true);
 define('WP_DEBUG_LOG', false);
 define('DISABLE_WP_CRON', true);
 define('AUTOMATIC_UPDATER_DISABLED', true);
-define('WP_HTTP_BLOCK_EXTERNAL', true);
+define('WP_HTTP_BLOCK_EXTERNAL', !getenv('OPEN'));
 if (is_readable(__DIR__ . '/constants.php')) {
 	require __DIR__ . '/constants.php';
 }
