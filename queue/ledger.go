@@ -114,11 +114,7 @@ func (l *ledger) write(ctx context.Context) bool {
 // commit writes, and empties what it wrote.
 func (l *ledger) commit(ctx context.Context, outcomes *[]recorded, leases *[]Lease) error {
 	if len(*outcomes) > 0 {
-		batch := make([]Outcome, len(*outcomes))
-		for i, r := range *outcomes {
-			batch[i] = r.Outcome
-		}
-		settled, err := l.d.store.Record(ctx, batch)
+		settled, err := l.d.store.Record(ctx, l.d.batch(*outcomes))
 		if err != nil {
 			return err
 		}
@@ -133,6 +129,18 @@ func (l *ledger) commit(ctx context.Context, outcomes *[]recorded, leases *[]Lea
 		*leases = nil
 	}
 	return nil
+}
+
+// batch returns the outcomes as the store takes them.
+func (d *Durable) batch(outcomes []recorded) []Outcome {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	batch := make([]Outcome, len(outcomes))
+	for i, r := range outcomes {
+		batch[i] = r.Outcome
+		batch[i].Awaited = len(d.watches[r.ID]) > 0 || d.phase == stopping
+	}
+	return batch
 }
 
 func (l *ledger) failure() error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -130,7 +131,8 @@ func (w *writer) release(owner string, l Lease) error {
 // Record stores what came of attempts.
 func (s *SQLite) Record(ctx context.Context, outcomes []Outcome) (Settled, error) {
 	var settled Settled
-	err := s.write(ctx, func(w *writer) error {
+	awaited := slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.Awaited })
+	err := s.writer.do(ctx, &write{patient: !awaited, run: func(w *writer) error {
 		settled = Settled{}
 		for _, o := range outcomes {
 			size, final, err := w.record(o)
@@ -143,7 +145,7 @@ func (s *SQLite) Record(ctx context.Context, outcomes []Outcome) (Settled, error
 			}
 		}
 		return nil
-	})
+	}})
 	return settled, err
 }
 

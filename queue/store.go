@@ -172,6 +172,9 @@ type Outcome struct {
 	At       time.Time
 	Attempts []mailer.Attempt // in order; may be empty
 	Changes  []Change
+	// Awaited says that somebody waits until this is stored. The store may hold
+	// others back for a few milliseconds, to commit them with a new message.
+	Awaited bool
 }
 
 // Change is the new state of one recipient.
