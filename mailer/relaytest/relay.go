@@ -65,6 +65,16 @@ type Options struct {
 	// MaxMessages is how many messages one connection may send before MAIL is
 	// answered with 421; zero means any number.
 	MaxMessages int
+	// MaxBusy is how many transactions go on at a time; the others get 432 at MAIL.
+	// Zero means any number.
+	MaxBusy int
+	// MaxRate is how many transactions begin in a second; the others get TooFast at
+	// MAIL, an action as in a [Script]. Zero means any number.
+	MaxRate int
+	TooFast string
+	// Delay is the time that the relay takes for a message when there are so many
+	// connections; nil means none.
+	Delay func(connections int) time.Duration
 	// IdleTimeout is how long a client may say nothing before it gets 421; zero
 	// means for ever.
 	IdleTimeout time.Duration
@@ -100,7 +110,9 @@ type Relay struct {
 	clear       bytes.Buffer
 	conns       map[net.Conn]bool
 	served      int
-	most        int // connections at a time
+	most        int         // connections at a time
+	busy        int         // transactions
+	began       []time.Time // the last MaxRate transactions
 	sessions    sync.WaitGroup
 	closed      chan struct{}
 }
@@ -205,6 +217,55 @@ func (r *Relay) Restart() {
 	for c := range r.conns {
 		c.Close()
 	}
+}
+
+// Allow changes Options.MaxConnections.
+func (r *Relay) Allow(connections int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.opts.MaxConnections = connections
+}
+
+// admit says whether a transaction may begin, or what is done instead.
+func (r *Relay) admit() (refusal string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n := r.opts.MaxRate; n > 0 {
+		now := time.Now()
+		if len(r.began) == n && now.Sub(r.began[0]) < time.Second {
+			return r.opts.TooFast
+		}
+		r.began = append(r.began, now)
+		r.began = r.began[max(0, len(r.began)-n):]
+	}
+	if r.opts.MaxBusy > 0 && r.busy == r.opts.MaxBusy {
+		return "432 4.3.2 Concurrent connections limit exceeded"
+	}
+	r.busy++
+	return ""
+}
+
+func (r *Relay) leave() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.busy--
+}
+
+// delay is what Options.Delay says now.
+func (r *Relay) delay() time.Duration {
+	if r.opts.Delay == nil {
+		return 0
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.opts.Delay(len(r.conns))
+}
+
+// Connections is the number of clients at the moment.
+func (r *Relay) Connections() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.conns)
 }
 
 // Most is the greatest number of clients that were served at a time.

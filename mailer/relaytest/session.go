@@ -22,6 +22,7 @@ type session struct {
 	crowded  bool // there are too many connections
 	messages int
 	mail     bool
+	busy     bool // a transaction goes on
 	message  Message
 }
 
@@ -53,6 +54,7 @@ func (s *session) use(nc net.Conn) {
 }
 
 func (s *session) run() {
+	defer s.free()
 	if s.relay.opts.Implicit && !s.handshake() {
 		return
 	}
@@ -117,7 +119,7 @@ func (s *session) command(line string) bool {
 	case "DATA":
 		return s.data(line)
 	case "RSET", "HELO", "NOOP":
-		s.mail, s.message = false, Message{}
+		s.free()
 		return s.act(line, "250 2.0.0 ok") != ""
 	case "QUIT":
 		s.act(line, "221 2.0.0 bye")
@@ -164,12 +166,27 @@ func (s *session) mailFrom(line string) bool {
 		s.send("421 4.7.0 enough for one connection", "\r\n")
 		return false
 	}
+	if s.busy { // MAIL again
+		s.free()
+	}
+	if refusal := s.relay.admit(); refusal != "" {
+		return s.do(refusal, "") != ""
+	}
+	s.busy = true
 	reply := s.act(line, "250 2.1.0 ok")
 	if reply != "" && reply[0] == '2' {
 		path, params := splitPath(line)
 		s.mail, s.message = true, Message{ReversePath: path, Params: params, TLS: s.tls != nil}
 	}
 	return reply != ""
+}
+
+// free ends the transaction.
+func (s *session) free() {
+	if s.mail, s.message = false, (Message{}); s.busy {
+		s.busy = false
+		s.relay.leave()
+	}
 }
 
 func (s *session) rcptTo(line string) bool {
@@ -230,8 +247,9 @@ func (s *session) data(line string) bool {
 	s.relay.messages = append(s.relay.messages, s.message)
 	s.messages++
 	s.relay.mu.Unlock()
+	time.Sleep(s.relay.delay())
+	s.free() // before the client can begin the next one
 	reply = s.do(action, accepted)
-	s.mail, s.message = false, Message{}
 	return reply != ""
 }
 
