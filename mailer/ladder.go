@@ -128,10 +128,11 @@ func (r *Relay) race(ctx context.Context) (*conn, []RungReport, *Failure) {
 			next.Reset(raceDelay)
 		}
 	}
-	if ctx.Err() == nil {
+	f := x.furthest()
+	if ctx.Err() == nil && f.Reply.Code != 421 { // that is a rung that serves others
 		r.ladder.set(-1)
 	}
-	return nil, x.list(), x.furthest()
+	return nil, x.list(), f
 }
 
 func (x *race) start(ctx context.Context) *conn {

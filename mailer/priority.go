@@ -1,6 +1,9 @@
 package mailer
 
-import "strings"
+import (
+	"strings"
+	"time"
+)
 
 // Priority orders messages that wait for the same relay: one of a higher
 // priority goes first, though none waits for ever. The zero value is normal.
@@ -36,5 +39,24 @@ func precedencePriority(value string) Priority {
 		return PriorityBulk
 	default:
 		return PriorityNormal
+	}
+}
+
+// A delivery of a lower priority stands in line as if it had come later by so
+// much. So it is overtaken by what comes within that time, and by nothing else.
+const (
+	normalLag = time.Minute
+	bulkLag   = 3 * time.Minute
+)
+
+// due is what deliveries are served in order of.
+func (p Priority) due(arrived time.Time) time.Time {
+	switch {
+	case p > PriorityNormal:
+		return arrived
+	case p == PriorityNormal:
+		return arrived.Add(normalLag)
+	default:
+		return arrived.Add(bulkLag)
 	}
 }

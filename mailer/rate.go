@@ -28,40 +28,53 @@ func (e *RateError) Error() string {
 const rateWait = time.Minute
 
 // pace holds deliveries to a rate: in no period of its length do more messages
-// set out.
+// set out. A turn is given at its moment, to who is due first of those who wait
+// then.
 type pace struct {
-	rate Rate
-	mu   sync.Mutex
-	last []time.Time // when the last messages set out, or are to; a ring
-	next int         // the oldest of them
-	free []time.Time // turns to come that were given back
+	rate  Rate
+	mu    sync.Mutex
+	sent  []time.Time // when the last messages set out, the oldest first; Rate.Messages of them at most
+	line  []*turn     // the first in front
+	timer *time.Timer // for the first one
+}
+
+// turn is what a delivery waits for.
+type turn struct {
+	due   time.Time
+	given chan struct{} // closed when it may set out
+	at    time.Time     // when that was; zero before
 }
 
 // turn waits for the moment at which one more message may set out. The error is
-// a [RateError] at once when that is too far away, or ctx's own.
-func (p *pace) turn(ctx context.Context) error {
+// a [RateError] when that is too far away, at once where that is known, or ctx's
+// own.
+func (p *pace) turn(ctx context.Context, due time.Time) error {
 	if p.rate.Messages == 0 {
 		return nil
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	at, ok := p.reserve(time.Now().Add(patience(ctx)))
-	if !ok {
-		return &RateError{At: at}
+	longest := patience(ctx)
+	t, err := p.enqueue(due, longest)
+	if err != nil {
+		return err
 	}
-	wait := time.Until(at)
-	if wait <= 0 {
+	select {
+	case <-t.given: // at once, mostly
 		return nil
+	default:
 	}
-	timer := time.NewTimer(wait)
+	timer := time.NewTimer(longest)
 	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-t.given:
 		return nil
 	case <-ctx.Done():
-		p.giveBack(at)
+		p.giveBack(t)
 		return ctx.Err()
+	case <-timer.C: // others were due before
+		return p.leave(t)
 	}
 }
 
@@ -74,43 +87,103 @@ func patience(ctx context.Context) time.Duration {
 	return rateWait
 }
 
-// reserve returns the moment of the next turn, and takes the turn unless it is
-// later than latest: who cannot wait for it must not keep others from it.
-func (p *pace) reserve(latest time.Time) (time.Time, bool) {
+// enqueue puts a delivery in line, unless its turn will not come in time: who
+// cannot wait must not keep others from theirs.
+func (p *pace) enqueue(due time.Time, longest time.Duration) (*turn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	p.free = slices.DeleteFunc(p.free, now.After) // missed: used late they would crowd the next period
-	if len(p.free) > 0 {
-		at := slices.MinFunc(p.free, time.Time.Compare)
-		if at.After(latest) {
-			return at, false
-		}
-		i := slices.IndexFunc(p.free, at.Equal)
-		p.free = slices.Delete(p.free, i, i+1)
-		return at, true
+	i := len(p.line)
+	for i > 0 && due.Before(p.line[i-1].due) {
+		i--
 	}
-	if len(p.last) < p.rate.Messages {
-		p.last = append(p.last, now)
-		return now, true
+	if at := p.expected(now, i); at.After(now.Add(longest)) {
+		return nil, &RateError{At: at}
 	}
-	at := p.last[p.next].Add(p.rate.Per)
-	if at.Before(now) {
-		at = now
-	}
-	if at.After(latest) {
-		return at, false
-	}
-	p.last[p.next] = at
-	p.next = (p.next + 1) % len(p.last)
-	return at, true
+	t := &turn{due: due, given: make(chan struct{})}
+	p.line = slices.Insert(p.line, i, t)
+	p.give(now)
+	return t, nil
 }
 
-// giveBack lets somebody else have the turn.
-func (p *pace) giveBack(at time.Time) {
+// expected is when the turn of the one at i in line comes, if nobody gets in
+// before it. The caller holds mu.
+func (p *pace) expected(now time.Time, i int) time.Time {
+	n := p.rate.Messages
+	var periods time.Duration // that the turns before it fill
+	for i >= n {
+		i -= n
+		periods += p.rate.Per
+	}
+	at := now
+	if oldest := len(p.sent) + i - n; oldest >= 0 && at.Before(p.sent[oldest].Add(p.rate.Per)) {
+		at = p.sent[oldest].Add(p.rate.Per)
+	}
+	return at.Add(periods)
+}
+
+// give lets those in line set out whose moment has come, and wakes for the next
+// one. The caller holds mu.
+func (p *pace) give(now time.Time) {
+	for len(p.line) > 0 {
+		if at := p.expected(now, 0); at.After(now) {
+			p.wakeAt(at)
+			return
+		}
+		t := p.line[0]
+		p.line = slices.Delete(p.line, 0, 1)
+		if len(p.sent) == p.rate.Messages {
+			p.sent = p.sent[1:]
+		}
+		p.sent = append(p.sent, now)
+		t.at = now
+		close(t.given)
+	}
+}
+
+func (p *pace) wakeAt(at time.Time) {
+	if p.timer == nil {
+		p.timer = time.AfterFunc(time.Until(at), p.wake)
+		return
+	}
+	p.timer.Reset(time.Until(at))
+}
+
+func (p *pace) wake() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.free = append(p.free, at)
+	p.give(time.Now())
+}
+
+// leave takes t out of line, and says when its turn would have come. It is nil
+// when that is just now.
+func (p *pace) leave(t *turn) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.Index(p.line, t)
+	if i < 0 {
+		return nil
+	}
+	at := p.expected(time.Now(), i)
+	p.line = slices.Delete(p.line, i, i+1)
+	return &RateError{At: at}
+}
+
+// giveBack lets the next one have the turn.
+func (p *pace) giveBack(t *turn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if i := slices.Index(p.line, t); i >= 0 {
+		p.line = slices.Delete(p.line, i, i+1)
+		return
+	}
+	for i := len(p.sent) - 1; i >= 0; i-- {
+		if p.sent[i].Equal(t.at) {
+			p.sent = slices.Delete(p.sent, i, i+1)
+			break
+		}
+	}
+	p.give(time.Now())
 }
 
 // tooFast is the failure of a delivery without a turn. Nobody has judged the
