@@ -37,14 +37,18 @@ type conn struct {
 	tls     *tls.ConnectionState
 	auth    string // the mechanism that logged us in
 
-	since   time.Time  // logged in
-	buf     []byte     // for content, kept from one message to the next
-	served  int        // transactions begun
-	dirty   bool       // a transaction is open that must be reset before the next
-	dead    bool       // closed, or given to somebody else
-	next    *waiter    // has booked the connection
-	doubted []string   // extensions that are not used on it since MAIL was refused with them
-	watched chan error // how the watch over the idle connection ended; of one
+	since   time.Time     // logged in
+	buf     []byte        // for content, kept from one message to the next
+	served  int           // transactions begun
+	dirty   bool          // a transaction is open that must be reset before the next
+	dead    bool          // closed, or given to somebody else
+	broken  bool          // an envelope has gone out in part: no more may be sent
+	next    *waiter       // has booked the connection
+	joined  chan struct{} // next is there since the content went out; of one
+	rested  time.Time     // idle since then
+	stale   bool          // it was idle for long enough to be lost without a word
+	doubted []string      // extensions that are not used on it since MAIL was refused with them
+	watched chan error    // how the watch over the idle connection ended; of one
 }
 
 // extensions are the EHLO keywords in upper case with their parameters
@@ -70,7 +74,7 @@ func parseExtensions(lines []string) extensions {
 }
 
 func (r *Relay) newConn(rung Rung) *conn {
-	return &conn{relay: r, rung: rung, up: make(chan struct{}), watched: make(chan error, 1)}
+	return &conn{relay: r, rung: rung, up: make(chan struct{}), watched: make(chan error, 1), joined: make(chan struct{}, 1)}
 }
 
 // open connects to the rung and goes as far as a verified TLS session and its
@@ -250,6 +254,8 @@ func (r *Relay) tlsConfig() *tls.Config {
 		ServerName: r.opts.ServerName,
 		RootCAs:    r.opts.RootCAs,
 		MinVersion: tls.VersionTLS12,
+		// No ClientSessionCache: no session is ever resumed. Microsoft's relays
+		// break when one is (golang/go#70232), and connections are kept anyway.
 		// Messages are written in large chunks: no need to begin with small records.
 		DynamicRecordSizingDisabled: true,
 	}

@@ -13,7 +13,7 @@ import (
 // transactions as the number of recipients needs.
 func (r *Relay) Deliver(ctx context.Context, env Envelope, content Content) Attempt {
 	a := Attempt{Relay: r.opts.Name, Started: time.Now(), Results: make([]Result, len(env.ForwardPaths))}
-	d := delivery{relay: r, env: env, content: content, attempt: &a}
+	d := delivery{relay: r, env: env, content: content, attempt: &a, due: env.Priority.due(a.Started)}
 	for i, path := range env.ForwardPaths {
 		a.Results[i] = Result{ForwardPath: path, Failure: errOpen}
 		d.open = append(d.open, &a.Results[i])
@@ -34,9 +34,11 @@ type delivery struct {
 	env     Envelope
 	content Content
 	attempt *Attempt
+	due     time.Time // who is due first is served first
 	open    []*Result // recipients that are still to go
 	conn    *conn     // nil when one is needed
 	place   bool      // there is a place in the pool to open it
+	pushed  bool      // the relay has pushed it back before
 	// booked has its envelope sent already, on conn; nil mostly.
 	booked *transaction
 }
@@ -46,7 +48,7 @@ func (d *delivery) run(ctx context.Context) {
 	if len(d.open) == 0 {
 		return
 	}
-	if err := d.relay.pace.turn(ctx); err != nil {
+	if err := d.relay.pace.turn(ctx, d.due); err != nil {
 		settle(d.open, d.relay.tooFast(ctx, err))
 		return
 	}
@@ -73,7 +75,14 @@ func (d *delivery) run(ctx context.Context) {
 // connection that it was the end of.
 func (d *delivery) conclude(ctx context.Context, t *transaction) {
 	d.open = append(t.tooMany, d.open...)
+	f := d.heed(t)
 	switch {
+	case f != nil && ctx.Err() == nil && !d.pushed:
+		// No content was sent: once more, when one of the other connections is free.
+		d.pushed = true
+		d.open = append(t.reopen(f), d.open...)
+		d.release()
+		return
 	case !d.conn.dead:
 		if t.barred != nil {
 			d.retryBare(t)
@@ -96,6 +105,23 @@ func (d *delivery) conclude(ctx context.Context, t *transaction) {
 		d.open = nil
 	}
 	d.release()
+}
+
+// heed tells the pool when the relay has pushed back. It returns the failure of
+// those that may go once more over another connection, which must be there.
+func (d *delivery) heed(t *transaction) *Failure {
+	for _, r := range t.results {
+		f := r.Failure
+		if f == nil || f.Class != ClassTransient || f.Reply.Code/100 != 4 {
+			continue
+		}
+		pushed, others := d.relay.pool.heed(d.conn, f)
+		if pushed && others && (f == t.lost || f.Stage == StageMail || f.Stage == StageData) {
+			return f
+		}
+		return nil
+	}
+	return nil
 }
 
 // renew lets results go once more over a new connection.
@@ -148,15 +174,17 @@ func (d *delivery) connect(ctx context.Context) *Failure {
 // acquire takes a connection from the pool or opens one. A connection that comes
 // with a failure did not get past AUTH, and is dead.
 func (d *delivery) acquire(ctx context.Context) (*conn, *Failure) {
-	for again := false; ; again = true {
+	for {
 		if !d.place {
-			g := d.relay.pool.take(ctx, d, again)
+			g := d.relay.pool.take(ctx, d)
 			if d.booked = g.booked; g.conn != nil || g.failure != nil {
 				return g.conn, g.failure
 			}
 		}
 		d.place = false
+		d.relay.pool.opening.Add(1)
 		c, reports, f := d.relay.dial(ctx)
+		d.relay.pool.opening.Add(-1)
 		if d.attempt.Ladder == nil {
 			d.attempt.Ladder = reports
 		}

@@ -14,10 +14,16 @@ const distrustTime = time.Hour
 // envelope: that the next one may follow the final dot in the same flight.
 const behindDot = "PIPELINING behind the final dot"
 
+// endsBehindDot is how many connections in a row must have ended when an envelope
+// followed the final dot. One may end by chance.
+const endsBehindDot = 2
+
 // distrust holds the extensions that a relay offers and does not master.
 type distrust struct {
 	mu    sync.Mutex
 	until map[string]time.Time // by keyword
+	ended int                  // connections that ended in a row, see endsBehindDot
+	last  time.Time            // when the last of them did
 }
 
 // among removes the distrusted ones from what was offered.
@@ -57,6 +63,33 @@ func (r *Relay) switchOff(keyword string, why *Failure) {
 		r.opts.Logger.Warn("extension misbehaves, switched off",
 			"relay", r.opts.Name, "extension", keyword, "duration", distrustTime, "cause", why.Error())
 	}
+}
+
+// endedBehind notes that the relay ended a connection instead of answering an
+// envelope that went out at sent, behind a final dot. Connections that end together
+// count once: that is a relay that restarts.
+func (r *Relay) endedBehind(sent time.Time, why *Failure) {
+	if r.distrust.endedOnce(sent) {
+		r.switchOff(behindDot, why)
+	}
+}
+
+func (d *distrust) endedOnce(sent time.Time) (enough bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if sent.Before(d.last) {
+		return false
+	}
+	d.ended++
+	d.last = time.Now()
+	return d.ended >= endsBehindDot
+}
+
+// heard notes that the relay answered an envelope behind a final dot.
+func (d *distrust) heard() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ended = 0
 }
 
 // refusesParameters: the reply to MAIL is about its parameters, though they were

@@ -1,6 +1,7 @@
 package mailer
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -77,6 +78,11 @@ var stageNames = [...]string{
 }
 
 func (s Stage) String() string { return stageNames[s] }
+
+// ErrPushedBack is the cause of a [Failure] by a reply that asks for fewer
+// connections or a lower rate, from a relay that takes other messages meanwhile:
+// it is neither about this message nor in trouble.
+var ErrPushedBack = errors.New("the relay asked for less at a time")
 
 // Reply is an SMTP reply (RFC 5321 §4.2).
 type Reply struct {

@@ -116,7 +116,7 @@ func NewRelay(opts RelayOptions) (*Relay, error) {
 	r := &Relay{opts: opts, lookup: net.DefaultResolver.LookupHost}
 	r.ladder.known = -1
 	r.pace.rate = opts.Rate
-	r.pool = pool{relay: r, limit: opts.MaxConnections}
+	r.pool = pool{relay: r, window: newWindow(opts.MaxConnections)}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r, nil
 }

@@ -18,6 +18,21 @@ const contentChunk = 64 << 10
 // follows the final dot.
 const bookedTimeout = 10 * time.Second
 
+const (
+	// staleAfter is how long a connection must have been idle to be taken for one
+	// that may have been lost without a word: firewalls and address translation
+	// forget connections, and then packets go nowhere.
+	staleAfter = 5 * time.Second
+	// staleTimeout bounds the wait for the first reply on such a connection. What
+	// was sent holds no content and is sent again on a new one, where a slow relay
+	// has all its time.
+	staleTimeout = 10 * time.Second
+	// joinTimeout bounds the write of an envelope that joins a connection whose
+	// holder waits for its reply. It is small, and the relay has read what was
+	// before it or is about to.
+	joinTimeout = time.Second
+)
+
 // transaction is one MAIL, its RCPTs and the content, on one connection.
 type transaction struct {
 	reversePath string
@@ -28,8 +43,9 @@ type transaction struct {
 	accepted    []*Result // by RCPT, and waiting for the content's verdict
 	// tooMany were refused only because of those accepted before them.
 	tooMany []*Result
-	last    bool // of its delivery
-	sent    bool // the envelope has gone out behind the content before it
+	last    bool      // of its delivery
+	sent    bool      // the envelope has gone out behind the content before it
+	began   time.Time // when it went out
 	// The failure of a dialogue without content that may go better next time: the
 	// relay ended the connection, replies did not match the commands that were
 	// pipelined or did not come for those behind the content of another message,
@@ -74,6 +90,9 @@ var errOpen = &Failure{Class: ClassTransient, Stage: StageMail, Text: "not tried
 // connection is dead, or fit for another one.
 func (c *conn) transact(ctx context.Context, t *transaction) {
 	c.served++
+	if !t.sent {
+		t.began = time.Now()
+	}
 	release := c.bind(ctx)
 	defer release()
 	ok := c.envelope(ctx, t)
@@ -112,8 +131,11 @@ func (c *conn) envelope(ctx context.Context, t *transaction) bool {
 	if !ok {
 		return false
 	}
-	if t.sent && mail.code == 503 { // RCPT was heard, MAIL was not
-		return d.outOfStep(StageMail)
+	if t.sent {
+		if mail.code == 503 { // RCPT was heard, MAIL was not
+			return d.outOfStep(StageMail)
+		}
+		c.relay.distrust.heard()
 	}
 	if mail.positive() {
 		c.confirmDoubts()
@@ -200,6 +222,8 @@ func (d *dialogue) step(stage Stage, command string) (wireReply, bool) {
 		limit = timeouts.Data
 	case stage == StageMail && d.t.sent:
 		limit = min(limit, bookedTimeout)
+	case d.conn.stale:
+		limit = min(limit, staleTimeout)
 	}
 	var err error
 	if !d.pipelined {
@@ -219,6 +243,7 @@ func (d *dialogue) step(stage Stage, command string) (wireReply, bool) {
 	case stage != StageData && w.code/100 == 3, !d.pipelined && d.conn.br.Buffered() > 0:
 		return w, d.outOfStep(stage)
 	default:
+		d.conn.stale = false
 		return w, true
 	}
 }
@@ -236,6 +261,9 @@ func (d *dialogue) broken(stage Stage, err error) {
 		}
 	case ProblemSilent:
 		switch {
+		case d.conn.stale:
+			d.lose(f)
+			return
 		case d.t.sent:
 			d.t.misstep = f
 		case d.pipelined && stage > StageMail && d.ctx.Err() == nil:
@@ -259,6 +287,9 @@ func (t *transaction) suspect() string {
 // lose ends the transaction because the relay ended the connection.
 func (d *dialogue) lose(f *Failure) {
 	d.t.lost = f
+	if d.t.sent && f.Stage == StageMail && f.Reply.Code == 0 {
+		d.conn.relay.endedBehind(d.t.began, f)
+	}
 	settle(d.t.open(), f)
 	d.conn.close()
 }
@@ -336,12 +367,31 @@ const maxTail = 512
 
 // appendNext appends the envelope of the delivery that gets the connection next.
 func (c *conn) appendNext(buf []byte) []byte {
-	if c.next = c.relay.pool.book(c); c.next != nil {
-		for _, command := range c.next.booked.commands(false) {
-			buf = append(buf, command...)
-		}
+	if w := c.relay.pool.book(c); w != nil {
+		buf = w.booked.append(buf)
 	}
 	return buf
+}
+
+// append appends the envelope, which goes out now.
+func (t *transaction) append(buf []byte) []byte {
+	t.sent, t.began = true, time.Now()
+	for _, command := range t.commands(false) {
+		buf = append(buf, command...)
+	}
+	return buf
+}
+
+// sendNext sends the envelope of the delivery that has booked the connection
+// since the content went out. The reply to the content is awaited whatever becomes
+// of it.
+func (c *conn) sendNext() {
+	buf := c.next.booked.append(c.buf[:0])
+	c.raw.SetWriteDeadline(time.Now().Add(joinTimeout))
+	if _, err := c.nc.Write(buf); err != nil {
+		c.broken = true
+	}
+	c.buf = buf
 }
 
 // lastWord is how long a relay that takes no more of the content is listened to.
@@ -386,27 +436,55 @@ type answer struct {
 // recipients are uncertain at once, and the connection is left to a listener
 // that logs the verdict.
 func (c *conn) finalReply(ctx context.Context, t *transaction) {
+	begin := time.Now()
+	c.arm(context.WithoutCancel(ctx), c.relay.opts.Timeouts.Dot)
 	answers := make(chan answer, 1)
 	c.relay.background(func(context.Context) {
-		w, err := c.read(context.WithoutCancel(ctx), c.relay.opts.Timeouts.Dot)
+		w, err := readReply(c.br)
 		answers <- answer{w, err}
 	})
-	select {
-	case a := <-answers:
-		c.verdict(t, a)
-		return
-	case <-ctx.Done():
-	}
-	select {
-	case a := <-answers: // both came at once
-		c.verdict(t, a)
-	default:
+	a, ok := c.awaitReply(ctx, t, answers)
+	if !ok {
 		late, listener := *t, *c
-		late.accepted = cloneResults(t.accepted)
+		late.accepted, listener.next = cloneResults(t.accepted), nil
 		settle(t.open(), c.unanswered(&cause{problem: ProblemSilent, text: "the relay did not answer the final dot in time"}))
 		c.dead = true // for its holder; the listener has the socket now
 		c.relay.late.add(&listener, c.relay.opts.MaxConnections)
 		c.relay.background(func(ctx context.Context) { listener.listenLate(ctx, &late, answers) })
+		return
+	}
+	c.verdict(t, a)
+	switch wait := time.Since(begin); {
+	case !t.anyAccepted():
+	case len(t.data) > contentChunk: // the wait is for the way, not for the relay
+		c.relay.pool.accepted(c, 0)
+	default:
+		c.relay.pool.accepted(c, wait)
+	}
+}
+
+// awaitReply waits for the reply to the final dot, and lets another delivery join
+// the connection meanwhile. It is false when ctx ends first.
+func (c *conn) awaitReply(ctx context.Context, t *transaction, answers <-chan answer) (answer, bool) {
+	if t.last && len(t.tooMany) == 0 {
+		c.relay.pool.await(c)
+		defer c.relay.pool.unawait(c)
+	}
+	for {
+		select {
+		case a := <-answers:
+			return a, true
+		case <-c.joined:
+			c.sendNext()
+			continue
+		case <-ctx.Done():
+		}
+		select {
+		case a := <-answers: // both came at once
+			return a, true
+		default:
+			return answer{}, false
+		}
 	}
 }
 
@@ -415,11 +493,15 @@ func (c *conn) verdict(t *transaction, a answer) {
 	c.dirty = false
 	if a.err != nil {
 		c.close()
-		settle(t.accepted, c.unanswered(readCause(a.err)))
+		f := c.unanswered(readCause(a.err))
+		if w := c.next; w != nil && w.booked.sent && ProblemOf(f) == ProblemDropped {
+			c.relay.endedBehind(w.booked.began, f)
+		}
+		settle(t.accepted, f)
 		return
 	}
 	reply := a.reply.reply()
-	if a.reply.code == 421 || a.reply.code/100 == 3 {
+	if a.reply.code == 421 || a.reply.code/100 == 3 || c.broken {
 		c.close()
 	}
 	for _, r := range t.accepted {
