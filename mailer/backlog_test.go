@@ -250,25 +250,27 @@ func checkCut(t *testing.T, name string, w *wire) {
 		p := newWireTest(t, relaytest.Script{"DATA": slowDATA}, w, nil)
 		attempts := deliverBehind(t, p.relay, 2)
 		p.checkAttempts(t, attempts)
-		for i, a := range attempts {
-			f := a.Results[0].Failure
-			if f == nil {
-				continue
-			}
-			path, copies := a.Results[0].ForwardPath, 0
-			for _, m := range p.scripted.Messages() {
-				if bytes.Contains(m.Data, []byte(path)) {
-					copies++
-				}
-			}
-			if f.Class != mailer.ClassUncertain && copies > 0 {
-				t.Errorf("%s: message %d is %s, and yet the relay has it", name, i, outcome(a.Results[0]))
-			}
-		}
+		checkUndelivered(t, name, p, attempts)
 		if second := attempts[1].Results[0].Failure; w.cutSent >= 0 && second != nil {
 			t.Errorf("%s: the second message came to nothing: %s", name, outcome(attempts[1].Results[0]))
 		}
 	})
+}
+
+// checkUndelivered: what failed, and is not uncertain, the relay has not got.
+func checkUndelivered(t *testing.T, name string, p *poolTest, attempts []mailer.Attempt) {
+	t.Helper()
+	for i, a := range attempts {
+		f := a.Results[0].Failure
+		if f == nil || f.Class == mailer.ClassUncertain {
+			continue
+		}
+		for _, m := range p.scripted.Messages() {
+			if bytes.Contains(m.Data, []byte(a.Results[0].ForwardPath)) {
+				t.Errorf("%s: message %d is %s, and yet the relay has it", name, i, outcome(a.Results[0]))
+			}
+		}
+	}
 }
 
 // TestBacklogStops: a delivery that is stopped while its envelope is under way
@@ -419,6 +421,171 @@ func TestBacklogCrowd(t *testing.T) {
 	})
 }
 
+// TestJoin: a message that comes while the relay thinks about another one's
+// content sends its envelope at once, and its content as soon as that one is
+// answered: each costs the relay's time for the content, and no round trip more.
+func TestJoin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{cutSent: -1, cutGot: -1}
+		p := newWireTest(t, relaytest.Script{".": "after 1s 250 ok"}, w, nil)
+		attempts := make([]mailer.Attempt, 3)
+		var all sync.WaitGroup
+		for i := range attempts {
+			all.Go(func() {
+				path := fmt.Sprintf("r%d@example.org", i)
+				attempts[i] = p.relay.Deliver(t.Context(), envelope(path), content(numbered(path)))
+			})
+			time.Sleep(900 * time.Millisecond)
+		}
+		all.Wait()
+		p.checkAttempts(t, attempts)
+		var flights []string
+		for _, s := range w.writes {
+			first, _, _ := strings.Cut(s, " ")
+			flights = append(flights, strings.TrimSpace(first))
+		}
+		if got, want := strings.Join(flights, " "), "EHLO MAIL To: MAIL To: MAIL To: QUIT"; got != want {
+			t.Errorf("flights %s, want %s", got, want)
+		}
+		for i, a := range attempts {
+			if want := time.Second + time.Duration(i)*100*time.Millisecond; a.Duration != want {
+				t.Errorf("message %d took %v, want %v", i, a.Duration, want)
+			}
+		}
+	})
+}
+
+// TestJoinFaults is TestBacklogFaults for a message that joins.
+func TestJoinFaults(t *testing.T) {
+	const ok, late = "accepted 250", "after 1s 250 ok"
+	tests := []struct {
+		name          string
+		script        relaytest.Script
+		first, second string
+		served        int
+	}{
+		{"working relay", relaytest.Script{}, ok, ok, 1},
+		{"the reply comes with the envelope, then dropped", relaytest.Script{".": "hold 250 ok then default", "MAIL": "250 ok then drop then 250 ok"}, ok, ok, 2},
+		{"dropped at the dot", relaytest.Script{".": "later drop then default"}, "uncertain content", ok, 2},
+		{"421 at the dot", relaytest.Script{".": "later bye 421 4.3.2 down then default"}, "transient content 421", ok, 2},
+		{"accepted, then dropped", relaytest.Script{".": "later bye 250 ok then default"}, ok, ok, 2},
+		{"refused at the dot", relaytest.Script{".": "after 1s 554 5.7.1 spam then default"}, "permanent content 554", ok, 1},
+		{"354 at the dot", relaytest.Script{".": "after 1s 354 go on then default"}, "uncertain content 354", ok, 2},
+		{"second MAIL refused", relaytest.Script{"MAIL": "250 ok then 550 5.7.1 not you"}, ok, "permanent mail 550", 1},
+		{"second MAIL 421", relaytest.Script{"MAIL": "250 ok then bye 421 4.7.0 enough then 250 ok"}, ok, ok, 2},
+		{"second RCPT refused, and yet 354", relaytest.Script{"RCPT": "250 ok then 550 5.1.1 unknown", "DATA": "354 go"}, ok, "permanent rcpt 550", 1},
+		{"second DATA dropped", relaytest.Script{"DATA": "354 go then drop then 354 go"}, ok, ok, 2},
+		{"second content dropped", relaytest.Script{"content": "default then drop"}, ok, "transient content", 1},
+		{"second dot dropped", relaytest.Script{".": late + " then drop"}, ok, "uncertain content", 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				if tt.script["."] == "" {
+					tt.script["."] = late
+				}
+				p := newPoolTest(t, relaytest.Options{}, tt.script, func(o *mailer.RelayOptions) { o.MaxConnections = 1 })
+				attempts := make([]mailer.Attempt, 2)
+				var all sync.WaitGroup
+				for i := range attempts {
+					all.Go(func() {
+						path := fmt.Sprintf("r%d@example.org", i)
+						attempts[i] = p.relay.Deliver(t.Context(), envelope(path), content(numbered(path)))
+					})
+					time.Sleep(500 * time.Millisecond)
+				}
+				all.Wait()
+				if first, second := outcomes(attempts[0]), outcomes(attempts[1]); first != tt.first || second != tt.second {
+					t.Errorf("outcomes: %s; %s; want %s; %s", first, second, tt.first, tt.second)
+				}
+				if n := p.scripted.Served(); n != tt.served {
+					t.Errorf("%d connections, want %d", n, tt.served)
+				}
+				p.checkAttempts(t, attempts)
+			})
+		})
+	}
+}
+
+// TestJoinCut loses the connection at every octet of the envelope that joins, and
+// at every octet of the replies.
+func TestJoinCut(t *testing.T) {
+	script := func() relaytest.Script { return relaytest.Script{".": "after 1s 250 2.0.0 ok"} }
+	deliver := func(t *testing.T, p *poolTest) []mailer.Attempt {
+		attempts := make([]mailer.Attempt, 2)
+		var all sync.WaitGroup
+		for i := range attempts {
+			all.Go(func() {
+				path := fmt.Sprintf("r%d@example.org", i)
+				attempts[i] = p.relay.Deliver(t.Context(), envelope(path), content(numbered(path)))
+			})
+			time.Sleep(500 * time.Millisecond)
+		}
+		all.Wait()
+		return attempts
+	}
+	var from, to, replies int
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{cutSent: -1, cutGot: -1}
+		p := newWireTest(t, script(), w, nil)
+		p.checkAttempts(t, deliver(t, p))
+		for i, s := range w.writes[:4] { // EHLO, MAIL, the content, MAIL
+			if to += len(s); i < 3 {
+				from += len(s)
+			}
+		}
+		replies = w.got
+	})
+	check := func(name string, w *wire) {
+		synctest.Test(t, func(t *testing.T) {
+			p := newWireTest(t, script(), w, nil)
+			attempts := deliver(t, p)
+			p.checkAttempts(t, attempts)
+			checkUndelivered(t, name, p, attempts)
+			if f := attempts[1].Results[0].Failure; w.cutSent >= 0 && f != nil {
+				t.Errorf("%s: the second message came to nothing: %s", name, outcome(attempts[1].Results[0]))
+			}
+		})
+	}
+	for at := from; at < to; at++ {
+		for _, quiet := range []bool{false, true} {
+			check(fmt.Sprintf("sent %d of %d to %d, quiet %v", at, from, to, quiet), &wire{cutSent: at, cutGot: -1, quiet: quiet})
+		}
+	}
+	for at := range replies {
+		check(fmt.Sprintf("got %d of %d", at, replies), &wire{cutSent: -1, cutGot: at})
+	}
+}
+
+// TestJoinLate: who has joined a connection whose holder's time is over starts
+// over, and the verdict on the one before is heard still.
+func TestJoinLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log lockedBuffer
+		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{".": "after 20s 250 ok then default"}, func(o *mailer.RelayOptions) {
+			o.MaxConnections, o.Logger = 1, slog.New(slog.NewTextHandler(&log, nil))
+		})
+		var all sync.WaitGroup
+		for i, want := range []string{"uncertain content", "accepted 250", "transient connect"} {
+			all.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), []time.Duration{10 * time.Second, time.Minute, 5 * time.Second}[i])
+				defer cancel()
+				path := fmt.Sprintf("r%d@example.org", i)
+				if got := outcomes(p.relay.Deliver(ctx, envelope(path), content(numbered(path)))); got != want {
+					t.Errorf("delivery %d = %s, want %s", i, got, want)
+				}
+			})
+			time.Sleep(100 * time.Millisecond)
+		}
+		all.Wait()
+		time.Sleep(time.Minute)
+		p.relay.Close()
+		if got := log.String(); !strings.Contains(got, `msg="late verdict"`) || !strings.Contains(got, "forward_path=r0@example.org") {
+			t.Errorf("log = %s, want a late verdict on the first message", got)
+		}
+	})
+}
+
 // deafWire is a connection over a firewall that discards what follows the final
 // dot in its packet, or the first line of that.
 type deafWire struct {
@@ -472,6 +639,42 @@ func TestBacklogDeaf(t *testing.T) {
 				t.Errorf("line %v: log = %s, want one extension switched off", line, &log)
 			}
 			p.checkAttempts(t, attempts)
+		})
+	}
+}
+
+// TestBacklogEnds: a relay that ends the connection when an envelope follows the
+// final dot is found out after two of them, and an end by chance is not counted.
+func TestBacklogEnds(t *testing.T) {
+	tests := []struct {
+		name   string
+		script relaytest.Script
+		n      int
+		served int // connections at most
+		off    bool
+	}{
+		{"after the reply to the dot", relaytest.Script{".": "last 250 ok"}, 12, 3, true},
+		{"instead of it", relaytest.Script{".": "last"}, 12, 3, true},
+		{"by chance", relaytest.Script{".": "default then bye 250 ok then default then default then bye 250 ok then default then default then bye 250 ok then default"}, 12, 4, false},
+		{"421 each time", relaytest.Script{".": "default", "MAIL": "default then bye 421 4.3.0 no"}, 3, 20, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log lockedBuffer
+				tt.script["DATA"] = slowDATA
+				p := newPoolTest(t, relaytest.Options{}, tt.script, func(o *mailer.RelayOptions) {
+					o.MaxConnections, o.Logger = 1, slog.New(slog.NewTextHandler(&log, nil))
+				})
+				attempts := deliverBehind(t, p.relay, tt.n)
+				if n := p.scripted.Served(); n > tt.served {
+					t.Errorf("%d messages took %d connections, want %d at most", tt.n, n, tt.served)
+				}
+				if got := strings.Contains(log.String(), "behind the final dot"); got != tt.off {
+					t.Errorf("switched off: %v, want %v: %s", got, tt.off, &log)
+				}
+				p.checkAttempts(t, attempts)
+			})
 		})
 	}
 }

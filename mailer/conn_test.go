@@ -95,3 +95,16 @@ func TestCloseLosers(t *testing.T) {
 		}
 	})
 }
+
+// TestNoResumption: Microsoft's relays break when a TLS session is resumed
+// (golang/go#70232).
+func TestNoResumption(t *testing.T) {
+	r, err := NewRelay(RelayOptions{Host: "smtp.office365.com", Ladder: []Rung{{Port: 587}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if c := r.tlsConfig(); c.ClientSessionCache != nil {
+		t.Errorf("tlsConfig() has the session cache %T, want none", c.ClientSessionCache)
+	}
+}

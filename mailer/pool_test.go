@@ -176,6 +176,48 @@ func TestPoolStale(t *testing.T) {
 	}
 }
 
+// TestPoolSilent: a connection that was idle and is lost without a word costs a
+// message ten seconds; one that was in use a moment ago is not doubted.
+func TestPoolSilent(t *testing.T) {
+	tests := []struct {
+		name   string
+		script relaytest.Script
+		dirty  bool // the first transaction leaves one open
+		pause  time.Duration
+		want   string
+		took   time.Duration
+		served int
+	}{
+		{"after a while", relaytest.Script{"MAIL": "default then silence then default"}, false, 6 * time.Second, "accepted 250", 10 * time.Second, 2},
+		{"RSET", relaytest.Script{"RSET": "silence", "RCPT": "550 5.1.1 unknown then default"}, true, 6 * time.Second, "accepted 250", 10 * time.Second, 2},
+		{"and again", relaytest.Script{"MAIL": "default then silence"}, false, 6 * time.Second, "transient mail", 10*time.Second + 5*time.Minute, 2},
+		{"a slow relay", relaytest.Script{"MAIL": "default then after 1m 250 ok"}, false, 6 * time.Second, "accepted 250", 70 * time.Second, 2},
+		{"a slow relay, in use", relaytest.Script{"MAIL": "default then after 1m 250 ok"}, false, time.Second, "accepted 250", time.Minute, 1},
+		{"only RCPT is silent", relaytest.Script{"RCPT": "default then silence"}, false, 6 * time.Second, "transient rcpt", 5 * time.Minute, 1},
+	}
+	for _, tt := range tests {
+		for _, keywords := range [][]string{nil, {"PIPELINING"}} {
+			t.Run(fmt.Sprintf("%s without %v", tt.name, keywords), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p := newPoolTest(t, relaytest.Options{TLSExtensions: relaytest.Without(keywords...)}, tt.script, nil)
+					first := "accepted 250"
+					if tt.dirty {
+						first = "permanent rcpt 550"
+					}
+					p.deliver(t, first)
+					time.Sleep(tt.pause)
+					if a := p.deliver(t, tt.want); a.Duration != tt.took {
+						t.Errorf("it took %v, want %v", a.Duration, tt.took)
+					}
+					if got := p.scripted.Served(); got != tt.served {
+						t.Errorf("%d connections, want %d", got, tt.served)
+					}
+				})
+			})
+		}
+	}
+}
+
 // TestPoolReset: after a transaction without content the next begins with RSET.
 func TestPoolReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -219,7 +261,7 @@ func checkDelivered(t *testing.T, scripted *relaytest.Relay, results map[string]
 	copies := map[string]int{}
 	for _, m := range scripted.Messages() {
 		for _, path := range m.ForwardPaths {
-			if strings.Contains(m.Reply, "250 ") || m.Reply == "default" {
+			if strings.Contains(m.Reply, "250 ") || m.Reply == "default" || m.Reply == "last" {
 				copies[path]++
 			}
 			if string(m.Data) != numbered(path) {
@@ -318,6 +360,69 @@ func TestPoolLine(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		all.Wait()
+	})
+}
+
+// TestPoolPriority: who waits for a connection is served by priority, those whose
+// envelope is sent ahead included.
+func TestPoolPriority(t *testing.T) {
+	for _, keywords := range [][]string{nil, {"PIPELINING"}} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPoolTest(t, relaytest.Options{TLSExtensions: relaytest.Without(keywords...)},
+				relaytest.Script{"DATA": "after 1s 354 go", ".": "250 2.0.0 ok"}, func(o *mailer.RelayOptions) { o.MaxConnections = 1 })
+			var all sync.WaitGroup
+			for i, priority := range []mailer.Priority{
+				mailer.PriorityNormal, // has the connection
+				mailer.PriorityBulk, mailer.PriorityNormal, mailer.PriorityBulk, mailer.PriorityHigh, mailer.PriorityNormal, mailer.PriorityHigh,
+			} {
+				all.Go(func() {
+					env := envelope(fmt.Sprintf("r%d@example.org", i))
+					env.Priority = priority
+					if got, want := outcomes(p.relay.Deliver(t.Context(), env, content(messageText))), "accepted 250"; got != want {
+						t.Errorf("message %d = %s, want %s", i, got, want)
+					}
+				})
+				time.Sleep(time.Millisecond)
+			}
+			all.Wait()
+			var got []string
+			for _, m := range p.scripted.Messages() {
+				got = append(got, m.ForwardPaths[0][:2])
+			}
+			if want := "r0 r4 r6 r2 r5 r1 r3"; strings.Join(got, " ") != want {
+				t.Errorf("without %v the relay got %v, want %s", keywords, got, want)
+			}
+		})
+	}
+}
+
+// TestPoolPriorityBounded: bulk mail is not overtaken for ever.
+func TestPoolPriorityBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{".": "after 1s 250 2.0.0 ok"}, func(o *mailer.RelayOptions) { o.MaxConnections = 1 })
+		begin := time.Now()
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		for range 3 { // more than the connection can take
+			all.Go(func() {
+				for ctx.Err() == nil {
+					env := envelope("high@example.org")
+					env.Priority = mailer.PriorityHigh
+					p.relay.Deliver(t.Context(), env, content(messageText))
+				}
+			})
+		}
+		time.Sleep(time.Millisecond)
+		env := envelope("bulk@example.org")
+		env.Priority = mailer.PriorityBulk
+		if got, want := outcomes(p.relay.Deliver(t.Context(), env, content(messageText))), "accepted 250"; got != want {
+			t.Errorf("the bulk message = %s, want %s", got, want)
+		}
+		cancel()
+		all.Wait()
+		if took := time.Since(begin); took < 3*time.Minute || took > 3*time.Minute+10*time.Second {
+			t.Errorf("the bulk message took %v, want about 3m", took)
+		}
 	})
 }
 

@@ -127,3 +127,79 @@ func TestRateGivenBack(t *testing.T) {
 		all.Wait()
 	})
 }
+
+// TestRatePriority: a turn goes to who is due first when it comes, and no more
+// messages set out than may.
+func TestRatePriority(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPoolTest(t, relaytest.Options{}, nil, func(o *mailer.RelayOptions) {
+			o.Rate = mailer.Rate{Messages: 1, Per: 2 * time.Second}
+		})
+		p.deliver(t, "accepted 250")
+		begin := time.Now()
+		var all sync.WaitGroup
+		for i, tt := range []struct {
+			priority mailer.Priority
+			want     time.Duration
+		}{
+			{mailer.PriorityBulk, 14 * time.Second},
+			{mailer.PriorityNormal, 8 * time.Second},
+			{mailer.PriorityHigh, 2 * time.Second},
+			{mailer.PriorityBulk, 16 * time.Second},
+			{mailer.PriorityNormal, 10 * time.Second},
+			{mailer.PriorityHigh, 4 * time.Second},
+			{mailer.PriorityNormal, 12 * time.Second},
+			{mailer.PriorityHigh, 6 * time.Second},
+		} {
+			all.Go(func() {
+				env := envelope("b@example.org")
+				env.Priority = tt.priority
+				a := p.relay.Deliver(t.Context(), env, content(messageText))
+				if got, took := outcomes(a), time.Since(begin); got != "accepted 250" || took != tt.want {
+					t.Errorf("message %d of priority %v = %s after %v, want accepted after %v", i, tt.priority, got, took, tt.want)
+				}
+			})
+			time.Sleep(time.Millisecond)
+		}
+		all.Wait()
+	})
+}
+
+// TestRateOvertaken: who is overtaken waits a minute at most, and is told then
+// when its turn would have come. What came more than some minutes later does not
+// overtake it.
+func TestRateOvertaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPoolTest(t, relaytest.Options{}, nil, func(o *mailer.RelayOptions) {
+			o.Rate = mailer.Rate{Messages: 1, Per: 20 * time.Second}
+		})
+		deliver := func(priority mailer.Priority) mailer.Attempt {
+			env := envelope("b@example.org")
+			env.Priority = priority
+			return p.relay.Deliver(t.Context(), env, content(messageText))
+		}
+		p.deliver(t, "accepted 250")
+		begin := time.Now()
+		var all sync.WaitGroup
+		all.Go(func() {
+			a := deliver(mailer.PriorityBulk)
+			var rate *mailer.RateError
+			if f := a.Results[0].Failure; f == nil || !errors.As(f.Err, &rate) || !rate.At.Equal(begin.Add(100*time.Second)) {
+				t.Errorf("the bulk message = %s (%v), want a RateError for the turn at 100s", outcomes(a), f)
+			}
+			if took := time.Since(begin); took != time.Minute {
+				t.Errorf("it was told after %v, want 1m", took)
+			}
+		})
+		for range 4 {
+			time.Sleep(time.Millisecond)
+			all.Go(func() {
+				if got, want := outcomes(deliver(mailer.PriorityHigh)), "accepted 250"; got != want {
+					t.Errorf("a message of high priority = %s, want %s", got, want)
+				}
+			})
+			time.Sleep(18 * time.Second)
+		}
+		all.Wait()
+	})
+}

@@ -31,6 +31,9 @@ import (
 //	split REPLY      every octet of it in a packet of its own
 //	drip REPLY       one octet a second
 //	after 2s REPLY   REPLY, but not at once
+//	later ACTION     any of these, after a second
+//	last REPLY       REPLY if there is one, then drop, when the client has sent on;
+//	                 else as if there were no script
 //	hold REPLY       not before the next command is there
 //	inject REPLY     REPLY and, in the same packet, a second reply
 //	bye REPLY        REPLY, then drop

@@ -303,6 +303,17 @@ func (s *session) do(action, fallback string) string {
 		}
 		time.Sleep(d)
 		return s.send(late, "\r\n")
+	case "later":
+		time.Sleep(time.Second)
+		return s.do(reply, fallback)
+	case "last":
+		time.Sleep(time.Millisecond) // so that what is sent along is there
+		if s.br.Buffered() == 0 {
+			return s.send(fallback, "\r\n")
+		}
+		if reply != "" {
+			s.send(reply, "\r\n")
+		}
 	case "hold":
 		s.br.Peek(1)
 		return s.send(reply, "\r\n")
