@@ -111,9 +111,9 @@ func (w *writer) insert(e Entry) error {
 	}
 	err = w.exec(`INSERT INTO messages (id, key, message_id, sender, subject, tags, reverse_path, size, eight_bit, utf8_header,
 			created, send_at, expires, status, final, clock, body, chunks, priority)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 'queued', 0, ?13, ?14, ?15, ?16)`,
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', 0, ?, ?, ?, ?)`,
 		id, m.Key, m.MessageID, m.Sender, m.Subject, tags, m.Envelope.ReversePath, m.Size, e.Content.EightBit, e.Content.UTF8Header,
-		m.Created.UnixMicro(), micros(m.SendAt), m.Expires.UnixMicro(), body, chunks,
+		m.Created.UnixMicro(), micros(m.SendAt), m.Expires.UnixMicro(), m.Expires.UnixMicro(), body, chunks,
 		int64(m.Envelope.Priority))
 	if err != nil {
 		return err

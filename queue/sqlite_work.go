@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"mailsidecar/mailer"
@@ -202,8 +201,8 @@ func (w *writer) insertAttempt(id []byte, a mailer.Attempt) error {
 		return err
 	}
 	return w.exec(`INSERT INTO attempts (message, n, relay, port, mode, tls, auth, ladder, started, duration, results)
-		VALUES (?1, (SELECT coalesce(max(n), 0) + 1 FROM attempts WHERE message = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)`,
-		id, a.Relay, a.Rung.Port, modeOf(a.Rung), a.TLS, a.Auth, ladder, a.Started.UnixMicro(), a.Duration.Microseconds(), results)
+		VALUES (?, (SELECT coalesce(max(n), 0) + 1 FROM attempts WHERE message = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		id, id, a.Relay, a.Rung.Port, modeOf(a.Rung), a.TLS, a.Auth, ladder, a.Started.UnixMicro(), a.Duration.Microseconds(), results)
 }
 
 // change sets a recipient's state. A wish to cancel it turns waiting into
@@ -214,32 +213,47 @@ func (w *writer) change(id []byte, o Outcome, c Change, t tried) error {
 	if waits {
 		next = c.Next.UnixMicro()
 	}
-	return w.exec(`UPDATE recipients SET
-			state = CASE WHEN cancel AND ?1 THEN 'canceled' ELSE ?2 END,
-			due = CASE WHEN cancel AND ?1 THEN NULL ELSE ?3 END,
-			tries = ?4, attempts = attempts + ?5, result = coalesce(?6, result),
-			route = ?7, owner = NULL, marked = 0, cancel = 0
-		WHERE message = ?8 AND forward_path = ?9 AND (owner = ?10 OR ?2 = 'delivered')`,
-		!c.State.Final(), string(c.State), next, c.Tries, t.attempts, t.result, o.Route, id, c.ForwardPath, o.Owner)
+	args := []any{
+		!c.State.Final(), string(c.State), !c.State.Final(), next, c.Tries, t.attempts, t.result, o.Route,
+		id, c.ForwardPath, o.Owner, c.State == Delivered,
+	}
+	// Most messages have one recipient, the first. By its key it is changed in
+	// place; else SQLite collects in a table what to change.
+	if len(o.Changes) == 1 {
+		if n, err := w.affect(changeRecipient+" AND n = 0", args...); err != nil || n == 1 {
+			return err
+		}
+	}
+	return w.exec(changeRecipient, args...)
 }
+
+const changeRecipient = `UPDATE recipients SET
+		state = CASE WHEN cancel AND ? THEN 'canceled' ELSE ? END,
+		due = CASE WHEN cancel AND ? THEN NULL ELSE ? END,
+		tries = ?, attempts = attempts + ?, result = coalesce(?, result),
+		route = ?, owner = NULL, marked = 0, cancel = 0
+	WHERE message = ? AND forward_path = ? AND (owner = ? OR ?)`
 
 // settle derives the message's status from its recipients' states, and drops
 // the bytes of one that nobody can retry.
 func (w *writer) settle(id []byte, now time.Time) (size int64, becameFinal bool, err error) {
-	var was bool
+	var was, mixed bool
 	var clock, expires int64
-	var packed string
-	err = w.row(`SELECT size, final, clock, expires, (SELECT group_concat(DISTINCT state) FROM recipients WHERE message = id)
-		FROM messages WHERE id = ?`, []any{id}, &size, &was, &clock, &expires, &packed)
+	var body chunks
+	err = w.row(`SELECT size, final, clock, expires, body, chunks,
+			EXISTS (SELECT 1 FROM recipients WHERE message = id AND state <> 'delivered')
+		FROM messages WHERE id = ?`, []any{id}, &size, &was, &clock, &expires, &body.first, &body.count, &mixed)
 	if errors.Is(err, sql.ErrNoRows) { // retention has removed it
 		return 0, false, nil
 	}
 	if err != nil {
 		return 0, false, err
 	}
-	states := map[State]int{}
-	for state := range strings.SplitSeq(packed, ",") {
-		states[State(state)] = 1
+	states := map[State]int{Delivered: 1}
+	if mixed {
+		if states, err = w.states(id); err != nil {
+			return 0, false, err
+		}
 	}
 	final := states[Queued]+states[Deferred]+states[Held] == 0
 	switch {
@@ -249,33 +263,59 @@ func (w *writer) settle(id []byte, now time.Time) (size int64, becameFinal bool,
 		clock = now.UnixMicro()
 	}
 	if final && states[Bounced]+states[Expired] == 0 {
-		err = w.settleUseless(id, statusOf(states), clock, now)
+		err = w.settleUseless(id, statusOf(states), clock, now, body)
 	} else {
 		err = w.exec(`UPDATE messages SET status = ?, final = ?, clock = ? WHERE id = ?`, string(statusOf(states)), final, clock, id)
 	}
 	return size, final && !was, err
 }
 
+// states returns the states that recipients of the message are in.
+func (w *writer) states(id []byte) (map[State]int, error) {
+	states := map[State]int{}
+	err := w.each(`SELECT DISTINCT state FROM recipients WHERE message = ?`, []any{id}, func(rows *sql.Rows) error {
+		var state State
+		err := rows.Scan(&state)
+		states[state] = 1
+		return err
+	})
+	return states, err
+}
+
+// chunks are the rows of contents that a message's bytes are in.
+type chunks struct {
+	first sql.NullInt64 // NULL: they are gone
+	count int64
+}
+
 // settleUseless settles a message that nobody can retry, so that its bytes are
 // of no use.
-func (w *writer) settleUseless(id []byte, status Status, clock int64, now time.Time) error {
+func (w *writer) settleUseless(id []byte, status Status, clock int64, now time.Time, body chunks) error {
 	if keep := w.store.opts.KeepBodies; keep > 0 {
 		return w.exec(`UPDATE messages SET status = ?, final = 1, clock = ?, bytes_until = ? WHERE id = ?`,
 			string(status), clock, now.Add(keep).UnixMicro(), id)
 	}
-	if err := w.deleteChunks(id); err != nil {
+	if err := w.deleteChunks(body); err != nil {
 		return err
 	}
 	return w.exec(`UPDATE messages SET status = ?, final = 1, clock = ?, body = NULL WHERE id = ?`, string(status), clock, id)
 }
 
-func (w *writer) deleteChunks(id []byte) error {
-	return w.exec(`DELETE FROM contents WHERE seq >= (SELECT body FROM messages WHERE id = ?1)
-		AND seq < (SELECT body + chunks FROM messages WHERE id = ?1)`, id)
+func (w *writer) deleteChunks(c chunks) error {
+	if !c.first.Valid {
+		return nil
+	}
+	return w.exec(`DELETE FROM contents WHERE seq >= ? AND seq < ?`, c.first.Int64, c.first.Int64+c.count)
 }
 
+// deleteContent deletes the bytes of a message that is settled.
 func (w *writer) deleteContent(id []byte) error {
-	if err := w.deleteChunks(id); err != nil {
+	var body chunks
+	err := w.row(`SELECT body, chunks FROM messages WHERE id = ?`, []any{id}, &body.first, &body.count)
+	if err != nil {
+		return err
+	}
+	if err := w.deleteChunks(body); err != nil {
 		return err
 	}
 	return w.exec(`UPDATE messages SET body = NULL, bytes_until = NULL WHERE id = ?`, id)
