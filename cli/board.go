@@ -104,7 +104,7 @@ func (b *relayBoard) Status() []handler.RelayStatus {
 		c := b.configs[i]
 		all[i] = handler.RelayStatus{
 			Name: r.Name(), Host: c.Host, Ladder: ladder(c), Senders: c.Senders,
-			Serving: b.seen[i].serving, Failure: b.seen[i].failure,
+			Serving: b.seen[i].serving, Failure: b.seen[i].failure, Connections: r.Connections(),
 		}
 		if p, ok := pauses[r.Name()]; ok {
 			all[i].PausedUntil, all[i].Failure = p.Until, p.Reason

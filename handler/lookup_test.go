@@ -106,7 +106,8 @@ type fakeRelays struct {
 func (r *fakeRelays) Status() []RelayStatus {
 	ladder := []mailer.Rung{{Port: 587}, {Port: 465, Implicit: true}}
 	return []RelayStatus{
-		{Name: "a", Host: "a.example", Ladder: ladder, Serving: ladder[1], Senders: []string{"example.com"}},
+		{Name: "a", Host: "a.example", Ladder: ladder, Serving: ladder[1], Senders: []string{"example.com"},
+			Connections: mailer.Connections{Open: 3, Limit: 4, Max: 8, Waiting: 5, Reason: "messages waited"}},
 		{Name: "b", PausedUntil: time.Now().Add(time.Minute), Failure: refusal(mailer.ClassRelay, 535, "no")},
 		{Name: "c", Failure: refusal(mailer.ClassRelay, 0, "")},
 		{Name: "d"},
@@ -134,6 +135,9 @@ func TestGetRelays(t *testing.T) {
 	}
 	if want := []ladderBody{{587, "starttls", false}, {465, "tls", true}}; !slices.Equal(got[0].Ladder, want) {
 		t.Errorf("ladder = %+v, want %+v", got[0].Ladder, want)
+	}
+	if c, want := got[0].Connections, (connsBody{Open: 3, Limit: 4, Max: 8, Waiting: 5, Reason: "messages waited"}); c != want {
+		t.Errorf("connections = %+v, want %+v", c, want)
 	}
 	if f := got[1].Failure; f.ReplyCode != 535 || f.Outcome != "" || got[1].PausedUntil.IsZero() {
 		t.Errorf("paused relay = %+v, %+v", got[1], f)

@@ -38,6 +38,8 @@ type RelayStatus struct {
 	// Failure is why it is paused, or the last one about the relay since it
 	// last worked; nil when there is none.
 	Failure *mailer.Failure
+	// Connections are those of this moment.
+	Connections mailer.Connections
 }
 
 type relayBody struct {
@@ -48,6 +50,16 @@ type relayBody struct {
 	Senders     []string     `json:"senders,omitempty"`
 	PausedUntil time.Time    `json:"paused_until,omitzero"`
 	Failure     *outcomeBody `json:"failure,omitempty"`
+	Connections connsBody    `json:"connections"`
+}
+
+// connsBody answers why there are only so many.
+type connsBody struct {
+	Open    int    `json:"open"`
+	Limit   int    `json:"limit"`
+	Max     int    `json:"max"`
+	Waiting int    `json:"waiting"`
+	Reason  string `json:"reason"` // why limit is what it is
 }
 
 type ladderBody struct {
@@ -77,6 +89,7 @@ func (s *Server) getRelays(c echo.Context) error {
 func newRelay(r RelayStatus) relayBody {
 	b := relayBody{
 		Name: r.Name, Host: r.Host, Status: "unknown", Ladder: []ladderBody{}, Senders: r.Senders, PausedUntil: inUTC(r.PausedUntil),
+		Connections: connsBody(r.Connections),
 	}
 	for _, rung := range r.Ladder {
 		b.Ladder = append(b.Ladder, ladderBody{Port: rung.Port, Mode: rung.Mode(), Serving: rung == r.Serving})

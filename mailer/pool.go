@@ -45,7 +45,7 @@ type pool struct {
 type Connections struct {
 	Open    int // those that are logged in, being opened or being closed
 	Limit   int // how many the relay gets now, see Reason
-	Most    int // RelayOptions.MaxConnections
+	Max     int // RelayOptions.MaxConnections
 	Waiting int // messages that wait for a connection
 	// Reason is why Limit last changed, in a few words; the relay's own are escaped.
 	Reason string
@@ -56,7 +56,7 @@ func (r *Relay) Connections() Connections {
 	p := &r.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Connections{Open: p.places, Limit: p.window.limit, Most: p.window.most, Waiting: len(p.line), Reason: p.window.reason}
+	return Connections{Open: p.places, Limit: p.window.limit, Max: p.window.most, Waiting: len(p.line), Reason: p.window.reason}
 }
 
 // waiter is a delivery in line. While it is there, what it has open may be

@@ -81,7 +81,7 @@ func TestWindowOpens(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{".": "after 20ms 250 2.0.0 ok"}, nil)
 		l := newLoad(p.relay)
 		time.AfterFunc(50*time.Millisecond, func() {
-			if got, want := p.relay.Connections(), (mailer.Connections{Open: 8, Limit: 8, Most: 8, Reason: "messages waited"}); got != want {
+			if got, want := p.relay.Connections(), (mailer.Connections{Open: 8, Limit: 8, Max: 8, Reason: "messages waited"}); got != want {
 				t.Errorf("after two round trips: Connections() = %+v, want %+v", got, want)
 			}
 		})
