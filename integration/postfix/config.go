@@ -85,37 +85,37 @@ sasldb_path: %[1]s/sasldb2
 mech_list: PLAIN LOGIN CRAM-MD5 SCRAM-SHA-1 SCRAM-SHA-256
 `
 
-func (s *Server) writeConfig() error {
+func (s *Server) writeConfig(settings []string) error {
 	// Neither root nor a system account may own a mailbox (virtual(8)).
 	owner, err := user.Lookup("nobody")
 	if err != nil {
 		return err
 	}
 	for _, dir := range []string{"etc", "spool", "data", "mail", "etc/sasl"} {
-		if err := os.Mkdir(s.path(dir), 0o755); err != nil {
+		if err := os.Mkdir(s.Path(dir), 0o755); err != nil {
 			return err
 		}
 	}
 	files := map[string]string{
-		"etc/main.cf":         fmt.Sprintf(mainCF, s.dir, SizeLimit, Domain, owner.Uid, owner.Gid),
+		"etc/main.cf":         fmt.Sprintf(mainCF, s.Path(), SizeLimit, Domain, owner.Uid, owner.Gid) + strings.Join(settings, "\n") + "\n",
 		"etc/master.cf":       fmt.Sprintf(masterCF, s.Submission, s.Submissions, s.SevenBit),
 		"etc/access":          Busy + " 450 4.2.1 Mailbox busy, try again later\n",
 		"etc/mailboxes":       mailboxes(),
-		"etc/sasl/smtpd.conf": fmt.Sprintf(saslConf, s.dir),
+		"etc/sasl/smtpd.conf": fmt.Sprintf(saslConf, s.Path()),
 	}
 	for name, content := range files {
-		if err := os.WriteFile(s.path(name), []byte(content), 0o644); err != nil {
+		if err := os.WriteFile(s.Path(name), []byte(content), 0o644); err != nil {
 			return err
 		}
 	}
-	if err := chown(s.path("mail"), owner); err != nil {
+	if err := chown(s.Path("mail"), owner); err != nil {
 		return err
 	}
 	daemon, err := user.Lookup("postfix")
 	if err != nil {
 		return err
 	}
-	return chown(s.path("data"), daemon)
+	return chown(s.Path("data"), daemon)
 }
 
 func mailboxes() string {
@@ -130,12 +130,12 @@ func mailboxes() string {
 // read as the user postfix.
 func (s *Server) writePassword() error {
 	name, realm, _ := strings.Cut(s.Username, "@")
-	cmd := exec.Command("saslpasswd2", "-c", "-p", "-f", s.path("sasldb2"), "-u", realm, name)
+	cmd := exec.Command("saslpasswd2", "-c", "-p", "-f", s.Path("sasldb2"), "-u", realm, name)
 	cmd.Stdin = strings.NewReader(s.Password)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("saslpasswd2: %w: %s", err, out)
 	}
-	return os.Chmod(s.path("sasldb2"), 0o644)
+	return os.Chmod(s.Path("sasldb2"), 0o644)
 }
 
 func chown(path string, u *user.User) error {

@@ -1,51 +1,48 @@
-package postfix
+package mta
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
 
 // Delivered is a message as it lies in a mailbox.
 type Delivered struct {
-	// ReturnPath is the reverse-path that Postfix recorded at delivery.
+	// ReturnPath is the reverse-path that the server recorded at delivery.
 	ReturnPath string
-	// Received is the trace field that Postfix added, unfolded lines joined.
+	// Received is the trace field that the server added, unfolded lines joined.
 	Received string
 	// Data is the message as it was submitted, its line ends CRLF again, without
-	// the fields that Postfix put before it.
+	// the fields that the server put before it.
 	Data []byte
 }
 
 // Await returns the messages in the recipient's mailbox once there are n.
-func (s *Server) Await(t *testing.T, recipient string, n int) []Delivered {
+func (s *Instance) Await(t *testing.T, recipient string, n int) []Delivered {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	for {
-		found := s.Mailbox(t, recipient)
-		if len(found) >= n {
-			return found
+		found := len(s.messages(t, recipient))
+		if found >= n {
+			return s.Mailbox(t, recipient)
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("mailbox of %s holds %d messages after 20 s, want %d", recipient, len(found), n)
+			t.Fatalf("mailbox of %s holds %d messages after 20 s, want %d", recipient, found, n)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
 // Mailbox returns the messages delivered to the recipient so far, oldest first.
-func (s *Server) Mailbox(t *testing.T, recipient string) []Delivered {
+func (s *Instance) Mailbox(t *testing.T, recipient string) []Delivered {
 	t.Helper()
-	// Maildir names begin with the time of delivery. Postfix moves a file into
-	// new/ only once it is complete.
-	names, err := filepath.Glob(s.path("mail", recipient, "new", "*"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var found []Delivered
-	for _, name := range names {
+	for _, name := range s.messages(t, recipient) {
 		raw, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -55,12 +52,30 @@ func (s *Server) Mailbox(t *testing.T, recipient string) []Delivered {
 	return found
 }
 
-// parseDelivered takes off the fields that Postfix puts before a message:
-// Return-Path, X-Original-To, Delivered-To and Received, in that order.
+// messages are the files of a recipient's mailbox. Maildir names begin with the
+// time of delivery, and a file is moved into new/ only once it is complete.
+func (s *Instance) messages(t *testing.T, recipient string) []string {
+	t.Helper()
+	dir := s.Path("mail", recipient, "new")
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, entry := range entries {
+		names = append(names, filepath.Join(dir, entry.Name()))
+	}
+	return names
+}
+
+// traceFields are those that servers put before a message, in their order.
+var traceFields = []string{"Return-Path", "X-Original-To", "Delivered-To", "Envelope-To", "Delivery-Date", "Received"}
+
+// parseDelivered takes them off.
 func parseDelivered(raw []byte) Delivered {
 	var d Delivered
 	rest := raw
-	for _, name := range []string{"Return-Path", "X-Original-To", "Delivered-To", "Received"} {
+	for _, name := range traceFields {
 		value, after, ok := cutField(rest, name)
 		if !ok {
 			continue
@@ -80,10 +95,10 @@ func parseDelivered(raw []byte) Delivered {
 // cutField takes the named field off the front of a message with LF line ends
 // and returns its value, unfolded.
 func cutField(msg []byte, name string) (value, rest []byte, ok bool) {
-	value, ok = bytes.CutPrefix(msg, []byte(name+":"))
-	if !ok {
+	if len(msg) <= len(name) || !strings.EqualFold(string(msg[:len(name)+1]), name+":") {
 		return nil, msg, false
 	}
+	value = msg[len(name)+1:]
 	end := 0
 	for {
 		i := bytes.IndexByte(value[end:], '\n')

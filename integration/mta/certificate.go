@@ -1,4 +1,4 @@
-package postfix
+package mta
 
 import (
 	"bytes"
@@ -15,8 +15,8 @@ import (
 )
 
 // writeCertificates makes an authority and a server certificate signed by it:
-// ca.pem for clients, server.pem (key, then chain) for Postfix.
-func (s *Server) writeCertificates() error {
+// CAFile for clients, KeyAndChain for the server.
+func (s *Instance) writeCertificates() error {
 	now := time.Now()
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -52,7 +52,7 @@ func (s *Server) writeCertificates() error {
 	server := bytes.Join([][]byte{
 		encodePEM("PRIVATE KEY", keyDER), encodePEM("CERTIFICATE", leafDER), encodePEM("CERTIFICATE", caDER),
 	}, nil)
-	if err := os.WriteFile(s.path("server.pem"), server, 0o600); err != nil {
+	if err := os.WriteFile(s.Path(KeyAndChain), server, 0o600); err != nil {
 		return err
 	}
 	return os.WriteFile(s.CAFile, encodePEM("CERTIFICATE", caDER), 0o644)
