@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -45,18 +46,21 @@ type Instance struct {
 	// Username and Password are the one account.
 	Username, Password string
 
-	name string
-	dir  string
-	log  syncBuffer
+	name     string
+	dir      string
+	output   syncBuffer
+	logFiles []string // below dir
 }
 
 // New makes the directory of a server, which goes when the test ends, with its
-// certificate. name is the program's, for messages.
-func New(t *testing.T, name string) *Instance {
+// certificate. name is the program's, for messages; logFiles are those that it
+// will write below the directory, if any. When the test has failed its log is
+// printed.
+func New(t *testing.T, name string, logFiles ...string) *Instance {
 	t.Helper()
 	s := &Instance{
 		Username: "app@mail.example.com", Password: "s3cret with blank: é%",
-		name: name, dir: tempDir(t),
+		name: name, dir: tempDir(t), logFiles: logFiles,
 	}
 	s.CAFile = s.Path("ca.pem")
 	t.Cleanup(func() {
@@ -75,8 +79,18 @@ func (s *Instance) Path(elem ...string) string {
 	return filepath.Join(append([]string{s.dir}, elem...)...)
 }
 
-// Log is what the server has logged so far.
-func (s *Instance) Log() string { return s.log.String() }
+// Log is what the server has logged so far, on its output and in files.
+func (s *Instance) Log() string {
+	log := s.output.String()
+	for _, name := range s.logFiles {
+		text, err := os.ReadFile(s.Path(name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			text = []byte(err.Error())
+		}
+		log += string(text)
+	}
+	return log
+}
 
 // Process is a server's main process.
 type Process struct {
@@ -88,22 +102,24 @@ type Process struct {
 
 // Launch starts the server's main process, which stays in the foreground, and
 // waits until it answers on every port. What it writes goes to the log. When the
-// test ends, ask asks it to stop; nil means SIGTERM.
+// test ends, ask asks it to stop; nil means SIGTERM to it and to all that it has forked.
 func (s *Instance) Launch(t *testing.T, cmd *exec.Cmd, ask func() error, ports ...int) *Process {
 	t.Helper()
-	cmd.Stdout, cmd.Stderr = &s.log, &s.log
+	cmd.Stdout, cmd.Stderr = &s.output, &s.output
 	// A group of its own, so that an interrupt at the terminal reaches only the
 	// test, which then stops the server in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// What it has forked may hold its output open.
+	cmd.WaitDelay = time.Second
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start %s: %v", s.name, err)
 	}
 	p := &Process{instance: s, cmd: cmd, ask: ask, exited: make(chan struct{})}
 	if ask == nil {
-		p.ask = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+		p.ask = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	}
 	go func() {
-		fmt.Fprintln(&s.log, s.name, "exited:", cmd.Wait())
+		fmt.Fprintln(&s.output, s.name, "exited:", cmd.Wait())
 		close(p.exited)
 	}()
 	t.Cleanup(func() { p.Stop(t) })
