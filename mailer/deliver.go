@@ -71,6 +71,11 @@ func (d *delivery) run(ctx context.Context) {
 	d.release()
 }
 
+// mostRefused is how many recipients of a transaction may be refused before a
+// relay's ending the connection is put down to them. Postfix ends it at the
+// twentieth.
+const mostRefused = 5
+
 // conclude puts back in line what a transaction has left open, and gives up a
 // connection that it was the end of.
 func (d *delivery) conclude(ctx context.Context, t *transaction) {
@@ -93,9 +98,10 @@ func (d *delivery) conclude(ctx context.Context, t *transaction) {
 		d.relay.switchOff(t.suspect(), t.misstep)
 		d.renew(t.reopen(t.misstep))
 		return
-	case t.lost != nil && d.conn.served > 1 && ctx.Err() == nil:
-		// The relay was about to end the connection, and has not seen an octet of
-		// the content: once more, on one that is new.
+	case t.lost != nil && (d.conn.served > 1 || t.refused >= mostRefused) && ctx.Err() == nil:
+		// The relay was about to end the connection, or has had enough of unknown
+		// recipients, and has not seen an octet of the content: once more, on one that
+		// is new.
 		d.renew(t.reopen(t.lost))
 		return
 	case !t.anyAccepted():

@@ -165,6 +165,18 @@ func TestManyRecipients(t *testing.T) {
 		{"relay takes them one by one", relaytest.Script{
 			"RCPT": "250 ok then 452 4.5.3 too many then 452 4.5.3 too many then 250 ok then 452 4.5.3 too many then 250 ok",
 		}, 3, 5, 1, 10},
+		{"too many, those refused counted", relaytest.Script{
+			"RCPT": "550 5.1.1 unknown then 550 5.1.1 unknown then 452 too many recipients then 452 too many recipients then 250 ok",
+		}, 4, 2, 1, 8},
+		{"one full mailbox after a refused one", relaytest.Script{
+			"RCPT": "550 5.1.1 unknown then 452 4.2.2 over quota then 250 ok",
+		}, 4, 3, 1, 8},
+		{"421 after five unknown", relaytest.Script{
+			"RCPT": strings.Repeat("550 5.1.1 unknown then ", 5) + "bye 421 4.7.0 too many errors then 250 ok",
+		}, 100, 1, 2, 5},
+		{"421 after one unknown", relaytest.Script{
+			"RCPT": "550 5.1.1 unknown then bye 421 4.7.0 go away then 250 ok",
+		}, 100, 0, 1, 0},
 	}
 	for _, tt := range tests {
 		for _, pipelining := range []bool{true, false} {

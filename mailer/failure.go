@@ -25,8 +25,9 @@ import (
 //	                  the relay's SIZE (5.3.4), and one that needs SMTPUTF8
 //	                  (5.6.7) or 8BITMIME (5.6.3) where it is not offered
 //	RCPT              5yz: permanent; 4yz: transient; 452 and 552 after an
-//	                  accepted recipient mean "too many" (RFC 5321 §4.5.3.1.10),
-//	                  and the rest go in a further transaction at once
+//	                  accepted recipient, or after a refused one with words to that
+//	                  effect, mean "too many" (RFC 5321 §4.5.3.1.10), and the rest go
+//	                  in a further transaction at once
 //	DATA              5yz: permanent; 4yz: transient
 //	content           a reply to the final dot: 2yz accepted, 5yz permanent, 4yz
 //	                  transient. No valid reply after the final dot was sent:

@@ -14,6 +14,10 @@ const (
 	// bound a session's life, some to ten minutes, and a preferred rung or
 	// another address of the relay deserves its share.
 	connMaxAge = 5 * time.Minute
+	// mostVain is how many transactions in a row may end without a message. Relays
+	// count what they refuse, and RSET: from the sixth on Postfix waits a second for
+	// each refusal, and Exim ends the session at the eleventh RSET.
+	mostVain = 5
 	// bookedPatience is how long a delivery waits for the connection that it
 	// booked, before it takes any other as well.
 	bookedPatience = time.Second
@@ -470,7 +474,7 @@ func (p *pool) put(c *conn) {
 
 // worn: the connection has served as long as it should.
 func (c *conn) worn() bool {
-	return c.served >= c.relay.opts.MessagesPerConnection || time.Since(c.since) > connMaxAge
+	return c.served >= c.relay.opts.MessagesPerConnection || c.vain >= mostVain || time.Since(c.since) > connMaxAge
 }
 
 // retire says farewell in the background on a connection that is counted as

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -230,6 +231,50 @@ func TestPoolReset(t *testing.T) {
 			t.Errorf("RSET said %d times, want 1", n)
 		}
 	})
+}
+
+// TestPoolVain: relays count what they refuse, and slow down or end the session.
+// A connection that brings no message is given up before.
+func TestPoolVain(t *testing.T) {
+	tests := []struct {
+		name   string
+		script relaytest.Script
+		want   []string // the outcomes, one after the other
+		served int      // connections
+	}{
+		{
+			"recipients refused",
+			relaytest.Script{"RCPT": "550 5.1.1 unknown"},
+			slices.Repeat([]string{"permanent rcpt 550"}, 10), 2,
+		},
+		{
+			"content refused",
+			relaytest.Script{".": "554 5.7.1 spam"},
+			slices.Repeat([]string{"permanent content 554"}, 10), 2,
+		},
+		{
+			"a message in time",
+			relaytest.Script{"RCPT": strings.Repeat("550 5.1.1 unknown then ", 4) + "default then " + strings.Repeat("550 5.1.1 unknown then ", 4) + "default"},
+			slices.Concat(slices.Repeat([]string{"permanent rcpt 550"}, 4), []string{"accepted 250"}, slices.Repeat([]string{"permanent rcpt 550"}, 4), []string{"accepted 250"}), 1,
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPoolTest(t, relaytest.Options{}, tt.script, nil)
+				for _, want := range tt.want {
+					p.deliver(t, want)
+				}
+				synctest.Wait()
+				if n := p.scripted.Served(); n != tt.served {
+					t.Errorf("%d connections, want %d", n, tt.served)
+				}
+				if n := p.scripted.Said("QUIT"); n != tt.served-p.network.Open() {
+					t.Errorf("QUIT said %d times, want %d", n, tt.served-p.network.Open())
+				}
+			})
+		})
+	}
 }
 
 // deliverMany delivers n messages at the same time, each to a recipient of its

@@ -41,7 +41,8 @@ type transaction struct {
 	messageID   string // for the log of a late verdict
 	results     []*Result
 	accepted    []*Result // by RCPT, and waiting for the content's verdict
-	// tooMany were refused only because of those accepted before them.
+	refused     int       // recipients that RCPT was refused for their own sake
+	// tooMany were refused only because of those before them.
 	tooMany []*Result
 	last    bool      // of its delivery
 	sent    bool      // the envelope has gone out behind the content before it
@@ -90,6 +91,7 @@ var errOpen = &Failure{Class: ClassTransient, Stage: StageMail, Text: "not tried
 // connection is dead, or fit for another one.
 func (c *conn) transact(ctx context.Context, t *transaction) {
 	c.served++
+	c.vain++
 	if !t.sent {
 		t.began = time.Now()
 	}
@@ -190,9 +192,25 @@ func (t *transaction) rcpt(c *conn, r *Result, w wireReply) {
 		return
 	}
 	r.Failure = c.refused(StageRcpt, w)
-	if (w.code == 452 || w.code == 552) && len(t.accepted) > 0 && r.Failure.Class != ClassRelay {
+	if t.isTooMany(w.code, r) {
 		r.Failure.Class = ClassTransient
 		t.tooMany = append(t.tooMany, r)
+		return
+	}
+	t.refused++
+}
+
+// isTooMany: the refusal is due to the number of recipients before it (RFC 5321
+// §4.5.3.1.10). Some relays, such as Exim, count those that they refuse.
+func (t *transaction) isTooMany(code int, r *Result) bool {
+	switch {
+	case code != 452 && code != 552, r.Failure.Class == ClassRelay:
+		return false
+	case len(t.accepted) > 0:
+		return true
+	default:
+		return t.refused > 0 && (strings.HasSuffix(r.Reply.Enhanced, ".5.3") ||
+			strings.Contains(strings.ToLower(r.Reply.Text), "too many recipients"))
 	}
 }
 
@@ -503,6 +521,9 @@ func (c *conn) verdict(t *transaction, a answer) {
 	reply := a.reply.reply()
 	if a.reply.code == 421 || a.reply.code/100 == 3 || c.broken {
 		c.close()
+	}
+	if a.reply.positive() {
+		c.vain = 0
 	}
 	for _, r := range t.accepted {
 		r.Reply, r.Failure = reply, nil
