@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"mailsidecar/integration/mta"
 	"mailsidecar/integration/postfix"
 	"mailsidecar/mailer/relaytest"
 )
@@ -61,10 +62,20 @@ func TestPostfix(t *testing.T) {
 	}
 }
 
+// realRelay is a mail server of package postfix or exim.
+type realRelay interface {
+	Account() (username, password, caFile string)
+	Recipient(t *testing.T) string
+	Await(t *testing.T, recipient string, n int) []mta.Delivered
+	Mailbox(t *testing.T, recipient string) []mta.Delivered
+	Log() string
+}
+
 // bridge is the configuration for one relay without a queue. A port is an int,
 // or a string with a TLS mode.
-func bridge(t *testing.T, relay *postfix.Server, ports ...any) environment {
+func bridge(t *testing.T, relay realRelay, ports ...any) environment {
 	t.Helper()
+	username, password, caFile := relay.Account()
 	ladder := make([]string, len(ports))
 	for i, port := range ports {
 		ladder[i] = fmt.Sprint(port)
@@ -72,9 +83,9 @@ func bridge(t *testing.T, relay *postfix.Server, ports ...any) environment {
 	return environment{
 		"SMTP_HOST":          "localhost",
 		"SMTP_PORTS":         strings.Join(ladder, ","),
-		"SMTP_USERNAME":      relay.Username,
-		"SMTP_PASSWORD_FILE": writeFile(t, "password", relay.Password+"\n"),
-		"SMTP_TLS_CA_FILE":   relay.CAFile,
+		"SMTP_USERNAME":      username,
+		"SMTP_PASSWORD_FILE": writeFile(t, "password", password+"\n"),
+		"SMTP_TLS_CA_FILE":   caFile,
 		"SMTP_HELO":          "app.example.com",
 		"MAILSIDECAR_QUEUE":  "none",
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // stored is the configuration for one relay with the default queue.
-func stored(t *testing.T, relay *postfix.Server, ports ...any) environment {
+func stored(t *testing.T, relay realRelay, ports ...any) environment {
 	t.Helper()
 	env := bridge(t, relay, ports...)
 	delete(env, "MAILSIDECAR_QUEUE")

@@ -38,6 +38,7 @@ auth_advertise_hosts = ${if eq{$tls_in_cipher}{}{}{*}}
 host_lookup =
 rfc1413_hosts =
 smtp_accept_queue_per_connection = 0
+queue_only = %[10]t
 deliver_drop_privilege = true
 acl_smtp_rcpt = rcpt
 acl_smtp_data = data
@@ -95,7 +96,7 @@ plain:
 login:
   driver = plaintext
   public_name = LOGIN
-  server_prompts = Username: : Password:
+  server_prompts = Username:: : Password::
   server_condition = ${if and{{eq{$auth1}{%[8]s}}{eq{$auth2}{%[9]s}}}}
   server_set_id = $auth1
 `
@@ -133,6 +134,6 @@ func (s *Server) writeConfig(opts Options) error {
 		return err
 	}
 	text := fmt.Sprintf(config, s.program(), s.Path(), s.Submission, s.Submissions, Domain,
-		strings.Join(opts.Main, "\n"), strings.Join(opts.Rcpt, "\n"), s.Username, s.Password)
+		strings.Join(opts.Main, "\n"), strings.Join(opts.Rcpt, "\n"), s.Username, s.Password, opts.Hold)
 	return os.WriteFile(s.Path("exim.conf"), []byte(text), 0o644)
 }

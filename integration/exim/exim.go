@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -43,6 +44,7 @@ type Server struct {
 	// Submissions is the same with implicit TLS (RFC 8314 §3.3).
 	Submissions int
 
+	runs      string // the option for runs of the queue
 	process   *mta.Process
 	mailboxes atomic.Int32 // given out so far
 }
@@ -53,6 +55,9 @@ type Options struct {
 	Main []string
 	// Rcpt has conditions for the ACL of RCPT, that come first.
 	Rcpt []string
+	// Hold keeps messages in the queue until Flush. A delivery that Restart kills
+	// would be made twice by Exim itself.
+	Hold bool
 }
 
 // Start starts a server and stops it when the test ends. A part that the machine
@@ -70,6 +75,10 @@ func Start(t *testing.T, opts Options) *Server {
 	}
 	if err := s.writeConfig(opts); err != nil {
 		t.Fatalf("set up Exim: %v", err)
+	}
+	if !opts.Hold {
+		// Messages that no delivery was made of at once go out at the next run.
+		s.runs = "-q10s"
 	}
 	s.run(t)
 	return s
@@ -90,10 +99,23 @@ func (s *Server) install(program string) error {
 // run starts Exim in the foreground and waits until it answers on every port.
 func (s *Server) run(t *testing.T) {
 	t.Helper()
-	// Messages that a delivery process was not forked for go out at the next run
-	// of the queue.
-	s.process = s.Launch(t, exec.Command(s.program(), "-C", s.Path("exim.conf"), "-bdf", "-q10s"), nil, s.Submission, s.Submissions)
+	cmd := exec.Command(s.program(), "-C", s.Path("exim.conf"), "-bdf")
+	if s.runs != "" {
+		cmd.Args = append(cmd.Args, s.runs)
+	}
+	s.process = s.Launch(t, cmd, nil, s.Submission, s.Submissions)
 }
+
+// Flush delivers what is in the queue.
+func (s *Server) Flush(t *testing.T) {
+	t.Helper()
+	if out, err := exec.Command(s.program(), "-C", s.Path("exim.conf"), "-qff").CombinedOutput(); err != nil {
+		t.Fatalf("run Exim's queue: %v\n%s", err, out)
+	}
+}
+
+// Received is how many messages were accepted.
+func (s *Server) Received() int { return strings.Count(s.Log(), " <= ") }
 
 // Restart kills the server with all the sessions that it is in, and starts it
 // again.
@@ -113,8 +135,17 @@ func (s *Server) Recipient(t *testing.T) string {
 	return fmt.Sprintf("box%d@%s", n, Domain)
 }
 
-// Count is how many lines of the log contain text.
-func (s *Server) Count(text string) int { return strings.Count(s.Log(), text) }
+// Sessions is how many connections were logged in and used.
+func (s *Server) Sessions() int {
+	ports := map[string]bool{}
+	for _, found := range peer.FindAllStringSubmatch(s.Log(), -1) {
+		ports[found[1]] = true
+	}
+	return len(ports)
+}
+
+// peer is what Exim logs of a client that was authenticated.
+var peer = regexp.MustCompile(`\]:(\d+) .*\bA=`)
 
 // requireParts says what is missing for a real Exim, and returns its program.
 func requireParts(t *testing.T) string {

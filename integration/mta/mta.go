@@ -74,6 +74,12 @@ func New(t *testing.T, name string, logFiles ...string) *Instance {
 	return s
 }
 
+// Account is what a client must know to log in: name and password, and the file
+// with the authority to trust.
+func (s *Instance) Account() (username, password, caFile string) {
+	return s.Username, s.Password, s.CAFile
+}
+
 // Path is that of a file in the server's directory.
 func (s *Instance) Path(elem ...string) string {
 	return filepath.Join(append([]string{s.dir}, elem...)...)

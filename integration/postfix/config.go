@@ -29,6 +29,7 @@ default_transport = error:nothing leaves this machine
 relay_transport = error:nothing leaves this machine
 local_transport = error:nothing leaves this machine
 notify_classes =
+anvil_rate_time_unit = 1s
 message_size_limit = %[2]d
 
 local_header_rewrite_clients =
@@ -55,7 +56,7 @@ virtual_uid_maps = static:%[4]s
 virtual_gid_maps = static:%[5]s
 `
 
-// masterCF runs three front doors and what stands behind them, none in a
+// masterCF runs the three front doors that every server has and what stands behind them, none in a
 // chroot.
 const masterCF = `
 127.0.0.1:%[1]d inet n - n - - smtpd
@@ -85,7 +86,7 @@ sasldb_path: %[1]s/sasldb2
 mech_list: PLAIN LOGIN CRAM-MD5 SCRAM-SHA-1 SCRAM-SHA-256
 `
 
-func (s *Server) writeConfig(settings []string) error {
+func (s *Server) writeConfig(doors []string) error {
 	// Neither root nor a system account may own a mailbox (virtual(8)).
 	owner, err := user.Lookup("nobody")
 	if err != nil {
@@ -97,8 +98,8 @@ func (s *Server) writeConfig(settings []string) error {
 		}
 	}
 	files := map[string]string{
-		"etc/main.cf":         fmt.Sprintf(mainCF, s.Path(), SizeLimit, Domain, owner.Uid, owner.Gid) + strings.Join(settings, "\n") + "\n",
-		"etc/master.cf":       fmt.Sprintf(masterCF, s.Submission, s.Submissions, s.SevenBit),
+		"etc/main.cf":         fmt.Sprintf(mainCF, s.Path(), SizeLimit, Domain, owner.Uid, owner.Gid),
+		"etc/master.cf":       fmt.Sprintf(masterCF, s.Submission, s.Submissions, s.SevenBit) + s.masterDoors(doors),
 		"etc/access":          Busy + " 450 4.2.1 Mailbox busy, try again later\n",
 		"etc/mailboxes":       mailboxes(),
 		"etc/sasl/smtpd.conf": fmt.Sprintf(saslConf, s.Path()),
@@ -116,6 +117,19 @@ func (s *Server) writeConfig(settings []string) error {
 		return err
 	}
 	return chown(s.Path("data"), daemon)
+}
+
+// masterDoors are the lines of master.cf for the further doors.
+func (s *Server) masterDoors(doors []string) string {
+	b := new(strings.Builder)
+	for i, settings := range doors {
+		fmt.Fprintf(b, "127.0.0.1:%d inet n - n - - smtpd", s.Doors[i])
+		for setting := range strings.FieldsSeq(settings) {
+			fmt.Fprintf(b, " -o %s", setting)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
 }
 
 func mailboxes() string {

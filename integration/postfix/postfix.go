@@ -46,21 +46,28 @@ type Server struct {
 	Submissions int
 	// SevenBit is like Submission, without 8BITMIME and SMTPUTF8.
 	SevenBit int
+	// Doors are the ports that were asked for.
+	Doors []int
 
 	mailboxes atomic.Int32 // given out so far
 }
 
-// Start starts a server with further lines for main.cf, if any, and stops it
-// when the test ends. A part that the machine lacks skips the test, unless
+// Start starts a server and stops it when the test ends. A part that the machine lacks skips the test, unless
 // CI=true: then it fails. The server's log is printed when the test failed.
-func Start(t *testing.T, settings ...string) *Server {
+//
+// Each of doors, if any, opens a further port that is like Submission but for its
+// settings, "name=value" separated by blanks. Rates are for a second.
+func Start(t *testing.T, doors ...string) *Server {
 	t.Helper()
 	requireParts(t)
 	s := &Server{
 		Instance:   mta.New(t, "Postfix"),
 		Submission: mta.FreePort(t), Submissions: mta.FreePort(t), SevenBit: mta.FreePort(t),
 	}
-	if err := s.writeConfig(settings); err != nil {
+	for range doors {
+		s.Doors = append(s.Doors, mta.FreePort(t))
+	}
+	if err := s.writeConfig(doors); err != nil {
 		t.Fatalf("set up Postfix: %v", err)
 	}
 	if err := s.writePassword(); err != nil {
@@ -93,7 +100,7 @@ func (s *Server) run(t *testing.T) {
 		}
 		return nil
 	}
-	s.Launch(t, postfix("start-fg"), stop, s.Submission, s.Submissions, s.SevenBit)
+	s.Launch(t, postfix("start-fg"), stop, append(s.Doors, s.Submission, s.Submissions, s.SevenBit)...)
 }
 
 // requireParts says what is missing for a real Postfix.
