@@ -41,6 +41,7 @@ type conn struct {
 	buf     []byte        // for content, kept from one message to the next
 	served  int           // transactions begun
 	vain    int           // transactions in a row that no message came of
+	resets  int           // RSETs after several of these
 	dirty   bool          // a transaction is open that must be reset before the next
 	dead    bool          // closed, or given to somebody else
 	broken  bool          // an envelope has gone out in part: no more may be sent

@@ -15,9 +15,12 @@ const (
 	// another address of the relay deserves its share.
 	connMaxAge = 5 * time.Minute
 	// mostVain is how many transactions in a row may end without a message. Relays
-	// count what they refuse, and RSET: from the sixth on Postfix waits a second for
-	// each refusal, and Exim ends the session at the eleventh RSET.
-	mostVain = 5
+	// count what they refuse: at the tenth refusal Postfix begins to wait a second
+	// for each, and one transaction brings two of them or more.
+	mostVain = 4
+	// mostResets is how many RSETs may be said beyond one for each message, which
+	// Exim forgives. It ends the session at the eleventh.
+	mostResets = 10
 	// bookedPatience is how long a delivery waits for the connection that it
 	// booked, before it takes any other as well.
 	bookedPatience = time.Second
@@ -474,7 +477,8 @@ func (p *pool) put(c *conn) {
 
 // worn: the connection has served as long as it should.
 func (c *conn) worn() bool {
-	return c.served >= c.relay.opts.MessagesPerConnection || c.vain >= mostVain || time.Since(c.since) > connMaxAge
+	return c.served >= c.relay.opts.MessagesPerConnection || time.Since(c.since) > connMaxAge ||
+		c.vain >= mostVain || c.resets >= mostResets
 }
 
 // retire says farewell in the background on a connection that is counted as

@@ -234,28 +234,33 @@ func TestPoolReset(t *testing.T) {
 }
 
 // TestPoolVain: relays count what they refuse, and slow down or end the session.
-// A connection that brings no message is given up before.
+// A connection that brings no message, or few of them, is given up before.
 func TestPoolVain(t *testing.T) {
+	unknown := func(n int) string { return strings.Repeat("550 5.1.1 unknown then ", n) }
+	refused := func(n int) []string { return slices.Repeat([]string{"permanent rcpt 550"}, n) }
+	accepted := []string{"accepted 250"}
 	tests := []struct {
 		name   string
 		script relaytest.Script
 		want   []string // the outcomes, one after the other
 		served int      // connections
 	}{
-		{
-			"recipients refused",
-			relaytest.Script{"RCPT": "550 5.1.1 unknown"},
-			slices.Repeat([]string{"permanent rcpt 550"}, 10), 2,
-		},
-		{
-			"content refused",
-			relaytest.Script{".": "554 5.7.1 spam"},
-			slices.Repeat([]string{"permanent content 554"}, 10), 2,
-		},
+		{"recipients refused", relaytest.Script{"RCPT": "550 5.1.1 unknown"}, refused(8), 2},
+		{"content refused", relaytest.Script{".": "554 5.7.1 spam"}, slices.Repeat([]string{"permanent content 554"}, 8), 2},
 		{
 			"a message in time",
-			relaytest.Script{"RCPT": strings.Repeat("550 5.1.1 unknown then ", 4) + "default then " + strings.Repeat("550 5.1.1 unknown then ", 4) + "default"},
-			slices.Concat(slices.Repeat([]string{"permanent rcpt 550"}, 4), []string{"accepted 250"}, slices.Repeat([]string{"permanent rcpt 550"}, 4), []string{"accepted 250"}), 1,
+			relaytest.Script{"RCPT": unknown(3) + "default then " + unknown(3) + "default"},
+			slices.Concat(refused(3), accepted, refused(3), accepted), 1,
+		},
+		{
+			"a message now and then",
+			relaytest.Script{"RCPT": strings.Repeat(unknown(3)+"default then ", 5) + unknown(3) + "default"},
+			slices.Repeat(slices.Concat(refused(3), accepted), 6), 2,
+		},
+		{
+			"one refused beside each message",
+			relaytest.Script{"RCPT": strings.Repeat(unknown(1)+"default then ", 19) + unknown(1) + "default"},
+			slices.Repeat(slices.Concat(refused(1), accepted), 20), 1,
 		},
 	}
 	for _, tt := range tests {

@@ -127,6 +127,9 @@ func (c *conn) envelope(ctx context.Context, t *transaction) bool {
 			return false
 		}
 		c.dirty = false
+		if c.vain > 2 { // this one, the last and one before
+			c.resets++
+		}
 		commands = commands[1:]
 	}
 	mail, ok := d.step(StageMail, commands[0])
