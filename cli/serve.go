@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"net"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -60,20 +58,12 @@ func serve(ctx context.Context, logTo io.Writer) error {
 		log.Warn("configuration", "warning", w)
 	}
 	boundMemory(cfg.Service)
+	tuneCollector()
 	s, err := newServer(ctx, cfg, log, nil)
 	if err != nil {
 		return err
 	}
 	return s.run(ctx)
-}
-
-// boundMemory makes the garbage collector work harder, rather than let the heap
-// double, where many large requests come at once. GOMEMLIMIT overrides it.
-func boundMemory(s config.Service) {
-	const rest = 64 << 20 // what waits and is being delivered, and all else
-	if unset := debug.SetMemoryLimit(-1) == math.MaxInt64; unset {
-		debug.SetMemoryLimit(int64(s.MaxInFlight) + rest)
-	}
 }
 
 // misconfigured is err with the warnings, for a misspelt name is often its

@@ -81,7 +81,7 @@ func TestMemory(t *testing.T) {
 		}
 		all.Wait()
 		// 45 MiB of messages wait. Those in memory are bounded.
-		s.wantMemory(t, "VmHWM", 100)
+		s.wantMemory(t, "VmHWM", 80)
 	})
 }
 
