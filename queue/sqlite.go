@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -20,7 +21,7 @@ import (
 // SQLiteOptions says where a store is and how long it keeps what is final.
 type SQLiteOptions struct {
 	// Path is the database file. Its directory is created when it is missing;
-	// Path with "-wal", "-shm" and ".lock" appended is used too.
+	// Path with "-wal", "-shm", ".lock" and ".new" appended is used too.
 	Path string
 	// MinFreeDisk is the octets of free disk below which new messages are
 	// refused, so that outcomes can still be written; zero means 64 MiB.
@@ -91,7 +92,7 @@ func OpenSQLite(ctx context.Context, o SQLiteOptions) (*SQLite, error) {
 }
 
 func (s *SQLite) open(ctx context.Context) error {
-	if err := createFile(s.opts.Path); err != nil {
+	if err := createDatabase(ctx, s.opts.Path); err != nil {
 		return err
 	}
 	w, err := openWriter(ctx, s)
@@ -141,6 +142,32 @@ func (s *SQLite) connectReaders(ctx context.Context) error {
 // readConnections bounds the memory of page caches (2 MiB each).
 const readConnections = 4
 
+// createDatabase makes a new database under another name, unless there is one at
+// path, and renames it when it is whole and synced. SQLite would create it in
+// place with a dozen fsyncs more, and the start waits for each.
+func createDatabase(ctx context.Context, path string) error {
+	if info, err := os.Stat(path); err == nil && info.Size() > 0 {
+		return nil
+	}
+	if _, err := os.Lstat(path); err == nil { // somebody's empty file, or a link to where it shall be
+		return errors.Join(createFile(path), createSchema(ctx, path, ""))
+	}
+	unfinished := path + ".new"
+	if err := os.Remove(unfinished); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a start that was cut short
+		return err
+	}
+	if err := createFile(unfinished); err != nil {
+		return err
+	}
+	if err := createSchema(ctx, unfinished, "PRAGMA synchronous = off; PRAGMA journal_mode = memory"); err != nil {
+		return err
+	}
+	if err := syncFile(unfinished); err != nil {
+		return err
+	}
+	return os.Rename(unfinished, path)
+}
+
 // createFile makes the database private before SQLite writes to it; the log
 // beside it takes the same mode.
 func createFile(path string) error {
@@ -149,6 +176,36 @@ func createFile(path string) error {
 		return err
 	}
 	return f.Close()
+}
+
+func syncFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// createSchema fills an empty file. auto_vacuum must be set before the first
+// table, and WAL at last: until then a transaction goes into the file itself.
+func createSchema(ctx context.Context, path, pragmas string) error {
+	db, err := sql.Open("sqlite", dsn(path))
+	if err != nil {
+		return err
+	}
+	db.SetMaxOpenConns(1)
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return errors.Join(err, db.Close())
+	}
+	_, err = conn.ExecContext(ctx, pragmas+"; PRAGMA auto_vacuum = incremental")
+	if err == nil {
+		err = migrate(ctx, conn, path)
+	}
+	if err == nil {
+		_, err = conn.ExecContext(ctx, "PRAGMA journal_mode = wal")
+	}
+	return errors.Join(err, conn.Close(), db.Close())
 }
 
 // dsn is the data source name of path. Double-quoted strings are off: a typo in

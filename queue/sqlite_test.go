@@ -1,6 +1,7 @@
 package queue_test
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -32,4 +33,35 @@ func TestSQLiteConformance(t *testing.T) {
 		}
 		return open(t, paths[s])
 	})
+}
+
+// TestCreate: what lies where a new store shall be, or its unfinished file.
+func TestCreate(t *testing.T) {
+	for name, prepare := range map[string]func(path string) error{
+		"nothing":           func(string) error { return nil },
+		"an unfinished one": func(path string) error { return os.WriteFile(path+".new", []byte("SQLite format 3"), 0o600) },
+		"an empty file":     func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"a link":            func(path string) error { return os.Symlink(path+"-elsewhere", path) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "queue.db")
+			if err := prepare(path); err != nil {
+				t.Fatal(err)
+			}
+			before, _ := os.Readlink(path)
+			for range 2 {
+				s := openSQLite(t, path)
+				if err := s.Check(t.Context()); err != nil {
+					t.Errorf("Check = %v", err)
+				}
+				if err := s.Close(); err != nil {
+					t.Errorf("Close = %v", err)
+				}
+			}
+			after, _ := os.Readlink(path)
+			if _, err := os.Lstat(path + ".new"); err == nil || after != before {
+				t.Errorf("a link to %q remains, an unfinished file: %v, want a link to %q and none", after, err == nil, before)
+			}
+		})
+	}
 }

@@ -53,12 +53,11 @@ type writer struct {
 	commits, written atomic.Int64
 }
 
-// openWriter opens the connection. auto_vacuum must be set before the first
-// table, which the driver sees to by setting it before anything else.
+// openWriter opens the connection.
 func openWriter(ctx context.Context, s *SQLite) (*writer, error) {
 	name := dsn(s.opts.Path, "cache_size(-4000)", "temp_store(memory)",
 		fmt.Sprintf("wal_autocheckpoint(%d)", checkpointPages), "journal_size_limit(67108864)")
-	db, err := sql.Open("sqlite", name+"&_auto_vacuum=incremental&_journal_mode=wal&_synchronous=full")
+	db, err := sql.Open("sqlite", name+"&_journal_mode=wal&_synchronous=full")
 	if err != nil {
 		return nil, err
 	}
