@@ -14,6 +14,7 @@ import (
 type job struct {
 	Work
 	content *mailer.Content // nil: in the store
+	spare   bool            // in the hands of a spare worker
 }
 
 // lease is what the job holds in the store. It is given back to the route.
@@ -41,8 +42,7 @@ func (d *Durable) work(g *group, j *job) {
 func (d *Durable) next(g *group, done *job) *job {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	g.active--
-	g.lane(done.lane()).inHand--
+	g.done(done)
 	return d.begin(g)
 }
 

@@ -23,6 +23,9 @@ type fakeRelay struct {
 	// accepts.
 	say   func(n int, path string) *mailer.Failure
 	takes time.Duration // how long an attempt takes
+	// uneven makes seven attempts in a row take longer, each by that more than
+	// the one before.
+	uneven time.Duration
 
 	mu       sync.Mutex
 	attempts []attemptSeen
@@ -49,7 +52,7 @@ func (f *fakeRelay) Deliver(ctx context.Context, env mailer.Envelope, c mailer.C
 	n := len(f.attempts)
 	f.inHand++
 	f.peak = max(f.peak, f.inHand)
-	say, takes := f.say, f.takes
+	say, takes := f.say, f.takes+f.uneven*time.Duration(n%7)
 	f.mu.Unlock()
 	a := mailer.Attempt{Relay: f.name, Rung: mailer.Rung{Port: 587}, TLS: "TLS 1.3", Started: time.Now()}
 	cut := takes > 0 && !sleep(ctx, takes)

@@ -47,7 +47,7 @@ type lane struct {
 func (l *lane) waiting() int { return len(l.fresh) + len(l.claimed) }
 
 // low says that it is time to claim more.
-func (l *lane) low() bool { return len(l.claimed) <= l.room/4 }
+func (l *lane) low() bool { return len(l.claimed) <= l.room/2 }
 
 // group is the relays that a set of senders shares, in order of preference, and
 // what waits for them in memory. Durable.mu guards it.
@@ -61,6 +61,7 @@ type group struct {
 	// passed is how many messages of higher priority went before a level.
 	passed [levels]int
 	active int // deliveries in hand
+	spare  int // of those, by workers that are kept for others than bulk
 	probes int // claimed since the group was sound
 	// cramped is the lane whose next message waits for more memory than is free;
 	// nil when there is none.
@@ -194,7 +195,8 @@ func (g *group) served(at int) {
 func (d *Durable) pickAt(g *group, at int) *job {
 	line := g.lines[at]
 	for i, l := range line {
-		if !d.hasWorker(g, l) {
+		free, spare := d.worker(g, l)
+		if !free {
 			continue
 		}
 		j := d.draw(g, l)
@@ -208,18 +210,31 @@ func (d *Durable) pickAt(g *group, at int) *job {
 		g.lines[at] = line
 		g.active++
 		l.inHand++
+		if j.spare = spare; spare {
+			g.spare++
+		}
 		return j
 	}
 	return nil
 }
 
-// hasWorker says whether a worker is free for the lane.
-func (d *Durable) hasWorker(g *group, l *lane) bool {
-	if g.active < d.opts.Workers {
-		return true
+// worker says whether a worker is free for the lane, and whether that is a spare
+// one.
+func (d *Durable) worker(g *group, l *lane) (free, spare bool) {
+	if g.active-g.spare < d.opts.Workers {
+		return true, false
 	}
-	spare := max(1, d.opts.Workers/8)
-	return l.Priority > mailer.PriorityBulk && l.inHand < spare && g.active < d.opts.Workers+spare
+	spares := max(1, d.opts.Workers/8)
+	return l.Priority > mailer.PriorityBulk && l.inHand < spares && g.spare < spares, true
+}
+
+// done takes a job out of the account of what is in hand. The caller holds mu.
+func (g *group) done(j *job) {
+	g.active--
+	g.lane(j.lane()).inHand--
+	if j.spare {
+		g.spare--
+	}
 }
 
 // draw takes from the new and the claimed jobs of a lane in turn.

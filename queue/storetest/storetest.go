@@ -38,6 +38,8 @@ func Run(t *testing.T, open func(*testing.T) queue.Store, reopen func(*testing.T
 		"Idempotency":     testIdempotency,
 		"Claim":           testClaim,
 		"ClaimConcurrent": testClaimConcurrent,
+		"Lanes":           testLanes,
+		"LanesAgain":      testLanesAgain,
 		"RecordPartial":   testRecordPartial,
 		"RecordLost":      testRecordLost,
 		"Attempts":        testAttempts,
@@ -296,6 +298,105 @@ func testClaim(t *testing.T, s queue.Store) {
 	}
 	if works = claim(t, s, Start.Add(time.Minute), 10); len(works) != 0 {
 		t.Errorf("Claim of what is leased = %v, want nothing", works)
+	}
+}
+
+// in is entry in a lane.
+func in(l queue.Lane, d time.Duration) queue.Entry {
+	e := entry(d, "a@example.org")
+	e.Message.Key, e.Message.Envelope.Priority = l.Key, l.Priority
+	return e
+}
+
+// testLanes: each lane is claimed by itself, in the order wanted, and nothing
+// but what is wanted.
+func testLanes(t *testing.T, s queue.Store) {
+	high, normal, bulk := queue.Lane{Priority: mailer.PriorityHigh, Key: "z"}, queue.Lane{Key: "a"}, queue.Lane{Priority: mailer.PriorityBulk, Key: ""}
+	other := queue.Lane{Key: "a%b'c"}
+	for i, l := range []queue.Lane{bulk, bulk, bulk, normal, normal, high, other} {
+		insert(t, s, in(l, time.Duration(i)*time.Second))
+	}
+	later := in(queue.Lane{Key: "later"}, time.Hour)
+	insert(t, s, later)
+	now := Start.Add(time.Minute)
+	at := func(l queue.Lane, d time.Duration) queue.LaneDue {
+		return queue.LaneDue{Route: "relay", Lane: l, At: Start.Add(d)}
+	}
+	w, err := s.Waiting(t.Context(), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantDiff(t, "Waiting", w.Lanes, []queue.LaneDue{
+		at(high, 5*time.Second), at(normal, 3*time.Second), at(other, 6*time.Second), at(queue.Lane{Key: "later"}, time.Hour), at(bulk, 0),
+	})
+	works, err := s.Claim(t.Context(), "me", now, []queue.Want{
+		{Route: "relay", Lane: bulk, Limit: 2},
+		{Route: "relay", Lane: normal, Limit: 9},
+		{Route: "elsewhere", Lane: normal, Limit: 9},
+		{Route: "relay", Lane: other, Limit: 1},
+		{Route: "relay", Lane: queue.Lane{Key: "later"}, Limit: 9},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []queue.Lane
+	for _, w := range works {
+		got = append(got, queue.Lane{Priority: w.Envelope.Priority, Key: w.Key})
+	}
+	wantDiff(t, "lanes claimed", got, []queue.Lane{bulk, bulk, normal, normal, other})
+	w, err = s.Waiting(t.Context(), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantDiff(t, "Waiting after that", w.Lanes, []queue.LaneDue{
+		at(high, 5*time.Second), at(queue.Lane{Key: "later"}, time.Hour), at(bulk, 2*time.Second),
+	})
+}
+
+// testLanesAgain: a message keeps its lane, whatever becomes of it.
+func testLanesAgain(t *testing.T, s queue.Store) {
+	lane := queue.Lane{Priority: mailer.PriorityBulk, Key: "app"}
+	want := []queue.Want{{Route: "relay", Lane: lane, Limit: 9}}
+	e := in(lane, 0)
+	insert(t, s, e)
+	now := Start
+	steps := []struct {
+		name string
+		do   func(w queue.Work)
+	}{
+		{"released", func(w queue.Work) {
+			if err := s.Release(t.Context(), "me", []queue.Lease{{ID: w.ID, Route: "relay", ForwardPaths: w.Envelope.ForwardPaths}}); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"deferred", func(w queue.Work) {
+			record(t, s, queue.Outcome{ID: w.ID, At: now, Changes: []queue.Change{{ForwardPath: "a@example.org", State: queue.Deferred, Next: now, Tries: 1}}})
+		}},
+		{"bounced and retried", func(w queue.Work) {
+			record(t, s, queue.Outcome{ID: w.ID, At: now, Changes: []queue.Change{{ForwardPath: "a@example.org", State: queue.Bounced, Tries: 2}}})
+			if changed, err := s.Retry(t.Context(), "app", []string{w.ID}, now); err != nil || len(changed) != 1 {
+				t.Fatalf("Retry = %v, %v", changed, err)
+			}
+		}},
+		{"recovered", func(queue.Work) {
+			if _, err := s.Recover(t.Context(), "another", now, false); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	}
+	for _, step := range steps {
+		works, err := s.Claim(t.Context(), "me", now, want)
+		if err != nil || len(works) != 1 {
+			t.Fatalf("Claim before it was %s = %v, %v, want the message", step.name, works, err)
+		}
+		step.do(works[0])
+		w, err := s.Waiting(t.Context(), now)
+		if err != nil || len(w.Lanes) != 1 || w.Lanes[0].Lane != lane {
+			t.Errorf("Waiting after it was %s = %+v, %v, want its lane", step.name, w.Lanes, err)
+		}
+	}
+	if m := get(t, s, e.Message.ID); m.Envelope.Priority != mailer.PriorityBulk {
+		t.Errorf("priority = %v, want bulk", m.Envelope.Priority)
 	}
 }
 
