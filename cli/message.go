@@ -21,6 +21,7 @@ type message struct {
 	Sender     string            `json:"sender"`
 	Subject    string            `json:"subject"`
 	Size       int64             `json:"size"`
+	Priority   string            `json:"priority"`
 	Tags       map[string]string `json:"tags"`
 	Envelope   struct {
 		ReversePath  string   `json:"reverse_path"`

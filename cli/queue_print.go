@@ -78,6 +78,7 @@ func printStory(w io.Writer, m message) {
 	line("Subject", shorten(m.Subject, 200))
 	line("Reverse-path", "<"+m.Envelope.ReversePath+">")
 	line("Size", fmt.Sprintf("%d octets", m.Size))
+	line("Priority", m.Priority)
 	for _, name := range slices.Sorted(maps.Keys(m.Tags)) {
 		line("Tag", name+": "+m.Tags[name])
 	}

@@ -52,7 +52,7 @@ type sendFlags struct {
 	to, cc, bcc, replyTo                       []string
 	headers, attach, tags                      []string
 	idempotencyKey                             string
-	sendAt                                     string
+	sendAt, priority                           string
 	expiresIn, wait                            time.Duration
 	json                                       bool
 }
@@ -72,6 +72,7 @@ func (f *sendFlags) define(cmd *cobra.Command) {
 	flags.StringVar(&f.returnPath, "return-path", "", "reverse-path, where bounces go; \"<>\" for none (default: the author's address)")
 	flags.StringVar(&f.eml, "eml", "", "send this finished message (RFC 5322) as it is; \"-\" reads it from standard input")
 	flags.StringArrayVar(&f.tags, "tag", nil, "tag kept with the message, \"name=value\"; may be repeated")
+	flags.StringVar(&f.priority, "priority", "", "high, normal or bulk: whose turn it is where messages wait (default: normal, or by the message's Precedence)")
 	flags.StringVar(&f.idempotencyKey, "idempotency-key", "", "sends the message once however often the command is repeated")
 	flags.StringVar(&f.sendAt, "send-at", "", "hold the message until then (RFC 3339)")
 	durationFlag(cmd, &f.expiresIn, "expires-in", "how long to keep trying, such as 1d12h (default: the server's)")
@@ -155,6 +156,9 @@ func (f *sendFlags) finished(stdin io.Reader, header http.Header) ([]byte, error
 	if len(f.to) > 0 {
 		header.Set("Envelope-To", strings.Join(f.to, ", "))
 	}
+	if f.priority != "" {
+		header.Set("Envelope-Priority", f.priority)
+	}
 	if f.eml == "-" {
 		data, err := io.ReadAll(stdin)
 		if err != nil {
@@ -185,6 +189,7 @@ type sendRequest struct {
 	Tags        map[string]string `json:"tags,omitempty"`
 	SendAt      string            `json:"send_at,omitempty"`
 	ExpiresIn   string            `json:"expires_in,omitempty"`
+	Priority    string            `json:"priority,omitempty"`
 }
 
 type sendAttachment struct {
@@ -195,7 +200,7 @@ type sendAttachment struct {
 func (f *sendFlags) composed(cmd *cobra.Command) ([]byte, error) {
 	r := sendRequest{
 		From: f.from, To: f.to, Cc: f.cc, Bcc: f.bcc, ReplyTo: f.replyTo,
-		Subject: f.subject, Text: f.text, HTML: f.html, ReturnPath: f.returnPath, SendAt: f.sendAt,
+		Subject: f.subject, Text: f.text, HTML: f.html, ReturnPath: f.returnPath, SendAt: f.sendAt, Priority: f.priority,
 	}
 	if f.expiresIn > 0 {
 		r.ExpiresIn = f.expiresIn.String()

@@ -60,6 +60,7 @@ func (s *Server) compose(m *messageRequest, key apiKey) (queue.Submission, error
 	sub := queue.Submission{
 		Key: key.name, Tags: f.tags(m.Tags), SendAt: f.sendAt(m.SendAt), ExpiresIn: f.expiresIn(m.ExpiresIn),
 	}
+	priority := f.priority("priority", m.Priority)
 	composed, err := mailer.Compose(f.message(m))
 	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok {
 		f.Malformed = f.Malformed || invalid.Malformed
@@ -71,6 +72,9 @@ func (s *Server) compose(m *messageRequest, key apiKey) (queue.Submission, error
 	}
 	if err := f.err(); err != nil {
 		return queue.Submission{}, err
+	}
+	if m.Priority != "" {
+		composed.Envelope.Priority = priority
 	}
 	return s.accept(sub, composed, key)
 }
@@ -223,6 +227,15 @@ func (f *findings) expiresIn(text string) time.Duration {
 		f.add("expires_in", "must be a duration over 0 and up to 30d, such as 90m, 2h or 5d")
 	}
 	return d
+}
+
+// priority reads the name of a priority; empty is normal.
+func (f *findings) priority(field, name string) mailer.Priority {
+	p, ok := mailer.ParsePriority(name)
+	if !ok && name != "" {
+		f.add(field, "must be high, normal or bulk")
+	}
+	return p
 }
 
 // parseDuration reads a duration of Go ("1h30m"), before which days may stand

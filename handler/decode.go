@@ -34,6 +34,7 @@ type messageRequest struct {
 	Tags        members      `json:"tags"`
 	SendAt      string       `json:"send_at"`
 	ExpiresIn   string       `json:"expires_in"`
+	Priority    string       `json:"priority"`
 }
 
 type attachment struct {

@@ -57,6 +57,14 @@ func (f fingerprint) text(texts ...string) {
 	}
 }
 
+// option digests what a request may leave out. Absent it leaves no trace, so that
+// requests from before it was known keep their fingerprint.
+func (f fingerprint) option(name, value string) {
+	if value != "" {
+		f.text(name, value)
+	}
+}
+
 func (f fingerprint) count(n int) { f.text(strconv.Itoa(n)) }
 
 func (f fingerprint) message(m *messageRequest) {
@@ -70,6 +78,7 @@ func (f fingerprint) message(m *messageRequest) {
 		}
 	}
 	f.text(m.Subject, m.Text, m.HTML, m.ReturnPath, m.SendAt, m.ExpiresIn)
+	f.option("priority", m.Priority)
 	f.members(m.Headers)
 	f.members(slices.SortedFunc(slices.Values(m.Tags), func(a, b mailer.Field) int {
 		return strings.Compare(a.Name, b.Name)

@@ -10,9 +10,9 @@ import (
 )
 
 // readFinished reads a message that is RFC 5322 already. Its envelope stands in
-// the request's header, else in its own fields.
+// the request's header, else in its own fields, and so does its priority.
 func (s *Server) readFinished(h http.Header, b *body, key apiKey, f fingerprint) (queue.Submission, error) {
-	envelope, err := s.finishedEnvelope(h)
+	envelope, priority, err := s.finishedEnvelope(h)
 	if err != nil {
 		return queue.Submission{}, err
 	}
@@ -21,6 +21,7 @@ func (s *Server) readFinished(h http.Header, b *body, key apiKey, f fingerprint)
 		return queue.Submission{}, err
 	}
 	f.text(typeRFC822, envelope.EnvelopeFrom, envelope.EnvelopeTo)
+	f.option(headerEnvelopePriority, h.Get(headerEnvelopePriority))
 	f.bytes(raw)
 	composed, err := mailer.Finish(raw, envelope)
 	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok && invalid.Malformed {
@@ -29,12 +30,16 @@ func (s *Server) readFinished(h http.Header, b *body, key apiKey, f fingerprint)
 	if err != nil {
 		return queue.Submission{}, err
 	}
+	if h.Get(headerEnvelopePriority) != "" {
+		composed.Envelope.Priority = priority
+	}
 	return s.accept(queue.Submission{Key: key.name}, composed, key)
 }
 
-// finishedEnvelope reads Envelope-From and Envelope-To, so that what is wrong
-// there is known before the body is read. What is absent is left to the message.
-func (s *Server) finishedEnvelope(h http.Header) (mailer.FinishOptions, error) {
+// finishedEnvelope reads Envelope-From, Envelope-To and Envelope-Priority, so
+// that what is wrong there is known before the body is read. What is absent is
+// left to the message.
+func (s *Server) finishedEnvelope(h http.Header) (mailer.FinishOptions, mailer.Priority, error) {
 	var f findings
 	o := mailer.FinishOptions{
 		EnvelopeFrom: strings.TrimSpace(strings.Join(h.Values(headerEnvelopeFrom), ",")),
@@ -51,10 +56,11 @@ func (s *Server) finishedEnvelope(h http.Header) (mailer.FinishOptions, error) {
 			f.addressError(headerEnvelopeTo, err)
 		}
 		if len(list) > s.maxRecipients {
-			return o, s.tooManyRecipients(len(list))
+			return o, 0, s.tooManyRecipients(len(list))
 		}
 	}
-	return o, f.err()
+	priority := f.priority(headerEnvelopePriority, strings.Join(h.Values(headerEnvelopePriority), ","))
+	return o, priority, f.err()
 }
 
 func (f *findings) addressError(field string, err error) {

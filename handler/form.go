@@ -161,7 +161,7 @@ func (f *formReader) single(name string, content []byte) error {
 	m := f.message
 	texts := map[string]*string{
 		"subject": &m.Subject, "text": &m.Text, "html": &m.HTML, "return_path": &m.ReturnPath,
-		"send_at": &m.SendAt, "expires_in": &m.ExpiresIn, "from": &m.From.text,
+		"send_at": &m.SendAt, "expires_in": &m.ExpiresIn, "priority": &m.Priority, "from": &m.From.text,
 	}
 	isObject := name == "headers" || name == "tags"
 	if texts[name] == nil && !isObject {

@@ -16,6 +16,7 @@ const (
 	headerPreferenceApplied = "Preference-Applied"
 	headerEnvelopeFrom      = "Envelope-From"
 	headerEnvelopeTo        = "Envelope-To"
+	headerEnvelopePriority  = "Envelope-Priority"
 
 	maxIdempotencyKey = 256
 	maxWait           = 60 * time.Second

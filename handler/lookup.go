@@ -102,6 +102,7 @@ type storyBody struct {
 	Sender     string            `json:"sender"`
 	Subject    string            `json:"subject"`
 	Size       int64             `json:"size"`
+	Priority   string            `json:"priority"`
 	Tags       map[string]string `json:"tags,omitempty"`
 	Envelope   envelopeBody      `json:"envelope"`
 	CreatedAt  time.Time         `json:"created_at,omitzero"`
@@ -144,6 +145,7 @@ type resultBody struct {
 func newStory(m queue.Message) storyBody {
 	b := storyBody{
 		ID: m.ID, Status: m.Status(), MessageID: m.MessageID, Sender: m.Sender, Subject: m.Subject, Size: m.Size, Tags: m.Tags,
+		Priority:  m.Envelope.Priority.String(),
 		Envelope:  envelopeBody{ReversePath: m.Envelope.ReversePath, ForwardPaths: m.Envelope.ForwardPaths},
 		CreatedAt: inUTC(m.Created), SendAt: inUTC(m.SendAt), ExpiresAt: inUTC(m.Expires), Recipients: newRecipients(m),
 	}

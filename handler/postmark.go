@@ -71,7 +71,7 @@ type postmarkMail struct {
 	Metadata      pairs          `json:"Metadata" note:"kept as tags of the message"`
 	TrackOpens    ignored        `json:"TrackOpens" note:"nothing is tracked"`
 	TrackLinks    ignored        `json:"TrackLinks" note:"links stay as they are"`
-	MessageStream ignored        `json:"MessageStream"`
+	MessageStream scalar         `json:"MessageStream" note:"broadcast and broadcasts: priority bulk"`
 	InlineCSS     ignored        `json:"InlineCss"`
 	TemplateID    refused        `json:"TemplateId" note:"templates are kept by the provider: render them in the app"`
 	TemplateAlias refused        `json:"TemplateAlias" note:"templates are kept by the provider: render them in the app"`
@@ -176,6 +176,7 @@ func (m *postmarkMail) outgoing() (outgoing, error) {
 	for _, p := range m.Metadata {
 		o.tag(p.Name, p.Value)
 	}
+	o.bulk = m.MessageStream == "broadcast" || m.MessageStream == "broadcasts"
 	return o, f.err()
 }
 

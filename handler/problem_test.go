@@ -63,7 +63,7 @@ func problemCases() []problemCase {
 		{name: "trailing data", body: goodMessage + "{}", status: 400, code: codeMalformedJSON},
 		{name: "invalid UTF-8", body: message("\"subject\":\"\xff\""), status: 400, code: codeMalformedJSON, field: "subject", detail: "UTF-8"},
 		{name: "lone surrogate", body: message(`"subject":"\ud800"`), status: 400, code: codeMalformedJSON, field: "subject"},
-		{name: "unknown field", body: message(`"priority":1`), status: 400, code: codeUnknownField, field: "priority"},
+		{name: "unknown field", body: message(`"importance":1`), status: 400, code: codeUnknownField, field: "importance"},
 		{name: "wrong case", body: message(`"Subject":"x"`), status: 400, code: codeUnknownField, field: "Subject", detail: "did you mean subject?"},
 		{name: "unknown field inside", body: message(`"attachments":[{"name":"x"}]`), status: 400, code: codeUnknownField, field: "attachments[0].name"},
 		{name: "duplicate field", body: message(`"text":"y"`), status: 400, code: codeDuplicateField, field: "text"},

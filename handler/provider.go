@@ -212,6 +212,7 @@ type outgoing struct {
 	// ownReversePath makes the From address of a finished message its
 	// reverse-path, whatever its Sender field says.
 	ownReversePath bool
+	bulk           bool // what the provider keeps apart from transactional mail
 	tags           map[string]string
 	sendAt         time.Time
 	// idempotencyKey and fingerprint as in [queue.Submission].
@@ -262,6 +263,9 @@ func (x *exchange) compose(o *outgoing) (queue.Submission, error) {
 	composed, err := o.make()
 	if err != nil {
 		return sub, o.explain(err)
+	}
+	if o.bulk {
+		composed.Envelope.Priority = mailer.PriorityBulk
 	}
 	if sub, err = x.accept(sub, composed, x.key); err == nil {
 		err = x.hold(int64(len(sub.Content.Data)))
