@@ -381,8 +381,8 @@ func (c coreCase) judgeMessage(t *testing.T, data string, boxes []string) {
 		return
 	}
 	parts := leaves(t, m.Header.Get("Content-Type"), m.Header.Get("Content-Transfer-Encoding"), m.Body)
-	for name, want := range c.text {
-		name, id, _ := strings.Cut(name, " ")
+	for what, want := range c.text {
+		name, id, _ := strings.Cut(what, " ")
 		if part := parts[name]; strings.TrimRight(string(part.data), "\r\n") != want || part.contentID != id {
 			t.Errorf("part %s = %.60q with Content-ID %q, want %.60q with %q; parts: %v", name, part.data, part.contentID, want, id, keys(parts))
 		}
