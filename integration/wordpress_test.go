@@ -67,6 +67,7 @@ func TestWordPress(t *testing.T) {
 				{"requests", testWPRequests},
 				{"not configured", testWPNotConfigured},
 				{"site health", testWPSiteHealth},
+				{"translation", testWPTranslation},
 				{"command line", testWPCommandLine},
 				{"tools page", testWPToolsPage},
 				{"WP-Cron", testWPCron},
@@ -790,6 +791,26 @@ func testWPSiteHealth(t *testing.T, s *shop) {
 	out, _ = s.Run(t, nil, wordpress.Load+`foreach (['http://8.8.8.8:8587', 'https://8.8.8.8', 'http://mailsidecar:8587', 'http://10.0.0.1:1', 'http://[::1]:1', 'http://127.0.0.1'] as $u) echo (int) Mailsidecar\is_clear_text_to_public($u);`)
 	if out != "100000" {
 		t.Errorf("clear text to a public address = %s, want 100000", out)
+	}
+}
+
+// testWPTranslation: a translation is found where the documents say to put it.
+// WordPress's own code writes the file, as it reads it.
+func testWPTranslation(t *testing.T, s *shop) {
+	s.Run(t, nil, wordpress.Load+`
+		require_once ABSPATH . WPINC . '/pomo/mo.php';
+		$mo = new MO();
+		$mo->add_entry(new Translation_Entry(['singular' => 'Send a test mail', 'translations' => ['Poslat zkušební zprávu']]));
+		$dir = WPMU_PLUGIN_DIR . '/mailsidecar-languages';
+		wp_mkdir_p($dir);
+		$mo->export_to_file($dir . '/mailsidecar-cs_CZ.mo');`)
+	out, log := s.Run(t, s.env, wordpress.Load+`
+		add_filter('determine_locale', fn () => 'cs_CZ');
+		unload_textdomain('mailsidecar');
+		Mailsidecar\load_translations();
+		echo Mailsidecar\site_health_test()['actions'];`)
+	if !strings.Contains(out, "Poslat zkušební zprávu") || log != "" {
+		t.Errorf("site health in Czech = %q, want the translation\n%s", out, log)
 	}
 }
 

@@ -31,7 +31,7 @@ type Delivered = mta.Delivered
 const Busy = "busy@" + Domain
 
 // mailboxCount bounds how many recipients a test may ask for.
-const mailboxCount = 300
+const mailboxCount = 1000
 
 // SizeLimit is what the server announces with SIZE (RFC 1870), in octets.
 const SizeLimit = 2 << 20
