@@ -64,6 +64,7 @@ func TestWordPress(t *testing.T) {
 				{"notifications", testWPNotifications},
 				{"faults", testWPFaults},
 				{"relays", testWPRelays},
+				{"large mails", testWPLarge},
 				{"requests", testWPRequests},
 				{"not configured", testWPNotConfigured},
 				{"site health", testWPSiteHealth},
@@ -734,6 +735,33 @@ func testWPRequests(t *testing.T, s *shop) {
 	}
 	if m := s.mail(t, env, `add_action('phpmailer_init', function ($m) { $m->Sender = "a@b.example\r\nX-Evil: 1"; });`, `'ana@example.org', 'x', 'x'`); m.Sent || fake.count() != 2 {
 		t.Errorf("wp_mail with a line end in the sender = %+v after %d requests, want false and none sent", m, fake.count())
+	}
+}
+
+// testWPLarge: libcurl asks before it sends a megabyte (Expect: 100-continue),
+// PHP's streams do not. Either way the mail arrives whole, and one that is too
+// large is refused in the server's words rather than by a broken connection.
+func testWPLarge(t *testing.T, s *shop) {
+	small := serve(t, withKey(stored(t, s.relay, s.relay.Submission)).with(environment{"MAILSIDECAR_MAX_MESSAGE_SIZE": "256KiB"}))
+	noCurl := []string{"-d", "disable_functions=curl_init,curl_exec", "-d", "opcache.enable=0", "-d", "opcache.file_cache="}
+	for name, options := range map[string][]string{"ext-curl": nil, "streams": noCurl} {
+		t.Run(name, func(t *testing.T) {
+			to := s.relay.Recipient(t)
+			const setup = `file_put_contents(SITE . '/large.bin', str_repeat("0123456789abcdef", 1 << 16));` // 1 MiB
+			arguments := quote(to) + `, 'Large', 'x', '', [SITE . '/large.bin']`
+			if m := s.mail(t, s.env, setup, arguments, options...); !m.Sent {
+				t.Fatalf("wp_mail with 1 MiB = %+v, want true", m)
+			}
+			m := message(t, s.received(t, to).Data)
+			parts := leaves(t, m.Header.Get("Content-Type"), m.Header.Get("Content-Transfer-Encoding"), m.Body)
+			if got := string(parts["large.bin"].data); got != strings.Repeat("0123456789abcdef", 1<<16) {
+				t.Errorf("large.bin arrived with %d octets, want the 1 MiB that was sent", len(got))
+			}
+			refused := s.mail(t, s.plugin(small.url), setup, arguments, options...)
+			if refused.Sent || len(refused.Failed) != 1 || !strings.HasSuffix(refused.Failed[0].Message, "(HTTP 413)") {
+				t.Errorf("wp_mail with 1 MiB to a server that takes less = %+v, want false with HTTP 413", refused)
+			}
+		})
 	}
 }
 
