@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
 
 	"mailsidecar/mailer"
 )
@@ -103,7 +104,10 @@ func mailersendEmail(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	x.c.Response().Header().Set(headerMessageID, done[0].id)
+	h := x.c.Response().Header()
+	h.Set(headerMessageID, done[0].id)
+	// Anymail for Django fails on an answer without it, after the mail was taken.
+	h.Set(echo.HeaderContentType, "text/html; charset=UTF-8")
 	return x.c.NoContent(http.StatusAccepted)
 }
 
