@@ -77,7 +77,7 @@ var mailgunFields = append([]formField{
 	{"attachment", honoured, "a file"},
 	{"inline", honoured, "a file; its Content-ID is its name"},
 	{"h:*", honoured, "a header field"},
-	{"recipient-variables", honoured, "one message for each address in to; %recipient.name% literally; several need a queue"},
+	{"recipient-variables", honoured, "one message for each address in to, {} too; %recipient.name% literally; several need a queue"},
 	{"amp-html", isIgnored, "the other alternatives are sent"},
 }, mailgunOptions...)
 
@@ -250,8 +250,9 @@ func parseMailgunTime(text string) (time.Time, error) {
 	return mail.ParseDate(text)
 }
 
-// mailgunVariables makes a message for each recipient, if there are
-// recipient-variables.
+// mailgunVariables makes a message for each recipient, if the form has
+// recipient-variables: empty ones, too, keep the recipients from each other, and
+// Anymail for Django relies on it.
 func (form *providerForm) mailgunVariables(o outgoing, e *expansion, f *findings) []outgoing {
 	var perRecipient map[string]variables
 	text := form.value("recipient-variables")
@@ -260,9 +261,6 @@ func (form *providerForm) mailgunVariables(o outgoing, e *expansion, f *findings
 	}
 	if err := decodeProvider([]byte(text), &perRecipient, ""); err != nil {
 		f.add("recipient-variables", "parameter is not valid JSON")
-	}
-	if len(perRecipient) == 0 {
-		return []outgoing{o}
 	}
 	byAddress := map[string][]mailer.Field{}
 	for address, v := range perRecipient {
