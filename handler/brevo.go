@@ -26,6 +26,7 @@ const (
 	maxBrevoVersions   = 1000
 	maxBrevoRecipients = 2000
 	brevoAhead         = 72 * time.Hour
+	brevoSandbox       = "X-Sib-Sandbox"
 )
 
 type brevoMail struct {
@@ -69,6 +70,7 @@ type brevoVersion struct {
 	HTMLContent string    `json:"htmlContent"`
 	TextContent string    `json:"textContent"`
 	Params      variables `json:"params"`
+	Headers     pairs     `json:"headers" note:"each replaces the request's of that name"`
 }
 
 func brevoEmail(x *exchange) error {
@@ -113,11 +115,11 @@ func (m *brevoMail) takeOptions(x *exchange) (idempotencyKey string, err error) 
 	var kept pairs
 	for _, h := range m.Headers {
 		switch {
-		case strings.EqualFold(h.Name, "idempotencyKey") || strings.EqualFold(h.Name, headerIdempotencyKey):
+		case isBrevoIdempotency(h.Name):
 			if idempotencyKey, err = x.idempotency(http.Header{headerIdempotencyKey: {h.Value}}); err != nil {
 				return "", err
 			}
-		case strings.EqualFold(h.Name, "X-Sib-Sandbox"):
+		case strings.EqualFold(h.Name, brevoSandbox):
 			if h.Value != "drop" {
 				return "", fail(codeInvalidMessage, "", fieldError("headers."+h.Name, "must be drop"))
 			}
@@ -128,6 +130,15 @@ func (m *brevoMail) takeOptions(x *exchange) (idempotencyKey string, err error) 
 	}
 	m.Headers = kept
 	return idempotencyKey, nil
+}
+
+func isBrevoIdempotency(name string) bool {
+	return strings.EqualFold(name, "idempotencyKey") || strings.EqualFold(name, headerIdempotencyKey)
+}
+
+// isBrevoOption tells the names that are no header fields.
+func isBrevoOption(name string) bool {
+	return isBrevoIdempotency(name) || strings.EqualFold(name, brevoSandbox)
 }
 
 func (m *brevoMail) outgoing() ([]outgoing, error) {
@@ -169,9 +180,14 @@ func (m *brevoMail) version(v *brevoVersion, path string, e *expansion, f *findi
 		From: mailer.Address{Name: m.Sender.Name, Email: m.Sender.Email},
 		To:   people(v.To), Cc: people(v.Cc), Bcc: people(v.Bcc),
 		Subject: orText(v.Subject, m.Subject), HTML: orText(v.HTMLContent, m.HTMLContent),
-		Text: orText(v.TextContent, m.TextContent), Header: m.Headers,
+		Text: orText(v.TextContent, m.TextContent), Header: overridden(m.Headers, v.Headers),
 	}, where: func(field string) string { return brevoField(path, field) }}
 	m.require(&o, path, f)
+	for _, h := range v.Headers {
+		if isBrevoOption(h.Name) {
+			f.add(path+"headers."+h.Name, "is for the whole request: put it into headers")
+		}
+	}
 	if replyTo := v.ReplyTo; !replyTo.absent() {
 		o.ReplyTo = []mailer.Address{replyTo.address()}
 	} else if !m.ReplyTo.absent() {
@@ -277,6 +293,10 @@ func brevoAnswer(c complaint) (int, any) {
 	}
 	if c.status >= http.StatusInternalServerError {
 		f.Code = "internal_server_error"
+	}
+	if c.code == codeUncertain {
+		// Brevo's SDKs repeat a request that is answered with 409, too.
+		c.status, f.Code = http.StatusUnprocessableEntity, "internal_server_error"
 	}
 	if c.code == codeIdempotencyReused || c.code == codeIdempotencyInUse {
 		f.Code = "duplicate_request"
