@@ -43,13 +43,15 @@ const (
 	maxPostmarkTest   = 1 << 20 // octets of a request without a key
 	maxPostmarkBatch  = 500
 	maxPostmarkPeople = 50
-	postmarkBadToken  = 10
-	postmarkInvalid   = 300
-	postmarkBadJSON   = 402
-	postmarkWrongJSON = 403
-	postmarkNeedsJSON = 409
-	postmarkTooMany   = 410
-	postmarkRate      = 429
+
+	postmarkBadToken    = 10
+	postmarkUnavailable = 100
+	postmarkInvalid     = 300
+	postmarkBadJSON     = 402
+	postmarkWrongJSON   = 403
+	postmarkNeedsJSON   = 409
+	postmarkTooMany     = 410
+	postmarkRate        = 429
 )
 
 // postmarkCaseless: Postmark's own server does not mind the case of names, and
@@ -312,8 +314,6 @@ func postmarkStatus(c complaint) int {
 	switch c.status {
 	case http.StatusBadRequest, http.StatusForbidden:
 		return http.StatusUnprocessableEntity
-	case http.StatusGatewayTimeout:
-		return http.StatusInternalServerError
 	default:
 		return c.status
 	}
@@ -334,27 +334,29 @@ var postmarkCodes = map[code]int{
 	codeRateLimited:     postmarkRate,
 }
 
-// postmarkCode is 0 for what is no mistake of the client's.
+// postmarkCode is never 0: in the results of a batch that means success.
 func postmarkCode(c complaint) int {
 	if n, ok := postmarkCodes[c.code]; ok {
 		return n
 	}
-	switch c.status {
-	case http.StatusBadRequest, http.StatusForbidden, http.StatusRequestEntityTooLarge:
-		return postmarkInvalid
-	default:
-		return 0
+	if c.code == codeUncertain || c.status >= http.StatusInternalServerError {
+		return postmarkUnavailable
 	}
+	return postmarkInvalid
 }
 
-// postmarkText names the field as Postmark does: Invalid 'To' address.
+// postmarkText names the field as Postmark does: Invalid 'From' address.
 func postmarkText(c complaint) string {
 	if len(c.fields) == 0 || c.detail != "" {
 		return c.text
 	}
 	f := c.fields[0]
 	switch f.Field {
-	case "From", "To", "Cc", "Bcc", "ReplyTo":
+	case "To", "Cc", "Bcc":
+		// Where Postmark says Invalid 'To' address, Anymail for Django looks for the
+		// address, and without one, or with others beside it, it raises nothing.
+		return fmt.Sprintf("The '%s' address is not valid: %s.", f.Field, f.Message)
+	case "From", "ReplyTo":
 		return fmt.Sprintf("Invalid '%s' address: %s.", f.Field, f.Message)
 	case "":
 		return c.text
