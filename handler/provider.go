@@ -55,7 +55,8 @@ type providerRequest struct {
 type complaint struct {
 	*problem
 	// status is the native API's, but for what the providers agree on: 400 for
-	// what is wrong in a request, 503 where the relay may take it later.
+	// what is wrong in a request, 503 where the relay may take it later, and 409
+	// where it may have taken it.
 	status int
 	text   string      // the detail, never empty
 	header http.Header // of the answer
@@ -64,6 +65,10 @@ type complaint struct {
 func newComplaint(p *problem, header http.Header) complaint {
 	status := meanings[p.code].status
 	switch status {
+	case http.StatusGatewayTimeout:
+		// Many SDKs repeat a request that is answered with 5xx. After the relay's
+		// answer was lost that could make two messages of one.
+		status = http.StatusConflict
 	case http.StatusUnprocessableEntity, http.StatusConflict, http.StatusRequestTimeout:
 		status = http.StatusBadRequest
 	case http.StatusBadGateway:

@@ -152,7 +152,7 @@ func providerAnswers() []providerAnswer {
 		{name: "refused", queue: failed(mailer.ClassPermanent), others: 400, status: map[string]int{"postmark": 422, "mailersend": 422, "resend": 422}},
 		{name: "relay busy", queue: failed(mailer.ClassTransient), others: 503, status: map[string]int{"resend": 500}},
 		{name: "no relay", queue: failed(mailer.ClassRelay), others: 503, status: map[string]int{"resend": 500}},
-		{name: "uncertain", queue: failed(mailer.ClassUncertain), others: 500, status: map[string]int{"ses": 409, "mailgun": 504, "mailersend": 504, "brevo": 504}},
+		{name: "uncertain", queue: failed(mailer.ClassUncertain), others: 409, status: map[string]int{"brevo": 422}},
 		{name: "foreign page", edit: edit(func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }), others: 403, status: map[string]int{"postmark": 422}},
 		{name: "foreign host", change: func(o *Options) { o.Keys = nil }, edit: edit(func(r *http.Request) { r.Host = "evil.example" }), others: 403, status: map[string]int{"postmark": 422}},
 	}
@@ -201,7 +201,7 @@ func checkShape(t *testing.T, provider, name string, r answer, body string) {
 	good := v.Message != ""
 	switch provider {
 	case "postmark":
-		good = v.PMMessage != "" && v.ErrorCode != nil
+		good = v.PMMessage != "" && v.ErrorCode != nil && *v.ErrorCode != 0
 	case "resend":
 		good = good && v.StatusCode == r.status && slices.Contains(resendNames, v.Name)
 	case "sendgrid":
@@ -558,6 +558,7 @@ func TestProvidersRefuse(t *testing.T) {
 		{name: "address twice", provider: "sendgrid", status: 400, answer: []string{"unique between to, cc, and bcc"}, body: with("sendgrid", `"personalizations":[{"to":[{"email":"a@example.org"}],"bcc":[{"email":"A@example.org"}]}]`)},
 		{name: "hidden copy", provider: "sendgrid", status: 400, answer: []string{`"field":"mail_settings.bcc.enable"`}, body: with("sendgrid", `"mail_settings":{"bcc":{"enable":true,"email":"spy@example.org"}}`)},
 		{name: "1001 recipients", provider: "sendgrid", status: 400, answer: []string{"limit of 1000"}, body: with("sendgrid", `"personalizations":[{"to":[`+repeatPeople(1001)+`]}]`)},
+		{name: "recipient", provider: "postmark", status: 422, answer: []string{`"Message":"The 'Cc' address is not valid: `}, body: with("postmark", `"Cc":"x"`)},
 		{name: "51 recipients", provider: "postmark", status: 422, answer: []string{`"ErrorCode":300`}, body: with("postmark", `"To":"`+repeatAddresses(51)+`"`)},
 		{name: "51 recipients", provider: "mailersend", status: 422, answer: []string{`"to":[`}, body: with("mailersend", `"to":[`+repeatPeople(51)+`]`)},
 		{name: "51 recipients", provider: "resend", status: 422, body: with("resend", `"to":"`+repeatAddresses(51)+`"`)},
@@ -690,6 +691,7 @@ func TestProvidersSubstitute(t *testing.T) {
 			"messageVersions":[{"to":[{"email":"a@example.org"}],"params":{"n":"A"}},{"to":[{"email":"b@example.org"}]}]`),
 			"a@example.org: A M; b@example.org: all M",
 		},
+		{"mailgun", formBody + "&to=b%40example.org&recipient-variables={}", "ana@example.org: Hi; b@example.org: Hi"},
 	} {
 		q := &fakeQueue{durable: true}
 		s := newTestServer(t, q, nil)
@@ -788,6 +790,45 @@ func TestPostmarkBatch(t *testing.T) {
 		if len(results) != 4 || len(q.submissions()) != 2 || q.batch != durable {
 			t.Errorf("durable %v: %d results, %d submissions, one commit: %v", durable, len(results), len(q.got), q.batch)
 		}
+	}
+}
+
+// TestPostmarkBatchFailed: a message that the relay did not take is no success
+// in the results, whatever the reason.
+func TestPostmarkBatchFailed(t *testing.T) {
+	for class, want := range map[mailer.Class]int{
+		mailer.ClassPermanent: postmarkInvalid, mailer.ClassTransient: postmarkUnavailable, mailer.ClassUncertain: postmarkUnavailable,
+	} {
+		r := apis["postmark"].request("postmark", strings.NewReader("["+apis["postmark"].body+"]"))
+		r.URL.Path = "/email/batch"
+		results := read[[]postmarkFault](t, serve(newTestServer(t, failed(class), nil), r))
+		if len(results) != 1 || results[0].ErrorCode != want || results[0].Message == "" {
+			t.Errorf("batch after a failure of class %v = %+v, want code %d", class, results, want)
+		}
+	}
+}
+
+// TestMailersendContentType: an empty answer has one, as Anymail for Django
+// expects.
+func TestMailersendContentType(t *testing.T) {
+	r := try(t, newTestServer(t, &fakeQueue{durable: true}, nil), "mailersend", apis["mailersend"].body)
+	if got := r.header.Get("Content-Type"); got == "" || len(r.body) > 0 {
+		t.Errorf("Content-Type = %q with %q, want one and no body", got, r.body)
+	}
+}
+
+// TestBrevoVersionHeaders: a version's own fields replace those of all versions.
+func TestBrevoVersionHeaders(t *testing.T) {
+	q := &fakeQueue{durable: true}
+	r := try(t, newTestServer(t, q, nil), "brevo", with("brevo", `"to":null,"headers":{"X-A":"all","X-B":"all"},
+		"messageVersions":[{"to":[{"email":"a@example.org"}],"headers":{"x-a":"own"}}]`))
+	if _, header := one(t, q); header.Get("X-A") != "own" || header.Get("X-B") != "all" {
+		t.Errorf("answer = %d %s, header = %v", r.status, text(r), header)
+	}
+	r = try(t, newTestServer(t, q, nil), "brevo", with("brevo", `"to":null,
+		"messageVersions":[{"to":[{"email":"a@example.org"}],"headers":{"X-Sib-Sandbox":"drop"}}]`))
+	if r.status != http.StatusBadRequest || !strings.Contains(text(r), "messageVersions.0.headers.X-Sib-Sandbox") {
+		t.Errorf("a version's own sandbox = %d %s, want it refused", r.status, text(r))
 	}
 }
 

@@ -289,6 +289,7 @@ var resendFaults = map[code]resendFault{
 	codeIdempotencyReused: {StatusCode: http.StatusConflict, Name: "invalid_idempotent_request"},
 	codeIdempotencyInUse:  {StatusCode: http.StatusConflict, Name: "concurrent_idempotent_requests"},
 	codeSenderNotAllowed:  {StatusCode: http.StatusForbidden, Name: "invalid_from_address"},
+	codeUncertain:         {StatusCode: http.StatusConflict, Name: "application_error"},
 	codeCrossOrigin:       {StatusCode: http.StatusForbidden, Name: "security_error"},
 	codeForeignHost:       {StatusCode: http.StatusForbidden, Name: "security_error"},
 }

@@ -14,17 +14,12 @@ import (
 )
 
 var sendgrid = &provider{
-	name:   "sendgrid",
-	title:  "SendGrid",
-	routes: []providerRoute{{"/v3/mail/send", sendgridSend}},
-	owns:   under("/v3/mail"),
-	secret: bearer,
-	answer: func(c complaint) (int, any) {
-		if c.status == http.StatusGatewayTimeout {
-			c.status = http.StatusInternalServerError
-		}
-		return c.status, sendgridFault{sendgridErrors(c)}
-	},
+	name:     "sendgrid",
+	title:    "SendGrid",
+	routes:   []providerRoute{{"/v3/mail/send", sendgridSend}},
+	owns:     under("/v3/mail"),
+	secret:   bearer,
+	answer:   func(c complaint) (int, any) { return c.status, sendgridFault{sendgridErrors(c)} },
 	requests: []providerRequest{{"POST /v3/mail/send", sendgridMail{}}},
 }
 

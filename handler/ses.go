@@ -235,9 +235,7 @@ func sesField(field string) string {
 	return fmt.Sprintf("%s[%d]", orText(sesFields[name], name), n)
 }
 
-// sesAnswer names the exception in the header, where the SDKs look for it. They
-// repeat a request that is answered with 5xx: after the final dot that would
-// make two messages of one.
+// sesAnswer names the exception in the header, where the SDKs look for it.
 func sesAnswer(c complaint) (int, any) {
 	kind := "BadRequestException"
 	switch {
@@ -248,7 +246,7 @@ func sesAnswer(c complaint) (int, any) {
 	case c.code == codeSenderNotAllowed:
 		c.status, kind = http.StatusBadRequest, "MailFromDomainNotVerifiedException"
 	case c.code == codeUncertain:
-		c.status, kind = http.StatusConflict, "ConflictException"
+		kind = "ConflictException"
 	case c.status == http.StatusForbidden:
 		kind = "AccessDeniedException"
 	case c.status == http.StatusNotFound:
