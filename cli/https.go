@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -35,21 +34,6 @@ func buildTLS(s config.Service, log *slog.Logger) (*tls.Config, error) {
 		return nil, nil
 	}
 	return c, nil
-}
-
-// listen begins to serve: HTTP, and HTTPS where it is configured.
-func (s *server) listen(ctx context.Context, c config.Service) (err error) {
-	if s.addr, err = s.http.Listen(ctx, c.Addr); err != nil {
-		return &statusError{exitFailure, &listenError{"MAILSIDECAR_ADDR", c.Addr, err}}
-	}
-	if !c.HTTPS() {
-		return nil
-	}
-	if s.tlsAddr, err = s.http.ListenTLS(ctx, c.TLSAddr); err != nil {
-		return &statusError{exitFailure, &listenError{"MAILSIDECAR_TLS_ADDR", c.TLSAddr, err}}
-	}
-	s.log.Info("listening for HTTPS", "addr", s.tlsAddr.String())
-	return nil
 }
 
 // reloadEvery is how often the files are looked at, when somebody connects.

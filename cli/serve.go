@@ -9,7 +9,6 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -99,14 +98,16 @@ type server struct {
 	relays   []*mailer.Relay
 	board    *relayBoard
 	queue    *runningQueue
+	bound    listeners
 	http     *handler.Server
-	addr     net.Addr // nil until it listens
+	addr     net.Addr // nil until it serves
 	tlsAddr  net.Addr // nil unless HTTPS is served
 	stopping atomic.Bool
 }
 
 // newServer wires the parts in the order that a message travels backwards,
-// relays, queue, HTTP, so that nothing is accepted before it can be handled.
+// relays, queue, HTTP, so that nothing is accepted before it can be handled. The
+// addresses are bound first of all: where they are taken, nothing begins.
 // observe, if not nil, is told of every attempt.
 func newServer(ctx context.Context, cfg config.Config, log *slog.Logger, observe func(mailer.Attempt)) (_ *server, err error) {
 	s := &server{log: log, timeout: time.Duration(cfg.Service.ShutdownTimeout)}
@@ -115,6 +116,9 @@ func newServer(ctx context.Context, cfg config.Config, log *slog.Logger, observe
 			err = errors.Join(err, s.stop(ctx))
 		}
 	}()
+	if s.bound, err = bind(ctx, cfg.Service); err != nil {
+		return nil, err
+	}
 	if s.relays, err = buildRelays(cfg.Relays, mailer.Timeouts{}, log); err != nil {
 		return nil, err
 	}
@@ -127,7 +131,7 @@ func newServer(ctx context.Context, cfg config.Config, log *slog.Logger, observe
 	if s.http, err = s.buildHandler(cfg.Service); err != nil {
 		return nil, err
 	}
-	if err = s.listen(ctx, cfg.Service); err != nil {
+	if err = s.serve(); err != nil {
 		return nil, err
 	}
 	log.Info("listening", "addr", s.addr.String(), "queue", cfg.Service.Queue.String(), "relays", len(s.relays))
@@ -139,28 +143,6 @@ func (s *server) ready() bool { return !s.stopping.Load() && s.queue.ready(conte
 
 // url is where a client on this machine reaches the server.
 func (s *server) url() string { return "http://" + s.addr.String() }
-
-// listenError is an address that cannot be listened on, and the setting that has
-// it.
-type listenError struct {
-	setting, addr string
-	err           error
-}
-
-func (e *listenError) Unwrap() error { return e.err }
-
-func (e *listenError) Error() string {
-	switch {
-	case errors.Is(e.err, syscall.EADDRINUSE):
-		return fmt.Sprintf("%s: %s is taken by another program: set it to a free port, or stop the other program", e.setting, e.addr)
-	case errors.Is(e.err, syscall.EACCES):
-		return fmt.Sprintf("%s: this user may not listen on %s: set a port over 1023", e.setting, e.addr)
-	case errors.Is(e.err, syscall.EADDRNOTAVAIL):
-		return fmt.Sprintf("%s: this machine does not have the address %s", e.setting, e.addr)
-	default:
-		return e.setting + ": " + e.err.Error()
-	}
-}
 
 // run serves until ctx ends or a part fails, then stops in order.
 func (s *server) run(ctx context.Context) error {
@@ -195,6 +177,9 @@ func (s *server) stop(ctx context.Context) error {
 	defer cancel()
 	s.stopping.Store(true) // not ready any more
 	var errs []error
+	if s.addr == nil {
+		s.bound.close()
+	}
 	if s.queue != nil {
 		errs = append(errs, s.stopAccepting(ctx), s.queue.awaitStop(ctx))
 	}

@@ -3,11 +3,15 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -180,11 +184,20 @@ func TestStartFails(t *testing.T) {
 			t.Errorf("newServer at %s = %v, want %q", x.addr, err, x.want)
 		}
 	}
+	if _, err := os.Stat(c.Service.Queue.Path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the store: %v, want it not to be there: it is opened when the address is ours", err)
+	}
 	c.Service.Addr = "127.0.0.1:0"
 	_, stop := start(t, c)
+	c.Service.Addr = "127.0.0.1:" + strconv.Itoa(refusedPort(t))
 	if _, err := newServer(t.Context(), c, quiet(), nil); err == nil || !strings.Contains(err.Error(), "in use by another process") {
 		t.Errorf("second server on the same store = %v", err)
 	}
+	free, err := net.Listen("tcp", c.Service.Addr)
+	if err != nil {
+		t.Fatalf("the address of the second server is not free: %v", err)
+	}
+	_ = free.Close()
 	if err := stop(); err != nil {
 		t.Error(err)
 	}

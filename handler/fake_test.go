@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -214,13 +215,23 @@ func logTo(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// listen serves on a loopback port until the test ends.
-func listen(t testing.TB, s *Server) string {
+// serveLocally serves on a loopback port.
+func serveLocally(t testing.TB, s *Server) string {
 	t.Helper()
-	addr, err := s.Listen(t.Context(), "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := s.Serve(l); err != nil {
+		t.Fatal(err)
+	}
+	return l.Addr().String()
+}
+
+// listen serves on a loopback port until the test ends.
+func listen(t testing.TB, s *Server) string {
+	t.Helper()
+	addr := serveLocally(t, s)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
@@ -231,5 +242,5 @@ func listen(t testing.TB, s *Server) string {
 			t.Errorf("Done() = %v", err)
 		}
 	})
-	return addr.String()
+	return addr
 }

@@ -42,7 +42,7 @@ type Options struct {
 	// native one: see [ProviderNames]. Nil means all of them.
 	Providers []string
 	Logger    *slog.Logger // nil discards
-	// TLS is what [Server.ListenTLS] serves with; nil when it is not called.
+	// TLS is what [Server.ServeTLS] serves with; nil when it is not called.
 	TLS *tls.Config
 	// Version is shown to who has a key, in the Server header field; empty
 	// leaves it out.
@@ -63,8 +63,8 @@ const (
 	maxBatchBody     = 50 << 20
 )
 
-// Server serves the HTTP interface. It is an http.Handler, and it listens by
-// itself when asked to.
+// Server serves the HTTP interface. It is an http.Handler, and it serves
+// listeners by itself when given them.
 type Server struct {
 	queue      Queue
 	relays     Relays
@@ -96,7 +96,7 @@ type Server struct {
 	serving context.Context
 }
 
-// New returns a server that does not listen yet. It fails on keys or a From
+// New returns a server that does not serve yet. It fails on keys or a From
 // that cannot be used.
 func New(o Options) (*Server, error) {
 	if o.Queue == nil {

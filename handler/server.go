@@ -45,28 +45,24 @@ func (s *Server) httpServer(tlsConfig *tls.Config) *http.Server {
 	}
 }
 
-// Listen binds addr ("host:port"), serves in the background and returns the
-// address bound. Without API keys every address must be a loopback address.
-// Call it once; [Server.Done] tells when serving ends.
-func (s *Server) Listen(ctx context.Context, addr string) (net.Addr, error) {
-	return s.listen(ctx, addr, s.http.Serve)
+// Serve serves HTTP in the background on l, which it closes in the end, and at
+// once when it fails: without API keys it must be on a loopback address. Call it
+// once; [Server.Done] tells when serving ends.
+func (s *Server) Serve(l net.Listener) error {
+	return s.serve(l, s.http.Serve)
 }
 
-// ListenTLS does as Listen, for HTTPS: HTTP/2 and HTTP/1.1, with Options.TLS.
-func (s *Server) ListenTLS(ctx context.Context, addr string) (net.Addr, error) {
-	return s.listen(ctx, addr, func(l net.Listener) error { return s.http.ServeTLS(l, "", "") })
+// ServeTLS does as Serve, for HTTPS: HTTP/2 and HTTP/1.1, with Options.TLS.
+func (s *Server) ServeTLS(l net.Listener) error {
+	return s.serve(l, func(l net.Listener) error { return s.http.ServeTLS(l, "", "") })
 }
 
 // maxListeners is one for HTTP and one for HTTPS.
 const maxListeners = 2
 
-func (s *Server) listen(ctx context.Context, addr string, serve func(net.Listener) error) (net.Addr, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
-	}
+func (s *Server) serve(l net.Listener, serve func(net.Listener) error) error {
 	if tcp, ok := l.Addr().(*net.TCPAddr); len(s.keys) == 0 && (!ok || !tcp.IP.IsLoopback()) {
-		return nil, errors.Join(fmt.Errorf("listen on %s: without API keys only loopback addresses are served", addr), l.Close())
+		return errors.Join(fmt.Errorf("serve on %s: without API keys only loopback addresses are served", l.Addr()), l.Close())
 	}
 	go func() {
 		err := serve(l)
@@ -75,7 +71,7 @@ func (s *Server) listen(ctx context.Context, addr string, serve func(net.Listene
 		}
 		s.done <- err
 	}()
-	return l.Addr(), nil
+	return nil
 }
 
 // Done yields when the server no longer accepts, once for each listener: nil
