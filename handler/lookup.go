@@ -34,11 +34,6 @@ type filterRequest struct {
 	Until     string `json:"until"`
 }
 
-var statuses = []queue.Status{
-	queue.StatusQueued, queue.StatusDeferred, queue.StatusHeld, queue.StatusDelivered,
-	queue.StatusPartial, queue.StatusFailed, queue.StatusCanceled,
-}
-
 // filter validates the request; what is wrong is reported under code.
 func (r filterRequest) filter(key string) (queue.Filter, []mailer.FieldError) {
 	var f findings
@@ -46,7 +41,7 @@ func (r filterRequest) filter(key string) (queue.Filter, []mailer.FieldError) {
 	if r.Tag != "" && !tagName.MatchString(tag) {
 		f.add("tag", "must be NAME or NAME:VALUE")
 	}
-	if r.Status != "" && !slices.Contains(statuses, queue.Status(r.Status)) {
+	if r.Status != "" && !slices.Contains(queue.Statuses, queue.Status(r.Status)) {
 		f.add("status", fmt.Sprintf("must be one of %s", joinStatuses()))
 	}
 	return queue.Filter{
@@ -57,8 +52,8 @@ func (r filterRequest) filter(key string) (queue.Filter, []mailer.FieldError) {
 }
 
 func joinStatuses() string {
-	names := make([]string, len(statuses))
-	for i, s := range statuses {
+	names := make([]string, len(queue.Statuses))
+	for i, s := range queue.Statuses {
 		names[i] = string(s)
 	}
 	return strings.Join(names, ", ")

@@ -104,7 +104,8 @@ const (
 	StatusCanceled  Status = "canceled"
 )
 
-var allStatuses = []Status{
+// Statuses are all of them.
+var Statuses = []Status{
 	StatusQueued, StatusDeferred, StatusHeld, StatusDelivered, StatusPartial, StatusFailed, StatusCanceled,
 }
 

@@ -254,7 +254,7 @@ func listIDs(v *session, c *conditions, f Filter, limit int) ([][]byte, error) {
 	}
 	statuses := []Status{f.Status}
 	if f.Status == "" {
-		statuses = allStatuses
+		statuses = Statuses
 	}
 	var ids [][]byte
 	for _, key := range keys {
