@@ -238,8 +238,17 @@ func (s *Server) getMessage(c echo.Context) error {
 // getContent serves GET /v1/messages/{id}/content: the octets that go to the
 // relay.
 func (s *Server) getContent(c echo.Context) error {
-	id := messageID(c)
-	content, err := s.queue.Content(c.Request().Context(), request(c).key, id)
+	ctx, key, id := c.Request().Context(), request(c).key, messageID(c)
+	m, err := s.queue.Get(ctx, key, id)
+	if err != nil {
+		return err
+	}
+	share := &reservation{budget: s.budget}
+	defer share.shrink(0)
+	if !share.grow(m.Size) {
+		return fail(codeBusy, "")
+	}
+	content, err := s.queue.Content(ctx, key, id)
 	if err != nil {
 		return err
 	}
