@@ -30,6 +30,10 @@ func newBudget(size int64) *budget {
 	return &budget{sem: semaphore.NewWeighted(size), size: size}
 }
 
+// unprovenShare is which part of the budget may hold bodies whose sender is not
+// proven yet, so that strangers keep nobody out.
+const unprovenShare = 4
+
 // reservation is one request's share of the budget.
 type reservation struct {
 	budget *budget

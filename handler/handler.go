@@ -75,6 +75,7 @@ type Server struct {
 	log        *slog.Logger
 	version    string
 	budget     *budget
+	unproven   *budget // of bodies that tell only when they are read whose they are
 	checks     singleflight.Group
 	crossSites http.CrossOriginProtection
 	providers  []*provider
@@ -117,6 +118,7 @@ func New(o Options) (*Server, error) {
 		requestTimeout: or(o.RequestTimeout, 30*time.Second),
 		bodyTimeout:    or(o.BodyTimeout, 30*time.Second),
 		budget:         newBudget(or(o.MaxInFlight, 128<<20)),
+		unproven:       newBudget(or(o.MaxInFlight, 128<<20) / unprovenShare),
 		done:           make(chan error, maxListeners),
 		providers:      chosen,
 	}

@@ -128,6 +128,13 @@ func (x *exchange) readSigned() ([]byte, error) {
 	if zipped, err := isZipped(r.Header); zipped || err != nil {
 		return nil, fail(codeContentEncoding, "Send the body as it is, without Content-Encoding.")
 	}
+	if hash == "" {
+		unproven := &reservation{budget: x.unproven}
+		defer unproven.shrink(0)
+		if !unproven.grow(announced(r, x.maxBody())) {
+			return nil, fail(codeBusy, "")
+		}
+	}
 	data, err := x.readBytes(x.maxBody())
 	if err != nil {
 		return nil, err
@@ -140,6 +147,14 @@ func (x *exchange) readSigned() ([]byte, error) {
 		return nil, fail(codeUnauthorized, detailSignature)
 	}
 	return data, nil
+}
+
+// announced is how long a body is at most.
+func announced(r *http.Request, limit int64) int64 {
+	if r.ContentLength < 0 {
+		return limit
+	}
+	return min(r.ContentLength, limit)
 }
 
 const detailSignature = "The request signature we calculated does not match the signature you provided. " +

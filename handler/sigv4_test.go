@@ -85,6 +85,37 @@ func TestSignature(t *testing.T) {
 	}
 }
 
+// TestUnprovenBodies: bodies that must be read before their signature can be
+// checked keep nobody out who has proven himself.
+func TestUnprovenBodies(t *testing.T) {
+	api := apis["ses"]
+	s := newTestServer(t, &fakeQueue{durable: true}, func(o *Options) { o.MaxInFlight = 4 << 20 })
+	strangers := reservation{budget: s.unproven}
+	if strangers.grow(4 << 20); strangers.held != 1<<20 {
+		t.Fatalf("bodies of strangers may hold %d octets of 4 MiB, want 1 MiB", strangers.held)
+	}
+	unhashed := api.request("ses", strings.NewReader(api.body))
+	signPayload(unhashed, "")
+	if got := serve(s, unhashed); got.status != 503 {
+		t.Errorf("no hash in the header, beside strangers = %d %s, want 503", got.status, text(got))
+	}
+	if got := serve(s, api.request("ses", strings.NewReader(api.body))); got.status != 200 {
+		t.Errorf("a hash in the header, beside strangers = %d %s, want 200", got.status, text(got))
+	}
+	strangers.shrink(0)
+	for _, length := range []int64{int64(len(api.body)), -1} {
+		r := api.request("ses", strings.NewReader(api.body))
+		signPayload(r, "")
+		r.ContentLength = length
+		if got := serve(s, r); got.status != 200 {
+			t.Errorf("no hash in the header, alone, length %d = %d %s, want 200", length, got.status, text(got))
+		}
+	}
+	if !s.unproven.sem.TryAcquire(1 << 20) {
+		t.Error("a request kept a share of the budget after it was answered")
+	}
+}
+
 // signPayload signs with a hash of the caller's choice; with none, the header
 // has none and the body's is signed.
 func signPayload(r *http.Request, hash string) {
