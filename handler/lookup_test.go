@@ -127,8 +127,10 @@ type fakeRelays struct {
 func (r *fakeRelays) Status() []RelayStatus {
 	ladder := []mailer.Rung{{Port: 587}, {Port: 465, Implicit: true}}
 	return []RelayStatus{
-		{Name: "a", Host: "a.example", Ladder: ladder, Serving: ladder[1], Senders: []string{"example.com"},
-			Connections: mailer.Connections{Open: 3, Limit: 4, Max: 8, Waiting: 5, Reason: "messages waited"}},
+		{
+			Name: "a", Host: "a.example", Ladder: ladder, Serving: ladder[1], Senders: []string{"example.com"},
+			Connections: mailer.Connections{Open: 3, Limit: 4, Max: 8, Waiting: 5, Reason: "messages waited"},
+		},
 		{Name: "b", PausedUntil: time.Now().Add(time.Minute), Failure: refusal(mailer.ClassRelay, 535, "no")},
 		{Name: "c", Failure: refusal(mailer.ClassRelay, 0, "")},
 		{Name: "d"},

@@ -23,13 +23,14 @@ import (
 // and cut at any octet.
 type wire struct {
 	net.Conn
-	mu      sync.Mutex
-	writes  []string
-	sent    int
-	got     int
-	cutSent int  // the connection ends after so many octets from us; negative: never
-	cutGot  int  // or after so many from the relay
-	quiet   bool // the writes that are cut seem to succeed, as they do in a socket's buffer
+	mu       sync.Mutex
+	writes   []string
+	sent     int
+	got      int
+	cutSent  int  // the connection ends after so many octets from us; negative: never
+	cutGot   int  // or after so many from the relay
+	splitGot int  // what the relay sends comes in two packets, the first of so many octets; zero: as it was sent
+	quiet    bool // the writes that are cut seem to succeed, as they do in a socket's buffer
 }
 
 func (w *wire) Write(p []byte) (int, error) {
@@ -59,6 +60,11 @@ func (w *wire) Read(p []byte) (int, error) {
 			return 0, os.NewSyscallError("read", syscall.ECONNRESET)
 		}
 		p = p[:min(left, len(p))]
+	}
+	if left := w.splitGot - w.got; left > 0 {
+		p = p[:min(left, len(p))]
+	} else if left == 0 && w.splitGot > 0 {
+		time.Sleep(time.Millisecond) // the second packet
 	}
 	n, err := w.Conn.Read(p)
 	w.mu.Lock()
@@ -241,6 +247,33 @@ func TestBacklogCut(t *testing.T) {
 	}
 	for at := range replies {
 		checkCut(t, fmt.Sprintf("got %d of %d", at, replies), &wire{cutSent: -1, cutGot: at})
+	}
+}
+
+// TestBacklogSplit: where the packets of replies end does not matter.
+func TestBacklogSplit(t *testing.T) {
+	for _, script := range []relaytest.Script{
+		{"DATA": slowDATA},
+		// As few packets as can be: each reply waits for the next command.
+		{"DATA": slowDATA, "MAIL": "hold 250-2.1.0 a\n250 2.1.0 b", "RCPT": "hold 250 ok", ".": "hold 250 2.0.0 ok then 250 2.0.0 ok"},
+		{"DATA": slowDATA, "RCPT": "250 ok then 550-5.1.1 un\n550 5.1.1 known"},
+	} {
+		replies, want := 0, ""
+		for at := 0; at == 0 || at < replies; at++ {
+			synctest.Test(t, func(t *testing.T) {
+				w := &wire{cutSent: -1, cutGot: -1, splitGot: at}
+				p := newWireTest(t, script, w, nil)
+				attempts := deliverBehind(t, p.relay, 2)
+				p.checkAttempts(t, attempts)
+				got := outcomes(attempts[0]) + "; " + outcomes(attempts[1])
+				if at == 0 {
+					want, replies = got, w.got
+				}
+				if got != want || p.scripted.Served() != 1 {
+					t.Errorf("replies split after %d of %d octets: %s over %d connections, want %s over one", at, replies, got, p.scripted.Served(), want)
+				}
+			})
+		}
 	}
 }
 

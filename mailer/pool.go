@@ -211,7 +211,7 @@ func (p *pool) accepted(c *conn, wait time.Duration) {
 func (p *pool) heed(c *conn, f *Failure) (pushed, others bool) {
 	p.adjust(func(w *window) {
 		now, kind := time.Now(), pushbackOf(f.Stage, f.Reply)
-		if kind == noPushback && f.Reply.Code == 421 && f.Reply.Enhanced != "4.4.2" && !w.enough(c.served-1) {
+		if kind == noPushback && f.Reply.Code == 421 && !ofConnection(f.Reply) && !w.enough(c.served-1) {
 			kind = tooFast
 		}
 		if pushed, others = kind != noPushback, p.places-p.leaving > 1; pushed {

@@ -219,6 +219,45 @@ func TestPoolSilent(t *testing.T) {
 	}
 }
 
+// TestPoolErrorLimit: a relay that counts what it refuses on a connection, as
+// Postfix does, or commands that are not of mail, as Exim does, costs a message no
+// more than a new connection, and is not taken for one that wants fewer of them.
+func TestPoolErrorLimit(t *testing.T) {
+	tests := []struct {
+		name   string
+		opts   relaytest.Options
+		served int
+	}{
+		{"Postfix", relaytest.Options{MaxErrors: 20}, 4},
+		{"Exim", relaytest.Options{MaxNonmail: 10}, 1},
+	}
+	for _, tt := range tests {
+		for _, keywords := range [][]string{nil, {"PIPELINING"}} {
+			t.Run(fmt.Sprintf("%s without %v", tt.name, keywords), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					tt.opts.TLSExtensions = relaytest.Without(keywords...)
+					p := newPoolTest(t, tt.opts, relaytest.Script{"RCPT TO:<x": "550 5.1.1 unknown"}, nil)
+					for i := range 60 {
+						path, want := fmt.Sprintf("x%d@example.org", i), "permanent rcpt 550"
+						if i%7 == 0 {
+							path, want = "b@example.org", "accepted 250"
+						}
+						if got := outcomes(p.relay.Deliver(t.Context(), envelope(path), content(messageText))); got != want {
+							t.Errorf("message %d: Deliver() = %s, want %s", i, got, want)
+						}
+					}
+					if got := p.relay.Connections().Limit; got != 2 {
+						t.Errorf("limit %d (%s), want 2 as at the start", got, p.relay.Connections().Reason)
+					}
+					if n := p.scripted.Served(); n > 2*tt.served {
+						t.Errorf("%d connections, want about %d", n, tt.served)
+					}
+				})
+			})
+		}
+	}
+}
+
 // TestPoolReset: after a transaction without content the next begins with RSET.
 func TestPoolReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -521,12 +560,15 @@ func TestPoolLate(t *testing.T) {
 }
 
 // TestPoolSoak: a relay that restarts, closes idle connections, has enough after
-// five messages and refuses half of the connections. Nothing is lost, nothing
-// comes twice, nothing is left behind.
+// five messages, refuses half of the connections, takes no more than some
+// transactions at a time and in a second. Nothing is lost, nothing comes twice,
+// nothing is left behind, and the relay is asked for less.
 func TestPoolSoak(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const workers, each = 24, 30
-		p := newPoolTest(t, relaytest.Options{IdleTimeout: time.Second, MaxMessages: 5, MaxConnections: 6},
+		p := newPoolTest(t, relaytest.Options{
+			IdleTimeout: time.Second, MaxMessages: 5, MaxConnections: 6, MaxBusy: 4, MaxRate: 80, TooFast: "bye 421 4.7.0 try again later",
+		},
 			relaytest.Script{".": "after 20ms 250 2.0.0 ok", "DATA": "after 5ms 354 go"}, nil)
 		var dials atomic.Int64
 		dial := p.opts.Dial
@@ -552,10 +594,12 @@ func TestPoolSoak(t *testing.T) {
 			all.Go(func() {
 				for i := range each {
 					path := fmt.Sprintf("w%d-%d@example.org", w, i)
-					a := relay.Deliver(t.Context(), envelope(path), content(numbered(path)))
+					env := envelope(path)
+					env.Priority = mailer.Priority(w%3 - 1)
+					a := relay.Deliver(t.Context(), env, content(numbered(path)))
 					for a.Results[0].Failure != nil && a.Results[0].Failure.Class != mailer.ClassUncertain {
 						time.Sleep(50 * time.Millisecond) // as the queue does, though later
-						a = relay.Deliver(t.Context(), envelope(path), content(numbered(path)))
+						a = relay.Deliver(t.Context(), env, content(numbered(path)))
 					}
 					mu.Lock()
 					results[path] = a.Results[0]
@@ -573,7 +617,13 @@ func TestPoolSoak(t *testing.T) {
 		if n := countAccepted(results); n < workers*each*9/10 {
 			t.Errorf("%d of %d accepted", n, workers*each)
 		}
+		if c := relay.Connections(); c.Limit > 6 || c.Waiting != 0 {
+			t.Errorf("Connections() = %+v, want no more than the relay takes and nobody in line", c)
+		}
 		relay.Close()
+		if c := relay.Connections(); c.Open != 0 {
+			t.Errorf("Connections() after Close() = %+v, want none", c)
+		}
 		if n := p.network.Open(); n != 0 {
 			t.Errorf("%d connections left open", n)
 		}

@@ -209,7 +209,7 @@ func pushbackOf(stage Stage, r Reply) pushback {
 	ofMailbox := stage == StageRcpt && (strings.HasPrefix(subject, ".1.") || strings.HasPrefix(subject, ".2.")) &&
 		!strings.Contains(strings.ToLower(r.Text), "relay limit")
 	switch {
-	case r.Code/100 != 4, ofMailbox:
+	case r.Code/100 != 4, ofMailbox, ofConnection(r):
 		return noPushback
 	case r.Code == 432, says(r, connectionWords):
 		return tooMany
@@ -225,8 +225,16 @@ func pushbackOf(stage Stage, r Reply) pushback {
 	return noPushback
 }
 
+// ofConnection: the relay ends the connection for a reason of that connection,
+// such as so many messages, or none for too long.
+func ofConnection(r Reply) bool { return r.Enhanced == "4.4.2" || says(r, endWords) }
+
 // What relays say in so many words.
 var (
+	endWords = []string{
+		"too many errors", "too many nonmail", "too many unrecognized", "too many syntax", "too many messages in", "per connection",
+		"this connection", "per session", "this session", "timeout", "timed out", "idle",
+	}
 	connectionWords = []string{
 		"too many connections", "too many concurrent", "concurrent connection", "connections from", "connection limit",
 		"maximum number of connections", "concurrent smtp", "thread limit", "simultaneous",

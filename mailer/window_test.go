@@ -197,6 +197,9 @@ func TestPushbackOf(t *testing.T) {
 		{StageRcpt, "451 4.7.1 Service unavailable - try again later", noPushback},
 		{StageMail, "450 4.2.0 later", noPushback},
 		{StageMail, "421 4.7.0 try again later", noPushback}, // judged elsewhere
+		{StageMail, "421 4.7.0 relay.test Error: too many errors", noPushback},
+		{StageMail, "421 Too many messages in this connection", noPushback},
+		{StageMail, "421 4.4.2 relay.test Error: timeout exceeded", noPushback},
 		{StageContent, "554 5.7.1 rate limit", noPushback},
 		{StageContent, "250 2.0.0 slow down", noPushback},
 	}

@@ -68,6 +68,13 @@ type Options struct {
 	// MaxMessages is how many messages one connection may send before MAIL is
 	// answered with 421; zero means any number.
 	MaxMessages int
+	// MaxErrors is how many replies of 5yz a connection gets before a 421 that
+	// answers nothing, as from Postfix; zero means any number.
+	MaxErrors int
+	// MaxNonmail is how many commands besides those of mail a connection may send,
+	// as Exim counts them: one RSET between two messages is free. Zero means any
+	// number.
+	MaxNonmail int
 	// MaxBusy is how many transactions go on at a time; the others get 432 at MAIL.
 	// Zero means any number.
 	MaxBusy int

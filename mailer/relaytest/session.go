@@ -21,6 +21,9 @@ type session struct {
 
 	crowded  bool // there are too many connections
 	messages int
+	errors   int  // replies of 5yz
+	nonmail  int  // commands
+	reset    bool // since the last MAIL
 	mail     bool
 	busy     bool // a transaction goes on
 	message  Message
@@ -68,6 +71,10 @@ func (s *session) run() {
 	for {
 		line, ok := s.nextLine()
 		if !ok || !s.command(line) {
+			return
+		}
+		if most := s.relay.opts.MaxErrors; most > 0 && s.errors >= most {
+			s.send("421 4.7.0 relay.test Error: too many errors", "\r\n")
 			return
 		}
 	}
@@ -119,6 +126,14 @@ func (s *session) command(line string) bool {
 	case "DATA":
 		return s.data(line)
 	case "RSET", "HELO", "NOOP":
+		if verb != "RSET" || s.reset {
+			s.nonmail++
+		}
+		s.reset = s.reset || verb == "RSET"
+		if most := s.relay.opts.MaxNonmail; most > 0 && s.nonmail > most {
+			s.send("554 5.7.0 Too many nonmail commands", "\r\n")
+			return false
+		}
 		s.free()
 		return s.act(line, "250 2.0.0 ok") != ""
 	case "QUIT":
@@ -166,6 +181,7 @@ func (s *session) mailFrom(line string) bool {
 		s.send("421 4.7.0 enough for one connection", "\r\n")
 		return false
 	}
+	s.reset = false
 	if s.busy { // MAIL again
 		s.free()
 	}
@@ -333,6 +349,9 @@ func (s *session) do(action, fallback string) string {
 }
 
 func (s *session) send(reply, end string) string {
+	if strings.HasPrefix(reply, "5") {
+		s.errors++
+	}
 	if _, err := s.nc.Write([]byte(strings.ReplaceAll(reply, "\n", end) + end)); err != nil {
 		return ""
 	}
