@@ -97,9 +97,14 @@ func (w *window) grow(now time.Time, reason string) {
 }
 
 // refused notes that the relay did not take one more connection than the open
-// ones, of which there is at least one.
+// ones, of which there is at least one. Where it has served as many for a while,
+// it may only not have noticed that one has gone, and is asked again soon.
 func (w *window) refused(now time.Time, open int, why string) {
-	w.held, w.careful = now.Add(windowHold), true
+	hold := windowHold
+	if open < w.limit && now.Sub(w.changed) > windowSettle {
+		hold = windowSettle
+	}
+	w.held, w.careful = now.Add(hold), true
 	if open < w.limit {
 		w.stepped = now
 		w.set(now, open, "a further connection was refused: "+why)

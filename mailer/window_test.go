@@ -20,6 +20,7 @@ func TestWindow(t *testing.T) {
 		{"is refused at the fourth", "+ ++ r", "3453"},
 		{"is left alone for a minute", "++r + qq + h+ + +", "34333444"},
 		{"grows by one in ten seconds", "++r h+ qqqqqqqqq+ q+ + qqqqqqqqqq+", "34344556"},
+		{"is refused a connection in place of another", "++ qqqqqqr qqqqq+ qqqqq+ r qqqqqqqqqq+ h+", "34334334"},
 		{"one too many", "++++ mmm", "3456543"},
 		{"one too many of one", "m m m", "111"},
 		{"half", "++++++ f", "3456784"},
