@@ -122,7 +122,10 @@ func (d *delivery) heed(t *transaction) *Failure {
 			continue
 		}
 		pushed, others := d.relay.pool.heed(d.conn, f)
-		if pushed && others && (f == t.lost || f.Stage == StageMail || f.Stage == StageData) {
+		switch {
+		case !pushed && f.Stage == StageRcpt && f != t.lost:
+			continue // others may have been refused for another reason
+		case pushed && others && (f == t.lost || f.Stage == StageMail || f.Stage == StageData):
 			return f
 		}
 		return nil

@@ -211,7 +211,7 @@ func (p *pool) accepted(c *conn, wait time.Duration) {
 func (p *pool) heed(c *conn, f *Failure) (pushed, others bool) {
 	p.adjust(func(w *window) {
 		now, kind := time.Now(), pushbackOf(f.Stage, f.Reply)
-		if kind == noPushback && f.Reply.Code == 421 && !ofConnection(f.Reply) && !w.enough(c.served-1) {
+		if kind == noPushback && f.Reply.Code == 421 && !ofConnection(f.Reply) && !w.enough(now, c.served-1) {
 			kind = tooFast
 		}
 		if pushed, others = kind != noPushback, p.places-p.leaving > 1; pushed {
@@ -346,6 +346,13 @@ func (p *pool) unawait(c *conn) {
 	case <-c.joined:
 	default:
 	}
+}
+
+// gone says whether w has left, or has another connection than it booked.
+func (p *pool) gone(w *waiter) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return w.done
 }
 
 // loosen lets the one that booked a connection have any other: the message

@@ -16,7 +16,7 @@ type Rate struct {
 // RateError is the cause of a [Failure] of class [ClassRelay] where the relay's
 // rate is used up. It says nothing about the relay's health: nobody was asked.
 type RateError struct {
-	At time.Time // when a message may set out again
+	At time.Time // when this message's turn would have come
 }
 
 func (e *RateError) Error() string {

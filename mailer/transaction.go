@@ -407,6 +407,9 @@ func (t *transaction) append(buf []byte) []byte {
 // since the content went out. The reply to the content is awaited whatever becomes
 // of it.
 func (c *conn) sendNext() {
+	if c.relay.pool.gone(c.next) {
+		return
+	}
 	buf := c.next.booked.append(c.buf[:0])
 	c.raw.SetWriteDeadline(time.Now().Add(joinTimeout))
 	if _, err := c.nc.Write(buf); err != nil {

@@ -52,6 +52,7 @@ type window struct {
 	held    time.Time // no growth before
 	stepped time.Time // when the relay last asked for less, and got it
 	lasted  int       // messages of the last connection that was ended by a 421
+	ended   time.Time // when that was
 	good    time.Time // when the relay last accepted a message
 	latency latency
 }
@@ -130,14 +131,16 @@ func (w *window) pushedBack(now time.Time, open int, p pushback, why string) {
 // enough says whether a connection that the relay ends with a 421 after so many
 // messages has only come to its end. Relays that bound the messages of a
 // connection say nothing else than those that find us too fast, but say it after
-// the same number each time. The first time they get the benefit of the doubt.
-func (w *window) enough(messages int) bool {
+// the same number each time. The first time in a while they get the benefit of
+// the doubt.
+func (w *window) enough(now time.Time, messages int) bool {
 	if messages == 0 {
 		return false
 	}
+	again := !w.ended.IsZero() && now.Sub(w.ended) < windowHold
 	before := w.lasted
-	w.lasted = messages
-	return before == 0 || before == messages
+	w.lasted, w.ended = messages, now
+	return !again || before == messages
 }
 
 // works says whether the relay accepted a message lately.

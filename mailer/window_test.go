@@ -147,9 +147,10 @@ func TestWindowForgets(t *testing.T) {
 
 func TestWindowEnough(t *testing.T) {
 	tests := []struct {
-		lasted []int // messages of each connection that was ended
+		lasted []int // messages of each connection that was ended; negative: that time passes
 		want   string
 	}{
+		{[]int{5, -1, 3, 5}, "yyn"},
 		{[]int{0}, "n"},
 		{[]int{5}, "y"},
 		{[]int{5, 5, 5}, "yyy"},
@@ -158,10 +159,15 @@ func TestWindowEnough(t *testing.T) {
 	}
 	for _, tt := range tests {
 		w := newWindow(8)
+		now := time.Now()
 		var got []byte
 		for _, n := range tt.lasted {
+			if n < 0 {
+				now = now.Add(time.Minute)
+				continue
+			}
 			answer := byte('n')
-			if w.enough(n) {
+			if w.enough(now, n) {
 				answer = 'y'
 			}
 			got = append(got, answer)
