@@ -126,9 +126,8 @@ func buildRoutes(relays []config.Relay, board *relayBoard) queue.Routes {
 	return routes
 }
 
-// workers is how many deliveries go on at a time: enough to keep every connection
-// of the busiest relay at work. For each there is one that waits for the relay's
-// verdict, one whose envelope is sent meanwhile, and one that comes next.
+// workers is how many deliveries go on at a time at most: what keeps every
+// connection of the busiest relay at work, see [mailer.Relay.Useful].
 func workers(relays []config.Relay) int {
 	most := 0
 	for _, r := range relays {

@@ -43,7 +43,9 @@ func (d *Durable) next(g *group, done *job) *job {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	g.done(done)
-	return d.begin(g)
+	j := d.begin(g)
+	d.dispatch(g) // the relay may have use for more than before
+	return j
 }
 
 // begin takes the next job to be tried. The caller holds mu.

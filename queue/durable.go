@@ -22,7 +22,9 @@ type Options struct {
 	Routes Routes
 	Logger *slog.Logger // nil discards
 	// Workers is how many deliveries go on at a time to each set of relays that
-	// shares its senders; zero means 8. A relay may have fewer connections.
+	// shares its senders; zero means 8. Fewer do while the relay has no use for
+	// more. An eighth, but at least one, is there beside them for mail that is
+	// not bulk and of which next to nothing is in hand.
 	Workers int
 	// ExpiresIn is how long a message is tried that does not say so itself; zero
 	// means 5 days.
@@ -34,9 +36,10 @@ type Options struct {
 	// MaxMessages and MaxBytes bound what is not final; zero means no bound.
 	MaxMessages int64
 	MaxBytes    int64
-	// MaxMemory bounds the octets of messages in memory, waiting and in hand;
-	// what does not fit waits in the store. Zero means 16 MiB. One message of
-	// any size always fits.
+	// MaxMemory bounds the octets of messages in memory, of those that came from
+	// Submit and of those from the store; what does not fit waits in the store.
+	// The first message of each API key and priority may take a quarter more.
+	// Zero means 16 MiB. One message of any size always fits.
 	MaxMemory int64
 	// StopTimeout is how long deliveries in hand may go on once the service
 	// stops; zero means 5 s. Then they are cut short before the final dot, and

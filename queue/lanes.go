@@ -14,7 +14,8 @@ import (
 //     lower one that waits.
 //   - Within a priority the keys take turns, message by message.
 //   - When every worker is busy, a few more are there for mail that is not bulk
-//     and whose lane has not as many in hand.
+//     and whose lane has not as many in hand. No more are busy than the relay can
+//     make use of: what is in its hands has its place in line already.
 //   - Each lane is claimed from the store by itself, and has room in memory of
 //     its own, so that no backlog stands before another lane's mail.
 
@@ -117,13 +118,16 @@ func (g *group) waiting() int {
 func (g *group) has(r *relay) bool { return slices.Contains(g.relays, r) }
 
 // open says whether any relay takes a delivery of priority p at now.
-func (g *group) open(now time.Time, p mailer.Priority) bool {
+func (g *group) open(now time.Time, p mailer.Priority) bool { return g.opened(now, p) != nil }
+
+// opened is the first relay that takes a delivery of priority p at now, or nil.
+func (g *group) opened(now time.Time, p mailer.Priority) *relay {
 	for _, r := range g.relays {
 		if r.open(now, p) {
-			return true
+			return r
 		}
 	}
-	return false
+	return nil
 }
 
 // sound says whether some relay is not in trouble at all; else what is open is
@@ -158,10 +162,14 @@ func (d *Durable) pick(g *group) *job {
 	}
 	now := d.now()
 	for _, at := range g.order() {
-		if len(g.lines[at]) == 0 || !g.open(now, priorityAt(at)) {
+		if len(g.lines[at]) == 0 {
 			continue
 		}
-		if j := d.pickAt(g, at); j != nil {
+		r := g.opened(now, priorityAt(at))
+		if r == nil {
+			continue
+		}
+		if j := d.pickAt(g, at, d.workers(r)); j != nil {
 			g.served(at)
 			return j
 		}
@@ -171,13 +179,21 @@ func (d *Durable) pick(g *group) *job {
 
 // order is the order in which the levels are asked: the highest first, unless
 // one has waited for too long.
-func (g *group) order() []int {
+func (g *group) order() [levels]int {
 	for at := levels - 1; at > 0; at-- {
-		if g.passed[at] >= patience {
-			return []int{at, 0, 1, 2}
+		if g.passed[at] < patience {
+			continue
 		}
+		order := [levels]int{at}
+		for i := 1; i <= at; i++ {
+			order[i] = i - 1
+		}
+		for i := at + 1; i < levels; i++ {
+			order[i] = i
+		}
+		return order
 	}
-	return []int{0, 1, 2}
+	return [levels]int{0, 1, 2}
 }
 
 // served notes that a job of a level goes before those of lower ones.
@@ -190,12 +206,12 @@ func (g *group) served(at int) {
 	}
 }
 
-// pickAt takes a job of the first lane in line that may have one more in hand,
-// and puts the lane at the end.
-func (d *Durable) pickAt(g *group, at int) *job {
+// pickAt takes a job of the first lane in line that gets one of the workers, and
+// puts the lane at the end.
+func (d *Durable) pickAt(g *group, at, workers int) *job {
 	line := g.lines[at]
 	for i, l := range line {
-		free, spare := d.worker(g, l)
+		free, spare := d.worker(g, l, workers)
 		if !free {
 			continue
 		}
@@ -218,10 +234,22 @@ func (d *Durable) pickAt(g *group, at int) *job {
 	return nil
 }
 
-// worker says whether a worker is free for the lane, and whether that is a spare
-// one.
-func (d *Durable) worker(g *group, l *lane) (free, spare bool) {
-	if g.active-g.spare < d.opts.Workers {
+// busyRelay is a relay that says how many deliveries it can make use of at a
+// time, as [mailer.Relay] does.
+type busyRelay interface{ Useful() int }
+
+// workers is how many deliveries may go on to the relay at a time.
+func (d *Durable) workers(r *relay) int {
+	if busy, ok := r.Deliverer.(busyRelay); ok {
+		return min(d.opts.Workers, busy.Useful())
+	}
+	return d.opts.Workers
+}
+
+// worker says whether one of the workers is free for the lane, and whether that
+// is a spare one.
+func (d *Durable) worker(g *group, l *lane, workers int) (free, spare bool) {
+	if g.active-g.spare < workers {
 		return true, false
 	}
 	spares := max(1, d.opts.Workers/8)

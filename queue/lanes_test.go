@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -116,6 +117,46 @@ func TestBulkLeavesWorkers(t *testing.T) {
 		settleDown()
 		if took := relay.since(now, "reset"); took < 0 || took > time.Second {
 			t.Errorf("mail beside bulk set out after %v, want at once", took)
+		}
+	})
+}
+
+// crowdedRelay can make use of so many deliveries at a time.
+type crowdedRelay struct {
+	*fakeRelay
+	useful atomic.Int32
+}
+
+func (r *crowdedRelay) Useful() int { return int(r.useful.Load()) }
+
+// TestNoMoreThanUseful: a backlog does not stand in line at a relay that gets few
+// connections, and takes all that it gets later.
+func TestNoMoreThanUseful(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		relay := &crowdedRelay{fakeRelay: newFakeRelay(accept)}
+		relay.takes = time.Second
+		relay.useful.Store(3)
+		q := startOn(t, store, store, func(o *Options) { o.Routes = Routes{{Relay: relay}} })
+		q.flood(100, "app", mailer.PriorityNormal)
+		time.Sleep(5500 * time.Millisecond)
+		if relay.peak != 3 {
+			t.Errorf("deliveries at a time = %d, want 3", relay.peak)
+		}
+		now := time.Now()
+		q.submit(mail("other", mailer.PriorityNormal, "reset"))
+		settleDown()
+		if took := relay.since(now, "reset"); took < 0 || took > time.Second {
+			t.Errorf("another key's mail set out after %v, want at once", took)
+		}
+		time.Sleep(2 * time.Second)
+		relay.useful.Store(100)
+		time.Sleep(3 * time.Second)
+		if relay.peak != 8 {
+			t.Errorf("deliveries at a time = %d later, want 8", relay.peak)
 		}
 	})
 }
