@@ -140,7 +140,7 @@ func workers(relays []config.Relay) int {
 func (s *server) buildHandler(c config.Service) (*handler.Server, error) {
 	keys := make([]handler.Key, len(c.Keys))
 	for i, k := range c.Keys {
-		keys[i] = handler.Key{Name: k.Name, Secret: k.Secret.Reveal()}
+		keys[i] = handler.Key{Name: k.Name, Secret: k.Secret.Reveal(), Senders: k.Senders, Rate: mailer.Rate(k.Rate)}
 	}
 	tlsConfig, err := buildTLS(c, s.log)
 	if err != nil {

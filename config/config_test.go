@@ -74,7 +74,7 @@ func TestLoad(t *testing.T) {
 			MaxConnections: 8, MessagesPerConnection: 100, IdleTimeout: Duration(30 * time.Second),
 		}},
 		Service: Service{
-			Keys: []APIKey{{"shop", NewSecret("0123456789abcdef")}},
+			Keys: []APIKey{{Name: "shop", Secret: NewSecret("0123456789abcdef")}},
 			Addr: ":8587", APIKeys: NewSecret("shop:0123456789abcdef"),
 			Queue: Queue{"sqlite", "/data/queue.db"}, DataDir: "/data",
 			MaxMessageSize: 25 << 20, MaxRecipients: 1000, MaxInFlight: 128 << 20,
@@ -223,6 +223,12 @@ func TestProblems(t *testing.T) {
 		{good.with("MAILSIDECAR_API_KEYS=a:hunter2 hunter2"), "MAILSIDECAR_API_KEYS entry 1 has no secret, or one with blanks or characters outside ASCII; write name:secret, such as the output of openssl rand -hex 24"},
 		{good.with("MAILSIDECAR_API_KEYS=a:hunter2,a:hunter3"), "MAILSIDECAR_API_KEYS entry 2 repeats the name or the secret of entry 1; give each its own"},
 		{good.with("MAILSIDECAR_API_KEYS=a:hunter2,b:x,c:hunter2"), "MAILSIDECAR_API_KEYS entry 3 repeats the name or the secret of entry 1; give each its own"},
+		{good.with("MAILSIDECAR_KEY_SENDERS=0123456789abcdef:example.com"), "MAILSIDECAR_KEY_SENDERS entry 1 names no key of MAILSIDECAR_API_KEYS; write name:sender|sender, such as shop:shop@example.com|example.org"},
+		{good.with("MAILSIDECAR_KEY_SENDERS=shop:example.com|a@b@example.org"), "MAILSIDECAR_KEY_SENDERS entry 1 has a sender that is neither address nor domain in ASCII; write name:sender|sender, such as shop:shop@example.com|example.org"},
+		{good.with("MAILSIDECAR_KEY_SENDERS=shop"), "MAILSIDECAR_KEY_SENDERS entry 1 has a sender that is neither address nor domain in ASCII; write name:sender|sender, such as shop:shop@example.com|example.org"},
+		{good.with("MAILSIDECAR_KEY_SENDERS=shop:example.com,shop:example.org"), "MAILSIDECAR_KEY_SENDERS entry 2 names a key for the second time; write name:sender|sender, such as shop:shop@example.com|example.org"},
+		{good.with("MAILSIDECAR_KEY_RATES=shop:100"), "MAILSIDECAR_KEY_RATES entry 1 has no rate after the name; write name:rate, such as shop:10/s, shop:30/m, shop:500/h or shop:2000/d"},
+		{good.with("MAILSIDECAR_KEY_RATES=blog:1/m"), "MAILSIDECAR_KEY_RATES entry 1 names no key of MAILSIDECAR_API_KEYS; write name:rate, such as shop:10/s, shop:30/m, shop:500/h or shop:2000/d"},
 		{good.with("MAILSIDECAR_API_KEYS=,,"), "MAILSIDECAR_API_KEYS holds no entry; write name:secret"},
 		{good.with("MAILSIDECAR_API_KEYS=", "MAILSIDECAR_API_KEYS_FILE="+two), "MAILSIDECAR_API_KEYS_FILE entry 1 has no name; write name:secret"},
 
@@ -353,9 +359,36 @@ func TestSecretsFromFiles(t *testing.T) {
 	if got := c.Relays[0].Password.Reveal(); got != " pass word " || len(warnings) > 0 {
 		t.Errorf("password = %q, warnings %q", got, warnings)
 	}
-	want := []APIKey{{"shop", NewSecret("0123456789abcdef")}, {"blog", NewSecret("fedcba9876543210")}, {"a.b-c_1", NewSecret("x:y0123456789abc")}}
+	want := []APIKey{
+		{Name: "shop", Secret: NewSecret("0123456789abcdef")},
+		{Name: "blog", Secret: NewSecret("fedcba9876543210")},
+		{Name: "a.b-c_1", Secret: NewSecret("x:y0123456789abc")},
+	}
 	if !reflect.DeepEqual(c.Service.Keys, want) {
 		t.Errorf("keys are not as in the file")
+	}
+}
+
+// TestKeySettings: what is set for single keys finds them, and every entry that is
+// wrong is reported.
+func TestKeySettings(t *testing.T) {
+	keys := good.with("MAILSIDECAR_API_KEYS=shop:0123456789abcdef,blog:fedcba9876543210,cron:0011223344556677")
+	c, warnings := mustLoad(t, keys.with("MAILSIDECAR_KEY_SENDERS=shop: Shop@Example.com | @example.org., blog:example.net", "MAILSIDECAR_KEY_RATES=blog:100/m, cron:2/D"))
+	want := []APIKey{
+		{Name: "shop", Secret: NewSecret("0123456789abcdef"), Senders: []string{"shop@example.com", "example.org"}},
+		{Name: "blog", Secret: NewSecret("fedcba9876543210"), Senders: []string{"example.net"}, Rate: Rate{100, time.Minute}},
+		{Name: "cron", Secret: NewSecret("0011223344556677"), Rate: Rate{2, day}},
+	}
+	if !reflect.DeepEqual(c.Service.Keys, want) || len(warnings) > 0 {
+		t.Errorf("keys = %+v, warnings %q, want %+v", c.Service.Keys, warnings, want)
+	}
+	setenv(t, keys.with("MAILSIDECAR_KEY_SENDERS=nobody:example.com,shop:,blog:a b@example.com", "MAILSIDECAR_KEY_RATES=shop:fast,shop:1/s,0011223344556677:1/s"))
+	_, _, err := Load()
+	wrong := `configuration: 2 problems:
+MAILSIDECAR_KEY_SENDERS entry 1 names no key of MAILSIDECAR_API_KEYS, entry 2 has a sender that is neither address nor domain in ASCII, entry 3 has a sender that is neither address nor domain in ASCII; write name:sender|sender, such as shop:shop@example.com|example.org
+MAILSIDECAR_KEY_RATES entry 1 has no rate after the name, entry 2 names a key for the second time, entry 3 names no key of MAILSIDECAR_API_KEYS; write name:rate, such as shop:10/s, shop:30/m, shop:500/h or shop:2000/d`
+	if err == nil || err.Error() != wrong {
+		t.Errorf("Load() = %v\nwant %s", err, wrong)
 	}
 }
 

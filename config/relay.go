@@ -155,22 +155,33 @@ func (relay Relay) advice() string {
 	return " (" + relay.Advice + ")"
 }
 
-// checkSenders brings SENDERS into the form that routing compares: lower case,
-// a domain without its @.
+// checkSenders brings SENDERS into the form that routing compares.
 func (r *reader) checkSenders(relay *Relay) {
 	for i, sender := range relay.Senders {
-		sender = strings.TrimSuffix(strings.TrimPrefix(strings.ToLower(sender), "@"), ".")
-		local, domain, isAddress := cutLast(sender, "@")
-		if !isAddress {
-			local, domain = "x", sender
-		}
-		if local == "" || strings.ContainsAny(local, " <>\"@") || !isDomain(domain) {
-			r.problem(relay.name("SENDERS"), "has an entry that is neither address nor domain: "+quote(sender),
-				"write them bare, such as shop@example.com,example.org; domains in ASCII (xn--…)")
+		sender, bad := parseSender(sender)
+		if bad != nil {
+			r.problem(relay.name("SENDERS"), bad.what, bad.remedy)
 			continue
 		}
 		relay.Senders[i] = sender
 	}
+}
+
+// parseSender brings an address or a domain into the form that senders are
+// compared in: lower case, a domain without its @.
+func parseSender(text string) (string, *invalid) {
+	sender := strings.TrimSuffix(strings.TrimPrefix(strings.ToLower(text), "@"), ".")
+	local, domain, isAddress := cutLast(sender, "@")
+	if !isAddress {
+		local, domain = "x", sender
+	}
+	if local == "" || strings.ContainsAny(local, " <>\"@") || !isDomain(domain) {
+		return "", &invalid{
+			"has an entry that is neither address nor domain: " + quote(sender),
+			"write them bare, such as shop@example.com,example.org; domains in ASCII (xn--…)",
+		}
+	}
+	return sender, nil
 }
 
 func cutLast(s, sep string) (before, after string, found bool) {

@@ -19,6 +19,8 @@ type Service struct {
 
 	Addr             string     `env:"ADDR" default:":8587" desc:"Address and port to listen on; an empty address means all." note:"127.0.0.1:8587 keeps it to this host, and then needs no key."`
 	APIKeys          Secret     `env:"API_KEYS" lines:"yes" desc:"Who may send: name:secret, separated by commas, in a file also one a line." unset:"allowed on loopback only" note:"A key sees its own messages only."`
+	KeySenders       List       `env:"KEY_SENDERS" desc:"From which addresses and domains a key may send: name:sender|sender, separated by commas; another From is answered with 403." unset:"any" note:"For a key of an app that is not trusted with every address. Keys without an entry may use any."`
+	KeyRates         List       `env:"KEY_RATES" desc:"Messages that a key may submit in a second, minute, hour or day: name:100/m, separated by commas; over it the answer is 429." unset:"no bound" note:"Keeps one app from filling the queue. As many may come at once."`
 	Queue            Queue      `env:"QUEUE" default:"sqlite" desc:"Where accepted messages are kept: sqlite, sqlite:PATH, or none." note:"With none nothing is stored and the answer is the relay's verdict. Never on a network file system."`
 	DataDir          string     `env:"DATA_DIR" desc:"Directory of the queue." unset:"mailsidecar in $XDG_STATE_HOME or ~/.local/state; /data in the image" note:"Keep it on a volume that outlives the container."`
 	From             string     `env:"FROM" desc:"From of messages that have none, such as Shop <shop@example.com>." unset:"from is required"`
@@ -47,6 +49,10 @@ type Service struct {
 type APIKey struct {
 	Name   string // letters, digits, dots, hyphens and underscores
 	Secret Secret
+	// Senders are the addresses and domains of MAILSIDECAR_KEY_SENDERS, in lower
+	// case; none means any.
+	Senders []string
+	Rate    Rate // of MAILSIDECAR_KEY_RATES
 }
 
 const (
@@ -59,6 +65,8 @@ const (
 func (r *reader) checkService(s *Service) {
 	r.checkAddr(s)
 	r.checkKeys(s)
+	r.checkKeySenders(s)
+	r.checkKeyRates(s)
 	r.checkStore(s)
 	r.checkCompat(s)
 	r.checkHTTPS(s)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
 
@@ -22,9 +23,9 @@ import (
 type Key struct {
 	Name   string
 	Secret string `json:"-"`
-	// Rate is how many messages may be submitted per minute; zero means any
-	// number. A minute's worth may come at once.
-	Rate int
+	// Rate is how many messages may be submitted in a time; zero means any number.
+	// As many may come at once.
+	Rate mailer.Rate
 	// Senders are the addresses ("a@example.com") and domains ("example.com")
 	// that may stand in From; none means any.
 	Senders []string
@@ -40,7 +41,7 @@ func (k Key) String() string { return k.Name }
 type apiKey struct {
 	name    string
 	digest  [sha256.Size]byte
-	rate    int
+	rate    mailer.Rate
 	senders []string
 }
 
@@ -184,9 +185,9 @@ type limiter struct {
 	full map[string]time.Time
 }
 
-// take spends n messages of the key's minute, or returns how long to wait.
+// take spends n messages of the key's rate, or returns how long to wait.
 func (l *limiter) take(k apiKey, n int, now time.Time) (wait time.Duration, ok bool) {
-	if k.rate <= 0 {
+	if k.rate.Messages <= 0 {
 		return 0, true
 	}
 	l.mu.Lock()
@@ -198,9 +199,9 @@ func (l *limiter) take(k apiKey, n int, now time.Time) (wait time.Duration, ok b
 	if full.Before(now) {
 		full = now
 	}
-	after := full.Add(time.Duration(n) * time.Minute / time.Duration(k.rate))
+	after := full.Add(time.Duration(n) * k.rate.Per / time.Duration(k.rate.Messages))
 	// A batch larger than the whole bucket passes when the bucket is full.
-	if wait := after.Sub(now) - time.Minute; wait > 0 && full.After(now) {
+	if wait := after.Sub(now) - k.rate.Per; wait > 0 && full.After(now) {
 		return min(wait, full.Sub(now)), false
 	}
 	l.full[k.name] = after

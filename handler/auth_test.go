@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"mailsidecar/mailer"
 )
 
 func TestNewRefusesKeys(t *testing.T) {
@@ -65,7 +67,7 @@ func TestMaySend(t *testing.T) {
 }
 
 func TestLimiter(t *testing.T) {
-	k := apiKey{name: "k", rate: 60}
+	k := apiKey{name: "k", rate: mailer.Rate{Messages: 60, Per: time.Minute}}
 	now := time.Now()
 	var l limiter
 	for _, tc := range []struct {
@@ -86,6 +88,12 @@ func TestLimiter(t *testing.T) {
 		wait, ok := l.take(k, tc.n, now.Add(tc.after))
 		if ok != tc.ok || !ok && wait <= 0 {
 			t.Errorf("take(%d) at %v = %v, %v, want %v", tc.n, tc.after, wait, ok, tc.ok)
+		}
+	}
+	daily := apiKey{name: "daily", rate: mailer.Rate{Messages: 2, Per: 24 * time.Hour}}
+	for i, want := range []time.Duration{0, 0, 12 * time.Hour} {
+		if wait, ok := l.take(daily, 1, now); wait != want || ok != (want == 0) {
+			t.Errorf("message %d of 2/d at once: take() = %v, %v, want %v", i+1, wait, ok, want)
 		}
 	}
 	if _, ok := l.take(apiKey{name: "free"}, 1e6, now); !ok {

@@ -1,0 +1,73 @@
+package config
+
+import (
+	"strconv"
+	"strings"
+)
+
+// This file reads what is set for single keys, beside their secrets.
+
+// checkKeySenders gives each key its senders.
+func (r *reader) checkKeySenders(s *Service) {
+	r.forKeys(s, "KEY_SENDERS", s.KeySenders, "write name:sender|sender, such as shop:shop@example.com|example.org", func(k *APIKey, value string) string {
+		for text := range strings.SplitSeq(value, "|") {
+			sender, bad := parseSender(strings.TrimSpace(text))
+			if bad != nil {
+				return "has a sender that is neither address nor domain in ASCII"
+			}
+			k.Senders = append(k.Senders, sender)
+		}
+		return ""
+	})
+}
+
+// checkKeyRates gives each key its rate.
+func (r *reader) checkKeyRates(s *Service) {
+	r.forKeys(s, "KEY_RATES", s.KeyRates, "write name:rate, such as shop:10/s, shop:30/m, shop:500/h or shop:2000/d", func(k *APIKey, value string) string {
+		if err := k.Rate.Decode(value); err != nil {
+			return "has no rate after the name"
+		}
+		return ""
+	})
+}
+
+// forKeys calls set for each entry "name:value" of a variable with the key of
+// that name; set returns what is wrong with the value. All wrong entries are told,
+// by number and not as they are: who takes the secret for the key writes it in place
+// of the name.
+func (r *reader) forKeys(s *Service, suffix string, entries List, remedy string, set func(*APIKey, string) string) {
+	if r.failed[serviceName("API_KEYS")] {
+		return
+	}
+	var wrong []string
+	seen := map[*APIKey]bool{}
+	for i, entry := range entries {
+		name, value, _ := strings.Cut(entry, ":")
+		key := s.key(strings.TrimSpace(name))
+		var bad string
+		switch {
+		case key == nil:
+			bad = "names no key of " + serviceName("API_KEYS")
+		case seen[key]:
+			bad = "names a key for the second time"
+		default:
+			bad = set(key, strings.TrimSpace(value))
+		}
+		if seen[key] = true; bad != "" {
+			wrong = append(wrong, "entry "+strconv.Itoa(i+1)+" "+bad)
+		}
+	}
+	if len(wrong) > 0 {
+		r.problem(serviceName(suffix), strings.Join(wrong, ", "), remedy)
+	}
+}
+
+// key returns the key of that name, nil when there is none.
+func (s *Service) key(name string) *APIKey {
+	for i := range s.Keys {
+		if s.Keys[i].Name == name {
+			return &s.Keys[i]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,39 @@
+package integration
+
+import (
+	"net/http"
+	"strconv"
+	"testing"
+
+	"mailsidecar/mailer/relaytest"
+)
+
+// TestKeySettings: a key sends from its own addresses, at its own rate.
+func TestKeySettings(t *testing.T) {
+	relay := relaytest.New(t, relaytest.Options{}, nil)
+	s := serve(t, durable(t, relay).with(environment{
+		"MAILSIDECAR_API_KEYS":    "shop:0123456789abcdef,blog:fedcba9876543210",
+		"MAILSIDECAR_KEY_SENDERS": "blog:blog@example.com|example.org",
+		"MAILSIDECAR_KEY_RATES":   "blog:2/h",
+	}))
+	for i, step := range []struct {
+		secret, from string
+		status       int
+		code         string
+	}{
+		{"0123456789abcdef", "anybody@example.net", http.StatusAccepted, ""},
+		{"fedcba9876543210", "Blog@Example.com", http.StatusAccepted, ""},
+		{"fedcba9876543210", "shop@example.com", http.StatusForbidden, "sender_not_allowed"},
+		{"fedcba9876543210", "shop@example.org", http.StatusTooManyRequests, "rate_limited"},
+		{"0123456789abcdef", "anybody@example.net", http.StatusAccepted, ""},
+	} {
+		body := `{"from":"` + step.from + `","to":"ana@example.org","subject":"Hello","text":"It works."}`
+		a := s.post(t, "application/json", []byte(body), http.Header{"Authorization": {"Bearer " + step.secret}})
+		if a.HTTPStatus != step.status || a.Code != step.code {
+			t.Errorf("message %d from %s = %d %s, want %d %s", i+1, step.from, a.HTTPStatus, a.Code, step.status, step.code)
+		}
+		if wait, _ := strconv.Atoi(a.Header.Get("Retry-After")); step.status == http.StatusTooManyRequests && (wait < 1700 || wait > 1800) {
+			t.Errorf("Retry-After = %d, want half an hour", wait)
+		}
+	}
+}
