@@ -157,8 +157,8 @@ func (relay Relay) advice() string {
 
 // checkSenders brings SENDERS into the form that routing compares.
 func (r *reader) checkSenders(relay *Relay) {
-	for i, sender := range relay.Senders {
-		sender, bad := parseSender(sender)
+	for i, text := range relay.Senders {
+		sender, bad := parseSender(text)
 		if bad != nil {
 			r.problem(relay.name("SENDERS"), bad.what, bad.remedy)
 			continue

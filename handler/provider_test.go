@@ -140,7 +140,9 @@ func providerAnswers() []providerAnswer {
 		{name: "announced too large", edit: edit(func(r *http.Request) { r.ContentLength = 1 << 40 }), others: 413},
 		{name: "message too large", change: func(o *Options) { o.MaxMessageSize = 180 }, others: 413},
 		{
-			name: "rate", change: func(o *Options) { o.Keys = []Key{{Name: "shop", Secret: testKey, Rate: mailer.Rate{Messages: 1, Per: time.Minute}}} }, again: true, others: 429,
+			name: "rate", change: func(o *Options) {
+				o.Keys = []Key{{Name: "shop", Secret: testKey, Rate: mailer.Rate{Messages: 1, Per: time.Minute}}}
+			}, again: true, others: 429,
 		},
 		{
 			name: "sender", change: func(o *Options) { o.Keys = []Key{{Name: "shop", Secret: testKey, Senders: []string{"other.example"}}} },
