@@ -209,6 +209,7 @@ func TestProblems(t *testing.T) {
 		{good.with("MAILSIDECAR_MAX_MESSAGE_SIZE=25 potatoes and a half"), `MAILSIDECAR_MAX_MESSAGE_SIZE is "25 potatoes and a half", which is no size; write a size such as 25MiB, 500KB or 26214400`},
 		{good.with("MAILSIDECAR_MAX_MESSAGE_SIZE=1"), "MAILSIDECAR_MAX_MESSAGE_SIZE is 1B, which is too low; set 1KiB or more"},
 		{good.with("MAILSIDECAR_MAX_IN_FLIGHT=30MiB"), "MAILSIDECAR_MAX_IN_FLIGHT is 30MiB, too little for one message of MAILSIDECAR_MAX_MESSAGE_SIZE (25MiB); set 38400KiB or more"},
+		{good.with("MAILSIDECAR_RETENTION=12h"), "MAILSIDECAR_RETENTION is 12h, which is too low; set 1d or more"},
 		{good.with("MAILSIDECAR_RETENTION=7 days"), `MAILSIDECAR_RETENTION is "7 days", which is no duration; write a duration such as 30s, 15m, 12h or 7d`},
 		{good.with("MAILSIDECAR_REQUEST_TIMEOUT=30"), `MAILSIDECAR_REQUEST_TIMEOUT is "30", which is no duration; write a duration such as 30s, 15m, 12h or 7d`},
 		{good.with("MAILSIDECAR_SHUTDOWN_TIMEOUT=10ms"), "MAILSIDECAR_SHUTDOWN_TIMEOUT is 10ms, which is too low; set 1s or more"},

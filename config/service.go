@@ -39,7 +39,7 @@ type Service struct {
 	QueueMaxMessages int        `env:"QUEUE_MAX_MESSAGES" default:"100000" min:"0" desc:"Messages waiting in the queue; over it the answer is 503 queue_full. 0 means no limit."`
 	QueueMaxSize     Size       `env:"QUEUE_MAX_SIZE" default:"10GiB" min:"0" desc:"Size of the messages waiting in the queue; over it the answer is 503 queue_full. 0 means no limit."`
 	MinFreeDisk      Size       `env:"MIN_FREE_DISK" default:"256MiB" min:"0" desc:"Free disk space below which the answer is 503 disk_full; deliveries go on." note:"0 lets the disk fill up."`
-	Retention        Duration   `env:"RETENTION" default:"7d" min:"1h" desc:"How long a finished message's record stays; the content of a bounced or expired one, too." note:"Within it a message can be looked up and retried."`
+	Retention        Duration   `env:"RETENTION" default:"7d" min:"1d" desc:"How long a finished message's record stays; the content of a bounced or expired one, too." note:"Within it a message can be looked up and retried. At least a day, for a repeated request to be recognised."`
 	KeepBodies       Duration   `env:"KEEP_BODIES" default:"0" desc:"How long the content of a delivered message stays; 0 means not at all." note:"Costs disk space, and keeps people's mail."`
 	ExpiresIn        Duration   `env:"EXPIRES_IN" default:"5d" min:"1m" desc:"How long to retry a message before it expires." note:"A message may ask for less or more."`
 	Uncertain        string     `env:"UNCERTAIN" default:"retry" oneof:"retry hold" desc:"What to do when the relay's reply to a message is lost: retry or hold." note:"retry may deliver twice; hold waits for a person."`
