@@ -40,7 +40,7 @@ func TestRelayOptions(t *testing.T) {
 			return o.Cleartext && !o.AllowCleartext && reflect.DeepEqual(o.Ladder, []mailer.Rung{{Port: 25, Clear: true}})
 		}},
 		{"OAuth2", relay(func(r *config.Relay) { r.OAuth2.AccessToken = config.NewSecret("token") }), func(o mailer.RelayOptions) bool {
-			token, err := o.TokenSource(context.Background())
+			token, err := o.TokenSource(context.Background(), "")
 			return err == nil && token == "token"
 		}},
 	} {

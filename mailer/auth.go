@@ -69,12 +69,26 @@ func (c *conn) login(ctx context.Context) *Failure {
 	if f != nil {
 		return f
 	}
-	token, err := c.token(ctx, name)
-	if err != nil {
-		return c.failed(ctx, StageAuth, &cause{problem: ProblemToken, text: "the OAuth2 token could not be fetched", err: err})
-	}
 	release := c.bind(ctx)
 	defer release()
+	token, f := c.token(ctx, name, "")
+	if f != nil {
+		return f
+	}
+	f = c.authenticate(ctx, name, token)
+	if f != nil && f.Reply.Code == 535 && name == "XOAUTH2" {
+		// A token may be revoked before its time. Once more with a new one, if there
+		// is any.
+		if fresh, _ := c.token(ctx, name, token); fresh != "" && fresh != token {
+			if again := c.authenticate(ctx, name, fresh); again == nil || again.Reply.Code != 0 {
+				return again
+			}
+		}
+	}
+	return f
+}
+
+func (c *conn) authenticate(ctx context.Context, name, token string) *Failure {
 	x := authExchange{conn: c, name: name, secrets: []string{token, c.relay.opts.Password}}
 	if f := x.run(ctx, c.sasl(name, token)); f != nil {
 		return f
@@ -83,13 +97,17 @@ func (c *conn) login(ctx context.Context) *Failure {
 	return nil
 }
 
-// token fetches the access token for XOAUTH2. Without a token source the
-// password is the token.
-func (c *conn) token(ctx context.Context, mechanism string) (string, error) {
+// token fetches the access token for XOAUTH2, not the one that was refused.
+// Without a token source the password is the token.
+func (c *conn) token(ctx context.Context, mechanism, refused string) (string, *Failure) {
 	if mechanism != "XOAUTH2" || c.relay.opts.TokenSource == nil {
 		return c.relay.opts.Password, nil
 	}
-	return c.relay.opts.TokenSource(ctx)
+	token, err := c.relay.opts.TokenSource(ctx, refused)
+	if err != nil {
+		return "", c.failed(ctx, StageAuth, &cause{problem: ProblemToken, text: "the OAuth2 token could not be fetched", err: err})
+	}
+	return token, nil
 }
 
 // sasl returns the mechanism's client.

@@ -87,7 +87,7 @@ func TestAuthToken(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			a, scripted := deliverOne(t, relaytest.Options{Password: tt.accepted}, nil, func(o *mailer.RelayOptions) {
 				o.Password = ""
-				o.TokenSource = func(context.Context) (string, error) { return tt.token, tt.err }
+				o.TokenSource = func(context.Context, string) (string, error) { return tt.token, tt.err }
 			})
 			if got := outcomes(a); got != tt.want {
 				t.Fatalf("Deliver() with token %.10q = %s, want %s", tt.token, got, tt.want)
@@ -100,6 +100,47 @@ func TestAuthToken(t *testing.T) {
 					t.Errorf("AUTH command of %d octets, want at most 510", len(c.Line))
 				}
 			}
+		})
+	}
+}
+
+// TestAuthTokenRefused: where a token is refused, another one is tried, if there is
+// any, and once only.
+func TestAuthTokenRefused(t *testing.T) {
+	tests := []struct {
+		name   string
+		tokens []string // in turn, then the last one
+		script relaytest.Script
+		want   string
+		logins int
+	}{
+		{"revoked", []string{"old", "new"}, nil, "accepted 250", 2},
+		{"no other", []string{"old"}, nil, "relay auth 535", 1},
+		{"the next one is refused, too", []string{"old", "older", "new"}, nil, "relay auth 535", 2},
+		{"the relay has heard enough", []string{"old", "new"}, relaytest.Script{"AUTH": "bye 535 5.7.8 no"}, "relay auth 535", 1},
+		{"busy", []string{"old", "new"}, relaytest.Script{"AUTH": "454 4.7.0 later"}, "relay auth 454", 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				asked := 0
+				a, scripted := deliverOne(t, relaytest.Options{Password: "new"}, tt.script, func(o *mailer.RelayOptions) {
+					o.Password = ""
+					o.TokenSource = func(_ context.Context, refused string) (string, error) {
+						if asked > 0 && refused != tt.tokens[asked-1] {
+							t.Errorf("asked for a token in place of %q, want %q", refused, tt.tokens[asked-1])
+						}
+						asked = min(asked+1, len(tt.tokens))
+						return tt.tokens[asked-1], nil
+					}
+				})
+				if got := outcomes(a); got != tt.want {
+					t.Errorf("Deliver() = %s, want %s", got, tt.want)
+				}
+				if n := scripted.Said("AUTH"); n != tt.logins {
+					t.Errorf("AUTH said %d times, want %d", n, tt.logins)
+				}
+			})
 		})
 	}
 }

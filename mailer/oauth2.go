@@ -20,6 +20,9 @@ const (
 	tokenTimeout = 30 * time.Second
 	// tokenEarly is how long before its expiry a token is replaced.
 	tokenEarly = time.Minute
+	// tokenYoung is how long after it was fetched a token is not replaced though the
+	// relay refuses it: another one would fare no better.
+	tokenYoung = time.Minute
 	// tokenUnknown is how long a token is kept that names no expiry.
 	tokenUnknown = 5 * time.Minute
 )
@@ -44,13 +47,14 @@ type TokenOptions struct {
 
 // NewTokenSource returns a function for RelayOptions.TokenSource. It may be
 // called from many goroutines; a fetched token is kept until shortly before it
-// expires, and fetched once for all who wait. No error holds a secret.
-func NewTokenSource(o TokenOptions) (func(context.Context) (string, error), error) {
+// expires or until the relay refuses it, and fetched once for all who wait. No error
+// holds a secret.
+func NewTokenSource(o TokenOptions) (func(ctx context.Context, refused string) (string, error), error) {
 	switch {
 	case o.AccessToken != "":
-		return func(context.Context) (string, error) { return o.AccessToken, nil }, nil
+		return func(context.Context, string) (string, error) { return o.AccessToken, nil }, nil
 	case o.AccessTokenFile != "":
-		return func(context.Context) (string, error) { return readToken(o.AccessTokenFile) }, nil
+		return func(context.Context, string) (string, error) { return readToken(o.AccessTokenFile) }, nil
 	case o.TokenURL == "" || o.ClientID == "":
 		return nil, errors.New("no token, and no token URL with a client id to fetch one")
 	}
@@ -82,24 +86,26 @@ type tokenFetcher struct {
 	opts    TokenOptions
 	turn    chan struct{} // held by whoever uses what follows
 	current string
+	fetched time.Time
 	expires time.Time
 }
 
-func (f *tokenFetcher) token(ctx context.Context) (string, error) {
+func (f *tokenFetcher) token(ctx context.Context, refused string) (string, error) {
 	select {
 	case f.turn <- struct{}{}:
 		defer func() { <-f.turn }()
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
-	if f.current != "" && time.Now().Before(f.expires) {
+	now := time.Now()
+	if f.current != "" && now.Before(f.expires) && (f.current != refused || now.Sub(f.fetched) < tokenYoung) {
 		return f.current, nil
 	}
 	t, err := f.fetch(ctx)
 	if err != nil {
 		return "", err
 	}
-	f.current, f.expires = t.AccessToken, t.Expiry.Add(-tokenEarly)
+	f.current, f.fetched, f.expires = t.AccessToken, time.Now(), t.Expiry.Add(-tokenEarly)
 	if t.Expiry.IsZero() {
 		f.expires = time.Now().Add(tokenUnknown)
 	}

@@ -3,6 +3,8 @@ package mailer_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -10,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"mailsidecar/mailer"
 )
@@ -53,7 +57,7 @@ func TestTokenSourceFetches(t *testing.T) {
 	}
 	// t1 is about to expire at once, so that the second call renews it; t2 lasts.
 	for _, want := range []string{"t1", "t2", "t2"} {
-		if got, err := source(t.Context()); got != want || err != nil {
+		if got, err := source(t.Context(), ""); got != want || err != nil {
 			t.Errorf("source() = %q, %v, want %q", got, err, want)
 		}
 	}
@@ -78,7 +82,7 @@ func TestTokenSourceClientCredentials(t *testing.T) {
 	var callers sync.WaitGroup
 	for range 8 {
 		callers.Go(func() {
-			if got, err := source(t.Context()); got != "t1" || err != nil {
+			if got, err := source(t.Context(), ""); got != "t1" || err != nil {
 				t.Errorf("source() = %q, %v, want t1", got, err)
 			}
 		})
@@ -101,7 +105,7 @@ func TestTokenSourceRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = source(t.Context())
+	_, err = source(t.Context(), "")
 	if err == nil || !strings.Contains(err.Error(), "invalid_grant Token has been revoked") {
 		t.Errorf("source() = %v, want the endpoint's error", err)
 	}
@@ -110,7 +114,7 @@ func TestTokenSourceRefused(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := source(ctx); err == nil {
+	if _, err := source(ctx, ""); err == nil {
 		t.Error("source() with an ended context gave a token")
 	}
 }
@@ -121,15 +125,58 @@ func TestTokenSourceFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := source(t.Context()); err == nil {
+	if _, err := source(t.Context(), ""); err == nil {
 		t.Error("source() without a file gave a token")
 	}
 	for _, tt := range []struct{ text, want string }{{"one\n", "one"}, {"two", "two"}, {"\n", ""}, {"a\nb", ""}} {
 		if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := source(t.Context()); got != tt.want || (err == nil) != (tt.want != "") {
+		if got, err := source(t.Context(), ""); got != tt.want || (err == nil) != (tt.want != "") {
 			t.Errorf("source() with file %q = %q, %v, want %q", tt.text, got, err, tt.want)
 		}
 	}
 }
+
+// TestTokenSourceReplaces: a token that the relay refuses is replaced before its
+// time, unless it is that young that another one would fare no better.
+func TestTokenSourceReplaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fetched := 0
+		endpoint := roundTripper(func(*http.Request) (*http.Response, error) {
+			fetched++
+			body := fmt.Sprintf(`{"access_token":"t%d","expires_in":3600}`, fetched)
+			return &http.Response{
+				StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)),
+			}, nil
+		})
+		source, err := mailer.NewTokenSource(mailer.TokenOptions{
+			TokenURL: "https://token.test", ClientID: "id", RefreshToken: "r1", Client: &http.Client{Transport: endpoint},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range []struct {
+			after         time.Duration
+			refused, want string
+		}{
+			{0, "", "t1"},
+			{30 * time.Second, "t1", "t1"}, // too young
+			{30 * time.Second, "", "t1"},
+			{0, "t1", "t2"},
+			{0, "t1", "t2"}, // another login had the old one, too
+			{time.Minute, "t1", "t2"},
+			{time.Minute, "t2", "t3"},
+			{30 * time.Minute, "", "t3"},
+		} {
+			time.Sleep(step.after)
+			if got, err := source(t.Context(), step.refused); got != step.want || err != nil {
+				t.Errorf("source(%q) = %q, %v, want %q", step.refused, got, err, step.want)
+			}
+		}
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
