@@ -118,7 +118,7 @@ func (d *delivery) conclude(ctx context.Context, t *transaction) {
 func (d *delivery) heed(t *transaction) *Failure {
 	for _, r := range t.results {
 		f := r.Failure
-		if f == nil || f.Class != ClassTransient || f.Reply.Code/100 != 4 {
+		if f == nil || f.Class != ClassTransient || f.Reply.Code/100 != 4 || f == t.lost && t.refused >= mostRefused {
 			continue
 		}
 		pushed, others := d.relay.pool.heed(d.conn, f)
