@@ -29,7 +29,7 @@ func TestTemplate(t *testing.T) {
 	}
 	want := makeTemplate(t, string(source))
 	if *update {
-		if err := os.WriteFile(template, []byte(want), 0o644); err != nil { //nolint:gosec // it is for everybody
+		if err := os.WriteFile(template, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
