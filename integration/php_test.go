@@ -58,7 +58,7 @@ func linkedSendmail(t *testing.T) string {
 func sendmailAlone(t *testing.T, dir string, ldflags ...string) string {
 	t.Helper()
 	path := filepath.Join(dir, "sendmail")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", strings.Join(append(ldflags, "-s", "-w"), " "), "-o", path, "mailsidecar/cmd/sendmail")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", strings.Join(append(ldflags, "-s", "-w"), " "), "-o", path, "mailsidecar/cmd/sendmail")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
