@@ -588,7 +588,7 @@ func TestLimits(t *testing.T) {
 		if _, err := q.Submit(t.Context(), submission("4", "a@example.org")); !errors.Is(err, ErrFull) {
 			t.Errorf("Submit over MaxMessages = %v, want ErrFull", err)
 		}
-		synctest.Wait() // its first attempt is over and recorded
+		settleDown() // its first attempt is over and recorded
 		if m, err := q.Cancel(t.Context(), "app", id); err != nil || m.Status() != StatusCanceled {
 			t.Errorf("Cancel = %s, %v, want canceled", m.Status(), err)
 		}

@@ -161,19 +161,12 @@ func unpackLadder(packed []storedRung) []mailer.RungReport {
 	return ladder
 }
 
-// modeOf names the TLS mode of a rung as mailer.RungCheck does; empty when there
-// was no rung.
+// modeOf is the rung's mode; empty when there was no rung.
 func modeOf(r mailer.Rung) string {
-	switch {
-	case r.Implicit:
-		return "tls"
-	case r.Clear:
-		return "none"
-	case r.Port != 0:
-		return "starttls"
-	default:
+	if r == (mailer.Rung{}) {
 		return ""
 	}
+	return r.Mode()
 }
 
 func rungOf(port int, mode string) mailer.Rung {

@@ -25,6 +25,7 @@ func TestRecordInPlace(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Close() //nolint:errcheck // all is written
+		unsync(t, s)
 		stores[i] = s
 	}
 	now := time.Now().UTC().Truncate(time.Microsecond)
