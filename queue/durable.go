@@ -131,6 +131,9 @@ func New(o Options) (*Durable, error) {
 		relays: map[mailer.Deliverer]*relay{}, groups: map[string]*group{},
 		watches: map[string][]*watch{}, pending: map[pendingKey]bool{},
 	}
+	if o.HoldUncertain {
+		d.owner = marksPrefix + d.owner
+	}
 	d.ledger = newLedger(d)
 	for _, r := range o.Routes {
 		d.relays[r.Relay] = &relay{Deliverer: r.Relay}

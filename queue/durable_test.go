@@ -517,6 +517,26 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// TestCrashThenHold: what a process had in hand that does not mark what it sends
+// is uncertain for one that holds such mail.
+func TestCrashThenHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := dbPath(t)
+		relay := newFakeRelay(accept)
+		relay.takes = 1000 * time.Hour
+		q := start(t, path, nil, relay)
+		inHand := q.submit(submission("1", "a@example.org")).Message.ID
+		time.Sleep(time.Second)
+		_ = q.store.writer.close()
+		_ = q.store.closeReaders()
+		_ = q.store.lock.Close()
+
+		next := start(t, path, func(o *Options) { o.HoldUncertain = true }, newFakeRelay(accept))
+		settleDown()
+		next.wantStatus(inHand, StatusHeld)
+	})
+}
+
 func TestStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := dbPath(t)

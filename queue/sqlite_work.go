@@ -407,7 +407,7 @@ func (w *writer) recoverMessage(key []byte, orphans []orphan, now time.Time, hol
 	attempt := mailer.Attempt{Started: now}
 	for _, lost := range orphans {
 		o = Outcome{ID: id, Owner: lost.owner, Route: lost.route, At: now, Changes: o.Changes}
-		if hold && !lost.marked {
+		if hold && Marks(lost.owner) && !lost.marked {
 			r.Released++
 			continue
 		}

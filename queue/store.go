@@ -4,10 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"mailsidecar/mailer"
 )
+
+// marksPrefix begins the names of owners that mark.
+const marksPrefix = "marks-"
+
+// Marks says by an owner's name whether it calls [Store.Mark] before it sends
+// content. What another leased may have been sent though it is not marked.
+func Marks(owner string) bool { return strings.HasPrefix(owner, marksPrefix) }
 
 // Store keeps messages, their recipients and every attempt. It knows nothing of
 // relays or schedules: [Durable] tells it what became of a recipient and when to
@@ -49,8 +57,9 @@ type Store interface {
 	// files them under the route given.
 	Release(ctx context.Context, owner string, leases []Lease) error
 	// Recover takes the leases of owners that are gone. Each recipient gets an
-	// uncertain attempt and is due at now; with hold, one that was marked is
-	// held and one that was not is due without an attempt.
+	// uncertain attempt and is due at now; with hold it is held, but for one that
+	// its owner had not marked and would have, see [Marks]: that is due without an
+	// attempt.
 	Recover(ctx context.Context, owner string, now time.Time, hold bool) (Recovered, error)
 	// Heartbeat says that owner lives. A store that many instances share needs
 	// it at least every minute to tell which owners are gone.

@@ -562,17 +562,18 @@ func testRecoverRetry(t *testing.T, s queue.Store) {
 }
 
 func testRecoverHold(t *testing.T, s queue.Store) {
-	marked, not := entry(0, "a@example.org"), entry(0, "a@example.org")
-	marked.Owner, not.Owner = "gone", "gone"
-	insert(t, s, marked, not)
-	if err := s.Mark(t.Context(), "gone", marked.Message.ID); err != nil {
+	marked, not, unknown := entry(0, "a@example.org"), entry(0, "a@example.org"), entry(0, "a@example.org")
+	marked.Owner, not.Owner, unknown.Owner = "marks-gone", "marks-gone", "gone"
+	insert(t, s, marked, not, unknown)
+	if err := s.Mark(t.Context(), "marks-gone", marked.Message.ID); err != nil {
 		t.Fatal(err)
 	}
 	r, err := s.Recover(t.Context(), "me", Start, true)
-	if err != nil || r != (queue.Recovered{Uncertain: 1, Held: 1, Released: 1}) {
-		t.Errorf("Recover = %+v, %v, want one held, one released", r, err)
+	if err != nil || r != (queue.Recovered{Uncertain: 2, Held: 2, Released: 1}) {
+		t.Errorf("Recover = %+v, %v, want two held, one released", r, err)
 	}
 	wantStates(t, s, marked, "held", queue.StatusHeld)
+	wantStates(t, s, unknown, "held", queue.StatusHeld) // its owner does not mark
 	wantStates(t, s, not, "queued", queue.StatusQueued)
 	if n := len(get(t, s, not.Message.ID).Attempts); n != 0 {
 		t.Errorf("attempts of what was not being sent = %d, want 0", n)
@@ -594,10 +595,10 @@ func testRecoverMany(t *testing.T, s queue.Store) {
 		to = append(to, fmt.Sprintf("r%d@example.org", i))
 	}
 	few, many, not := entry(0, to[:3]...), entry(0, to...), entry(0, to[:600]...)
-	few.Owner, many.Owner, not.Owner = "gone", "gone", "gone too"
+	few.Owner, many.Owner, not.Owner = "marks-gone", "marks-gone", "marks-too"
 	insert(t, s, few, many, not)
 	for _, e := range []queue.Entry{few, many} {
-		if err := s.Mark(t.Context(), "gone", e.Message.ID); err != nil {
+		if err := s.Mark(t.Context(), "marks-gone", e.Message.ID); err != nil {
 			t.Fatal(err)
 		}
 	}
