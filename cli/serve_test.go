@@ -126,7 +126,8 @@ func TestStopAnswersWaiting(t *testing.T) {
 // Without a queue the request's verdict is cut off, and no message is lost
 // silently: the client gets an error, or no answer.
 func TestStopWithoutQueue(t *testing.T) {
-	c := serviceWith(t, "none", blackHole(t))
+	port, dialled := silentRelay(t)
+	c := serviceWith(t, "none", port)
 	c.Service.ShutdownTimeout = config.Duration(400 * time.Millisecond)
 	s, stop := start(t, c)
 	answered := make(chan int, 1)
@@ -134,7 +135,7 @@ func TestStopWithoutQueue(t *testing.T) {
 		a, _ := post(s, http.Header{})
 		answered <- a.status
 	}()
-	time.Sleep(100 * time.Millisecond)
+	<-dialled
 	began := time.Now()
 	err := stop()
 	if took := time.Since(began); took > s.timeout+200*time.Millisecond {
@@ -146,6 +147,29 @@ func TestStopWithoutQueue(t *testing.T) {
 	if status := <-answered; status/100 == 2 {
 		t.Errorf("the request got %d", status)
 	}
+}
+
+// silentRelay takes connections and says nothing on them. dialled gets a value for
+// each.
+func silentRelay(t *testing.T) (port int, dialled <-chan struct{}) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	took := make(chan struct{}, 10)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			took <- struct{}{}
+		}
+	}()
+	return l.Addr().(*net.TCPAddr).Port, took
 }
 
 func TestNotReadyWhileStopping(t *testing.T) {
