@@ -25,6 +25,8 @@ type wire struct {
 	net.Conn
 	mu       sync.Mutex
 	writes   []string
+	times    []time.Time // of the writes
+	jam      bool        // the envelope that joins goes out in part, and no more
 	sent     int
 	got      int
 	cutSent  int  // the connection ends after so many octets from us; negative: never
@@ -36,7 +38,11 @@ type wire struct {
 func (w *wire) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.writes = append(w.writes, string(p))
+	w.writes, w.times = append(w.writes, string(p)), append(w.times, time.Now())
+	if w.jam && len(w.writes) == 4 { // EHLO, MAIL, the content, MAIL
+		n, _ := w.Conn.Write(p[:10])
+		return n, os.ErrDeadlineExceeded
+	}
 	if left := w.cutSent - w.sent; w.cutSent >= 0 && left < len(p) {
 		n, _ := w.Conn.Write(p[:max(left, 0)])
 		w.sent += n
@@ -462,6 +468,7 @@ func TestJoin(t *testing.T) {
 		w := &wire{cutSent: -1, cutGot: -1}
 		p := newWireTest(t, relaytest.Script{".": "after 1s 250 ok"}, w, nil)
 		attempts := make([]mailer.Attempt, 3)
+		begin := time.Now()
 		var all sync.WaitGroup
 		for i := range attempts {
 			all.Go(func() {
@@ -479,6 +486,9 @@ func TestJoin(t *testing.T) {
 		}
 		if got, want := strings.Join(flights, " "), "EHLO MAIL To: MAIL To: MAIL To: QUIT"; got != want {
 			t.Errorf("flights %s, want %s", got, want)
+		}
+		if got, want := w.times[3].Sub(begin), 900*time.Millisecond; got != want {
+			t.Errorf("the second envelope was sent after %v, want %v", got, want)
 		}
 		for i, a := range attempts {
 			if want := time.Second + time.Duration(i)*100*time.Millisecond; a.Duration != want {
@@ -588,6 +598,34 @@ func TestJoinCut(t *testing.T) {
 	for at := range replies {
 		check(fmt.Sprintf("got %d of %d", at, replies), &wire{cutSent: -1, cutGot: at})
 	}
+}
+
+// TestJoinJams: an envelope that goes out in part does not touch the message
+// before it, and ends the connection.
+func TestJoinJams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{cutSent: -1, cutGot: -1, jam: true}
+		p := newWireTest(t, relaytest.Script{".": "after 1s 250 ok"}, w, nil)
+		attempts := make([]mailer.Attempt, 2)
+		var all sync.WaitGroup
+		for i := range attempts {
+			all.Go(func() {
+				path := fmt.Sprintf("r%d@example.org", i)
+				attempts[i] = p.relay.Deliver(t.Context(), envelope(path), content(numbered(path)))
+			})
+			time.Sleep(500 * time.Millisecond)
+		}
+		all.Wait()
+		for i, a := range attempts {
+			if got, want := outcomes(a), "accepted 250"; got != want {
+				t.Errorf("message %d = %s, want %s", i, got, want)
+			}
+		}
+		if n := p.scripted.Served(); n != 2 {
+			t.Errorf("%d connections, want 2", n)
+		}
+		p.checkAttempts(t, attempts)
+	})
 }
 
 // TestJoinLate: who has joined a connection whose holder's time is over starts
@@ -710,6 +748,26 @@ func TestBacklogEnds(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestBacklogRestarts: connections that end together with the relay are no reason
+// to send nothing behind the final dot.
+func TestBacklogRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log lockedBuffer
+		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{"DATA": "after 10ms 354 go", ".": "after 100ms 250 ok"}, func(o *mailer.RelayOptions) {
+			o.MaxConnections, o.Logger = 2, slog.New(slog.NewTextHandler(&log, nil))
+		})
+		time.AfterFunc(50*time.Millisecond, p.scripted.Restart) // two contents and two envelopes are out
+		results := deliverMany(t.Context(), p.relay, 10)
+		checkDelivered(t, p.scripted, results)
+		if n := countAccepted(results); n != 8 {
+			t.Errorf("%d messages accepted, want 8 of 10", n)
+		}
+		if strings.Contains(log.String(), "switched off") {
+			t.Errorf("log = %s, want nothing switched off", &log)
+		}
+	})
 }
 
 // TestLastWord: a relay that takes no more of the content may say why.

@@ -209,6 +209,22 @@ func TestWindowHangs(t *testing.T) {
 	})
 }
 
+// TestPushedBackIdle: connections over the limit are ended, idle ones included.
+func TestPushedBackIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{
+			".": strings.Repeat("after 1s 250 ok then ", 40) + "454 Throttling failure",
+		}, nil)
+		deliverMany(t.Context(), p.relay, 40)
+		p.checkConnections(t, 8, 8)
+		p.deliver(t, "transient content 454")
+		p.checkConnections(t, 8, 4)
+		if got := p.relay.Connections(); got.Open != 4 || got.Limit != 4 {
+			t.Errorf("Connections() = %+v, want four", got)
+		}
+	})
+}
+
 // TestPushedBack: what becomes of a message that the relay pushes back.
 func TestPushedBack(t *testing.T) {
 	const too = "432 4.3.2 Concurrent connections limit exceeded"

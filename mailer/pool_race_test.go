@@ -1,0 +1,92 @@
+package mailer
+
+import (
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// These tests put two things into one moment that seldom meet in it.
+
+// newIdlePool returns the pool of a relay with one connection in hand.
+func newIdlePool(t *testing.T) (*pool, *conn) {
+	t.Helper()
+	r, err := NewRelay(RelayOptions{Host: "relay.test", Ladder: []Rung{{Port: 587}}, MaxConnections: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, server := net.Pipe()
+	t.Cleanup(func() {
+		server.Close()
+		r.Close()
+	})
+	c := r.newConn(Rung{Port: 587})
+	c.raw, c.since = client, time.Now()
+	c.ext = extensions{"PIPELINING": ""}
+	c.use(client)
+	r.pool.places = 1
+	return &r.pool, c
+}
+
+// newWaiter puts a delivery in line.
+func newWaiter(t *testing.T, p *pool) *waiter {
+	t.Helper()
+	d := &delivery{relay: p.relay, open: []*Result{{ForwardPath: "b@example.org"}}}
+	_, w := p.next(d)
+	if w == nil {
+		t.Fatal("the delivery does not wait")
+	}
+	return w
+}
+
+// TestPoolLeaves: a delivery that leaves in the moment in which it gets the
+// connection that it booked. Where its envelope is under way the connection ends,
+// else the next one has it.
+func TestPoolLeaves(t *testing.T) {
+	for _, sent := range []bool{false, true} {
+		for _, early := range []bool{false, true} { // it has left before the connection comes
+			synctest.Test(t, func(t *testing.T) {
+				p, c := newIdlePool(t)
+				w := newWaiter(t, p)
+				p.await(c)
+				if c.next != w {
+					t.Fatal("the delivery has not joined")
+				}
+				p.unawait(c)
+				w.booked.sent = sent
+				if early {
+					p.leave(w)
+				}
+				p.put(c)
+				if !early {
+					p.leave(w)
+				}
+				if c.dead != sent {
+					t.Errorf("envelope sent %v, left early %v: the connection is closed: %v", sent, early, c.dead)
+				}
+				if places := 1; p.places != places && !sent || p.places != 0 && sent {
+					t.Errorf("envelope sent %v, left early %v: %d places", sent, early, p.places)
+				}
+			})
+		}
+	}
+}
+
+// TestPaceGivesBack: a turn that was given to a delivery in the moment in which it
+// was stopped is not lost.
+func TestPaceGivesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pace{rate: Rate{Messages: 2, Per: time.Hour}}
+		for range 3 {
+			turn, err := p.enqueue(time.Now(), time.Minute)
+			if err != nil || turn.at.IsZero() {
+				t.Fatalf("enqueue() = %+v, %v; want a turn at once", turn, err)
+			}
+			p.giveBack(turn)
+		}
+		if len(p.sent) != 0 {
+			t.Errorf("%d messages set out, want none", len(p.sent))
+		}
+	})
+}
