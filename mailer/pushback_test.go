@@ -213,7 +213,7 @@ func TestWindowHangs(t *testing.T) {
 func TestPushedBackIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{
-			".": strings.Repeat("after 1s 250 ok then ", 40) + "454 Throttling failure",
+			".": strings.Repeat("after 500ms 250 ok then ", 40) + "454 Throttling failure",
 		}, nil)
 		deliverMany(t.Context(), p.relay, 40)
 		p.checkConnections(t, 8, 8)
