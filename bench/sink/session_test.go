@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"net"
 	"strings"
@@ -56,10 +57,14 @@ func TestSession(t *testing.T) {
 		arrived             int
 	}{
 		{"DATA", envelope + "DATA\r\n" + content("3-0") + ".\r\n", "250 250 354 250", 1},
-		{"two messages, content first", envelope + "DATA\r\n" + content("3-0") + ".\r\n" + envelope + "DATA\r\n" + content("3-1") + ".\r\n",
-			"250 250 354 250 250 250 354 250", 2},
-		{"the same message twice", envelope + "DATA\r\n" + content("3-0") + ".\r\n" + envelope + "DATA\r\n" + content("3-0") + ".\r\n",
-			"250 250 354 250 250 250 354 250", 1},
+		{
+			"two messages, content first", envelope + "DATA\r\n" + content("3-0") + ".\r\n" + envelope + "DATA\r\n" + content("3-1") + ".\r\n",
+			"250 250 354 250 250 250 354 250", 2,
+		},
+		{
+			"the same message twice", envelope + "DATA\r\n" + content("3-0") + ".\r\n" + envelope + "DATA\r\n" + content("3-0") + ".\r\n",
+			"250 250 354 250 250 250 354 250", 1,
+		},
 		{"BDAT", envelope + fmt.Sprintf("BDAT %d LAST\r\n%s", len(chunk), chunk), "250 250 250", 1},
 		{"BDAT in two", envelope + fmt.Sprintf("BDAT 20\r\n%sBDAT %d LAST\r\n%s", chunk[:20], len(chunk)-20, chunk[20:]), "250 250 250 250", 1},
 		{"BDAT without recipient is swallowed", "BDAT 6 LAST\r\nQUIT\r\nNOOP\r\n", "503 250", 0},
@@ -109,7 +114,7 @@ func TestArrivals(t *testing.T) {
 	if got := a.count(1); got != 2 {
 		t.Errorf("count(1) = %d, want 2", got)
 	}
-	if got, want := fmt.Sprint(a.times(1)), "[1 0 0 2]"; got != want {
-		t.Errorf("times(1) = %s, want %s", got, want)
+	if got, want := a.times(1), []byte{1, 0, 0, 2}; !bytes.Equal(got, want) {
+		t.Errorf("times(1) = %v, want %v", got, want)
 	}
 }
