@@ -105,6 +105,35 @@ func answerWith(status int, body string) http.HandlerFunc {
 	}
 }
 
+func TestSendPriority(t *testing.T) {
+	clearEnv(t)
+	eml := filepath.Join(t.TempDir(), "a.eml")
+	if err := os.WriteFile(eml, []byte("From: a@example.com\r\n\r\nx\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args          []string
+		field, inBody string
+	}{
+		{[]string{"--text", "x"}, "", `"text":"x"}`},
+		{[]string{"--text", "x", "--priority", "bulk"}, "", `"priority":"bulk"`},
+		{[]string{"--eml", eml, "--priority", "high"}, "high", "From: "},
+	} {
+		var field, body string
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			data, _ := io.ReadAll(r.Body)
+			field, body = r.Header.Get("Envelope-Priority"), string(data)
+			answerWith(202, `{"status":"queued"}`)(w, r)
+		}))
+		t.Setenv("MAILSIDECAR_URL", server.URL)
+		args := append([]string{"send", "--to", "a@example.org"}, c.args...)
+		if status, _, errOut := run(t.Context(), args...); status != 0 || field != c.field || !strings.Contains(body, c.inBody) {
+			t.Errorf("Run(%q) = %d %s, sends Envelope-Priority %q and %q, want %q and %q", args, status, errOut, field, body, c.field, c.inBody)
+		}
+		server.Close()
+	}
+}
+
 // A server with a certificate of a private authority is trusted by name of file.
 func TestClientTrust(t *testing.T) {
 	clearEnv(t)

@@ -78,7 +78,7 @@ func useQueue(t *testing.T, id, file string) {
 	}{
 		{[]string{"queue", "list"}, []string{id, "deferred", "a@example.com", "b@example.org"}},
 		{[]string{"queue", "list", "--json", "--since", "1h"}, []string{`"id": "` + id + `"`}},
-		{[]string{"queue", "show", id}, []string{"message " + id + ": deferred", "Attempt 1,", "127.0.0.1", "b@example.org", "no port answered: ", "refused, "}},
+		{[]string{"queue", "show", id}, []string{"message " + id + ": deferred", "Priority       normal", "Attempt 1,", "127.0.0.1", "b@example.org", "no port answered: ", "refused, "}},
 		{[]string{"queue", "show", id, "--json"}, []string{`"attempts": [`}},
 		{[]string{"queue", "retry", id}, []string{id}},
 		{[]string{"queue", "export", id, "-o", file}, []string{file + ": "}},
