@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -424,4 +425,51 @@ func TestLargeIsNotStarved(t *testing.T) {
 			t.Errorf("Usage = %+v, want nothing", u)
 		}
 	})
+}
+
+// TestLanesAtRandom: whatever is submitted by whom, and however the relay fares,
+// every message goes out once, and the accounts end as they began.
+func TestLanesAtRandom(t *testing.T) {
+	for seed := range uint64(2) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // to be repeated
+			relay := newFakeRelay(accept)
+			relay.takes, relay.uneven = 20*time.Millisecond, 10*time.Millisecond
+			q := start(t, dbPath(t), func(o *Options) { o.MaxMemory, o.Workers = 20_000, 1+random.IntN(8) }, relay)
+			const n = 80
+			for i := range n {
+				s := mail(fmt.Sprint("app", random.IntN(4)), mailer.Priority(random.IntN(levels)-1), fmt.Sprint(i))
+				s.Content.Data = append(s.Content.Data, make([]byte, random.IntN(4)*random.IntN(6000))...)
+				q.submit(s)
+				switch random.IntN(10) {
+				case 0:
+					relay.set([]func(int, string) *mailer.Failure{unreachable, greylisted, accept}[random.IntN(3)])
+				case 1, 2, 3:
+					time.Sleep(time.Duration(random.IntN(100)) * time.Millisecond)
+				}
+			}
+			relay.set(accept)
+			time.Sleep(time.Hour)
+			if u := q.Usage(); u != (Usage{}) || len(relay.deliveries()) != n {
+				t.Errorf("seed %d: Usage = %+v, delivered %d, want nothing, %d", seed, u, len(relay.deliveries()), n)
+			}
+			for content, copies := range relay.deliveries() {
+				if copies != 1 {
+					t.Errorf("seed %d: %.4s delivered %d times, want once", seed, content, copies)
+				}
+			}
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			for _, g := range q.groups {
+				for _, l := range g.lanes {
+					if l.inHand+l.storing+l.waiting() != 0 {
+						t.Errorf("seed %d: lane %+v, want nothing in it", seed, l)
+					}
+				}
+				if g.active+g.spare+g.waiting() != 0 || g.cramped != nil || q.fresh != 0 || q.loaded != 0 {
+					t.Errorf("seed %d: group %+v, memory %d + %d, want nothing in them", seed, g, q.fresh, q.loaded)
+				}
+			}
+		})
+	}
 }

@@ -18,7 +18,7 @@ const (
 
 // BenchmarkLarge fills such a store once (about 1 GB, half a minute), and then
 // measures what must stay quick on it: the start within a second, a page of the
-// list and a message's story within 10 ms.
+// list and a message's story within 10 ms, and what the scheduler asks.
 //
 //	go test ./queue -run xxx -bench Large -benchtime 20x
 func BenchmarkLarge(b *testing.B) {
@@ -33,6 +33,7 @@ func BenchmarkLarge(b *testing.B) {
 	b.Run("start after a crash", func(b *testing.B) { benchStart(b, path, 5000) })
 	s := openLarge(b, path)
 	b.Cleanup(func() { _ = s.Close() })
+	benchSchedule(b, s)
 	for _, page := range []struct {
 		name string
 		f    Filter
@@ -55,6 +56,39 @@ func BenchmarkLarge(b *testing.B) {
 			if m, err := s.Get(b.Context(), "app1", middle.Messages[0].ID); err != nil || len(m.Attempts) != 1 {
 				b.Fatalf("Get = %d attempts, %v, want 1", len(m.Attempts), err)
 			}
+		}
+	})
+}
+
+// benchSchedule measures a look at what waits, and a claim from each lane.
+func benchSchedule(b *testing.B, s *SQLite) {
+	b.Run("waiting", func(b *testing.B) {
+		for b.Loop() {
+			if w, err := s.Waiting(b.Context(), time.Now()); err != nil || len(w.Lanes) != 3 {
+				b.Fatalf("Waiting = %+v, %v, want 3 lanes", w.Lanes, err)
+			}
+		}
+	})
+	b.Run("claim", func(b *testing.B) {
+		due := time.Now().Add(2 * time.Hour)
+		var wants []Want
+		for i := range 3 {
+			wants = append(wants, Want{"relay", Lane{Key: fmt.Sprint("app", i)}, 10})
+		}
+		for b.Loop() {
+			works, err := s.Claim(b.Context(), "me", due, wants)
+			if err != nil || len(works) != 30 {
+				b.Fatalf("Claim = %d messages, %v, want 30", len(works), err)
+			}
+			b.StopTimer()
+			var leases []Lease
+			for _, w := range works {
+				leases = append(leases, Lease{w.ID, w.Route, w.Envelope.ForwardPaths})
+			}
+			if err := s.Release(b.Context(), "me", leases); err != nil {
+				b.Fatal(err)
+			}
+			b.StartTimer()
 		}
 	})
 }
