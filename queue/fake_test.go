@@ -93,6 +93,20 @@ func (f *fakeRelay) set(say func(n int, path string) *mailer.Failure) {
 	f.say = say
 }
 
+// slow sets how long an attempt takes, see uneven.
+func (f *fakeRelay) slow(takes, uneven time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.takes, f.uneven = takes, uneven
+}
+
+// most is how many attempts there were at a time.
+func (f *fakeRelay) most() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.peak
+}
+
 func accept(int, string) *mailer.Failure { return nil }
 
 // copies says how often a message was accepted for a recipient.

@@ -75,12 +75,12 @@ func TestBacklogDelaysNobody(t *testing.T) {
 		for place, memory := range map[string]int64{"memory": 1 << 20, "store": 20_000} {
 			synctest.Test(t, func(t *testing.T) {
 				relay := newFakeRelay(accept)
-				relay.takes = 5 * time.Minute
+				relay.slow(5*time.Minute, 0)
 				q := start(t, dbPath(t), func(o *Options) { o.MaxMemory = memory }, relay)
 				q.flood(100, "app", c.backlog)
 				settleDown()
-				if relay.peak != q.opts.Workers {
-					t.Errorf("%s, in %s: %d of %d workers busy, want all", c.name, place, relay.peak, q.opts.Workers)
+				if relay.most() != q.opts.Workers {
+					t.Errorf("%s, in %s: %d of %d workers busy, want all", c.name, place, relay.most(), q.opts.Workers)
 				}
 				now := time.Now()
 				q.submit(mail(c.key, c.p, "reset"))
@@ -104,14 +104,14 @@ func TestBacklogDelaysNobody(t *testing.T) {
 func TestBulkLeavesWorkers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		relay := newFakeRelay(accept)
-		relay.takes = 5 * time.Minute
+		relay.slow(5*time.Minute, 0)
 		q := start(t, dbPath(t), nil, relay)
 		for i := range 20 {
 			q.flood(5, fmt.Sprint("app", i), mailer.PriorityBulk)
 		}
 		settleDown()
-		if relay.peak != 8 {
-			t.Errorf("bulk in hand = %d, want 8", relay.peak)
+		if relay.most() != 8 {
+			t.Errorf("bulk in hand = %d, want 8", relay.most())
 		}
 		now := time.Now()
 		q.submit(mail("app1", mailer.PriorityNormal, "reset"))
@@ -139,13 +139,13 @@ func TestNoMoreThanUseful(t *testing.T) {
 			t.Fatal(err)
 		}
 		relay := &crowdedRelay{fakeRelay: newFakeRelay(accept)}
-		relay.takes = time.Second
+		relay.slow(time.Second, 0)
 		relay.useful.Store(3)
 		q := startOn(t, store, store, func(o *Options) { o.Routes = Routes{{Relay: relay}} })
 		q.flood(100, "app", mailer.PriorityNormal)
 		time.Sleep(5500 * time.Millisecond)
-		if relay.peak != 3 {
-			t.Errorf("deliveries at a time = %d, want 3", relay.peak)
+		if relay.most() != 3 {
+			t.Errorf("deliveries at a time = %d, want 3", relay.most())
 		}
 		now := time.Now()
 		q.submit(mail("other", mailer.PriorityNormal, "reset"))
@@ -156,8 +156,8 @@ func TestNoMoreThanUseful(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		relay.useful.Store(100)
 		time.Sleep(3 * time.Second)
-		if relay.peak != 8 {
-			t.Errorf("deliveries at a time = %d later, want 8", relay.peak)
+		if relay.most() != 8 {
+			t.Errorf("deliveries at a time = %d later, want 8", relay.most())
 		}
 	})
 }
@@ -170,7 +170,7 @@ func TestKeysTakeTurns(t *testing.T) {
 			path := dbPath(t)
 			edit := func(o *Options) { o.MaxMemory, o.Workers = memory, 1 }
 			relay := newFakeRelay(accept)
-			relay.takes = time.Second
+			relay.slow(time.Second, 0)
 			q := start(t, path, edit, relay)
 			q.flood(300, "a", mailer.PriorityNormal)
 			q.flood(100, "b", mailer.PriorityNormal)
@@ -181,11 +181,11 @@ func TestKeysTakeTurns(t *testing.T) {
 				t.Fatal(err)
 			}
 			relay = newFakeRelay(accept)
-			relay.takes = time.Second
+			relay.slow(time.Second, 0)
 			q = start(t, path, edit, relay)
 			time.Sleep(time.Minute)
 			wantTurns(t, "after a restart, from "+place, relay.names()[5:])
-			relay.takes = 0
+			relay.slow(0, 0)
 			time.Sleep(10 * time.Minute)
 			if u := q.Usage(); u != (Usage{}) {
 				t.Errorf("Usage = %+v, want nothing", u)
@@ -213,7 +213,7 @@ func TestPriorities(t *testing.T) {
 	for place, memory := range map[string]int64{"memory": 1 << 20, "store": 20_000} {
 		synctest.Test(t, func(t *testing.T) {
 			relay := newFakeRelay(accept)
-			relay.takes = time.Second
+			relay.slow(time.Second, 0)
 			q := start(t, dbPath(t), func(o *Options) { o.MaxMemory = memory }, relay)
 			q.flood(100, "bulk", mailer.PriorityBulk)
 			q.flood(100, "normal", mailer.PriorityNormal)
@@ -254,7 +254,7 @@ func TestFairAfterAPause(t *testing.T) {
 				}
 			}
 			relay.set(accept)
-			relay.takes = time.Second
+			relay.slow(time.Second, 0)
 			before := len(relay.seen())
 			if restart {
 				start(t, path, nil, relay)
@@ -377,7 +377,7 @@ func TestRateIsForTheUrgent(t *testing.T) {
 func TestMemoryForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		relay := newFakeRelay(accept)
-		relay.takes = time.Minute
+		relay.slow(time.Minute, 0)
 		q := start(t, dbPath(t), func(o *Options) { o.MaxMemory, o.Workers = 20_000, 1 }, relay)
 		q.flood(50, "app", mailer.PriorityNormal)
 		for i := range 10 {
@@ -405,12 +405,12 @@ func TestMemoryForOthers(t *testing.T) {
 func TestLargeIsNotStarved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		relay := newFakeRelay(unreachable)
-		relay.uneven = 100 * time.Millisecond
+		relay.slow(0, 100*time.Millisecond)
 		q := start(t, dbPath(t), func(o *Options) { o.MaxMemory, o.Workers = 20_000, 6 }, relay)
 		q.flood(1, "b", mailer.PriorityNormal)
 		settleDown() // paused: all that follows waits in the store
 		relay.set(accept)
-		relay.takes = time.Second
+		relay.slow(time.Second, 0)
 		q.flood(150, "b", mailer.PriorityNormal)
 		q.flood(150, "c", mailer.PriorityNormal)
 		large := mail("a", mailer.PriorityNormal, "large")
@@ -434,7 +434,7 @@ func TestLanesAtRandom(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // to be repeated
 			relay := newFakeRelay(accept)
-			relay.takes, relay.uneven = 20*time.Millisecond, 10*time.Millisecond
+			relay.slow(20*time.Millisecond, 10*time.Millisecond)
 			q := start(t, dbPath(t), func(o *Options) { o.MaxMemory, o.Workers = 20_000, 1+random.IntN(8) }, relay)
 			const n = 80
 			for i := range n {
