@@ -219,6 +219,30 @@ func Test421DelaysTheRelay(t *testing.T) {
 	})
 }
 
+// TestPushedBackDelaysTheMessage: a relay that takes mail and asked for less at a
+// time gets less; it is not paused.
+func TestPushedBackDelaysTheMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		relay := newFakeRelay(func(n int, path string) *mailer.Failure {
+			if n == 1 {
+				return pushedBack(421)(n, path)
+			}
+			return nil
+		})
+		q := start(t, dbPath(t), nil, relay)
+		first := q.submit(submission("x", "a@example.org")).Message.ID
+		settleDown()
+		q.wantStatus(first, StatusDeferred)
+		if p := q.Pauses(); len(p) > 0 {
+			t.Errorf("after a wish for less the pauses are %+v, want none", p)
+		}
+		q.wantStatus(q.submit(submission("y", "a@example.org")).Message.ID, StatusQueued)
+		settleDown()
+		time.Sleep(5 * time.Second)
+		q.wantStatus(first, StatusDelivered)
+	})
+}
+
 func TestSendAt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		relay := newFakeRelay(accept)

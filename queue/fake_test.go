@@ -122,6 +122,15 @@ func fail(class mailer.Class, stage mailer.Stage, code int) func(int, string) *m
 	}
 }
 
+// pushedBack is a reply that asks for less at a time.
+func pushedBack(code int) func(int, string) *mailer.Failure {
+	return func(n int, path string) *mailer.Failure {
+		f := fail(mailer.ClassTransient, mailer.StageMail, code)(n, path)
+		f.Err = mailer.ErrPushedBack
+		return f
+	}
+}
+
 var (
 	unreachable = fail(mailer.ClassRelay, mailer.StageConnect, 0)
 	greylisted  = fail(mailer.ClassTransient, mailer.StageRcpt, 450)

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"errors"
 	"time"
 
 	"mailsidecar/mailer"
@@ -19,12 +20,13 @@ type decision struct {
 // decide turns the attempts made on a message into a change for each leased
 // recipient, and leaves out the attempts that were none.
 //
-//	accepted                delivered
-//	permanent               bounced
-//	uncertain               tried again on schedule, or held
-//	about the relay         waits for the relay; its schedule is not touched
-//	421 in its transaction  the same, after a short while
-//	otherwise transient     tried again on schedule
+//	accepted                   delivered
+//	permanent                  bounced
+//	uncertain                  tried again on schedule, or held
+//	about the relay            waits for the relay; its schedule is not touched
+//	421 in its transaction     the same, after a short while
+//	asks for less at a time    the same, after a short while
+//	otherwise transient        tried again on schedule
 //
 // What has no time left for another try is expired.
 func (d decision) decide(w Work, attempts []mailer.Attempt) ([]Change, []mailer.Attempt) {
@@ -76,7 +78,7 @@ func (d decision) change(l Leased, r *mailer.Result, expires time.Time) Change {
 	var delay time.Duration
 	switch {
 	case r.Failure.Class == mailer.ClassRelay:
-	case r.Failure.Reply.Code == 421:
+	case r.Failure.Reply.Code == 421, errors.Is(r.Failure, mailer.ErrPushedBack):
 		delay = troubleDelay(l.Attempts-l.Tries, d.spread())
 	default:
 		c.Tries++

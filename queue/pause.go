@@ -113,10 +113,11 @@ func trouble(a mailer.Attempt) (f *mailer.Failure, judged bool) {
 }
 
 // aboutRelay says that the next message would fare no better: the relay was not
-// reached or refused us, it closes the service (421), or the dialogue broke.
+// reached or refused us, it closes the service (421), or the dialogue broke. One
+// that asked for less at a time, and takes mail, gets less of it already.
 func aboutRelay(f *mailer.Failure) bool {
 	switch {
-	case f == nil, usedUp(f) != nil:
+	case f == nil, usedUp(f) != nil, errors.Is(f, mailer.ErrPushedBack):
 		return false
 	case f.Class == mailer.ClassRelay, f.Reply.Code == 421:
 		return true

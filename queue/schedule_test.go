@@ -86,6 +86,7 @@ func TestDecide(t *testing.T) {
 		{"4yz", greylisted, false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
 		{"relay", unreachable, false, later, Change{State: Deferred, Next: now, Tries: 2}},
 		{"421", fail(mailer.ClassTransient, mailer.StageMail, 421), false, later, Change{State: Deferred, Next: now.Add(4 * firstPause), Tries: 2}},
+		{"pushed back", pushedBack(450), false, later, Change{State: Deferred, Next: now.Add(4 * firstPause), Tries: 2}},
 		{"broken dialogue", fail(mailer.ClassTransient, mailer.StageData, 0), false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
 		{"uncertain", lostReply, false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
 		{"uncertain, hold", lostReply, true, later, Change{State: Held, Tries: 2}},
