@@ -55,9 +55,10 @@ _TRANSPORT = ("http_headers", "headers", "ResponseMetadata", "request_id", "rate
 def plain(value):
     """Turns what a client made of an answer into JSON's types, without the
     transport's part."""
-    for convert in ("model_dump", "to_dict"):
-        if hasattr(value, convert):
-            value = getattr(value, convert)()
+    if hasattr(value, "model_dump"):
+        value = value.model_dump(mode="json")
+    elif hasattr(value, "to_dict"):
+        value = value.to_dict()
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items() if k not in _TRANSPORT}
     if isinstance(value, (list, tuple)):
