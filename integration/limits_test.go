@@ -117,15 +117,13 @@ func TestEximMessage(t *testing.T) {
 func TestEximLoad(t *testing.T) {
 	messages, restarts := 150, 3
 	if ci, _ := strconv.ParseBool(os.Getenv("CI")); ci {
-		messages, restarts = 1000, 10
+		messages, restarts = 1000, 5
 	}
 	relay := exim.Start(t, exim.Options{Hold: true})
 	s := serve(t, stored(t, relay, relay.Submission))
 	m := s.mailOut(t, relay, messages, "box")
 	for n := range restarts {
-		for relay.Received() < (n+1)*messages/(restarts+2) {
-			time.Sleep(10 * time.Millisecond)
-		}
+		await(t, "mail at Exim", func() bool { return relay.Received() >= (n+1)*messages/(restarts+2) })
 		relay.Restart(t)
 	}
 	m.await(t)
