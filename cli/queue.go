@@ -197,11 +197,16 @@ named, or of all those that the flags select.
 
 func newQueueCancel() *cobra.Command {
 	return &cobra.Command{
-		Use:     "cancel ID...",
-		Short:   "Cancel what is not delivered yet",
-		Long:    "Ends every recipient that is not in a final state yet. One that is being tried\njust now keeps the outcome of that attempt.\n" + queueExits,
-		Example: "  mailsidecar queue cancel 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55",
-		Args:    idArgs(100),
+		Use:   "cancel ID...",
+		Short: "Cancel what is not delivered yet",
+		Long: `Ends every recipient that is not in a final state yet. One that is being tried
+just now keeps the outcome of that attempt. Up to 100 messages are named at a time:
+what is canceled cannot be taken back, so there are no flags that select them.
+` + queueExits,
+		Example: `  mailsidecar queue cancel 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55
+  mailsidecar queue list --status deferred --tag list=news --limit 10000 --json |
+    jq -r '.[].id' | xargs -n 100 mailsidecar queue cancel`,
+		Args: idArgs(100),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			return withServer(cmd.Context(), func(c *client) error {
 				return c.forEach(cmd.Context(), cmd.OutOrStdout(), ids, http.MethodDelete, "")
