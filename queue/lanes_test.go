@@ -432,7 +432,7 @@ func TestLargeIsNotStarved(t *testing.T) {
 func TestLanesAtRandom(t *testing.T) {
 	for seed := range uint64(2) {
 		synctest.Test(t, func(t *testing.T) {
-			random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // to be repeated
+			random := rand.New(rand.NewPCG(seed, 0))
 			relay := newFakeRelay(accept)
 			relay.slow(20*time.Millisecond, 10*time.Millisecond)
 			q := start(t, dbPath(t), func(o *Options) { o.MaxMemory, o.Workers = 20_000, 1+random.IntN(8) }, relay)
