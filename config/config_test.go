@@ -209,7 +209,6 @@ func TestProblems(t *testing.T) {
 		{good.with("MAILSIDECAR_MAX_MESSAGE_SIZE=25 potatoes and a half"), `MAILSIDECAR_MAX_MESSAGE_SIZE is "25 potatoes and a half", which is no size; write a size such as 25MiB, 500KB or 26214400`},
 		{good.with("MAILSIDECAR_MAX_MESSAGE_SIZE=1"), "MAILSIDECAR_MAX_MESSAGE_SIZE is 1B, which is too low; set 1KiB or more"},
 		{good.with("MAILSIDECAR_MAX_IN_FLIGHT=30MiB"), "MAILSIDECAR_MAX_IN_FLIGHT is 30MiB, too little for one message of MAILSIDECAR_MAX_MESSAGE_SIZE (25MiB); set 38400KiB or more"},
-		{good.with("MAILSIDECAR_RETENTION=12h"), "MAILSIDECAR_RETENTION is 12h, which is too low; set 1d or more"},
 		{good.with("MAILSIDECAR_RETENTION=7 days"), `MAILSIDECAR_RETENTION is "7 days", which is no duration; write a duration such as 30s, 15m, 12h or 7d`},
 		{good.with("MAILSIDECAR_REQUEST_TIMEOUT=30"), `MAILSIDECAR_REQUEST_TIMEOUT is "30", which is no duration; write a duration such as 30s, 15m, 12h or 7d`},
 		{good.with("MAILSIDECAR_SHUTDOWN_TIMEOUT=10ms"), "MAILSIDECAR_SHUTDOWN_TIMEOUT is 10ms, which is too low; set 1s or more"},
@@ -330,6 +329,7 @@ func TestWarnings(t *testing.T) {
 		{good.with("SMTP_OAUTH2_TENANT=x"), "SMTP_OAUTH2_TENANT has no effect without SMTP_OAUTH2_CLIENT_ID"},
 		{good.with("SMTP_PROVIDER=outlook"), "SMTP_PASSWORD is set, but Outlook.com takes OAuth2 only, no password"},
 		{good.with("SMTP_PASSWORD=", "SMTP_OAUTH2_ACCESS_TOKEN_FILE="+token+"2"), `SMTP_OAUTH2_ACCESS_TOKEN_FILE names "` + token + `2", which cannot be read now: no such file or directory; it is tried again for each login`},
+		{good.with("MAILSIDECAR_RETENTION=12h"), "MAILSIDECAR_RETENTION is 12h, and counts as 1d: so long a repeated request is recognised"},
 		{good.with("MAILSIDECAR_KEEP_BODIES=30d"), "MAILSIDECAR_KEEP_BODIES is over MAILSIDECAR_RETENTION: content goes with the message's record, after 7d"},
 		{good.with("MAILSIDECAR_API_KEYS=shop:hunter2"), "MAILSIDECAR_API_KEYS: the secret of shop is shorter than 16 characters and might be guessed"},
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 const servicePrefix = "MAILSIDECAR"
@@ -39,7 +40,7 @@ type Service struct {
 	QueueMaxMessages int        `env:"QUEUE_MAX_MESSAGES" default:"100000" min:"0" desc:"Messages waiting in the queue; over it the answer is 503 queue_full. 0 means no limit."`
 	QueueMaxSize     Size       `env:"QUEUE_MAX_SIZE" default:"10GiB" min:"0" desc:"Size of the messages waiting in the queue; over it the answer is 503 queue_full. 0 means no limit."`
 	MinFreeDisk      Size       `env:"MIN_FREE_DISK" default:"256MiB" min:"0" desc:"Free disk space below which the answer is 503 disk_full; deliveries go on." note:"0 lets the disk fill up."`
-	Retention        Duration   `env:"RETENTION" default:"7d" min:"1d" desc:"How long a finished message's record stays; the content of a bounced or expired one, too." note:"Within it a message can be looked up and retried. At least a day, for a repeated request to be recognised."`
+	Retention        Duration   `env:"RETENTION" default:"7d" min:"1h" desc:"How long a finished message's record stays; the content of a bounced or expired one, too." note:"Within it a message can be looked up and retried. Less than a day counts as one, for a repeated request to be recognised."`
 	KeepBodies       Duration   `env:"KEEP_BODIES" default:"0" desc:"How long the content of a delivered message stays; 0 means not at all." note:"Costs disk space, and keeps people's mail."`
 	ExpiresIn        Duration   `env:"EXPIRES_IN" default:"5d" min:"1m" desc:"How long to retry a message before it expires." note:"A message may ask for less or more."`
 	Uncertain        string     `env:"UNCERTAIN" default:"retry" oneof:"retry hold" desc:"What to do when the relay's reply to a message is lost: retry or hold." note:"retry may deliver twice; hold waits for a person."`
@@ -57,6 +58,8 @@ type APIKey struct {
 
 const (
 	maxKeyName = 64
+	// leastRetention is what the store keeps to, for the sake of Idempotency-Key.
+	leastRetention = Duration(24 * time.Hour)
 	// shortKey is where a warning stands: 16 characters of base64 are 96 bits.
 	shortKey = 16
 )
@@ -78,6 +81,9 @@ func (r *reader) checkService(s *Service) {
 	if least := s.MaxMessageSize + s.MaxMessageSize/2; s.MaxInFlight < least && !r.failed[serviceName("MAX_MESSAGE_SIZE")] {
 		r.problem(serviceName("MAX_IN_FLIGHT"), "is "+s.MaxInFlight.String()+", too little for one message of "+serviceName("MAX_MESSAGE_SIZE")+" ("+s.MaxMessageSize.String()+")",
 			"set "+least.String()+" or more")
+	}
+	if s.Retention < leastRetention {
+		r.warn("%s is %s, and counts as %s: so long a repeated request is recognised", serviceName("RETENTION"), s.Retention, leastRetention)
 	}
 	if s.KeepBodies > s.Retention {
 		r.warn("%s is over %s: content goes with the message's record, after %s", serviceName("KEEP_BODIES"), serviceName("RETENTION"), s.Retention)
