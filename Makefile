@@ -61,11 +61,6 @@ bench-short: ## a look at the same, about two minutes; writes nothing
 	bench/install-peers
 	cd bench && go run . -short $(BENCHFLAGS)
 
-.PHONY: profile
-profile: ## renew default.pgo, the profile that go build optimises by (PGO)
-	cd bench && go run . -only '^rtt0-16$$' -systems '^mailsidecar$$' -profile ../default.pgo
-	rm -f default.pgo.heap
-
 .PHONY: vuln
 vuln: $(TOOLS)/govulncheck-$(GOVULNCHECK) ## look for known vulnerabilities (asks the online database)
 	$< ./...
