@@ -363,6 +363,7 @@ func (p *pool) loosen(w *waiter) {
 	if w.done {
 		return
 	}
+	p.forget(w) // where hand has put it back meanwhile
 	if n := len(p.idle); n > 0 {
 		w.done = true
 		w.grants <- grant{conn: p.idle[n-1], idle: true}

@@ -73,6 +73,24 @@ func TestPoolLeaves(t *testing.T) {
 	}
 }
 
+// TestPoolPatienceLate: the patience of who has booked a connection ends in the
+// moment in which that is put back in line. It stands there once.
+func TestPoolPatienceLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, c := newIdlePool(t)
+		w := newWaiter(t, p)
+		p.await(c)
+		p.unawait(c)
+		p.places++ // another one, so that c is one too many
+		c.close()
+		p.put(c)
+		p.loosen(w) // which its timer had begun
+		if len(p.line) != 1 {
+			t.Errorf("the delivery stands in line %d times, want once", len(p.line))
+		}
+	})
+}
+
 // TestPaceGivesBack: a turn that was given to a delivery in the moment in which it
 // was stopped is not lost.
 func TestPaceGivesBack(t *testing.T) {
