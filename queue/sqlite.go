@@ -165,7 +165,28 @@ func createDatabase(ctx context.Context, path string) error {
 	if err := syncFile(unfinished); err != nil {
 		return err
 	}
+	if err := removeLeftovers(path); err != nil {
+		return err
+	}
 	return os.Rename(unfinished, path)
+}
+
+// removeLeftovers removes the logs of a database that somebody has deleted:
+// SQLite would take them for the new one's, and play them into it.
+func removeLeftovers(path string) error {
+	found := false
+	for _, suffix := range []string{"-wal", "-journal"} {
+		switch err := os.Remove(path + suffix); {
+		case err == nil:
+			found = true
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+	}
+	if found { // before the new name is
+		return syncDirectory(filepath.Dir(path))
+	}
+	return nil
 }
 
 // createFile makes the database private before SQLite writes to it; the log

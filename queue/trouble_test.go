@@ -52,6 +52,40 @@ func TestOpenLocked(t *testing.T) {
 	}
 }
 
+func openStore(t *testing.T, path string) *SQLite {
+	t.Helper()
+	s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// TestOpenBesideLog: the log of a store that was deleted is not played into the new
+// one.
+func TestOpenBesideLog(t *testing.T) {
+	s, fresh := openStore(t, dbPath(t)), filepath.Join(t.TempDir(), "queue.db")
+	d, err := New(Options{Store: s, Routes: Routes{{Relay: newFakeRelay(accept)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := d.Submit(t.Context(), submission("x", "a@example.org"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.ReadFile(s.opts.Path + "-wal")
+	if err != nil || len(log) == 0 {
+		t.Fatalf("the log has %d octets: %v", len(log), err)
+	}
+	if err := errors.Join(os.WriteFile(fresh+"-wal", log, 0o600), os.WriteFile(fresh+"-journal", log, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openStore(t, fresh).Get(t.Context(), AnyKey, r.Message.ID); !errors.Is(err, ErrNotFound) {
+		t.Errorf("Get(message of the deleted store) = %v, want ErrNotFound", err)
+	}
+}
+
 func TestOpenPrivate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a", "b c?d#e", "queue.db")
 	if err := openErr(t, path); err != nil {
