@@ -173,11 +173,14 @@ func (d *Durable) Cancel(ctx context.Context, key, id string) (Message, error) {
 	if m, err = d.Get(ctx, key, id); err != nil {
 		return Message{}, err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if s := m.Status(); s != StatusQueued && s != StatusDeferred {
-		// Else it is being tried, and the end of that is what its client waits for.
-		d.mu.Lock()
 		d.tell(id)
-		d.mu.Unlock()
+	} else {
+		// It is being tried, and the end of that is what its client waits for. Where
+		// it is given back instead, nobody counts that it became final.
+		d.recountSoon = true
 	}
 	return m, nil
 }

@@ -695,6 +695,46 @@ func TestCancelWaiting(t *testing.T) {
 	})
 }
 
+// slowRelease is a store in which leases take long to be given back.
+type slowRelease struct{ Store }
+
+func (s slowRelease) Release(ctx context.Context, owner string, now time.Time, leases []Lease) error {
+	time.Sleep(5 * time.Second)
+	return s.Store.Release(ctx, owner, now, leases)
+}
+
+// TestCancelGivenBack: a message that is canceled while it goes back to the store,
+// since its relay is in trouble, is not sent when that is over.
+func TestCancelGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		relay := newFakeRelay(unreachable)
+		relay.takes = time.Second
+		store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := startOn(t, store, slowRelease{store}, func(o *Options) { o.Workers = 1 }, relay)
+		q.submit(submission("1", "a@example.org"))
+		for range 2 { // one more than the spare worker takes
+			q.submit(submission("2", "b@example.org"))
+		}
+		waits := q.submit(submission("3", "c@example.org")).Message.ID
+		time.Sleep(2 * time.Second)
+		if _, err := q.Cancel(t.Context(), "app", waits); err != nil {
+			t.Errorf("Cancel = %v", err)
+		}
+		relay.set(accept)
+		time.Sleep(3 * time.Minute)
+		q.wantStatus(waits, StatusCanceled)
+		if relay.copies("3", "c@example.org") != 0 {
+			t.Error("the canceled message was sent")
+		}
+		if u := q.Usage(); u != (Usage{}) {
+			t.Errorf("Usage = %+v, want nothing", u)
+		}
+	})
+}
+
 func TestRetryMatching(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		relay := newFakeRelay(refused)

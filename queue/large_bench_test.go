@@ -85,7 +85,7 @@ func benchSchedule(b *testing.B, s *SQLite) {
 			for _, w := range works {
 				leases = append(leases, Lease{w.ID, w.Route, w.Envelope.ForwardPaths})
 			}
-			if err := s.Release(b.Context(), "me", leases); err != nil {
+			if err := s.Release(b.Context(), "me", due, leases); err != nil {
 				b.Fatal(err)
 			}
 			b.StartTimer()

@@ -122,7 +122,7 @@ func (l *ledger) commit(ctx context.Context, outcomes *[]recorded, leases *[]Lea
 		*outcomes = nil
 	}
 	if len(*leases) > 0 {
-		if err := l.d.store.Release(ctx, l.d.owner, *leases); err != nil {
+		if err := l.d.store.Release(ctx, l.d.owner, l.d.now(), *leases); err != nil {
 			return err
 		}
 		l.d.released(*leases)

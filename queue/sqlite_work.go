@@ -106,10 +106,10 @@ func (s *SQLite) Mark(ctx context.Context, owner, id string) error {
 }
 
 // Release ends leases without an attempt.
-func (s *SQLite) Release(ctx context.Context, owner string, leases []Lease) error {
+func (s *SQLite) Release(ctx context.Context, owner string, now time.Time, leases []Lease) error {
 	return s.write(ctx, func(w *writer) error {
 		for _, l := range leases {
-			if err := w.release(owner, l); err != nil {
+			if err := w.release(owner, now, l); err != nil {
 				return err
 			}
 		}
@@ -117,14 +117,29 @@ func (s *SQLite) Release(ctx context.Context, owner string, leases []Lease) erro
 	})
 }
 
-func (w *writer) release(owner string, l Lease) error {
+func (w *writer) release(owner string, now time.Time, l Lease) error {
 	id, _ := blob(l.ID)
 	paths, err := toJSON(l.ForwardPaths)
 	if err != nil {
 		return err
 	}
-	return w.exec(`UPDATE recipients SET owner = NULL, marked = 0, route = ?
-		WHERE message = ? AND owner = ? AND forward_path IN (SELECT value FROM json_each(?))`, l.Route, id, owner, paths)
+	const these = ` WHERE message = ? AND owner = ? AND forward_path IN (SELECT value FROM json_each(?))`
+	if err := w.cancelReleased(these, id, now, owner, paths); err != nil {
+		return err
+	}
+	return w.exec(`UPDATE recipients SET owner = NULL, marked = 0, route = ?`+these, l.Route, id, owner, paths)
+}
+
+// cancelReleased cancels those of the message's leased recipients, selected by
+// these with id and args, that somebody wished to cancel: no attempt will.
+func (w *writer) cancelReleased(these string, id []byte, now time.Time, args ...any) error {
+	n, err := w.affect(`UPDATE recipients SET state = 'canceled', due = NULL, owner = NULL, marked = 0, cancel = 0`+
+		these+` AND cancel`, append([]any{id}, args...)...)
+	if err != nil || n == 0 {
+		return err
+	}
+	_, _, err = w.settle(id, now)
+	return err
 }
 
 // Record stores what came of attempts.
@@ -430,7 +445,11 @@ func (w *writer) recoverMessage(key []byte, orphans []orphan, now time.Time, hol
 		return r, err
 	}
 	// What was not changed is released.
-	return r, w.exec(`UPDATE recipients SET owner = NULL, marked = 0 WHERE message = ? AND owner = ?`, key, o.Owner)
+	const these = ` WHERE message = ? AND owner = ?`
+	if err := w.cancelReleased(these, key, now, o.Owner); err != nil {
+		return r, err
+	}
+	return r, w.exec(`UPDATE recipients SET owner = NULL, marked = 0`+these, key, o.Owner)
 }
 
 // Waiting looks at the head of each lane.

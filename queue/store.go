@@ -54,8 +54,9 @@ type Store interface {
 	// when it is delivered.
 	Record(ctx context.Context, outcomes []Outcome) (Settled, error)
 	// Release ends owner's leases on the recipients without an attempt, and
-	// files them under the route given.
-	Release(ctx context.Context, owner string, leases []Lease) error
+	// files them under the route given. A recipient for which cancellation was
+	// asked meanwhile is canceled at now.
+	Release(ctx context.Context, owner string, now time.Time, leases []Lease) error
 	// Recover takes the leases of owners that are gone. Each recipient gets an
 	// uncertain attempt and is due at now; with hold it is held, but for one that
 	// its owner had not marked and would have, see [Marks]: that is due without an

@@ -55,6 +55,7 @@ func Run(t *testing.T, open func(*testing.T) queue.Store, reopen func(*testing.T
 		"RetryLifetime":   testRetryLifetime,
 		"Cancel":          testCancel,
 		"CancelInHand":    testCancelInHand,
+		"CancelReleased":  testCancelReleased,
 		"Usage":           testUsage,
 		"Sweep":           testSweep,
 	}
@@ -365,7 +366,7 @@ func testLanesAgain(t *testing.T, s queue.Store) {
 		do   func(w queue.Work)
 	}{
 		{"released", func(w queue.Work) {
-			if err := s.Release(t.Context(), "me", []queue.Lease{{ID: w.ID, Route: "relay", ForwardPaths: w.Envelope.ForwardPaths}}); err != nil {
+			if err := s.Release(t.Context(), "me", Start, []queue.Lease{{ID: w.ID, Route: "relay", ForwardPaths: w.Envelope.ForwardPaths}}); err != nil {
 				t.Fatal(err)
 			}
 		}},
@@ -525,13 +526,13 @@ func testRelease(t *testing.T, s queue.Store) {
 	e := entry(0, paths...)
 	e.Owner = "me"
 	insert(t, s, e)
-	if err := s.Release(t.Context(), "other", []queue.Lease{{ID: e.Message.ID, Route: "relay", ForwardPaths: paths}}); err != nil {
+	if err := s.Release(t.Context(), "other", Start, []queue.Lease{{ID: e.Message.ID, Route: "relay", ForwardPaths: paths}}); err != nil {
 		t.Fatal(err)
 	}
 	if works := claim(t, s, Start, 1); len(works) != 0 {
 		t.Errorf("Claim after another's release = %v, want nothing", works)
 	}
-	if err := s.Release(t.Context(), "me", []queue.Lease{{ID: e.Message.ID, Route: "moved", ForwardPaths: paths[:1]}}); err != nil {
+	if err := s.Release(t.Context(), "me", Start, []queue.Lease{{ID: e.Message.ID, Route: "moved", ForwardPaths: paths[:1]}}); err != nil {
 		t.Fatal(err)
 	}
 	works, err := s.Claim(t.Context(), "you", Start, []queue.Want{{Route: "moved", Lane: queue.Lane{Key: "app"}, Limit: 1}})
@@ -868,6 +869,38 @@ func testCancelInHand(t *testing.T, s queue.Store) {
 		{ForwardPath: "b@example.org", State: queue.Deferred, Next: Start.Add(time.Minute), Tries: 1},
 	}})
 	wantStates(t, s, e, "delivered canceled", queue.StatusPartial)
+}
+
+// testCancelReleased: what was to be canceled and is not tried after all is not
+// tried later either.
+func testCancelReleased(t *testing.T, s queue.Store) {
+	released, lost, half := entry(0, "a@example.org", "b@example.org"), entry(0, "a@example.org"), entry(0, "a@example.org", "b@example.org")
+	released.Owner, lost.Owner, half.Owner = "me", "marks-gone", "me"
+	insert(t, s, released, lost, half)
+	for _, e := range []queue.Entry{released, lost, half} {
+		if ended, err := s.Cancel(t.Context(), "app", e.Message.ID, "me", nil, Start); err != nil || !ended {
+			t.Errorf("Cancel = %v, %v, want true", ended, err)
+		}
+	}
+	if _, err := s.Recover(t.Context(), "me", Start, true); err != nil {
+		t.Fatal(err)
+	}
+	wantStates(t, s, lost, "canceled", queue.StatusCanceled)
+	leases := []queue.Lease{
+		{ID: released.Message.ID, Route: "relay", ForwardPaths: []string{"a@example.org", "b@example.org"}},
+		{ID: half.Message.ID, Route: "relay", ForwardPaths: []string{"b@example.org"}},
+	}
+	if err := s.Release(t.Context(), "me", Start, leases); err != nil {
+		t.Fatal(err)
+	}
+	wantStates(t, s, released, "canceled canceled", queue.StatusCanceled)
+	wantStates(t, s, half, "queued canceled", queue.StatusDeferred)
+	if works := claim(t, s, Start, 10); len(works) != 0 {
+		t.Errorf("Claim = %+v, want nothing", works)
+	}
+	if u, err := s.Usage(t.Context()); err != nil || u.Messages != 1 {
+		t.Errorf("Usage = %+v, %v, want the message that is in hand", u, err)
+	}
 }
 
 func testUsage(t *testing.T, s queue.Store) {
