@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 
@@ -57,22 +58,34 @@ func (w *watchedRelay) Deliver(ctx context.Context, env mailer.Envelope, c maile
 }
 
 func (b *relayBoard) note(i int, a mailer.Attempt) {
-	now := relaySeen{serving: a.Rung}
-	for _, r := range a.Results {
-		if r.Failure != nil && r.Failure.Class == mailer.ClassRelay {
-			now = relaySeen{failure: r.Failure}
+	if now, told := seenIn(a); told {
+		b.mu.Lock()
+		before := b.seen[i].failure
+		b.seen[i] = now
+		b.mu.Unlock()
+		if f := now.failure; f != nil && (before == nil || mailer.ProblemOf(before) != mailer.ProblemOf(f)) {
+			b.logTrouble(b.configs[i], f)
 		}
-	}
-	b.mu.Lock()
-	before := b.seen[i].failure
-	b.seen[i] = now
-	b.mu.Unlock()
-	if f := now.failure; f != nil && (before == nil || mailer.ProblemOf(before) != mailer.ProblemOf(f)) {
-		b.logTrouble(b.configs[i], f)
 	}
 	if b.observe != nil {
 		b.observe(a)
 	}
+}
+
+// seenIn is what a shows of the relay: nothing where its rate was used up, for
+// then it was not asked.
+func seenIn(a mailer.Attempt) (now relaySeen, told bool) {
+	now = relaySeen{serving: a.Rung}
+	for _, r := range a.Results {
+		switch f := r.Failure; {
+		case f == nil || f.Class != mailer.ClassRelay:
+		case errors.As(f.Err, new(*mailer.RateError)):
+			return relaySeen{}, false
+		default:
+			now = relaySeen{failure: f}
+		}
+	}
+	return now, true
 }
 
 // logTrouble tells what keeps a relay from being used, when that is new, and

@@ -95,6 +95,10 @@ func TestRelayBoard(t *testing.T) {
 	if s := b.Status(); s[0].Failure != nil || s[0].Serving != rung {
 		t.Errorf("Status after a refused recipient = %+v, want the relay up", s)
 	}
+	b.note(0, mailer.Attempt{Results: []mailer.Result{{Failure: &mailer.Failure{Class: mailer.ClassRelay, Err: &mailer.RateError{}}}}})
+	if s := b.Status(); s[0].Failure != nil || s[0].Serving != rung {
+		t.Errorf("Status while the relay's rate is used up = %+v, want the relay up", s)
+	}
 
 	until := time.Now().Add(time.Minute)
 	b.pauses = func() []queue.Pause {
