@@ -264,8 +264,8 @@ func (p *pool) leave(w *waiter) {
 	switch {
 	case !got, g.failure != nil:
 	case g.conn != nil:
-		if g.booked != nil && g.booked.sent {
-			g.conn.close() // its envelope is under way
+		if g.booked != nil && g.booked.sent || g.idle && !g.conn.wake() {
+			g.conn.close() // its envelope is under way, or the relay has ended it
 		}
 		p.put(g.conn)
 	default:

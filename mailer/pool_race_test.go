@@ -73,6 +73,35 @@ func TestPoolLeaves(t *testing.T) {
 	}
 }
 
+// TestPoolLeavesIdle: a delivery that leaves in the moment in which it gets an idle
+// connection instead of the one that it booked. That is watched by one afterwards,
+// and can be taken.
+func TestPoolLeavesIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, c := newIdlePool(t)
+		w := newWaiter(t, p)
+		p.await(c)
+		p.unawait(c)
+		_, other := newIdlePool(t)
+		other.relay = p.relay
+		p.window.most, p.window.limit, p.places = 2, 2, 2
+		p.put(other)
+		synctest.Wait()
+		p.loosen(w)
+		p.leave(w)
+		synctest.Wait()
+		g, _ := p.next(&delivery{})
+		if g.conn != other || !other.wake() {
+			t.Fatalf("next() = %+v, want the idle connection", g)
+		}
+		synctest.Wait()
+		if n := len(other.watched); n != 0 {
+			t.Errorf("%d more watched the connection", n)
+		}
+		other.close()
+	})
+}
+
 // TestPoolPatienceLate: the patience of who has booked a connection ends in the
 // moment in which that is put back in line. It stands there once.
 func TestPoolPatienceLate(t *testing.T) {
