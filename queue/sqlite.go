@@ -149,8 +149,11 @@ func createDatabase(ctx context.Context, path string) error {
 	if info, err := os.Stat(path); err == nil && info.Size() > 0 {
 		return nil
 	}
-	if _, err := os.Lstat(path); err == nil { // somebody's empty file, or a link to where it shall be
+	switch _, err := os.Lstat(path); {
+	case err == nil: // somebody's empty file, or a link to where it shall be
 		return errors.Join(createFile(path), createSchema(ctx, path, ""))
+	case !errors.Is(err, fs.ErrNotExist): // there may be one, which must not be replaced
+		return err
 	}
 	unfinished := path + ".new"
 	if err := os.Remove(unfinished); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a start that was cut short
