@@ -42,10 +42,12 @@ func (r *reader) forKeys(s *Service, suffix string, entries List, remedy string,
 	var wrong []string
 	seen := map[*APIKey]bool{}
 	for i, entry := range entries {
-		name, value, _ := strings.Cut(entry, ":")
+		name, value, whole := strings.Cut(entry, ":")
 		key := s.key(strings.TrimSpace(name))
 		var bad string
 		switch {
+		case !whole:
+			bad = "has no colon after a key's name"
 		case key == nil:
 			bad = "names no key of " + serviceName("API_KEYS")
 		case seen[key]:

@@ -9,8 +9,8 @@ type Queue struct {
 	Path string
 }
 
-// Decode implements envconfig's Decoder. Its error never shows the value: the
-// URL of a database holds a password.
+// Decode implements envconfig's Decoder. Its error never shows the whole
+// value: the URL of a database holds a password.
 func (q *Queue) Decode(value string) error {
 	store, path, _ := strings.Cut(strings.TrimSpace(value), ":")
 	switch store = strings.ToLower(store); {
@@ -23,9 +23,21 @@ func (q *Queue) Decode(value string) error {
 	case store == "postgres" || store == "postgresql":
 		return &invalid{"asks for PostgreSQL, which this version does not support", "set sqlite, sqlite:PATH or none"}
 	default:
-		return &invalid{"has no value we know", "set sqlite, sqlite:PATH or none"}
+		return &invalid{unknownStore(value), "set sqlite, sqlite:PATH or none"}
 	}
 	return nil
+}
+
+// unknownStore shows as much of the value as cannot be the password in a URL.
+func unknownStore(value string) string {
+	scheme, _, more := strings.Cut(strings.TrimSpace(value), ":")
+	switch {
+	case strings.Contains(scheme, "@"):
+		return "names no store we know"
+	case more:
+		scheme += ":…"
+	}
+	return "is " + quote(scheme) + ", which is no store we know"
 }
 
 func (q Queue) String() string {
