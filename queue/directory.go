@@ -1,15 +1,21 @@
 package queue
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // prepareDirectory creates dir and tries there everything that the store needs,
 // so that what does not work is told at the start and not at the first message.
 func prepareDirectory(dir string) error {
-	if err := makeDirectory(dir); err != nil {
+	err := makeDirectory(dir)
+	if errors.Is(err, syscall.ENOTDIR) {
+		return &StoreError{dir, fmt.Errorf("%w: %w", ErrDirectory, err), "a file stands where a directory is needed: set MAILSIDECAR_DATA_DIR to a directory"}
+	}
+	if err != nil {
 		return &StoreError{dir, fmt.Errorf("%w: %w", ErrDirectory, err), "create it, or set MAILSIDECAR_DATA_DIR to a directory that this user may write to"}
 	}
 	if name := unsuitableFileSystem(dir); name != "" {
@@ -25,7 +31,10 @@ func prepareDirectory(dir string) error {
 
 // makeDirectory creates dir, private, and makes its name durable.
 func makeDirectory(dir string) error {
-	if _, err := os.Stat(dir); err == nil {
+	if info, err := os.Stat(dir); err == nil {
+		if !info.IsDir() {
+			return syscall.ENOTDIR
+		}
 		return nil
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -223,7 +223,9 @@ func TestOpenUnusableDirectory(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	wantStoreError(t, openErr(t, filepath.Join(file, "queue.db")), ErrDirectory, "owner, mode")
+	for _, dir := range []string{file, filepath.Join(file, "below")} {
+		wantStoreError(t, openErr(t, filepath.Join(dir, "queue.db")), ErrDirectory, "a file stands where")
+	}
 	readOnly := filepath.Join(t.TempDir(), "ro")
 	if err := os.Mkdir(readOnly, 0o500); err != nil {
 		t.Fatal(err)
