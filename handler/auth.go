@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
@@ -119,9 +120,18 @@ func (s *Server) findKey(secret string) (*apiKey, error) {
 		}
 	}
 	if found == nil {
-		return nil, fail(codeUnauthorized, "The API key is not known here.")
+		return nil, fail(codeUnauthorized, unknownKey(secret))
 	}
 	return found, nil
+}
+
+// unknownKey reminds whoever may have sent a whole entry of the configuration.
+// It does so whatever the name is, for a stranger need not learn which there are.
+func unknownKey(secret string) string {
+	if strings.Contains(secret, ":") {
+		return "The API key is not known here. If a name and a colon stand before it, send what follows the colon, alone."
+	}
+	return "The API key is not known here."
 }
 
 // wrongScheme names the scheme used, unless that could be the key itself, sent
@@ -208,13 +218,21 @@ func (l *limiter) take(k apiKey, n int, now time.Time) (wait time.Duration, ok b
 	return 0, true
 }
 
-// charge takes n messages from the key's rate.
+// rateText is the rate as it is configured.
+func rateText(r mailer.Rate) string {
+	units := map[time.Duration]string{time.Second: "s", time.Minute: "m", time.Hour: "h", 24 * time.Hour: "d"}
+	return fmt.Sprintf("%d/%s", r.Messages, cmp.Or(units[r.Per], r.Per.String()))
+}
+
+// charge takes n messages from the key's rate: last of all, for what is refused
+// for another reason uses none of it.
 func (s *Server) charge(c echo.Context, n int) error {
-	wait, ok := s.limiter.take(s.key(request(c).key), n, time.Now())
+	key := s.key(request(c).key)
+	wait, ok := s.limiter.take(key, n, time.Now())
 	if ok {
 		return nil
 	}
-	p := fail(codeRateLimited, "")
+	p := fail(codeRateLimited, fmt.Sprintf("The rate of the key %s, %s in MAILSIDECAR_KEY_RATES, is used up.", key.name, rateText(key.rate)))
 	p.retryAfter = int((wait + time.Second - 1) / time.Second)
 	return p
 }

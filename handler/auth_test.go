@@ -101,6 +101,31 @@ func TestLimiter(t *testing.T) {
 	}
 }
 
+// TestRefusedUsesNoRate: the rate is charged last, whatever else is wrong.
+func TestRefusedUsesNoRate(t *testing.T) {
+	s := newTestServer(t, stored(), func(o *Options) {
+		o.Keys[0].Rate = mailer.Rate{Messages: 1, Per: time.Minute}
+		o.Keys[0].Senders = []string{"example.com"}
+	})
+	const batch = "/v1/messages/batch"
+	for i, step := range []struct {
+		target, body string
+		want         int
+	}{
+		{"/v1/messages", strings.Replace(goodMessage, "example.com", "example.net", 1), 403},
+		{"/v1/messages", "{", 400},
+		{batch, `{"messages":[{"to":"a@example.com"}]}`, 422},
+		{"/v1/messages", goodMessage, 202},
+		{"/v1/messages", goodMessage, 429},
+		{batch, `{"messages":[` + goodMessage + `]}`, 429},
+		{batch, `{"messages":[{"to":"a@example.com"}]}`, 422},
+	} {
+		if got := serve(s, newRequest("POST", step.target, step.body)); got.status != step.want {
+			t.Errorf("request %d, POST %s = %d %s, want %d", i+1, step.target, got.status, text(got), step.want)
+		}
+	}
+}
+
 func TestIdempotencyKey(t *testing.T) {
 	for in, want := range map[string]string{
 		"x": "x", `"x"`: "x", " x ": "x", `"a\"b\\c"`: `a"b\c`, `"`: `"`, "a b": "a b", strings.Repeat("k", 256): strings.Repeat("k", 256),

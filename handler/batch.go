@@ -56,9 +56,6 @@ func (s *Server) postBatch(c echo.Context) error {
 	if err := batch.read(data); err != nil {
 		return err
 	}
-	if err := s.charge(c, max(len(batch.valid), 1)); err != nil {
-		return err
-	}
 	return s.submitBatch(c, &batch, idempotency)
 }
 
@@ -201,6 +198,9 @@ func below(path string, err error) error {
 func (s *Server) submitBatch(c echo.Context, b *batchReader, idempotency string) error {
 	if len(b.valid) == 0 {
 		return &problem{code: codeInvalidBatch, detail: "Every message was refused: see results.", results: b.results}
+	}
+	if err := s.charge(c, len(b.valid)); err != nil {
+		return err
 	}
 	sum := b.fingerprint.sum()
 	for i := range b.valid {

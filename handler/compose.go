@@ -90,7 +90,8 @@ func (s *Server) accept(sub queue.Submission, m mailer.Composed, key apiKey) (qu
 	}
 	for _, author := range m.Authors {
 		if !key.maySend(author) {
-			return sub, fail(codeSenderNotAllowed, "This API key may not send with this From address.", fieldError("from", "is not allowed for this key"))
+			return sub, fail(codeSenderNotAllowed, fmt.Sprintf("The key %s may not send from %s (MAILSIDECAR_KEY_SENDERS).", key.name, cut(author)),
+				fieldError("from", "is not allowed for this key"))
 		}
 	}
 	sub.Envelope, sub.Content, sub.Sender, sub.Subject = m.Envelope, m.Content, m.Sender, m.Subject

@@ -295,7 +295,7 @@ func (s *Server) postRetryMatching(c echo.Context) error {
 		return err
 	}
 	if r == (filterRequest{}) {
-		return fail(codeInvalidParameter, "Name at least one of status, recipient, sender, tag, since, until.")
+		return fail(codeInvalidParameter, "Name at least one of status, recipient, sender, message_id, tag, since, until.")
 	}
 	filter, bad := r.filter(request(c).key)
 	if len(bad) > 0 {

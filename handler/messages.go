@@ -23,9 +23,6 @@ func (s *Server) postMessage(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.charge(c, 1); err != nil {
-		return err
-	}
 	share := &reservation{budget: s.budget}
 	defer share.shrink(0)
 	b, err := s.openBody(c.Response().Writer, c.Request(), s.maxBody(), share)
@@ -34,6 +31,9 @@ func (s *Server) postMessage(c echo.Context) error {
 	}
 	sub, err := s.read(c, b, mediaType, params["boundary"], idempotency)
 	if err != nil {
+		return err
+	}
+	if err := s.charge(c, 1); err != nil {
 		return err
 	}
 	share.shrink(int64(len(sub.Content.Data))) // the body itself is done with

@@ -103,6 +103,7 @@ func problemCases() []problemCase {
 		// 401
 		{name: "no key", fields: []string{"Authorization: "}, status: 401, code: codeUnauthorized},
 		{name: "wrong key", fields: []string{"Authorization: Bearer wrong"}, status: 401, code: codeUnauthorized},
+		{name: "key with its name", fields: []string{"Authorization: Bearer shop:" + testKey}, status: 401, code: codeUnauthorized, detail: "send what follows the colon"},
 		{name: "key with a blank before it", fields: []string{"Authorization: Bearer"}, status: 401, code: codeUnauthorized, detail: "missing"},
 		{name: "wrong scheme", fields: []string{"Authorization: Basic " + testKey}, status: 401, code: codeUnauthorized, detail: "Basic"},
 		{name: "no scheme", fields: []string{"Authorization: " + testKey}, status: 401, code: codeUnauthorized, detail: "Bearer"},
@@ -111,7 +112,7 @@ func problemCases() []problemCase {
 		{name: "foreign page in an old browser", fields: []string{"Origin: https://evil.example"}, status: 403, code: codeCrossOrigin},
 		{name: "foreign host", change: func(o *Options) { o.Keys = nil }, target: "http://evil.example/v1/messages", status: 403, code: codeForeignHost},
 		{name: "no route", queue: answering(queue.ErrNoRoute), status: 403, code: codeSenderNotAllowed},
-		{name: "sender of another", change: func(o *Options) { o.Keys[0].Senders = []string{"example.net", "a@example.com"} }, status: 403, code: codeSenderNotAllowed, field: "from"},
+		{name: "sender of another", change: func(o *Options) { o.Keys[0].Senders = []string{"example.net", "a@example.com"} }, status: 403, code: codeSenderNotAllowed, field: "from", detail: "key shop may not send from shop@example.com (MAILSIDECAR_KEY_SENDERS)"},
 		// 404, 405
 		{name: "no route", target: "/v2/messages", status: 404, code: codeNotFound},
 		{name: "no message", queue: answering(queue.ErrNotFound), method: "GET", target: "/v1/messages/x", body: "-", status: 404, code: codeMessageNotFound},
@@ -186,7 +187,7 @@ func problemCases() []problemCase {
 				t.Errorf("first of one per minute: %d, want 202", got)
 			}
 			return serve(s, newRequest("POST", "/v1/messages", goodMessage))
-		}, status: 429, code: codeRateLimited},
+		}, status: 429, code: codeRateLimited, detail: "key shop, 1/m in MAILSIDECAR_KEY_RATES"},
 		// 5xx
 		{name: "unknown error", queue: answering(errors.New("disk on fire at /secret/path")), status: 500, code: codeInternal},
 		{name: "panic", queue: &fakeQueue{receipt: func(queue.Submission) queue.Receipt { panic("boom") }}, status: 500, code: codeInternal},

@@ -8,7 +8,8 @@ import (
 	"mailsidecar/mailer/relaytest"
 )
 
-// TestKeySettings: a key sends from its own addresses, at its own rate.
+// TestKeySettings: a key sends from its own addresses, at its own rate, of which
+// a refused sender uses nothing.
 func TestKeySettings(t *testing.T) {
 	relay := relaytest.New(t, relaytest.Options{}, nil)
 	s := serve(t, durable(t, relay).with(environment{
@@ -24,6 +25,7 @@ func TestKeySettings(t *testing.T) {
 		{"0123456789abcdef", "anybody@example.net", http.StatusAccepted, ""},
 		{"fedcba9876543210", "Blog@Example.com", http.StatusAccepted, ""},
 		{"fedcba9876543210", "shop@example.com", http.StatusForbidden, "sender_not_allowed"},
+		{"fedcba9876543210", "shop@example.org", http.StatusAccepted, ""},
 		{"fedcba9876543210", "shop@example.org", http.StatusTooManyRequests, "rate_limited"},
 		{"0123456789abcdef", "anybody@example.net", http.StatusAccepted, ""},
 	} {
