@@ -35,10 +35,18 @@ func clearEnv(t *testing.T) {
 func TestStatus(t *testing.T) {
 	clearEnv(t)
 	answers := map[string]http.HandlerFunc{
-		"ready":       func(w http.ResponseWriter, _ *http.Request) {},
-		"not ready":   func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) },
-		"delivered":   answerWith(200, `{"status":"delivered","recipients":[{"email":"a@example.org","state":"delivered"}]}`),
-		"queued":      answerWith(202, `{"status":"queued","recipients":[{"email":"a@example.org","state":"queued"}]}`),
+		"ready":     func(w http.ResponseWriter, _ *http.Request) {},
+		"not ready": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) },
+		"delivered": answerWith(200, `{"status":"delivered","recipients":[{"email":"a@example.org","state":"delivered"}]}`),
+		"queued":    answerWith(202, `{"status":"queued","recipients":[{"email":"a@example.org","state":"queued"}]}`),
+		"paused": func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/v1/relays" {
+				answerWith(200, `{"relays":[{"name":"good","status":"up"},{"name":"bad","status":"paused","paused_until":"2030-01-31T08:00:00Z",
+					"failure":{"stage":"auth","reply_code":535,"enhanced_code":"5.7.8","text":"wrong password"}}]}`)(w, r)
+				return
+			}
+			answerWith(202, `{"status":"queued","recipients":[{"email":"a@example.org","state":"queued"}]}`)(w, r)
+		},
 		"one bounced": answerWith(200, `{"status":"partial","recipients":[{"email":"a@example.org","state":"bounced"}]}`),
 		"rejected":    answerWith(422, `{"title":"Refused","code":"rejected"}`),
 		"no key":      answerWith(401, `{"title":"Key","code":"unauthorized"}`),
@@ -65,6 +73,7 @@ func TestStatus(t *testing.T) {
 		{"not ready", []string{"healthcheck", "--wait", "30ms"}, 1, "503 Service Unavailable"},
 		{"delivered", send, 0, "a@example.org   delivered"},
 		{"queued", send, 0, "queued"},
+		{"paused", send, 0, "queued   \nThe relay bad is paused until " + localTime(time.Date(2030, 1, 31, 8, 0, 0, 0, time.UTC)) + ": auth: 535 5.7.8 wrong password\n"},
 		{"queued", append(send, "--expires-in", "1d12h", "--wait", "3"), 0, "queued"},
 		{"queued", append(send, "--wait", "2m"), 64, "60 s at most"},
 		{"ready", []string{"healthcheck", "--wait", "1"}, 0, "ready"},

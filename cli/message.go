@@ -2,10 +2,12 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -129,6 +131,40 @@ func (m message) exitStatus() int {
 		}
 	}
 	return exitOK
+}
+
+// waits says that some recipient waits and the answer does not say why.
+func (m message) waits() bool {
+	return slices.ContainsFunc(m.Recipients, func(r recipient) bool { return r.State == "queued" && r.String() == "" })
+}
+
+// printTrouble tells why messages may wait: the relays that cannot be used just
+// now. Without an answer it tells nothing, for the message is safe all the same.
+func (c *client) printTrouble(ctx context.Context, w io.Writer) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	var known struct {
+		Relays []struct {
+			Name        string    `json:"name"`
+			Status      string    `json:"status"`
+			PausedUntil time.Time `json:"paused_until"`
+			Failure     outcome   `json:"failure"`
+		} `json:"relays"`
+	}
+	if c.ask(ctx, http.MethodGet, "/v1/relays", nil, &known) != nil {
+		return
+	}
+	for _, r := range known.Relays {
+		state := r.Status
+		switch state {
+		case "paused":
+			state += " until " + localTime(r.PausedUntil)
+		case "failing":
+		default:
+			continue
+		}
+		fmt.Fprintf(w, "The relay %s is %s: %s: %s\n", r.Name, state, r.Failure.Stage, r.Failure)
+	}
 }
 
 // refusal reports an answer that is an error: the message's id and the

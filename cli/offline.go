@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"os"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"mailsidecar/config"
 	"mailsidecar/handler"
@@ -16,9 +19,9 @@ import (
 
 // withServer calls f with a client of the running server; or, when there is none
 // that uses the store, with one of a server that lives for this call only, on
-// the store itself.
-func withServer(ctx context.Context, f func(*client) error) error {
-	store, err := idleStore(ctx)
+// the store itself. It says so then, for another store may have been meant.
+func withServer(cmd *cobra.Command, f func(*client) error) error {
+	store, path, err := idleStore(cmd.Context())
 	if err != nil {
 		return err
 	}
@@ -29,6 +32,7 @@ func withServer(ctx context.Context, f func(*client) error) error {
 		}
 		return f(c)
 	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "No server uses %s: this is the store itself, with the messages of all keys.\n", path)
 	c, err := offlineClient(store)
 	if err == nil {
 		err = f(c)
@@ -36,28 +40,28 @@ func withServer(ctx context.Context, f func(*client) error) error {
 	return errors.Join(err, store.Close())
 }
 
-// idleStore opens the store that the configuration names. It is nil when
+// idleStore opens the store that the configuration names, at path. It is nil when
 // MAILSIDECAR_URL names a server, and when there is no store, or a server on it.
-func idleStore(ctx context.Context) (*queue.SQLite, error) {
+func idleStore(ctx context.Context) (store *queue.SQLite, path string, err error) {
 	if os.Getenv("MAILSIDECAR_URL") != "" {
-		return nil, nil
+		return nil, "", nil
 	}
 	s, warnings, err := config.LoadService()
 	if err != nil {
-		return nil, misconfigured(err, warnings)
+		return nil, "", misconfigured(err, warnings)
 	}
 	if s.Queue.Store == "none" {
-		return nil, nil
+		return nil, "", nil
 	}
 	// Looking at a queue must not create one.
 	if _, err := os.Stat(s.Queue.Path); errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, "", nil
 	}
-	store, err := openStore(ctx, s)
+	store, err = openStore(ctx, s)
 	if errors.Is(err, queue.ErrLocked) {
-		return nil, nil
+		return nil, "", nil
 	}
-	return store, err
+	return store, s.Queue.Path, err
 }
 
 // offlineClient is a client whose server is called rather than connected to, so

@@ -47,7 +47,7 @@ sees the messages of all keys.`,
 
 // queueFilter is the flags that select messages.
 type queueFilter struct {
-	status, recipient, sender, tag, since, until string
+	status, recipient, sender, messageID, tag, since, until string
 }
 
 func (f *queueFilter) define(cmd *cobra.Command) {
@@ -55,6 +55,7 @@ func (f *queueFilter) define(cmd *cobra.Command) {
 	flags.StringVar(&f.status, "status", "", "queued, deferred, held, delivered, partial, failed or canceled")
 	flags.StringVar(&f.recipient, "recipient", "", "recipient's address")
 	flags.StringVar(&f.sender, "sender", "", "author's address")
+	flags.StringVar(&f.messageID, "message-id", "", "Message-ID, with or without its angle brackets")
 	flags.StringVar(&f.tag, "tag", "", "tag, \"name\" or \"name=value\"")
 	flags.StringVar(&f.since, "since", "", "accepted since then: a time (RFC 3339), or how long ago, such as 2h or 7d")
 	flags.StringVar(&f.until, "until", "", "accepted before then, written the same way")
@@ -75,8 +76,12 @@ func (f *queueFilter) values(now time.Time) (map[string]string, error) {
 	if i := strings.IndexAny(tag, "=:"); i >= 0 {
 		tag = tag[:i] + ":" + tag[i+1:]
 	}
+	messageID := f.messageID
+	if messageID != "" {
+		messageID = "<" + strings.TrimSuffix(strings.TrimPrefix(messageID, "<"), ">") + ">"
+	}
 	values := map[string]string{
-		"status": f.status, "recipient": f.recipient, "sender": f.sender, "tag": tag, "since": since, "until": until,
+		"status": f.status, "recipient": f.recipient, "sender": f.sender, "message_id": messageID, "tag": tag, "since": since, "until": until,
 	}
 	for name, v := range values {
 		if v == "" {
@@ -114,7 +119,7 @@ func newQueueList() *cobra.Command {
   mailsidecar queue list --recipient ana@example.org --json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withServer(cmd.Context(), func(c *client) error {
+			return withServer(cmd, func(c *client) error {
 				messages, more, err := c.list(cmd.Context(), &f, limit)
 				if err != nil {
 					return err
@@ -142,7 +147,7 @@ func newQueueShow() *cobra.Command {
   mailsidecar queue show 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55 --json`,
 		Args: idArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withServer(cmd.Context(), func(c *client) error {
+			return withServer(cmd, func(c *client) error {
 				var raw json.RawMessage
 				if err := c.ask(cmd.Context(), http.MethodGet, messagePath(args[0]), nil, &raw); err != nil {
 					return err
@@ -183,7 +188,7 @@ named, or of all those that the flags select.
 			if (len(ids) == 0) == (len(filter) == 0) {
 				return exit(exitUsage, "name messages by their ids, or select them with flags such as --status failed")
 			}
-			return withServer(cmd.Context(), func(c *client) error {
+			return withServer(cmd, func(c *client) error {
 				if len(ids) > 0 {
 					return c.forEach(cmd.Context(), cmd.OutOrStdout(), ids, http.MethodPost, "/retry")
 				}
@@ -205,10 +210,10 @@ what is canceled cannot be taken back, so there are no flags that select them.
 ` + queueExits,
 		Example: `  mailsidecar queue cancel 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55
   mailsidecar queue list --status deferred --tag list=news --limit 10000 --json |
-    jq -r '.[].id' | xargs -n 100 mailsidecar queue cancel`,
+    jq -r '.[].id' | xargs -r -n 100 mailsidecar queue cancel`,
 		Args: idArgs(100),
 		RunE: func(cmd *cobra.Command, ids []string) error {
-			return withServer(cmd.Context(), func(c *client) error {
+			return withServer(cmd, func(c *client) error {
 				return c.forEach(cmd.Context(), cmd.OutOrStdout(), ids, http.MethodDelete, "")
 			})
 		},
@@ -225,7 +230,7 @@ func newQueueExport() *cobra.Command {
   mailsidecar queue export 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55 -o - | less`,
 		Args: idArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withServer(cmd.Context(), func(c *client) error {
+			return withServer(cmd, func(c *client) error {
 				a, err := c.do(cmd.Context(), http.MethodGet, messagePath(args[0])+"/content", nil, nil)
 				if err != nil {
 					return err

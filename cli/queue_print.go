@@ -23,13 +23,13 @@ func printList(w io.Writer, messages []json.RawMessage, more bool) error {
 		return nil
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "ID\tACCEPTED\tSTATUS\tSENDER\tRECIPIENTS\tSUBJECT")
+	fmt.Fprintln(t, "ID\tACCEPTED\tSTATUS\tPRIORITY\tSENDER\tRECIPIENTS\tSUBJECT")
 	for _, raw := range messages {
 		var m message
 		if err := json.Unmarshal(raw, &m); err != nil {
 			return fmt.Errorf("the answer cannot be read: %w", err)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", m.ID, localTime(m.CreatedAt), m.Status, m.Sender, names(m.Recipients), shorten(m.Subject, 40))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.ID, localTime(m.CreatedAt), m.Status, m.Priority, m.Sender, names(m.Recipients), shorten(m.Subject, 40))
 	}
 	flush(t)
 	if more {

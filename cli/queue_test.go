@@ -27,13 +27,16 @@ func TestQueueCommands(t *testing.T) {
 	}
 
 	t.Setenv("MAILSIDECAR_URL", s.url())
-	useQueue(t, m.ID, "online.eml")
+	useQueue(t, m.ID, m.MessageID, "online.eml")
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("MAILSIDECAR_URL", "")
 	t.Setenv("MAILSIDECAR_QUEUE", cfg.Service.Queue.String())
-	useQueue(t, m.ID, "offline.eml")
+	useQueue(t, m.ID, m.MessageID, "offline.eml")
+	if _, _, errOut := run(t.Context(), "queue", "list", "--json"); !strings.Contains(errOut, "No server uses "+cfg.Service.Queue.Path+":") {
+		t.Errorf("queue list without a server says on stderr %q, want the path of the store", errOut)
+	}
 
 	online, err := os.ReadFile("online.eml")
 	if err != nil {
@@ -70,7 +73,7 @@ func TestQueueCommands(t *testing.T) {
 	}
 }
 
-func useQueue(t *testing.T, id, file string) {
+func useQueue(t *testing.T, id, messageID, file string) {
 	t.Helper()
 	for _, c := range []struct {
 		args []string
@@ -78,6 +81,9 @@ func useQueue(t *testing.T, id, file string) {
 	}{
 		{[]string{"queue", "list"}, []string{id, "deferred", "a@example.com", "b@example.org"}},
 		{[]string{"queue", "list", "--json", "--since", "1h"}, []string{`"id": "` + id + `"`}},
+		{[]string{"queue", "list", "--message-id", messageID}, []string{id, "normal"}},
+		{[]string{"queue", "list", "--message-id", strings.Trim(messageID, "<>")}, []string{id}},
+		{[]string{"queue", "list", "--message-id", "<another@example.com>"}, []string{"no message"}},
 		{[]string{"queue", "show", id}, []string{"message " + id + ": deferred", "Priority       normal", "Attempt 1,", "127.0.0.1", "b@example.org", "no port answered: ", "refused, "}},
 		{[]string{"queue", "show", id, "--json"}, []string{`"attempts": [`}},
 		{[]string{"queue", "retry", id}, []string{id}},

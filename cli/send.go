@@ -121,6 +121,9 @@ func (f *sendFlags) send(ctx context.Context, cmd *cobra.Command) error {
 		return exit(exitUncertain, "the server took the message, but its answer cannot be read: %w", err)
 	}
 	printOutcome(cmd.OutOrStdout(), m)
+	if m.waits() {
+		c.printTrouble(ctx, cmd.OutOrStdout())
+	}
 	return exitSilently(m.exitStatus())
 }
 
