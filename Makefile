@@ -20,6 +20,10 @@ help: ## list the targets
 build: ## build ./mailsidecar
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o mailsidecar .
 
+.PHONY: sendmail
+sendmail: ## build the sendmail program alone, dist/sendmail
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o dist/sendmail ./cmd/sendmail
+
 .PHONY: demo
 demo: ## show the product with a relay of its own, no setup
 	go run . demo

@@ -66,6 +66,7 @@ func TestWordPress(t *testing.T) {
 				{"relays", testWPRelays},
 				{"large mails", testWPLarge},
 				{"requests", testWPRequests},
+				{"priority", testWPPriority},
 				{"not configured", testWPNotConfigured},
 				{"site health", testWPSiteHealth},
 				{"translation", testWPTranslation},
@@ -735,6 +736,28 @@ func testWPRequests(t *testing.T, s *shop) {
 	}
 	if m := s.mail(t, env, `add_action('phpmailer_init', function ($m) { $m->Sender = "a@b.example\r\nX-Evil: 1"; });`, `'ana@example.org', 'x', 'x'`); m.Sent || fake.count() != 2 {
 		t.Errorf("wp_mail with a line end in the sender = %+v after %d requests, want false and none sent", m, fake.count())
+	}
+}
+
+// testWPPriority: the site's filter decides, and what it cannot mean is left out.
+func testWPPriority(t *testing.T, s *shop) {
+	fake := newFakeServer(t, answering(`202 - {"status":"queued"}`))
+	const filter = `add_filter('mailsidecar_priority', function ($priority, $mailer) {
+		return in_array( 'List-Unsubscribe', array_column( $mailer->getCustomHeaders(), 0 ), true ) ? 'bulk' : $priority; }, 10, 2);`
+	const news = "List-Unsubscribe: <https://shop.example.com/unsubscribe>"
+	for i, test := range []struct{ setup, header, want, log string }{
+		{"", news, "", ""},
+		{filter, news, "bulk", ""},
+		{filter, "", "", ""},
+		{`add_filter('mailsidecar_priority', function () { return 'urgent'; });`, "", "", "mailsidecar_priority"},
+	} {
+		m := s.mail(t, s.plugin(fake.URL), test.setup, `'ana@example.org', 'Hello', 'x', `+quote(test.header))
+		if !m.Sent || fake.count() != i+1 {
+			t.Fatalf("wp_mail with %q = %+v after %d requests, want true and %d", test.header, m, fake.count(), i+1)
+		}
+		if got := fake.requests[i].Header.Get("Envelope-Priority"); got != test.want || !strings.Contains(m.log, test.log) || (test.log == "") != (m.log == "") {
+			t.Errorf("after %q, with %q: Envelope-Priority = %q, log %q, want %q, %q", test.setup, test.header, got, m.log, test.want, test.log)
+		}
 	}
 }
 

@@ -33,6 +33,12 @@
  *   MAILSIDECAR_TLS_CA_FILE   Certificates to trust for an https URL (PEM).
  *   MAILSIDECAR_LOG           false keeps failures out of PHP's error log.
  *
+ * The filter mailsidecar_priority says whose turn it is where messages wait:
+ *
+ *   add_filter( 'mailsidecar_priority', function ( $priority, $mailer ) {
+ *       return in_array( 'List-Unsubscribe', array_column( $mailer->getCustomHeaders(), 0 ), true ) ? 'bulk' : $priority;
+ *   }, 10, 2 );
+ *
  * @package Mailsidecar
  */
 
@@ -323,7 +329,7 @@ function declare_mailer() {
 			// getAllRecipientAddresses() would give them in lower case.
 			$recipients = array_column( array_merge( $this->to, $this->cc, $this->bcc ), 0 );
 			$sender     = '' === (string) $this->Sender ? $this->From : $this->Sender;
-			$failure    = submit( $this->getSentMIMEMessage(), $sender, $recipients, $this->getLastMessageID() );
+			$failure    = submit( $this->getSentMIMEMessage(), $sender, $recipients, $this->getLastMessageID(), priority( $this ) );
 			$this->doCallback( null === $failure, $this->to, $this->cc, $this->bcc, $this->Subject, $this->Body, $this->From, array() );
 			// phpcs:enable
 			if ( null !== $failure ) {
@@ -336,16 +342,39 @@ function declare_mailer() {
 }
 
 /**
+ * Asks the site whose turn a message is where messages wait. What is no priority
+ * counts as unsaid, for the server would refuse the message.
+ *
+ * @param Mailer $mailer Mailer with the finished message.
+ * @return string Empty when nothing is said: the server then goes by Precedence.
+ */
+function priority( $mailer ) {
+	/**
+	 * Filters the priority of a message.
+	 *
+	 * @param string                        $priority high, normal or bulk; empty leaves it to the server.
+	 * @param \PHPMailer\PHPMailer\PHPMailer $mailer   Mailer with the message.
+	 */
+	$priority = apply_filters( 'mailsidecar_priority', '', $mailer );
+	if ( in_array( $priority, array( '', 'high', 'normal', 'bulk' ), true ) ) {
+		return $priority;
+	}
+	log_line( 'the filter mailsidecar_priority returned something else than high, normal or bulk: not used' );
+	return '';
+}
+
+/**
  * Submits one finished message.
  *
  * @param string   $message    Header section and body, with CRLF.
  * @param string   $sender     Envelope sender.
  * @param string[] $recipients Envelope recipients.
  * @param string   $message_id Message-ID with its angle brackets.
+ * @param string   $priority   high, normal or bulk; empty leaves it to the server.
  * @return \WP_Error|null Null when it was accepted. The error's data is the SMTP
  *                        reply code where there is one, else the HTTP status.
  */
-function submit( $message, $sender, $recipients, $message_id ) {
+function submit( $message, $sender, $recipients, $message_id, $priority ) {
 	foreach ( array_merge( array( $sender ), $recipients ) as $address ) {
 		if ( preg_match( '/[\x00-\x20\x7f<>,;]/', $address ) ) {
 			return failure( 0, __( 'an address has a character that no address can have', 'mailsidecar' ) );
@@ -356,6 +385,9 @@ function submit( $message, $sender, $recipients, $message_id ) {
 		'Envelope-From' => '' === $sender ? '<>' : $sender,
 		'Envelope-To'   => implode( ', ', $recipients ),
 	);
+	if ( '' !== $priority ) {
+		$headers['Envelope-Priority'] = $priority;
+	}
 	if ( wait_seconds() > 0 ) {
 		$headers['Prefer'] = 'wait=' . wait_seconds();
 	}
