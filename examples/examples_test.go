@@ -47,6 +47,42 @@ func TestCompose(t *testing.T) {
 	client(t, interpolate(t, app.Environment))
 }
 
+// TestQuickStart: the Compose file in the README is whole.
+func TestQuickStart(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(readme), "```yaml\n")
+	block, _, _ = strings.Cut(block, "```")
+	var file struct {
+		Services map[string]struct {
+			Environment     map[string]string
+			Secrets         []string
+			Volumes         []string
+			StopGracePeriod string `yaml:"stop_grace_period"`
+		}
+		Secrets map[string]struct{ File string }
+		Volumes map[string]any
+	}
+	if err := yaml.Unmarshal([]byte(block), &file); err != nil {
+		t.Fatal(err)
+	}
+	sidecar := file.Services["mailsidecar"]
+	wantGrace(t, sidecar.StopGracePeriod, load(t, sidecar.Environment))
+	for _, secret := range sidecar.Secrets {
+		if path := file.Secrets[secret].File; path == "" || !strings.Contains(string(readme), "> "+path+"\n") {
+			t.Errorf("secret %s is the file %q, want one that the commands above it make", secret, path)
+		}
+	}
+	for _, volume := range sidecar.Volumes {
+		name, _, _ := strings.Cut(volume, ":")
+		if _, ok := file.Volumes[name]; !ok {
+			t.Errorf("volume %s is not defined", name)
+		}
+	}
+}
+
 func TestKubernetes(t *testing.T) {
 	type container struct {
 		Name            string
