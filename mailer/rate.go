@@ -23,8 +23,8 @@ func (e *RateError) Error() string {
 	return "no message may set out before " + e.At.UTC().Format(time.RFC3339)
 }
 
-// rateWait is how long a delivery waits for its turn. Longer is the queue's
-// business, which may know another relay.
+// rateWait is how far off a turn may be that a delivery waits for. What is further
+// off is the queue's business, which may know another relay.
 const rateWait = time.Minute
 
 // pace holds deliveries to a rate: in no period of its length do more messages
@@ -55,8 +55,7 @@ func (p *pace) turn(ctx context.Context, due time.Time) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	longest := patience(ctx)
-	t, err := p.enqueue(due, longest)
+	t, err := p.enqueue(due, patience(ctx, rateWait))
 	if err != nil {
 		return err
 	}
@@ -65,7 +64,9 @@ func (p *pace) turn(ctx context.Context, due time.Time) error {
 		return nil
 	default:
 	}
-	timer := time.NewTimer(longest)
+	// Until it is due others get in before it. Who left then, and came back later,
+	// would never have a turn while they come in time for each.
+	timer := time.NewTimer(patience(ctx, rateWait+max(time.Until(due), 0)))
 	defer timer.Stop()
 	select {
 	case <-t.given:
@@ -80,11 +81,11 @@ func (p *pace) turn(ctx context.Context, due time.Time) error {
 
 // patience is how long a delivery may wait for its turn: half of its time at
 // most, for a turn is of no use to one that cannot finish any more.
-func patience(ctx context.Context) time.Duration {
+func patience(ctx context.Context, longest time.Duration) time.Duration {
 	if end, ok := ctx.Deadline(); ok {
-		return min(rateWait, time.Until(end)/2)
+		return min(longest, time.Until(end)/2)
 	}
-	return rateWait
+	return longest
 }
 
 // enqueue puts a delivery in line, unless its turn will not come in time: who

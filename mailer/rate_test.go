@@ -165,24 +165,25 @@ func TestRatePriority(t *testing.T) {
 	})
 }
 
-// TestRateOvertaken: who is overtaken waits a minute at most, and is told then
-// when its turn would have come. What came more than some minutes later does not
-// overtake it.
+// TestRateOvertaken: who is overtaken waits for half of its time at most, and is
+// told then when its turn would have come.
 func TestRateOvertaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{}, nil, func(o *mailer.RelayOptions) {
 			o.Rate = mailer.Rate{Messages: 1, Per: 20 * time.Second}
 		})
-		deliver := func(priority mailer.Priority) mailer.Attempt {
+		deliver := func(ctx context.Context, priority mailer.Priority) mailer.Attempt {
 			env := envelope("b@example.org")
 			env.Priority = priority
-			return p.relay.Deliver(t.Context(), env, content(messageText))
+			return p.relay.Deliver(ctx, env, content(messageText))
 		}
 		p.deliver(t, "accepted 250")
 		begin := time.Now()
 		var all sync.WaitGroup
 		all.Go(func() {
-			a := deliver(mailer.PriorityBulk)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			a := deliver(ctx, mailer.PriorityBulk)
 			var rate *mailer.RateError
 			if f := a.Results[0].Failure; f == nil || !errors.As(f.Err, &rate) || !rate.At.Equal(begin.Add(100*time.Second)) {
 				t.Errorf("the bulk message = %s (%v), want a RateError for the turn at 100s", outcomes(a), f)
@@ -194,7 +195,7 @@ func TestRateOvertaken(t *testing.T) {
 		for range 4 {
 			time.Sleep(time.Millisecond)
 			all.Go(func() {
-				if got, want := outcomes(deliver(mailer.PriorityHigh)), "accepted 250"; got != want {
+				if got, want := outcomes(deliver(t.Context(), mailer.PriorityHigh)), "accepted 250"; got != want {
 					t.Errorf("a message of high priority = %s, want %s", got, want)
 				}
 			})
@@ -202,4 +203,45 @@ func TestRateOvertaken(t *testing.T) {
 		}
 		all.Wait()
 	})
+}
+
+// TestRateAges: where mail of higher priority takes every turn, a message that
+// waits gets one all the same when it has waited for long enough.
+func TestRateAges(t *testing.T) {
+	for _, tt := range []struct {
+		busy, waits mailer.Priority
+		most        time.Duration
+	}{
+		{mailer.PriorityHigh, mailer.PriorityNormal, 80 * time.Second},
+		{mailer.PriorityNormal, mailer.PriorityBulk, 140 * time.Second},
+		{mailer.PriorityHigh, mailer.PriorityBulk, 200 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPoolTest(t, relaytest.Options{}, nil, func(o *mailer.RelayOptions) {
+				o.Rate = mailer.Rate{Messages: 1, Per: 5 * time.Second}
+			})
+			deliver := func(ctx context.Context, priority mailer.Priority) string {
+				env := envelope("b@example.org")
+				env.Priority = priority
+				return outcomes(p.relay.Deliver(ctx, env, content(messageText)))
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			var all sync.WaitGroup
+			for range 2 {
+				all.Go(func() {
+					for ctx.Err() == nil {
+						deliver(ctx, tt.busy)
+					}
+				})
+			}
+			time.Sleep(time.Second)
+			begin := time.Now()
+			got := deliver(t.Context(), tt.waits)
+			if took := time.Since(begin); got != "accepted 250" || took > tt.most {
+				t.Errorf("a message of priority %v among those of %v = %s after %v, want accepted within %v", tt.waits, tt.busy, got, took, tt.most)
+			}
+			stop()
+			all.Wait()
+		})
+	}
 }
