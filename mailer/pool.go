@@ -163,7 +163,7 @@ func (p *pool) stir() {
 		}
 		p.stirrer.Reset(lineStep)
 		if p.opening.Load() == 0 {
-			w.grow(time.Now(), "messages waited, and no reply came")
+			w.silent(time.Now())
 		}
 	})
 }

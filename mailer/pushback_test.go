@@ -133,7 +133,7 @@ func TestWindowLimits(t *testing.T) {
 		},
 		{
 			name: "capacity for one", opts: relaytest.Options{Delay: func(n int) time.Duration { return time.Duration(n) * time.Second }},
-			least: 2, most: 4, rate: 0.7,
+			least: 2, most: 5, rate: 0.7, // a step ahead at times: the latency of a limit shows a round later
 		},
 	}
 	for _, tt := range tests {

@@ -19,8 +19,8 @@ const (
 	// windowStep is the time between one connection more and the next, for a
 	// relay that has ever asked for fewer.
 	windowStep = 10 * time.Second
-	// lineStep is how long a message waits in line before one connection more is
-	// tried though no verdict has come: those there are may all be hanging.
+	// lineStep is how long messages wait in line without any verdict before one
+	// connection more is tried.
 	lineStep = time.Second
 	// worksTime is how long an accepted message proves that the relay works.
 	worksTime = 10 * time.Second
@@ -86,6 +86,14 @@ func (w *window) accepted(now time.Time, wait time.Duration, crowd bool) {
 			w.latency.recent.Round(time.Millisecond), w.latency.lowest().Round(time.Millisecond)))
 	case crowd:
 		w.grow(now, "messages waited")
+	}
+}
+
+// silent notes that messages wait for a connection. Those there are may all be
+// hanging.
+func (w *window) silent(now time.Time) {
+	if now.Sub(w.good) >= lineStep {
+		w.grow(now, "messages waited, and no reply came")
 	}
 }
 
