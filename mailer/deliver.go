@@ -48,7 +48,7 @@ func (d *delivery) run(ctx context.Context) {
 	if len(d.open) == 0 {
 		return
 	}
-	if err := d.relay.pace.turn(ctx, d.due); err != nil {
+	if err := d.relay.pace.turn(ctx, d.env.Priority, d.due); err != nil {
 		settle(d.open, d.relay.tooFast(ctx, err))
 		return
 	}

@@ -126,11 +126,11 @@ func TestPaceGivesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pace{rate: Rate{Messages: 2, Per: time.Hour}}
 		for range 3 {
-			turn, err := p.enqueue(time.Now(), time.Minute)
-			if err != nil || turn.at.IsZero() {
-				t.Fatalf("enqueue() = %+v, %v; want a turn at once", turn, err)
+			x := &turn{due: time.Now(), given: make(chan struct{})}
+			if err := p.enqueue(x, time.Minute); err != nil || x.at.IsZero() {
+				t.Fatalf("enqueue() = %v, %+v; want a turn at once", err, x)
 			}
-			p.giveBack(turn)
+			p.giveBack(x)
 		}
 		if len(p.sent) != 0 {
 			t.Errorf("%d messages set out, want none", len(p.sent))

@@ -13,8 +13,9 @@ type Rate struct {
 	Per      time.Duration
 }
 
-// RateError is the cause of a [Failure] of class [ClassRelay] where the relay's
-// rate is used up. It says nothing about the relay's health: nobody was asked.
+// RateError is the cause of a [Failure] of class [ClassRelay] where no turn within
+// the relay's rate came in time, or [Relay.StopWaiting] was called. It says nothing
+// about the relay's health: nobody was asked.
 type RateError struct {
 	At time.Time // when this message's turn would have come
 }
@@ -27,36 +28,38 @@ func (e *RateError) Error() string {
 // off is the queue's business, which may know another relay.
 const rateWait = time.Minute
 
-// pace holds deliveries to a rate: in no period of its length do more messages
-// set out. A turn is given at its moment, to who is due first of those who wait
-// then.
+// pace holds deliveries to a rate, see [Rate.free] and [Rate.spread]. A turn is
+// given at its moment, to who comes first then of those who wait.
 type pace struct {
-	rate  Rate
-	mu    sync.Mutex
-	sent  []time.Time // when the last messages set out, the oldest first; Rate.Messages of them at most
-	line  []*turn     // the first in front
-	timer *time.Timer // for the first one
+	rate    Rate
+	quit    chan struct{} // closed when nobody is to wait any more; nil: never
+	mu      sync.Mutex
+	stopped bool        // quit is closed
+	sent    []time.Time // when the last messages set out, the oldest first; Rate.Messages of them at most
+	line    line
+	timer   *time.Timer // for the next one
 }
 
 // turn is what a delivery waits for.
 type turn struct {
-	due   time.Time
-	given chan struct{} // closed when it may set out
-	at    time.Time     // when that was; zero before
+	due    time.Time
+	urgent bool          // of high priority
+	given  chan struct{} // closed when it may set out
+	at     time.Time     // when that was; zero before
 }
 
 // turn waits for the moment at which one more message may set out. The error is
 // a [RateError] when that is too far away, at once where that is known, or ctx's
 // own.
-func (p *pace) turn(ctx context.Context, due time.Time) error {
+func (p *pace) turn(ctx context.Context, priority Priority, due time.Time) error {
 	if p.rate.Messages == 0 {
 		return nil
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	t, err := p.enqueue(due, patience(ctx, rateWait))
-	if err != nil {
+	t := &turn{due: due, urgent: priority > PriorityNormal, given: make(chan struct{})}
+	if err := p.enqueue(t, patience(ctx, rateWait)); err != nil {
 		return err
 	}
 	select {
@@ -74,6 +77,8 @@ func (p *pace) turn(ctx context.Context, due time.Time) error {
 	case <-ctx.Done():
 		p.giveBack(t)
 		return ctx.Err()
+	case <-p.quit:
+		return p.leave(t)
 	case <-timer.C: // others were due before
 		return p.leave(t)
 	}
@@ -90,49 +95,49 @@ func patience(ctx context.Context, longest time.Duration) time.Duration {
 
 // enqueue puts a delivery in line, unless its turn will not come in time: who
 // cannot wait must not keep others from theirs.
-func (p *pace) enqueue(due time.Time, longest time.Duration) (*turn, error) {
+func (p *pace) enqueue(t *turn, longest time.Duration) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	i := len(p.line)
-	for i > 0 && due.Before(p.line[i-1].due) {
-		i--
+	p.line.add(t)
+	if at := p.expected(now, t); at.After(now.Add(longest)) {
+		p.line.remove(t)
+		return &RateError{At: at}
 	}
-	if at := p.expected(now, i); at.After(now.Add(longest)) {
-		return nil, &RateError{At: at}
-	}
-	t := &turn{due: due, given: make(chan struct{})}
-	p.line = slices.Insert(p.line, i, t)
 	p.give(now)
-	return t, nil
+	return nil
 }
 
-// expected is when the turn of the one at i in line comes, if nobody gets in
+// foresight is how many turns are counted out. Those after them come at the
+// rate, near enough.
+const foresight = 64
+
+// expected is when the turn of t comes, which is in line, if nobody gets in
 // before it. The caller holds mu.
-func (p *pace) expected(now time.Time, i int) time.Time {
-	n := p.rate.Messages
-	var periods time.Duration // that the turns before it fill
-	for i >= n {
-		i -= n
-		periods += p.rate.Per
+func (p *pace) expected(now time.Time, t *turn) time.Time {
+	var room [foresight]time.Time
+	d, l, at := departures{p.sent, room[:0]}, p.line, now
+	for range foresight {
+		var next *turn
+		if next, at = p.rate.next(d, l, at); next == t {
+			return at
+		}
+		l.pass(next)
+		d.foreseen = append(d.foreseen, at)
 	}
-	at := now
-	if oldest := len(p.sent) + i - n; oldest >= 0 && at.Before(p.sent[oldest].Add(p.rate.Per)) {
-		at = p.sent[oldest].Add(p.rate.Per)
-	}
-	return at.Add(periods)
+	return at.Add(time.Duration(1+l.ahead(t)) * (p.rate.Per / time.Duration(p.rate.Messages)))
 }
 
 // give lets those in line set out whose moment has come, and wakes for the next
 // one. The caller holds mu.
 func (p *pace) give(now time.Time) {
-	for len(p.line) > 0 {
-		if at := p.expected(now, 0); at.After(now) {
+	for p.line.len() > 0 {
+		t, at := p.rate.next(departures{past: p.sent}, p.line, now)
+		if at.After(now) {
 			p.wakeAt(at)
 			return
 		}
-		t := p.line[0]
-		p.line = slices.Delete(p.line, 0, 1)
+		p.line.remove(t)
 		if len(p.sent) == p.rate.Messages {
 			p.sent = p.sent[1:]
 		}
@@ -157,16 +162,15 @@ func (p *pace) wake() {
 }
 
 // leave takes t out of line, and says when its turn would have come. It is nil
-// when that is just now.
+// when that was just now.
 func (p *pace) leave(t *turn) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	i := slices.Index(p.line, t)
-	if i < 0 {
+	if !t.at.IsZero() {
 		return nil
 	}
-	at := p.expected(time.Now(), i)
-	p.line = slices.Delete(p.line, i, i+1)
+	at := p.expected(time.Now(), t)
+	p.line.remove(t)
 	return &RateError{At: at}
 }
 
@@ -174,17 +178,57 @@ func (p *pace) leave(t *turn) error {
 func (p *pace) giveBack(t *turn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if i := slices.Index(p.line, t); i >= 0 {
-		p.line = slices.Delete(p.line, i, i+1)
+	if t.at.IsZero() {
+		p.line.remove(t)
 		return
 	}
-	for i := len(p.sent) - 1; i >= 0; i-- {
+	for i := len(p.sent) - 1; i >= 0 && !p.sent[i].Before(t.at); i-- {
 		if p.sent[i].Equal(t.at) {
 			p.sent = slices.Delete(p.sent, i, i+1)
 			break
 		}
 	}
 	p.give(time.Now())
+}
+
+// Turns tells how a relay's rate is being used.
+type Turns struct {
+	Rate
+	// Waiting is how many deliveries wait for their turn. None begins to whose turn is
+	// more than a minute off: see [RateError].
+	Waiting int
+	// Next is when the next turn comes for mail that is not of high priority; zero
+	// when that is now.
+	Next time.Time
+}
+
+// Turns tells about the turns of this moment. It is zero without a rate.
+func (r *Relay) Turns() Turns {
+	p := &r.pace
+	if p.rate.Messages == 0 {
+		return Turns{}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	t := Turns{Rate: p.rate, Waiting: p.line.len()}
+	if at := p.rate.spread(departures{past: p.sent}, now); at.After(now) {
+		t.Next = at
+	}
+	return t
+}
+
+// StopWaiting ends the waiting for a turn, now and from now on: what has begun at
+// the relay goes on, and a delivery without a turn fails with a [RateError] at
+// once. It is for a service that stops.
+func (r *Relay) StopWaiting() {
+	p := &r.pace
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.stopped {
+		p.stopped = true
+		close(p.quit)
+	}
 }
 
 // tooFast is the failure of a delivery without a turn. Nobody has judged the

@@ -13,22 +13,22 @@ import (
 	"mailsidecar/mailer/relaytest"
 )
 
-// TestRate: in no period do more messages set out than the rate allows. Who would
-// wait for long is told so.
+// TestRate: in no period do more messages set out than the rate allows, and they
+// do so evenly.
 func TestRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{}, nil, func(o *mailer.RelayOptions) {
-			o.Rate = mailer.Rate{Messages: 3, Per: 10 * time.Second}
+			o.Rate = mailer.Rate{Messages: 4, Per: 12 * time.Second}
 		})
 		begin := time.Now()
-		for i, want := range []int{0, 0, 0, 10, 10, 10, 20} {
+		for i, want := range []int{0, 3, 6, 9, 12, 15, 18} {
 			p.deliver(t, "accepted 250")
 			if took := time.Since(begin); took != time.Duration(want)*time.Second {
 				t.Errorf("message %d went after %v, want %ds", i, took, want)
 			}
 		}
-		time.Sleep(7 * time.Second) // of the period that began with the last one
-		for i, want := range []int{0, 0, 3} {
+		time.Sleep(7 * time.Second) // two turns more are left
+		for i, want := range []int{0, 1, 1} {
 			now := time.Now()
 			p.deliver(t, "accepted 250")
 			if took := time.Since(now); took != time.Duration(want)*time.Second {
@@ -244,4 +244,36 @@ func TestRateAges(t *testing.T) {
 			all.Wait()
 		})
 	}
+}
+
+// TestRateStopWaiting: who waits for a turn is sent away at once when the service
+// stops, as is who comes then.
+func TestRateStopWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPoolTest(t, relaytest.Options{}, nil, func(o *mailer.RelayOptions) {
+			o.Rate = mailer.Rate{Messages: 2, Per: time.Minute}
+		})
+		p.deliver(t, "accepted 250")
+		begin := time.Now()
+		var all sync.WaitGroup
+		all.Go(func() {
+			var rate *mailer.RateError
+			a := p.deliver(t, "relay connect")
+			if f := a.Results[0].Failure; f != nil && (!errors.As(f, &rate) || !rate.At.Equal(begin.Add(30*time.Second))) {
+				t.Errorf("Deliver() failed with %#v, want a RateError for the turn at 30s", f.Err)
+			}
+		})
+		synctest.Wait()
+		if got, want := p.relay.Turns(), (mailer.Turns{Rate: p.opts.Rate, Waiting: 1, Next: begin.Add(30 * time.Second)}); got != want {
+			t.Errorf("Turns() = %+v, want %+v", got, want)
+		}
+		time.Sleep(time.Second)
+		p.relay.StopWaiting()
+		p.relay.StopWaiting()
+		all.Wait()
+		p.deliver(t, "relay connect")
+		if took := time.Since(begin); took != time.Second {
+			t.Errorf("they were told after %v, want 1s", took)
+		}
+	})
 }

@@ -55,7 +55,9 @@ type RelayOptions struct {
 	// IdleTimeout is how long an unused connection is kept; zero means 30 s. It
 	// should be under the relay's own, which some have as short as a minute.
 	IdleTimeout time.Duration
-	// Rate bounds how many messages set out; zero means no bound.
+	// Rate bounds how many messages set out; zero means no bound. Where it is for
+	// more than a second, a quarter may set out in one go, and the rest is spread
+	// over the period but for mail of high priority.
 	Rate Rate
 
 	Timeouts Timeouts     // zero fields mean the defaults
@@ -116,7 +118,7 @@ func NewRelay(opts RelayOptions) (*Relay, error) {
 	}
 	r := &Relay{opts: opts, lookup: net.DefaultResolver.LookupHost}
 	r.ladder.known = -1
-	r.pace.rate = opts.Rate
+	r.pace.rate, r.pace.quit = opts.Rate, make(chan struct{})
 	r.pool = pool{relay: r, window: newWindow(opts.MaxConnections)}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r, nil

@@ -30,14 +30,17 @@ func (r *Relay) Useful() int {
 	return min(most, max(leastUseful, busy+r.pace.turns(time.Now().Add(turnsAhead), most)))
 }
 
-// turns counts the turns that come until then, up to most of them.
+// turns counts the turns that come until then, up to most of them: those of mail
+// that is not of high priority, for which the queue keeps workers.
 func (p *pace) turns(until time.Time, most int) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := time.Now()
-	n := 0
-	for n < most && !p.expected(now, n).After(until) {
-		n++
+	d, at := departures{p.sent, make([]time.Time, 0, most)}, time.Now()
+	for len(d.foreseen) < most {
+		if at = p.rate.spread(d, at); at.After(until) {
+			break
+		}
+		d.foreseen = append(d.foreseen, at)
 	}
-	return n
+	return len(d.foreseen)
 }

@@ -29,7 +29,7 @@ func TestUseful(t *testing.T) {
 			r := &Relay{pace: pace{rate: c.rate}}
 			r.pool.window.limit, r.pool.places, r.pool.idle = c.limit, 2, make([]*conn, c.idle)
 			for range c.turns {
-				if err := r.pace.turn(t.Context(), time.Now()); err != nil {
+				if err := r.pace.turn(t.Context(), PriorityHigh, time.Now()); err != nil {
 					t.Fatal(err)
 				}
 			}
