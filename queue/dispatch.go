@@ -90,7 +90,7 @@ func (d *Durable) try(g *group, j *job) {
 		d.log.Error("message could not be tried", "id", j.ID, "error", err)
 		d.ledger.record(d.postponed(g, j, err), j)
 	case len(attempts) == 0 && d.now().Before(j.Expires):
-		// Every relay was paused meanwhile.
+		// Every relay was paused meanwhile, or its rate is used up.
 		d.ledger.release([]Lease{j.lease(g.route)})
 	default:
 		d.ledger.record(d.outcome(g, j, attempts), j)
@@ -122,8 +122,11 @@ func (d *Durable) attempt(g *group, j *job) ([]mailer.Attempt, error) {
 		}
 		a := d.deliverOnce(r, env, *j.content)
 		d.report(r, env.Priority, a)
-		attempts = append(attempts, a)
-		if env.ForwardPaths = untouched(a); len(env.ForwardPaths) == 0 || d.deliverCtx.Err() != nil {
+		env.ForwardPaths = untouched(a)
+		if a.Results = asked(a.Results); len(a.Results) > 0 {
+			attempts = append(attempts, a)
+		}
+		if len(env.ForwardPaths) == 0 || d.deliverCtx.Err() != nil {
 			break
 		}
 	}
@@ -165,7 +168,8 @@ func (d *Durable) report(r *relay, p mailer.Priority, a mailer.Attempt) {
 	}
 	d.mu.Lock()
 	now := d.now()
-	rests := r.rest(a, p, now)
+	rests, news := r.rest(a, p, now)
+	news = news && d.phase == running
 	paused, resumed, probed := r.report(a, now, spread())
 	var leases []Lease
 	for _, g := range d.groups {
@@ -191,8 +195,8 @@ func (d *Durable) report(r *relay, p mailer.Priority, a mailer.Attempt) {
 	pause, until := Pause{r.Name(), r.failures, r.until, r.reason}, r.rests[level(p)]
 	d.mu.Unlock()
 	d.ledger.release(leases)
-	if rests {
-		d.log.Info("rate used up", "relay", pause.Relay, "priority", p.String(), "until", until)
+	if news {
+		d.log.Info("rate used up", "relay", pause.Relay, "setting", "SMTP_RATE", "priority", p.String(), "until", until)
 	}
 	d.logRelay(pause, paused, resumed)
 }

@@ -183,9 +183,9 @@ func (d *Durable) Usage() Usage {
 }
 
 // Run delivers until ctx ends, and returns when everything it started has. On
-// stopping it accepts nothing more, gives back what waits, and lets deliveries in
-// hand finish within StopTimeout; the error tells what could not be recorded, and
-// will be taken for uncertain at the next start.
+// stopping it accepts nothing more, gives back what waits, and lets deliveries
+// that have begun finish within StopTimeout; the error tells what could not be
+// recorded, and will be taken for uncertain at the next start.
 func (d *Durable) Run(ctx context.Context) error {
 	// What must still be done when ctx has ended is not bound by it.
 	work := context.WithoutCancel(ctx)
@@ -256,6 +256,7 @@ func (d *Durable) stop() {
 	}
 	d.mu.Unlock()
 	d.ledger.release(leases)
+	d.stopWaiting()
 
 	cut := time.AfterFunc(d.opts.StopTimeout, d.cutDeliver)
 	d.deliveries.Wait()

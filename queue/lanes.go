@@ -238,6 +238,19 @@ func (d *Durable) pickAt(g *group, at, workers int) *job {
 // time, as [mailer.Relay] does.
 type busyRelay interface{ Useful() int }
 
+// waitingRelay is a relay in which deliveries wait for their turn before they
+// begin, as they do in [mailer.Relay].
+type waitingRelay interface{ StopWaiting() }
+
+// stopWaiting lets all of them end that have not begun at their relay.
+func (d *Durable) stopWaiting() {
+	for _, route := range d.opts.Routes {
+		if r, ok := route.Relay.(waitingRelay); ok {
+			r.StopWaiting()
+		}
+	}
+}
+
 // workers is how many deliveries may go on to the relay at a time.
 func (d *Durable) workers(r *relay) int {
 	if busy, ok := r.Deliverer.(busyRelay); ok {

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"mailsidecar/mailer"
@@ -68,27 +69,37 @@ func (r *relay) report(a mailer.Attempt, now time.Time, spread float64) (paused,
 }
 
 // rest notes that the relay's rate is used up, if the attempt on a message of
-// priority p says so, and returns whether that is news. What is more urgent may
-// still find a turn.
-func (r *relay) rest(a mailer.Attempt, p mailer.Priority, now time.Time) bool {
+// priority p says so. rests says that the relay was open to such mail before, and
+// news that it has been for a while. What is more urgent may still find a turn.
+func (r *relay) rest(a mailer.Attempt, p mailer.Priority, now time.Time) (rests, news bool) {
 	for _, result := range a.Results {
 		if rate := usedUp(result.Failure); rate != nil {
 			return r.restUntil(rate.At.UTC().Truncate(time.Microsecond), p, now)
 		}
 	}
-	return false
+	return false, false
 }
 
-func (r *relay) restUntil(at time.Time, p mailer.Priority, now time.Time) bool {
+// restNews is how long a relay must have been open since it rested for its next
+// rest to be told: under a backlog one follows on the other.
+const restNews = time.Minute
+
+func (r *relay) restUntil(at time.Time, p mailer.Priority, now time.Time) (rests, news bool) {
 	own := level(p)
-	news := !now.Before(r.rests[own])
+	rests, news = !now.Before(r.rests[own]), now.Sub(r.rests[own]) > restNews
 	r.rests[own] = at
 	for lower := own + 1; lower < levels; lower++ {
 		if r.rests[lower].Before(at) {
 			r.rests[lower] = at
 		}
 	}
-	return news
+	return rests, news
+}
+
+// asked are the results of those that the relay was asked about: where its rate
+// was used up there was no attempt.
+func asked(results []mailer.Result) []mailer.Result {
+	return slices.DeleteFunc(results, func(r mailer.Result) bool { return usedUp(r.Failure) != nil })
 }
 
 // usedUp returns what f says of the relay's rate, nil when it says nothing.
