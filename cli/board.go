@@ -117,7 +117,7 @@ func (b *relayBoard) Status() []handler.RelayStatus {
 		c := b.configs[i]
 		all[i] = handler.RelayStatus{
 			Name: r.Name(), Host: c.Host, Ladder: ladder(c), Senders: c.Senders,
-			Serving: b.seen[i].serving, Failure: b.seen[i].failure, Connections: r.Connections(),
+			Serving: b.seen[i].serving, Failure: b.seen[i].failure, Connections: r.Connections(), Turns: r.Turns(),
 		}
 		if p, ok := pauses[r.Name()]; ok {
 			all[i].PausedUntil, all[i].Failure = p.Until, p.Reason

@@ -180,6 +180,7 @@ func (s *server) stop(ctx context.Context) error {
 	if s.addr == nil {
 		s.bound.close()
 	}
+	s.stopWaiting()
 	if s.queue != nil {
 		errs = append(errs, s.stopAccepting(ctx), s.queue.awaitStop(ctx))
 	}
@@ -188,6 +189,17 @@ func (s *server) stop(ctx context.Context) error {
 		errs = append(errs, s.queue.closeStore())
 	}
 	return errors.Join(errs...)
+}
+
+// stopWaiting answers the requests that wait for a relay's rate, where there is
+// no queue. One that is there gives back itself what waits, once it claims no more.
+func (s *server) stopWaiting() {
+	if s.queue == nil || s.queue.durable != nil {
+		return
+	}
+	for _, r := range s.relays {
+		r.StopWaiting()
+	}
 }
 
 // closeRelays says farewell to all of them at a time: a silent one must not use

@@ -130,6 +130,7 @@ func (r *fakeRelays) Status() []RelayStatus {
 		{
 			Name: "a", Host: "a.example", Ladder: ladder, Serving: ladder[1], Senders: []string{"example.com"},
 			Connections: mailer.Connections{Open: 3, Limit: 4, Max: 8, Waiting: 5, Reason: "messages waited"},
+			Turns:       mailer.Turns{Rate: mailer.Rate{Messages: 20, Per: time.Minute}, Waiting: 3, Next: nextTurn},
 		},
 		{Name: "b", PausedUntil: time.Now().Add(time.Minute), Failure: refusal(mailer.ClassRelay, 535, "no")},
 		{Name: "c", Failure: refusal(mailer.ClassRelay, 0, "")},
@@ -148,6 +149,8 @@ func (r *fakeRelays) Check(ctx context.Context) []mailer.RelayReport {
 	return []mailer.RelayReport{{Name: "a", OK: true}, {Name: "b"}}
 }
 
+var nextTurn = time.Date(2026, 11, 22, 8, 30, 0, 0, time.UTC)
+
 func TestGetRelays(t *testing.T) {
 	s := newTestServer(t, &fakeQueue{}, func(o *Options) { o.Relays = &fakeRelays{} })
 	got := read[relaysBody](t, serve(s, newRequest("GET", "/v1/relays", ""))).Relays
@@ -161,6 +164,9 @@ func TestGetRelays(t *testing.T) {
 	}
 	if c, want := got[0].Connections, (connsBody{Open: 3, Limit: 4, Max: 8, Waiting: 5, Reason: "messages waited"}); c != want {
 		t.Errorf("connections = %+v, want %+v", c, want)
+	}
+	if r, want := got[0].Rate, (rateBody{Messages: 20, Per: "1m0s", Waiting: 3, Next: nextTurn}); r == nil || *r != want || got[1].Rate != nil {
+		t.Errorf("rates = %+v, %+v; want %+v and none", r, got[1].Rate, want)
 	}
 	if f := got[1].Failure; f.ReplyCode != 535 || f.Outcome != "" || got[1].PausedUntil.IsZero() {
 		t.Errorf("paused relay = %+v, %+v", got[1], f)

@@ -40,6 +40,8 @@ type RelayStatus struct {
 	Failure *mailer.Failure
 	// Connections are those of this moment.
 	Connections mailer.Connections
+	// Turns are those of this moment; zero where the relay has no rate.
+	Turns mailer.Turns
 }
 
 type relayBody struct {
@@ -51,6 +53,7 @@ type relayBody struct {
 	PausedUntil time.Time    `json:"paused_until,omitzero"`
 	Failure     *outcomeBody `json:"failure,omitempty"`
 	Connections connsBody    `json:"connections"`
+	Rate        *rateBody    `json:"rate,omitempty"`
 }
 
 // connsBody answers why there are only so many.
@@ -60,6 +63,14 @@ type connsBody struct {
 	Max     int    `json:"max"`
 	Waiting int    `json:"waiting"`
 	Reason  string `json:"reason"` // why limit is what it is
+}
+
+// rateBody answers why mail waits though the relay is up.
+type rateBody struct {
+	Messages int       `json:"messages"`
+	Per      string    `json:"per"`
+	Waiting  int       `json:"waiting"`
+	Next     time.Time `json:"next,omitzero"`
 }
 
 type ladderBody struct {
@@ -98,6 +109,9 @@ func newRelay(r RelayStatus) relayBody {
 		o := newOutcome(mailer.Result{Failure: r.Failure})
 		o.Outcome = ""
 		b.Failure = &o
+	}
+	if t := r.Turns; t.Messages > 0 {
+		b.Rate = &rateBody{Messages: t.Messages, Per: t.Per.String(), Waiting: t.Waiting, Next: inUTC(t.Next)}
 	}
 	switch {
 	case !r.PausedUntil.IsZero():
