@@ -111,7 +111,7 @@ func newRelay(r RelayStatus) relayBody {
 		b.Failure = &o
 	}
 	if t := r.Turns; t.Messages > 0 {
-		b.Rate = &rateBody{Messages: t.Messages, Per: t.Per.String(), Waiting: t.Waiting, Next: inUTC(t.Next)}
+		b.Rate = &rateBody{Messages: t.Messages, Per: t.Per.String(), Waiting: t.Waiting, Next: inUTC(t.Next.Truncate(time.Millisecond))}
 	}
 	switch {
 	case !r.PausedUntil.IsZero():
