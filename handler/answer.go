@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -113,8 +114,16 @@ func verdict(m queue.Message) error {
 	}
 	b := newMessageBody(m)
 	class, failure := worst(m.Recipients)
-	return &problem{code: verdictCodes[class], detail: describe(failure), message: &b, failure: failure}
+	p := &problem{code: verdictCodes[class], detail: describe(failure), message: &b, failure: failure}
+	var rate *mailer.RateError
+	if failure != nil && errors.As(failure.Err, &rate) {
+		p.retryAfter = wholeSeconds(time.Until(rate.At))
+	}
+	return p
 }
+
+// wholeSeconds rounds up, for Retry-After (RFC 9110 §10.2.3).
+func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
 var verdictCodes = map[mailer.Class]code{
 	mailer.ClassPermanent: codeRejected,

@@ -233,6 +233,6 @@ func (s *Server) charge(c echo.Context, n int) error {
 		return nil
 	}
 	p := fail(codeRateLimited, fmt.Sprintf("The rate of the key %s, %s in MAILSIDECAR_KEY_RATES, is used up.", key.name, rateText(key.rate)))
-	p.retryAfter = int((wait + time.Second - 1) / time.Second)
+	p.retryAfter = wholeSeconds(wait)
 	return p
 }

@@ -265,6 +265,17 @@ func (tc *problemCase) send(t *testing.T, s *Server) answer {
 	return serve(s, newRequest(method, target, body, tc.fields...))
 }
 
+// TestRateOfRelayUsedUp: without a queue the client has to come again, and learns
+// when.
+func TestRateOfRelayUsedUp(t *testing.T) {
+	f := refusal(mailer.ClassRelay, 0, "")
+	f.Err = &mailer.RateError{At: time.Now().Add(100*time.Second + time.Minute)}
+	r := serve(newTestServer(t, &fakeQueue{receipt: judged([]queue.State{queue.Deferred}, f)}, nil), newRequest("POST", "/v1/messages", goodMessage))
+	if got, _ := strconv.Atoi(r.header.Get("Retry-After")); r.status != 503 || got < 150 || got > 160 {
+		t.Errorf("answer = %d, Retry-After %d, want 503 and 160", r.status, got)
+	}
+}
+
 func (tc *problemCase) check(t *testing.T, r answer, p problemBody) {
 	t.Helper()
 	if r.status != tc.status || p.Status != tc.status || p.Code != tc.code {
