@@ -183,9 +183,10 @@ func (d *delivery) connect(ctx context.Context) *Failure {
 // acquire takes a connection from the pool or opens one. A connection that comes
 // with a failure did not get past AUTH, and is dead.
 func (d *delivery) acquire(ctx context.Context) (*conn, *Failure) {
+	var refused *Failure
 	for {
 		if !d.place {
-			g := d.relay.pool.take(ctx, d)
+			g := d.relay.pool.take(ctx, d, refused)
 			if d.booked = g.booked; g.conn != nil || g.failure != nil {
 				return g.conn, g.failure
 			}
@@ -203,6 +204,7 @@ func (d *delivery) acquire(ctx context.Context) (*conn, *Failure) {
 		if !d.relay.pool.refused(ctx, f) {
 			return c, f
 		}
+		refused = f
 	}
 }
 

@@ -86,9 +86,10 @@ type grant struct {
 }
 
 // take returns a connection for d, or none with the place for one to open.
-func (p *pool) take(ctx context.Context, d *delivery) grant {
+// refused is why d did not get one before, and was to wait for the others.
+func (p *pool) take(ctx context.Context, d *delivery, refused *Failure) grant {
 	for {
-		g, w := p.next(d)
+		g, w := p.next(d, refused)
 		if w != nil {
 			g = p.wait(ctx, w)
 		}
@@ -116,9 +117,12 @@ func (p *pool) wait(ctx context.Context, w *waiter) grant {
 }
 
 // next is what can be had at once, or the place in line.
-func (p *pool) next(d *delivery) (grant, *waiter) {
+func (p *pool) next(d *delivery, refused *Failure) (grant, *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if refused != nil && p.places == 0 { // the others have come to nothing meanwhile
+		return grant{failure: refused}, nil
+	}
 	if n := len(p.idle); n > 0 {
 		c := p.idle[n-1]
 		p.idle = p.idle[:n-1]

@@ -33,7 +33,7 @@ func newIdlePool(t *testing.T) (*pool, *conn) {
 func newWaiter(t *testing.T, p *pool) *waiter {
 	t.Helper()
 	d := &delivery{relay: p.relay, open: []*Result{{ForwardPath: "b@example.org"}}}
-	_, w := p.next(d)
+	_, w := p.next(d, nil)
 	if w == nil {
 		t.Fatal("the delivery does not wait")
 	}
@@ -90,7 +90,7 @@ func TestPoolLeavesIdle(t *testing.T) {
 		p.loosen(w)
 		p.leave(w)
 		synctest.Wait()
-		g, _ := p.next(&delivery{})
+		g, _ := p.next(&delivery{}, nil)
 		if g.conn != other || !other.wake() {
 			t.Fatalf("next() = %+v, want the idle connection", g)
 		}
