@@ -8,7 +8,8 @@ import (
 
 // TestWindow plays events to a window of eight: "+" is an accepted message while
 // others wait, "." one while nobody does, "r" a connection that was refused, "m"
-// too many connections, "f" too fast, "q" a second, "h" a minute.
+// too many connections, "f" too fast, "s" a look at the line, "q" a second, "h" a
+// minute.
 func TestWindow(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -29,6 +30,8 @@ func TestWindow(t *testing.T) {
 		{"refused while half is on its way", "++++++ rf", "34567833"},
 		{"comes back from one", "f h+ qqqqqqqqqq+ qqqqqqqqqq+", "1234"},
 		{"comes back only for who waits", "f h. . . .", "11111"},
+		{"grows where none was accepted for a second", "s qs qs", "345"},
+		{"has messages that come back, slowly", "+s q.s q.s", "333333"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -46,6 +49,8 @@ func TestWindow(t *testing.T) {
 					w.pushedBack(now, w.limit, tooMany, "432")
 				case 'f':
 					w.pushedBack(now, w.limit, tooFast, "421")
+				case 's':
+					w.silent(now)
 				case 'q':
 					now = now.Add(time.Second)
 					continue
