@@ -8,6 +8,7 @@ import (
 
 	"mailsidecar/config"
 	"mailsidecar/mailer"
+	"mailsidecar/mailer/smtp"
 )
 
 // advice is one thing that a check found out, and what to do about it.
@@ -25,92 +26,92 @@ type words struct{ found, do string }
 
 // problems has the words for each. What depends on the provider, or on the other
 // rungs, is added by advise.
-var problems = map[mailer.Problem]words{
-	mailer.ProblemName: {
+var problems = map[smtp.Problem]words{
+	smtp.ProblemName: {
 		"DNS has no address for $HOST.",
 		"Check the spelling of SMTP_HOST. If it is right, look whether this machine or container resolves names at all.",
 	},
-	mailer.ProblemRefused: {
+	smtp.ProblemRefused: {
 		"the connection was refused: nothing listens there, or a firewall rejects it.",
 		"Compare SMTP_HOST and SMTP_PORTS with what the provider names.",
 	},
-	mailer.ProblemNoAnswer: {
+	smtp.ProblemNoAnswer: {
 		"no answer: the packets are dropped. That is how hosting providers and firewalls block mail ports.",
 		"Waiting longer does not help. Ask the hosting provider to open the port, or use another one.",
 	},
-	mailer.ProblemUnreachable: {
+	smtp.ProblemUnreachable: {
 		"the network does not lead there.",
 		"Check this machine's routes, and that its container network is not an internal one.",
 	},
-	mailer.ProblemSilent: {
+	smtp.ProblemSilent: {
 		"connected, but the relay said nothing.",
 		"Often a firewall or proxy answers in the relay's place, or the port expects TLS from the first byte: try SMTP_PORTS=$PORTS/tls.",
 	},
-	mailer.ProblemDropped: {
+	smtp.ProblemDropped: {
 		"the relay, or something on the way to it, closed the connection.",
 		"Some relays do so for addresses that they block: ask the provider. A port that expects TLS from the first byte does so too: try SMTP_PORTS=$PORTS/tls.",
 	},
-	mailer.ProblemTLSMode: {
+	smtp.ProblemTLSMode: {
 		"the TLS mode is the wrong one: TLS from the first byte where the relay speaks STARTTLS, or the reverse.",
 		"Say the mode with the port: SMTP_PORTS=$PORTS/starttls.",
 	},
-	mailer.ProblemNoSTARTTLS: {
+	smtp.ProblemNoSTARTTLS: {
 		"the relay offers no STARTTLS, so no password and no mail is sent to it. Either it has none there, or a firewall strips the offer.",
 		"Use a port with TLS, such as 465. For a relay on your own machine or private network only: SMTP_TLS=none.",
 	},
-	mailer.ProblemTLS: {
+	smtp.ProblemTLS: {
 		"the TLS handshake failed: no version or cipher in common, or the relay broke it off.",
 		"The relay must speak TLS 1.2 or newer. If it does, look for a proxy or firewall that intercepts the connection.",
 	},
-	mailer.ProblemExpired: {
+	smtp.ProblemExpired: {
 		"the relay's certificate is expired or not valid yet.",
 		"Check this machine's clock (date -u). If it is right, the relay's operator must renew the certificate.",
 	},
-	mailer.ProblemWrongName: {
+	smtp.ProblemWrongName: {
 		"the relay's certificate is for another name than $HOST.",
 		"Set SMTP_HOST to a name in the certificate, or SMTP_TLS_SERVER_NAME if the relay must be dialled by another name.",
 	},
-	mailer.ProblemUnknownCA: {
+	smtp.ProblemUnknownCA: {
 		"the relay's certificate is signed by an authority that this machine does not know.",
 		"For a relay of your own, name its authority's certificate in SMTP_TLS_CA_FILE. For a public one, something intercepts the connection.",
 	},
-	mailer.ProblemCertificate: {
+	smtp.ProblemCertificate: {
 		"the relay's certificate is not valid.",
 		"The relay's operator must replace it, or something intercepts the connection.",
 	},
-	mailer.ProblemNoMechanism: {
+	smtp.ProblemNoMechanism: {
 		"the relay offers no AUTH mechanism that can be used with these credentials.",
 		"Leave SMTP_AUTH unset or \"auto\". If it is, the account may need OAuth2: see SMTP_OAUTH2_… in \"mailsidecar serve --help\".",
 	},
-	mailer.ProblemCredentials: {
+	smtp.ProblemCredentials: {
 		"the relay refused the user name or the password.",
 		"Check SMTP_USERNAME and SMTP_PASSWORD. Look for blanks or a line end from copying, and for quotes that became part of the value.",
 	},
-	mailer.ProblemAppPassword: {
+	smtp.ProblemAppPassword: {
 		"the relay refused the password: accounts with two-step verification need an app password.",
 		"Create an app password in the account's security settings and set it as SMTP_PASSWORD.",
 	},
-	mailer.ProblemOAuth2: {
+	smtp.ProblemOAuth2: {
 		"the relay no longer takes passwords: it needs OAuth2.",
 		"Set SMTP_OAUTH2_… (see \"mailsidecar serve --help\"), and for Microsoft 365 see that SMTP AUTH is enabled for the mailbox.",
 	},
-	mailer.ProblemToken: {
+	smtp.ProblemToken: {
 		"the OAuth2 access token could not be fetched, so there was nothing to log in with.",
 		"Check SMTP_OAUTH2_…: the client may have been removed, or the refresh token may have run out.",
 	},
-	mailer.ProblemAuthUnavailable: {
+	smtp.ProblemAuthUnavailable: {
 		"the relay cannot check logins just now.",
 		"Try again in some minutes. Too many failed logins cause this, too.",
 	},
-	mailer.ProblemCleartext: {
+	smtp.ProblemCleartext: {
 		"SMTP_TLS=none, but the relay's address is a public one: no password and no mail is sent there in the clear.",
 		"Remove SMTP_TLS. Only if the path is protected in another way: SMTP_ALLOW_CLEARTEXT=true.",
 	},
-	mailer.ProblemNotSMTP: {
+	smtp.ProblemNotSMTP: {
 		"what answers there does not speak SMTP.",
 		"Compare SMTP_HOST and SMTP_PORTS with what the provider names.",
 	},
-	mailer.ProblemOther: {
+	smtp.ProblemOther: {
 		"the relay turned us away.",
 		"Its own words say why.",
 	},
@@ -120,7 +121,7 @@ var problems = map[mailer.Problem]words{
 // parts. prefix is that of the relay's variables, such as "SMTP_" or "SMTP2_"; p
 // is what is known of its provider, if anything. No advice means that every rung
 // works.
-func advise(r mailer.RelayReport, prefix string, p config.Provider) []advice {
+func advise(r smtp.RelayReport, prefix string, p config.Provider) []advice {
 	var all []advice
 	if r.Failure != nil {
 		all = append(all, say(r, r.Failure.Problem, nil))
@@ -138,7 +139,7 @@ func advise(r mailer.RelayReport, prefix string, p config.Provider) []advice {
 	return all
 }
 
-func fill(text string, r mailer.RelayReport, ports []int, prefix string) string {
+func fill(text string, r smtp.RelayReport, ports []int, prefix string) string {
 	for _, mode := range []string{"/tls", "/starttls"} {
 		text = strings.ReplaceAll(text, "$PORTS"+mode, withMode(ports, mode))
 	}
@@ -161,11 +162,11 @@ func withMode(ports []int, mode string) string {
 
 // group is the rungs that stopped for the same reason.
 type group struct {
-	problem mailer.Problem
-	rungs   []mailer.RungCheck
+	problem smtp.Problem
+	rungs   []smtp.RungCheck
 }
 
-func groupByProblem(rungs []mailer.RungCheck) []group {
+func groupByProblem(rungs []smtp.RungCheck) []group {
 	var groups []group
 	for _, rung := range rungs {
 		if rung.Failure == nil {
@@ -190,36 +191,36 @@ func (g group) ports() []int {
 }
 
 // explain says what stopped a group of rungs.
-func explain(r mailer.RelayReport, g group, p config.Provider) advice {
+func explain(r smtp.RelayReport, g group, p config.Provider) advice {
 	a := say(r, g.problem, g.ports())
-	if f := g.rungs[0].Failure; f.Text != "" && (f.Code != 0 || g.problem == mailer.ProblemOther) {
+	if f := g.rungs[0].Failure; f.Text != "" && (f.Code != 0 || g.problem == smtp.ProblemOther) {
 		a.Found += fmt.Sprintf(" The relay said: %s", quoteReply(f))
 	}
 	switch g.problem {
-	case mailer.ProblemNoAnswer, mailer.ProblemRefused, mailer.ProblemUnreachable:
+	case smtp.ProblemNoAnswer, smtp.ProblemRefused, smtp.ProblemUnreachable:
 		if r.OK {
 			a.Do = "Nothing has to be done: another port serves."
 		}
-	case mailer.ProblemCredentials, mailer.ProblemAppPassword, mailer.ProblemOAuth2:
+	case smtp.ProblemCredentials, smtp.ProblemAppPassword, smtp.ProblemOAuth2:
 		if p.Advice != "" {
 			a.Do += " Note: " + p.Advice + "."
 		}
-	case mailer.ProblemNoMechanism:
+	case smtp.ProblemNoMechanism:
 		if g.rungs[0].Mode == "none" && offersSTARTTLS(g.rungs[0]) {
 			a.Found = "the relay offers no login in the clear: it wants STARTTLS first."
 			a.Do = "Remove SMTP_TLS=none."
 		}
-	case mailer.ProblemTLSMode:
+	case smtp.ProblemTLSMode:
 		if g.rungs[0].Mode == "starttls" {
 			a.Do = strings.Replace(a.Do, "/starttls", "/tls", 1)
 		}
-	case mailer.ProblemExpired:
+	case smtp.ProblemExpired:
 		a.Found, a.Do = explainDates(g)
-	case mailer.ProblemWrongName:
+	case smtp.ProblemWrongName:
 		if t := g.rungs[0].TLS; t != nil && len(t.Names) > 0 {
 			a.Found += " It names " + strings.Join(t.Names[:min(5, len(t.Names))], ", ") + "."
 		}
-	case mailer.ProblemUnknownCA:
+	case smtp.ProblemUnknownCA:
 		if t := g.rungs[0].TLS; t != nil && t.Issuer != "" {
 			a.Found += " The authority is " + t.Issuer + "."
 		}
@@ -228,13 +229,13 @@ func explain(r mailer.RelayReport, g group, p config.Provider) advice {
 	return a
 }
 
-func say(r mailer.RelayReport, p mailer.Problem, ports []int) advice {
+func say(r smtp.RelayReport, p smtp.Problem, ports []int) advice {
 	w, ok := problems[p]
 	if !ok {
-		w = problems[mailer.ProblemOther]
+		w = problems[smtp.ProblemOther]
 	}
-	answers := slices.ContainsFunc(r.Rungs, func(c mailer.RungCheck) bool { return c.TCP == "open" })
-	if p == mailer.ProblemRefused && isLoopback(r.Host) && !answers {
+	answers := slices.ContainsFunc(r.Rungs, func(c smtp.RungCheck) bool { return c.TCP == "open" })
+	if p == smtp.ProblemRefused && isLoopback(r.Host) && !answers {
 		w.do = "Start the relay. In a container, $HOST is the container itself: set SMTP_HOST to the relay's own name."
 	}
 	return advice{Ports: ports, Found: w.found, Do: w.do}
@@ -245,7 +246,7 @@ func explainDates(g group) (found, do string) {
 	t := g.rungs[0].TLS
 	switch {
 	case t == nil || t.NotAfter.IsZero():
-		w := problems[mailer.ProblemExpired]
+		w := problems[smtp.ProblemExpired]
 		return w.found, w.do
 	case t.DaysLeft < 0:
 		return fmt.Sprintf("the relay's certificate expired on %s, if this machine's clock is right.", t.NotAfter.Format("2 January 2006")),
@@ -257,7 +258,7 @@ func explainDates(g group) (found, do string) {
 }
 
 // overall says what matters whatever stopped the single rungs.
-func overall(r mailer.RelayReport, p config.Provider) []advice {
+func overall(r smtp.RelayReport, p config.Provider) []advice {
 	var all []advice
 	switch {
 	case r.OK:
@@ -284,20 +285,20 @@ func overall(r mailer.RelayReport, p config.Provider) []advice {
 	return all
 }
 
-func offersSTARTTLS(r mailer.RungCheck) bool {
+func offersSTARTTLS(r smtp.RungCheck) bool {
 	return slices.ContainsFunc(r.Capabilities, func(c string) bool { return strings.EqualFold(c, "STARTTLS") })
 }
 
-func usable(r mailer.RungCheck) bool   { return r.Failure == nil }
-func loggedIn(r mailer.RungCheck) bool { return r.Auth == "accepted" }
-func blocked(r mailer.RungCheck) bool  { return r.TCP == "no_answer" }
+func usable(r smtp.RungCheck) bool   { return r.Failure == nil }
+func loggedIn(r smtp.RungCheck) bool { return r.Auth == "accepted" }
+func blocked(r smtp.RungCheck) bool  { return r.TCP == "no_answer" }
 
-func allBlocked(rungs []mailer.RungCheck) bool {
-	return len(rungs) > 0 && !slices.ContainsFunc(rungs, func(r mailer.RungCheck) bool { return !blocked(r) })
+func allBlocked(rungs []smtp.RungCheck) bool {
+	return len(rungs) > 0 && !slices.ContainsFunc(rungs, func(r smtp.RungCheck) bool { return !blocked(r) })
 }
 
 // preferServing tells which port serves when the first one does not.
-func preferServing(r mailer.RelayReport) []advice {
+func preferServing(r smtp.RelayReport) []advice {
 	serving := r.Rungs[slices.IndexFunc(r.Rungs, usable)].Port
 	if r.Rungs[0].Failure == nil {
 		return nil
@@ -309,7 +310,7 @@ func preferServing(r mailer.RelayReport) []advice {
 	return []advice{a}
 }
 
-func portSetting(r mailer.RelayReport, port int) string {
+func portSetting(r smtp.RelayReport, port int) string {
 	for _, rung := range r.Rungs {
 		if rung.Port == port && rung.Mode == "tls" {
 			return fmt.Sprintf("%d/tls", port)
@@ -320,7 +321,7 @@ func portSetting(r mailer.RelayReport, port int) string {
 
 // wayOut is for a machine from which no port of the relay answers: another port
 // of the same relay, another place for mailsidecar, or another relay.
-func wayOut(r mailer.RelayReport, p config.Provider) advice {
+func wayOut(r smtp.RelayReport, p config.Provider) advice {
 	a := advice{Found: "none of the relay's ports answers from here: they are blocked on this machine's way out, or $HOST is down."}
 	known := p.Ladder
 	if known == nil {
@@ -344,11 +345,11 @@ func wayOut(r mailer.RelayReport, p config.Provider) advice {
 
 // seldomBlocked returns the rungs of ladder that were not tried and that hosting
 // providers seldom block, unlike the registered mail ports.
-func seldomBlocked(ladder config.Ladder, tried []mailer.RungCheck) config.Ladder {
+func seldomBlocked(ladder config.Ladder, tried []smtp.RungCheck) config.Ladder {
 	var rest config.Ladder
 	for _, g := range ladder {
 		registered := g.Port == 25 || g.Port == 465 || g.Port == 587
-		if !registered && !slices.ContainsFunc(tried, func(r mailer.RungCheck) bool { return r.Port == g.Port }) {
+		if !registered && !slices.ContainsFunc(tried, func(r smtp.RungCheck) bool { return r.Port == g.Port }) {
 			rest = append(rest, g)
 		}
 	}
@@ -361,7 +362,7 @@ func isLoopback(host string) bool {
 }
 
 // quoteReply gives the relay's words with their codes.
-func quoteReply(f *mailer.CheckFailure) string {
+func quoteReply(f *smtp.CheckFailure) string {
 	reply := mailer.Reply{Code: f.Code, Enhanced: f.Enhanced, Text: f.Text}
 	if f.Code == 0 {
 		return f.Text

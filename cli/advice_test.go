@@ -7,48 +7,48 @@ import (
 	"time"
 
 	"mailsidecar/config"
-	"mailsidecar/mailer"
+	"mailsidecar/mailer/smtp"
 )
 
 func TestAdvise(t *testing.T) {
-	good := mailer.RungCheck{
+	good := smtp.RungCheck{
 		Port: 2525, Mode: "starttls", TCP: "open", Auth: "accepted", Mechanisms: []string{"PLAIN"},
-		TLS: &mailer.TLSCheck{Version: "TLS 1.3", DaysLeft: 60},
+		TLS: &smtp.TLSCheck{Version: "TLS 1.3", DaysLeft: 60},
 	}
 	for _, c := range []struct {
 		name   string
 		host   string
 		prefix string
-		dns    mailer.Problem // set: the name does not resolve
-		rungs  []mailer.RungCheck
+		dns    smtp.Problem // set: the name does not resolve
+		rungs  []smtp.RungCheck
 		want   []string // in the text, in this order
 		no     []string // not in the text
 	}{
-		{name: "all good", rungs: []mailer.RungCheck{good}},
+		{name: "all good", rungs: []smtp.RungCheck{good}},
 		{
-			name: "name", dns: mailer.ProblemName, host: "smtp.exmaple.com",
+			name: "name", dns: smtp.ProblemName, host: "smtp.exmaple.com",
 			want: []string{"DNS has no address for smtp.exmaple.com", "spelling of SMTP_HOST"},
 		},
 		{
 			name:  "first blocked, second good",
-			rungs: []mailer.RungCheck{stopped(587, mailer.ProblemNoAnswer), good},
+			rungs: []smtp.RungCheck{stopped(587, smtp.ProblemNoAnswer), good},
 			want:  []string{"[2525] this port serves", "SMTP_PORTS=2525 saves", "[587] no answer", "Nothing has to be done"},
 			no:    []string{"on another machine", "Waiting longer"},
 		},
 		{
 			name:  "implicit TLS serves",
-			rungs: []mailer.RungCheck{stopped(587, mailer.ProblemRefused), {Port: 4465, Mode: "tls", TCP: "open", Auth: "accepted"}},
+			rungs: []smtp.RungCheck{stopped(587, smtp.ProblemRefused), {Port: 4465, Mode: "tls", TCP: "open", Auth: "accepted"}},
 			want:  []string{"SMTP_PORTS=4465/tls saves", "[587] the connection was refused"},
 		},
 		{
 			name:  "first has a wrong certificate, second good: no word about closed ports",
-			rungs: []mailer.RungCheck{stopped(587, mailer.ProblemWrongName), good},
+			rungs: []smtp.RungCheck{stopped(587, smtp.ProblemWrongName), good},
 			want:  []string{"[2525] this port serves", "[587] the relay's certificate is for another name"},
 			no:    []string{"saves trying"},
 		},
 		{
 			name: "all blocked, unknown relay, no fallback port tried", host: "mail.example.com",
-			rungs: []mailer.RungCheck{stopped(587, mailer.ProblemNoAnswer)},
+			rungs: []smtp.RungCheck{stopped(587, smtp.ProblemNoAnswer)},
 			want: []string{
 				"none of the relay's ports answers from here", "mail.example.com is down", "SMTP_PORTS=587,2525",
 				"on another machine", "443", "[587] no answer",
@@ -56,100 +56,100 @@ func TestAdvise(t *testing.T) {
 		},
 		{
 			name: "all blocked, both tried", host: "mail.example.com",
-			rungs: []mailer.RungCheck{stopped(587, mailer.ProblemNoAnswer), stopped(2525, mailer.ProblemNoAnswer)},
+			rungs: []smtp.RungCheck{stopped(587, smtp.ProblemNoAnswer), stopped(2525, smtp.ProblemNoAnswer)},
 			want:  []string{"none of the relay's ports", "on another machine", "[587 2525] no answer"},
 			no:    []string{"SMTP_PORTS=587,2525"},
 		},
 		{
 			name: "all blocked, SES", host: "email-smtp.eu-west-1.amazonaws.com",
-			rungs: []mailer.RungCheck{stopped(587, mailer.ProblemNoAnswer), stopped(2465, mailer.ProblemNoAnswer)},
+			rungs: []smtp.RungCheck{stopped(587, smtp.ProblemNoAnswer), stopped(2465, smtp.ProblemNoAnswer)},
 			want:  []string{"This relay also listens", "SMTP_PORTS=2587."},
 		},
 		{
 			name: "all blocked, Gmail", host: "smtp.gmail.com",
-			rungs: []mailer.RungCheck{stopped(587, mailer.ProblemNoAnswer), stopped(465, mailer.ProblemNoAnswer)},
+			rungs: []smtp.RungCheck{stopped(587, smtp.ProblemNoAnswer), stopped(465, smtp.ProblemNoAnswer)},
 			want:  []string{"This relay listens on 587,465 only", "on another machine"},
 		},
 		{
 			name:  "refused and silent are not blocked",
-			rungs: []mailer.RungCheck{stopped(587, mailer.ProblemRefused), stopped(2525, mailer.ProblemSilent)},
+			rungs: []smtp.RungCheck{stopped(587, smtp.ProblemRefused), stopped(2525, smtp.ProblemSilent)},
 			want:  []string{"[587] the connection was refused", "[2525] connected, but", "SMTP_PORTS=2525/tls"},
 			no:    []string{"none of the relay's ports"},
 		},
 		{
 			name: "refused on loopback", host: "localhost",
-			rungs: []mailer.RungCheck{stopped(1025, mailer.ProblemRefused)},
+			rungs: []smtp.RungCheck{stopped(1025, smtp.ProblemRefused)},
 			want:  []string{"refused", "localhost is the container itself"},
 		},
 		{
 			name: "refused on loopback beside a port that answers", host: "localhost",
-			rungs: []mailer.RungCheck{stopped(1025, mailer.ProblemRefused), stopped(2525, mailer.ProblemNoMechanism)},
+			rungs: []smtp.RungCheck{stopped(1025, smtp.ProblemRefused), stopped(2525, smtp.ProblemNoMechanism)},
 			want:  []string{"[1025] the connection was refused"},
 			no:    []string{"Start the relay"},
 		},
 		{
 			name: "login after STARTTLS only",
-			rungs: []mailer.RungCheck{{
+			rungs: []smtp.RungCheck{{
 				Port: 25, Mode: "none", TCP: "open", Capabilities: []string{"SIZE 1000", "STARTTLS"},
-				Failure: &mailer.CheckFailure{Problem: mailer.ProblemNoMechanism},
+				Failure: &smtp.CheckFailure{Problem: smtp.ProblemNoMechanism},
 			}},
 			want: []string{"[25] the relay offers no login in the clear", "Remove SMTP_TLS=none."},
 			no:   []string{"OAuth2"},
 		},
 		{
 			name: "wrong password, second relay", prefix: "SMTP2_",
-			rungs: []mailer.RungCheck{replied(587, mailer.ProblemCredentials, 535, "5.7.8", "Authentication failed")},
+			rungs: []smtp.RungCheck{replied(587, smtp.ProblemCredentials, 535, "5.7.8", "Authentication failed")},
 			want:  []string{"[587] the relay refused the user name", "535 5.7.8 Authentication failed", "SMTP2_USERNAME and SMTP2_PASSWORD"},
 		},
 		{
 			name: "wrong password, Gmail", host: "smtp.gmail.com",
-			rungs: []mailer.RungCheck{replied(587, mailer.ProblemCredentials, 535, "5.7.8", "Username and Password not accepted")},
+			rungs: []smtp.RungCheck{replied(587, smtp.ProblemCredentials, 535, "5.7.8", "Username and Password not accepted")},
 			want:  []string{"refused the user name", "Note: Gmail takes an app password"},
 		},
 		{
 			name: "app password", host: "smtp.gmail.com",
-			rungs: []mailer.RungCheck{replied(587, mailer.ProblemAppPassword, 534, "5.7.9", "Application-specific password required")},
+			rungs: []smtp.RungCheck{replied(587, smtp.ProblemAppPassword, 534, "5.7.9", "Application-specific password required")},
 			want:  []string{"two-step verification", "534 5.7.9"},
 		},
 		{
 			name: "OAuth2", host: "smtp.office365.com",
-			rungs: []mailer.RungCheck{replied(587, mailer.ProblemOAuth2, 535, "5.7.139", "Authentication unsuccessful")},
+			rungs: []smtp.RungCheck{replied(587, smtp.ProblemOAuth2, 535, "5.7.139", "Authentication unsuccessful")},
 			want:  []string{"no longer takes passwords", "535 5.7.139", "SMTP_OAUTH2_", "SMTP AUTH is enabled", "prefer OAuth2"},
 		},
 		{
 			name: "SparkPost keeps its user name", host: "smtp.sparkpostmail.com", prefix: "SMTP3_",
-			rungs: []mailer.RungCheck{replied(587, mailer.ProblemCredentials, 535, "5.7.8", "no")},
+			rungs: []smtp.RungCheck{replied(587, smtp.ProblemCredentials, 535, "5.7.8", "no")},
 			want:  []string{"SMTP3_USERNAME", "the word SMTP_Injection"},
 		},
 		{
 			name:  "STARTTLS spoken to implicit TLS",
-			rungs: []mailer.RungCheck{stopped(8465, mailer.ProblemTLSMode)},
+			rungs: []smtp.RungCheck{stopped(8465, smtp.ProblemTLSMode)},
 			want:  []string{"TLS mode is the wrong one", "SMTP_PORTS=8465/tls."},
 		},
 		{
 			name:  "implicit TLS spoken to STARTTLS",
-			rungs: []mailer.RungCheck{{Port: 587, Mode: "tls", TCP: "open", Failure: &mailer.CheckFailure{Problem: mailer.ProblemTLSMode}}},
+			rungs: []smtp.RungCheck{{Port: 587, Mode: "tls", TCP: "open", Failure: &smtp.CheckFailure{Problem: smtp.ProblemTLSMode}}},
 			want:  []string{"SMTP_PORTS=587/starttls."},
 		},
 		{
-			name: "expired", rungs: []mailer.RungCheck{dated(mailer.ProblemExpired, -3)},
+			name: "expired", rungs: []smtp.RungCheck{dated(smtp.ProblemExpired, -3)},
 			want: []string{"expired on 1 May 2026", "clock first (date -u)"},
 		},
 		{
-			name: "not valid yet", rungs: []mailer.RungCheck{dated(mailer.ProblemExpired, 90)},
+			name: "not valid yet", rungs: []smtp.RungCheck{dated(smtp.ProblemExpired, 90)},
 			want: []string{"not valid yet", "clock is behind"},
 		},
 		{
-			name: "runs out soon", rungs: []mailer.RungCheck{{Port: 587, TCP: "open", Auth: "accepted", TLS: &mailer.TLSCheck{DaysLeft: 5}}},
+			name: "runs out soon", rungs: []smtp.RungCheck{{Port: 587, TCP: "open", Auth: "accepted", TLS: &smtp.TLSCheck{DaysLeft: 5}}},
 			want: []string{"[587] the relay's certificate runs out in 5 days"},
 		},
 		{
-			name: "no login", rungs: []mailer.RungCheck{{Port: 587, TCP: "open", Auth: "not_tried", Mechanisms: []string{"PLAIN"}}},
+			name: "no login", rungs: []smtp.RungCheck{{Port: 587, TCP: "open", Auth: "not_tried", Mechanisms: []string{"PLAIN"}}},
 			want: []string{"SMTP_USERNAME is not set"},
 		},
-		{name: "a relay that wants no login", rungs: []mailer.RungCheck{{Port: 587, TCP: "open", Auth: "not_tried"}}},
+		{name: "a relay that wants no login", rungs: []smtp.RungCheck{{Port: 587, TCP: "open", Auth: "not_tried"}}},
 		{
-			name: "another problem", rungs: []mailer.RungCheck{replied(587, mailer.ProblemOther, 554, "", "go away")},
+			name: "another problem", rungs: []smtp.RungCheck{replied(587, smtp.ProblemOther, 554, "", "go away")},
 			want: []string{"turned us away", "554 go away"},
 		},
 	} {
@@ -181,22 +181,22 @@ func TestAdvise(t *testing.T) {
 	}
 }
 
-func report1(host string, dns mailer.Problem, rungs []mailer.RungCheck) mailer.RelayReport {
+func report1(host string, dns smtp.Problem, rungs []smtp.RungCheck) smtp.RelayReport {
 	if host == "" {
 		host = "smtp.example.com"
 	}
-	r := mailer.RelayReport{Name: host, Host: host, Rungs: rungs, OK: slices.ContainsFunc(rungs, usable)}
+	r := smtp.RelayReport{Name: host, Host: host, Rungs: rungs, OK: slices.ContainsFunc(rungs, usable)}
 	if dns != "" {
-		r.Failure = &mailer.CheckFailure{Problem: dns}
+		r.Failure = &smtp.CheckFailure{Problem: dns}
 	}
 	return r
 }
 
 // stopped is a rung that got nowhere.
-func stopped(port int, p mailer.Problem) mailer.RungCheck {
-	r := mailer.RungCheck{Port: port, Mode: "starttls", TCP: "open", Auth: "not_tried", Failure: &mailer.CheckFailure{Problem: p, Text: "text"}}
+func stopped(port int, p smtp.Problem) smtp.RungCheck {
+	r := smtp.RungCheck{Port: port, Mode: "starttls", TCP: "open", Auth: "not_tried", Failure: &smtp.CheckFailure{Problem: p, Text: "text"}}
 	switch p {
-	case mailer.ProblemNoAnswer, mailer.ProblemRefused, mailer.ProblemUnreachable:
+	case smtp.ProblemNoAnswer, smtp.ProblemRefused, smtp.ProblemUnreachable:
 		r.TCP = string(p)
 	default:
 	}
@@ -204,7 +204,7 @@ func stopped(port int, p mailer.Problem) mailer.RungCheck {
 }
 
 // replied is a rung that the relay refused with a reply.
-func replied(port int, p mailer.Problem, code int, enhanced, text string) mailer.RungCheck {
+func replied(port int, p smtp.Problem, code int, enhanced, text string) smtp.RungCheck {
 	r := stopped(port, p)
 	r.Auth = "refused"
 	r.Failure.Code, r.Failure.Enhanced, r.Failure.Text = code, enhanced, text
@@ -212,9 +212,9 @@ func replied(port int, p mailer.Problem, code int, enhanced, text string) mailer
 }
 
 // dated is a rung whose certificate has so many days left.
-func dated(p mailer.Problem, days int) mailer.RungCheck {
+func dated(p smtp.Problem, days int) smtp.RungCheck {
 	r := stopped(587, p)
-	r.TLS = &mailer.TLSCheck{NotAfter: time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC), DaysLeft: days}
+	r.TLS = &smtp.TLSCheck{NotAfter: time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC), DaysLeft: days}
 	return r
 }
 
@@ -235,12 +235,12 @@ func portsTag(ports []int) string {
 
 // Every problem that a check can name has words of its own.
 func TestProblemsHaveWords(t *testing.T) {
-	for _, p := range []mailer.Problem{
-		mailer.ProblemName, mailer.ProblemRefused, mailer.ProblemNoAnswer, mailer.ProblemUnreachable, mailer.ProblemSilent,
-		mailer.ProblemDropped, mailer.ProblemTLSMode, mailer.ProblemNoSTARTTLS, mailer.ProblemTLS, mailer.ProblemExpired,
-		mailer.ProblemWrongName, mailer.ProblemUnknownCA, mailer.ProblemCertificate, mailer.ProblemNoMechanism,
-		mailer.ProblemCredentials, mailer.ProblemAppPassword, mailer.ProblemOAuth2, mailer.ProblemToken,
-		mailer.ProblemAuthUnavailable, mailer.ProblemCleartext, mailer.ProblemNotSMTP, mailer.ProblemOther,
+	for _, p := range []smtp.Problem{
+		smtp.ProblemName, smtp.ProblemRefused, smtp.ProblemNoAnswer, smtp.ProblemUnreachable, smtp.ProblemSilent,
+		smtp.ProblemDropped, smtp.ProblemTLSMode, smtp.ProblemNoSTARTTLS, smtp.ProblemTLS, smtp.ProblemExpired,
+		smtp.ProblemWrongName, smtp.ProblemUnknownCA, smtp.ProblemCertificate, smtp.ProblemNoMechanism,
+		smtp.ProblemCredentials, smtp.ProblemAppPassword, smtp.ProblemOAuth2, smtp.ProblemToken,
+		smtp.ProblemAuthUnavailable, smtp.ProblemCleartext, smtp.ProblemNotSMTP, smtp.ProblemOther,
 	} {
 		if w := problems[p]; w.found == "" || w.do == "" {
 			t.Errorf("problems[%s] = %+v, want words", p, w)

@@ -9,13 +9,14 @@ import (
 	"mailsidecar/config"
 	"mailsidecar/handler"
 	"mailsidecar/mailer"
+	"mailsidecar/mailer/smtp"
 	"mailsidecar/queue"
 )
 
 // relayBoard knows how the relays fare, from the attempts that go through it.
 type relayBoard struct {
 	configs []config.Relay
-	relays  []*mailer.Relay
+	relays  []*smtp.Relay
 	pauses  func() []queue.Pause
 	resume  func(relayName string) // called for a relay that a check finds at work
 	observe func(mailer.Attempt)   // nil: nobody else wants to know
@@ -31,7 +32,7 @@ type relaySeen struct {
 	failure *mailer.Failure // nil when the relay itself was all right
 }
 
-func newRelayBoard(configs []config.Relay, relays []*mailer.Relay, observe func(mailer.Attempt)) *relayBoard {
+func newRelayBoard(configs []config.Relay, relays []*smtp.Relay, observe func(mailer.Attempt)) *relayBoard {
 	return &relayBoard{
 		configs: configs, relays: relays, observe: observe, seen: make([]relaySeen, len(relays)),
 		pauses: func() []queue.Pause { return nil }, resume: func(string) {}, log: slog.New(slog.DiscardHandler),
@@ -43,7 +44,7 @@ func (b *relayBoard) watch(i int) mailer.Deliverer { return &watchedRelay{b.rela
 
 // watchedRelay is a relay whose attempts the board sees.
 type watchedRelay struct {
-	*mailer.Relay
+	*smtp.Relay
 	board  *relayBoard
 	number int
 }
@@ -63,7 +64,7 @@ func (b *relayBoard) note(i int, a mailer.Attempt) {
 		before := b.seen[i].failure
 		b.seen[i] = now
 		b.mu.Unlock()
-		if f := now.failure; f != nil && (before == nil || mailer.ProblemOf(before) != mailer.ProblemOf(f)) {
+		if f := now.failure; f != nil && (before == nil || smtp.ProblemOf(before) != smtp.ProblemOf(f)) {
 			b.logTrouble(b.configs[i], f)
 		}
 	}
@@ -98,8 +99,8 @@ func (b *relayBoard) logTrouble(c config.Relay, f *mailer.Failure) {
 			ports = append(ports, rung.Port)
 		}
 	}
-	r := mailer.RelayReport{Host: c.Host}
-	a := say(r, mailer.ProblemOf(f), ports)
+	r := smtp.RelayReport{Host: c.Host}
+	a := say(r, smtp.ProblemOf(f), ports)
 	b.log.Error("relay cannot be used", "relay", f.Relay, "stage", f.Stage.String(), "code", f.Reply.Code, "cause", f.Error(),
 		"found", fill(a.Found, r, ports, relayPrefix(c)), "do", fill(a.Do, r, ports, relayPrefix(c)))
 }
@@ -127,7 +128,7 @@ func (b *relayBoard) Status() []handler.RelayStatus {
 }
 
 // Check implements [handler.Relays].
-func (b *relayBoard) Check(ctx context.Context) []mailer.RelayReport {
+func (b *relayBoard) Check(ctx context.Context) []smtp.RelayReport {
 	reports := checkRelays(ctx, b.relays)
 	for _, r := range reports {
 		if r.OK {

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mailsidecar/config"
-	"mailsidecar/mailer"
+	"mailsidecar/mailer/smtp"
 )
 
 func newCheck() *cobra.Command {
@@ -42,7 +42,7 @@ configuration.`,
 
 // checked is what came of checking one relay.
 type checked struct {
-	mailer.RelayReport
+	smtp.RelayReport
 	Advice []advice `json:"advice"`
 }
 
@@ -74,7 +74,7 @@ func check(cmd *cobra.Command, timeout time.Duration, asJSON bool) error {
 func checkAll(ctx context.Context, configs []config.Relay, timeout time.Duration) ([]checked, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	relays, err := buildRelays(configs, mailer.Timeouts{Connect: timeout / 4, Hello: timeout / 3}, nil)
+	relays, err := buildRelays(configs, smtp.Timeouts{Connect: timeout / 4, Hello: timeout / 3}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -88,8 +88,8 @@ func checkAll(ctx context.Context, configs []config.Relay, timeout time.Duration
 }
 
 // checkRelays checks the relays side by side: it takes as long as the slowest.
-func checkRelays(ctx context.Context, relays []*mailer.Relay) []mailer.RelayReport {
-	reports := make([]mailer.RelayReport, len(relays))
+func checkRelays(ctx context.Context, relays []*smtp.Relay) []smtp.RelayReport {
+	reports := make([]smtp.RelayReport, len(relays))
 	var wg sync.WaitGroup
 	for i, r := range relays {
 		wg.Go(func() { reports[i] = r.Check(ctx) })

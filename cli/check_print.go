@@ -10,11 +10,12 @@ import (
 	"time"
 
 	"mailsidecar/mailer"
+	"mailsidecar/mailer/smtp"
 )
 
 // printReport prints what a check found: a table of the rungs, then the advice
 // in plain words.
-func printReport(w io.Writer, r mailer.RelayReport, advised []advice) {
+func printReport(w io.Writer, r smtp.RelayReport, advised []advice) {
 	fmt.Fprintln(w, heading(r))
 	if len(r.Rungs) > 0 {
 		fmt.Fprintln(w)
@@ -27,7 +28,7 @@ func printReport(w io.Writer, r mailer.RelayReport, advised []advice) {
 	fmt.Fprintf(w, "\n%s\n", conclusion(r))
 }
 
-func heading(r mailer.RelayReport) string {
+func heading(r smtp.RelayReport) string {
 	name := r.Host
 	if r.Name != r.Host && r.Name != "" {
 		name = fmt.Sprintf("%s, %s", r.Name, r.Host)
@@ -38,7 +39,7 @@ func heading(r mailer.RelayReport) string {
 	return fmt.Sprintf("Relay %s (%s; DNS %s)", name, strings.Join(r.Addresses, ", "), millis(r.DNSMillis))
 }
 
-func printRungs(w io.Writer, rungs []mailer.RungCheck) {
+func printRungs(w io.Writer, rungs []smtp.RungCheck) {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(t, "PORT\tMODE\tTCP\tTLS\tCERTIFICATE\tAUTH\tTIME")
 	for _, r := range rungs {
@@ -50,7 +51,7 @@ func printRungs(w io.Writer, rungs []mailer.RungCheck) {
 
 var modeNames = map[string]string{"starttls": "STARTTLS", "tls": "implicit TLS", "none": "clear text"}
 
-func tlsCell(r mailer.RungCheck) string {
+func tlsCell(r smtp.RungCheck) string {
 	switch {
 	case r.Failure != nil && (r.Failure.Stage == mailer.StageStartTLS.String() || r.Failure.Stage == mailer.StageTLS.String()):
 		return "failed"
@@ -61,7 +62,7 @@ func tlsCell(r mailer.RungCheck) string {
 	}
 }
 
-func certificateCell(r mailer.RungCheck) string {
+func certificateCell(r smtp.RungCheck) string {
 	switch {
 	case r.TLS == nil || r.TLS.NotAfter.IsZero():
 		return "-"
@@ -72,7 +73,7 @@ func certificateCell(r mailer.RungCheck) string {
 	}
 }
 
-func authCell(r mailer.RungCheck) string {
+func authCell(r smtp.RungCheck) string {
 	if r.Auth == "not_tried" || r.Auth == "" {
 		return "-"
 	}
@@ -132,7 +133,7 @@ func wrap(text, indent string, width int) string {
 	return b.String()
 }
 
-func conclusion(r mailer.RelayReport) string {
+func conclusion(r smtp.RelayReport) string {
 	if !r.OK {
 		return fmt.Sprintf("Result: no mail can go to %s as things are.", r.Host)
 	}

@@ -16,6 +16,7 @@ import (
 	"mailsidecar/config"
 	"mailsidecar/handler"
 	"mailsidecar/mailer"
+	"mailsidecar/mailer/smtp"
 )
 
 func newServe() *cobra.Command {
@@ -95,7 +96,7 @@ func inMillis(_ []string, a slog.Attr) slog.Attr {
 type server struct {
 	log      *slog.Logger
 	timeout  time.Duration // for an orderly stop
-	relays   []*mailer.Relay
+	relays   []*smtp.Relay
 	board    *relayBoard
 	queue    *runningQueue
 	bound    listeners
@@ -119,7 +120,7 @@ func newServer(ctx context.Context, cfg config.Config, log *slog.Logger, observe
 	if s.bound, err = bind(ctx, cfg.Service); err != nil {
 		return nil, err
 	}
-	if s.relays, err = buildRelays(cfg.Relays, mailer.Timeouts{}, log); err != nil {
+	if s.relays, err = buildRelays(cfg.Relays, smtp.Timeouts{}, log); err != nil {
 		return nil, err
 	}
 	s.board = newRelayBoard(cfg.Relays, s.relays, observe)

@@ -10,6 +10,7 @@ import (
 	"mailsidecar/config"
 	"mailsidecar/handler"
 	"mailsidecar/mailer"
+	"mailsidecar/mailer/smtp"
 	"mailsidecar/queue"
 )
 
@@ -17,8 +18,8 @@ import (
 // know nothing of the environment.
 
 // relayOptions is what the mailer is told of one relay.
-func relayOptions(r config.Relay, name string, log *slog.Logger) (mailer.RelayOptions, error) {
-	o := mailer.RelayOptions{
+func relayOptions(r config.Relay, name string, log *slog.Logger) (smtp.RelayOptions, error) {
+	o := smtp.RelayOptions{
 		Name: name, Host: r.Host, Ladder: ladder(r),
 		Username: r.Username, Password: r.Password.Reveal(), Mechanism: r.Auth,
 		Cleartext: r.TLS == "none", AllowCleartext: r.AllowCleartext, ServerName: r.TLSServerName,
@@ -30,7 +31,7 @@ func relayOptions(r config.Relay, name string, log *slog.Logger) (mailer.RelayOp
 		o.Username, o.Password, o.Mechanism = "", "", ""
 	}
 	if r.OAuth2.Configured() {
-		source, err := mailer.NewTokenSource(tokenOptions(r.OAuth2))
+		source, err := smtp.NewTokenSource(tokenOptions(r.OAuth2))
 		if err != nil {
 			return o, exit(exitConfig, "%sOAUTH2_CLIENT_ID: %w", relayPrefix(r), err)
 		}
@@ -46,8 +47,8 @@ func relayOptions(r config.Relay, name string, log *slog.Logger) (mailer.RelayOp
 	return o, nil
 }
 
-func tokenOptions(o config.OAuth2) mailer.TokenOptions {
-	return mailer.TokenOptions{
+func tokenOptions(o config.OAuth2) smtp.TokenOptions {
+	return smtp.TokenOptions{
 		AccessToken: o.AccessToken.Reveal(), AccessTokenFile: o.AccessTokenFile,
 		TokenURL: o.TokenURL, ClientID: o.ClientID, ClientSecret: o.ClientSecret.Reveal(),
 		RefreshToken: o.RefreshToken.Reveal(), Scopes: o.Scopes,
@@ -101,8 +102,8 @@ func relayNames(relays []config.Relay) []string {
 
 // buildRelays makes a relay of each configuration. Zero fields of timeouts mean
 // the defaults.
-func buildRelays(relays []config.Relay, timeouts mailer.Timeouts, log *slog.Logger) ([]*mailer.Relay, error) {
-	built := make([]*mailer.Relay, len(relays))
+func buildRelays(relays []config.Relay, timeouts smtp.Timeouts, log *slog.Logger) ([]*smtp.Relay, error) {
+	built := make([]*smtp.Relay, len(relays))
 	names := relayNames(relays)
 	for i, r := range relays {
 		options, err := relayOptions(r, names[i], log)
@@ -110,7 +111,7 @@ func buildRelays(relays []config.Relay, timeouts mailer.Timeouts, log *slog.Logg
 			return nil, err
 		}
 		options.Timeouts = timeouts
-		if built[i], err = mailer.NewRelay(options); err != nil {
+		if built[i], err = smtp.NewRelay(options); err != nil {
 			return nil, exit(exitConfig, "%sHOST: %w", relayPrefix(r), err)
 		}
 	}

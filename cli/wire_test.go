@@ -13,6 +13,7 @@ import (
 	"mailsidecar/config"
 	"mailsidecar/handler"
 	"mailsidecar/mailer"
+	"mailsidecar/mailer/smtp"
 	"mailsidecar/queue"
 )
 
@@ -27,19 +28,19 @@ func TestRelayOptions(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		relay config.Relay
-		check func(mailer.RelayOptions) bool
+		check func(smtp.RelayOptions) bool
 	}{
-		{"plain", relay(func(*config.Relay) {}), func(o mailer.RelayOptions) bool {
+		{"plain", relay(func(*config.Relay) {}), func(o smtp.RelayOptions) bool {
 			return o.Host == "smtp.example.com" && o.Username == "me" && o.Password == "secret" && o.TokenSource == nil && !o.Cleartext &&
 				reflect.DeepEqual(o.Ladder, []mailer.Rung{{Port: 587}, {Port: 465, Implicit: true}})
 		}},
-		{"SMTP_AUTH=none", relay(func(r *config.Relay) { r.Auth = "none" }), func(o mailer.RelayOptions) bool {
+		{"SMTP_AUTH=none", relay(func(r *config.Relay) { r.Auth = "none" }), func(o smtp.RelayOptions) bool {
 			return o.Username == "" && o.Password == "" && o.Mechanism == ""
 		}},
-		{"SMTP_TLS=none", relay(func(r *config.Relay) { r.TLS, r.Ports = "none", config.Ladder{{Port: 25}} }), func(o mailer.RelayOptions) bool {
+		{"SMTP_TLS=none", relay(func(r *config.Relay) { r.TLS, r.Ports = "none", config.Ladder{{Port: 25}} }), func(o smtp.RelayOptions) bool {
 			return o.Cleartext && !o.AllowCleartext && reflect.DeepEqual(o.Ladder, []mailer.Rung{{Port: 25, Clear: true}})
 		}},
-		{"OAuth2", relay(func(r *config.Relay) { r.OAuth2.AccessToken = config.NewSecret("token") }), func(o mailer.RelayOptions) bool {
+		{"OAuth2", relay(func(r *config.Relay) { r.OAuth2.AccessToken = config.NewSecret("token") }), func(o smtp.RelayOptions) bool {
 			token, err := o.TokenSource(context.Background(), "")
 			return err == nil && token == "token"
 		}},
@@ -73,7 +74,7 @@ func TestRelayNames(t *testing.T) {
 // The board shows what the last attempt told of each relay, and the pauses.
 func TestRelayBoard(t *testing.T) {
 	configs := []config.Relay{{Number: 1, Host: "127.0.0.1", Ports: config.Ladder{{Port: refusedPort(t)}}}}
-	relays, err := buildRelays(configs, mailer.Timeouts{}, nil)
+	relays, err := buildRelays(configs, smtp.Timeouts{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"mailsidecar/mailer"
+	"mailsidecar/mailer/compose"
 	"mailsidecar/queue"
 )
 
@@ -61,7 +62,7 @@ func (s *Server) compose(m *messageRequest, key apiKey) (queue.Submission, error
 		Key: key.name, Tags: f.tags(m.Tags), SendAt: f.sendAt(m.SendAt), ExpiresIn: f.expiresIn(m.ExpiresIn),
 	}
 	priority := f.priority("priority", m.Priority)
-	composed, err := mailer.Compose(f.message(m))
+	composed, err := compose.Compose(f.message(m))
 	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok {
 		f.Malformed = f.Malformed || invalid.Malformed
 		for _, field := range invalid.Fields {
@@ -81,7 +82,7 @@ func (s *Server) compose(m *messageRequest, key apiKey) (queue.Submission, error
 
 // accept puts a composed message into the submission, unless it is over a
 // limit.
-func (s *Server) accept(sub queue.Submission, m mailer.Composed, key apiKey) (queue.Submission, error) {
+func (s *Server) accept(sub queue.Submission, m compose.Composed, key apiKey) (queue.Submission, error) {
 	if n := int64(len(m.Content.Data)); n > s.maxMessageSize {
 		return sub, fail(codeMessageTooLarge, fmt.Sprintf("The composed message has %d octets; %d are allowed.", n, s.maxMessageSize))
 	}

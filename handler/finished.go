@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"mailsidecar/mailer"
+	"mailsidecar/mailer/compose"
 	"mailsidecar/queue"
 )
 
@@ -23,7 +24,7 @@ func (s *Server) readFinished(h http.Header, b *body, key apiKey, f fingerprint)
 	f.text(typeRFC822, envelope.EnvelopeFrom, envelope.EnvelopeTo)
 	f.option(headerEnvelopePriority, h.Get(headerEnvelopePriority))
 	f.bytes(raw)
-	composed, err := mailer.Finish(raw, envelope)
+	composed, err := compose.Finish(raw, envelope)
 	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok && invalid.Malformed {
 		return queue.Submission{}, fail(codeMalformedMessage, "", invalid.Fields...)
 	}
@@ -39,9 +40,9 @@ func (s *Server) readFinished(h http.Header, b *body, key apiKey, f fingerprint)
 // finishedEnvelope reads Envelope-From, Envelope-To and Envelope-Priority, so
 // that what is wrong there is known before the body is read. What is absent is
 // left to the message.
-func (s *Server) finishedEnvelope(h http.Header) (mailer.FinishOptions, mailer.Priority, error) {
+func (s *Server) finishedEnvelope(h http.Header) (compose.FinishOptions, mailer.Priority, error) {
 	var f findings
-	o := mailer.FinishOptions{
+	o := compose.FinishOptions{
 		EnvelopeFrom: strings.TrimSpace(strings.Join(h.Values(headerEnvelopeFrom), ",")),
 		EnvelopeTo:   strings.TrimSpace(strings.Join(h.Values(headerEnvelopeTo), ",")),
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mailsidecar/mailer"
+	"mailsidecar/mailer/smtp"
 	"mailsidecar/queue"
 )
 
@@ -129,8 +130,8 @@ func (r *fakeRelays) Status() []RelayStatus {
 	return []RelayStatus{
 		{
 			Name: "a", Host: "a.example", Ladder: ladder, Serving: ladder[1], Senders: []string{"example.com"},
-			Connections: mailer.Connections{Open: 3, Limit: 4, Max: 8, Waiting: 5, Reason: "messages waited"},
-			Turns:       mailer.Turns{Rate: mailer.Rate{Messages: 20, Per: time.Minute}, Waiting: 3, Next: nextTurn},
+			Connections: smtp.Connections{Open: 3, Limit: 4, Max: 8, Waiting: 5, Reason: "messages waited"},
+			Turns:       smtp.Turns{Rate: mailer.Rate{Messages: 20, Per: time.Minute}, Waiting: 3, Next: nextTurn},
 		},
 		{Name: "b", PausedUntil: time.Now().Add(time.Minute), Failure: refusal(mailer.ClassRelay, 535, "no")},
 		{Name: "c", Failure: refusal(mailer.ClassRelay, 0, "")},
@@ -138,7 +139,7 @@ func (r *fakeRelays) Status() []RelayStatus {
 	}
 }
 
-func (r *fakeRelays) Check(ctx context.Context) []mailer.RelayReport {
+func (r *fakeRelays) Check(ctx context.Context) []smtp.RelayReport {
 	r.mu.Lock()
 	r.checks++
 	r.mu.Unlock()
@@ -146,7 +147,7 @@ func (r *fakeRelays) Check(ctx context.Context) []mailer.RelayReport {
 	case <-time.After(time.Second):
 	case <-ctx.Done():
 	}
-	return []mailer.RelayReport{{Name: "a", OK: true}, {Name: "b"}}
+	return []smtp.RelayReport{{Name: "a", OK: true}, {Name: "b"}}
 }
 
 var nextTurn = time.Date(2026, 11, 22, 8, 30, 0, 0, time.UTC)

@@ -12,6 +12,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"mailsidecar/mailer"
+	"mailsidecar/mailer/compose"
 	"mailsidecar/queue"
 )
 
@@ -213,7 +214,7 @@ type outgoing struct {
 	// finished is a message that needs no composing, and envelope what the
 	// request says of it; nil: Message is composed.
 	finished []byte
-	envelope mailer.FinishOptions
+	envelope compose.FinishOptions
 	// ownReversePath makes the From address of a finished message its
 	// reverse-path, whatever its Sender field says.
 	ownReversePath bool
@@ -291,18 +292,18 @@ func (x *exchange) hold(n int64) error {
 	return nil
 }
 
-func (o *outgoing) make() (mailer.Composed, error) {
+func (o *outgoing) make() (compose.Composed, error) {
 	if o.finished != nil {
-		c, err := mailer.Finish(o.finished, o.envelope)
+		c, err := compose.Finish(o.finished, o.envelope)
 		if o.ownReversePath {
 			c.Envelope.ReversePath = c.Sender
 		}
 		return c, err
 	}
 	if err := o.tidy(); err != nil {
-		return mailer.Composed{}, err
+		return compose.Composed{}, err
 	}
-	return mailer.Compose(o.Message)
+	return compose.Compose(o.Message)
 }
 
 // explain names the fields of an error as the provider does.

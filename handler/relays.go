@@ -8,6 +8,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"mailsidecar/mailer"
+	"mailsidecar/mailer/smtp"
 	"mailsidecar/queue"
 )
 
@@ -20,7 +21,7 @@ type Relays interface {
 	Status() []RelayStatus
 	// Check asks every relay, without sending mail. It returns when all are
 	// done or ctx ends.
-	Check(ctx context.Context) []mailer.RelayReport
+	Check(ctx context.Context) []smtp.RelayReport
 }
 
 // RelayStatus is what is known of one relay.
@@ -39,9 +40,9 @@ type RelayStatus struct {
 	// last worked; nil when there is none.
 	Failure *mailer.Failure
 	// Connections are those of this moment.
-	Connections mailer.Connections
+	Connections smtp.Connections
 	// Turns are those of this moment; zero where the relay has no rate.
-	Turns mailer.Turns
+	Turns smtp.Turns
 }
 
 type relayBody struct {
@@ -84,8 +85,8 @@ type relaysBody struct {
 }
 
 type checkBody struct {
-	OK     bool                 `json:"ok"` // some relay is
-	Relays []mailer.RelayReport `json:"relays"`
+	OK     bool               `json:"ok"` // some relay is
+	Relays []smtp.RelayReport `json:"relays"`
 }
 
 // getRelays serves GET /v1/relays.
@@ -136,7 +137,7 @@ func (s *Server) postRelaysCheck(c echo.Context) error {
 	if err != nil {
 		return queue.ErrShuttingDown
 	}
-	b := checkBody{Relays: reports.([]mailer.RelayReport)}
+	b := checkBody{Relays: reports.([]smtp.RelayReport)}
 	for _, report := range b.Relays {
 		b.OK = b.OK || report.OK
 	}

@@ -13,7 +13,7 @@ import (
 // angle brackets.
 const (
 	maxLocalPart = 64
-	maxAddrSpec  = 254
+	MaxAddrSpec  = 254
 	maxDomain    = 253
 	maxLabel     = 63
 )
@@ -54,7 +54,7 @@ func parseAddressList(s string) ([]Address, error) {
 	if err := checkAddressText(s); err != nil {
 		return nil, err
 	}
-	mailboxes, err := splitMailboxes(s)
+	mailboxes, err := SplitMailboxes(s)
 	if err != nil {
 		return nil, err
 	}
@@ -66,11 +66,11 @@ func parseAddressList(s string) ([]Address, error) {
 		if m.grouped {
 			return nil, addressError("a group is not an address")
 		}
-		email, err := canonicalAddrSpec(m.addrSpec)
+		email, err := CanonicalAddrSpec(m.AddrSpec)
 		if err != nil {
 			return nil, err
 		}
-		list[i] = Address{Name: unquoteName(m.name), Email: email}
+		list[i] = Address{Name: UnquoteName(m.name), Email: email}
 	}
 	return list, nil
 }
@@ -91,11 +91,11 @@ func checkAddressText(s string) error {
 
 // canonicalAddrSpec validates local-part@domain and returns it in the one form
 // that is safe in an SMTP path and in a header field alike.
-func canonicalAddrSpec(s string) (string, error) {
+func CanonicalAddrSpec(s string) (string, error) {
 	if err := checkAddressText(s); err != nil {
 		return "", err
 	}
-	local, domain, err := splitAddrSpec(s)
+	local, domain, err := SplitAddrSpec(s)
 	if err != nil {
 		return "", err
 	}
@@ -106,13 +106,13 @@ func canonicalAddrSpec(s string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if len(local)+1+len(domain) > maxAddrSpec {
+	if len(local)+1+len(domain) > MaxAddrSpec {
 		return "", addressError("the address is longer than 254 octets")
 	}
 	return local + "@" + domain, nil
 }
 
-func splitAddrSpec(s string) (local, domain string, err error) {
+func SplitAddrSpec(s string) (local, domain string, err error) {
 	if strings.HasPrefix(s, `"`) {
 		return splitQuotedLocal(s)
 	}
@@ -130,7 +130,7 @@ func splitAddrSpec(s string) (local, domain string, err error) {
 // splitQuotedLocal reads a quoted local part. Its quotes are dropped where they
 // are not needed, so that "a"@x and a@x are one recipient.
 func splitQuotedLocal(s string) (local, domain string, err error) {
-	content, rest, ok := cutQuoted(s)
+	content, rest, ok := CutQuoted(s)
 	if !ok || content == "" || !strings.HasPrefix(rest, "@") {
 		return "", "", addressError("the quoted part before the @ is not valid")
 	}
@@ -140,13 +140,13 @@ func splitQuotedLocal(s string) (local, domain string, err error) {
 		}
 	}
 	if !isDotAtom(content) {
-		content = quoteString(content)
+		content = QuoteString(content)
 	}
 	return content, rest[1:], nil
 }
 
 // cutQuoted reads the quoted-string (RFC 5322 §3.2.4) that s begins with.
-func cutQuoted(s string) (content, rest string, ok bool) {
+func CutQuoted(s string) (content, rest string, ok bool) {
 	var b strings.Builder
 	for i := 1; i < len(s); i++ {
 		switch {
@@ -160,7 +160,7 @@ func cutQuoted(s string) (content, rest string, ok bool) {
 	return "", "", false
 }
 
-func quoteString(s string) string {
+func QuoteString(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }
 
@@ -172,7 +172,7 @@ func isDotAtom(s string) bool {
 			return false
 		}
 		for _, r := range atom {
-			if r < utf8.RuneSelf && !isAtext(byte(r)) || r >= utf8.RuneSelf && !isAddressRune(r) {
+			if r < utf8.RuneSelf && !IsAtext(byte(r)) || r >= utf8.RuneSelf && !isAddressRune(r) {
 				return false
 			}
 		}
@@ -186,7 +186,7 @@ func isAddressRune(r rune) bool {
 	return r != utf8.RuneError && !unicode.IsControl(r) && !unicode.IsSpace(r) && !unicode.Is(unicode.Z, r)
 }
 
-func isAtext(c byte) bool {
+func IsAtext(c byte) bool {
 	switch {
 	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
 		return true
@@ -200,7 +200,7 @@ func canonicalDomain(domain string) (string, error) {
 	if strings.HasPrefix(domain, "[") {
 		return canonicalLiteral(domain)
 	}
-	if !isASCII(domain) {
+	if !IsASCII(domain) {
 		ascii, err := idna.Lookup.ToASCII(domain)
 		if err != nil {
 			return "", addressError("the domain is not a valid international domain name")
@@ -223,7 +223,7 @@ func isLabel(label string) bool {
 		return false
 	}
 	for i := range len(label) {
-		if c := label[i]; c != '-' && (!isAtext(c) || strings.IndexByte("!#$%&'*+/=?^_`{|}~", c) >= 0) {
+		if c := label[i]; c != '-' && (!IsAtext(c) || strings.IndexByte("!#$%&'*+/=?^_`{|}~", c) >= 0) {
 			return false
 		}
 	}
@@ -246,7 +246,7 @@ func canonicalLiteral(domain string) (string, error) {
 	return "[" + ip.String() + "]", nil
 }
 
-func isASCII(s string) bool {
+func IsASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] >= utf8.RuneSelf {
 			return false
@@ -257,7 +257,7 @@ func isASCII(s string) bool {
 
 // addrSpecKey is equal for two canonical addresses that name one mailbox: the
 // case of a domain does not matter, that of a local part may (RFC 5321 §2.4).
-func addrSpecKey(addrSpec string) string {
+func AddrSpecKey(addrSpec string) string {
 	at := strings.LastIndexByte(addrSpec, '@')
 	return addrSpec[:at] + strings.ToLower(addrSpec[at:])
 }

@@ -5,7 +5,7 @@ import "strings"
 // mailboxText is one mailbox of a list as it was written, not yet judged.
 type mailboxText struct {
 	name     string // before the angle brackets, trimmed, quotes kept
-	addrSpec string
+	AddrSpec string
 	grouped  bool // a member of a group, or an empty group
 }
 
@@ -27,7 +27,7 @@ type mailboxScanner struct {
 const maxMailboxes = 10_000
 
 // splitMailboxes splits s at its commas. Empty members are skipped.
-func splitMailboxes(s string) ([]mailboxText, error) {
+func SplitMailboxes(s string) ([]mailboxText, error) {
 	sc := mailboxScanner{text: s, angle: -1, close: -1}
 	for sc.pos < len(s) {
 		if err := sc.step(); err != nil {
@@ -72,7 +72,7 @@ func (sc *mailboxScanner) step() error {
 }
 
 func (sc *mailboxScanner) skipQuoted() error {
-	_, rest, ok := cutQuoted(sc.text[sc.pos:])
+	_, rest, ok := CutQuoted(sc.text[sc.pos:])
 	if !ok {
 		return addressError("a quote is not closed")
 	}
@@ -123,21 +123,21 @@ func (sc *mailboxScanner) openGroup() error {
 
 func (sc *mailboxScanner) endMailbox() error {
 	text := sc.text[sc.start:sc.pos]
-	m := mailboxText{addrSpec: strings.TrimSpace(text), grouped: sc.grouped}
+	m := mailboxText{AddrSpec: strings.TrimSpace(text), grouped: sc.grouped}
 	if sc.angle >= 0 {
 		if sc.close < 0 {
 			return addressError("angle brackets do not match")
 		}
-		if strings.TrimSpace(stripComments(sc.text[sc.close+1:sc.pos])) != "" {
+		if strings.TrimSpace(StripComments(sc.text[sc.close+1:sc.pos])) != "" {
 			return addressError("text after the address")
 		}
 		m.name = strings.TrimSpace(sc.text[sc.start:sc.angle])
-		m.addrSpec = sc.text[sc.angle+1 : sc.close]
+		m.AddrSpec = sc.text[sc.angle+1 : sc.close]
 	}
 	if len(sc.found) == maxMailboxes {
 		return addressError("more than 10000 addresses")
 	}
-	if m.addrSpec != "" || m.name != "" || sc.angle >= 0 {
+	if m.AddrSpec != "" || m.name != "" || sc.angle >= 0 {
 		sc.found = append(sc.found, m)
 	}
 	if sc.pos < len(sc.text) && sc.text[sc.pos] == ';' {
@@ -152,9 +152,9 @@ func (sc *mailboxScanner) endMailbox() error {
 
 // unquoteName takes the quotes off a name that is one quoted string. Quotes
 // inside a name are part of it.
-func unquoteName(name string) string {
+func UnquoteName(name string) string {
 	if strings.HasPrefix(name, `"`) {
-		if content, rest, ok := cutQuoted(name); ok && rest == "" {
+		if content, rest, ok := CutQuoted(name); ok && rest == "" {
 			return content
 		}
 	}
@@ -162,7 +162,7 @@ func unquoteName(name string) string {
 }
 
 // stripComments removes comments (RFC 5322 §3.2.2) outside quoted strings.
-func stripComments(s string) string {
+func StripComments(s string) string {
 	var b strings.Builder
 	depth, quoted := 0, false
 	for i := 0; i < len(s); i++ {

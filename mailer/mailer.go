@@ -11,6 +11,7 @@ package mailer
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -99,3 +100,19 @@ type RungReport struct {
 	Won      bool
 	Duration time.Duration
 }
+
+// Mode is how the rung uses TLS, as it is written in the configuration:
+// "starttls", "tls" (implicit) or "none".
+func (r Rung) Mode() string {
+	switch {
+	case r.Clear:
+		return "none"
+	case r.Implicit:
+		return "tls"
+	default:
+		return "starttls"
+	}
+}
+
+// String is the port and the mode, such as "587/starttls".
+func (r Rung) String() string { return fmt.Sprintf("%d/%s", r.Port, r.Mode()) }

@@ -33,7 +33,7 @@ func ParsePriority(name string) (p Priority, ok bool) {
 // precedencePriority is the priority that a message's Precedence field asks for.
 // The field is older than any RFC (RFC 2076 §3.9 discourages it), but mailing
 // lists and newsletters have always set it, and sendmail has always queued by it.
-func precedencePriority(value string) Priority {
+func PrecedencePriority(value string) Priority {
 	switch strings.ToLower(strings.Trim(value, " \t\r\n")) {
 	case "bulk", "list", "junk":
 		return PriorityBulk
@@ -50,7 +50,7 @@ const (
 )
 
 // due is what deliveries are served in order of.
-func (p Priority) due(arrived time.Time) time.Time {
+func (p Priority) Due(arrived time.Time) time.Time {
 	switch {
 	case p > PriorityNormal:
 		return arrived

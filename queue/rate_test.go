@@ -13,12 +13,13 @@ import (
 
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/relaytest"
+	"mailsidecar/mailer/smtp"
 )
 
 // pacedRelay is a relay with a rate as it is in earnest, which remembers what it
 // took.
 type pacedRelay struct {
-	*mailer.Relay
+	*smtp.Relay
 	mu   sync.Mutex
 	took map[string]time.Time // the first message of each name
 	all  []time.Time
@@ -27,7 +28,7 @@ type pacedRelay struct {
 func newPacedRelay(t *testing.T, rate mailer.Rate) *pacedRelay {
 	t.Helper()
 	network := &relaytest.Network{Port: map[int]any{587: relaytest.New(t, relaytest.Options{}, nil)}}
-	r, err := mailer.NewRelay(mailer.RelayOptions{
+	r, err := smtp.NewRelay(smtp.RelayOptions{
 		Host: relaytest.Host, Ladder: []mailer.Rung{{Port: 587}}, Username: "user", Password: "secret",
 		RootCAs: relaytest.RootCAs(), Dial: network.Dial, Rate: rate,
 	})

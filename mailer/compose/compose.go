@@ -1,0 +1,132 @@
+package compose
+
+import (
+	"fmt"
+	"mailsidecar/mailer"
+	"net/mail"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Composed is a message ready to be sent: what [Compose] and [Finish] return.
+type Composed struct {
+	Envelope mailer.Envelope
+	Content  mailer.Content
+	// Sender is the addr-spec of the From field; routes go by it.
+	Sender string
+	// Authors are the addr-specs of the From field, Sender first. Only a
+	// finished message may have more than one.
+	Authors []string
+	// Subject is the decoded subject, for people.
+	Subject string
+}
+
+// Compose turns a message into the bytes that go to the relay, the same on every
+// attempt, and into its envelope. The error is an [*InvalidError] that names
+// every field which is not right.
+func Compose(m mailer.Message) (Composed, error) {
+	v := validateMessage(m)
+	if err := v.err(); err != nil {
+		return Composed{}, err
+	}
+	body, err := composeBody(m)
+	if err != nil {
+		return Composed{}, fmt.Errorf("compose: %w", err)
+	}
+	header, messageID, err := v.header(m)
+	if err != nil {
+		return Composed{}, fmt.Errorf("compose: %w", err)
+	}
+	return Composed{
+		Envelope: v.envelope(m),
+		Content: mailer.Content{
+			Data:       body.render(header),
+			MessageID:  messageID,
+			UTF8Header: !mailer.IsASCII(string(header)),
+		},
+		Sender:  v.from.Email,
+		Authors: []string{v.from.Email},
+		Subject: m.Subject,
+	}, nil
+}
+
+// header writes the header section but for the MIME fields. go-mail's own
+// writer leaves long words unfolded and lets names inject lines.
+func (v *validMessage) header(m mailer.Message) (header []byte, messageID string, err error) {
+	date, messageID := v.date, v.messageID
+	if date == "" {
+		date = time.Now().UTC().Format(time.RFC1123Z)
+	}
+	if messageID == "" {
+		if messageID, err = newMessageID(v.from.Email); err != nil {
+			return nil, "", err
+		}
+	}
+	header = appendHeaderField(nil, "Date", headerWords(date))
+	header = appendHeaderField(header, "From", mailboxWords("From", []mailer.Address{v.from}))
+	if v.sender != (mailer.Address{}) {
+		header = appendMailboxes(header, "Sender", []mailer.Address{v.sender})
+	}
+	if len(v.to)+len(v.cc) == 0 {
+		header = append(header, "To: undisclosed-recipients:;\r\n"...)
+	}
+	header = appendMailboxes(header, "To", v.to)
+	header = appendMailboxes(header, "Cc", v.cc)
+	header = appendMailboxes(header, "Reply-To", v.replyTo)
+	if m.Subject != "" {
+		header = appendHeaderField(header, "Subject", unstructuredWords("Subject", m.Subject))
+	}
+	header = appendHeaderField(header, "Message-ID", headerWords(messageID))
+	for _, f := range m.Header {
+		switch key := strings.ToLower(f.Name); {
+		case key == "date" || key == "message-id":
+		case isStructured(key):
+			header = appendHeaderField(header, f.Name, structuredWords("utf-8", f.Name, f.Value))
+		default:
+			header = appendHeaderField(header, f.Name, unstructuredWords(f.Name, f.Value))
+		}
+	}
+	return header, messageID, nil
+}
+
+func appendMailboxes(dst []byte, name string, list []mailer.Address) []byte {
+	if len(list) == 0 {
+		return dst
+	}
+	return appendHeaderField(dst, name, mailboxWords(name, list))
+}
+
+// newMessageID makes a Message-ID under the sender's domain: the host's name is
+// nobody's business.
+func newMessageID(sender string) (string, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return "", fmt.Errorf("new Message-ID: %w", err)
+	}
+	return "<" + id.String() + sender[strings.LastIndexByte(sender, '@'):] + ">", nil
+}
+
+// envelope lists each recipient once, however often and in whichever field it
+// was named.
+func (v *validMessage) envelope(m mailer.Message) mailer.Envelope {
+	env := mailer.Envelope{ReversePath: v.from.Email}
+	if m.ReturnPath != "" {
+		env.ReversePath = v.returnPath
+	}
+	var all []string
+	for _, a := range slices.Concat(v.to, v.cc, v.bcc) {
+		all = append(all, a.Email)
+	}
+	env.ForwardPaths = uniqueAddrSpecs(all)
+	env.Priority = v.priority
+	return env
+}
+
+// isDate reports whether value is a date-time of RFC 5322 §3.3.
+func isDate(value string) bool {
+	_, err := mail.ParseDate(value)
+	return err == nil && isPrintable(value)
+}

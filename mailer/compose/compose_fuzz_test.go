@@ -1,0 +1,173 @@
+package compose
+
+import (
+	"bytes"
+	"mailsidecar/mailer"
+	"net/mail"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/emersion/go-message"
+)
+
+func FuzzParseAddress(f *testing.F) {
+	for _, s := range []string{
+		"a@example.com", `"Doe, John" <j@example.org>`, `John "Joe" Doe <j@example.org>`, `"a> RCPT"@example.org`,
+		"用户@例子.公司", "a@[IPv6:2001:db8::1]", "G: a@b;", "a@b\r\nRCPT TO:<c@d>", `"a\"b"@c`, "=?utf-8?q?a?= <a@b>", "(c) a@b",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		a, err := mailer.ParseAddress(s)
+		if err != nil {
+			return
+		}
+		checkPath(t, a.Email)
+		again, err := mailer.ParseAddress(a.Email)
+		if err != nil || again.Email != a.Email || again.Name != "" {
+			t.Errorf("ParseAddress(%q) = %+v, %v, want the same", a.Email, again, err)
+		}
+		field := string(appendHeaderField(nil, "To", mailboxWords("To", []mailer.Address{a})))
+		checkHeaderLines(t, field, 1)
+		value := strings.NewReplacer("\r\n", "", "To: ", "").Replace(field)
+		if strings.Contains(a.Email, "@[IPv6:") || strings.Contains(a.Name, "=?") {
+			return // net/mail does not know such literals, nor every charset
+		}
+		read, err := mail.ParseAddress(value)
+		if err != nil {
+			t.Fatalf("net/mail refuses %q: %v", value, err)
+		}
+		local, domain, _ := mailer.SplitAddrSpec(a.Email)
+		if strings.HasPrefix(local, `"`) {
+			local, _, _ = mailer.CutQuoted(local)
+		}
+		if read.Address != local+"@"+domain || read.Name != a.Name {
+			t.Errorf("net/mail reads %q as %+v, want %+v", value, read, a)
+		}
+	})
+}
+
+// checkPath checks that an addr-spec is safe between angle brackets in an SMTP
+// command (RFC 5321 §4.1.2).
+func checkPath(t *testing.T, addrSpec string) {
+	t.Helper()
+	rest := addrSpec
+	if strings.HasPrefix(rest, `"`) {
+		_, rest, _ = mailer.CutQuoted(rest)
+	}
+	if strings.ContainsAny(rest, " <>\"(),:;\\") && !strings.Contains(rest, "@[IPv6:") {
+		t.Errorf("%q is not safe in an SMTP command", addrSpec)
+	}
+	for _, r := range addrSpec {
+		if r < ' ' || r == 0x7f || r == utf8.RuneError {
+			t.Errorf("%q holds a control character", addrSpec)
+		}
+	}
+	if len(addrSpec) > mailer.MaxAddrSpec {
+		t.Errorf("%q is %d octets long", addrSpec, len(addrSpec))
+	}
+}
+
+// checkHeaderLines checks that a header section has so many fields, and no line
+// that is too long or empty.
+func checkHeaderLines(t *testing.T, header string, fields int) {
+	t.Helper()
+	if err := checkLines([]byte(header)); err != nil {
+		t.Errorf("%q: %v", header, err)
+	}
+	got := 0
+	for line := range strings.SplitSeq(strings.TrimSuffix(header, "\r\n"), "\r\n") {
+		if line == "" || strings.Trim(line, " \t") == "" {
+			t.Errorf("%q has an empty line", header)
+		} else if line[0] != ' ' && line[0] != '\t' {
+			got++
+		}
+	}
+	if got != fields {
+		t.Errorf("%q has %d fields, want %d", header, got, fields)
+	}
+}
+
+// FuzzComposeHeader: whatever stands in the fields that reach the header
+// section, it reaches the reader unchanged and makes no field of its own.
+func FuzzComposeHeader(f *testing.F) {
+	f.Add("Subject", "Name", "X-Order", "1042", "file.pdf", "text")
+	f.Add("Größe\u2028 – 😀", `John "Joe" Doe`, "List-Id", "Größe <a.b>", "Übung \"x\".csv", "\r\n.\r\n")
+	f.Add("a\r\nBcc: x@y", "\x00", "X:Y", "\n", "a\nb", "\x00")
+	f.Add(strings.Repeat("x", 2000), strings.Repeat("y ", 900), "References", strings.Repeat("<a@b> ", 300), strings.Repeat("ü", 500), " ")
+	f.Add("=?utf-8?q?a?= b", "=?utf-8?q?a?=", "X-A", " a  b ", "=?utf-8?q?a?=", "")
+	f.Fuzz(func(t *testing.T, subject, name, fieldName, value, filename, text string) {
+		m := mailer.Message{
+			From: mailer.Address{Name: name, Email: "shop@example.com"}, To: []mailer.Address{{Name: name, Email: "ana@example.org"}, {Name: "", Email: "bob@example.org"}},
+			Subject: subject, Text: text, Header: []mailer.Field{{Name: fieldName, Value: value}},
+			Attachments: []mailer.Attachment{{Filename: filename, Content: []byte(text)}},
+		}
+		c, err := Compose(m)
+		if err != nil {
+			return
+		}
+		checkContent(t, c.Content)
+		header, _ := splitContent(c.Content.Data)
+		// Date, From, To, Message-ID, the caller's, MIME-Version, Content-*.
+		fields := 6 + strings.Count("\n"+string(header), "\nContent-")
+		if subject != "" {
+			fields++
+		}
+		if key := strings.ToLower(fieldName); key == "date" || key == "message-id" {
+			fields--
+		}
+		checkHeaderLines(t, string(header), fields)
+		e, err := message.Read(bytes.NewReader(c.Content.Data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := e.Header.Text("Subject"); !strings.Contains(subject, "=?") && (err != nil || got != subject) {
+			t.Errorf("Subject = %q, %v, want %q", got, err, subject)
+		}
+		for _, p := range parsedParts(t, e) {
+			if p.Disposition == "attachment" && !strings.Contains(filename, "=?") && (p.Filename != filename || p.Body != text) {
+				t.Errorf("attachment %q with %q, want %q with %q", p.Filename, p.Body, filename, text)
+			}
+		}
+	})
+}
+
+func FuzzFinish(f *testing.F) {
+	files, err := filepath.Glob(goldenDir + "/*.eml")
+	if err != nil || len(files) == 0 {
+		f.Fatalf("no golden messages: %v", err)
+	}
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
+	f.Add([]byte(dkimHeader + "\r\nx"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		opts := FinishOptions{EnvelopeTo: "x@example.org"}
+		c, err := Finish(raw, opts)
+		if err != nil {
+			return
+		}
+		checkContent(t, c.Content)
+		checkPath(t, c.Envelope.ReversePath)
+		again, err := Finish(c.Content.Data, opts)
+		if err != nil || !bytes.Equal(again.Content.Data, c.Content.Data) {
+			t.Errorf("Finish(%q) = %q, %v, want it unchanged", c.Content.Data, again.Content.Data, err)
+		}
+		seven, err := SevenBit(c.Content)
+		if err != nil {
+			wantConversionRefused(t, "SevenBit", err)
+			return
+		}
+		checkContent(t, seven)
+		if seven.EightBit {
+			t.Errorf("SevenBit left 8-bit text in %q", seven.Data)
+		}
+	})
+}

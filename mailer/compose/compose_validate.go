@@ -1,0 +1,277 @@
+package compose
+
+import (
+	"errors"
+	"fmt"
+	"mailsidecar/mailer"
+	"mime"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// validMessage is what validation made of a message: canonical addresses and
+// the fields that stand in the header section only once.
+type validMessage struct {
+	problemList
+	from        mailer.Address
+	sender      mailer.Address
+	to, cc, bcc []mailer.Address
+	replyTo     []mailer.Address
+	returnPath  string // empty for "<>" too
+	date        string
+	messageID   string
+	priority    mailer.Priority
+}
+
+// problemList collects what is wrong with a message.
+type problemList struct{ mailer.InvalidError }
+
+func (p *problemList) invalid(field, message string) {
+	p.Fields = append(p.Fields, mailer.FieldError{Field: field, Message: message})
+}
+
+func (p *problemList) malformed(field, message string) {
+	p.Malformed = true
+	p.invalid(field, message)
+}
+
+// problem reports what is wrong with an address.
+func (p *problemList) problem(field string, err error) {
+	var bad *mailer.AddressError
+	p.Malformed = p.Malformed || errors.As(err, &bad) && bad.Malformed
+	p.invalid(field, err.Error())
+}
+
+func (p *problemList) err() error {
+	if len(p.Fields) == 0 {
+		return nil
+	}
+	return &p.InvalidError
+}
+
+func validateMessage(m mailer.Message) *validMessage {
+	v := &validMessage{}
+	v.addresses(m)
+	v.text("subject", m.Subject)
+	v.bodies(m)
+	v.callerFields(m.Header)
+	v.attachments(m.Attachments)
+	return v
+}
+
+func (v *validMessage) addresses(m mailer.Message) {
+	if m.From == (mailer.Address{}) {
+		v.invalid("from", "a sender is required")
+	} else {
+		v.from = v.address("from", m.From)
+	}
+	if m.Sender != (mailer.Address{}) {
+		v.sender = v.address("sender", m.Sender)
+	}
+	v.to = v.addressList("to", m.To)
+	v.cc = v.addressList("cc", m.Cc)
+	v.bcc = v.addressList("bcc", m.Bcc)
+	v.replyTo = v.addressList("reply_to", m.ReplyTo)
+	if len(m.To)+len(m.Cc)+len(m.Bcc) == 0 {
+		v.invalid("to", "at least one recipient is required, in to, cc or bcc")
+	}
+	if m.ReturnPath != "" && m.ReturnPath != "<>" {
+		v.returnPath = v.address("return_path", mailer.Address{Email: m.ReturnPath}).Email
+	}
+}
+
+func (v *validMessage) addressList(field string, list []mailer.Address) []mailer.Address {
+	valid := make([]mailer.Address, len(list))
+	for i, a := range list {
+		valid[i] = v.address(fmt.Sprintf("%s[%d]", field, i), a)
+	}
+	return valid
+}
+
+func (v *validMessage) address(field string, a mailer.Address) mailer.Address {
+	if !v.text(field, a.Name) {
+		return a
+	}
+	email, err := mailer.CanonicalAddrSpec(a.Email)
+	if err != nil {
+		v.problem(field, err)
+	}
+	return mailer.Address{Name: a.Name, Email: email}
+}
+
+// text checks what goes into a header field: it could end the field and begin
+// another one.
+func (v *validMessage) text(field, value string) bool {
+	switch {
+	case !utf8.ValidString(value):
+		v.malformed(field, "not valid UTF-8")
+	case strings.ContainsAny(value, "\r\n\x00"):
+		v.malformed(field, "CR, LF and NUL are not allowed")
+	default:
+		return true
+	}
+	return false
+}
+
+func (v *validMessage) bodies(m mailer.Message) {
+	if m.Text == "" && m.HTML == "" && len(m.Attachments) == 0 {
+		v.invalid("text", "at least one of text, html, attachments is required")
+	}
+	if !utf8.ValidString(m.Text) {
+		v.malformed("text", "not valid UTF-8")
+	}
+	if !utf8.ValidString(m.HTML) {
+		v.malformed("html", "not valid UTF-8")
+	}
+}
+
+// reservedFields are written by Compose, or only ever by relays.
+var reservedFields = map[string]bool{
+	"from": true, "to": true, "cc": true, "bcc": true, "subject": true, "reply-to": true, "sender": true,
+	"return-path": true, "received": true, "dkim-signature": true, "mime-version": true,
+}
+
+func isReserved(key string) bool {
+	return reservedFields[key] || strings.HasPrefix(key, "content-") || strings.HasPrefix(key, "resent-")
+}
+
+// isStructured names the caller's fields that are no free text: tokens,
+// addresses, msg-ids, URIs. They are folded at blanks, never encoded whole.
+func isStructured(key string) bool {
+	switch key {
+	case "message-id", "date", "in-reply-to", "references", "auto-submitted", "precedence",
+		"disposition-notification-to", "return-receipt-to", "errors-to":
+		return true
+	}
+	return strings.HasPrefix(key, "list-")
+}
+
+// isSingle names the fields that stand in a header section once (RFC 5322
+// §3.6, RFC 2369 §4).
+func isSingle(key string) bool {
+	switch key {
+	case "message-id", "date", "in-reply-to", "references":
+		return true
+	}
+	return strings.HasPrefix(key, "list-")
+}
+
+func (v *validMessage) callerFields(fields []mailer.Field) {
+	seen := map[string]bool{}
+	for _, f := range fields {
+		key := strings.ToLower(f.Name)
+		path := "headers." + printableName(f.Name)
+		switch {
+		case !isFieldName(f.Name):
+			v.malformed(path, "a field name is printable ASCII without blanks and colons")
+		case len(f.Name) > maxFieldName:
+			v.malformed(path, "a field name has at most 76 octets")
+		case isReserved(key):
+			v.invalid(path, "this field is reserved")
+		case seen[key] && isSingle(key):
+			v.invalid(path, "this field is allowed once")
+		case v.text(path, f.Value):
+			v.callerField(path, key, f.Value)
+		}
+		seen[key] = true
+	}
+}
+
+// printableName makes a field name fit for an error message.
+func printableName(name string) string {
+	quoted := strconv.QuoteToASCII(name)
+	name = quoted[1 : len(quoted)-1]
+	return name[:min(len(name), maxFieldName)]
+}
+
+var msgID = regexp.MustCompile(`^<[!-;=?A-~]+@[!-;=?A-~]+>$`)
+
+func (v *validMessage) callerField(path, key, value string) {
+	if isStructured(key) && !v.structuredField(path, value) {
+		return
+	}
+	value = strings.TrimSpace(value)
+	switch key {
+	case "date":
+		if v.date = value; !isDate(value) {
+			v.invalid(path, "not a date of RFC 5322, such as Mon, 02 Jan 2006 15:04:05 +0100")
+		}
+	case "message-id":
+		if v.messageID = value; !msgID.MatchString(value) || len(value) > maxHeaderWord {
+			v.invalid(path, "not a message id, such as <id@example.com>")
+		}
+	case "in-reply-to", "references", "auto-submitted", "precedence":
+		if !mailer.IsASCII(value) {
+			v.invalid(path, "only ASCII is allowed")
+		}
+		if key == "precedence" {
+			v.priority = min(v.priority, mailer.PrecedencePriority(value))
+		}
+	}
+}
+
+func (v *validMessage) structuredField(path, value string) bool {
+	for _, w := range blankFields(value) {
+		switch {
+		case len(w) > maxHeaderWord:
+			v.invalid(path, "a word of more than 900 octets cannot be folded")
+		case !mailer.IsASCII(w) && strings.ContainsAny(w, addressMarks):
+			v.invalid(path, "only ASCII is allowed in addresses and identifiers")
+		case strings.ContainsFunc(w, func(r rune) bool { return r < ' ' || r == 0x7f }):
+			v.invalid(path, "control characters are not allowed")
+		default:
+			continue
+		}
+		return false
+	}
+	return true
+}
+
+// maxFilename is four times what file systems allow.
+const maxFilename = 1024
+
+func (v *validMessage) attachments(list []mailer.Attachment) {
+	contentIDs := map[string]bool{}
+	for i, a := range list {
+		path := fmt.Sprintf("attachments[%d].", i)
+		v.text(path+"filename", a.Filename)
+		switch {
+		case a.Filename == "" && a.ContentID == "":
+			v.invalid(path+"filename", "a file name is required")
+		case len(a.Filename) > maxFilename:
+			v.invalid(path+"filename", "a file name has at most 1024 octets")
+		}
+		v.contentType(path+"content_type", a.ContentType)
+		v.contentID(path+"content_id", a.ContentID)
+		if a.ContentID != "" && contentIDs[a.ContentID] {
+			v.invalid(path+"content_id", "another attachment has the same content id")
+		}
+		contentIDs[a.ContentID] = true
+	}
+}
+
+// maxContentType keeps a caller's parameters within a few header lines.
+const maxContentType = 512
+
+func (v *validMessage) contentType(path, value string) {
+	if value == "" || !v.text(path, value) {
+		return
+	}
+	mediaType, _, err := mime.ParseMediaType(value)
+	if err != nil || !strings.Contains(mediaType, "/") || len(value) > maxContentType || !isPrintable(value) {
+		v.invalid(path, "not a media type, such as application/pdf")
+	}
+}
+
+var contentID = regexp.MustCompile(`^[!-;=?-~]+$`)
+
+func (v *validMessage) contentID(path, value string) {
+	if value == "" || !v.text(path, value) {
+		return
+	}
+	if len(value) > 200 || !contentID.MatchString(value) {
+		v.invalid(path, "a content id is printable ASCII without blanks and angle brackets, at most 200 octets")
+	}
+}

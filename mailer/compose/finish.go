@@ -1,0 +1,245 @@
+package compose
+
+import (
+	"bytes"
+	"fmt"
+	"mailsidecar/mailer"
+	"mime"
+	"strings"
+	"time"
+)
+
+// FinishOptions hold what the sender of a finished message said outside it, in
+// the request header fields Envelope-From and Envelope-To.
+type FinishOptions struct {
+	// EnvelopeFrom is the reverse-path: empty means the message's own, "<>" the
+	// null reverse-path.
+	EnvelopeFrom string
+	// EnvelopeTo lists the recipients, separated by commas; empty means those
+	// that the message names itself.
+	EnvelopeTo string
+}
+
+// Finish makes a finished MIME message fit for SMTP. Its fields and their order
+// stay as they are; only this is changed:
+//
+//   - CRLF, LF and CR alike end a line, and become CRLF
+//   - Bcc, Resent-Bcc and Return-Path are removed
+//   - Date and Message-ID are added when missing
+//   - raw 8-bit text in header fields becomes encoded-words or, in parameters,
+//     what RFC 2231 has for them; addresses stay as they are
+//   - header lines over 998 octets are folded
+//   - a part with a line over 998 octets, a NUL or, unless it is text, a CR of
+//     its own is encoded anew
+//
+// A field that stands there twice is passed on twice. What has no From field or
+// no header section at all, and what cannot be made fit, is an [*InvalidError].
+// A signed message (multipart/signed, DKIM-Signature) that would have to change
+// where the signature may cover it is a permanent [*Failure].
+func Finish(raw []byte, opts FinishOptions) (Composed, error) {
+	f := &finisher{root: parseMessage(raw)}
+	if err := f.checkHeader(); err != nil {
+		return Composed{}, err
+	}
+	f.readSignatures()
+	c := f.addresses(opts)
+	if err := f.problems.err(); err != nil {
+		return Composed{}, err
+	}
+	c.Subject = decodeText(f.first("subject"))
+	messageID, err := f.changeHeader(c.Sender)
+	if err != nil {
+		return Composed{}, err
+	}
+	e := entityFixer{signed: f.signed}
+	if err := e.fix(f.root); err != nil {
+		return Composed{}, err
+	}
+	data := endLine(f.root.appendTo(make([]byte, 0, finishedSize(raw))))
+	c.Content, err = checkedContent(data, messageID)
+	return c, err
+}
+
+// finishedSize is the size of raw with CRLF line ends, and a little more for
+// what may be added.
+func finishedSize(raw []byte) int {
+	return len(raw) + bytes.Count(raw, []byte("\n")) - bytes.Count(raw, []byte("\r\n")) + 512
+}
+
+type finisher struct {
+	root     *mimeEntity
+	problems problemList
+	// signed says that the message has a DKIM signature, whose fields are
+	// signedFields, in lower case.
+	signed       bool
+	signedFields map[string]bool
+}
+
+func malformedMessage(field, message string) error {
+	return &mailer.InvalidError{Malformed: true, Fields: []mailer.FieldError{{Field: field, Message: message}}}
+}
+
+// checkHeader refuses what is no message at all.
+func (f *finisher) checkHeader() error {
+	switch {
+	case len(f.root.fields) == 0:
+		return malformedMessage("message", "the first line is not a header field")
+	case f.root.broken:
+		return malformedMessage("message", "a line in the header section is not a header field, or there are too many")
+	case f.count("from") == 0:
+		return malformedMessage("from", "the message has no From field")
+	case f.count("from") > 1:
+		return malformedMessage("from", "the message has more than one From field")
+	}
+	for _, field := range f.root.fields {
+		if bytes.IndexByte(field.raw, 0) >= 0 {
+			return malformedMessage("headers."+field.name, "NUL is not allowed")
+		}
+	}
+	return nil
+}
+
+func (f *finisher) count(key string) int {
+	n := 0
+	for _, field := range f.root.fields {
+		if field.key == key {
+			n++
+		}
+	}
+	return n
+}
+
+// first is the value of the first field of that name, or empty.
+func (f *finisher) first(key string) string {
+	for _, field := range f.root.fields {
+		if field.key == key {
+			return field.value()
+		}
+	}
+	return ""
+}
+
+// readSignatures notes which fields DKIM signatures cover (RFC 6376 §3.5).
+func (f *finisher) readSignatures() {
+	f.signedFields = map[string]bool{}
+	for _, field := range f.root.fields {
+		if field.key != "dkim-signature" {
+			continue
+		}
+		f.signed = true
+		f.signedFields["dkim-signature"] = true
+		for tag := range strings.SplitSeq(field.value(), ";") {
+			name, names, _ := strings.Cut(tag, "=")
+			if strings.Trim(name, " \t") != "h" {
+				continue
+			}
+			for name := range strings.SplitSeq(names, ":") {
+				f.signedFields[strings.ToLower(strings.Trim(name, " \t"))] = true
+			}
+		}
+	}
+}
+
+// conversionRefused is the answer where a signature would break (RFC 3463 §3.7,
+// X.6.3).
+func conversionRefused(text string) error {
+	return &mailer.Failure{Class: mailer.ClassPermanent, Stage: mailer.StageCompose, Reply: mailer.Reply{Enhanced: "5.6.3"}, Text: text}
+}
+
+// changeHeader makes the header section fit and returns the Message-ID.
+func (f *finisher) changeHeader(sender string) (messageID string, err error) {
+	charset := f.root.headerCharset()
+	for _, field := range f.root.fields {
+		if err := f.changeField(field, charset); err != nil {
+			return "", err
+		}
+	}
+	if f.count("date") == 0 {
+		f.root.added = append(f.root.added, mailer.Field{Name: "Date", Value: time.Now().UTC().Format(time.RFC1123Z)})
+	}
+	if messageID = f.first("message-id"); messageID == "" {
+		if messageID, err = newMessageID(sender); err != nil {
+			return "", err
+		}
+		f.addMessageID(messageID)
+	}
+	for _, added := range f.root.added {
+		if f.signedFields[strings.ToLower(added.Name)] {
+			return "", conversionRefused("the signed message lacks a " + added.Name + " field")
+		}
+	}
+	if f.root.gap == nil {
+		f.root.gap = []byte("\r\n")
+	}
+	return messageID, nil
+}
+
+// addMessageID puts the id into an empty Message-ID field, or adds one.
+func (f *finisher) addMessageID(id string) {
+	for _, field := range f.root.fields {
+		if field.key == "message-id" {
+			field.text = appendHeaderField(nil, field.name, headerWords(id))
+			return
+		}
+	}
+	f.root.added = append(f.root.added, mailer.Field{Name: "Message-ID", Value: id})
+}
+
+func (f *finisher) changeField(field *rawField, charset string) error {
+	switch field.key {
+	case "bcc", "resent-bcc", "return-path":
+		field.drop = true
+	default:
+		if field.needsASCII() || hasLongLine(field.raw) {
+			field.rewrite(charset)
+		}
+	}
+	changed := field.drop || field.text != nil || hasLoneCR(field.raw)
+	if changed && f.signedFields[field.key] {
+		return conversionRefused("the signed field " + field.name + " would have to change")
+	}
+	if !field.drop && !field.foldable() {
+		return &mailer.InvalidError{Fields: []mailer.FieldError{{Field: "headers." + field.name, Message: "a line over 998 octets cannot be folded"}}}
+	}
+	return nil
+}
+
+// headerCharset guesses the charset of raw header text that is not UTF-8: that
+// of the body when it has one octet a character, else ISO 8859-1.
+func (e *mimeEntity) headerCharset() string {
+	charset := strings.ToLower(e.param("charset"))
+	for _, family := range []string{"iso-8859-", "windows-125", "koi8-"} {
+		if strings.HasPrefix(charset, family) && len(charset) < 16 && isAtoms(charset) {
+			return charset
+		}
+	}
+	return "iso-8859-1"
+}
+
+// decodeText decodes a field's text for people.
+func decodeText(value string) string {
+	value = validText(value)
+	var d mime.WordDecoder
+	if decoded, err := d.DecodeHeader(value); err == nil {
+		return validText(decoded)
+	}
+	return value
+}
+
+// checkedContent wraps finished bytes, once they are proved to be fit for SMTP:
+// a fault of ours must not become a fault on the wire.
+func checkedContent(data []byte, messageID string) (mailer.Content, error) {
+	if err := checkLines(data); err != nil {
+		return mailer.Content{}, fmt.Errorf("finish: %w", err)
+	}
+	header, body := splitContent(data)
+	if !validHeaderText(header) {
+		return mailer.Content{}, malformedMessage("headers", "an address or identifier is not valid UTF-8")
+	}
+	return mailer.Content{
+		Data:       data,
+		MessageID:  messageID,
+		EightBit:   hasEightBit(body),
+		UTF8Header: hasEightBit(header),
+	}, nil
+}

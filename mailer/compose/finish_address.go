@@ -1,0 +1,139 @@
+package compose
+
+import (
+	"fmt"
+	"mailsidecar/mailer"
+	"strings"
+)
+
+// addresses makes the envelope, from what the request said or else from the
+// message's own fields, and reads the authors.
+func (f *finisher) addresses(opts FinishOptions) Composed {
+	c := Composed{Authors: f.mailboxes("from")}
+	if len(c.Authors) > 0 {
+		c.Sender = c.Authors[0]
+	} else if len(f.problems.Fields) == 0 {
+		f.problems.malformed("from", "the From field has no address")
+	}
+	c.Envelope.ReversePath = f.reversePath(opts.EnvelopeFrom, c.Sender)
+	c.Envelope.ForwardPaths = f.forwardPaths(opts.EnvelopeTo)
+	c.Envelope.Priority = mailer.PrecedencePriority(f.first("precedence"))
+	return c
+}
+
+func (f *finisher) reversePath(envelopeFrom, author string) string {
+	switch envelopeFrom = strings.TrimSpace(envelopeFrom); envelopeFrom {
+	case "<>":
+		return ""
+	case "":
+		return f.ownReversePath(author)
+	}
+	a, err := mailer.ParseAddress(envelopeFrom)
+	if err != nil {
+		f.problems.problem("Envelope-From", err)
+	}
+	return a.Email
+}
+
+// ownReversePath is the address of whoever sent the message last (RFC 5322
+// §3.6.2, §3.6.6).
+func (f *finisher) ownReversePath(author string) string {
+	keys := []string{"sender"}
+	if f.isResent() {
+		keys = []string{"resent-sender", "resent-from", "sender"}
+	}
+	for _, key := range keys {
+		if list := f.mailboxes(key); len(list) > 0 {
+			return list[0]
+		}
+	}
+	return author
+}
+
+// isResent reports whether the message names the recipients it is resent to.
+func (f *finisher) isResent() bool {
+	return f.count("resent-to")+f.count("resent-cc")+f.count("resent-bcc") > 0
+}
+
+func (f *finisher) forwardPaths(envelopeTo string) []string {
+	var all []string
+	if strings.TrimSpace(envelopeTo) != "" {
+		list, err := mailer.ParseAddressList(envelopeTo)
+		if err != nil {
+			f.problems.problem("Envelope-To", err)
+		}
+		for _, a := range list {
+			all = append(all, a.Email)
+		}
+	} else {
+		all = f.ownForwardPaths()
+		if len(all) == 0 && len(f.problems.Fields) == 0 {
+			f.problems.invalid("to", "at least one recipient is required, in Envelope-To or in the message")
+		}
+	}
+	return uniqueAddrSpecs(all)
+}
+
+func (f *finisher) ownForwardPaths() []string {
+	keys := []string{"to", "cc", "bcc"}
+	if f.isResent() {
+		keys = []string{"resent-to", "resent-cc", "resent-bcc"}
+	}
+	var all []string
+	for _, key := range keys {
+		all = append(all, f.mailboxes(key)...)
+	}
+	return all
+}
+
+// mailboxes reads the addr-specs of all fields of that name, members of groups
+// included.
+func (f *finisher) mailboxes(key string) []string {
+	var all []string
+	for _, field := range f.root.fields {
+		if field.key != key {
+			continue
+		}
+		list, err := mailer.SplitMailboxes(field.value())
+		if err != nil {
+			f.problems.problem(key, err)
+			continue
+		}
+		for _, m := range list {
+			addrSpec, err := mailer.CanonicalAddrSpec(plainAddrSpec(m.AddrSpec))
+			if err != nil {
+				f.problems.problem(fmt.Sprintf("%s[%d]", key, len(all)), err)
+			}
+			all = append(all, addrSpec)
+		}
+	}
+	return all
+}
+
+// plainAddrSpec drops what old software puts around an address: comments,
+// blanks and a route (RFC 5322 §4.4).
+func plainAddrSpec(s string) string {
+	s = strings.Trim(mailer.StripComments(s), " \t")
+	if strings.HasPrefix(s, "@") {
+		if _, after, found := strings.Cut(s, ":"); found {
+			return after
+		}
+	}
+	return s
+}
+
+// uniqueAddrSpecs keeps the first of several addresses of one mailbox.
+func uniqueAddrSpecs(all []string) []string {
+	var unique []string
+	seen := map[string]bool{}
+	for _, addrSpec := range all {
+		if addrSpec == "" {
+			continue // a problem is reported already
+		}
+		if key := mailer.AddrSpecKey(addrSpec); !seen[key] {
+			seen[key] = true
+			unique = append(unique, addrSpec)
+		}
+	}
+	return unique
+}

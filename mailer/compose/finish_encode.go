@@ -1,0 +1,289 @@
+package compose
+
+import (
+	"bytes"
+	"mailsidecar/mailer"
+	"strings"
+	"unicode/utf8"
+)
+
+// entityFixer encodes anew what cannot go over SMTP as it is. With sevenBit,
+// that is all 8-bit text, for a relay without 8BITMIME.
+type entityFixer struct {
+	sevenBit bool
+	// signed says that a signature covers whatever is being fixed.
+	signed bool
+	// message counts the messages in messages around the entity.
+	message int
+}
+
+// fix plans the changes to the entity and those in it. The top-level header
+// section is not its business, but for the fields that describe the encoding.
+func (x entityFixer) fix(e *mimeEntity) error {
+	if e.mediaType == "multipart/signed" {
+		x.signed = true
+	}
+	if x.signed && hasLoneCR(e.body) {
+		return conversionRefused("a bare CR stands in the signed message")
+	}
+	switch {
+	case e.opaque:
+		return x.fixOpaque(e)
+	case len(e.parts) == 0:
+		return x.fixLeaf(e)
+	}
+	if err := x.fixSurroundings(e); err != nil {
+		return err
+	}
+	if isMessageType(e.mediaType) {
+		x.message++
+	}
+	for _, p := range e.parts {
+		if err := x.fixFields(p.mimeEntity); err != nil {
+			return err
+		}
+		if err := x.fix(p.mimeEntity); err != nil {
+			return err
+		}
+	}
+	if x.sevenBit && !x.signed && e.encoding != "" && e.encoding != "7bit" {
+		e.setField("Content-Transfer-Encoding", "7bit")
+	}
+	return nil
+}
+
+// unfit reports whether raw cannot go over SMTP as it is.
+func (x entityFixer) unfit(raw []byte) bool {
+	return bytes.IndexByte(raw, 0) >= 0 || hasLongLine(raw) || x.sevenBit && hasEightBit(raw)
+}
+
+// refuse says why an entity that would have to change cannot.
+func (x entityFixer) refuse(what string) error {
+	switch {
+	case x.signed:
+		return conversionRefused("a signed " + what + " would have to change")
+	case x.sevenBit:
+		return conversionRefused("the relay lacks 8BITMIME, and a " + what + " cannot be converted")
+	default:
+		return &mailer.InvalidError{Fields: []mailer.FieldError{{
+			Field: "message", Message: "a " + what + " holds a NUL or a line over 998 octets and cannot be encoded anew",
+		}}}
+	}
+}
+
+// fixOpaque lets an entity pass that readers may understand in different ways.
+func (x entityFixer) fixOpaque(e *mimeEntity) error {
+	if x.unfit(e.body) {
+		return x.refuse("part of doubtful structure")
+	}
+	return nil
+}
+
+// fixSurroundings drops a preamble or epilogue that does not fit: no reader
+// shows them. A delimiter line can only be too long by blanks.
+func (x entityFixer) fixSurroundings(e *mimeEntity) error {
+	for _, raw := range []*[]byte{&e.preamble, &e.epilogue} {
+		if !x.unfit(*raw) {
+			continue
+		}
+		if x.signed {
+			return x.refuse("preamble or epilogue")
+		}
+		*raw = nil
+	}
+	lines := []*[]byte{&e.closing}
+	for i := range e.parts {
+		lines = append(lines, &e.parts[i].delimiter)
+	}
+	for _, line := range lines {
+		if !x.unfit(*line) {
+			continue
+		}
+		if x.signed {
+			return x.refuse("delimiter")
+		}
+		*line = append(bytes.TrimRight(*line, " \t\r\n"), '\r', '\n')
+	}
+	return nil
+}
+
+// fixFields makes the fields of a part or of a message in a message fit. Raw
+// 8-bit text in a part's fields is encoded where nothing forbids it, and left
+// alone under a signature unless the relay lacks 8BITMIME.
+func (x entityFixer) fixFields(e *mimeEntity) error {
+	charset := e.headerCharset()
+	for _, f := range e.fields {
+		if bytes.IndexByte(f.raw, 0) >= 0 {
+			return malformedMessage("message", "NUL is not allowed in a part's header section")
+		}
+		must := hasLongLine(f.raw) || x.sevenBit && f.needsASCII()
+		may := f.needsASCII() && !x.signed && x.message == 0
+		if !must && !may {
+			continue
+		}
+		if x.signed {
+			return x.refuse("part's header section")
+		}
+		f.rewrite(charset)
+		if !f.foldable() || x.sevenBit && hasEightBit(f.written()) {
+			return x.refuse("part's header section")
+		}
+	}
+	return nil
+}
+
+// fixLeaf encodes the body of a leaf when it does not fit.
+func (x entityFixer) fixLeaf(e *mimeEntity) error {
+	own := isIdentity(e.encoding) && !isText(e.mediaType) && hasLoneCR(e.body)
+	if !own && !x.unfit(e.body) {
+		return nil
+	}
+	if x.signed {
+		return x.refuse("part")
+	}
+	switch {
+	case e.mediaType == "message/partial" || e.mediaType == "message/external-body":
+		return x.refuse(e.mediaType + " part") // RFC 2046 §5.2 allows no encoding
+	case e.encoding == "base64":
+		e.newBody = rewrapBase64(e.body)
+	case e.encoding == "quoted-printable":
+		e.newBody = rewrapQuotedPrintable(e.body)
+	case isIdentity(e.encoding):
+		e.encode()
+	default:
+		return x.refuse("part in an unknown encoding")
+	}
+	return nil
+}
+
+// isText reports whether line ends are the only octets below a blank that mean
+// something: text, and reports such as message/delivery-status.
+func isText(mediaType string) bool {
+	return strings.HasPrefix(mediaType, "text/") || strings.HasPrefix(mediaType, "message/") || !strings.Contains(mediaType, "/")
+}
+
+// encode gives a leaf that had no encoding one: quoted-printable for text, so
+// that it stays readable, else base64.
+func (e *mimeEntity) encode() {
+	encoding := "base64"
+	switch {
+	case !isText(e.mediaType) || e.isWide():
+		e.newBody = appendBase64(make([]byte, 0, base64Size(len(e.body))), e.body)
+	case bytes.IndexByte(e.body, 0) >= 0:
+		e.newBody = appendBase64(nil, appendCRLF(nil, e.body))
+	default:
+		encoding = "quoted-printable"
+		e.newBody = appendQuotedPrintable(nil, e.body)
+	}
+	e.describeEncoded()
+	e.setField("Content-Transfer-Encoding", encoding)
+}
+
+// isWide reports whether the text's characters are of two octets or four, in
+// which CR and LF do not end lines.
+func (e *mimeEntity) isWide() bool {
+	charset := strings.ToLower(e.param("charset"))
+	return strings.HasPrefix(charset, "utf-16") || strings.HasPrefix(charset, "utf-32")
+}
+
+// describeEncoded adds the other fields that an encoding needs: MIME-Version in
+// a message, and a Content-Type for text beyond ASCII. If such text is not
+// UTF-8, nobody knows what it is (RFC 1428 §3).
+func (e *mimeEntity) describeEncoded() {
+	if e.isMessage && !e.hasField("mime-version") {
+		e.added = append(e.added, mailer.Field{Name: "MIME-Version", Value: "1.0"})
+	}
+	if !e.hasField("content-type") && e.mediaType == "text/plain" && hasEightBit(e.body) {
+		charset := "unknown-8bit"
+		if utf8.Valid(e.body) {
+			charset = "utf-8"
+		}
+		e.added = append(e.added, mailer.Field{Name: "Content-Type", Value: "text/plain; charset=" + charset})
+	}
+}
+
+func (e *mimeEntity) hasField(key string) bool {
+	for _, f := range e.fields {
+		if f.key == key {
+			return true
+		}
+	}
+	return false
+}
+
+// setField changes a field in its place, or adds it.
+func (e *mimeEntity) setField(name, value string) {
+	for _, f := range e.fields {
+		if f.key == strings.ToLower(name) {
+			f.text = appendHeaderField(nil, f.name, headerWords(value))
+			return
+		}
+	}
+	e.added = append(e.added, mailer.Field{Name: name, Value: value})
+}
+
+// rewrapBase64 breaks base64 into lines of 76 characters. What is not of its
+// alphabet is left out, as readers do (RFC 2045 §6.8).
+func rewrapBase64(body []byte) []byte {
+	out := make([]byte, 0, len(body)+len(body)/38+2)
+	col := 0
+	for _, c := range body {
+		if !isBase64(c) {
+			continue
+		}
+		if col == 76 {
+			out = append(out, '\r', '\n')
+			col = 0
+		}
+		out = append(out, c)
+		col++
+	}
+	return out
+}
+
+func isBase64(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '+' || c == '/' || c == '='
+}
+
+// rewrapQuotedPrintable encodes the octets that quoted-printable should have
+// encoded and breaks long lines softly (RFC 2045 §6.7).
+func rewrapQuotedPrintable(body []byte) []byte {
+	var out []byte
+	for len(body) > 0 {
+		line, end, rest := cutLine(body)
+		out = appendQuotedPrintableLine(out, line)
+		if len(end) > 0 {
+			out = append(out, '\r', '\n')
+		}
+		body = rest
+	}
+	return out
+}
+
+func appendQuotedPrintableLine(out, line []byte) []byte {
+	// Blanks at the end of a line are not content here.
+	line = bytes.TrimRight(line, " \t")
+	col := 0
+	for len(line) > 0 {
+		n := 1
+		if len(line) > 2 && line[0] == '=' && isHex(line[1]) && isHex(line[2]) {
+			n = 3
+		}
+		unit := line[:n]
+		if c := line[0]; c == 0 || c >= utf8.RuneSelf {
+			unit = []byte{'=', upperHex[c>>4], upperHex[c&15]}
+		}
+		if col+len(unit) > maxQuotedLine && len(line) > n {
+			out = append(out, '=', '\r', '\n')
+			col = 0
+		}
+		out = append(out, unit...)
+		col += len(unit)
+		line = line[n:]
+	}
+	return out
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'A' <= c && c <= 'F' || 'a' <= c && c <= 'f'
+}

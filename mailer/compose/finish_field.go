@@ -1,0 +1,283 @@
+package compose
+
+import (
+	"bytes"
+	"encoding/binary"
+	"mailsidecar/mailer"
+	"strings"
+	"unicode/utf8"
+)
+
+// isAddressField names the fields that hold addresses (RFC 5322 §3.6.2, §3.6.3,
+// §3.6.6, RFC 8098 §2.1).
+func isAddressField(key string) bool {
+	switch strings.TrimPrefix(key, "resent-") {
+	case "from", "sender", "reply-to", "to", "cc", "bcc",
+		"disposition-notification-to", "return-receipt-to", "errors-to":
+		return true
+	}
+	return false
+}
+
+// isParamField names the fields that hold parameters (RFC 2045 §5, RFC 2183).
+func isParamField(key string) bool { return key == "content-type" || key == "content-disposition" }
+
+// isTraceField names the fields that are identifiers, dates or written by
+// machines: nothing in them is text for people.
+func isTraceField(key string) bool {
+	return isStructured(key) || strings.HasPrefix(key, "arc-") || strings.HasSuffix(key, "message-id") ||
+		strings.HasSuffix(key, "date") || key == "received" || key == "dkim-signature" ||
+		key == "authentication-results" || key == "content-id" || key == "content-transfer-encoding"
+}
+
+// needsASCII reports whether the field holds raw 8-bit text.
+func (f *rawField) needsASCII() bool { return hasEightBit(f.raw) }
+
+func hasEightBit(b []byte) bool {
+	for ; len(b) >= 8; b = b[8:] {
+		if binary.NativeEndian.Uint64(b)&0x8080808080808080 != 0 {
+			return true
+		}
+	}
+	for _, c := range b {
+		if c >= utf8.RuneSelf {
+			return true
+		}
+	}
+	return false
+}
+
+// hasLongLine reports whether a line of raw is over 998 octets.
+func hasLongLine(raw []byte) bool {
+	for len(raw) > maxLine {
+		line, _, rest := cutLine(raw)
+		if len(line) > maxLine {
+			return true
+		}
+		raw = rest
+	}
+	return false
+}
+
+// rewrite encodes the field's raw 8-bit text and folds it anew. Text that is
+// not UTF-8 is taken for charset. What stands inside an address or an
+// identifier stays as it is (RFC 6532 §3.2).
+func (f *rawField) rewrite(charset string) {
+	value := f.value()
+	if utf8.ValidString(value) {
+		charset = "utf-8"
+	}
+	words := f.words(charset, value)
+	if strings.Join(words, "") == " "+value && !hasLongLine(f.raw) {
+		return // an address with raw UTF-8 and nothing else
+	}
+	f.text = appendHeaderField(nil, f.name, words)
+}
+
+func (f *rawField) words(charset, value string) []string {
+	switch {
+	case mailer.IsASCII(value):
+		return headerWords(value)
+	case isAddressField(f.key):
+		return addressFieldWords(charset, f.name, value)
+	case isParamField(f.key):
+		return paramFieldWords(value)
+	case isTraceField(f.key) || strings.Contains(value, "=?"):
+		return structuredWords(charset, f.name, value)
+	default:
+		return encodedWords(charset, value, wordRoom(f.name))
+	}
+}
+
+// paramFieldWords rewrites the parameters that are not ASCII by RFC 2231, which
+// is what encoded-words are for parameters.
+func paramFieldWords(value string) []string {
+	mediaType, params := parseParams(value)
+	text := []byte(mediaType)
+	for _, p := range params {
+		if mailer.IsASCII(p.raw) || p.name == "boundary" || !isFieldName(p.name) {
+			text = append(append(text, ";\r\n "...), p.raw...)
+			continue
+		}
+		name, _, _ := strings.Cut(p.name, "*")
+		text = appendParam(text, name, validText(p.value))
+	}
+	return []string{" " + string(text)}
+}
+
+// validText takes text that is not UTF-8 for ISO 8859-1.
+func validText(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	runes := make([]rune, len(s))
+	for i := range len(s) {
+		runes[i] = rune(s[i])
+	}
+	return string(runes)
+}
+
+// addressFieldWords rewrites the phrases and comments of an address field and
+// nothing else.
+func addressFieldWords(charset, name, value string) []string {
+	w := addressFieldWriter{charset: charset, name: name}
+	for i := 0; i < len(value); {
+		i += w.piece(value[i:])
+	}
+	w.endPhrase(false)
+	return w.words
+}
+
+// addressFieldWriter collects the phrase that is being read until it is known
+// what it is: the text before an angle bracket or a colon is a display name or
+// a group's name, all other text is an address.
+type addressFieldWriter struct {
+	charset, name string
+	phrase        []string // as written
+	words         []string
+}
+
+// piece reads one token of the field and returns its length.
+func (w *addressFieldWriter) piece(s string) int {
+	switch s[0] {
+	case ' ', '\t':
+		return 1
+	case '"':
+		if _, rest, ok := mailer.CutQuoted(s); ok {
+			n := len(s) - len(rest)
+			n += addressTail(rest)
+			w.phrase = append(w.phrase, s[:n])
+			return n
+		}
+	case '(':
+		n := commentLen(s)
+		w.phrase = append(w.phrase, s[:n])
+		return n
+	case '<':
+		w.endPhrase(true)
+		n := angleLen(s)
+		w.word(s[:n])
+		return n
+	case ':':
+		w.endPhrase(true)
+		w.word(s[:1])
+		return 1
+	case ',', ';':
+		w.endPhrase(false)
+		w.attach(s[:1])
+		return 1
+	}
+	n := strings.IndexAny(s[1:], " \t\"(<:,;") + 1
+	if n == 0 {
+		n = len(s)
+	}
+	w.phrase = append(w.phrase, s[:n])
+	return n
+}
+
+// addressTail is the length of the @domain that makes a quoted string a local
+// part.
+func addressTail(rest string) int {
+	if !strings.HasPrefix(rest, "@") {
+		return 0
+	}
+	if n := strings.IndexAny(rest, " \t(<:,;"); n >= 0 {
+		return n
+	}
+	return len(rest)
+}
+
+func angleLen(s string) int {
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '"':
+			if _, rest, ok := mailer.CutQuoted(s[i:]); ok {
+				i = len(s) - len(rest) - 1
+			}
+		case '>':
+			return i + 1
+		}
+	}
+	return len(s)
+}
+
+func commentLen(s string) int {
+	depth := 0
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case '(':
+			depth++
+		case ')':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		}
+	}
+	return len(s)
+}
+
+func (w *addressFieldWriter) word(s string) { w.words = append(w.words, " "+s) }
+
+// attach puts a separator right behind the word before it.
+func (w *addressFieldWriter) attach(s string) {
+	if len(w.words) == 0 {
+		w.word(s)
+		return
+	}
+	w.words[len(w.words)-1] += s
+}
+
+func (w *addressFieldWriter) endPhrase(isName bool) {
+	raw := strings.Join(w.phrase, " ")
+	switch {
+	case isName && !mailer.IsASCII(raw):
+		text := make([]string, len(w.phrase))
+		for i, p := range w.phrase {
+			text[i] = mailer.UnquoteName(p)
+		}
+		w.words = append(w.words, encodedWords(w.charset, strings.Join(text, " "), wordRoom(w.name))...)
+	default:
+		for _, p := range w.phrase {
+			if p[0] == '(' && !mailer.IsASCII(p) {
+				w.comment(p)
+			} else {
+				w.word(p)
+			}
+		}
+	}
+	w.phrase = nil
+}
+
+// comment encodes the text of a comment that is not ASCII.
+func (w *addressFieldWriter) comment(s string) {
+	words := encodedWords(w.charset, strings.TrimSuffix(s[1:], ")"), wordRoom(w.name)-len("()"))
+	words[0] = " (" + words[0][1:]
+	words[len(words)-1] += ")"
+	w.words = append(w.words, words...)
+}
+
+// written is the field as it will be written.
+func (f *rawField) written() []byte {
+	if f.text != nil {
+		return f.text
+	}
+	return f.raw
+}
+
+// foldable reports whether the field fits in lines of 998 octets.
+func (f *rawField) foldable() bool { return !hasLongLine(f.written()) }
+
+// hasLoneCR reports whether a CR that is not part of a CRLF stands in b.
+func hasLoneCR(b []byte) bool {
+	for {
+		i := bytes.IndexByte(b, '\r')
+		if i < 0 {
+			return false
+		}
+		if b = b[i+1:]; !bytes.HasPrefix(b, []byte("\n")) {
+			return true
+		}
+	}
+}

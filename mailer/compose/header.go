@@ -1,0 +1,282 @@
+package compose
+
+import (
+	"encoding/base64"
+	"mailsidecar/mailer"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+)
+
+// Limits of RFC 5322 §2.1.1 and RFC 2047 §2, in octets without the CRLF.
+const (
+	maxLine        = 998
+	foldedLine     = 78
+	maxEncodedWord = 75
+	maxEncodedLine = 76
+	// maxHeaderWord is the longest run without a blank that a header field may
+	// hold: with the longest field name before it, it still fits in a line.
+	maxHeaderWord = 900
+	maxFieldName  = 76
+)
+
+// appendHeaderField writes one header field, folded before words so that lines
+// stay within 78 octets where the words allow it. Each word begins with the
+// blanks that part it from what stands before, so unfolding restores the value
+// exactly.
+func appendHeaderField(dst []byte, name string, words []string) []byte {
+	dst = append(dst, name...)
+	dst = append(dst, ':')
+	col := len(name) + 1
+	for i, w := range words {
+		// The first word stays beside the name: some readers take a field
+		// whose first line is empty for an empty field.
+		if col+len(w) > foldedLine && i > 0 {
+			dst = append(dst, '\r', '\n')
+			col = 0
+		}
+		dst = append(dst, w...)
+		col += len(w)
+	}
+	return append(dst, '\r', '\n')
+}
+
+// headerWords splits a value for [appendHeaderField]: every word is a run of
+// blanks and the text after it.
+func headerWords(value string) []string {
+	if value == "" {
+		return nil
+	}
+	value = " " + value
+	var words []string
+	start := 0
+	for i := 1; i < len(value); i++ {
+		if isBlank(value[i]) && !isBlank(value[i-1]) {
+			words = append(words, value[start:i])
+			start = i
+		}
+	}
+	return append(words, value[start:])
+}
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' }
+
+// unstructuredWords prepares the value of an unstructured field (RFC 5322
+// §2.2.1). Printable ASCII goes as it is, encoded-words in it included, since
+// clients send values that are encoded already; anything else becomes
+// encoded-words, and so does what could not be folded.
+func unstructuredWords(name, value string) []string {
+	words := headerWords(value)
+	if isPrintable(value) && value == strings.Trim(value, " ") && longestWord(words) <= maxHeaderWord &&
+		!losesBlanks(name, value) {
+		return words
+	}
+	return encodedWords("utf-8", value, wordRoom(name))
+}
+
+// losesBlanks reports whether folding may cost the value blanks: some readers
+// make one of a run of blanks at a fold.
+func losesBlanks(name, value string) bool {
+	return strings.Contains(value, "  ") && len(name)+len(": ")+len(value) > foldedLine
+}
+
+// wordRoom is what the first encoded-word may take beside the field's name.
+func wordRoom(name string) int { return maxEncodedLine - len(name) - len(": ") }
+
+// structuredWords prepares a field of tokens, msg-ids or URIs: runs of words
+// that are not ASCII are encoded, unless they belong to an address or an
+// identifier, which no encoded-word may stand in (RFC 2047 §5).
+func structuredWords(charset, name, value string) []string {
+	var out, run []string
+	flush := func() {
+		if len(run) > 0 {
+			out = append(out, encodedWords(charset, strings.Join(run, " "), wordRoom(name))...)
+			run = nil
+		}
+	}
+	for _, w := range blankFields(value) {
+		if !mailer.IsASCII(w) && !strings.ContainsAny(w, addressMarks) {
+			run = append(run, w)
+			continue
+		}
+		flush()
+		out = append(out, " "+w)
+	}
+	flush()
+	return out
+}
+
+// addressMarks tell a word that belongs to an address or an identifier.
+const addressMarks = `<>@"`
+
+// blankFields splits value at blanks and tabs; other white space is text.
+func blankFields(value string) []string {
+	return strings.FieldsFunc(value, func(r rune) bool { return r == ' ' || r == '\t' })
+}
+
+// mailboxWords prepares an address field, a comma after every mailbox but the
+// last.
+func mailboxWords(name string, list []mailer.Address) []string {
+	var words []string
+	for i, a := range list {
+		words = append(words, phraseWords(name, a.Name)...)
+		if a.Name == "" {
+			words = append(words, " "+a.Email)
+		} else {
+			words = append(words, " <"+a.Email+">")
+		}
+		if i < len(list)-1 {
+			words[len(words)-1] += ","
+		}
+	}
+	return words
+}
+
+var encodedWordsOnly = regexp.MustCompile(`^(=\?[!-<>@-~]+\?[bBqQ]\?[!->@-~]*\?=( +|$))+$`)
+
+// phraseWords prepares a display name: as atoms, as encoded-words that are
+// there already, as a quoted string, or encoded.
+func phraseWords(field, name string) []string {
+	words := headerWords(name)
+	trimmed := name == strings.Trim(name, " ") && !strings.Contains(name, "  ")
+	switch {
+	case name == "":
+		return nil
+	case encodedWordsOnly.MatchString(name) && trimmed && longestWord(words) <= maxEncodedLine:
+		return words
+	case !isPrintable(name):
+	case isAtoms(name) && trimmed && !strings.Contains(name, "=?") && longestWord(words) <= maxEncodedLine:
+		return words
+	case len(name) < foldedLine-len(field)-4 && !strings.Contains(name, "=?"):
+		return []string{" " + mailer.QuoteString(name)}
+	}
+	return encodedWords("utf-8", name, wordRoom(field))
+}
+
+func isAtoms(name string) bool {
+	for i := range len(name) {
+		if name[i] != ' ' && !mailer.IsAtext(name[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// isPrintable reports whether s is printable ASCII and blanks, tabs excluded.
+func isPrintable(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+func longestWord(words []string) int {
+	longest := 0
+	for _, w := range words {
+		longest = max(longest, len(w))
+	}
+	return longest
+}
+
+// encodedWords turns text into encoded-words (RFC 2047): by Q, which stays
+// readable, unless most of the text is beyond ASCII. No character is split over two of them, as §5 demands; room is
+// what the first may take beside the field's name. Charsets other than UTF-8
+// must have one octet a character.
+//
+// The standard library's encoder takes no account of the field's name and
+// leaves the folding to others, so it is not used.
+func encodedWords(charset, text string, room int) []string {
+	e := wordEncoder{charset: charset, room: max(min(room, maxEncodedWord), minEncodedWord)}
+	e.base64 = 2*qLen(text) > 5*len(text)
+	for len(text) > 0 {
+		n := 1
+		if charset == "utf-8" {
+			_, n = utf8.DecodeRuneInString(text)
+		}
+		e.add(text[:n])
+		text = text[n:]
+	}
+	e.flush()
+	return e.words
+}
+
+// minEncodedWord leaves room for one character in either encoding, whatever the
+// charset's name.
+const minEncodedWord = 40
+
+type wordEncoder struct {
+	charset string
+	base64  bool
+	room    int
+	chunk   []byte
+	size    int // of the chunk in Q
+	words   []string
+}
+
+func (e *wordEncoder) add(char string) {
+	size := e.size + qLen(char)
+	if e.base64 {
+		size = base64.StdEncoding.EncodedLen(len(e.chunk) + len(char))
+	}
+	if len(e.chunk) > 0 && len(e.charset)+len("=??q??=")+size > e.room {
+		e.flush()
+	}
+	e.chunk = append(e.chunk, char...)
+	e.size += qLen(char)
+}
+
+func (e *wordEncoder) flush() {
+	if len(e.chunk) == 0 {
+		return
+	}
+	word := " =?" + e.charset + "?q?" + string(appendQ(nil, e.chunk)) + "?="
+	if e.base64 {
+		word = " =?" + e.charset + "?b?" + base64.StdEncoding.EncodeToString(e.chunk) + "?="
+	}
+	e.words = append(e.words, word)
+	e.chunk, e.size, e.room = e.chunk[:0], 0, maxEncodedWord
+}
+
+// isQSafe names what may stand for itself in a Q word anywhere, a phrase
+// included (RFC 2047 §5 (3)).
+func isQSafe(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!*+-/", c) >= 0
+}
+
+func qLen(s string) int {
+	n := len(s)
+	for i := range len(s) {
+		if !isQSafe(s[i]) && s[i] != ' ' {
+			n += 2
+		}
+	}
+	return n
+}
+
+const upperHex = "0123456789ABCDEF"
+
+func appendQ(dst, text []byte) []byte {
+	for _, c := range text {
+		switch {
+		case c == ' ':
+			dst = append(dst, '_')
+		case isQSafe(c):
+			dst = append(dst, c)
+		default:
+			dst = append(dst, '=', upperHex[c>>4], upperHex[c&15])
+		}
+	}
+	return dst
+}
+
+// isFieldName reports whether name is an ftext of RFC 5322 §3.6.8.
+func isFieldName(name string) bool {
+	for i := range len(name) {
+		if name[i] <= ' ' || name[i] > '~' || name[i] == ':' {
+			return false
+		}
+	}
+	return name != ""
+}

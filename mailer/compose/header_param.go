@@ -1,0 +1,153 @@
+package compose
+
+import (
+	"fmt"
+	"mailsidecar/mailer"
+	"mime"
+	"path"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// appendParam writes one parameter of a MIME field on a line of its own. What is
+// not short and plain is written twice: by RFC 2231 (percent-encoded UTF-8, in
+// continuations) and then as an ASCII fallback for old readers. Readers that know
+// RFC 2231 and no rule for two of a kind, as Python's, take the first.
+// go-mail would put an RFC 2047 word into a quoted string, which RFC 2047 §5
+// forbids and some readers show as it is.
+func appendParam(dst []byte, name, value string) []byte {
+	if isPlainParam(value) {
+		return fmt.Appendf(dst, ";\r\n %s=\"%s\"", name, value)
+	}
+	dst = appendExtendedParam(dst, name, value)
+	return fmt.Appendf(dst, ";\r\n %s=\"%s\"", name, asciiFallback(value))
+}
+
+const maxPlainParam = 60
+
+func isPlainParam(value string) bool {
+	return len(value) <= maxPlainParam && isPrintable(value) && !strings.ContainsAny(value, `"\/%`) &&
+		!strings.Contains(value, "=?")
+}
+
+// asciiFallback is value with everything doubtful replaced, cut in the middle
+// so that an extension stays.
+func asciiFallback(value string) string {
+	plain := []byte(strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' || strings.ContainsRune(`"\/%?=`, r) {
+			return '_'
+		}
+		return r
+	}, value))
+	if len(plain) > maxPlainParam {
+		plain = append(plain[:maxPlainParam-10], plain[len(plain)-10:]...)
+	}
+	return string(plain)
+}
+
+// appendExtendedParam writes name*=UTF-8”… or name*0*=UTF-8”…; name*1*=….
+func appendExtendedParam(dst []byte, name, value string) []byte {
+	const room = foldedLine - len(" *000*=UTF-8'';")
+	var pieces []string
+	piece := ""
+	for _, r := range value {
+		char := percentEncode(string(r))
+		if len(name)+len(piece)+len(char) > room {
+			pieces = append(pieces, piece)
+			piece = ""
+		}
+		piece += char
+	}
+	pieces = append(pieces, piece)
+	if len(pieces) == 1 {
+		return fmt.Appendf(dst, ";\r\n %s*=UTF-8''%s", name, piece)
+	}
+	dst = fmt.Appendf(dst, ";\r\n %s*0*=UTF-8''%s", name, pieces[0])
+	for i, p := range pieces[1:] {
+		dst = fmt.Appendf(dst, ";\r\n %s*%d*=%s", name, i+1, p)
+	}
+	return dst
+}
+
+func percentEncode(char string) string {
+	var b strings.Builder
+	for i := range len(char) {
+		c := char[i]
+		if isQSafe(c) && c != '*' && c != '/' || c == '.' || c == '_' {
+			b.WriteByte(c)
+			continue
+		}
+		b.Write([]byte{'%', upperHex[c>>4], upperHex[c&15]})
+	}
+	return b.String()
+}
+
+// attachmentTypes are the types of files that mail often carries. They are our
+// own because those of the mime package depend on files of the machine.
+var attachmentTypes = map[string]string{
+	".avif": "image/avif", ".bmp": "image/bmp", ".bz2": "application/x-bzip2", ".css": "text/css",
+	".csv": "text/csv", ".doc": "application/msword",
+	".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+	".eps":  "application/postscript", ".epub": "application/epub+zip", ".gif": "image/gif", ".gz": "application/gzip",
+	".heic": "image/heic", ".htm": "text/html", ".html": "text/html", ".ics": "text/calendar", ".jpeg": "image/jpeg",
+	".jpg": "image/jpeg", ".js": "text/javascript", ".json": "application/json", ".m4a": "audio/mp4",
+	".md": "text/markdown", ".mov": "video/quicktime", ".mp3": "audio/mpeg", ".mp4": "video/mp4",
+	".odp": "application/vnd.oasis.opendocument.presentation",
+	".ods": "application/vnd.oasis.opendocument.spreadsheet",
+	".odt": "application/vnd.oasis.opendocument.text", ".ogg": "audio/ogg", ".p7s": "application/pkcs7-signature",
+	".pdf": "application/pdf", ".png": "image/png", ".ppt": "application/vnd.ms-powerpoint",
+	".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+	".ps":   "application/postscript", ".rtf": "application/rtf", ".svg": "image/svg+xml", ".tar": "application/x-tar",
+	".tgz": "application/gzip", ".tif": "image/tiff", ".tiff": "image/tiff", ".tsv": "text/tab-separated-values",
+	".txt": "text/plain", ".log": "text/plain", ".vcf": "text/vcard", ".wasm": "application/wasm", ".wav": "audio/wav",
+	".webm": "video/webm", ".webp": "image/webp", ".xls": "application/vnd.ms-excel",
+	".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", ".xml": "application/xml",
+	".yaml": "application/yaml", ".yml": "application/yaml", ".zip": "application/zip", ".7z": "application/x-7z-compressed",
+}
+
+const octetStream = "application/octet-stream"
+
+// attachmentType is the media type an attachment is sent as, with its
+// parameters but name. The caller's type is validated before.
+func attachmentType(a mailer.Attachment) (string, map[string]string) {
+	mediaType, params, err := mime.ParseMediaType(a.ContentType)
+	if err != nil || mediaType == octetStream {
+		mediaType, params = guessType(a)
+	}
+	// A composite type must not be base64 (RFC 2045 §6.4), and base64 is what
+	// keeps the octets of an attached message: it goes as a mere file.
+	if strings.HasPrefix(mediaType, "multipart/") || strings.HasPrefix(mediaType, "message/") {
+		return octetStream, nil
+	}
+	delete(params, "name")
+	return mediaType, params
+}
+
+func guessType(a mailer.Attachment) (string, map[string]string) {
+	guess, known := attachmentTypes[strings.ToLower(path.Ext(a.Filename))]
+	if !known {
+		return octetStream, nil
+	}
+	if strings.HasPrefix(guess, "text/") && utf8.Valid(a.Content) {
+		return guess, map[string]string{"charset": "utf-8"}
+	}
+	return guess, nil
+}
+
+// contentTypeValue renders a media type, one parameter a line.
+func contentTypeValue(mediaType string, params map[string]string, filename string) string {
+	value := []byte(mediaType)
+	keys := make([]string, 0, len(params))
+	for key := range params {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		value = appendParam(value, key, params[key])
+	}
+	if filename != "" {
+		value = appendParam(value, "name", filename)
+	}
+	return string(value)
+}

@@ -1,0 +1,364 @@
+package compose
+
+import (
+	"bytes"
+	"mailsidecar/mailer"
+	"strings"
+)
+
+// mimeEntity is one entity of a finished message (RFC 2045 §2.4), in slices of
+// the message as it came. What is not changed is written as it was, but for its
+// line ends.
+type mimeEntity struct {
+	fields []*rawField
+	gap    []byte // the empty line after the fields; nil when there is none
+	// broken says that a line in the header section is no field, so that
+	// readers differ on where the body begins, or that there are too many.
+	broken bool
+	// body is everything after the gap; for a leaf, what may be re-encoded.
+	body []byte
+	// newBody replaces body when it is not nil.
+	newBody []byte
+	// The rest is for entities that hold others: the parts of a multipart, or
+	// the one message of a message/rfc822.
+	preamble []byte
+	parts    []mimePart
+	closing  []byte // the close-delimiter line
+	epilogue []byte
+
+	mediaType string // in lower case
+	params    []mimeParam
+	encoding  string // Content-Transfer-Encoding, in lower case
+	// opaque says that readers may differ on what the entity is: it is passed
+	// on, but cannot be changed.
+	opaque bool
+	// isMessage says that the entity is a message, not a part of one.
+	isMessage bool
+	// added are fields that the entity gets at the end of its header section.
+	added []mailer.Field
+}
+
+// mimePart is an entity with the lines that part it from the others.
+type mimePart struct {
+	delimiter []byte // its line, with the line end; empty in message/rfc822
+	*mimeEntity
+	lineEnd []byte // belongs to the next delimiter (RFC 2046 §5.1.1)
+}
+
+// rawField is one header field as it was written.
+type rawField struct {
+	name string
+	key  string // the name in lower case
+	raw  []byte // with its line ends
+	// text replaces raw when it is not nil; drop leaves the field out.
+	text []byte
+	drop bool
+}
+
+// value is the field's value, unfolded and trimmed.
+func (f *rawField) value() string {
+	_, value, _ := bytes.Cut(f.raw, []byte(":"))
+	return strings.Trim(unfold(value), " \t")
+}
+
+// unfold removes line ends: what follows each is a blank.
+func unfold(raw []byte) string {
+	var b strings.Builder
+	b.Grow(len(raw))
+	for _, c := range raw {
+		if c != '\r' && c != '\n' {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// cutLine returns the first line of raw and its line end: CRLF, LF or CR. The
+// last line may have none.
+func cutLine(raw []byte) (line, end, rest []byte) {
+	i := lineLen(raw)
+	n := i
+	switch {
+	case bytes.HasPrefix(raw[i:], []byte("\r\n")):
+		n += 2
+	case i < len(raw):
+		n++
+	}
+	return raw[:i], raw[i:n], raw[n:]
+}
+
+// lineLen finds the first CR or LF. The fast search for LF has a short window,
+// or a message of nothing but CRs would be searched to its end for each.
+func lineLen(raw []byte) int {
+	window := raw[:min(len(raw), 256)]
+	if lf := bytes.IndexByte(window, '\n'); lf >= 0 {
+		if cr := bytes.IndexByte(window[:lf], '\r'); cr >= 0 {
+			return cr
+		}
+		return lf
+	}
+	i := 0
+	for i < len(raw) && raw[i] != '\r' && raw[i] != '\n' {
+		i++
+	}
+	return i
+}
+
+// maxDepth bounds the work on parts in parts in parts.
+const maxDepth = 30
+
+// Bounds on what one message may be split into, far above what mail is made of:
+// without them a few megabytes of delimiters would become gigabytes of entities.
+const (
+	maxEntities = 10_000
+	maxFields   = 50_000
+)
+
+// mimeParser reads a message into entities.
+type mimeParser struct {
+	entities, fields int // read so far
+}
+
+// parseMessage reads a message with all entities in it. It never fails: what
+// cannot be understood is opaque.
+func parseMessage(raw []byte) *mimeEntity {
+	return new(mimeParser).message(raw, 0)
+}
+
+func (p *mimeParser) message(raw []byte, depth int) *mimeEntity {
+	e := p.entity(raw, "text/plain", depth)
+	e.isMessage = true
+	return e
+}
+
+func (p *mimeParser) entity(raw []byte, defaultType string, depth int) *mimeEntity {
+	p.entities++
+	e := &mimeEntity{}
+	rest := p.parseFields(e, raw)
+	e.body = rest
+	e.describe(defaultType)
+	if e.opaque {
+		return e
+	}
+	switch {
+	case strings.HasPrefix(e.mediaType, "multipart/"):
+		p.parseMultipart(e, depth)
+	case isMessageType(e.mediaType) && isIdentity(e.encoding):
+		if depth >= maxDepth {
+			e.opaque = true
+			break
+		}
+		e.parts = []mimePart{{mimeEntity: p.message(e.body, depth+1)}}
+	}
+	return e
+}
+
+// parseFields reads the header section and returns what follows it.
+func (p *mimeParser) parseFields(e *mimeEntity, raw []byte) (rest []byte) {
+	for len(raw) > 0 {
+		line, end, rest := cutLine(raw)
+		size := len(line) + len(end)
+		name, isField := fieldName(line)
+		switch {
+		case len(line) == 0:
+			e.gap = raw[:size]
+			return rest
+		case (line[0] == ' ' || line[0] == '\t') && len(e.fields) > 0:
+			last := e.fields[len(e.fields)-1]
+			last.raw = last.raw[:len(last.raw)+size] // adjacent in the message
+		case isField && p.fields < maxFields:
+			p.fields++
+			e.fields = append(e.fields, &rawField{name: name, key: strings.ToLower(name), raw: raw[:size]})
+		default:
+			e.broken = len(e.fields) > 0
+			return raw
+		}
+		raw = rest
+	}
+	return nil
+}
+
+// fieldName returns the name of the field that line begins. Blanks before the
+// colon are obsolete but known to readers (RFC 5322 §4.5).
+func fieldName(line []byte) (string, bool) {
+	name, _, found := bytes.Cut(line, []byte(":"))
+	text := strings.TrimRight(string(name), " \t")
+	return text, found && isFieldName(text)
+}
+
+// describe reads the fields that say what the entity is.
+func (e *mimeEntity) describe(defaultType string) {
+	e.mediaType = defaultType
+	types, encodings := 0, 0
+	for _, f := range e.fields {
+		switch f.key {
+		case "content-type":
+			types++
+			e.mediaType, e.params = parseParams(f.value())
+		case "content-transfer-encoding":
+			encodings++
+			e.encoding = strings.ToLower(strings.Trim(mailer.StripComments(f.value()), " \t;"))
+		}
+	}
+	e.opaque = e.broken || types > 1 || encodings > 1
+}
+
+func (e *mimeEntity) param(name string) string {
+	for _, p := range e.params {
+		if p.name == name {
+			return p.value
+		}
+	}
+	return ""
+}
+
+// isMessageType names the types whose body is a message (RFC 2046 §5.2.1,
+// RFC 6532 §3.7).
+func isMessageType(mediaType string) bool {
+	return mediaType == "message/rfc822" || mediaType == "message/global" || mediaType == "message/news"
+}
+
+// isIdentity reports whether the encoding is none (RFC 2045 §6.2).
+func isIdentity(encoding string) bool {
+	return encoding == "" || encoding == "7bit" || encoding == "8bit" || encoding == "binary"
+}
+
+// maxBoundary is far more than the 70 that RFC 2046 §5.1.1 allows.
+const maxBoundary = 200
+
+// parseMultipart splits the body at its delimiter lines. Without any, or with
+// an encoding that a multipart must not have, the entity is opaque.
+func (p *mimeParser) parseMultipart(e *mimeEntity, depth int) {
+	boundary := strings.TrimRight(e.param("boundary"), " ")
+	if boundary == "" || len(boundary) > maxBoundary || !isPrintable(boundary) ||
+		!isIdentity(e.encoding) || depth >= maxDepth {
+		e.opaque = true
+		return
+	}
+	s := multipartSplitter{parser: p, entity: e, delimiter: []byte("--" + boundary), depth: depth, partType: "text/plain"}
+	if e.mediaType == "multipart/digest" {
+		s.partType = "message/rfc822"
+	}
+	if !s.split(e.body) {
+		e.preamble, e.parts, e.closing, e.epilogue = nil, nil, nil, nil
+	}
+	e.opaque = len(e.parts) == 0
+}
+
+type multipartSplitter struct {
+	parser    *mimeParser
+	entity    *mimeEntity
+	delimiter []byte
+	depth     int
+	partType  string
+	opening   []byte // the delimiter line of the part being read
+}
+
+// split reports whether all parts could be read.
+func (s *multipartSplitter) split(body []byte) bool {
+	start, lastEnd := 0, 0 // of the section being read; of the last line end's octets
+	for pos := 0; pos < len(body); {
+		line, end, _ := cutLine(body[pos:])
+		next := pos + len(line) + len(end)
+		isDelimiter, isClosing := s.match(line)
+		if isDelimiter {
+			if s.parser.entities >= maxEntities {
+				return false
+			}
+			s.section(body[start:max(start, pos-lastEnd)], body[max(start, pos-lastEnd):pos])
+			if isClosing {
+				s.entity.closing, s.entity.epilogue = body[pos:next], body[next:]
+				return true
+			}
+			s.opening = body[pos:next]
+			start = next
+		}
+		lastEnd = len(end)
+		pos = next
+	}
+	s.section(body[start:], nil)
+	return true
+}
+
+// match tells a delimiter line; blanks may follow the boundary (RFC 2046
+// §5.1.1). The close-delimiter counts only after a part was opened.
+func (s *multipartSplitter) match(line []byte) (isDelimiter, isClosing bool) {
+	rest, found := bytes.CutPrefix(line, s.delimiter)
+	if !found {
+		return false, false
+	}
+	rest, isClosing = bytes.CutPrefix(rest, []byte("--"))
+	if len(bytes.TrimRight(rest, " \t")) > 0 || isClosing && s.opening == nil {
+		return false, false
+	}
+	return true, isClosing
+}
+
+func (s *multipartSplitter) section(raw, lineEnd []byte) {
+	if s.opening == nil {
+		s.entity.preamble = raw[:len(raw)+len(lineEnd)] // adjacent in the message
+		return
+	}
+	s.entity.parts = append(s.entity.parts, mimePart{
+		delimiter:  s.opening,
+		mimeEntity: s.parser.entity(raw, s.partType, s.depth+1),
+		lineEnd:    lineEnd,
+	})
+}
+
+// appendTo writes the entity, every line end as CRLF.
+func (e *mimeEntity) appendTo(dst []byte) []byte {
+	for _, f := range e.fields {
+		if f.drop {
+			continue
+		}
+		if f.text != nil {
+			dst = append(dst, f.text...)
+			continue
+		}
+		dst = appendCRLF(dst, f.raw)
+	}
+	if len(e.fields) > 0 && (e.gap != nil || len(e.added) > 0) {
+		dst = endLine(dst)
+	}
+	for _, f := range e.added {
+		dst = appendHeaderField(dst, f.Name, headerWords(f.Value))
+	}
+	if e.gap != nil || len(e.added) > 0 && len(e.body) > 0 {
+		dst = append(dst, '\r', '\n')
+	}
+	if e.newBody != nil {
+		return append(dst, e.newBody...)
+	}
+	if len(e.parts) == 0 {
+		return appendCRLF(dst, e.body)
+	}
+	dst = appendCRLF(dst, e.preamble)
+	for _, p := range e.parts {
+		dst = appendCRLF(dst, p.delimiter)
+		dst = p.appendTo(dst)
+		dst = appendCRLF(dst, p.lineEnd)
+	}
+	return appendCRLF(appendCRLF(dst, e.closing), e.epilogue)
+}
+
+// appendCRLF appends raw with every CRLF, LF and CR as CRLF.
+func appendCRLF(dst, raw []byte) []byte {
+	for len(raw) > 0 {
+		line, end, rest := cutLine(raw)
+		dst = append(dst, line...)
+		if len(end) > 0 {
+			dst = append(dst, '\r', '\n')
+		}
+		raw = rest
+	}
+	return dst
+}
+
+// endLine completes a last line that has no line end.
+func endLine(dst []byte) []byte {
+	if bytes.HasSuffix(dst, []byte("\r\n")) {
+		return dst
+	}
+	return append(dst, '\r', '\n')
+}

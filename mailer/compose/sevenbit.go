@@ -1,0 +1,69 @@
+package compose
+
+import (
+	"bytes"
+	"errors"
+	"mailsidecar/mailer"
+	"unicode/utf8"
+)
+
+// SevenBit returns the content for a relay that does not offer 8BITMIME
+// (RFC 6152 §3): parts that hold octets over 127 are encoded as
+// quoted-printable when they are text, else as base64. Raw UTF-8 in the header
+// section's addresses stays; it needs SMTPUTF8, and so another relay. A content
+// that is 7-bit already is returned as it is. What cannot be converted, a signed
+// part among it, is a permanent [*Failure] with 5.6.3.
+func SevenBit(c mailer.Content) (mailer.Content, error) {
+	if !c.EightBit {
+		return c, nil
+	}
+	root := parseMessage(c.Data)
+	x := entityFixer{sevenBit: true, signed: root.hasField("dkim-signature")}
+	if err := x.fix(root); err != nil {
+		return mailer.Content{}, err
+	}
+	data := endLine(root.appendTo(make([]byte, 0, len(c.Data)+len(c.Data)/8)))
+	seven, err := checkedContent(data, c.MessageID)
+	if err == nil && seven.EightBit {
+		return mailer.Content{}, x.refuse("part")
+	}
+	return seven, err
+}
+
+// Faults that [checkLines] finds in a message.
+var (
+	errNUL      = errors.New("NUL")
+	errLineEnd  = errors.New("bare CR or LF")
+	errLongLine = errors.New("line over 998 octets")
+	errNoEnd    = errors.New("no line end at the end")
+)
+
+// checkLines reports whether data keeps what [Content.Data] promises.
+func checkLines(data []byte) error {
+	if bytes.IndexByte(data, 0) >= 0 {
+		return errNUL
+	}
+	for len(data) > 0 {
+		n := bytes.IndexByte(data, '\n')
+		switch {
+		case n < 0:
+			return errNoEnd
+		case n == 0 || data[n-1] != '\r' || bytes.IndexByte(data[:n-1], '\r') >= 0:
+			return errLineEnd
+		case n-1 > maxLine:
+			return errLongLine
+		}
+		data = data[n+1:]
+	}
+	return nil
+}
+
+// splitContent parts a header section, with its last line end, from the body.
+func splitContent(data []byte) (header, body []byte) {
+	if i := bytes.Index(data, []byte("\r\n\r\n")); i >= 0 {
+		return data[:i+2], data[i+4:]
+	}
+	return data, nil
+}
+
+func validHeaderText(header []byte) bool { return utf8.Valid(header) }

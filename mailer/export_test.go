@@ -1,8 +1,0 @@
-package mailer
-
-import "context"
-
-// SetLookup replaces DNS.
-func (r *Relay) SetLookup(lookup func(ctx context.Context, host string) ([]string, error)) {
-	r.lookup = lookup
-}

@@ -1,0 +1,307 @@
+package smtp
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"mailsidecar/mailer"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/wneessen/go-mail/smtp"
+)
+
+const (
+	// maxAuthCommand is the longest AUTH command with an initial response: the
+	// SMTP command line limit (RFC 4954 §4, RFC 5321 §4.5.3.1.4).
+	maxAuthCommand = 512
+	// maxAuthSteps bounds a relay that never stops to ask.
+	maxAuthSteps = 10
+	// maxSCRAMIterations is some half a second of work that a relay may ask of us.
+	maxSCRAMIterations = 1_000_000
+)
+
+// mechanisms are the SASL mechanisms that can be configured by name. The order
+// is that of "auto" for those before NTLM: best first.
+var mechanisms = []string{
+	"SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "PLAIN", "LOGIN", "CRAM-MD5",
+	"NTLM", "XOAUTH2",
+}
+
+// automatic are those that "auto" chooses from when there is a password.
+var automatic = mechanisms[:7]
+
+// mechanism chooses the AUTH mechanism for this connection: the configured one,
+// or for "auto" the first that the relay offers.
+func (c *conn) mechanism(ctx context.Context) (string, *mailer.Failure) {
+	offered := strings.Fields(strings.ToUpper(c.ext["AUTH"]))
+	wanted := automatic
+	switch {
+	case c.relay.opts.Mechanism != "AUTO":
+		wanted = []string{c.relay.opts.Mechanism}
+	case c.relay.opts.TokenSource != nil:
+		wanted = []string{"XOAUTH2"}
+	}
+	for _, m := range wanted {
+		if slices.Contains(offered, m) && (c.tls != nil || !strings.HasSuffix(m, "-PLUS")) {
+			return m, nil
+		}
+	}
+	text := "the relay offers no AUTH"
+	if len(offered) > 0 {
+		text = "the relay offers no AUTH mechanism that is configured here, only " + printable(strings.Join(offered, " "), 200)
+	}
+	return "", c.failed(ctx, mailer.StageAuth, &cause{problem: ProblemNoMechanism, text: text})
+}
+
+// login authenticates with the configured credentials, if there are any.
+func (c *conn) login(ctx context.Context) *mailer.Failure {
+	if c.relay.opts.Username == "" {
+		return nil
+	}
+	if c.tls == nil && !c.rung.Clear {
+		// open has seen to it; this is the last line of defence.
+		return c.failed(ctx, mailer.StageAuth, &cause{problem: ProblemCleartext, text: "no credentials without TLS"})
+	}
+	name, f := c.mechanism(ctx)
+	if f != nil {
+		return f
+	}
+	release := c.bind(ctx)
+	defer release()
+	token, f := c.token(ctx, name, "")
+	if f != nil {
+		return f
+	}
+	f = c.authenticate(ctx, name, token)
+	if f != nil && f.Reply.Code == 535 && name == "XOAUTH2" {
+		// A token may be revoked before its time. Once more with a new one, if there
+		// is any.
+		if fresh, _ := c.token(ctx, name, token); fresh != "" && fresh != token {
+			if again := c.authenticate(ctx, name, fresh); again == nil || again.Reply.Code != 0 {
+				return again
+			}
+		}
+	}
+	return f
+}
+
+func (c *conn) authenticate(ctx context.Context, name, token string) *mailer.Failure {
+	x := authExchange{conn: c, name: name, secrets: []string{token, c.relay.opts.Password}}
+	if f := x.run(ctx, c.sasl(name, token)); f != nil {
+		return f
+	}
+	c.auth = name
+	return nil
+}
+
+// token fetches the access token for XOAUTH2, not the one that was refused.
+// Without a token source the password is the token.
+func (c *conn) token(ctx context.Context, mechanism, refused string) (string, *mailer.Failure) {
+	if mechanism != "XOAUTH2" || c.relay.opts.TokenSource == nil {
+		return c.relay.opts.Password, nil
+	}
+	token, err := c.relay.opts.TokenSource(ctx, refused)
+	if err != nil {
+		return "", c.failed(ctx, mailer.StageAuth, &cause{problem: ProblemToken, text: "the OAuth2 token could not be fetched", err: err})
+	}
+	return token, nil
+}
+
+// sasl returns the mechanism's client.
+func (c *conn) sasl(name, token string) smtp.Auth {
+	user, password := c.relay.opts.Username, c.relay.opts.Password
+	host, clear := c.relay.opts.ServerName, c.rung.Clear
+	switch name {
+	case "PLAIN":
+		return smtp.PlainAuth("", user, password, host, clear)
+	case "LOGIN":
+		return smtp.LoginAuth(user, password, host, clear)
+	case "CRAM-MD5":
+		return smtp.CRAMMD5Auth(user, password)
+	case "SCRAM-SHA-1":
+		return &scramGuard{Auth: smtp.ScramSHA1Auth(user, password)}
+	case "SCRAM-SHA-256":
+		return &scramGuard{Auth: smtp.ScramSHA256Auth(user, password)}
+	case "SCRAM-SHA-1-PLUS":
+		return &scramGuard{Auth: smtp.ScramSHA1PlusAuth(user, password, c.tls)}
+	case "SCRAM-SHA-256-PLUS":
+		return &scramGuard{Auth: smtp.ScramSHA256PlusAuth(user, password, c.tls)}
+	case "NTLM":
+		domain, account, ok := strings.Cut(user, `\`)
+		if !ok {
+			domain, account = "", user
+		}
+		return smtp.NTLMAuth(account, password, domain)
+	default:
+		return smtp.XOAuth2Auth(user, token)
+	}
+}
+
+// authExchange is one AUTH command with its challenges (RFC 4954 §4).
+type authExchange struct {
+	conn    *conn
+	name    string
+	secrets []string // must not come back in the relay's words
+	pending []byte   // the initial response, while it waits for an empty challenge
+	errText string   // what an XOAUTH2 error challenge said
+}
+
+func (x *authExchange) run(ctx context.Context, client smtp.Auth) *mailer.Failure {
+	c := x.conn
+	_, initial, err := client.Start(&smtp.ServerInfo{
+		Name: c.relay.opts.ServerName, TLS: c.tls != nil, Auth: strings.Fields(c.ext["AUTH"]),
+	})
+	if err != nil {
+		return x.broken(ctx, err)
+	}
+	w, f := c.exchange(ctx, mailer.StageAuth, x.command(initial))
+	for step := 0; f == nil && w.code == 334; step++ {
+		if step == maxAuthSteps {
+			return x.broken(ctx, errors.New("too many challenges"))
+		}
+		var response []byte
+		if response, err = x.respond(client, w); err != nil {
+			return x.broken(ctx, err)
+		}
+		w, f = c.exchange(ctx, mailer.StageAuth, x.encode(response))
+	}
+	if f != nil {
+		return f
+	}
+	if w.code != 235 {
+		for i := range w.lines {
+			w.lines[i] = x.redact(w.lines[i])
+		}
+		f = c.refused(mailer.StageAuth, w)
+		f.Text = x.errText
+		return f
+	}
+	if _, err := client.Next(nil, false); err != nil {
+		return x.broken(ctx, err)
+	}
+	return nil
+}
+
+// command is the AUTH command, with the initial response where that fits the
+// line; where it does not, it answers the first challenge.
+func (x *authExchange) command(initial []byte) string {
+	command := "AUTH " + x.name
+	if initial == nil {
+		return command
+	}
+	if full := command + " " + x.encode(initial); len(full)+2 <= maxAuthCommand {
+		return full
+	}
+	x.pending = initial
+	return command
+}
+
+// respond answers a challenge.
+func (x *authExchange) respond(client smtp.Auth, w wireReply) ([]byte, error) {
+	if x.pending != nil {
+		response := x.pending
+		x.pending = nil
+		return response, nil
+	}
+	challenge, err := base64.StdEncoding.DecodeString(strings.TrimSpace(strings.Join(w.lines, "")))
+	switch {
+	case x.name == "LOGIN":
+		// Its challenges are prompts, in any form, and mean nothing.
+	case err != nil:
+		return nil, fmt.Errorf("challenge: %w", err)
+	case x.name == "XOAUTH2":
+		// The error as JSON; it wants an empty answer before the 535 comes.
+		x.errText = printable(x.redact(string(challenge)), maxReplyText)
+	}
+	return client.Next(challenge, true)
+}
+
+func (x *authExchange) encode(response []byte) string {
+	s := base64.StdEncoding.EncodeToString(response)
+	x.secrets = append(x.secrets, s)
+	return s
+}
+
+// broken gives up in the middle: the connection is of no use afterwards.
+func (x *authExchange) broken(ctx context.Context, err error) *mailer.Failure {
+	return x.conn.failed(ctx, mailer.StageAuth, &cause{
+		problem: ProblemOther,
+		text:    "AUTH " + x.name + " could not be completed",
+		err:     errors.New(printable(x.redact(err.Error()), maxReplyText)),
+	})
+}
+
+// redact takes our secrets out of a relay's words: some relays repeat the line
+// that they refuse.
+func (x *authExchange) redact(s string) string {
+	for _, secret := range x.secrets {
+		if len(secret) > 3 {
+			s = strings.ReplaceAll(s, secret, "[redacted]")
+		}
+	}
+	return s
+}
+
+// scramGuard adds to a SCRAM client what RFC 5802 asks of it: messages in
+// order, a bound on the work, and no success before the relay has proved that
+// it knows the password, too. It also makes the first message an initial
+// response, which saves a round trip.
+type scramGuard struct {
+	smtp.Auth
+	state scramState
+}
+
+type scramState int
+
+const (
+	scramStarted scramState = iota // our first message is out
+	scramProved                    // we have proved ourselves
+	scramTrusted                   // so has the relay
+)
+
+func (g *scramGuard) Start(server *smtp.ServerInfo) (string, []byte, error) {
+	name, _, err := g.Auth.Start(server)
+	if err != nil {
+		return "", nil, err
+	}
+	first, err := g.Auth.Next(nil, true)
+	return name, first, err
+}
+
+func (g *scramGuard) Next(challenge []byte, more bool) ([]byte, error) {
+	switch {
+	case !more && g.state != scramTrusted:
+		return nil, errors.New("the relay did not prove that it knows the password")
+	case !more:
+		return nil, nil
+	case g.state == scramStarted && bytes.HasPrefix(challenge, []byte("r=")):
+		if err := checkIterations(challenge); err != nil {
+			return nil, err
+		}
+		g.state = scramProved
+	case g.state == scramProved && bytes.HasPrefix(challenge, []byte("v=")):
+		g.state = scramTrusted
+	default:
+		return nil, errors.New("unexpected SCRAM message")
+	}
+	response, err := g.Auth.Next(challenge, true)
+	if err != nil {
+		g.state = scramStarted
+	}
+	return response, err
+}
+
+func checkIterations(serverFirst []byte) error {
+	for field := range bytes.SplitSeq(serverFirst, []byte(",")) {
+		if count, ok := bytes.CutPrefix(field, []byte("i=")); ok {
+			if n, err := strconv.Atoi(string(count)); err != nil || n < 1 || n > maxSCRAMIterations {
+				return errors.New("SCRAM iteration count out of bounds")
+			}
+		}
+	}
+	return nil
+}

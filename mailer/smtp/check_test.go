@@ -1,0 +1,158 @@
+package smtp_test
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"mailsidecar/mailer"
+	"mailsidecar/mailer/relaytest"
+	"mailsidecar/mailer/smtp"
+)
+
+func lookup(context.Context, string) ([]string, error) { return []string{"192.0.2.1"}, nil }
+
+func newRelayToCheck(t *testing.T, opts smtp.RelayOptions) *smtp.Relay {
+	t.Helper()
+	r := newRelay(t, opts)
+	r.SetLookup(lookup)
+	return r
+}
+
+func TestCheckRung(t *testing.T) {
+	tests := []struct {
+		name     string
+		behind   any // a fate or nil for a relay
+		opts     relaytest.Options
+		script   relaytest.Script
+		implicit bool
+		tcp      string
+		auth     string
+		problem  smtp.Problem
+		within   time.Duration
+	}{
+		{name: "works", tcp: "open", auth: "accepted"},
+		{name: "works with implicit TLS", opts: relaytest.Options{Implicit: true}, implicit: true, tcp: "open", auth: "accepted"},
+		{name: "refused", behind: relaytest.Refused, tcp: "refused", auth: "not_tried", problem: smtp.ProblemRefused},
+		{name: "black hole", behind: relaytest.BlackHole, tcp: "no_answer", auth: "not_tried", problem: smtp.ProblemNoAnswer, within: 5 * time.Second},
+		{name: "silent", script: relaytest.Script{"greeting": "silence"}, tcp: "open", auth: "not_tried", problem: smtp.ProblemSilent, within: 36 * time.Second},
+		{name: "dropped", script: relaytest.Script{"greeting": "drop"}, tcp: "open", auth: "not_tried", problem: smtp.ProblemDropped},
+		{name: "not SMTP", script: relaytest.Script{"greeting": "SSH-2.0-OpenSSH"}, tcp: "open", auth: "not_tried", problem: smtp.ProblemNotSMTP},
+		{name: "implicit TLS where STARTTLS is configured", opts: relaytest.Options{Implicit: true}, tcp: "open", auth: "not_tried", problem: smtp.ProblemTLSMode, within: 30 * time.Second},
+		{name: "STARTTLS where implicit TLS is configured", implicit: true, tcp: "open", auth: "not_tried", problem: smtp.ProblemTLSMode},
+		{name: "no STARTTLS", opts: relaytest.Options{Extensions: []string{"SIZE"}}, tcp: "open", auth: "not_tried", problem: smtp.ProblemNoSTARTTLS},
+		{name: "TLS 1.1", opts: relaytest.Options{MaxTLS: 0x0302}, tcp: "open", auth: "not_tried", problem: smtp.ProblemTLS},
+		{name: "expired", opts: relaytest.Options{Certificate: relaytest.Expired}, tcp: "open", auth: "not_tried", problem: smtp.ProblemExpired},
+		{name: "wrong name", opts: relaytest.Options{Certificate: relaytest.WrongName}, tcp: "open", auth: "not_tried", problem: smtp.ProblemWrongName},
+		{name: "unknown CA", opts: relaytest.Options{Certificate: relaytest.UnknownCA}, tcp: "open", auth: "not_tried", problem: smtp.ProblemUnknownCA},
+		{name: "no AUTH", opts: relaytest.Options{TLSExtensions: []string{"SIZE"}}, tcp: "open", auth: "not_tried", problem: smtp.ProblemNoMechanism},
+		{name: "wrong password", opts: relaytest.Options{Password: "other"}, tcp: "open", auth: "refused", problem: smtp.ProblemCredentials},
+		{name: "app password", script: relaytest.Script{"AUTH": "534 5.7.9 Application-specific password required."}, tcp: "open", auth: "refused", problem: smtp.ProblemAppPassword},
+		{name: "OAuth2", script: relaytest.Script{"AUTH": "535 5.7.139 Authentication unsuccessful, basic authentication is disabled."}, tcp: "open", auth: "refused", problem: smtp.ProblemOAuth2},
+		{name: "busy", script: relaytest.Script{"AUTH": "454 4.7.0 Temporary authentication failure"}, tcp: "open", auth: "refused", problem: smtp.ProblemAuthUnavailable},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				scripted := relaytest.New(t, tt.opts, tt.script)
+				network := &relaytest.Network{Port: map[int]any{587: tt.behind}}
+				if tt.behind == nil {
+					network.Set(587, scripted)
+				}
+				opts := options(network)
+				opts.Ladder = []mailer.Rung{{Port: 587, Implicit: tt.implicit}}
+				relay := newRelayToCheck(t, opts)
+				begin := time.Now()
+				report := relay.Check(t.Context())
+				if took := time.Since(begin); took > tt.within {
+					t.Errorf("Check() took %v, want %v", took, tt.within)
+				}
+				rung := report.Rungs[0]
+				var problem smtp.Problem
+				if rung.Failure != nil {
+					problem = rung.Failure.Problem
+				}
+				if rung.TCP != tt.tcp || rung.Auth != tt.auth || problem != tt.problem {
+					t.Errorf("Check() = TCP %s, AUTH %s, problem %q, want %s, %s, %q (%+v)",
+						rung.TCP, rung.Auth, problem, tt.tcp, tt.auth, tt.problem, rung.Failure)
+				}
+				if report.OK != (tt.problem == "") {
+					t.Errorf("Check().OK = %v", report.OK)
+				}
+				if scripted.Said("MAIL") > 0 {
+					t.Error("the check began a mail")
+				}
+				relay.Close()
+				if n := network.Open(); n != 0 {
+					t.Errorf("%d connections left open", n)
+				}
+			})
+		})
+	}
+}
+
+// TestCheckLadder: all rungs at once, one login.
+func TestCheckLadder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		second, third := relaytest.New(t, relaytest.Options{}, nil), relaytest.New(t, relaytest.Options{Implicit: true}, nil)
+		network := &relaytest.Network{Port: map[int]any{587: relaytest.BlackHole, 588: relaytest.BlackHole, 2525: second, 465: third}}
+		opts := options(network)
+		opts.Ladder = []mailer.Rung{{Port: 587}, {Port: 588}, {Port: 2525}, {Port: 465, Implicit: true}}
+		begin := time.Now()
+		report := newRelayToCheck(t, opts).Check(t.Context())
+		if took := time.Since(begin); took != 5*time.Second {
+			t.Errorf("Check() took %v, want that of the slowest rung, 5s", took)
+		}
+		if !report.OK || !slices.Equal(report.Addresses, []string{"192.0.2.1"}) {
+			t.Errorf("Check() = %+v, want it good at 192.0.2.1", report)
+		}
+		if n := len(second.Credentials()) + len(third.Credentials()); n != 1 {
+			t.Errorf("Check() logged in %d times, want once", n)
+		}
+		good := report.Rungs[2]
+		if good.TLS == nil || good.TLS.Version != "TLS 1.3" || !slices.Contains(good.TLS.Names, relaytest.Host) ||
+			good.TLS.Issuer != "CN=relaytest CA" || good.TLS.DaysLeft < 365 {
+			t.Errorf("TLS = %+v, want version, names, issuer and days", good.TLS)
+		}
+		if good.Banner != "220 relay.test ESMTP" || !slices.Contains(good.Mechanisms, "XOAUTH2") ||
+			!slices.Contains(good.Capabilities, "8BITMIME") || good.Mechanism != "PLAIN" {
+			t.Errorf("rung = %+v, want banner, mechanisms and capabilities", good)
+		}
+		if _, err := json.Marshal(report); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestCheckName(t *testing.T) {
+	network := &relaytest.Network{}
+	relay := newRelay(t, options(network))
+	relay.SetLookup(func(context.Context, string) ([]string, error) {
+		return nil, &net.DNSError{Err: "no such host", Name: relaytest.Host, IsNotFound: true}
+	})
+	report := relay.Check(t.Context())
+	if report.OK || report.Failure == nil || report.Failure.Problem != smtp.ProblemName || len(network.Dials()) > 0 {
+		t.Errorf("Check() = %+v, want only that the name is not found", report)
+	}
+}
+
+// TestCheckExpired: the certificate that does not verify is shown.
+func TestCheckExpired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := &relaytest.Network{Port: map[int]any{587: relaytest.New(t, relaytest.Options{Certificate: relaytest.Expired}, nil)}}
+		opts := options(network)
+		opts.Ladder = opts.Ladder[:1]
+		rung := newRelayToCheck(t, opts).Check(t.Context()).Rungs[0]
+		if rung.TLS == nil || rung.TLS.DaysLeft >= 0 || rung.TLS.Version != "" {
+			t.Errorf("TLS = %+v, want negative days left and no version", rung.TLS)
+		}
+		if !strings.Contains(rung.Failure.Text, "expired") {
+			t.Errorf("Failure = %+v, want to read of an expired certificate", rung.Failure)
+		}
+	})
+}

@@ -1,0 +1,8 @@
+package smtp
+
+import "context"
+
+// SetLookup replaces DNS.
+func (r *Relay) SetLookup(lookup func(ctx context.Context, host string) ([]string, error)) {
+	r.lookup = lookup
+}

@@ -1,0 +1,272 @@
+package smtp
+
+import (
+	"context"
+	"fmt"
+	"mailsidecar/mailer"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// raceDelay is the head start of each rung over the next one.
+	raceDelay = 300 * time.Millisecond
+	// knownHeadStart is that of a rung that served before, once it has a TCP
+	// connection. Over a long way a handshake takes more than raceDelay, and the
+	// other rungs would be tried in vain each time.
+	knownHeadStart = time.Second
+	// probeInterval is how often the preferred rungs are tried while another
+	// one serves.
+	probeInterval = time.Minute
+)
+
+// ladder remembers which rung serves.
+type ladder struct {
+	mu      sync.Mutex
+	known   int // index of the rung that served last; -1 when none is known
+	probing bool
+}
+
+func (l *ladder) current() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.known
+}
+
+// set remembers what rung serves. It says what was known before, and whether
+// the caller must start the probes of the preferred rungs.
+func (l *ladder) set(known int) (before int, probe bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before, l.known = l.known, known
+	probe = known > 0 && !l.probing
+	l.probing = l.probing || probe
+	return before, probe
+}
+
+// preferred returns how many rungs are preferred to the one that serves; when
+// there are none the probes are over.
+func (l *ladder) preferred() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.known <= 0 {
+		l.probing = false
+	}
+	return max(l.known, 0)
+}
+
+// entrant is a rung in the race.
+type entrant struct {
+	rung     int
+	conn     *conn
+	failure  *mailer.Failure
+	duration time.Duration
+}
+
+// race is one race of the rungs: which have started, and what became of them.
+type race struct {
+	relay   *Relay
+	order   []int // the rungs by index, in order of start
+	known   int   // the rung that served before, -1 when none
+	started int
+	running int
+	waited  bool
+	results chan entrant
+	reports []*mailer.RungReport // by index; nil for a rung that has not started
+	begin   time.Time
+}
+
+// race opens the rungs one after the other, each raceDelay after the one before
+// it or as soon as that has failed, and returns the first that gets as far as
+// its EHLO over TLS. The others are closed. Nobody has logged in yet. When all
+// fail, the failure is that of the rung that got furthest.
+func (r *Relay) race(ctx context.Context) (*conn, []mailer.RungReport, *mailer.Failure) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	known := r.ladder.current()
+	n := len(r.opts.Ladder)
+	x := race{
+		relay: r, order: raceOrder(n, known), known: known, begin: time.Now(),
+		results: make(chan entrant, n), reports: make([]*mailer.RungReport, n),
+	}
+	first := x.start(ctx)
+	next := time.NewTimer(raceDelay)
+	defer next.Stop()
+	for x.running > 0 {
+		select {
+		case e := <-x.results:
+			if x.finish(e); e.failure == nil {
+				cancel()
+				x.closeLosers()
+				r.won(e.rung)
+				return e.conn, x.list(), nil
+			}
+		case <-next.C:
+			if x.wait(first) {
+				next.Reset(knownHeadStart - raceDelay)
+				continue
+			}
+		}
+		if x.started < n && ctx.Err() == nil {
+			x.start(ctx)
+			next.Reset(raceDelay)
+		}
+	}
+	f := x.furthest()
+	if ctx.Err() == nil && f.Reply.Code != 421 { // that is a rung that serves others
+		r.ladder.set(-1)
+	}
+	return nil, x.list(), f
+}
+
+func (x *race) start(ctx context.Context) *conn {
+	i := x.order[x.started]
+	c := x.relay.newConn(x.relay.opts.Ladder[i])
+	x.reports[i] = &mailer.RungReport{Rung: c.rung}
+	x.started++
+	x.running++
+	x.relay.background(func(context.Context) {
+		begin := time.Now()
+		f := c.open(ctx)
+		x.results <- entrant{rung: i, conn: c, failure: f, duration: time.Since(begin)}
+	})
+	return c
+}
+
+// wait says, once, that the first rung deserves knownHeadStart.
+func (x *race) wait(first *conn) bool {
+	if x.known < 0 || x.waited || x.started > 1 {
+		return false
+	}
+	select {
+	case <-first.up:
+		x.waited = true
+		return true
+	default:
+		return false
+	}
+}
+
+func (x *race) finish(e entrant) {
+	x.running--
+	report := x.reports[e.rung]
+	report.Duration, report.Failure, report.Won = e.duration, e.failure, e.failure == nil
+}
+
+// closeLosers waits in the background for those still running, and closes any
+// that came in second.
+func (x *race) closeLosers() {
+	running := x.running
+	if running == 0 {
+		return
+	}
+	x.relay.background(func(context.Context) {
+		for range running {
+			if e := <-x.results; e.failure == nil {
+				e.conn.close()
+			}
+		}
+	})
+}
+
+// list reports the rungs that took part, in the ladder's order; none when the
+// rung that was known served without a race.
+func (x *race) list() []mailer.RungReport {
+	var list []mailer.RungReport
+	for _, report := range x.reports {
+		if report == nil {
+			continue
+		}
+		if report.Failure == nil && !report.Won {
+			report.Duration = time.Since(x.begin) // cut short
+		}
+		list = append(list, *report)
+	}
+	if len(list) == 1 && list[0].Won && x.known >= 0 {
+		return nil
+	}
+	return list
+}
+
+func (x *race) furthest() *mailer.Failure {
+	var worst *mailer.Failure
+	for _, report := range x.reports {
+		if report != nil && report.Failure != nil && (worst == nil || report.Failure.Stage > worst.Stage) {
+			worst = report.Failure
+		}
+	}
+	if worst == nil || worst.Stage != mailer.StageConnect || ProblemOf(worst) == ProblemName {
+		return worst
+	}
+	return x.unreached(*worst)
+}
+
+// unreached is f with the words of every port, where there are several and none
+// was reached.
+func (x *race) unreached(f mailer.Failure) *mailer.Failure {
+	var ports []string
+	for _, report := range x.reports {
+		if report != nil && report.Failure != nil {
+			ports = append(ports, fmt.Sprintf("%d %s", report.Rung.Port, report.Failure.Text))
+		}
+	}
+	if len(ports) > 1 {
+		f.Text = "no port answered: " + strings.Join(ports, ", ")
+	}
+	return &f
+}
+
+// raceOrder is the ladder's, with the rung that served last in front.
+func raceOrder(n, known int) []int {
+	order := make([]int, 0, n)
+	if known >= 0 {
+		order = append(order, known)
+	}
+	for i := range n {
+		if i != known {
+			order = append(order, i)
+		}
+	}
+	return order
+}
+
+// won remembers the winner, and starts the probes when it is a fallback.
+func (r *Relay) won(i int) {
+	before, probe := r.ladder.set(i)
+	if before != i {
+		r.logRung(r.opts.Ladder[i])
+	}
+	if probe {
+		r.background(r.probe)
+	}
+}
+
+// probe tries the rungs that are preferred to the one that serves, until the
+// first rung serves or none does. It never logs in. No mail waits for it.
+func (r *Relay) probe(ctx context.Context) {
+	ticker := time.NewTicker(probeInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		preferred := r.ladder.preferred()
+		if preferred == 0 {
+			return
+		}
+		for i := range preferred {
+			if c := r.newConn(r.opts.Ladder[i]); c.open(ctx) == nil {
+				c.quit()
+				r.won(i)
+				break
+			}
+		}
+	}
+}
+
+func (r *Relay) logRung(rung mailer.Rung) {
+	r.opts.Logger.Info("rung serves", "relay", r.opts.Name, "rung", rung.String())
+}

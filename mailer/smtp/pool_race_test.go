@@ -1,0 +1,140 @@
+package smtp
+
+import (
+	"mailsidecar/mailer"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// These tests put two things into one moment that seldom meet in it.
+
+// newIdlePool returns the pool of a relay with one connection in hand.
+func newIdlePool(t *testing.T) (*pool, *conn) {
+	t.Helper()
+	r, err := NewRelay(RelayOptions{Host: "relay.test", Ladder: []mailer.Rung{{Port: 587}}, MaxConnections: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, server := net.Pipe()
+	t.Cleanup(func() {
+		server.Close()
+		r.Close()
+	})
+	c := r.newConn(mailer.Rung{Port: 587})
+	c.raw, c.since = client, time.Now()
+	c.ext = extensions{"PIPELINING": ""}
+	c.use(client)
+	r.pool.places = 1
+	return &r.pool, c
+}
+
+// newWaiter puts a delivery in line.
+func newWaiter(t *testing.T, p *pool) *waiter {
+	t.Helper()
+	d := &delivery{relay: p.relay, open: []*mailer.Result{{ForwardPath: "b@example.org"}}}
+	_, w := p.next(d, nil)
+	if w == nil {
+		t.Fatal("the delivery does not wait")
+	}
+	return w
+}
+
+// TestPoolLeaves: a delivery that leaves in the moment in which it gets the
+// connection that it booked. Where its envelope is under way the connection ends,
+// else the next one has it.
+func TestPoolLeaves(t *testing.T) {
+	for _, sent := range []bool{false, true} {
+		for _, early := range []bool{false, true} { // it has left before the connection comes
+			synctest.Test(t, func(t *testing.T) {
+				p, c := newIdlePool(t)
+				w := newWaiter(t, p)
+				p.await(c)
+				if c.next != w {
+					t.Fatal("the delivery has not joined")
+				}
+				p.unawait(c)
+				w.booked.sent = sent
+				if early {
+					p.leave(w)
+				}
+				p.put(c)
+				if !early {
+					p.leave(w)
+				}
+				if c.dead != sent {
+					t.Errorf("envelope sent %v, left early %v: the connection is closed: %v", sent, early, c.dead)
+				}
+				if places := 1; p.places != places && !sent || p.places != 0 && sent {
+					t.Errorf("envelope sent %v, left early %v: %d places", sent, early, p.places)
+				}
+			})
+		}
+	}
+}
+
+// TestPoolLeavesIdle: a delivery that leaves in the moment in which it gets an idle
+// connection instead of the one that it booked. That is watched by one afterwards,
+// and can be taken.
+func TestPoolLeavesIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, c := newIdlePool(t)
+		w := newWaiter(t, p)
+		p.await(c)
+		p.unawait(c)
+		_, other := newIdlePool(t)
+		other.relay = p.relay
+		p.window.most, p.window.limit, p.places = 2, 2, 2
+		p.put(other)
+		synctest.Wait()
+		p.loosen(w)
+		p.leave(w)
+		synctest.Wait()
+		g, _ := p.next(&delivery{}, nil)
+		if g.conn != other || !other.wake() {
+			t.Fatalf("next() = %+v, want the idle connection", g)
+		}
+		synctest.Wait()
+		if n := len(other.watched); n != 0 {
+			t.Errorf("%d more watched the connection", n)
+		}
+		other.close()
+	})
+}
+
+// TestPoolPatienceLate: the patience of who has booked a connection ends in the
+// moment in which that is put back in line. It stands there once.
+func TestPoolPatienceLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, c := newIdlePool(t)
+		w := newWaiter(t, p)
+		p.await(c)
+		p.unawait(c)
+		p.places++ // another one, so that c is one too many
+		c.close()
+		p.put(c)
+		p.loosen(w) // which its timer had begun
+		if len(p.line) != 1 {
+			t.Errorf("the delivery stands in line %d times, want once", len(p.line))
+		}
+	})
+}
+
+// TestPaceGivesBack: a turn that was given to a delivery in the moment in which it
+// was stopped is not lost.
+func TestPaceGivesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pace{rate: spreading{mailer.Rate{Messages: 2, Per: time.Hour}}}
+		for range 3 {
+			x := &turn{due: time.Now(), given: make(chan struct{})}
+			if err := p.enqueue(x, time.Minute); err != nil || x.at.IsZero() {
+				t.Fatalf("enqueue() = %v, %+v; want a turn at once", err, x)
+			}
+			p.giveBack(x)
+		}
+		if len(p.sent) != 0 {
+			t.Errorf("%d messages set out, want none", len(p.sent))
+		}
+	})
+}

@@ -1,0 +1,256 @@
+package smtp
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"mailsidecar/mailer"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// RelayOptions says how to reach one relay and what to show it.
+type RelayOptions struct {
+	Name string // in logs and answers; empty means Host
+	Host string // DNS name or IP address
+	// Ladder holds the rungs in order of preference; at least one.
+	Ladder []mailer.Rung
+
+	// Username and Password log in; an empty Username means no AUTH.
+	Username string
+	Password string
+	// Mechanism is a SASL mechanism's name, or "auto" (also when empty):
+	// XOAUTH2 with a TokenSource, else the best one offered.
+	Mechanism string
+	// TokenSource returns an OAuth2 access token; nil when a password is used. It is
+	// called once for each login, and again where the relay refused the token: then
+	// with that one, and may return it again when there is no other.
+	TokenSource func(ctx context.Context, refused string) (string, error)
+
+	// Cleartext is SMTP_TLS=none: no TLS at all, on every rung.
+	Cleartext bool
+	// AllowCleartext lets Cleartext leave loopback and private networks.
+	AllowCleartext bool
+	RootCAs        *x509.CertPool // nil: the system's
+	ServerName     string         // name in the certificate; empty means Host
+
+	// Helo is our name in EHLO; empty means the host's name where that is a
+	// domain, else the address literal of the connection (RFC 5321 §4.1.4).
+	Helo string
+	// MaxRecipients is the number of recipients in one transaction; zero means 100.
+	MaxRecipients int
+
+	// MaxConnections bounds the connections that are logged in at a time; zero
+	// means 8. As many again may be listened to for late verdicts.
+	MaxConnections int
+	// MessagesPerConnection is how many transactions a connection serves before
+	// it is closed; zero means 100, one means that none is kept.
+	MessagesPerConnection int
+	// IdleTimeout is how long an unused connection is kept; zero means 30 s. It
+	// should be under the relay's own, which some have as short as a minute.
+	IdleTimeout time.Duration
+	// Rate bounds how many messages set out; zero means no bound. Where it is for
+	// more than a second, a quarter may set out in one go, and the rest is spread
+	// over the period but for mail of high priority.
+	Rate mailer.Rate
+
+	Timeouts Timeouts     // zero fields mean the defaults
+	Logger   *slog.Logger // nil discards
+
+	// Dial replaces the network in tests; nil means net.Dialer.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// Timeouts bounds each stage of the dialogue with a relay (RFC 5321 §4.5.3.2).
+// The context given to Deliver or Check shortens every one of them.
+type Timeouts struct {
+	Connect time.Duration // name look-up and TCP, all addresses together; default 5 s
+	Hello   time.Duration // greeting, EHLO, STARTTLS and TLS together; default 30 s
+	Command time.Duration // AUTH step, MAIL, RCPT; default 5 min
+	Data    time.Duration // the reply to DATA; default 2 min
+	Write   time.Duration // progress of the content; default 3 min
+	Dot     time.Duration // the reply to the final dot; default 10 min
+}
+
+// withDefaults fills in what is zero.
+func (t Timeouts) withDefaults() Timeouts {
+	t.Connect = cmp.Or(t.Connect, 5*time.Second)
+	t.Hello = cmp.Or(t.Hello, 30*time.Second)
+	t.Command = cmp.Or(t.Command, 5*time.Minute)
+	t.Data = cmp.Or(t.Data, 2*time.Minute)
+	t.Write = cmp.Or(t.Write, 3*time.Minute)
+	t.Dot = cmp.Or(t.Dot, 10*time.Minute)
+	return t
+}
+
+// Relay is one upstream relay. It is safe for concurrent use.
+type Relay struct {
+	opts     RelayOptions
+	ladder   ladder
+	pool     pool
+	late     late
+	distrust distrust
+	pace     pace
+	lookup   func(ctx context.Context, host string) ([]string, error)
+
+	// Background work (re-probes, late listeners) ends with ctx, farewells soon
+	// by themselves. All of it is counted in work, as every delivery is.
+	ctx    context.Context
+	cancel context.CancelFunc
+	mu     sync.Mutex
+	closed bool
+	work   sync.WaitGroup
+}
+
+var _ mailer.Deliverer = (*Relay)(nil)
+
+// NewRelay checks the options and returns the relay. It connects to nothing
+// yet. Close must be called in the end.
+func NewRelay(opts RelayOptions) (*Relay, error) {
+	if err := opts.complete(); err != nil {
+		return nil, fmt.Errorf("relay %s: %w", cmp.Or(opts.Name, opts.Host, "without host"), err)
+	}
+	r := &Relay{opts: opts, lookup: net.DefaultResolver.LookupHost}
+	r.ladder.known = -1
+	r.pace.rate, r.pace.quit = spreading{opts.Rate}, make(chan struct{})
+	r.pool = pool{relay: r, window: newWindow(opts.MaxConnections)}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	return r, nil
+}
+
+// complete checks the options and fills in the defaults.
+func (o *RelayOptions) complete() error {
+	o.Name = cmp.Or(o.Name, o.Host)
+	o.ServerName = cmp.Or(o.ServerName, o.Host)
+	o.MaxRecipients = cmp.Or(o.MaxRecipients, 100)
+	o.MaxConnections = cmp.Or(o.MaxConnections, 8)
+	o.MessagesPerConnection = cmp.Or(o.MessagesPerConnection, 100)
+	o.IdleTimeout = cmp.Or(o.IdleTimeout, 30*time.Second)
+	o.Mechanism = cmp.Or(strings.ToUpper(o.Mechanism), "AUTO")
+	o.Timeouts = o.Timeouts.withDefaults()
+	o.Helo = cmp.Or(o.Helo, hostDomain())
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Dial == nil {
+		o.Dial = (&net.Dialer{}).DialContext
+	}
+	if o.Host == "" || strings.ContainsAny(o.Host+o.Helo, " \r\n") {
+		return errors.New("host and HELO name must be single words")
+	}
+	if err := o.completeLadder(); err != nil {
+		return err
+	}
+	return o.checkCredentials()
+}
+
+func (o *RelayOptions) completeLadder() error {
+	if len(o.Ladder) == 0 {
+		return errors.New("no port")
+	}
+	o.Ladder = slices.Clone(o.Ladder)
+	for i := range o.Ladder {
+		rung := &o.Ladder[i]
+		if rung.Port < 1 || rung.Port > 65535 {
+			return fmt.Errorf("port %d is out of range", rung.Port)
+		}
+		if rung.Clear && !o.Cleartext {
+			return fmt.Errorf("port %d is without TLS, but clear text is not configured", rung.Port)
+		}
+		if o.Cleartext {
+			*rung = mailer.Rung{Port: rung.Port, Clear: true}
+		}
+	}
+	return nil
+}
+
+func (o *RelayOptions) checkCredentials() error {
+	if o.Mechanism != "AUTO" && !slices.Contains(mechanisms, o.Mechanism) {
+		return fmt.Errorf("unknown AUTH mechanism %q", o.Mechanism)
+	}
+	switch {
+	case o.Username == "" && (o.Password != "" || o.TokenSource != nil):
+		return errors.New("credentials without a user name")
+	case o.Username != "" && o.Password == "" && o.TokenSource == nil:
+		return errors.New("a user name without password or token")
+	case o.MaxRecipients < 1:
+		return errors.New("less than one recipient in a transaction")
+	case o.Rate.Messages < 0 || o.Rate.Per < 0:
+		return errors.New("a negative rate")
+	case o.MaxConnections < 1 || o.MessagesPerConnection < 1 || o.IdleTimeout < 0:
+		return errors.New("less than one connection, or none that lasts")
+	default:
+		return nil
+	}
+}
+
+// hostDomain is the host's name where it is a domain, which the random names of
+// containers are not.
+func hostDomain() string {
+	name, err := os.Hostname()
+	if err != nil || !strings.Contains(name, ".") || strings.ContainsAny(name, " _") {
+		return ""
+	}
+	return name
+}
+
+// Name returns the relay's name.
+func (r *Relay) Name() string { return r.opts.Name }
+
+// Close ends the background work, late listeners included, says QUIT on the
+// connections that are kept, and waits for all of that and for the deliveries in
+// hand, which end with their own contexts. Later calls of Deliver fail.
+func (r *Relay) Close() {
+	entered := r.enter() // for the farewells
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.cancel()
+	if entered {
+		r.pool.close()
+		r.work.Done()
+	}
+	r.work.Wait()
+}
+
+// enter counts a delivery, so that Close waits for it and for all that it
+// leaves behind. It is false once the relay is closed.
+func (r *Relay) enter() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return false
+	}
+	r.work.Add(1)
+	return true
+}
+
+// background runs f, which must end soon after its context does. It may only be
+// called between enter and its Done, or from background work.
+func (r *Relay) background(f func(ctx context.Context)) {
+	r.work.Go(func() { f(r.ctx) })
+}
+
+// logLateVerdict is the mail-log line of a delivery whose caller was answered
+// "uncertain" before the relay was heard. The queue's id is not known here.
+func (r *Relay) logLateVerdict(t *transaction, result mailer.Result) {
+	code, enhanced, class := result.Reply.Code, result.Reply.Enhanced, "accepted"
+	if f := result.Failure; f != nil {
+		class = f.Class.String()
+	}
+	if f := result.Failure; f != nil && f.Class == mailer.ClassUncertain && f.Reply.Code == 0 {
+		r.opts.Logger.Info("no late verdict",
+			"message_id", t.messageID, "reverse_path", t.reversePath, "forward_path", result.ForwardPath, "relay", r.opts.Name, "cause", f.Text)
+		return
+	}
+	r.opts.Logger.Warn("late verdict",
+		"message_id", t.messageID, "reverse_path", t.reversePath, "forward_path", result.ForwardPath,
+		"relay", r.opts.Name, "code", code, "enhanced_code", enhanced, "class", class)
+}

@@ -1,0 +1,42 @@
+package smtp
+
+import (
+	"mailsidecar/mailer"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestUseful(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tests := []struct {
+			name  string
+			rate  mailer.Rate
+			limit int // of connections
+			idle  int // of two that are open
+			turns int // taken
+			want  int
+		}{
+			{"no rate", mailer.Rate{}, 4, 0, 0, 12},
+			{"rate far off", mailer.Rate{Messages: 100, Per: time.Second}, 4, 0, 50, 12},
+			{"one a second", mailer.Rate{Messages: 1, Per: time.Second}, 4, 2, 1, 4},
+			{"one a second, connections busy", mailer.Rate{Messages: 1, Per: time.Second}, 4, 0, 1, 6},
+			{"five a second", mailer.Rate{Messages: 5, Per: time.Second}, 8, 2, 5, 20},
+			{"nothing used of an hour's", mailer.Rate{Messages: 100, Per: time.Hour}, 4, 2, 0, 12},
+			{"all but one used of an hour's", mailer.Rate{Messages: 100, Per: time.Hour}, 4, 2, 99, 2},
+			{"an hour's used up", mailer.Rate{Messages: 100, Per: time.Hour}, 4, 2, 100, 2},
+		}
+		for _, c := range tests {
+			r := &Relay{pace: pace{rate: spreading{c.rate}}}
+			r.pool.window.limit, r.pool.places, r.pool.idle = c.limit, 2, make([]*conn, c.idle)
+			for range c.turns {
+				if err := r.pace.turn(t.Context(), mailer.PriorityHigh, time.Now()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := r.Useful(); got != c.want {
+				t.Errorf("%s: Useful() = %d, want %d", c.name, got, c.want)
+			}
+		}
+	})
+}
