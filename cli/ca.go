@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mailsidecar/config"
+	"mailsidecar/service/certs"
 )
 
 func newCA() *cobra.Command {
@@ -42,11 +43,11 @@ Exit status: 0 printed; 1 the data directory cannot be read or written;
 			if !s.SelfSigned() {
 				return exit(exitConfig, "MAILSIDECAR_TLS is not self-signed here: there is no authority to print")
 			}
-			ca, err := openAuthority(s.DataDir)
+			ca, err := certs.OpenAuthority(s.DataDir)
 			if err != nil {
 				return &statusError{exitFailure, err}
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s", ca.pem())
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s", ca.PEM())
 			return err
 		},
 	}

@@ -2,24 +2,20 @@ package cli
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"strings"
 	"time"
 
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
+
+	"mailsidecar/service/certs"
 )
 
 // demoMessage is a message that arrived at the demo relay.
@@ -46,7 +42,7 @@ type demoRelay struct {
 
 // startDemoRelay serves on a free port of 127.0.0.1 until close.
 func startDemoRelay(ctx context.Context) (*demoRelay, error) {
-	cert, caPEM, err := demoCertificate()
+	ca, err := certs.NewAuthority("mailsidecar demo CA")
 	if err != nil {
 		return nil, fmt.Errorf("demo relay: %w", err)
 	}
@@ -55,7 +51,7 @@ func startDemoRelay(ctx context.Context) (*demoRelay, error) {
 		return nil, fmt.Errorf("demo relay: %w", err)
 	}
 	r := &demoRelay{
-		username: "demo", password: rand.Text(), caPEM: caPEM,
+		username: "demo", password: rand.Text(), caPEM: ca.PEM(),
 		port:     listener.Addr().(*net.TCPAddr).Port,
 		arrived:  make(chan demoMessage, 64),
 		listener: listener, served: make(chan error, 1),
@@ -65,7 +61,7 @@ func startDemoRelay(ctx context.Context) (*demoRelay, error) {
 	}))
 	r.server.Domain = "relay.demo"
 	r.server.ErrorLog = log.New(io.Discard, "", 0) // what clients do wrong is in the server's log
-	r.server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	r.server.TLSConfig = &tls.Config{GetCertificate: certs.NewIssuer(ca).GetCertificate, MinVersion: tls.VersionTLS12}
 	r.server.MaxMessageBytes = 30 << 20
 	r.server.ReadTimeout = time.Minute
 	r.server.WriteTimeout = time.Minute
@@ -121,7 +117,7 @@ func (s *demoSession) Mail(from string, _ *smtp.MailOptions) error {
 }
 
 func (s *demoSession) Rcpt(to string, _ *smtp.RcptOptions) error {
-	// A way to see what a refusal looks like, for who plays with the demo.
+	// So that users of the demo can see a refusal.
 	if strings.HasPrefix(to, "nobody@") {
 		return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "No such user here"}
 	}
@@ -145,38 +141,3 @@ func (s *demoSession) Data(r io.Reader) error {
 
 func (s *demoSession) Reset()        { s.message = demoMessage{} }
 func (s *demoSession) Logout() error { return nil }
-
-// demoCertificate makes a certificate for the loopback address, and the
-// authority that signed it in PEM form. Both live in memory only.
-func demoCertificate() (tls.Certificate, []byte, error) {
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, nil, err
-	}
-	from := time.Now().Add(-time.Hour)
-	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "mailsidecar demo CA"},
-		NotBefore: from, NotAfter: from.AddDate(0, 0, 90),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
-	if err != nil {
-		return tls.Certificate{}, nil, err
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, nil, err
-	}
-	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "localhost"},
-		NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey)
-	if err != nil {
-		return tls.Certificate{}, nil, err
-	}
-	caPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER})
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, caPEM, nil
-}
