@@ -6,9 +6,9 @@ import (
 	"slices"
 	"strings"
 
-	"mailsidecar/config"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
+	"mailsidecar/relays"
 )
 
 // advice is one thing that a check found out, and what to do about it.
@@ -119,9 +119,9 @@ var problems = map[smtp.Problem]words{
 
 // advise says what is wrong with a relay and what to do, the whole before its
 // parts. prefix is that of the relay's variables, such as "SMTP_" or "SMTP2_"; p
-// is what is known of its provider, if anything. No advice means that every rung
+// is the preset for its host; the zero value where there is none. No advice means that every rung
 // works.
-func advise(r smtp.RelayReport, prefix string, p config.Provider) []advice {
+func advise(r smtp.RelayReport, prefix string, p relays.Preset) []advice {
 	var all []advice
 	if r.Failure != nil {
 		all = append(all, say(r, r.Failure.Problem, nil))
@@ -191,7 +191,7 @@ func (g group) ports() []int {
 }
 
 // explain says what stopped a group of rungs.
-func explain(r smtp.RelayReport, g group, p config.Provider) advice {
+func explain(r smtp.RelayReport, g group, p relays.Preset) advice {
 	a := say(r, g.problem, g.ports())
 	if f := g.rungs[0].Failure; f.Text != "" && (f.Code != 0 || g.problem == smtp.ProblemOther) {
 		a.Found += fmt.Sprintf(" The relay said: %s", quoteReply(f))
@@ -258,7 +258,7 @@ func explainDates(g group) (found, do string) {
 }
 
 // overall says what matters whatever stopped the single rungs.
-func overall(r smtp.RelayReport, p config.Provider) []advice {
+func overall(r smtp.RelayReport, p relays.Preset) []advice {
 	var all []advice
 	switch {
 	case r.OK:
@@ -321,19 +321,19 @@ func portSetting(r smtp.RelayReport, port int) string {
 
 // wayOut is for a machine from which no port of the relay answers: another port
 // of the same relay, another place for mailsidecar, or another relay.
-func wayOut(r smtp.RelayReport, p config.Provider) advice {
+func wayOut(r smtp.RelayReport, p relays.Preset) advice {
 	a := advice{Found: "none of the relay's ports answers from here: they are blocked on this machine's way out, or $HOST is down."}
-	known := p.Ladder
+	known := p.Ports
 	if known == nil {
-		known = config.Ladder{{Port: 2525}} // where most relays listen that listen on more than the registered ports
+		known = []int{2525} // where most relays listen that listen on more than the registered ports
 	}
 	switch untried := seldomBlocked(known, r.Rungs); {
-	case len(untried) > 0 && p.Ladder == nil:
+	case len(untried) > 0 && p.Ports == nil:
 		a.Do = "Try the fallback submission port: SMTP_PORTS=587,2525. "
 	case len(untried) > 0:
-		a.Do = fmt.Sprintf("This relay also listens on ports that are seldom blocked: SMTP_PORTS=%s. ", untried)
+		a.Do = fmt.Sprintf("This relay also listens on ports that are seldom blocked: SMTP_PORTS=%s. ", withMode(untried, ""))
 	case len(seldomBlocked(known, nil)) == 0:
-		a.Do = fmt.Sprintf("This relay listens on %s only, so it cannot be reached from here. ", known)
+		a.Do = fmt.Sprintf("This relay listens on %s only, so it cannot be reached from here. ", withMode(known, ""))
 	}
 	if a.Do != "" {
 		a.Do += "If that does not help: "
@@ -343,14 +343,14 @@ func wayOut(r smtp.RelayReport, p config.Provider) advice {
 	return a
 }
 
-// seldomBlocked returns the rungs of ladder that were not tried and that hosting
-// providers seldom block, unlike the registered mail ports.
-func seldomBlocked(ladder config.Ladder, tried []smtp.RungCheck) config.Ladder {
-	var rest config.Ladder
-	for _, g := range ladder {
-		registered := g.Port == 25 || g.Port == 465 || g.Port == 587
-		if !registered && !slices.ContainsFunc(tried, func(r smtp.RungCheck) bool { return r.Port == g.Port }) {
-			rest = append(rest, g)
+// seldomBlocked returns the ports that were not tried and that hosting providers
+// seldom block, unlike the registered mail ports.
+func seldomBlocked(ports []int, tried []smtp.RungCheck) []int {
+	var rest []int
+	for _, port := range ports {
+		registered := port == 25 || port == 465 || port == 587
+		if !registered && !slices.ContainsFunc(tried, func(r smtp.RungCheck) bool { return r.Port == port }) {
+			rest = append(rest, port)
 		}
 	}
 	return rest

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"mailsidecar/config"
 	"mailsidecar/mailer/smtp"
+	"mailsidecar/relays"
 )
 
 func TestAdvise(t *testing.T) {
@@ -159,7 +159,7 @@ func TestAdvise(t *testing.T) {
 			if prefix == "" {
 				prefix = "SMTP_"
 			}
-			known, _ := config.ProviderOf(r.Host)
+			known, _ := relays.PresetFor(r.Host)
 			got := flatten(advise(r, prefix, known))
 			rest := got
 			for _, want := range c.want {

@@ -12,6 +12,7 @@ import (
 
 	"mailsidecar/config"
 	"mailsidecar/mailer/smtp"
+	"mailsidecar/relays"
 )
 
 func newCheck() *cobra.Command {
@@ -74,15 +75,15 @@ func check(cmd *cobra.Command, timeout time.Duration, asJSON bool) error {
 func checkAll(ctx context.Context, configs []config.Relay, timeout time.Duration) ([]checked, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	relays, err := buildRelays(configs, smtp.Timeouts{Connect: timeout / 4, Hello: timeout / 3}, nil)
+	built, err := buildRelays(configs, smtp.Timeouts{Connect: timeout / 4, Hello: timeout / 3}, nil)
 	if err != nil {
 		return nil, err
 	}
-	results := make([]checked, len(relays))
-	for i, report := range checkRelays(ctx, relays) {
-		known, _ := config.ProviderOf(configs[i].Host)
+	results := make([]checked, len(built))
+	for i, report := range checkRelays(ctx, built) {
+		known, _ := relays.PresetFor(configs[i].Host)
 		results[i] = checked{report, advise(report, relayPrefix(configs[i]), known)}
-		relays[i].Close()
+		built[i].Close()
 	}
 	return results, nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mailsidecar/config"
+	"mailsidecar/relays"
 )
 
 var update = flag.Bool("update", false, "rewrite the examples in docs/check.md")
@@ -58,7 +59,7 @@ func TestCheckDocument(t *testing.T) {
 func record(t *testing.T, relay *demoRelay, password string, ports ...int) string {
 	t.Helper()
 	checkEnv(t, relay, password, ports...)
-	relays, _, err := config.LoadRelays()
+	configs, _, err := config.LoadRelays()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +67,7 @@ func record(t *testing.T, relay *demoRelay, password string, ports ...int) strin
 	if *update {
 		timeout = 20 * time.Second // as it is for users
 	}
-	results, err := checkAll(t.Context(), relays, timeout)
+	results, err := checkAll(t.Context(), configs, timeout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +81,7 @@ func record(t *testing.T, relay *demoRelay, password string, ports ...int) strin
 		r.Rungs[i].Port = shown[slices.Index(ports, r.Rungs[i].Port)]
 	}
 	var b bytes.Buffer
-	printReport(&b, r, advise(r, "SMTP_", config.Provider{}))
+	printReport(&b, r, advise(r, "SMTP_", relays.Preset{}))
 	return b.String()
 }
 

@@ -79,7 +79,7 @@ func (r *reader) relays() []Relay {
 			continue
 		}
 		r.read(relay.prefix(), &relay)
-		r.applyProvider(&relay)
+		r.applyPreset(&relay)
 		r.checkRelay(&relay)
 		relays = append(relays, relay)
 	}
@@ -107,7 +107,7 @@ const (
 	FromDefault  Source = "default"
 	FromVariable Source = "variable"
 	FromFile     Source = "file"     // named by the _FILE twin
-	FromProvider Source = "provider" // the preset that SMTP_PROVIDER names
+	FromPreset   Source = "provider" // the preset that SMTP_PROVIDER names
 )
 
 // Effective lists the variables that have a value, in the order of the

@@ -161,8 +161,8 @@ func TestProblems(t *testing.T) {
 		want string
 	}{
 		// One variable.
-		{good.with("SMTP_PROVIDER=gmial"), `SMTP_PROVIDER is "gmial", which is no provider we know; set one of ` + providerNames() + " (ses:REGION), or leave it out and set SMTP_HOST"},
-		{good.with("SMTP_PROVIDER=gmail:eu"), `SMTP_PROVIDER is "gmail:eu", which is no provider we know; set one of ` + providerNames() + " (ses:REGION), or leave it out and set SMTP_HOST"},
+		{good.with("SMTP_PROVIDER=gmial"), `SMTP_PROVIDER is "gmial", which is no provider we know; set one of ` + presetNames() + " (ses:REGION), or leave it out and set SMTP_HOST"},
+		{good.with("SMTP_PROVIDER=gmail:eu"), `SMTP_PROVIDER is "gmail:eu", which is no provider we know; set one of ` + presetNames() + " (ses:REGION), or leave it out and set SMTP_HOST"},
 		{good.with("SMTP_HOST="), "SMTP_HOST is not set; set it to the relay's host name, or set SMTP_PROVIDER"},
 		{good.with("SMTP_HOST=", "SMTP_PROVIDER=ses"), "SMTP_HOST is not set, and ses needs a region; set SMTP_PROVIDER=ses:REGION, such as ses:eu-west-1"},
 		{good.with("SMTP_HOST=smtp://u:hunter2@relay.example.com"), "SMTP_HOST is no host name; set the bare name or IP address; ports go into SMTP_PORTS"},
@@ -405,9 +405,9 @@ func TestEffective(t *testing.T) {
 	}
 	for _, want := range []Setting{
 		{"SMTP_PROVIDER", "sendgrid", FromVariable},
-		{"SMTP_HOST", "smtp.sendgrid.net", FromProvider},
-		{"SMTP_PORTS", "587,2525,465", FromProvider},
-		{"SMTP_USERNAME", "apikey", FromProvider},
+		{"SMTP_HOST", "smtp.sendgrid.net", FromPreset},
+		{"SMTP_PORTS", "587,2525,465", FromPreset},
+		{"SMTP_USERNAME", "apikey", FromPreset},
 		{"SMTP_PASSWORD", redacted, FromFile},
 		{"SMTP_TLS", "required", FromDefault},
 		{"SMTP2_USERNAME", redacted, FromVariable}, // the same as the password

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"mailsidecar/relays"
 )
 
 // group is a part of the documentation.
@@ -34,7 +36,7 @@ func WriteHelp(w io.Writer) error {
 		}
 		for _, v := range g.variables {
 			_, _ = b.WriteString("\n  " + strings.Join(v.names(), ", ") + "\n")
-			writeWrapped(b, "      ", strings.ReplaceAll(v.help(), "{providers}", providerNames()))
+			writeWrapped(b, "      ", strings.ReplaceAll(v.help(), "{providers}", presetNames()))
 		}
 	}
 	return b.Flush()
@@ -72,7 +74,7 @@ func writeWrapped(b *bufio.Writer, indent, text string) {
 	_, _ = b.WriteString(line + "\n")
 }
 
-// WriteMarkdown writes every variable and every provider as tables, for the
+// WriteMarkdown writes every variable and every preset as tables, for the
 // README.
 func WriteMarkdown(w io.Writer) error {
 	b := bufio.NewWriter(w)
@@ -88,8 +90,12 @@ func WriteMarkdown(w io.Writer) error {
 		_ = b.WriteByte('\n')
 	}
 	_, _ = b.WriteString("### Providers\n\n| `SMTP_PROVIDER` | Host | Ports | What to know |\n|---|---|---|---|\n")
-	for _, p := range providers {
-		_, _ = fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", p.shownName(), p.shownHost(), p.ports, p.advice)
+	for _, p := range relays.Presets() {
+		name := p.Name
+		if p.Regional() {
+			name, p = name+":REGION", p.InRegion("REGION")
+		}
+		_, _ = fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", name, p.Host, portsText(p.Ports), p.Advice)
 	}
 	return b.Flush()
 }
@@ -116,19 +122,3 @@ func (v variable) markdownMeaning() string {
 	text := strings.TrimSpace(v.tag("desc") + " " + v.tag("note"))
 	return strings.NewReplacer("{providers}", "the table below", "|", `\|`, "<", `\<`).Replace(text)
 }
-
-func (p provider) shownName() string {
-	if p.name == "ses" {
-		return "ses:REGION"
-	}
-	return p.name
-}
-
-func (p provider) shownHost() string {
-	if p.name == "ses" {
-		return sesHost("REGION")
-	}
-	return p.host
-}
-
-func sesHost(region string) string { return "email-smtp." + region + ".amazonaws.com" }

@@ -92,7 +92,7 @@ func (r *reader) checkTokenURL(relay *Relay) {
 func (r *reader) applyOAuth2Provider(relay *Relay) {
 	switch o := relay.OAuth2; o.Provider {
 	case google:
-		r.preset(relay, map[string]string{ // an endpoint, no credentials
+		r.fill(relay, map[string]string{ // an endpoint, no credentials
 			"OAUTH2_TOKEN_URL": "https://oauth2.googleapis.com/token",
 			"OAUTH2_SCOPES":    "https://mail.google.com/",
 		})
@@ -104,7 +104,7 @@ func (r *reader) applyOAuth2Provider(relay *Relay) {
 		if !o.RefreshToken.IsSet() {
 			scopes = "https://outlook.office365.com/.default" // client credentials
 		}
-		r.preset(relay, map[string]string{
+		r.fill(relay, map[string]string{
 			"OAUTH2_TOKEN_URL": "https://login.microsoftonline.com/" + tenant + "/oauth2/v2.0/token",
 			"OAUTH2_SCOPES":    scopes,
 		})

@@ -12,8 +12,8 @@ import (
 // tags name them: after SMTP_ for the first relay, after SMTP2_ for the second.
 type Relay struct {
 	Number int // 1 for SMTP_…, 2 for SMTP2_…
-	// Advice is what users of the provider most often get wrong, in one
-	// sentence for the output of check; empty without a provider.
+	// Advice is what users of the preset's relay most often get wrong, in one
+	// sentence for the output of check; empty without a preset.
 	Advice string
 	// RootCAs are the authorities in TLSCAFile; nil means the system's.
 	RootCAs *x509.CertPool

@@ -3,9 +3,11 @@ package config
 import (
 	"strings"
 	"testing"
+
+	"mailsidecar/relays"
 )
 
-func TestProviders(t *testing.T) {
+func TestPresets(t *testing.T) {
 	tests := []struct {
 		provider, host, ports, username string
 		recipients                      int
@@ -30,8 +32,8 @@ func TestProviders(t *testing.T) {
 		{"sparkpost", "smtp.sparkpostmail.com", "587,2525", "SMTP_Injection", 100},
 		{"elasticemail", "smtp.elasticemail.com", "587,2525,465", "", 100},
 	}
-	if len(tests) != len(providers) {
-		t.Errorf("%d providers tested of %d", len(tests), len(providers))
+	if all := relays.Presets(); len(tests) != len(all) {
+		t.Errorf("%d presets tested of %d", len(tests), len(all))
 	}
 	for _, test := range tests {
 		e := good.with("SMTP_HOST=", "SMTP_PROVIDER="+test.provider)
@@ -51,8 +53,8 @@ func TestProviders(t *testing.T) {
 	}
 }
 
-// TestProviderLimits: where a provider bounds connections, so do we.
-func TestProviderLimits(t *testing.T) {
+// TestPresetLimits: where a relay is known to limit connections, its preset does.
+func TestPresetLimits(t *testing.T) {
 	tests := []struct {
 		provider        string
 		conns, messages int
@@ -71,11 +73,11 @@ func TestProviderLimits(t *testing.T) {
 	}
 	c, _ := mustLoad(t, good.with("SMTP_HOST=", "SMTP_PROVIDER=microsoft365", "SMTP_MAX_CONNECTIONS=2"))
 	if got := c.Relays[0].MaxConnections; got != 2 {
-		t.Errorf("SMTP_MAX_CONNECTIONS=2 with a provider = %d", got)
+		t.Errorf("SMTP_MAX_CONNECTIONS=2 with a preset = %d", got)
 	}
 }
 
-func TestProviderYieldsToWhatIsSet(t *testing.T) {
+func TestPresetYieldsToWhatIsSet(t *testing.T) {
 	c, _ := mustLoad(t, good.with("SMTP_PROVIDER=postmark", "SMTP_HOST=smtp-broadcasts.postmarkapp.com", "SMTP_PORT=2525", "SMTP_MAX_RECIPIENTS=100"))
 	r := c.Relays[0]
 	if r.Host != "smtp-broadcasts.postmarkapp.com" || r.Ports.String() != "2525" || r.MaxRecipients != 100 || r.Username != "shop" {
