@@ -22,6 +22,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"mailsidecar/mailer/relaytest"
 )
 
 // Domain is the domain that the servers deliver mail for.
@@ -72,6 +74,18 @@ func New(t *testing.T, name string, logFiles ...string) *Instance {
 		t.Fatalf("set up %s: %v", name, err)
 	}
 	return s
+}
+
+// writeCertificates writes CAFile for clients and KeyAndChain for the server.
+func (s *Instance) writeCertificates() error {
+	server, err := relaytest.KeyAndChainPEM()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(s.Path(KeyAndChain), server, 0o600); err != nil {
+		return err
+	}
+	return os.WriteFile(s.CAFile, relaytest.AuthorityPEM(), 0o644)
 }
 
 // Account is what a client must know to log in: name and password, and the file

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -52,8 +53,22 @@ func RootCAs() *x509.CertPool {
 }
 
 // AuthorityPEM is that authority for a process that reads it from a file.
-func AuthorityPEM() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca().cert.Raw})
+func AuthorityPEM() []byte { return certificatePEM(ca().cert.Raw) }
+
+// KeyAndChainPEM is a good certificate for a server that reads it from a file:
+// the private key (PKCS #8), the certificate and the authority's.
+func KeyAndChainPEM() ([]byte, error) {
+	cert := certificates[Good]()
+	der, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	if err != nil {
+		return nil, err
+	}
+	key := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	return slices.Concat(key, certificatePEM(cert.Leaf.Raw), AuthorityPEM()), nil
+}
+
+func certificatePEM(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
 func newAuthority(name string) authority {
