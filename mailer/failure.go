@@ -7,36 +7,8 @@ import (
 )
 
 // Class is what a failure means for the recipient and for the relay.
-//
-// The failure policy, stage by stage. Permanent is narrow and unknown is
-// transient, because a mail wrongly kept is retried and a mail wrongly bounced
-// is lost:
-//
-//	any stage         421: transient, and the connection is closed. The attempt
-//	                  was stopped by its owner: transient
-//	connect           any error is about the relay: nobody has judged the mail
-//	greeting, EHLO    any reply but 2yz is about the relay, and so is none
-//	STARTTLS, TLS     not offered, refused, broken off, certificate not valid:
-//	                  about the relay
-//	AUTH              4yz, 5yz, no answer, no mechanism in common, no token: about
-//	                  the relay or our settings
-//	MAIL              500-504, 530, 555: about the relay; other 5yz: permanent;
-//	                  4yz: transient. Permanent without asking: a message over
-//	                  the relay's SIZE (5.3.4), and one that needs SMTPUTF8
-//	                  (5.6.7) or 8BITMIME (5.6.3) where it is not offered
-//	RCPT              5yz: permanent; 4yz: transient; 452 and 552 after an
-//	                  accepted recipient, or after a refused one with words to that
-//	                  effect, mean "too many" (RFC 5321 §4.5.3.1.10), and the rest go
-//	                  in a further transaction at once
-//	DATA              5yz: permanent; 4yz: transient
-//	content           a reply to the final dot: 2yz accepted, 5yz permanent, 4yz
-//	                  transient. No valid reply after the final dot was sent:
-//	                  uncertain. Whatever follows a 2yz changes nothing
-//	MAIL to content   no answer, a broken dialogue or a reply of the wrong kind,
-//	                  before the final dot: transient
-//
-// A few replies of well-known relays say something else than their code;
-// verdicts lists them.
+// The failure policy says which reply has which class at which stage; it stands
+// above classify in package smtp.
 type Class int
 
 const (

@@ -6,10 +6,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"mailsidecar/mailer"
 	"slices"
 	"strconv"
 	"strings"
+
+	"mailsidecar/mailer"
 
 	"github.com/wneessen/go-mail/smtp"
 )

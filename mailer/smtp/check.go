@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"mailsidecar/mailer"
 	"math"
 	"net"
 	"slices"
@@ -14,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"mailsidecar/mailer"
 )
 
 // RelayReport is what [Relay.Check] found out about one relay: every rung of its

@@ -5,13 +5,14 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"mailsidecar/mailer"
 	"net"
 	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"mailsidecar/mailer"
 )
 
 // quitTimeout bounds the farewell, and lastQuitTimeout what is left of it when

@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"io"
-	"mailsidecar/mailer"
 	"maps"
 	"net"
 	"os"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"mailsidecar/mailer"
 )
 
 // TestConnArm: a context that has ended wins over a deadline set afterwards.

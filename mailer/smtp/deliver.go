@@ -3,12 +3,13 @@ package smtp
 import (
 	"context"
 	"crypto/tls"
-	"mailsidecar/mailer"
-	"mailsidecar/mailer/compose"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"mailsidecar/mailer"
+	"mailsidecar/mailer/compose"
 )
 
 // Deliver makes one attempt at one message, see [Deliverer]. It takes as many

@@ -1,10 +1,11 @@
 package smtp
 
 import (
-	"mailsidecar/mailer"
 	"strings"
 	"sync"
 	"time"
+
+	"mailsidecar/mailer"
 )
 
 // distrustTime is how long an extension that misbehaved is left alone. Then the

@@ -3,10 +3,11 @@ package smtp
 import (
 	"context"
 	"fmt"
-	"mailsidecar/mailer"
 	"strings"
 	"sync"
 	"time"
+
+	"mailsidecar/mailer"
 )
 
 const (

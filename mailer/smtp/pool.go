@@ -3,11 +3,13 @@ package smtp
 import (
 	"context"
 	"errors"
-	"mailsidecar/mailer"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"mailsidecar/mailer"
+	"mailsidecar/relays"
 )
 
 const (
@@ -215,11 +217,11 @@ func (p *pool) accepted(c *conn, wait time.Duration) {
 // that the relay asked for less; others, that there are connections beside c.
 func (p *pool) heed(c *conn, f *mailer.Failure) (pushed, others bool) {
 	p.adjust(func(w *window) {
-		now, kind := time.Now(), pushbackOf(f.Stage, f.Reply)
-		if kind == noPushback && f.Reply.Code == 421 && !ofConnection(f.Reply) && !w.enough(now, c.served-1) {
-			kind = tooFast
+		now, kind := time.Now(), relays.PushbackOf(f.Stage, f.Reply)
+		if kind == relays.NoPushback && f.Reply.Code == 421 && !relays.EndsConnection(f.Reply) && !w.enough(now, c.served-1) {
+			kind = relays.TooFast
 		}
-		if pushed, others = kind != noPushback, p.places-p.leaving > 1; pushed {
+		if pushed, others = kind != relays.NoPushback, p.places-p.leaving > 1; pushed {
 			if w.works(now) {
 				f.Err = mailer.ErrPushedBack
 			}

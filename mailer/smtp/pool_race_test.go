@@ -1,11 +1,12 @@
 package smtp
 
 import (
-	"mailsidecar/mailer"
 	"net"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"mailsidecar/mailer"
 )
 
 // These tests put two things into one moment that seldom meet in it.

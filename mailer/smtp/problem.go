@@ -6,12 +6,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
-	"mailsidecar/mailer"
 	"net"
 	"os"
-	"strings"
 	"syscall"
 	"time"
+
+	"mailsidecar/mailer"
+	"mailsidecar/relays"
 )
 
 // Problem names the cause of a failure, as far as it can be told, so that
@@ -71,16 +72,14 @@ func ProblemOf(f *mailer.Failure) Problem {
 	return ProblemOther
 }
 
-// authProblem reads a refused login as the providers word it.
+// authProblem says why a login was refused.
 func authProblem(r mailer.Reply) Problem {
-	text := strings.ToLower(r.Text)
 	switch {
 	case r.Code/100 == 4:
 		return ProblemAuthUnavailable
-	case r.Enhanced == "5.7.139" || r.Enhanced == "5.7.30" || strings.Contains(text, "basic authentication"):
+	case relays.WantsOAuth2(r):
 		return ProblemOAuth2
-	case r.Code == 534 || r.Enhanced == "5.7.9" || strings.Contains(text, "application-specific password") ||
-		strings.Contains(text, "app password"):
+	case relays.WantsAppPassword(r):
 		return ProblemAppPassword
 	default:
 		return ProblemCredentials

@@ -2,10 +2,11 @@ package smtp
 
 import (
 	"context"
-	"mailsidecar/mailer"
 	"slices"
 	"sync"
 	"time"
+
+	"mailsidecar/mailer"
 )
 
 // rateWait is how far off a turn may be that a delivery waits for. What is further

@@ -7,13 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"mailsidecar/mailer"
 	"net"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"mailsidecar/mailer"
 )
 
 // RelayOptions says how to reach one relay and what to show it.

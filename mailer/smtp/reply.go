@@ -6,10 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mailsidecar/mailer"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"mailsidecar/mailer"
 )
 
 // A relay is not trusted to end its replies: an endless line or an endless

@@ -4,10 +4,11 @@ import (
 	"bufio"
 	"errors"
 	"io"
-	"mailsidecar/mailer"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"mailsidecar/mailer"
 )
 
 func readString(s string) (wireReply, error) { return readReply(bufio.NewReader(strings.NewReader(s))) }

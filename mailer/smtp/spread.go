@@ -1,10 +1,11 @@
 package smtp
 
 import (
-	"mailsidecar/mailer"
 	"slices"
 	"sort"
 	"time"
+
+	"mailsidecar/mailer"
 )
 
 // Whose turn it is within a rate, and when:

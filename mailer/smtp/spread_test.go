@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"mailsidecar/mailer"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"mailsidecar/mailer"
 )
 
 var spreadRates = []mailer.Rate{

@@ -3,11 +3,13 @@ package smtp
 import (
 	"bytes"
 	"context"
-	"mailsidecar/mailer"
 	"math"
 	"slices"
 	"strings"
 	"time"
+
+	"mailsidecar/mailer"
+	"mailsidecar/relays"
 )
 
 // contentChunk is how much of the content is written at once, and so how much
@@ -191,7 +193,7 @@ func (t *transaction) commands(reset bool) []string {
 // rcpt settles one recipient by the reply to its RCPT, unless it is accepted.
 func (t *transaction) rcpt(c *conn, r *mailer.Result, w wireReply) {
 	r.Reply = w.reply()
-	if w.positive() && !notAccepted(r.Reply) {
+	if w.positive() && !relays.Drops(r.Reply) {
 		t.accepted = append(t.accepted, r)
 		return
 	}
@@ -543,7 +545,7 @@ func (c *conn) verdict(t *transaction, a answer) {
 // notAcceptedFor: a positive reply that speaks of a dropped recipient is about
 // those it names, or about the only one there is.
 func notAcceptedFor(reply mailer.Reply, forwardPath string, recipients int) bool {
-	return notAccepted(reply) &&
+	return relays.Drops(reply) &&
 		(recipients == 1 || strings.Contains(strings.ToLower(reply.Text), strings.ToLower(forwardPath)))
 }
 

@@ -1,10 +1,11 @@
 package smtp
 
 import (
-	"mailsidecar/mailer"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"mailsidecar/mailer"
 )
 
 func TestUseful(t *testing.T) {

@@ -3,9 +3,9 @@ package smtp
 import (
 	"cmp"
 	"fmt"
-	"mailsidecar/mailer"
-	"strings"
 	"time"
+
+	"mailsidecar/relays"
 )
 
 const (
@@ -123,9 +123,9 @@ func (w *window) refused(now time.Time, open int, why string) {
 
 // pushedBack notes a reply of the relay that asks for less than the open
 // connections.
-func (w *window) pushedBack(now time.Time, open int, p pushback, why string) {
+func (w *window) pushedBack(now time.Time, open int, p relays.Pushback, why string) {
 	limit := min(open, w.limit) - 1
-	if p == tooFast {
+	if p == relays.TooFast {
 		if now.Before(w.stepped.Add(windowSettle)) {
 			return
 		}
@@ -207,67 +207,4 @@ func (l *latency) lowest() time.Duration {
 // easy: the relay is not much slower than it can be.
 func (l *latency) easy() bool {
 	return l.recent <= max(l.lowest()*5/4, l.lowest()+time.Second)
-}
-
-// pushback is what a reply says of the pace at which the relay is used.
-type pushback int
-
-const (
-	noPushback pushback = iota
-	tooMany             // connections
-	tooFast
-)
-
-// pushbackOf reads a reply. Codes alone do not tell: 450 and 451 with 4.7.1 also
-// mean greylisting, and 452 at RCPT too many recipients. A 421 without such words
-// has to be judged by when it comes, see window.enough.
-func pushbackOf(stage mailer.Stage, r mailer.Reply) pushback {
-	subject := strings.TrimPrefix(r.Enhanced, "4")
-	ofMailbox := stage == mailer.StageRcpt && (strings.HasPrefix(subject, ".1.") || strings.HasPrefix(subject, ".2.")) &&
-		!strings.Contains(strings.ToLower(r.Text), "relay limit")
-	switch {
-	case r.Code/100 != 4, ofMailbox, ofConnection(r):
-		return noPushback
-	case r.Code == 432, says(r, connectionWords):
-		return tooMany
-	case says(r, paceWords):
-		return tooFast
-	case subject == ".4.5", subject == ".3.2": // congestion; not accepting messages
-		return tooFast
-	case subject == ".3.1", r.Code == 452: // no room, as Exchange says under pressure
-		if stage != mailer.StageRcpt {
-			return tooFast
-		}
-	}
-	return noPushback
-}
-
-// ofConnection: the relay ends the connection for a reason of that connection,
-// such as so many messages, or none for too long.
-func ofConnection(r mailer.Reply) bool { return r.Enhanced == "4.4.2" || says(r, endWords) }
-
-// What relays say in so many words.
-var (
-	endWords = []string{
-		"too many errors", "too many nonmail", "too many unrecognized", "too many syntax", "too many messages in", "per connection",
-		"this connection", "per session", "this session", "timeout", "timed out", "idle",
-	}
-	connectionWords = []string{
-		"too many connections", "too many concurrent", "concurrent connection", "connections from", "connection limit",
-		"maximum number of connections", "concurrent smtp", "thread limit", "simultaneous",
-	}
-	paceWords = []string{
-		"rate limit", "ratelimit", "sending rate", "message rate", "unusual rate", "rate exceeded", "rate of", "relay limit",
-		"throttl", "slow down", "too fast", "too quickly", "too much mail", "server busy", "server is busy", "too busy", "congest",
-	}
-)
-
-func says(r mailer.Reply, words []string) bool {
-	text := strings.ToLower(r.Text)
-	for _, w := range words {
-		if strings.Contains(text, w) {
-			return true
-		}
-	}
-	return false
 }

@@ -1,10 +1,11 @@
 package smtp
 
 import (
-	"mailsidecar/mailer"
 	"strings"
 	"testing"
 	"time"
+
+	"mailsidecar/relays"
 )
 
 // TestWindow plays events to a window of eight: "+" is an accepted message while
@@ -47,9 +48,9 @@ func TestWindow(t *testing.T) {
 				case 'r':
 					w.refused(now, 3, "421")
 				case 'm':
-					w.pushedBack(now, w.limit, tooMany, "432")
+					w.pushedBack(now, w.limit, relays.TooManyConnections, "432")
 				case 'f':
-					w.pushedBack(now, w.limit, tooFast, "421")
+					w.pushedBack(now, w.limit, relays.TooFast, "421")
 				case 's':
 					w.silent(now)
 				case 'q':
@@ -75,15 +76,15 @@ func TestWindow(t *testing.T) {
 func TestWindowInUse(t *testing.T) {
 	tests := []struct {
 		open int
-		p    pushback
+		p    relays.Pushback
 		want int
 	}{
-		{8, tooFast, 4},
-		{3, tooFast, 1},
-		{1, tooFast, 1},
-		{20, tooFast, 4}, // some of them are on their way out
-		{5, tooMany, 4},
-		{1, tooMany, 1},
+		{8, relays.TooFast, 4},
+		{3, relays.TooFast, 1},
+		{1, relays.TooFast, 1},
+		{20, relays.TooFast, 4}, // some of them are on their way out
+		{5, relays.TooManyConnections, 4},
+		{1, relays.TooManyConnections, 1},
 	}
 	for _, tt := range tests {
 		w := newWindow(8)
@@ -180,46 +181,6 @@ func TestWindowEnough(t *testing.T) {
 		}
 		if string(got) != tt.want {
 			t.Errorf("enough(%v) = %s, want %s", tt.lasted, got, tt.want)
-		}
-	}
-}
-
-func TestPushbackOf(t *testing.T) {
-	tests := []struct {
-		stage mailer.Stage
-		line  string
-		want  pushback
-	}{
-		{mailer.StageMail, "432 4.3.2 Concurrent connections limit exceeded. Visit https://aka.ms/concurrent_sending for more information.", tooMany},
-		{mailer.StageContent, "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded", tooMany},
-		{mailer.StageMail, "421 4.7.0 relay.test Error: too many connections from 192.0.2.1", tooMany},
-		{mailer.StageMail, "421 Too many concurrent SMTP connections; please try again later.", tooMany},
-		{mailer.StageMail, "450 4.7.1 Error: too much mail from 192.0.2.1", tooFast},
-		{mailer.StageContent, "454 Throttling failure: Maximum sending rate exceeded.", tooFast},
-		{mailer.StageRcpt, "450 4.2.1 Peak SMTP relay limit exceeded for customer.", tooFast},
-		{mailer.StageRcpt, "450 4.2.1 The user you are trying to contact is receiving mail too quickly", noPushback},
-		{mailer.StageMail, "451 4.7.500 Server busy. Please try again later", tooFast},
-		{mailer.StageContent, "451 4.4.5 try later", tooFast},
-		{mailer.StageMail, "451 4.3.2 not now", tooFast},
-		{mailer.StageMail, "452 4.3.1 Insufficient system resources", tooFast},
-		{mailer.StageContent, "452 4.3.1 Insufficient system storage", tooFast},
-		{mailer.StageMail, "452 Requested action not taken", tooFast},
-		{mailer.StageRcpt, "452 4.5.3 too many recipients", noPushback},
-		{mailer.StageRcpt, "452 4.3.1 full", noPushback},
-		{mailer.StageRcpt, "450 4.7.1 Greylisted, try again in 5 minutes", noPushback},
-		{mailer.StageRcpt, "451 4.7.1 Service unavailable - try again later", noPushback},
-		{mailer.StageMail, "450 4.2.0 later", noPushback},
-		{mailer.StageMail, "421 4.7.0 try again later", noPushback}, // judged elsewhere
-		{mailer.StageMail, "421 4.7.0 relay.test Error: too many errors", noPushback},
-		{mailer.StageMail, "421 Too many messages in this connection", noPushback},
-		{mailer.StageMail, "421 4.4.2 relay.test Error: timeout exceeded", noPushback},
-		{mailer.StageContent, "554 5.7.1 rate limit", noPushback},
-		{mailer.StageContent, "250 2.0.0 slow down", noPushback},
-	}
-	for _, tt := range tests {
-		code, text, _, _ := parseReplyLine([]byte(tt.line))
-		if got := pushbackOf(tt.stage, wireReply{code: code, lines: []string{text}}.reply()); got != tt.want {
-			t.Errorf("pushbackOf(%v, %q) = %d, want %d", tt.stage, tt.line, got, tt.want)
 		}
 	}
 }

@@ -1,8 +1,9 @@
 package smtp
 
 import (
-	"mailsidecar/mailer"
 	"testing"
+
+	"mailsidecar/mailer"
 )
 
 func TestClassify(t *testing.T) {
@@ -51,26 +52,6 @@ func TestClassify(t *testing.T) {
 		}
 		if got := classify(tt.stage, w); got != tt.want {
 			t.Errorf("classify(%s, %s) = %s, want %s", tt.stage, tt.reply, got, tt.want)
-		}
-	}
-}
-
-func TestEnhancedCode(t *testing.T) {
-	tests := []struct {
-		f    mailer.Failure
-		want string
-	}{
-		{mailer.Failure{Class: mailer.ClassPermanent, Stage: mailer.StageRcpt, Reply: mailer.Reply{Code: 550, Enhanced: "5.1.1", Text: "no"}}, "5.1.1"},
-		{mailer.Failure{Class: mailer.ClassPermanent, Stage: mailer.StageRcpt, Reply: mailer.Reply{Code: 550, Enhanced: "", Text: "no"}}, "5.0.0"},
-		{mailer.Failure{Class: mailer.ClassPermanent, Stage: mailer.StageMail, Reply: mailer.Reply{Enhanced: "5.3.4"}}, "5.3.4"},
-		{mailer.Failure{Class: mailer.ClassPermanent, Stage: mailer.StageCompose}, "5.6.0"},
-		{mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageConnect}, "4.4.1"},
-		{mailer.Failure{Class: mailer.ClassTransient, Stage: mailer.StageData}, "4.4.2"},
-		{mailer.Failure{Class: mailer.ClassUncertain, Stage: mailer.StageContent}, "4.4.2"},
-	}
-	for _, tt := range tests {
-		if got := tt.f.EnhancedCode(); got != tt.want {
-			t.Errorf("EnhancedCode() of %s %s = %s, want %s", tt.f.Class, &tt.f, got, tt.want)
 		}
 	}
 }

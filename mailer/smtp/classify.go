@@ -1,0 +1,62 @@
+package smtp
+
+import (
+	"mailsidecar/mailer"
+	"mailsidecar/relays"
+)
+
+// classify returns the class of a failure by reply. It is the part of the failure
+// policy that is about replies; [conn.failed] is the part without one. Permanent is
+// narrow and unknown is transient, because a mail wrongly kept is retried and a
+// mail wrongly bounced is lost. The whole policy, stage by stage:
+//
+//	any stage         421: transient, and the connection is closed. The attempt
+//	                  was stopped by its owner: transient
+//	connect           any error is about the relay: nobody has judged the mail
+//	greeting, EHLO    no reply, and any but 2yz: about the relay
+//	STARTTLS, TLS     not offered, refused, broken off, certificate not valid:
+//	                  about the relay
+//	AUTH              4yz, 5yz, no answer, no mechanism in common, no token: about
+//	                  the relay or our settings
+//	MAIL              500-504, 530, 555: about the relay; other 5yz: permanent;
+//	                  4yz: transient. Permanent without asking: a message over
+//	                  the relay's SIZE (5.3.4), and one that needs SMTPUTF8
+//	                  (5.6.7) or 8BITMIME (5.6.3) where it is not offered
+//	RCPT              5yz: permanent; 4yz: transient; 452 and 552 after an
+//	                  accepted recipient, or after a refused one with words to that
+//	                  effect, mean "too many" (RFC 5321 §4.5.3.1.10), and the rest go
+//	                  in a further transaction at once
+//	DATA              5yz: permanent; 4yz: transient
+//	content           a reply to the final dot: 2yz accepted, 5yz permanent, 4yz
+//	                  transient. No valid reply after the final dot was sent:
+//	                  uncertain. Whatever follows a 2yz changes nothing
+//	MAIL to content   no answer, a broken dialogue or a reply of the wrong kind,
+//	                  before the final dot: transient
+//
+// A few replies of well-known relays mean something else than their code: see
+// [relays.Verdict].
+func classify(stage mailer.Stage, w wireReply) mailer.Class {
+	r := w.reply()
+	class, known := relays.Verdict(r)
+	switch {
+	case r.Code == 421:
+		return mailer.ClassTransient
+	case stage < mailer.StageMail:
+		return mailer.ClassRelay
+	case known:
+		return class
+	case stage == mailer.StageMail && aboutUs(r.Code):
+		return mailer.ClassRelay
+	case r.Code/100 == 5:
+		return mailer.ClassPermanent
+	case stage == mailer.StageContent && r.Code/100 != 4:
+		return mailer.ClassUncertain
+	default:
+		return mailer.ClassTransient
+	}
+}
+
+// aboutUs: the reply to MAIL is about our commands, parameters or login.
+func aboutUs(code int) bool {
+	return 500 <= code && code <= 504 || code == 530 || code == 555
+}

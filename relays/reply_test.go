@@ -1,0 +1,119 @@
+package relays
+
+import (
+	"regexp"
+	"strconv"
+	"testing"
+
+	"mailsidecar/mailer"
+)
+
+var replyLine = regexp.MustCompile(`^(\d{3})(?: ([245](?:\.\d{1,3}){2}))?(?: (.*))?$`)
+
+// parse reads one line as smtp does.
+func parse(t *testing.T, line string) mailer.Reply {
+	t.Helper()
+	m := replyLine.FindStringSubmatch(line)
+	if m == nil {
+		t.Fatalf("%q is no reply", line)
+	}
+	code, _ := strconv.Atoi(m[1])
+	r := mailer.Reply{Code: code, Enhanced: m[2], Text: m[3]}
+	if r.Enhanced != "" && r.Enhanced[0] != line[0] { // not of the code's class: only text
+		r.Enhanced, r.Text = "", r.Enhanced+" "+r.Text
+	}
+	return r
+}
+
+func TestVerdict(t *testing.T) {
+	tests := []struct {
+		line  string
+		want  mailer.Class
+		known bool
+		drops bool
+	}{
+		{"550 5.4.5 Daily user sending limit exceeded.", mailer.ClassRelay, true, false},
+		{"552 5.4.5 Daily sending quota exceeded", mailer.ClassRelay, true, false},
+		{"550 5.7.30 Basic authentication is not supported", mailer.ClassRelay, true, false},
+		{"554 5.2.0 STOREDRV.Submission; SubmissionQuotaExceededException", mailer.ClassRelay, true, false},
+		{"554 5.2.0 mailbox gone", 0, false, false},
+		{"454 Throttling failure: Daily message quota exceeded.", mailer.ClassRelay, true, false},
+		{"454 Throttling failure: Maximum sending rate exceeded.", 0, false, false},
+		{"450 The given data was invalid.", mailer.ClassPermanent, true, false},
+		{"450 4.2.1 busy", 0, false, false},
+		{"254 4.7.1 Suppression for user a to b", mailer.ClassPermanent, true, true},
+		{"250 2.1.5 ok", 0, false, false},
+	}
+	for _, tt := range tests {
+		r := parse(t, tt.line)
+		if got, known := Verdict(r); got != tt.want || known != tt.known {
+			t.Errorf("Verdict(%s) = %s, %v, want %s, %v", tt.line, got, known, tt.want, tt.known)
+		}
+		if got := Drops(r); got != tt.drops {
+			t.Errorf("Drops(%s) = %v, want %v", tt.line, got, tt.drops)
+		}
+	}
+}
+
+func TestLogins(t *testing.T) {
+	tests := []struct {
+		line                string
+		oauth2, appPassword bool
+	}{
+		{"535 5.7.139 Authentication unsuccessful", true, false},
+		{"550 5.7.30 not supported", true, false},
+		{"535 5.7.3 Basic Authentication is disabled", true, false},
+		{"534 5.7.9 Application-specific password required.", false, true},
+		{"534 go to the web first", false, true},
+		{"535 use an App Password", false, true},
+		{"535 5.7.8 Username and Password not accepted", false, false},
+	}
+	for _, tt := range tests {
+		r := parse(t, tt.line)
+		if got := WantsOAuth2(r); got != tt.oauth2 {
+			t.Errorf("WantsOAuth2(%s) = %v, want %v", tt.line, got, tt.oauth2)
+		}
+		if got := WantsAppPassword(r); got != tt.appPassword {
+			t.Errorf("WantsAppPassword(%s) = %v, want %v", tt.line, got, tt.appPassword)
+		}
+	}
+}
+
+func TestPushbackOf(t *testing.T) {
+	tests := []struct {
+		stage mailer.Stage
+		line  string
+		want  Pushback
+	}{
+		{mailer.StageMail, "432 4.3.2 Concurrent connections limit exceeded. Visit https://aka.ms/concurrent_sending for more information.", TooManyConnections},
+		{mailer.StageContent, "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded", TooManyConnections},
+		{mailer.StageMail, "421 4.7.0 relay.test Error: too many connections from 192.0.2.1", TooManyConnections},
+		{mailer.StageMail, "421 Too many concurrent SMTP connections; please try again later.", TooManyConnections},
+		{mailer.StageMail, "450 4.7.1 Error: too much mail from 192.0.2.1", TooFast},
+		{mailer.StageContent, "454 Throttling failure: Maximum sending rate exceeded.", TooFast},
+		{mailer.StageRcpt, "450 4.2.1 Peak SMTP relay limit exceeded for customer.", TooFast},
+		{mailer.StageRcpt, "450 4.2.1 The user you are trying to contact is receiving mail too quickly", NoPushback},
+		{mailer.StageMail, "451 4.7.500 Server busy. Please try again later", TooFast},
+		{mailer.StageContent, "451 4.4.5 try later", TooFast},
+		{mailer.StageMail, "451 4.3.2 not now", TooFast},
+		{mailer.StageMail, "452 4.3.1 Insufficient system resources", TooFast},
+		{mailer.StageContent, "452 4.3.1 Insufficient system storage", TooFast},
+		{mailer.StageMail, "452 Requested action not taken", TooFast},
+		{mailer.StageRcpt, "452 4.5.3 too many recipients", NoPushback},
+		{mailer.StageRcpt, "452 4.3.1 full", NoPushback},
+		{mailer.StageRcpt, "450 4.7.1 Greylisted, try again in 5 minutes", NoPushback},
+		{mailer.StageRcpt, "451 4.7.1 Service unavailable - try again later", NoPushback},
+		{mailer.StageMail, "450 4.2.0 later", NoPushback},
+		{mailer.StageMail, "421 4.7.0 try again later", NoPushback}, // when it comes has to tell
+		{mailer.StageMail, "421 4.7.0 relay.test Error: too many errors", NoPushback},
+		{mailer.StageMail, "421 Too many messages in this connection", NoPushback},
+		{mailer.StageMail, "421 4.4.2 relay.test Error: timeout exceeded", NoPushback},
+		{mailer.StageContent, "554 5.7.1 rate limit", NoPushback},
+		{mailer.StageContent, "250 2.0.0 slow down", NoPushback},
+	}
+	for _, tt := range tests {
+		if got := PushbackOf(tt.stage, parse(t, tt.line)); got != tt.want {
+			t.Errorf("PushbackOf(%v, %q) = %d, want %d", tt.stage, tt.line, got, tt.want)
+		}
+	}
+}
