@@ -2,11 +2,12 @@ package compose
 
 import (
 	"fmt"
-	"mailsidecar/mailer"
 	"net/mail"
 	"slices"
 	"strings"
 	"time"
+
+	"mailsidecar/mailer"
 
 	"github.com/google/uuid"
 )

@@ -2,9 +2,10 @@ package compose
 
 import (
 	"bytes"
-	"mailsidecar/mailer"
 	"strings"
 	"testing"
+
+	"mailsidecar/mailer"
 )
 
 func BenchmarkCompose(b *testing.B) {

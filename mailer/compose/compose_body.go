@@ -8,11 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mailsidecar/mailer"
 	"net/textproto"
 	"slices"
 	"strings"
 	"sync"
+
+	"mailsidecar/mailer"
 
 	"github.com/wneessen/go-mail"
 )

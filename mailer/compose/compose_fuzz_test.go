@@ -2,13 +2,14 @@ package compose
 
 import (
 	"bytes"
-	"mailsidecar/mailer"
 	"net/mail"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"mailsidecar/mailer"
 
 	"github.com/emersion/go-message"
 )

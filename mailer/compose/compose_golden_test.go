@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"mailsidecar/mailer"
 	"mime"
 	"os"
 	"path/filepath"
@@ -15,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"mailsidecar/mailer"
 
 	"github.com/emersion/go-message"
 	"github.com/emersion/go-message/mail"

@@ -2,10 +2,11 @@ package compose
 
 import (
 	"errors"
-	"mailsidecar/mailer"
 	"slices"
 	"strings"
 	"testing"
+
+	"mailsidecar/mailer"
 )
 
 func sampleMessage() mailer.Message {

@@ -3,12 +3,13 @@ package compose
 import (
 	"errors"
 	"fmt"
-	"mailsidecar/mailer"
 	"mime"
 	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"mailsidecar/mailer"
 )
 
 // validMessage is what validation made of a message: canonical addresses and

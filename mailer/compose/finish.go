@@ -3,10 +3,11 @@ package compose
 import (
 	"bytes"
 	"fmt"
-	"mailsidecar/mailer"
 	"mime"
 	"strings"
 	"time"
+
+	"mailsidecar/mailer"
 )
 
 // FinishOptions hold what the sender of a finished message said outside it, in

@@ -2,8 +2,9 @@ package compose
 
 import (
 	"fmt"
-	"mailsidecar/mailer"
 	"strings"
+
+	"mailsidecar/mailer"
 )
 
 // addresses makes the envelope, from what the request said or else from the

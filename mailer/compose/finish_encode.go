@@ -2,9 +2,10 @@ package compose
 
 import (
 	"bytes"
-	"mailsidecar/mailer"
 	"strings"
 	"unicode/utf8"
+
+	"mailsidecar/mailer"
 )
 
 // entityFixer encodes anew what cannot go over SMTP as it is. With sevenBit,

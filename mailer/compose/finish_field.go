@@ -3,9 +3,10 @@ package compose
 import (
 	"bytes"
 	"encoding/binary"
-	"mailsidecar/mailer"
 	"strings"
 	"unicode/utf8"
+
+	"mailsidecar/mailer"
 )
 
 // isAddressField names the fields that hold addresses (RFC 5322 §3.6.2, §3.6.3,

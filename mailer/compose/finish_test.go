@@ -2,11 +2,12 @@ package compose
 
 import (
 	"errors"
-	"mailsidecar/mailer"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"mailsidecar/mailer"
 )
 
 func wantConversionRefused(t *testing.T, what string, err error) {

@@ -2,10 +2,11 @@ package compose
 
 import (
 	"encoding/base64"
-	"mailsidecar/mailer"
 	"regexp"
 	"strings"
 	"unicode/utf8"
+
+	"mailsidecar/mailer"
 )
 
 // Limits of RFC 5322 §2.1.1 and RFC 2047 §2, in octets without the CRLF.

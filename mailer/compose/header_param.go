@@ -2,12 +2,13 @@ package compose
 
 import (
 	"fmt"
-	"mailsidecar/mailer"
 	"mime"
 	"path"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"mailsidecar/mailer"
 )
 
 // appendParam writes one parameter of a MIME field on a line of its own. What is

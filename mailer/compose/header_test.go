@@ -1,11 +1,12 @@
 package compose
 
 import (
-	"mailsidecar/mailer"
 	"mime"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"mailsidecar/mailer"
 )
 
 // TestAppendHeaderField: lines stay within 78 octets where words allow it, and

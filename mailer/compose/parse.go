@@ -2,8 +2,9 @@ package compose
 
 import (
 	"bytes"
-	"mailsidecar/mailer"
 	"strings"
+
+	"mailsidecar/mailer"
 )
 
 // mimeEntity is one entity of a finished message (RFC 2045 §2.4), in slices of

@@ -1,8 +1,9 @@
 package compose
 
 import (
-	"mailsidecar/mailer"
 	"strings"
+
+	"mailsidecar/mailer"
 )
 
 // mimeParam is one parameter of a MIME field as it was written.

@@ -1,8 +1,9 @@
 package compose
 
 import (
-	"mailsidecar/mailer"
 	"testing"
+
+	"mailsidecar/mailer"
 )
 
 func TestParsePriority(t *testing.T) {

@@ -3,8 +3,9 @@ package compose
 import (
 	"bytes"
 	"errors"
-	"mailsidecar/mailer"
 	"unicode/utf8"
+
+	"mailsidecar/mailer"
 )
 
 // SevenBit returns the content for a relay that does not offer 8BITMIME
