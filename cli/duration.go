@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"mailsidecar/config"
+	"mailsidecar/units"
 )
 
 // duration is a flag that is written as the environment's variables are: "7d",
@@ -17,12 +17,12 @@ type duration struct {
 
 // durationFlag defines a flag whose default is what value holds.
 func durationFlag(cmd *cobra.Command, value *time.Duration, name, usage string) {
-	cmd.Flags().Var(duration{value, config.ParseDuration}, name, usage)
+	cmd.Flags().Var(duration{value, units.ParseDuration}, name, usage)
 }
 
 // waitFlag defines one that takes a bare number of seconds, too.
 func waitFlag(cmd *cobra.Command, value *time.Duration, name, usage string) {
-	cmd.Flags().Var(duration{value, config.ParseWait}, name, usage)
+	cmd.Flags().Var(duration{value, units.ParseWait}, name, usage)
 }
 
 // Set implements pflag's Value.
@@ -35,7 +35,7 @@ func (d duration) String() string {
 	if d.value == nil { // pflag asks a zero value for its default
 		return "0"
 	}
-	return config.Duration(*d.value).String()
+	return units.Duration(*d.value).String()
 }
 
 // Type implements pflag's Value: the word that help shows.

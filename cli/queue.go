@@ -15,7 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"mailsidecar/config"
+	"mailsidecar/units"
 )
 
 // queueExits is the same for all the queue's commands.
@@ -97,7 +97,7 @@ func pointInTime(flag, text string, now time.Time) (string, error) {
 	if text == "" {
 		return "", nil
 	}
-	if ago, err := config.ParseDuration(text); err == nil {
+	if ago, err := units.ParseDuration(text); err == nil {
 		return now.Add(-ago).UTC().Format(time.RFC3339), nil
 	}
 	if _, err := time.Parse(time.RFC3339, text); err != nil {

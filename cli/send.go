@@ -17,6 +17,7 @@ import (
 
 	"mailsidecar/api"
 	"mailsidecar/config"
+	"mailsidecar/units"
 )
 
 func newSend() *cobra.Command {
@@ -94,7 +95,7 @@ func (f *sendFlags) send(ctx context.Context, cmd *cobra.Command) error {
 		f.wait = time.Duration(cfg.Wait)
 	}
 	if f.wait > api.MaxWait {
-		return exit(exitUsage, "--wait %s is longer than the server waits: %d s at most", config.Duration(f.wait), int(api.MaxWait.Seconds()))
+		return exit(exitUsage, "--wait %s is longer than the server waits: %d s at most", units.Duration(f.wait), int(api.MaxWait.Seconds()))
 	}
 	header, body, err := f.request(cmd)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"mailsidecar/config"
+	"mailsidecar/units"
 )
 
 // serviceWith is a configuration of one relay, reached at the ports given, and a
@@ -74,7 +75,7 @@ func post(s *server, header http.Header) (answer, error) {
 func TestStopAnswersWaiting(t *testing.T) {
 	before := runtime.NumGoroutine()
 	c := serviceWith(t, "sqlite", blackHole(t))
-	c.Service.ShutdownTimeout = config.Duration(time.Second)
+	c.Service.ShutdownTimeout = units.Duration(time.Second)
 	s, stop := start(t, c)
 	type result struct {
 		answer
@@ -128,7 +129,7 @@ func TestStopAnswersWaiting(t *testing.T) {
 func TestStopWithoutQueue(t *testing.T) {
 	port, dialled := silentRelay(t)
 	c := serviceWith(t, "none", port)
-	c.Service.ShutdownTimeout = config.Duration(400 * time.Millisecond)
+	c.Service.ShutdownTimeout = units.Duration(400 * time.Millisecond)
 	s, stop := start(t, c)
 	answered := make(chan int, 1)
 	go func() {

@@ -5,15 +5,17 @@ import (
 	"net/url"
 	"os"
 	"strings"
+
+	"mailsidecar/units"
 )
 
 // Client is what the commands that talk to a running server read, as other
 // clients of it do. The env tags name the fields: after MAILSIDECAR_.
 type Client struct {
-	URL       string `env:"URL" desc:"Address of the server." unset:"http://127.0.0.1:8587, with the port of MAILSIDECAR_ADDR" note:"https for a server on another host."`
-	APIKey    Secret `env:"API_KEY" desc:"The secret of an API key, without its name." unset:"the only one of MAILSIDECAR_API_KEYS"`
-	TLSCAFile string `env:"TLS_CA_FILE" desc:"PEM file with certificate authorities to trust, besides the system's, for a server at an https address." note:"mailsidecar ca prints that of MAILSIDECAR_TLS=self-signed."`
-	Wait      Wait   `env:"WAIT" default:"10s" max:"60s" desc:"How long to wait for a message's first attempt, a duration or seconds; 0 means not at all."`
+	URL       string     `env:"URL" desc:"Address of the server." unset:"http://127.0.0.1:8587, with the port of MAILSIDECAR_ADDR" note:"https for a server on another host."`
+	APIKey    Secret     `env:"API_KEY" desc:"The secret of an API key, without its name." unset:"the only one of MAILSIDECAR_API_KEYS"`
+	TLSCAFile string     `env:"TLS_CA_FILE" desc:"PEM file with certificate authorities to trust, besides the system's, for a server at an https address." note:"mailsidecar ca prints that of MAILSIDECAR_TLS=self-signed."`
+	Wait      units.Wait `env:"WAIT" default:"10s" max:"60s" desc:"How long to wait for a message's first attempt, a duration or seconds; 0 means not at all."`
 }
 
 // LoadClient reads the variables of clients. Inside the server's own container

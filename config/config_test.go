@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"mailsidecar/units"
 )
 
 // env holds variables as NAME=value.
@@ -71,17 +73,17 @@ func TestLoad(t *testing.T) {
 		Relays: []Relay{{
 			Number: 1, Host: "relay.example.com", Ports: Ladder{{Port: 587}, {Port: 2525}},
 			Username: "shop", Password: NewSecret("hunter2"), Auth: "auto", TLS: "required", MaxRecipients: 100,
-			MaxConnections: 8, MessagesPerConnection: 100, IdleTimeout: Duration(30 * time.Second),
+			MaxConnections: 8, MessagesPerConnection: 100, IdleTimeout: units.Duration(30 * time.Second),
 		}},
 		Service: Service{
 			Keys: []APIKey{{Name: "shop", Secret: NewSecret("0123456789abcdef")}},
 			Addr: ":8587", APIKeys: NewSecret("shop:0123456789abcdef"),
 			Queue: Queue{"sqlite", "/data/queue.db"}, DataDir: "/data",
 			MaxMessageSize: 25 << 20, MaxRecipients: 1000, MaxInFlight: 128 << 20,
-			RequestTimeout: Duration(30 * time.Second), ShutdownTimeout: Duration(8 * time.Second),
+			RequestTimeout: units.Duration(30 * time.Second), ShutdownTimeout: units.Duration(8 * time.Second),
 			LogLevel: slog.LevelInfo, LogFormat: "json",
 			QueueMaxMessages: 100000, QueueMaxSize: 10 << 30, MinFreeDisk: 256 << 20,
-			Retention: Duration(7 * day), ExpiresIn: Duration(5 * day), Uncertain: "retry", Compat: List{"all"}, TLSAddr: ":8443",
+			Retention: units.Duration(7 * units.Day), ExpiresIn: units.Duration(5 * units.Day), Uncertain: "retry", Compat: List{"all"}, TLSAddr: ":8443",
 		},
 		sources: c.sources,
 	}
@@ -110,18 +112,18 @@ func TestLoadEveryVariable(t *testing.T) {
 			Ports:    Ladder{{465, true}, {2525, true}, {587, false}},
 			Username: "u", Password: NewSecret("p:,ü"), Auth: "plain", TLS: "required", TLSServerName: "relay.example.com",
 			HELO: "[IPv6:2001:db8::1]", MaxRecipients: 7,
-			MaxConnections: 20, MessagesPerConnection: 5, IdleTimeout: Duration(time.Minute), Rate: Rate{30, time.Minute},
+			MaxConnections: 20, MessagesPerConnection: 5, IdleTimeout: units.Duration(time.Minute), Rate: units.Rate{Messages: 30, Per: time.Minute},
 			Senders: List{"shop@example.com", "example.org"},
 		}, {
 			Number: 2, Host: "second", Ports: Ladder{{Port: 587}, {Port: 2525}}, Auth: "none", TLS: "required", MaxRecipients: 100,
-			MaxConnections: 8, MessagesPerConnection: 100, IdleTimeout: Duration(30 * time.Second),
+			MaxConnections: 8, MessagesPerConnection: 100, IdleTimeout: units.Duration(30 * time.Second),
 		}},
 		Service: Service{
 			Addr: "[::1]:0", Queue: Queue{"sqlite", "/q/x.db"}, DataDir: "/q", From: "Shop <shop@example.com>",
 			MaxMessageSize: 1e6, MaxRecipients: 5, MaxInFlight: 1500001,
-			RequestTimeout: Duration(90 * time.Second), ShutdownTimeout: Duration(20 * time.Second),
+			RequestTimeout: units.Duration(90 * time.Second), ShutdownTimeout: units.Duration(20 * time.Second),
 			LogLevel: slog.LevelDebug, LogFormat: "text", MinFreeDisk: 1e9,
-			Retention: Duration(36 * time.Hour), KeepBodies: Duration(day), ExpiresIn: Duration(2 * time.Hour), Uncertain: "hold", Compat: List{"resend", "ses"},
+			Retention: units.Duration(36 * time.Hour), KeepBodies: units.Duration(units.Day), ExpiresIn: units.Duration(2 * time.Hour), Uncertain: "hold", Compat: List{"resend", "ses"},
 			TLS: "self-signed", TLSAddr: "127.0.0.1:9443",
 		},
 		sources: c.sources,
@@ -380,8 +382,8 @@ func TestKeySettings(t *testing.T) {
 	c, warnings := mustLoad(t, keys.with("MAILSIDECAR_KEY_SENDERS=shop: Shop@Example.com | @example.org., blog:example.net", "MAILSIDECAR_KEY_RATES=blog:100/m, cron:2/D"))
 	want := []APIKey{
 		{Name: "shop", Secret: NewSecret("0123456789abcdef"), Senders: []string{"shop@example.com", "example.org"}},
-		{Name: "blog", Secret: NewSecret("fedcba9876543210"), Senders: []string{"example.net"}, Rate: Rate{100, time.Minute}},
-		{Name: "cron", Secret: NewSecret("0011223344556677"), Rate: Rate{2, day}},
+		{Name: "blog", Secret: NewSecret("fedcba9876543210"), Senders: []string{"example.net"}, Rate: units.Rate{Messages: 100, Per: time.Minute}},
+		{Name: "cron", Secret: NewSecret("0011223344556677"), Rate: units.Rate{Messages: 2, Per: units.Day}},
 	}
 	if !reflect.DeepEqual(c.Service.Keys, want) || len(warnings) > 0 {
 		t.Errorf("keys = %+v, warnings %q, want %+v", c.Service.Keys, warnings, want)

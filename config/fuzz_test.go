@@ -49,18 +49,10 @@ func FuzzLoad(f *testing.F) {
 
 // FuzzValues: what a value prints as is read back as the same value.
 func FuzzValues(f *testing.F) {
-	for _, s := range []string{"25MiB", "0", "1d12h", "1h0m0.000000001s", "587,465/starttls,2525/tls", "sqlite:/x", "none"} {
+	for _, s := range []string{"587,465/starttls,2525/tls", "sqlite:/x", "none"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		var size, size2 Size
-		if size.Decode(s) == nil && (size2.Decode(size.String()) != nil || size2 != size || size < 0) {
-			t.Errorf("Size.Decode(%q) = %s, which reads as %d", s, size, size2)
-		}
-		var d, d2 Duration
-		if d.Decode(s) == nil && (d2.Decode(d.String()) != nil || d2 != d || d < 0) {
-			t.Errorf("Duration.Decode(%q) = %s, which reads as %d", s, d, d2)
-		}
 		var l, l2 Ladder
 		if l.Decode(s) == nil && (l2.Decode(l.String()) != nil || l2.String() != l.String() || len(l) == 0) {
 			t.Errorf("Ladder.Decode(%q) = %s, which reads as %s", s, l, l2)

@@ -24,7 +24,7 @@ func (r *reader) checkKeySenders(s *Service) {
 // checkKeyRates gives each key its rate.
 func (r *reader) checkKeyRates(s *Service) {
 	r.forKeys(s, "KEY_RATES", s.KeyRates, "write name:rate, such as shop:10/s, shop:30/m, shop:500/h or shop:2000/d", func(k *APIKey, value string) string {
-		if err := k.Rate.Decode(value); err != nil {
+		if err := k.Rate.UnmarshalText([]byte(value)); err != nil {
 			return "has no rate after the name"
 		}
 		return ""
@@ -32,9 +32,9 @@ func (r *reader) checkKeyRates(s *Service) {
 }
 
 // forKeys calls set for each entry "name:value" of a variable with the key of
-// that name; set returns what is wrong with the value. All wrong entries are told,
-// by number and not as they are: who takes the secret for the key writes it in place
-// of the name.
+// that name; set returns what is wrong with the value. Wrong entries are reported
+// by number and never printed: a user who swaps name and secret would have the
+// secret logged.
 func (r *reader) forKeys(s *Service, suffix string, entries List, remedy string, set func(*APIKey, string) string) {
 	if r.failed[serviceName("API_KEYS")] {
 		return

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"mailsidecar/units"
 )
 
 // Rung is one port of a relay's ladder.
@@ -42,7 +44,7 @@ func (l *Ladder) Decode(value string) error {
 	for part := range strings.SplitSeq(value, ",") {
 		rung, ok := parseRung(strings.TrimSpace(part))
 		if !ok {
-			bad = append(bad, quote(part))
+			bad = append(bad, units.Quote(part))
 			continue
 		}
 		for _, other := range ladder {

@@ -1,6 +1,10 @@
 package config
 
-import "net/url"
+import (
+	"net/url"
+
+	"mailsidecar/netaddr"
+)
 
 // OAuth2 says where the access token for XOAUTH2 comes from: it is given, or
 // stands in a file, or is fetched from TokenURL with the refresh token, or
@@ -82,7 +86,7 @@ func (r *reader) checkTokenURL(relay *Relay) {
 		return
 	}
 	u, err := url.Parse(relay.OAuth2.TokenURL)
-	secure := err == nil && (u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()))
+	secure := err == nil && (u.Scheme == "https" || u.Scheme == "http" && netaddr.IsLoopback(u.Hostname()))
 	if !secure || u.Host == "" || u.User != nil {
 		r.problem(name, "is no https URL", "set one such as https://login.example.com/oauth2/token, without user name or password")
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"mailsidecar/relays"
+	"mailsidecar/units"
 )
 
 // The authorization servers that OAUTH2_PROVIDER may name.
@@ -29,7 +30,7 @@ func (r *reader) applyPreset(relay *Relay) {
 	name, region, _ := strings.Cut(strings.ToLower(relay.Provider), ":")
 	p, ok := relays.PresetNamed(name)
 	if !ok || region != "" && (!p.Regional() || !isDomain(region)) {
-		r.problem(relay.name("PROVIDER"), "is "+quote(relay.Provider)+", which is no provider we know",
+		r.problem(relay.name("PROVIDER"), "is "+units.Quote(relay.Provider)+", which is no provider we know",
 			"set one of "+presetNames()+" (ses:REGION), or leave it out and set "+relay.name("HOST"))
 		return
 	}
@@ -47,7 +48,7 @@ func (r *reader) applyPreset(relay *Relay) {
 // environment would give them; empty where the general default holds.
 func presetValues(p relays.Preset, relay *Relay) map[string]string {
 	values := map[string]string{
-		"HOST": p.Host, "PORTS": portsText(p.Ports), "RATE": Rate(p.Rate).String(),
+		"HOST": p.Host, "PORTS": portsText(p.Ports), "RATE": units.Rate(p.Rate).String(),
 		"MAX_RECIPIENTS": limitText(p.Recipients), "MAX_CONNECTIONS": limitText(p.Connections),
 		"MESSAGES_PER_CONNECTION": limitText(p.MessagesPerConnection),
 	}

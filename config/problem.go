@@ -42,13 +42,3 @@ type invalid struct {
 }
 
 func (e *invalid) Error() string { return e.what + "; " + e.remedy }
-
-// quote shows a value that is no secret, in short: what was pasted by mistake
-// need not stand in the log in full.
-func quote(s string) string {
-	const most = 24
-	if len(s) > most {
-		return fmt.Sprintf("%q…", s[:most])
-	}
-	return fmt.Sprintf("%q", s)
-}

@@ -1,6 +1,10 @@
 package config
 
-import "strings"
+import (
+	"strings"
+
+	"mailsidecar/units"
+)
 
 // Queue says where accepted messages are kept.
 type Queue struct {
@@ -37,7 +41,7 @@ func unknownStore(value string) string {
 	case more:
 		scheme += ":…"
 	}
-	return "is " + quote(scheme) + ", which is no store we know"
+	return "is " + units.Quote(scheme) + ", which is no store we know"
 }
 
 func (q Queue) String() string {

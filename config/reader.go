@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/kelseyhightower/envconfig"
+
+	"mailsidecar/units"
 )
 
 // nowhere is a name that no environment can hold: envconfig, asked for it,
@@ -296,11 +298,14 @@ func (v variable) explain(err error, raw string) *invalid {
 	if bad, ok := errors.AsType[*invalid](err); ok {
 		return bad
 	}
+	if bad, ok := errors.AsType[*units.Error](err); ok {
+		return &invalid{bad.What(), bad.Remedy()}
+	}
 	switch v.value.Kind() {
 	case reflect.Bool:
-		return &invalid{"is " + quote(raw) + ", which is neither true nor false", "set true or false"}
+		return &invalid{"is " + units.Quote(raw) + ", which is neither true nor false", "set true or false"}
 	case reflect.Int:
-		return &invalid{"is " + quote(raw) + ", which is no whole number", "set a number in digits"}
+		return &invalid{"is " + units.Quote(raw) + ", which is no whole number", "set a number in digits"}
 	default:
 		return &invalid{"cannot be read", "see --help"}
 	}

@@ -2,10 +2,11 @@ package config
 
 import (
 	"crypto/x509"
-	"net"
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"mailsidecar/units"
 )
 
 // Relay is one upstream relay. The desc tags document the fields, and the env
@@ -18,24 +19,24 @@ type Relay struct {
 	// RootCAs are the authorities in TLSCAFile; nil means the system's.
 	RootCAs *x509.CertPool
 
-	Provider              string   `env:"PROVIDER" desc:"Preset of a known relay: fills in host, ports and limits. One of {providers}." note:"Whatever else is set wins over the preset."`
-	Host                  string   `env:"HOST" desc:"Host name or IP address of the relay." unset:"the provider's" note:"Its certificate must carry this name."`
-	Ports                 Ladder   `env:"PORTS" alias:"PORT" default:"587,2525" desc:"The ladder: ports to try, best first. 465, 2465, 8465 and 443 mean implicit TLS, the others STARTTLS; PORT/tls and PORT/starttls say it explicitly." note:"They are raced, so a blocked one costs little."`
-	Username              string   `env:"USERNAME" desc:"User name for AUTH." unset:"no AUTH, or the provider's fixed one"`
-	Password              Secret   `env:"PASSWORD" desc:"Password for AUTH, often an app password or an API key."`
-	Auth                  string   `env:"AUTH" default:"auto" oneof:"auto scram-sha-256-plus scram-sha-256 scram-sha-1-plus scram-sha-1 plain login cram-md5 ntlm xoauth2 none" desc:"AUTH mechanism: auto, scram-sha-256-plus, scram-sha-256, scram-sha-1-plus, scram-sha-1, plain, login, cram-md5, ntlm, xoauth2 or none." note:"auto takes XOAUTH2 where OAuth2 is configured, else the strongest that is offered, NTLM never."`
-	TLS                   string   `env:"TLS" default:"required" oneof:"required none" desc:"required (STARTTLS or implicit TLS, by port) or none." note:"none sends credentials and mail in clear text: for a relay on the same host or private network."`
-	AllowCleartext        bool     `env:"ALLOW_CLEARTEXT" default:"false" desc:"With TLS none: go beyond loopback and private addresses, too." note:"Anybody on the way can then read the password."`
-	TLSCAFile             string   `env:"TLS_CA_FILE" desc:"PEM file with the certificate authorities to trust instead of the system's." note:"For a relay with a certificate of a private authority."`
-	TLSServerName         string   `env:"TLS_SERVER_NAME" desc:"Name that the relay's certificate must carry." unset:"the host" note:"For a relay that is reached by an IP address or through a tunnel."`
-	OAuth2                OAuth2   `group:"OAUTH2"`
-	HELO                  string   `env:"HELO" desc:"Our name in EHLO: a domain or an address literal." unset:"the host's name, else its address" note:"Some relays insist on a real domain."`
-	MaxRecipients         int      `env:"MAX_RECIPIENTS" default:"100" min:"1" max:"10000" desc:"Recipients in one transaction." note:"A message with more goes out in several."`
-	MaxConnections        int      `env:"MAX_CONNECTIONS" default:"8" min:"1" max:"1000" desc:"Connections to the relay at a time. There are fewer as long as fewer are needed, and when the relay asks for it; they are kept for the next message." note:"More of them bring more mail to a relay that is far away; relays bound them."`
-	MessagesPerConnection int      `env:"MESSAGES_PER_CONNECTION" default:"100" min:"1" max:"100000" desc:"Messages sent over one connection before it is closed." note:"1 keeps no connection."`
-	IdleTimeout           Duration `env:"IDLE_TIMEOUT" default:"30s" min:"1s" max:"1h" desc:"How long an unused connection is kept." note:"Keep it under the relay's own limit."`
-	Rate                  Rate     `env:"RATE" unset:"no bound" desc:"Messages that may go to the relay in a second, minute, hour or day: 10/s, 30/m, 500/h, 2000/d." note:"For a relay that refuses mail which comes faster. A quarter may go at once, then the turns are spread over the time, but for mail of high priority."`
-	Senders               List     `env:"SENDERS" desc:"Addresses and domains, separated by commas, whose mail this relay takes." unset:"any sender that no other relay names" note:"Routes senders to different relays."`
+	Provider              string         `env:"PROVIDER" desc:"Preset of a known relay: fills in host, ports and limits. One of {providers}." note:"Whatever else is set wins over the preset."`
+	Host                  string         `env:"HOST" desc:"Host name or IP address of the relay." unset:"the provider's" note:"Its certificate must carry this name."`
+	Ports                 Ladder         `env:"PORTS" alias:"PORT" default:"587,2525" desc:"The ladder: ports to try, best first. 465, 2465, 8465 and 443 mean implicit TLS, the others STARTTLS; PORT/tls and PORT/starttls say it explicitly." note:"They are raced, so a blocked one costs little."`
+	Username              string         `env:"USERNAME" desc:"User name for AUTH." unset:"no AUTH, or the provider's fixed one"`
+	Password              Secret         `env:"PASSWORD" desc:"Password for AUTH, often an app password or an API key."`
+	Auth                  string         `env:"AUTH" default:"auto" oneof:"auto scram-sha-256-plus scram-sha-256 scram-sha-1-plus scram-sha-1 plain login cram-md5 ntlm xoauth2 none" desc:"AUTH mechanism: auto, scram-sha-256-plus, scram-sha-256, scram-sha-1-plus, scram-sha-1, plain, login, cram-md5, ntlm, xoauth2 or none." note:"auto takes XOAUTH2 where OAuth2 is configured, else the strongest that is offered, NTLM never."`
+	TLS                   string         `env:"TLS" default:"required" oneof:"required none" desc:"required (STARTTLS or implicit TLS, by port) or none." note:"none sends credentials and mail in clear text: for a relay on the same host or private network."`
+	AllowCleartext        bool           `env:"ALLOW_CLEARTEXT" default:"false" desc:"With TLS none: go beyond loopback and private addresses, too." note:"Anybody on the way can then read the password."`
+	TLSCAFile             string         `env:"TLS_CA_FILE" desc:"PEM file with the certificate authorities to trust instead of the system's." note:"For a relay with a certificate of a private authority."`
+	TLSServerName         string         `env:"TLS_SERVER_NAME" desc:"Name that the relay's certificate must carry." unset:"the host" note:"For a relay that is reached by an IP address or through a tunnel."`
+	OAuth2                OAuth2         `group:"OAUTH2"`
+	HELO                  string         `env:"HELO" desc:"Our name in EHLO: a domain or an address literal." unset:"the host's name, else its address" note:"Some relays insist on a real domain."`
+	MaxRecipients         int            `env:"MAX_RECIPIENTS" default:"100" min:"1" max:"10000" desc:"Recipients in one transaction." note:"A message with more goes out in several."`
+	MaxConnections        int            `env:"MAX_CONNECTIONS" default:"8" min:"1" max:"1000" desc:"Connections to the relay at a time. There are fewer as long as fewer are needed, and when the relay asks for it; they are kept for the next message." note:"More of them bring more mail to a relay that is far away; relays bound them."`
+	MessagesPerConnection int            `env:"MESSAGES_PER_CONNECTION" default:"100" min:"1" max:"100000" desc:"Messages sent over one connection before it is closed." note:"1 keeps no connection."`
+	IdleTimeout           units.Duration `env:"IDLE_TIMEOUT" default:"30s" min:"1s" max:"1h" desc:"How long an unused connection is kept." note:"Keep it under the relay's own limit."`
+	Rate                  units.Rate     `env:"RATE" unset:"no bound" desc:"Messages that may go to the relay in a second, minute, hour or day: 10/s, 30/m, 500/h, 2000/d." note:"For a relay that refuses mail which comes faster. A quarter may go at once, then the turns are spread over the time, but for mail of high priority."`
+	Senders               List           `env:"SENDERS" desc:"Addresses and domains, separated by commas, whose mail this relay takes." unset:"any sender that no other relay names" note:"Routes senders to different relays."`
 }
 
 // checkRelay judges the settings of one relay together.
@@ -177,7 +178,7 @@ func parseSender(text string) (string, *invalid) {
 	}
 	if local == "" || strings.ContainsAny(local, " <>\"@") || !isDomain(domain) {
 		return "", &invalid{
-			"has an entry that is neither address nor domain: " + quote(sender),
+			"has an entry that is neither address nor domain: " + units.Quote(sender),
 			"write them bare, such as shop@example.com,example.org; domains in ASCII (xn--…)",
 		}
 	}
@@ -223,13 +224,4 @@ func isAddressLiteral(s string) bool {
 	address, v6 := strings.CutPrefix(s[1:len(s)-1], "IPv6:")
 	ip, err := netip.ParseAddr(address)
 	return err == nil && ip.Zone() == "" && ip.Is6() == v6
-}
-
-// isLoopback says whether host reaches nobody but this host.
-func isLoopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
 }

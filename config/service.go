@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
+
+	"mailsidecar/netaddr"
+	"mailsidecar/units"
 )
 
 const servicePrefix = "MAILSIDECAR"
@@ -18,32 +20,32 @@ type Service struct {
 	// Keys are the entries of APIKeys.
 	Keys []APIKey
 
-	Addr             string     `env:"ADDR" default:":8587" desc:"Address and port to listen on; an empty address means all." note:"127.0.0.1:8587 keeps it to this host, and then needs no key."`
-	APIKeys          Secret     `env:"API_KEYS" lines:"yes" desc:"Who may send: name:secret, separated by commas, in a file also one a line." unset:"allowed on loopback only" note:"A key sees its own messages only."`
-	KeySenders       List       `env:"KEY_SENDERS" desc:"From which addresses and domains a key may send: name:sender|sender, separated by commas; another From is answered with 403." unset:"any" note:"For a key of an app that is not trusted with every address. Keys without an entry may use any."`
-	KeyRates         List       `env:"KEY_RATES" desc:"Messages that a key may submit in a second, minute, hour or day: name:100/m, separated by commas; over it the answer is 429." unset:"no bound" note:"Keeps one app from filling the queue. As many may come at once."`
-	Queue            Queue      `env:"QUEUE" default:"sqlite" desc:"Where accepted messages are kept: sqlite, sqlite:PATH, or none." note:"With none nothing is stored and the answer is the relay's verdict. Never on a network file system."`
-	DataDir          string     `env:"DATA_DIR" desc:"Directory of the queue." unset:"mailsidecar in $XDG_STATE_HOME or ~/.local/state; /data in the image" note:"Keep it on a volume that outlives the container."`
-	From             string     `env:"FROM" desc:"From of messages that have none, such as Shop <shop@example.com>." unset:"from is required"`
-	MaxMessageSize   Size       `env:"MAX_MESSAGE_SIZE" default:"25MiB" min:"1KiB" max:"1GiB" desc:"Size of a composed message, in octets or with KiB, MiB, KB, MB." note:"Relays have limits of their own, often 10 to 40 MB."`
-	MaxRecipients    int        `env:"MAX_RECIPIENTS" default:"1000" min:"1" max:"100000" desc:"Recipients of one message."`
-	MaxInFlight      Size       `env:"MAX_IN_FLIGHT" default:"128MiB" min:"1MiB" desc:"Memory for requests being answered; over it the answer is 503 busy." note:"Raise it for many large messages at once. At least 1.5 times the message size."`
-	RequestTimeout   Duration   `env:"REQUEST_TIMEOUT" default:"30s" min:"1s" max:"15m" desc:"Time for a request to be answered." note:"Without a queue that includes the relay's verdict."`
-	ShutdownTimeout  Duration   `env:"SHUTDOWN_TIMEOUT" default:"8s" min:"1s" max:"1h" desc:"Time to finish deliveries after SIGTERM." note:"Keep it under the grace period of the host: docker stop gives 10s."`
-	Compat           List       `env:"COMPAT" default:"all" desc:"Hosted providers whose send APIs are served, so that their SDKs can be used: all, none, or some of mailgun, postmark, resend, sendgrid, ses, mailersend, brevo."`
-	TLS              string     `env:"TLS" oneof:"self-signed" desc:"self-signed serves HTTPS, too, with certificates of an authority of its own, kept in the data directory." unset:"no HTTPS, unless there is a certificate" note:"mailsidecar ca prints the authority, which clients must trust."`
-	TLSCertFile      string     `env:"TLS_CERT_FILE" desc:"Certificate for HTTPS and its chain, a file in PEM form; read again when it changes." unset:"no HTTPS, unless self-signed"`
-	TLSKeyFile       string     `env:"TLS_KEY_FILE" desc:"Private key of that certificate, a file in PEM form." unset:"no HTTPS, unless self-signed"`
-	TLSAddr          string     `env:"TLS_ADDR" default:":8443" desc:"Address and port for HTTPS, beside HTTP."`
-	LogLevel         slog.Level `env:"LOG_LEVEL" default:"info" oneof:"debug info warn error" desc:"debug, info, warn or error."`
-	LogFormat        string     `env:"LOG_FORMAT" default:"json" oneof:"json text" desc:"json or text."`
-	QueueMaxMessages int        `env:"QUEUE_MAX_MESSAGES" default:"100000" min:"0" desc:"Messages waiting in the queue; over it the answer is 503 queue_full. 0 means no limit."`
-	QueueMaxSize     Size       `env:"QUEUE_MAX_SIZE" default:"10GiB" min:"0" desc:"Size of the messages waiting in the queue; over it the answer is 503 queue_full. 0 means no limit."`
-	MinFreeDisk      Size       `env:"MIN_FREE_DISK" default:"256MiB" min:"0" desc:"Free disk space below which the answer is 503 disk_full; deliveries go on." note:"0 lets the disk fill up."`
-	Retention        Duration   `env:"RETENTION" default:"7d" min:"1h" desc:"How long a finished message's record stays; the content of a bounced or expired one, too." note:"Within it a message can be looked up and retried. Less than a day counts as one, for a repeated request to be recognised."`
-	KeepBodies       Duration   `env:"KEEP_BODIES" default:"0" desc:"How long the content of a delivered message stays; 0 means not at all." note:"Costs disk space, and keeps people's mail."`
-	ExpiresIn        Duration   `env:"EXPIRES_IN" default:"5d" min:"1m" desc:"How long to retry a message before it expires." note:"A message may ask for less or more."`
-	Uncertain        string     `env:"UNCERTAIN" default:"retry" oneof:"retry hold" desc:"What to do when the relay's reply to a message is lost: retry or hold." note:"retry may deliver twice; hold waits for a person."`
+	Addr             string         `env:"ADDR" default:":8587" desc:"Address and port to listen on; an empty address means all." note:"127.0.0.1:8587 keeps it to this host, and then needs no key."`
+	APIKeys          Secret         `env:"API_KEYS" lines:"yes" desc:"Who may send: name:secret, separated by commas, in a file also one a line." unset:"allowed on loopback only" note:"A key sees its own messages only."`
+	KeySenders       List           `env:"KEY_SENDERS" desc:"From which addresses and domains a key may send: name:sender|sender, separated by commas; another From is answered with 403." unset:"any" note:"For a key of an app that is not trusted with every address. Keys without an entry may use any."`
+	KeyRates         List           `env:"KEY_RATES" desc:"Messages that a key may submit in a second, minute, hour or day: name:100/m, separated by commas; over it the answer is 429." unset:"no bound" note:"Keeps one app from filling the queue. As many may come at once."`
+	Queue            Queue          `env:"QUEUE" default:"sqlite" desc:"Where accepted messages are kept: sqlite, sqlite:PATH, or none." note:"With none nothing is stored and the answer is the relay's verdict. Never on a network file system."`
+	DataDir          string         `env:"DATA_DIR" desc:"Directory of the queue." unset:"mailsidecar in $XDG_STATE_HOME or ~/.local/state; /data in the image" note:"Keep it on a volume that outlives the container."`
+	From             string         `env:"FROM" desc:"From of messages that have none, such as Shop <shop@example.com>." unset:"from is required"`
+	MaxMessageSize   units.Size     `env:"MAX_MESSAGE_SIZE" default:"25MiB" min:"1KiB" max:"1GiB" desc:"Size of a composed message, in octets or with KiB, MiB, KB, MB." note:"Relays have limits of their own, often 10 to 40 MB."`
+	MaxRecipients    int            `env:"MAX_RECIPIENTS" default:"1000" min:"1" max:"100000" desc:"Recipients of one message."`
+	MaxInFlight      units.Size     `env:"MAX_IN_FLIGHT" default:"128MiB" min:"1MiB" desc:"Memory for requests being answered; over it the answer is 503 busy." note:"Raise it for many large messages at once. At least 1.5 times the message size."`
+	RequestTimeout   units.Duration `env:"REQUEST_TIMEOUT" default:"30s" min:"1s" max:"15m" desc:"Time for a request to be answered." note:"Without a queue that includes the relay's verdict."`
+	ShutdownTimeout  units.Duration `env:"SHUTDOWN_TIMEOUT" default:"8s" min:"1s" max:"1h" desc:"Time to finish deliveries after SIGTERM." note:"Keep it under the grace period of the host: docker stop gives 10s."`
+	Compat           List           `env:"COMPAT" default:"all" desc:"Hosted providers whose send APIs are served, so that their SDKs can be used: all, none, or some of mailgun, postmark, resend, sendgrid, ses, mailersend, brevo."`
+	TLS              string         `env:"TLS" oneof:"self-signed" desc:"self-signed serves HTTPS, too, with certificates of an authority of its own, kept in the data directory." unset:"no HTTPS, unless there is a certificate" note:"mailsidecar ca prints the authority, which clients must trust."`
+	TLSCertFile      string         `env:"TLS_CERT_FILE" desc:"Certificate for HTTPS and its chain, a file in PEM form; read again when it changes." unset:"no HTTPS, unless self-signed"`
+	TLSKeyFile       string         `env:"TLS_KEY_FILE" desc:"Private key of that certificate, a file in PEM form." unset:"no HTTPS, unless self-signed"`
+	TLSAddr          string         `env:"TLS_ADDR" default:":8443" desc:"Address and port for HTTPS, beside HTTP."`
+	LogLevel         slog.Level     `env:"LOG_LEVEL" default:"info" oneof:"debug info warn error" desc:"debug, info, warn or error."`
+	LogFormat        string         `env:"LOG_FORMAT" default:"json" oneof:"json text" desc:"json or text."`
+	QueueMaxMessages int            `env:"QUEUE_MAX_MESSAGES" default:"100000" min:"0" desc:"Messages waiting in the queue; over it the answer is 503 queue_full. 0 means no limit."`
+	QueueMaxSize     units.Size     `env:"QUEUE_MAX_SIZE" default:"10GiB" min:"0" desc:"Size of the messages waiting in the queue; over it the answer is 503 queue_full. 0 means no limit."`
+	MinFreeDisk      units.Size     `env:"MIN_FREE_DISK" default:"256MiB" min:"0" desc:"Free disk space below which the answer is 503 disk_full; deliveries go on." note:"0 lets the disk fill up."`
+	Retention        units.Duration `env:"RETENTION" default:"7d" min:"1h" desc:"How long a finished message's record stays; the content of a bounced or expired one, too." note:"Within it a message can be looked up and retried. Less than a day counts as one, for a repeated request to be recognised."`
+	KeepBodies       units.Duration `env:"KEEP_BODIES" default:"0" desc:"How long the content of a delivered message stays; 0 means not at all." note:"Costs disk space, and keeps people's mail."`
+	ExpiresIn        units.Duration `env:"EXPIRES_IN" default:"5d" min:"1m" desc:"How long to retry a message before it expires." note:"A message may ask for less or more."`
+	Uncertain        string         `env:"UNCERTAIN" default:"retry" oneof:"retry hold" desc:"What to do when the relay's reply to a message is lost: retry or hold." note:"retry may deliver twice; hold waits for a person."`
 }
 
 // APIKey is one entry of MAILSIDECAR_API_KEYS.
@@ -53,13 +55,13 @@ type APIKey struct {
 	// Senders are the addresses and domains of MAILSIDECAR_KEY_SENDERS, in lower
 	// case; none means any.
 	Senders []string
-	Rate    Rate // of MAILSIDECAR_KEY_RATES
+	Rate    units.Rate // of MAILSIDECAR_KEY_RATES
 }
 
 const (
 	maxKeyName = 64
 	// leastRetention is what the store keeps to, for the sake of Idempotency-Key.
-	leastRetention = Duration(24 * time.Hour)
+	leastRetention = units.Duration(units.Day)
 	// shortKey is where a warning stands: 16 characters of base64 are 96 bits.
 	shortKey = 16
 )
@@ -115,10 +117,10 @@ func (s Service) loopbackOnly() bool {
 // openAddr names the variable with an address that others reach; empty when
 // there is none.
 func (s Service) openAddr() string {
-	if host, _, err := net.SplitHostPort(s.Addr); err != nil || !isLoopback(host) {
+	if host, _, err := net.SplitHostPort(s.Addr); err != nil || !netaddr.IsLoopback(host) {
 		return serviceName("ADDR") + " (" + s.Addr + ")"
 	}
-	if host, _, err := net.SplitHostPort(s.TLSAddr); s.HTTPS() && (err != nil || !isLoopback(host)) {
+	if host, _, err := net.SplitHostPort(s.TLSAddr); s.HTTPS() && (err != nil || !netaddr.IsLoopback(host)) {
 		return serviceName("TLS_ADDR") + " (" + s.TLSAddr + ")"
 	}
 	return ""

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"mailsidecar/mailer"
+	"mailsidecar/netaddr"
 )
 
 // quitTimeout bounds the farewell, and lastQuitTimeout what is left of it when
@@ -112,7 +113,7 @@ func (c *conn) dial(ctx context.Context) *mailer.Failure {
 	c.raw = raw
 	c.use(raw)
 	close(c.up)
-	if c.rung.Clear && !c.relay.opts.AllowCleartext && !isPrivate(raw.RemoteAddr()) {
+	if c.rung.Clear && !c.relay.opts.AllowCleartext && !netaddr.IsPrivate(raw.RemoteAddr()) {
 		c.close()
 		return c.failed(ctx, mailer.StageConnect, &cause{
 			problem: ProblemCleartext,
@@ -120,17 +121,6 @@ func (c *conn) dial(ctx context.Context) *mailer.Failure {
 		})
 	}
 	return nil
-}
-
-// isPrivate judges the address that was really dialled, whatever the relay is
-// called.
-func isPrivate(addr net.Addr) bool {
-	ap, err := netip.ParseAddrPort(addr.String())
-	if err != nil {
-		return false
-	}
-	ip := ap.Addr().Unmap()
-	return ip.IsLoopback() || ip.IsPrivate()
 }
 
 // use makes nc the connection that is spoken on, with nothing read from it yet.

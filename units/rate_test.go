@@ -1,4 +1,4 @@
-package config
+package units
 
 import (
 	"testing"
@@ -23,10 +23,12 @@ func TestRate(t *testing.T) {
 		{"", "", Rate{}, false},
 	}
 	for _, tt := range tests {
-		var got Rate
-		err := got.Decode(tt.in)
+		got, err := ParseRate(tt.in)
 		if got != tt.want || (err == nil) != tt.ok || got.String() != tt.text {
-			t.Errorf("Decode(%q) = %+v (%s), %v; want %+v (%s)", tt.in, got, got, err, tt.want, tt.text)
+			t.Errorf("ParseRate(%q) = %+v (%s), %v; want %+v (%s)", tt.in, got, got, err, tt.want, tt.text)
 		}
+	}
+	if got, want := (Rate{Messages: 3, Per: 90 * time.Second}).String(), "3/1m30s"; got != want {
+		t.Errorf("a rate in another time = %s, want %s", got, want)
 	}
 }
