@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"mailsidecar/config"
+	"mailsidecar/diagnosis"
 	"mailsidecar/handler"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
@@ -99,10 +100,9 @@ func (b *relayBoard) logTrouble(c config.Relay, f *mailer.Failure) {
 			ports = append(ports, rung.Port)
 		}
 	}
-	r := smtp.RelayReport{Host: c.Host}
-	a := say(r, smtp.ProblemOf(f), ports)
+	a := diagnosis.OfFailure(f, c.Host, ports, relayPrefix(c))
 	b.log.Error("relay cannot be used", "relay", f.Relay, "stage", f.Stage.String(), "code", f.Reply.Code, "cause", f.Error(),
-		"found", fill(a.Found, r, ports, relayPrefix(c)), "do", fill(a.Do, r, ports, relayPrefix(c)))
+		"found", a.Found, "do", a.Do)
 }
 
 // Status implements [handler.Relays].

@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"mailsidecar/config"
+	"mailsidecar/diagnosis"
 	"mailsidecar/mailer/smtp"
-	"mailsidecar/relays"
 )
 
 func newCheck() *cobra.Command {
@@ -44,7 +44,7 @@ configuration.`,
 // checked is what came of checking one relay.
 type checked struct {
 	smtp.RelayReport
-	Advice []advice `json:"advice"`
+	Advice []diagnosis.Advice `json:"advice"`
 }
 
 func check(cmd *cobra.Command, timeout time.Duration, asJSON bool) error {
@@ -81,8 +81,7 @@ func checkAll(ctx context.Context, configs []config.Relay, timeout time.Duration
 	}
 	results := make([]checked, len(built))
 	for i, report := range checkRelays(ctx, built) {
-		known, _ := relays.PresetFor(configs[i].Host)
-		results[i] = checked{report, advise(report, relayPrefix(configs[i]), known)}
+		results[i] = checked{report, diagnosis.OfReport(report, relayPrefix(configs[i]))}
 		built[i].Close()
 	}
 	return results, nil

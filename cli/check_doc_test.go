@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"mailsidecar/config"
-	"mailsidecar/relays"
+	"mailsidecar/diagnosis"
 )
 
 var update = flag.Bool("update", false, "rewrite the examples in docs/check.md")
@@ -81,7 +81,7 @@ func record(t *testing.T, relay *demoRelay, password string, ports ...int) strin
 		r.Rungs[i].Port = shown[slices.Index(ports, r.Rungs[i].Port)]
 	}
 	var b bytes.Buffer
-	printReport(&b, r, advise(r, "SMTP_", relays.Preset{}))
+	printReport(&b, r, diagnosis.OfReport(r, "SMTP_"))
 	return b.String()
 }
 

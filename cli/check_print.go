@@ -4,18 +4,19 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"mailsidecar/diagnosis"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
 )
 
 // printReport prints what a check found: a table of the rungs, then the advice
 // in plain words.
-func printReport(w io.Writer, r smtp.RelayReport, advised []advice) {
+func printReport(w io.Writer, r smtp.RelayReport, advised []diagnosis.Advice) {
 	fmt.Fprintln(w, heading(r))
 	if len(r.Rungs) > 0 {
 		fmt.Fprintln(w)
@@ -25,7 +26,7 @@ func printReport(w io.Writer, r smtp.RelayReport, advised []advice) {
 		fmt.Fprintln(w)
 		printAdvice(w, a)
 	}
-	fmt.Fprintf(w, "\n%s\n", conclusion(r))
+	fmt.Fprintf(w, "\n%s\n", diagnosis.Conclusion(r))
 }
 
 func heading(r smtp.RelayReport) string {
@@ -88,7 +89,7 @@ func millis(ms int64) string {
 	return fmt.Sprintf("%.1f s", d.Seconds())
 }
 
-func printAdvice(w io.Writer, a advice) {
+func printAdvice(w io.Writer, a diagnosis.Advice) {
 	found := a.Found
 	switch len(a.Ports) {
 	case 0:
@@ -104,12 +105,14 @@ func printAdvice(w io.Writer, a advice) {
 	}
 }
 
+// joinPorts lists two ports or more, as a sentence does.
 func joinPorts(ports []int) string {
-	list := withMode(ports, "")
-	if i := strings.LastIndexByte(list, ','); i >= 0 {
-		list = list[:i] + " and " + list[i+1:]
+	list := make([]string, len(ports))
+	for i, p := range ports {
+		list[i] = strconv.Itoa(p)
 	}
-	return strings.ReplaceAll(list, ",", ", ")
+	last := len(list) - 1
+	return strings.Join(list[:last], ", ") + " and " + list[last]
 }
 
 // wrap breaks text at blanks into lines of up to width characters where that is
@@ -131,15 +134,4 @@ func wrap(text, indent string, width int) string {
 		b.WriteString(word)
 	}
 	return b.String()
-}
-
-func conclusion(r smtp.RelayReport) string {
-	if !r.OK {
-		return fmt.Sprintf("Result: no mail can go to %s as things are.", r.Host)
-	}
-	serving := slices.IndexFunc(r.Rungs, loggedIn)
-	if serving < 0 {
-		serving = slices.IndexFunc(r.Rungs, usable)
-	}
-	return fmt.Sprintf("Result: mail can go to %s on port %d.", r.Host, r.Rungs[serving].Port)
 }

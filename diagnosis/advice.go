@@ -1,32 +1,34 @@
-package cli
+// Package diagnosis says in plain words what is wrong with a relay, and what its
+// operator can do about it: for the check command, the log and HTTP alike.
+package diagnosis
 
 import (
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
+	"mailsidecar/netaddr"
 	"mailsidecar/relays"
 )
 
-// advice is one thing that a check found out, and what to do about it.
-type advice struct {
+// Advice is one thing that was found out about a relay, and what to do about it.
+type Advice struct {
 	Relay string `json:"relay"`
 	Ports []int  `json:"ports,omitempty"` // none: the relay as a whole
 	Found string `json:"found"`
-	Do    string `json:"do,omitempty"`
+	Do    string `json:"do,omitempty"` // empty: nothing has to be done
 }
 
-// words says a problem in plain words. In both texts $HOST is the relay's name,
-// $PORTS/tls the ports in question with that mode, and SMTP_ becomes the prefix
-// of the relay's own variables.
-type words struct{ found, do string }
+// adviceText is the advice for a problem before [Advice.expand]: $HOST is the
+// relay's name, $PORTS/tls the ports in question with that mode, and SMTP_ becomes
+// the prefix of the relay's own variables.
+type adviceText struct{ found, do string }
 
-// problems has the words for each. What depends on the provider, or on the other
-// rungs, is added by advise.
-var problems = map[smtp.Problem]words{
+// adviceTexts has one for each problem. [OfReport] adds what depends on the
+// relay's preset or on the other rungs.
+var adviceTexts = map[smtp.Problem]adviceText{
 	smtp.ProblemName: {
 		"DNS has no address for $HOST.",
 		"Check the spelling of SMTP_HOST. If it is right, look whether this machine or container resolves names at all.",
@@ -117,41 +119,58 @@ var problems = map[smtp.Problem]words{
 	},
 }
 
-// advise says what is wrong with a relay and what to do, the whole before its
-// parts. prefix is that of the relay's variables, such as "SMTP_" or "SMTP2_"; p
-// is the preset for its host; the zero value where there is none. No advice means that every rung
-// works.
-func advise(r smtp.RelayReport, prefix string, p relays.Preset) []advice {
-	var all []advice
+// OfReport says what a check found wrong with a relay and what to do, the whole
+// before its parts. prefix is that of the relay's variables, such as "SMTP_" or
+// "SMTP2_". No advice means that every rung works.
+func OfReport(r smtp.RelayReport, prefix string) []Advice {
+	preset, _ := relays.PresetFor(r.Host)
+	var all []Advice
 	if r.Failure != nil {
-		all = append(all, say(r, r.Failure.Problem, nil))
+		all = append(all, adviceFor(r, r.Failure.Problem, nil))
 	} else {
-		all = append(all, overall(r, p)...)
+		all = append(all, overall(r, preset)...)
 		for _, g := range groupByProblem(r.Rungs) {
-			all = append(all, explain(r, g, p))
+			all = append(all, explain(r, g, preset))
 		}
 	}
 	for i := range all {
 		all[i].Relay = r.Name
-		all[i].Found = fill(all[i].Found, r, all[i].Ports, prefix)
-		all[i].Do = fill(all[i].Do, r, all[i].Ports, prefix)
+		all[i].expand(r.Host, prefix)
 	}
 	return all
 }
 
-func fill(text string, r smtp.RelayReport, ports []int, prefix string) string {
-	for _, mode := range []string{"/tls", "/starttls"} {
-		text = strings.ReplaceAll(text, "$PORTS"+mode, withMode(ports, mode))
-	}
-	// The user name that one provider gives everybody has the same letters as
-	// our variables.
-	const injection = "SMTP_Injection"
-	text = strings.ReplaceAll(text, "$HOST", r.Host)
-	text = strings.ReplaceAll(text, injection, "\x00")
-	text = strings.ReplaceAll(text, "SMTP_", prefix)
-	return strings.ReplaceAll(text, "\x00", injection)
+// OfFailure says what a failed delivery shows of the relay at host. ports are
+// those in question: the failure's own, or the whole ladder. prefix is as in
+// [OfReport].
+func OfFailure(f *mailer.Failure, host string, ports []int, prefix string) Advice {
+	a := adviceFor(smtp.RelayReport{Host: host}, smtp.ProblemOf(f), ports)
+	a.Relay = f.Relay
+	a.expand(host, prefix)
+	return a
 }
 
+// expand fills in what both texts leave open, see [adviceText].
+func (a *Advice) expand(host, prefix string) {
+	for _, text := range []*string{&a.Found, &a.Do} {
+		for _, mode := range []string{"/tls", "/starttls"} {
+			*text = strings.ReplaceAll(*text, "$PORTS"+mode, withMode(a.Ports, mode))
+		}
+		*text = strings.ReplaceAll(*text, "$HOST", host)
+		*text = withPrefix(*text, prefix)
+	}
+}
+
+// withPrefix gives the variables in text the prefix. The user name that SparkPost
+// gives every account has the same letters.
+func withPrefix(text, prefix string) string {
+	const userName = "SMTP_Injection"
+	text = strings.ReplaceAll(text, userName, "\x00")
+	text = strings.ReplaceAll(text, "SMTP_", prefix)
+	return strings.ReplaceAll(text, "\x00", userName)
+}
+
+// withMode lists the ports as SMTP_PORTS has them, each followed by mode.
 func withMode(ports []int, mode string) string {
 	list := make([]string, len(ports))
 	for i, p := range ports {
@@ -191,8 +210,8 @@ func (g group) ports() []int {
 }
 
 // explain says what stopped a group of rungs.
-func explain(r smtp.RelayReport, g group, p relays.Preset) advice {
-	a := say(r, g.problem, g.ports())
+func explain(r smtp.RelayReport, g group, p relays.Preset) Advice {
+	a := adviceFor(r, g.problem, g.ports())
 	if f := g.rungs[0].Failure; f.Text != "" && (f.Code != 0 || g.problem == smtp.ProblemOther) {
 		a.Found += fmt.Sprintf(" The relay said: %s", quoteReply(f))
 	}
@@ -224,21 +243,22 @@ func explain(r smtp.RelayReport, g group, p relays.Preset) advice {
 		if t := g.rungs[0].TLS; t != nil && t.Issuer != "" {
 			a.Found += " The authority is " + t.Issuer + "."
 		}
-	default: // the words say it all
+	default: // the text says it all
 	}
 	return a
 }
 
-func say(r smtp.RelayReport, p smtp.Problem, ports []int) advice {
-	w, ok := problems[p]
+// adviceFor is the advice for a problem, whatever else the report shows.
+func adviceFor(r smtp.RelayReport, p smtp.Problem, ports []int) Advice {
+	text, ok := adviceTexts[p]
 	if !ok {
-		w = problems[smtp.ProblemOther]
+		text = adviceTexts[smtp.ProblemOther]
 	}
 	answers := slices.ContainsFunc(r.Rungs, func(c smtp.RungCheck) bool { return c.TCP == "open" })
-	if p == smtp.ProblemRefused && isLoopback(r.Host) && !answers {
-		w.do = "Start the relay. In a container, $HOST is the container itself: set SMTP_HOST to the relay's own name."
+	if p == smtp.ProblemRefused && netaddr.IsLoopback(r.Host) && !answers {
+		text.do = "Start the relay. In a container, $HOST is the container itself: set SMTP_HOST to the relay's own name."
 	}
-	return advice{Ports: ports, Found: w.found, Do: w.do}
+	return Advice{Ports: ports, Found: text.found, Do: text.do}
 }
 
 // explainDates tells a certificate that ran out from a clock that is wrong.
@@ -246,8 +266,8 @@ func explainDates(g group) (found, do string) {
 	t := g.rungs[0].TLS
 	switch {
 	case t == nil || t.NotAfter.IsZero():
-		w := problems[smtp.ProblemExpired]
-		return w.found, w.do
+		text := adviceTexts[smtp.ProblemExpired]
+		return text.found, text.do
 	case t.DaysLeft < 0:
 		return fmt.Sprintf("the relay's certificate expired on %s, if this machine's clock is right.", t.NotAfter.Format("2 January 2006")),
 			"Check the clock first (date -u). If it is right, the relay's operator must renew the certificate."
@@ -258,8 +278,8 @@ func explainDates(g group) (found, do string) {
 }
 
 // overall says what matters whatever stopped the single rungs.
-func overall(r smtp.RelayReport, p relays.Preset) []advice {
-	var all []advice
+func overall(r smtp.RelayReport, p relays.Preset) []Advice {
+	var all []Advice
 	switch {
 	case r.OK:
 		all = append(all, preferServing(r)...)
@@ -269,14 +289,14 @@ func overall(r smtp.RelayReport, p relays.Preset) []advice {
 	if i := slices.IndexFunc(r.Rungs, usable); i >= 0 {
 		rung := r.Rungs[i]
 		if rung.TLS != nil && rung.TLS.DaysLeft < 14 {
-			all = append(all, advice{
+			all = append(all, Advice{
 				Ports: []int{rung.Port},
 				Found: fmt.Sprintf("the relay's certificate runs out in %d days.", rung.TLS.DaysLeft),
 				Do:    "Tell the relay's operator. Mail waits once it has run out.",
 			})
 		}
 		if rung.Auth != "accepted" && len(rung.Mechanisms) > 0 && !slices.ContainsFunc(r.Rungs, loggedIn) {
-			all = append(all, advice{
+			all = append(all, Advice{
 				Found: "no login was tried, for SMTP_USERNAME is not set, though the relay offers one.",
 				Do:    "Most relays refuse mail without a login: set SMTP_USERNAME and SMTP_PASSWORD.",
 			})
@@ -298,16 +318,16 @@ func allBlocked(rungs []smtp.RungCheck) bool {
 }
 
 // preferServing tells which port serves when the first one does not.
-func preferServing(r smtp.RelayReport) []advice {
+func preferServing(r smtp.RelayReport) []Advice {
 	serving := r.Rungs[slices.IndexFunc(r.Rungs, usable)].Port
 	if r.Rungs[0].Failure == nil {
 		return nil
 	}
-	a := advice{Ports: []int{serving}, Found: "this port serves: mail goes out there."}
+	a := Advice{Ports: []int{serving}, Found: "this port serves: mail goes out there."}
 	if r.Rungs[0].TCP != "open" {
 		a.Do = fmt.Sprintf("If port %d is never going to open, SMTP_PORTS=%s saves trying it.", r.Rungs[0].Port, portSetting(r, serving))
 	}
-	return []advice{a}
+	return []Advice{a}
 }
 
 func portSetting(r smtp.RelayReport, port int) string {
@@ -321,8 +341,8 @@ func portSetting(r smtp.RelayReport, port int) string {
 
 // wayOut is for a machine from which no port of the relay answers: another port
 // of the same relay, another place for mailsidecar, or another relay.
-func wayOut(r smtp.RelayReport, p relays.Preset) advice {
-	a := advice{Found: "none of the relay's ports answers from here: they are blocked on this machine's way out, or $HOST is down."}
+func wayOut(r smtp.RelayReport, p relays.Preset) Advice {
+	a := Advice{Found: "none of the relay's ports answers from here: they are blocked on this machine's way out, or $HOST is down."}
 	known := p.Ports
 	if known == nil {
 		known = []int{2525} // where most relays listen that listen on more than the registered ports
@@ -356,11 +376,6 @@ func seldomBlocked(ports []int, tried []smtp.RungCheck) []int {
 	return rest
 }
 
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || (ip != nil && ip.IsLoopback())
-}
-
 // quoteReply gives the relay's words with their codes.
 func quoteReply(f *smtp.CheckFailure) string {
 	reply := mailer.Reply{Code: f.Code, Enhanced: f.Enhanced, Text: f.Text}
@@ -368,4 +383,17 @@ func quoteReply(f *smtp.CheckFailure) string {
 		return f.Text
 	}
 	return reply.String()
+}
+
+// Conclusion says in a sentence whether mail can go to the relay, and on which
+// port.
+func Conclusion(r smtp.RelayReport) string {
+	if !r.OK {
+		return fmt.Sprintf("Result: no mail can go to %s as things are.", r.Host)
+	}
+	serving := slices.IndexFunc(r.Rungs, loggedIn)
+	if serving < 0 {
+		serving = slices.IndexFunc(r.Rungs, usable)
+	}
+	return fmt.Sprintf("Result: mail can go to %s on port %d.", r.Host, r.Rungs[serving].Port)
 }

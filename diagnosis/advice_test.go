@@ -1,4 +1,4 @@
-package cli
+package diagnosis
 
 import (
 	"slices"
@@ -6,11 +6,11 @@ import (
 	"testing"
 	"time"
 
+	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
-	"mailsidecar/relays"
 )
 
-func TestAdvise(t *testing.T) {
+func TestOfReport(t *testing.T) {
 	good := smtp.RungCheck{
 		Port: 2525, Mode: "starttls", TCP: "open", Auth: "accepted", Mechanisms: []string{"PLAIN"},
 		TLS: &smtp.TLSCheck{Version: "TLS 1.3", DaysLeft: 60},
@@ -159,23 +159,22 @@ func TestAdvise(t *testing.T) {
 			if prefix == "" {
 				prefix = "SMTP_"
 			}
-			known, _ := relays.PresetFor(r.Host)
-			got := flatten(advise(r, prefix, known))
+			got := flatten(OfReport(r, prefix))
 			rest := got
 			for _, want := range c.want {
 				i := strings.Index(rest, want)
 				if i < 0 {
-					t.Fatalf("advise(%s) =\n%s\nwant %q (in this order)", c.name, got, want)
+					t.Fatalf("OfReport(%s) =\n%s\nwant %q (in this order)", c.name, got, want)
 				}
 				rest = rest[i+len(want):]
 			}
 			for _, no := range append(c.no, "$", "\x00") {
 				if strings.Contains(got, no) {
-					t.Errorf("advise(%s) =\n%s\nwant no %q", c.name, got, no)
+					t.Errorf("OfReport(%s) =\n%s\nwant no %q", c.name, got, no)
 				}
 			}
 			if len(c.want) == 0 && got != "" {
-				t.Errorf("advise(%s) = %q, want nothing", c.name, got)
+				t.Errorf("OfReport(%s) = %q, want nothing", c.name, got)
 			}
 		})
 	}
@@ -218,7 +217,7 @@ func dated(p smtp.Problem, days int) smtp.RungCheck {
 	return r
 }
 
-func flatten(all []advice) string {
+func flatten(all []Advice) string {
 	var b strings.Builder
 	for _, a := range all {
 		b.WriteString(strings.TrimSpace(strings.Join([]string{portsTag(a.Ports), a.Found, a.Do}, " ")) + "\n")
@@ -233,8 +232,8 @@ func portsTag(ports []int) string {
 	return "[" + strings.ReplaceAll(withMode(ports, ""), ",", " ") + "]"
 }
 
-// Every problem that a check can name has words of its own.
-func TestProblemsHaveWords(t *testing.T) {
+// Every problem that a check can name has a text of its own.
+func TestProblemsHaveTexts(t *testing.T) {
 	for _, p := range []smtp.Problem{
 		smtp.ProblemName, smtp.ProblemRefused, smtp.ProblemNoAnswer, smtp.ProblemUnreachable, smtp.ProblemSilent,
 		smtp.ProblemDropped, smtp.ProblemTLSMode, smtp.ProblemNoSTARTTLS, smtp.ProblemTLS, smtp.ProblemExpired,
@@ -242,8 +241,33 @@ func TestProblemsHaveWords(t *testing.T) {
 		smtp.ProblemCredentials, smtp.ProblemAppPassword, smtp.ProblemOAuth2, smtp.ProblemToken,
 		smtp.ProblemAuthUnavailable, smtp.ProblemCleartext, smtp.ProblemNotSMTP, smtp.ProblemOther,
 	} {
-		if w := problems[p]; w.found == "" || w.do == "" {
-			t.Errorf("problems[%s] = %+v, want words", p, w)
+		if text := adviceTexts[p]; text.found == "" || text.do == "" {
+			t.Errorf("adviceTexts[%s] = %+v, want both texts", p, text)
+		}
+	}
+}
+
+func TestOfFailure(t *testing.T) {
+	f := &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageAuth, Relay: "backup", Port: 587, Reply: mailer.Reply{Code: 535, Enhanced: "5.7.8", Text: "no"}}
+	got := OfFailure(f, "smtp.example.com", []int{587}, "SMTP2_")
+	if got.Relay != "backup" || !strings.Contains(got.Found, "refused the user name") || !strings.Contains(got.Do, "SMTP2_USERNAME and SMTP2_PASSWORD") {
+		t.Errorf("OfFailure(%v) = %+v, want to hear of SMTP2_USERNAME", f, got)
+	}
+}
+
+func TestConclusion(t *testing.T) {
+	idle, serving := smtp.RungCheck{Port: 587}, smtp.RungCheck{Port: 2525, Auth: "accepted"}
+	for _, c := range []struct {
+		ok    bool
+		rungs []smtp.RungCheck
+		want  string
+	}{
+		{true, []smtp.RungCheck{idle, serving}, "Result: mail can go to smtp.example.com on port 2525."},
+		{true, []smtp.RungCheck{stopped(465, smtp.ProblemRefused), idle}, "Result: mail can go to smtp.example.com on port 587."},
+		{false, []smtp.RungCheck{stopped(465, smtp.ProblemRefused)}, "Result: no mail can go to smtp.example.com as things are."},
+	} {
+		if got := Conclusion(smtp.RelayReport{Host: "smtp.example.com", OK: c.ok, Rungs: c.rungs}); got != c.want {
+			t.Errorf("Conclusion(%+v) = %q, want %q", c.rungs, got, c.want)
 		}
 	}
 }
