@@ -1,7 +1,8 @@
-// Package api is the client's side of the server's HTTP interface: one request,
-// one whole answer. cli's commands and sendmail are built on it; what an answer
-// means, and which exit status it gets, is theirs to say. It imports nothing but
-// the standard library, so that sendmail alone is a small program.
+// Package api has the words of the HTTP interface, once for the server and its
+// clients, and a client: one request, one whole answer. cli's commands and sendmail
+// are built on it; what an answer means, and which exit status it gets, is theirs
+// to say. It imports nothing but the standard library, so that sendmail alone is a
+// small program.
 package api
 
 import (
@@ -19,9 +20,6 @@ import (
 	"strings"
 	"time"
 )
-
-// MaxWait is the longest that the server waits for a relay (Prefer: wait).
-const MaxWait = time.Minute
 
 // Client talks to a running server.
 type Client struct {

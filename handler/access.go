@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"mailsidecar/api"
+
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 )
@@ -20,9 +22,9 @@ const (
 // requestInfo is what is known of a request besides the request itself.
 type requestInfo struct {
 	id      string
-	key     string // name of the API key
-	code    code   // of the problem it is answered with
-	message string // id of the message it made
+	key     string   // name of the API key
+	code    api.Code // of the problem it is answered with
+	message string   // id of the message it made
 }
 
 // request returns what accompany noted.
@@ -69,7 +71,7 @@ func (s *Server) guard(c echo.Context, next echo.HandlerFunc) (err error) {
 		}
 	}()
 	if err := s.crossSites.Check(c.Request()); err != nil {
-		return fail(codeCrossOrigin, "")
+		return fail(api.CodeCrossOrigin, "")
 	}
 	return next(c)
 }

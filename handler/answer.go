@@ -8,56 +8,27 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
 
-// messageBody is what a submission is answered with.
-type messageBody struct {
-	ID         string          `json:"id"`
-	Status     queue.Status    `json:"status"`
-	MessageID  string          `json:"message_id"`
-	Recipients []recipientBody `json:"recipients"`
+func newReceipt(m queue.Message) api.Receipt {
+	return api.Receipt{ID: m.ID, Status: string(m.Status()), MessageID: m.MessageID, Recipients: newRecipients(m)}
 }
 
-// recipientBody is one recipient's state, and the last word on it.
-type recipientBody struct {
-	Email string      `json:"email"`
-	State queue.State `json:"state"`
-	outcomeBody
-	Relay         string    `json:"relay,omitempty"`
-	Port          int       `json:"port,omitzero"`
-	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"`
-}
-
-// outcomeBody is what one attempt came to for one recipient.
-type outcomeBody struct {
-	// Outcome is delivered, deferred, bounced or uncertain; empty before the
-	// first attempt.
-	Outcome      string `json:"outcome,omitempty"`
-	Class        string `json:"class,omitempty"`
-	Stage        string `json:"stage,omitempty"`
-	ReplyCode    int    `json:"reply_code,omitzero"`
-	EnhancedCode string `json:"enhanced_code,omitempty"`
-	Text         string `json:"text,omitempty"`
-}
-
-func newMessageBody(m queue.Message) messageBody {
-	return messageBody{ID: m.ID, Status: m.Status(), MessageID: m.MessageID, Recipients: newRecipients(m)}
-}
-
-func newRecipients(m queue.Message) []recipientBody {
+func newRecipients(m queue.Message) []api.Recipient {
 	where := map[string]mailer.Attempt{}
 	for _, a := range m.Attempts {
 		for _, r := range a.Results {
 			where[r.ForwardPath] = a
 		}
 	}
-	list := make([]recipientBody, len(m.Recipients))
+	list := make([]api.Recipient, len(m.Recipients))
 	for i, r := range m.Recipients {
-		b := recipientBody{Email: r.ForwardPath, State: r.State, NextAttemptAt: inUTC(r.NextAttempt)}
+		b := api.Recipient{Email: r.ForwardPath, State: string(r.State), NextAttemptAt: inUTC(r.NextAttempt)}
 		if r.State == queue.Delivered || r.Result.Failure != nil {
-			b.outcomeBody = newOutcome(r.Result)
+			b.Outcome = newOutcome(r.Result)
 		}
 		if f := r.Result.Failure; f != nil {
 			b.Relay, b.Port = f.Relay, f.Port
@@ -69,15 +40,15 @@ func newRecipients(m queue.Message) []recipientBody {
 	return list
 }
 
-func newOutcome(r mailer.Result) outcomeBody {
+func newOutcome(r mailer.Result) api.Outcome {
 	f := r.Failure
 	if f == nil {
-		return outcomeBody{
-			Outcome: "delivered", ReplyCode: r.Reply.Code, EnhancedCode: r.Reply.Enhanced, Text: r.Reply.Text,
+		return api.Outcome{
+			Kind: api.OutcomeDelivered, ReplyCode: r.Reply.Code, EnhancedCode: r.Reply.Enhanced, Text: r.Reply.Text,
 		}
 	}
-	b := outcomeBody{
-		Outcome: outcomeOf(f), Class: f.Class.String(), Stage: f.Stage.String(),
+	b := api.Outcome{
+		Kind: outcomeOf(f), Class: f.Class.String(), Stage: f.Stage.String(),
 		ReplyCode: f.Reply.Code, EnhancedCode: f.EnhancedCode(), Text: f.Reply.Text,
 	}
 	if b.ReplyCode == 0 {
@@ -89,11 +60,11 @@ func newOutcome(r mailer.Result) outcomeBody {
 func outcomeOf(f *mailer.Failure) string {
 	switch f.Class {
 	case mailer.ClassPermanent:
-		return "bounced"
+		return api.OutcomeBounced
 	case mailer.ClassUncertain:
-		return "uncertain"
+		return api.OutcomeUncertain
 	default:
-		return "deferred"
+		return api.OutcomeDeferred
 	}
 }
 
@@ -104,7 +75,7 @@ func answerVerdict(c echo.Context, m queue.Message) error {
 	if err := verdict(m); err != nil {
 		return err
 	}
-	return writeJSON(c, http.StatusOK, typeJSON, newMessageBody(m))
+	return writeJSON(c, http.StatusOK, typeJSON, newReceipt(m))
 }
 
 // verdict is why a relay accepted the message for nobody, or nil.
@@ -112,7 +83,7 @@ func verdict(m queue.Message) error {
 	if anyDelivered(m) {
 		return nil
 	}
-	b := newMessageBody(m)
+	b := newReceipt(m)
 	class, failure := worst(m.Recipients)
 	p := &problem{code: verdictCodes[class], detail: describe(failure), message: &b, failure: failure}
 	var rate *mailer.RateError
@@ -125,11 +96,11 @@ func verdict(m queue.Message) error {
 // wholeSeconds rounds up, for Retry-After (RFC 9110 §10.2.3).
 func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
-var verdictCodes = map[mailer.Class]code{
-	mailer.ClassPermanent: codeRejected,
-	mailer.ClassTransient: codeRelayDeferred,
-	mailer.ClassRelay:     codeRelayUnreachable,
-	mailer.ClassUncertain: codeUncertain,
+var verdictCodes = map[mailer.Class]api.Code{
+	mailer.ClassPermanent: api.CodeRejected,
+	mailer.ClassTransient: api.CodeRelayDeferred,
+	mailer.ClassRelay:     api.CodeRelayUnreachable,
+	mailer.ClassUncertain: api.CodeUncertain,
 }
 
 // worst finds the failure that decides what the client may do, of recipients of
@@ -171,14 +142,14 @@ func describe(f *mailer.Failure) string {
 
 // answerWaited answers after the first attempt on a stored message.
 func answerWaited(c echo.Context, m queue.Message) error {
-	b := newMessageBody(m)
+	b := newReceipt(m)
 	switch m.Status() {
 	case queue.StatusDelivered, queue.StatusPartial:
 		return writeJSON(c, http.StatusOK, typeJSON, b)
 	case queue.StatusFailed:
 		return notDelivered(m, &b)
 	case queue.StatusCanceled:
-		return &problem{code: codeCanceled, message: &b}
+		return &problem{code: api.CodeCanceled, message: &b}
 	default:
 		return writeJSON(c, http.StatusAccepted, typeJSON, b)
 	}
@@ -187,15 +158,15 @@ func answerWaited(c echo.Context, m queue.Message) error {
 // notDelivered is the answer for a message that was delivered to nobody. One that
 // expired was not refused for good; but where the last word on it is that a relay
 // may have it, it must not be repeated.
-func notDelivered(m queue.Message, b *messageBody) *problem {
+func notDelivered(m queue.Message, b *api.Receipt) *problem {
 	class, failure := worst(m.Recipients)
-	p := &problem{code: codeRejected, detail: describe(failure), message: b, failure: failure}
+	p := &problem{code: api.CodeRejected, detail: describe(failure), message: b, failure: failure}
 	switch {
 	case !anyExpired(m):
 	case class == mailer.ClassUncertain:
-		p.code = codeUncertain
+		p.code = api.CodeUncertain
 	default:
-		p.code, p.detail = codeExpired, "The message expired. At last: "+describe(failure)
+		p.code, p.detail = api.CodeExpired, "The message expired. At last: "+describe(failure)
 	}
 	return p
 }

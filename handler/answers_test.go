@@ -207,7 +207,7 @@ const wrongMessage = `{"from":{"email":"shop"},"to":["ana@example.org","x",{"ema
 	"return_path":"r","tags":{"a b":"1","c":"\n"},"send_at":"tomorrow","expires_in":"x","priority":"urgent"}`
 
 // pinnedRelays are those of fakeRelays, at a fixed time.
-type pinnedRelays struct{ fakeRelays }
+type pinnedRelays struct{}
 
 func (pinnedRelays) Status() []RelayStatus {
 	all := (&fakeRelays{}).Status()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
@@ -95,17 +96,17 @@ func checkLoopback(r *http.Request) error {
 	if loopbackHost(r.Host) {
 		return nil
 	}
-	return fail(codeForeignHost, "Without API keys only localhost and loopback addresses are answered as Host.")
+	return fail(api.CodeForeignHost, "Without API keys only localhost and loopback addresses are answered as Host.")
 }
 
 func (s *Server) keyOf(authorization []string) (*apiKey, error) {
 	if len(authorization) != 1 {
-		return nil, fail(codeUnauthorized, "Send the key in one field: Authorization: Bearer KEY.")
+		return nil, fail(api.CodeUnauthorized, "Send the key in one field: Authorization: Bearer KEY.")
 	}
 	scheme, secret, _ := strings.Cut(authorization[0], " ")
 	secret = strings.TrimSpace(secret)
 	if !strings.EqualFold(scheme, "Bearer") || secret == "" {
-		return nil, fail(codeUnauthorized, wrongScheme(scheme, secret))
+		return nil, fail(api.CodeUnauthorized, wrongScheme(scheme, secret))
 	}
 	return s.findKey(secret)
 }
@@ -120,7 +121,7 @@ func (s *Server) findKey(secret string) (*apiKey, error) {
 		}
 	}
 	if found == nil {
-		return nil, fail(codeUnauthorized, unknownKey(secret))
+		return nil, fail(api.CodeUnauthorized, unknownKey(secret))
 	}
 	return found, nil
 }
@@ -232,7 +233,7 @@ func (s *Server) charge(c echo.Context, n int) error {
 	if ok {
 		return nil
 	}
-	p := fail(codeRateLimited, fmt.Sprintf("The rate of the key %s, %s in MAILSIDECAR_KEY_RATES, is used up.", key.name, rateText(key.rate)))
+	p := fail(api.CodeRateLimited, fmt.Sprintf("The rate of the key %s, %s in MAILSIDECAR_KEY_RATES, is used up.", key.name, rateText(key.rate)))
 	p.retryAfter = wholeSeconds(wait)
 	return p
 }

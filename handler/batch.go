@@ -11,22 +11,10 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
-
-// batchBody answers a batch.
-type batchBody struct {
-	Stored  int           `json:"stored"`
-	Refused int           `json:"refused"`
-	Results []batchResult `json:"results"`
-}
-
-// batchResult is a stored message or a problem.
-type batchResult struct {
-	*messageBody
-	Problem *problemBody `json:"problem,omitempty"`
-}
 
 // postBatch serves POST /v1/messages/batch: what is valid is stored in one
 // commit, what is not is reported in its place.
@@ -67,7 +55,7 @@ type batchReader struct {
 	held        int64 // octets of the request and of what is composed so far
 	key         apiKey
 	fingerprint fingerprint
-	results     []batchResult
+	results     []api.BatchResult
 	valid       []queue.Submission
 	places      []int // index in results of each valid one
 }
@@ -75,7 +63,7 @@ type batchReader struct {
 func (b *batchReader) read(data []byte) error {
 	d := jsontext.NewDecoder(bytes.NewBuffer(data)) // reads data in place
 	if d.PeekKind() != '{' {
-		return jsonOr(d, data, fail(codeWrongType, "", fieldError("", "must be an object")))
+		return jsonOr(d, data, fail(api.CodeWrongType, "", fieldError("", "must be an object")))
 	}
 	if _, err := d.ReadToken(); err != nil {
 		return jsonProblem(err, data, "")
@@ -86,7 +74,7 @@ func (b *batchReader) read(data []byte) error {
 			return jsonProblem(err, data, "")
 		}
 		if name.String() != "messages" {
-			return fail(codeUnknownField, "", fieldError(cut(name.String()), "is not a field of this request"))
+			return fail(api.CodeUnknownField, "", fieldError(cut(name.String()), "is not a field of this request"))
 		}
 		if err := b.messages(d, data); err != nil {
 			return err
@@ -96,10 +84,10 @@ func (b *batchReader) read(data []byte) error {
 		return jsonProblem(err, data, "")
 	}
 	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
-		return fail(codeMalformedJSON, "There is something after the object.")
+		return fail(api.CodeMalformedJSON, "There is something after the object.")
 	}
 	if len(b.results) == 0 {
-		return fail(codeInvalidBatch, "", fieldError("messages", "must have at least one message"))
+		return fail(api.CodeInvalidBatch, "", fieldError("messages", "must have at least one message"))
 	}
 	return nil
 }
@@ -123,14 +111,14 @@ func eofIsUnexpected(err error) error {
 
 func (b *batchReader) messages(d *jsontext.Decoder, data []byte) error {
 	if d.PeekKind() != '[' {
-		return jsonOr(d, data, fail(codeWrongType, "", fieldError("messages", "must be a list")))
+		return jsonOr(d, data, fail(api.CodeWrongType, "", fieldError("messages", "must be a list")))
 	}
 	if _, err := d.ReadToken(); err != nil {
 		return jsonProblem(err, data, "")
 	}
 	for d.PeekKind() != ']' {
-		if len(b.results) == maxBatchMessages {
-			return fail(codeTooManyMessages, fmt.Sprintf("A batch may have %d messages.", maxBatchMessages))
+		if len(b.results) == api.MaxBatch {
+			return fail(api.CodeTooManyMessages, fmt.Sprintf("A batch may have %d messages.", api.MaxBatch))
 		}
 		item, err := d.ReadValue()
 		if err != nil {
@@ -151,7 +139,7 @@ func (b *batchReader) messages(d *jsontext.Decoder, data []byte) error {
 // error is that there is no memory left for it.
 func (b *batchReader) item(data []byte) error {
 	i := len(b.results)
-	b.results = append(b.results, batchResult{})
+	b.results = append(b.results, api.BatchResult{})
 	path := fmt.Sprintf("messages[%d]", i)
 	var m messageRequest
 	err := decodeJSON(data, &m, path)
@@ -169,7 +157,7 @@ func (b *batchReader) item(data []byte) error {
 		return nil
 	}
 	if b.held += int64(len(sub.Content.Data)); !b.share.grow(b.held) {
-		return fail(codeBusy, "")
+		return fail(api.CodeBusy, "")
 	}
 	b.valid = append(b.valid, sub)
 	b.places = append(b.places, i)
@@ -182,7 +170,7 @@ func below(path string, err error) error {
 		return nil
 	}
 	p := problemFor(err)
-	if p.code == codeInternal {
+	if p.code == api.CodeInternal {
 		return err
 	}
 	under := *p
@@ -197,7 +185,7 @@ func below(path string, err error) error {
 // the whole batch's.
 func (s *Server) submitBatch(c echo.Context, b *batchReader, idempotency string) error {
 	if len(b.valid) == 0 {
-		return &problem{code: codeInvalidBatch, detail: "Every message was refused: see results.", results: b.results}
+		return &problem{code: api.CodeInvalidBatch, detail: "Every message was refused: see results.", results: b.results}
 	}
 	if err := s.charge(c, len(b.valid)); err != nil {
 		return err
@@ -217,13 +205,13 @@ func (s *Server) submitBatch(c echo.Context, b *batchReader, idempotency string)
 		return queue.ErrIdempotencyMismatch
 	}
 	for i, r := range receipts {
-		body := newMessageBody(r.Message)
-		b.results[b.places[i]].messageBody = &body
+		body := newReceipt(r.Message)
+		b.results[b.places[i]].Receipt = &body
 		if r.Replayed {
 			c.Response().Header().Set(headerIdempotencyReplay, "true")
 		}
 	}
-	return writeJSON(c, http.StatusAccepted, typeJSON, batchBody{
+	return writeJSON(c, http.StatusAccepted, typeJSON, api.Batch{
 		Stored: len(b.valid), Refused: len(b.results) - len(b.valid), Results: b.results,
 	})
 }

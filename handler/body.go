@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	"mailsidecar/api"
+
 	"golang.org/x/sync/semaphore"
 )
 
@@ -85,7 +87,7 @@ func (s *Server) openBody(w http.ResponseWriter, r *http.Request, limit int64, s
 		return nil, bodyTooLarge(limit)
 	}
 	if !share.grow(max(r.ContentLength, firstReservation)) {
-		return nil, fail(codeBusy, "")
+		return nil, fail(api.CodeBusy, "")
 	}
 	b := &body{
 		src: r.Body, rc: http.NewResponseController(w), started: time.Now(), timeout: s.bodyTimeout,
@@ -96,7 +98,7 @@ func (s *Server) openBody(w http.ResponseWriter, r *http.Request, limit int64, s
 }
 
 func bodyTooLarge(limit int64) *problem {
-	return fail(codeBodyTooLarge, fmt.Sprintf("A body may have %d octets on this route.", limit))
+	return fail(api.CodeBodyTooLarge, fmt.Sprintf("A body may have %d octets on this route.", limit))
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -110,7 +112,7 @@ func (b *body) Read(p []byte) (int, error) {
 	case b.read > b.limit:
 		b.err = bodyTooLarge(b.limit)
 	case !b.reserve():
-		b.err = fail(codeBusy, "")
+		b.err = fail(api.CodeBusy, "")
 	case errors.Is(err, io.EOF):
 		b.err = io.EOF
 	case err != nil:
@@ -144,9 +146,9 @@ func bodyProblem(err error) *problem {
 		return p
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return fail(codeBodyTimeout, "")
+		return fail(api.CodeBodyTimeout, "")
 	}
-	return fail(codeIncompleteBody, "")
+	return fail(api.CodeIncompleteBody, "")
 }
 
 // all reads the rest into one slice, without growing it where the length was

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 )
 
@@ -121,7 +122,7 @@ func (m *brevoMail) takeOptions(x *exchange) (idempotencyKey string, err error) 
 			}
 		case strings.EqualFold(h.Name, brevoSandbox):
 			if h.Value != "drop" {
-				return "", fail(codeInvalidMessage, "", fieldError("headers."+h.Name, "must be drop"))
+				return "", fail(api.CodeInvalidMessage, "", fieldError("headers."+h.Name, "must be drop"))
 			}
 			x.test = true
 		default:
@@ -294,11 +295,11 @@ func brevoAnswer(c complaint) (int, any) {
 	if c.status >= http.StatusInternalServerError {
 		f.Code = "internal_server_error"
 	}
-	if c.code == codeUncertain {
+	if c.code == api.CodeUncertain {
 		// Brevo's SDKs repeat a request that is answered with 409, too.
 		c.status, f.Code = http.StatusUnprocessableEntity, "internal_server_error"
 	}
-	if c.code == codeIdempotencyReused || c.code == codeIdempotencyInUse {
+	if c.code == api.CodeIdempotencyReused || c.code == api.CodeIdempotencyInUse {
 		f.Code = "duplicate_request"
 	}
 	return c.status, f

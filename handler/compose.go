@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/compose"
 	"mailsidecar/queue"
@@ -84,14 +85,14 @@ func (s *Server) compose(m *messageRequest, key apiKey) (queue.Submission, error
 // limit.
 func (s *Server) accept(sub queue.Submission, m compose.Composed, key apiKey) (queue.Submission, error) {
 	if n := int64(len(m.Content.Data)); n > s.maxMessageSize {
-		return sub, fail(codeMessageTooLarge, fmt.Sprintf("The composed message has %d octets; %d are allowed.", n, s.maxMessageSize))
+		return sub, fail(api.CodeMessageTooLarge, fmt.Sprintf("The composed message has %d octets; %d are allowed.", n, s.maxMessageSize))
 	}
 	if n := len(m.Envelope.ForwardPaths); n > s.maxRecipients {
 		return sub, s.tooManyRecipients(n)
 	}
 	for _, author := range m.Authors {
 		if !key.maySend(author) {
-			return sub, fail(codeSenderNotAllowed, fmt.Sprintf("The key %s may not send from %s (MAILSIDECAR_KEY_SENDERS).", key.name, cut(author)),
+			return sub, fail(api.CodeSenderNotAllowed, fmt.Sprintf("The key %s may not send from %s (MAILSIDECAR_KEY_SENDERS).", key.name, cut(author)),
 				fieldError("from", "is not allowed for this key"))
 		}
 	}
@@ -100,7 +101,7 @@ func (s *Server) accept(sub queue.Submission, m compose.Composed, key apiKey) (q
 }
 
 func (s *Server) tooManyRecipients(n int) error {
-	return fail(codeTooManyRecipients, fmt.Sprintf("The message has %d recipients; %d are allowed.", n, s.maxRecipients))
+	return fail(api.CodeTooManyRecipients, fmt.Sprintf("The message has %d recipients; %d are allowed.", n, s.maxRecipients))
 }
 
 // message makes the mailer's message of the request.

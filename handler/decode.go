@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 )
 
@@ -219,24 +220,24 @@ func jsonProblem(err error, data []byte, base string) *problem {
 	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		path := fieldPath(base, syntactic.JSONPointer)
 		if errors.Is(err, jsontext.ErrDuplicateName) {
-			return fail(codeDuplicateField, "", fieldError(path, "is given twice"))
+			return fail(api.CodeDuplicateField, "", fieldError(path, "is given twice"))
 		}
 		return syntaxProblem(syntactic, data, path)
 	}
 	semantic, ok := errors.AsType[*json.SemanticError](err)
 	if !ok {
-		return fail(codeMalformedJSON, "")
+		return fail(api.CodeMalformedJSON, "")
 	}
 	path := fieldPath(base, semantic.JSONPointer)
 	switch corrupt := base64.CorruptInputError(0); {
 	case errors.Is(err, json.ErrUnknownName):
-		return fail(codeUnknownField, "", fieldError(path, "is not a field of this request"+nearest(semantic)))
+		return fail(api.CodeUnknownField, "", fieldError(path, "is not a field of this request"+nearest(semantic)))
 	case errors.As(err, &corrupt) || semantic.JSONKind == '"' && semantic.GoType == reflect.TypeFor[[]byte]():
-		return fail(codeInvalidBase64, "", fieldError(path, "must be base64 with padding and without line breaks (RFC 4648 §4)"))
+		return fail(api.CodeInvalidBase64, "", fieldError(path, "must be base64 with padding and without line breaks (RFC 4648 §4)"))
 	case semantic.JSONKind == 0 && semantic.Err != nil:
-		return fail(codeWrongType, "", fieldError(path, semantic.Err.Error()))
+		return fail(api.CodeWrongType, "", fieldError(path, semantic.Err.Error()))
 	default:
-		return fail(codeWrongType, "", fieldError(path, "must be "+typeName(semantic.GoType)))
+		return fail(api.CodeWrongType, "", fieldError(path, "must be "+typeName(semantic.GoType)))
 	}
 }
 
@@ -244,16 +245,16 @@ func syntaxProblem(err *jsontext.SyntacticError, data []byte, path string) *prob
 	detail := fmt.Sprintf("There is a syntax error at octet %d.", err.ByteOffset)
 	switch {
 	case len(data) == 0:
-		return fail(codeMalformedJSON, "The body is empty.")
+		return fail(api.CodeMalformedJSON, "The body is empty.")
 	case !utf8.Valid(data):
 		detail = fmt.Sprintf("The body is not valid UTF-8: see octet %d.", err.ByteOffset)
 	case err.ByteOffset >= int64(len(data)):
 		detail = "The body ends in the middle of a value."
 	}
 	if path == "" {
-		return fail(codeMalformedJSON, detail)
+		return fail(api.CodeMalformedJSON, detail)
 	}
-	return fail(codeMalformedJSON, detail, fieldError(path, "has a syntax error in it or after it"))
+	return fail(api.CodeMalformedJSON, detail, fieldError(path, "has a syntax error in it or after it"))
 }
 
 // nearest hints at the known name that an unknown one differs from by case only.
@@ -263,7 +264,8 @@ func nearest(err *json.SemanticError) string {
 		return ""
 	}
 	for i := range err.GoType.NumField() {
-		if known := err.GoType.Field(i).Tag.Get("json"); strings.EqualFold(known, name) {
+		known, _, _ := strings.Cut(err.GoType.Field(i).Tag.Get("json"), ",")
+		if strings.EqualFold(known, name) {
 			return "; names are case-sensitive: did you mean " + known + "?"
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 )
 
@@ -97,7 +98,7 @@ func FuzzDecodeMessage(f *testing.F) {
 		}
 		sub, err := s.compose(&m, apiKey{})
 		if err != nil {
-			if c := problemFor(err).code; c == codeInternal {
+			if c := problemFor(err).code; c == api.CodeInternal {
 				t.Fatalf("compose(%q) = %v", in, err)
 			}
 			return
@@ -148,7 +149,7 @@ func FuzzDecodeForm(f *testing.F) {
 		if err == nil {
 			_, err = s.compose(&m, apiKey{})
 		}
-		if err != nil && problemFor(err).code == codeInternal {
+		if err != nil && problemFor(err).code == api.CodeInternal {
 			t.Fatalf("decodeForm(%q) = %v", in, err)
 		}
 	})

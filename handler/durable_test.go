@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
@@ -80,18 +81,18 @@ func TestOverTheRealQueue(t *testing.T) {
 		a := serve(s, newRequest("POST", "/v1/messages", to(address), "Prefer: wait=10"))
 		got := read[struct {
 			ID         string          `json:"id"`
-			Recipients []recipientBody `json:"recipients"`
+			Recipients []api.Recipient `json:"recipients"`
 		}](t, a)
 		if a.status != want || len(got.Recipients) != 1 || got.Recipients[0].Relay != "main" || got.Recipients[0].ReplyCode == 0 {
 			t.Errorf("to %s = %d %s, want %d with the relay's reply", address, a.status, a.body, want)
 		}
 		ids[address] = got.ID
 	}
-	scheduled := read[messageBody](t, serve(s, newRequest("POST", "/v1/messages", strings.Replace(to("later@example.org"), "{", `{"send_at":"`+time.Now().Add(time.Hour).Format(time.RFC3339)+`",`, 1), "Prefer: wait=10"))).ID
+	scheduled := read[api.Receipt](t, serve(s, newRequest("POST", "/v1/messages", strings.Replace(to("later@example.org"), "{", `{"send_at":"`+time.Now().Add(time.Hour).Format(time.RFC3339)+`",`, 1), "Prefer: wait=10"))).ID
 
 	busy := "/v1/messages/" + ids["busy@example.org"]
-	story := read[storyBody](t, serve(s, newRequest("GET", busy, "")))
-	if story.Status != queue.StatusDeferred || len(story.Attempts) != 1 || story.Attempts[0].Results[0].ReplyCode != 450 || story.Recipients[0].NextAttemptAt.IsZero() {
+	story := read[api.Message](t, serve(s, newRequest("GET", busy, "")))
+	if story.Status != string(queue.StatusDeferred) || len(story.Attempts) != 1 || story.Attempts[0].Results[0].ReplyCode != 450 || story.Recipients[0].NextAttemptAt.IsZero() {
 		t.Errorf("story = %+v", story)
 	}
 	if a := serve(s, newRequest("GET", busy, "", "Authorization: Bearer other")); a.status != 404 {
@@ -101,12 +102,12 @@ func TestOverTheRealQueue(t *testing.T) {
 		t.Errorf("content = %d %s", a.status, a.body)
 	}
 	for query, want := range map[string]int{"": 4, "?status=failed": 1, "?recipient=ana@example.org": 1, "?tag=to:busy": 1, "?tag=to": 4, "?sender=nobody@example.com": 0} {
-		if got := read[pageBody](t, serve(s, newRequest("GET", "/v1/messages"+query, ""))).Messages; len(got) != want {
+		if got := read[api.Page](t, serve(s, newRequest("GET", "/v1/messages"+query, ""))).Messages; len(got) != want {
 			t.Errorf("GET /v1/messages%s has %d messages, want %d", query, len(got), want)
 		}
 	}
-	first := read[pageBody](t, serve(s, newRequest("GET", "/v1/messages?limit=3", "")))
-	if rest := read[pageBody](t, serve(s, newRequest("GET", "/v1/messages?limit=3&cursor="+first.Next, ""))); len(first.Messages) != 3 || len(rest.Messages) != 1 || rest.Next != "" {
+	first := read[api.Page](t, serve(s, newRequest("GET", "/v1/messages?limit=3", "")))
+	if rest := read[api.Page](t, serve(s, newRequest("GET", "/v1/messages?limit=3&cursor="+first.Next, ""))); len(first.Messages) != 3 || len(rest.Messages) != 1 || rest.Next != "" {
 		t.Errorf("pages of 3 have %d and %d messages, then %q", len(first.Messages), len(rest.Messages), rest.Next)
 	}
 	for _, tc := range []struct {
@@ -146,8 +147,8 @@ func TestRepeatOverTheRealQueue(t *testing.T) {
 		if got, want := idsIn(repeat.body), idsIn(first.body); got != want || want == "" {
 			t.Errorf("%s: ids of the repeat = %s, want %s", tc.name, got, want)
 		}
-		if p := read[problemBody](t, serve(s, newRequest("POST", tc.target, tc.other, key))); p.Code != codeIdempotencyReused {
-			t.Errorf("%s: another request with the key = %s, want %s", tc.name, p.Code, codeIdempotencyReused)
+		if p := read[api.Problem](t, serve(s, newRequest("POST", tc.target, tc.other, key))); p.Code != api.CodeIdempotencyReused {
+			t.Errorf("%s: another request with the key = %s, want %s", tc.name, p.Code, api.CodeIdempotencyReused)
 		}
 		if a := serve(s, newRequest("POST", tc.target, tc.other, key, "Authorization: Bearer other")); a.status != 202 || a.header.Get("Idempotency-Replayed") != "" {
 			t.Errorf("%s: the same idempotency key of another API key = %d %s, want a new message", tc.name, a.status, a.body)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/compose"
 	"mailsidecar/queue"
@@ -26,7 +27,7 @@ func (s *Server) readFinished(h http.Header, b *body, key apiKey, f fingerprint)
 	f.bytes(raw)
 	composed, err := compose.Finish(raw, envelope)
 	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok && invalid.Malformed {
-		return queue.Submission{}, fail(codeMalformedMessage, "", invalid.Fields...)
+		return queue.Submission{}, fail(api.CodeMalformedMessage, "", invalid.Fields...)
 	}
 	if err != nil {
 		return queue.Submission{}, err

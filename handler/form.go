@@ -10,6 +10,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 )
 
@@ -29,7 +30,7 @@ var memberPart = regexp.MustCompile(`^(headers|tags)\[([^\[\]]+)\]$`)
 func (s *Server) decodeForm(b *body, boundary string) (messageRequest, error) {
 	var m messageRequest
 	if boundary == "" {
-		return m, fail(codeMalformedForm, "The Content-Type has no boundary.")
+		return m, fail(api.CodeMalformedForm, "The Content-Type has no boundary.")
 	}
 	form := formReader{message: &m, seen: map[string]bool{}}
 	parts := multipart.NewReader(b, boundary)
@@ -42,7 +43,7 @@ func (s *Server) decodeForm(b *body, boundary string) (messageRequest, error) {
 			return m, formProblem(err)
 		}
 		if n >= s.maxRecipients+formOverhead {
-			return m, fail(codeMalformedForm, "The form has too many parts.")
+			return m, fail(api.CodeMalformedForm, "The form has too many parts.")
 		}
 		if err := form.take(part); err != nil {
 			return m, err
@@ -59,7 +60,7 @@ func formProblem(err error) error {
 	if p, ok := errors.AsType[*problem](err); ok {
 		return p
 	}
-	return fail(codeMalformedForm, "")
+	return fail(api.CodeMalformedForm, "")
 }
 
 type formReader struct {
@@ -90,16 +91,16 @@ func (f *formReader) take(part *multipart.Part) error {
 
 func checkPart(part *multipart.Part, name string) error {
 	if name == "" {
-		return fail(codeMalformedForm, "A part has no name.")
+		return fail(api.CodeMalformedForm, "A part has no name.")
 	}
 	switch strings.ToLower(part.Header.Get("Content-Transfer-Encoding")) {
 	case "", "7bit", "8bit", "binary":
 	default: // RFC 7578 §4.7 deprecates it
-		return fail(codeMalformedForm, "", fieldError(name, "must not have a Content-Transfer-Encoding"))
+		return fail(api.CodeMalformedForm, "", fieldError(name, "must not have a Content-Transfer-Encoding"))
 	}
 	_, params, err := mime.ParseMediaType(part.Header.Get("Content-Type"))
 	if err == nil && part.FileName() == "" && checkCharset("", params) != nil {
-		return fail(codeContentType, "", fieldError(name, "must be in utf-8"))
+		return fail(api.CodeContentType, "", fieldError(name, "must be in utf-8"))
 	}
 	return nil
 }
@@ -118,7 +119,7 @@ func (f *formReader) list(name string, part *multipart.Part, content []byte) (fo
 		return false, nil
 	}
 	if part.FileName() == "" {
-		return true, fail(codeWrongType, "", fieldError(name, "must be a file with a file name"))
+		return true, fail(api.CodeWrongType, "", fieldError(name, "must be a file with a file name"))
 	}
 	a := attachment{Filename: part.FileName(), ContentType: part.Header.Get("Content-Type"), Content: content}
 	if name == "inline" {
@@ -165,7 +166,7 @@ func (f *formReader) single(name string, content []byte) error {
 	}
 	isObject := name == "headers" || name == "tags"
 	if texts[name] == nil && !isObject {
-		return fail(codeUnknownField, "", fieldError(cut(name), "is not a field of this request"))
+		return fail(api.CodeUnknownField, "", fieldError(cut(name), "is not a field of this request"))
 	}
 	if err := f.once(name); err != nil {
 		return err
@@ -184,7 +185,7 @@ func (f *formReader) single(name string, content []byte) error {
 
 func (f *formReader) once(path string) error {
 	if f.seen[path] {
-		return fail(codeDuplicateField, "", fieldError(cut(path), "is given twice"))
+		return fail(api.CodeDuplicateField, "", fieldError(cut(path), "is given twice"))
 	}
 	f.seen[path] = true
 	return nil
@@ -193,14 +194,14 @@ func (f *formReader) once(path string) error {
 // never refuses an object given both as JSON and by its members.
 func (f *formReader) never(object string) error {
 	if f.seen[object] {
-		return fail(codeDuplicateField, "", fieldError(object, "is given both as JSON and by its members"))
+		return fail(api.CodeDuplicateField, "", fieldError(object, "is given both as JSON and by its members"))
 	}
 	return nil
 }
 
 func formText(path string, content []byte) (string, error) {
 	if !utf8.Valid(content) {
-		return "", fail(codeMalformedForm, "", fieldError(cut(path), "is not valid UTF-8"))
+		return "", fail(api.CodeMalformedForm, "", fieldError(cut(path), "is not valid UTF-8"))
 	}
 	return string(content), nil
 }

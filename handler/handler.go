@@ -57,11 +57,8 @@ type Options struct {
 	BodyTimeout time.Duration
 }
 
-// The sizes and counts that a batch may have.
-const (
-	maxBatchMessages = 500
-	maxBatchBody     = 50 << 20
-)
+// maxBatchBody is how many octets the body of a batch may have.
+const maxBatchBody = 50 << 20
 
 // Server serves the HTTP interface. It is an http.Handler, and it serves
 // listeners by itself when given them.

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"mailsidecar/api"
 )
 
 const (
@@ -19,7 +21,6 @@ const (
 	headerEnvelopePriority  = "Envelope-Priority"
 
 	maxIdempotencyKey = 256
-	maxWait           = 60 * time.Second
 )
 
 const (
@@ -34,7 +35,7 @@ const (
 func contentType(h http.Header, accepted ...string) (string, map[string]string, error) {
 	for _, coding := range h.Values("Content-Encoding") {
 		if coding != "" && !strings.EqualFold(strings.TrimSpace(coding), "identity") {
-			return "", nil, fail(codeContentEncoding, "Send the body as it is, without Content-Encoding.")
+			return "", nil, fail(api.CodeContentEncoding, "Send the body as it is, without Content-Encoding.")
 		}
 	}
 	return mediaTypeOf(h, accepted...)
@@ -43,18 +44,18 @@ func contentType(h http.Header, accepted ...string) (string, map[string]string, 
 func mediaTypeOf(h http.Header, accepted ...string) (string, map[string]string, error) {
 	given := h.Values("Content-Type")
 	if len(given) != 1 {
-		return "", nil, fail(codeContentType, "Send one Content-Type: "+strings.Join(accepted, ", ")+".")
+		return "", nil, fail(api.CodeContentType, "Send one Content-Type: "+strings.Join(accepted, ", ")+".")
 	}
 	mediaType, params, err := mime.ParseMediaType(given[0])
 	if err != nil {
-		return "", nil, fail(codeContentType, "The Content-Type cannot be read.")
+		return "", nil, fail(api.CodeContentType, "The Content-Type cannot be read.")
 	}
 	for _, t := range accepted {
 		if mediaType == t {
 			return mediaType, params, checkCharset(mediaType, params)
 		}
 	}
-	return "", nil, fail(codeContentType, "This route takes "+strings.Join(accepted, ", ")+".")
+	return "", nil, fail(api.CodeContentType, "This route takes "+strings.Join(accepted, ", ")+".")
 }
 
 func checkCharset(mediaType string, params map[string]string) error {
@@ -62,7 +63,7 @@ func checkCharset(mediaType string, params map[string]string) error {
 	if mediaType == typeRFC822 || charset == "" || strings.EqualFold(charset, "utf-8") {
 		return nil // a finished message names the charset of each of its parts
 	}
-	return fail(codeContentType, "The charset must be utf-8.")
+	return fail(api.CodeContentType, "The charset must be utf-8.")
 }
 
 // idempotencyKey returns the key of the request, unquoted: a Structured Field
@@ -78,7 +79,7 @@ func idempotencyKey(h http.Header) (string, error) {
 	}
 	printable := strings.IndexFunc(key, func(r rune) bool { return r < ' ' || r > '~' }) < 0
 	if len(given) > 1 || key == "" || len(key) > maxIdempotencyKey || !printable {
-		return "", fail(codeInvalidParameter, "", fieldError(headerIdempotencyKey,
+		return "", fail(api.CodeInvalidParameter, "", fieldError(headerIdempotencyKey,
 			fmt.Sprintf("must be given once, with 1 to %d printable ASCII characters", maxIdempotencyKey)))
 	}
 	return key, nil
@@ -98,7 +99,7 @@ func preferredWait(h http.Header) time.Duration {
 			if err != nil {
 				return 0
 			}
-			return min(time.Duration(seconds)*time.Second, maxWait) // the first one counts
+			return min(time.Duration(seconds)*time.Second, api.MaxWait) // the first one counts
 		}
 	}
 	return 0

@@ -12,30 +12,16 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
 
-const (
-	defaultPage   = 50
-	maxPage       = 500
-	maxFilterBody = 64 << 10
-)
+// maxFilterBody is in octets.
+const maxFilterBody = 64 << 10
 
-// filterRequest selects messages: the body of POST /v1/messages/retry, and the
-// parameters of GET /v1/messages.
-type filterRequest struct {
-	Status    string `json:"status"`
-	Recipient string `json:"recipient"`
-	Sender    string `json:"sender"`
-	MessageID string `json:"message_id"`
-	Tag       string `json:"tag"` // "name" or "name:value"
-	Since     string `json:"since"`
-	Until     string `json:"until"`
-}
-
-// filter validates the request; what is wrong is reported under code.
-func (r filterRequest) filter(key string) (queue.Filter, []mailer.FieldError) {
+// readFilter validates the request.
+func readFilter(r api.Filter, key string) (queue.Filter, []mailer.FieldError) {
 	var f findings
 	tag, value, _ := strings.Cut(r.Tag, ":")
 	if r.Tag != "" && !tagName.MatchString(tag) {
@@ -82,66 +68,11 @@ func (f *findings) time(field, text string) time.Time {
 	return at
 }
 
-// pageBody is a part of the list of messages.
-type pageBody struct {
-	Messages []storyBody `json:"messages"`
-	Next     string      `json:"next,omitempty"` // cursor of the following page
-}
-
-// storyBody is all that is known of one message; attempts stand in the answer
-// for a single one only.
-type storyBody struct {
-	ID         string            `json:"id"`
-	Status     queue.Status      `json:"status"`
-	MessageID  string            `json:"message_id"`
-	Sender     string            `json:"sender"`
-	Subject    string            `json:"subject"`
-	Size       int64             `json:"size"`
-	Priority   string            `json:"priority"`
-	Tags       map[string]string `json:"tags,omitempty"`
-	Envelope   envelopeBody      `json:"envelope"`
-	CreatedAt  time.Time         `json:"created_at,omitzero"`
-	SendAt     time.Time         `json:"send_at,omitzero"`
-	ExpiresAt  time.Time         `json:"expires_at,omitzero"`
-	Recipients []recipientBody   `json:"recipients"`
-	Attempts   []attemptBody     `json:"attempts,omitempty"`
-}
-
-type envelopeBody struct {
-	ReversePath  string   `json:"reverse_path"`
-	ForwardPaths []string `json:"forward_paths"`
-}
-
-type attemptBody struct {
-	Relay      string       `json:"relay"`
-	Port       int          `json:"port,omitzero"`
-	TLS        string       `json:"tls,omitempty"`
-	Auth       string       `json:"auth,omitempty"`
-	StartedAt  time.Time    `json:"started_at,omitzero"`
-	DurationMS int64        `json:"duration_ms"`
-	Ladder     []rungBody   `json:"ladder,omitempty"`
-	Results    []resultBody `json:"results"`
-}
-
-type rungBody struct {
-	Port       int    `json:"port"`
-	Mode       string `json:"mode"` // starttls, tls (implicit) or none
-	Won        bool   `json:"won"`
-	DurationMS int64  `json:"duration_ms"`
-	Stage      string `json:"stage,omitempty"`
-	Text       string `json:"text,omitempty"`
-}
-
-type resultBody struct {
-	Email string `json:"email"`
-	outcomeBody
-}
-
-func newStory(m queue.Message) storyBody {
-	b := storyBody{
-		ID: m.ID, Status: m.Status(), MessageID: m.MessageID, Sender: m.Sender, Subject: m.Subject, Size: m.Size, Tags: m.Tags,
+func newMessage(m queue.Message) api.Message {
+	b := api.Message{
+		ID: m.ID, Status: string(m.Status()), MessageID: m.MessageID, Sender: m.Sender, Subject: m.Subject, Size: m.Size, Tags: m.Tags,
 		Priority:  m.Envelope.Priority.String(),
-		Envelope:  envelopeBody{ReversePath: m.Envelope.ReversePath, ForwardPaths: m.Envelope.ForwardPaths},
+		Envelope:  api.Envelope{ReversePath: m.Envelope.ReversePath, ForwardPaths: m.Envelope.ForwardPaths},
 		CreatedAt: inUTC(m.Created), SendAt: inUTC(m.SendAt), ExpiresAt: inUTC(m.Expires), Recipients: newRecipients(m),
 	}
 	for _, a := range m.Attempts {
@@ -150,13 +81,13 @@ func newStory(m queue.Message) storyBody {
 	return b
 }
 
-func newAttempt(a mailer.Attempt) attemptBody {
-	b := attemptBody{
+func newAttempt(a mailer.Attempt) api.Attempt {
+	b := api.Attempt{
 		Relay: a.Relay, Port: a.Rung.Port, TLS: a.TLS, Auth: a.Auth,
 		StartedAt: inUTC(a.Started), DurationMS: a.Duration.Milliseconds(),
 	}
 	for _, r := range a.Ladder {
-		rung := rungBody{Port: r.Rung.Port, Mode: r.Rung.Mode(), Won: r.Won, DurationMS: r.Duration.Milliseconds()}
+		rung := api.Rung{Port: r.Rung.Port, Mode: r.Rung.Mode(), Won: r.Won, DurationMS: r.Duration.Milliseconds()}
 		if f := r.Failure; f != nil {
 			rung.Stage, rung.Text = f.Stage.String(), f.Text
 			if f.Reply.Code != 0 {
@@ -166,7 +97,7 @@ func newAttempt(a mailer.Attempt) attemptBody {
 		b.Ladder = append(b.Ladder, rung)
 	}
 	for _, r := range a.Results {
-		b.Results = append(b.Results, resultBody{Email: r.ForwardPath, outcomeBody: newOutcome(r)})
+		b.Results = append(b.Results, api.Result{Email: r.ForwardPath, Outcome: newOutcome(r)})
 	}
 	return b
 }
@@ -175,23 +106,23 @@ func newAttempt(a mailer.Attempt) attemptBody {
 func (s *Server) getMessages(c echo.Context) error {
 	query, err := url.ParseQuery(c.Request().URL.RawQuery)
 	if err != nil {
-		return fail(codeInvalidParameter, "The query cannot be read.")
+		return fail(api.CodeInvalidParameter, "The query cannot be read.")
 	}
 	r, page, bad := readQuery(query)
-	filter, wrong := r.filter(request(c).key)
+	filter, wrong := readFilter(r, request(c).key)
 	if bad = append(bad, wrong...); len(bad) > 0 {
-		return fail(codeInvalidParameter, "", bad...)
+		return fail(api.CodeInvalidParameter, "", bad...)
 	}
 	found, err := s.queue.List(c.Request().Context(), filter, page.limit, page.cursor)
 	if errors.Is(err, queue.ErrInvalidCursor) {
-		return fail(codeInvalidParameter, "", fieldError("cursor", "was not given by this server"))
+		return fail(api.CodeInvalidParameter, "", fieldError("cursor", "was not given by this server"))
 	}
 	if err != nil {
 		return err
 	}
-	b := pageBody{Messages: make([]storyBody, len(found.Messages)), Next: found.Next}
+	b := api.Page{Messages: make([]api.Message, len(found.Messages)), Next: found.Next}
 	for i, m := range found.Messages {
-		b.Messages[i] = newStory(m)
+		b.Messages[i] = newMessage(m)
 	}
 	return writeJSON(c, http.StatusOK, typeJSON, b)
 }
@@ -202,8 +133,8 @@ type paging struct {
 }
 
 // readQuery is strict, too: a misspelt filter would select everything.
-func readQuery(query url.Values) (r filterRequest, p paging, bad []mailer.FieldError) {
-	limit := strconv.Itoa(defaultPage)
+func readQuery(query url.Values) (r api.Filter, p paging, bad []mailer.FieldError) {
+	limit := strconv.Itoa(api.DefaultPage)
 	known := map[string]*string{
 		"status": &r.Status, "recipient": &r.Recipient, "sender": &r.Sender, "tag": &r.Tag, "message_id": &r.MessageID,
 		"since": &r.Since, "until": &r.Until, "limit": &limit, "cursor": &p.cursor,
@@ -219,8 +150,8 @@ func readQuery(query url.Values) (r filterRequest, p paging, bad []mailer.FieldE
 		}
 	}
 	var err error
-	if p.limit, err = strconv.Atoi(limit); err != nil || p.limit < 1 || p.limit > maxPage {
-		bad = append(bad, fieldError("limit", fmt.Sprintf("must be a number from 1 to %d", maxPage)))
+	if p.limit, err = strconv.Atoi(limit); err != nil || p.limit < 1 || p.limit > api.MaxPage {
+		bad = append(bad, fieldError("limit", fmt.Sprintf("must be a number from 1 to %d", api.MaxPage)))
 	}
 	slices.SortFunc(bad, func(a, b mailer.FieldError) int { return strings.Compare(a.Field, b.Field) })
 	return r, p, bad
@@ -232,7 +163,7 @@ func (s *Server) getMessage(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(c, http.StatusOK, typeJSON, newStory(m))
+	return writeJSON(c, http.StatusOK, typeJSON, newMessage(m))
 }
 
 // getContent serves GET /v1/messages/{id}/content: the octets that go to the
@@ -246,7 +177,7 @@ func (s *Server) getContent(c echo.Context) error {
 	share := &reservation{budget: s.budget}
 	defer share.shrink(0)
 	if !share.grow(m.Size) {
-		return fail(codeBusy, "")
+		return fail(api.CodeBusy, "")
 	}
 	content, err := s.queue.Content(ctx, key, id)
 	if err != nil {
@@ -262,7 +193,7 @@ func (s *Server) postRetry(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(c, http.StatusOK, typeJSON, newMessageBody(m))
+	return writeJSON(c, http.StatusOK, typeJSON, newReceipt(m))
 }
 
 // deleteMessage serves DELETE /v1/messages/{id}: it cancels what is not final.
@@ -271,7 +202,7 @@ func (s *Server) deleteMessage(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(c, http.StatusOK, typeJSON, newMessageBody(m))
+	return writeJSON(c, http.StatusOK, typeJSON, newReceipt(m))
 }
 
 // postRetryMatching serves POST /v1/messages/retry. An empty filter is refused:
@@ -290,24 +221,22 @@ func (s *Server) postRetryMatching(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	var r filterRequest
+	var r api.Filter
 	if err := decodeJSON(data, &r, ""); err != nil {
 		return err
 	}
-	if r == (filterRequest{}) {
-		return fail(codeInvalidParameter, "Name at least one of status, recipient, sender, message_id, tag, since, until.")
+	if r == (api.Filter{}) {
+		return fail(api.CodeInvalidParameter, "Name at least one of status, recipient, sender, message_id, tag, since, until.")
 	}
-	filter, bad := r.filter(request(c).key)
+	filter, bad := readFilter(r, request(c).key)
 	if len(bad) > 0 {
-		return fail(codeInvalidParameter, "", bad...)
+		return fail(api.CodeInvalidParameter, "", bad...)
 	}
 	n, err := s.queue.RetryMatching(c.Request().Context(), filter)
 	if err != nil {
 		return err
 	}
-	return writeJSON(c, http.StatusOK, typeJSON, struct {
-		Retried int `json:"retried"`
-	}{n})
+	return writeJSON(c, http.StatusOK, typeJSON, api.Retried{Retried: n})
 }
 
 // maxID is how much of an id that a client made up goes into the log.

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
 	"mailsidecar/queue"
@@ -38,22 +39,22 @@ func story() queue.Message {
 func TestGetMessage(t *testing.T) {
 	q := &fakeQueue{durable: true, message: story()}
 	response := serve(newTestServer(t, q, nil), newRequest("GET", "/v1/messages/id-1", ""))
-	got := read[storyBody](t, response)
+	got := read[api.Message](t, response)
 	if response.status != 200 || !slices.Equal(q.scope, []string{"shop", "id-1"}) {
 		t.Errorf("answer = %d, asked for %v, want the key's own", response.status, q.scope)
 	}
-	if got.Status != queue.StatusDeferred || got.Envelope.ReversePath != "bounce@example.com" || got.Size != 1834 || got.CreatedAt.Location() != time.UTC {
+	if got.Status != string(queue.StatusDeferred) || got.Envelope.ReversePath != "bounce@example.com" || got.Size != 1834 || got.CreatedAt.Location() != time.UTC {
 		t.Errorf("message = %+v", got)
 	}
-	wantOutcome := outcomeBody{Outcome: "deferred", Class: "transient", Stage: "rcpt", ReplyCode: 450, EnhancedCode: "4.4.2", Text: "busy"}
-	if r := got.Recipients[0]; r.outcomeBody != wantOutcome || r.Relay != "main" || r.Port != 2525 || r.NextAttemptAt.Minute() != 1 {
+	wantOutcome := api.Outcome{Kind: "deferred", Class: "transient", Stage: "rcpt", ReplyCode: 450, EnhancedCode: "4.4.2", Text: "busy"}
+	if r := got.Recipients[0]; r.Outcome != wantOutcome || r.Relay != "main" || r.Port != 2525 || r.NextAttemptAt.Minute() != 1 {
 		t.Errorf("recipient = %+v, want %+v", r, wantOutcome)
 	}
 	a := got.Attempts[0]
-	if a.Relay != "main" || a.Port != 2525 || a.TLS != "TLS 1.3" || a.Auth != "PLAIN" || a.DurationMS != 412 || a.Results[0].outcomeBody != wantOutcome {
+	if a.Relay != "main" || a.Port != 2525 || a.TLS != "TLS 1.3" || a.Auth != "PLAIN" || a.DurationMS != 412 || a.Results[0].Outcome != wantOutcome {
 		t.Errorf("attempt = %+v", a)
 	}
-	if want := []rungBody{{Port: 465, Mode: "tls", Stage: "connect", Text: "refused"}, {Port: 2525, Mode: "starttls", Won: true}}; !slices.Equal(a.Ladder, want) {
+	if want := []api.Rung{{Port: 465, Mode: "tls", Stage: "connect", Text: "refused"}, {Port: 2525, Mode: "starttls", Won: true}}; !slices.Equal(a.Ladder, want) {
 		t.Errorf("ladder = %+v, want %+v", a.Ladder, want)
 	}
 }
@@ -62,7 +63,7 @@ func TestGetMessages(t *testing.T) {
 	q := &fakeQueue{durable: true, page: queue.Page{Messages: []queue.Message{story()}, Next: "c2"}}
 	s := newTestServer(t, q, nil)
 	target := "/v1/messages?status=failed&recipient=Ana%20%3Cana@ex%C3%A4mple.org%3E&sender=shop@example.com&tag=order:10:42&message_id=%3C1@example.com%3E&since=2030-01-01T00:00:00Z&until=2030-02-01T00:00:00Z&limit=7&cursor=c1"
-	got := read[pageBody](t, serve(s, newRequest("GET", target, "")))
+	got := read[api.Page](t, serve(s, newRequest("GET", target, "")))
 	if len(got.Messages) != 1 || got.Next != "c2" {
 		t.Errorf("page = %+v", got)
 	}
@@ -74,8 +75,8 @@ func TestGetMessages(t *testing.T) {
 		t.Errorf("List(%+v, %d, %q), want %+v, 7, c1", q.filter, q.limit, q.cursor, want)
 	}
 	serve(s, newRequest("GET", "/v1/messages", "", "Authorization: Bearer other"))
-	if q.filter != (queue.Filter{Key: "blog"}) || q.limit != defaultPage || q.cursor != "" {
-		t.Errorf("List(%+v, %d, %q), want the other key's, %d", q.filter, q.limit, q.cursor, defaultPage)
+	if q.filter != (queue.Filter{Key: "blog"}) || q.limit != api.DefaultPage || q.cursor != "" {
+		t.Errorf("List(%+v, %d, %q), want the other key's, %d", q.filter, q.limit, q.cursor, api.DefaultPage)
 	}
 }
 
@@ -84,7 +85,7 @@ func TestRetryAndCancel(t *testing.T) {
 	s := newTestServer(t, q, nil)
 	for _, tc := range []struct{ method, target string }{{"POST", "/v1/messages/id-2/retry"}, {"DELETE", "/v1/messages/id-2"}} {
 		response := serve(s, newRequest(tc.method, tc.target, ""))
-		if got := read[messageBody](t, response); response.status != 200 || got.ID != "id-1" || !slices.Equal(q.scope, []string{"shop", "id-2"}) {
+		if got := read[api.Receipt](t, response); response.status != 200 || got.ID != "id-1" || !slices.Equal(q.scope, []string{"shop", "id-2"}) {
 			t.Errorf("%s %s = %d %+v, scope %v", tc.method, tc.target, response.status, got, q.scope)
 		}
 	}
@@ -107,7 +108,7 @@ func TestContentBudget(t *testing.T) {
 	others := reservation{budget: s.budget}
 	others.grow(1)
 	response := serve(s, newRequest("GET", "/v1/messages/id-1/content", ""))
-	if p := read[problemBody](t, response); p.Code != codeBusy {
+	if p := read[api.Problem](t, response); p.Code != api.CodeBusy {
 		t.Errorf("content with the budget in use = %+v, want busy", p)
 	}
 	others.shrink(0)
@@ -154,22 +155,22 @@ var nextTurn = time.Date(2026, 11, 22, 8, 30, 0, 0, time.UTC)
 
 func TestGetRelays(t *testing.T) {
 	s := newTestServer(t, &fakeQueue{}, func(o *Options) { o.Relays = &fakeRelays{} })
-	got := read[relaysBody](t, serve(s, newRequest("GET", "/v1/relays", ""))).Relays
+	got := read[api.Relays](t, serve(s, newRequest("GET", "/v1/relays", ""))).Relays
 	for i, want := range []string{"up", "paused", "failing", "unknown"} {
 		if got[i].Status != want || (got[i].Failure != nil) != (i == 1 || i == 2) {
 			t.Errorf("relay %d = %+v, want %s", i, got[i], want)
 		}
 	}
-	if want := []ladderBody{{587, "starttls", false}, {465, "tls", true}}; !slices.Equal(got[0].Ladder, want) {
+	if want := []api.RelayRung{{Port: 587, Mode: "starttls"}, {Port: 465, Mode: "tls", Serving: true}}; !slices.Equal(got[0].Ladder, want) {
 		t.Errorf("ladder = %+v, want %+v", got[0].Ladder, want)
 	}
-	if c, want := got[0].Connections, (connsBody{Open: 3, Limit: 4, Max: 8, Waiting: 5, Reason: "messages waited"}); c != want {
+	if c, want := got[0].Connections, (api.Connections{Open: 3, Limit: 4, Max: 8, Waiting: 5, Reason: "messages waited"}); c != want {
 		t.Errorf("connections = %+v, want %+v", c, want)
 	}
-	if r, want := got[0].Rate, (rateBody{Messages: 20, Per: "1m0s", Waiting: 3, Next: nextTurn}); r == nil || *r != want || got[1].Rate != nil {
+	if r, want := got[0].Rate, (api.Rate{Messages: 20, Per: "1m0s", Waiting: 3, Next: nextTurn}); r == nil || *r != want || got[1].Rate != nil {
 		t.Errorf("rates = %+v, %+v; want %+v and none", r, got[1].Rate, want)
 	}
-	if f := got[1].Failure; f.ReplyCode != 535 || f.Outcome != "" || got[1].PausedUntil.IsZero() {
+	if f := got[1].Failure; f.ReplyCode != 535 || f.Kind != "" || got[1].PausedUntil.IsZero() {
 		t.Errorf("paused relay = %+v, %+v", got[1], f)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 )
 
@@ -123,7 +124,7 @@ func mailersendBulk(x *exchange) error {
 		return err
 	}
 	if len(items) == 0 || len(items) > maxMailersendBulk {
-		return fail(codeInvalidBatch, fmt.Sprintf("A bulk has 1 to %d messages.", maxMailersendBulk))
+		return fail(api.CodeInvalidBatch, fmt.Sprintf("A bulk has 1 to %d messages.", maxMailersendBulk))
 	}
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -331,7 +332,7 @@ func mailersendAnswer(c complaint) (int, any) {
 	}
 	f := fault{Message: c.text}
 	switch {
-	case c.code == codeUnauthorized:
+	case c.code == api.CodeUnauthorized:
 		f.Message = "Unauthenticated."
 	case c.status == http.StatusTooManyRequests:
 		f.Message = "Too Many Attempts."

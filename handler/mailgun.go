@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 )
 
@@ -298,7 +299,7 @@ func mailgunWhere(field string) string {
 func mailgunAnswer(c complaint) (int, any) {
 	text := c.text
 	switch {
-	case c.code == codeUnauthorized:
+	case c.code == api.CodeUnauthorized:
 		text = "Forbidden"
 	case len(c.fields) > 0 && c.detail == "":
 		f := c.fields[0]

@@ -119,7 +119,7 @@ func (s *Server) submit(c echo.Context, sub queue.Submission) error {
 	}
 	c.Response().Header().Set(echo.HeaderLocation, "/v1/messages/"+receipt.Message.ID)
 	if sub.Wait == 0 {
-		return writeJSON(c, http.StatusAccepted, typeJSON, newMessageBody(receipt.Message))
+		return writeJSON(c, http.StatusAccepted, typeJSON, newReceipt(receipt.Message))
 	}
 	c.Response().Header().Set(headerPreferenceApplied, "wait="+strconv.Itoa(int(sub.Wait/time.Second)))
 	return answerWaited(c, receipt.Message)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
@@ -40,11 +41,11 @@ func TestPostJSON(t *testing.T) {
 	sendAt := time.Now().Add(24 * time.Hour).Truncate(time.Second)
 	response := serve(newTestServer(t, q, nil), newRequest("POST", "/v1/messages", message(
 		`"cc":["ANA@example.org","bob@example.org"],"tags":{"order":"1042"},"send_at":"`+sendAt.Format(time.RFC3339)+`","expires_in":"1d12h","return_path":"bounce@example.com"`)))
-	got := read[messageBody](t, response)
-	if response.status != 202 || response.header.Get("Location") != "/v1/messages/id-1" || got.ID != "id-1" || got.Status != queue.StatusQueued {
+	got := read[api.Receipt](t, response)
+	if response.status != 202 || response.header.Get("Location") != "/v1/messages/id-1" || got.ID != "id-1" || got.Status != string(queue.StatusQueued) {
 		t.Errorf("answer = %d %v %+v", response.status, response.header, got)
 	}
-	if response.header.Get("Preference-Applied") != "" || got.Recipients[0].Outcome != "" {
+	if response.header.Get("Preference-Applied") != "" || got.Recipients[0].Kind != "" {
 		t.Errorf("an answer that did not wait has %q and outcome %q", response.header.Get("Preference-Applied"), got.Recipients[0].Outcome)
 	}
 	sub := q.submissions()[0]
@@ -80,7 +81,7 @@ func TestPostForm(t *testing.T) {
 		"name=inline; filename=logo.png|Content-Type: image/png\n\x89PNG", "name=attachments; filename*=utf-8''%C3%A4.bin|Content-Type: application/octet-stream\n\x00\x01\xff")
 	response := serve(newTestServer(t, q, nil), newRequest("POST", "/v1/messages", body, "Content-Type: multipart/form-data; boundary=x"))
 	if response.status != 202 {
-		t.Fatalf("answer = %d %+v", response.status, read[problemBody](t, response))
+		t.Fatalf("answer = %d %+v", response.status, read[api.Problem](t, response))
 	}
 	sub := q.submissions()[0]
 	if want := []string{"ana@example.org", "bob@example.org", "cleo@example.org"}; !slices.Equal(sub.Envelope.ForwardPaths, want) {
@@ -101,24 +102,24 @@ func TestBadForms(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		parts []string
-		code  code
+		code  api.Code
 		field string
 	}{
-		{"unknown", []string{"name=prio\n1"}, codeUnknownField, "prio"},
-		{"wrong case", []string{"name=To\na"}, codeUnknownField, "To"},
-		{"list of a single", []string{"name=\"subject[]\"\na"}, codeUnknownField, "subject[]"},
-		{"twice", []string{"name=subject\na", "name=subject\nb"}, codeDuplicateField, "subject"},
-		{"header twice", []string{"name=\"headers[X-A]\"\na", "name=\"headers[X-A]\"\nb"}, codeDuplicateField, "headers.X-A"},
-		{"JSON, then member", []string{"name=headers\n{\"X-A\":\"1\"}", "name=\"headers[X-B]\"\nb"}, codeDuplicateField, "headers"},
-		{"member, then JSON", []string{"name=\"tags[a]\"\nb", "name=tags\n{\"x\":\"1\"}"}, codeDuplicateField, "tags"},
-		{"JSON of another type", []string{"name=headers\n{\"X-A\":1}"}, codeWrongType, "headers.X-A"},
-		{"no JSON", []string{"name=tags\n5"}, codeWrongType, "tags"},
-		{"file without a name", []string{"name=attachments\nx"}, codeWrongType, "attachments"},
-		{"no name", []string{"filename=x\nx"}, codeMalformedForm, ""},
-		{"invalid UTF-8", []string{"name=subject\n\xff"}, codeMalformedForm, "subject"},
-		{"charset", []string{"name=subject|Content-Type: text/plain; charset=latin1\na"}, codeContentType, "subject"},
-		{"encoding", []string{"name=attachments; filename=a|Content-Transfer-Encoding: base64\nYQ=="}, codeMalformedForm, "attachments"},
-		{"too many parts", slices.Repeat([]string{"name=to\na"}, formOverhead+2), codeMalformedForm, ""},
+		{"unknown", []string{"name=prio\n1"}, api.CodeUnknownField, "prio"},
+		{"wrong case", []string{"name=To\na"}, api.CodeUnknownField, "To"},
+		{"list of a single", []string{"name=\"subject[]\"\na"}, api.CodeUnknownField, "subject[]"},
+		{"twice", []string{"name=subject\na", "name=subject\nb"}, api.CodeDuplicateField, "subject"},
+		{"header twice", []string{"name=\"headers[X-A]\"\na", "name=\"headers[X-A]\"\nb"}, api.CodeDuplicateField, "headers.X-A"},
+		{"JSON, then member", []string{"name=headers\n{\"X-A\":\"1\"}", "name=\"headers[X-B]\"\nb"}, api.CodeDuplicateField, "headers"},
+		{"member, then JSON", []string{"name=\"tags[a]\"\nb", "name=tags\n{\"x\":\"1\"}"}, api.CodeDuplicateField, "tags"},
+		{"JSON of another type", []string{"name=headers\n{\"X-A\":1}"}, api.CodeWrongType, "headers.X-A"},
+		{"no JSON", []string{"name=tags\n5"}, api.CodeWrongType, "tags"},
+		{"file without a name", []string{"name=attachments\nx"}, api.CodeWrongType, "attachments"},
+		{"no name", []string{"filename=x\nx"}, api.CodeMalformedForm, ""},
+		{"invalid UTF-8", []string{"name=subject\n\xff"}, api.CodeMalformedForm, "subject"},
+		{"charset", []string{"name=subject|Content-Type: text/plain; charset=latin1\na"}, api.CodeContentType, "subject"},
+		{"encoding", []string{"name=attachments; filename=a|Content-Transfer-Encoding: base64\nYQ=="}, api.CodeMalformedForm, "attachments"},
+		{"too many parts", slices.Repeat([]string{"name=to\na"}, formOverhead+2), api.CodeMalformedForm, ""},
 	} {
 		_, err := decodeFormOf(s, []byte(form("x", tc.parts...)))
 		if err == nil {
@@ -147,7 +148,7 @@ func TestPostFinished(t *testing.T) {
 			q := &fakeQueue{durable: true}
 			r := newRequest("POST", "/v1/messages", raw, append(tc.fields, "Content-Type: message/rfc822")...)
 			if response := serve(newTestServer(t, q, nil), r); response.status != 202 {
-				t.Fatalf("answer = %d %+v", response.status, read[problemBody](t, response))
+				t.Fatalf("answer = %d %+v", response.status, read[api.Problem](t, response))
 			}
 			sub := q.submissions()[0]
 			if sub.Envelope.ReversePath != tc.want.ReversePath || !slices.Equal(sub.Envelope.ForwardPaths, tc.want.ForwardPaths) {
@@ -164,12 +165,12 @@ func TestPostFinished(t *testing.T) {
 func TestVerdict(t *testing.T) {
 	q := &fakeQueue{receipt: judged([]queue.State{queue.Delivered, queue.Bounced}, nil, refusal(mailer.ClassPermanent, 550, "no such user"))}
 	response := serve(newTestServer(t, q, nil), newRequest("POST", "/v1/messages", twoRecipients, "Prefer: wait=5"))
-	got := read[messageBody](t, response)
-	want := []recipientBody{
-		{Email: "ana@example.org", State: "delivered", outcomeBody: outcomeBody{Outcome: "delivered", ReplyCode: 250, EnhancedCode: "2.0.0", Text: "queued as 42"}, Relay: "main", Port: 2525},
-		{Email: "bob@example.org", State: "bounced", outcomeBody: outcomeBody{Outcome: "bounced", Class: "permanent", Stage: "rcpt", ReplyCode: 550, EnhancedCode: "5.0.0", Text: "no such user"}, Relay: "main", Port: 2525},
+	got := read[api.Receipt](t, response)
+	want := []api.Recipient{
+		{Email: "ana@example.org", State: "delivered", Outcome: api.Outcome{Kind: "delivered", ReplyCode: 250, EnhancedCode: "2.0.0", Text: "queued as 42"}, Relay: "main", Port: 2525},
+		{Email: "bob@example.org", State: "bounced", Outcome: api.Outcome{Kind: "bounced", Class: "permanent", Stage: "rcpt", ReplyCode: 550, EnhancedCode: "5.0.0", Text: "no such user"}, Relay: "main", Port: 2525},
 	}
-	if response.status != 200 || got.Status != queue.StatusPartial || !slices.Equal(got.Recipients, want) {
+	if response.status != 200 || got.Status != string(queue.StatusPartial) || !slices.Equal(got.Recipients, want) {
 		t.Errorf("answer = %d %+v, want 200 %+v", response.status, got, want)
 	}
 	if response.header.Get("Location") != "" || response.header.Get("Preference-Applied") != "" || q.submissions()[0].Wait != 0 {
@@ -230,7 +231,7 @@ func TestFingerprint(t *testing.T) {
 		q.got = nil
 		response := serve(s, newRequest("POST", "/v1/messages", body, append(fields, "Idempotency-Key: "+key)...))
 		if response.status != 202 {
-			t.Fatalf("%s: %d %+v", body, response.status, read[problemBody](t, response))
+			t.Fatalf("%s: %d %+v", body, response.status, read[api.Problem](t, response))
 		}
 		return q.got[0].IdempotencyKey, q.got[0].Fingerprint
 	}
@@ -292,7 +293,7 @@ func TestBudget(t *testing.T) {
 		r := newRequest("POST", "/v1/messages", large)
 		r.ContentLength = length
 		response := serve(s, r)
-		if p := read[problemBody](t, response); p.Code != codeBusy || response.header.Get("Retry-After") != "1" {
+		if p := read[api.Problem](t, response); p.Code != api.CodeBusy || response.header.Get("Retry-After") != "1" {
 			t.Errorf("Content-Length %d with the budget in use = %+v, want busy", length, p)
 		}
 	}
@@ -308,7 +309,7 @@ func TestPostBatch(t *testing.T) {
 	response := serve(newTestServer(t, q, nil), newRequest("POST", "/v1/messages/batch", body, "Idempotency-Key: k"))
 	type result struct {
 		ID      string       `json:"id"`
-		Problem *problemBody `json:"problem"`
+		Problem *api.Problem `json:"problem"`
 	}
 	got := read[struct {
 		Stored  int      `json:"stored"`
@@ -334,17 +335,17 @@ func TestPostBatch(t *testing.T) {
 }
 
 func TestBadBatches(t *testing.T) {
-	for body, want := range map[string]code{
-		``: codeMalformedJSON, `{`: codeMalformedJSON, `{"messages":[`: codeMalformedJSON, `{"messages":[{}`: codeMalformedJSON,
-		`{"messages":[{"to":1,}]}`: codeMalformedJSON, `{"messages":[]}x`: codeMalformedJSON, `{"messages":[]}{}`: codeMalformedJSON,
-		`[]`: codeWrongType, `null`: codeWrongType, `{"messages":{}}`: codeWrongType, `{"messages":null}`: codeWrongType, `{}`: codeInvalidBatch,
-		`{"Messages":[]}`: codeUnknownField, `{"messages":[],"messages":[]}`: codeDuplicateField,
-		`{"messages":[{"to":"a","to":"b"}]}`: codeDuplicateField, `{"messages":[5]}`: codeInvalidBatch, `{"messages":[null]}`: codeInvalidBatch,
-		"{\"messages\":[{\"subject\":\"\xff\"}]}": codeMalformedJSON, `x`: codeMalformedJSON, `{"messages":x}`: codeMalformedJSON, `{5:1}`: codeMalformedJSON,
+	for body, want := range map[string]api.Code{
+		``: api.CodeMalformedJSON, `{`: api.CodeMalformedJSON, `{"messages":[`: api.CodeMalformedJSON, `{"messages":[{}`: api.CodeMalformedJSON,
+		`{"messages":[{"to":1,}]}`: api.CodeMalformedJSON, `{"messages":[]}x`: api.CodeMalformedJSON, `{"messages":[]}{}`: api.CodeMalformedJSON,
+		`[]`: api.CodeWrongType, `null`: api.CodeWrongType, `{"messages":{}}`: api.CodeWrongType, `{"messages":null}`: api.CodeWrongType, `{}`: api.CodeInvalidBatch,
+		`{"Messages":[]}`: api.CodeUnknownField, `{"messages":[],"messages":[]}`: api.CodeDuplicateField,
+		`{"messages":[{"to":"a","to":"b"}]}`: api.CodeDuplicateField, `{"messages":[5]}`: api.CodeInvalidBatch, `{"messages":[null]}`: api.CodeInvalidBatch,
+		"{\"messages\":[{\"subject\":\"\xff\"}]}": api.CodeMalformedJSON, `x`: api.CodeMalformedJSON, `{"messages":x}`: api.CodeMalformedJSON, `{5:1}`: api.CodeMalformedJSON,
 	} {
 		q := &fakeQueue{durable: true}
 		response := serve(newTestServer(t, q, nil), newRequest("POST", "/v1/messages/batch", body))
-		if got := read[problemBody](t, response); got.Code != want || q.batch {
+		if got := read[api.Problem](t, response); got.Code != want || q.batch {
 			t.Errorf("batch %s = %d %s, stored %v, want %s", body, response.status, got.Code, q.batch, want)
 		}
 	}

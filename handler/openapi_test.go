@@ -19,6 +19,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"mailsidecar/api"
+
 	"go.yaml.in/yaml/v3"
 )
 
@@ -349,9 +351,9 @@ func TestOpenAPIRoutes(t *testing.T) {
 // TestOpenAPICodes: the codes are those that there are.
 func TestOpenAPICodes(t *testing.T) {
 	problem := contract.resolve(map[string]any{"$ref": "#/components/schemas/Problem"})
-	described := map[code]bool{}
+	described := map[api.Code]bool{}
 	for _, c := range list(problem["properties"].(map[string]any)["code"].(map[string]any)["enum"]) {
-		described[code(c.(string))] = true
+		described[api.Code(c.(string))] = true
 	}
 	for c := range meanings {
 		if !described[c] {

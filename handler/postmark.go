@@ -9,6 +9,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
@@ -224,9 +225,9 @@ func postmarkBatch(x *exchange) error {
 	}
 	switch {
 	case len(items) == 0:
-		return fail(codeInvalidBatch, "The list has no message.")
+		return fail(api.CodeInvalidBatch, "The list has no message.")
 	case len(items) > maxPostmarkBatch:
-		return fail(codeTooManyMessages, fmt.Sprintf("A batch may have %d messages.", maxPostmarkBatch))
+		return fail(api.CodeTooManyMessages, fmt.Sprintf("A batch may have %d messages.", maxPostmarkBatch))
 	}
 	b := postmarkResults{x: x, mails: make([]postmarkMail, len(items)), results: make([]any, len(items))}
 	for i, item := range items {
@@ -306,7 +307,7 @@ func (b *postmarkResults) deliver(i int, sub queue.Submission) {
 
 // postmarkTemplate refuses the routes for templates and campaigns.
 func postmarkTemplate(*exchange) error {
-	return fail(codeInvalidMessage, "Templates are kept by Postmark: render them in the app, and use /email or /email/batch.")
+	return fail(api.CodeInvalidMessage, "Templates are kept by Postmark: render them in the app, and use /email or /email/batch.")
 }
 
 // postmarkStatus: Postmark's clients read 422 as a mistake in the request.
@@ -319,19 +320,19 @@ func postmarkStatus(c complaint) int {
 	}
 }
 
-var postmarkCodes = map[code]int{
-	codeUnauthorized:    postmarkBadToken,
-	codeMalformedJSON:   postmarkBadJSON,
-	codeIncompleteBody:  postmarkBadJSON,
-	codeUnknownField:    postmarkWrongJSON,
-	codeDuplicateField:  postmarkWrongJSON,
-	codeWrongType:       postmarkWrongJSON,
-	codeInvalidBase64:   postmarkWrongJSON,
-	codeContentType:     postmarkNeedsJSON,
-	codeContentEncoding: postmarkNeedsJSON,
-	codeTooManyMessages: postmarkTooMany,
-	codeInvalidBatch:    postmarkTooMany,
-	codeRateLimited:     postmarkRate,
+var postmarkCodes = map[api.Code]int{
+	api.CodeUnauthorized:    postmarkBadToken,
+	api.CodeMalformedJSON:   postmarkBadJSON,
+	api.CodeIncompleteBody:  postmarkBadJSON,
+	api.CodeUnknownField:    postmarkWrongJSON,
+	api.CodeDuplicateField:  postmarkWrongJSON,
+	api.CodeWrongType:       postmarkWrongJSON,
+	api.CodeInvalidBase64:   postmarkWrongJSON,
+	api.CodeContentType:     postmarkNeedsJSON,
+	api.CodeContentEncoding: postmarkNeedsJSON,
+	api.CodeTooManyMessages: postmarkTooMany,
+	api.CodeInvalidBatch:    postmarkTooMany,
+	api.CodeRateLimited:     postmarkRate,
 }
 
 // postmarkCode is never 0: in the results of a batch that means success.
@@ -339,7 +340,7 @@ func postmarkCode(c complaint) int {
 	if n, ok := postmarkCodes[c.code]; ok {
 		return n
 	}
-	if c.code == codeUncertain || c.status >= http.StatusInternalServerError {
+	if c.code == api.CodeUncertain || c.status >= http.StatusInternalServerError {
 		return postmarkUnavailable
 	}
 	return postmarkInvalid

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"testing"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
@@ -57,13 +58,13 @@ func TestBadPriority(t *testing.T) {
 	} {
 		q := &fakeQueue{durable: true}
 		response := serve(newTestServer(t, q, nil), newRequest("POST", tc.path, tc.body, tc.fields...))
-		p := read[problemBody](t, response)
+		p := read[api.Problem](t, response)
 		if response.status != http.StatusUnprocessableEntity || len(p.Errors) != 1 || p.Errors[0].Field != tc.field || len(q.submissions()) > 0 {
 			t.Errorf("%s: %d %+v, want 422 for %s", tc.name, response.status, p, tc.field)
 		}
 	}
 	b := serve(newTestServer(t, &fakeQueue{durable: true}, nil), newRequest("POST", "/v1/messages/batch", `{"messages":[`+message(`"priority":"x"`)+`]}`))
-	if p := read[problemBody](t, b); len(p.Results) != 1 || p.Results[0].Problem == nil || p.Results[0].Problem.Errors[0].Field != "messages[0].priority" {
+	if p := read[api.Problem](t, b); len(p.Results) != 1 || p.Results[0].Problem == nil || p.Results[0].Problem.Errors[0].Field != "messages[0].priority" {
 		t.Errorf("batch: %d %+v, want the path messages[0].priority", b.status, p)
 	}
 }
@@ -93,7 +94,7 @@ func TestPriorityOfProviders(t *testing.T) {
 
 func TestPriorityIsShown(t *testing.T) {
 	for p, want := range map[mailer.Priority]string{mailer.PriorityHigh: "high", mailer.PriorityNormal: "normal", mailer.PriorityBulk: "bulk"} {
-		if got := newStory(queue.Message{Envelope: mailer.Envelope{Priority: p}}).Priority; got != want {
+		if got := newMessage(queue.Message{Envelope: mailer.Envelope{Priority: p}}).Priority; got != want {
 			t.Errorf("priority shown = %q, want %q", got, want)
 		}
 	}

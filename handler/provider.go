@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/compose"
 	"mailsidecar/queue"
@@ -178,7 +179,7 @@ func (x *exchange) authenticate() error {
 	}
 	secret := x.provider.secret(x.c.Request().Header)
 	if secret == "" {
-		return fail(codeUnauthorized, detailKeyMissing)
+		return fail(api.CodeUnauthorized, detailKeyMissing)
 	}
 	if secret == x.provider.testSecret {
 		x.test = true
@@ -261,9 +262,9 @@ func (x *exchange) compose(o *outgoing) (queue.Submission, error) {
 	if !x.queue.Durable() {
 		switch {
 		case !o.sendAt.IsZero():
-			return sub, fail(codeQueueRequired, "A message cannot be sent later without a queue (MAILSIDECAR_QUEUE=none).")
+			return sub, fail(api.CodeQueueRequired, "A message cannot be sent later without a queue (MAILSIDECAR_QUEUE=none).")
 		case o.idempotencyKey != "":
-			return sub, fail(codeQueueRequired, "An idempotency key cannot be kept without a queue (MAILSIDECAR_QUEUE=none).")
+			return sub, fail(api.CodeQueueRequired, "An idempotency key cannot be kept without a queue (MAILSIDECAR_QUEUE=none).")
 		}
 	}
 	composed, err := o.make()
@@ -285,9 +286,9 @@ func (x *exchange) hold(n int64) error {
 	x.composed += n
 	switch {
 	case !first && x.composed > maxComposed:
-		return fail(codeMessageTooLarge, fmt.Sprintf("The messages of one request may have %d octets together: send them in several requests.", maxComposed))
+		return fail(api.CodeMessageTooLarge, fmt.Sprintf("The messages of one request may have %d octets together: send them in several requests.", maxComposed))
 	case !x.share.grow(x.composed):
-		return fail(codeBusy, "")
+		return fail(api.CodeBusy, "")
 	}
 	return nil
 }
@@ -312,7 +313,7 @@ func (o *outgoing) explain(err error) error {
 		return nil
 	}
 	p := *problemFor(err)
-	if p.code == codeInternal {
+	if p.code == api.CodeInternal {
 		return err
 	}
 	fields := make([]mailer.FieldError, len(p.fields))
@@ -330,7 +331,7 @@ func (o *outgoing) explain(err error) error {
 // another's: only a single one is taken.
 func (x *exchange) submit(subs []queue.Submission) ([]sent, error) {
 	if len(subs) > 1 && !x.queue.Durable() {
-		return nil, fail(codeQueueRequired, "A request for several messages needs a queue (MAILSIDECAR_QUEUE=none).")
+		return nil, fail(api.CodeQueueRequired, "A request for several messages needs a queue (MAILSIDECAR_QUEUE=none).")
 	}
 	if err := x.charge(x.c, len(subs)); err != nil {
 		return nil, err
@@ -406,7 +407,7 @@ func (x *exchange) note(notHonoured []string) {
 
 // writeProblem answers with a problem in the provider's form.
 func (p *provider) writeProblem(c echo.Context, problem *problem) error {
-	if problem.code == codeUnauthorized && p.challenge != "" {
+	if problem.code == api.CodeUnauthorized && p.challenge != "" {
 		c.Response().Header().Set(echo.HeaderWWWAuthenticate, p.challenge)
 	}
 	status, body := p.answer(newComplaint(problem, c.Response().Header()))

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strings"
 
+	"mailsidecar/api"
+
 	"github.com/go-json-experiment/json"
 )
 
@@ -38,7 +40,7 @@ func isZipped(h http.Header) (bool, error) {
 	case "gzip", "x-gzip":
 		return true, nil
 	default:
-		return false, fail(codeContentEncoding, "Send the body as it is, or with Content-Encoding: gzip.")
+		return false, fail(api.CodeContentEncoding, "Send the body as it is, or with Content-Encoding: gzip.")
 	}
 }
 
@@ -65,7 +67,7 @@ func (u *unzipper) Read(p []byte) (int, error) {
 func unzipError(err error) error {
 	_, corrupt := errors.AsType[flate.CorruptInputError](err)
 	if corrupt || errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) {
-		return fail(codeContentEncoding, "The body is not valid gzip.")
+		return fail(api.CodeContentEncoding, "The body is not valid gzip.")
 	}
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 )
 
@@ -121,7 +122,7 @@ func (e *expansion) err() error {
 	if e.left > 0 {
 		return nil
 	}
-	return fail(codeMessageTooLarge, fmt.Sprintf("With all values in place, the texts of one request may have %d octets together.", maxExpansion))
+	return fail(api.CodeMessageTooLarge, fmt.Sprintf("With all values in place, the texts of one request may have %d octets together.", maxExpansion))
 }
 
 // substitute puts the values into every text of the message.

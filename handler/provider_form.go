@@ -10,6 +10,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 )
 
@@ -58,7 +59,7 @@ const maxFormParts = 3000
 
 func (form *providerForm) readParts(b *body, boundary string) error {
 	if boundary == "" {
-		return fail(codeMalformedForm, "The Content-Type has no boundary.")
+		return fail(api.CodeMalformedForm, "The Content-Type has no boundary.")
 	}
 	parts := multipart.NewReader(b, boundary)
 	for n := 0; ; n++ {
@@ -67,7 +68,7 @@ func (form *providerForm) readParts(b *body, boundary string) error {
 			break
 		}
 		if err == nil && n >= maxFormParts {
-			err = fail(codeMalformedForm, "The form has too many parts.")
+			err = fail(api.CodeMalformedForm, "The form has too many parts.")
 		}
 		if err == nil {
 			err = form.readPart(part)
@@ -105,7 +106,7 @@ func (form *providerForm) readPart(part *multipart.Part) error {
 
 func (form *providerForm) addText(name, text string) error {
 	if !utf8.ValidString(text) && !strings.EqualFold(name, "message") {
-		return fail(codeMalformedForm, "", fieldError(cut(name), "parameter is not valid UTF-8"))
+		return fail(api.CodeMalformedForm, "", fieldError(cut(name), "parameter is not valid UTF-8"))
 	}
 	form.values = append(form.values, mailer.Field{Name: name, Value: text})
 	return nil
@@ -125,15 +126,15 @@ func (form *providerForm) readQuery(b *body) error {
 			continue
 		}
 		if len(form.values) == maxFormParts {
-			return fail(codeMalformedForm, "The form has too many fields.")
+			return fail(api.CodeMalformedForm, "The form has too many fields.")
 		}
 		name, value, _ := strings.Cut(pair, "=")
 		name, err := url.QueryUnescape(name)
 		if err != nil {
-			return fail(codeMalformedForm, "")
+			return fail(api.CodeMalformedForm, "")
 		}
 		if value, err = url.QueryUnescape(value); err != nil {
-			return fail(codeMalformedForm, "")
+			return fail(api.CodeMalformedForm, "")
 		}
 		if err := form.addText(plainName(name), value); err != nil {
 			return err
@@ -165,7 +166,7 @@ func (x *exchange) judgeForm(form *providerForm, known []formField) error {
 	}
 	x.note(notHonoured)
 	if len(f.Fields) > 0 {
-		return fail(codeInvalidMessage, "", f.Fields...)
+		return fail(api.CodeInvalidMessage, "", f.Fields...)
 	}
 	return form.checkOnce()
 }
@@ -177,7 +178,7 @@ func (form *providerForm) checkOnce() error {
 		switch v.Name {
 		case "from", "subject", "text", "html", "recipient-variables", "o:deliverytime", "o:testmode", "message":
 			if seen[v.Name] {
-				return fail(codeDuplicateField, "", fieldError(v.Name, "parameter is given twice"))
+				return fail(api.CodeDuplicateField, "", fieldError(v.Name, "parameter is given twice"))
 			}
 			seen[v.Name] = true
 		}

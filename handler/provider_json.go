@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 )
 
@@ -438,7 +439,7 @@ func judgeFields(v any) (notHonoured []string, err error) {
 		}
 	})
 	if len(bad) > 0 {
-		return nil, fail(codeInvalidMessage, "", bad...)
+		return nil, fail(api.CodeInvalidMessage, "", bad...)
 	}
 	return notHonoured, nil
 }

@@ -13,6 +13,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 )
 
@@ -21,7 +22,7 @@ import (
 func (o *outgoing) tidy() error {
 	m := &o.Message
 	if len(m.Attachments) > maxAttachments {
-		return fail(codeInvalidMessage, "", fieldError("attachments", fmt.Sprintf("a message may have %d files", maxAttachments)))
+		return fail(api.CodeInvalidMessage, "", fieldError("attachments", fmt.Sprintf("a message may have %d files", maxAttachments)))
 	}
 	m.Subject = unfold(m.Subject)
 	tidyAddress(&m.From)
@@ -206,7 +207,7 @@ func later(at time.Time, atMost time.Duration, field string) (time.Time, error) 
 	case at.IsZero() || ahead <= 0:
 		return time.Time{}, nil
 	case ahead > atMost:
-		return time.Time{}, fail(codeInvalidMessage, "", fieldError(field, fmt.Sprintf("is more than %d hours ahead", int(atMost.Hours()))))
+		return time.Time{}, fail(api.CodeInvalidMessage, "", fieldError(field, fmt.Sprintf("is more than %d hours ahead", int(atMost.Hours()))))
 	default:
 		return at, nil
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
 	"mailsidecar/queue"
@@ -45,45 +46,6 @@ type RelayStatus struct {
 	Turns smtp.Turns
 }
 
-type relayBody struct {
-	Name        string       `json:"name"`
-	Host        string       `json:"host"`
-	Status      string       `json:"status"` // up, unknown, failing or paused
-	Ladder      []ladderBody `json:"ladder"`
-	Senders     []string     `json:"senders,omitempty"`
-	PausedUntil time.Time    `json:"paused_until,omitzero"`
-	Failure     *outcomeBody `json:"failure,omitempty"`
-	Connections connsBody    `json:"connections"`
-	Rate        *rateBody    `json:"rate,omitempty"`
-}
-
-// connsBody answers why there are only so many.
-type connsBody struct {
-	Open    int    `json:"open"`
-	Limit   int    `json:"limit"`
-	Max     int    `json:"max"`
-	Waiting int    `json:"waiting"`
-	Reason  string `json:"reason"` // why limit is what it is
-}
-
-// rateBody answers why mail waits though the relay is up.
-type rateBody struct {
-	Messages int       `json:"messages"`
-	Per      string    `json:"per"`
-	Waiting  int       `json:"waiting"`
-	Next     time.Time `json:"next,omitzero"`
-}
-
-type ladderBody struct {
-	Port    int    `json:"port"`
-	Mode    string `json:"mode"` // starttls, tls (implicit) or none
-	Serving bool   `json:"serving"`
-}
-
-type relaysBody struct {
-	Relays []relayBody `json:"relays"`
-}
-
 type checkBody struct {
 	OK     bool               `json:"ok"` // some relay is
 	Relays []smtp.RelayReport `json:"relays"`
@@ -91,36 +53,36 @@ type checkBody struct {
 
 // getRelays serves GET /v1/relays.
 func (s *Server) getRelays(c echo.Context) error {
-	b := relaysBody{Relays: []relayBody{}}
+	b := api.Relays{Relays: []api.Relay{}}
 	for _, r := range s.relays.Status() {
 		b.Relays = append(b.Relays, newRelay(r))
 	}
 	return writeJSON(c, http.StatusOK, typeJSON, b)
 }
 
-func newRelay(r RelayStatus) relayBody {
-	b := relayBody{
-		Name: r.Name, Host: r.Host, Status: "unknown", Ladder: []ladderBody{}, Senders: r.Senders, PausedUntil: inUTC(r.PausedUntil),
-		Connections: connsBody(r.Connections),
+func newRelay(r RelayStatus) api.Relay {
+	b := api.Relay{
+		Name: r.Name, Host: r.Host, Status: api.RelayUnknown, Ladder: []api.RelayRung{}, Senders: r.Senders, PausedUntil: inUTC(r.PausedUntil),
+		Connections: api.Connections(r.Connections),
 	}
 	for _, rung := range r.Ladder {
-		b.Ladder = append(b.Ladder, ladderBody{Port: rung.Port, Mode: rung.Mode(), Serving: rung == r.Serving})
+		b.Ladder = append(b.Ladder, api.RelayRung{Port: rung.Port, Mode: rung.Mode(), Serving: rung == r.Serving})
 	}
 	if r.Failure != nil {
 		o := newOutcome(mailer.Result{Failure: r.Failure})
-		o.Outcome = ""
+		o.Kind = ""
 		b.Failure = &o
 	}
 	if t := r.Turns; t.Messages > 0 {
-		b.Rate = &rateBody{Messages: t.Messages, Per: t.Per.String(), Waiting: t.Waiting, Next: inUTC(t.Next.Truncate(time.Millisecond))}
+		b.Rate = &api.Rate{Messages: t.Messages, Per: t.Per.String(), Waiting: t.Waiting, Next: inUTC(t.Next.Truncate(time.Millisecond))}
 	}
 	switch {
 	case !r.PausedUntil.IsZero():
-		b.Status = "paused"
+		b.Status = api.RelayPaused
 	case r.Failure != nil:
-		b.Status = "failing"
+		b.Status = api.RelayFailing
 	case r.Serving != (mailer.Rung{}):
-		b.Status = "up"
+		b.Status = api.RelayUp
 	}
 	return b
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
@@ -242,7 +243,7 @@ func resendBatch(x *exchange) error {
 		return err
 	}
 	if len(items) == 0 || len(items) > maxResendBatch {
-		return fail(codeInvalidBatch, fmt.Sprintf("A batch has 1 to %d messages.", maxResendBatch))
+		return fail(api.CodeInvalidBatch, fmt.Sprintf("A batch has 1 to %d messages.", maxResendBatch))
 	}
 	permissive := strings.EqualFold(h.Get(headerBatchValidation), "permissive")
 	fingerprint := jsonFingerprint(key, "POST /emails/batch", data)
@@ -284,19 +285,19 @@ func (x *exchange) resendItem(data []byte, key string, fingerprint [32]byte) (qu
 	return x.compose(&o)
 }
 
-var resendFaults = map[code]resendFault{
-	codeInvalidParameter:  {StatusCode: http.StatusBadRequest, Name: "invalid_idempotency_key"},
-	codeIdempotencyReused: {StatusCode: http.StatusConflict, Name: "invalid_idempotent_request"},
-	codeIdempotencyInUse:  {StatusCode: http.StatusConflict, Name: "concurrent_idempotent_requests"},
-	codeSenderNotAllowed:  {StatusCode: http.StatusForbidden, Name: "invalid_from_address"},
-	codeUncertain:         {StatusCode: http.StatusConflict, Name: "application_error"},
-	codeCrossOrigin:       {StatusCode: http.StatusForbidden, Name: "security_error"},
-	codeForeignHost:       {StatusCode: http.StatusForbidden, Name: "security_error"},
+var resendFaults = map[api.Code]resendFault{
+	api.CodeInvalidParameter:  {StatusCode: http.StatusBadRequest, Name: "invalid_idempotency_key"},
+	api.CodeIdempotencyReused: {StatusCode: http.StatusConflict, Name: "invalid_idempotent_request"},
+	api.CodeIdempotencyInUse:  {StatusCode: http.StatusConflict, Name: "concurrent_idempotent_requests"},
+	api.CodeSenderNotAllowed:  {StatusCode: http.StatusForbidden, Name: "invalid_from_address"},
+	api.CodeUncertain:         {StatusCode: http.StatusConflict, Name: "application_error"},
+	api.CodeCrossOrigin:       {StatusCode: http.StatusForbidden, Name: "security_error"},
+	api.CodeForeignHost:       {StatusCode: http.StatusForbidden, Name: "security_error"},
 }
 
 // resendUnprocessable are answered with 422, as other mistakes with 400.
-var resendUnprocessable = []code{
-	codeInvalidMessage, codeInvalidBase64, codeWrongType, codeMalformedHeader, codeRejected, codeTooManyRecipients, codeQueueRequired,
+var resendUnprocessable = []api.Code{
+	api.CodeInvalidMessage, api.CodeInvalidBase64, api.CodeWrongType, api.CodeMalformedHeader, api.CodeRejected, api.CodeTooManyRecipients, api.CodeQueueRequired,
 }
 
 // resendComplaint finds status and name. The PHP client takes an answer with
@@ -306,9 +307,9 @@ func resendComplaint(c complaint) resendFault {
 		return f
 	}
 	switch {
-	case c.code == codeUnauthorized && c.detail == detailKeyMissing:
+	case c.code == api.CodeUnauthorized && c.detail == detailKeyMissing:
 		return resendFault{StatusCode: http.StatusUnauthorized, Name: "missing_api_key"}
-	case c.code == codeUnauthorized:
+	case c.code == api.CodeUnauthorized:
 		return resendFault{StatusCode: http.StatusForbidden, Name: "invalid_api_key"}
 	case slices.Contains(resendUnprocessable, c.code):
 		return resendFault{StatusCode: http.StatusUnprocessableEntity, Name: resendFieldName(c)}

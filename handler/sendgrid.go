@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 )
 
@@ -319,7 +320,7 @@ func sendgridField(i int, fromPath, field string) string {
 }
 
 func sendgridErrors(c complaint) []sendgridError {
-	if c.code == codeUnauthorized {
+	if c.code == api.CodeUnauthorized {
 		return []sendgridError{{Message: "The provided authorization grant is invalid, expired, or revoked"}}
 	}
 	if len(c.fields) == 0 {

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"mailsidecar/api"
 	"mailsidecar/queue"
 )
 
@@ -150,7 +151,7 @@ func TestSlowBody(t *testing.T) {
 		started := time.Now()
 		send(t, conn, post+"Content-Length: 100\r\n\r\n{")
 		a := readAnswer(t, r)
-		if p := read[problemBody](t, a); a.status != 408 || p.Code != codeBodyTimeout || time.Since(started) != 30*time.Second {
+		if p := read[api.Problem](t, a); a.status != 408 || p.Code != api.CodeBodyTimeout || time.Since(started) != 30*time.Second {
 			t.Errorf("answer = %d %s after %v, want 408 body_timeout after 30s", a.status, p.Code, time.Since(started))
 		}
 		if a.header.Get("Connection") != "close" {

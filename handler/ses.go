@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"mailsidecar/api"
 	"mailsidecar/mailer"
 )
 
@@ -122,17 +123,17 @@ func (x *exchange) readSigned() ([]byte, error) {
 	hash := r.Header.Get(headerAmzHash)
 	// A hash in the header tells a stranger before the body is read.
 	if !known || hash != "" && !s.matches(r, secret, hash) {
-		return nil, fail(codeUnauthorized, detailSignature)
+		return nil, fail(api.CodeUnauthorized, detailSignature)
 	}
 	x.let(x.Server.key(s.accessKey))
 	if zipped, err := isZipped(r.Header); zipped || err != nil {
-		return nil, fail(codeContentEncoding, "Send the body as it is, without Content-Encoding.")
+		return nil, fail(api.CodeContentEncoding, "Send the body as it is, without Content-Encoding.")
 	}
 	if hash == "" {
 		unproven := &reservation{budget: x.unproven}
 		defer unproven.shrink(0)
 		if !unproven.grow(announced(r, x.maxBody())) {
-			return nil, fail(codeBusy, "")
+			return nil, fail(api.CodeBusy, "")
 		}
 	}
 	data, err := x.readBytes(x.maxBody())
@@ -144,7 +145,7 @@ func (x *exchange) readSigned() ([]byte, error) {
 	}
 	sum := sha256.Sum256(data)
 	if actual := hex.EncodeToString(sum[:]); hash != "" && hash != actual || hash == "" && !s.matches(r, secret, actual) {
-		return nil, fail(codeUnauthorized, detailSignature)
+		return nil, fail(api.CodeUnauthorized, detailSignature)
 	}
 	return data, nil
 }
@@ -254,13 +255,13 @@ func sesField(field string) string {
 func sesAnswer(c complaint) (int, any) {
 	kind := "BadRequestException"
 	switch {
-	case c.code == codeUnauthorized:
+	case c.code == api.CodeUnauthorized:
 		c.status, kind = http.StatusForbidden, "InvalidSignatureException"
-	case c.code == codeRejected:
+	case c.code == api.CodeRejected:
 		kind = "MessageRejected"
-	case c.code == codeSenderNotAllowed:
+	case c.code == api.CodeSenderNotAllowed:
 		c.status, kind = http.StatusBadRequest, "MailFromDomainNotVerifiedException"
-	case c.code == codeUncertain:
+	case c.code == api.CodeUncertain:
 		kind = "ConflictException"
 	case c.status == http.StatusForbidden:
 		kind = "AccessDeniedException"

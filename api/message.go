@@ -1,0 +1,200 @@
+package api
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Limits of the interface.
+const (
+	// MaxWait is the longest that the server waits for a relay (Prefer: wait).
+	MaxWait = time.Minute
+	// DefaultPage and MaxPage are how many messages one answer lists.
+	DefaultPage = 50
+	MaxPage     = 500
+	// MaxBatch is how many messages one batch may have.
+	MaxBatch = 500
+)
+
+// Request is the body of POST /v1/messages, and an item of a batch. Addresses are
+// as in a header field, "Ana <ana@example.org>"; the server also takes objects
+// with email and name in their place.
+type Request struct {
+	From        string            `json:"from,omitempty"` // empty: the server's default
+	To          []string          `json:"to,omitempty"`
+	Cc          []string          `json:"cc,omitempty"`
+	Bcc         []string          `json:"bcc,omitempty"`
+	ReplyTo     []string          `json:"reply_to,omitempty"`
+	Subject     string            `json:"subject"`
+	Text        string            `json:"text,omitempty"`
+	HTML        string            `json:"html,omitempty"`
+	Headers     map[string]string `json:"headers,omitempty"`
+	Attachments []Attachment      `json:"attachments,omitempty"`
+	// ReturnPath is the reverse-path: empty means the address of From, "<>" the
+	// null reverse-path.
+	ReturnPath string            `json:"return_path,omitempty"`
+	Tags       map[string]string `json:"tags,omitempty"`
+	SendAt     string            `json:"send_at,omitempty"`    // RFC 3339; empty: now
+	ExpiresIn  string            `json:"expires_in,omitempty"` // such as "1d12h"; empty: the queue's default
+	Priority   string            `json:"priority,omitempty"`   // high, normal or bulk; empty: by the message's Precedence
+}
+
+// Attachment is a file of a request.
+type Attachment struct {
+	Filename    string `json:"filename"`
+	Content     []byte `json:"content"`                // base64 in JSON
+	ContentType string `json:"content_type,omitempty"` // empty: guessed from Filename
+	ContentID   string `json:"content_id,omitempty"`   // with one the file is inline
+}
+
+// Receipt answers a submission, a retry and a cancellation of one message.
+type Receipt struct {
+	ID     string `json:"id"`
+	Status string `json:"status"` // one of the Status constants
+	// MessageID is the Message-ID field with its angle brackets.
+	MessageID  string      `json:"message_id"`
+	Recipients []Recipient `json:"recipients"`
+}
+
+// The states of a recipient that clients look for.
+const (
+	StateQueued  = "queued" // before the first attempt
+	StateBounced = "bounced"
+)
+
+// The statuses of a message that waits.
+const (
+	StatusQueued   = "queued"   // before the first attempt
+	StatusDeferred = "deferred" // some recipient waits for the next attempt
+	StatusHeld     = "held"     // some recipient waits for a person
+)
+
+// Recipient is one recipient's state, and the outcome of the last attempt.
+type Recipient struct {
+	Email string `json:"email"`
+	State string `json:"state"` // queued, deferred, held, delivered, bounced, expired or canceled
+	Outcome
+	Relay         string    `json:"relay,omitempty"` // of the last attempt; empty before it
+	Port          int       `json:"port,omitzero"`
+	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"` // zero when none is scheduled
+}
+
+// The kinds of an outcome.
+const (
+	OutcomeDelivered = "delivered" // accepted by the relay
+	OutcomeDeferred  = "deferred"
+	OutcomeBounced   = "bounced"
+	OutcomeUncertain = "uncertain" // the relay's answer was lost
+)
+
+// Outcome is what one attempt came to for one recipient; zero before the first.
+type Outcome struct {
+	Kind  string `json:"outcome,omitempty"` // one of the Outcome constants
+	Class string `json:"class,omitempty"`   // of a failure: permanent, transient, relay or uncertain
+	Stage string `json:"stage,omitempty"`   // of a failure: where in the dialogue with the relay
+	// ReplyCode and EnhancedCode are the relay's (RFC 5321 §4.2, RFC 3463); zero
+	// and empty where it gave none.
+	ReplyCode    int    `json:"reply_code,omitzero"`
+	EnhancedCode string `json:"enhanced_code,omitempty"`
+	// Text is the relay's words without the codes, or why there are none.
+	Text string `json:"text,omitempty"`
+}
+
+// String is the relay's own words, with their codes where it gave any.
+func (o Outcome) String() string {
+	if o.ReplyCode == 0 {
+		return o.Text
+	}
+	return strings.Join(strings.Fields(fmt.Sprintf("%d %s %s", o.ReplyCode, o.EnhancedCode, o.Text)), " ")
+}
+
+// Message is all that is known of one message. A list leaves out the attempts.
+type Message struct {
+	ID         string            `json:"id"`
+	Status     string            `json:"status"`
+	MessageID  string            `json:"message_id"`
+	Sender     string            `json:"sender"` // address of the From field
+	Subject    string            `json:"subject"`
+	Size       int64             `json:"size"` // octets of the composed message
+	Priority   string            `json:"priority"`
+	Tags       map[string]string `json:"tags,omitempty"`
+	Envelope   Envelope          `json:"envelope"`
+	CreatedAt  time.Time         `json:"created_at,omitzero"`
+	SendAt     time.Time         `json:"send_at,omitzero"`    // zero: at once
+	ExpiresAt  time.Time         `json:"expires_at,omitzero"` // zero: never
+	Recipients []Recipient       `json:"recipients"`
+	Attempts   []Attempt         `json:"attempts,omitempty"`
+}
+
+// Envelope is the envelope of a message (RFC 5321 §2.3.1), without angle brackets.
+type Envelope struct {
+	ReversePath  string   `json:"reverse_path"` // empty: the null reverse-path
+	ForwardPaths []string `json:"forward_paths"`
+}
+
+// Attempt is one attempt to hand a message to a relay.
+type Attempt struct {
+	Relay      string    `json:"relay"`
+	Port       int       `json:"port,omitzero"` // zero: no rung served
+	TLS        string    `json:"tls,omitempty"` // such as "TLS 1.3"
+	Auth       string    `json:"auth,omitempty"`
+	StartedAt  time.Time `json:"started_at,omitzero"`
+	DurationMS int64     `json:"duration_ms"`
+	// Ladder has the ports that were tried for a new connection; none where one
+	// was there already.
+	Ladder  []Rung   `json:"ladder,omitempty"`
+	Results []Result `json:"results"`
+}
+
+// Rung is one port that was tried for a connection.
+type Rung struct {
+	Port       int    `json:"port"`
+	Mode       string `json:"mode"` // starttls, tls (implicit) or none
+	Won        bool   `json:"won"`
+	DurationMS int64  `json:"duration_ms"`
+	Stage      string `json:"stage,omitempty"` // where it failed; empty when it did not
+	Text       string `json:"text,omitempty"`
+}
+
+// Result is what an attempt came to for one recipient.
+type Result struct {
+	Email string `json:"email"`
+	Outcome
+}
+
+// Page answers GET /v1/messages, the newest message first.
+type Page struct {
+	Messages []Message `json:"messages"`
+	Next     string    `json:"next,omitempty"` // cursor of the following page; empty on the last
+}
+
+// Filter selects messages: the body of POST /v1/messages/retry, and the
+// parameters of GET /v1/messages. Empty members select nothing out.
+type Filter struct {
+	Status    string `json:"status,omitempty"`
+	Recipient string `json:"recipient,omitempty"`
+	Sender    string `json:"sender,omitempty"`
+	MessageID string `json:"message_id,omitempty"` // with its angle brackets
+	Tag       string `json:"tag,omitempty"`        // "name" or "name:value"
+	Since     string `json:"since,omitempty"`      // RFC 3339, inclusive
+	Until     string `json:"until,omitempty"`      // RFC 3339, exclusive
+}
+
+// Retried answers POST /v1/messages/retry.
+type Retried struct {
+	Retried int `json:"retried"` // messages of which some recipient is due now
+}
+
+// Batch answers POST /v1/messages/batch.
+type Batch struct {
+	Stored  int           `json:"stored"`
+	Refused int           `json:"refused"`
+	Results []BatchResult `json:"results"` // one for each message of the request
+}
+
+// BatchResult is a stored message or a problem.
+type BatchResult struct {
+	*Receipt
+	Problem *Problem `json:"problem,omitempty"`
+}

@@ -1,0 +1,54 @@
+package api
+
+import "time"
+
+// Relays answers GET /v1/relays, in order of preference.
+type Relays struct {
+	Relays []Relay `json:"relays"`
+}
+
+// The statuses of a relay.
+const (
+	RelayUp      = "up"
+	RelayUnknown = "unknown" // no connection was made yet
+	RelayFailing = "failing"
+	RelayPaused  = "paused" // the queue leaves it alone until PausedUntil
+)
+
+// Relay is what is known of one relay, without asking it.
+type Relay struct {
+	Name        string      `json:"name"`
+	Host        string      `json:"host"`
+	Status      string      `json:"status"` // one of the Relay constants
+	Ladder      []RelayRung `json:"ladder"` // in order of preference
+	Senders     []string    `json:"senders,omitempty"`
+	PausedUntil time.Time   `json:"paused_until,omitzero"`
+	// Failure is why it is failing or paused; nil otherwise. It has no Kind.
+	Failure     *Outcome    `json:"failure,omitempty"`
+	Connections Connections `json:"connections"`
+	Rate        *Rate       `json:"rate,omitempty"` // nil: the relay has none
+}
+
+// RelayRung is one port of a relay.
+type RelayRung struct {
+	Port    int    `json:"port"`
+	Mode    string `json:"mode"`    // starttls, tls (implicit) or none
+	Serving bool   `json:"serving"` // in use
+}
+
+// Connections says how many connections a relay has, and why no more.
+type Connections struct {
+	Open    int    `json:"open"`
+	Limit   int    `json:"limit"`   // of this moment, up to Max
+	Max     int    `json:"max"`     // as configured
+	Waiting int    `json:"waiting"` // messages that wait for a connection
+	Reason  string `json:"reason"`  // why Limit is what it is
+}
+
+// Rate says why mail waits though the relay is up.
+type Rate struct {
+	Messages int       `json:"messages"` // that may be sent
+	Per      string    `json:"per"`      // in this time, such as "1m0s"
+	Waiting  int       `json:"waiting"`  // messages that wait for a turn
+	Next     time.Time `json:"next,omitzero"`
+}
