@@ -82,22 +82,9 @@ func (c *client) do(ctx context.Context, method, path string, header http.Header
 	}
 }
 
-// problem is an error answer (RFC 9457), as the server's interface defines it.
+// problem is an error answer.
 type problem struct {
-	Title     string `json:"title"`
-	Status    int    `json:"status"`
-	Detail    string `json:"detail"`
-	Code      string `json:"code"`
-	Retryable bool   `json:"retryable"`
-	RequestID string `json:"request_id"`
-	ID        string `json:"id"`
-	MessageID string `json:"message_id"`
-	Errors    []struct {
-		Field   string `json:"field"`
-		Message string `json:"message"`
-	} `json:"errors"`
-	Recipients []recipient `json:"recipients"`
-
+	api.Problem
 	offline bool // it came from no server
 }
 
@@ -105,11 +92,11 @@ type problem struct {
 // server, a proxy say, becomes a problem without a code.
 func (a answer) problem() problem {
 	var p problem
-	if err := json.Unmarshal(a.body, &p); err != nil || p.Code == "" {
-		p = problem{Title: http.StatusText(a.status), Detail: "the answer is not the server's own; is there a proxy between?"}
+	if err := json.Unmarshal(a.body, &p.Problem); err != nil || p.Code == "" {
+		p.Problem = api.Problem{Title: http.StatusText(a.status), Detail: "the answer is not the server's own; is there a proxy between?"}
 	}
 	p.Status = a.status
-	if p.Code == "unauthorized" {
+	if p.Code == api.CodeUnauthorized {
 		p.Detail = a.keyAdvice()
 	}
 	p.offline = a.from != nil && a.from.offline
@@ -155,11 +142,11 @@ func (p problem) err() error {
 // and the request's id in the server's log.
 func (p problem) origin() []string {
 	if p.offline {
-		return []string{p.Code}
+		return []string{string(p.Code)}
 	}
 	all := []string{fmt.Sprintf("HTTP %d", p.Status)}
 	if p.Code != "" {
-		all = append(all, p.Code)
+		all = append(all, string(p.Code))
 	}
 	if p.RequestID != "" {
 		all = append(all, "request "+p.RequestID)
@@ -169,9 +156,9 @@ func (p problem) origin() []string {
 
 func (p problem) exitStatus() int {
 	switch {
-	case p.Code == "invalid_parameter":
+	case p.Code == api.CodeInvalidParameter:
 		return exitUsage // parameters come from flags
-	case p.Code == "uncertain":
+	case p.Code == api.CodeUncertain:
 		return exitUncertain
 	case p.Status == http.StatusUnauthorized || p.Status == http.StatusForbidden:
 		return exitNoPerm

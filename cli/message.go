@@ -11,82 +11,14 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"mailsidecar/api"
 )
 
-// message is a message as the server's answers show it. The answer to a
-// submission has the first four fields only; a list has no attempts.
-type message struct {
-	ID         string            `json:"id"`
-	Status     string            `json:"status"`
-	MessageID  string            `json:"message_id"`
-	Recipients []recipient       `json:"recipients"`
-	Sender     string            `json:"sender"`
-	Subject    string            `json:"subject"`
-	Size       int64             `json:"size"`
-	Priority   string            `json:"priority"`
-	Tags       map[string]string `json:"tags"`
-	Envelope   struct {
-		ReversePath  string   `json:"reverse_path"`
-		ForwardPaths []string `json:"forward_paths"`
-	} `json:"envelope"`
-	CreatedAt time.Time `json:"created_at"`
-	SendAt    time.Time `json:"send_at"`
-	ExpiresAt time.Time `json:"expires_at"`
-	Attempts  []attempt `json:"attempts"`
-}
-
-type recipient struct {
-	Email string `json:"email"`
-	State string `json:"state"`
-	outcome
-	Relay         string    `json:"relay"`
-	Port          int       `json:"port"`
-	NextAttemptAt time.Time `json:"next_attempt_at"`
-}
-
-// outcome is what an attempt came to for one recipient.
-type outcome struct {
-	Outcome      string `json:"outcome"` // delivered, deferred, bounced, uncertain, or empty
-	Class        string `json:"class"`
-	Stage        string `json:"stage"`
-	ReplyCode    int    `json:"reply_code"`
-	EnhancedCode string `json:"enhanced_code"`
-	Text         string `json:"text"`
-}
-
-type attempt struct {
-	Relay      string    `json:"relay"`
-	Port       int       `json:"port"`
-	TLS        string    `json:"tls"`
-	Auth       string    `json:"auth"`
-	StartedAt  time.Time `json:"started_at"`
-	DurationMS int64     `json:"duration_ms"`
-	Ladder     []struct {
-		Port       int    `json:"port"`
-		Mode       string `json:"mode"`
-		Won        bool   `json:"won"`
-		DurationMS int64  `json:"duration_ms"`
-		Stage      string `json:"stage"`
-		Text       string `json:"text"`
-	} `json:"ladder"`
-	Results []struct {
-		Email string `json:"email"`
-		outcome
-	} `json:"results"`
-}
-
-// String is the relay's own words with their codes where it gave any.
-func (o outcome) String() string {
-	if o.ReplyCode == 0 {
-		return o.Text
-	}
-	return strings.Join(strings.Fields(fmt.Sprintf("%d %s %s", o.ReplyCode, o.EnhancedCode, o.Text)), " ")
-}
-
 // story is what there is to say of the recipient besides its state.
-func (r recipient) story() string {
+func story(r api.Recipient) string {
 	words := r.String()
-	if r.Outcome == "uncertain" {
+	if r.Kind == api.OutcomeUncertain {
 		words = "may or may not have been accepted: " + words
 	}
 	if r.Relay != "" {
@@ -105,15 +37,15 @@ func (r recipient) story() string {
 func localTime(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
 
 // printOutcome prints what became of a message that was just submitted.
-func printOutcome(w io.Writer, m message) {
+func printOutcome(w io.Writer, m api.Receipt) {
 	fmt.Fprintf(w, "message %s: %s\n", cmp.Or(m.ID, m.MessageID), m.Status)
 	printRecipients(w, m.Recipients)
 }
 
-func printRecipients(w io.Writer, recipients []recipient) {
+func printRecipients(w io.Writer, recipients []api.Recipient) {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	for _, r := range recipients {
-		fmt.Fprintf(t, "  %s\t%s\t%s\n", r.Email, r.State, r.story())
+		fmt.Fprintf(t, "  %s\t%s\t%s\n", r.Email, r.State, story(r))
 	}
 	flush(t)
 }
@@ -122,11 +54,11 @@ func printRecipients(w io.Writer, recipients []recipient) {
 // that only prints has no better place to report.
 func flush(t *tabwriter.Writer) { _ = t.Flush() }
 
-// exitStatus is for the answer to a submission: a recipient that was refused is
+// exitStatusOf is for the answer to a submission: a recipient that was refused is
 // not to be tried again.
-func (m message) exitStatus() int {
+func exitStatusOf(m api.Receipt) int {
 	for _, r := range m.Recipients {
-		if r.State == "bounced" {
+		if r.State == api.StateBounced {
 			return exitRefused
 		}
 	}
@@ -134,8 +66,8 @@ func (m message) exitStatus() int {
 }
 
 // waits says that some recipient waits and the answer does not say why.
-func (m message) waits() bool {
-	return slices.ContainsFunc(m.Recipients, func(r recipient) bool { return r.State == "queued" && r.String() == "" })
+func waits(m api.Receipt) bool {
+	return slices.ContainsFunc(m.Recipients, func(r api.Recipient) bool { return r.State == api.StateQueued && r.String() == "" })
 }
 
 // printTrouble tells why messages may wait: the relays that cannot be used just
@@ -143,27 +75,23 @@ func (m message) waits() bool {
 func (c *client) printTrouble(ctx context.Context, w io.Writer) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	var known struct {
-		Relays []struct {
-			Name        string    `json:"name"`
-			Status      string    `json:"status"`
-			PausedUntil time.Time `json:"paused_until"`
-			Failure     outcome   `json:"failure"`
-		} `json:"relays"`
-	}
+	var known api.Relays
 	if c.ask(ctx, http.MethodGet, "/v1/relays", nil, &known) != nil {
 		return
 	}
 	for _, r := range known.Relays {
-		state := r.Status
+		state, failure := r.Status, api.Outcome{}
+		if r.Failure != nil {
+			failure = *r.Failure
+		}
 		switch state {
-		case "paused":
+		case api.RelayPaused:
 			state += " until " + localTime(r.PausedUntil)
-		case "failing":
+		case api.RelayFailing:
 		default:
 			continue
 		}
-		fmt.Fprintf(w, "The relay %s is %s: %s: %s\n", r.Name, state, r.Failure.Stage, r.Failure)
+		fmt.Fprintf(w, "The relay %s is %s: %s: %s\n", r.Name, state, failure.Stage, failure)
 	}
 }
 
@@ -189,9 +117,9 @@ func printJSON(w io.Writer, a answer) error {
 	if a.status != http.StatusOK && a.status != http.StatusAccepted {
 		return exitSilently(a.problem().exitStatus())
 	}
-	var m message
+	var m api.Receipt
 	if err := json.Unmarshal(a.body, &m); err != nil {
 		return exit(exitUncertain, "the answer cannot be read: %w", err)
 	}
-	return exitSilently(m.exitStatus())
+	return exitSilently(exitStatusOf(m))
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mailsidecar/api"
 	"mailsidecar/units"
 )
 
@@ -155,7 +156,7 @@ func newQueueShow() *cobra.Command {
 				if asJSON {
 					return encodeJSON(cmd.OutOrStdout(), raw)
 				}
-				var m message
+				var m api.Message
 				if err := json.Unmarshal(raw, &m); err != nil {
 					return fmt.Errorf("the answer cannot be read: %w", err)
 				}
@@ -314,8 +315,7 @@ func (c *client) list(ctx context.Context, f *queueFilter, limit int) (all []jso
 	}
 	all = []json.RawMessage{}
 	for {
-		const mostPerPage = 500
-		query.Set("limit", strconv.Itoa(min(limit-len(all), mostPerPage)))
+		query.Set("limit", strconv.Itoa(min(limit-len(all), api.MaxPage)))
 		var page struct {
 			Messages []json.RawMessage `json:"messages"`
 			Next     string            `json:"next"`
@@ -336,7 +336,7 @@ func (c *client) list(ctx context.Context, f *queueFilter, limit int) (all []jso
 func (c *client) forEach(ctx context.Context, w io.Writer, ids []string, method, action string) error {
 	var errs []error
 	for _, id := range ids {
-		var m message
+		var m api.Receipt
 		if err := c.ask(ctx, method, messagePath(id)+action, nil, &m); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", id, err))
 			continue
@@ -351,9 +351,7 @@ func (c *client) retryMatching(ctx context.Context, w io.Writer, filter map[stri
 	if err != nil {
 		return err
 	}
-	var done struct {
-		Retried int `json:"retried"`
-	}
+	var done api.Retried
 	if err := c.ask(ctx, http.MethodPost, "/v1/messages/retry", body, &done); err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+
+	"mailsidecar/api"
 )
 
 func encodeJSON(w io.Writer, v any) error {
@@ -25,7 +27,7 @@ func printList(w io.Writer, messages []json.RawMessage, more bool) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "ID\tACCEPTED\tSTATUS\tPRIORITY\tSENDER\tRECIPIENTS\tSUBJECT")
 	for _, raw := range messages {
-		var m message
+		var m api.Message
 		if err := json.Unmarshal(raw, &m); err != nil {
 			return fmt.Errorf("the answer cannot be read: %w", err)
 		}
@@ -39,7 +41,7 @@ func printList(w io.Writer, messages []json.RawMessage, more bool) error {
 }
 
 // names is the first recipient, and how many others there are.
-func names(recipients []recipient) string {
+func names(recipients []api.Recipient) string {
 	switch len(recipients) {
 	case 0:
 		return ""
@@ -65,7 +67,7 @@ func shorten(text string, n int) string {
 }
 
 // printStory tells all that is known of one message.
-func printStory(w io.Writer, m message) {
+func printStory(w io.Writer, m api.Message) {
 	fmt.Fprintf(w, "message %s: %s\n\n", m.ID, m.Status)
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	line := func(name, value string) {
@@ -101,7 +103,7 @@ func printStory(w io.Writer, m message) {
 	}
 }
 
-func printAttempt(w io.Writer, number int, a attempt) {
+func printAttempt(w io.Writer, number int, a api.Attempt) {
 	way := []string{a.Relay}
 	if a.Port != 0 {
 		way = append(way, fmt.Sprintf("port %d", a.Port))
@@ -126,7 +128,7 @@ func printAttempt(w io.Writer, number int, a attempt) {
 	}
 	flush(t)
 	for _, r := range a.Results {
-		fmt.Fprintf(t, "  %s\t%s\t%s\n", r.Email, r.Outcome, r.outcome)
+		fmt.Fprintf(t, "  %s\t%s\t%s\n", r.Email, r.Kind, r.Outcome)
 	}
 	flush(t)
 }

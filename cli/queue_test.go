@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"mailsidecar/api"
 )
 
 // The queue's commands do the same through a server and on the store itself.
@@ -21,7 +23,7 @@ func TestQueueCommands(t *testing.T) {
 	if err != nil || a.status != http.StatusAccepted {
 		t.Fatalf("post = %d %s, %v", a.status, a.body, err)
 	}
-	var m message
+	var m api.Message
 	if err := json.Unmarshal(a.body, &m); err != nil {
 		t.Fatal(err)
 	}

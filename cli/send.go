@@ -117,15 +117,15 @@ func (f *sendFlags) send(ctx context.Context, cmd *cobra.Command) error {
 	if a.status != http.StatusOK && a.status != http.StatusAccepted {
 		return refusal(cmd.OutOrStdout(), a)
 	}
-	var m message
+	var m api.Receipt
 	if err := json.Unmarshal(a.body, &m); err != nil {
 		return exit(exitUncertain, "the server took the message, but its answer cannot be read: %w", err)
 	}
 	printOutcome(cmd.OutOrStdout(), m)
-	if m.waits() {
+	if waits(m) {
 		c.printTrouble(ctx, cmd.OutOrStdout())
 	}
-	return exitSilently(m.exitStatus())
+	return exitSilently(exitStatusOf(m))
 }
 
 // request makes the HTTP request's header and body.
@@ -177,43 +177,19 @@ func (f *sendFlags) finished(stdin io.Reader, header http.Header) ([]byte, error
 	return data, nil
 }
 
-// sendRequest is the body of POST /v1/messages.
-type sendRequest struct {
-	From        string            `json:"from,omitempty"`
-	To          []string          `json:"to,omitempty"`
-	Cc          []string          `json:"cc,omitempty"`
-	Bcc         []string          `json:"bcc,omitempty"`
-	ReplyTo     []string          `json:"reply_to,omitempty"`
-	Subject     string            `json:"subject"`
-	Text        string            `json:"text,omitempty"`
-	HTML        string            `json:"html,omitempty"`
-	Headers     map[string]string `json:"headers,omitempty"`
-	Attachments []sendAttachment  `json:"attachments,omitempty"`
-	ReturnPath  string            `json:"return_path,omitempty"`
-	Tags        map[string]string `json:"tags,omitempty"`
-	SendAt      string            `json:"send_at,omitempty"`
-	ExpiresIn   string            `json:"expires_in,omitempty"`
-	Priority    string            `json:"priority,omitempty"`
-}
-
-type sendAttachment struct {
-	Filename string `json:"filename"`
-	Content  []byte `json:"content"` // base64 in JSON
-}
-
 func (f *sendFlags) composed(cmd *cobra.Command) ([]byte, error) {
-	r := sendRequest{
+	r := api.Request{
 		From: f.from, To: f.to, Cc: f.cc, Bcc: f.bcc, ReplyTo: f.replyTo,
 		Subject: f.subject, Text: f.text, HTML: f.html, ReturnPath: f.returnPath, SendAt: f.sendAt, Priority: f.priority,
 	}
 	if f.expiresIn > 0 {
 		r.ExpiresIn = f.expiresIn.String()
 	}
-	var err, err2, err3 error
-	r.Headers, err = pairs("header", ":", f.headers)
-	r.Tags, err2 = pairs("tag", "=:", f.tags)
-	r.Attachments, err3 = attachments(f.attach)
-	if err := errors.Join(err, err2, err3); err != nil {
+	errs := make([]error, 3)
+	r.Headers, errs[0] = pairs("header", ":", f.headers)
+	r.Tags, errs[1] = pairs("tag", "=:", f.tags)
+	r.Attachments, errs[2] = attachments(f.attach)
+	if err := errors.Join(errs...); err != nil {
 		return nil, &statusError{exitUsage, err}
 	}
 	if len(f.to)+len(f.cc)+len(f.bcc) == 0 {
@@ -266,14 +242,14 @@ func pairs(flag, separators string, list []string) (map[string]string, error) {
 	return all, nil
 }
 
-func attachments(files []string) ([]sendAttachment, error) {
-	var all []sendAttachment
+func attachments(files []string) ([]api.Attachment, error) {
+	var all []api.Attachment
 	for _, file := range files {
 		content, err := os.ReadFile(file)
 		if err != nil {
 			return nil, fmt.Errorf("--attach: %w", err)
 		}
-		all = append(all, sendAttachment{Filename: filepath.Base(file), Content: content})
+		all = append(all, api.Attachment{Filename: filepath.Base(file), Content: content})
 	}
 	return all, nil
 }

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"mailsidecar/api"
 	"mailsidecar/config"
 	"mailsidecar/units"
 )
@@ -101,7 +102,7 @@ func TestStopAnswersWaiting(t *testing.T) {
 	if r.error != nil || r.status != http.StatusAccepted {
 		t.Errorf("the waiting request got %d %s, %v; want 202", r.status, r.body, r.error)
 	}
-	var m message
+	var m api.Message
 	if err := json.Unmarshal(r.body, &m); err != nil {
 		t.Fatal(err)
 	}

@@ -16,28 +16,6 @@ import (
 	"mailsidecar/api"
 )
 
-// accepted is the server's answer to a message that it took.
-type accepted struct {
-	ID         string      `json:"id"`
-	Status     string      `json:"status"`
-	Recipients []recipient `json:"recipients"`
-}
-
-// recipient is what an answer says of one recipient.
-type recipient struct {
-	Email        string `json:"email"`
-	State        string `json:"state"`
-	ReplyCode    int    `json:"reply_code"`
-	EnhancedCode string `json:"enhanced_code"`
-	// Text is the relay's words without the codes, or why there are none.
-	Text string `json:"text"`
-}
-
-// words is the refusal as the relay put it: "550 5.1.1 <x@y>: No such user".
-func (r recipient) words() string {
-	return relayWords(r.ReplyCode, r.EnhancedCode, r.Email, r.Text)
-}
-
 // relayWords puts a reply on one line, with the recipient in front of the text
 // unless the relay has named it.
 func relayWords(code int, enhanced, recipient, text string) string {
@@ -54,12 +32,13 @@ func relayWords(code int, enhanced, recipient, text string) string {
 	return strings.Join(append(words, text), " ")
 }
 
-// refused has a line for each recipient that was bounced while others were not.
-func (a accepted) refused() []string {
+// refused has a line for each recipient that was bounced while others were not, as
+// the relay put it: "550 5.1.1 <x@y>: No such user".
+func refused(a api.Receipt) []string {
 	var lines []string
 	for _, r := range a.Recipients {
-		if r.State == "bounced" {
-			lines = append(lines, r.words())
+		if r.State == api.StateBounced {
+			lines = append(lines, relayWords(r.ReplyCode, r.EnhancedCode, r.Email, r.Text))
 		}
 	}
 	return lines
@@ -78,8 +57,8 @@ type refusal struct {
 func (e *refusal) Error() string { return e.text }
 
 // readAccepted reads the answer to a submission.
-func readAccepted(a api.Answer) (accepted, error) {
-	var got accepted
+func readAccepted(a api.Answer) (api.Receipt, error) {
+	var got api.Receipt
 	if a.Status != http.StatusOK && a.Status != http.StatusAccepted {
 		return got, refusalOf(a)
 	}
@@ -102,24 +81,12 @@ var refusals = map[int]struct {
 	http.StatusUnprocessableEntity:   {exitRefused, 554, "5.6.0"},
 }
 
-// problem is an error answer (RFC 9457), with what the server adds to one that a
-// relay caused.
-type problem struct {
-	Title        string      `json:"title"`
-	Detail       string      `json:"detail"`
-	Code         string      `json:"code"`
-	ReplyCode    int         `json:"reply_code"`
-	EnhancedCode string      `json:"enhanced_code"`
-	Stage        string      `json:"stage"`
-	Recipients   []recipient `json:"recipients"`
-}
-
 // readProblem reads an answer as an error. One from something else than the
 // server, a proxy say, becomes a problem without a code.
-func readProblem(a api.Answer) problem {
-	var p problem
+func readProblem(a api.Answer) api.Problem {
+	var p api.Problem
 	if err := json.Unmarshal(a.Body, &p); err != nil || p.Code == "" {
-		return problem{Detail: "the answer is not the server's own; is there a proxy between?"}
+		return api.Problem{Detail: "the answer is not the server's own; is there a proxy between?"}
 	}
 	return p
 }
@@ -135,7 +102,7 @@ func refusalOf(a api.Answer) error {
 	switch {
 	case p.ReplyCode > 0:
 		e.reply, e.enhanced = p.ReplyCode, cmp.Or(p.EnhancedCode, e.enhanced)
-		e.text = fmt.Sprintf("%s (HTTP %d)", p.text(), a.Status)
+		e.text = fmt.Sprintf("%s (HTTP %d)", problemText(p), a.Status)
 		if p.Stage == "rcpt" && e.status == exitRefused {
 			e.status = exitNoUser
 		}
@@ -147,8 +114,8 @@ func refusalOf(a api.Answer) error {
 	return &failure{e.status, e}
 }
 
-// text is the relay's words on the first recipient, and on how many others.
-func (p problem) text() string {
+// problemText is the relay's words on the first recipient, and on how many others.
+func problemText(p api.Problem) string {
 	if len(p.Recipients) == 0 {
 		return relayWords(p.ReplyCode, p.EnhancedCode, "", p.Detail)
 	}
@@ -177,29 +144,19 @@ func oneLine(text string) string {
 	}, text))
 }
 
-// queuedMessage is one line of the queue as -bp shows it.
-type queuedMessage struct {
-	ID         string      `json:"id"`
-	Status     string      `json:"status"`
-	Size       int64       `json:"size"`
-	Sender     string      `json:"sender"`
-	Created    time.Time   `json:"created_at"`
-	Recipients []recipient `json:"recipients"`
-}
-
 // maxListed bounds what -bp shows of each status.
 const maxListed = 100
 
 // printQueue prints what waits, as mailq does.
 func (s *sender) printQueue(ctx context.Context, out io.Writer) error {
 	waiting := 0
-	for _, status := range []string{"queued", "deferred", "held"} {
+	for _, status := range []string{api.StatusQueued, api.StatusDeferred, api.StatusHeld} {
 		messages, err := s.list(ctx, status)
 		if err != nil {
 			return err
 		}
 		for _, m := range messages {
-			fmt.Fprintf(out, "%s  %8d  %s  %-8s  %s\n", m.ID, m.Size, m.Created.Local().Format(time.DateTime), m.Status, oneLine(m.Sender))
+			fmt.Fprintf(out, "%s  %8d  %s  %-8s  %s\n", m.ID, m.Size, m.CreatedAt.Local().Format(time.DateTime), m.Status, oneLine(m.Sender))
 			for _, r := range m.Recipients {
 				fmt.Fprintf(out, "    %s (%s) %s\n", oneLine(r.Email), r.State, oneLine(relayWords(r.ReplyCode, r.EnhancedCode, "", r.Text)))
 			}
@@ -212,21 +169,19 @@ func (s *sender) printQueue(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-func (s *sender) list(ctx context.Context, status string) ([]queuedMessage, error) {
+func (s *sender) list(ctx context.Context, status string) ([]api.Message, error) {
 	query := url.Values{"status": {status}, "limit": {fmt.Sprint(maxListed)}}
 	got, err := s.client.Do(ctx, http.MethodGet, "/v1/messages?"+query.Encode(), nil, nil)
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	if got.Status == http.StatusUnprocessableEntity && readProblem(got).Code == "queue_required" {
+	if got.Status == http.StatusUnprocessableEntity && readProblem(got).Code == api.CodeQueueRequired {
 		return nil, nil // no queue is an empty queue
 	}
 	if got.Status != http.StatusOK {
 		return nil, refusalOf(got)
 	}
-	var page struct {
-		Messages []queuedMessage `json:"messages"`
-	}
+	var page api.Page
 	if err := json.Unmarshal(got.Body, &page); err != nil {
 		return nil, fail(exitUnavailable, "the server's list cannot be read: %w", err)
 	}

@@ -189,7 +189,7 @@ func (s *sender) submitInput(ctx context.Context, in io.Reader, warn io.Writer) 
 	if err != nil {
 		return err
 	}
-	for _, refused := range got.refused() {
+	for _, refused := range refused(got) {
 		fmt.Fprintf(warn, "mailsidecar sendmail: %s\n", oneLine(refused))
 	}
 	return nil
@@ -233,7 +233,7 @@ func (s *sender) prepare(data []byte) (outgoing, error) {
 // submit posts msg. When a connection could not be made at all, or the server
 // asked for it, it tries once more, and only then: whatever else there is to
 // try again is the server's business.
-func (s *sender) submit(ctx context.Context, msg outgoing) (accepted, error) {
+func (s *sender) submit(ctx context.Context, msg outgoing) (api.Receipt, error) {
 	header := http.Header{
 		"Content-Type": {"message/rfc822"},
 		"Accept":       {"application/json"},
@@ -250,7 +250,7 @@ func (s *sender) submit(ctx context.Context, msg outgoing) (accepted, error) {
 	}
 	got, err := s.post(ctx, header, msg.data)
 	if err != nil {
-		return accepted{}, err
+		return api.Receipt{}, err
 	}
 	return readAccepted(got)
 }
@@ -290,7 +290,7 @@ func wantsNoKey(a api.Answer) bool {
 		return false
 	}
 	code := readProblem(a).Code
-	return code == "queue_required" || strings.HasPrefix(code, "idempotency_")
+	return code == api.CodeQueueRequired || strings.HasPrefix(string(code), "idempotency_")
 }
 
 // unavailable gives err, that there was no answer, its exit status, whatever is

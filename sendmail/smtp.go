@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"mailsidecar/api"
 )
 
 // session is sendmail -bs: SMTP on standard input and output (RFC 5321),
@@ -216,7 +218,7 @@ func (s *session) data(ctx context.Context, argument string) error {
 	if err != nil {
 		return s.refuse(err)
 	}
-	if refused := got.refused(); len(refused) > 0 {
+	if refused := refused(got); len(refused) > 0 {
 		return s.reply("250 2.0.0 %s as %s; refused: %s", got.Status, got.ID, strings.Join(refused, "; "))
 	}
 	return s.reply("250 2.0.0 %s as %s", got.Status, got.ID)
@@ -257,10 +259,10 @@ func (s *session) endsLine(before byte, line []byte) bool {
 }
 
 // deliver posts one message of the session.
-func (s *session) deliver(ctx context.Context, env outgoing, text []byte) (accepted, error) {
+func (s *session) deliver(ctx context.Context, env outgoing, text []byte) (api.Receipt, error) {
 	data, err := readMessage(bufio.NewReader(bytes.NewReader(text)), true)
 	if err != nil {
-		return accepted{}, err
+		return api.Receipt{}, err
 	}
 	msg := parseMessage(data)
 	env.messageID = msg.value("Message-ID")
