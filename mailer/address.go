@@ -13,7 +13,7 @@ import (
 // angle brackets.
 const (
 	maxLocalPart = 64
-	MaxAddrSpec  = 254
+	maxAddrSpec  = 254
 	maxDomain    = 253
 	maxLabel     = 63
 )
@@ -37,7 +37,7 @@ func addressError(reason string) error { return &AddressError{Reason: reason} }
 // quoted only where that is needed. Groups, comments instead of names and lists
 // are refused; the error is an [*AddressError].
 func ParseAddress(s string) (Address, error) {
-	list, err := parseAddressList(s)
+	list, err := ParseAddressList(s)
 	if err != nil {
 		return Address{}, err
 	}
@@ -47,14 +47,13 @@ func ParseAddress(s string) (Address, error) {
 	return list[0], nil
 }
 
-// ParseAddressList reads one or more mailboxes, separated by commas.
-func ParseAddressList(s string) ([]Address, error) { return parseAddressList(s) }
-
-func parseAddressList(s string) ([]Address, error) {
+// ParseAddressList reads one or more mailboxes, separated by commas. Each is as
+// [ParseAddress] returns it; the error is an [*AddressError].
+func ParseAddressList(s string) ([]Address, error) {
 	if err := checkAddressText(s); err != nil {
 		return nil, err
 	}
-	mailboxes, err := SplitMailboxes(s)
+	mailboxes, err := splitMailboxes(s)
 	if err != nil {
 		return nil, err
 	}
@@ -66,11 +65,11 @@ func parseAddressList(s string) ([]Address, error) {
 		if m.grouped {
 			return nil, addressError("a group is not an address")
 		}
-		email, err := CanonicalAddrSpec(m.AddrSpec)
+		email, err := canonicalAddrSpec(m.addrSpec)
 		if err != nil {
 			return nil, err
 		}
-		list[i] = Address{Name: UnquoteName(m.name), Email: email}
+		list[i] = Address{Name: Unquote(m.name), Email: email}
 	}
 	return list, nil
 }
@@ -91,11 +90,11 @@ func checkAddressText(s string) error {
 
 // canonicalAddrSpec validates local-part@domain and returns it in the one form
 // that is safe in an SMTP path and in a header field alike.
-func CanonicalAddrSpec(s string) (string, error) {
+func canonicalAddrSpec(s string) (string, error) {
 	if err := checkAddressText(s); err != nil {
 		return "", err
 	}
-	local, domain, err := SplitAddrSpec(s)
+	local, domain, err := splitAddrSpec(s)
 	if err != nil {
 		return "", err
 	}
@@ -106,13 +105,15 @@ func CanonicalAddrSpec(s string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if len(local)+1+len(domain) > MaxAddrSpec {
+	if len(local)+1+len(domain) > maxAddrSpec {
 		return "", addressError("the address is longer than 254 octets")
 	}
 	return local + "@" + domain, nil
 }
 
-func SplitAddrSpec(s string) (local, domain string, err error) {
+// splitAddrSpec parts s at its @. The local part is quoted only where that is
+// needed; the domain is not checked.
+func splitAddrSpec(s string) (local, domain string, err error) {
 	if strings.HasPrefix(s, `"`) {
 		return splitQuotedLocal(s)
 	}
@@ -130,7 +131,7 @@ func SplitAddrSpec(s string) (local, domain string, err error) {
 // splitQuotedLocal reads a quoted local part. Its quotes are dropped where they
 // are not needed, so that "a"@x and a@x are one recipient.
 func splitQuotedLocal(s string) (local, domain string, err error) {
-	content, rest, ok := CutQuoted(s)
+	content, rest, ok := CutQuotedString(s)
 	if !ok || content == "" || !strings.HasPrefix(rest, "@") {
 		return "", "", addressError("the quoted part before the @ is not valid")
 	}
@@ -140,28 +141,9 @@ func splitQuotedLocal(s string) (local, domain string, err error) {
 		}
 	}
 	if !isDotAtom(content) {
-		content = QuoteString(content)
+		content = Quote(content)
 	}
 	return content, rest[1:], nil
-}
-
-// cutQuoted reads the quoted-string (RFC 5322 §3.2.4) that s begins with.
-func CutQuoted(s string) (content, rest string, ok bool) {
-	var b strings.Builder
-	for i := 1; i < len(s); i++ {
-		switch {
-		case s[i] == '"':
-			return b.String(), s[i+1:], true
-		case s[i] == '\\' && i+1 < len(s):
-			i++
-		}
-		b.WriteByte(s[i])
-	}
-	return "", "", false
-}
-
-func QuoteString(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }
 
 // isDotAtom reports whether s is a dot-atom-text (RFC 5322 §3.2.3, RFC 6532
@@ -184,14 +166,6 @@ func isDotAtom(s string) bool {
 // controls and blanks, U+2028 among them.
 func isAddressRune(r rune) bool {
 	return r != utf8.RuneError && !unicode.IsControl(r) && !unicode.IsSpace(r) && !unicode.Is(unicode.Z, r)
-}
-
-func IsAtext(c byte) bool {
-	switch {
-	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		return true
-	}
-	return strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0
 }
 
 // canonicalDomain validates a domain or an address literal (RFC 5321 §4.1.2,
@@ -246,18 +220,28 @@ func canonicalLiteral(domain string) (string, error) {
 	return "[" + ip.String() + "]", nil
 }
 
-func IsASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
+// Canonical returns the address with its Email in the form of [ParseAddress]. The
+// name is not looked at. The error is an [*AddressError], and Email is then empty.
+func (a Address) Canonical() (Address, error) {
+	email, err := canonicalAddrSpec(a.Email)
+	return Address{Name: a.Name, Email: email}, err
 }
 
-// addrSpecKey is equal for two canonical addresses that name one mailbox: the
-// case of a domain does not matter, that of a local part may (RFC 5321 §2.4).
-func AddrSpecKey(addrSpec string) string {
-	at := strings.LastIndexByte(addrSpec, '@')
-	return addrSpec[:at] + strings.ToLower(addrSpec[at:])
+// UniqueEmails drops from canonical addresses each that names the mailbox of an
+// earlier one, and empty ones. The case of a domain does not matter, that of a
+// local part may (RFC 5321 §2.4).
+func UniqueEmails(all []string) []string {
+	var unique []string
+	seen := map[string]bool{}
+	for _, email := range all {
+		if email == "" {
+			continue
+		}
+		at := strings.LastIndexByte(email, '@')
+		if key := email[:at] + strings.ToLower(email[at:]); !seen[key] {
+			seen[key] = true
+			unique = append(unique, email)
+		}
+	}
+	return unique
 }

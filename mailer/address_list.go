@@ -5,7 +5,7 @@ import "strings"
 // mailboxText is one mailbox of a list as it was written, not yet judged.
 type mailboxText struct {
 	name     string // before the angle brackets, trimmed, quotes kept
-	AddrSpec string
+	addrSpec string
 	grouped  bool // a member of a group, or an empty group
 }
 
@@ -27,7 +27,7 @@ type mailboxScanner struct {
 const maxMailboxes = 10_000
 
 // splitMailboxes splits s at its commas. Empty members are skipped.
-func SplitMailboxes(s string) ([]mailboxText, error) {
+func splitMailboxes(s string) ([]mailboxText, error) {
 	sc := mailboxScanner{text: s, angle: -1, close: -1}
 	for sc.pos < len(s) {
 		if err := sc.step(); err != nil {
@@ -72,7 +72,7 @@ func (sc *mailboxScanner) step() error {
 }
 
 func (sc *mailboxScanner) skipQuoted() error {
-	_, rest, ok := CutQuoted(sc.text[sc.pos:])
+	_, rest, ok := CutQuotedString(sc.text[sc.pos:])
 	if !ok {
 		return addressError("a quote is not closed")
 	}
@@ -123,7 +123,7 @@ func (sc *mailboxScanner) openGroup() error {
 
 func (sc *mailboxScanner) endMailbox() error {
 	text := sc.text[sc.start:sc.pos]
-	m := mailboxText{AddrSpec: strings.TrimSpace(text), grouped: sc.grouped}
+	m := mailboxText{addrSpec: strings.TrimSpace(text), grouped: sc.grouped}
 	if sc.angle >= 0 {
 		if sc.close < 0 {
 			return addressError("angle brackets do not match")
@@ -132,12 +132,12 @@ func (sc *mailboxScanner) endMailbox() error {
 			return addressError("text after the address")
 		}
 		m.name = strings.TrimSpace(sc.text[sc.start:sc.angle])
-		m.AddrSpec = sc.text[sc.angle+1 : sc.close]
+		m.addrSpec = sc.text[sc.angle+1 : sc.close]
 	}
 	if len(sc.found) == maxMailboxes {
 		return addressError("more than 10000 addresses")
 	}
-	if m.AddrSpec != "" || m.name != "" || sc.angle >= 0 {
+	if m.addrSpec != "" || m.name != "" || sc.angle >= 0 {
 		sc.found = append(sc.found, m)
 	}
 	if sc.pos < len(sc.text) && sc.text[sc.pos] == ';' {
@@ -150,44 +150,37 @@ func (sc *mailboxScanner) endMailbox() error {
 	return nil
 }
 
-// unquoteName takes the quotes off a name that is one quoted string. Quotes
-// inside a name are part of it.
-func UnquoteName(name string) string {
-	if strings.HasPrefix(name, `"`) {
-		if content, rest, ok := CutQuoted(name); ok && rest == "" {
-			return content
-		}
-	}
-	return name
+// FieldAddress is one member of an address field: its canonical addr-spec, or why
+// it has none.
+type FieldAddress struct {
+	Email string
+	Err   error // an [*AddressError], or nil
 }
 
-// stripComments removes comments (RFC 5322 §3.2.2) outside quoted strings.
-func StripComments(s string) string {
-	var b strings.Builder
-	depth, quoted := 0, false
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		switch {
-		case c == '\\' && i+1 < len(s) && (quoted || depth > 0):
-			if depth == 0 {
-				b.WriteString(s[i : i+2])
-			}
-			i++
-			continue
-		case quoted:
-			quoted = c != '"'
-		case c == '(':
-			depth++
-			continue
-		case c == ')' && depth > 0:
-			depth--
-			continue
-		case c == '"' && depth == 0:
-			quoted = true
-		}
-		if depth == 0 {
-			b.WriteByte(c)
+// ParseAddressField reads the value of an address field of a finished message
+// (RFC 5322 §3.4), unfolded, as leniently as mail readers do. Members of groups
+// count; names, comments, blanks and obsolete routes (§4.4) are dropped. The error
+// is an [*AddressError] where the value cannot be split into members.
+func ParseAddressField(value string) ([]FieldAddress, error) {
+	mailboxes, err := splitMailboxes(value)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]FieldAddress, len(mailboxes))
+	for i, m := range mailboxes {
+		list[i].Email, list[i].Err = canonicalAddrSpec(plainAddrSpec(m.addrSpec))
+	}
+	return list, nil
+}
+
+// plainAddrSpec drops what old software puts around an address: comments,
+// blanks and a route.
+func plainAddrSpec(s string) string {
+	s = strings.Trim(StripComments(s), " \t")
+	if strings.HasPrefix(s, "@") {
+		if _, after, found := strings.Cut(s, ":"); found {
+			return after
 		}
 	}
-	return b.String()
+	return s
 }

@@ -2,6 +2,7 @@ package mailer
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -129,5 +130,28 @@ func TestParseAddressList(t *testing.T) {
 	}
 	if list, err := ParseAddressList(" , "); err == nil {
 		t.Errorf(`ParseAddressList(" , ") = %+v, want an error`, list)
+	}
+}
+
+func TestParseAddressField(t *testing.T) {
+	got, err := ParseAddressField(`Ana <a@example.org>, b@example.org (Ben), Team: c@example.org, <@x.test:d@example.org>;, nobody`)
+	want := []string{"a@example.org", "b@example.org", "c@example.org", "d@example.org", ""}
+	if err != nil || len(got) != len(want) {
+		t.Fatalf("ParseAddressField = %+v, %v, want %q", got, err, want)
+	}
+	for i, email := range want {
+		if got[i].Email != email || (got[i].Err == nil) != (email != "") {
+			t.Errorf("ParseAddressField[%d] = %q, %v, want %q", i, got[i].Email, got[i].Err, email)
+		}
+	}
+	if list, err := ParseAddressField("a@example.org, (b"); err == nil {
+		t.Errorf("ParseAddressField of an open comment = %+v, want an error", list)
+	}
+}
+
+func TestUniqueEmails(t *testing.T) {
+	got := UniqueEmails([]string{"a@example.org", "", "A@example.org", "a@EXAMPLE.org", "b@example.org", "a@example.org"})
+	if want := []string{"a@example.org", "A@example.org", "b@example.org"}; !slices.Equal(got, want) {
+		t.Errorf("UniqueEmails = %q, want %q", got, want)
 	}
 }

@@ -1,12 +1,11 @@
-// Package mailer owns the words of the product (message, envelope, attempt,
-// failure), turns a message into RFC 5322 bytes, and hands those bytes to an
-// upstream relay by authenticated SMTP.
+// Package mailer holds the words that composing, queue and relays share: a message
+// and its addresses, the envelope and the content that go to the relay, and what
+// became of an attempt.
 //
-// It promises four things. Credentials and mail never cross an unencrypted
-// connection, unless the relay is configured for clear text. Recipients fail
-// one by one. What the relay did not clearly refuse is transient. And after the
-// final dot nothing is blind: an attempt whose last reply was lost is
-// [ClassUncertain], and never repeated by this package.
+// It promises that an address which it has read is safe in an SMTP command and in
+// a header field alike, and that a failure is a value: what happened, at which
+// stage, and what it means for the mail. Package compose makes the bytes of a
+// message, and package smtp hands them to a relay.
 package mailer
 
 import (
@@ -24,7 +23,7 @@ type Envelope struct {
 	// ForwardPaths are the RCPT TO addresses, each once, never empty.
 	ForwardPaths []string
 	// Priority orders what waits for the same relay. The relay is not told.
-	// [Compose] and [Finish] set it by the message's own Precedence field.
+	// Package compose sets it by the message's own Precedence field.
 	Priority Priority
 }
 
@@ -37,14 +36,16 @@ type Content struct {
 	// MessageID is the Message-ID field's value with its angle brackets.
 	MessageID string
 	// EightBit says that an octet over 127 stands in the body, so that the
-	// relay must offer 8BITMIME (RFC 6152) or get [Content.SevenBit].
+	// relay must offer 8BITMIME (RFC 6152), or else get the content that
+	// compose.SevenBit makes of it.
 	EightBit bool
 	// UTF8Header says that the header section holds raw UTF-8 (RFC 6532), so
 	// that only a relay which offers SMTPUTF8 may be given it.
 	UTF8Header bool
 }
 
-// Deliverer hands a finished message to one relay. [Relay] is the real one.
+// Deliverer hands a finished message to one relay. The Relay of package smtp is the
+// real one.
 type Deliverer interface {
 	// Name identifies the relay in logs, answers and stored attempts.
 	Name() string

@@ -2,7 +2,7 @@ package mailer
 
 import "strings"
 
-// Message is what an app asks to be sent, before [Compose] makes bytes of it.
+// Message is what an app asks to be sent, before compose.Compose makes bytes of it.
 // No field is trusted: Compose validates every one.
 type Message struct {
 	From    Address

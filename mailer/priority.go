@@ -1,10 +1,5 @@
 package mailer
 
-import (
-	"strings"
-	"time"
-)
-
 // Priority orders messages that wait for the same relay: one of a higher
 // priority goes first, though none waits for ever. The zero value is normal.
 type Priority int8
@@ -28,35 +23,4 @@ func ParsePriority(name string) (p Priority, ok bool) {
 		}
 	}
 	return PriorityNormal, false
-}
-
-// precedencePriority is the priority that a message's Precedence field asks for.
-// The field is older than any RFC (RFC 2076 §3.9 discourages it), but mailing
-// lists and newsletters have always set it, and sendmail has always queued by it.
-func PrecedencePriority(value string) Priority {
-	switch strings.ToLower(strings.Trim(value, " \t\r\n")) {
-	case "bulk", "list", "junk":
-		return PriorityBulk
-	default:
-		return PriorityNormal
-	}
-}
-
-// A delivery of a lower priority stands in line as if it had come later by so
-// much. So it is overtaken by what comes within that time, and by nothing else.
-const (
-	normalLag = time.Minute
-	bulkLag   = 3 * time.Minute
-)
-
-// due is what deliveries are served in order of.
-func (p Priority) Due(arrived time.Time) time.Time {
-	switch {
-	case p > PriorityNormal:
-		return arrived
-	case p == PriorityNormal:
-		return arrived.Add(normalLag)
-	default:
-		return arrived.Add(bulkLag)
-	}
 }

@@ -2,15 +2,15 @@ package mailer
 
 import "time"
 
-// Rate is so many messages in so much time. Zero is no bound.
+// Rate is so many messages in so much time. Zero means no limit.
 type Rate struct {
 	Messages int
 	Per      time.Duration
 }
 
 // RateError is the cause of a [Failure] of class [ClassRelay] where no turn within
-// the relay's rate came in time, or [Relay.StopWaiting] was called. It says nothing
-// about the relay's health: nobody was asked.
+// the relay's rate came in time, or the service stops. It says nothing about the
+// relay's health: the relay was not asked.
 type RateError struct {
 	At time.Time // when this message's turn would have come
 }

@@ -1,9 +1,16 @@
+// Package compose makes the bytes of a message (RFC 5322) and its envelope:
+// [Compose] of a message in parts, [Finish] of one that arrives finished.
+// [SevenBit] converts the bytes for a relay without 8BITMIME.
+//
+// It promises that what it returns fits SMTP, as [mailer.Content] says: no value
+// can end its header field and begin another, and no line is too long. What cannot
+// be made to fit is an error that names each field at fault. Signed messages are
+// never changed where their signature covers them.
 package compose
 
 import (
 	"fmt"
 	"net/mail"
-	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +33,7 @@ type Composed struct {
 }
 
 // Compose turns a message into the bytes that go to the relay, the same on every
-// attempt, and into its envelope. The error is an [*InvalidError] that names
+// attempt, and into its envelope. The error is an [*mailer.InvalidError] that names
 // every field which is not right.
 func Compose(m mailer.Message) (Composed, error) {
 	v := validateMessage(m)
@@ -108,22 +115,6 @@ func newMessageID(sender string) (string, error) {
 		return "", fmt.Errorf("new Message-ID: %w", err)
 	}
 	return "<" + id.String() + sender[strings.LastIndexByte(sender, '@'):] + ">", nil
-}
-
-// envelope lists each recipient once, however often and in whichever field it
-// was named.
-func (v *validMessage) envelope(m mailer.Message) mailer.Envelope {
-	env := mailer.Envelope{ReversePath: v.from.Email}
-	if m.ReturnPath != "" {
-		env.ReversePath = v.returnPath
-	}
-	var all []string
-	for _, a := range slices.Concat(v.to, v.cc, v.bcc) {
-		all = append(all, a.Email)
-	}
-	env.ForwardPaths = uniqueAddrSpecs(all)
-	env.Priority = v.priority
-	return env
 }
 
 // isDate reports whether value is a date-time of RFC 5322 §3.3.

@@ -178,15 +178,12 @@ func compareAddresses(t *testing.T, h mail.Header, name string, want []mailer.Ad
 	}
 	var wanted []string
 	for _, a := range want {
-		email, err := mailer.CanonicalAddrSpec(a.Email)
+		a, err := a.Canonical()
 		if err != nil {
 			t.Fatal(err)
 		}
-		local, domain, _ := mailer.SplitAddrSpec(email)
-		if strings.HasPrefix(local, `"`) {
-			local, _, _ = mailer.CutQuoted(local)
-		}
-		wanted = append(wanted, decoded(a.Name)+" <"+local+"@"+domain+">")
+		at := strings.LastIndexByte(a.Email, '@')
+		wanted = append(wanted, decoded(a.Name)+" <"+mailer.Unquote(a.Email[:at])+a.Email[at:]+">")
 	}
 	if diff := cmp.Diff(wanted, got); diff != "" {
 		t.Errorf("%s differs:\n%s", name, diff)

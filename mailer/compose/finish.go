@@ -34,9 +34,9 @@ type FinishOptions struct {
 //     its own is encoded anew
 //
 // A field that stands there twice is passed on twice. What has no From field or
-// no header section at all, and what cannot be made fit, is an [*InvalidError].
+// no header section at all, and what cannot be made fit, is an [*mailer.InvalidError].
 // A signed message (multipart/signed, DKIM-Signature) that would have to change
-// where the signature may cover it is a permanent [*Failure].
+// where the signature may cover it is a permanent [*mailer.Failure].
 func Finish(raw []byte, opts FinishOptions) (Composed, error) {
 	f := &finisher{root: parseMessage(raw)}
 	if err := f.checkHeader(); err != nil {

@@ -149,7 +149,7 @@ func phraseWords(field, name string) []string {
 	case isAtoms(name) && trimmed && !strings.Contains(name, "=?") && longestWord(words) <= maxEncodedLine:
 		return words
 	case len(name) < foldedLine-len(field)-4 && !strings.Contains(name, "=?"):
-		return []string{" " + mailer.QuoteString(name)}
+		return []string{" " + mailer.Quote(name)}
 	}
 	return encodedWords("utf-8", name, wordRoom(field))
 }

@@ -13,7 +13,7 @@ import (
 // quoted-printable when they are text, else as base64. Raw UTF-8 in the header
 // section's addresses stays; it needs SMTPUTF8, and so another relay. A content
 // that is 7-bit already is returned as it is. What cannot be converted, a signed
-// part among it, is a permanent [*Failure] with 5.6.3.
+// part among it, is a permanent [*mailer.Failure] with 5.6.3.
 func SevenBit(c mailer.Content) (mailer.Content, error) {
 	if !c.EightBit {
 		return c, nil
@@ -39,7 +39,7 @@ var (
 	errNoEnd    = errors.New("no line end at the end")
 )
 
-// checkLines reports whether data keeps what [Content.Data] promises.
+// checkLines reports whether data keeps what [mailer.Content.Data] promises.
 func checkLines(data []byte) error {
 	if bytes.IndexByte(data, 0) >= 0 {
 		return errNUL

@@ -70,7 +70,7 @@ type TLSCheck struct {
 	DaysLeft int       `json:"days_left"` // negative when expired
 }
 
-// CheckFailure is a [Failure] for printing.
+// CheckFailure is a [mailer.Failure] for printing.
 type CheckFailure struct {
 	Stage    string  `json:"stage"` // Stage.String
 	Class    string  `json:"class"` // Class.String

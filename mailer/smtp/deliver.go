@@ -12,11 +12,11 @@ import (
 	"mailsidecar/mailer/compose"
 )
 
-// Deliver makes one attempt at one message, see [Deliverer]. It takes as many
+// Deliver makes one attempt at one message, see [mailer.Deliverer]. It takes as many
 // transactions as the number of recipients needs.
 func (r *Relay) Deliver(ctx context.Context, env mailer.Envelope, content mailer.Content) mailer.Attempt {
 	a := mailer.Attempt{Relay: r.opts.Name, Started: time.Now(), Results: make([]mailer.Result, len(env.ForwardPaths))}
-	d := delivery{relay: r, env: env, content: content, attempt: &a, due: env.Priority.Due(a.Started)}
+	d := delivery{relay: r, env: env, content: content, attempt: &a, due: due(env.Priority, a.Started)}
 	for i, path := range env.ForwardPaths {
 		a.Results[i] = mailer.Result{ForwardPath: path, Failure: errOpen}
 		d.open = append(d.open, &a.Results[i])

@@ -13,7 +13,7 @@ import (
 // off is the queue's business, which may know another relay.
 const rateWait = time.Minute
 
-// pace holds deliveries to a rate, see [Rate.free] and [Rate.spread]. A turn is
+// pace holds deliveries to a rate, see [spreading.free] and [spreading.spread]. A turn is
 // given at its moment, to who comes first then of those who wait.
 type pace struct {
 	rate    spreading
@@ -34,7 +34,7 @@ type turn struct {
 }
 
 // turn waits for the moment at which one more message may set out. The error is
-// a [RateError] when that is too far away, at once where that is known, or ctx's
+// a [mailer.RateError] when that is too far away, at once where that is known, or ctx's
 // own.
 func (p *pace) turn(ctx context.Context, priority mailer.Priority, due time.Time) error {
 	if p.rate.Messages == 0 {
@@ -180,7 +180,7 @@ func (p *pace) giveBack(t *turn) {
 type Turns struct {
 	mailer.Rate
 	// Waiting is how many deliveries wait for their turn. None begins to whose turn is
-	// more than a minute off: see [RateError].
+	// more than a minute off: see [mailer.RateError].
 	Waiting int
 	// Next is when the next turn comes for mail that is not of high priority; zero
 	// when that is now.
@@ -204,7 +204,7 @@ func (r *Relay) Turns() Turns {
 }
 
 // StopWaiting ends the waiting for a turn, now and from now on: what has begun at
-// the relay goes on, and a delivery without a turn fails with a [RateError] at
+// the relay goes on, and a delivery without a turn fails with a [mailer.RateError] at
 // once. It is for a service that stops.
 func (r *Relay) StopWaiting() {
 	p := &r.pace

@@ -1,3 +1,11 @@
+// Package smtp hands finished messages to an upstream relay by authenticated SMTP:
+// it finds a port that is open, keeps connections, and reads the relay's replies.
+//
+// It promises four things. Credentials and mail never cross an unencrypted
+// connection, unless the relay is configured for clear text. Recipients fail one by
+// one. What the relay did not clearly refuse is transient. And after the final dot
+// nothing is blind: an attempt whose last reply was lost is
+// [mailer.ClassUncertain], and this package never repeats it.
 package smtp
 
 import (

@@ -17,7 +17,7 @@ import (
 //     period: else who comes after a newsletter would wait for the next one.
 //   - Mail of high priority is not spread. It takes any turn that is left, before
 //     all that waits for nothing but the spreading.
-//   - Else who is due first is first, see [Priority.due].
+//   - Else who is due first is first, see [due].
 //
 // In the long run the rate is used in full: no turn that is spread comes later
 // than the oldest departure leaves the period, and that is when the exact bound

@@ -37,7 +37,7 @@ func (p *pacer) take(priority mailer.Priority) time.Duration {
 	begin := time.Now()
 	for {
 		var rate *mailer.RateError
-		switch err := p.turn(context.Background(), priority, priority.Due(time.Now())); {
+		switch err := p.turn(context.Background(), priority, due(priority, time.Now())); {
 		case err == nil:
 			p.note()
 			return time.Since(begin)
@@ -56,7 +56,7 @@ func (p *pacer) take(priority mailer.Priority) time.Duration {
 // was.
 func (p *pacer) await(priority mailer.Priority) time.Duration {
 	begin := time.Now()
-	t := &turn{due: priority.Due(begin), urgent: priority > mailer.PriorityNormal, given: make(chan struct{})}
+	t := &turn{due: due(priority, begin), urgent: priority > mailer.PriorityNormal, given: make(chan struct{})}
 	if err := p.enqueue(t, 1000*time.Hour); err != nil {
 		panic(err)
 	}
@@ -240,7 +240,7 @@ func TestSpreadAtRandom(t *testing.T) {
 				priority := mailer.Priority(random.IntN(3) - 1)
 				all.Go(func() {
 					defer cancel()
-					if p.turn(ctx, priority, priority.Due(time.Now())) == nil {
+					if p.turn(ctx, priority, due(priority, time.Now())) == nil {
 						p.note()
 					}
 				})
@@ -277,7 +277,7 @@ func TestSpreadForesees(t *testing.T) {
 				if i%5 == 0 {
 					priority = mailer.PriorityHigh
 				}
-				x := &turn{due: mailer.PriorityHigh.Due(time.Now()), urgent: priority == mailer.PriorityHigh, given: make(chan struct{})}
+				x := &turn{due: due(mailer.PriorityHigh, time.Now()), urgent: priority == mailer.PriorityHigh, given: make(chan struct{})}
 				if err := p.enqueue(x, 10000*time.Hour); err != nil {
 					t.Fatal(err)
 				}

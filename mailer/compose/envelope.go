@@ -2,10 +2,27 @@ package compose
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"mailsidecar/mailer"
 )
+
+// envelope lists each recipient once, however often and in whichever field it
+// was named.
+func (v *validMessage) envelope(m mailer.Message) mailer.Envelope {
+	env := mailer.Envelope{ReversePath: v.from.Email}
+	if m.ReturnPath != "" {
+		env.ReversePath = v.returnPath
+	}
+	var all []string
+	for _, a := range slices.Concat(v.to, v.cc, v.bcc) {
+		all = append(all, a.Email)
+	}
+	env.ForwardPaths = mailer.UniqueEmails(all)
+	env.Priority = v.priority
+	return env
+}
 
 // addresses makes the envelope, from what the request said or else from the
 // message's own fields, and reads the authors.
@@ -18,7 +35,7 @@ func (f *finisher) addresses(opts FinishOptions) Composed {
 	}
 	c.Envelope.ReversePath = f.reversePath(opts.EnvelopeFrom, c.Sender)
 	c.Envelope.ForwardPaths = f.forwardPaths(opts.EnvelopeTo)
-	c.Envelope.Priority = mailer.PrecedencePriority(f.first("precedence"))
+	c.Envelope.Priority = precedencePriority(f.first("precedence"))
 	return c
 }
 
@@ -72,7 +89,7 @@ func (f *finisher) forwardPaths(envelopeTo string) []string {
 			f.problems.invalid("to", "at least one recipient is required, in Envelope-To or in the message")
 		}
 	}
-	return uniqueAddrSpecs(all)
+	return mailer.UniqueEmails(all)
 }
 
 func (f *finisher) ownForwardPaths() []string {
@@ -95,46 +112,29 @@ func (f *finisher) mailboxes(key string) []string {
 		if field.key != key {
 			continue
 		}
-		list, err := mailer.SplitMailboxes(field.value())
+		list, err := mailer.ParseAddressField(field.value())
 		if err != nil {
 			f.problems.problem(key, err)
 			continue
 		}
-		for _, m := range list {
-			addrSpec, err := mailer.CanonicalAddrSpec(plainAddrSpec(m.AddrSpec))
-			if err != nil {
-				f.problems.problem(fmt.Sprintf("%s[%d]", key, len(all)), err)
+		for _, a := range list {
+			if a.Err != nil {
+				f.problems.problem(fmt.Sprintf("%s[%d]", key, len(all)), a.Err)
 			}
-			all = append(all, addrSpec)
+			all = append(all, a.Email)
 		}
 	}
 	return all
 }
 
-// plainAddrSpec drops what old software puts around an address: comments,
-// blanks and a route (RFC 5322 §4.4).
-func plainAddrSpec(s string) string {
-	s = strings.Trim(mailer.StripComments(s), " \t")
-	if strings.HasPrefix(s, "@") {
-		if _, after, found := strings.Cut(s, ":"); found {
-			return after
-		}
+// precedencePriority is the priority that a message's Precedence field asks for.
+// The field is older than any RFC (RFC 2076 §3.9 discourages it), but mailing
+// lists and newsletters have always set it, and sendmail has always queued by it.
+func precedencePriority(value string) mailer.Priority {
+	switch strings.ToLower(strings.Trim(value, " \t\r\n")) {
+	case "bulk", "list", "junk":
+		return mailer.PriorityBulk
+	default:
+		return mailer.PriorityNormal
 	}
-	return s
-}
-
-// uniqueAddrSpecs keeps the first of several addresses of one mailbox.
-func uniqueAddrSpecs(all []string) []string {
-	var unique []string
-	seen := map[string]bool{}
-	for _, addrSpec := range all {
-		if addrSpec == "" {
-			continue // a problem is reported already
-		}
-		if key := mailer.AddrSpecKey(addrSpec); !seen[key] {
-			seen[key] = true
-			unique = append(unique, addrSpec)
-		}
-	}
-	return unique
 }

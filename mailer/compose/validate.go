@@ -95,11 +95,11 @@ func (v *validMessage) address(field string, a mailer.Address) mailer.Address {
 	if !v.text(field, a.Name) {
 		return a
 	}
-	email, err := mailer.CanonicalAddrSpec(a.Email)
+	canonical, err := a.Canonical()
 	if err != nil {
 		v.problem(field, err)
 	}
-	return mailer.Address{Name: a.Name, Email: email}
+	return canonical
 }
 
 // text checks what goes into a header field: it could end the field and begin
@@ -208,7 +208,7 @@ func (v *validMessage) callerField(path, key, value string) {
 			v.invalid(path, "only ASCII is allowed")
 		}
 		if key == "precedence" {
-			v.priority = min(v.priority, mailer.PrecedencePriority(value))
+			v.priority = min(v.priority, precedencePriority(value))
 		}
 	}
 }

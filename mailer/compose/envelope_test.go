@@ -6,36 +6,6 @@ import (
 	"mailsidecar/mailer"
 )
 
-func TestParsePriority(t *testing.T) {
-	tests := []struct {
-		name string
-		want mailer.Priority
-		ok   bool
-	}{
-		{"bulk", mailer.PriorityBulk, true},
-		{"normal", mailer.PriorityNormal, true},
-		{"high", mailer.PriorityHigh, true},
-		{"High", mailer.PriorityNormal, false},
-		{"", mailer.PriorityNormal, false},
-		{"urgent", mailer.PriorityNormal, false},
-	}
-	for _, c := range tests {
-		got, ok := mailer.ParsePriority(c.name)
-		if got != c.want || ok != c.ok {
-			t.Errorf("ParsePriority(%q) = %v, %v, want %v, %v", c.name, got, ok, c.want, c.ok)
-		}
-		if ok && got.String() != c.name {
-			t.Errorf("Priority(%d).String() = %q, want %q", got, got, c.name)
-		}
-	}
-	if mailer.PriorityBulk >= mailer.PriorityNormal || mailer.PriorityNormal >= mailer.PriorityHigh {
-		t.Error("the priorities are not in order")
-	}
-	if (mailer.Envelope{}).Priority != mailer.PriorityNormal {
-		t.Error("the zero envelope is not of normal priority")
-	}
-}
-
 func TestPrecedence(t *testing.T) {
 	tests := []struct {
 		value string

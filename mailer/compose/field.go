@@ -144,7 +144,7 @@ func (w *addressFieldWriter) piece(s string) int {
 	case ' ', '\t':
 		return 1
 	case '"':
-		if _, rest, ok := mailer.CutQuoted(s); ok {
+		if _, rest, ok := mailer.CutQuotedString(s); ok {
 			n := len(s) - len(rest)
 			n += addressTail(rest)
 			w.phrase = append(w.phrase, s[:n])
@@ -192,7 +192,7 @@ func angleLen(s string) int {
 	for i := 1; i < len(s); i++ {
 		switch s[i] {
 		case '"':
-			if _, rest, ok := mailer.CutQuoted(s[i:]); ok {
+			if _, rest, ok := mailer.CutQuotedString(s[i:]); ok {
 				i = len(s) - len(rest) - 1
 			}
 		case '>':
@@ -236,7 +236,7 @@ func (w *addressFieldWriter) endPhrase(isName bool) {
 	case isName && !mailer.IsASCII(raw):
 		text := make([]string, len(w.phrase))
 		for i, p := range w.phrase {
-			text[i] = mailer.UnquoteName(p)
+			text[i] = mailer.Unquote(p)
 		}
 		w.words = append(w.words, encodedWords(w.charset, strings.Join(text, " "), wordRoom(w.name))...)
 	default:

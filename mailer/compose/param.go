@@ -1,0 +1,128 @@
+package compose
+
+import (
+	"fmt"
+	"strings"
+
+	"mailsidecar/mailer"
+)
+
+// appendParam writes one parameter of a MIME field on a line of its own. What is
+// not short and plain is written twice: by RFC 2231 (percent-encoded UTF-8, in
+// continuations) and then as an ASCII fallback for old readers. Readers that know
+// RFC 2231 and no rule for two of a kind, as Python's, take the first.
+// go-mail would put an RFC 2047 word into a quoted string, which RFC 2047 §5
+// forbids and some readers show as it is.
+func appendParam(dst []byte, name, value string) []byte {
+	if isPlainParam(value) {
+		return fmt.Appendf(dst, ";\r\n %s=\"%s\"", name, value)
+	}
+	dst = appendExtendedParam(dst, name, value)
+	return fmt.Appendf(dst, ";\r\n %s=\"%s\"", name, asciiFallback(value))
+}
+
+const maxPlainParam = 60
+
+func isPlainParam(value string) bool {
+	return len(value) <= maxPlainParam && isPrintable(value) && !strings.ContainsAny(value, `"\/%`) &&
+		!strings.Contains(value, "=?")
+}
+
+// asciiFallback is value with everything doubtful replaced, cut in the middle
+// so that an extension stays.
+func asciiFallback(value string) string {
+	plain := []byte(strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' || strings.ContainsRune(`"\/%?=`, r) {
+			return '_'
+		}
+		return r
+	}, value))
+	if len(plain) > maxPlainParam {
+		plain = append(plain[:maxPlainParam-10], plain[len(plain)-10:]...)
+	}
+	return string(plain)
+}
+
+// appendExtendedParam writes name*=UTF-8”… or name*0*=UTF-8”…; name*1*=….
+func appendExtendedParam(dst []byte, name, value string) []byte {
+	const room = foldedLine - len(" *000*=UTF-8'';")
+	var pieces []string
+	piece := ""
+	for _, r := range value {
+		char := percentEncode(string(r))
+		if len(name)+len(piece)+len(char) > room {
+			pieces = append(pieces, piece)
+			piece = ""
+		}
+		piece += char
+	}
+	pieces = append(pieces, piece)
+	if len(pieces) == 1 {
+		return fmt.Appendf(dst, ";\r\n %s*=UTF-8''%s", name, piece)
+	}
+	dst = fmt.Appendf(dst, ";\r\n %s*0*=UTF-8''%s", name, pieces[0])
+	for i, p := range pieces[1:] {
+		dst = fmt.Appendf(dst, ";\r\n %s*%d*=%s", name, i+1, p)
+	}
+	return dst
+}
+
+func percentEncode(char string) string {
+	var b strings.Builder
+	for i := range len(char) {
+		c := char[i]
+		if isQSafe(c) && c != '*' && c != '/' || c == '.' || c == '_' {
+			b.WriteByte(c)
+			continue
+		}
+		b.Write([]byte{'%', upperHex[c>>4], upperHex[c&15]})
+	}
+	return b.String()
+}
+
+// mimeParam is one parameter of a MIME field as it was written.
+type mimeParam struct {
+	name  string // in lower case
+	value string // unquoted
+	raw   string // name=value, trimmed
+}
+
+// parseParams reads the value of Content-Type or Content-Disposition as leniently
+// as mail readers do: an unquoted boundary may hold any character but a
+// semicolon and blanks, which mime.ParseMediaType refuses.
+func parseParams(value string) (mediaType string, params []mimeParam) {
+	pieces := splitParams(mailer.StripComments(value))
+	mediaType = strings.ToLower(strings.Trim(pieces[0], " \t"))
+	for _, piece := range pieces[1:] {
+		piece = strings.Trim(piece, " \t")
+		name, text, found := strings.Cut(piece, "=")
+		if !found {
+			continue
+		}
+		text = strings.TrimLeft(text, " \t")
+		if content, _, ok := mailer.CutQuotedString(text); ok {
+			text = content
+		}
+		name = strings.ToLower(strings.TrimRight(name, " \t"))
+		params = append(params, mimeParam{name: name, value: text, raw: piece})
+	}
+	return mediaType, params
+}
+
+// splitParams splits value at semicolons outside quoted strings.
+func splitParams(value string) []string {
+	var pieces []string
+	start, quoted := 0, false
+	for i := 0; i < len(value); i++ {
+		switch {
+		case value[i] == '\\' && quoted:
+			i++
+		case value[i] == '"':
+			quoted = !quoted
+		case value[i] == ';' && !quoted:
+			pieces = append(pieces, value[start:i])
+			start = i + 1
+		}
+	}
+	return append(pieces, value[start:])
+}
