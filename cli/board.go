@@ -128,7 +128,7 @@ func (b *relayBoard) Status() []handler.RelayStatus {
 }
 
 // Check implements [handler.Relays].
-func (b *relayBoard) Check(ctx context.Context) []smtp.RelayReport {
+func (b *relayBoard) Check(ctx context.Context) []smtp.Report {
 	reports := checkRelays(ctx, b.relays)
 	for _, r := range reports {
 		if r.OK {

@@ -43,7 +43,7 @@ configuration.`,
 
 // checked is what came of checking one relay.
 type checked struct {
-	smtp.RelayReport
+	smtp.Report
 	Advice []diagnosis.Advice `json:"advice"`
 }
 
@@ -88,8 +88,8 @@ func checkAll(ctx context.Context, configs []config.Relay, timeout time.Duration
 }
 
 // checkRelays checks the relays side by side: it takes as long as the slowest.
-func checkRelays(ctx context.Context, relays []*smtp.Relay) []smtp.RelayReport {
-	reports := make([]smtp.RelayReport, len(relays))
+func checkRelays(ctx context.Context, relays []*smtp.Relay) []smtp.Report {
+	reports := make([]smtp.Report, len(relays))
 	var wg sync.WaitGroup
 	for i, r := range relays {
 		wg.Go(func() { reports[i] = r.Check(ctx) })
@@ -103,7 +103,7 @@ func printResults(w io.Writer, results []checked) {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		printReport(w, c.RelayReport, c.Advice)
+		printReport(w, c.Report, c.Advice)
 	}
 }
 

@@ -71,7 +71,7 @@ func record(t *testing.T, relay *demoRelay, password string, ports ...int) strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := results[0].RelayReport
+	r := results[0].Report
 	r.Name, r.Host, r.Addresses = "smtp.example.com", "smtp.example.com", []string{"192.0.2.25"}
 	shown := []int{587, 2525}
 	if len(ports) == 1 && ports[0] == relay.port {

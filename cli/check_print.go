@@ -16,7 +16,7 @@ import (
 
 // printReport prints what a check found: a table of the rungs, then the advice
 // in plain words.
-func printReport(w io.Writer, r smtp.RelayReport, advised []diagnosis.Advice) {
+func printReport(w io.Writer, r smtp.Report, advised []diagnosis.Advice) {
 	fmt.Fprintln(w, heading(r))
 	if len(r.Rungs) > 0 {
 		fmt.Fprintln(w)
@@ -29,7 +29,7 @@ func printReport(w io.Writer, r smtp.RelayReport, advised []diagnosis.Advice) {
 	fmt.Fprintf(w, "\n%s\n", diagnosis.Conclusion(r))
 }
 
-func heading(r smtp.RelayReport) string {
+func heading(r smtp.Report) string {
 	name := r.Host
 	if r.Name != r.Host && r.Name != "" {
 		name = fmt.Sprintf("%s, %s", r.Name, r.Host)

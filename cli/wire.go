@@ -18,8 +18,8 @@ import (
 // know nothing of the environment.
 
 // relayOptions is what the mailer is told of one relay.
-func relayOptions(r config.Relay, name string, log *slog.Logger) (smtp.RelayOptions, error) {
-	o := smtp.RelayOptions{
+func relayOptions(r config.Relay, name string, log *slog.Logger) (smtp.Options, error) {
+	o := smtp.Options{
 		Name: name, Host: r.Host, Ladder: ladder(r),
 		Username: r.Username, Password: r.Password.Reveal(), Mechanism: r.Auth,
 		Cleartext: r.TLS == "none", AllowCleartext: r.AllowCleartext, ServerName: r.TLSServerName,
@@ -111,7 +111,7 @@ func buildRelays(relays []config.Relay, timeouts smtp.Timeouts, log *slog.Logger
 			return nil, err
 		}
 		options.Timeouts = timeouts
-		if built[i], err = smtp.NewRelay(options); err != nil {
+		if built[i], err = smtp.New(options); err != nil {
 			return nil, exit(exitConfig, "%sHOST: %w", relayPrefix(r), err)
 		}
 	}

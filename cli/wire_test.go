@@ -28,19 +28,19 @@ func TestRelayOptions(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		relay config.Relay
-		check func(smtp.RelayOptions) bool
+		check func(smtp.Options) bool
 	}{
-		{"plain", relay(func(*config.Relay) {}), func(o smtp.RelayOptions) bool {
+		{"plain", relay(func(*config.Relay) {}), func(o smtp.Options) bool {
 			return o.Host == "smtp.example.com" && o.Username == "me" && o.Password == "secret" && o.TokenSource == nil && !o.Cleartext &&
 				reflect.DeepEqual(o.Ladder, []mailer.Rung{{Port: 587}, {Port: 465, Implicit: true}})
 		}},
-		{"SMTP_AUTH=none", relay(func(r *config.Relay) { r.Auth = "none" }), func(o smtp.RelayOptions) bool {
+		{"SMTP_AUTH=none", relay(func(r *config.Relay) { r.Auth = "none" }), func(o smtp.Options) bool {
 			return o.Username == "" && o.Password == "" && o.Mechanism == ""
 		}},
-		{"SMTP_TLS=none", relay(func(r *config.Relay) { r.TLS, r.Ports = "none", config.Ladder{{Port: 25}} }), func(o smtp.RelayOptions) bool {
+		{"SMTP_TLS=none", relay(func(r *config.Relay) { r.TLS, r.Ports = "none", config.Ladder{{Port: 25}} }), func(o smtp.Options) bool {
 			return o.Cleartext && !o.AllowCleartext && reflect.DeepEqual(o.Ladder, []mailer.Rung{{Port: 25, Clear: true}})
 		}},
-		{"OAuth2", relay(func(r *config.Relay) { r.OAuth2.AccessToken = config.NewSecret("token") }), func(o smtp.RelayOptions) bool {
+		{"OAuth2", relay(func(r *config.Relay) { r.OAuth2.AccessToken = config.NewSecret("token") }), func(o smtp.Options) bool {
 			token, err := o.TokenSource(context.Background(), "")
 			return err == nil && token == "token"
 		}},

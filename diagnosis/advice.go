@@ -122,7 +122,7 @@ var adviceTexts = map[smtp.Problem]adviceText{
 // OfReport says what a check found wrong with a relay and what to do, the whole
 // before its parts. prefix is that of the relay's variables, such as "SMTP_" or
 // "SMTP2_". No advice means that every rung works.
-func OfReport(r smtp.RelayReport, prefix string) []Advice {
+func OfReport(r smtp.Report, prefix string) []Advice {
 	preset, _ := relays.PresetFor(r.Host)
 	var all []Advice
 	if r.Failure != nil {
@@ -144,7 +144,7 @@ func OfReport(r smtp.RelayReport, prefix string) []Advice {
 // those in question: the failure's own, or the whole ladder. prefix is as in
 // [OfReport].
 func OfFailure(f *mailer.Failure, host string, ports []int, prefix string) Advice {
-	a := adviceFor(smtp.RelayReport{Host: host}, smtp.ProblemOf(f), ports)
+	a := adviceFor(smtp.Report{Host: host}, smtp.ProblemOf(f), ports)
 	a.Relay = f.Relay
 	a.expand(host, prefix)
 	return a
@@ -210,7 +210,7 @@ func (g group) ports() []int {
 }
 
 // explain says what stopped a group of rungs.
-func explain(r smtp.RelayReport, g group, p relays.Preset) Advice {
+func explain(r smtp.Report, g group, p relays.Preset) Advice {
 	a := adviceFor(r, g.problem, g.ports())
 	if f := g.rungs[0].Failure; f.Text != "" && (f.Code != 0 || g.problem == smtp.ProblemOther) {
 		a.Found += fmt.Sprintf(" The relay said: %s", quoteReply(f))
@@ -249,7 +249,7 @@ func explain(r smtp.RelayReport, g group, p relays.Preset) Advice {
 }
 
 // adviceFor is the advice for a problem, whatever else the report shows.
-func adviceFor(r smtp.RelayReport, p smtp.Problem, ports []int) Advice {
+func adviceFor(r smtp.Report, p smtp.Problem, ports []int) Advice {
 	text, ok := adviceTexts[p]
 	if !ok {
 		text = adviceTexts[smtp.ProblemOther]
@@ -278,7 +278,7 @@ func explainDates(g group) (found, do string) {
 }
 
 // overall says what matters whatever stopped the single rungs.
-func overall(r smtp.RelayReport, p relays.Preset) []Advice {
+func overall(r smtp.Report, p relays.Preset) []Advice {
 	var all []Advice
 	switch {
 	case r.OK:
@@ -318,7 +318,7 @@ func allBlocked(rungs []smtp.RungCheck) bool {
 }
 
 // preferServing tells which port serves when the first one does not.
-func preferServing(r smtp.RelayReport) []Advice {
+func preferServing(r smtp.Report) []Advice {
 	serving := r.Rungs[slices.IndexFunc(r.Rungs, usable)].Port
 	if r.Rungs[0].Failure == nil {
 		return nil
@@ -330,7 +330,7 @@ func preferServing(r smtp.RelayReport) []Advice {
 	return []Advice{a}
 }
 
-func portSetting(r smtp.RelayReport, port int) string {
+func portSetting(r smtp.Report, port int) string {
 	for _, rung := range r.Rungs {
 		if rung.Port == port && rung.Mode == "tls" {
 			return fmt.Sprintf("%d/tls", port)
@@ -341,7 +341,7 @@ func portSetting(r smtp.RelayReport, port int) string {
 
 // wayOut is for a machine from which no port of the relay answers: another port
 // of the same relay, another place for mailsidecar, or another relay.
-func wayOut(r smtp.RelayReport, p relays.Preset) Advice {
+func wayOut(r smtp.Report, p relays.Preset) Advice {
 	a := Advice{Found: "none of the relay's ports answers from here: they are blocked on this machine's way out, or $HOST is down."}
 	known := p.Ports
 	if known == nil {
@@ -387,7 +387,7 @@ func quoteReply(f *smtp.CheckFailure) string {
 
 // Conclusion says in a sentence whether mail can go to the relay, and on which
 // port.
-func Conclusion(r smtp.RelayReport) string {
+func Conclusion(r smtp.Report) string {
 	if !r.OK {
 		return fmt.Sprintf("Result: no mail can go to %s as things are.", r.Host)
 	}

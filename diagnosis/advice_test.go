@@ -180,11 +180,11 @@ func TestOfReport(t *testing.T) {
 	}
 }
 
-func report1(host string, dns smtp.Problem, rungs []smtp.RungCheck) smtp.RelayReport {
+func report1(host string, dns smtp.Problem, rungs []smtp.RungCheck) smtp.Report {
 	if host == "" {
 		host = "smtp.example.com"
 	}
-	r := smtp.RelayReport{Name: host, Host: host, Rungs: rungs, OK: slices.ContainsFunc(rungs, usable)}
+	r := smtp.Report{Name: host, Host: host, Rungs: rungs, OK: slices.ContainsFunc(rungs, usable)}
 	if dns != "" {
 		r.Failure = &smtp.CheckFailure{Problem: dns}
 	}
@@ -266,7 +266,7 @@ func TestConclusion(t *testing.T) {
 		{true, []smtp.RungCheck{stopped(465, smtp.ProblemRefused), idle}, "Result: mail can go to smtp.example.com on port 587."},
 		{false, []smtp.RungCheck{stopped(465, smtp.ProblemRefused)}, "Result: no mail can go to smtp.example.com as things are."},
 	} {
-		if got := Conclusion(smtp.RelayReport{Host: "smtp.example.com", OK: c.ok, Rungs: c.rungs}); got != c.want {
+		if got := Conclusion(smtp.Report{Host: "smtp.example.com", OK: c.ok, Rungs: c.rungs}); got != c.want {
 			t.Errorf("Conclusion(%+v) = %q, want %q", c.rungs, got, c.want)
 		}
 	}

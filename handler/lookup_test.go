@@ -140,7 +140,7 @@ func (r *fakeRelays) Status() []RelayStatus {
 	}
 }
 
-func (r *fakeRelays) Check(ctx context.Context) []smtp.RelayReport {
+func (r *fakeRelays) Check(ctx context.Context) []smtp.Report {
 	r.mu.Lock()
 	r.checks++
 	r.mu.Unlock()
@@ -148,7 +148,7 @@ func (r *fakeRelays) Check(ctx context.Context) []smtp.RelayReport {
 	case <-time.After(time.Second):
 	case <-ctx.Done():
 	}
-	return []smtp.RelayReport{{Name: "a", OK: true}, {Name: "b"}}
+	return []smtp.Report{{Name: "a", OK: true}, {Name: "b"}}
 }
 
 var nextTurn = time.Date(2026, 11, 22, 8, 30, 0, 0, time.UTC)

@@ -22,7 +22,7 @@ type Relays interface {
 	Status() []RelayStatus
 	// Check asks every relay, without sending mail. It returns when all are
 	// done or ctx ends.
-	Check(ctx context.Context) []smtp.RelayReport
+	Check(ctx context.Context) []smtp.Report
 }
 
 // RelayStatus is what is known of one relay.
@@ -47,8 +47,8 @@ type RelayStatus struct {
 }
 
 type checkBody struct {
-	OK     bool               `json:"ok"` // some relay is
-	Relays []smtp.RelayReport `json:"relays"`
+	OK     bool          `json:"ok"` // some relay is
+	Relays []smtp.Report `json:"relays"`
 }
 
 // getRelays serves GET /v1/relays.
@@ -99,7 +99,7 @@ func (s *Server) postRelaysCheck(c echo.Context) error {
 	if err != nil {
 		return queue.ErrShuttingDown
 	}
-	b := checkBody{Relays: reports.([]smtp.RelayReport)}
+	b := checkBody{Relays: reports.([]smtp.Report)}
 	for _, report := range b.Relays {
 		b.OK = b.OK || report.OK
 	}

@@ -28,7 +28,7 @@ type pacedRelay struct {
 func newPacedRelay(t *testing.T, rate mailer.Rate) *pacedRelay {
 	t.Helper()
 	network := &relaytest.Network{Port: map[int]any{587: relaytest.New(t, relaytest.Options{}, nil)}}
-	r, err := smtp.NewRelay(smtp.RelayOptions{
+	r, err := smtp.New(smtp.Options{
 		Host: relaytest.Host, Ladder: []mailer.Rung{{Port: 587}}, Username: "user", Password: "secret",
 		RootCAs: relaytest.RootCAs(), Dial: network.Dial, Rate: rate,
 	})

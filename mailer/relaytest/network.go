@@ -16,7 +16,7 @@ import (
 
 // Network is a network in memory, for tests in virtual time: what is behind
 // each port, whatever the host is called. Its Dial goes into
-// mailer.RelayOptions.
+// mailer.Options.
 type Network struct {
 	// IP is the address that the relays seem to have; zero means 127.0.0.1.
 	IP netip.Addr

@@ -18,7 +18,7 @@ import (
 const everyMechanism = "AUTH NTLM CRAM-MD5 XOAUTH2 LOGIN PLAIN SCRAM-SHA-1 SCRAM-SHA-1-PLUS SCRAM-SHA-256 SCRAM-SHA-256-PLUS"
 
 // deliverOne sends one message through a relay of its own on port 587.
-func deliverOne(t *testing.T, relayOpts relaytest.Options, script relaytest.Script, change func(*smtp.RelayOptions)) (mailer.Attempt, *relaytest.Relay) {
+func deliverOne(t *testing.T, relayOpts relaytest.Options, script relaytest.Script, change func(*smtp.Options)) (mailer.Attempt, *relaytest.Relay) {
 	t.Helper()
 	scripted := relaytest.New(t, relayOpts, script)
 	opts := options(&relaytest.Network{Port: map[int]any{587: scripted}})
@@ -56,7 +56,7 @@ func TestAuthMechanisms(t *testing.T) {
 	for _, tt := range tests {
 		synctest.Test(t, func(t *testing.T) {
 			a, scripted := deliverOne(t, relaytest.Options{TLSExtensions: []string{tt.offered}, MaxTLS: tt.maxTLS}, nil,
-				func(o *smtp.RelayOptions) { o.Mechanism = tt.configured })
+				func(o *smtp.Options) { o.Mechanism = tt.configured })
 			if a.Auth != tt.want {
 				t.Errorf("mechanism %q of %q = %q, want %q (%v)", tt.configured, tt.offered, a.Auth, tt.want, a.Results[0].Failure)
 			}
@@ -86,7 +86,7 @@ func TestAuthToken(t *testing.T) {
 	}
 	for _, tt := range tests {
 		synctest.Test(t, func(t *testing.T) {
-			a, scripted := deliverOne(t, relaytest.Options{Password: tt.accepted}, nil, func(o *smtp.RelayOptions) {
+			a, scripted := deliverOne(t, relaytest.Options{Password: tt.accepted}, nil, func(o *smtp.Options) {
 				o.Password = ""
 				o.TokenSource = func(context.Context, string) (string, error) { return tt.token, tt.err }
 			})
@@ -125,7 +125,7 @@ func TestAuthTokenRefused(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				asked := 0
-				a, scripted := deliverOne(t, relaytest.Options{Password: "new"}, tt.script, func(o *smtp.RelayOptions) {
+				a, scripted := deliverOne(t, relaytest.Options{Password: "new"}, tt.script, func(o *smtp.Options) {
 					o.Password = ""
 					o.TokenSource = func(_ context.Context, refused string) (string, error) {
 						if asked > 0 && refused != tt.tokens[asked-1] {
@@ -179,7 +179,7 @@ func TestAuthNTLM(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, scripted := deliverOne(t, relaytest.Options{TLSExtensions: []string{everyMechanism}},
 			relaytest.Script{"AUTH": "334 Tk9U", "AUTH+": "535 5.7.3 no"},
-			func(o *smtp.RelayOptions) { o.Mechanism, o.Username = "NTLM", `CORP\user` })
+			func(o *smtp.Options) { o.Mechanism, o.Username = "NTLM", `CORP\user` })
 		if got, want := outcomes(a), "relay auth"; got != want {
 			t.Errorf("Deliver() = %s, want %s", got, want)
 		}
@@ -198,7 +198,7 @@ func TestAuthRedacts(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var log bytes.Buffer
-			a, _ := deliverOne(t, relaytest.Options{}, relaytest.Script{"AUTH": reply}, func(o *smtp.RelayOptions) {
+			a, _ := deliverOne(t, relaytest.Options{}, relaytest.Script{"AUTH": reply}, func(o *smtp.Options) {
 				o.Password, o.Logger = "hunter2-hunter2", slog.New(slog.NewTextHandler(&log, nil))
 			})
 			f := a.Results[0].Failure
@@ -213,9 +213,9 @@ func TestAuthRedacts(t *testing.T) {
 	}
 }
 
-func TestNewRelayRefuses(t *testing.T) {
+func TestNewRefuses(t *testing.T) {
 	rungs := []mailer.Rung{{Port: 587}}
-	tests := []smtp.RelayOptions{
+	tests := []smtp.Options{
 		{Ladder: rungs},
 		{Host: "a b", Ladder: rungs},
 		{Host: "relay.test\r\n", Ladder: rungs},
@@ -230,11 +230,11 @@ func TestNewRelayRefuses(t *testing.T) {
 		{Host: "relay.test", Ladder: rungs, MaxRecipients: -1},
 	}
 	for _, opts := range tests {
-		if r, err := smtp.NewRelay(opts); err == nil {
+		if r, err := smtp.New(opts); err == nil {
 			r.Close()
-			t.Errorf("NewRelay(%+v) succeeded", opts)
+			t.Errorf("New(%+v) succeeded", opts)
 		} else if strings.Contains(err.Error(), "secret") {
-			t.Errorf("NewRelay() = %v: shows the password", err)
+			t.Errorf("New() = %v: shows the password", err)
 		}
 	}
 }

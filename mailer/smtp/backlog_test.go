@@ -82,10 +82,10 @@ func (w *wire) Read(p []byte) (int, error) {
 
 // newWireTest is a relay in clear text with one connection at a time, the first
 // of them over w.
-func newWireTest(t *testing.T, script relaytest.Script, w *wire, edit func(*smtp.RelayOptions)) *poolTest {
+func newWireTest(t *testing.T, script relaytest.Script, w *wire, edit func(*smtp.Options)) *poolTest {
 	t.Helper()
 	extensions := []string{"PIPELINING", "SIZE 1000000", "8BITMIME"}
-	p := newPoolTest(t, relaytest.Options{Extensions: extensions}, script, func(o *smtp.RelayOptions) {
+	p := newPoolTest(t, relaytest.Options{Extensions: extensions}, script, func(o *smtp.Options) {
 		o.Cleartext, o.MaxConnections = true, 1
 		o.Username, o.Password = "", ""
 		dial := o.Dial
@@ -160,7 +160,7 @@ func TestBacklogLockStep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{TLSExtensions: relaytest.Without("PIPELINING")},
 			relaytest.Script{"DATA": slowDATA, ".": "hold 250 ok then default", "QUIT": "default"},
-			func(o *smtp.RelayOptions) { o.MaxConnections = 1 })
+			func(o *smtp.Options) { o.MaxConnections = 1 })
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		results := deliverMany(ctx, p.relay, 2)
@@ -211,7 +211,7 @@ func TestBacklogFaults(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tt.script["greeting"] = "after 10ms 220 relay.test" // the second message is there by then
-				p := newPoolTest(t, relaytest.Options{}, tt.script, func(o *smtp.RelayOptions) { o.MaxConnections = 1 })
+				p := newPoolTest(t, relaytest.Options{}, tt.script, func(o *smtp.Options) { o.MaxConnections = 1 })
 				attempts := deliverBehind(t, p.relay, 2)
 				if first, second := outcomes(attempts[0]), outcomes(attempts[1]); first != tt.first || second != tt.second {
 					t.Errorf("outcomes: %s; %s; want %s; %s", first, second, tt.first, tt.second)
@@ -318,7 +318,7 @@ func checkUndelivered(t *testing.T, name string, p *poolTest, attempts []mailer.
 func TestBacklogStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{"DATA": slowDATA, ".": "after 10s 250 ok"},
-			func(o *smtp.RelayOptions) { o.MaxConnections = 1 })
+			func(o *smtp.Options) { o.MaxConnections = 1 })
 		var all sync.WaitGroup
 		want := []string{"accepted 250", "transient connect", "accepted 250"}
 		for i := range 3 {
@@ -353,7 +353,7 @@ func TestBacklogLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{"DATA": slowDATA, ".": "after 60s 250 ok then default"},
-			func(o *smtp.RelayOptions) {
+			func(o *smtp.Options) {
 				o.MaxConnections, o.Logger = 1, slog.New(slog.NewTextHandler(&log, nil))
 			})
 		var all sync.WaitGroup
@@ -398,7 +398,7 @@ func TestBacklogSlow(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPoolTest(t, relaytest.Options{},
 					relaytest.Script{"DATA": "after 10ms 354 go then " + tt.second + " then 354 go", ".": tt.dot + " then default"},
-					func(o *smtp.RelayOptions) { o.MaxConnections = 2 })
+					func(o *smtp.Options) { o.MaxConnections = 2 })
 				var all sync.WaitGroup
 				attempts := make([]mailer.Attempt, 3)
 				for i := range attempts {
@@ -432,7 +432,7 @@ func TestBacklogCrowd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{
 			".": strings.Repeat("after 200ms 250 ok then after 3s 250 ok then after 1s 250 ok then drop then after 7s 250 ok then ", 12) + "after 1100ms 250 ok",
-		}, func(o *smtp.RelayOptions) { o.MaxConnections = 3 })
+		}, func(o *smtp.Options) { o.MaxConnections = 3 })
 		var all sync.WaitGroup
 		var mu sync.Mutex
 		results := map[string]mailer.Result{}
@@ -528,7 +528,7 @@ func TestJoinFaults(t *testing.T) {
 				if tt.script["."] == "" {
 					tt.script["."] = late
 				}
-				p := newPoolTest(t, relaytest.Options{}, tt.script, func(o *smtp.RelayOptions) { o.MaxConnections = 1 })
+				p := newPoolTest(t, relaytest.Options{}, tt.script, func(o *smtp.Options) { o.MaxConnections = 1 })
 				attempts := make([]mailer.Attempt, 2)
 				var all sync.WaitGroup
 				for i := range attempts {
@@ -634,7 +634,7 @@ func TestJoinJams(t *testing.T) {
 func TestJoinLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log lockedBuffer
-		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{".": "after 20s 250 ok then default"}, func(o *smtp.RelayOptions) {
+		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{".": "after 20s 250 ok then default"}, func(o *smtp.Options) {
 			o.MaxConnections, o.Logger = 1, slog.New(slog.NewTextHandler(&log, nil))
 		})
 		var all sync.WaitGroup
@@ -686,7 +686,7 @@ func TestBacklogDeaf(t *testing.T) {
 	for _, line := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			var log bytes.Buffer
-			p := newPoolTest(t, relaytest.Options{Extensions: []string{"PIPELINING"}}, relaytest.Script{"DATA": slowDATA}, func(o *smtp.RelayOptions) {
+			p := newPoolTest(t, relaytest.Options{Extensions: []string{"PIPELINING"}}, relaytest.Script{"DATA": slowDATA}, func(o *smtp.Options) {
 				o.Cleartext, o.MaxConnections, o.Logger = true, 1, slog.New(slog.NewTextHandler(&log, nil))
 				o.Username, o.Password = "", ""
 				dial := o.Dial
@@ -735,7 +735,7 @@ func TestBacklogEnds(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var log lockedBuffer
 				tt.script["DATA"] = slowDATA
-				p := newPoolTest(t, relaytest.Options{}, tt.script, func(o *smtp.RelayOptions) {
+				p := newPoolTest(t, relaytest.Options{}, tt.script, func(o *smtp.Options) {
 					o.MaxConnections, o.Logger = 1, slog.New(slog.NewTextHandler(&log, nil))
 				})
 				attempts := deliverBehind(t, p.relay, tt.n)
@@ -756,7 +756,7 @@ func TestBacklogEnds(t *testing.T) {
 func TestBacklogRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log lockedBuffer
-		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{"DATA": "after 10ms 354 go", ".": "after 100ms 250 ok"}, func(o *smtp.RelayOptions) {
+		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{"DATA": "after 10ms 354 go", ".": "after 100ms 250 ok"}, func(o *smtp.Options) {
 			o.MaxConnections, o.Logger = 2, slog.New(slog.NewTextHandler(&log, nil))
 		})
 		time.AfterFunc(50*time.Millisecond, p.scripted.Restart) // two contents and two envelopes are out

@@ -17,9 +17,9 @@ import (
 	"mailsidecar/mailer"
 )
 
-// RelayReport is what [Relay.Check] found out about one relay: every rung of its
+// Report is what [Relay.Check] found out about one relay: every rung of its
 // ladder, each on its own, without sending mail. Durations are in milliseconds.
-type RelayReport struct {
+type Report struct {
 	Name string `json:"name"`
 	Host string `json:"host"`
 	// Addresses are the IP addresses that Host resolves to.
@@ -84,8 +84,8 @@ type CheckFailure struct {
 // Check tries every rung on its own, all at the same time and without a race,
 // and logs in on the first that could take mail. It sends no mail and leaves
 // what deliveries know of the ladder alone.
-func (r *Relay) Check(ctx context.Context) RelayReport {
-	report := RelayReport{Name: r.opts.Name, Host: r.opts.Host}
+func (r *Relay) Check(ctx context.Context) Report {
+	report := Report{Name: r.opts.Name, Host: r.opts.Host}
 	if !r.enter() {
 		report.Failure = checkFailure(&mailer.Failure{Stage: mailer.StageConnect, Text: "shutting down"})
 		return report

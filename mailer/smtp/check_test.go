@@ -17,7 +17,7 @@ import (
 
 func lookup(context.Context, string) ([]string, error) { return []string{"192.0.2.1"}, nil }
 
-func newRelayToCheck(t *testing.T, opts smtp.RelayOptions) *smtp.Relay {
+func newRelayToCheck(t *testing.T, opts smtp.Options) *smtp.Relay {
 	t.Helper()
 	r := newRelay(t, opts)
 	r.SetLookup(lookup)

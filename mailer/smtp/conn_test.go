@@ -65,7 +65,7 @@ func TestHelo(t *testing.T) {
 		{"", &net.UnixAddr{Name: "x"}, "localhost"},
 	}
 	for _, tt := range tests {
-		c := &conn{relay: &Relay{opts: RelayOptions{Helo: tt.configured}}, raw: addressed{local: tt.local}}
+		c := &conn{relay: &Relay{opts: Options{Helo: tt.configured}}, raw: addressed{local: tt.local}}
 		if got := c.helo(); got != tt.want {
 			t.Errorf("helo() with %q from %v = %s, want %s", tt.configured, tt.local, got, tt.want)
 		}
@@ -82,7 +82,7 @@ func (a addressed) LocalAddr() net.Addr { return a.local }
 // TestCloseLosers: a rung that comes in after the winner is closed.
 func TestCloseLosers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, err := NewRelay(RelayOptions{Host: "relay.test", Ladder: []mailer.Rung{{Port: 587}}})
+		r, err := New(Options{Host: "relay.test", Ladder: []mailer.Rung{{Port: 587}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,7 +101,7 @@ func TestCloseLosers(t *testing.T) {
 // TestNoResumption: Microsoft's relays break when a TLS session is resumed
 // (golang/go#70232).
 func TestNoResumption(t *testing.T) {
-	r, err := NewRelay(RelayOptions{Host: "smtp.office365.com", Ladder: []mailer.Rung{{Port: 587}}})
+	r, err := New(Options{Host: "smtp.office365.com", Ladder: []mailer.Rung{{Port: 587}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -76,7 +76,7 @@ func swallow(c net.Conn) {
 }
 
 func benchRelay(b *testing.B) *smtp.Relay {
-	relay, err := smtp.NewRelay(smtp.RelayOptions{
+	relay, err := smtp.New(smtp.Options{
 		Host: "localhost", Ladder: []mailer.Rung{sink(b)}, Username: "user", Password: "secret",
 		RootCAs: relaytest.RootCAs(), MessagesPerConnection: 1 << 30, MaxConnections: 8,
 	})

@@ -24,17 +24,17 @@ func envelope(forwardPaths ...string) mailer.Envelope {
 }
 
 // options are for a relay on network with the ports 587 and 2525.
-func options(network *relaytest.Network) smtp.RelayOptions {
-	return smtp.RelayOptions{
+func options(network *relaytest.Network) smtp.Options {
+	return smtp.Options{
 		Host: relaytest.Host, Ladder: []mailer.Rung{{Port: 587}, {Port: 2525}},
 		Username: "user", Password: "secret",
 		RootCAs: relaytest.RootCAs(), Dial: network.Dial,
 	}
 }
 
-func newRelay(t *testing.T, opts smtp.RelayOptions) *smtp.Relay {
+func newRelay(t *testing.T, opts smtp.Options) *smtp.Relay {
 	t.Helper()
-	r, err := smtp.NewRelay(opts)
+	r, err := smtp.New(opts)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func TestDistrust(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var log bytes.Buffer
-				p := newPoolTest(t, relaytest.Options{}, tt.script, func(o *smtp.RelayOptions) {
+				p := newPoolTest(t, relaytest.Options{}, tt.script, func(o *smtp.Options) {
 					o.Logger = slog.New(slog.NewTextHandler(&log, nil))
 					o.MaxConnections, o.MessagesPerConnection = 1, 1
 				})

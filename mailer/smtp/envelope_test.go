@@ -345,7 +345,7 @@ func TestDeliverAfterClose(t *testing.T) {
 // whole, and a reset connection is as good as a closed one.
 func TestDeliverConcurrently(t *testing.T) {
 	scripted := relaytest.New(t, relaytest.Options{}, relaytest.Script{"MAIL FROM:<reset@": "reset", "RCPT TO:<lost@": "reset"})
-	relay := newRelay(t, smtp.RelayOptions{
+	relay := newRelay(t, smtp.Options{
 		Host: "localhost", Ladder: []mailer.Rung{{Port: scripted.Listen(t)}},
 		Username: "user", Password: "secret", RootCAs: relaytest.RootCAs(),
 	})

@@ -232,7 +232,7 @@ func TestPorts(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			relay := newRelay(t, smtp.RelayOptions{
+			relay := newRelay(t, smtp.Options{
 				Host: "127.0.0.1", Ladder: []mailer.Rung{{Port: tt.first}, {Port: port}},
 				Username: "user", Password: "secret", RootCAs: relaytest.RootCAs(),
 			})

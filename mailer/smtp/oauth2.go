@@ -45,7 +45,7 @@ type TokenOptions struct {
 	Client *http.Client // nil means one that follows no redirects
 }
 
-// NewTokenSource returns a function for RelayOptions.TokenSource. It may be
+// NewTokenSource returns a function for Options.TokenSource. It may be
 // called from many goroutines; a fetched token is kept until shortly before it
 // expires or until the relay refuses it, and fetched once for all who wait. No error
 // holds a secret.

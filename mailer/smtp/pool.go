@@ -55,7 +55,7 @@ type pool struct {
 type Connections struct {
 	Open    int // those that are logged in, being opened or being closed
 	Limit   int // how many the relay gets now, see Reason
-	Max     int // RelayOptions.MaxConnections
+	Max     int // Options.MaxConnections
 	Waiting int // messages that wait for a connection
 	// Reason is why Limit last changed, in a few words; the relay's own are escaped.
 	Reason string

@@ -14,7 +14,7 @@ import (
 // newIdlePool returns the pool of a relay with one connection in hand.
 func newIdlePool(t *testing.T) (*pool, *conn) {
 	t.Helper()
-	r, err := NewRelay(RelayOptions{Host: "relay.test", Ladder: []mailer.Rung{{Port: 587}}, MaxConnections: 1})
+	r, err := New(Options{Host: "relay.test", Ladder: []mailer.Rung{{Port: 587}}, MaxConnections: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,11 +24,11 @@ import (
 type poolTest struct {
 	scripted *relaytest.Relay
 	network  *relaytest.Network
-	opts     smtp.RelayOptions
+	opts     smtp.Options
 	relay    *smtp.Relay
 }
 
-func newPoolTest(t *testing.T, opts relaytest.Options, script relaytest.Script, edit func(*smtp.RelayOptions)) *poolTest {
+func newPoolTest(t *testing.T, opts relaytest.Options, script relaytest.Script, edit func(*smtp.Options)) *poolTest {
 	t.Helper()
 	p := &poolTest{scripted: relaytest.New(t, opts, script)}
 	p.network = &relaytest.Network{Port: map[int]any{587: p.scripted}}
@@ -64,7 +64,7 @@ func (p *poolTest) checkConnections(t *testing.T, served, open int) {
 // word between them, up to its limits; then it ends with QUIT.
 func TestPoolReuse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.RelayOptions) { o.MessagesPerConnection = 3 })
+		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) { o.MessagesPerConnection = 3 })
 		for i, open := range []int{1, 1, 0, 1} {
 			a := p.deliver(t, "accepted 250")
 			if a.Rung.Port != 587 || a.Auth != "PLAIN" || a.TLS == "" {
@@ -94,7 +94,7 @@ func TestPoolReuse(t *testing.T) {
 func TestPoolFarewell(t *testing.T) {
 	for _, early := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			p := newPoolTest(t, relaytest.Options{}, relaytest.Script{"QUIT": "silence", ".": "after 1s 250 ok"}, func(o *smtp.RelayOptions) {
+			p := newPoolTest(t, relaytest.Options{}, relaytest.Script{"QUIT": "silence", ".": "after 1s 250 ok"}, func(o *smtp.Options) {
 				if early {
 					o.MessagesPerConnection = 1
 				}
@@ -406,7 +406,7 @@ func TestPoolGrows(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := newPoolTest(t, tt.opts, relaytest.Script{".": "after 10ms 250 2.0.0 ok"}, func(o *smtp.RelayOptions) { o.MaxConnections = tt.max })
+				p := newPoolTest(t, tt.opts, relaytest.Script{".": "after 10ms 250 2.0.0 ok"}, func(o *smtp.Options) { o.MaxConnections = tt.max })
 				results := deliverMany(t.Context(), p.relay, tt.n)
 				checkDelivered(t, p.scripted, results)
 				if n := countAccepted(results); n != tt.n {
@@ -431,7 +431,7 @@ func TestPoolGrows(t *testing.T) {
 // TestPoolLine: who waits for a connection is served in turn, and may leave.
 func TestPoolLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{".": "after 1s 250 2.0.0 ok"}, func(o *smtp.RelayOptions) { o.MaxConnections = 1 })
+		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{".": "after 1s 250 2.0.0 ok"}, func(o *smtp.Options) { o.MaxConnections = 1 })
 		var all sync.WaitGroup
 		for i := range 5 {
 			all.Go(func() {
@@ -466,7 +466,7 @@ func TestPoolPriority(t *testing.T) {
 	for _, keywords := range [][]string{nil, {"PIPELINING"}} {
 		synctest.Test(t, func(t *testing.T) {
 			p := newPoolTest(t, relaytest.Options{TLSExtensions: relaytest.Without(keywords...)},
-				relaytest.Script{"DATA": "after 1s 354 go", ".": "250 2.0.0 ok"}, func(o *smtp.RelayOptions) { o.MaxConnections = 1 })
+				relaytest.Script{"DATA": "after 1s 354 go", ".": "250 2.0.0 ok"}, func(o *smtp.Options) { o.MaxConnections = 1 })
 			var all sync.WaitGroup
 			for i, priority := range []mailer.Priority{
 				mailer.PriorityNormal, // has the connection
@@ -496,7 +496,7 @@ func TestPoolPriority(t *testing.T) {
 // TestPoolPriorityBounded: bulk mail is not overtaken for ever.
 func TestPoolPriorityBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{".": "after 1s 250 2.0.0 ok"}, func(o *smtp.RelayOptions) { o.MaxConnections = 1 })
+		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{".": "after 1s 250 2.0.0 ok"}, func(o *smtp.Options) { o.MaxConnections = 1 })
 		begin := time.Now()
 		ctx, cancel := context.WithCancel(t.Context())
 		var all sync.WaitGroup
@@ -526,7 +526,7 @@ func TestPoolPriorityBounded(t *testing.T) {
 // TestPoolDead: who waits in line learns at once that there is no relay.
 func TestPoolDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.RelayOptions) { o.MaxConnections = 2 })
+		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) { o.MaxConnections = 2 })
 		p.network.Set(587, relaytest.BlackHole)
 		begin := time.Now()
 		for path, r := range deliverMany(t.Context(), p.relay, 20) {
@@ -547,7 +547,7 @@ func TestPoolDead(t *testing.T) {
 func TestPoolLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{".": "after 4m 250 2.0.0 ok"}, func(o *smtp.RelayOptions) {
+		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{".": "after 4m 250 2.0.0 ok"}, func(o *smtp.Options) {
 			o.MaxConnections, o.Logger = 2, slog.New(slog.NewTextHandler(&log, nil))
 		})
 		for i := range 6 {

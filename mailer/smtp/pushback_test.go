@@ -141,7 +141,7 @@ func TestWindowLimits(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var log lockedBuffer
-				p := newPoolTest(t, tt.opts, tt.script, func(o *smtp.RelayOptions) {
+				p := newPoolTest(t, tt.opts, tt.script, func(o *smtp.Options) {
 					o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 					o.MessagesPerConnection = 1000 // the relay may notice late that one has gone
 				})
@@ -252,7 +252,7 @@ func TestPushedBack(t *testing.T) {
 				if tt.script["."] == "" {
 					tt.script["."] = "after 1s 250 ok"
 				}
-				p := newPoolTest(t, relaytest.Options{}, tt.script, func(o *smtp.RelayOptions) {
+				p := newPoolTest(t, relaytest.Options{}, tt.script, func(o *smtp.Options) {
 					o.Logger = slog.New(slog.NewTextHandler(&log, nil))
 				})
 				if tt.warm > 0 {

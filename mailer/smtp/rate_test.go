@@ -18,7 +18,7 @@ import (
 // do so evenly.
 func TestRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.RelayOptions) {
+		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) {
 			o.Rate = mailer.Rate{Messages: 4, Per: 12 * time.Second}
 		})
 		begin := time.Now()
@@ -41,7 +41,7 @@ func TestRate(t *testing.T) {
 
 func TestRateUsedUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.RelayOptions) {
+		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) {
 			o.Rate = mailer.Rate{Messages: 1, Per: time.Hour}
 		})
 		p.deliver(t, "accepted 250")
@@ -70,7 +70,7 @@ func TestRateUsedUp(t *testing.T) {
 // rate is used in full however many messages come.
 func TestRateOverload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{".": "after 2s 250 2.0.0 ok"}, func(o *smtp.RelayOptions) {
+		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{".": "after 2s 250 2.0.0 ok"}, func(o *smtp.Options) {
 			o.Rate = mailer.Rate{Messages: 1, Per: time.Second}
 		})
 		const seconds = 120
@@ -97,7 +97,7 @@ func TestRateOverload(t *testing.T) {
 // somebody else's.
 func TestRateGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.RelayOptions) {
+		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) {
 			o.Rate = mailer.Rate{Messages: 1, Per: 10 * time.Second}
 		})
 		p.deliver(t, "accepted 250")
@@ -133,7 +133,7 @@ func TestRateGivenBack(t *testing.T) {
 // messages set out than may.
 func TestRatePriority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.RelayOptions) {
+		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) {
 			o.Rate = mailer.Rate{Messages: 1, Per: 2 * time.Second}
 		})
 		p.deliver(t, "accepted 250")
@@ -170,7 +170,7 @@ func TestRatePriority(t *testing.T) {
 // told then when its turn would have come.
 func TestRateOvertaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.RelayOptions) {
+		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) {
 			o.Rate = mailer.Rate{Messages: 1, Per: 20 * time.Second}
 		})
 		deliver := func(ctx context.Context, priority mailer.Priority) mailer.Attempt {
@@ -218,7 +218,7 @@ func TestRateAges(t *testing.T) {
 		{mailer.PriorityHigh, mailer.PriorityBulk, 200 * time.Second},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.RelayOptions) {
+			p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) {
 				o.Rate = mailer.Rate{Messages: 1, Per: 5 * time.Second}
 			})
 			deliver := func(ctx context.Context, priority mailer.Priority) string {
@@ -251,7 +251,7 @@ func TestRateAges(t *testing.T) {
 // stops, as is who comes then.
 func TestRateStopWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.RelayOptions) {
+		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) {
 			o.Rate = mailer.Rate{Messages: 2, Per: time.Minute}
 		})
 		p.deliver(t, "accepted 250")

@@ -25,8 +25,8 @@ import (
 	"mailsidecar/mailer"
 )
 
-// RelayOptions says how to reach one relay and what to show it.
-type RelayOptions struct {
+// Options says how to reach one relay and what to show it.
+type Options struct {
 	Name string // in logs and answers; empty means Host
 	Host string // DNS name or IP address
 	// Ladder holds the rungs in order of preference; at least one.
@@ -101,7 +101,7 @@ func (t Timeouts) withDefaults() Timeouts {
 
 // Relay is one upstream relay. It is safe for concurrent use.
 type Relay struct {
-	opts     RelayOptions
+	opts     Options
 	ladder   ladder
 	pool     pool
 	late     late
@@ -120,9 +120,9 @@ type Relay struct {
 
 var _ mailer.Deliverer = (*Relay)(nil)
 
-// NewRelay checks the options and returns the relay. It connects to nothing
+// New checks the options and returns the relay. It connects to nothing
 // yet. Close must be called in the end.
-func NewRelay(opts RelayOptions) (*Relay, error) {
+func New(opts Options) (*Relay, error) {
 	if err := opts.complete(); err != nil {
 		return nil, fmt.Errorf("relay %s: %w", cmp.Or(opts.Name, opts.Host, "without host"), err)
 	}
@@ -135,7 +135,7 @@ func NewRelay(opts RelayOptions) (*Relay, error) {
 }
 
 // complete checks the options and fills in the defaults.
-func (o *RelayOptions) complete() error {
+func (o *Options) complete() error {
 	o.Name = cmp.Or(o.Name, o.Host)
 	o.ServerName = cmp.Or(o.ServerName, o.Host)
 	o.MaxRecipients = cmp.Or(o.MaxRecipients, 100)
@@ -160,7 +160,7 @@ func (o *RelayOptions) complete() error {
 	return o.checkCredentials()
 }
 
-func (o *RelayOptions) completeLadder() error {
+func (o *Options) completeLadder() error {
 	if len(o.Ladder) == 0 {
 		return errors.New("no port")
 	}
@@ -180,7 +180,7 @@ func (o *RelayOptions) completeLadder() error {
 	return nil
 }
 
-func (o *RelayOptions) checkCredentials() error {
+func (o *Options) checkCredentials() error {
 	if o.Mechanism != "AUTO" && !slices.Contains(mechanisms, o.Mechanism) {
 		return fmt.Errorf("unknown AUTH mechanism %q", o.Mechanism)
 	}
