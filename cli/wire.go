@@ -11,6 +11,7 @@ import (
 	"mailsidecar/handler"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
+	"mailsidecar/mailer/smtp/token"
 	"mailsidecar/queue"
 )
 
@@ -31,7 +32,7 @@ func relayOptions(r config.Relay, name string, log *slog.Logger) (smtp.Options, 
 		o.Username, o.Password, o.Mechanism = "", "", ""
 	}
 	if r.OAuth2.Configured() {
-		source, err := smtp.NewTokenSource(tokenOptions(r.OAuth2))
+		source, err := token.New(tokenOptions(r.OAuth2))
 		if err != nil {
 			return o, exit(exitConfig, "%sOAUTH2_CLIENT_ID: %w", relayPrefix(r), err)
 		}
@@ -47,8 +48,8 @@ func relayOptions(r config.Relay, name string, log *slog.Logger) (smtp.Options, 
 	return o, nil
 }
 
-func tokenOptions(o config.OAuth2) smtp.TokenOptions {
-	return smtp.TokenOptions{
+func tokenOptions(o config.OAuth2) token.Options {
+	return token.Options{
 		AccessToken: o.AccessToken.Reveal(), AccessTokenFile: o.AccessTokenFile,
 		TokenURL: o.TokenURL, ClientID: o.ClientID, ClientSecret: o.ClientSecret.Reveal(),
 		RefreshToken: o.RefreshToken.Reveal(), Scopes: o.Scopes,

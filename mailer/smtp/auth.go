@@ -53,7 +53,7 @@ func (c *conn) mechanism(ctx context.Context) (string, *mailer.Failure) {
 	}
 	text := "the relay offers no AUTH"
 	if len(offered) > 0 {
-		text = "the relay offers no AUTH mechanism that is configured here, only " + printable(strings.Join(offered, " "), 200)
+		text = "the relay offers no AUTH mechanism that is configured here, only " + mailer.Printable(strings.Join(offered, " "), 200)
 	}
 	return "", c.failed(ctx, mailer.StageAuth, &cause{problem: ProblemNoMechanism, text: text})
 }
@@ -216,7 +216,7 @@ func (x *authExchange) respond(client smtp.Auth, w wireReply) ([]byte, error) {
 		return nil, fmt.Errorf("challenge: %w", err)
 	case x.name == "XOAUTH2":
 		// The error as JSON; it wants an empty answer before the 535 comes.
-		x.errText = printable(x.redact(string(challenge)), maxReplyText)
+		x.errText = mailer.Printable(x.redact(string(challenge)), maxReplyText)
 	}
 	return client.Next(challenge, true)
 }
@@ -232,7 +232,7 @@ func (x *authExchange) broken(ctx context.Context, err error) *mailer.Failure {
 	return x.conn.failed(ctx, mailer.StageAuth, &cause{
 		problem: ProblemOther,
 		text:    "AUTH " + x.name + " could not be completed",
-		err:     errors.New(printable(x.redact(err.Error()), maxReplyText)),
+		err:     errors.New(mailer.Printable(x.redact(err.Error()), maxReplyText)),
 	})
 }
 

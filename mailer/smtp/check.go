@@ -143,13 +143,13 @@ func (r *Relay) checkRung(ctx context.Context, rung mailer.Rung) (RungCheck, *co
 	check := RungCheck{
 		Port: rung.Port, Mode: rung.Mode(), TCP: tcpState(c, f), TCPMillis: c.dialled.Milliseconds(),
 		Banner: c.banner, Auth: authNotTried, TLS: tlsCheck(c, f),
-		Mechanisms: strings.Fields(strings.ToUpper(printable(c.ext["AUTH"], maxReplyText))),
+		Mechanisms: strings.Fields(strings.ToUpper(mailer.Printable(c.ext["AUTH"], maxReplyText))),
 	}
 	if c.raw != nil {
 		check.Address = c.raw.RemoteAddr().String()
 	}
 	for _, line := range c.ehlo {
-		check.Capabilities = append(check.Capabilities, printable(line, maxReplyText))
+		check.Capabilities = append(check.Capabilities, mailer.Printable(line, maxReplyText))
 	}
 	if f != nil {
 		if f.Stage == mailer.StageGreeting && ProblemOf(f) == ProblemSilent && r.speaksTLS(ctx, rung) {
@@ -208,11 +208,11 @@ func tlsCheck(c *conn, f *mailer.Failure) *TLSCheck {
 
 func certificateCheck(cert *x509.Certificate) *TLSCheck {
 	check := &TLSCheck{
-		Subject: printable(cert.Subject.String(), maxReplyText), Issuer: printable(cert.Issuer.String(), maxReplyText),
+		Subject: mailer.Printable(cert.Subject.String(), maxReplyText), Issuer: mailer.Printable(cert.Issuer.String(), maxReplyText),
 		NotAfter: cert.NotAfter, DaysLeft: int(math.Floor(time.Until(cert.NotAfter).Hours() / 24)),
 	}
 	for _, name := range cert.DNSNames {
-		check.Names = append(check.Names, printable(name, maxReplyText))
+		check.Names = append(check.Names, mailer.Printable(name, maxReplyText))
 	}
 	for _, ip := range cert.IPAddresses {
 		check.Names = append(check.Names, ip.String())

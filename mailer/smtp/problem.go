@@ -56,7 +56,7 @@ func (c *cause) Error() string {
 	if c.err == nil {
 		return c.text
 	}
-	return c.text + ": " + printable(c.err.Error(), maxReplyText)
+	return c.text + ": " + mailer.Printable(c.err.Error(), maxReplyText)
 }
 
 func (c *cause) Unwrap() error { return c.err }

@@ -38,9 +38,9 @@ type Options struct {
 	// Mechanism is a SASL mechanism's name, or "auto" (also when empty):
 	// XOAUTH2 with a TokenSource, else the best one offered.
 	Mechanism string
-	// TokenSource returns an OAuth2 access token; nil when a password is used. It is
-	// called once for each login, and again where the relay refused the token: then
-	// with that one, and may return it again when there is no other.
+	// TokenSource returns an OAuth2 access token, see [mailsidecar/mailer/smtp/token.Source];
+	// nil when a password is used. It is called once for each login, and again where
+	// the relay refused the token: then with that one.
 	TokenSource func(ctx context.Context, refused string) (string, error)
 
 	// Cleartext is SMTP_TLS=none: no TLS at all, on every rung.

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"mailsidecar/mailer"
 )
@@ -51,7 +49,7 @@ func readReply(br *bufio.Reader) (wireReply, error) {
 		}
 		code, text, more, ok := parseReplyLine(line)
 		if !ok {
-			return wireReply{}, fmt.Errorf("%w: %s", errReplyMalformed, printable(string(line), 80))
+			return wireReply{}, fmt.Errorf("%w: %s", errReplyMalformed, mailer.Printable(string(line), 80))
 		}
 		if w.code != 0 && w.code != code {
 			return wireReply{}, fmt.Errorf("%w: code %d continued as %d", errReplyMalformed, w.code, code)
@@ -127,7 +125,7 @@ func (w wireReply) reply() mailer.Reply {
 			texts = append(texts, rest)
 		}
 	}
-	r.Text = printable(strings.Join(texts, " "), maxReplyText)
+	r.Text = mailer.Printable(strings.Join(texts, " "), maxReplyText)
 	return r
 }
 
@@ -154,43 +152,6 @@ func isSubcode(s string) bool {
 	}
 	for i := range len(s) {
 		if !isDigit(s[i]) {
-			return false
-		}
-	}
-	return true
-}
-
-// printable returns s with all that a terminal or a log reader could act on
-// escaped (control characters, bidirectional marks, invalid UTF-8), cut to at
-// most limit octets.
-func printable(s string, limit int) string {
-	if len(s) <= limit && isPlainASCII(s) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); {
-		r, size := utf8.DecodeRuneInString(s[i:])
-		piece := s[i : i+size]
-		switch {
-		case r == utf8.RuneError && size == 1:
-			piece = fmt.Sprintf(`\x%02x`, s[i])
-		case r < ' ' || r == 0x7f:
-			piece = fmt.Sprintf(`\x%02x`, r)
-		case !unicode.IsPrint(r):
-			piece = fmt.Sprintf(`\u{%x}`, r)
-		}
-		if b.Len()+len(piece) > limit {
-			break
-		}
-		b.WriteString(piece)
-		i += size
-	}
-	return b.String()
-}
-
-func isPlainASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] > '~' {
 			return false
 		}
 	}

@@ -70,23 +70,6 @@ func TestReadReplyLeavesTheRest(t *testing.T) {
 	}
 }
 
-func TestPrintableIsCut(t *testing.T) {
-	tests := []struct {
-		in, want string
-		limit    int
-	}{
-		{"abcdef", "abc", 3},
-		{"abü", "ab", 3},
-		{"ab\x01", "ab", 5},
-		{"ab\x01", `ab\x01`, 6},
-	}
-	for _, tt := range tests {
-		if got := printable(tt.in, tt.limit); got != tt.want {
-			t.Errorf("printable(%q, %d) = %q, want %q", tt.in, tt.limit, got, tt.want)
-		}
-	}
-}
-
 func FuzzReadReply(f *testing.F) {
 	for _, seed := range []string{
 		"250 ok\r\n", "250\n", "250-a\r\n250 b\r\n", "550 5.1.1 no\r\n", "334 dXNlcg==\r\n",

@@ -1,4 +1,4 @@
-package smtp_test
+package token
 
 import (
 	"context"
@@ -14,8 +14,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"mailsidecar/mailer/smtp"
 )
 
 // tokenEndpoint answers with the given bodies in turn, and keeps the forms.
@@ -45,11 +43,11 @@ func tokenEndpoint(t *testing.T, bodies ...string) (url string, forms func() []m
 	}
 }
 
-func TestTokenSourceFetches(t *testing.T) {
+func TestSourceFetches(t *testing.T) {
 	url, forms := tokenEndpoint(t,
 		`{"access_token":"t1","expires_in":30,"refresh_token":"r2"}`,
 		`{"access_token":"t2","expires_in":3600}`)
-	source, err := smtp.NewTokenSource(smtp.TokenOptions{
+	source, err := New(Options{
 		TokenURL: url, ClientID: "id", ClientSecret: "cs", RefreshToken: "r1", Scopes: []string{"mail"},
 	})
 	if err != nil {
@@ -73,9 +71,9 @@ func TestTokenSourceFetches(t *testing.T) {
 	}
 }
 
-func TestTokenSourceClientCredentials(t *testing.T) {
+func TestSourceClientCredentials(t *testing.T) {
 	url, forms := tokenEndpoint(t, `{"access_token":"t1","expires_in":3600}`)
-	source, err := smtp.NewTokenSource(smtp.TokenOptions{TokenURL: url, ClientID: "id", ClientSecret: "cs"})
+	source, err := New(Options{TokenURL: url, ClientID: "id", ClientSecret: "cs"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +91,7 @@ func TestTokenSourceClientCredentials(t *testing.T) {
 	}
 }
 
-func TestTokenSourceRefused(t *testing.T) {
+func TestSourceRefused(t *testing.T) {
 	refusal, err := json.Marshal(map[string]string{
 		"error": "invalid_grant", "error_description": "Token has been revoked\x1b[31m", "echo": "refresh-secret",
 	})
@@ -101,7 +99,7 @@ func TestTokenSourceRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	url, _ := tokenEndpoint(t, string(refusal))
-	source, err := smtp.NewTokenSource(smtp.TokenOptions{TokenURL: url, ClientID: "id", RefreshToken: "refresh-secret"})
+	source, err := New(Options{TokenURL: url, ClientID: "id", RefreshToken: "refresh-secret"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,9 +117,9 @@ func TestTokenSourceRefused(t *testing.T) {
 	}
 }
 
-func TestTokenSourceFile(t *testing.T) {
+func TestSourceFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "token")
-	source, err := smtp.NewTokenSource(smtp.TokenOptions{AccessTokenFile: path})
+	source, err := New(Options{AccessTokenFile: path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,9 +136,9 @@ func TestTokenSourceFile(t *testing.T) {
 	}
 }
 
-// TestTokenSourceReplaces: a token that the relay refuses is replaced before its
+// TestSourceReplaces: a token that the relay refuses is replaced before its
 // time, unless it is that young that another one would fare no better.
-func TestTokenSourceReplaces(t *testing.T) {
+func TestSourceReplaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fetched := 0
 		endpoint := roundTripper(func(*http.Request) (*http.Response, error) {
@@ -150,7 +148,7 @@ func TestTokenSourceReplaces(t *testing.T) {
 				StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)),
 			}, nil
 		})
-		source, err := smtp.NewTokenSource(smtp.TokenOptions{
+		source, err := New(Options{
 			TokenURL: "https://token.test", ClientID: "id", RefreshToken: "r1", Client: &http.Client{Transport: endpoint},
 		})
 		if err != nil {

@@ -1,4 +1,6 @@
-package smtp
+// Package token fetches OAuth2 access tokens for XOAUTH2, and keeps them as long as
+// they are of use. No error of it holds a secret.
+package token
 
 import (
 	"cmp"
@@ -11,25 +13,34 @@ import (
 	"strings"
 	"time"
 
+	"mailsidecar/mailer"
+
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 )
 
 const (
-	// tokenTimeout bounds one request to the token endpoint.
-	tokenTimeout = 30 * time.Second
-	// tokenEarly is how long before its expiry a token is replaced.
-	tokenEarly = time.Minute
-	// tokenYoung is how long after it was fetched a token is not replaced though the
-	// relay refuses it: another one would fare no better.
-	tokenYoung = time.Minute
-	// tokenUnknown is how long a token is kept that names no expiry.
-	tokenUnknown = 5 * time.Minute
+	// fetchTimeout limits one request to the token endpoint.
+	fetchTimeout = 30 * time.Second
+	// renewBefore is how long before its expiry a token is replaced.
+	renewBefore = time.Minute
+	// minAge is the age from which a token is replaced when the relay refuses it:
+	// for a younger one another would be refused, too.
+	minAge = time.Minute
+	// unknownLife is how long a token is kept that names no expiry.
+	unknownLife = 5 * time.Minute
+	// maxErrorText limits what an error quotes of the endpoint's answer, in octets.
+	maxErrorText = 500
 )
 
-// TokenOptions says where the access token for XOAUTH2 comes from: the first of
-// AccessToken, AccessTokenFile and TokenURL that is set.
-type TokenOptions struct {
+// Source returns an access token. refused is the token that the relay refused, or
+// empty; the source may return it again when there is no other. It may be called
+// from many goroutines.
+type Source func(ctx context.Context, refused string) (string, error)
+
+// Options says where the access token comes from: the first of AccessToken,
+// AccessTokenFile and TokenURL that is set.
+type Options struct {
 	AccessToken string
 	// AccessTokenFile is read again for each login.
 	AccessTokenFile string
@@ -45,11 +56,10 @@ type TokenOptions struct {
 	Client *http.Client // nil means one that follows no redirects
 }
 
-// NewTokenSource returns a function for Options.TokenSource. It may be
-// called from many goroutines; a fetched token is kept until shortly before it
-// expires or until the relay refuses it, and fetched once for all who wait. No error
-// holds a secret.
-func NewTokenSource(o TokenOptions) (func(ctx context.Context, refused string) (string, error), error) {
+// New returns the source that the options name. It keeps a fetched token until
+// shortly before it expires or until the relay refuses it. One request to the
+// endpoint serves all callers that wait for it.
+func New(o Options) (Source, error) {
 	switch {
 	case o.AccessToken != "":
 		return func(context.Context, string) (string, error) { return o.AccessToken, nil }, nil
@@ -58,11 +68,11 @@ func NewTokenSource(o TokenOptions) (func(ctx context.Context, refused string) (
 	case o.TokenURL == "" || o.ClientID == "":
 		return nil, errors.New("no token, and no token URL with a client id to fetch one")
 	}
-	f := &tokenFetcher{opts: o, turn: make(chan struct{}, 1)}
+	f := &fetcher{opts: o, turn: make(chan struct{}, 1)}
 	if f.opts.Client == nil {
 		f.opts.Client = &http.Client{
-			Timeout: tokenTimeout,
-			// A redirect would carry the secrets to somebody else.
+			Timeout: fetchTimeout,
+			// A redirect would carry the secrets to another host.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}
 	}
@@ -81,16 +91,16 @@ func readToken(path string) (string, error) {
 	return token, nil
 }
 
-// tokenFetcher fetches tokens and keeps the last one.
-type tokenFetcher struct {
-	opts    TokenOptions
-	turn    chan struct{} // held by whoever uses what follows
+// fetcher fetches tokens and keeps the last one.
+type fetcher struct {
+	opts    Options
+	turn    chan struct{} // holds one value while a caller uses the fields below
 	current string
 	fetched time.Time
 	expires time.Time
 }
 
-func (f *tokenFetcher) token(ctx context.Context, refused string) (string, error) {
+func (f *fetcher) token(ctx context.Context, refused string) (string, error) {
 	select {
 	case f.turn <- struct{}{}:
 		defer func() { <-f.turn }()
@@ -98,23 +108,23 @@ func (f *tokenFetcher) token(ctx context.Context, refused string) (string, error
 		return "", ctx.Err()
 	}
 	now := time.Now()
-	if f.current != "" && now.Before(f.expires) && (f.current != refused || now.Sub(f.fetched) < tokenYoung) {
+	if f.current != "" && now.Before(f.expires) && (f.current != refused || now.Sub(f.fetched) < minAge) {
 		return f.current, nil
 	}
 	t, err := f.fetch(ctx)
 	if err != nil {
 		return "", err
 	}
-	f.current, f.fetched, f.expires = t.AccessToken, time.Now(), t.Expiry.Add(-tokenEarly)
+	f.current, f.fetched, f.expires = t.AccessToken, time.Now(), t.Expiry.Add(-renewBefore)
 	if t.Expiry.IsZero() {
-		f.expires = time.Now().Add(tokenUnknown)
+		f.expires = time.Now().Add(unknownLife)
 	}
-	// Some providers hand out a new refresh token each time, and end the old one.
+	// Some servers issue a new refresh token each time, and revoke the old one.
 	f.opts.RefreshToken = cmp.Or(t.RefreshToken, f.opts.RefreshToken)
 	return f.current, nil
 }
 
-func (f *tokenFetcher) fetch(ctx context.Context) (*oauth2.Token, error) {
+func (f *fetcher) fetch(ctx context.Context) (*oauth2.Token, error) {
 	config := clientcredentials.Config{
 		ClientID: f.opts.ClientID, ClientSecret: f.opts.ClientSecret, TokenURL: f.opts.TokenURL,
 		Scopes: f.opts.Scopes, AuthStyle: oauth2.AuthStyleInParams,
@@ -127,7 +137,7 @@ func (f *tokenFetcher) fetch(ctx context.Context) (*oauth2.Token, error) {
 	if !ok {
 		return t, err
 	}
-	// Its own text quotes the endpoint's whole answer.
+	// The error's own text quotes the endpoint's whole answer.
 	return nil, fmt.Errorf("token endpoint: %s: %s", refused.Response.Status,
-		printable(strings.TrimSpace(refused.ErrorCode+" "+refused.ErrorDescription), maxReplyText))
+		mailer.Printable(strings.TrimSpace(refused.ErrorCode+" "+refused.ErrorDescription), maxErrorText))
 }
