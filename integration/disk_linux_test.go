@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"mailsidecar/integration/machine"
 )
 
 // smallDisk mounts a file system of its own. That takes root.
@@ -17,7 +19,7 @@ func smallDisk(t *testing.T, size int64) string {
 	err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size))
 	switch {
 	case err == nil:
-	case os.Geteuid() == 0 && os.Getenv("CI") == "true":
+	case os.Geteuid() == 0 && machine.CI():
 		t.Fatalf("mount a small disk: %v", err)
 	default:
 		t.Skipf("mount a small disk: %v", err)

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"mailsidecar/integration/machine"
 	"mailsidecar/integration/postfix"
 	"mailsidecar/integration/wordpress"
 )
@@ -47,8 +48,12 @@ func TestFPM(t *testing.T) {
 			}
 			if strings.HasPrefix(tt.want, "true") {
 				relay.Await(t, to, 1)
-			} else if log := fpm.log(t); !strings.Contains(log, "mailsidecar sendmail: MAILSIDECAR_URL is set neither in the environment nor in "+fpm.dir) {
-				t.Errorf("PHP-FPM's log = %q, want what is missing", log)
+				return
+			}
+			missing := "mailsidecar sendmail: MAILSIDECAR_URL is set neither in the environment nor in " + fpm.dir
+			// A worker writes it into a pipe, and the master into the log.
+			if !machine.Wait(func() bool { return strings.Contains(fpm.log(t), missing) }) {
+				t.Errorf("PHP-FPM's log = %q, want %q in it", fpm.log(t), missing)
 			}
 		})
 	}
@@ -62,17 +67,10 @@ type fpm struct{ dir, socket string }
 // settings, all in one directory that the pool's user can read.
 func startFPM(t *testing.T, env environment, pool, file string) fpm {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "fpm-") //nolint:usetesting // t.TempDir is too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	dir := machine.TempDir(t)
 	f := fpm{dir, filepath.Join(dir, "php.sock")}
 	conf := filepath.Join(dir, "sendmail.conf")
 	f.write(t, "sendmail.conf", file)
-	if err := os.Chmod(dir, 0o755); err != nil { // the pool's user reads it
-		t.Fatal(err)
-	}
 	account := ""
 	if os.Getuid() == 0 {
 		nobody, err := user.Lookup("nobody")
@@ -95,13 +93,7 @@ php_admin_value[sendmail_path] = %s -t -i
 `, filepath.Join(dir, "fpm.log"), account, f.socket, sendmailAlone(t, dir, "-X", "mailsidecar/sendmail.configFile="+conf), pool))
 	cmd := exec.Command(wordpress.FPM(t), "--nodaemonize", "--fpm-config", filepath.Join(dir, "fpm.conf"))
 	cmd.Env = env.with(environment{"PATH": os.Getenv("PATH")}).list()
-	wordpress.Start(t, cmd, func() bool {
-		conn, err := net.Dial("unix", f.socket)
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil
-	})
+	machine.Serve(t, cmd, machine.Accepts("unix", f.socket))
 	return f
 }
 
@@ -126,7 +118,6 @@ func (f fpm) write(t *testing.T, name, content string) string {
 // log is what PHP-FPM and its workers wrote.
 func (f fpm) log(t *testing.T) string {
 	t.Helper()
-	time.Sleep(50 * time.Millisecond) // a worker's stderr is a pipe to the master
 	data, err := os.ReadFile(filepath.Join(f.dir, "fpm.log"))
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +134,7 @@ func (f fpm) run(t *testing.T, code string) string {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(machine.Limit)); err != nil {
 		t.Fatal(err)
 	}
 	answer, err := fastCGI(conn, map[string]string{

@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"strconv"
 	"testing"
+
+	"mailsidecar/integration/machine"
 )
 
 // TestTrust follows the help of "mailsidecar ca": what it prints makes the clients
@@ -13,7 +15,7 @@ import (
 func TestTrust(t *testing.T) {
 	addr := freeAddr(t)
 	env := environment{
-		"SMTP_HOST": "localhost", "SMTP_PORTS": strconv.Itoa(refusedPort(t)), "SMTP_AUTH": "none",
+		"SMTP_HOST": "localhost", "SMTP_PORTS": strconv.Itoa(machine.FreePort(t)), "SMTP_AUTH": "none",
 		"MAILSIDECAR_API_KEYS": sdkKeyName + ":" + sdkKey, "MAILSIDECAR_DATA_DIR": t.TempDir(),
 		"MAILSIDECAR_TLS": "self-signed", "MAILSIDECAR_TLS_ADDR": addr,
 	}

@@ -9,13 +9,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"mailsidecar/integration/machine"
 	"mailsidecar/mailer/relaytest"
 )
 
@@ -71,7 +71,7 @@ func killSpan() (span time.Duration, minKills int) {
 	switch {
 	case *killFor > 0:
 		return *killFor, 1
-	case os.Getenv("CI") == "true":
+	case machine.CI():
 		return time.Minute, 50
 	default:
 		return 5 * time.Second, 1
@@ -102,7 +102,7 @@ func (s *sidecar) kill(t *testing.T) {
 // drain makes the server try what waits until nothing does.
 func (s *sidecar) drain(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
+	machine.Await(t, "end of what waits", func() bool {
 		waiting := 0
 		for _, status := range []string{"queued", "deferred"} {
 			var page struct{ Messages []json.RawMessage }
@@ -110,28 +110,20 @@ func (s *sidecar) drain(t *testing.T) {
 			waiting += len(page.Messages)
 		}
 		if waiting == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("messages still wait two minutes after the last kill")
+			return true
 		}
 		resp, err := http.Post(s.url+"/v1/messages/retry", "application/json", strings.NewReader(`{"status":"deferred"}`))
 		if err != nil {
 			t.Fatal(err)
 		}
 		_ = resp.Body.Close()
-	}
+		return false
+	})
 }
 
 func (s *sidecar) wasUncertain(t *testing.T, id string) bool {
 	t.Helper()
-	var story struct {
-		Attempts []struct {
-			Results []struct{ Outcome string }
-		}
-	}
-	s.get(t, "/v1/messages/"+id, &story)
-	for _, a := range story.Attempts {
+	for _, a := range s.story(t, id).Attempts {
 		for _, r := range a.Results {
 			if r.Outcome == "uncertain" {
 				return true

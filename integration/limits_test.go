@@ -2,13 +2,13 @@ package integration
 
 import (
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"mailsidecar/integration/exim"
+	"mailsidecar/integration/machine"
 	"mailsidecar/integration/postfix"
 )
 
@@ -125,14 +125,14 @@ func TestEximMessage(t *testing.T) {
 // twice.
 func TestEximLoad(t *testing.T) {
 	messages, restarts := 150, 3
-	if ci, _ := strconv.ParseBool(os.Getenv("CI")); ci {
+	if machine.CI() {
 		messages, restarts = 1000, 5
 	}
 	relay := exim.Start(t, exim.Options{Hold: true})
 	s := serve(t, stored(t, relay, relay.Submission))
 	m := s.mailOut(t, relay, messages, "box")
 	for n := range restarts {
-		await(t, "mail at Exim", func() bool { return relay.Received() >= (n+1)*messages/(restarts+2) })
+		machine.Await(t, "mail at Exim", func() bool { return relay.Received() >= (n+1)*messages/(restarts+2) })
 		relay.Restart(t)
 	}
 	m.await(t)

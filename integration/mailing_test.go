@@ -6,8 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
+	"mailsidecar/integration/machine"
 	"mailsidecar/integration/mta"
 )
 
@@ -87,18 +87,20 @@ func (s *sidecar) sendBatch(t *testing.T, messages []map[string]any) []string {
 // schedule; that would try what has bounced again, too.
 func (m *mailing) await(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		queued, deferred := m.server.count(t, "queued"), m.server.count(t, "deferred")
+	queued, deferred := 0, 0
+	over := machine.Wait(func() bool {
+		queued, deferred = m.server.count(t, "queued"), m.server.count(t, "deferred")
 		if queued == 0 && deferred == m.busy {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d messages are queued and %d deferred after a minute, want 0 and %d", queued, deferred, m.busy)
+			return true
 		}
 		if queued == 0 && !m.mixed {
 			m.server.request(t, http.MethodPost, "/v1/messages/retry", []byte(`{"status":"deferred"}`),
 				http.Header{"Content-Type": {"application/json"}})
 		}
+		return false
+	})
+	if !over {
+		t.Fatalf("%d messages are queued and %d deferred, want 0 and %d", queued, deferred, m.busy)
 	}
 }
 

@@ -18,7 +18,6 @@ import (
 	"strconv"
 	"sync"
 	"testing"
-	"time"
 
 	"mailsidecar/mailer/relaytest"
 )
@@ -29,8 +28,9 @@ func TestMemory(t *testing.T) {
 	lean := leanBinary(t)
 	t.Run("idle", func(t *testing.T) {
 		s := serveLean(t, lean, durable(t, spacious(t)))
-		wantStatus(t, s.send(t, order(nil)), http.StatusAccepted)
-		time.Sleep(time.Second)
+		a := s.send(t, order(nil))
+		wantStatus(t, a, http.StatusAccepted)
+		s.awaitStatus(t, a.ID, "delivered")
 		s.wantMemory(t, "VmRSS", 25)
 	})
 	for _, form := range []struct {
@@ -92,11 +92,7 @@ func leanBinary(t *testing.T) string {
 	path := os.Getenv("BINARY_UNDER_TEST")
 	if path == "" {
 		path = filepath.Join(scratch, "mailsidecar-lean")
-		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "mailsidecar")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("build: %v\n%s", err, out)
-		}
+		buildReleased(t, path, "mailsidecar")
 	}
 	info, err := buildinfo.ReadFile(path)
 	if err != nil {

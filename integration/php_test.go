@@ -7,10 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
+	"mailsidecar/integration/machine"
 	"mailsidecar/integration/postfix"
 )
 
@@ -54,15 +54,11 @@ func linkedSendmail(t *testing.T) string {
 	return link
 }
 
-// sendmailAlone builds the small program as it is released, with flags besides.
+// sendmailAlone builds the small program into dir, with further flags of the linker.
 func sendmailAlone(t *testing.T, dir string, ldflags ...string) string {
 	t.Helper()
 	path := filepath.Join(dir, "sendmail")
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", strings.Join(append(ldflags, "-s", "-w"), " "), "-o", path, "mailsidecar/cmd/sendmail")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	buildReleased(t, path, "mailsidecar/cmd/sendmail", ldflags...)
 	return path
 }
 
@@ -99,23 +95,11 @@ func testDrop(t *testing.T, d *drop) {
 	}
 }
 
-// needs skips the test on a machine that lacks a file or program, unless
+// needs skips the test where one of the files or programs is missing, unless
 // CI=true.
 func needs(t *testing.T, names ...string) {
 	t.Helper()
-	for _, name := range names {
-		if _, err := os.Stat(name); err == nil {
-			continue
-		}
-		if _, err := exec.LookPath(name); err == nil {
-			continue
-		}
-		message := "this machine lacks " + name + ": run scripts/install-php-deps"
-		if ci, _ := strconv.ParseBool(os.Getenv("CI")); ci {
-			t.Fatal(message)
-		}
-		t.Skip(message)
-	}
+	machine.Needs(t, "scripts/install-php-deps", names...)
 }
 
 // php runs code with mail() going to the link, and returns what it prints on

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"mailsidecar/integration/machine"
 	"mailsidecar/mailer/relaytest"
 )
 
@@ -55,25 +56,19 @@ func requireStrace(t *testing.T) string {
 	if err == nil {
 		err = exec.Command(path, "-o", os.DevNull, "true").Run()
 	}
-	if err == nil {
-		return path
+	if err != nil {
+		machine.Lacks(t, fmt.Sprintf("strace does not run: %v; scripts/install-test-deps installs it", err))
 	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("strace does not run: %v; scripts/install-test-deps installs it", err)
-	}
-	t.Skipf("strace does not run: %v; scripts/install-test-deps installs it", err)
-	return ""
+	return path
 }
 
 // awaitEnd waits until the tracer has written its last line.
 func awaitEnd(t *testing.T, trace string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if b, err := os.ReadFile(trace); err == nil && bytes.Contains(b, []byte("+++ exited with 0 +++")) {
-			return
-		}
-	}
-	t.Fatal("the trace of the server's system calls has no end")
+	machine.Await(t, "end of the trace of the server's system calls", func() bool {
+		b, err := os.ReadFile(trace)
+		return err == nil && bytes.Contains(b, []byte("+++ exited with 0 +++"))
+	})
 }
 
 // A system call is one line of strace, or two when another thread's came

@@ -4,8 +4,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
+	"mailsidecar/integration/machine"
 	"mailsidecar/integration/postfix"
 )
 
@@ -21,7 +21,7 @@ func stored(t *testing.T, relay realRelay, ports ...any) environment {
 // testQueued: the answer comes once the message is stored; the mail follows.
 func testQueued(t *testing.T, relay *postfix.Server) {
 	to := relay.Recipient(t)
-	s := serve(t, stored(t, relay, refusedPort(t), relay.Submission))
+	s := serve(t, stored(t, relay, machine.FreePort(t), relay.Submission))
 	a := s.send(t, hello(to))
 	wantStatus(t, a, http.StatusAccepted)
 	relay.Await(t, to, 1)
@@ -53,7 +53,7 @@ func testQueuedWait(t *testing.T, relay *postfix.Server) {
 // goes out though the process is killed, and once only.
 func testKilled(t *testing.T, relay *postfix.Server) {
 	to := relay.Recipient(t)
-	env := stored(t, relay, refusedPort(t))
+	env := stored(t, relay, machine.FreePort(t))
 	s := serve(t, env)
 	var ids []string
 	for range 5 {
@@ -78,16 +78,16 @@ func testKilled(t *testing.T, relay *postfix.Server) {
 func (s *sidecar) awaitStatus(t *testing.T, id, want string) answer {
 	t.Helper()
 	var a answer
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	reached := machine.Wait(func() bool {
 		a = s.request(t, http.MethodGet, "/v1/messages/"+id, nil, nil)
 		wantStatus(t, a, http.StatusOK)
-		if a.Status == want {
-			return a
-		}
-		if a.Status == "deferred" {
+		if a.Status == "deferred" && want != "deferred" {
 			s.request(t, http.MethodPost, "/v1/messages/"+id+"/retry", nil, nil)
 		}
+		return a.Status == want
+	})
+	if !reached {
+		t.Fatalf("status = %v, want %s\n%s", a.Status, want, a.Body)
 	}
-	t.Fatalf("status = %v after 20 s, want %s\n%s", a.Status, want, a.Body)
 	return a
 }

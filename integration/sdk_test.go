@@ -21,8 +21,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
+	"mailsidecar/integration/machine"
 	"mailsidecar/mailer/relaytest"
 )
 
@@ -38,7 +38,7 @@ const (
 // TestNodeSDKs sends with the providers' own clients for Node, and compares what
 // arrives at the relay and what the clients make of the answers.
 func TestNodeSDKs(t *testing.T) {
-	need(t, "node", "sdk/node_modules/postmark")
+	machine.Needs(t, "scripts/install-sdks", "node", "sdk/node_modules/postmark")
 	testSDKs(t, "node", func(ctx context.Context, url string) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, "node", "send.mjs", url, sdkKeyName, sdkKey)
 		cmd.Dir = "sdk"
@@ -70,10 +70,7 @@ func TestGoSDKs(t *testing.T) {
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".")
 	build.Dir = "sdk/go"
 	if out, err := build.CombinedOutput(); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("%v\n%s", err, out)
-		}
-		t.Skipf("the clients cannot be built: %v\n%s", err, out)
+		machine.Lacks(t, fmt.Sprintf("the clients cannot be built: %v\n%s", err, out))
 	}
 	testSDKs(t, "go", func(ctx context.Context, url string) *exec.Cmd {
 		return exec.CommandContext(ctx, program, url, sdkKeyName, sdkKey)
@@ -86,7 +83,7 @@ func TestGoSDKs(t *testing.T) {
 // each of its backends, boto3 and requests.
 func TestPythonSDKs(t *testing.T) {
 	packages := filepath.Join("..", ".tools", "python", "packages")
-	need(t, "python3", packages)
+	machine.Needs(t, "scripts/install-sdks", "python3", packages)
 	anymail := []string{"sendgrid", "postmark", "resend", "mailgun", "mailersend", "brevo", "amazon-ses"}
 	var full []string
 	var want []arrival
@@ -215,21 +212,6 @@ func testSDKs(t *testing.T, name string, program func(ctx context.Context, url s
 	s.findAnswered(t, answers)
 }
 
-func need(t *testing.T, program, path string) {
-	t.Helper()
-	_, err := exec.LookPath(program)
-	if err == nil {
-		_, err = os.Stat(path)
-	}
-	switch {
-	case err == nil:
-	case os.Getenv("CI") == "true":
-		t.Fatal(err)
-	default:
-		t.Skipf("%v (make test-deps installs it)", err)
-	}
-}
-
 func compareGolden(t *testing.T, path string, got []byte) {
 	t.Helper()
 	if *update {
@@ -289,9 +271,7 @@ func dropTransport(v any) {
 // else.
 func checkArrivals(t *testing.T, relay *relaytest.Relay, want []arrival) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); len(relay.Messages()) < len(want) && time.Now().Before(deadline); {
-		time.Sleep(20 * time.Millisecond)
-	}
+	machine.Wait(func() bool { return len(relay.Messages()) >= len(want) })
 	got := map[string]relaytest.Message{}
 	for _, m := range relay.Messages() {
 		name := strings.TrimSuffix(m.ForwardPaths[0], "@example.org")

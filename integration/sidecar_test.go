@@ -18,11 +18,11 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	// The binary is built when the tests run, which go test's cache cannot see:
 	// this makes it run them again whenever the product's code has changed.
 	_ "mailsidecar/cli"
+	"mailsidecar/integration/machine"
 )
 
 // binary is the product, built once. BINARY_UNDER_TEST names a finished one,
@@ -39,6 +39,18 @@ var binary = sync.OnceValues(func() (string, error) {
 	}
 	return path, nil
 })
+
+// buildReleased builds a program as it is released, with further flags of the
+// linker.
+func buildReleased(t *testing.T, path, program string, ldflags ...string) {
+	t.Helper()
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false",
+		"-ldflags", strings.Join(append(ldflags, "-s", "-w"), " "), "-o", path, program)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+}
 
 // buildFlags are those of the test itself, as far as they matter.
 var buildFlags []string
@@ -90,7 +102,7 @@ func command(t *testing.T, env environment, args ...string) *exec.Cmd {
 // sidecar is a running "mailsidecar serve".
 type sidecar struct {
 	url string
-	log lockedBuffer
+	log machine.Buffer
 	cmd *exec.Cmd
 	// exited is closed once the process has ended; err is its status then.
 	exited chan struct{}
@@ -141,44 +153,44 @@ func serveAs(t *testing.T, env environment, edit func(*exec.Cmd)) *sidecar {
 
 func (s *sidecar) awaitReady(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		select {
-		case <-s.exited:
+	machine.Await(t, "readiness of mailsidecar", func() bool {
+		if s.ended() {
 			t.Fatalf("mailsidecar did not start: %v", s.err)
-		default:
 		}
 		resp, err := http.Get(s.url + "/readyz")
 		if err != nil {
-			continue
+			return false
 		}
 		_ = resp.Body.Close()
-		if resp.StatusCode == http.StatusOK {
-			return
-		}
+		return resp.StatusCode == http.StatusOK
+	})
+}
+
+func (s *sidecar) ended() bool {
+	select {
+	case <-s.exited:
+		return true
+	default:
+		return false
 	}
-	t.Fatal("mailsidecar is not ready after 20 s")
 }
 
 // stop asks for an orderly stop; a server that has ended already is left alone.
 func (s *sidecar) stop(t *testing.T) {
 	t.Helper()
-	select {
-	case <-s.exited:
+	if s.ended() {
 		return
-	default:
 	}
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Errorf("SIGTERM: %v", err)
 	}
-	select {
-	case <-s.exited:
-		if s.err != nil {
-			t.Errorf("mailsidecar after SIGTERM: %v, want exit status 0", s.err)
-		}
-	case <-time.After(10 * time.Second):
-		t.Error("mailsidecar did not stop within the 10 s that docker stop gives")
-		_ = s.cmd.Process.Kill()
-		<-s.exited
+	if !machine.Wait(s.ended) {
+		t.Error("mailsidecar does not stop after SIGTERM")
+		s.kill(t)
+		return
+	}
+	if s.err != nil {
+		t.Errorf("mailsidecar after SIGTERM: %v, want exit status 0", s.err)
 	}
 }
 
@@ -267,30 +279,11 @@ func wantStatus(t *testing.T, a answer, want int) {
 	}
 }
 
-// freeAddr returns a loopback address and port where nobody listens. It is
-// below the range from which the kernel takes the ports of outgoing
-// connections, so that nothing is there later either: a refused port.
+// freeAddr returns a loopback address and port where nothing listens.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	for port := 12000 + os.Getpid()%4000; port < 20000; port++ {
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			continue
-		}
-		_ = l.Close()
-		if _, taken := handedOut.LoadOrStore(addr, true); !taken {
-			return addr
-		}
-	}
-	t.Fatal("no free port on 127.0.0.1")
-	return ""
+	return machine.Address(machine.FreePort(t))
 }
-
-// handedOut keeps freeAddr from returning an address twice.
-var handedOut sync.Map
-
-func refusedPort(t *testing.T) int { return portOf(t, freeAddr(t)) }
 
 func portOf(t *testing.T, addr string) int {
 	t.Helper()
@@ -326,20 +319,3 @@ func writeFile(t *testing.T, name, content string) string {
 }
 
 func crlf(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }
-
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}

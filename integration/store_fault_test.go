@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"mailsidecar/integration/machine"
 	"mailsidecar/mailer/relaytest"
 )
 
@@ -59,10 +60,10 @@ func TestRefusesToStart(t *testing.T) {
 // last line.
 func refuses(t *testing.T, env environment) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), machine.Limit)
 	defer cancel()
 	cmd := command(t, env.with(environment{"MAILSIDECAR_ADDR": freeAddr(t)}), "serve")
-	var output lockedBuffer
+	var output machine.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -357,27 +358,18 @@ func (s *sidecar) crowd(t *testing.T) {
 
 func (s *sidecar) awaitLog(t *testing.T, text string) {
 	t.Helper()
-	await(t, fmt.Sprintf("%q in the log", text), func() bool { return strings.Contains(s.log.String(), text) })
+	machine.Await(t, fmt.Sprintf("%q in the log", text), func() bool { return strings.Contains(s.log.String(), text) })
 }
 
 // awaitAttempt waits until the first attempt on a message is over.
 func (s *sidecar) awaitAttempt(t *testing.T, id string) {
 	t.Helper()
-	await(t, "a first attempt", func() bool {
+	machine.Await(t, "a first attempt", func() bool {
 		return s.request(t, http.MethodGet, "/v1/messages/"+id, nil, nil).Status != "queued"
 	})
 }
 
 func awaitMessages(t *testing.T, relay *relaytest.Relay, n int) {
 	t.Helper()
-	await(t, fmt.Sprintf("message %d at the relay", n), func() bool { return len(relay.Messages()) >= n })
-}
-
-func await(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("no %s after 20 s", what)
-		}
-	}
+	machine.Await(t, fmt.Sprintf("message %d at the relay", n), func() bool { return len(relay.Messages()) >= n })
 }

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"mailsidecar/integration/machine"
 	"mailsidecar/integration/mta"
 )
 
@@ -45,7 +46,7 @@ type Server struct {
 	Submissions int
 
 	runs      string // the option for runs of the queue
-	process   *mta.Process
+	process   *machine.Server
 	mailboxes atomic.Int32 // given out so far
 }
 
@@ -68,7 +69,7 @@ func Start(t *testing.T, opts Options) *Server {
 	program := requireParts(t)
 	s := &Server{
 		Instance:   mta.New(t, "Exim", "log/main.log"),
-		Submission: mta.FreePort(t), Submissions: mta.FreePort(t),
+		Submission: machine.FreePort(t), Submissions: machine.FreePort(t),
 	}
 	if err := s.install(program); err != nil {
 		t.Fatalf("set up Exim: %v", err)

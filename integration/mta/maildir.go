@@ -8,7 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
+
+	"mailsidecar/integration/machine"
 )
 
 // Delivered is a message as it lies in a mailbox.
@@ -25,17 +26,15 @@ type Delivered struct {
 // Await returns the messages in the recipient's mailbox once there are n.
 func (s *Instance) Await(t *testing.T, recipient string, n int) []Delivered {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		found := len(s.messages(t, recipient))
-		if found >= n {
-			return s.Mailbox(t, recipient)
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("mailbox of %s holds %d messages after 20 s, want %d", recipient, found, n)
-		}
-		time.Sleep(20 * time.Millisecond)
+	found := 0
+	arrived := machine.Wait(func() bool {
+		found = len(s.messages(t, recipient))
+		return found >= n
+	})
+	if !arrived {
+		t.Fatalf("mailbox of %s holds %d messages, want %d", recipient, found, n)
 	}
+	return s.Mailbox(t, recipient)
 }
 
 // Mailbox returns the messages delivered to the recipient so far, oldest first.

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"mailsidecar/integration/machine"
 	"mailsidecar/integration/mta"
 )
 
@@ -62,10 +63,10 @@ func Start(t *testing.T, doors ...string) *Server {
 	requireParts(t)
 	s := &Server{
 		Instance:   mta.New(t, "Postfix"),
-		Submission: mta.FreePort(t), Submissions: mta.FreePort(t), SevenBit: mta.FreePort(t),
+		Submission: machine.FreePort(t), Submissions: machine.FreePort(t), SevenBit: machine.FreePort(t),
 	}
 	for range doors {
-		s.Doors = append(s.Doors, mta.FreePort(t))
+		s.Doors = append(s.Doors, machine.FreePort(t))
 	}
 	if err := s.writeConfig(doors); err != nil {
 		t.Fatalf("set up Postfix: %v", err)

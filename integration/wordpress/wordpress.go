@@ -11,33 +11,27 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
+
+	"mailsidecar/integration/machine"
 )
 
-// startTimeout is generous because a machine that compiles beside the test
-// takes its time.
-const startTimeout = 60 * time.Second
+// scriptTimeout ends a PHP script that hangs.
+const scriptTimeout = 2 * time.Minute
 
 // Versions returns the versions of WordPress that are at hand, the oldest first.
 // Without any, or without PHP or MariaDB, it skips the test, unless CI=true:
 // then it fails.
 func Versions(t *testing.T) []string {
 	t.Helper()
-	for _, tool := range []string{"php", "mariadbd", "mariadb-install-db"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			lacks(t, tool)
-		}
-	}
+	machine.Needs(t, script, "php", "mariadbd", "mariadb-install-db")
 	trees, err := filepath.Glob(filepath.Join(treeDir, "*", "wp-load.php"))
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +41,7 @@ func Versions(t *testing.T) []string {
 		versions = append(versions, filepath.Base(filepath.Dir(tree)))
 	}
 	if len(versions) == 0 {
-		lacks(t, "WordPress in .tools/wordpress")
+		machine.Lacks(t, "this machine lacks WordPress in .tools/wordpress: run "+script)
 	}
 	slices.Sort(versions)
 	return versions
@@ -62,19 +56,13 @@ func FPM(t *testing.T) string {
 	t.Helper()
 	found, err := filepath.Glob("../.tools/php-fpm/usr/sbin/php-fpm*")
 	if err != nil || len(found) == 0 {
-		lacks(t, "PHP-FPM in .tools/php-fpm")
+		machine.Lacks(t, "this machine lacks PHP-FPM in .tools/php-fpm: run "+script)
 	}
 	return found[0]
 }
 
-func lacks(t *testing.T, what string) {
-	t.Helper()
-	message := "this machine lacks " + what + ": run scripts/install-php-deps"
-	if ci := os.Getenv("CI"); ci == "true" || ci == "1" {
-		t.Fatal(message)
-	}
-	t.Skip(message)
-}
+// script installs what this package needs.
+const script = "scripts/install-php-deps"
 
 // Database is a running MariaDB.
 type Database struct {
@@ -86,7 +74,7 @@ type Database struct {
 // test ends.
 func StartDatabase(t *testing.T) *Database {
 	t.Helper()
-	dir := tempDir(t)
+	dir := machine.TempDir(t)
 	data, socket := filepath.Join(dir, "data"), filepath.Join(dir, "db.sock")
 	account := currentUser(t)
 	install := exec.Command("mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal",
@@ -96,13 +84,7 @@ func StartDatabase(t *testing.T) *Database {
 	}
 	server := exec.Command("mariadbd", "--no-defaults", "--datadir="+data, "--socket="+socket, "--user="+account,
 		"--skip-networking", "--skip-log-bin", "--innodb-flush-log-at-trx-commit=0", "--innodb-fast-shutdown=2")
-	Start(t, server, func() bool {
-		conn, err := net.Dial("unix", socket)
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil
-	})
+	machine.Serve(t, server, machine.Accepts("unix", socket))
 	return &Database{socket: socket, user: "root"}
 }
 
@@ -126,7 +108,7 @@ const (
 // with plugin as its one mu-plugin.
 func (d *Database) Site(t *testing.T, version, plugin string) *Site {
 	t.Helper()
-	s := &Site{Dir: tempDir(t), Version: version, env: map[string]string{"PATH": os.Getenv("PATH"), "HOME": "/nonexistent"}}
+	s := &Site{Dir: machine.TempDir(t), Version: version, env: map[string]string{"PATH": os.Getenv("PATH"), "HOME": "/nonexistent"}}
 	run(t, "cp", "-r", filepath.Join(treeDir, version), s.core())
 	config := fmt.Sprintf(wpConfig, "wp_"+strings.ReplaceAll(version, ".", "_"), d.user, d.socket)
 	s.Write(t, "wp-config.php", config)
@@ -242,14 +224,14 @@ const Load = `require SITE . '/wordpress/wp-load.php';`
 // writes to its error log is in the second value.
 func (s *Site) Run(t *testing.T, env map[string]string, code string, options ...string) (stdout, log string) {
 	t.Helper()
-	script := filepath.Join(tempDir(t), "script.php")
+	file := filepath.Join(machine.TempDir(t), "script.php")
 	head := fmt.Sprintf("<?php const SITE = '%s'; ", s.Dir)
-	if err := os.WriteFile(script, []byte(head+code), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(head+code), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	ctx, cancel := context.WithTimeout(t.Context(), scriptTimeout)
 	defer cancel()
-	args := slices.Concat(s.options(), []string{"-d", "display_errors=stderr", "-d", "log_errors=1", "-d", "error_log="}, options, []string{script})
+	args := slices.Concat(s.options(), []string{"-d", "display_errors=stderr", "-d", "log_errors=1", "-d", "error_log="}, options, []string{file})
 	cmd := exec.CommandContext(ctx, "php", args...)
 	cmd.Env = s.environ(env)
 	var out, errs bytes.Buffer
@@ -264,21 +246,10 @@ func (s *Site) Run(t *testing.T, env map[string]string, code string, options ...
 // returns its address.
 func (s *Site) Serve(t *testing.T, env map[string]string) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := listener.Addr().String()
-	_ = listener.Close()
+	addr := machine.Address(machine.FreePort(t))
 	cmd := exec.Command("php", append(s.options(), "-S", addr, "-t", s.core())...)
 	cmd.Env = append(s.environ(env), "PHP_CLI_SERVER_WORKERS=2")
-	Start(t, cmd, func() bool {
-		conn, err := net.Dial("tcp", addr)
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil
-	})
+	machine.Serve(t, cmd, machine.Accepts("tcp", addr))
 	return "http://" + addr
 }
 
@@ -290,46 +261,6 @@ func (s *Site) environ(env map[string]string) []string {
 		list = append(list, name+"="+value)
 	}
 	return list
-}
-
-// Start starts a server, waits until ready says so, and ends it with the test.
-// It has its own process group, and the group goes as a whole.
-func Start(t *testing.T, cmd *exec.Cmd, ready func() bool) {
-	t.Helper()
-	var log lockedBuffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	exited := make(chan struct{})
-	go func() {
-		_ = cmd.Wait()
-		close(exited)
-	}()
-	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
-		select {
-		case <-exited:
-		case <-time.After(10 * time.Second):
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-			<-exited
-		}
-		if t.Failed() {
-			t.Logf("%s printed:\n%s", filepath.Base(cmd.Path), log.String())
-		}
-	})
-	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		select {
-		case <-exited:
-			t.Fatalf("%s ended\n%s", cmd.Path, log.String())
-		default:
-		}
-		if ready() {
-			return
-		}
-	}
-	t.Fatalf("%s does not serve after %v\n%s", cmd.Path, startTimeout, log.String())
 }
 
 func run(t *testing.T, name string, args ...string) {
@@ -346,32 +277,4 @@ func currentUser(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return u.Username
-}
-
-// tempDir is short, because a socket's path may have 107 octets only.
-func tempDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "wp-") //nolint:usetesting // t.TempDir is too long
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
