@@ -69,6 +69,9 @@ type Reply struct {
 	Text string
 }
 
+// Positive reports whether the relay accepted the command: a 2yz reply.
+func (r Reply) Positive() bool { return r.Code/100 == 2 }
+
 func (r Reply) String() string {
 	if r.Code == 0 {
 		return ""

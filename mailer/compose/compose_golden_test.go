@@ -178,12 +178,13 @@ func compareAddresses(t *testing.T, h mail.Header, name string, want []mailer.Ad
 	}
 	var wanted []string
 	for _, a := range want {
-		a, err := a.Canonical()
+		canonical, err := a.Canonical()
 		if err != nil {
 			t.Fatal(err)
 		}
-		at := strings.LastIndexByte(a.Email, '@')
-		wanted = append(wanted, decoded(a.Name)+" <"+mailer.Unquote(a.Email[:at])+a.Email[at:]+">")
+		email := canonical.Email
+		at := strings.LastIndexByte(email, '@')
+		wanted = append(wanted, decoded(a.Name)+" <"+mailer.Unquote(email[:at])+email[at:]+">")
 	}
 	if diff := cmp.Diff(wanted, got); diff != "" {
 		t.Errorf("%s differs:\n%s", name, diff)

@@ -177,7 +177,7 @@ func (x *authExchange) run(ctx context.Context, client smtp.Auth) *mailer.Failur
 		for i := range w.lines {
 			w.lines[i] = x.redact(w.lines[i])
 		}
-		f = c.refused(mailer.StageAuth, w)
+		f = c.refused(mailer.StageAuth, w.reply())
 		f.Text = x.errText
 		return f
 	}

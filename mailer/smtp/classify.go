@@ -35,8 +35,7 @@ import (
 //
 // A few replies of well-known relays mean something else than their code: see
 // [relays.Verdict].
-func classify(stage mailer.Stage, w wireReply) mailer.Class {
-	r := w.reply()
+func classify(stage mailer.Stage, r mailer.Reply) mailer.Class {
 	class, known := relays.Verdict(r)
 	switch {
 	case r.Code == 421:

@@ -46,11 +46,11 @@ func TestClassify(t *testing.T) {
 		{mailer.StageContent, "354 odd", mailer.ClassUncertain},
 	}
 	for _, tt := range tests {
-		w, err := readString(tt.reply + "\r\n")
+		r, err := readString(tt.reply + "\r\n")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := classify(tt.stage, w); got != tt.want {
+		if got := classify(tt.stage, r); got != tt.want {
 			t.Errorf("classify(%s, %s) = %s, want %s", tt.stage, tt.reply, got, tt.want)
 		}
 	}

@@ -160,13 +160,13 @@ func (c *conn) hello(ctx context.Context) *mailer.Failure {
 }
 
 func (c *conn) greeting(ctx context.Context) *mailer.Failure {
-	w, err := c.read(ctx, c.relay.opts.Timeouts.Hello)
+	r, err := c.read(ctx, c.relay.opts.Timeouts.Hello)
 	if err != nil {
 		return c.failed(ctx, mailer.StageGreeting, readCause(err))
 	}
-	c.banner = w.reply().String()
-	if !w.positive() {
-		return c.refused(mailer.StageGreeting, w)
+	c.banner = r.String()
+	if !r.Positive() {
+		return c.refused(mailer.StageGreeting, r)
 	}
 	return nil
 }
@@ -186,8 +186,8 @@ func (c *conn) sayEHLO(ctx context.Context) *mailer.Failure {
 		}
 		w.lines = w.lines[:1]
 	}
-	if !w.positive() {
-		return c.refused(mailer.StageEHLO, w)
+	if r := w.reply(); !r.Positive() {
+		return c.refused(mailer.StageEHLO, r)
 	}
 	c.ehlo = w.lines[1:]
 	c.ext = c.relay.distrust.among(parseExtensions(c.ehlo))
@@ -223,7 +223,7 @@ func (c *conn) startTLS(ctx context.Context) *mailer.Failure {
 		return f
 	}
 	if w.code != 220 {
-		return c.refused(mailer.StageStartTLS, w)
+		return c.refused(mailer.StageStartTLS, w.reply())
 	}
 	if c.br.Buffered() > 0 {
 		return c.failed(ctx, mailer.StageStartTLS, &cause{problem: ProblemTLS, text: "clear text was injected after STARTTLS"})
@@ -284,7 +284,7 @@ func (c *conn) arm(ctx context.Context, d time.Duration) {
 	}
 }
 
-func (c *conn) read(ctx context.Context, d time.Duration) (wireReply, error) {
+func (c *conn) read(ctx context.Context, d time.Duration) (mailer.Reply, error) {
 	c.arm(ctx, d)
 	return readReply(c.br)
 }
@@ -301,7 +301,8 @@ func (c *conn) exchange(ctx context.Context, stage mailer.Stage, command string)
 	if _, err := c.write(ctx, c.relay.opts.Timeouts.Command, []byte(command+"\r\n")); err != nil {
 		return wireReply{}, c.failed(ctx, stage, readCause(err))
 	}
-	w, err := c.read(ctx, c.relay.opts.Timeouts.Command)
+	c.arm(ctx, c.relay.opts.Timeouts.Command)
+	w, err := readLines(c.br)
 	if err != nil {
 		return wireReply{}, c.failed(ctx, stage, readCause(err))
 	}
@@ -326,8 +327,8 @@ func (c *conn) failure(class mailer.Class, stage mailer.Stage, why *cause) *mail
 }
 
 // refused is a failure by reply.
-func (c *conn) refused(stage mailer.Stage, w wireReply) *mailer.Failure {
-	return &mailer.Failure{Class: classify(stage, w), Stage: stage, Relay: c.relay.opts.Name, Port: c.rung.Port, Reply: w.reply()}
+func (c *conn) refused(stage mailer.Stage, r mailer.Reply) *mailer.Failure {
+	return &mailer.Failure{Class: classify(stage, r), Stage: stage, Relay: c.relay.opts.Name, Port: c.rung.Port, Reply: r}
 }
 
 // close ends the connection without a word.

@@ -96,12 +96,12 @@ func (d *distrust) heard() {
 
 // refusesParameters: the reply to MAIL is about its parameters, though they were
 // offered.
-func refusesParameters(w wireReply) bool {
-	switch enhanced := w.reply().Enhanced; w.code {
+func refusesParameters(r mailer.Reply) bool {
+	switch r.Code {
 	case 555:
 		return true
 	case 501, 503, 504:
-		return enhanced == "" || strings.HasPrefix(enhanced, "5.5.")
+		return r.Enhanced == "" || strings.HasPrefix(r.Enhanced, "5.5.")
 	default:
 		return false
 	}

@@ -23,20 +23,25 @@ const (
 // broken and the connection useless.
 var errReplyMalformed = errors.New("not an SMTP reply")
 
-// wireReply is a reply as it was read: the code, and each line without it.
+// readReply reads one reply, see [readLines].
+func readReply(br *bufio.Reader) (mailer.Reply, error) {
+	w, err := readLines(br)
+	return w.reply(), err
+}
+
+// wireReply is a reply as it was read: the code, and each line without it. Only
+// EHLO and AUTH, whose replies hold data, look at the lines.
 type wireReply struct {
 	code  int
 	lines []string
 }
 
-func (w wireReply) positive() bool { return w.code/100 == 2 }
-
-// readReply reads one reply, of one or more lines (RFC 5321 §4.2). It accepts a
+// readLines reads one reply, of one or more lines (RFC 5321 §4.2). It accepts a
 // code without text and lines that end in a bare LF; a line without an end, or
 // lines whose codes differ, make the reply malformed. An error other than
 // errReplyMalformed is the connection's; a connection that ends within a reply
 // is io.ErrUnexpectedEOF.
-func readReply(br *bufio.Reader) (wireReply, error) {
+func readLines(br *bufio.Reader) (wireReply, error) {
 	var w wireReply
 	budget := maxReplyOctets
 	for range maxReplyLines {
@@ -112,7 +117,7 @@ func (w wireReply) reply() mailer.Reply {
 		return mailer.Reply{}
 	}
 	r := mailer.Reply{Code: w.code}
-	texts := make([]string, 0, len(w.lines))
+	texts := make([]string, 0, 8) // on the stack, mostly
 	for i, line := range w.lines {
 		enhanced, rest := cutEnhanced(line, w.code)
 		if i == 0 {

@@ -11,7 +11,7 @@ import (
 	"mailsidecar/mailer"
 )
 
-func readString(s string) (wireReply, error) { return readReply(bufio.NewReader(strings.NewReader(s))) }
+func readString(s string) (mailer.Reply, error) { return readReply(bufio.NewReader(strings.NewReader(s))) }
 
 func TestReadReply(t *testing.T) {
 	tests := []struct {
@@ -54,8 +54,8 @@ func TestReadReply(t *testing.T) {
 		{strings.Repeat("250-"+strings.Repeat("a", 996)+"\r\n", 70), mailer.Reply{}, errReplyMalformed},
 	}
 	for _, tt := range tests {
-		w, err := readString(tt.in)
-		if got := w.reply(); got != tt.want || !errors.Is(err, tt.err) {
+		got, err := readString(tt.in)
+		if got != tt.want || !errors.Is(err, tt.err) {
 			t.Errorf("readReply(%.60q) = %+v, %v, want %+v, %v", tt.in, got, err, tt.want, tt.err)
 		}
 	}
@@ -64,8 +64,8 @@ func TestReadReply(t *testing.T) {
 func TestReadReplyLeavesTheRest(t *testing.T) {
 	br := bufio.NewReaderSize(strings.NewReader("250-a\r\n250 b\r\n354 c\r\n"), 16)
 	for _, want := range []int{250, 354} {
-		if w, err := readReply(br); w.code != want || err != nil {
-			t.Errorf("readReply() = %d, %v, want %d", w.code, err, want)
+		if r, err := readReply(br); r.Code != want || err != nil {
+			t.Errorf("readReply() = %d, %v, want %d", r.Code, err, want)
 		}
 	}
 }
@@ -79,15 +79,15 @@ func FuzzReadReply(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte, size int) {
 		src := strings.NewReader(string(data))
-		w, err := readReply(bufio.NewReaderSize(src, size%4096))
+		w, err := readLines(bufio.NewReaderSize(src, size%4096))
 		if err != nil {
 			if w.code != 0 {
-				t.Errorf("readReply() = %d with error %v", w.code, err)
+				t.Errorf("readLines() = %d with error %v", w.code, err)
 			}
 			return
 		}
 		if w.code < 200 || w.code > 599 || len(w.lines) == 0 || len(w.lines) > maxReplyLines {
-			t.Errorf("readReply() = code %d, %d lines", w.code, len(w.lines))
+			t.Errorf("readLines() = code %d, %d lines", w.code, len(w.lines))
 		}
 		r := w.reply()
 		if len(r.Text) > maxReplyText || !utf8.ValidString(r.Text) || strings.ContainsAny(r.Text, "\r\n\x00\x1b") {

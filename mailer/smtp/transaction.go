@@ -121,11 +121,11 @@ func (c *conn) envelope(ctx context.Context, t *transaction) bool {
 		return false
 	}
 	if c.dirty {
-		w, ok := d.step(mailer.StageMail, commands[0])
+		reset, ok := d.step(mailer.StageMail, commands[0])
 		if !ok {
 			return false
 		}
-		if !w.positive() {
+		if !reset.Positive() {
 			d.lose(c.failed(ctx, mailer.StageMail, readCause(errReplyMalformed)))
 			return false
 		}
@@ -140,12 +140,12 @@ func (c *conn) envelope(ctx context.Context, t *transaction) bool {
 		return false
 	}
 	if t.sent {
-		if mail.code == 503 { // RCPT was heard, MAIL was not
+		if mail.Code == 503 { // RCPT was heard, MAIL was not
 			return d.outOfStep(mailer.StageMail)
 		}
 		c.relay.distrust.heard()
 	}
-	if mail.positive() {
+	if mail.Positive() {
 		c.confirmDoubts()
 	} else {
 		f := c.refused(mailer.StageMail, mail)
@@ -158,23 +158,23 @@ func (c *conn) envelope(ctx context.Context, t *transaction) bool {
 		}
 	}
 	for i, r := range t.results {
-		w, ok := d.step(mailer.StageRcpt, commands[1+i])
+		reply, ok := d.step(mailer.StageRcpt, commands[1+i])
 		if !ok {
 			return false
 		}
-		if mail.positive() {
-			t.rcpt(c, r, w)
+		if mail.Positive() {
+			t.rcpt(c, r, reply)
 		}
 	}
-	c.dirty = mail.positive()
+	c.dirty = mail.Positive()
 	if len(t.accepted) == 0 && !d.pipelined {
 		return false
 	}
-	w, ok := d.step(mailer.StageData, commands[len(commands)-1])
+	data, ok := d.step(mailer.StageData, commands[len(commands)-1])
 	if !ok {
 		return false
 	}
-	return d.data(w)
+	return d.data(data)
 }
 
 // commands are RSET where one is needed, MAIL, the RCPTs, and DATA.
@@ -191,14 +191,14 @@ func (t *transaction) commands(reset bool) []string {
 }
 
 // rcpt settles one recipient by the reply to its RCPT, unless it is accepted.
-func (t *transaction) rcpt(c *conn, r *mailer.Result, w wireReply) {
-	r.Reply = w.reply()
-	if w.positive() && !relays.Drops(r.Reply) {
+func (t *transaction) rcpt(c *conn, r *mailer.Result, reply mailer.Reply) {
+	r.Reply = reply
+	if reply.Positive() && !relays.Drops(r.Reply) {
 		t.accepted = append(t.accepted, r)
 		return
 	}
-	r.Failure = c.refused(mailer.StageRcpt, w)
-	if t.isTooMany(w.code, r) {
+	r.Failure = c.refused(mailer.StageRcpt, reply)
+	if t.isTooMany(r) {
 		r.Failure.Class = mailer.ClassTransient
 		t.tooMany = append(t.tooMany, r)
 		return
@@ -208,9 +208,9 @@ func (t *transaction) rcpt(c *conn, r *mailer.Result, w wireReply) {
 
 // isTooMany: the refusal is due to the number of recipients before it (RFC 5321
 // §4.5.3.1.10). Some relays, such as Exim, count those that they refuse.
-func (t *transaction) isTooMany(code int, r *mailer.Result) bool {
+func (t *transaction) isTooMany(r *mailer.Result) bool {
 	switch {
-	case code != 452 && code != 552, r.Failure.Class == mailer.ClassRelay:
+	case r.Reply.Code != 452 && r.Reply.Code != 552, r.Failure.Class == mailer.ClassRelay:
 		return false
 	case len(t.accepted) > 0:
 		return true
@@ -238,7 +238,7 @@ func (d *dialogue) send(commands string) bool {
 
 // step sends a command, unless it has gone already, and reads its reply. Where
 // that is none, or 421, the transaction is over and the connection closed.
-func (d *dialogue) step(stage mailer.Stage, command string) (wireReply, bool) {
+func (d *dialogue) step(stage mailer.Stage, command string) (mailer.Reply, bool) {
 	timeouts := d.conn.relay.opts.Timeouts
 	limit := timeouts.Command
 	switch {
@@ -253,22 +253,22 @@ func (d *dialogue) step(stage mailer.Stage, command string) (wireReply, bool) {
 	if !d.pipelined {
 		_, err = d.conn.write(d.ctx, limit, []byte(command))
 	}
-	var w wireReply
+	var r mailer.Reply
 	if err == nil {
-		w, err = d.conn.read(d.ctx, limit)
+		r, err = d.conn.read(d.ctx, limit)
 	}
 	switch {
 	case err != nil:
 		d.broken(stage, err)
-		return w, false
-	case w.code == 421:
-		d.lose(d.conn.refused(stage, w))
-		return w, false
-	case stage != mailer.StageData && w.code/100 == 3, !d.pipelined && d.conn.br.Buffered() > 0:
-		return w, d.outOfStep(stage)
+		return r, false
+	case r.Code == 421:
+		d.lose(d.conn.refused(stage, r))
+		return r, false
+	case stage != mailer.StageData && r.Code/100 == 3, !d.pipelined && d.conn.br.Buffered() > 0:
+		return r, d.outOfStep(stage)
 	default:
 		d.conn.stale = false
-		return w, true
+		return r, true
 	}
 }
 
@@ -336,19 +336,19 @@ func (c *conn) confirmDoubts() {
 // data looks at the reply to DATA. A relay that waits for content though nobody
 // is to get it has lost step, or would deliver it we know not whom: no final
 // dot is sent, and the closed connection ends the transaction without mail.
-func (d *dialogue) data(w wireReply) bool {
+func (d *dialogue) data(r mailer.Reply) bool {
 	switch {
 	case d.conn.br.Buffered() > 0: // more replies than commands: which is whose?
 		return d.outOfStep(mailer.StageData)
-	case w.code == 354 && len(d.t.accepted) > 0:
+	case r.Code == 354 && len(d.t.accepted) > 0:
 		return true
-	case w.code == 354:
+	case r.Code == 354:
 		d.conn.close()
 		return false
-	case w.code < 400:
+	case r.Code < 400:
 		return d.outOfStep(mailer.StageData)
 	default:
-		settle(d.t.open(), d.conn.refused(mailer.StageData, w))
+		settle(d.t.open(), d.conn.refused(mailer.StageData, r))
 		return false
 	}
 }
@@ -429,8 +429,8 @@ const lastWord = time.Second
 func (c *conn) cutShort(ctx context.Context, t *transaction, err error) {
 	f := c.failed(ctx, mailer.StageContent, readCause(err))
 	if ctx.Err() == nil {
-		if w, err := c.read(ctx, lastWord); err == nil && w.code >= 400 {
-			f = c.refused(mailer.StageContent, w)
+		if r, err := c.read(ctx, lastWord); err == nil && r.Code >= 400 {
+			f = c.refused(mailer.StageContent, r)
 		}
 	}
 	settle(t.open(), f)
@@ -455,7 +455,7 @@ func appendStuffed(dst, data []byte, lineStart bool) []byte {
 
 // answer is what was read after the final dot.
 type answer struct {
-	reply wireReply
+	reply mailer.Reply
 	err   error
 }
 
@@ -467,8 +467,8 @@ func (c *conn) finalReply(ctx context.Context, t *transaction) {
 	c.arm(context.WithoutCancel(ctx), c.relay.opts.Timeouts.Dot)
 	answers := make(chan answer, 1)
 	c.relay.background(func(context.Context) {
-		w, err := readReply(c.br)
-		answers <- answer{w, err}
+		reply, err := readReply(c.br)
+		answers <- answer{reply, err}
 	})
 	a, ok := c.awaitReply(ctx, t, answers)
 	if !ok {
@@ -527,16 +527,15 @@ func (c *conn) verdict(t *transaction, a answer) {
 		settle(t.accepted, f)
 		return
 	}
-	reply := a.reply.reply()
-	if a.reply.code == 421 || a.reply.code/100 == 3 || c.broken {
+	if a.reply.Code == 421 || a.reply.Code/100 == 3 || c.broken {
 		c.close()
 	}
-	if a.reply.positive() {
+	if a.reply.Positive() {
 		c.vain = 0
 	}
 	for _, r := range t.accepted {
-		r.Reply, r.Failure = reply, nil
-		if !a.reply.positive() || notAcceptedFor(reply, r.ForwardPath, len(t.accepted)) {
+		r.Reply, r.Failure = a.reply, nil
+		if !a.reply.Positive() || notAcceptedFor(a.reply, r.ForwardPath, len(t.accepted)) {
 			r.Failure = c.refused(mailer.StageContent, a.reply)
 		}
 	}
