@@ -2,8 +2,10 @@ package config
 
 import (
 	"net/url"
+	"strings"
 
 	"mailsidecar/netaddr"
+	"mailsidecar/relays"
 )
 
 // OAuth2 says where the access token for XOAUTH2 comes from: it is given, or
@@ -58,7 +60,7 @@ func (r *reader) checkOAuth2(relay *Relay) {
 	if o.ClientID == "" {
 		r.problem(relay.name("OAUTH2_CLIENT_ID"), "is not set", "set the id of the client that the token was issued to")
 	}
-	r.applyOAuth2Provider(relay)
+	r.applyIssuer(relay)
 	r.checkTokenURL(relay)
 	if !o.RefreshToken.IsSet() && !r.failed[relay.name("OAUTH2_REFRESH_TOKEN")] {
 		r.checkClientCredentials(relay)
@@ -92,25 +94,19 @@ func (r *reader) checkTokenURL(relay *Relay) {
 	}
 }
 
-// applyOAuth2Provider fills in the endpoint and the scopes for sending by SMTP.
-func (r *reader) applyOAuth2Provider(relay *Relay) {
-	switch o := relay.OAuth2; o.Provider {
-	case google:
-		r.fill(relay, map[string]string{ // an endpoint, no credentials
-			"OAUTH2_TOKEN_URL": "https://oauth2.googleapis.com/token",
-			"OAUTH2_SCOPES":    "https://mail.google.com/",
-		})
-	case microsoft:
-		tenant, scopes := "common", "https://outlook.office.com/SMTP.Send,offline_access"
-		if o.Tenant != "" {
-			tenant = url.PathEscape(o.Tenant)
-		}
-		if !o.RefreshToken.IsSet() {
-			scopes = "https://outlook.office365.com/.default" // client credentials
-		}
-		r.fill(relay, map[string]string{
-			"OAUTH2_TOKEN_URL": "https://login.microsoftonline.com/" + tenant + "/oauth2/v2.0/token",
-			"OAUTH2_SCOPES":    scopes,
-		})
+// applyIssuer fills in the endpoint and the scopes for sending by SMTP.
+func (r *reader) applyIssuer(relay *Relay) {
+	o := relay.OAuth2
+	issuer, ok := relays.IssuerNamed(o.Provider)
+	if !ok {
+		return
 	}
+	scopes := issuer.Scopes
+	if !o.RefreshToken.IsSet() && issuer.ClientScopes != nil {
+		scopes = issuer.ClientScopes
+	}
+	r.fill(relay, map[string]string{ // an endpoint, no credentials
+		"OAUTH2_TOKEN_URL": issuer.TokenURL(o.Tenant),
+		"OAUTH2_SCOPES":    strings.Join(scopes, ","),
+	})
 }

@@ -1,7 +1,11 @@
 package relays
 
 import (
+	"os"
+	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -49,5 +53,61 @@ func TestInRegion(t *testing.T) {
 	gmail, _ := PresetNamed("gmail")
 	if got := gmail.InRegion("eu-west-1"); got.Host != gmail.Host {
 		t.Errorf("InRegion(eu-west-1) of gmail = %s, want %s", got.Host, gmail.Host)
+	}
+}
+
+// TestPortsAreDocumented: the table of docs/ports.md has each preset with its ports,
+// by the TLS mode that they imply.
+func TestPortsAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../docs/ports.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range presets {
+		label := "`" + p.Name + "`"
+		if p.Regional() {
+			label = "`" + p.Name + ":REGION`"
+		}
+		starttls, implicit := documentedPorts(string(page), label)
+		for _, port := range p.Ports {
+			ports := starttls
+			if slices.Contains([]int{443, 465, 2465, 8465}, port) {
+				ports = implicit
+			}
+			if !slices.Contains(ports, strconv.Itoa(port)) {
+				t.Errorf("docs/ports.md does not have port %d of %s: %v STARTTLS, %v implicit TLS", port, p.Name, starttls, implicit)
+			}
+		}
+	}
+}
+
+var portNumber = regexp.MustCompile(`\d+`)
+
+// documentedPorts reads the row of the page whose second column has label.
+func documentedPorts(page, label string) (starttls, implicit []string) {
+	for line := range strings.Lines(page) {
+		columns := strings.Split(line, "|")
+		if len(columns) > 4 && strings.Contains(columns[2], label) {
+			return portNumber.FindAllString(columns[3], -1), portNumber.FindAllString(columns[4], -1)
+		}
+	}
+	return nil, nil
+}
+
+func TestTokenURL(t *testing.T) {
+	for _, tt := range []struct{ issuer, tenant, want string }{
+		{"google", "example.com", "https://oauth2.googleapis.com/token"},
+		{"microsoft", "", "https://login.microsoftonline.com/common/oauth2/v2.0/token"},
+		{"microsoft", "example.com/x", "https://login.microsoftonline.com/example.com%2Fx/oauth2/v2.0/token"},
+	} {
+		issuer, ok := IssuerNamed(tt.issuer)
+		if got := issuer.TokenURL(tt.tenant); got != tt.want || !ok {
+			t.Errorf("TokenURL(%q) of %s = %s, %v, want %s", tt.tenant, tt.issuer, got, ok, tt.want)
+		}
+	}
+	for _, p := range presets {
+		if _, ok := IssuerNamed(p.OAuth2); p.OAuth2 != "" && !ok {
+			t.Errorf("preset %s names the unknown issuer %q", p.Name, p.OAuth2)
+		}
 	}
 }
