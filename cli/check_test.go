@@ -17,7 +17,7 @@ func checkEnv(t *testing.T, relay *demoRelay, password string, ports ...int) {
 	t.Helper()
 	clearEnv(t)
 	caFile := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(caFile, relay.caPEM, 0o600); err != nil {
+	if err := os.WriteFile(caFile, relay.ca.PEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	list := make([]string, len(ports))

@@ -126,16 +126,12 @@ func (d *demo) startRelay(ctx context.Context) (release func(), err error) {
 
 // startServer starts what "mailsidecar serve" starts. stop ends it.
 func (d *demo) startServer(ctx context.Context, dir string) (stop func() error, err error) {
-	caFile := filepath.Join(dir, "ca.pem")
-	if err := os.WriteFile(caFile, d.relay.caPEM, 0o600); err != nil {
-		return nil, err
-	}
 	log := slog.New(slog.DiscardHandler)
 	if d.verbose {
 		log = slog.New(slog.NewTextHandler(d.errOut, nil))
 	}
 	d.attempts = make(chan mailer.Attempt, 64)
-	d.server, err = newServer(ctx, d.config(dir, caFile), log, func(a mailer.Attempt) {
+	d.server, err = newServer(ctx, d.config(dir), log, func(a mailer.Attempt) {
 		select {
 		case d.attempts <- a:
 		default: // nobody looks at those after the first
@@ -156,12 +152,12 @@ func (d *demo) startServer(ctx context.Context, dir string) (stop func() error, 
 	}, nil
 }
 
-func (d *demo) config(dir, caFile string) config.Config {
+func (d *demo) config(dir string) config.Config {
 	c := config.Default()
 	c.Relays[0].Host = "127.0.0.1"
 	c.Relays[0].Ports = config.Ladder{{Port: d.deadPort}, {Port: d.relay.port}}
 	c.Relays[0].Username, c.Relays[0].Password = d.relay.username, config.NewSecret(d.relay.password)
-	c.Relays[0].TLSCAFile = caFile
+	c.Relays[0].RootCAs = d.relay.ca.Pool()
 	c.Service.Addr = d.addr
 	c.Service.Keys = []config.APIKey{{Name: "demo", Secret: config.NewSecret(demoKey)}}
 	c.Service.Queue = config.Queue{Store: "sqlite", Path: filepath.Join(dir, "queue.db")}

@@ -31,7 +31,7 @@ type demoMessage struct {
 // STARTTLS and AUTH. It keeps nothing and relays nowhere.
 type demoRelay struct {
 	username, password string
-	caPEM              []byte // the authority behind its certificate
+	ca                 *certs.Authority // behind its certificate
 	port               int
 	arrived            chan demoMessage // read it, or the relay stops taking mail
 
@@ -51,7 +51,7 @@ func startDemoRelay(ctx context.Context) (*demoRelay, error) {
 		return nil, fmt.Errorf("demo relay: %w", err)
 	}
 	r := &demoRelay{
-		username: "demo", password: rand.Text(), caPEM: ca.PEM(),
+		username: "demo", password: rand.Text(), ca: ca,
 		port:     listener.Addr().(*net.TCPAddr).Port,
 		arrived:  make(chan demoMessage, 64),
 		listener: listener, served: make(chan error, 1),

@@ -1,10 +1,8 @@
 package cli
 
 import (
-	"crypto/x509"
 	"fmt"
 	"log/slog"
-	"os"
 	"time"
 
 	"mailsidecar/config"
@@ -23,7 +21,7 @@ func relayOptions(r config.Relay, name string, log *slog.Logger) (smtp.Options, 
 	o := smtp.Options{
 		Name: name, Host: r.Host, Ladder: ladder(r),
 		Username: r.Username, Password: r.Password.Reveal(), Mechanism: r.Auth,
-		Cleartext: r.TLS == "none", AllowCleartext: r.AllowCleartext, ServerName: r.TLSServerName,
+		Cleartext: r.TLS == "none", AllowCleartext: r.AllowCleartext, RootCAs: r.RootCAs, ServerName: r.TLSServerName,
 		Helo: r.HELO, MaxRecipients: r.MaxRecipients, Logger: log,
 		MaxConnections: r.MaxConnections, MessagesPerConnection: r.MessagesPerConnection, IdleTimeout: time.Duration(r.IdleTimeout),
 		Rate: mailer.Rate(r.Rate),
@@ -37,13 +35,6 @@ func relayOptions(r config.Relay, name string, log *slog.Logger) (smtp.Options, 
 			return o, exit(exitConfig, "%sOAUTH2_CLIENT_ID: %w", relayPrefix(r), err)
 		}
 		o.TokenSource = source
-	}
-	if r.TLSCAFile != "" {
-		pool, err := certificatePool(r.TLSCAFile)
-		if err != nil {
-			return o, exit(exitConfig, "%sTLS_CA_FILE: %w", relayPrefix(r), err)
-		}
-		o.RootCAs = pool
 	}
 	return o, nil
 }
@@ -62,18 +53,6 @@ func ladder(r config.Relay) []mailer.Rung {
 		rungs[i] = mailer.Rung{Port: p.Port, Implicit: p.Implicit, Clear: r.TLS == "none"}
 	}
 	return rungs
-}
-
-func certificatePool(file string) (*x509.CertPool, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("%s holds no certificate in PEM form", file)
-	}
-	return pool, nil
 }
 
 // relayPrefix is what the names of the relay's variables begin with.

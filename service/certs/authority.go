@@ -117,6 +117,13 @@ func (a *Authority) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
 }
 
+// Pool is for clients that trust this authority alone.
+func (a *Authority) Pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.cert)
+	return pool
+}
+
 // withKey is certificate and key in PEM form.
 func (a *Authority) withKey() ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(a.key)
