@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,6 +12,7 @@ import (
 	"mailsidecar/config"
 	"mailsidecar/diagnosis"
 	"mailsidecar/mailer/smtp"
+	"mailsidecar/service"
 )
 
 func newCheck() *cobra.Command {
@@ -75,27 +75,16 @@ func check(cmd *cobra.Command, timeout time.Duration, asJSON bool) error {
 func checkAll(ctx context.Context, configs []config.Relay, timeout time.Duration) ([]checked, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	built, err := buildRelays(configs, smtp.Timeouts{Connect: timeout / 4, Hello: timeout / 3}, nil)
+	built, err := service.NewRelays(configs, smtp.Timeouts{Connect: timeout / 4, Hello: timeout / 3}, nil)
 	if err != nil {
 		return nil, err
 	}
 	results := make([]checked, len(built))
-	for i, report := range checkRelays(ctx, built) {
-		results[i] = checked{report, diagnosis.OfReport(report, relayPrefix(configs[i]))}
+	for i, report := range service.CheckRelays(ctx, built) {
+		results[i] = checked{report, diagnosis.OfReport(report, configs[i].Variable(""))}
 		built[i].Close()
 	}
 	return results, nil
-}
-
-// checkRelays checks the relays side by side: it takes as long as the slowest.
-func checkRelays(ctx context.Context, relays []*smtp.Relay) []smtp.Report {
-	reports := make([]smtp.Report, len(relays))
-	var wg sync.WaitGroup
-	for i, r := range relays {
-		wg.Go(func() { reports[i] = r.Check(ctx) })
-	}
-	wg.Wait()
-	return reports
 }
 
 func printResults(w io.Writer, results []checked) {

@@ -1,5 +1,5 @@
-// Package cli is the command line: one file for each subcommand. serve.go wires
-// the parts together; the other commands are clients of a running server, or
+// Package cli is the command line: one file for each subcommand. serve and demo
+// start package service; the other commands are clients of a running server, or
 // need nothing but the configuration.
 //
 // Every command says in its help what its exit status means. The numbers are
@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"mailsidecar/service"
 )
 
 // Streams are what a command reads from and writes to.
@@ -84,17 +86,18 @@ func exitSilently(status int) error {
 }
 
 func exitStatus(err error) int {
-	var s *statusError
-	if errors.As(err, &s) {
+	if s, ok := errors.AsType[*statusError](err); ok {
 		return s.status
+	}
+	if errors.As(err, new(*service.ConfigError)) {
+		return exitConfig
 	}
 	return exitFailure
 }
 
-// report prints err as one who typed the command wants to read it.
+// report formats err for a terminal user.
 func report(w io.Writer, cmd *cobra.Command, err error) {
-	var s *statusError
-	if errors.As(err, &s) && s.err == nil {
+	if s, ok := errors.AsType[*statusError](err); ok && s.err == nil {
 		return
 	}
 	fmt.Fprintf(w, "mailsidecar: %v\n", err)

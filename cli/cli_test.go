@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/pem"
+	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -13,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"mailsidecar/service"
 )
 
 // run runs a command as main does, with nothing on standard input.
@@ -140,6 +144,25 @@ func TestSendPriority(t *testing.T) {
 			t.Errorf("Run(%q) = %d %s, sends Envelope-Priority %q and %q, want %q and %q", args, status, errOut, field, body, c.field, c.inBody)
 		}
 		server.Close()
+	}
+}
+
+// What the service says of the configuration decides the status, however it is
+// wrapped.
+func TestExitStatus(t *testing.T) {
+	wrong := &service.ConfigError{Setting: "SMTP_HOST", Err: errors.New("is wrong")}
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{errors.New("x"), exitFailure},
+		{fmt.Errorf("start: %w", errors.Join(wrong, errors.New("x"))), exitConfig},
+		{&service.ListenError{Setting: "MAILSIDECAR_ADDR", Addr: ":1", Err: errors.New("x")}, exitFailure},
+		{exit(exitTransient, "later: %w", wrong), exitTransient},
+	} {
+		if got := exitStatus(c.err); got != c.want {
+			t.Errorf("exitStatus(%v) = %d, want %d", c.err, got, c.want)
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"mailsidecar/config"
 	"mailsidecar/mailer"
+	"mailsidecar/service"
 )
 
 func newDemo() *cobra.Command {
@@ -67,7 +68,7 @@ type demo struct {
 
 	relay    *demoRelay
 	deadPort int
-	server   *server
+	server   *service.Service
 	attempts chan mailer.Attempt
 	steps    int
 }
@@ -131,25 +132,30 @@ func (d *demo) startServer(ctx context.Context, dir string) (stop func() error, 
 		log = slog.New(slog.NewTextHandler(d.errOut, nil))
 	}
 	d.attempts = make(chan mailer.Attempt, 64)
-	d.server, err = newServer(ctx, d.config(dir), log, func(a mailer.Attempt) {
-		select {
-		case d.attempts <- a:
-		default: // nobody looks at those after the first
-		}
+	d.server, err = service.Start(ctx, service.Options{
+		Config: d.config(dir), Version: buildVersion().version, Logger: log, Observe: d.observe,
 	})
-	if e, ok := errors.AsType[*listenError](err); ok {
-		e.setting = "--addr" // no variable has a say here
+	if e, ok := errors.AsType[*service.ListenError](err); ok {
+		e.Setting = "--addr" // no variable has a say here
 	}
 	if err != nil {
 		return nil, err
 	}
 	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan error, 1)
-	go func() { done <- d.server.run(serving) }()
+	go func() { done <- d.server.Run(serving) }()
 	return func() error {
 		cancel()
 		return <-done
 	}, nil
+}
+
+// observe keeps the first attempts; the demo shows no later ones.
+func (d *demo) observe(a mailer.Attempt) {
+	select {
+	case d.attempts <- a:
+	default:
+	}
 }
 
 func (d *demo) config(dir string) config.Config {
@@ -166,7 +172,7 @@ func (d *demo) config(dir string) config.Config {
 
 // show sends the first message and explains what happens, step by step.
 func (d *demo) show(ctx context.Context) error {
-	url := d.server.url()
+	url := d.server.URL()
 	d.step("A relay runs, as providers run them. This machine's port %d stands in for its\n"+
 		"port 587, and drops every packet; port %d stands in for 2525, and serves.", d.deadPort, d.relay.port)
 	d.step("The server runs at %s.", url)

@@ -2,7 +2,9 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -11,15 +13,42 @@ import (
 	"time"
 
 	"mailsidecar/api"
+	"mailsidecar/config"
+	"mailsidecar/service"
 )
+
+// startService runs a server until stop, which returns what Run returned.
+func startService(t *testing.T, cfg config.Config) (url string, stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	s, err := service.Start(ctx, service.Options{Config: cfg, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	return s.URL(), func() error {
+		cancel()
+		return <-done
+	}
+}
 
 // The queue's commands do the same through a server and on the store itself.
 func TestQueueCommands(t *testing.T) {
 	clearEnv(t)
 	t.Chdir(t.TempDir())
-	cfg := serviceWith(t, "sqlite", refusedPort(t), refusedPort(t))
-	s, stop := start(t, cfg)
-	a, err := post(s, http.Header{"Prefer": {"wait=10"}})
+	cfg := config.Default()
+	cfg.Relays[0].Host, cfg.Relays[0].Ports = "127.0.0.1", config.Ladder{{Port: refusedPort(t)}, {Port: refusedPort(t)}}
+	cfg.Service.Addr = "127.0.0.1:0"
+	cfg.Service.Queue = config.Queue{Store: "sqlite", Path: filepath.Join(t.TempDir(), "queue.db")}
+	url, stop := startService(t, cfg)
+	c, err := newClient(url, "", 30*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := c.do(t.Context(), http.MethodPost, "/v1/messages", http.Header{"Content-Type": {"application/json"}, "Prefer": {"wait=10"}},
+		[]byte(`{"from": "a@example.com", "to": "b@example.org", "text": "x"}`))
 	if err != nil || a.status != http.StatusAccepted {
 		t.Fatalf("post = %d %s, %v", a.status, a.body, err)
 	}
@@ -28,7 +57,7 @@ func TestQueueCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	t.Setenv("MAILSIDECAR_URL", s.url())
+	t.Setenv("MAILSIDECAR_URL", url)
 	useQueue(t, m.ID, m.MessageID, "online.eml")
 	if err := stop(); err != nil {
 		t.Fatal(err)

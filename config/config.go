@@ -155,6 +155,10 @@ func (c Config) LogValue() slog.Value {
 	return slog.GroupValue(attrs...)
 }
 
+// Variable is the full name of one of the relay's variables, such as SMTP2_HOST
+// for the suffix HOST; for no suffix it is what all their names begin with.
+func (relay Relay) Variable(suffix string) string { return relay.prefix() + "_" + suffix }
+
 // prefix is "SMTP" for the first relay and "SMTP2" for the second.
 func (relay Relay) prefix() string {
 	if relay.Number <= 1 {

@@ -38,31 +38,31 @@ func (o OAuth2) Fetched() bool {
 func (r *reader) checkOAuth2(relay *Relay) {
 	o := &relay.OAuth2
 	if o.AccessToken.IsSet() && o.AccessTokenFile != "" {
-		r.problem(relay.name("OAUTH2_ACCESS_TOKEN_FILE"), "is set and so is "+relay.name("OAUTH2_ACCESS_TOKEN"), "set only one of them")
+		r.problem(relay.Variable("OAUTH2_ACCESS_TOKEN_FILE"), "is set and so is "+relay.Variable("OAUTH2_ACCESS_TOKEN"), "set only one of them")
 	}
 	if o.AccessTokenFile != "" {
 		if _, err := readAll(o.AccessTokenFile); err != nil {
 			r.warn("%s names %s, which cannot be read now: %s; it is tried again for each login",
-				relay.name("OAUTH2_ACCESS_TOKEN_FILE"), shownPath(o.AccessTokenFile), reason(err))
+				relay.Variable("OAUTH2_ACCESS_TOKEN_FILE"), shownPath(o.AccessTokenFile), reason(err))
 		}
 	}
 	if !o.Fetched() {
 		for _, suffix := range []string{"OAUTH2_PROVIDER", "OAUTH2_TENANT", "OAUTH2_TOKEN_URL", "OAUTH2_SCOPES"} {
 			if relay.sets(r, suffix) {
-				r.warn("%s has no effect without %s", relay.name(suffix), relay.name("OAUTH2_CLIENT_ID"))
+				r.warn("%s has no effect without %s", relay.Variable(suffix), relay.Variable("OAUTH2_CLIENT_ID"))
 			}
 		}
 		return
 	}
 	if o.AccessToken.IsSet() || o.AccessTokenFile != "" {
-		r.problem(relay.name("OAUTH2_CLIENT_ID"), "is set beside an access token", "set the access token or what fetches one, not both")
+		r.problem(relay.Variable("OAUTH2_CLIENT_ID"), "is set beside an access token", "set the access token or what fetches one, not both")
 	}
 	if o.ClientID == "" {
-		r.problem(relay.name("OAUTH2_CLIENT_ID"), "is not set", "set the id of the client that the token was issued to")
+		r.problem(relay.Variable("OAUTH2_CLIENT_ID"), "is not set", "set the id of the client that the token was issued to")
 	}
 	r.applyIssuer(relay)
 	r.checkTokenURL(relay)
-	if !o.RefreshToken.IsSet() && !r.failed[relay.name("OAUTH2_REFRESH_TOKEN")] {
+	if !o.RefreshToken.IsSet() && !r.failed[relay.Variable("OAUTH2_REFRESH_TOKEN")] {
 		r.checkClientCredentials(relay)
 	}
 }
@@ -71,19 +71,19 @@ func (r *reader) checkClientCredentials(relay *Relay) {
 	o := relay.OAuth2
 	switch {
 	case o.Provider == google:
-		r.problem(relay.name("OAUTH2_REFRESH_TOKEN"), "is not set, and Google gives no mail token without one", "set it or "+relay.name("OAUTH2_REFRESH_TOKEN_FILE"))
-	case !o.ClientSecret.IsSet() && !r.failed[relay.name("OAUTH2_CLIENT_SECRET")]:
-		r.problem(relay.name("OAUTH2_REFRESH_TOKEN"), "is not set, and neither is "+relay.name("OAUTH2_CLIENT_SECRET"), "set one of them")
+		r.problem(relay.Variable("OAUTH2_REFRESH_TOKEN"), "is not set, and Google gives no mail token without one", "set it or "+relay.Variable("OAUTH2_REFRESH_TOKEN_FILE"))
+	case !o.ClientSecret.IsSet() && !r.failed[relay.Variable("OAUTH2_CLIENT_SECRET")]:
+		r.problem(relay.Variable("OAUTH2_REFRESH_TOKEN"), "is not set, and neither is "+relay.Variable("OAUTH2_CLIENT_SECRET"), "set one of them")
 	case o.Provider == microsoft && !relay.sets(r, "OAUTH2_TENANT") && !relay.sets(r, "OAUTH2_TOKEN_URL"):
-		r.problem(relay.name("OAUTH2_TENANT"), "is not set, and without a refresh token Microsoft needs it", "set the directory's id or domain")
+		r.problem(relay.Variable("OAUTH2_TENANT"), "is not set, and without a refresh token Microsoft needs it", "set the directory's id or domain")
 	}
 }
 
 func (r *reader) checkTokenURL(relay *Relay) {
-	name := relay.name("OAUTH2_TOKEN_URL")
+	name := relay.Variable("OAUTH2_TOKEN_URL")
 	if relay.OAuth2.TokenURL == "" {
-		if !r.failed[relay.name("OAUTH2_PROVIDER")] {
-			r.problem(name, "is not set", "set it, or set "+relay.name("OAUTH2_PROVIDER")+" to google or microsoft")
+		if !r.failed[relay.Variable("OAUTH2_PROVIDER")] {
+			r.problem(name, "is not set", "set it, or set "+relay.Variable("OAUTH2_PROVIDER")+" to google or microsoft")
 		}
 		return
 	}

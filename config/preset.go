@@ -30,8 +30,8 @@ func (r *reader) applyPreset(relay *Relay) {
 	name, region, _ := strings.Cut(strings.ToLower(relay.Provider), ":")
 	p, ok := relays.PresetNamed(name)
 	if !ok || region != "" && (!p.Regional() || !isDomain(region)) {
-		r.problem(relay.name("PROVIDER"), "is "+units.Quote(relay.Provider)+", which is no provider we know",
-			"set one of "+presetNames()+" (ses:REGION), or leave it out and set "+relay.name("HOST"))
+		r.problem(relay.Variable("PROVIDER"), "is "+units.Quote(relay.Provider)+", which is no provider we know",
+			"set one of "+presetNames()+" (ses:REGION), or leave it out and set "+relay.Variable("HOST"))
 		return
 	}
 	if region != "" {
@@ -40,7 +40,7 @@ func (r *reader) applyPreset(relay *Relay) {
 	relay.Provider, relay.Advice = p.Name, p.Advice
 	r.fill(relay, presetValues(p, relay))
 	if p.TokensOnly && relay.Password.IsSet() && !relay.OAuth2.Configured() {
-		r.warn("%s is set, but %s", relay.name("PASSWORD"), p.Advice)
+		r.warn("%s is set, but %s", relay.Variable("PASSWORD"), p.Advice)
 	}
 }
 

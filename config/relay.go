@@ -46,23 +46,21 @@ func (r *reader) checkRelay(relay *Relay) {
 	r.checkOAuth2(relay)
 	r.checkCredentials(relay)
 	r.checkSenders(relay)
-	if name := relay.name("HELO"); !isDomain(relay.HELO) && !isAddressLiteral(relay.HELO) && relay.HELO != "" {
+	if name := relay.Variable("HELO"); !isDomain(relay.HELO) && !isAddressLiteral(relay.HELO) && relay.HELO != "" {
 		r.problem(name, "is no domain", "set a domain in ASCII, such as app.example.com, or an address literal, such as [192.0.2.1]")
 	}
 }
 
-func (relay Relay) name(suffix string) string { return relay.prefix() + "_" + suffix }
-
 func (r *reader) checkHost(relay *Relay) {
-	name := relay.name("HOST")
+	name := relay.Variable("HOST")
 	switch {
 	case relay.Host == "" && relay.Provider == "ses":
-		r.problem(name, "is not set, and ses needs a region", "set "+relay.name("PROVIDER")+"=ses:REGION, such as ses:eu-west-1")
-	case relay.Host == "" && !r.failed[relay.name("PROVIDER")]:
-		r.problem(name, "is not set", "set it to the relay's host name, or set "+relay.name("PROVIDER"))
+		r.problem(name, "is not set, and ses needs a region", "set "+relay.Variable("PROVIDER")+"=ses:REGION, such as ses:eu-west-1")
+	case relay.Host == "" && !r.failed[relay.Variable("PROVIDER")]:
+		r.problem(name, "is not set", "set it to the relay's host name, or set "+relay.Variable("PROVIDER"))
 	case relay.Host != "" && !isHost(relay.Host):
 		// Not shown: a URL here may hold user name and password.
-		r.problem(name, "is no host name", "set the bare name or IP address; ports go into "+relay.name("PORTS"))
+		r.problem(name, "is no host name", "set the bare name or IP address; ports go into "+relay.Variable("PORTS"))
 	}
 }
 
@@ -70,28 +68,28 @@ func (r *reader) checkTLS(relay *Relay) {
 	cleartext := relay.TLS == "none"
 	for _, rung := range relay.Ports {
 		if cleartext && rung.Implicit {
-			r.problem(relay.name("PORTS"), "has port "+strconv.Itoa(rung.Port)+", which means implicit TLS, and "+relay.name("TLS")+" is none",
-				"leave that port out, or set "+relay.name("TLS")+"=required")
+			r.problem(relay.Variable("PORTS"), "has port "+strconv.Itoa(rung.Port)+", which means implicit TLS, and "+relay.Variable("TLS")+" is none",
+				"leave that port out, or set "+relay.Variable("TLS")+"=required")
 		}
 	}
 	switch {
 	case cleartext && relay.hasCredentials():
-		r.warn("%s=none: credentials and mail go to the relay in clear text", relay.name("TLS"))
+		r.warn("%s=none: credentials and mail go to the relay in clear text", relay.Variable("TLS"))
 	case cleartext:
-		r.warn("%s=none: mail goes to the relay in clear text", relay.name("TLS"))
+		r.warn("%s=none: mail goes to the relay in clear text", relay.Variable("TLS"))
 	case relay.AllowCleartext:
-		r.warn("%s has no effect without %s=none", relay.name("ALLOW_CLEARTEXT"), relay.name("TLS"))
+		r.warn("%s has no effect without %s=none", relay.Variable("ALLOW_CLEARTEXT"), relay.Variable("TLS"))
 	}
 	if relay.TLSCAFile != "" {
 		r.readRootCAs(relay)
 	}
 	if relay.TLSServerName != "" && !isHost(relay.TLSServerName) {
-		r.problem(relay.name("TLS_SERVER_NAME"), "is no host name", "set the name that stands in the relay's certificate")
+		r.problem(relay.Variable("TLS_SERVER_NAME"), "is no host name", "set the name that stands in the relay's certificate")
 	}
 }
 
 func (r *reader) readRootCAs(relay *Relay) {
-	name := relay.name("TLS_CA_FILE")
+	name := relay.Variable("TLS_CA_FILE")
 	text, err := readAll(relay.TLSCAFile)
 	if err != nil {
 		r.problem(name, "names "+strconv.Quote(relay.TLSCAFile)+", which cannot be read: "+reason(err), "name a PEM file that this process may read")
@@ -109,19 +107,19 @@ func (relay Relay) hasCredentials() bool {
 
 // checkCredentials sees to it that what AUTH needs is there, whole.
 func (r *reader) checkCredentials(relay *Relay) {
-	user, password := relay.name("USERNAME"), relay.name("PASSWORD")
+	user, password := relay.Variable("USERNAME"), relay.Variable("PASSWORD")
 	token := relay.OAuth2.Configured()
-	if r.failed[relay.name("AUTH")] || r.failed[user] || r.failed[password] {
+	if r.failed[relay.Variable("AUTH")] || r.failed[user] || r.failed[password] {
 		return
 	}
 	switch {
 	case relay.Auth == "none":
 		if relay.sets(r, "USERNAME") || relay.Password.IsSet() || token {
-			r.problem(relay.name("AUTH"), "is none, yet there are credentials", "set "+relay.name("AUTH")+"=auto, or leave the credentials out")
+			r.problem(relay.Variable("AUTH"), "is none, yet there are credentials", "set "+relay.Variable("AUTH")+"=auto, or leave the credentials out")
 		}
 	case relay.Auth == "xoauth2" && !token:
-		r.problem(relay.name("OAUTH2_REFRESH_TOKEN"), "is not set, and "+relay.name("AUTH")+" is xoauth2",
-			"set it with "+relay.name("OAUTH2_CLIENT_ID")+", or set "+relay.name("OAUTH2_ACCESS_TOKEN_FILE"))
+		r.problem(relay.Variable("OAUTH2_REFRESH_TOKEN"), "is not set, and "+relay.Variable("AUTH")+" is xoauth2",
+			"set it with "+relay.Variable("OAUTH2_CLIENT_ID")+", or set "+relay.Variable("OAUTH2_ACCESS_TOKEN_FILE"))
 	case token && relay.Username == "":
 		r.problem(user, "is not set, and XOAUTH2 needs one", "set it to the mailbox's address")
 	case token && (relay.Auth == "xoauth2" || relay.Auth == "auto"):
@@ -130,21 +128,21 @@ func (r *reader) checkCredentials(relay *Relay) {
 	case relay.Password.IsSet() && relay.Username == "":
 		r.problem(user, "is not set, but "+password+" is", "set the user name that belongs to it"+relay.advice())
 	case relay.Auth != "auto" && !relay.Password.IsSet():
-		r.problem(user, "is not set, and "+relay.name("AUTH")+" is "+relay.Auth, "set it and "+password+relay.advice())
+		r.problem(user, "is not set, and "+relay.Variable("AUTH")+" is "+relay.Auth, "set it and "+password+relay.advice())
 	case !relay.Password.IsSet():
-		r.warn("%s and %s are not set: mail is handed over without AUTH; %s=none says that this is meant", user, password, relay.name("AUTH"))
+		r.warn("%s and %s are not set: mail is handed over without AUTH; %s=none says that this is meant", user, password, relay.Variable("AUTH"))
 	}
 }
 
 // sets says that the environment, not a preset, gives the value.
 func (relay Relay) sets(r *reader, suffix string) bool {
-	return r.sources[relay.name(suffix)] == FromVariable
+	return r.sources[relay.Variable(suffix)] == FromVariable
 }
 
 // loginName says where the user name comes from, for a sentence.
 func (relay Relay) loginName(r *reader) string {
 	if relay.sets(r, "USERNAME") {
-		return relay.name("USERNAME") + " is"
+		return relay.Variable("USERNAME") + " is"
 	}
 	return relay.Provider + " logs in as " + relay.Username
 }
@@ -161,7 +159,7 @@ func (r *reader) checkSenders(relay *Relay) {
 	for i, text := range relay.Senders {
 		sender, bad := parseSender(text)
 		if bad != nil {
-			r.problem(relay.name("SENDERS"), bad.what, bad.remedy)
+			r.problem(relay.Variable("SENDERS"), bad.what, bad.remedy)
 			continue
 		}
 		relay.Senders[i] = sender

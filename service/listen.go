@@ -1,4 +1,4 @@
-package cli
+package service
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"mailsidecar/config"
 )
 
-// listeners are bound, but nobody accepts what connects until they are served.
+// listeners are bound, but no connection is accepted until they are served.
 type listeners struct {
 	http  net.Listener
 	https net.Listener // nil unless HTTPS is configured
@@ -31,7 +31,7 @@ func bind(ctx context.Context, c config.Service) (l listeners, err error) {
 func bindOne(ctx context.Context, setting, addr string) (net.Listener, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
-		return nil, &statusError{exitFailure, &listenError{setting, addr, err}}
+		return nil, &ListenError{setting, addr, err}
 	}
 	return l, nil
 }
@@ -46,40 +46,41 @@ func (l listeners) close() {
 }
 
 // serve begins to take requests.
-func (s *server) serve() error {
+func (s *Service) serve() error {
 	if err := s.http.Serve(s.bound.http); err != nil {
-		return &statusError{exitFailure, fmt.Errorf("MAILSIDECAR_ADDR: %w", err)}
+		return fmt.Errorf("MAILSIDECAR_ADDR: %w", err)
 	}
 	s.addr = s.bound.http.Addr()
 	if s.bound.https == nil {
 		return nil
 	}
 	if err := s.http.ServeTLS(s.bound.https); err != nil {
-		return &statusError{exitFailure, fmt.Errorf("MAILSIDECAR_TLS_ADDR: %w", err)}
+		return fmt.Errorf("MAILSIDECAR_TLS_ADDR: %w", err)
 	}
 	s.tlsAddr = s.bound.https.Addr()
 	s.log.Info("listening for HTTPS", "addr", s.tlsAddr.String())
 	return nil
 }
 
-// listenError is an address that cannot be listened on, and the setting that has
-// it.
-type listenError struct {
-	setting, addr string
-	err           error
+// ListenError is an address that cannot be listened on.
+type ListenError struct {
+	Setting string // the variable or option that holds the address
+	Addr    string
+	Err     error
 }
 
-func (e *listenError) Unwrap() error { return e.err }
+func (e *ListenError) Unwrap() error { return e.Err }
 
-func (e *listenError) Error() string {
+// Error says what to change, where that is known.
+func (e *ListenError) Error() string {
 	switch {
-	case errors.Is(e.err, syscall.EADDRINUSE):
-		return fmt.Sprintf("%s: %s is taken by another program: set it to a free port, or stop the other program", e.setting, e.addr)
-	case errors.Is(e.err, syscall.EACCES):
-		return fmt.Sprintf("%s: this user may not listen on %s: set a port over 1023", e.setting, e.addr)
-	case errors.Is(e.err, syscall.EADDRNOTAVAIL):
-		return fmt.Sprintf("%s: this machine does not have the address %s", e.setting, e.addr)
+	case errors.Is(e.Err, syscall.EADDRINUSE):
+		return fmt.Sprintf("%s: %s is taken by another program: set it to a free port, or stop the other program", e.Setting, e.Addr)
+	case errors.Is(e.Err, syscall.EACCES):
+		return fmt.Sprintf("%s: this user may not listen on %s: set a port over 1023", e.Setting, e.Addr)
+	case errors.Is(e.Err, syscall.EADDRNOTAVAIL):
+		return fmt.Sprintf("%s: this machine does not have the address %s", e.Setting, e.Addr)
 	default:
-		return e.setting + ": " + e.err.Error()
+		return e.Setting + ": " + e.Err.Error()
 	}
 }

@@ -1,9 +1,10 @@
-package cli
+package service
 
 import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -74,7 +75,7 @@ func TestSelfSigned(t *testing.T) {
 		resp.Body.Close()
 		t.Error("another authority signs for the server")
 	}
-	if resp, err := http.Get(s.url() + "/readyz"); err != nil {
+	if resp, err := http.Get(s.URL() + "/readyz"); err != nil {
 		t.Error(err)
 	} else {
 		resp.Body.Close()
@@ -84,12 +85,13 @@ func TestSelfSigned(t *testing.T) {
 	}
 }
 
-// TestBuildTLS: what cannot be read is a fault of the configuration.
-func TestBuildTLS(t *testing.T) {
+// TestNewTLS: what cannot be read is a fault of the configuration.
+func TestNewTLS(t *testing.T) {
 	c := serviceWith(t, "none", 1)
 	dir := t.TempDir()
 	c.Service.TLSCertFile, c.Service.TLSKeyFile = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	if _, err := buildTLS(c.Service, quiet()); exitStatus(err) != exitConfig || !strings.Contains(err.Error(), "tls.crt: no such file") {
-		t.Errorf("buildTLS without files = %v", err)
+	_, err := newTLS(c.Service, quiet())
+	if e, ok := errors.AsType[*ConfigError](err); !ok || !strings.Contains(e.Setting, "MAILSIDECAR_TLS_CERT_FILE") || !strings.Contains(err.Error(), "tls.crt: no such file") {
+		t.Errorf("newTLS without files = %v", err)
 	}
 }

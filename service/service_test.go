@@ -1,4 +1,4 @@
-package cli
+package service
 
 import (
 	"context"
@@ -13,11 +13,14 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"mailsidecar/api"
 	"mailsidecar/config"
+	"mailsidecar/mailer"
+	"mailsidecar/mailer/smtp"
 	"mailsidecar/units"
 )
 
@@ -40,17 +43,17 @@ func serviceWith(t *testing.T, store string, ports ...int) config.Config {
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// start runs the server until stop, which returns what run returned.
-func start(t *testing.T, c config.Config) (s *server, stop func() error) {
+// start runs the server until stop, which returns what Run returned.
+func start(t *testing.T, c config.Config) (s *Service, stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	s, err := newServer(ctx, c, quiet(), nil)
+	s, err := Start(ctx, Options{Config: c, Logger: quiet()})
 	if err != nil {
 		cancel()
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- s.run(ctx) }()
+	go func() { done <- s.Run(ctx) }()
 	return s, func() error {
 		cancel()
 		return <-done
@@ -60,26 +63,38 @@ func start(t *testing.T, c config.Config) (s *server, stop func() error) {
 const smallMessage = `{"from": "a@example.com", "to": "b@example.org", "text": "x"}`
 
 // post posts smallMessage and returns the answer.
-func post(s *server, header http.Header) (answer, error) {
-	c, err := newClient(s.url(), "", 10*time.Second)
+func post(s *Service, header http.Header) (api.Answer, error) {
+	c, err := api.New(s.URL(), "", "test", 10*time.Second)
 	if err != nil {
-		return answer{}, err
+		return api.Answer{}, err
 	}
 	defer c.HTTP.CloseIdleConnections()
 	header = header.Clone()
 	header.Set("Content-Type", "application/json")
-	return c.do(context.Background(), http.MethodPost, "/v1/messages", header, []byte(smallMessage))
+	return c.Do(context.Background(), http.MethodPost, "/v1/messages", header, []byte(smallMessage))
+}
+
+// refusedPort is one on which no program listens any more.
+func refusedPort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port
 }
 
 // A request that waits for the relay has its answer when the server stops: it
 // was accepted, and the next run delivers it. Nothing is left running.
 func TestStopAnswersWaiting(t *testing.T) {
+	port, _ := silentRelay(t)
 	before := runtime.NumGoroutine()
-	c := serviceWith(t, "sqlite", blackHole(t))
+	c := serviceWith(t, "sqlite", port)
 	c.Service.ShutdownTimeout = units.Duration(time.Second)
 	s, stop := start(t, c)
 	type result struct {
-		answer
+		api.Answer
 		error
 	}
 	answered := make(chan result, 1)
@@ -93,17 +108,17 @@ func TestStopAnswersWaiting(t *testing.T) {
 
 	began := time.Now()
 	if err := stop(); err != nil {
-		t.Errorf("run = %v", err)
+		t.Errorf("Run = %v", err)
 	}
-	if took := time.Since(began); took > s.timeout {
-		t.Errorf("stopping took %s, want %s at most", took, s.timeout)
+	if took := time.Since(began); took > s.stopTimeout {
+		t.Errorf("stopping took %s, want %s at most", took, s.stopTimeout)
 	}
 	r := <-answered
-	if r.error != nil || r.status != http.StatusAccepted {
-		t.Errorf("the waiting request got %d %s, %v; want 202", r.status, r.body, r.error)
+	if r.error != nil || r.Status != http.StatusAccepted {
+		t.Errorf("the waiting request got %d %s, %v; want 202", r.Status, r.Body, r.error)
 	}
 	var m api.Message
-	if err := json.Unmarshal(r.body, &m); err != nil {
+	if err := json.Unmarshal(r.Body, &m); err != nil {
 		t.Fatal(err)
 	}
 
@@ -113,7 +128,7 @@ func TestStopAnswersWaiting(t *testing.T) {
 		t.Errorf("after the restart the message is %+v, %v; want it waiting", kept, err)
 	}
 	if err := stop(); err != nil {
-		t.Errorf("run = %v", err)
+		t.Errorf("Run = %v", err)
 	}
 	for range 100 {
 		if runtime.NumGoroutine() <= before {
@@ -135,16 +150,16 @@ func TestStopWithoutQueue(t *testing.T) {
 	answered := make(chan int, 1)
 	go func() {
 		a, _ := post(s, http.Header{})
-		answered <- a.status
+		answered <- a.Status
 	}()
 	<-dialled
 	began := time.Now()
 	err := stop()
-	if took := time.Since(began); took > s.timeout+200*time.Millisecond {
-		t.Errorf("stopping took %s, want %s", took, s.timeout)
+	if took := time.Since(began); took > s.stopTimeout+200*time.Millisecond {
+		t.Errorf("stopping took %s, want %s", took, s.stopTimeout)
 	}
-	if err == nil || exitStatus(err) != exitFailure {
-		t.Errorf("run = %v, want an error: a request was cut off", err)
+	if err == nil {
+		t.Errorf("Run = %v, want an error: a request was cut off", err)
 	}
 	if status := <-answered; status/100 == 2 {
 		t.Errorf("the request got %d", status)
@@ -176,19 +191,84 @@ func silentRelay(t *testing.T) (port int, dialled <-chan struct{}) {
 
 func TestNotReadyWhileStopping(t *testing.T) {
 	s, stop := start(t, serviceWith(t, "sqlite", refusedPort(t)))
-	c, err := newClient(s.url(), "", time.Second)
-	if err != nil {
-		t.Fatal(err)
+	ready := func() int {
+		t.Helper()
+		resp, err := http.Get(s.URL() + "/readyz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode
 	}
-	if err := awaitReady(t.Context(), c, 5*time.Second); err != nil {
-		t.Fatal(err)
+	for ready() != http.StatusOK { // until what an earlier run left is taken over
+		time.Sleep(time.Millisecond)
 	}
 	s.stopping.Store(true)
-	if err := ready(t.Context(), c); err == nil || !strings.Contains(err.Error(), "503") {
-		t.Errorf("ready while stopping = %v, want 503", err)
+	if got := ready(); got != http.StatusServiceUnavailable {
+		t.Errorf("/readyz while stopping = %d, want 503", got)
 	}
 	if err := stop(); err != nil {
 		t.Error(err)
+	}
+}
+
+// fakeRelay accepts every message.
+type fakeRelay struct {
+	Relay
+	delivered, closed atomic.Int32
+}
+
+func (*fakeRelay) Name() string                  { return "fake" }
+func (*fakeRelay) Useful() int                   { return 1 }
+func (*fakeRelay) Connections() smtp.Connections { return smtp.Connections{} }
+func (*fakeRelay) Turns() smtp.Turns             { return smtp.Turns{} }
+func (*fakeRelay) StopWaiting()                  {}
+func (r *fakeRelay) Close()                      { r.closed.Add(1) }
+
+func (r *fakeRelay) Deliver(_ context.Context, env mailer.Envelope, _ mailer.Content) mailer.Attempt {
+	r.delivered.Add(1)
+	a := mailer.Attempt{Relay: "fake"}
+	for _, path := range env.ForwardPaths {
+		a.Results = append(a.Results, mailer.Result{ForwardPath: path, Reply: mailer.Reply{Code: 250}})
+	}
+	return a
+}
+
+// A relay and a store that are handed in are used, and closed in the end.
+func TestPartsHandedIn(t *testing.T) {
+	c, relay := serviceWith(t, "sqlite", 587), new(fakeRelay)
+	store, err := openStore(t.Context(), c.Service)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Service.Queue.Path = "/nowhere/queue.db"
+	ctx, cancel := context.WithCancel(t.Context())
+	var observed atomic.Int32
+	s, err := Start(ctx, Options{
+		Config: c, Logger: quiet(), Relays: []Relay{relay}, Store: store,
+		Observe: func(mailer.Attempt) { observed.Add(1) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	a, err := post(s, http.Header{"Prefer": {"wait=10"}})
+	if err != nil || a.Status != http.StatusOK {
+		t.Errorf("post = %d %s, %v, want 200", a.Status, a.Body, err)
+	}
+	if usage, err := store.Usage(t.Context()); err != nil || usage.Messages != 0 {
+		t.Errorf("Usage = %+v, %v, want nothing waiting", usage, err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Run = %v", err)
+	}
+	if relay.delivered.Load() != 1 || observed.Load() != 1 || relay.closed.Load() != 1 {
+		t.Errorf("delivered %d, observed %d, closed %d, want 1 each", relay.delivered.Load(), observed.Load(), relay.closed.Load())
+	}
+	if _, err := store.Usage(t.Context()); err == nil {
+		t.Error("the store is open after Run")
 	}
 }
 
@@ -206,8 +286,8 @@ func TestStartFails(t *testing.T) {
 		{"192.0.2.1:8587", "MAILSIDECAR_ADDR: this machine does not have the address"},
 	} {
 		c.Service.Addr = x.addr
-		if _, err := newServer(t.Context(), c, quiet(), nil); err == nil || !strings.Contains(err.Error(), x.want) {
-			t.Errorf("newServer at %s = %v, want %q", x.addr, err, x.want)
+		if _, err := Start(t.Context(), Options{Config: c, Logger: quiet()}); err == nil || !strings.Contains(err.Error(), x.want) {
+			t.Errorf("Start at %s = %v, want %q", x.addr, err, x.want)
 		}
 	}
 	if _, err := os.Stat(c.Service.Queue.Path); !errors.Is(err, fs.ErrNotExist) {
@@ -216,7 +296,7 @@ func TestStartFails(t *testing.T) {
 	c.Service.Addr = "127.0.0.1:0"
 	_, stop := start(t, c)
 	c.Service.Addr = "127.0.0.1:" + strconv.Itoa(refusedPort(t))
-	if _, err := newServer(t.Context(), c, quiet(), nil); err == nil || !strings.Contains(err.Error(), "in use by another process") {
+	if _, err := Start(t.Context(), Options{Config: c, Logger: quiet()}); err == nil || !strings.Contains(err.Error(), "in use by another process") {
 		t.Errorf("second server on the same store = %v", err)
 	}
 	free, err := net.Listen("tcp", c.Service.Addr)

@@ -1,4 +1,4 @@
-package cli
+package service
 
 import (
 	"math"
@@ -10,12 +10,19 @@ import (
 	"mailsidecar/config"
 )
 
-// boundMemory makes the garbage collector work harder, rather than let the heap
+// TuneMemory sets the process's memory limit and garbage collector to what the
+// service needs. GOMEMLIMIT and GOGC override it.
+func TuneMemory(c config.Service) {
+	limitMemory(c)
+	tuneCollector()
+}
+
+// limitMemory makes the garbage collector work harder, rather than let the heap
 // double, where many large requests come at once. GOMEMLIMIT overrides it.
-func boundMemory(s config.Service) {
-	const rest = 64 << 20 // what waits and is being delivered, and all else
+func limitMemory(c config.Service) {
+	const rest = 64 << 20 // for messages that wait or are being delivered, and all else
 	if unset := debug.SetMemoryLimit(-1) == math.MaxInt64; unset {
-		debug.SetMemoryLimit(int64(s.MaxInFlight) + rest)
+		debug.SetMemoryLimit(int64(c.MaxInFlight) + rest)
 	}
 }
 
@@ -35,7 +42,7 @@ func tuneCollector() {
 	}
 }
 
-// gcPercent is the GOGC for a heap of which so many octets live. Go's minimum is
+// gcPercent is GOGC for a live heap of this size, in octets. Go's minimum is
 // 4 MiB for each 100.
 func gcPercent(live uint64) int {
 	const least, most = 50, 100 * maxGarbage / (4 << 20)

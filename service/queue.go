@@ -1,9 +1,8 @@
-package cli
+package service
 
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"mailsidecar/config"
@@ -15,28 +14,28 @@ import (
 type runningQueue struct {
 	handler.Queue
 	durable *queue.Durable // nil without a store, as are the others
-	store   *queue.SQLite
+	store   queue.Store
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when it has ended, in order or not; then err is set
 	err     error
 }
 
-// startQueue opens the store, takes over what an earlier run left there, and
-// begins to deliver, workers messages at a time. It goes on when ctx ends, until stop. timeout bounds the
-// deliveries in hand at the end.
-func startQueue(ctx context.Context, s config.Service, routes queue.Routes, workers int, timeout time.Duration, log *slog.Logger) (*runningQueue, error) {
-	if s.Queue.Store == "none" {
-		return &runningQueue{Queue: queue.NewNone(routes, log)}, nil
+// startQueue opens the store unless it is given one, takes over what an earlier
+// run left there, and begins to deliver. o has what does not come from c. The
+// queue goes on when ctx ends, until beginStop.
+func startQueue(ctx context.Context, c config.Service, store queue.Store, o queue.Options) (*runningQueue, error) {
+	if c.Queue.Store == "none" {
+		return &runningQueue{Queue: queue.NewNone(o.Routes, o.Logger)}, nil
 	}
-	store, err := openStore(ctx, s)
-	if err != nil {
-		return nil, err
+	if store == nil {
+		var err error
+		if store, err = openStore(ctx, c); err != nil {
+			return nil, err
+		}
 	}
-	durable, err := queue.New(queue.Options{
-		Store: store, Routes: routes, Workers: workers, Logger: log, ExpiresIn: time.Duration(s.ExpiresIn),
-		HoldUncertain: s.Uncertain == "hold", MaxMessages: int64(s.QueueMaxMessages), MaxBytes: int64(s.QueueMaxSize),
-		StopTimeout: timeout,
-	})
+	o.Store, o.ExpiresIn, o.HoldUncertain = store, time.Duration(c.ExpiresIn), c.Uncertain == "hold"
+	o.MaxMessages, o.MaxBytes = int64(c.QueueMaxMessages), int64(c.QueueMaxSize)
+	durable, err := queue.New(o)
 	if err != nil {
 		return nil, fmt.Errorf("%w (%w)", err, store.Close())
 	}
@@ -51,10 +50,10 @@ func startQueue(ctx context.Context, s config.Service, routes queue.Routes, work
 
 // openStore opens the store that the configuration names. The store takes zero
 // for its default, where the configuration means zero.
-func openStore(ctx context.Context, s config.Service) (*queue.SQLite, error) {
+func openStore(ctx context.Context, c config.Service) (queue.Store, error) {
 	return queue.OpenSQLite(ctx, queue.SQLiteOptions{
-		Path: s.Queue.Path, MinFreeDisk: max(1, int64(s.MinFreeDisk)),
-		Retention: time.Duration(s.Retention), KeepBodies: time.Duration(s.KeepBodies),
+		Path: c.Queue.Path, MinFreeDisk: max(1, int64(c.MinFreeDisk)),
+		Retention: time.Duration(c.Retention), KeepBodies: time.Duration(c.KeepBodies),
 	})
 }
 

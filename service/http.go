@@ -1,0 +1,57 @@
+package service
+
+import (
+	"crypto/tls"
+	"log/slog"
+	"time"
+
+	"mailsidecar/config"
+	"mailsidecar/handler"
+	"mailsidecar/mailer"
+	"mailsidecar/service/certs"
+)
+
+// newHandler makes the HTTP server, which does not listen yet.
+func (s *Service) newHandler(c config.Service, version string) (*handler.Server, error) {
+	keys := make([]handler.Key, len(c.Keys))
+	for i, k := range c.Keys {
+		keys[i] = handler.Key{Name: k.Name, Secret: k.Secret.Reveal(), Senders: k.Senders, Rate: mailer.Rate(k.Rate)}
+	}
+	tlsConfig, err := newTLS(c, s.log)
+	if err != nil {
+		return nil, err
+	}
+	h, err := handler.New(handler.Options{
+		Queue: s.queue, Relays: s.monitor, Keys: keys, From: c.From, Ready: s.ready, Logger: s.log,
+		Providers: c.Providers(), TLS: tlsConfig,
+		Version: version, MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.MaxRecipients,
+		MaxInFlight: int64(c.MaxInFlight), RequestTimeout: time.Duration(c.RequestTimeout),
+	})
+	if err != nil {
+		return nil, &ConfigError{"configuration", err}
+	}
+	return h, nil
+}
+
+// newTLS is what HTTPS is served with; nil when it is not served. TLS 1.2 is the
+// least that clients with security updates speak.
+func newTLS(c config.Service, log *slog.Logger) (*tls.Config, error) {
+	t := &tls.Config{MinVersion: tls.VersionTLS12}
+	switch {
+	case c.SelfSigned():
+		ca, err := certs.OpenAuthority(c.DataDir)
+		if err != nil {
+			return nil, &ConfigError{"MAILSIDECAR_TLS", err}
+		}
+		t.GetCertificate = certs.NewIssuer(ca).GetCertificate
+	case c.TLSCertFile != "":
+		files, err := certs.OpenFiles(c.TLSCertFile, c.TLSKeyFile, log)
+		if err != nil {
+			return nil, &ConfigError{"MAILSIDECAR_TLS_CERT_FILE, MAILSIDECAR_TLS_KEY_FILE", err}
+		}
+		t.GetCertificate = files.GetCertificate
+	default:
+		return nil, nil
+	}
+	return t, nil
+}

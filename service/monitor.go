@@ -1,0 +1,148 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+
+	"mailsidecar/config"
+	"mailsidecar/diagnosis"
+	"mailsidecar/handler"
+	"mailsidecar/mailer"
+	"mailsidecar/mailer/smtp"
+	"mailsidecar/queue"
+)
+
+// relayMonitor knows how the relays fare, from the attempts that go through it.
+type relayMonitor struct {
+	configs []config.Relay
+	relays  []Relay // one for each of configs
+	pauses  func() []queue.Pause
+	resume  func(relayName string) // called for a relay that a check finds at work
+	observe func(mailer.Attempt)   // called for every attempt; or nil
+	log     *slog.Logger
+
+	mu   sync.Mutex
+	seen []relayState // by relay
+}
+
+var _ handler.Relays = (*relayMonitor)(nil)
+
+// relayState is what the last attempt showed of a relay.
+type relayState struct {
+	serving mailer.Rung
+	failure *mailer.Failure // nil when the relay itself was all right
+}
+
+func newRelayMonitor(configs []config.Relay, relays []Relay, observe func(mailer.Attempt), log *slog.Logger) *relayMonitor {
+	return &relayMonitor{
+		configs: configs, relays: relays, observe: observe, log: log, seen: make([]relayState, len(relays)),
+		pauses: func() []queue.Pause { return nil }, resume: func(string) {},
+	}
+}
+
+// routes says which relay takes whose mail. The relays in them are watched.
+func (m *relayMonitor) routes() queue.Routes {
+	routes := make(queue.Routes, len(m.relays))
+	for i, r := range m.relays {
+		routes[i] = queue.Route{Relay: &watchedRelay{r, m, i}, Senders: m.configs[i].Senders}
+	}
+	return routes
+}
+
+// watchedRelay is a relay whose attempts the monitor sees.
+type watchedRelay struct {
+	Relay
+	monitor *relayMonitor
+	number  int
+}
+
+// Deliver has the relay make the attempt, and notes what it shows of the relay.
+func (w *watchedRelay) Deliver(ctx context.Context, env mailer.Envelope, c mailer.Content) mailer.Attempt {
+	a := w.Relay.Deliver(ctx, env, c)
+	if ctx.Err() == nil { // an attempt that ends with the service says nothing of the relay
+		w.monitor.note(w.number, a)
+	}
+	return a
+}
+
+func (m *relayMonitor) note(i int, a mailer.Attempt) {
+	if now, told := stateIn(a); told {
+		m.mu.Lock()
+		before := m.seen[i].failure
+		m.seen[i] = now
+		m.mu.Unlock()
+		if f := now.failure; f != nil && (before == nil || smtp.ProblemOf(before) != smtp.ProblemOf(f)) {
+			m.logTrouble(m.configs[i], f)
+		}
+	}
+	if m.observe != nil {
+		m.observe(a)
+	}
+}
+
+// stateIn is what a shows of the relay. told is false where the relay's rate was
+// used up, for then it was not asked.
+func stateIn(a mailer.Attempt) (now relayState, told bool) {
+	now = relayState{serving: a.Rung}
+	for _, r := range a.Results {
+		switch f := r.Failure; {
+		case f == nil || f.Class != mailer.ClassRelay:
+		case errors.As(f.Err, new(*mailer.RateError)):
+			return relayState{}, false
+		default:
+			now = relayState{failure: f}
+		}
+	}
+	return now, true
+}
+
+// logTrouble tells what keeps a relay from being used, when that is new, and
+// which setting may change it: "mailsidecar check" says more.
+func (m *relayMonitor) logTrouble(c config.Relay, f *mailer.Failure) {
+	ports := []int{f.Port}
+	if f.Port == 0 {
+		ports = nil
+		for _, rung := range c.Ports {
+			ports = append(ports, rung.Port)
+		}
+	}
+	a := diagnosis.OfFailure(f, c.Host, ports, c.Variable(""))
+	m.log.Error("relay cannot be used", "relay", f.Relay, "stage", f.Stage.String(), "code", f.Reply.Code, "cause", f.Error(),
+		"found", a.Found, "do", a.Do)
+}
+
+// Status tells of every relay what its last attempt showed, or why the queue
+// does not ask it just now.
+func (m *relayMonitor) Status() []handler.RelayStatus {
+	pauses := map[string]queue.Pause{}
+	for _, p := range m.pauses() {
+		pauses[p.Relay] = p
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := make([]handler.RelayStatus, len(m.relays))
+	for i, r := range m.relays {
+		c := m.configs[i]
+		all[i] = handler.RelayStatus{
+			Name: r.Name(), Host: c.Host, Ladder: ladder(c), Senders: c.Senders,
+			Serving: m.seen[i].serving, Failure: m.seen[i].failure, Connections: r.Connections(), Turns: r.Turns(),
+		}
+		if p, ok := pauses[r.Name()]; ok {
+			all[i].PausedUntil, all[i].Failure = p.Until, p.Reason
+		}
+	}
+	return all
+}
+
+// Check checks every relay, and ends the pause of each that works.
+func (m *relayMonitor) Check(ctx context.Context) []smtp.Report {
+	reports := CheckRelays(ctx, m.relays)
+	for _, r := range reports {
+		if r.OK {
+			m.resume(r.Name)
+		}
+	}
+	return reports
+}

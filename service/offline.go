@@ -1,0 +1,87 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/http"
+	"os"
+
+	"mailsidecar/config"
+	"mailsidecar/handler"
+	"mailsidecar/queue"
+)
+
+// ErrNoIdleStore says that there is no store, or that a server works on it.
+var ErrNoIdleStore = errors.New("no store without a server on it")
+
+// Offline answers requests about the messages in a store that no server works
+// on, those of every API key. It delivers nothing.
+type Offline struct {
+	http.Handler
+	store queue.Store
+}
+
+// OpenOffline opens the store that the configuration names, but creates none.
+// The error is [ErrNoIdleStore] when a server has to be asked.
+func OpenOffline(ctx context.Context, c config.Service) (*Offline, error) {
+	if c.Queue.Store == "none" {
+		return nil, ErrNoIdleStore
+	}
+	// Looking at a queue must not create one.
+	if _, err := os.Stat(c.Queue.Path); errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNoIdleStore
+	}
+	store, err := openStore(ctx, c)
+	switch {
+	case errors.Is(err, queue.ErrLocked):
+		return nil, ErrNoIdleStore
+	case err != nil:
+		return nil, err
+	}
+	h, err := offlineHandler(store)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return &Offline{h, store}, nil
+}
+
+// Close closes the store.
+func (o *Offline) Close() error { return o.store.Close() }
+
+func offlineHandler(store queue.Store) (http.Handler, error) {
+	durable, err := queue.New(queue.Options{Store: store})
+	if err != nil {
+		return nil, err
+	}
+	return handler.New(handler.Options{Queue: anyKey{durable}})
+}
+
+// anyKey is a queue for an operator, who sees the messages of every key.
+type anyKey struct{ handler.Queue }
+
+func (q anyKey) Get(ctx context.Context, _, id string) (queue.Message, error) {
+	return q.Queue.Get(ctx, queue.AnyKey, id)
+}
+
+func (q anyKey) List(ctx context.Context, f queue.Filter, limit int, cursor string) (queue.Page, error) {
+	f.Key = queue.AnyKey
+	return q.Queue.List(ctx, f, limit, cursor)
+}
+
+func (q anyKey) Retry(ctx context.Context, _, id string) (queue.Message, error) {
+	return q.Queue.Retry(ctx, queue.AnyKey, id)
+}
+
+func (q anyKey) RetryMatching(ctx context.Context, f queue.Filter) (int, error) {
+	f.Key = queue.AnyKey
+	return q.Queue.RetryMatching(ctx, f)
+}
+
+func (q anyKey) Cancel(ctx context.Context, _, id string) (queue.Message, error) {
+	return q.Queue.Cancel(ctx, queue.AnyKey, id)
+}
+
+func (q anyKey) Content(ctx context.Context, _, id string) ([]byte, error) {
+	return q.Queue.Content(ctx, queue.AnyKey, id)
+}

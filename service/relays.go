@@ -1,0 +1,130 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"mailsidecar/config"
+	"mailsidecar/mailer"
+	"mailsidecar/mailer/smtp"
+	"mailsidecar/mailer/smtp/token"
+)
+
+// Relay is an upstream relay as the service uses it.
+type Relay interface {
+	mailer.Deliverer
+	// Check asks the relay, without sending mail, what works and what does not.
+	Check(ctx context.Context) smtp.Report
+	Connections() smtp.Connections
+	Turns() smtp.Turns
+	// Useful is how many deliveries at a time are of use at this moment.
+	Useful() int
+	// StopWaiting ends the deliveries that wait for the relay's rate.
+	StopWaiting()
+	// Close returns when the relay's connections are closed.
+	Close()
+}
+
+var _ Relay = (*smtp.Relay)(nil)
+
+// NewRelays makes a relay of each configuration. Zero fields of timeouts mean
+// the defaults; without a logger nothing is logged. What cannot be used is a
+// [*ConfigError].
+func NewRelays(configs []config.Relay, timeouts smtp.Timeouts, log *slog.Logger) ([]Relay, error) {
+	var relays []Relay
+	names := relayNames(configs)
+	for i, c := range configs {
+		options, err := relayOptions(c, names[i], log)
+		if err != nil {
+			return nil, err
+		}
+		options.Timeouts = timeouts
+		r, err := smtp.New(options)
+		if err != nil {
+			return nil, &ConfigError{c.Variable("HOST"), err}
+		}
+		relays = append(relays, r)
+	}
+	return relays, nil
+}
+
+// relayNames gives each relay its host as name, with its number where another
+// one has the same host.
+func relayNames(configs []config.Relay) []string {
+	count := map[string]int{}
+	for _, c := range configs {
+		count[c.Host]++
+	}
+	names := make([]string, len(configs))
+	for i, c := range configs {
+		names[i] = c.Host
+		if count[c.Host] > 1 {
+			names[i] = fmt.Sprintf("%s#%d", c.Host, c.Number)
+		}
+	}
+	return names
+}
+
+// relayOptions is what the mailer is told of one relay.
+func relayOptions(c config.Relay, name string, log *slog.Logger) (smtp.Options, error) {
+	o := smtp.Options{
+		Name: name, Host: c.Host, Ladder: ladder(c),
+		Username: c.Username, Password: c.Password.Reveal(), Mechanism: c.Auth,
+		Cleartext: c.TLS == "none", AllowCleartext: c.AllowCleartext, RootCAs: c.RootCAs, ServerName: c.TLSServerName,
+		Helo: c.HELO, MaxRecipients: c.MaxRecipients, Logger: log,
+		MaxConnections: c.MaxConnections, MessagesPerConnection: c.MessagesPerConnection, IdleTimeout: time.Duration(c.IdleTimeout),
+		Rate: mailer.Rate(c.Rate),
+	}
+	if c.Auth == "none" {
+		o.Username, o.Password, o.Mechanism = "", "", ""
+	}
+	if c.OAuth2.Configured() {
+		source, err := token.New(tokenOptions(c.OAuth2))
+		if err != nil {
+			return o, &ConfigError{c.Variable("OAUTH2_CLIENT_ID"), err}
+		}
+		o.TokenSource = source
+	}
+	return o, nil
+}
+
+func tokenOptions(o config.OAuth2) token.Options {
+	return token.Options{
+		AccessToken: o.AccessToken.Reveal(), AccessTokenFile: o.AccessTokenFile,
+		TokenURL: o.TokenURL, ClientID: o.ClientID, ClientSecret: o.ClientSecret.Reveal(),
+		RefreshToken: o.RefreshToken.Reveal(), Scopes: o.Scopes,
+	}
+}
+
+func ladder(c config.Relay) []mailer.Rung {
+	rungs := make([]mailer.Rung, len(c.Ports))
+	for i, p := range c.Ports {
+		rungs[i] = mailer.Rung{Port: p.Port, Implicit: p.Implicit, Clear: c.TLS == "none"}
+	}
+	return rungs
+}
+
+// workers is how many deliveries go on at a time at most: as many as keep every
+// connection of the busiest relay at work, see [smtp.Relay.Useful].
+func workers(configs []config.Relay) int {
+	most := 0
+	for _, c := range configs {
+		most = max(most, c.MaxConnections)
+	}
+	return 3 * most
+}
+
+// CheckRelays checks the relays at the same time: it takes as long as the
+// slowest.
+func CheckRelays(ctx context.Context, relays []Relay) []smtp.Report {
+	reports := make([]smtp.Report, len(relays))
+	var wg sync.WaitGroup
+	for i, r := range relays {
+		wg.Go(func() { reports[i] = r.Check(ctx) })
+	}
+	wg.Wait()
+	return reports
+}

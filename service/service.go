@@ -1,0 +1,205 @@
+// Package service makes a running process of the configuration: it wires relays,
+// queue and HTTP server, starts them in order, and stops them in the reverse
+// order within a time limit.
+//
+// No other package knows both the configuration and the parts: config knows none
+// of them, and they get their options as values.
+package service
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"mailsidecar/config"
+	"mailsidecar/handler"
+	"mailsidecar/mailer"
+	"mailsidecar/mailer/smtp"
+	"mailsidecar/queue"
+)
+
+// Options are for [Start]. The zero value of what is optional means that the
+// configuration decides.
+type Options struct {
+	Config  config.Config
+	Version string // of the product, for HTTP answers
+	Logger  *slog.Logger
+	// Observe, if not nil, is called after every attempt, also by many goroutines
+	// at once.
+	Observe func(mailer.Attempt)
+	// Relays, if not nil, are used in place of those that Config describes: one
+	// for each, in the same order. The service closes them.
+	Relays []Relay
+	// Store, if not nil, is used in place of the one that Config names, where
+	// that names any. The service closes it.
+	Store queue.Store
+}
+
+// ConfigError is a setting that only its use shows to be wrong. The service does
+// not start with it.
+type ConfigError struct {
+	Setting string // the variable, or what else there is to change
+	Err     error
+}
+
+func (e *ConfigError) Error() string { return e.Setting + ": " + e.Err.Error() }
+
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+// Service is the whole of it, wired and listening.
+type Service struct {
+	log         *slog.Logger
+	stopTimeout time.Duration // for an orderly stop
+	relays      []Relay
+	monitor     *relayMonitor
+	queue       *runningQueue
+	bound       listeners
+	http        *handler.Server
+	addr        net.Addr // nil until it serves
+	tlsAddr     net.Addr // nil unless HTTPS is served
+	stopping    atomic.Bool
+}
+
+// Start wires the parts in the order that a message travels backwards, relays,
+// queue, HTTP, so that nothing is accepted before it can be handled. It binds the
+// addresses first of all: when they are taken, nothing else begins. After an
+// error nothing is left running; a setting that is wrong is a [*ConfigError], an
+// address that cannot be listened on a [*ListenError].
+func Start(ctx context.Context, o Options) (_ *Service, err error) {
+	c := o.Config
+	s := &Service{log: o.Logger, stopTimeout: time.Duration(c.Service.ShutdownTimeout), relays: o.Relays}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.stop(ctx))
+		}
+	}()
+	if s.bound, err = bind(ctx, c.Service); err != nil {
+		return nil, err
+	}
+	if err = s.startQueue(ctx, o); err != nil {
+		return nil, err
+	}
+	if s.http, err = s.newHandler(c.Service, o.Version); err != nil {
+		return nil, err
+	}
+	if err = s.serve(); err != nil {
+		return nil, err
+	}
+	s.log.Info("listening", "addr", s.addr.String(), "queue", c.Service.Queue.String(), "relays", len(s.relays))
+	return s, nil
+}
+
+// startQueue starts the queue, and the relays that it hands mail to.
+func (s *Service) startQueue(ctx context.Context, o Options) (err error) {
+	c := o.Config
+	if s.relays == nil {
+		if s.relays, err = NewRelays(c.Relays, smtp.Timeouts{}, s.log); err != nil {
+			return err
+		}
+	}
+	s.monitor = newRelayMonitor(c.Relays, s.relays, o.Observe, s.log)
+	if s.queue, err = startQueue(ctx, c.Service, o.Store, queue.Options{
+		Routes: s.monitor.routes(), Workers: workers(c.Relays), StopTimeout: deliveryTime(s.stopTimeout), Logger: s.log,
+	}); err != nil {
+		return err
+	}
+	s.monitor.pauses, s.monitor.resume = s.queue.pauses, s.queue.resume
+	return nil
+}
+
+// ready says whether requests should come here.
+func (s *Service) ready() bool { return !s.stopping.Load() && s.queue.ready(context.Background()) }
+
+// URL is where a client on this machine reaches the service over HTTP.
+func (s *Service) URL() string { return "http://" + s.addr.String() }
+
+// Run serves until ctx ends or a part fails, then stops in order. The error tells
+// which part failed, or what could not be stopped in time.
+func (s *Service) Run(ctx context.Context) error {
+	var failed error
+	select {
+	case <-ctx.Done():
+		s.log.Info("stopping", "timeout", s.stopTimeout)
+	case failed = <-s.http.Done():
+		s.log.Error("serving failed", "error", failed)
+	case <-s.queue.ended():
+		s.log.Error("queue failed", "error", s.queue.err)
+	}
+	if err := errors.Join(failed, s.stop(ctx)); err != nil {
+		s.log.Error("not stopped in order", "error", err)
+		return err
+	}
+	s.log.Info("stopped")
+	return nil
+}
+
+// deliveryTime is how much of the time for an orderly stop is for the deliveries
+// in hand: nearly all, for a relay may take its time over the final dot, and what
+// is cut off there is uncertain. The rest is for recording outcomes and closing.
+func deliveryTime(timeout time.Duration) time.Duration {
+	return timeout - min(time.Second, timeout/4)
+}
+
+// stop undoes Start in reverse, within the time limit and though ctx has ended.
+// It takes every step, whatever became of those before.
+func (s *Service) stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.stopTimeout)
+	defer cancel()
+	s.stopping.Store(true) // not ready any more
+	var errs []error
+	if s.addr == nil {
+		s.bound.close()
+	}
+	s.stopWaiting()
+	if s.queue != nil {
+		errs = append(errs, s.stopAccepting(ctx), s.queue.awaitStop(ctx))
+	}
+	s.closeRelays()
+	if s.queue != nil {
+		errs = append(errs, s.queue.closeStore())
+	}
+	return errors.Join(errs...)
+}
+
+// stopWaiting answers the requests that wait for a relay's rate, where there is
+// no store. A durable queue gives its waiting messages back itself, once it
+// claims no more.
+func (s *Service) stopWaiting() {
+	if s.queue == nil || s.queue.durable != nil {
+		return
+	}
+	for _, r := range s.relays {
+		r.StopWaiting()
+	}
+}
+
+// closeRelays says QUIT to all of them at a time: a silent one must not use up
+// the others' share of the time.
+func (s *Service) closeRelays() {
+	var closing sync.WaitGroup
+	for _, r := range s.relays {
+		closing.Go(r.Close)
+	}
+	closing.Wait()
+}
+
+// stopAccepting returns when no request is left. The queue begins to stop at the
+// same time: that answers the clients which wait for an attempt (Prefer: wait).
+func (s *Service) stopAccepting(ctx context.Context) error {
+	if s.addr == nil {
+		s.queue.beginStop()
+		return nil
+	}
+	// Requests that wait for a relay's verdict are cut off in time for the steps
+	// that follow.
+	ctx, cancel := context.WithTimeout(ctx, deliveryTime(s.stopTimeout))
+	defer cancel()
+	closed := make(chan error, 1)
+	go func() { closed <- s.http.Shutdown(ctx) }()
+	s.queue.beginStop()
+	return <-closed
+}
