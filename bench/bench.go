@@ -76,7 +76,14 @@ func (b *bench) build(ctx context.Context) error {
 	if err := b.compile(ctx, b.options.root, "mailsidecar", b.profiling()); err != nil {
 		return err
 	}
-	for _, program := range []string{"sink", "delay", "peers/godial", "peers/floor"} {
+	programs := []string{"sink", "delay", "peers/godial", "peers/floor"}
+	if b.options.against != "" {
+		programs = programs[:2]
+		if err := b.buildOther(ctx); err != nil {
+			return err
+		}
+	}
+	for _, program := range programs {
 		if err := b.compile(ctx, filepath.Join(here, program), filepath.Base(program), nil); err != nil {
 			return err
 		}

@@ -65,6 +65,48 @@ func TestOver(t *testing.T) {
 	}
 }
 
+// TestCompareCase: a ratio is over 1 where this checkout is better, be it by more
+// or by less.
+func TestCompareCase(t *testing.T) {
+	all := compareCase(&CaseResult{Name: caseFar16, Systems: []SystemResult{
+		{Name: mailsidecar.name, Rounds: []Sample{{RelayPerSecond: 100, P50Millis: 2}, {RelayPerSecond: 300, P50Millis: 4}, {RelayPerSecond: 50, P50Millis: 1}}},
+		{Name: other.name, Rounds: []Sample{{RelayPerSecond: 50, P50Millis: 1}, {RelayPerSecond: 100, P50Millis: 2}, {RelayPerSecond: 100, P50Millis: 1}}},
+	}})
+	want := map[string]comparison{
+		"at relay/s": {caseFar16, "at relay/s", 100, 100, 2},
+		"p50 ms":     {caseFar16, "p50 ms", 2, 1, 0.5},
+	}
+	for _, c := range all {
+		if w, ok := want[c.figure]; ok && c != w {
+			t.Errorf("%s = %+v, want %+v", c.figure, c, w)
+		}
+		delete(want, c.figure)
+	}
+	if len(want) > 0 {
+		t.Errorf("not compared: %v", want)
+	}
+}
+
+func TestParseOptions(t *testing.T) {
+	for _, test := range []struct {
+		args   []string
+		rounds int
+		window time.Duration
+		write  bool
+	}{
+		{nil, 3, 3 * time.Second, true},
+		{[]string{"-short"}, 1, time.Second, false},
+		{[]string{"-short", "-rounds", "5"}, 5, time.Second, false},
+		{[]string{"-against", "x"}, 3, 3 * time.Second, false},
+	} {
+		o, err := parseOptions(test.args)
+		if err != nil || o.rounds != test.rounds || o.window != test.window || o.write != test.write {
+			t.Errorf("parseOptions(%v) = %d rounds of %v, write %t, %v; want %d of %v, %t",
+				test.args, o.rounds, o.window, o.write, err, test.rounds, test.window, test.write)
+		}
+	}
+}
+
 // TestJudge: what was not measured is not met.
 func TestJudge(t *testing.T) {
 	r := &Results{Singles: []Figure{{Key: "start", Value: 51}, {Key: "idle_rss", Value: 25}}}

@@ -92,7 +92,7 @@ func (b *bench) runCase(ctx context.Context, c benchCase) (*CaseResult, error) {
 	}
 	// The first turn of all warms up: compilers, pools, processes.
 	for round := range 1 + b.options.rounds {
-		for _, r := range systems {
+		for _, r := range b.order(systems, round) {
 			window := b.options.window
 			if round == 0 {
 				window = warmTurn
@@ -113,6 +113,17 @@ func (b *bench) runCase(ctx context.Context, c benchCase) (*CaseResult, error) {
 		result.Systems = append(result.Systems, *r.result)
 	}
 	return result, nil
+}
+
+// order is who comes first in a round: of two that are compared, each in turn, so
+// that neither always has the warmer machine.
+func (b *bench) order(systems []running, round int) []running {
+	if b.options.against == "" || round%2 == 1 {
+		return systems
+	}
+	reversed := slices.Clone(systems)
+	slices.Reverse(reversed)
+	return reversed
 }
 
 // startAll starts the systems of a case. A peer that does not start is left
@@ -141,7 +152,7 @@ func (b *bench) startAll(ctx context.Context, c benchCase) ([]running, error) {
 		switch {
 		case err == nil:
 			all = append(all, running{i, &SystemResult{Name: sys.name, Durable: sys.durable}})
-		case sys.name == mailsidecar.name || ctx.Err() != nil:
+		case sys.name == mailsidecar.name || sys.name == other.name || ctx.Err() != nil:
 			return all, err
 		default:
 			b.missing[sys.name] = err.Error()

@@ -32,6 +32,7 @@ type options struct {
 	systems *regexp.Regexp
 	short   bool
 	profile string // file for a CPU profile of mailsidecar, or empty
+	against string // another mailsidecar, its binary or checkout, or empty
 	write   bool   // results, plot and docs/performance.md
 }
 
@@ -52,7 +53,8 @@ func parseOptions(args []string) (options, error) {
 	flags.StringVar(&o.scratch, "scratch", "/var/tmp", "where queues lie: a disk, for fsync in memory costs nothing")
 	flags.IntVar(&o.rounds, "rounds", 3, "rounds of each case")
 	flags.DurationVar(&o.window, "window", 3*time.Second, "what is measured of each round")
-	flags.BoolVar(&o.short, "short", false, "one round of a second, fewer cases: a look, not a result")
+	flags.BoolVar(&o.short, "short", false, "rounds of a second, one if -rounds does not say more, and fewer cases: a look, not a result")
+	flags.StringVar(&o.against, "against", "", "compare with another mailsidecar, a binary or a checkout, instead of the peers; writes nothing")
 	flags.StringVar(&o.profile, "profile", "", "write a CPU profile of mailsidecar to this file (go tool pprof reads it)")
 	flags.BoolVar(&o.write, "write", true, "write bench/results, the plot and docs/performance.md")
 	only := flags.String("only", "", "run the cases whose name matches this regular expression; writes nothing")
@@ -68,16 +70,32 @@ func parseOptions(args []string) (options, error) {
 		return o, err
 	}
 	if o.short {
-		o.rounds, o.window = 1, time.Second
+		o.window = time.Second
+		if !given(flags, "rounds") {
+			o.rounds = 1
+		}
 	}
-	o.write = o.write && !o.short && *only == "" && *systems == "" && o.profile == ""
-	if o.root, err = filepath.Abs(o.root); err != nil {
-		return o, err
+	o.write = o.write && !o.short && *only == "" && *systems == "" && o.profile == "" && o.against == ""
+	for _, path := range []*string{&o.root, &o.profile, &o.against} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
+			return o, err
+		}
 	}
-	if o.profile != "" {
-		o.profile, err = filepath.Abs(o.profile)
-	}
-	return o, err
+	return o, nil
+}
+
+func given(flags *flag.FlagSet, name string) bool {
+	found := false
+	flags.Visit(func(f *flag.Flag) { found = found || f.Name == name })
+	return found
+}
+
+// chosen says whether the options ask for a case.
+func (o options) chosen(name string, short bool) bool {
+	return o.only.MatchString(name) && (short || !o.short)
 }
 
 func run(ctx context.Context, args []string) error {
@@ -94,6 +112,14 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer b.close()
+	if o.against != "" {
+		all, err := b.compare(ctx)
+		if err != nil {
+			return err
+		}
+		fmt.Println("\n" + comparisonTable(all, o.against, o.rounds))
+		return nil
+	}
 	results, err := b.measureAll(ctx)
 	if err != nil {
 		return err
@@ -111,7 +137,7 @@ func run(ctx context.Context, args []string) error {
 func (b *bench) measureAll(ctx context.Context) (*Results, error) {
 	results := newResults(b.options)
 	for _, c := range cases() {
-		if !b.options.only.MatchString(c.name) || (b.options.short && !c.short) {
+		if !b.options.chosen(c.name, c.short) {
 			continue
 		}
 		fmt.Printf("== %s: %s\n", c.name, c.title)
@@ -122,7 +148,7 @@ func (b *bench) measureAll(ctx context.Context) (*Results, error) {
 		results.Cases = append(results.Cases, measured)
 	}
 	for _, s := range singles {
-		if !b.options.only.MatchString(s.name) || b.options.short && !s.short {
+		if !b.options.chosen(s.name, s.short) {
 			continue
 		}
 		fmt.Printf("== %s: %s\n", s.name, s.title)

@@ -164,11 +164,15 @@ func medianSample(rounds []Sample) Sample {
 }
 
 func medianOf(rounds []Sample, figure func(Sample) float64) float64 {
-	var values []float64
+	return median(values(rounds, figure))
+}
+
+func values(rounds []Sample, figure func(Sample) float64) []float64 {
+	var list []float64
 	for _, s := range rounds {
-		values = append(values, figure(s))
+		list = append(list, figure(s))
 	}
-	return median(values)
+	return list
 }
 
 // median of nothing is zero.

@@ -58,37 +58,44 @@ const starts = 5
 
 // measureStart times from exec to the first 202, each time with a new store.
 func measureStart(ctx context.Context, b *bench) ([]Figure, error) {
-	p, err := newPayload(0)
-	if err != nil {
-		return nil, err
-	}
 	var took []float64
 	var idle float64
 	for range starts {
-		s := setup{relayPort: b.relay.near, connections: 8, payload: p}
-		if s.dir, err = os.MkdirTemp(b.dir, "start-"); err != nil {
-			return nil, err
-		}
-		start := time.Now()
-		i, err := startMailsidecar(ctx, b, s)
+		t, m, err := b.timeStart(ctx, mailsidecar)
 		if err != nil {
 			return nil, err
 		}
-		err = sendOne(i, b.nextRun())
-		took = append(took, millis(time.Since(start)))
-		if err == nil {
-			err = sleep(ctx, time.Second)
-		}
-		idle = float64(i.usage().rss) / 1024
-		i.close()
-		if err != nil {
-			return nil, err
-		}
+		took, idle = append(took, t), m
 	}
 	return []Figure{
 		{"start", "from exec to the first message accepted (median of 5, new store)", median(took), "ms"},
 		{"idle_rss", "resident memory, one second after the first message", idle, "MB"},
 	}, nil
+}
+
+// timeStart returns how long a start took to the first answer, in ms, and the
+// resident memory a second later, in MB.
+func (b *bench) timeStart(ctx context.Context, sys system) (took, idle float64, err error) {
+	p, err := newPayload(0)
+	if err != nil {
+		return 0, 0, err
+	}
+	s := setup{relayPort: b.relay.near, connections: 8, payload: p}
+	if s.dir, err = os.MkdirTemp(b.dir, "start-"); err != nil {
+		return 0, 0, err
+	}
+	start := time.Now()
+	i, err := sys.start(ctx, b, s)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer i.close()
+	if err := sendOne(i, b.nextRun()); err != nil {
+		return 0, 0, err
+	}
+	took = millis(time.Since(start))
+	err = sleep(ctx, time.Second)
+	return took, float64(i.usage().rss) / 1024, err
 }
 
 func sendOne(i *instance, run int) error {

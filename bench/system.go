@@ -42,7 +42,7 @@ func (i *instance) close() {
 }
 
 var (
-	mailsidecar  = system{name: "mailsidecar", durable: true, start: startMailsidecar}
+	mailsidecar  = system{name: "mailsidecar", durable: true, start: startProduct("mailsidecar")}
 	floor        = system{name: "floor", durable: true, start: startFloor}
 	goDial       = system{name: "go-dial", start: startGoDial}
 	node8        = system{name: "node8", start: startNode(8)}
@@ -77,14 +77,15 @@ func (b *bench) environment(s setup, port int) []string {
 	}
 }
 
-func startMailsidecar(ctx context.Context, b *bench, s setup) (*instance, error) {
-	port, err := freePort()
-	if err != nil {
-		return nil, err
+// startProduct runs the mailsidecar that was built under that name.
+func startProduct(binary string) func(context.Context, *bench, setup) (*instance, error) {
+	return func(ctx context.Context, b *bench, s setup) (*instance, error) {
+		port, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		return startHTTP(ctx, s, port, processSpec{name: b.path(binary), args: []string{"serve"}, env: b.environment(s, port)})
 	}
-	return startHTTP(ctx, s, port, processSpec{
-		name: b.path("mailsidecar"), args: []string{"serve"}, env: b.environment(s, port),
-	})
 }
 
 func startFloor(ctx context.Context, b *bench, s setup) (*instance, error) {
