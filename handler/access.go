@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
@@ -71,7 +72,7 @@ func (s *Server) guard(c echo.Context, next echo.HandlerFunc) (err error) {
 		}
 	}()
 	if err := s.crossSites.Check(c.Request()); err != nil {
-		return fail(api.CodeCrossOrigin, "")
+		return problem.New(api.CodeCrossOrigin, "")
 	}
 	return next(c)
 }

@@ -2,13 +2,13 @@ package handler
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/labstack/echo/v4"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
@@ -85,10 +85,10 @@ func verdict(m queue.Message) error {
 	}
 	b := newReceipt(m)
 	class, failure := worst(m.Recipients)
-	p := &problem{code: verdictCodes[class], detail: describe(failure), message: &b, failure: failure}
+	p := &problem.Error{Code: verdictCodes[class], Detail: problem.Describe(failure), Receipt: &b, Failure: failure}
 	var rate *mailer.RateError
 	if failure != nil && errors.As(failure.Err, &rate) {
-		p.retryAfter = wholeSeconds(time.Until(rate.At))
+		p.RetryAfter = wholeSeconds(time.Until(rate.At))
 	}
 	return p
 }
@@ -125,21 +125,6 @@ func worst(recipients []queue.Recipient) (mailer.Class, *mailer.Failure) {
 	return mailer.ClassTransient, nil
 }
 
-// describe is the failure in one sentence for the client.
-func describe(f *mailer.Failure) string {
-	if f == nil {
-		return "No recipient was accepted."
-	}
-	where := "before a relay was asked"
-	if f.Relay != "" {
-		where = "relay " + f.Relay
-	}
-	if f.Port != 0 {
-		where += fmt.Sprintf(", port %d", f.Port)
-	}
-	return fmt.Sprintf("%s: %s", where, f.Error())
-}
-
 // answerWaited answers after the first attempt on a stored message.
 func answerWaited(c echo.Context, m queue.Message) error {
 	b := newReceipt(m)
@@ -149,7 +134,7 @@ func answerWaited(c echo.Context, m queue.Message) error {
 	case queue.StatusFailed:
 		return notDelivered(m, &b)
 	case queue.StatusCanceled:
-		return &problem{code: api.CodeCanceled, message: &b}
+		return &problem.Error{Code: api.CodeCanceled, Receipt: &b}
 	default:
 		return writeJSON(c, http.StatusAccepted, typeJSON, b)
 	}
@@ -158,15 +143,15 @@ func answerWaited(c echo.Context, m queue.Message) error {
 // notDelivered is the answer for a message that was delivered to nobody. One that
 // expired was not refused for good; but where the last word on it is that a relay
 // may have it, it must not be repeated.
-func notDelivered(m queue.Message, b *api.Receipt) *problem {
+func notDelivered(m queue.Message, b *api.Receipt) *problem.Error {
 	class, failure := worst(m.Recipients)
-	p := &problem{code: api.CodeRejected, detail: describe(failure), message: b, failure: failure}
+	p := &problem.Error{Code: api.CodeRejected, Detail: problem.Describe(failure), Receipt: b, Failure: failure}
 	switch {
 	case !anyExpired(m):
 	case class == mailer.ClassUncertain:
-		p.code = api.CodeUncertain
+		p.Code = api.CodeUncertain
 	default:
-		p.code, p.detail = api.CodeExpired, "The message expired. At last: "+describe(failure)
+		p.Code, p.Detail = api.CodeExpired, "The message expired. At last: "+problem.Describe(failure)
 	}
 	return p
 }

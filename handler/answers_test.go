@@ -3,7 +3,6 @@ package handler
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
 	"mailsidecar/queue"
@@ -112,8 +112,8 @@ func TestNativeAnswers(t *testing.T) {
 // TestProblemAnswers pins what is said of each code.
 func TestProblemAnswers(t *testing.T) {
 	var cases []exchangeCase
-	for _, c := range slices.Sorted(maps.Keys(meanings)) {
-		cases = append(cases, exchangeCase{string(c), answering(fail(c, "")), nil, newRequest("POST", "/v1/messages", goodMessage)})
+	for _, c := range problem.Codes() {
+		cases = append(cases, exchangeCase{string(c), answering(problem.New(c, "")), nil, newRequest("POST", "/v1/messages", goodMessage)})
 	}
 	checkAnswers(t, "problems", cases)
 }

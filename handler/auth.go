@@ -16,6 +16,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
@@ -96,17 +97,17 @@ func checkLoopback(r *http.Request) error {
 	if loopbackHost(r.Host) {
 		return nil
 	}
-	return fail(api.CodeForeignHost, "Without API keys only localhost and loopback addresses are answered as Host.")
+	return problem.New(api.CodeForeignHost, "Without API keys only localhost and loopback addresses are answered as Host.")
 }
 
 func (s *Server) keyOf(authorization []string) (*apiKey, error) {
 	if len(authorization) != 1 {
-		return nil, fail(api.CodeUnauthorized, "Send the key in one field: Authorization: Bearer KEY.")
+		return nil, problem.New(api.CodeUnauthorized, "Send the key in one field: Authorization: Bearer KEY.")
 	}
 	scheme, secret, _ := strings.Cut(authorization[0], " ")
 	secret = strings.TrimSpace(secret)
 	if !strings.EqualFold(scheme, "Bearer") || secret == "" {
-		return nil, fail(api.CodeUnauthorized, wrongScheme(scheme, secret))
+		return nil, problem.New(api.CodeUnauthorized, wrongScheme(scheme, secret))
 	}
 	return s.findKey(secret)
 }
@@ -121,7 +122,7 @@ func (s *Server) findKey(secret string) (*apiKey, error) {
 		}
 	}
 	if found == nil {
-		return nil, fail(api.CodeUnauthorized, unknownKey(secret))
+		return nil, problem.New(api.CodeUnauthorized, unknownKey(secret))
 	}
 	return found, nil
 }
@@ -233,7 +234,7 @@ func (s *Server) charge(c echo.Context, n int) error {
 	if ok {
 		return nil
 	}
-	p := fail(api.CodeRateLimited, fmt.Sprintf("The rate of the key %s, %s in MAILSIDECAR_KEY_RATES, is used up.", key.name, rateText(key.rate)))
-	p.retryAfter = wholeSeconds(wait)
+	p := problem.New(api.CodeRateLimited, fmt.Sprintf("The rate of the key %s, %s in MAILSIDECAR_KEY_RATES, is used up.", key.name, rateText(key.rate)))
+	p.RetryAfter = wholeSeconds(wait)
 	return p
 }

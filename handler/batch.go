@@ -12,7 +12,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"mailsidecar/api"
-	"mailsidecar/mailer"
+	"mailsidecar/handler/problem"
 	"mailsidecar/queue"
 )
 
@@ -63,7 +63,7 @@ type batchReader struct {
 func (b *batchReader) read(data []byte) error {
 	d := jsontext.NewDecoder(bytes.NewBuffer(data)) // reads data in place
 	if d.PeekKind() != '{' {
-		return jsonOr(d, data, fail(api.CodeWrongType, "", fieldError("", "must be an object")))
+		return jsonOr(d, data, problem.New(api.CodeWrongType, "", problem.At("", "must be an object")))
 	}
 	if _, err := d.ReadToken(); err != nil {
 		return jsonProblem(err, data, "")
@@ -74,7 +74,7 @@ func (b *batchReader) read(data []byte) error {
 			return jsonProblem(err, data, "")
 		}
 		if name.String() != "messages" {
-			return fail(api.CodeUnknownField, "", fieldError(cut(name.String()), "is not a field of this request"))
+			return problem.New(api.CodeUnknownField, "", problem.At(problem.Cut(name.String()), "is not a field of this request"))
 		}
 		if err := b.messages(d, data); err != nil {
 			return err
@@ -84,16 +84,16 @@ func (b *batchReader) read(data []byte) error {
 		return jsonProblem(err, data, "")
 	}
 	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
-		return fail(api.CodeMalformedJSON, "There is something after the object.")
+		return problem.New(api.CodeMalformedJSON, "There is something after the object.")
 	}
 	if len(b.results) == 0 {
-		return fail(api.CodeInvalidBatch, "", fieldError("messages", "must have at least one message"))
+		return problem.New(api.CodeInvalidBatch, "", problem.At("messages", "must have at least one message"))
 	}
 	return nil
 }
 
 // jsonOr returns the syntax error that comes next in the input, else p.
-func jsonOr(d *jsontext.Decoder, data []byte, p *problem) error {
+func jsonOr(d *jsontext.Decoder, data []byte, p *problem.Error) error {
 	if d.PeekKind() == 0 {
 		if _, err := d.ReadToken(); err != nil {
 			return jsonProblem(eofIsUnexpected(err), data, "")
@@ -111,14 +111,14 @@ func eofIsUnexpected(err error) error {
 
 func (b *batchReader) messages(d *jsontext.Decoder, data []byte) error {
 	if d.PeekKind() != '[' {
-		return jsonOr(d, data, fail(api.CodeWrongType, "", fieldError("messages", "must be a list")))
+		return jsonOr(d, data, problem.New(api.CodeWrongType, "", problem.At("messages", "must be a list")))
 	}
 	if _, err := d.ReadToken(); err != nil {
 		return jsonProblem(err, data, "")
 	}
 	for d.PeekKind() != ']' {
 		if len(b.results) == api.MaxBatch {
-			return fail(api.CodeTooManyMessages, fmt.Sprintf("A batch may have %d messages.", api.MaxBatch))
+			return problem.New(api.CodeTooManyMessages, fmt.Sprintf("A batch may have %d messages.", api.MaxBatch))
 		}
 		item, err := d.ReadValue()
 		if err != nil {
@@ -147,45 +147,28 @@ func (b *batchReader) item(data []byte) error {
 	if err == nil {
 		b.fingerprint.message(&m)
 		sub, err = b.server.compose(&m, b.key)
-		err = below(path, err)
+		err = problem.Below(path, err)
 	} else {
 		b.fingerprint.bytes(data)
 	}
 	if err != nil {
-		problem := problemFor(err).body("")
-		b.results[i].Problem = &problem
+		body := problem.For(err).Body("")
+		b.results[i].Problem = &body
 		return nil
 	}
 	if b.held += int64(len(sub.Content.Data)); !b.share.grow(b.held) {
-		return fail(api.CodeBusy, "")
+		return problem.New(api.CodeBusy, "")
 	}
 	b.valid = append(b.valid, sub)
 	b.places = append(b.places, i)
 	return nil
 }
 
-// below puts a path before the fields that an error names.
-func below(path string, err error) error {
-	if err == nil {
-		return nil
-	}
-	p := problemFor(err)
-	if p.code == api.CodeInternal {
-		return err
-	}
-	under := *p
-	under.fields = make([]mailer.FieldError, len(p.fields))
-	for i, f := range p.fields {
-		under.fields[i] = fieldError(path+"."+f.Field, f.Message)
-	}
-	return &under
-}
-
 // submitBatch stores what is valid. The idempotency key and the fingerprint are
 // the whole batch's.
 func (s *Server) submitBatch(c echo.Context, b *batchReader, idempotency string) error {
 	if len(b.valid) == 0 {
-		return &problem{code: api.CodeInvalidBatch, detail: "Every message was refused: see results.", results: b.results}
+		return &problem.Error{Code: api.CodeInvalidBatch, Detail: "Every message was refused: see results.", Results: b.results}
 	}
 	if err := s.charge(c, len(b.valid)); err != nil {
 		return err

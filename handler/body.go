@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -87,7 +88,7 @@ func (s *Server) openBody(w http.ResponseWriter, r *http.Request, limit int64, s
 		return nil, bodyTooLarge(limit)
 	}
 	if !share.grow(max(r.ContentLength, firstReservation)) {
-		return nil, fail(api.CodeBusy, "")
+		return nil, problem.New(api.CodeBusy, "")
 	}
 	b := &body{
 		src: r.Body, rc: http.NewResponseController(w), started: time.Now(), timeout: s.bodyTimeout,
@@ -97,8 +98,8 @@ func (s *Server) openBody(w http.ResponseWriter, r *http.Request, limit int64, s
 	return b, nil
 }
 
-func bodyTooLarge(limit int64) *problem {
-	return fail(api.CodeBodyTooLarge, fmt.Sprintf("A body may have %d octets on this route.", limit))
+func bodyTooLarge(limit int64) *problem.Error {
+	return problem.New(api.CodeBodyTooLarge, fmt.Sprintf("A body may have %d octets on this route.", limit))
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -112,7 +113,7 @@ func (b *body) Read(p []byte) (int, error) {
 	case b.read > b.limit:
 		b.err = bodyTooLarge(b.limit)
 	case !b.reserve():
-		b.err = fail(api.CodeBusy, "")
+		b.err = problem.New(api.CodeBusy, "")
 	case errors.Is(err, io.EOF):
 		b.err = io.EOF
 	case err != nil:
@@ -141,14 +142,14 @@ func (b *body) extend() {
 	_ = b.rc.SetReadDeadline(b.started.Add(b.timeout + grace))
 }
 
-func bodyProblem(err error) *problem {
-	if p, ok := errors.AsType[*problem](err); ok {
+func bodyProblem(err error) *problem.Error {
+	if p, ok := errors.AsType[*problem.Error](err); ok {
 		return p
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return fail(api.CodeBodyTimeout, "")
+		return problem.New(api.CodeBodyTimeout, "")
 	}
-	return fail(api.CodeIncompleteBody, "")
+	return problem.New(api.CodeIncompleteBody, "")
 }
 
 // all reads the rest into one slice, without growing it where the length was

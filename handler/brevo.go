@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
 
@@ -122,7 +123,7 @@ func (m *brevoMail) takeOptions(x *exchange) (idempotencyKey string, err error) 
 			}
 		case strings.EqualFold(h.Name, brevoSandbox):
 			if h.Value != "drop" {
-				return "", fail(api.CodeInvalidMessage, "", fieldError("headers."+h.Name, "must be drop"))
+				return "", problem.New(api.CodeInvalidMessage, "", problem.At("headers."+h.Name, "must be drop"))
 			}
 			x.test = true
 		default:
@@ -156,9 +157,9 @@ func (m *brevoMail) outgoing() ([]outgoing, error) {
 		recipients += len(all[i].To) + len(all[i].Cc) + len(all[i].Bcc)
 	}
 	if recipients > maxBrevoRecipients {
-		f.add("to", fmt.Sprintf("a request may have %d recipients", maxBrevoRecipients))
+		f.Add("to", fmt.Sprintf("a request may have %d recipients", maxBrevoRecipients))
 	}
-	return all, errors.Join(f.err(), e.err())
+	return all, errors.Join(f.Err(), e.err())
 }
 
 // versions are the request's, or the one that its own fields make.
@@ -167,10 +168,10 @@ func (m *brevoMail) versions(f *findings) []brevoVersion {
 		return []brevoVersion{{To: m.To, Cc: m.Cc, Bcc: m.Bcc}}
 	}
 	if len(m.MessageVersions) > maxBrevoVersions {
-		f.add("messageVersions", fmt.Sprintf("may have %d items", maxBrevoVersions))
+		f.Add("messageVersions", fmt.Sprintf("may have %d items", maxBrevoVersions))
 	}
 	if len(m.To)+len(m.Cc)+len(m.Bcc) > 0 {
-		f.add("to", "recipients stand in messageVersions, or outside of it, not both")
+		f.Add("to", "recipients stand in messageVersions, or outside of it, not both")
 	}
 	return m.MessageVersions
 }
@@ -186,7 +187,7 @@ func (m *brevoMail) version(v *brevoVersion, path string, e *expansion, f *findi
 	m.require(&o, path, f)
 	for _, h := range v.Headers {
 		if isBrevoOption(h.Name) {
-			f.add(path+"headers."+h.Name, "is for the whole request: put it into headers")
+			f.Add(path+"headers."+h.Name, "is for the whole request: put it into headers")
 		}
 	}
 	if replyTo := v.ReplyTo; !replyTo.absent() {
@@ -196,7 +197,7 @@ func (m *brevoMail) version(v *brevoVersion, path string, e *expansion, f *findi
 	}
 	for i, a := range m.Attachment {
 		if !a.Content.given {
-			f.add(fmt.Sprintf("attachment[%d].content", i), textRequired)
+			f.Add(fmt.Sprintf("attachment[%d].content", i), textRequired)
 		}
 		// Brevo has no content ids: an image is inline by its file name.
 		o.attach(mailer.Attachment{Filename: a.Name, ContentID: a.Name, Content: a.Content.data}, false)
@@ -214,23 +215,23 @@ func (m *brevoMail) version(v *brevoVersion, path string, e *expansion, f *findi
 func (m *brevoMail) require(o *outgoing, path string, f *findings) {
 	switch {
 	case o.From.Email == "":
-		f.add("sender", textRequired)
+		f.Add("sender", textRequired)
 	case len(o.To) == 0:
-		f.add(path+"to", textRequired)
+		f.Add(path+"to", textRequired)
 	case o.Subject == "":
-		f.add(path+"subject", textRequired)
+		f.Add(path+"subject", textRequired)
 	case o.HTML == "" && o.Text == "":
-		f.add(path+"htmlContent", "htmlContent or textContent "+textRequired)
+		f.Add(path+"htmlContent", "htmlContent or textContent "+textRequired)
 	}
 }
 
 func (f *findings) brevoTime(text string) time.Time {
 	at, err := parseResendTime(text, time.Now())
 	if err != nil {
-		f.add("scheduledAt", "must be a time of RFC 3339, such as 2030-01-31T08:00:00Z")
+		f.Add("scheduledAt", "must be a time of RFC 3339, such as 2030-01-31T08:00:00Z")
 	}
 	if at, err = later(at, brevoAhead, "scheduledAt"); err != nil {
-		f.add("scheduledAt", problemFor(err).fields[0].Message)
+		f.Add("scheduledAt", problem.For(err).Fields[0].Message)
 	}
 	return at
 }
@@ -273,8 +274,8 @@ func brevoAnswer(c complaint) (int, any) {
 		Message string `json:"message"`
 	}
 	f := fault{Code: "invalid_parameter", Message: c.text}
-	if len(c.fields) > 0 && c.detail == "" && c.fields[0].Field != "" {
-		field := c.fields[0]
+	if len(c.Fields) > 0 && c.Detail == "" && c.Fields[0].Field != "" {
+		field := c.Fields[0]
 		f.Message = fmt.Sprintf("%s: %s", dotted(field.Field), field.Message)
 		if strings.HasSuffix(field.Message, textRequired) {
 			f.Code = "missing_parameter"
@@ -295,11 +296,11 @@ func brevoAnswer(c complaint) (int, any) {
 	if c.status >= http.StatusInternalServerError {
 		f.Code = "internal_server_error"
 	}
-	if c.code == api.CodeUncertain {
+	if c.Code == api.CodeUncertain {
 		// Brevo's SDKs repeat a request that is answered with 409, too.
 		c.status, f.Code = http.StatusUnprocessableEntity, "internal_server_error"
 	}
-	if c.code == api.CodeIdempotencyReused || c.code == api.CodeIdempotencyInUse {
+	if c.Code == api.CodeIdempotencyReused || c.Code == api.CodeIdempotencyInUse {
 		f.Code = "duplicate_request"
 	}
 	return c.status, f

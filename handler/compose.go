@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/compose"
 	"mailsidecar/queue"
@@ -26,29 +27,8 @@ const (
 
 var tagName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
 
-// findings collects what is wrong with a message, so that the client reads all
-// of it at once.
-type findings struct {
-	mailer.InvalidError
-	seen map[string]bool
-}
-
-func (f *findings) add(field, message string) {
-	if f.seen == nil {
-		f.seen = map[string]bool{}
-	}
-	if !f.seen[field] {
-		f.seen[field] = true
-		f.Fields = append(f.Fields, fieldError(field, message))
-	}
-}
-
-func (f *findings) err() error {
-	if len(f.Fields) == 0 {
-		return nil
-	}
-	return &f.InvalidError
-}
+// fieldErrors collects what is wrong with the fields of a native request.
+type fieldErrors struct{ problem.FieldErrors }
 
 // compose validates the request as a whole and makes a submission of it.
 func (s *Server) compose(m *messageRequest, key apiKey) (queue.Submission, error) {
@@ -58,7 +38,7 @@ func (s *Server) compose(m *messageRequest, key apiKey) (queue.Submission, error
 	if n := len(m.To.list) + len(m.Cc.list) + len(m.Bcc.list); n > s.maxRecipients {
 		return queue.Submission{}, s.tooManyRecipients(n)
 	}
-	var f findings
+	var f fieldErrors
 	sub := queue.Submission{
 		Key: key.name, Tags: f.tags(m.Tags), SendAt: f.sendAt(m.SendAt), ExpiresIn: f.expiresIn(m.ExpiresIn),
 	}
@@ -67,12 +47,12 @@ func (s *Server) compose(m *messageRequest, key apiKey) (queue.Submission, error
 	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok {
 		f.Malformed = f.Malformed || invalid.Malformed
 		for _, field := range invalid.Fields {
-			f.add(m.whereIs(field.Field), field.Message)
+			f.Add(m.whereIs(field.Field), field.Message)
 		}
 	} else if err != nil {
 		return queue.Submission{}, err
 	}
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return queue.Submission{}, err
 	}
 	if m.Priority != "" {
@@ -85,15 +65,15 @@ func (s *Server) compose(m *messageRequest, key apiKey) (queue.Submission, error
 // limit.
 func (s *Server) accept(sub queue.Submission, m compose.Composed, key apiKey) (queue.Submission, error) {
 	if n := int64(len(m.Content.Data)); n > s.maxMessageSize {
-		return sub, fail(api.CodeMessageTooLarge, fmt.Sprintf("The composed message has %d octets; %d are allowed.", n, s.maxMessageSize))
+		return sub, problem.New(api.CodeMessageTooLarge, fmt.Sprintf("The composed message has %d octets; %d are allowed.", n, s.maxMessageSize))
 	}
 	if n := len(m.Envelope.ForwardPaths); n > s.maxRecipients {
 		return sub, s.tooManyRecipients(n)
 	}
 	for _, author := range m.Authors {
 		if !key.maySend(author) {
-			return sub, fail(api.CodeSenderNotAllowed, fmt.Sprintf("The key %s may not send from %s (MAILSIDECAR_KEY_SENDERS).", key.name, cut(author)),
-				fieldError("from", "is not allowed for this key"))
+			return sub, problem.New(api.CodeSenderNotAllowed, fmt.Sprintf("The key %s may not send from %s (MAILSIDECAR_KEY_SENDERS).", key.name, problem.Cut(author)),
+				problem.At("from", "is not allowed for this key"))
 		}
 	}
 	sub.Envelope, sub.Content, sub.Sender, sub.Subject = m.Envelope, m.Content, m.Sender, m.Subject
@@ -101,11 +81,11 @@ func (s *Server) accept(sub queue.Submission, m compose.Composed, key apiKey) (q
 }
 
 func (s *Server) tooManyRecipients(n int) error {
-	return fail(api.CodeTooManyRecipients, fmt.Sprintf("The message has %d recipients; %d are allowed.", n, s.maxRecipients))
+	return problem.New(api.CodeTooManyRecipients, fmt.Sprintf("The message has %d recipients; %d are allowed.", n, s.maxRecipients))
 }
 
 // message makes the mailer's message of the request.
-func (f *findings) message(m *messageRequest) mailer.Message {
+func (f *fieldErrors) message(m *messageRequest) mailer.Message {
 	message := mailer.Message{
 		From: f.address("from", m.From), To: f.addresses("to", m.To), Cc: f.addresses("cc", m.Cc),
 		Bcc: f.addresses("bcc", m.Bcc), ReplyTo: f.addresses("reply_to", m.ReplyTo),
@@ -113,7 +93,7 @@ func (f *findings) message(m *messageRequest) mailer.Message {
 	}
 	for i, a := range m.Attachments {
 		if a.Content == nil {
-			f.add(fmt.Sprintf("attachments[%d].content", i), "is required")
+			f.Add(fmt.Sprintf("attachments[%d].content", i), "is required")
 		}
 		message.Attachments = append(message.Attachments, mailer.Attachment{
 			Filename: a.Filename, ContentType: a.ContentType, ContentID: a.ContentID, Content: a.Content,
@@ -122,7 +102,7 @@ func (f *findings) message(m *messageRequest) mailer.Message {
 	return message
 }
 
-func (f *findings) addresses(field string, m mailboxes) []mailer.Address {
+func (f *fieldErrors) addresses(field string, m mailboxes) []mailer.Address {
 	var list []mailer.Address
 	for i, box := range m.list {
 		list = append(list, f.address(m.path(field, i), box))
@@ -130,13 +110,13 @@ func (f *findings) addresses(field string, m mailboxes) []mailer.Address {
 	return list
 }
 
-func (f *findings) address(field string, m mailbox) mailer.Address {
+func (f *fieldErrors) address(field string, m mailbox) mailer.Address {
 	if !m.given {
 		return mailer.Address{}
 	}
 	if m.apart {
 		if m.email == "" {
-			f.add(field+".email", "is required")
+			f.Add(field+".email", "is required")
 		}
 		return mailer.Address{Name: m.name, Email: m.email}
 	}
@@ -144,7 +124,7 @@ func (f *findings) address(field string, m mailbox) mailer.Address {
 	if err == nil {
 		return address
 	}
-	f.addressError(field, err)
+	f.AddAddress(field, err)
 	// Compose finds it wrong again; add keeps the first finding for a field.
 	return mailer.Address{Email: m.text}
 }
@@ -184,59 +164,59 @@ func (m mailbox) part() string {
 	}
 }
 
-func (f *findings) tags(list members) map[string]string {
+func (f *fieldErrors) tags(list members) map[string]string {
 	if len(list) == 0 {
 		return nil
 	}
 	if len(list) > maxTags {
-		f.add("tags", fmt.Sprintf("at most %d tags are allowed", maxTags))
+		f.Add("tags", fmt.Sprintf("at most %d tags are allowed", maxTags))
 	}
 	tags := make(map[string]string, len(list))
 	for _, t := range list {
-		path := cut("tags." + t.Name)
+		path := problem.Cut("tags." + t.Name)
 		switch {
 		case !tagName.MatchString(t.Name):
-			f.add(path, "a tag's name has 1 to 64 letters, digits, dots, dashes and underscores")
+			f.Add(path, "a tag's name has 1 to 64 letters, digits, dots, dashes and underscores")
 		case len(t.Value) > maxTagValue:
-			f.add(path, fmt.Sprintf("a tag's value has at most %d octets", maxTagValue))
+			f.Add(path, fmt.Sprintf("a tag's value has at most %d octets", maxTagValue))
 		case strings.ContainsFunc(t.Value, unicode.IsControl):
-			f.add(path, "control characters are not allowed")
+			f.Add(path, "control characters are not allowed")
 		}
 		tags[t.Name] = t.Value
 	}
 	return tags
 }
 
-func (f *findings) sendAt(text string) time.Time {
+func (f *fieldErrors) sendAt(text string) time.Time {
 	if text == "" {
 		return time.Time{}
 	}
 	at, err := time.Parse(time.RFC3339, text)
 	switch {
 	case err != nil:
-		f.add("send_at", "must be a time of RFC 3339, such as 2030-01-31T08:00:00Z")
+		f.Add("send_at", "must be a time of RFC 3339, such as 2030-01-31T08:00:00Z")
 	case time.Until(at) > maxSendAhead:
-		f.add("send_at", "is more than 366 days ahead")
+		f.Add("send_at", "is more than 366 days ahead")
 	}
 	return at
 }
 
-func (f *findings) expiresIn(text string) time.Duration {
+func (f *fieldErrors) expiresIn(text string) time.Duration {
 	if text == "" {
 		return 0
 	}
 	d, err := parseDuration(text)
 	if err != nil || d <= 0 || d > maxExpiresIn {
-		f.add("expires_in", "must be a duration over 0 and up to 30d, such as 90m, 2h or 5d")
+		f.Add("expires_in", "must be a duration over 0 and up to 30d, such as 90m, 2h or 5d")
 	}
 	return d
 }
 
 // priority reads the name of a priority; empty is normal.
-func (f *findings) priority(field, name string) mailer.Priority {
+func (f *fieldErrors) priority(field, name string) mailer.Priority {
 	p, ok := mailer.ParsePriority(name)
 	if !ok && name != "" {
-		f.add(field, "must be high, normal or bulk")
+		f.Add(field, "must be high, normal or bulk")
 	}
 	return p
 }

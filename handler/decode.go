@@ -15,6 +15,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
 
@@ -216,45 +217,45 @@ func wrongKind(d *jsontext.Decoder, want error) error {
 }
 
 // jsonProblem turns the library's error into ours.
-func jsonProblem(err error, data []byte, base string) *problem {
+func jsonProblem(err error, data []byte, base string) *problem.Error {
 	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		path := fieldPath(base, syntactic.JSONPointer)
 		if errors.Is(err, jsontext.ErrDuplicateName) {
-			return fail(api.CodeDuplicateField, "", fieldError(path, "is given twice"))
+			return problem.New(api.CodeDuplicateField, "", problem.At(path, "is given twice"))
 		}
 		return syntaxProblem(syntactic, data, path)
 	}
 	semantic, ok := errors.AsType[*json.SemanticError](err)
 	if !ok {
-		return fail(api.CodeMalformedJSON, "")
+		return problem.New(api.CodeMalformedJSON, "")
 	}
 	path := fieldPath(base, semantic.JSONPointer)
 	switch corrupt := base64.CorruptInputError(0); {
 	case errors.Is(err, json.ErrUnknownName):
-		return fail(api.CodeUnknownField, "", fieldError(path, "is not a field of this request"+nearest(semantic)))
+		return problem.New(api.CodeUnknownField, "", problem.At(path, "is not a field of this request"+nearest(semantic)))
 	case errors.As(err, &corrupt) || semantic.JSONKind == '"' && semantic.GoType == reflect.TypeFor[[]byte]():
-		return fail(api.CodeInvalidBase64, "", fieldError(path, "must be base64 with padding and without line breaks (RFC 4648 §4)"))
+		return problem.New(api.CodeInvalidBase64, "", problem.At(path, "must be base64 with padding and without line breaks (RFC 4648 §4)"))
 	case semantic.JSONKind == 0 && semantic.Err != nil:
-		return fail(api.CodeWrongType, "", fieldError(path, semantic.Err.Error()))
+		return problem.New(api.CodeWrongType, "", problem.At(path, semantic.Err.Error()))
 	default:
-		return fail(api.CodeWrongType, "", fieldError(path, "must be "+typeName(semantic.GoType)))
+		return problem.New(api.CodeWrongType, "", problem.At(path, "must be "+typeName(semantic.GoType)))
 	}
 }
 
-func syntaxProblem(err *jsontext.SyntacticError, data []byte, path string) *problem {
+func syntaxProblem(err *jsontext.SyntacticError, data []byte, path string) *problem.Error {
 	detail := fmt.Sprintf("There is a syntax error at octet %d.", err.ByteOffset)
 	switch {
 	case len(data) == 0:
-		return fail(api.CodeMalformedJSON, "The body is empty.")
+		return problem.New(api.CodeMalformedJSON, "The body is empty.")
 	case !utf8.Valid(data):
 		detail = fmt.Sprintf("The body is not valid UTF-8: see octet %d.", err.ByteOffset)
 	case err.ByteOffset >= int64(len(data)):
 		detail = "The body ends in the middle of a value."
 	}
 	if path == "" {
-		return fail(api.CodeMalformedJSON, detail)
+		return problem.New(api.CodeMalformedJSON, detail)
 	}
-	return fail(api.CodeMalformedJSON, detail, fieldError(path, "has a syntax error in it or after it"))
+	return problem.New(api.CodeMalformedJSON, detail, problem.At(path, "has a syntax error in it or after it"))
 }
 
 // nearest hints at the known name that an unknown one differs from by case only.
@@ -287,9 +288,6 @@ func typeName(t reflect.Type) string {
 	}
 }
 
-// maxPath is how much of a client's own names is repeated to it.
-const maxPath = 120
-
 // fieldPath writes a JSON pointer (RFC 6901) as people write a path:
 // "attachments[0].content", "headers.X-Order".
 func fieldPath(base string, p jsontext.Pointer) string {
@@ -306,16 +304,5 @@ func fieldPath(base string, p jsontext.Pointer) string {
 		}
 		parent = token
 	}
-	return cut(path)
-}
-
-func cut(path string) string {
-	if len(path) > maxPath {
-		return strings.ToValidUTF8(path[:maxPath], "") + "…"
-	}
-	return path
-}
-
-func fieldError(field, message string) mailer.FieldError {
-	return mailer.FieldError{Field: field, Message: message}
+	return problem.Cut(path)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
 
@@ -48,7 +49,7 @@ func TestFieldPath(t *testing.T) {
 		"/headers/5":                      "headers.5",
 		"/messages/3/tags/7":              "messages[3].tags.7",
 		"/headers/a~1b~0c":                "headers.a/b~c",
-		jsontext.Pointer("/" + long(200)): long(maxPath) + "…",
+		jsontext.Pointer("/" + long(200)): long(problem.MaxPath) + "…",
 	} {
 		if got := fieldPath("", pointer); got != want {
 			t.Errorf("fieldPath(%q) = %q, want %q", pointer, got, want)
@@ -85,12 +86,12 @@ func FuzzDecodeMessage(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var m messageRequest
 		if err := decodeJSON(in, &m, ""); err != nil {
-			p, ok := errors.AsType[*problem](err)
-			if !ok || meanings[p.code].status != 400 {
+			p, ok := errors.AsType[*problem.Error](err)
+			if !ok || p.Status() != 400 {
 				t.Fatalf("decodeJSON(%q) = %v, want a problem with status 400", in, err)
 			}
-			for _, field := range p.fields {
-				if len(field.Field) > maxPath+len("…") {
+			for _, field := range p.Fields {
+				if len(field.Field) > problem.MaxPath+len("…") {
 					t.Fatalf("decodeJSON(%q) names a field of %d octets", in, len(field.Field))
 				}
 			}
@@ -98,7 +99,7 @@ func FuzzDecodeMessage(f *testing.F) {
 		}
 		sub, err := s.compose(&m, apiKey{})
 		if err != nil {
-			if c := problemFor(err).code; c == api.CodeInternal {
+			if c := problem.For(err).Code; c == api.CodeInternal {
 				t.Fatalf("compose(%q) = %v", in, err)
 			}
 			return
@@ -149,7 +150,7 @@ func FuzzDecodeForm(f *testing.F) {
 		if err == nil {
 			_, err = s.compose(&m, apiKey{})
 		}
-		if err != nil && problemFor(err).code == api.CodeInternal {
+		if err != nil && problem.For(err).Code == api.CodeInternal {
 			t.Fatalf("decodeForm(%q) = %v", in, err)
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/compose"
 	"mailsidecar/queue"
@@ -27,7 +28,7 @@ func (s *Server) readFinished(h http.Header, b *body, key apiKey, f fingerprint)
 	f.bytes(raw)
 	composed, err := compose.Finish(raw, envelope)
 	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok && invalid.Malformed {
-		return queue.Submission{}, fail(api.CodeMalformedMessage, "", invalid.Fields...)
+		return queue.Submission{}, problem.New(api.CodeMalformedMessage, "", invalid.Fields...)
 	}
 	if err != nil {
 		return queue.Submission{}, err
@@ -42,32 +43,25 @@ func (s *Server) readFinished(h http.Header, b *body, key apiKey, f fingerprint)
 // that what is wrong there is known before the body is read. What is absent is
 // left to the message.
 func (s *Server) finishedEnvelope(h http.Header) (compose.FinishOptions, mailer.Priority, error) {
-	var f findings
+	var f fieldErrors
 	o := compose.FinishOptions{
 		EnvelopeFrom: strings.TrimSpace(strings.Join(h.Values(headerEnvelopeFrom), ",")),
 		EnvelopeTo:   strings.TrimSpace(strings.Join(h.Values(headerEnvelopeTo), ",")),
 	}
 	if _, given := h[headerEnvelopeFrom]; given && o.EnvelopeFrom != "<>" {
 		if _, err := mailer.ParseAddress(o.EnvelopeFrom); err != nil {
-			f.addressError(headerEnvelopeFrom, err)
+			f.AddAddress(headerEnvelopeFrom, err)
 		}
 	}
 	if _, given := h[headerEnvelopeTo]; given {
 		list, err := mailer.ParseAddressList(o.EnvelopeTo)
 		if err != nil {
-			f.addressError(headerEnvelopeTo, err)
+			f.AddAddress(headerEnvelopeTo, err)
 		}
 		if len(list) > s.maxRecipients {
 			return o, 0, s.tooManyRecipients(len(list))
 		}
 	}
 	priority := f.priority(headerEnvelopePriority, strings.Join(h.Values(headerEnvelopePriority), ","))
-	return o, priority, f.err()
-}
-
-func (f *findings) addressError(field string, err error) {
-	if bad, ok := errors.AsType[*mailer.AddressError](err); ok && bad.Malformed {
-		f.Malformed = true
-	}
-	f.add(field, err.Error())
+	return o, priority, f.Err()
 }

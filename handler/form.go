@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
 
@@ -30,7 +31,7 @@ var memberPart = regexp.MustCompile(`^(headers|tags)\[([^\[\]]+)\]$`)
 func (s *Server) decodeForm(b *body, boundary string) (messageRequest, error) {
 	var m messageRequest
 	if boundary == "" {
-		return m, fail(api.CodeMalformedForm, "The Content-Type has no boundary.")
+		return m, problem.New(api.CodeMalformedForm, "The Content-Type has no boundary.")
 	}
 	form := formReader{message: &m, seen: map[string]bool{}}
 	parts := multipart.NewReader(b, boundary)
@@ -43,7 +44,7 @@ func (s *Server) decodeForm(b *body, boundary string) (messageRequest, error) {
 			return m, formProblem(err)
 		}
 		if n >= s.maxRecipients+formOverhead {
-			return m, fail(api.CodeMalformedForm, "The form has too many parts.")
+			return m, problem.New(api.CodeMalformedForm, "The form has too many parts.")
 		}
 		if err := form.take(part); err != nil {
 			return m, err
@@ -57,10 +58,10 @@ func (s *Server) decodeForm(b *body, boundary string) (messageRequest, error) {
 
 // formProblem keeps what body says, which multipart wraps.
 func formProblem(err error) error {
-	if p, ok := errors.AsType[*problem](err); ok {
+	if p, ok := errors.AsType[*problem.Error](err); ok {
 		return p
 	}
-	return fail(api.CodeMalformedForm, "")
+	return problem.New(api.CodeMalformedForm, "")
 }
 
 type formReader struct {
@@ -91,16 +92,16 @@ func (f *formReader) take(part *multipart.Part) error {
 
 func checkPart(part *multipart.Part, name string) error {
 	if name == "" {
-		return fail(api.CodeMalformedForm, "A part has no name.")
+		return problem.New(api.CodeMalformedForm, "A part has no name.")
 	}
 	switch strings.ToLower(part.Header.Get("Content-Transfer-Encoding")) {
 	case "", "7bit", "8bit", "binary":
 	default: // RFC 7578 §4.7 deprecates it
-		return fail(api.CodeMalformedForm, "", fieldError(name, "must not have a Content-Transfer-Encoding"))
+		return problem.New(api.CodeMalformedForm, "", problem.At(name, "must not have a Content-Transfer-Encoding"))
 	}
 	_, params, err := mime.ParseMediaType(part.Header.Get("Content-Type"))
 	if err == nil && part.FileName() == "" && checkCharset("", params) != nil {
-		return fail(api.CodeContentType, "", fieldError(name, "must be in utf-8"))
+		return problem.New(api.CodeContentType, "", problem.At(name, "must be in utf-8"))
 	}
 	return nil
 }
@@ -119,7 +120,7 @@ func (f *formReader) list(name string, part *multipart.Part, content []byte) (fo
 		return false, nil
 	}
 	if part.FileName() == "" {
-		return true, fail(api.CodeWrongType, "", fieldError(name, "must be a file with a file name"))
+		return true, problem.New(api.CodeWrongType, "", problem.At(name, "must be a file with a file name"))
 	}
 	a := attachment{Filename: part.FileName(), ContentType: part.Header.Get("Content-Type"), Content: content}
 	if name == "inline" {
@@ -166,7 +167,7 @@ func (f *formReader) single(name string, content []byte) error {
 	}
 	isObject := name == "headers" || name == "tags"
 	if texts[name] == nil && !isObject {
-		return fail(api.CodeUnknownField, "", fieldError(cut(name), "is not a field of this request"))
+		return problem.New(api.CodeUnknownField, "", problem.At(problem.Cut(name), "is not a field of this request"))
 	}
 	if err := f.once(name); err != nil {
 		return err
@@ -185,7 +186,7 @@ func (f *formReader) single(name string, content []byte) error {
 
 func (f *formReader) once(path string) error {
 	if f.seen[path] {
-		return fail(api.CodeDuplicateField, "", fieldError(cut(path), "is given twice"))
+		return problem.New(api.CodeDuplicateField, "", problem.At(problem.Cut(path), "is given twice"))
 	}
 	f.seen[path] = true
 	return nil
@@ -194,14 +195,14 @@ func (f *formReader) once(path string) error {
 // never refuses an object given both as JSON and by its members.
 func (f *formReader) never(object string) error {
 	if f.seen[object] {
-		return fail(api.CodeDuplicateField, "", fieldError(object, "is given both as JSON and by its members"))
+		return problem.New(api.CodeDuplicateField, "", problem.At(object, "is given both as JSON and by its members"))
 	}
 	return nil
 }
 
 func formText(path string, content []byte) (string, error) {
 	if !utf8.Valid(content) {
-		return "", fail(api.CodeMalformedForm, "", fieldError(cut(path), "is not valid UTF-8"))
+		return "", problem.New(api.CodeMalformedForm, "", problem.At(problem.Cut(path), "is not valid UTF-8"))
 	}
 	return string(content), nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 )
 
 const (
@@ -35,7 +36,7 @@ const (
 func contentType(h http.Header, accepted ...string) (string, map[string]string, error) {
 	for _, coding := range h.Values("Content-Encoding") {
 		if coding != "" && !strings.EqualFold(strings.TrimSpace(coding), "identity") {
-			return "", nil, fail(api.CodeContentEncoding, "Send the body as it is, without Content-Encoding.")
+			return "", nil, problem.New(api.CodeContentEncoding, "Send the body as it is, without Content-Encoding.")
 		}
 	}
 	return mediaTypeOf(h, accepted...)
@@ -44,18 +45,18 @@ func contentType(h http.Header, accepted ...string) (string, map[string]string, 
 func mediaTypeOf(h http.Header, accepted ...string) (string, map[string]string, error) {
 	given := h.Values("Content-Type")
 	if len(given) != 1 {
-		return "", nil, fail(api.CodeContentType, "Send one Content-Type: "+strings.Join(accepted, ", ")+".")
+		return "", nil, problem.New(api.CodeContentType, "Send one Content-Type: "+strings.Join(accepted, ", ")+".")
 	}
 	mediaType, params, err := mime.ParseMediaType(given[0])
 	if err != nil {
-		return "", nil, fail(api.CodeContentType, "The Content-Type cannot be read.")
+		return "", nil, problem.New(api.CodeContentType, "The Content-Type cannot be read.")
 	}
 	for _, t := range accepted {
 		if mediaType == t {
 			return mediaType, params, checkCharset(mediaType, params)
 		}
 	}
-	return "", nil, fail(api.CodeContentType, "This route takes "+strings.Join(accepted, ", ")+".")
+	return "", nil, problem.New(api.CodeContentType, "This route takes "+strings.Join(accepted, ", ")+".")
 }
 
 func checkCharset(mediaType string, params map[string]string) error {
@@ -63,7 +64,7 @@ func checkCharset(mediaType string, params map[string]string) error {
 	if mediaType == typeRFC822 || charset == "" || strings.EqualFold(charset, "utf-8") {
 		return nil // a finished message names the charset of each of its parts
 	}
-	return fail(api.CodeContentType, "The charset must be utf-8.")
+	return problem.New(api.CodeContentType, "The charset must be utf-8.")
 }
 
 // idempotencyKey returns the key of the request, unquoted: a Structured Field
@@ -79,7 +80,7 @@ func idempotencyKey(h http.Header) (string, error) {
 	}
 	printable := strings.IndexFunc(key, func(r rune) bool { return r < ' ' || r > '~' }) < 0
 	if len(given) > 1 || key == "" || len(key) > maxIdempotencyKey || !printable {
-		return "", fail(api.CodeInvalidParameter, "", fieldError(headerIdempotencyKey,
+		return "", problem.New(api.CodeInvalidParameter, "", problem.At(headerIdempotencyKey,
 			fmt.Sprintf("must be given once, with 1 to %d printable ASCII characters", maxIdempotencyKey)))
 	}
 	return key, nil

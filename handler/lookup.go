@@ -13,6 +13,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
@@ -22,13 +23,13 @@ const maxFilterBody = 64 << 10
 
 // readFilter validates the request.
 func readFilter(r api.Filter, key string) (queue.Filter, []mailer.FieldError) {
-	var f findings
+	var f fieldErrors
 	tag, value, _ := strings.Cut(r.Tag, ":")
 	if r.Tag != "" && !tagName.MatchString(tag) {
-		f.add("tag", "must be NAME or NAME:VALUE")
+		f.Add("tag", "must be NAME or NAME:VALUE")
 	}
 	if r.Status != "" && !slices.Contains(queue.Statuses, queue.Status(r.Status)) {
-		f.add("status", fmt.Sprintf("must be one of %s", joinStatuses()))
+		f.Add("status", fmt.Sprintf("must be one of %s", joinStatuses()))
 	}
 	return queue.Filter{
 		Key: key, Status: queue.Status(r.Status), Recipient: f.addrSpec("recipient", r.Recipient),
@@ -46,24 +47,24 @@ func joinStatuses() string {
 }
 
 // addrSpec reads an address to look for in the form that is stored.
-func (f *findings) addrSpec(field, text string) string {
+func (f *fieldErrors) addrSpec(field, text string) string {
 	if text == "" {
 		return ""
 	}
 	a, err := mailer.ParseAddress(text)
 	if err != nil {
-		f.add(field, err.Error())
+		f.Add(field, err.Error())
 	}
 	return a.Email
 }
 
-func (f *findings) time(field, text string) time.Time {
+func (f *fieldErrors) time(field, text string) time.Time {
 	if text == "" {
 		return time.Time{}
 	}
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		f.add(field, "must be a time of RFC 3339, such as 2030-01-31T08:00:00Z")
+		f.Add(field, "must be a time of RFC 3339, such as 2030-01-31T08:00:00Z")
 	}
 	return at
 }
@@ -106,16 +107,16 @@ func newAttempt(a mailer.Attempt) api.Attempt {
 func (s *Server) getMessages(c echo.Context) error {
 	query, err := url.ParseQuery(c.Request().URL.RawQuery)
 	if err != nil {
-		return fail(api.CodeInvalidParameter, "The query cannot be read.")
+		return problem.New(api.CodeInvalidParameter, "The query cannot be read.")
 	}
 	r, page, bad := readQuery(query)
 	filter, wrong := readFilter(r, request(c).key)
 	if bad = append(bad, wrong...); len(bad) > 0 {
-		return fail(api.CodeInvalidParameter, "", bad...)
+		return problem.New(api.CodeInvalidParameter, "", bad...)
 	}
 	found, err := s.queue.List(c.Request().Context(), filter, page.limit, page.cursor)
 	if errors.Is(err, queue.ErrInvalidCursor) {
-		return fail(api.CodeInvalidParameter, "", fieldError("cursor", "was not given by this server"))
+		return problem.New(api.CodeInvalidParameter, "", problem.At("cursor", "was not given by this server"))
 	}
 	if err != nil {
 		return err
@@ -142,16 +143,16 @@ func readQuery(query url.Values) (r api.Filter, p paging, bad []mailer.FieldErro
 	for name, values := range query {
 		switch to := known[name]; {
 		case to == nil:
-			bad = append(bad, fieldError(cut(name), "is not a parameter of this route"))
+			bad = append(bad, problem.At(problem.Cut(name), "is not a parameter of this route"))
 		case len(values) > 1:
-			bad = append(bad, fieldError(name, "is given twice"))
+			bad = append(bad, problem.At(name, "is given twice"))
 		default:
 			*to = values[0]
 		}
 	}
 	var err error
 	if p.limit, err = strconv.Atoi(limit); err != nil || p.limit < 1 || p.limit > api.MaxPage {
-		bad = append(bad, fieldError("limit", fmt.Sprintf("must be a number from 1 to %d", api.MaxPage)))
+		bad = append(bad, problem.At("limit", fmt.Sprintf("must be a number from 1 to %d", api.MaxPage)))
 	}
 	slices.SortFunc(bad, func(a, b mailer.FieldError) int { return strings.Compare(a.Field, b.Field) })
 	return r, p, bad
@@ -177,7 +178,7 @@ func (s *Server) getContent(c echo.Context) error {
 	share := &reservation{budget: s.budget}
 	defer share.shrink(0)
 	if !share.grow(m.Size) {
-		return fail(api.CodeBusy, "")
+		return problem.New(api.CodeBusy, "")
 	}
 	content, err := s.queue.Content(ctx, key, id)
 	if err != nil {
@@ -226,11 +227,11 @@ func (s *Server) postRetryMatching(c echo.Context) error {
 		return err
 	}
 	if r == (api.Filter{}) {
-		return fail(api.CodeInvalidParameter, "Name at least one of status, recipient, sender, message_id, tag, since, until.")
+		return problem.New(api.CodeInvalidParameter, "Name at least one of status, recipient, sender, message_id, tag, since, until.")
 	}
 	filter, bad := readFilter(r, request(c).key)
 	if len(bad) > 0 {
-		return fail(api.CodeInvalidParameter, "", bad...)
+		return problem.New(api.CodeInvalidParameter, "", bad...)
 	}
 	n, err := s.queue.RetryMatching(c.Request().Context(), filter)
 	if err != nil {

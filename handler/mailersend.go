@@ -14,6 +14,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
 
@@ -124,7 +125,7 @@ func mailersendBulk(x *exchange) error {
 		return err
 	}
 	if len(items) == 0 || len(items) > maxMailersendBulk {
-		return fail(api.CodeInvalidBatch, fmt.Sprintf("A bulk has 1 to %d messages.", maxMailersendBulk))
+		return problem.New(api.CodeInvalidBatch, fmt.Sprintf("A bulk has 1 to %d messages.", maxMailersendBulk))
 	}
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -160,7 +161,7 @@ func (x *exchange) mailersendItem(data []byte, i int) ([]outgoing, error) {
 		where := messages[j].where
 		messages[j].where = func(field string) string { return path + "." + where(field) }
 	}
-	return messages, below(path, err)
+	return messages, problem.Below(path, err)
 }
 
 // outgoing makes one message, or with personalization one for each recipient.
@@ -176,7 +177,7 @@ func (m *mailersendMail) outgoing() ([]outgoing, error) {
 	}
 	for i, a := range m.Attachments {
 		if !a.Content.given {
-			f.add(fmt.Sprintf("attachments[%d].content", i), textRequired)
+			f.Add(fmt.Sprintf("attachments[%d].content", i), textRequired)
 		}
 		o.attach(mailer.Attachment{
 			Filename: a.Filename, ContentType: a.Type, ContentID: a.ID, Content: a.Content.data,
@@ -187,10 +188,10 @@ func (m *mailersendMail) outgoing() ([]outgoing, error) {
 	}
 	at, err := later(m.SendAt.Time, mailersendAhead, "send_at")
 	if err != nil {
-		f.add("send_at", problemFor(err).fields[0].Message)
+		f.Add("send_at", problem.For(err).Fields[0].Message)
 	}
 	o.sendAt, o.where = at, func(field string) string { return mailersendField(0, field) }
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return nil, err
 	}
 	e := newExpansion()
@@ -199,28 +200,28 @@ func (m *mailersendMail) outgoing() ([]outgoing, error) {
 
 func (m *mailersendMail) check(f *findings) {
 	if m.From.Email == "" {
-		f.add("from.email", textRequired)
+		f.Add("from.email", textRequired)
 	}
 	switch n := len(m.To); {
 	case n == 0:
-		f.add("to", textRequired)
+		f.Add("to", textRequired)
 	case n > maxMailersendTo:
-		f.add("to", fmt.Sprintf("may not have more than %d items", maxMailersendTo))
+		f.Add("to", fmt.Sprintf("may not have more than %d items", maxMailersendTo))
 	}
 	if len(m.Cc) > maxMailersendCc {
-		f.add("cc", fmt.Sprintf("may not have more than %d items", maxMailersendCc))
+		f.Add("cc", fmt.Sprintf("may not have more than %d items", maxMailersendCc))
 	}
 	if len(m.Bcc) > maxMailersendCc {
-		f.add("bcc", fmt.Sprintf("may not have more than %d items", maxMailersendCc))
+		f.Add("bcc", fmt.Sprintf("may not have more than %d items", maxMailersendCc))
 	}
 	if m.Subject == "" {
-		f.add("subject", textRequired)
+		f.Add("subject", textRequired)
 	}
 	if m.Text == "" && m.HTML == "" {
-		f.add("text", textRequired+" when html is absent")
+		f.Add("text", textRequired+" when html is absent")
 	}
 	if len(m.Headers) > maxPairs {
-		f.add("headers", fmt.Sprintf("may not have more than %d items", maxPairs))
+		f.Add("headers", fmt.Sprintf("may not have more than %d items", maxPairs))
 	}
 	m.checkPersonal(f)
 }
@@ -231,11 +232,11 @@ func (m *mailersendMail) checkPersonal(f *findings) {
 		return
 	}
 	if len(m.To) > 1 && len(m.Cc)+len(m.Bcc) > 0 {
-		f.add("personalization", "makes a message of each recipient: send cc and bcc apart, or name one recipient in to")
+		f.Add("personalization", "makes a message of each recipient: send cc and bcc apart, or name one recipient in to")
 	}
 	for field, text := range map[string]string{"subject": m.Subject, "text": m.Text, "html": m.HTML} {
 		if strings.Contains(text, "{%") {
-			f.add(field, "has conditions or loops, which personalization does not know here")
+			f.Add(field, "has conditions or loops, which personalization does not know here")
 		}
 	}
 }
@@ -332,7 +333,7 @@ func mailersendAnswer(c complaint) (int, any) {
 	}
 	f := fault{Message: c.text}
 	switch {
-	case c.code == api.CodeUnauthorized:
+	case c.Code == api.CodeUnauthorized:
 		f.Message = "Unauthenticated."
 	case c.status == http.StatusTooManyRequests:
 		f.Message = "Too Many Attempts."
@@ -343,11 +344,11 @@ func mailersendAnswer(c complaint) (int, any) {
 		return c.status, f
 	}
 	f.Errors = map[string][]string{}
-	for i, field := range c.fields {
+	for i, field := range c.Fields {
 		path := dotted(field.Field)
 		text := fmt.Sprintf("The %s: %s.", path, field.Message)
 		f.Errors[path] = append(f.Errors[path], text)
-		if i == 0 && c.detail == "" {
+		if i == 0 && c.Detail == "" {
 			f.Message = text
 		}
 	}

@@ -129,10 +129,10 @@ func mailgunFinished(x *exchange) error {
 		}
 	}
 	if o.finished == nil {
-		f.add("message", "parameter is missing")
+		f.Add("message", "parameter is missing")
 	}
 	form.mailgunOptions(x, &o, &f)
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return err
 	}
 	return x.answerMailgun([]outgoing{o})
@@ -159,16 +159,16 @@ func (form *providerForm) mailgun(x *exchange) ([]outgoing, error) {
 	case len(from) == 1:
 		o.From = from[0]
 	case form.value("from") == "":
-		f.add("from", "parameter is missing")
+		f.Add("from", "parameter is missing")
 	default:
-		f.add("from", mailgunBadAddress)
+		f.Add("from", mailgunBadAddress)
 	}
 	if len(o.To) == 0 {
-		f.add("to", "parameter is missing")
+		f.Add("to", "parameter is missing")
 	}
 	checkMailgunCount(&f, len(o.To)+len(o.Cc)+len(o.Bcc))
 	if o.Text == "" && o.HTML == "" {
-		f.add("", "Need at least one of 'text' or 'html' parameters specified")
+		f.Add("", "Need at least one of 'text' or 'html' parameters specified")
 	}
 	for _, v := range form.values {
 		if name, found := strings.CutPrefix(v.Name, "h:"); found {
@@ -177,12 +177,12 @@ func (form *providerForm) mailgun(x *exchange) ([]outgoing, error) {
 	}
 	form.mailgunFiles(&o, &f)
 	form.mailgunOptions(x, &o, &f)
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return nil, err
 	}
 	e := newExpansion()
 	messages := form.mailgunVariables(o, e, &f)
-	return messages, errors.Join(f.err(), e.err())
+	return messages, errors.Join(f.Err(), e.err())
 }
 
 const mailgunBadAddress = "parameter is not a valid address. please check documentation"
@@ -196,7 +196,7 @@ func (f *findings) mailgunList(form *providerForm, name string) []mailer.Address
 		}
 		list, err := parseAddresses(v.Value)
 		if err != nil {
-			f.add(name, mailgunBadAddress)
+			f.Add(name, mailgunBadAddress)
 		}
 		all = append(all, list...)
 	}
@@ -205,14 +205,14 @@ func (f *findings) mailgunList(form *providerForm, name string) []mailer.Address
 
 func checkMailgunCount(f *findings, n int) {
 	if n > maxMailgunRecipients {
-		f.add("to", fmt.Sprintf("parameter has more than %d recipients", maxMailgunRecipients))
+		f.Add("to", fmt.Sprintf("parameter has more than %d recipients", maxMailgunRecipients))
 	}
 }
 
 func (form *providerForm) mailgunFiles(o *outgoing, f *findings) {
 	for _, file := range form.files {
 		if file.filename == "" {
-			f.add(file.name, "parameter must be a file with a name")
+			f.Add(file.name, "parameter must be a file with a name")
 			continue
 		}
 		a := mailer.Attachment{Filename: file.filename, ContentType: file.contentType, Content: file.content}
@@ -235,10 +235,10 @@ func (form *providerForm) mailgunOptions(x *exchange, o *outgoing, f *findings) 
 		case v.Name == "o:deliverytime" && v.Value != "":
 			at, err := parseMailgunTime(v.Value)
 			if err != nil {
-				f.add(v.Name, "parameter is not a valid RFC 2822 date")
+				f.Add(v.Name, "parameter is not a valid RFC 2822 date")
 			}
 			if o.sendAt, err = later(at, mailgunAhead, v.Name); err != nil {
-				f.add(v.Name, "parameter is more than 3 days ahead")
+				f.Add(v.Name, "parameter is more than 3 days ahead")
 			}
 		}
 	}
@@ -261,7 +261,7 @@ func (form *providerForm) mailgunVariables(o outgoing, e *expansion, f *findings
 		return []outgoing{o}
 	}
 	if err := decodeProvider([]byte(text), &perRecipient, ""); err != nil {
-		f.add("recipient-variables", "parameter is not valid JSON")
+		f.Add("recipient-variables", "parameter is not valid JSON")
 	}
 	byAddress := map[string][]mailer.Field{}
 	for address, v := range perRecipient {
@@ -299,10 +299,10 @@ func mailgunWhere(field string) string {
 func mailgunAnswer(c complaint) (int, any) {
 	text := c.text
 	switch {
-	case c.code == api.CodeUnauthorized:
+	case c.Code == api.CodeUnauthorized:
 		text = "Forbidden"
-	case len(c.fields) > 0 && c.detail == "":
-		f := c.fields[0]
+	case len(c.Fields) > 0 && c.Detail == "":
+		f := c.Fields[0]
 		if text = strings.TrimSpace(f.Field + " " + f.Message); !strings.HasPrefix(f.Message, "parameter ") && f.Field != "" {
 			text = f.Field + " parameter is not valid: " + f.Message
 		}

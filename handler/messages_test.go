@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
@@ -126,9 +127,9 @@ func TestBadForms(t *testing.T) {
 			t.Errorf("%s: decodeForm() = nil, want %s", tc.name, tc.code)
 			continue
 		}
-		p := problemFor(err)
-		if p.code != tc.code || tc.field != "" && (len(p.fields) == 0 || p.fields[0].Field != tc.field) {
-			t.Errorf("%s: decodeForm() = %s %+v, want %s %s", tc.name, p.code, p.fields, tc.code, tc.field)
+		p := problem.For(err)
+		if p.Code != tc.code || tc.field != "" && (len(p.Fields) == 0 || p.Fields[0].Field != tc.field) {
+			t.Errorf("%s: decodeForm() = %s %+v, want %s %s", tc.name, p.Code, p.Fields, tc.code, tc.field)
 		}
 	}
 }

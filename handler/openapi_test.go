@@ -20,6 +20,7 @@ import (
 	"unicode/utf8"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -350,12 +351,12 @@ func TestOpenAPIRoutes(t *testing.T) {
 
 // TestOpenAPICodes: the codes are those that there are.
 func TestOpenAPICodes(t *testing.T) {
-	problem := contract.resolve(map[string]any{"$ref": "#/components/schemas/Problem"})
+	schema := contract.resolve(map[string]any{"$ref": "#/components/schemas/Problem"})
 	described := map[api.Code]bool{}
-	for _, c := range list(problem["properties"].(map[string]any)["code"].(map[string]any)["enum"]) {
+	for _, c := range list(schema["properties"].(map[string]any)["code"].(map[string]any)["enum"]) {
 		described[api.Code(c.(string))] = true
 	}
-	for c := range meanings {
+	for _, c := range problem.Codes() {
 		if !described[c] {
 			t.Errorf("%s is not described", c)
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
@@ -151,13 +152,13 @@ func (m *postmarkMail) outgoing() (outgoing, error) {
 	switch people := len(o.To) + len(o.Cc) + len(o.Bcc); {
 	case len(f.Fields) > 0:
 	case len(from) != 1:
-		f.add("From", "one sender is required")
+		f.Add("From", "one sender is required")
 	case people == 0:
-		f.add("To", "a recipient is required")
+		f.Add("To", "a recipient is required")
 	case people > maxPostmarkPeople:
-		f.add("To", fmt.Sprintf("a message may have %d recipients", maxPostmarkPeople))
+		f.Add("To", fmt.Sprintf("a message may have %d recipients", maxPostmarkPeople))
 	case m.TextBody == "" && m.HTMLBody == "":
-		f.add("TextBody", "HtmlBody or TextBody is required")
+		f.Add("TextBody", "HtmlBody or TextBody is required")
 	}
 	if len(from) == 1 {
 		o.From = from[0]
@@ -167,7 +168,7 @@ func (m *postmarkMail) outgoing() (outgoing, error) {
 	}
 	for i, a := range m.Attachments {
 		if !a.Content.given {
-			f.add(fmt.Sprintf("Attachments[%d].Content", i), "is required")
+			f.Add(fmt.Sprintf("Attachments[%d].Content", i), "is required")
 		}
 		o.attach(mailer.Attachment{
 			Filename: a.Name, ContentType: a.ContentType, ContentID: a.ContentID, Content: a.Content.data,
@@ -180,7 +181,7 @@ func (m *postmarkMail) outgoing() (outgoing, error) {
 		o.tag(p.Name, p.Value)
 	}
 	o.bulk = m.MessageStream == "broadcast" || m.MessageStream == "broadcasts"
-	return o, f.err()
+	return o, f.Err()
 }
 
 // postmarkList reads an address field, in which Postmark has a list of its own.
@@ -225,9 +226,9 @@ func postmarkBatch(x *exchange) error {
 	}
 	switch {
 	case len(items) == 0:
-		return fail(api.CodeInvalidBatch, "The list has no message.")
+		return problem.New(api.CodeInvalidBatch, "The list has no message.")
 	case len(items) > maxPostmarkBatch:
-		return fail(api.CodeTooManyMessages, fmt.Sprintf("A batch may have %d messages.", maxPostmarkBatch))
+		return problem.New(api.CodeTooManyMessages, fmt.Sprintf("A batch may have %d messages.", maxPostmarkBatch))
 	}
 	b := postmarkResults{x: x, mails: make([]postmarkMail, len(items)), results: make([]any, len(items))}
 	for i, item := range items {
@@ -269,7 +270,7 @@ func (b *postmarkResults) take(i int, data []byte) {
 }
 
 func (b *postmarkResults) refuse(i int, err error) {
-	_, b.results[i] = b.x.provider.answer(newComplaint(problemFor(err), http.Header{}))
+	_, b.results[i] = b.x.provider.answer(newComplaint(problem.For(err), http.Header{}))
 }
 
 // submit stores the messages in one commit; without a queue it hands over one
@@ -307,7 +308,7 @@ func (b *postmarkResults) deliver(i int, sub queue.Submission) {
 
 // postmarkTemplate refuses the routes for templates and campaigns.
 func postmarkTemplate(*exchange) error {
-	return fail(api.CodeInvalidMessage, "Templates are kept by Postmark: render them in the app, and use /email or /email/batch.")
+	return problem.New(api.CodeInvalidMessage, "Templates are kept by Postmark: render them in the app, and use /email or /email/batch.")
 }
 
 // postmarkStatus: Postmark's clients read 422 as a mistake in the request.
@@ -337,10 +338,10 @@ var postmarkCodes = map[api.Code]int{
 
 // postmarkCode is never 0: in the results of a batch that means success.
 func postmarkCode(c complaint) int {
-	if n, ok := postmarkCodes[c.code]; ok {
+	if n, ok := postmarkCodes[c.Code]; ok {
 		return n
 	}
-	if c.code == api.CodeUncertain || c.status >= http.StatusInternalServerError {
+	if c.Code == api.CodeUncertain || c.status >= http.StatusInternalServerError {
 		return postmarkUnavailable
 	}
 	return postmarkInvalid
@@ -348,10 +349,10 @@ func postmarkCode(c complaint) int {
 
 // postmarkText names the field as Postmark does: Invalid 'From' address.
 func postmarkText(c complaint) string {
-	if len(c.fields) == 0 || c.detail != "" {
+	if len(c.Fields) == 0 || c.Detail != "" {
 		return c.text
 	}
-	f := c.fields[0]
+	f := c.Fields[0]
 	switch f.Field {
 	case "To", "Cc", "Bcc":
 		// Where Postmark says Invalid 'To' address, Anymail for Django looks for the

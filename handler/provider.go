@@ -12,6 +12,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/compose"
 	"mailsidecar/queue"
@@ -55,7 +56,7 @@ type providerRequest struct {
 
 // complaint is a problem on its way to a provider's client.
 type complaint struct {
-	*problem
+	*problem.Error
 	// status is the native API's, but for what the providers agree on: 400 for
 	// what is wrong in a request, 503 where the relay may take it later, and 409
 	// where it may have taken it.
@@ -64,8 +65,8 @@ type complaint struct {
 	header http.Header // of the answer
 }
 
-func newComplaint(p *problem, header http.Header) complaint {
-	status := meanings[p.code].status
+func newComplaint(p *problem.Error, header http.Header) complaint {
+	status := p.Status()
 	switch status {
 	case http.StatusGatewayTimeout:
 		// Many SDKs repeat a request that is answered with 5xx. After the relay's
@@ -76,7 +77,7 @@ func newComplaint(p *problem, header http.Header) complaint {
 	case http.StatusBadGateway:
 		status = http.StatusServiceUnavailable
 	}
-	return complaint{problem: p, status: status, text: p.body("").Detail, header: header}
+	return complaint{Error: p, status: status, text: p.Body("").Detail, header: header}
 }
 
 // providers are all that there are, in the order of the documentation.
@@ -179,7 +180,7 @@ func (x *exchange) authenticate() error {
 	}
 	secret := x.provider.secret(x.c.Request().Header)
 	if secret == "" {
-		return fail(api.CodeUnauthorized, detailKeyMissing)
+		return problem.New(api.CodeUnauthorized, detailKeyMissing)
 	}
 	if secret == x.provider.testSecret {
 		x.test = true
@@ -262,9 +263,9 @@ func (x *exchange) compose(o *outgoing) (queue.Submission, error) {
 	if !x.queue.Durable() {
 		switch {
 		case !o.sendAt.IsZero():
-			return sub, fail(api.CodeQueueRequired, "A message cannot be sent later without a queue (MAILSIDECAR_QUEUE=none).")
+			return sub, problem.New(api.CodeQueueRequired, "A message cannot be sent later without a queue (MAILSIDECAR_QUEUE=none).")
 		case o.idempotencyKey != "":
-			return sub, fail(api.CodeQueueRequired, "An idempotency key cannot be kept without a queue (MAILSIDECAR_QUEUE=none).")
+			return sub, problem.New(api.CodeQueueRequired, "An idempotency key cannot be kept without a queue (MAILSIDECAR_QUEUE=none).")
 		}
 	}
 	composed, err := o.make()
@@ -286,9 +287,9 @@ func (x *exchange) hold(n int64) error {
 	x.composed += n
 	switch {
 	case !first && x.composed > maxComposed:
-		return fail(api.CodeMessageTooLarge, fmt.Sprintf("The messages of one request may have %d octets together: send them in several requests.", maxComposed))
+		return problem.New(api.CodeMessageTooLarge, fmt.Sprintf("The messages of one request may have %d octets together: send them in several requests.", maxComposed))
 	case !x.share.grow(x.composed):
-		return fail(api.CodeBusy, "")
+		return problem.New(api.CodeBusy, "")
 	}
 	return nil
 }
@@ -312,17 +313,17 @@ func (o *outgoing) explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	p := *problemFor(err)
-	if p.code == api.CodeInternal {
+	p := *problem.For(err)
+	if p.Code == api.CodeInternal {
 		return err
 	}
-	fields := make([]mailer.FieldError, len(p.fields))
-	for i, f := range p.fields {
+	fields := make([]mailer.FieldError, len(p.Fields))
+	for i, f := range p.Fields {
 		if fields[i] = f; o.where != nil {
 			fields[i].Field = o.where(f.Field)
 		}
 	}
-	p.fields = fields
+	p.Fields = fields
 	return &p
 }
 
@@ -331,7 +332,7 @@ func (o *outgoing) explain(err error) error {
 // another's: only a single one is taken.
 func (x *exchange) submit(subs []queue.Submission) ([]sent, error) {
 	if len(subs) > 1 && !x.queue.Durable() {
-		return nil, fail(api.CodeQueueRequired, "A request for several messages needs a queue (MAILSIDECAR_QUEUE=none).")
+		return nil, problem.New(api.CodeQueueRequired, "A request for several messages needs a queue (MAILSIDECAR_QUEUE=none).")
 	}
 	if err := x.charge(x.c, len(subs)); err != nil {
 		return nil, err
@@ -406,10 +407,10 @@ func (x *exchange) note(notHonoured []string) {
 }
 
 // writeProblem answers with a problem in the provider's form.
-func (p *provider) writeProblem(c echo.Context, problem *problem) error {
-	if problem.code == api.CodeUnauthorized && p.challenge != "" {
+func (p *provider) writeProblem(c echo.Context, e *problem.Error) error {
+	if e.Code == api.CodeUnauthorized && p.challenge != "" {
 		c.Response().Header().Set(echo.HeaderWWWAuthenticate, p.challenge)
 	}
-	status, body := p.answer(newComplaint(problem, c.Response().Header()))
+	status, body := p.answer(newComplaint(e, c.Response().Header()))
 	return writeJSON(c, status, typeJSON, body)
 }

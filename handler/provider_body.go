@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 
 	"github.com/go-json-experiment/json"
 )
@@ -40,7 +41,7 @@ func isZipped(h http.Header) (bool, error) {
 	case "gzip", "x-gzip":
 		return true, nil
 	default:
-		return false, fail(api.CodeContentEncoding, "Send the body as it is, or with Content-Encoding: gzip.")
+		return false, problem.New(api.CodeContentEncoding, "Send the body as it is, or with Content-Encoding: gzip.")
 	}
 }
 
@@ -67,7 +68,7 @@ func (u *unzipper) Read(p []byte) (int, error) {
 func unzipError(err error) error {
 	_, corrupt := errors.AsType[flate.CorruptInputError](err)
 	if corrupt || errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) {
-		return fail(api.CodeContentEncoding, "The body is not valid gzip.")
+		return problem.New(api.CodeContentEncoding, "The body is not valid gzip.")
 	}
 	return err
 }
@@ -96,7 +97,7 @@ func (x *exchange) decode(data []byte, v any, path string, options ...json.Optio
 	}
 	notHonoured, err := judgeFields(v)
 	if err != nil && path != "" {
-		return below(path, err)
+		return problem.Below(path, err)
 	}
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
 
@@ -122,7 +123,7 @@ func (e *expansion) err() error {
 	if e.left > 0 {
 		return nil
 	}
-	return fail(api.CodeMessageTooLarge, fmt.Sprintf("With all values in place, the texts of one request may have %d octets together.", maxExpansion))
+	return problem.New(api.CodeMessageTooLarge, fmt.Sprintf("With all values in place, the texts of one request may have %d octets together.", maxExpansion))
 }
 
 // substitute puts the values into every text of the message.

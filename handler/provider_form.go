@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
 
@@ -59,7 +60,7 @@ const maxFormParts = 3000
 
 func (form *providerForm) readParts(b *body, boundary string) error {
 	if boundary == "" {
-		return fail(api.CodeMalformedForm, "The Content-Type has no boundary.")
+		return problem.New(api.CodeMalformedForm, "The Content-Type has no boundary.")
 	}
 	parts := multipart.NewReader(b, boundary)
 	for n := 0; ; n++ {
@@ -68,7 +69,7 @@ func (form *providerForm) readParts(b *body, boundary string) error {
 			break
 		}
 		if err == nil && n >= maxFormParts {
-			err = fail(api.CodeMalformedForm, "The form has too many parts.")
+			err = problem.New(api.CodeMalformedForm, "The form has too many parts.")
 		}
 		if err == nil {
 			err = form.readPart(part)
@@ -106,7 +107,7 @@ func (form *providerForm) readPart(part *multipart.Part) error {
 
 func (form *providerForm) addText(name, text string) error {
 	if !utf8.ValidString(text) && !strings.EqualFold(name, "message") {
-		return fail(api.CodeMalformedForm, "", fieldError(cut(name), "parameter is not valid UTF-8"))
+		return problem.New(api.CodeMalformedForm, "", problem.At(problem.Cut(name), "parameter is not valid UTF-8"))
 	}
 	form.values = append(form.values, mailer.Field{Name: name, Value: text})
 	return nil
@@ -126,15 +127,15 @@ func (form *providerForm) readQuery(b *body) error {
 			continue
 		}
 		if len(form.values) == maxFormParts {
-			return fail(api.CodeMalformedForm, "The form has too many fields.")
+			return problem.New(api.CodeMalformedForm, "The form has too many fields.")
 		}
 		name, value, _ := strings.Cut(pair, "=")
 		name, err := url.QueryUnescape(name)
 		if err != nil {
-			return fail(api.CodeMalformedForm, "")
+			return problem.New(api.CodeMalformedForm, "")
 		}
 		if value, err = url.QueryUnescape(value); err != nil {
-			return fail(api.CodeMalformedForm, "")
+			return problem.New(api.CodeMalformedForm, "")
 		}
 		if err := form.addText(plainName(name), value); err != nil {
 			return err
@@ -152,21 +153,21 @@ func (x *exchange) judgeForm(form *providerForm, known []formField) error {
 		switch field := findField(known, v.Name); {
 		case v.Value == "":
 		case field == nil:
-			f.add(cut(v.Name), "parameter is not known here")
+			f.Add(problem.Cut(v.Name), "parameter is not known here")
 		case field.treatment == isRefused:
-			f.add(cut(v.Name), "parameter is not supported here: "+field.note)
+			f.Add(problem.Cut(v.Name), "parameter is not supported here: "+field.note)
 		case field.treatment == isIgnored:
 			notHonoured = append(notHonoured, v.Name)
 		}
 	}
 	for _, file := range form.files {
 		if findField(known, file.name) == nil {
-			f.add(cut(file.name), "parameter is not known here")
+			f.Add(problem.Cut(file.name), "parameter is not known here")
 		}
 	}
 	x.note(notHonoured)
 	if len(f.Fields) > 0 {
-		return fail(api.CodeInvalidMessage, "", f.Fields...)
+		return problem.New(api.CodeInvalidMessage, "", f.Fields...)
 	}
 	return form.checkOnce()
 }
@@ -178,7 +179,7 @@ func (form *providerForm) checkOnce() error {
 		switch v.Name {
 		case "from", "subject", "text", "html", "recipient-variables", "o:deliverytime", "o:testmode", "message":
 			if seen[v.Name] {
-				return fail(api.CodeDuplicateField, "", fieldError(v.Name, "parameter is given twice"))
+				return problem.New(api.CodeDuplicateField, "", problem.At(v.Name, "parameter is given twice"))
 			}
 			seen[v.Name] = true
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
 
@@ -435,11 +436,11 @@ func judgeFields(v any) (notHonoured []string, err error) {
 		case m.treatment == isIgnored:
 			notHonoured = append(notHonoured, m.path)
 		default:
-			bad = append(bad, fieldError(m.path, orText(m.note, noteRefused)))
+			bad = append(bad, problem.At(m.path, orText(m.note, noteRefused)))
 		}
 	})
 	if len(bad) > 0 {
-		return nil, fail(api.CodeInvalidMessage, "", bad...)
+		return nil, problem.New(api.CodeInvalidMessage, "", bad...)
 	}
 	return notHonoured, nil
 }

@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
 
@@ -22,7 +23,7 @@ import (
 func (o *outgoing) tidy() error {
 	m := &o.Message
 	if len(m.Attachments) > maxAttachments {
-		return fail(api.CodeInvalidMessage, "", fieldError("attachments", fmt.Sprintf("a message may have %d files", maxAttachments)))
+		return problem.New(api.CodeInvalidMessage, "", problem.At("attachments", fmt.Sprintf("a message may have %d files", maxAttachments)))
 	}
 	m.Subject = unfold(m.Subject)
 	tidyAddress(&m.From)
@@ -64,7 +65,7 @@ func (o *outgoing) tidyHeader() error {
 	var kept []mailer.Field
 	for _, field := range m.Header {
 		field.Name, field.Value = strings.TrimSpace(field.Name), unfold(field.Value)
-		path := "headers." + cut(field.Name)
+		path := "headers." + problem.Cut(field.Name)
 		switch key := strings.ToLower(field.Name); {
 		case field.Value == "":
 		case key == "reply-to":
@@ -76,7 +77,7 @@ func (o *outgoing) tidyHeader() error {
 				m.Sender = list[0]
 			}
 		case slices.Contains([]string{"from", "to", "cc", "bcc", "subject"}, key):
-			f.add(path, "is reserved: use the field of the request")
+			f.Add(path, "is reserved: use the field of the request")
 		case slices.Contains([]string{"mime-version", "received", "dkim-signature", "return-path"}, key),
 			strings.HasPrefix(key, "content-"), strings.HasPrefix(key, "resent-"):
 		default:
@@ -84,14 +85,17 @@ func (o *outgoing) tidyHeader() error {
 		}
 	}
 	m.Header = kept
-	return f.err()
+	return f.Err()
 }
+
+// findings collects what is wrong with the fields of a provider's request.
+type findings struct{ problem.FieldErrors }
 
 // list reads a comma-separated list of addresses.
 func (f *findings) list(path, text string) []mailer.Address {
 	list, err := parseAddresses(text)
 	if err != nil {
-		f.addressError(path, err)
+		f.AddAddress(path, err)
 	}
 	return list
 }
@@ -207,7 +211,7 @@ func later(at time.Time, atMost time.Duration, field string) (time.Time, error) 
 	case at.IsZero() || ahead <= 0:
 		return time.Time{}, nil
 	case ahead > atMost:
-		return time.Time{}, fail(api.CodeInvalidMessage, "", fieldError(field, fmt.Sprintf("is more than %d hours ahead", int(atMost.Hours()))))
+		return time.Time{}, problem.New(api.CodeInvalidMessage, "", problem.At(field, fmt.Sprintf("is more than %d hours ahead", int(atMost.Hours()))))
 	default:
 		return at, nil
 	}

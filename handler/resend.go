@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
@@ -130,14 +131,14 @@ func (m *resendMail) outgoing() (outgoing, error) {
 	if from := f.lists("from", texts{m.From}); len(from) == 1 {
 		o.From = from[0]
 	} else {
-		f.add("from", "must be one address")
+		f.Add("from", "must be one address")
 	}
 	if len(o.To) > maxResendPeople {
-		f.add("to", fmt.Sprintf("may have %d addresses", maxResendPeople))
+		f.Add("to", fmt.Sprintf("may have %d addresses", maxResendPeople))
 	}
 	for i, a := range m.Attachments {
 		if !a.Content.given {
-			f.add(fmt.Sprintf("attachments[%d].content", i), "is required")
+			f.Add(fmt.Sprintf("attachments[%d].content", i), "is required")
 		}
 		o.attach(mailer.Attachment{
 			Filename: a.Filename, ContentType: a.ContentType,
@@ -149,9 +150,9 @@ func (m *resendMail) outgoing() (outgoing, error) {
 	}
 	at, err := parseResendTime(m.ScheduledAt, time.Now())
 	if err != nil {
-		f.add("scheduled_at", err.Error())
+		f.Add("scheduled_at", err.Error())
 	}
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return o, err
 	}
 	o.sendAt, err = later(at, resendAhead, "scheduled_at")
@@ -163,13 +164,13 @@ const textRequired = "is required"
 func (m *resendMail) require(f *findings) {
 	switch {
 	case m.From == "":
-		f.add("from", textRequired)
+		f.Add("from", textRequired)
 	case len(m.To) == 0:
-		f.add("to", textRequired)
+		f.Add("to", textRequired)
 	case m.Subject == "":
-		f.add("subject", textRequired)
+		f.Add("subject", textRequired)
 	case m.HTML == "" && m.Text == "":
-		f.add("html", "html or text "+textRequired)
+		f.Add("html", "html or text "+textRequired)
 	}
 }
 
@@ -243,7 +244,7 @@ func resendBatch(x *exchange) error {
 		return err
 	}
 	if len(items) == 0 || len(items) > maxResendBatch {
-		return fail(api.CodeInvalidBatch, fmt.Sprintf("A batch has 1 to %d messages.", maxResendBatch))
+		return problem.New(api.CodeInvalidBatch, fmt.Sprintf("A batch has 1 to %d messages.", maxResendBatch))
 	}
 	permissive := strings.EqualFold(h.Get(headerBatchValidation), "permissive")
 	fingerprint := jsonFingerprint(key, "POST /emails/batch", data)
@@ -254,8 +255,8 @@ func resendBatch(x *exchange) error {
 		switch {
 		case err == nil:
 			subs = append(subs, sub)
-		case permissive && meanings[problemFor(err).code].status < http.StatusInternalServerError:
-			answer.Errors = append(answer.Errors, resendItemFault{i, resendText(newComplaint(problemFor(err), nil))})
+		case permissive && problem.For(err).Status() < http.StatusInternalServerError:
+			answer.Errors = append(answer.Errors, resendItemFault{i, resendText(newComplaint(problem.For(err), nil))})
 		default:
 			return err
 		}
@@ -303,15 +304,15 @@ var resendUnprocessable = []api.Code{
 // resendComplaint finds status and name. The PHP client takes an answer with
 // any name but the documented ones for a success.
 func resendComplaint(c complaint) resendFault {
-	if f, ok := resendFaults[c.code]; ok {
+	if f, ok := resendFaults[c.Code]; ok {
 		return f
 	}
 	switch {
-	case c.code == api.CodeUnauthorized && c.detail == detailKeyMissing:
+	case c.Code == api.CodeUnauthorized && c.Detail == detailKeyMissing:
 		return resendFault{StatusCode: http.StatusUnauthorized, Name: "missing_api_key"}
-	case c.code == api.CodeUnauthorized:
+	case c.Code == api.CodeUnauthorized:
 		return resendFault{StatusCode: http.StatusForbidden, Name: "invalid_api_key"}
-	case slices.Contains(resendUnprocessable, c.code):
+	case slices.Contains(resendUnprocessable, c.Code):
 		return resendFault{StatusCode: http.StatusUnprocessableEntity, Name: resendFieldName(c)}
 	case c.status >= http.StatusInternalServerError:
 		return resendFault{StatusCode: http.StatusInternalServerError, Name: "internal_server_error"}
@@ -323,10 +324,10 @@ func resendComplaint(c complaint) resendFault {
 }
 
 func resendFieldName(c complaint) string {
-	if len(c.fields) == 0 {
+	if len(c.Fields) == 0 {
 		return "validation_error"
 	}
-	switch f := c.fields[0]; {
+	switch f := c.Fields[0]; {
 	case strings.HasPrefix(f.Field, "attachments"):
 		return "invalid_attachment"
 	case strings.HasSuffix(f.Message, textRequired):
@@ -337,10 +338,10 @@ func resendFieldName(c complaint) string {
 }
 
 func resendText(c complaint) string {
-	if len(c.fields) == 0 || c.detail != "" || c.fields[0].Field == "" {
+	if len(c.Fields) == 0 || c.Detail != "" || c.Fields[0].Field == "" {
 		return c.text
 	}
-	f := c.fields[0]
+	f := c.Fields[0]
 	if strings.HasSuffix(f.Message, textRequired) {
 		return fmt.Sprintf("Missing `%s` field.", f.Field)
 	}

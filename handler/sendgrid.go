@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
 
@@ -137,7 +138,7 @@ func (m *sendgridMail) outgoing() ([]outgoing, error) {
 	m.checkCounts(&f)
 	base := m.base(&f)
 	if len(f.Fields) > 0 {
-		return nil, f.err()
+		return nil, f.Err()
 	}
 	e, sections := newExpansion(), literally(m.Sections)
 	messages := make([]outgoing, len(m.Personalizations))
@@ -145,7 +146,7 @@ func (m *sendgridMail) outgoing() ([]outgoing, error) {
 		messages[i] = m.personalize(base, i, &f)
 		messages[i].replace(e, m.Personalizations[i].values(e, sections))
 	}
-	return messages, errors.Join(f.err(), e.err())
+	return messages, errors.Join(f.Err(), e.err())
 }
 
 func (m *sendgridMail) checkCounts(f *findings) {
@@ -153,13 +154,13 @@ func (m *sendgridMail) checkCounts(f *findings) {
 	for i, p := range m.Personalizations {
 		path := fmt.Sprintf("personalizations[%d]", i)
 		if len(p.To) == 0 {
-			f.add(path+".to", "The to array is required for all personalization objects, and must have at least one email object with a valid email address.")
+			f.Add(path+".to", "The to array is required for all personalization objects, and must have at least one email object with a valid email address.")
 		}
 		seen := map[string]bool{}
 		for _, a := range slices.Concat(p.To, p.Cc, p.Bcc) {
 			email := strings.ToLower(strings.TrimSpace(a.Email))
 			if seen[email] {
-				f.add(path, "Each email address in the personalization block should be unique between to, cc, and bcc.")
+				f.Add(path, "Each email address in the personalization block should be unique between to, cc, and bcc.")
 			}
 			seen[email] = true
 			total++
@@ -167,11 +168,11 @@ func (m *sendgridMail) checkCounts(f *findings) {
 	}
 	switch {
 	case len(m.Personalizations) == 0:
-		f.add("personalizations", "You must have at least one personalization.")
+		f.Add("personalizations", "You must have at least one personalization.")
 	case len(m.Personalizations) > maxPersonalizations:
-		f.add("personalizations", fmt.Sprintf("The personalization block is limited to %d personalizations per API request.", maxPersonalizations))
+		f.Add("personalizations", fmt.Sprintf("The personalization block is limited to %d personalizations per API request.", maxPersonalizations))
 	case total > maxSendgridRecipients:
-		f.add("personalizations", fmt.Sprintf("There is a limit of %d total recipients (to + cc + bcc) per request.", maxSendgridRecipients))
+		f.Add("personalizations", fmt.Sprintf("There is a limit of %d total recipients (to + cc + bcc) per request.", maxSendgridRecipients))
 	}
 }
 
@@ -182,7 +183,7 @@ func (m *sendgridMail) base(f *findings) outgoing {
 	if !m.ReplyTo.absent() {
 		o.ReplyTo = []mailer.Address{m.ReplyTo.address()}
 		if len(m.ReplyToList) > 0 {
-			f.add("reply_to_list", "cannot be used together with reply_to")
+			f.Add("reply_to_list", "cannot be used together with reply_to")
 		}
 	}
 	for _, p := range m.ReplyToList {
@@ -190,7 +191,7 @@ func (m *sendgridMail) base(f *findings) outgoing {
 	}
 	for i, a := range m.Attachments {
 		if !a.Content.given || len(a.Content.data) == 0 {
-			f.add(fmt.Sprintf("attachments[%d].content", i), "The attachment content must be a base64 encoded string of at least one octet.")
+			f.Add(fmt.Sprintf("attachments[%d].content", i), "The attachment content must be a base64 encoded string of at least one octet.")
 		}
 		o.attach(mailer.Attachment{
 			Filename: a.Filename, ContentType: a.Type,
@@ -210,17 +211,17 @@ func (m *sendgridMail) bodies(o *outgoing, f *findings) {
 		to := map[string]*string{"text/plain": &o.Text, "text/html": &o.HTML}[kind]
 		switch {
 		case err != nil || to == nil:
-			f.add(path+".type", "must be text/plain or text/html: send anything else as an attachment")
+			f.Add(path+".type", "must be text/plain or text/html: send anything else as an attachment")
 		case c.Value == "":
-			f.add(path+".value", "The content value must be a string at least one character in length.")
+			f.Add(path+".value", "The content value must be a string at least one character in length.")
 		case *to != "":
-			f.add(path+".type", "is given twice")
+			f.Add(path+".type", "is given twice")
 		default:
 			*to = c.Value
 		}
 	}
 	if len(m.Content) == 0 {
-		f.add("content", "Unless a valid template_id is provided, the content parameter is required. There must be at least one defined content block.")
+		f.Add("content", "Unless a valid template_id is provided, the content parameter is required. There must be at least one defined content block.")
 	}
 }
 
@@ -234,7 +235,7 @@ func (m *sendgridMail) personalize(o outgoing, i int, f *findings) outgoing {
 	}
 	o.Subject = orText(p.Subject, o.Subject)
 	if o.Subject == "" {
-		f.add("subject", "The subject is required. You can get around this requirement if you use a template with a subject defined or if every personalization has a subject defined.")
+		f.Add("subject", "The subject is required. You can get around this requirement if you use a template with a subject defined or if every personalization has a subject defined.")
 	}
 	o.Header = overridden(m.Headers, p.Headers)
 	o.tags = maps.Clone(o.tags)
@@ -247,7 +248,7 @@ func (m *sendgridMail) personalize(o outgoing, i int, f *findings) outgoing {
 	}
 	var err error
 	if o.sendAt, err = later(at, sendgridAhead, path); err != nil {
-		f.add(path, problemFor(err).fields[0].Message)
+		f.Add(path, problem.For(err).Fields[0].Message)
 	}
 	o.where = func(field string) string { return sendgridField(i, fromPath, field) }
 	return o
@@ -320,14 +321,14 @@ func sendgridField(i int, fromPath, field string) string {
 }
 
 func sendgridErrors(c complaint) []sendgridError {
-	if c.code == api.CodeUnauthorized {
+	if c.Code == api.CodeUnauthorized {
 		return []sendgridError{{Message: "The provided authorization grant is invalid, expired, or revoked"}}
 	}
-	if len(c.fields) == 0 {
+	if len(c.Fields) == 0 {
 		return []sendgridError{{Message: c.text}}
 	}
-	all := make([]sendgridError, len(c.fields))
-	for i, f := range c.fields {
+	all := make([]sendgridError, len(c.Fields))
+	for i, f := range c.Fields {
 		field := dotted(f.Field)
 		all[i] = sendgridError{Message: f.Message, Field: &field}
 		if strings.HasSuffix(field, ".email") {

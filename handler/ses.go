@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
 
@@ -123,17 +124,17 @@ func (x *exchange) readSigned() ([]byte, error) {
 	hash := r.Header.Get(headerAmzHash)
 	// A hash in the header tells a stranger before the body is read.
 	if !known || hash != "" && !s.matches(r, secret, hash) {
-		return nil, fail(api.CodeUnauthorized, detailSignature)
+		return nil, problem.New(api.CodeUnauthorized, detailSignature)
 	}
 	x.let(x.Server.key(s.accessKey))
 	if zipped, err := isZipped(r.Header); zipped || err != nil {
-		return nil, fail(api.CodeContentEncoding, "Send the body as it is, without Content-Encoding.")
+		return nil, problem.New(api.CodeContentEncoding, "Send the body as it is, without Content-Encoding.")
 	}
 	if hash == "" {
 		unproven := &reservation{budget: x.unproven}
 		defer unproven.shrink(0)
 		if !unproven.grow(announced(r, x.maxBody())) {
-			return nil, fail(api.CodeBusy, "")
+			return nil, problem.New(api.CodeBusy, "")
 		}
 	}
 	data, err := x.readBytes(x.maxBody())
@@ -145,7 +146,7 @@ func (x *exchange) readSigned() ([]byte, error) {
 	}
 	sum := sha256.Sum256(data)
 	if actual := hex.EncodeToString(sum[:]); hash != "" && hash != actual || hash == "" && !s.matches(r, secret, actual) {
-		return nil, fail(api.CodeUnauthorized, detailSignature)
+		return nil, problem.New(api.CodeUnauthorized, detailSignature)
 	}
 	return data, nil
 }
@@ -170,19 +171,19 @@ func (m *sesMail) outgoing() (outgoing, error) {
 	raw, simple := m.Content.Raw.Data.given, m.Content.Simple.given()
 	d := m.Destination
 	if len(d.ToAddresses)+len(d.CcAddresses)+len(d.BccAddresses) > maxSESPeople {
-		f.add("Destination", fmt.Sprintf("Recipient count exceeds %d.", maxSESPeople))
+		f.Add("Destination", fmt.Sprintf("Recipient count exceeds %d.", maxSESPeople))
 	}
 	switch {
 	case raw && simple:
-		f.add("Content", "has both Raw and Simple")
+		f.Add("Content", "has both Raw and Simple")
 	case raw:
 		m.finished(&o, &f)
 	case simple:
 		m.simple(&o, &f)
 	default:
-		f.add("Content", "Raw or Simple is required")
+		f.Add("Content", "Raw or Simple is required")
 	}
-	return o, f.err()
+	return o, f.Err()
 }
 
 func (s *sesSimple) given() bool {
@@ -225,7 +226,7 @@ func (m *sesMail) simple(o *outgoing, f *findings) {
 	}
 	for i, a := range s.Attachments {
 		if !a.RawContent.given {
-			f.add(fmt.Sprintf("Content.Simple.Attachments[%d].RawContent", i), textRequired)
+			f.Add(fmt.Sprintf("Content.Simple.Attachments[%d].RawContent", i), textRequired)
 		}
 		o.attach(mailer.Attachment{
 			Filename: a.FileName, ContentType: a.ContentType, ContentID: a.ContentID, Content: a.RawContent.data,
@@ -255,13 +256,13 @@ func sesField(field string) string {
 func sesAnswer(c complaint) (int, any) {
 	kind := "BadRequestException"
 	switch {
-	case c.code == api.CodeUnauthorized:
+	case c.Code == api.CodeUnauthorized:
 		c.status, kind = http.StatusForbidden, "InvalidSignatureException"
-	case c.code == api.CodeRejected:
+	case c.Code == api.CodeRejected:
 		kind = "MessageRejected"
-	case c.code == api.CodeSenderNotAllowed:
+	case c.Code == api.CodeSenderNotAllowed:
 		c.status, kind = http.StatusBadRequest, "MailFromDomainNotVerifiedException"
-	case c.code == api.CodeUncertain:
+	case c.Code == api.CodeUncertain:
 		kind = "ConflictException"
 	case c.status == http.StatusForbidden:
 		kind = "AccessDeniedException"
@@ -273,8 +274,8 @@ func sesAnswer(c complaint) (int, any) {
 		kind = "InternalServiceErrorException"
 	}
 	text := c.text
-	if len(c.fields) > 0 && c.detail == "" && c.fields[0].Field != "" {
-		text = fmt.Sprintf("%s: %s", dotted(c.fields[0].Field), c.fields[0].Message)
+	if len(c.Fields) > 0 && c.Detail == "" && c.Fields[0].Field != "" {
+		text = fmt.Sprintf("%s: %s", dotted(c.Fields[0].Field), c.Fields[0].Message)
 	}
 	c.header.Set("X-Amzn-Errortype", kind)
 	return c.status, map[string]string{"message": text}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 )
 
 // This file checks AWS Signature Version 4, with which the AWS SDKs sign their
@@ -44,7 +45,7 @@ func parseSignature(r *http.Request, now time.Time) (signature, error) {
 	var s signature
 	fields, found := strings.CutPrefix(r.Header.Get("Authorization"), sigAlgorithm+" ")
 	if !found {
-		return s, fail(api.CodeUnauthorized, "The request is not signed: send Authorization: "+sigAlgorithm+".")
+		return s, problem.New(api.CodeUnauthorized, "The request is not signed: send Authorization: "+sigAlgorithm+".")
 	}
 	for field := range strings.SplitSeq(fields, ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(field), "=")
@@ -59,7 +60,7 @@ func parseSignature(r *http.Request, now time.Time) (signature, error) {
 	}
 	scope := strings.Split(s.scope, "/")
 	if len(scope) != 4 || scope[3] != sigTerminator || s.accessKey == "" || len(s.sum) != hex.EncodedLen(sha256.Size) {
-		return s, fail(api.CodeUnauthorized, "The Authorization field is not a complete "+sigAlgorithm+" signature.")
+		return s, problem.New(api.CodeUnauthorized, "The Authorization field is not a complete "+sigAlgorithm+" signature.")
 	}
 	s.date, s.region, s.service = scope[0], scope[1], scope[2]
 	return s, s.checkTime(r, now)
@@ -69,19 +70,19 @@ func (s *signature) checkTime(r *http.Request, now time.Time) error {
 	at, err := time.Parse(sigTime, r.Header.Get(headerAmzDate))
 	if err != nil {
 		if at, err = http.ParseTime(r.Header.Get("Date")); err != nil {
-			return fail(api.CodeUnauthorized, "The request has no X-Amz-Date.")
+			return problem.New(api.CodeUnauthorized, "The request has no X-Amz-Date.")
 		}
 	}
 	s.at = at.UTC()
 	switch skew := now.Sub(at).Abs(); {
 	case skew > sigSkew:
-		return fail(api.CodeUnauthorized, "Signature expired: the clocks of client and server differ by more than 15 minutes.")
+		return problem.New(api.CodeUnauthorized, "Signature expired: the clocks of client and server differ by more than 15 minutes.")
 	case s.at.Format("20060102") != s.date:
-		return fail(api.CodeUnauthorized, "The date of the credential scope is not that of the request.")
+		return problem.New(api.CodeUnauthorized, "The date of the credential scope is not that of the request.")
 	case s.service != "ses" && s.service != "email":
-		return fail(api.CodeUnauthorized, "The credential scope is not for the service ses.")
+		return problem.New(api.CodeUnauthorized, "The credential scope is not for the service ses.")
 	case !slices.Contains(s.signedHeaders, "host"):
-		return fail(api.CodeUnauthorized, "The Host field must be signed.")
+		return problem.New(api.CodeUnauthorized, "The Host field must be signed.")
 	}
 	return nil
 }

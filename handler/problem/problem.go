@@ -1,0 +1,164 @@
+// Package problem has the answers that are errors. Each is an
+// application/problem+json (RFC 9457), an [api.Problem] with a stable code.
+//
+// This file, and no other, maps errors to problems; codes.go has what is said of
+// each code.
+package problem
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/labstack/echo/v4"
+
+	"mailsidecar/api"
+	"mailsidecar/mailer"
+	"mailsidecar/queue"
+)
+
+// sentinels are the errors of other packages that mean one code each.
+var sentinels = []struct {
+	err    error
+	code   api.Code
+	detail string
+}{
+	{queue.ErrQueueRequired, api.CodeQueueRequired, "MAILSIDECAR_QUEUE is none: nothing can be stored, scheduled, listed or repeated."},
+	{queue.ErrNoRoute, api.CodeSenderNotAllowed, "Every relay has SMTP_SENDERS, and none names this sender."},
+	{queue.ErrNotFound, api.CodeMessageNotFound, ""},
+	{queue.ErrFull, api.CodeQueueFull, ""},
+	{queue.ErrDiskFull, api.CodeDiskFull, ""},
+	{queue.ErrShuttingDown, api.CodeShuttingDown, ""},
+	{queue.ErrClosed, api.CodeShuttingDown, ""},
+	{queue.ErrMoved, api.CodeQueueUnavailable, "The log has the cause, under this request_id."},
+	{queue.ErrIdempotencyInProgress, api.CodeIdempotencyInUse, ""},
+	{queue.ErrIdempotencyMismatch, api.CodeIdempotencyReused, ""},
+	{queue.ErrInvalidCursor, api.CodeInvalidParameter, "The cursor was not given by this server."},
+	{queue.ErrNothingToRetry, api.CodeNothingToRetry, "Every recipient is delivered, canceled or being tried just now, or the content was removed."},
+	{queue.ErrNothingToCancel, api.CodeNothingToCancel, ""},
+	{queue.ErrContentGone, api.CodeContentGone, ""},
+	{echo.ErrNotFound, api.CodeNotFound, ""},
+	{echo.ErrMethodNotAllowed, api.CodeMethodNotAllowed, "The Allow field lists the methods that are."},
+	{context.DeadlineExceeded, api.CodeTimeout, ""},
+	{context.Canceled, api.CodeTimeout, "The client went away first."},
+}
+
+// Error is a problem on its way to the client.
+type Error struct {
+	Code   api.Code
+	Detail string              // one or more sentences; empty leaves the title to speak
+	Fields []mailer.FieldError // what is wrong where; may be empty
+	// RetryAfter in seconds overrides the code's, unless it is zero.
+	RetryAfter int
+	// Receipt is what became of the message, where one was made.
+	Receipt *api.Receipt
+	// Failure is why the relay did not take it.
+	Failure *mailer.Failure
+	// Results are those of a batch of which nothing was stored.
+	Results []api.BatchResult
+}
+
+func (p *Error) Error() string {
+	if p.Detail != "" {
+		return string(p.Code) + ": " + p.Detail
+	}
+	return string(p.Code)
+}
+
+// Status is that of HTTP.
+func (p *Error) Status() int { return codes[p.Code].status }
+
+// RetryAfterSeconds is when to come again; zero says nothing of it.
+func (p *Error) RetryAfterSeconds() int { return max(p.RetryAfter, codes[p.Code].retryAfter) }
+
+// New returns a problem with the code. An empty detail leaves the title, or the
+// first field, to speak.
+func New(c api.Code, detail string, fields ...mailer.FieldError) *Error {
+	return &Error{Code: c, Detail: detail, Fields: fields}
+}
+
+// For finds the problem that an error means. It never returns nil. An error that it
+// does not know is internal: the client reads nothing of it, the log all of it.
+func For(err error) *Error {
+	if p, ok := errors.AsType[*Error](err); ok {
+		return p
+	}
+	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok {
+		return forInvalid(invalid)
+	}
+	if unsendable, ok := errors.AsType[*mailer.Failure](err); ok {
+		p := New(api.CodeInvalidMessage, Describe(unsendable))
+		p.Failure = unsendable
+		return p
+	}
+	for _, s := range sentinels {
+		if errors.Is(err, s.err) {
+			return New(s.code, s.detail)
+		}
+	}
+	if _, ok := errors.AsType[*queue.StoreError](err); ok {
+		return New(api.CodeQueueUnavailable, "The log has the cause, under this request_id.")
+	}
+	return New(api.CodeInternal, "The log has the cause, under this request_id.")
+}
+
+func forInvalid(e *mailer.InvalidError) *Error {
+	switch {
+	case e.Malformed && len(e.Fields) > 1:
+		// The first finding need not be the one that the code is about.
+		return New(api.CodeMalformedHeader, "A header field would be malformed; errors lists all findings.", e.Fields...)
+	case e.Malformed:
+		return New(api.CodeMalformedHeader, "", e.Fields...)
+	}
+	return New(api.CodeInvalidMessage, "", e.Fields...)
+}
+
+// Body is the answer to the request of that id; an empty id is left out.
+func (p *Error) Body(requestID string) api.Problem {
+	m := codes[p.Code]
+	b := api.Problem{
+		// A URN, because a problem's type is an identity and need not be fetched
+		// (RFC 9457 §3.1.1).
+		Type: "urn:mailsidecar:problem:" + string(p.Code), Title: m.title, Status: m.status,
+		Detail: p.Detail, Code: p.Code, Retryable: m.retryable, RequestID: requestID, Results: p.Results,
+	}
+	if b.Detail == "" {
+		b.Detail = m.title + "."
+		if len(p.Fields) > 0 {
+			b.Detail = sentence(p.Fields[0])
+		}
+	}
+	for _, f := range p.Fields {
+		b.Errors = append(b.Errors, api.FieldError{Field: f.Field, Message: f.Message})
+	}
+	if f := p.Failure; f != nil {
+		b.ReplyCode, b.EnhancedCode = f.Reply.Code, f.EnhancedCode()
+		b.Stage, b.Relay, b.Port = f.Stage.String(), f.Relay, f.Port
+	}
+	if r := p.Receipt; r != nil {
+		b.ID, b.MessageID, b.Recipients = r.ID, r.MessageID, r.Recipients
+	}
+	return b
+}
+
+func sentence(f mailer.FieldError) string {
+	if f.Field == "" {
+		return "The body " + f.Message + "."
+	}
+	return f.Field + ": " + f.Message
+}
+
+// Describe is the failure in one sentence for the client.
+func Describe(f *mailer.Failure) string {
+	if f == nil {
+		return "No recipient was accepted."
+	}
+	where := "before a relay was asked"
+	if f.Relay != "" {
+		where = "relay " + f.Relay
+	}
+	if f.Port != 0 {
+		where += fmt.Sprintf(", port %d", f.Port)
+	}
+	return fmt.Sprintf("%s: %s", where, f.Error())
+}
