@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// providerAPIs are the hosted providers whose send APIs can be served.
-var providerAPIs = []string{"mailgun", "postmark", "resend", "sendgrid", "ses", "mailersend", "brevo"}
+// compatAPIs are the hosted providers whose send APIs can be served.
+var compatAPIs = []string{"mailgun", "postmark", "resend", "sendgrid", "ses", "mailersend", "brevo"}
 
-// Providers are the names in Compat: nil for all of them, empty for none.
-func (s Service) Providers() []string {
+// CompatAPIs are the names in Compat: nil for all of them, empty for none.
+func (s Service) CompatAPIs() []string {
 	switch {
 	case slices.Equal(s.Compat, List{"all"}):
 		return nil
@@ -24,10 +24,10 @@ func (r *reader) checkCompat(s *Service) {
 	for i, name := range s.Compat {
 		s.Compat[i] = strings.ToLower(name)
 		alone := s.Compat[i] == "all" || s.Compat[i] == "none"
-		if alone && len(s.Compat) == 1 || slices.Contains(providerAPIs, s.Compat[i]) {
+		if alone && len(s.Compat) == 1 || slices.Contains(compatAPIs, s.Compat[i]) {
 			continue
 		}
-		r.problem(serviceName("COMPAT"), "does not name providers", "write all, none, or some of "+strings.Join(providerAPIs, ","))
+		r.problem(serviceName("COMPAT"), "does not name providers", "write all, none, or some of "+strings.Join(compatAPIs, ","))
 		return
 	}
 }

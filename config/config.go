@@ -7,9 +7,9 @@
 // the file that its _FILE twin names.
 //
 // The tags of the structs [Relay], [Service] and [Client] are the one source of
-// names, defaults, bounds and documentation: [WriteHelp] and [WriteMarkdown]
-// print them. The other packages import nothing from here; cli hands the values
-// down.
+// names, defaults, limits and documentation: [WriteHelp] prints them, and README.md
+// has them as tables. Package service hands the values to the other packages, which
+// import nothing from here.
 package config
 
 import (

@@ -2,11 +2,8 @@ package config
 
 import (
 	"bufio"
-	"fmt"
 	"io"
 	"strings"
-
-	"mailsidecar/relays"
 )
 
 // group is a part of the documentation.
@@ -72,53 +69,4 @@ func writeWrapped(b *bufio.Writer, indent, text string) {
 		line += word
 	}
 	_, _ = b.WriteString(line + "\n")
-}
-
-// WriteMarkdown writes every variable and every preset as tables, for the
-// README.
-func WriteMarkdown(w io.Writer) error {
-	b := bufio.NewWriter(w)
-	for _, g := range groups() {
-		_, _ = b.WriteString("### " + g.title + "\n\n")
-		if g.intro != "" {
-			_, _ = b.WriteString(g.intro + "\n\n")
-		}
-		_, _ = b.WriteString("| Variable | Default | Meaning |\n|---|---|---|\n")
-		for _, v := range g.variables {
-			_, _ = fmt.Fprintf(b, "| %s | %s | %s |\n", v.markdownName(), v.markdownDefault(), v.markdownMeaning())
-		}
-		_ = b.WriteByte('\n')
-	}
-	_, _ = b.WriteString("### Providers\n\n| `SMTP_PROVIDER` | Host | Ports | What to know |\n|---|---|---|---|\n")
-	for _, p := range relays.Presets() {
-		name := p.Name
-		if p.Regional() {
-			name, p = name+":REGION", p.InRegion("REGION")
-		}
-		_, _ = fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", name, p.Host, portsText(p.Ports), p.Advice)
-	}
-	return b.Flush()
-}
-
-func (v variable) markdownName() string {
-	name := "`" + v.name + "`"
-	if v.alias != "" {
-		name += " (or `" + v.alias + "`)"
-	}
-	if v.twin() != "" {
-		name += " (or `…_FILE`)"
-	}
-	return name
-}
-
-func (v variable) markdownDefault() string {
-	if d := v.tag("default"); d != "" {
-		return "`" + d + "`"
-	}
-	return v.tag("unset")
-}
-
-func (v variable) markdownMeaning() string {
-	text := strings.TrimSpace(v.tag("desc") + " " + v.tag("note"))
-	return strings.NewReplacer("{providers}", "the table below", "|", `\|`, "<", `\<`).Replace(text)
 }

@@ -2,14 +2,10 @@ package config
 
 import (
 	"bytes"
-	"flag"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 )
-
-var update = flag.Bool("update", false, "rewrite the table in README.md")
 
 func TestEveryVariableIsDocumented(t *testing.T) {
 	var help bytes.Buffer
@@ -64,33 +60,5 @@ func TestTags(t *testing.T) {
 				}
 			}
 		}
-	}
-}
-
-// TestREADME compares the configuration table in README.md with the structs;
-// with -update it rewrites the table.
-func TestREADME(t *testing.T) {
-	const path, begin, end = "../README.md", "<!-- config:begin -->\n", "<!-- config:end -->"
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	before, rest, ok := strings.Cut(string(data), begin)
-	table, after, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Fatalf("%s lacks %s and %s", path, begin, end)
-	}
-	var want bytes.Buffer
-	if err := WriteMarkdown(&want); err != nil {
-		t.Fatal(err)
-	}
-	if table == want.String() {
-		return
-	}
-	if !*update {
-		t.Fatalf("the configuration table in %s is not up to date: run go test ./config -run README -update", path)
-	}
-	if err := os.WriteFile(path, []byte(before+begin+want.String()+end+after), 0o644); err != nil {
-		t.Fatal(err)
 	}
 }

@@ -9,19 +9,19 @@ import (
 	"mailsidecar/handler"
 )
 
-// TestProviderNames: what MAILSIDECAR_COMPAT may name is what can be served.
-func TestProviderNames(t *testing.T) {
+// TestCompatNames: what MAILSIDECAR_COMPAT may name is what can be served.
+func TestCompatNames(t *testing.T) {
 	names := handler.ProviderNames()
 	t.Setenv("MAILSIDECAR_COMPAT", strings.Join(names, ","))
 	t.Setenv("MAILSIDECAR_DATA_DIR", t.TempDir())
 	s, _, err := config.LoadService()
-	if err != nil || !slices.Equal(s.Providers(), names) {
-		t.Errorf("MAILSIDECAR_COMPAT=%s = %v, %v", strings.Join(names, ","), s.Providers(), err)
+	if err != nil || !slices.Equal(s.CompatAPIs(), names) {
+		t.Errorf("MAILSIDECAR_COMPAT=%s = %v, %v", strings.Join(names, ","), s.CompatAPIs(), err)
 	}
 	for value, want := range map[string]bool{"all": true, "none": false} {
 		t.Setenv("MAILSIDECAR_COMPAT", value)
-		if s, _, err = config.LoadService(); err != nil || (s.Providers() == nil) != want {
-			t.Errorf("MAILSIDECAR_COMPAT=%s = %v, %v, want nil: %v", value, s.Providers(), err, want)
+		if s, _, err = config.LoadService(); err != nil || (s.CompatAPIs() == nil) != want {
+			t.Errorf("MAILSIDECAR_COMPAT=%s = %v, %v, want nil: %v", value, s.CompatAPIs(), err, want)
 		}
 	}
 }

@@ -23,7 +23,7 @@ func (s *Service) newHandler(c config.Service, version string) (*handler.Server,
 	}
 	h, err := handler.New(handler.Options{
 		Queue: s.queue, Relays: s.monitor, Keys: keys, From: c.From, Ready: s.ready, Logger: s.log,
-		Providers: c.Providers(), TLS: tlsConfig,
+		Providers: c.CompatAPIs(), TLS: tlsConfig,
 		Version: version, MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.MaxRecipients,
 		MaxInFlight: int64(c.MaxInFlight), RequestTimeout: time.Duration(c.RequestTimeout),
 	})
