@@ -66,7 +66,7 @@ func blackHole(t *testing.T) int {
 	return port
 }
 
-// refusedPort is one that nobody listens on any more.
+// refusedPort is one on which no program listens any more.
 func refusedPort(t *testing.T) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -47,7 +47,7 @@ func configuredClient(cfg config.Client, timeout time.Duration) (*client, error)
 	return c, nil
 }
 
-// newClient returns a client of the server at base. timeout bounds one request
+// newClient returns a client of the server at base. timeout limits one request
 // with its answer.
 func newClient(base, key string, timeout time.Duration) (*client, error) {
 	c, err := api.New(base, key, buildVersion().version, timeout)
@@ -62,7 +62,7 @@ type answer struct {
 	status int
 	header http.Header
 	body   []byte
-	from   *client // who asked; nil in tests
+	from   *client // that asked; nil in tests
 }
 
 // do sends one request and reads the whole answer. The error says that there is
@@ -104,7 +104,7 @@ func (a answer) problem() problem {
 }
 
 // keyAdvice says which variable to set, where the server's own words are for
-// those who write HTTP.
+// authors of HTTP requests.
 func (a answer) keyAdvice() string {
 	const remedy = "set MAILSIDECAR_API_KEY to the secret, without the name, of one of the server's MAILSIDECAR_API_KEYS"
 	if a.from != nil && a.from.HasKey() {
@@ -138,8 +138,8 @@ func (p problem) err() error {
 	return &statusError{p.exitStatus(), errors.New(b.String())}
 }
 
-// origin is what somebody needs who looks further: the answer's status and code,
-// and the request's id in the server's log.
+// origin is for a search of the cause: the answer's status and code, and the
+// request's id in the server's log.
 func (p problem) origin() []string {
 	if p.offline {
 		return []string{string(p.Code)}

@@ -100,7 +100,7 @@ func (d *demo) run(ctx context.Context) error {
 	return errors.Join(unlessEnded(ctx, err), stop())
 }
 
-// unlessEnded is err, unless that comes of ctx's end, which somebody asked for.
+// unlessEnded is err, but nil once ctx has ended: the user asked for that.
 func unlessEnded(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil

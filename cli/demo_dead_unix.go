@@ -28,8 +28,8 @@ func deadPort(ctx context.Context) (port int, release func(), err error) {
 		release()
 		return 0, nil, err
 	}
-	// Nobody accepts: once the shortest of all queues is full, the kernel drops
-	// what else comes.
+	// No connection is ever accepted: once the shortest possible queue is full, the
+	// kernel drops the packets of further ones.
 	dialer := net.Dialer{Timeout: 100 * time.Millisecond}
 	for range 16 {
 		c, err := dialer.DialContext(ctx, "tcp", listener.Addr().String())

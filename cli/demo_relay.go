@@ -24,7 +24,7 @@ type demoMessage struct {
 	forwardPaths []string
 	data         string
 	tls          string // protocol version
-	user         string // who authenticated
+	user         string // that authenticated
 }
 
 // demoRelay is an upstream relay as providers run them: it takes mail only after

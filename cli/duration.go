@@ -25,7 +25,7 @@ func waitFlag(cmd *cobra.Command, value *time.Duration, name, usage string) {
 	cmd.Flags().Var(duration{value, units.ParseWait}, name, usage)
 }
 
-// Set implements pflag's Value.
+// Set takes the flag's value as it was typed.
 func (d duration) Set(text string) (err error) {
 	*d.value, err = d.parse(text)
 	return err
@@ -38,5 +38,5 @@ func (d duration) String() string {
 	return units.Duration(*d.value).String()
 }
 
-// Type implements pflag's Value: the word that help shows.
+// Type is the word that help shows.
 func (duration) Type() string { return "duration" }

@@ -208,7 +208,7 @@ func (f *sendFlags) composed(cmd *cobra.Command) ([]byte, error) {
 	return json.Marshal(r)
 }
 
-// isTerminal says whether somebody is likely to sit at the other end of r.
+// isTerminal says whether r is likely to be a terminal.
 func isTerminal(r io.Reader) bool {
 	f, ok := r.(*os.File)
 	if !ok {

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/kelseyhightower/envconfig"
+
 	"mailsidecar/units"
 )
 
@@ -37,7 +39,9 @@ type Ladder []Rung
 // maxRungs keeps a typing error from becoming a port scan.
 const maxRungs = 16
 
-// Decode implements envconfig's Decoder: "587,2525,8465/tls".
+var _ envconfig.Decoder = (*Ladder)(nil)
+
+// Decode reads a ladder such as "587,2525,8465/tls".
 func (l *Ladder) Decode(value string) error {
 	var ladder Ladder
 	var bad []string

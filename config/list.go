@@ -1,12 +1,17 @@
 package config
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/kelseyhightower/envconfig"
+)
 
 // List is values separated by commas.
 type List []string
 
-// Decode implements envconfig's Decoder. Blanks around a value do not count,
-// and neither do empty ones.
+var _ envconfig.Decoder = (*List)(nil)
+
+// Decode splits the value. Blanks around a part do not count, nor do empty parts.
 func (l *List) Decode(value string) error {
 	*l = nil
 	for part := range strings.SplitSeq(value, ",") {

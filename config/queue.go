@@ -3,6 +3,8 @@ package config
 import (
 	"strings"
 
+	"github.com/kelseyhightower/envconfig"
+
 	"mailsidecar/units"
 )
 
@@ -13,8 +15,10 @@ type Queue struct {
 	Path string
 }
 
-// Decode implements envconfig's Decoder. Its error never shows the whole
-// value: the URL of a database holds a password.
+var _ envconfig.Decoder = (*Queue)(nil)
+
+// Decode reads a store's name and, after a colon, its path. The error never shows
+// the whole value: the URL of a database holds a password.
 func (q *Queue) Decode(value string) error {
 	store, path, _ := strings.Cut(strings.TrimSpace(value), ":")
 	switch store = strings.ToLower(store); {

@@ -24,7 +24,7 @@ const nowhere = "="
 //	default  as one would write it in the environment
 //	unset    what happens without a value, in words, where there is no default
 //	oneof    the only values, separated by blanks
-//	min, max the bounds of a number, size or duration, inclusive
+//	min, max the limits of a number, size or duration, inclusive
 //	lines    the secret may have several lines
 //	twin     "no": the secret has no _FILE twin of the common kind
 //	desc     documentation: what and in which unit

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/kelseyhightower/envconfig"
 )
 
 const (
@@ -54,17 +57,24 @@ func (s Secret) String() string {
 	return redacted
 }
 
+var (
+	_ encoding.TextMarshaler = Secret{}
+	_ envconfig.Decoder      = (*Secret)(nil)
+	_ fmt.Formatter          = Secret{}
+	_ slog.LogValuer         = Secret{}
+)
+
 // Format redacts under every verb, %#v and %x included.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
-// LogValue implements [slog.LogValuer].
+// LogValue is the redacted value.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// MarshalText implements [encoding.TextMarshaler], which JSON uses, too.
+// MarshalText is the redacted value: JSON uses it, too.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Decode implements envconfig's Decoder. It never fails, for the error would
-// carry the value. One line end after the value is not part of it: files and
+// Decode takes the value as it is. It never fails, for the error would carry the
+// value. One line end after the value is not part of it: files and
 // Kubernetes secrets often end in one.
 func (s *Secret) Decode(value string) error {
 	*s = NewSecret(strings.TrimSuffix(strings.TrimSuffix(value, "\n"), "\r"))

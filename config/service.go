@@ -109,7 +109,7 @@ func (r *reader) checkHostPort(name, addr, example string) {
 	}
 }
 
-// loopbackOnly says whether nobody but this host reaches the server.
+// loopbackOnly says whether only this host reaches the server.
 func (s Service) loopbackOnly() bool {
 	return s.openAddr() == ""
 }

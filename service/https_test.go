@@ -35,7 +35,7 @@ func httpsClient(t *testing.T, ca []byte, addr net.Addr, edit func(*tls.Config))
 	return &http.Client{Transport: transport, Timeout: 5 * time.Second}
 }
 
-// TestSelfSigned: who trusts the authority reaches the server by any name, over
+// TestSelfSigned: a client that trusts the authority reaches the server by any name, over
 // HTTP/2, and over nothing older than TLS 1.2.
 func TestSelfSigned(t *testing.T) {
 	c := serviceWith(t, "none", 1)

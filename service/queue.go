@@ -81,8 +81,8 @@ func (q *runningQueue) resume(relayName string) {
 // never is.
 func (q *runningQueue) ended() <-chan struct{} { return q.done }
 
-// beginStop lets it accept nothing more and answers those who wait for an
-// attempt.
+// beginStop lets it accept nothing more, and answers the requests that wait for
+// an attempt.
 func (q *runningQueue) beginStop() {
 	if q.cancel != nil {
 		q.cancel()
