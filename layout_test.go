@@ -1,0 +1,221 @@
+package main
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// room is one line of the layout table in CONTRIBUTING.md.
+type room struct {
+	folder  string // "." for the root
+	tree    bool   // with all folders below it, whose imports are not stated
+	imports []string
+}
+
+// readLayout reads the table: a folder with what it holds and, after an arrow,
+// what it imports. Indented lines continue the one before.
+func readLayout(t *testing.T) []room {
+	t.Helper()
+	data, err := os.ReadFile("CONTRIBUTING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(data), "\n## Layout\n")
+	_, table, _ := strings.Cut(section, "```\n")
+	table, _, ok := strings.Cut(table, "```\n")
+	if !ok {
+		t.Fatal("CONTRIBUTING.md has no layout table")
+	}
+	var rooms []room
+	for line := range strings.Lines(strings.ReplaceAll(table, "\n ", " ")) {
+		text, imports, stated := strings.Cut(line, "→")
+		name := strings.Fields(text)[0]
+		r := room{folder: strings.TrimSuffix(name, "/")}
+		r.folder, r.tree = strings.CutSuffix(r.folder, "/...")
+		if name == "main.go" {
+			r.folder = "."
+		}
+		if stated {
+			r.imports = strings.FieldsFunc(imports, func(c rune) bool { return strings.ContainsRune(" ,;\n", c) })
+		}
+		rooms = append(rooms, r)
+	}
+	return rooms
+}
+
+// folders lists the folders of the module that hold anything but test data, each
+// with its Go files; those without any, too.
+func folders(t *testing.T) map[string][]string {
+	t.Helper()
+	found := map[string][]string{}
+	err := fs.WalkDir(os.DirFS("."), ".", func(name string, d fs.DirEntry, err error) error {
+		switch base := path.Base(name); {
+		case err != nil:
+			return err
+		case d.IsDir() && name != "." && (base[0] == '.' || base == "testdata" && name != base || base == "node_modules"):
+			return fs.SkipDir
+		case d.IsDir():
+			found[name] = nil
+		case path.Ext(name) == ".go":
+			found[path.Dir(name)] = append(found[path.Dir(name)], name)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// Every folder has its line in the table and every line its folder: those at the
+// top, and those that hold Go code.
+func TestLayoutFolders(t *testing.T) {
+	rooms, found := readLayout(t), folders(t)
+	for _, r := range rooms {
+		if _, ok := found[r.folder]; !ok {
+			t.Errorf("CONTRIBUTING.md has a line for %s, which does not exist", r.folder)
+		}
+	}
+	for folder, files := range found {
+		described := slices.ContainsFunc(rooms, func(r room) bool {
+			return r.folder == folder || r.tree && strings.HasPrefix(folder, r.folder+"/") ||
+				len(files) == 0 && strings.HasPrefix(r.folder, folder+"/")
+		})
+		if top := !strings.Contains(folder, "/"); (top || len(files) > 0) && !described {
+			t.Errorf("CONTRIBUTING.md's layout has no line for %s", folder)
+		}
+	}
+}
+
+// What follows the arrow is what the folder's Go files import, tests apart, beside
+// the standard library.
+func TestLayoutImports(t *testing.T) {
+	found, modules := folders(t), requiredModules(t)
+	for _, r := range readLayout(t) {
+		code := slices.DeleteFunc(found[r.folder], func(file string) bool { return strings.HasSuffix(file, "_test.go") })
+		if r.tree || len(code) == 0 {
+			continue
+		}
+		imported := map[string]bool{}
+		for _, file := range code {
+			for _, name := range importsOf(t, file) {
+				imported[shortImport(name, modules)] = true
+			}
+		}
+		delete(imported, "")
+		got := slices.Sorted(maps.Keys(imported))
+		if len(got) == 0 {
+			got = []string{"std"}
+		}
+		if want := slices.Sorted(slices.Values(r.imports)); !slices.Equal(got, want) {
+			t.Errorf("%s imports %s; CONTRIBUTING.md says %s", r.folder, strings.Join(got, " "), strings.Join(want, " "))
+		}
+	}
+}
+
+func importsOf(t *testing.T, file string) []string {
+	t.Helper()
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, spec := range parsed.Imports {
+		name, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+// shortImport is an import as the table has it: a folder of ours, the last part of
+// another module's path, or empty for the standard library.
+func shortImport(name string, modules []string) string {
+	if folder, ours := strings.CutPrefix(name, "mailsidecar/"); ours {
+		return folder
+	}
+	for _, m := range modules {
+		if name != m && !strings.HasPrefix(name, m+"/") {
+			continue
+		}
+		short := regexp.MustCompile(`/v\d+$`).ReplaceAllString(m, "")
+		if golang, ok := strings.CutPrefix(short, "golang.org/"); ok {
+			return golang
+		}
+		return path.Base(short)
+	}
+	return ""
+}
+
+func requiredModules(t *testing.T) []string {
+	t.Helper()
+	data, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var modules []string
+	for _, m := range regexp.MustCompile(`(?m)^(?:require )?\t?([a-z0-9.-]+\.[a-z]+/\S+) v`).FindAllSubmatch(data, -1) {
+		modules = append(modules, string(m[1]))
+	}
+	return modules
+}
+
+// The linter holds every room with Go code to a rule of its own, and has no rule
+// for a folder that is gone.
+func TestLayoutRules(t *testing.T) {
+	var config struct {
+		Linters struct {
+			Settings struct {
+				Depguard struct {
+					Rules map[string]struct{ Files []string }
+				}
+			}
+		}
+	}
+	data, err := os.ReadFile(".golangci.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(data, &config); err != nil {
+		t.Fatal(err)
+	}
+	ruled := map[string]bool{}
+	for name, rule := range config.Linters.Settings.Depguard.Rules {
+		for _, glob := range rule.Files {
+			folder, ok := strings.CutSuffix(strings.TrimPrefix(glob, "!"), "/*.go")
+			folder = strings.TrimPrefix(folder, "**/")
+			if !ok || folder == "**" {
+				continue
+			}
+			if matches, err := filepath.Glob(folder + "/*.go"); err != nil || len(matches) == 0 {
+				t.Errorf("the rule %s names %s, where no Go file is: %v", name, glob, err)
+			}
+			if glob[0] != '!' {
+				ruled[folder] = true
+			}
+		}
+	}
+	found := folders(t)
+	for _, r := range readLayout(t) {
+		if r.folder == "." || r.tree || len(r.imports) == 0 || len(found[r.folder]) == 0 {
+			continue
+		}
+		if !ruled[r.folder] && !ruled[path.Dir(r.folder)+"/*"] {
+			t.Errorf(".golangci.yml has no depguard rule for %s", r.folder)
+		}
+	}
+}
