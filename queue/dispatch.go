@@ -54,7 +54,7 @@ func (d *Durable) begin(g *group) *job {
 	if j == nil {
 		return nil
 	}
-	if l := g.lane(j.lane()); l.backlog && l.low() {
+	if l := g.lane(j.Lane()); l.backlog && l.low() {
 		l.backlog = false
 		d.poke()
 	}
@@ -170,7 +170,7 @@ func (d *Durable) report(r *relay, p mailer.Priority, a mailer.Attempt) {
 	now := d.now()
 	rests, news := r.rest(a, p, now)
 	news = news && d.phase == running
-	paused, resumed, probed := r.report(a, now, spread())
+	paused, resumed, probed := r.report(a, now, d.opts.Random())
 	var leases []Lease
 	for _, g := range d.groups {
 		if !g.has(r) {
@@ -240,7 +240,7 @@ func (d *Durable) outcome(g *group, j *job, attempts []mailer.Attempt) Outcome {
 		return o
 	}
 	o.Changes, o.Attempts = decision{
-		now: o.At, hold: d.opts.HoldUncertain, interrupted: d.deliverCtx.Err() != nil, spread: spread,
+		now: o.At, hold: d.opts.HoldUncertain, interrupted: d.deliverCtx.Err() != nil, random: d.opts.Random,
 	}.decide(j.Work, attempts)
 	return o
 }
@@ -324,10 +324,13 @@ func (d *Durable) round(ctx context.Context) time.Time {
 	return time.Time{}
 }
 
+// expireStep is how many messages one commit expires.
+const expireStep = 500
+
 // look expires what waited too long and returns what waits.
 func (d *Durable) look(ctx context.Context, now time.Time) (Waiting, error) {
 	for !now.Before(d.nextExpiry) {
-		ended, err := d.store.Expire(ctx, now, stepMessages)
+		ended, err := d.store.Expire(ctx, now, expireStep)
 		if err != nil {
 			return Waiting{}, err
 		}
@@ -335,7 +338,7 @@ func (d *Durable) look(ctx context.Context, now time.Time) (Waiting, error) {
 			d.logExpired(e)
 			d.settled(e.ID, e.Final, e.Size)
 		}
-		if len(ended) < stepMessages {
+		if len(ended) < expireStep {
 			break
 		}
 	}
@@ -467,9 +470,9 @@ func (d *Durable) enqueue(works []Work) {
 		switch {
 		case g == nil:
 			orphans = append(orphans, j)
-		case g.route != w.Route && (!g.sound() || len(g.lane(j.lane()).claimed) >= d.claimRoom()):
+		case g.route != w.Route && (!g.sound() || len(g.lane(j.Lane()).claimed) >= d.claimRoom()):
 			leases = append(leases, j.lease(g.route))
-			g.lane(j.lane()).backlog = true
+			g.lane(j.Lane()).backlog = true
 		case d.phase == stopping || !g.open(now, j.Envelope.Priority):
 			leases = append(leases, j.lease(g.route))
 		default:

@@ -45,6 +45,11 @@ type Options struct {
 	// stops; zero means 5 s. Then they are cut short before the final dot, and
 	// become uncertain after it.
 	StopTimeout time.Duration
+	// Now reads the clock; nil means the system's.
+	Now func() time.Time
+	// Random returns a number in [0, 1), which keeps messages apart that failed
+	// together; nil means a random one.
+	Random func() float64
 }
 
 func (o Options) withDefaults() Options {
@@ -62,6 +67,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.StopTimeout == 0 {
 		o.StopTimeout = 5 * time.Second
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Random == nil {
+		o.Random = rand.Float64
 	}
 	return o
 }
@@ -126,7 +137,7 @@ func New(o Options) (*Durable, error) {
 	}
 	o = o.withDefaults()
 	d := &Durable{
-		opts: o, store: o.Store, log: o.Logger, owner: uuid.NewString()[:8], now: wallClock,
+		opts: o, store: o.Store, log: o.Logger, owner: uuid.NewString()[:8], now: precise(o.Now),
 		wake: make(chan struct{}, 1), quit: make(chan struct{}),
 		relays: map[mailer.Deliverer]*relay{}, groups: map[string]*group{},
 		watches: map[string][]*watch{}, pending: map[pendingKey]bool{},
@@ -141,8 +152,10 @@ func New(o Options) (*Durable, error) {
 	return d, nil
 }
 
-// wallClock is the time with the precision of the store.
-func wallClock() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
+// precise returns the clock with the precision of the store.
+func precise(now func() time.Time) func() time.Time {
+	return func() time.Time { return now().UTC().Truncate(time.Microsecond) }
+}
 
 // Durable is true: an accepted message is stored.
 func (*Durable) Durable() bool { return true }
@@ -285,6 +298,3 @@ func (d *Durable) groupOf(sender string) *group {
 	}
 	return g
 }
-
-// spread is a random number in [0, 1).
-func spread() float64 { return rand.Float64() } //nolint:gosec // it guards nothing

@@ -179,12 +179,12 @@ func startOn(t *testing.T, store *SQLite, face Store, edit func(*Options), relay
 	if edit != nil {
 		edit(&o)
 	}
+	skew := new(atomic.Int64)
+	o.Now = func() time.Time { return time.Now().Add(time.Duration(skew.Load())) }
 	d, err := New(o)
 	if err != nil {
 		t.Fatalf("New = %v", err)
 	}
-	skew := new(atomic.Int64)
-	d.now = func() time.Time { return wallClock().Add(time.Duration(skew.Load())) }
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()

@@ -8,11 +8,12 @@ import (
 	"github.com/google/uuid"
 )
 
-// newID returns a UUID of version 7 (RFC 9562 §5.7) whose time is created, so
-// that ids sort by the time of acceptance. The library's own goes by the last
-// time it saw, which a clock that was set back would not share with the message.
-func newID(created time.Time) string {
-	u := uuid.UUID(idAt(created))
+// NewID returns the id of a message accepted at created: a UUID of version 7
+// (RFC 9562 §5.7) with that time, so that ids sort by the time of acceptance. The
+// library's own goes by the last time it saw, which a clock that was set back
+// would not share with the message.
+func NewID(created time.Time) string {
+	u := firstID(created)
 	// The 12 bits after the version order ids within a millisecond.
 	sub := uint16(created.Nanosecond() % 1e6 * 4096 / 1e6) // below 4096
 	binary.BigEndian.PutUint16(u[6:], 0x7000|sub)
@@ -21,9 +22,11 @@ func newID(created time.Time) string {
 	return u.String()
 }
 
-// idAt returns the least id of a message accepted in the millisecond of t.
-func idAt(t time.Time) []byte {
-	b := make([]byte, 16)
-	binary.BigEndian.PutUint64(b, uint64(t.UnixMilli())<<16) // after 1970
-	return b
+// FirstID returns the id that sorts before those of all messages accepted in the
+// millisecond of t or later, and after those of earlier ones.
+func FirstID(t time.Time) string { return firstID(t).String() }
+
+func firstID(t time.Time) (u uuid.UUID) {
+	binary.BigEndian.PutUint64(u[:], uint64(t.UnixMilli())<<16) // after 1970
+	return u
 }

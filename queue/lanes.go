@@ -84,7 +84,7 @@ func (g *group) lane(of Lane) *lane {
 
 // add puts a job at the end of its lane.
 func (g *group) add(j *job) {
-	l := g.lane(j.lane())
+	l := g.lane(j.Lane())
 	if line := &g.lines[level(l.Priority)]; l.waiting() == 0 {
 		*line = append(*line, l)
 	}
@@ -272,7 +272,7 @@ func (d *Durable) worker(g *group, l *lane, workers int) (free, spare bool) {
 // done takes a job out of the account of what is in hand. The caller holds mu.
 func (g *group) done(j *job) {
 	g.active--
-	g.lane(j.lane()).inHand--
+	g.lane(j.Lane()).inHand--
 	if j.spare {
 		g.spare--
 	}

@@ -206,7 +206,7 @@ func (d *Durable) recorded(outcomes []recorded, settled Settled) {
 		d.tell(r.ID)
 		for _, c := range r.Changes {
 			if !c.State.Final() && c.State != Held {
-				d.noteWaiting(d.groupFor(r), r.job.lane(), c.Next, r.job.Expires)
+				d.noteWaiting(d.groupFor(r), r.job.Lane(), c.Next, r.job.Expires)
 			}
 		}
 	}

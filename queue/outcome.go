@@ -14,7 +14,7 @@ type decision struct {
 	// interrupted says that the attempt was cut short because the service
 	// stops: what the relay did not judge was not tried.
 	interrupted bool
-	spread      func() float64
+	random      func() float64
 }
 
 // decide turns the attempts made on a message into a change for each leased
@@ -79,10 +79,10 @@ func (d decision) change(l Leased, r *mailer.Result, expires time.Time) Change {
 	switch {
 	case r.Failure.Class == mailer.ClassRelay:
 	case r.Failure.Reply.Code == 421, errors.Is(r.Failure, mailer.ErrPushedBack):
-		delay = troubleDelay(l.Attempts-l.Tries, d.spread())
+		delay = troubleDelay(l.Attempts-l.Tries, d.random())
 	default:
 		c.Tries++
-		delay = retryDelay(c.Tries, d.spread())
+		delay = retryDelay(c.Tries, d.random())
 	}
 	var ok bool
 	if c.Next, ok = nextTry(d.now, expires, delay); !ok {

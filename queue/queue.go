@@ -62,7 +62,8 @@ type Message struct {
 	Attempts   []mailer.Attempt
 }
 
-func (m *Message) lane() Lane { return Lane{m.Envelope.Priority, m.Key} }
+// Lane is the line that the message waits in.
+func (m *Message) Lane() Lane { return Lane{m.Envelope.Priority, m.Key} }
 
 // Recipient is one forward-path of a message with its state.
 type Recipient struct {
@@ -115,12 +116,12 @@ func (m Message) Status() Status {
 	for _, r := range m.Recipients {
 		n[r.State]++
 	}
-	return statusOf(n)
+	return StatusOf(n)
 }
 
-// statusOf derives a message's status from the states that its recipients have,
-// each with a number above zero.
-func statusOf(n map[State]int) Status {
+// StatusOf derives a message's status from the number of its recipients in each
+// state. A state that no recipient is in has no entry.
+func StatusOf(n map[State]int) Status {
 	only := func(s State) bool { return n[s] > 0 && len(n) == 1 }
 	switch {
 	case only(Queued):

@@ -96,7 +96,7 @@ func TestDecide(t *testing.T) {
 	for _, c := range tests {
 		const path = "a@example.org"
 		w := Work{Expires: c.expires, Recipients: []Leased{{ForwardPath: path, State: Deferred, Tries: 2, Attempts: 4}}}
-		d := decision{now: now, hold: c.hold, spread: func() float64 { return 0.5 }}
+		d := decision{now: now, hold: c.hold, random: func() float64 { return 0.5 }}
 		c.want.ForwardPath = path
 		got, _ := d.decide(w, []mailer.Attempt{{Results: []mailer.Result{{ForwardPath: path, Failure: c.fail(1, path)}}}})
 		if len(got) != 1 || got[0] != c.want {
@@ -107,15 +107,14 @@ func TestDecide(t *testing.T) {
 
 func TestNewID(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678_901_000, time.UTC)
-	id := newID(at)
-	raw, ok := blob(id)
-	if !ok || id[14] != '7' || string(raw[:6]) != string(idAt(at)[:6]) {
-		t.Errorf("newID(%v) = %s, want a UUID of version 7 with that time", at, id)
+	id := NewID(at)
+	if first := FirstID(at); id[14] != '7' || id[:13] != first[:13] || id <= first || id >= FirstID(at.Add(time.Millisecond)) {
+		t.Errorf("NewID(%v) = %s, want a UUID of version 7 with that time", at, id)
 	}
-	if next := newID(at.Add(time.Microsecond)); next <= id {
-		t.Errorf("newID a microsecond later = %s, want it after %s", next, id)
+	if next := NewID(at.Add(time.Microsecond)); next <= id {
+		t.Errorf("NewID a microsecond later = %s, want it after %s", next, id)
 	}
-	if newID(at) == id {
-		t.Errorf("newID(%v) gave %s twice", at, id)
+	if NewID(at) == id {
+		t.Errorf("NewID(%v) gave %s twice", at, id)
 	}
 }

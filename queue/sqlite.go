@@ -43,7 +43,7 @@ func (o SQLiteOptions) withDefaults() SQLiteOptions {
 	if o.Retention == 0 {
 		o.Retention = 7 * 24 * time.Hour
 	}
-	o.Retention = max(o.Retention, idempotencyLife)
+	o.Retention = max(o.Retention, IdempotencyLife)
 	o.KeepBodies = min(o.KeepBodies, o.Retention)
 	return o
 }

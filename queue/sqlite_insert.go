@@ -59,7 +59,7 @@ func (s *session) replay(i *Idempotency) ([]string, error) {
 	}
 	var fingerprint, messages []byte
 	err := s.row(`SELECT fingerprint, messages FROM idempotency WHERE key = ? AND name = ? AND expires > ?`,
-		[]any{i.Key, i.Name, i.Expires.Add(-idempotencyLife).UnixMicro()}, &fingerprint, &messages)
+		[]any{i.Key, i.Name, i.Expires.Add(-IdempotencyLife).UnixMicro()}, &fingerprint, &messages)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return nil, nil
@@ -157,7 +157,7 @@ func (w *writer) insertRecipients(id []byte, e Entry) error {
 		owner = e.Owner
 	}
 	paths := e.Message.Envelope.ForwardPaths
-	lane := laneText(e.Message.lane())
+	lane := laneText(e.Message.Lane())
 	for n := 0; n < len(paths); {
 		query, rows := insertRecipient, 1
 		if len(paths)-n >= recipientRows {

@@ -221,10 +221,12 @@ func listQuery(f Filter, cursor string) (*conditions, error) {
 	}
 	// Ids begin with the time of acceptance in milliseconds.
 	if !f.Since.IsZero() {
-		c.and("id >= ? AND created >= ?", idAt(f.Since), f.Since.UnixMicro())
+		first, _ := blob(FirstID(f.Since))
+		c.and("id >= ? AND created >= ?", first, f.Since.UnixMicro())
 	}
 	if !f.Until.IsZero() {
-		c.and("id < ? AND created < ?", idAt(f.Until.Add(time.Millisecond)), f.Until.UnixMicro())
+		end, _ := blob(FirstID(f.Until.Add(time.Millisecond)))
+		c.and("id < ? AND created < ?", end, f.Until.UnixMicro())
 	}
 	if f.Sender != "" {
 		c.and("sender = ? COLLATE NOCASE", f.Sender)

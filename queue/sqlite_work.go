@@ -278,9 +278,9 @@ func (w *writer) settle(id []byte, now time.Time) (size int64, becameFinal bool,
 		clock = now.UnixMicro()
 	}
 	if final && states[Bounced]+states[Expired] == 0 {
-		err = w.settleUseless(id, statusOf(states), clock, now, body)
+		err = w.settleUseless(id, StatusOf(states), clock, now, body)
 	} else {
-		err = w.exec(`UPDATE messages SET status = ?, final = ?, clock = ? WHERE id = ?`, string(statusOf(states)), final, clock, id)
+		err = w.exec(`UPDATE messages SET status = ?, final = ?, clock = ? WHERE id = ?`, string(StatusOf(states)), final, clock, id)
 	}
 	return size, final && !was, err
 }
@@ -360,10 +360,6 @@ func (s *SQLite) Recover(ctx context.Context, owner string, now time.Time, hold 
 	}
 	return total, nil
 }
-
-// stepMessages is how many messages one write changes where there may be very
-// many.
-const stepMessages = 500
 
 // stepRecipients is how many recipients one step of [SQLite.Recover] takes, and
 // then the rest of the last one's message.

@@ -52,7 +52,7 @@ func TestRecordInPlace(t *testing.T) {
 
 func randomEntry(others int, now time.Time) Entry {
 	e := Entry{
-		Message: Message{ID: newID(now), Key: "app", Created: now, Expires: now.Add(time.Hour), Size: 3},
+		Message: Message{ID: NewID(now), Key: "app", Created: now, Expires: now.Add(time.Hour), Size: 3},
 		Content: mailer.Content{Data: []byte("abc")}, Route: "relay", Owner: "me", Due: now,
 	}
 	for n := range 1 + others {

@@ -18,7 +18,7 @@ func patientStep(t *testing.T, s *SQLite, awaited bool, insertAfter time.Duratio
 		})
 	}
 	began := time.Now()
-	if _, err := s.Record(t.Context(), []Outcome{{ID: newID(began), At: began, Awaited: awaited}}); err != nil {
+	if _, err := s.Record(t.Context(), []Outcome{{ID: NewID(began), At: began, Awaited: awaited}}); err != nil {
 		t.Errorf("Record = %v", err)
 	}
 	took := time.Since(began)

@@ -155,7 +155,8 @@ type Work struct {
 	Recipients []Leased        // in the envelope's order
 }
 
-func (w *Work) lane() Lane { return Lane{w.Envelope.Priority, w.Key} }
+// Lane is the line that the message waits in.
+func (w *Work) Lane() Lane { return Lane{w.Envelope.Priority, w.Key} }
 
 // Leased is what decides on a recipient's next attempt.
 type Leased struct {
@@ -265,5 +266,5 @@ func (e *StoreError) Error() string {
 
 func (e *StoreError) Unwrap() error { return e.Err }
 
-// idempotencyLife is how long a request may be repeated with its key.
-const idempotencyLife = 24 * time.Hour
+// IdempotencyLife is how long a request may be repeated with its key.
+const IdempotencyLife = 24 * time.Hour

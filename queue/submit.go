@@ -95,7 +95,7 @@ func noRoom(err error) bool {
 }
 
 func idempotency(s Submission, now time.Time) Idempotency {
-	return Idempotency{s.Key, s.IdempotencyKey, s.Fingerprint, now.Add(idempotencyLife)}
+	return Idempotency{s.Key, s.IdempotencyKey, s.Fingerprint, now.Add(IdempotencyLife)}
 }
 
 // prepare checks whether the submissions may be stored and reserves room for
@@ -140,7 +140,7 @@ func (d *Durable) entry(s Submission, now time.Time) Entry {
 		life = d.opts.ExpiresIn
 	}
 	m := Message{
-		ID: newID(now), Key: s.Key, MessageID: s.Content.MessageID, Sender: s.Sender, Subject: s.Subject,
+		ID: NewID(now), Key: s.Key, MessageID: s.Content.MessageID, Sender: s.Sender, Subject: s.Subject,
 		Size: int64(len(s.Content.Data)), Tags: s.Tags, Envelope: s.Envelope,
 		Created: now, Expires: due.Add(life), Recipients: make([]Recipient, len(s.Envelope.ForwardPaths)),
 	}
@@ -189,7 +189,7 @@ func (d *Durable) admit(r *request) error {
 func (d *Durable) place(r *request, e *Entry, now time.Time) {
 	g := r.groups[len(r.jobs)]
 	e.Route = g.route
-	cost, l := d.memoryCost(e.Message.Size), g.lane(e.Message.lane())
+	cost, l := d.memoryCost(e.Message.Size), g.lane(e.Message.Lane())
 	if d.phase != running || e.Due.After(now) || !g.open(now, l.Priority) || !d.fits(d.fresh, cost, l.waiting()+l.storing == 0) {
 		r.jobs = append(r.jobs, nil)
 		return
@@ -219,7 +219,7 @@ func (d *Durable) finish(r *request, stored bool) {
 	}
 	for i, j := range r.jobs {
 		if j != nil {
-			r.groups[i].lane(j.lane()).storing--
+			r.groups[i].lane(j.Lane()).storing--
 		}
 	}
 	if !stored {
@@ -241,7 +241,7 @@ func (d *Durable) finish(r *request, stored bool) {
 		g, e := r.groups[i], r.batch.Entries[i]
 		switch {
 		case j == nil:
-			d.noteWaiting(g, e.Message.lane(), e.Due, e.Message.Expires)
+			d.noteWaiting(g, e.Message.Lane(), e.Due, e.Message.Expires)
 		case !g.open(d.now(), j.Envelope.Priority): // paused meanwhile
 			d.fresh -= d.memoryCost(j.Size)
 			d.ledger.release([]Lease{j.lease(g.route)})

@@ -182,7 +182,7 @@ func writeOld(t *testing.T, path string) map[string]string {
 		{"held", "held", "held", nil, nil},
 		{"bounced", "failed", "bounced", nil, nil},
 	} {
-		ids[row.key] = newID(time.Now())
+		ids[row.key] = NewID(time.Now())
 		id, _ := blob(ids[row.key])
 		_, err := s.writer.conn.ExecContext(t.Context(), oldRows, i+1, id, row.key, now, now+int64(time.Hour/time.Microsecond),
 			row.status, row.key == "bounced", row.state, row.due, row.owner)
@@ -521,7 +521,7 @@ func TestBrokenIsNotUnknown(t *testing.T) {
 	if err := s.write(t.Context(), func(w *writer) error { return w.exec("ALTER TABLE messages RENAME TO elsewhere") }); err != nil {
 		t.Fatal(err)
 	}
-	id := newID(time.Now())
+	id := NewID(time.Now())
 	if _, err := s.Retry(t.Context(), "app", []string{id}, time.Now()); err == nil {
 		t.Error("Retry = nil, want what is wrong with the store")
 	}
