@@ -212,6 +212,15 @@ type Recovered struct {
 	Released  int // were not being sent
 }
 
+// LostAttempt is the failure that [Store.Recover] records for a recipient that may
+// have been sent.
+func LostAttempt() *mailer.Failure {
+	return &mailer.Failure{
+		Class: mailer.ClassUncertain, Stage: mailer.StageContent,
+		Text: "the service ended while this was in hand; the relay may have accepted it",
+	}
+}
+
 // Waiting tells when the store must be looked at again.
 type Waiting struct {
 	// Lanes come by route, on a route those of higher priority first.

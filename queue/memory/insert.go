@@ -1,0 +1,82 @@
+package memory
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"mailsidecar/queue"
+)
+
+// Insert stores the batch.
+func (s *Store) Insert(ctx context.Context, b queue.Batch) (replayed []string, err error) {
+	err = s.write(ctx, "Insert", func() (err error) {
+		if replayed, err = s.replay(b.Idempotency); err != nil || replayed != nil {
+			return err
+		}
+		for _, e := range b.Entries {
+			if s.messages[e.Message.ID] != nil {
+				return fmt.Errorf("message id %s is taken", e.Message.ID)
+			}
+		}
+		for _, e := range b.Entries {
+			s.insert(e)
+		}
+		s.remember(b)
+		return nil
+	})
+	return replayed, err
+}
+
+// Replay is what Insert would answer to a repeated request.
+func (s *Store) Replay(ctx context.Context, i queue.Idempotency) (replayed []string, err error) {
+	err = s.read(ctx, "Replay", func() (err error) {
+		replayed, err = s.replay(&i)
+		return err
+	})
+	return replayed, err
+}
+
+func (t *tables) replay(i *queue.Idempotency) ([]string, error) {
+	if i == nil {
+		return nil, nil
+	}
+	r, known := t.requests[requestKey{i.Key, i.Name}]
+	switch {
+	case !known || !r.expires.After(i.Expires.Add(-queue.IdempotencyLife)):
+		return nil, nil
+	case r.fingerprint != i.Fingerprint:
+		return nil, queue.ErrIdempotencyMismatch
+	default:
+		return slices.Clone(r.ids), nil
+	}
+}
+
+func (t *tables) remember(b queue.Batch) {
+	if b.Idempotency == nil {
+		return
+	}
+	r := request{fingerprint: b.Idempotency.Fingerprint, expires: b.Idempotency.Expires}
+	for _, e := range b.Entries {
+		r.ids = append(r.ids, e.Message.ID)
+	}
+	t.requests[requestKey{b.Idempotency.Key, b.Idempotency.Name}] = r
+}
+
+func (t *tables) insert(e queue.Entry) {
+	m := &message{Message: e.Message, content: e.Content, clock: e.Message.Expires}
+	m.Recipients, m.Attempts = nil, nil
+	m.Tags = maps.Clone(m.Tags)
+	m.Envelope.ForwardPaths = slices.Clone(m.Envelope.ForwardPaths)
+	m.content.Data = bytes.Clone(m.content.Data)
+	for n, path := range m.Envelope.ForwardPaths {
+		r := &recipient{message: m, n: n, route: e.Route, owner: e.Owner}
+		r.ForwardPath, r.State, r.NextAttempt = path, queue.Queued, e.Due
+		m.recipients = append(m.recipients, r)
+		t.list(r)
+	}
+	t.messages[m.ID] = m
+	t.file(m)
+}

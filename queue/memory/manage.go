@@ -1,0 +1,233 @@
+package memory
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"mailsidecar/mailer"
+	"mailsidecar/queue"
+)
+
+// settle derives from its recipients what a message is, and says whether it
+// became final by that. The content of one that cannot be retried is dropped.
+func (s *Store) settle(id string, now time.Time) bool {
+	m := s.messages[id]
+	if m == nil {
+		return false
+	}
+	was, final, useless := m.final, true, true
+	for _, r := range m.recipients {
+		final = final && r.State.Final()
+		useless = useless && r.State != queue.Bounced && r.State != queue.Expired
+	}
+	s.unfile(m)
+	switch m.final = final; {
+	case !final:
+		m.clock = m.Expires
+	case !was:
+		m.clock = now
+	}
+	s.file(m)
+	switch {
+	case !final || !useless:
+	case s.opts.KeepBodies > 0:
+		m.dropAt = now.Add(min(s.opts.KeepBodies, s.opts.Retention))
+	default:
+		m.drop()
+	}
+	return final && !was
+}
+
+func (m *message) drop() { m.content.Data, m.gone, m.dropAt = nil, true, time.Time{} }
+
+// Get returns a message with its recipients and attempts.
+func (s *Store) Get(ctx context.Context, key, id string) (found queue.Message, err error) {
+	err = s.read(ctx, "Get", func() error {
+		m, err := s.message(key, id)
+		if err == nil {
+			found = m.copy()
+			found.Attempts = slices.Clone(m.attempts)
+		}
+		return err
+	})
+	return found, err
+}
+
+// message returns the message when key may see it.
+func (t *tables) message(key, id string) (*message, error) {
+	m := t.messages[id]
+	if m == nil || key != queue.AnyKey && key != m.Key {
+		return nil, queue.ErrNotFound
+	}
+	return m, nil
+}
+
+// copy returns the message with its recipients.
+func (m *message) copy() queue.Message {
+	c := m.Message
+	c.Tags = maps.Clone(c.Tags)
+	c.Envelope.ForwardPaths = slices.Clone(c.Envelope.ForwardPaths)
+	for _, r := range m.recipients {
+		c.Recipients = append(c.Recipients, r.Recipient)
+	}
+	return c
+}
+
+// Content returns the message's bytes, which must not be changed.
+func (s *Store) Content(ctx context.Context, key, id string) (c mailer.Content, err error) {
+	err = s.read(ctx, "Content", func() error {
+		m, err := s.message(key, id)
+		switch {
+		case err != nil:
+			return err
+		case m.gone:
+			return queue.ErrContentGone
+		}
+		c = m.content
+		return nil
+	})
+	return c, err
+}
+
+// List returns a page of the messages that f selects. The cursor is the id of
+// the last message on the page before.
+func (s *Store) List(ctx context.Context, f queue.Filter, limit int, cursor string) (page queue.Page, err error) {
+	if cursor != "" && (uuid.Validate(cursor) != nil || len(cursor) != 36) {
+		return queue.Page{}, queue.ErrInvalidCursor
+	}
+	err = s.read(ctx, "List", func() error {
+		ids := slices.Sorted(maps.Keys(s.messages))
+		for _, id := range slices.Backward(ids) {
+			m := s.messages[id]
+			if cursor != "" && id >= cursor || !m.selected(f) {
+				continue
+			}
+			if len(page.Messages) == limit {
+				page.Next = page.Messages[limit-1].ID
+				break
+			}
+			page.Messages = append(page.Messages, m.copy())
+		}
+		return nil
+	})
+	return page, err
+}
+
+func (m *message) selected(f queue.Filter) bool {
+	tag, tagged := m.Tags[f.TagName]
+	switch {
+	case f.Key != queue.AnyKey && f.Key != m.Key,
+		f.Sender != "" && !strings.EqualFold(f.Sender, m.Sender),
+		f.MessageID != "" && f.MessageID != m.MessageID,
+		f.TagName != "" && (!tagged || f.TagValue != "" && f.TagValue != tag),
+		!f.Since.IsZero() && m.Created.Before(f.Since),
+		!f.Until.IsZero() && !m.Created.Before(f.Until),
+		f.Status != "" && f.Status != m.copy().Status():
+		return false
+	}
+	return f.Recipient == "" || slices.ContainsFunc(m.recipients, func(r *recipient) bool {
+		return strings.EqualFold(r.ForwardPath, f.Recipient)
+	})
+}
+
+// Retry makes what did not go out due again.
+func (s *Store) Retry(ctx context.Context, key string, ids []string, now time.Time) (changed []string, err error) {
+	err = s.write(ctx, "Retry", func() error {
+		for _, id := range ids {
+			if m, err := s.message(key, id); err == nil && s.retry(m, now) {
+				changed = append(changed, id)
+			}
+		}
+		return nil
+	})
+	return changed, err
+}
+
+func (s *Store) retry(m *message, now time.Time) bool {
+	retried := false
+	for _, r := range m.recipients {
+		if m.gone || r.owner != "" || r.State == queue.Queued || r.State == queue.Delivered || r.State == queue.Canceled {
+			continue
+		}
+		s.update(r, func() { r.State, r.NextAttempt, r.tries, r.cancel = queue.Deferred, now, 0, false })
+		retried = true
+	}
+	if !retried {
+		return false
+	}
+	if m.lifetime == 0 {
+		begin := m.Created
+		if m.SendAt.After(begin) {
+			begin = m.SendAt
+		}
+		m.lifetime = m.Expires.Sub(begin)
+	}
+	if again := now.Add(m.lifetime); again.After(m.Expires) {
+		m.Expires = again
+	}
+	s.settle(m.ID, now)
+	return true
+}
+
+// Cancel ends what is not final.
+func (s *Store) Cancel(ctx context.Context, key, id, owner string, withdrawn []string, now time.Time) (ended bool, err error) {
+	err = s.write(ctx, "Cancel", func() error {
+		m, err := s.message(key, id)
+		if err != nil {
+			return err
+		}
+		for _, r := range m.recipients {
+			if r.State.Final() {
+				continue
+			}
+			ended = true
+			if r.owner == "" || r.owner == owner && slices.Contains(withdrawn, r.ForwardPath) {
+				s.update(r, func() { r.end(queue.Canceled) })
+			} else {
+				r.cancel = true
+			}
+		}
+		s.settle(id, now)
+		return nil
+	})
+	return ended, err
+}
+
+// Usage returns what is counted whenever a message changes.
+func (s *Store) Usage(ctx context.Context) (u queue.Usage, err error) {
+	err = s.read(ctx, "Usage", func() error {
+		u = s.usage
+		return nil
+	})
+	return u, err
+}
+
+// Sweep removes what retention no longer covers.
+func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (removed int, err error) {
+	err = s.write(ctx, "Sweep", func() error {
+		for removed < limit && len(s.finished) > 0 && s.finished[0].clock.Before(now.Add(-s.opts.Retention)) {
+			delete(s.messages, s.finished[0].ID)
+			s.finished = s.finished[1:]
+			removed++
+		}
+		for _, m := range s.finished {
+			if removed < limit && !m.dropAt.IsZero() && !m.dropAt.After(now) {
+				m.drop()
+				removed++
+			}
+		}
+		for key, r := range s.requests {
+			if removed < limit && !r.expires.After(now) {
+				delete(s.requests, key)
+				removed++
+			}
+		}
+		return nil
+	})
+	return removed, err
+}

@@ -1,0 +1,155 @@
+package memory
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"mailsidecar/mailer"
+	"mailsidecar/queue"
+)
+
+// message is a stored message. What the indexes of tables are sorted by changes
+// through methods of tables only.
+type message struct {
+	queue.Message // without Recipients and Attempts
+	recipients    []*recipient
+	attempts      []mailer.Attempt
+
+	content  mailer.Content
+	gone     bool          // the content is dropped
+	dropAt   time.Time     // when the content will be dropped; zero: no time is set
+	lifetime time.Duration // as it was before the first retry; zero until then
+
+	final bool
+	clock time.Time // when the message expires, or when it became final
+}
+
+// recipient is a stored recipient. It may be tried from NextAttempt on.
+type recipient struct {
+	queue.Recipient
+	message         *message
+	n               int // its place in the envelope
+	route           string
+	owner           string // empty: not leased
+	marked          bool
+	cancel          bool // is canceled unless its attempt decides otherwise
+	tries, attempts int
+}
+
+// waits says that the recipient can be claimed, now or later.
+func (r *recipient) waits() bool { return r.owner == "" && !r.NextAttempt.IsZero() }
+
+// end gives the recipient a final state outside an attempt, and ends its lease.
+func (r *recipient) end(state queue.State) {
+	r.State, r.NextAttempt, r.owner, r.marked = state, time.Time{}, "", false
+}
+
+func (r *recipient) line() line { return line{r.route, r.message.Lane()} }
+
+// tables is what the store has committed. A call locks mu while it takes effect.
+type tables struct {
+	mu       sync.Mutex
+	messages map[string]*message // by id
+	requests map[requestKey]request
+	// waiting are the recipients that wait, by line, the first due in front.
+	waiting map[line][]*recipient
+	// unfinished are the messages that are not final, the first to expire in
+	// front, and finished the others, the first that became final in front.
+	unfinished, finished []*message
+	usage                queue.Usage    // of unfinished
+	leases               map[string]int // number of leased recipients, by owner
+}
+
+// line is where a recipient waits.
+type line struct {
+	route string
+	lane  queue.Lane
+}
+
+type requestKey struct{ key, name string }
+
+// request is the answer to a repeated request.
+type request struct {
+	fingerprint [32]byte
+	ids         []string
+	expires     time.Time
+}
+
+func newTables() *tables {
+	return &tables{
+		messages: map[string]*message{}, requests: map[requestKey]request{},
+		waiting: map[line][]*recipient{}, leases: map[string]int{},
+	}
+}
+
+// update lets change alter a recipient.
+func (t *tables) update(r *recipient, change func()) {
+	t.unlist(r)
+	change()
+	t.list(r)
+}
+
+func (t *tables) list(r *recipient) {
+	switch in := r.line(); {
+	case r.waits():
+		t.waiting[in] = add(t.waiting[in], r, byDue)
+	case r.owner != "":
+		t.leases[r.owner]++
+	}
+}
+
+func (t *tables) unlist(r *recipient) {
+	switch in := r.line(); {
+	case r.waits():
+		if t.waiting[in] = remove(t.waiting[in], r, byDue); len(t.waiting[in]) == 0 {
+			delete(t.waiting, in)
+		}
+	case r.owner != "":
+		if t.leases[r.owner]--; t.leases[r.owner] == 0 {
+			delete(t.leases, r.owner)
+		}
+	}
+}
+
+// file puts a message into the index that it belongs to.
+func (t *tables) file(m *message) {
+	if m.final {
+		t.finished = add(t.finished, m, byClock)
+		return
+	}
+	t.unfinished = add(t.unfinished, m, byClock)
+	t.usage.Messages++
+	t.usage.Bytes += m.Size
+}
+
+func (t *tables) unfile(m *message) {
+	if m.final {
+		t.finished = remove(t.finished, m, byClock)
+		return
+	}
+	t.unfinished = remove(t.unfinished, m, byClock)
+	t.usage.Messages--
+	t.usage.Bytes -= m.Size
+}
+
+func byDue(a, b *recipient) int {
+	return cmp.Or(a.NextAttempt.Compare(b.NextAttempt), cmp.Compare(a.message.ID, b.message.ID), cmp.Compare(a.n, b.n))
+}
+
+func byClock(a, b *message) int {
+	return cmp.Or(a.clock.Compare(b.clock), cmp.Compare(a.ID, b.ID))
+}
+
+// add puts e into its place in the sorted list.
+func add[E any](sorted []E, e E, by func(a, b E) int) []E {
+	i, _ := slices.BinarySearchFunc(sorted, e, by)
+	return slices.Insert(sorted, i, e)
+}
+
+// remove takes e out of the sorted list that holds it.
+func remove[E any](sorted []E, e E, by func(a, b E) int) []E {
+	i, _ := slices.BinarySearchFunc(sorted, e, by)
+	return slices.Delete(sorted, i, i+1)
+}
