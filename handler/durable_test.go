@@ -12,6 +12,7 @@ import (
 	"mailsidecar/api"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
+	"mailsidecar/queue/sqlite"
 )
 
 // scriptedRelay accepts a recipient unless its address says otherwise.
@@ -40,7 +41,7 @@ func (scriptedRelay) Deliver(_ context.Context, env mailer.Envelope, _ mailer.Co
 // newDurable serves over the real queue, with its store in a file.
 func newDurable(t *testing.T) *Server {
 	t.Helper()
-	store, err := queue.OpenSQLite(t.Context(), queue.SQLiteOptions{Path: filepath.Join(t.TempDir(), "queue.db"), MinFreeDisk: 1})
+	store, err := sqlite.Open(t.Context(), sqlite.Options{Path: filepath.Join(t.TempDir(), "queue.db"), MinFreeDisk: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

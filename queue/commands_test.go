@@ -1,11 +1,15 @@
-package queue
+package queue_test
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"mailsidecar/queue/queuetest"
+
 	"mailsidecar/mailer"
+	"mailsidecar/queue"
 )
 
 // TestPauseShows: a message waits for its relay as long as that is paused, and
@@ -14,37 +18,37 @@ import (
 func TestPauseShows(t *testing.T) {
 	for _, how := range []string{"retry", "retry matching", "resume"} {
 		synctest.Test(t, func(t *testing.T) {
-			relay := newFakeRelay(fail(mailer.ClassRelay, mailer.StageAuth, 535))
-			q := start(t, dbPath(t), nil, relay)
-			id := q.submit(submission("1", "a@example.org")).Message.ID
-			settleDown()
+			relay := queuetest.NewRelay(queuetest.Fail(mailer.ClassRelay, mailer.StageAuth, 535))
+			q := start(t, nil, relay)
+			id := q.MustSubmit(queuetest.Submission("1", "a@example.org")).Message.ID
+			queuetest.SettleDown()
 			until := q.Pauses()[0].Until
-			later := q.submit(submission("2", "b@example.org")).Message
-			page, err := q.List(t.Context(), Filter{Key: "app"}, 10, "")
+			later := q.MustSubmit(queuetest.Submission("2", "b@example.org")).Message
+			page, err := q.List(t.Context(), queue.Filter{Key: "app"}, 10, "")
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, m := range append(page.Messages, later, q.message(id)) {
+			for _, m := range append(page.Messages, later, q.Message(id)) {
 				if got := m.Recipients[0].NextAttempt; !got.Equal(until) {
 					t.Errorf("%s: NextAttempt = %v, want %v, the end of the pause", how, got, until)
 				}
 			}
-			relay.set(accept)
+			relay.Set(queuetest.Accept)
 			switch how {
 			case "retry":
 				_, err = q.Retry(t.Context(), "app", id)
 			case "retry matching":
-				_, err = q.RetryMatching(t.Context(), Filter{Key: "app"})
+				_, err = q.RetryMatching(t.Context(), queue.Filter{Key: "app"})
 			case "resume":
 				q.Resume("another")
-				q.Resume(relay.name)
+				q.Resume(relay.Name())
 			}
 			if err != nil {
 				t.Fatalf("%s = %v", how, err)
 			}
-			settleDown()
-			q.wantStatus(id, StatusDelivered)
-			q.wantStatus(later.ID, StatusDelivered)
+			queuetest.SettleDown()
+			q.WantStatus(id, queue.StatusDelivered)
+			q.WantStatus(later.ID, queue.StatusDelivered)
 			if p := q.Pauses(); len(p) != 0 {
 				t.Errorf("%s: Pauses = %+v, want none", how, p)
 			}
@@ -58,56 +62,55 @@ func TestCancelWhileTried(t *testing.T) {
 	tests := []struct {
 		name string
 		say  func(int, string) *mailer.Failure
-		want Status
+		want queue.Status
 	}{
-		{"accepted", accept, StatusDelivered},
-		{"refused", refused, StatusFailed},
-		{"deferred", greylisted, StatusCanceled},
+		{"accepted", queuetest.Accept, queue.StatusDelivered},
+		{"refused", queuetest.Refused, queue.StatusFailed},
+		{"deferred", queuetest.Greylisted, queue.StatusCanceled},
 	}
 	for _, tt := range tests {
 		synctest.Test(t, func(t *testing.T) {
-			relay := newFakeRelay(tt.say)
-			relay.takes = 5 * time.Second
-			q := start(t, dbPath(t), nil, relay)
-			s := submission("x", "a@example.org")
+			relay := queuetest.NewRelay(tt.say)
+			const takes = 5 * time.Second
+			relay.Slow(takes, 0)
+			q := start(t, nil, relay)
+			s := queuetest.Submission("x", "a@example.org")
 			s.Wait = time.Minute
 			go func() {
 				time.Sleep(time.Second)
-				page, err := q.List(t.Context(), Filter{Key: "app"}, 1, "")
+				page, err := q.List(t.Context(), queue.Filter{Key: "app"}, 1, "")
 				if err != nil {
 					t.Errorf("List = %v", err)
 					return
 				}
 				m, err := q.Cancel(t.Context(), "app", page.Messages[0].ID)
-				if err != nil || m.Status() != StatusQueued {
+				if err != nil || m.Status() != queue.StatusQueued {
 					t.Errorf("%s: Cancel = %s, %v, want queued until the attempt is over", tt.name, m.Status(), err)
 				}
 			}()
 			began := time.Now()
-			m := q.submit(s).Message
-			if took := time.Since(began); m.Status() != tt.want || took < relay.takes {
-				t.Errorf("%s: Submit = %s after %v, want %s after %v", tt.name, m.Status(), took, tt.want, relay.takes)
+			m := q.MustSubmit(s).Message
+			if took := time.Since(began); m.Status() != tt.want || took < takes {
+				t.Errorf("%s: Submit = %s after %v, want %s after %v", tt.name, m.Status(), took, tt.want, takes)
 			}
 		})
 	}
 }
 
 // twoJobs starts a queue with one worker and submits a message whose recipients
-// a and b are due at different times, so that they are two jobs.
-func twoJobs(t *testing.T, relay *fakeRelay, workers int) (*testQueue, string) {
+// a and b are two jobs: they are due about a minute from now, b a second later.
+func twoJobs(t *testing.T) (q *queuetest.Queue, relay *queuetest.Relay, id string) {
 	t.Helper()
-	q := start(t, dbPath(t), func(o *Options) { o.Workers = workers }, relay)
-	id := q.submit(submission("two", "a@example.org", "b@example.org")).Message.ID
-	settleDown()
-	due := time.Now().Add(time.Minute).UnixMicro()
-	err := q.store.write(t.Context(), func(w *writer) error {
-		return w.exec("UPDATE recipients SET due = ? + n * 1000000", due)
+	relay = queuetest.NewRelay(func(n int, path string) *mailer.Failure {
+		if n == 1 && path == "b@example.org" {
+			return queuetest.PushedBack(450)(n, path) // it is tried again after a second
+		}
+		return queuetest.Greylisted(n, path)
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	q.poke()
-	return q, id
+	q = start(t, func(o *queue.Options) { o.Workers, o.Random = 1, func() float64 { return 0.5 } }, relay)
+	id = q.MustSubmit(queuetest.Submission("two", "a@example.org", "b@example.org")).Message.ID
+	time.Sleep(1500 * time.Millisecond)
+	return q, relay, id
 }
 
 // TestCancelAllJobs: recipients of one message stand in line by themselves. None
@@ -117,42 +120,40 @@ func TestCancelAllJobs(t *testing.T) {
 		name        string
 		busy        bool // the worker has another message
 		after       time.Duration
-		want, final State // of a; b is canceled
+		want, final queue.State // of a; b is canceled
 	}{
-		{"both wait", true, 75 * time.Second, Canceled, Canceled},
-		{"one is in hand", false, 65 * time.Second, Deferred, Delivered},
+		{"both wait", true, 75 * time.Second, queue.Canceled, queue.Canceled},
+		{"one is in hand", false, 65 * time.Second, queue.Deferred, queue.Delivered},
 	}
 	for _, tt := range tests {
 		synctest.Test(t, func(t *testing.T) {
-			relay := newFakeRelay(greylisted)
-			q, id := twoJobs(t, relay, 1)
+			q, relay, id := twoJobs(t)
 			if tt.busy {
 				time.Sleep(45 * time.Second)
 				tt.after -= 45 * time.Second
 			}
-			relay.mu.Lock()
-			relay.takes, relay.say = time.Minute, accept
-			relay.mu.Unlock()
+			relay.Slow(time.Minute, 0)
+			relay.Set(queuetest.Accept)
 			if tt.busy {
-				q.submit(submission("busy", "c@example.org"))
+				q.MustSubmit(queuetest.Submission("busy", "c@example.org"))
 			}
 			time.Sleep(tt.after)
 			m, err := q.Cancel(t.Context(), "app", id)
-			if err != nil || m.Recipients[0].State != tt.want || m.Recipients[1].State != Canceled {
+			if err != nil || m.Recipients[0].State != tt.want || m.Recipients[1].State != queue.Canceled {
 				t.Errorf("%s: Cancel = %+v, %v, want %s and canceled", tt.name, m.Recipients, err, tt.want)
 			}
 			time.Sleep(time.Hour)
-			if m := q.message(id); m.Recipients[0].State != tt.final || m.Recipients[1].State != Canceled {
+			if m := q.Message(id); m.Recipients[0].State != tt.final || m.Recipients[1].State != queue.Canceled {
 				t.Errorf("%s: recipients = %+v, want %s and canceled", tt.name, m.Recipients, tt.final)
 			}
 			wantA := 0
-			if tt.final == Delivered {
+			if tt.final == queue.Delivered {
 				wantA = 1
 			}
-			if a, b := relay.copies("two", "a@example.org"), relay.copies("two", "b@example.org"); a != wantA || b != 0 {
+			if a, b := relay.Copies("two", "a@example.org"), relay.Copies("two", "b@example.org"); a != wantA || b != 0 {
 				t.Errorf("%s: copies = %d, %d, want %d, 0", tt.name, a, b, wantA)
 			}
-			if u := q.Usage(); u != (Usage{}) {
+			if u := q.Usage(); u != (queue.Usage{}) {
 				t.Errorf("%s: Usage = %+v, want nothing", tt.name, u)
 			}
 		})
@@ -163,30 +164,29 @@ func TestCancelAllJobs(t *testing.T) {
 // recipient of the message, which is being tried, does not.
 func TestReleaseLeavesInHand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(greylisted)
-		q, id := twoJobs(t, relay, 1)
-		relay.mu.Lock()
-		relay.takes, relay.say = time.Minute, accept
-		relay.mu.Unlock()
-		time.Sleep(65 * time.Second)
-		q.mu.Lock()
-		var leases []Lease
-		for _, g := range q.groups {
-			leases = append(leases, q.evict(g, everyPriority)...)
+		q, relay, id := twoJobs(t)
+		relay.Slow(time.Minute, 0)
+		relay.Set(queuetest.Accept)
+		time.Sleep(62 * time.Second) // a is in hand, b waits
+		relay.Slow(0, 0)
+		relay.Set(queuetest.Unreachable)
+		trouble := queuetest.Submission("trouble", "c@example.org")
+		trouble.Key = "other" // whose lane has a spare worker
+		q.MustSubmit(trouble)
+		queuetest.SettleDown()
+		store := q.Options.Store
+		works, err := store.Claim(t.Context(), "another", time.Now(), []queue.Want{{Route: relay.Name(), Lane: queue.Lane{Key: "app"}, Limit: 10}})
+		if err != nil || len(works) != 1 || !slices.Equal(works[0].Envelope.ForwardPaths, []string{"b@example.org"}) {
+			t.Fatalf("Claim = %+v, %v, want the recipient that is not in hand", works, err)
 		}
-		q.mu.Unlock()
-		if len(leases) != 1 {
-			t.Fatalf("leases = %+v, want the one that waits", leases)
+		leases := []queue.Lease{{ID: id, Route: relay.Name(), ForwardPaths: []string{"b@example.org"}}}
+		if err := store.Release(t.Context(), "another", time.Now(), leases); err != nil {
+			t.Fatal(err)
 		}
-		q.ledger.release(leases)
-		settleDown()
-		works, err := q.store.Claim(t.Context(), "another", q.now(), []Want{{relay.name, Lane{Key: "app"}, 10}})
-		if err != nil || len(works) != 0 {
-			t.Errorf("Claim = %+v, %v, want nothing: one is in hand, one in line again", works, err)
-		}
+		relay.Set(queuetest.Accept)
 		time.Sleep(time.Hour)
-		q.wantStatus(id, StatusDelivered)
-		if got := relay.deliveries(); got["twoa@example.org"] != 1 || got["twob@example.org"] != 1 {
+		q.WantStatus(id, queue.StatusDelivered)
+		if got := relay.Deliveries(); got["twoa@example.org"] != 1 || got["twob@example.org"] != 1 {
 			t.Errorf("deliveries = %v, want one for each recipient", got)
 		}
 	})

@@ -195,6 +195,30 @@ func (d *Durable) Usage() Usage {
 	return d.stored
 }
 
+// Load is what a queue has in memory.
+type Load struct {
+	Fresh, Loaded int64 // octets of messages that came from Submit, and from the store
+	Waiting       int   // messages in line for a relay
+	InFlight      int   // deliveries under way
+	Storing       int   // messages that are being stored and have a place in line
+	Waiters       int   // requests that wait for an attempt
+}
+
+// Load counts what is in memory.
+func (d *Durable) Load() Load {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l := Load{Fresh: d.fresh, Loaded: d.loaded, Waiters: len(d.watches)}
+	for _, g := range d.groups {
+		l.InFlight += g.active
+		l.Waiting += g.waiting()
+		for _, lane := range g.lanes {
+			l.Storing += lane.storing
+		}
+	}
+	return l
+}
+
 // Run delivers until ctx ends, and returns when everything it started has. On
 // stopping it accepts nothing more, gives back what waits, and lets deliveries
 // that have begun finish within StopTimeout; the error tells what could not be

@@ -1,4 +1,4 @@
-package queue
+package queue_test
 
 import (
 	"context"
@@ -11,29 +11,33 @@ import (
 	"testing/synctest"
 	"time"
 
+	"mailsidecar/queue/memory"
+	"mailsidecar/queue/queuetest"
+
 	"mailsidecar/mailer"
+	"mailsidecar/queue"
 )
 
 func TestDelivers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(accept)
-		q := start(t, dbPath(t), nil, relay)
-		r := q.submit(submission("hello", "a@example.org", "b@example.org"))
-		if got := r.Message.Status(); got != StatusQueued || r.Replayed {
+		relay := queuetest.NewRelay(queuetest.Accept)
+		q := start(t, nil, relay)
+		r := q.MustSubmit(queuetest.Submission("hello", "a@example.org", "b@example.org"))
+		if got := r.Message.Status(); got != queue.StatusQueued || r.Replayed {
 			t.Errorf("Submit = %s, replayed %v, want queued, false", got, r.Replayed)
 		}
-		settleDown()
-		m := q.wantStatus(r.Message.ID, StatusDelivered)
+		queuetest.SettleDown()
+		m := q.WantStatus(r.Message.ID, queue.StatusDelivered)
 		if len(m.Attempts) != 1 || m.Recipients[1].Result.Reply.Code != 250 {
 			t.Errorf("story = %+v, want one attempt and its reply", m)
 		}
-		if seen := relay.seen(); len(seen) != 1 || len(seen[0].env.ForwardPaths) != 2 || seen[0].data != "hello" {
+		if seen := relay.Attempts(); len(seen) != 1 || len(seen[0].Envelope.ForwardPaths) != 2 || seen[0].Content != "hello" {
 			t.Errorf("relay saw %+v, want one transaction with both recipients", seen)
 		}
-		if u := q.Usage(); u != (Usage{}) {
+		if u := q.Usage(); u != (queue.Usage{}) {
 			t.Errorf("Usage = %+v, want nothing", u)
 		}
-		if _, err := q.Content(t.Context(), "app", m.ID); !errors.Is(err, ErrContentGone) {
+		if _, err := q.Content(t.Context(), "app", m.ID); !errors.Is(err, queue.ErrContentGone) {
 			t.Errorf("Content = %v, want ErrContentGone", err)
 		}
 	})
@@ -43,25 +47,25 @@ func TestDelivers(t *testing.T) {
 // expires with the relay's last reply.
 func TestFiveDays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(greylisted)
-		q := start(t, dbPath(t), nil, relay)
+		relay := queuetest.NewRelay(queuetest.Greylisted)
+		q := start(t, nil, relay)
 		began := time.Now()
-		id := q.submit(submission("x", "a@example.org")).Message.ID
+		id := q.MustSubmit(queuetest.Submission("x", "a@example.org")).Message.ID
 		time.Sleep(5*24*time.Hour - time.Minute)
-		q.wantStatus(id, StatusDeferred)
+		q.WantStatus(id, queue.StatusDeferred)
 		time.Sleep(2 * time.Minute)
-		settleDown()
-		m := q.wantStatus(id, StatusFailed)
-		if r := m.Recipients[0]; r.State != Expired || r.Result.Reply.Code != 450 {
+		queuetest.SettleDown()
+		m := q.WantStatus(id, queue.StatusFailed)
+		if r := m.Recipients[0]; r.State != queue.Expired || r.Result.Reply.Code != 450 {
 			t.Errorf("recipient = %+v, want expired with the last reply", r)
 		}
-		seen := relay.seen()
+		seen := relay.Attempts()
 		if n := len(seen); n < 110 || n > 150 {
 			t.Errorf("attempts = %d, want about 125", n)
 		}
 		for i, want := range []time.Duration{0, 1, 3, 7, 15, 31, 63, 123} {
 			want *= time.Minute
-			if at := seen[i].at.Sub(began); at < want-want/7 || at > want+want/7+time.Second {
+			if at := seen[i].At.Sub(began); at < want-want/7 || at > want+want/7+time.Second {
 				t.Errorf("attempt %d came after %v, want about %v", i+1, at, want)
 			}
 		}
@@ -76,40 +80,41 @@ func TestFiveDays(t *testing.T) {
 // is delivered once the relay is well.
 func TestRelayDeadForFiveDays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(unreachable)
-		q := start(t, dbPath(t), nil, relay)
+		relay := queuetest.NewRelay(queuetest.Unreachable)
+		q := start(t, nil, relay)
 		var ids []string
 		for range 50 {
-			ids = append(ids, q.submit(submission("x", "a@example.org")).Message.ID)
+			ids = append(ids, q.MustSubmit(queuetest.Submission("x", "a@example.org")).Message.ID)
 		}
 		time.Sleep(24 * time.Hour)
-		if n := len(relay.seen()); n < 24*12-30 || n > 24*12+60 {
+		if n := len(relay.Attempts()); n < 24*12-30 || n > 24*12+60 {
 			t.Errorf("attempts in a day = %d, want about one each 5 min", n)
 		}
 		if p := q.Pauses(); len(p) != 1 || p[0].Reason.Class != mailer.ClassRelay || p[0].Failures < 100 {
 			t.Errorf("Pauses = %+v, want the relay", p)
 		}
-		relay.set(fail(mailer.ClassRelay, mailer.StageAuth, 535))
-		before, commits := len(relay.seen()), q.store.writer.commits.Load()
+		relay.Set(queuetest.Fail(mailer.ClassRelay, mailer.StageAuth, 535))
+		store := q.Options.Store.(*memory.Store)
+		before, commits := len(relay.Attempts()), store.Commits()
 		time.Sleep(24 * time.Hour)
-		if n := len(relay.seen()) - before; n < 24*4-15 || n > 24*4+20 {
+		if n := len(relay.Attempts()) - before; n < 24*4-15 || n > 24*4+20 {
 			t.Errorf("attempts to log in in a day = %d, want about one each 15 min", n)
 		}
 		// Two for each probe, and housekeeping.
-		if n := q.store.writer.commits.Load() - commits; n > 24*4*3+24*6*5 {
+		if n := store.Commits() - commits; n > 24*4*3+24*6*5 {
 			t.Errorf("commits in a day of pause = %d, want a few for each probe", n)
 		}
 		time.Sleep(3*24*time.Hour + time.Minute)
 		for _, id := range ids {
-			m := q.wantStatus(id, StatusFailed)
-			if f := m.Recipients[0].Result.Failure; m.Recipients[0].State != Expired || f == nil || f.Class != mailer.ClassRelay {
+			m := q.WantStatus(id, queue.StatusFailed)
+			if f := m.Recipients[0].Result.Failure; m.Recipients[0].State != queue.Expired || f == nil || f.Class != mailer.ClassRelay {
 				t.Errorf("recipient = %+v, want expired with the reason", m.Recipients[0])
 			}
 		}
-		late := q.submit(submission("late", "a@example.org")).Message.ID
-		relay.set(accept)
+		late := q.MustSubmit(queuetest.Submission("late", "a@example.org")).Message.ID
+		relay.Set(queuetest.Accept)
 		time.Sleep(20 * time.Minute)
-		q.wantStatus(late, StatusDelivered)
+		q.WantStatus(late, queue.StatusDelivered)
 		if p := q.Pauses(); len(p) != 0 {
 			t.Errorf("Pauses = %+v, want none", p)
 		}
@@ -118,59 +123,61 @@ func TestRelayDeadForFiveDays(t *testing.T) {
 
 func TestOneProbeEndsAPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(unreachable)
-		relay.takes = 10 * time.Millisecond
-		q := start(t, dbPath(t), nil, relay)
+		relay := queuetest.NewRelay(queuetest.Unreachable)
+		const takes = 10 * time.Millisecond
+		relay.Slow(takes, 0)
+		q := start(t, nil, relay)
 		var ids []string
 		for range 30 {
-			ids = append(ids, q.submit(submission("x", "a@example.org")).Message.ID)
+			ids = append(ids, q.MustSubmit(queuetest.Submission("x", "a@example.org")).Message.ID)
 		}
-		time.Sleep(firstPause / 2)
-		if n := len(relay.seen()); n != 8 {
+		const pause = time.Second
+		time.Sleep(pause / 2)
+		if n := len(relay.Attempts()); n != 8 {
 			t.Errorf("attempts before the pause = %d, want one for each worker", n)
 		}
-		relay.set(accept)
-		relay.peak = 0
-		time.Sleep(firstPause / 4)
-		if n := len(relay.seen()); n != 8 {
+		relay.Set(queuetest.Accept)
+		relay.Most()
+		time.Sleep(pause / 4)
+		if n := len(relay.Attempts()); n != 8 {
 			t.Errorf("attempts during the pause = %d, want no more", n-8)
 		}
-		time.Sleep(firstPause)
+		time.Sleep(pause)
 		for _, id := range ids {
-			q.wantStatus(id, StatusDelivered)
+			q.WantStatus(id, queue.StatusDelivered)
 		}
-		seen := relay.seen()
-		if gap := seen[9].at.Sub(seen[8].at); gap < relay.takes {
+		seen := relay.Attempts()
+		if gap := seen[9].At.Sub(seen[8].At); gap < takes {
 			t.Errorf("the second message came %v after the probe, want after its end", gap)
 		}
-		if len(seen) != 38 || relay.peak != 8 {
-			t.Errorf("attempts = %d, at a time %d, want 38, 8", len(seen), relay.peak)
+		if most := relay.Most(); len(seen) != 38 || most != 8 {
+			t.Errorf("attempts = %d, at a time %d, want 38, 8", len(seen), most)
 		}
 	})
 }
 
 func TestPartialOutcome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(func(n int, path string) *mailer.Failure {
+		relay := queuetest.NewRelay(func(n int, path string) *mailer.Failure {
 			switch {
 			case path == "bad@example.org":
-				return refused(n, path)
+				return queuetest.Refused(n, path)
 			case path == "grey@example.org" && n == 1:
-				return greylisted(n, path)
+				return queuetest.Greylisted(n, path)
 			}
 			return nil
 		})
-		q := start(t, dbPath(t), nil, relay)
-		id := q.submit(submission("x", "good@example.org", "bad@example.org", "grey@example.org")).Message.ID
-		settleDown()
-		q.wantStatus(id, StatusDeferred)
+		q := start(t, nil, relay)
+		id := q.MustSubmit(queuetest.Submission("x", "good@example.org", "bad@example.org", "grey@example.org")).Message.ID
+		queuetest.SettleDown()
+		q.WantStatus(id, queue.StatusDeferred)
 		time.Sleep(2 * time.Minute)
-		m := q.wantStatus(id, StatusPartial)
-		seen := relay.seen()
-		if len(seen) != 2 || !slices.Equal(seen[1].env.ForwardPaths, []string{"grey@example.org"}) || seen[0].data != seen[1].data {
+		m := q.WantStatus(id, queue.StatusPartial)
+		seen := relay.Attempts()
+		if len(seen) != 2 || !slices.Equal(seen[1].Envelope.ForwardPaths, []string{"grey@example.org"}) || seen[0].Content != seen[1].Content {
 			t.Errorf("relay saw %+v, want only the deferred recipient again, same bytes", seen)
 		}
-		if m.Recipients[1].State != Bounced || m.Recipients[1].Result.Reply.Code != 550 {
+		if m.Recipients[1].State != queue.Bounced || m.Recipients[1].Result.Reply.Code != 550 {
 			t.Errorf("refused recipient = %+v", m.Recipients[1])
 		}
 	})
@@ -178,24 +185,23 @@ func TestPartialOutcome(t *testing.T) {
 
 func TestFailover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		one, two := newFakeRelay(unreachable), newFakeRelay(accept)
-		one.name, two.name = "one", "two"
-		q := start(t, dbPath(t), nil, one, two)
-		first := q.submit(submission("x", "a@example.org")).Message.ID
-		settleDown()
-		if m := q.wantStatus(first, StatusDelivered); len(m.Attempts) != 2 || m.Attempts[1].Relay != "two" {
+		one, two := queuetest.NamedRelay("one", queuetest.Unreachable), queuetest.NamedRelay("two", queuetest.Accept)
+		q := start(t, nil, one, two)
+		first := q.MustSubmit(queuetest.Submission("x", "a@example.org")).Message.ID
+		queuetest.SettleDown()
+		if m := q.WantStatus(first, queue.StatusDelivered); len(m.Attempts) != 2 || m.Attempts[1].Relay != "two" {
 			t.Errorf("attempts = %+v, want one then two", m.Attempts)
 		}
-		second := q.submit(submission("y", "a@example.org")).Message.ID
-		settleDown()
-		if m := q.wantStatus(second, StatusDelivered); len(m.Attempts) != 1 || m.Attempts[0].Relay != "two" {
+		second := q.MustSubmit(queuetest.Submission("y", "a@example.org")).Message.ID
+		queuetest.SettleDown()
+		if m := q.WantStatus(second, queue.StatusDelivered); len(m.Attempts) != 1 || m.Attempts[0].Relay != "two" {
 			t.Errorf("attempts during the pause = %+v, want two only", m.Attempts)
 		}
-		one.set(accept)
+		one.Set(queuetest.Accept)
 		time.Sleep(10 * time.Second)
-		third := q.submit(submission("z", "a@example.org")).Message.ID
-		settleDown()
-		if m := q.wantStatus(third, StatusDelivered); len(m.Attempts) != 1 || m.Attempts[0].Relay != "one" {
+		third := q.MustSubmit(queuetest.Submission("z", "a@example.org")).Message.ID
+		queuetest.SettleDown()
+		if m := q.WantStatus(third, queue.StatusDelivered); len(m.Attempts) != 1 || m.Attempts[0].Relay != "one" {
 			t.Errorf("attempts after the pause = %+v, want one again", m.Attempts)
 		}
 	})
@@ -203,17 +209,17 @@ func TestFailover(t *testing.T) {
 
 func Test421DelaysTheRelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(func(n int, path string) *mailer.Failure {
+		relay := queuetest.NewRelay(func(n int, path string) *mailer.Failure {
 			if n <= 3 {
-				return fail(mailer.ClassTransient, mailer.StageMail, 421)(n, path)
+				return queuetest.Fail(mailer.ClassTransient, mailer.StageMail, 421)(n, path)
 			}
 			return nil
 		})
-		q := start(t, dbPath(t), nil, relay)
-		id := q.submit(submission("x", "a@example.org")).Message.ID
+		q := start(t, nil, relay)
+		id := q.MustSubmit(queuetest.Submission("x", "a@example.org")).Message.ID
 		time.Sleep(59 * time.Second)
-		q.wantStatus(id, StatusDelivered)
-		if seen := relay.seen(); len(seen) != 4 {
+		q.WantStatus(id, queue.StatusDelivered)
+		if seen := relay.Attempts(); len(seen) != 4 {
 			t.Errorf("attempts within a minute = %d, want 4", len(seen))
 		}
 	})
@@ -223,48 +229,47 @@ func Test421DelaysTheRelay(t *testing.T) {
 // time gets less; it is not paused.
 func TestPushedBackDelaysTheMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(func(n int, path string) *mailer.Failure {
+		relay := queuetest.NewRelay(func(n int, path string) *mailer.Failure {
 			if n == 1 {
-				return pushedBack(421)(n, path)
+				return queuetest.PushedBack(421)(n, path)
 			}
 			return nil
 		})
-		q := start(t, dbPath(t), nil, relay)
-		first := q.submit(submission("x", "a@example.org")).Message.ID
-		settleDown()
-		q.wantStatus(first, StatusDeferred)
+		q := start(t, nil, relay)
+		first := q.MustSubmit(queuetest.Submission("x", "a@example.org")).Message.ID
+		queuetest.SettleDown()
+		q.WantStatus(first, queue.StatusDeferred)
 		if p := q.Pauses(); len(p) > 0 {
 			t.Errorf("after a wish for less the pauses are %+v, want none", p)
 		}
-		q.wantStatus(q.submit(submission("y", "a@example.org")).Message.ID, StatusQueued)
-		settleDown()
+		q.WantStatus(q.MustSubmit(queuetest.Submission("y", "a@example.org")).Message.ID, queue.StatusQueued)
+		queuetest.SettleDown()
 		time.Sleep(5 * time.Second)
-		q.wantStatus(first, StatusDelivered)
+		q.WantStatus(first, queue.StatusDelivered)
 	})
 }
 
 func TestSendAt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(accept)
-		path := dbPath(t)
-		q := start(t, path, nil, relay)
-		s := submission("x", "a@example.org")
+		relay := queuetest.NewRelay(queuetest.Accept)
+		q := start(t, nil, relay)
+		s := queuetest.Submission("x", "a@example.org")
 		s.SendAt, s.Wait = time.Now().Add(48*time.Hour), time.Minute
 		began := time.Now()
-		r := q.submit(s)
+		r := q.MustSubmit(s)
 		if time.Since(began) > time.Second {
 			t.Error("Submit of a scheduled message waited")
 		}
 		time.Sleep(24 * time.Hour)
-		if err := q.end(); err != nil {
+		if err := q.End(); err != nil {
 			t.Fatal(err)
 		}
-		q = start(t, path, nil, relay)
+		q = restart(t, q, nil, relay)
 		time.Sleep(24*time.Hour - time.Minute)
-		q.wantStatus(r.Message.ID, StatusQueued)
+		q.WantStatus(r.Message.ID, queue.StatusQueued)
 		time.Sleep(2 * time.Minute)
-		q.wantStatus(r.Message.ID, StatusDelivered)
-		if at := relay.seen()[0].at; at.Before(s.SendAt) || at.After(s.SendAt.Add(time.Second)) {
+		q.WantStatus(r.Message.ID, queue.StatusDelivered)
+		if at := relay.Attempts()[0].At; at.Before(s.SendAt) || at.After(s.SendAt.Add(time.Second)) {
 			t.Errorf("sent at %v, want %v", at, s.SendAt)
 		}
 	})
@@ -272,25 +277,25 @@ func TestSendAt(t *testing.T) {
 
 func TestExpiresIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(greylisted)
-		q := start(t, dbPath(t), nil, relay)
-		s := submission("x", "a@example.org")
+		relay := queuetest.NewRelay(queuetest.Greylisted)
+		q := start(t, nil, relay)
+		s := queuetest.Submission("x", "a@example.org")
 		s.ExpiresIn = 40 * time.Second
-		id := q.submit(s).Message.ID
+		id := q.MustSubmit(s).Message.ID
 		time.Sleep(39 * time.Second)
-		settleDown()
-		q.wantStatus(id, StatusFailed)
-		if n := len(relay.seen()); n != 2 {
+		queuetest.SettleDown()
+		q.WantStatus(id, queue.StatusFailed)
+		if n := len(relay.Attempts()); n != 2 {
 			t.Errorf("attempts = %d, want one more shortly before it expired", n)
 		}
 		// A bounced or expired message can be retried, with its lifetime anew.
-		relay.set(accept)
-		if m, err := q.Retry(t.Context(), "app", id); err != nil || m.Status() != StatusDeferred {
+		relay.Set(queuetest.Accept)
+		if m, err := q.Retry(t.Context(), "app", id); err != nil || m.Status() != queue.StatusDeferred {
 			t.Fatalf("Retry = %v, %v, want deferred", m.Status(), err)
 		}
-		settleDown()
-		q.wantStatus(id, StatusDelivered)
-		if _, err := q.Retry(t.Context(), "app", id); !errors.Is(err, ErrNothingToRetry) {
+		queuetest.SettleDown()
+		q.WantStatus(id, queue.StatusDelivered)
+		if _, err := q.Retry(t.Context(), "app", id); !errors.Is(err, queue.ErrNothingToRetry) {
 			t.Errorf("Retry(delivered) = %v, want ErrNothingToRetry", err)
 		}
 	})
@@ -298,40 +303,40 @@ func TestExpiresIn(t *testing.T) {
 
 func TestWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(accept)
-		relay.takes = 3 * time.Second
-		q := start(t, dbPath(t), nil, relay)
-		s := submission("x", "a@example.org")
+		relay := queuetest.NewRelay(queuetest.Accept)
+		relay.Slow(3*time.Second, 0)
+		q := start(t, nil, relay)
+		s := queuetest.Submission("x", "a@example.org")
 		tests := []struct {
 			name     string
 			wait     time.Duration
 			say      func(int, string) *mailer.Failure
-			want     Status
+			want     queue.Status
 			min, max time.Duration
 		}{
-			{"accepted", 10 * time.Second, accept, StatusDelivered, 3 * time.Second, 4 * time.Second},
-			{"too slow", time.Second, accept, StatusQueued, time.Second, 2 * time.Second},
-			{"refused", 10 * time.Second, refused, StatusFailed, 3 * time.Second, 4 * time.Second},
-			{"deferred", 10 * time.Second, greylisted, StatusDeferred, 3 * time.Second, 4 * time.Second},
-			{"relay lost", 10 * time.Second, unreachable, StatusDeferred, 3 * time.Second, 4 * time.Second},
-			{"relay paused", 10 * time.Second, accept, StatusQueued, 0, time.Second},
+			{"accepted", 10 * time.Second, queuetest.Accept, queue.StatusDelivered, 3 * time.Second, 4 * time.Second},
+			{"too slow", time.Second, queuetest.Accept, queue.StatusQueued, time.Second, 2 * time.Second},
+			{"refused", 10 * time.Second, queuetest.Refused, queue.StatusFailed, 3 * time.Second, 4 * time.Second},
+			{"deferred", 10 * time.Second, queuetest.Greylisted, queue.StatusDeferred, 3 * time.Second, 4 * time.Second},
+			{"relay lost", 10 * time.Second, queuetest.Unreachable, queue.StatusDeferred, 3 * time.Second, 4 * time.Second},
+			{"relay paused", 10 * time.Second, queuetest.Accept, queue.StatusQueued, 0, time.Second},
 		}
 		for _, c := range tests {
-			relay.set(c.say)
+			relay.Set(c.say)
 			s.Wait = c.wait
 			began := time.Now()
-			r := q.submit(s)
+			r := q.MustSubmit(s)
 			took := time.Since(began)
 			if got := r.Message.Status(); got != c.want || took < c.min || took > c.max {
 				t.Errorf("%s: Submit = %s after %v, want %s after %v", c.name, got, took, c.want, c.min)
 			}
-			if c.want == StatusQueued && c.name == "too slow" {
+			if c.want == queue.StatusQueued && c.name == "too slow" {
 				time.Sleep(10 * time.Second)
-				q.wantStatus(r.Message.ID, StatusDelivered)
+				q.WantStatus(r.Message.ID, queue.StatusDelivered)
 			}
 		}
-		if n := len(q.watches); n != 0 {
-			t.Errorf("watches left = %d, want 0", n)
+		if n := q.Load().Waiters; n != 0 {
+			t.Errorf("waiters left = %d, want 0", n)
 		}
 	})
 }
@@ -339,16 +344,16 @@ func TestWait(t *testing.T) {
 func TestWaitEnds(t *testing.T) {
 	for _, how := range []string{"client gone", "shutdown"} {
 		synctest.Test(t, func(t *testing.T) {
-			relay := newFakeRelay(accept)
-			relay.takes = 2 * time.Second
-			q := start(t, dbPath(t), nil, relay)
+			relay := queuetest.NewRelay(queuetest.Accept)
+			relay.Slow(2*time.Second, 0)
+			q := start(t, nil, relay)
 			ctx, cancel := context.WithCancel(t.Context())
-			s := submission("x", "a@example.org")
+			s := queuetest.Submission("x", "a@example.org")
 			s.Wait = time.Minute
 			go func() {
 				time.Sleep(time.Second)
 				if how == "shutdown" {
-					go func() { _ = q.end() }()
+					go func() { _ = q.End() }()
 				} else {
 					cancel()
 				}
@@ -359,11 +364,11 @@ func TestWaitEnds(t *testing.T) {
 				t.Errorf("%s: Submit = %v after %v, want an answer at once", how, err, took)
 			}
 			time.Sleep(5 * time.Second)
-			if n := relay.copies("x", "a@example.org"); n != 1 {
+			if n := relay.Copies("x", "a@example.org"); n != 1 {
 				t.Errorf("%s: delivered %d times, want once", how, n)
 			}
 			if how == "client gone" {
-				q.wantStatus(r.Message.ID, StatusDelivered)
+				q.WantStatus(r.Message.ID, queue.StatusDelivered)
 			}
 			cancel()
 		})
@@ -372,76 +377,71 @@ func TestWaitEnds(t *testing.T) {
 
 func TestIdempotency(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(accept)
-		relay.takes = time.Second
-		path := dbPath(t)
-		q := start(t, path, nil, relay)
-		s := submission("x", "a@example.org")
+		relay := queuetest.NewRelay(queuetest.Accept)
+		relay.Slow(time.Second, 0)
+		q := start(t, nil, relay)
+		s := queuetest.Submission("x", "a@example.org")
 		s.IdempotencyKey, s.Fingerprint = "order-1", [32]byte{1}
-		first := q.submit(s)
-		again := q.submit(s)
-		if !again.Replayed || again.Message.ID != first.Message.ID || again.Message.Status() != StatusQueued {
+		first := q.MustSubmit(s)
+		again := q.MustSubmit(s)
+		if !again.Replayed || again.Message.ID != first.Message.ID || again.Message.Status() != queue.StatusQueued {
 			t.Errorf("repeat = %+v, want the same message, queued", again)
 		}
 		s.Wait = 10 * time.Second
-		if waited := q.submit(s); !waited.Replayed || waited.Message.Status() != StatusDelivered {
+		if waited := q.MustSubmit(s); !waited.Replayed || waited.Message.Status() != queue.StatusDelivered {
 			t.Errorf("waiting repeat = %s, want delivered", waited.Message.Status())
 		}
 		other := s
 		other.Fingerprint = [32]byte{2}
-		if _, err := q.Submit(t.Context(), other); !errors.Is(err, ErrIdempotencyMismatch) {
+		if _, err := q.Submit(t.Context(), other); !errors.Is(err, queue.ErrIdempotencyMismatch) {
 			t.Errorf("Submit(other fingerprint) = %v, want ErrIdempotencyMismatch", err)
 		}
-		if err := q.end(); err != nil {
+		if err := q.End(); err != nil {
 			t.Fatal(err)
 		}
-		q = start(t, path, nil, relay)
-		if again := q.submit(s); !again.Replayed || again.Message.ID != first.Message.ID {
+		q = restart(t, q, nil, relay)
+		if again := q.MustSubmit(s); !again.Replayed || again.Message.ID != first.Message.ID {
 			t.Errorf("repeat after a restart = %+v, want the same message", again)
 		}
 		time.Sleep(25 * time.Hour)
-		if fresh := q.submit(s); fresh.Replayed {
+		if fresh := q.MustSubmit(s); fresh.Replayed {
 			t.Error("repeat after a day was replayed, want a new message")
 		}
-		if n := len(relay.seen()); n != 2 {
+		if n := len(relay.Attempts()); n != 2 {
 			t.Errorf("attempts = %d, want 2", n)
 		}
 	})
 }
 
-// slowStore makes inserts wait, so that a test can look in between.
-type slowStore struct {
-	*SQLite
-	insert func()
-}
-
-func (s *slowStore) Insert(ctx context.Context, b Batch) ([]string, error) {
-	s.insert()
-	return s.SQLite.Insert(ctx, b)
+// slowed returns a store that calls wait before a method of that name takes
+// effect.
+func slowed(method string, wait func()) *memory.Store {
+	return memory.New(memory.Options{Before: func(_ context.Context, m string) error {
+		if m == method {
+			wait()
+		}
+		return nil
+	}})
 }
 
 func TestIdempotencyInProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		slow := &slowStore{store, func() { time.Sleep(time.Second) }}
-		q := startOn(t, store, slow, nil, newFakeRelay(accept))
-		s := submission("x", "a@example.org")
+		slow := slowed("Insert", func() { time.Sleep(time.Second) })
+		q := queuetest.Start(t, slow, nil, queuetest.NewRelay(queuetest.Accept))
+		s := queuetest.Submission("x", "a@example.org")
 		s.IdempotencyKey = "k"
-		go func(first Submission) {
+		go func(first queue.Submission) {
 			if _, err := q.Submit(t.Context(), first); err != nil {
 				t.Errorf("Submit = %v", err)
 			}
 		}(s)
 		synctest.Wait()
-		if _, err := q.Submit(t.Context(), s); !errors.Is(err, ErrIdempotencyInProgress) {
+		if _, err := q.Submit(t.Context(), s); !errors.Is(err, queue.ErrIdempotencyInProgress) {
 			t.Errorf("Submit during the first = %v, want ErrIdempotencyInProgress", err)
 		}
 		s.Key = "another app"
 		time.Sleep(2 * time.Second)
-		if r := q.submit(s); r.Replayed {
+		if r := q.MustSubmit(s); r.Replayed {
 			t.Error("another API key's request was replayed")
 		}
 	})
@@ -451,25 +451,21 @@ func TestIdempotencyInProgress(t *testing.T) {
 // nobody was told or given it before.
 func TestAnswerAfterCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
 		gate := make(chan struct{})
-		slow := &slowStore{store, func() { <-gate }}
-		relay := newFakeRelay(accept)
-		q := startOn(t, store, slow, nil, relay)
-		answered := make(chan Receipt)
-		go func() { answered <- q.submit(submission("x", "a@example.org")) }()
+		store := slowed("Insert", func() { <-gate })
+		relay := queuetest.NewRelay(queuetest.Accept)
+		q := queuetest.Start(t, store, nil, relay)
+		answered := make(chan queue.Receipt)
+		go func() { answered <- q.MustSubmit(queuetest.Submission("x", "a@example.org")) }()
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if len(answered) != 0 || len(relay.seen()) != 0 {
+		if len(answered) != 0 || len(relay.Attempts()) != 0 {
 			t.Fatal("answered or delivered before the commit")
 		}
-		before := store.writer.commits.Load()
+		before := store.Commits()
 		close(gate)
 		r := <-answered
-		if n := store.writer.commits.Load() - before; n == 0 {
+		if n := store.Commits() - before; n == 0 {
 			t.Error("Submit answered without a commit")
 		}
 		if _, err := store.Get(t.Context(), "app", r.Message.ID); err != nil {
@@ -481,26 +477,26 @@ func TestAnswerAfterCommit(t *testing.T) {
 func TestUncertain(t *testing.T) {
 	for _, hold := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			relay := newFakeRelay(lostReply)
-			q := start(t, dbPath(t), func(o *Options) { o.HoldUncertain = hold }, relay)
-			s := submission("x", "a@example.org")
+			relay := queuetest.NewRelay(queuetest.LostReply)
+			q := start(t, func(o *queue.Options) { o.HoldUncertain = hold }, relay)
+			s := queuetest.Submission("x", "a@example.org")
 			s.Wait = 10 * time.Second
-			r := q.submit(s)
-			if n := len(relay.seen()); n != 1 {
+			r := q.MustSubmit(s)
+			if n := len(relay.Attempts()); n != 1 {
 				t.Errorf("attempts in the request = %d, want 1", n)
 			}
-			relay.set(accept)
+			relay.Set(queuetest.Accept)
 			time.Sleep(6 * 24 * time.Hour)
 			if !hold {
-				q.wantStatus(r.Message.ID, StatusDelivered)
+				q.WantStatus(r.Message.ID, queue.StatusDelivered)
 				return
 			}
-			q.wantStatus(r.Message.ID, StatusHeld)
+			q.WantStatus(r.Message.ID, queue.StatusHeld)
 			if _, err := q.Retry(t.Context(), "app", r.Message.ID); err != nil {
 				t.Errorf("Retry(held) = %v", err)
 			}
-			settleDown()
-			q.wantStatus(r.Message.ID, StatusDelivered)
+			queuetest.SettleDown()
+			q.WantStatus(r.Message.ID, queue.StatusDelivered)
 		})
 	}
 }
@@ -509,32 +505,25 @@ func TestUncertain(t *testing.T) {
 func TestCrash(t *testing.T) {
 	for _, hold := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			path := dbPath(t)
-			edit := func(o *Options) { o.HoldUncertain, o.Workers = hold, 1 }
-			relay := newFakeRelay(accept)
-			relay.takes = 1000 * time.Hour
-			q := start(t, path, edit, relay)
-			inHand := q.submit(submission("1", "a@example.org")).Message.ID
+			edit := func(o *queue.Options) { o.HoldUncertain, o.Workers = hold, 1 }
+			relay := queuetest.NewRelay(queuetest.Accept)
+			relay.Slow(1000*time.Hour, 0)
+			q := start(t, edit, relay)
+			inHand := q.MustSubmit(queuetest.Submission("1", "a@example.org")).Message.ID
 			time.Sleep(time.Second)
-			waits := q.submit(submission("2", "a@example.org")).Message.ID
-			// The store is all that a dead process leaves; what it would still
-			// write comes to nothing.
-			_ = q.store.writer.close()
-			_ = q.store.closeReaders()
-			_ = q.store.lock.Close()
-
-			relay = newFakeRelay(accept)
-			next := start(t, path, edit, relay)
-			settleDown()
-			next.wantStatus(waits, StatusDelivered)
+			waits := q.MustSubmit(queuetest.Submission("2", "a@example.org")).Message.ID
+			relay = queuetest.NewRelay(queuetest.Accept)
+			next := restart(t, q, edit, relay)
+			queuetest.SettleDown()
+			next.WantStatus(waits, queue.StatusDelivered)
 			if hold {
-				m := next.wantStatus(inHand, StatusHeld)
+				m := next.WantStatus(inHand, queue.StatusHeld)
 				if len(m.Attempts) != 1 || m.Recipients[0].Result.Failure.Class != mailer.ClassUncertain {
 					t.Errorf("attempts = %+v, want one uncertain", m.Attempts)
 				}
 				return
 			}
-			if m := next.wantStatus(inHand, StatusDelivered); len(m.Attempts) != 2 {
+			if m := next.WantStatus(inHand, queue.StatusDelivered); len(m.Attempts) != 2 {
 				t.Errorf("attempts = %+v, want the uncertain one and another", m.Attempts)
 			}
 		})
@@ -545,47 +534,42 @@ func TestCrash(t *testing.T) {
 // is uncertain for one that holds such mail.
 func TestCrashThenHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		path := dbPath(t)
-		relay := newFakeRelay(accept)
-		relay.takes = 1000 * time.Hour
-		q := start(t, path, nil, relay)
-		inHand := q.submit(submission("1", "a@example.org")).Message.ID
+		relay := queuetest.NewRelay(queuetest.Accept)
+		relay.Slow(1000*time.Hour, 0)
+		q := start(t, nil, relay)
+		inHand := q.MustSubmit(queuetest.Submission("1", "a@example.org")).Message.ID
 		time.Sleep(time.Second)
-		_ = q.store.writer.close()
-		_ = q.store.closeReaders()
-		_ = q.store.lock.Close()
 
-		next := start(t, path, func(o *Options) { o.HoldUncertain = true }, newFakeRelay(accept))
-		settleDown()
-		next.wantStatus(inHand, StatusHeld)
+		next := restart(t, q, func(o *queue.Options) { o.HoldUncertain = true }, queuetest.NewRelay(queuetest.Accept))
+		queuetest.SettleDown()
+		next.WantStatus(inHand, queue.StatusHeld)
 	})
 }
 
 func TestStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		path := dbPath(t)
-		relay := newFakeRelay(accept)
-		relay.takes = 3 * time.Second
-		q := start(t, path, func(o *Options) { o.Workers = 2 }, relay)
+		relay := queuetest.NewRelay(queuetest.Accept)
+		relay.Slow(3*time.Second, 0)
+		q := start(t, func(o *queue.Options) { o.Workers = 2 }, relay)
 		var ids []string
 		for i := range 5 {
-			ids = append(ids, q.submit(submission(fmt.Sprint(i), "a@example.org")).Message.ID)
+			ids = append(ids, q.MustSubmit(queuetest.Submission(fmt.Sprint(i), "a@example.org")).Message.ID)
 		}
 		time.Sleep(time.Second)
 		began := time.Now()
-		if err := q.end(); err != nil {
+		if err := q.End(); err != nil {
 			t.Errorf("Run = %v, want nil", err)
 		}
 		if took := time.Since(began); took != 2*time.Second {
 			t.Errorf("Run took %v to stop, want until the deliveries in hand were over", took)
 		}
-		if _, err := q.Submit(t.Context(), submission("late", "a@example.org")); !errors.Is(err, ErrShuttingDown) {
+		if _, err := q.Submit(t.Context(), queuetest.Submission("late", "a@example.org")); !errors.Is(err, queue.ErrShuttingDown) {
 			t.Errorf("Submit = %v, want ErrShuttingDown", err)
 		}
-		q = start(t, path, nil, relay)
+		q = restart(t, q, nil, relay)
 		time.Sleep(10 * time.Second)
 		for _, id := range ids {
-			if m := q.wantStatus(id, StatusDelivered); len(m.Attempts) != 1 {
+			if m := q.WantStatus(id, queue.StatusDelivered); len(m.Attempts) != 1 {
 				t.Errorf("attempts = %d, want 1: what was not in hand was released", len(m.Attempts))
 			}
 		}
@@ -596,20 +580,19 @@ func TestStop(t *testing.T) {
 // no attempt.
 func TestStopCutsShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		path := dbPath(t)
-		relay := newFakeRelay(accept)
-		relay.takes = time.Hour
-		q := start(t, path, nil, relay)
-		id := q.submit(submission("x", "a@example.org")).Message.ID
+		relay := queuetest.NewRelay(queuetest.Accept)
+		relay.Slow(time.Hour, 0)
+		q := start(t, nil, relay)
+		id := q.MustSubmit(queuetest.Submission("x", "a@example.org")).Message.ID
 		time.Sleep(time.Second)
 		began := time.Now()
-		if err := q.end(); err != nil || time.Since(began) != 5*time.Second {
+		if err := q.End(); err != nil || time.Since(began) != 5*time.Second {
 			t.Errorf("Run = %v after %v, want nil after 5s", err, time.Since(began))
 		}
-		relay.takes = 0
-		q = start(t, path, nil, relay)
-		settleDown()
-		if m := q.wantStatus(id, StatusDelivered); len(m.Attempts) != 1 {
+		relay.Slow(0, 0)
+		q = restart(t, q, nil, relay)
+		queuetest.SettleDown()
+		if m := q.WantStatus(id, queue.StatusDelivered); len(m.Attempts) != 1 {
 			t.Errorf("attempts = %d, want 1", len(m.Attempts))
 		}
 	})
@@ -617,29 +600,29 @@ func TestStopCutsShort(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(greylisted)
-		q := start(t, dbPath(t), func(o *Options) { o.MaxMessages, o.MaxBytes = 3, 100 }, relay)
-		q.submit(submission("1", "a@example.org"))
-		id := q.submit(submission("2", "a@example.org")).Message.ID
-		large := submission(string(make([]byte, 99)), "a@example.org")
-		if _, err := q.Submit(t.Context(), large); !errors.Is(err, ErrFull) {
+		relay := queuetest.NewRelay(queuetest.Greylisted)
+		q := start(t, func(o *queue.Options) { o.MaxMessages, o.MaxBytes = 3, 100 }, relay)
+		q.MustSubmit(queuetest.Submission("1", "a@example.org"))
+		id := q.MustSubmit(queuetest.Submission("2", "a@example.org")).Message.ID
+		large := queuetest.Submission(string(make([]byte, 99)), "a@example.org")
+		if _, err := q.Submit(t.Context(), large); !errors.Is(err, queue.ErrFull) {
 			t.Errorf("Submit over MaxBytes = %v, want ErrFull", err)
 		}
-		if _, err := q.SubmitBatch(t.Context(), []Submission{submission("3", "a@example.org"), submission("4", "a@example.org")}); !errors.Is(err, ErrFull) {
+		if _, err := q.SubmitBatch(t.Context(), []queue.Submission{queuetest.Submission("3", "a@example.org"), queuetest.Submission("4", "a@example.org")}); !errors.Is(err, queue.ErrFull) {
 			t.Errorf("SubmitBatch over MaxMessages = %v, want ErrFull", err)
 		}
-		q.submit(submission("3", "a@example.org"))
-		if _, err := q.Submit(t.Context(), submission("4", "a@example.org")); !errors.Is(err, ErrFull) {
+		q.MustSubmit(queuetest.Submission("3", "a@example.org"))
+		if _, err := q.Submit(t.Context(), queuetest.Submission("4", "a@example.org")); !errors.Is(err, queue.ErrFull) {
 			t.Errorf("Submit over MaxMessages = %v, want ErrFull", err)
 		}
-		settleDown() // its first attempt is over and recorded
-		if m, err := q.Cancel(t.Context(), "app", id); err != nil || m.Status() != StatusCanceled {
+		queuetest.SettleDown() // its first attempt is over and recorded
+		if m, err := q.Cancel(t.Context(), "app", id); err != nil || m.Status() != queue.StatusCanceled {
 			t.Errorf("Cancel = %s, %v, want canceled", m.Status(), err)
 		}
-		if _, err := q.Cancel(t.Context(), "app", id); !errors.Is(err, ErrNothingToCancel) {
+		if _, err := q.Cancel(t.Context(), "app", id); !errors.Is(err, queue.ErrNothingToCancel) {
 			t.Errorf("second Cancel = %v, want ErrNothingToCancel", err)
 		}
-		q.submit(submission("4", "a@example.org"))
+		q.MustSubmit(queuetest.Submission("4", "a@example.org"))
 	})
 }
 
@@ -647,89 +630,76 @@ func TestLimits(t *testing.T) {
 // the same.
 func TestBoundedMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(accept)
-		relay.takes = 10 * time.Millisecond
-		q := start(t, dbPath(t), func(o *Options) { o.MaxMemory, o.Workers = 20_000, 2 }, relay)
+		relay := queuetest.NewRelay(queuetest.Accept)
+		relay.Slow(10*time.Millisecond, 0)
+		q := start(t, func(o *queue.Options) { o.MaxMemory, o.Workers = 20_000, 2 }, relay)
 		var ids []string
 		for i := range 100 {
-			ids = append(ids, q.submit(submission(fmt.Sprintf("%04d%1000s", i, ""), "a@example.org")).Message.ID)
-			q.mu.Lock()
-			if q.fresh > 20_000 || q.loaded > 20_000 {
-				t.Errorf("memory = %d + %d, want at most 20000 each", q.fresh, q.loaded)
+			ids = append(ids, q.MustSubmit(queuetest.Submission(fmt.Sprintf("%04d%1000s", i, ""), "a@example.org")).Message.ID)
+			if l := q.Load(); l.Fresh > 20_000 || l.Loaded > 20_000 {
+				t.Errorf("memory = %d + %d, want at most 20000 each", l.Fresh, l.Loaded)
 			}
-			q.mu.Unlock()
 		}
-		big := q.submit(submission(string(make([]byte, 50_000)), "a@example.org")).Message.ID
+		big := q.MustSubmit(queuetest.Submission(string(make([]byte, 50_000)), "a@example.org")).Message.ID
 		time.Sleep(5 * time.Second)
 		for _, id := range append(ids, big) {
-			q.wantStatus(id, StatusDelivered)
+			q.WantStatus(id, queue.StatusDelivered)
 		}
-		if len(relay.seen()) != 101 || q.fresh != 0 || q.loaded != 0 {
-			t.Errorf("attempts = %d, memory = %d + %d, want 101, none", len(relay.seen()), q.fresh, q.loaded)
+		if l := q.Load(); len(relay.Attempts()) != 101 || l != (queue.Load{}) {
+			t.Errorf("attempts = %d, load = %+v, want 101, none", len(relay.Attempts()), l)
 		}
 	})
 }
 
 func TestCancelWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(greylisted)
-		relay.takes = time.Second
-		q := start(t, dbPath(t), func(o *Options) { o.Workers = 1 }, relay)
-		inHand := q.submit(submission("1", "a@example.org")).Message.ID
-		waits := q.submit(submission("2", "a@example.org")).Message.ID
+		relay := queuetest.NewRelay(queuetest.Greylisted)
+		relay.Slow(time.Second, 0)
+		q := start(t, func(o *queue.Options) { o.Workers = 1 }, relay)
+		inHand := q.MustSubmit(queuetest.Submission("1", "a@example.org")).Message.ID
+		waits := q.MustSubmit(queuetest.Submission("2", "a@example.org")).Message.ID
 		synctest.Wait()
 		for _, id := range []string{inHand, waits} {
 			if _, err := q.Cancel(t.Context(), "app", id); err != nil {
 				t.Errorf("Cancel = %v", err)
 			}
 		}
-		q.wantStatus(waits, StatusCanceled)
+		q.WantStatus(waits, queue.StatusCanceled)
 		time.Sleep(time.Hour)
-		q.wantStatus(inHand, StatusCanceled)
-		if n := len(relay.seen()); n != 1 {
+		q.WantStatus(inHand, queue.StatusCanceled)
+		if n := len(relay.Attempts()); n != 1 {
 			t.Errorf("attempts = %d, want only the one that was in hand", n)
 		}
-		if u := q.Usage(); u != (Usage{}) {
+		if u := q.Usage(); u != (queue.Usage{}) {
 			t.Errorf("Usage = %+v, want nothing", u)
 		}
 	})
-}
-
-// slowRelease is a store in which leases take long to be given back.
-type slowRelease struct{ Store }
-
-func (s slowRelease) Release(ctx context.Context, owner string, now time.Time, leases []Lease) error {
-	time.Sleep(5 * time.Second)
-	return s.Store.Release(ctx, owner, now, leases)
 }
 
 // TestCancelGivenBack: a message that is canceled while it goes back to the store,
 // since its relay is in trouble, is not sent when that is over.
 func TestCancelGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(unreachable)
-		relay.takes = time.Second
-		store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		q := startOn(t, store, slowRelease{store}, func(o *Options) { o.Workers = 1 }, relay)
-		q.submit(submission("1", "a@example.org"))
+		relay := queuetest.NewRelay(queuetest.Unreachable)
+		relay.Slow(time.Second, 0)
+		slow := slowed("Release", func() { time.Sleep(5 * time.Second) })
+		q := queuetest.Start(t, slow, func(o *queue.Options) { o.Workers = 1 }, relay)
+		q.MustSubmit(queuetest.Submission("1", "a@example.org"))
 		for range 2 { // one more than the spare worker takes
-			q.submit(submission("2", "b@example.org"))
+			q.MustSubmit(queuetest.Submission("2", "b@example.org"))
 		}
-		waits := q.submit(submission("3", "c@example.org")).Message.ID
+		waits := q.MustSubmit(queuetest.Submission("3", "c@example.org")).Message.ID
 		time.Sleep(2 * time.Second)
 		if _, err := q.Cancel(t.Context(), "app", waits); err != nil {
 			t.Errorf("Cancel = %v", err)
 		}
-		relay.set(accept)
+		relay.Set(queuetest.Accept)
 		time.Sleep(3 * time.Minute)
-		q.wantStatus(waits, StatusCanceled)
-		if relay.copies("3", "c@example.org") != 0 {
+		q.WantStatus(waits, queue.StatusCanceled)
+		if relay.Copies("3", "c@example.org") != 0 {
 			t.Error("the canceled message was sent")
 		}
-		if u := q.Usage(); u != (Usage{}) {
+		if u := q.Usage(); u != (queue.Usage{}) {
 			t.Errorf("Usage = %+v, want nothing", u)
 		}
 	})
@@ -737,21 +707,21 @@ func TestCancelGivenBack(t *testing.T) {
 
 func TestRetryMatching(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(refused)
-		q := start(t, dbPath(t), nil, relay)
+		relay := queuetest.NewRelay(queuetest.Refused)
+		q := start(t, nil, relay)
 		for range 5 {
-			q.submit(submission("x", "a@example.org"))
+			q.MustSubmit(queuetest.Submission("x", "a@example.org"))
 		}
 		time.Sleep(time.Second)
-		relay.set(accept)
-		if n, err := q.RetryMatching(t.Context(), Filter{Key: "other"}); n != 0 || err != nil {
+		relay.Set(queuetest.Accept)
+		if n, err := q.RetryMatching(t.Context(), queue.Filter{Key: "other"}); n != 0 || err != nil {
 			t.Errorf("RetryMatching(other key) = %d, %v, want 0", n, err)
 		}
-		if n, err := q.RetryMatching(t.Context(), Filter{Key: "app", Recipient: "a@example.org"}); n != 5 || err != nil {
+		if n, err := q.RetryMatching(t.Context(), queue.Filter{Key: "app", Recipient: "a@example.org"}); n != 5 || err != nil {
 			t.Errorf("RetryMatching = %d, %v, want 5", n, err)
 		}
-		settleDown()
-		page, err := q.List(t.Context(), Filter{Key: "app", Status: StatusDelivered}, 10, "")
+		queuetest.SettleDown()
+		page, err := q.List(t.Context(), queue.Filter{Key: "app", Status: queue.StatusDelivered}, 10, "")
 		if err != nil || len(page.Messages) != 5 {
 			t.Errorf("delivered = %d, %v, want 5", len(page.Messages), err)
 		}
@@ -760,21 +730,21 @@ func TestRetryMatching(t *testing.T) {
 
 func TestClockSetBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(func(n int, path string) *mailer.Failure {
+		relay := queuetest.NewRelay(func(n int, path string) *mailer.Failure {
 			if n == 1 {
-				return greylisted(n, path)
+				return queuetest.Greylisted(n, path)
 			}
 			return nil
 		})
-		q := start(t, dbPath(t), nil, relay)
-		id := q.submit(submission("x", "a@example.org")).Message.ID
+		q := start(t, nil, relay)
+		id := q.MustSubmit(queuetest.Submission("x", "a@example.org")).Message.ID
 		time.Sleep(time.Second)
-		q.skew.Store(int64(-24 * time.Hour))
+		q.Skew(-24 * time.Hour)
 		time.Sleep(4 * time.Minute)
-		q.wantStatus(id, StatusDelivered)
-		fresh := q.submit(submission("y", "a@example.org")).Message.ID
-		settleDown()
-		q.wantStatus(fresh, StatusDelivered)
+		q.WantStatus(id, queue.StatusDelivered)
+		fresh := q.MustSubmit(queuetest.Submission("y", "a@example.org")).Message.ID
+		queuetest.SettleDown()
+		q.WantStatus(fresh, queue.StatusDelivered)
 	})
 }
 
@@ -782,43 +752,41 @@ func TestClockSetBack(t *testing.T) {
 // that is, or waits.
 func TestRouteGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		path := dbPath(t)
-		old, current := newFakeRelay(unreachable), newFakeRelay(accept)
-		old.name, current.name = "old", "current"
-		q := start(t, path, nil, old)
-		id := q.submit(submission("x", "a@example.org")).Message.ID
-		settleDown()
-		if err := q.end(); err != nil {
+		old, current := queuetest.NamedRelay("old", queuetest.Unreachable), queuetest.NamedRelay("current", queuetest.Accept)
+		q := start(t, nil, old)
+		id := q.MustSubmit(queuetest.Submission("x", "a@example.org")).Message.ID
+		queuetest.SettleDown()
+		if err := q.End(); err != nil {
 			t.Fatal(err)
 		}
-		elsewhere := func(o *Options) { o.Routes[0].Senders = []string{"other.example"} }
-		q = start(t, path, elsewhere, current)
+		elsewhere := func(o *queue.Options) { o.Routes[0].Senders = []string{"other.example"} }
+		q = restart(t, q, elsewhere, current)
 		time.Sleep(time.Hour)
-		q.wantStatus(id, StatusDeferred)
-		if _, err := q.Submit(t.Context(), submission("x", "a@example.org")); !errors.Is(err, ErrNoRoute) {
+		q.WantStatus(id, queue.StatusDeferred)
+		if _, err := q.Submit(t.Context(), queuetest.Submission("x", "a@example.org")); !errors.Is(err, queue.ErrNoRoute) {
 			t.Errorf("Submit = %v, want ErrNoRoute", err)
 		}
-		if err := q.end(); err != nil {
+		if err := q.End(); err != nil {
 			t.Fatal(err)
 		}
-		q = start(t, path, nil, current)
+		q = restart(t, q, nil, current)
 		time.Sleep(2 * time.Hour)
-		q.wantStatus(id, StatusDelivered)
+		q.WantStatus(id, queue.StatusDelivered)
 	})
 }
 
 func TestPanicIsUncertain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(func(n int, _ string) *mailer.Failure {
+		relay := queuetest.NewRelay(func(n int, _ string) *mailer.Failure {
 			if n == 1 {
 				panic("boom")
 			}
 			return nil
 		})
-		q := start(t, dbPath(t), nil, relay)
-		id := q.submit(submission("x", "a@example.org")).Message.ID
+		q := start(t, nil, relay)
+		id := q.MustSubmit(queuetest.Submission("x", "a@example.org")).Message.ID
 		time.Sleep(10 * time.Minute)
-		m := q.wantStatus(id, StatusDelivered)
+		m := q.WantStatus(id, queue.StatusDelivered)
 		if len(m.Attempts) != 2 || m.Attempts[0].Results[0].Failure.Class != mailer.ClassUncertain {
 			t.Errorf("attempts = %+v, want an uncertain one first", m.Attempts)
 		}
@@ -830,37 +798,35 @@ func TestPanicIsUncertain(t *testing.T) {
 func TestRateUsedUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		next := time.Now().Add(-time.Hour)
-		relay := newFakeRelay(func(int, string) *mailer.Failure { // one in an hour
+		relay := queuetest.NewRelay(func(int, string) *mailer.Failure { // one in an hour
 			if at := next.Add(time.Hour); time.Now().Before(at) {
-				return &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageConnect, Relay: "relay", Text: "rate", Err: &mailer.RateError{At: at}}
+				return queuetest.RateUsedUp("relay", at)
 			}
 			next = time.Now()
 			return nil
 		})
 		var text lockedLog
-		q := start(t, dbPath(t), func(o *Options) { o.Workers, o.Logger = 1, slog.New(slog.NewTextHandler(&text, nil)) }, relay)
+		q := start(t, func(o *queue.Options) { o.Workers, o.Logger = 1, slog.New(slog.NewTextHandler(&text, nil)) }, relay)
 		var ids []string
 		for i := range 5 {
-			ids = append(ids, q.submit(submission(fmt.Sprint(i), "a@example.org")).Message.ID)
+			ids = append(ids, q.MustSubmit(queuetest.Submission(fmt.Sprint(i), "a@example.org")).Message.ID)
 		}
 		time.Sleep(30 * time.Minute)
 		if p := q.Pauses(); len(p) != 0 {
 			t.Errorf("Pauses = %+v, want none", p)
 		}
-		if n := len(relay.seen()); n != 2 {
+		if n := len(relay.Attempts()); n != 2 {
 			t.Errorf("attempts in the first half hour = %d, want the one that got through and one that told", n)
 		}
-		relay.mu.Lock()
 		turn := next.Add(time.Hour)
-		relay.mu.Unlock()
-		if at := q.message(ids[4]).Recipients[0].NextAttempt; at.Before(turn.Add(-time.Millisecond)) {
+		if at := q.Message(ids[4]).Recipients[0].NextAttempt; at.Before(turn.Add(-time.Millisecond)) {
 			t.Errorf("NextAttempt = %v, want %v", at, turn)
 		}
 		time.Sleep(4 * time.Hour)
 		for _, id := range ids {
-			q.wantStatus(id, StatusDelivered)
+			q.WantStatus(id, queue.StatusDelivered)
 		}
-		if n := len(relay.seen()); n > 10 {
+		if n := len(relay.Attempts()); n > 10 {
 			t.Errorf("attempts = %d, want at most two for each message", n)
 		}
 		if log := text.String(); strings.Contains(log, "level=WARN") || strings.Contains(log, "level=ERROR") || !strings.Contains(log, "rate used up") {

@@ -1,4 +1,4 @@
-package queue
+package queue_test
 
 import (
 	"context"
@@ -12,36 +12,39 @@ import (
 	"testing/synctest"
 	"time"
 
+	"mailsidecar/queue/queuetest"
+
 	"mailsidecar/mailer"
+	"mailsidecar/queue"
 )
 
 // mail is a message of the key with that priority. Its content names it.
-func mail(key string, p mailer.Priority, name string) Submission {
-	s := submission(fmt.Sprintf("%s %1000s", name, ""), "a@example.org")
+func mail(key string, p mailer.Priority, name string) queue.Submission {
+	s := queuetest.Submission(fmt.Sprintf("%s %1000s", name, ""), "a@example.org")
 	s.Key, s.Envelope.Priority = key, p
 	return s
 }
 
 // flood submits n messages like mail(key, p, key).
-func (r *testQueue) flood(n int, key string, p mailer.Priority) {
-	r.t.Helper()
+func flood(t *testing.T, q *queuetest.Queue, n int, key string, p mailer.Priority) {
+	t.Helper()
 	for n > 0 {
-		subs := make([]Submission, min(n, 100))
+		subs := make([]queue.Submission, min(n, 100))
 		for i := range subs {
 			subs[i] = mail(key, p, key)
 		}
-		if _, err := r.SubmitBatch(r.t.Context(), subs); err != nil {
-			r.t.Fatalf("SubmitBatch = %v", err)
+		if _, err := q.SubmitBatch(t.Context(), subs); err != nil {
+			t.Fatalf("SubmitBatch = %v", err)
 		}
 		n -= len(subs)
 	}
 }
 
 // names are those of the messages that the relay has seen, in order.
-func (f *fakeRelay) names() []string {
+func names(relay *queuetest.Relay) []string {
 	var names []string
-	for _, a := range f.seen() {
-		name, _, _ := strings.Cut(a.data, " ")
+	for _, a := range relay.Attempts() {
+		name, _, _ := strings.Cut(a.Content, " ")
 		names = append(names, name)
 	}
 	return names
@@ -49,9 +52,9 @@ func (f *fakeRelay) names() []string {
 
 // since returns when the first message of that name began, after t; negative
 // when none has.
-func (f *fakeRelay) since(t time.Time, name string) time.Duration {
-	if i := slices.Index(f.names(), name); i >= 0 {
-		return f.seen()[i].at.Sub(t)
+func since(relay *queuetest.Relay, t time.Time, name string) time.Duration {
+	if i := slices.Index(names(relay), name); i >= 0 {
+		return relay.Attempts()[i].At.Sub(t)
 	}
 	return -1
 }
@@ -74,24 +77,24 @@ func TestBacklogDelaysNobody(t *testing.T) {
 	for _, c := range tests {
 		for place, memory := range map[string]int64{"memory": 1 << 20, "store": 20_000} {
 			synctest.Test(t, func(t *testing.T) {
-				relay := newFakeRelay(accept)
-				relay.slow(5*time.Minute, 0)
-				q := start(t, dbPath(t), func(o *Options) { o.MaxMemory = memory }, relay)
-				q.flood(100, "app", c.backlog)
-				settleDown()
-				if relay.most() != q.opts.Workers {
-					t.Errorf("%s, in %s: %d of %d workers busy, want all", c.name, place, relay.most(), q.opts.Workers)
+				relay := queuetest.NewRelay(queuetest.Accept)
+				relay.Slow(5*time.Minute, 0)
+				q := start(t, func(o *queue.Options) { o.MaxMemory = memory }, relay)
+				flood(t, q, 100, "app", c.backlog)
+				queuetest.SettleDown()
+				if most := relay.Most(); most != 8 {
+					t.Errorf("%s, in %s: %d of 8 workers busy, want all", c.name, place, most)
 				}
 				now := time.Now()
-				q.submit(mail(c.key, c.p, "reset"))
+				q.MustSubmit(mail(c.key, c.p, "reset"))
 				later := mail(c.key, c.p, "later") // comes from the store, whatever the memory
 				later.SendAt = now.Add(7 * time.Minute)
-				q.submit(later)
+				q.MustSubmit(later)
 				time.Sleep(13 * time.Minute)
-				if took := relay.since(now, "reset"); took < 0 || took > time.Second {
+				if took := since(relay, now, "reset"); took < 0 || took > time.Second {
 					t.Errorf("%s, backlog in %s: set out after %v, want at once", c.name, place, took)
 				}
-				if took := relay.since(later.SendAt, "later"); took < 0 || took > time.Second {
+				if took := since(relay, later.SendAt, "later"); took < 0 || took > time.Second {
 					t.Errorf("%s, backlog in %s: scheduled mail set out %v after its time, want then", c.name, place, took)
 				}
 			})
@@ -103,20 +106,20 @@ func TestBacklogDelaysNobody(t *testing.T) {
 // mail, nor does one key's other mail.
 func TestBulkLeavesWorkers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(accept)
-		relay.slow(5*time.Minute, 0)
-		q := start(t, dbPath(t), nil, relay)
+		relay := queuetest.NewRelay(queuetest.Accept)
+		relay.Slow(5*time.Minute, 0)
+		q := start(t, nil, relay)
 		for i := range 20 {
-			q.flood(5, fmt.Sprint("app", i), mailer.PriorityBulk)
+			flood(t, q, 5, fmt.Sprint("app", i), mailer.PriorityBulk)
 		}
-		settleDown()
-		if relay.most() != 8 {
-			t.Errorf("bulk in hand = %d, want 8", relay.most())
+		queuetest.SettleDown()
+		if most := relay.Most(); most != 8 {
+			t.Errorf("bulk in hand = %d, want 8", most)
 		}
 		now := time.Now()
-		q.submit(mail("app1", mailer.PriorityNormal, "reset"))
-		settleDown()
-		if took := relay.since(now, "reset"); took < 0 || took > time.Second {
+		q.MustSubmit(mail("app1", mailer.PriorityNormal, "reset"))
+		queuetest.SettleDown()
+		if took := since(relay, now, "reset"); took < 0 || took > time.Second {
 			t.Errorf("mail beside bulk set out after %v, want at once", took)
 		}
 	})
@@ -124,7 +127,7 @@ func TestBulkLeavesWorkers(t *testing.T) {
 
 // crowdedRelay can make use of so many deliveries at a time.
 type crowdedRelay struct {
-	*fakeRelay
+	*queuetest.Relay
 	useful atomic.Int32
 }
 
@@ -134,30 +137,26 @@ func (r *crowdedRelay) Useful() int { return int(r.useful.Load()) }
 // connections, and takes all that it gets later.
 func TestNoMoreThanUseful(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		relay := &crowdedRelay{fakeRelay: newFakeRelay(accept)}
-		relay.slow(time.Second, 0)
+		relay := &crowdedRelay{Relay: queuetest.NewRelay(queuetest.Accept)}
+		relay.Slow(time.Second, 0)
 		relay.useful.Store(3)
-		q := startOn(t, store, store, func(o *Options) { o.Routes = Routes{{Relay: relay}} })
-		q.flood(100, "app", mailer.PriorityNormal)
+		q := start(t, func(o *queue.Options) { o.Routes = queue.Routes{{Relay: relay}} })
+		flood(t, q, 100, "app", mailer.PriorityNormal)
 		time.Sleep(5500 * time.Millisecond)
-		if relay.most() != 3 {
-			t.Errorf("deliveries at a time = %d, want 3", relay.most())
+		if most := relay.Most(); most != 3 {
+			t.Errorf("deliveries at a time = %d, want 3", most)
 		}
 		now := time.Now()
-		q.submit(mail("other", mailer.PriorityNormal, "reset"))
-		settleDown()
-		if took := relay.since(now, "reset"); took < 0 || took > time.Second {
+		q.MustSubmit(mail("other", mailer.PriorityNormal, "reset"))
+		queuetest.SettleDown()
+		if took := since(relay.Relay, now, "reset"); took < 0 || took > time.Second {
 			t.Errorf("another key's mail set out after %v, want at once", took)
 		}
 		time.Sleep(2 * time.Second)
 		relay.useful.Store(100)
 		time.Sleep(3 * time.Second)
-		if relay.most() != 8 {
-			t.Errorf("deliveries at a time = %d later, want 8", relay.most())
+		if most := relay.Most(); most != 8 {
+			t.Errorf("deliveries at a time = %d later, want 8", most)
 		}
 	})
 }
@@ -167,27 +166,26 @@ func TestNoMoreThanUseful(t *testing.T) {
 func TestKeysTakeTurns(t *testing.T) {
 	for place, memory := range map[string]int64{"memory": 1 << 20, "store": 5000} {
 		synctest.Test(t, func(t *testing.T) {
-			path := dbPath(t)
-			edit := func(o *Options) { o.MaxMemory, o.Workers = memory, 1 }
-			relay := newFakeRelay(accept)
-			relay.slow(time.Second, 0)
-			q := start(t, path, edit, relay)
-			q.flood(300, "a", mailer.PriorityNormal)
-			q.flood(100, "b", mailer.PriorityNormal)
-			q.flood(100, "c", mailer.PriorityNormal)
+			edit := func(o *queue.Options) { o.MaxMemory, o.Workers = memory, 1 }
+			relay := queuetest.NewRelay(queuetest.Accept)
+			relay.Slow(time.Second, 0)
+			q := start(t, edit, relay)
+			flood(t, q, 300, "a", mailer.PriorityNormal)
+			flood(t, q, 100, "b", mailer.PriorityNormal)
+			flood(t, q, 100, "c", mailer.PriorityNormal)
 			time.Sleep(time.Minute)
-			wantTurns(t, "from "+place, relay.names()[5:])
-			if err := q.end(); err != nil {
+			wantTurns(t, "from "+place, names(relay)[5:])
+			if err := q.End(); err != nil {
 				t.Fatal(err)
 			}
-			relay = newFakeRelay(accept)
-			relay.slow(time.Second, 0)
-			q = start(t, path, edit, relay)
+			relay = queuetest.NewRelay(queuetest.Accept)
+			relay.Slow(time.Second, 0)
+			q = restart(t, q, edit, relay)
 			time.Sleep(time.Minute)
-			wantTurns(t, "after a restart, from "+place, relay.names()[5:])
-			relay.slow(0, 0)
+			wantTurns(t, "after a restart, from "+place, names(relay)[5:])
+			relay.Slow(0, 0)
 			time.Sleep(10 * time.Minute)
-			if u := q.Usage(); u != (Usage{}) {
+			if u := q.Usage(); u != (queue.Usage{}) {
 				t.Errorf("Usage = %+v, want nothing", u)
 			}
 		})
@@ -212,22 +210,22 @@ func wantTurns(t *testing.T, what string, names []string) {
 func TestPriorities(t *testing.T) {
 	for place, memory := range map[string]int64{"memory": 1 << 20, "store": 20_000} {
 		synctest.Test(t, func(t *testing.T) {
-			relay := newFakeRelay(accept)
-			relay.slow(time.Second, 0)
-			q := start(t, dbPath(t), func(o *Options) { o.MaxMemory = memory }, relay)
-			q.flood(100, "bulk", mailer.PriorityBulk)
-			q.flood(100, "normal", mailer.PriorityNormal)
-			q.flood(180, "high", mailer.PriorityHigh)
+			relay := queuetest.NewRelay(queuetest.Accept)
+			relay.Slow(time.Second, 0)
+			q := start(t, func(o *queue.Options) { o.MaxMemory = memory }, relay)
+			flood(t, q, 100, "bulk", mailer.PriorityBulk)
+			flood(t, q, 100, "normal", mailer.PriorityNormal)
+			flood(t, q, 180, "high", mailer.PriorityHigh)
 			time.Sleep(20*time.Second - time.Millisecond)
 			count := map[string]int{}
-			for _, name := range relay.names()[20:] {
+			for _, name := range names(relay)[20:] {
 				count[name]++
 			}
-			if total := len(relay.names()) - 20; count["high"] < total/2 || count["normal"] < total/12 || count["bulk"] < total/12 {
+			if total := len(names(relay)) - 20; count["high"] < total/2 || count["normal"] < total/12 || count["bulk"] < total/12 {
 				t.Errorf("from %s: turns = %v, want over half for high, and a share for each of the others", place, count)
 			}
 			time.Sleep(10 * time.Minute)
-			if u := q.Usage(); u != (Usage{}) {
+			if u := q.Usage(); u != (queue.Usage{}) {
 				t.Errorf("from %s: Usage = %+v, want nothing", place, u)
 			}
 		})
@@ -237,33 +235,32 @@ func TestPriorities(t *testing.T) {
 // TestFairAfterAPause: when a relay is back, a backlog that waited for it does
 // not go before the rest.
 func TestFairAfterAPause(t *testing.T) {
-	for _, restart := range []bool{false, true} {
+	for _, again := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			path := dbPath(t)
-			relay := newFakeRelay(unreachable)
-			q := start(t, path, nil, relay)
-			q.flood(100, "app", mailer.PriorityNormal)
-			q.flood(100, "app", mailer.PriorityBulk)
+			relay := queuetest.NewRelay(queuetest.Unreachable)
+			q := start(t, nil, relay)
+			flood(t, q, 100, "app", mailer.PriorityNormal)
+			flood(t, q, 100, "app", mailer.PriorityBulk)
 			time.Sleep(time.Minute)
-			q.submit(mail("other", mailer.PriorityNormal, "reset"))
-			q.submit(mail("app", mailer.PriorityHigh, "urgent"))
+			q.MustSubmit(mail("other", mailer.PriorityNormal, "reset"))
+			q.MustSubmit(mail("app", mailer.PriorityHigh, "urgent"))
 			time.Sleep(time.Hour)
-			if restart {
-				if err := q.end(); err != nil {
+			if again {
+				if err := q.End(); err != nil {
 					t.Fatal(err)
 				}
 			}
-			relay.set(accept)
-			relay.slow(time.Second, 0)
-			before := len(relay.seen())
-			if restart {
-				start(t, path, nil, relay)
+			relay.Set(queuetest.Accept)
+			relay.Slow(time.Second, 0)
+			before := len(relay.Attempts())
+			if again {
+				restart(t, q, nil, relay)
 			}
 			time.Sleep(10 * time.Minute)
-			names := relay.names()[before:]
+			names := names(relay)[before:]
 			for _, name := range []string{"reset", "urgent"} {
 				if at := slices.Index(names, name); at < 0 || at > 8 {
-					t.Errorf("restart %v: %s was number %d after the pause, want one of the first", restart, name, at)
+					t.Errorf("restart %v: %s was number %d after the pause, want one of the first", again, name, at)
 				}
 			}
 		})
@@ -274,18 +271,18 @@ func TestFairAfterAPause(t *testing.T) {
 // for ever, however urgent it is.
 func TestProbesTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(func(n int, path string) *mailer.Failure {
+		relay := queuetest.NewRelay(func(n int, path string) *mailer.Failure {
 			if path == "poison@example.org" {
-				return unreachable(n, path)
+				return queuetest.Unreachable(n, path)
 			}
 			return nil
 		})
-		q := start(t, dbPath(t), nil, relay)
+		q := start(t, nil, relay)
 		poison := mail("app", mailer.PriorityHigh, "poison")
 		poison.Envelope.ForwardPaths = []string{"poison@example.org"}
-		q.submit(poison)
-		settleDown()
-		q.flood(10, "app", mailer.PriorityNormal)
+		q.MustSubmit(poison)
+		queuetest.SettleDown()
+		flood(t, q, 10, "app", mailer.PriorityNormal)
 		time.Sleep(time.Hour)
 		if u := q.Usage(); u.Messages != 1 {
 			t.Errorf("Usage = %+v, want only the message that cannot be sent", u)
@@ -297,7 +294,7 @@ func TestProbesTakeTurns(t *testing.T) {
 // waits for one, and sends away those whose turn is over a minute off, as
 // mailer.Relay does.
 type ratedRelay struct {
-	*fakeRelay
+	*queuetest.Relay
 	mu   sync.Mutex
 	next time.Time
 	line []mailer.Priority
@@ -307,13 +304,13 @@ const ratedTurn = 10 * time.Second
 
 func (r *ratedRelay) Deliver(ctx context.Context, env mailer.Envelope, c mailer.Content) mailer.Attempt {
 	if failure := r.turn(env.Priority); failure != nil {
-		a := mailer.Attempt{Relay: r.name, Started: time.Now()}
+		a := mailer.Attempt{Relay: r.Name(), Started: time.Now()}
 		for _, path := range env.ForwardPaths {
 			a.Results = append(a.Results, mailer.Result{ForwardPath: path, Failure: failure})
 		}
 		return a
 	}
-	return r.fakeRelay.Deliver(ctx, env, c)
+	return r.Relay.Deliver(ctx, env, c)
 }
 
 func (r *ratedRelay) turn(p mailer.Priority) *mailer.Failure {
@@ -327,7 +324,7 @@ func (r *ratedRelay) turn(p mailer.Priority) *mailer.Failure {
 	}
 	now := time.Now()
 	if at := r.next.Add(time.Duration(ahead) * ratedTurn); at.After(now.Add(time.Minute)) {
-		return &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageConnect, Relay: r.name, Text: "rate", Err: &mailer.RateError{At: at}}
+		return queuetest.RateUsedUp(r.Name(), at)
 	}
 	r.line = append(r.line, p)
 	for r.next.After(now) || slices.Max(r.line) > p {
@@ -346,27 +343,23 @@ func (r *ratedRelay) turn(p mailer.Priority) *mailer.Failure {
 // for bulk for a minute to come, other mail has the next turn.
 func TestRateIsForTheUrgent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		relay := &ratedRelay{fakeRelay: newFakeRelay(accept)}
-		q := startOn(t, store, store, func(o *Options) { o.Routes = Routes{{Relay: relay}} })
-		q.flood(100, "app", mailer.PriorityBulk)
+		relay := &ratedRelay{Relay: queuetest.NewRelay(queuetest.Accept)}
+		q := start(t, func(o *queue.Options) { o.Routes = queue.Routes{{Relay: relay}} })
+		flood(t, q, 100, "app", mailer.PriorityBulk)
 		time.Sleep(5 * time.Minute)
 		for i, c := range []struct {
 			key string
 			p   mailer.Priority
 		}{{"other", mailer.PriorityNormal}, {"app", mailer.PriorityNormal}, {"app", mailer.PriorityHigh}} {
 			now, name := time.Now(), fmt.Sprint("reset", i)
-			q.submit(mail(c.key, c.p, name))
+			q.MustSubmit(mail(c.key, c.p, name))
 			time.Sleep(100 * time.Second)
-			if took := relay.since(now, name); took < 0 || took > ratedTurn+time.Second {
+			if took := since(relay.Relay, now, name); took < 0 || took > ratedTurn+time.Second {
 				t.Errorf("%v of %s set out after %v, want with the next turn", c.p, c.key, took)
 			}
 		}
 		// Turns are not lost meanwhile.
-		if n := len(relay.seen()); n < 58 {
+		if n := len(relay.Attempts()); n < 58 {
 			t.Errorf("attempts in ten minutes = %d, want about 60", n)
 		}
 	})
@@ -376,26 +369,21 @@ func TestRateIsForTheUrgent(t *testing.T) {
 // fill it, though not without bound.
 func TestMemoryForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(accept)
-		relay.slow(time.Minute, 0)
-		q := start(t, dbPath(t), func(o *Options) { o.MaxMemory, o.Workers = 20_000, 1 }, relay)
-		q.flood(50, "app", mailer.PriorityNormal)
+		relay := queuetest.NewRelay(queuetest.Accept)
+		relay.Slow(time.Minute, 0)
+		q := start(t, func(o *queue.Options) { o.MaxMemory, o.Workers = 20_000, 1 }, relay)
+		flood(t, q, 50, "app", mailer.PriorityNormal)
 		for i := range 10 {
-			key := fmt.Sprint("other", i)
-			q.flood(1, key, mailer.PriorityNormal)
-			q.mu.Lock()
-			var inMemory bool
-			for _, g := range q.groups {
-				l := g.lane(Lane{Key: key})
-				inMemory = inMemory || len(l.fresh) > 0 || l.inHand > 0
-			}
-			if i == 1 && !inMemory {
+			l := q.Load()
+			before := l.Waiting + l.InFlight
+			flood(t, q, 1, fmt.Sprint("other", i), mailer.PriorityNormal)
+			l = q.Load()
+			if inMemory := l.Waiting + l.InFlight - before; i == 1 && inMemory != 1 {
 				t.Error("the first message of a lane is not in memory, want it there")
 			}
-			if q.fresh > 25_000 || q.loaded > 25_000 {
-				t.Errorf("memory = %d + %d, want at most a quarter over 20000", q.fresh, q.loaded)
+			if l.Fresh > 25_000 || l.Loaded > 25_000 {
+				t.Errorf("memory = %d + %d, want at most a quarter over 20000", l.Fresh, l.Loaded)
 			}
-			q.mu.Unlock()
 		}
 	})
 }
@@ -404,24 +392,24 @@ func TestMemoryForOthers(t *testing.T) {
 // although small ones of other keys could fill it for ever.
 func TestLargeIsNotStarved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(unreachable)
-		relay.slow(0, 100*time.Millisecond)
-		q := start(t, dbPath(t), func(o *Options) { o.MaxMemory, o.Workers = 20_000, 6 }, relay)
-		q.flood(1, "b", mailer.PriorityNormal)
-		settleDown() // paused: all that follows waits in the store
-		relay.set(accept)
-		relay.slow(time.Second, 0)
-		q.flood(150, "b", mailer.PriorityNormal)
-		q.flood(150, "c", mailer.PriorityNormal)
+		relay := queuetest.NewRelay(queuetest.Unreachable)
+		relay.Slow(0, 100*time.Millisecond)
+		q := start(t, func(o *queue.Options) { o.MaxMemory, o.Workers = 20_000, 6 }, relay)
+		flood(t, q, 1, "b", mailer.PriorityNormal)
+		queuetest.SettleDown() // paused: all that follows waits in the store
+		relay.Set(queuetest.Accept)
+		relay.Slow(time.Second, 0)
+		flood(t, q, 150, "b", mailer.PriorityNormal)
+		flood(t, q, 150, "c", mailer.PriorityNormal)
 		large := mail("a", mailer.PriorityNormal, "large")
 		large.Content.Data = append(large.Content.Data, make([]byte, 50_000)...)
 		large.SendAt = time.Now().Add(10 * time.Second) // the workers are busy then
-		q.submit(large)
+		q.MustSubmit(large)
 		time.Sleep(5 * time.Minute)
-		if at := slices.Index(relay.names(), "large"); at < 20 || at > 100 {
-			t.Errorf("the large message was number %d of %d, want it in the middle of them", at, len(relay.names()))
+		if at := slices.Index(names(relay), "large"); at < 20 || at > 100 {
+			t.Errorf("the large message was number %d of %d, want it in the middle of them", at, len(names(relay)))
 		}
-		if u := q.Usage(); u != (Usage{}) {
+		if u := q.Usage(); u != (queue.Usage{}) {
 			t.Errorf("Usage = %+v, want nothing", u)
 		}
 	})
@@ -433,42 +421,33 @@ func TestLanesAtRandom(t *testing.T) {
 	for seed := range uint64(2) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 0))
-			relay := newFakeRelay(accept)
-			relay.slow(20*time.Millisecond, 10*time.Millisecond)
-			q := start(t, dbPath(t), func(o *Options) { o.MaxMemory, o.Workers = 20_000, 1+random.IntN(8) }, relay)
+			relay := queuetest.NewRelay(queuetest.Accept)
+			relay.Slow(20*time.Millisecond, 10*time.Millisecond)
+			q := start(t, func(o *queue.Options) { o.MaxMemory, o.Workers = 20_000, 1+random.IntN(8) }, relay)
 			const n = 80
 			for i := range n {
-				s := mail(fmt.Sprint("app", random.IntN(4)), mailer.Priority(random.IntN(levels)-1), fmt.Sprint(i))
+				s := mail(fmt.Sprint("app", random.IntN(4)), mailer.Priority(random.IntN(3)-1), fmt.Sprint(i))
 				s.Content.Data = append(s.Content.Data, make([]byte, random.IntN(4)*random.IntN(6000))...)
-				q.submit(s)
+				q.MustSubmit(s)
 				switch random.IntN(10) {
 				case 0:
-					relay.set([]func(int, string) *mailer.Failure{unreachable, greylisted, accept}[random.IntN(3)])
+					relay.Set([]queuetest.Verdict{queuetest.Unreachable, queuetest.Greylisted, queuetest.Accept}[random.IntN(3)])
 				case 1, 2, 3:
 					time.Sleep(time.Duration(random.IntN(100)) * time.Millisecond)
 				}
 			}
-			relay.set(accept)
+			relay.Set(queuetest.Accept)
 			time.Sleep(time.Hour)
-			if u := q.Usage(); u != (Usage{}) || len(relay.deliveries()) != n {
-				t.Errorf("seed %d: Usage = %+v, delivered %d, want nothing, %d", seed, u, len(relay.deliveries()), n)
+			if u := q.Usage(); u != (queue.Usage{}) || len(relay.Deliveries()) != n {
+				t.Errorf("seed %d: Usage = %+v, delivered %d, want nothing, %d", seed, u, len(relay.Deliveries()), n)
 			}
-			for content, copies := range relay.deliveries() {
+			for content, copies := range relay.Deliveries() {
 				if copies != 1 {
 					t.Errorf("seed %d: %.4s delivered %d times, want once", seed, content, copies)
 				}
 			}
-			q.mu.Lock()
-			defer q.mu.Unlock()
-			for _, g := range q.groups {
-				for _, l := range g.lanes {
-					if l.inHand+l.storing+l.waiting() != 0 {
-						t.Errorf("seed %d: lane %+v, want nothing in it", seed, l)
-					}
-				}
-				if g.active+g.spare+g.waiting() != 0 || g.cramped != nil || q.fresh != 0 || q.loaded != 0 {
-					t.Errorf("seed %d: group %+v, memory %d + %d, want nothing in them", seed, g, q.fresh, q.loaded)
-				}
+			if l := q.Load(); l != (queue.Load{}) {
+				t.Errorf("seed %d: load = %+v, want none", seed, l)
 			}
 		})
 	}

@@ -1,4 +1,4 @@
-package queue
+package queue_test
 
 import (
 	"context"
@@ -11,9 +11,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"mailsidecar/queue/queuetest"
+
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/relaytest"
 	"mailsidecar/mailer/smtp"
+	"mailsidecar/queue"
 )
 
 // pacedRelay is a relay with a rate as it is in earnest, which remembers what it
@@ -53,18 +56,8 @@ func (r *pacedRelay) Deliver(ctx context.Context, env mailer.Envelope, c mailer.
 	return a
 }
 
-func (r *pacedRelay) start(t *testing.T, path string, edit func(*Options)) *testQueue {
-	t.Helper()
-	store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	unsync(t, store)
-	return startOn(t, store, store, func(o *Options) {
-		o.Routes = Routes{{Relay: r}}
-		edit(o)
-	})
-}
+// route sends all mail over the relay.
+func (r *pacedRelay) route(o *queue.Options) { o.Routes = queue.Routes{{Relay: r}} }
 
 // TestRateBeforeBulk: where bulk uses up a relay's rate, mail of another key and
 // mail in a hurry have the next turn, however far it is, and the rate is used in
@@ -74,9 +67,12 @@ func TestRateBeforeBulk(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			relay := newPacedRelay(t, rate)
 			var text lockedLog
-			q := relay.start(t, dbPath(t), func(o *Options) { o.Workers, o.Logger = 24, slog.New(slog.NewTextHandler(&text, nil)) })
+			q := start(t, func(o *queue.Options) {
+				relay.route(o)
+				o.Workers, o.Logger = 24, slog.New(slog.NewTextHandler(&text, nil))
+			})
 			begin := time.Now()
-			q.flood(150, "app", mailer.PriorityBulk)
+			flood(t, q, 150, "app", mailer.PriorityBulk)
 			time.Sleep(rate.Per / 10)
 			gap := rate.Per / 16
 			for i, c := range []struct {
@@ -91,7 +87,7 @@ func TestRateBeforeBulk(t *testing.T) {
 				{"app", mailer.PriorityHigh, gap},
 			} {
 				now, name := time.Now(), fmt.Sprint("reset", i)
-				id := q.submit(mail(c.key, c.p, name)).Message.ID
+				id := q.MustSubmit(mail(c.key, c.p, name)).Message.ID
 				time.Sleep(rate.Per*2/3 + time.Duration(i)*gap/3)
 				relay.mu.Lock()
 				took := relay.took[name].Sub(now)
@@ -128,25 +124,25 @@ func TestRateBeforeBulk(t *testing.T) {
 // and is as if it had never been tried.
 func TestRateStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		path, relay := dbPath(t), newPacedRelay(t, mailer.Rate{Messages: 1, Per: time.Minute})
-		q := relay.start(t, path, func(*Options) {})
-		q.submit(submission("first", "a@example.org"))
-		settleDown()
-		id := q.submit(submission("second", "a@example.org")).Message.ID
-		settleDown()
+		relay := newPacedRelay(t, mailer.Rate{Messages: 1, Per: time.Minute})
+		q := start(t, relay.route)
+		q.MustSubmit(queuetest.Submission("first", "a@example.org"))
+		queuetest.SettleDown()
+		id := q.MustSubmit(queuetest.Submission("second", "a@example.org")).Message.ID
+		queuetest.SettleDown()
 		if n := relay.Turns().Waiting; n != 1 {
 			t.Errorf("%d deliveries wait for their turn, want 1", n)
 		}
 		begin := time.Now()
-		if err := q.end(); err != nil {
+		if err := q.End(); err != nil {
 			t.Fatal(err)
 		}
 		if took := time.Since(begin); took > 100*time.Millisecond {
 			t.Errorf("the end took %v, want none", took)
 		}
-		q = start(t, path, nil, newFakeRelay(accept))
-		settleDown()
-		if m := q.wantStatus(id, StatusDelivered); len(m.Attempts) != 1 || m.Attempts[0].Relay != "relay" {
+		q = restart(t, q, nil, queuetest.NewRelay(queuetest.Accept))
+		queuetest.SettleDown()
+		if m := q.WantStatus(id, queue.StatusDelivered); len(m.Attempts) != 1 || m.Attempts[0].Relay != "relay" {
 			t.Errorf("attempts = %+v, want the one after the restart", m.Attempts)
 		}
 	})

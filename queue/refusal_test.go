@@ -1,4 +1,4 @@
-package queue
+package queue_test
 
 import (
 	"bytes"
@@ -9,23 +9,26 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"mailsidecar/queue"
+	"mailsidecar/queue/queuetest"
 )
 
 // TestRefusalIsLogged: once a minute, whatever the clients' number.
 func TestRefusalIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log lockedLog
-		q := start(t, dbPath(t), func(o *Options) {
+		q := start(t, func(o *queue.Options) {
 			o.MaxMessages, o.Logger = 1, slog.New(slog.NewTextHandler(&log, nil))
-		}, newFakeRelay(unreachable))
-		q.submit(submission("1", "a@example.org"))
+		}, queuetest.NewRelay(queuetest.Unreachable))
+		q.MustSubmit(queuetest.Submission("1", "a@example.org"))
 		for range 3 {
 			for range 100 {
-				if _, err := q.Submit(t.Context(), submission("2", "a@example.org")); !errors.Is(err, ErrFull) {
+				if _, err := q.Submit(t.Context(), queuetest.Submission("2", "a@example.org")); !errors.Is(err, queue.ErrFull) {
 					t.Fatalf("Submit = %v, want ErrFull", err)
 				}
 			}
-			time.Sleep(refusalInterval)
+			time.Sleep(time.Minute)
 		}
 		if n := strings.Count(log.String(), "new mail is refused"); n != 3 {
 			t.Errorf("refusals logged = %d, want 3, one a minute", n)

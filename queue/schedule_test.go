@@ -71,34 +71,40 @@ func TestNextTry(t *testing.T) {
 	}
 }
 
+func failure(class mailer.Class, stage mailer.Stage, code int) *mailer.Failure {
+	return &mailer.Failure{Class: class, Stage: stage, Reply: mailer.Reply{Code: code}}
+}
+
 func TestDecide(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	later := now.Add(5 * 24 * time.Hour)
+	pushedBack := failure(mailer.ClassTransient, mailer.StageMail, 450)
+	pushedBack.Err = mailer.ErrPushedBack
 	tests := []struct {
 		name    string
-		fail    func(int, string) *mailer.Failure
+		failure *mailer.Failure
 		hold    bool
 		expires time.Time
 		want    Change
 	}{
-		{"accepted", accept, false, later, Change{State: Delivered, Tries: 2}},
-		{"refused", refused, false, later, Change{State: Bounced, Tries: 2}},
-		{"4yz", greylisted, false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
-		{"relay", unreachable, false, later, Change{State: Deferred, Next: now, Tries: 2}},
-		{"421", fail(mailer.ClassTransient, mailer.StageMail, 421), false, later, Change{State: Deferred, Next: now.Add(4 * firstPause), Tries: 2}},
-		{"pushed back", pushedBack(450), false, later, Change{State: Deferred, Next: now.Add(4 * firstPause), Tries: 2}},
-		{"broken dialogue", fail(mailer.ClassTransient, mailer.StageData, 0), false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
-		{"uncertain", lostReply, false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
-		{"uncertain, hold", lostReply, true, later, Change{State: Held, Tries: 2}},
-		{"4yz too late", greylisted, false, now.Add(time.Second), Change{State: Expired, Tries: 3}},
-		{"relay too late", unreachable, false, now, Change{State: Expired, Tries: 2}},
+		{"accepted", nil, false, later, Change{State: Delivered, Tries: 2}},
+		{"refused", failure(mailer.ClassPermanent, mailer.StageRcpt, 550), false, later, Change{State: Bounced, Tries: 2}},
+		{"4yz", failure(mailer.ClassTransient, mailer.StageRcpt, 450), false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
+		{"relay", failure(mailer.ClassRelay, mailer.StageConnect, 0), false, later, Change{State: Deferred, Next: now, Tries: 2}},
+		{"421", failure(mailer.ClassTransient, mailer.StageMail, 421), false, later, Change{State: Deferred, Next: now.Add(4 * firstPause), Tries: 2}},
+		{"pushed back", pushedBack, false, later, Change{State: Deferred, Next: now.Add(4 * firstPause), Tries: 2}},
+		{"broken dialogue", failure(mailer.ClassTransient, mailer.StageData, 0), false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
+		{"uncertain", failure(mailer.ClassUncertain, mailer.StageContent, 0), false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
+		{"uncertain, hold", failure(mailer.ClassUncertain, mailer.StageContent, 0), true, later, Change{State: Held, Tries: 2}},
+		{"4yz too late", failure(mailer.ClassTransient, mailer.StageRcpt, 450), false, now.Add(time.Second), Change{State: Expired, Tries: 3}},
+		{"relay too late", failure(mailer.ClassRelay, mailer.StageConnect, 0), false, now, Change{State: Expired, Tries: 2}},
 	}
 	for _, c := range tests {
 		const path = "a@example.org"
 		w := Work{Expires: c.expires, Recipients: []Leased{{ForwardPath: path, State: Deferred, Tries: 2, Attempts: 4}}}
 		d := decision{now: now, hold: c.hold, random: func() float64 { return 0.5 }}
 		c.want.ForwardPath = path
-		got, _ := d.decide(w, []mailer.Attempt{{Results: []mailer.Result{{ForwardPath: path, Failure: c.fail(1, path)}}}})
+		got, _ := d.decide(w, []mailer.Attempt{{Results: []mailer.Result{{ForwardPath: path, Failure: c.failure}}}})
 		if len(got) != 1 || got[0] != c.want {
 			t.Errorf("%s: decide = %+v, want %+v", c.name, got, c.want)
 		}

@@ -1,365 +1,51 @@
-package queue
+package queue_test
 
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"mailsidecar/mailer"
+	"mailsidecar/queue/memory"
+	"mailsidecar/queue/queuetest"
+
+	"mailsidecar/queue"
 )
-
-// wantStoreError checks that err is what is wrong, with a remedy that helps.
-func wantStoreError(t *testing.T, err, want error, remedy string) {
-	t.Helper()
-	var e *StoreError
-	if !errors.As(err, &e) || !errors.Is(err, want) || !strings.Contains(e.Error(), remedy) {
-		t.Errorf("error = %v, want %v with a remedy that says %q", err, want, remedy)
-	}
-}
-
-func openErr(t *testing.T, path string) error {
-	t.Helper()
-	s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: path})
-	if err == nil {
-		_ = s.Close()
-	}
-	return err
-}
-
-func TestOpenLocked(t *testing.T) {
-	path := dbPath(t)
-	s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantStoreError(t, openErr(t, path), ErrLocked, fmt.Sprintf("process %d", os.Getpid()))
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := openErr(t, path); err != nil {
-		t.Errorf("OpenSQLite after Close = %v, want nil", err)
-	}
-}
-
-func openStore(t *testing.T, path string) *SQLite {
-	t.Helper()
-	s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
-	return s
-}
-
-// TestOpenBesideLog: the log of a store that was deleted is not played into the new
-// one.
-func TestOpenBesideLog(t *testing.T) {
-	s, fresh := openStore(t, dbPath(t)), filepath.Join(t.TempDir(), "queue.db")
-	d, err := New(Options{Store: s, Routes: Routes{{Relay: newFakeRelay(accept)}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := d.Submit(t.Context(), submission("x", "a@example.org"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	log, err := os.ReadFile(s.opts.Path + "-wal")
-	if err != nil || len(log) == 0 {
-		t.Fatalf("the log has %d octets: %v", len(log), err)
-	}
-	if err := errors.Join(os.WriteFile(fresh+"-wal", log, 0o600), os.WriteFile(fresh+"-journal", log, 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := openStore(t, fresh).Get(t.Context(), AnyKey, r.Message.ID); !errors.Is(err, ErrNotFound) {
-		t.Errorf("Get(message of the deleted store) = %v, want ErrNotFound", err)
-	}
-}
-
-func TestOpenPrivate(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a", "b c?d#e", "queue.db")
-	if err := openErr(t, path); err != nil {
-		t.Fatal(err)
-	}
-	for name, want := range map[string]os.FileMode{path: 0o600, path + ".lock": 0o600, filepath.Dir(path): 0o700} {
-		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != want {
-			t.Errorf("Stat(%s) = %v, %v, want mode %v", filepath.Base(name), info, err, want)
-		}
-	}
-	entries, err := os.ReadDir(filepath.Dir(path))
-	if err != nil || len(entries) != 2 {
-		t.Errorf("files left = %v, %v, want the store and its lock", entries, err)
-	}
-}
-
-func TestOpenNewerSchema(t *testing.T) {
-	path := dbPath(t)
-	s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var vacuum, version int
-	if err := s.writer.row("SELECT auto_vacuum, user_version FROM pragma_auto_vacuum, pragma_user_version", nil, &vacuum, &version); err != nil || vacuum != 2 || version != len(migrations) {
-		t.Errorf("auto_vacuum, user_version = %d, %d, %v, want 2, %d", vacuum, version, err, len(migrations))
-	}
-	if err := s.write(t.Context(), func(w *writer) error { return w.exec("PRAGMA user_version = 99") }); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	wantStoreError(t, openErr(t, path), ErrNewerSchema, "schema 99")
-}
-
-// oldRows is what earlier versions wrote for one message with one recipient.
-const oldRows = `
-INSERT INTO contents (seq, data) VALUES (?1, 'hello');
-INSERT INTO messages (id, key, message_id, sender, subject, reverse_path, size, eight_bit, utf8_header,
-		created, expires, status, final, clock, body, chunks)
-	VALUES (?2, ?3, '<1@example.com>', 'shop@example.com', 'Hello', 'bounce@example.com', 5, 0, 0, ?4, ?5, ?6, ?7, ?5, ?1, 1);
-INSERT INTO recipients (message, n, forward_path, state, due, route, owner)
-	VALUES (?2, 0, 'a@example.org', ?8, ?9, 'relay', ?10)`
-
-// TestMigrate: a file of an earlier schema is brought up to date with what is in
-// it.
-func TestMigrate(t *testing.T) {
-	all := migrations
-	t.Cleanup(func() { migrations = all })
-	for version := 1; version < len(all); version++ {
-		path := dbPath(t)
-		synctest.Test(t, func(t *testing.T) {
-			migrations = all[:version]
-			ids := writeOld(t, path)
-			migrations = all
-			relay := newFakeRelay(accept)
-			q := start(t, path, nil, relay)
-			settleDown()
-			for _, key := range []string{"waits", "leased"} {
-				m, err := q.Get(t.Context(), key, ids[key])
-				if err != nil || m.Status() != StatusDelivered || m.Envelope.Priority != mailer.PriorityNormal {
-					t.Errorf("from schema %d: %s = %s, %v, %v, want delivered, normal", version, key, m.Status(), m.Envelope.Priority, err)
-				}
-			}
-			for _, key := range []string{"held", "bounced"} {
-				if _, err := q.Retry(t.Context(), key, ids[key]); err != nil {
-					t.Errorf("from schema %d: Retry(%s) = %v", version, key, err)
-				}
-				settleDown()
-				if m, err := q.Get(t.Context(), key, ids[key]); err != nil || m.Status() != StatusDelivered {
-					t.Errorf("from schema %d: %s after Retry = %s, %v, want delivered", version, key, m.Status(), err)
-				}
-			}
-		})
-	}
-}
-
-// writeOld writes a store of the schema that migrations lead to, with a message
-// for each state and keyed by it, and returns their ids.
-func writeOld(t *testing.T, path string) map[string]string {
-	t.Helper()
-	s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := time.Now().UnixMicro()
-	ids := map[string]string{}
-	for i, row := range []struct {
-		key, status, state string
-		due, owner         any
-	}{
-		{"waits", "deferred", "deferred", now, nil},
-		{"leased", "queued", "queued", now, "gone"},
-		{"held", "held", "held", nil, nil},
-		{"bounced", "failed", "bounced", nil, nil},
-	} {
-		ids[row.key] = NewID(time.Now())
-		id, _ := blob(ids[row.key])
-		_, err := s.writer.conn.ExecContext(t.Context(), oldRows, i+1, id, row.key, now, now+int64(time.Hour/time.Microsecond),
-			row.status, row.key == "bounced", row.state, row.due, row.owner)
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return ids
-}
-
-func TestOpenDamaged(t *testing.T) {
-	dir := t.TempDir()
-	text := filepath.Join(dir, "text.db")
-	if err := os.WriteFile(text, bytes.Repeat([]byte("not a database\n"), 1000), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	wantStoreError(t, openErr(t, text), ErrCorrupt, ".recover")
-
-	foreign := filepath.Join(dir, "foreign.db")
-	b, err := sql.Open("sqlite", dsn(foreign))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.ExecContext(t.Context(), "CREATE TABLE t (x)"); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
-	}
-	wantStoreError(t, openErr(t, foreign), ErrCorrupt, "not a queue")
-}
-
-func TestOpenUnusableDirectory(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, dir := range []string{file, filepath.Join(file, "below")} {
-		wantStoreError(t, openErr(t, filepath.Join(dir, "queue.db")), ErrDirectory, "a file stands where")
-	}
-	readOnly := filepath.Join(t.TempDir(), "ro")
-	if err := os.Mkdir(readOnly, 0o500); err != nil {
-		t.Fatal(err)
-	}
-	if os.Geteuid() == 0 {
-		readOnly = "/proc/self" // no mode keeps root out of a directory, but nobody creates files here
-	}
-	wantStoreError(t, openErr(t, filepath.Join(readOnly, "queue.db")), ErrDirectory, "read-only")
-}
-
-// TestDamagedWhileInUse: reads and writes tell, and nothing is answered as
-// stored.
-func TestDamagedWhileInUse(t *testing.T) {
-	path := dbPath(t)
-	relay := newFakeRelay(greylisted)
-	q := start(t, path, nil, relay)
-	q.submit(submission(string(bytes.Repeat([]byte("x"), 1<<20)), "a@example.org"))
-	if err := q.end(); err != nil {
-		t.Fatal(err)
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.WriteAt(bytes.Repeat([]byte{0xff}, int(info.Size())-4096), 4096); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: path})
-	if err != nil {
-		wantStoreError(t, err, ErrCorrupt, ".recover")
-		return
-	}
-	defer s.Close() //nolint:errcheck // it is damaged
-	d, err := New(Options{Store: s, Routes: Routes{{Relay: relay}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = d.Submit(t.Context(), submission("y", "a@example.org"))
-	wantStoreError(t, err, ErrCorrupt, ".recover")
-	wantStoreError(t, s.Check(t.Context()), ErrCorrupt, ".recover")
-	wantStoreError(t, d.Run(t.Context()), ErrCorrupt, ".recover")
-}
-
-// TestDeletedWhileInUse: new mail is refused, what is stored is delivered.
-func TestDeletedWhileInUse(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(greylisted)
-		q := start(t, dbPath(t), nil, relay)
-		id := q.submit(submission("x", "a@example.org")).Message.ID
-		settleDown()
-		if err := os.Remove(q.path); err != nil {
-			t.Fatal(err)
-		}
-		_, err := q.Submit(t.Context(), submission("y", "a@example.org"))
-		wantStoreError(t, err, ErrMoved, "restart")
-		wantStoreError(t, q.Ready(t.Context()), ErrMoved, "restart")
-		relay.set(accept)
-		time.Sleep(2 * time.Minute)
-		q.wantStatus(id, StatusDelivered)
-		if err := os.WriteFile(q.path, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		_, err = q.Submit(t.Context(), submission("y", "a@example.org"))
-		wantStoreError(t, err, ErrMoved, "restart")
-	})
-}
-
-// TestDiskNearlyFull: new mail is refused while there still is room for
-// outcomes.
-func TestDiskNearlyFull(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var free atomic.Int64
-		store.free = func(string) (int64, error) { return free.Load(), nil }
-		free.Store(1 << 30)
-		relay := newFakeRelay(greylisted)
-		q := startOn(t, store, store, nil, relay)
-		id := q.submit(submission("x", "a@example.org")).Message.ID
-		settleDown()
-		free.Store(64<<20 + 100)
-		if _, err := q.Submit(t.Context(), submission(string(make([]byte, 101)), "a@example.org")); !errors.Is(err, ErrDiskFull) {
-			t.Errorf("Submit = %v, want ErrDiskFull", err)
-		}
-		if err := q.Ready(t.Context()); err != nil {
-			t.Errorf("Ready with room for small messages = %v", err)
-		}
-		free.Store(0)
-		if err := q.Ready(t.Context()); !errors.Is(err, ErrDiskFull) {
-			t.Errorf("Ready = %v, want ErrDiskFull", err)
-		}
-		relay.set(accept)
-		time.Sleep(2 * time.Minute)
-		q.wantStatus(id, StatusDelivered)
-	})
-}
 
 // TestRepeatWhileRefusing: a request that was stored is answered again where a
 // new one is refused.
 func TestRepeatWhileRefusing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var free atomic.Int64
-		store.free = func(string) (int64, error) { return free.Load(), nil }
-		free.Store(1 << 30)
-		q := startOn(t, store, store, func(o *Options) { o.MaxMessages = 2 }, newFakeRelay(greylisted))
-		s := submission("x", "a@example.org")
+		var full atomic.Bool
+		store := memory.New(memory.Options{Before: func(_ context.Context, method string) error {
+			if method == "Insert" && full.Load() {
+				return queue.ErrDiskFull
+			}
+			return nil
+		}})
+		q := queuetest.Start(t, store, func(o *queue.Options) { o.MaxMessages = 2 }, queuetest.NewRelay(queuetest.Greylisted))
+		s := queuetest.Submission("x", "a@example.org")
 		s.IdempotencyKey, s.Fingerprint = "order-1", [32]byte{1}
-		id := q.submit(s).Message.ID
-		settleDown()
+		id := q.MustSubmit(s).Message.ID
+		queuetest.SettleDown()
 		other, fresh := s, s
 		other.Fingerprint, fresh.IdempotencyKey = [32]byte{2}, "order-2"
-		for _, why := range []error{ErrDiskFull, ErrFull} {
-			free.Store(0)
-			if errors.Is(why, ErrFull) {
-				free.Store(1 << 30)
-				q.submit(submission("y", "a@example.org"))
+		for _, why := range []error{queue.ErrDiskFull, queue.ErrFull} {
+			full.Store(true)
+			if errors.Is(why, queue.ErrFull) {
+				full.Store(false)
+				q.MustSubmit(queuetest.Submission("y", "a@example.org"))
 			}
 			if r, err := q.Submit(t.Context(), s); err != nil || !r.Replayed || r.Message.ID != id {
 				t.Errorf("%v: repeat = %+v, %v, want the message", why, r, err)
 			}
-			if _, err := q.Submit(t.Context(), other); !errors.Is(err, ErrIdempotencyMismatch) {
+			if _, err := q.Submit(t.Context(), other); !errors.Is(err, queue.ErrIdempotencyMismatch) {
 				t.Errorf("%v: Submit(other fingerprint) = %v, want ErrIdempotencyMismatch", why, err)
 			}
 			if _, err := q.Submit(t.Context(), fresh); !errors.Is(err, why) {
@@ -369,88 +55,39 @@ func TestRepeatWhileRefusing(t *testing.T) {
 	})
 }
 
-// TestDiskFull: SQLite itself finds no room. Nothing is answered as stored,
-// nothing stored is lost.
-func TestDiskFull(t *testing.T) {
-	s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close() //nolint:errcheck // nothing hangs on it
-	d, err := New(Options{Store: s, Routes: Routes{{Relay: newFakeRelay(accept)}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	before, err := d.Submit(t.Context(), submission("x", "a@example.org"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	limitPages := func(n int) {
-		if err := s.write(t.Context(), func(w *writer) error {
-			return w.each(fmt.Sprintf("PRAGMA max_page_count = %d", n), nil, func(*sql.Rows) error { return nil })
-		}); err != nil {
-			t.Fatal(err)
+// unrecording returns a store that cannot record outcomes while broken.
+func unrecording(broken *atomic.Bool) *memory.Store {
+	return memory.New(memory.Options{Before: func(_ context.Context, method string) error {
+		if method == "Record" && broken.Load() {
+			return queue.ErrDiskFull
 		}
-	}
-	limitPages(30)
-	big := submission(string(make([]byte, 1<<20)), "a@example.org")
-	if _, err := d.Submit(t.Context(), big); !errors.Is(err, ErrDiskFull) {
-		t.Errorf("Submit = %v, want ErrDiskFull", err)
-	}
-	if u := d.Usage(); u.Messages != 1 {
-		t.Errorf("Usage = %+v, want what was stored", u)
-	}
-	if _, err := d.Get(t.Context(), "app", before.Message.ID); err != nil {
-		t.Errorf("Get of what was stored before = %v", err)
-	}
-	limitPages(100_000)
-	if _, err := d.Submit(t.Context(), big); err != nil {
-		t.Errorf("Submit with room again = %v", err)
-	}
-}
-
-// brokenStore cannot record outcomes while broken.
-type brokenStore struct {
-	*SQLite
-	broken atomic.Bool
-	tries  atomic.Int64
-}
-
-func (s *brokenStore) Record(ctx context.Context, o []Outcome) (Settled, error) {
-	if s.broken.Load() {
-		s.tries.Add(1)
-		return Settled{}, ErrDiskFull
-	}
-	return s.SQLite.Record(ctx, o)
+		return nil
+	}})
 }
 
 // TestOutcomesCannotBeStored: deliveries stop, nothing is sent twice, and what
 // became of the mail is recorded when it can be.
 func TestOutcomesCannotBeStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		broken := &brokenStore{SQLite: store}
-		relay := newFakeRelay(accept)
-		q := startOn(t, store, broken, nil, relay)
-		broken.broken.Store(true)
+		var broken atomic.Bool
+		relay := queuetest.NewRelay(queuetest.Accept)
+		q := queuetest.Start(t, unrecording(&broken), nil, relay)
+		broken.Store(true)
 		var ids []string
 		for i := range 10 {
-			ids = append(ids, q.submit(submission(fmt.Sprint(i), "a@example.org")).Message.ID)
+			ids = append(ids, q.MustSubmit(queuetest.Submission(fmt.Sprint(i), "a@example.org")).Message.ID)
 			time.Sleep(time.Second)
 		}
-		if n := len(relay.seen()); n != 1 {
+		if n := len(relay.Attempts()); n != 1 {
 			t.Errorf("attempts while outcomes cannot be stored = %d, want 1", n)
 		}
 		time.Sleep(time.Hour)
-		broken.broken.Store(false)
+		broken.Store(false)
 		time.Sleep(10 * time.Second)
 		for _, id := range ids {
-			q.wantStatus(id, StatusDelivered)
+			q.WantStatus(id, queue.StatusDelivered)
 		}
-		for what, n := range relay.deliveries() {
+		for what, n := range relay.Deliveries() {
 			if n != 1 {
 				t.Errorf("%q was delivered %d times, want once", what, n)
 			}
@@ -461,115 +98,13 @@ func TestOutcomesCannotBeStored(t *testing.T) {
 // TestStopWithoutStore: Run tells what it could not record.
 func TestStopWithoutStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		broken := &brokenStore{SQLite: store}
-		q := startOn(t, store, broken, nil, newFakeRelay(accept))
-		broken.broken.Store(true)
-		q.submit(submission("x", "a@example.org"))
+		var broken atomic.Bool
+		q := queuetest.Start(t, unrecording(&broken), nil, queuetest.NewRelay(queuetest.Accept))
+		broken.Store(true)
+		q.MustSubmit(queuetest.Submission("x", "a@example.org"))
 		time.Sleep(time.Second)
-		if err := q.end(); !errors.Is(err, ErrDiskFull) {
+		if err := q.End(); !errors.Is(err, queue.ErrDiskFull) {
 			t.Errorf("Run = %v, want ErrDiskFull", err)
-		}
-	})
-}
-
-// TestBadWriteLeavesGroup: a write that fails does not take those with it that
-// share its transaction.
-func TestBadWriteLeavesGroup(t *testing.T) {
-	s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close() //nolint:errcheck // nothing hangs on it
-	hold := make(chan struct{})
-	go s.write(t.Context(), func(*writer) error { <-hold; return nil }) //nolint:errcheck // it only fills the writer's hands
-	errs := make(chan error, 3)
-	for _, query := range []string{
-		"INSERT INTO contents (seq, data) VALUES (1, 'a')", "INSERT INTO nonsense VALUES (1)", "INSERT INTO contents (seq, data) VALUES (2, 'b')",
-	} {
-		op := &write{run: func(w *writer) error { return w.exec(query) }, done: make(chan error, 1)}
-		s.writer.writes <- op
-		go func() { errs <- <-op.done }()
-	}
-	close(hold)
-	failed := 0
-	for range 3 {
-		if err := <-errs; err != nil {
-			failed++
-		}
-	}
-	var rows int
-	if err := s.view(t.Context(), func(v *session) error { return v.row("SELECT count(*) FROM contents", nil, &rows) }); err != nil {
-		t.Fatal(err)
-	}
-	if failed != 1 || rows != 2 {
-		t.Errorf("failed writes = %d, rows = %d, want 1, 2", failed, rows)
-	}
-}
-
-// TestBrokenIsNotUnknown: that the store cannot be read does not mean that the
-// message is not there.
-func TestBrokenIsNotUnknown(t *testing.T) {
-	s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close() //nolint:errcheck // nothing hangs on it
-	if err := s.write(t.Context(), func(w *writer) error { return w.exec("ALTER TABLE messages RENAME TO elsewhere") }); err != nil {
-		t.Fatal(err)
-	}
-	id := NewID(time.Now())
-	if _, err := s.Retry(t.Context(), "app", []string{id}, time.Now()); err == nil {
-		t.Error("Retry = nil, want what is wrong with the store")
-	}
-	if _, err := s.Cancel(t.Context(), "app", id, "me", nil, time.Now()); err == nil || errors.Is(err, ErrNotFound) {
-		t.Errorf("Cancel = %v, want what is wrong with the store", err)
-	}
-}
-
-func TestKeepBodies(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t), KeepBodies: 36 * time.Hour})
-		if err != nil {
-			t.Fatal(err)
-		}
-		q := startOn(t, store, store, nil, newFakeRelay(accept))
-		id := q.submit(submission("x", "a@example.org")).Message.ID
-		time.Sleep(35 * time.Hour)
-		if data, err := q.Content(t.Context(), "app", id); err != nil || string(data) != "x" {
-			t.Errorf("Content within KeepBodies = %q, %v, want it", data, err)
-		}
-		time.Sleep(2 * time.Hour)
-		if _, err := q.Content(t.Context(), "app", id); !errors.Is(err, ErrContentGone) {
-			t.Errorf("Content after KeepBodies = %v, want ErrContentGone", err)
-		}
-		q.wantStatus(id, StatusDelivered)
-		time.Sleep(7 * 24 * time.Hour)
-		if _, err := q.Get(t.Context(), "app", id); !errors.Is(err, ErrNotFound) {
-			t.Errorf("Get after Retention = %v, want ErrNotFound", err)
-		}
-	})
-}
-
-// TestGivesRoomBack: the file shrinks after a backlog.
-func TestGivesRoomBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		relay := newFakeRelay(unreachable)
-		q := start(t, dbPath(t), nil, relay)
-		for range 30 {
-			q.submit(submission(string(make([]byte, 1<<20)), "a@example.org"))
-		}
-		relay.set(accept)
-		time.Sleep(time.Hour)
-		var pages int
-		if err := q.store.view(t.Context(), func(v *session) error { return v.row("SELECT page_count FROM pragma_page_count", nil, &pages) }); err != nil {
-			t.Fatal(err)
-		}
-		if len(relay.deliveries()) == 0 || pages > keptPages+vacuumPages {
-			t.Errorf("pages after the backlog = %d, want at most %d", pages, keptPages+vacuumPages)
 		}
 	})
 }
@@ -578,13 +113,13 @@ func TestGivesRoomBack(t *testing.T) {
 func TestLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		relay := newFakeRelay(unreachable)
-		q := start(t, dbPath(t), func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&out, nil)) }, relay)
-		q.submit(submission("x", "a@example.org"))
-		settleDown()
-		relay.set(refused)
+		relay := queuetest.NewRelay(queuetest.Unreachable)
+		q := start(t, func(o *queue.Options) { o.Logger = slog.New(slog.NewTextHandler(&out, nil)) }, relay)
+		q.MustSubmit(queuetest.Submission("x", "a@example.org"))
+		queuetest.SettleDown()
+		relay.Set(queuetest.Refused)
 		time.Sleep(time.Minute)
-		if err := q.end(); err != nil {
+		if err := q.End(); err != nil {
 			t.Fatal(err)
 		}
 		for _, want := range []string{
@@ -596,46 +131,4 @@ func TestLog(t *testing.T) {
 			}
 		}
 	})
-}
-
-// TestManyReaders: more callers than connections, each with queries that were
-// not prepared yet.
-func TestManyReaders(t *testing.T) {
-	store, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := New(Options{Store: store, Routes: Routes{{Relay: newFakeRelay(accept)}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := d.Submit(t.Context(), submission("x", "a@example.org"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	var wg sync.WaitGroup
-	for range 4 * readConnections {
-		wg.Go(func() {
-			_, err1 := d.Content(ctx, "app", r.Message.ID)
-			_, err2 := d.Get(ctx, "app", r.Message.ID)
-			_, err3 := d.List(ctx, Filter{Key: "app", Sender: "shop@example.com"}, 10, "")
-			if err := errors.Join(err1, err2, err3); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	gone, cut := context.WithCancel(t.Context())
-	cut()
-	if _, err := d.Get(gone, "app", r.Message.ID); !errors.Is(err, context.Canceled) {
-		t.Errorf("Get(ended context) = %v, want context.Canceled", err)
-	}
-	if err := store.Close(); err != nil {
-		t.Errorf("Close = %v", err)
-	}
-	if _, err := d.Get(t.Context(), "app", r.Message.ID); !errors.Is(err, ErrClosed) {
-		t.Errorf("Get after Close = %v, want ErrClosed", err)
-	}
 }

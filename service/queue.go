@@ -8,6 +8,7 @@ import (
 	"mailsidecar/config"
 	"mailsidecar/handler"
 	"mailsidecar/queue"
+	"mailsidecar/queue/sqlite"
 )
 
 // runningQueue is the queue that MAILSIDECAR_QUEUE names, at work.
@@ -51,7 +52,7 @@ func startQueue(ctx context.Context, c config.Service, store queue.Store, o queu
 // openStore opens the store that the configuration names. The store takes zero
 // for its default, where the configuration means zero.
 func openStore(ctx context.Context, c config.Service) (queue.Store, error) {
-	return queue.OpenSQLite(ctx, queue.SQLiteOptions{
+	return sqlite.Open(ctx, sqlite.Options{
 		Path: c.Queue.Path, MinFreeDisk: max(1, int64(c.MinFreeDisk)),
 		Retention: time.Duration(c.Retention), KeepBodies: time.Duration(c.KeepBodies),
 	})

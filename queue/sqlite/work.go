@@ -1,4 +1,4 @@
-package queue
+package sqlite
 
 import (
 	"context"
@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"mailsidecar/mailer"
+	"mailsidecar/queue"
 )
 
 // Claim leases the longest waiting messages of each lane.
-func (s *SQLite) Claim(ctx context.Context, owner string, now time.Time, wants []Want) ([]Work, error) {
-	var works []Work
+func (s *Store) Claim(ctx context.Context, owner string, now time.Time, wants []queue.Want) ([]queue.Work, error) {
+	var works []queue.Work
 	err := s.write(ctx, func(w *writer) error {
 		works = nil
 		for _, want := range wants {
@@ -36,7 +37,7 @@ func (s *SQLite) Claim(ctx context.Context, owner string, now time.Time, wants [
 const dueInLane = `SELECT message FROM recipients INDEXED BY recipients_due
 	WHERE route = ? AND lane = ? AND due <= ? AND due IS NOT NULL AND owner IS NULL ORDER BY due`
 
-func (w *writer) due(want Want, now time.Time) ([][]byte, error) {
+func (w *writer) due(want queue.Want, now time.Time) ([][]byte, error) {
 	var ids [][]byte
 	seen := map[string]bool{}
 	// One message may have many recipients, so rows are no measure for limit.
@@ -64,8 +65,8 @@ func (w *writer) due(want Want, now time.Time) ([][]byte, error) {
 // errEnough ends a query early.
 var errEnough = errors.New("enough")
 
-func (w *writer) claim(id []byte, owner string, want Want, now time.Time) (Work, error) {
-	work := Work{Route: want.Route, Key: want.Lane.Key, Envelope: mailer.Envelope{Priority: want.Lane.Priority}}
+func (w *writer) claim(id []byte, owner string, want queue.Want, now time.Time) (queue.Work, error) {
+	work := queue.Work{Route: want.Route, Key: want.Lane.Key, Envelope: mailer.Envelope{Priority: want.Lane.Priority}}
 	var err error
 	if work.ID, err = fromBlob(id); err != nil {
 		return work, err
@@ -82,7 +83,7 @@ func (w *writer) claim(id []byte, owner string, want Want, now time.Time) (Work,
 	err = w.each(`SELECT forward_path, state, tries, attempts FROM recipients
 		WHERE message = ? AND +route = ? AND +due <= ? AND owner IS NULL ORDER BY n`, []any{id, want.Route, now.UnixMicro()},
 		func(rows *sql.Rows) error {
-			var l Leased
+			var l queue.Leased
 			if err := rows.Scan(&l.ForwardPath, &l.State, &l.Tries, &l.Attempts); err != nil {
 				return err
 			}
@@ -98,7 +99,7 @@ func (w *writer) claim(id []byte, owner string, want Want, now time.Time) (Work,
 }
 
 // Mark notes that content is about to be sent.
-func (s *SQLite) Mark(ctx context.Context, owner, id string) error {
+func (s *Store) Mark(ctx context.Context, owner, id string) error {
 	key, _ := blob(id)
 	return s.write(ctx, func(w *writer) error {
 		return w.exec(`UPDATE recipients SET marked = 1 WHERE message = ? AND owner = ?`, key, owner)
@@ -106,7 +107,7 @@ func (s *SQLite) Mark(ctx context.Context, owner, id string) error {
 }
 
 // Release ends leases without an attempt.
-func (s *SQLite) Release(ctx context.Context, owner string, now time.Time, leases []Lease) error {
+func (s *Store) Release(ctx context.Context, owner string, now time.Time, leases []queue.Lease) error {
 	return s.write(ctx, func(w *writer) error {
 		for _, l := range leases {
 			if err := w.release(owner, now, l); err != nil {
@@ -117,7 +118,7 @@ func (s *SQLite) Release(ctx context.Context, owner string, now time.Time, lease
 	})
 }
 
-func (w *writer) release(owner string, now time.Time, l Lease) error {
+func (w *writer) release(owner string, now time.Time, l queue.Lease) error {
 	id, _ := blob(l.ID)
 	paths, err := toJSON(l.ForwardPaths)
 	if err != nil {
@@ -143,11 +144,11 @@ func (w *writer) cancelReleased(these string, id []byte, now time.Time, args ...
 }
 
 // Record stores what came of attempts.
-func (s *SQLite) Record(ctx context.Context, outcomes []Outcome) (Settled, error) {
-	var settled Settled
-	awaited := slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.Awaited })
+func (s *Store) Record(ctx context.Context, outcomes []queue.Outcome) (queue.Settled, error) {
+	var settled queue.Settled
+	awaited := slices.ContainsFunc(outcomes, func(o queue.Outcome) bool { return o.Awaited })
 	err := s.writer.do(ctx, &write{patient: !awaited, run: func(w *writer) error {
-		settled = Settled{}
+		settled = queue.Settled{}
 		for _, o := range outcomes {
 			size, final, err := w.record(o)
 			if err != nil {
@@ -163,7 +164,7 @@ func (s *SQLite) Record(ctx context.Context, outcomes []Outcome) (Settled, error
 	return settled, err
 }
 
-func (w *writer) record(o Outcome) (size int64, final bool, err error) {
+func (w *writer) record(o queue.Outcome) (size int64, final bool, err error) {
 	id, _ := blob(o.ID)
 	results, err := w.insertAttempts(id, o.Attempts)
 	if err != nil {
@@ -222,15 +223,15 @@ func (w *writer) insertAttempt(id []byte, a mailer.Attempt) error {
 
 // change sets a recipient's state. A wish to cancel it turns waiting into
 // canceled; a lease lost meanwhile leaves nothing to say but "delivered".
-func (w *writer) change(id []byte, o Outcome, c Change, t tried) error {
-	waits := !c.State.Final() && c.State != Held
+func (w *writer) change(id []byte, o queue.Outcome, c queue.Change, t tried) error {
+	waits := !c.State.Final() && c.State != queue.Held
 	var next any
 	if waits {
 		next = c.Next.UnixMicro()
 	}
 	args := []any{
 		!c.State.Final(), string(c.State), !c.State.Final(), next, c.Tries, t.attempts, t.result, o.Route,
-		id, c.ForwardPath, o.Owner, c.State == Delivered,
+		id, c.ForwardPath, o.Owner, c.State == queue.Delivered,
 	}
 	// Most messages have one recipient, the first. By its key it is changed in
 	// place; else SQLite collects in a table what to change.
@@ -264,32 +265,32 @@ func (w *writer) settle(id []byte, now time.Time) (size int64, becameFinal bool,
 	if err != nil {
 		return 0, false, err
 	}
-	states := map[State]int{Delivered: 1}
+	states := map[queue.State]int{queue.Delivered: 1}
 	if mixed {
 		if states, err = w.states(id); err != nil {
 			return 0, false, err
 		}
 	}
-	final := states[Queued]+states[Deferred]+states[Held] == 0
+	final := states[queue.Queued]+states[queue.Deferred]+states[queue.Held] == 0
 	switch {
 	case !final:
 		clock = expires
 	case !was:
 		clock = now.UnixMicro()
 	}
-	if final && states[Bounced]+states[Expired] == 0 {
-		err = w.settleUseless(id, StatusOf(states), clock, now, body)
+	if final && states[queue.Bounced]+states[queue.Expired] == 0 {
+		err = w.finishWithoutBody(id, queue.StatusOf(states), clock, now, body)
 	} else {
-		err = w.exec(`UPDATE messages SET status = ?, final = ?, clock = ? WHERE id = ?`, string(StatusOf(states)), final, clock, id)
+		err = w.exec(`UPDATE messages SET status = ?, final = ?, clock = ? WHERE id = ?`, string(queue.StatusOf(states)), final, clock, id)
 	}
 	return size, final && !was, err
 }
 
 // states returns the states that recipients of the message are in.
-func (w *writer) states(id []byte) (map[State]int, error) {
-	states := map[State]int{}
+func (w *writer) states(id []byte) (map[queue.State]int, error) {
+	states := map[queue.State]int{}
 	err := w.each(`SELECT DISTINCT state FROM recipients WHERE message = ?`, []any{id}, func(rows *sql.Rows) error {
-		var state State
+		var state queue.State
 		err := rows.Scan(&state)
 		states[state] = 1
 		return err
@@ -303,9 +304,9 @@ type chunks struct {
 	count int64
 }
 
-// settleUseless settles a message that nobody can retry, so that its bytes are
+// finishWithoutBody settles a message that nobody can retry, so that its bytes are
 // of no use.
-func (w *writer) settleUseless(id []byte, status Status, clock int64, now time.Time, body chunks) error {
+func (w *writer) finishWithoutBody(id []byte, status queue.Status, clock int64, now time.Time, body chunks) error {
 	if keep := w.store.opts.KeepBodies; keep > 0 {
 		return w.exec(`UPDATE messages SET status = ?, final = 1, clock = ?, bytes_until = ? WHERE id = ?`,
 			string(status), clock, now.Add(keep).UnixMicro(), id)
@@ -338,10 +339,10 @@ func (w *writer) deleteContent(id []byte) error {
 
 // Recover takes over what a process that ended had leased. The lock file says
 // that every other owner has ended, so once it is done nothing can be left.
-func (s *SQLite) Recover(ctx context.Context, owner string, now time.Time, hold bool) (Recovered, error) {
-	var total Recovered
+func (s *Store) Recover(ctx context.Context, owner string, now time.Time, hold bool) (queue.Recovered, error) {
+	var total queue.Recovered
 	for only, _ := s.only.Load().(string); only != owner; {
-		var step Recovered
+		var step queue.Recovered
 		var n int
 		err := s.write(ctx, func(w *writer) (err error) {
 			step, n, err = w.recoverSome(owner, now, hold)
@@ -361,12 +362,12 @@ func (s *SQLite) Recover(ctx context.Context, owner string, now time.Time, hold 
 	return total, nil
 }
 
-// stepRecipients is how many recipients one step of [SQLite.Recover] takes, and
+// stepRecipients is how many recipients one step of [Store.Recover] takes, and
 // then the rest of the last one's message.
 const stepRecipients = 500
 
-func (w *writer) recoverSome(owner string, now time.Time, hold bool) (Recovered, int, error) {
-	var r Recovered
+func (w *writer) recoverSome(owner string, now time.Time, hold bool) (queue.Recovered, int, error) {
+	var r queue.Recovered
 	type lease struct{ message, owner string }
 	orphans := map[lease][]orphan{}
 	n := 0
@@ -408,31 +409,28 @@ type orphan struct {
 	marked             bool
 }
 
-func (w *writer) recoverMessage(key []byte, orphans []orphan, now time.Time, hold bool) (Recovered, error) {
+func (w *writer) recoverMessage(key []byte, orphans []orphan, now time.Time, hold bool) (queue.Recovered, error) {
 	id, err := fromBlob(key)
 	if err != nil {
-		return Recovered{}, err
+		return queue.Recovered{}, err
 	}
-	var r Recovered
-	var o Outcome
+	var r queue.Recovered
+	var o queue.Outcome
 	attempt := mailer.Attempt{Started: now}
 	for _, lost := range orphans {
-		o = Outcome{ID: id, Owner: lost.owner, Route: lost.route, At: now, Changes: o.Changes}
-		if hold && Marks(lost.owner) && !lost.marked {
+		o = queue.Outcome{ID: id, Owner: lost.owner, Route: lost.route, At: now, Changes: o.Changes}
+		if hold && queue.Marks(lost.owner) && !lost.marked {
 			r.Released++
 			continue
 		}
-		change := Change{ForwardPath: lost.path, State: Deferred, Next: now, Tries: lost.tries}
+		change := queue.Change{ForwardPath: lost.path, State: queue.Deferred, Next: now, Tries: lost.tries}
 		if hold {
-			change.State = Held
+			change.State = queue.Held
 			r.Held++
 		}
 		r.Uncertain++
 		o.Changes = append(o.Changes, change)
-		attempt.Results = append(attempt.Results, mailer.Result{ForwardPath: lost.path, Failure: &mailer.Failure{
-			Class: mailer.ClassUncertain, Stage: mailer.StageContent,
-			Text: "the service ended while this was in hand; the relay may have accepted it",
-		}})
+		attempt.Results = append(attempt.Results, mailer.Result{ForwardPath: lost.path, Failure: queue.LostAttempt()})
 	}
 	if len(o.Changes) > 0 {
 		o.Attempts = []mailer.Attempt{attempt}
@@ -449,10 +447,10 @@ func (w *writer) recoverMessage(key []byte, orphans []orphan, now time.Time, hol
 }
 
 // Waiting looks at the head of each lane.
-func (s *SQLite) Waiting(ctx context.Context, now time.Time) (Waiting, error) {
-	var waiting Waiting
+func (s *Store) Waiting(ctx context.Context, now time.Time) (queue.Waiting, error) {
+	var waiting queue.Waiting
 	err := s.view(ctx, func(v *session) error {
-		waiting = Waiting{}
+		waiting = queue.Waiting{}
 		var expiry sql.NullInt64
 		err := v.row(`SELECT min(clock) FROM messages WHERE final = 0 AND clock > ?`, []any{now.UnixMicro()}, &expiry)
 		if err != nil {
@@ -460,7 +458,7 @@ func (s *SQLite) Waiting(ctx context.Context, now time.Time) (Waiting, error) {
 		}
 		waiting.Expiry = fromMicros(expiry)
 		return v.each(laneHeads, nil, func(rows *sql.Rows) error {
-			var head LaneDue
+			var head queue.LaneDue
 			var lane string
 			var at sql.NullInt64
 			err := rows.Scan(&head.Route, &lane, &at)
@@ -496,8 +494,8 @@ const laneHeads = `WITH RECURSIVE
 
 // Expire ends what waited too long. What is held waits for a person, not for the
 // relay, and does not expire.
-func (s *SQLite) Expire(ctx context.Context, now time.Time, limit int) ([]Ended, error) {
-	var ended []Ended
+func (s *Store) Expire(ctx context.Context, now time.Time, limit int) ([]queue.Ended, error) {
+	var ended []queue.Ended
 	err := s.write(ctx, func(w *writer) error {
 		ended = nil
 		ids, err := w.ids(`SELECT id FROM messages WHERE final = 0 AND clock <= ?
@@ -518,8 +516,8 @@ func (s *SQLite) Expire(ctx context.Context, now time.Time, limit int) ([]Ended,
 	return ended, err
 }
 
-func (w *writer) expire(id []byte, now time.Time) (Ended, error) {
-	var e Ended
+func (w *writer) expire(id []byte, now time.Time) (queue.Ended, error) {
+	var e queue.Ended
 	var err error
 	if e.ID, err = fromBlob(id); err != nil {
 		return e, err
@@ -543,7 +541,7 @@ func (w *writer) expire(id []byte, now time.Time) (Ended, error) {
 }
 
 // Rewind brings due times back that a clock gone wrong has put too far off.
-func (s *SQLite) Rewind(ctx context.Context, latest time.Time) error {
+func (s *Store) Rewind(ctx context.Context, latest time.Time) error {
 	return s.write(ctx, func(w *writer) error {
 		return w.exec(`UPDATE recipients INDEXED BY recipients_due SET due = ?1
 			WHERE due > ?1 AND due IS NOT NULL AND owner IS NULL AND

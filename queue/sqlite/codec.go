@@ -1,4 +1,4 @@
-package queue
+package sqlite
 
 import (
 	"database/sql"
@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"mailsidecar/mailer"
+	"mailsidecar/queue"
 )
 
 // micros is how a time is stored: NULL when it is zero.
@@ -39,15 +40,15 @@ func fromBlob(b []byte) (string, error) {
 
 // laneText is how a lane is stored, so that lanes sort as they are served: the
 // priority as a digit, 0 for high, and the key.
-func laneText(l Lane) string {
+func laneText(l queue.Lane) string {
 	return string(rune('1'-l.Priority)) + l.Key
 }
 
-func laneOf(text string) (Lane, error) {
+func laneOf(text string) (queue.Lane, error) {
 	if text == "" || text[0] < '0' || text[0] > '2' {
-		return Lane{}, fmt.Errorf("%w: lane %q", ErrCorrupt, text)
+		return queue.Lane{}, fmt.Errorf("%w: lane %q", queue.ErrCorrupt, text)
 	}
-	return Lane{Priority: mailer.Priority('1' - int(text[0])), Key: text[1:]}, nil
+	return queue.Lane{Priority: mailer.Priority('1' - int(text[0])), Key: text[1:]}, nil
 }
 
 // storedResult is a mailer.Result as JSON. Names, not numbers, so that the file
@@ -190,7 +191,7 @@ func fromJSON(s sql.NullString, into any) error {
 		return nil
 	}
 	if err := json.Unmarshal([]byte(s.String), into); err != nil {
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+		return fmt.Errorf("%w: %w", queue.ErrCorrupt, err)
 	}
 	return nil
 }

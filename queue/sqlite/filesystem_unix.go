@@ -1,6 +1,6 @@
 //go:build darwin || dragonfly || freebsd || netbsd || openbsd
 
-package queue
+package sqlite
 
 // unsuitableFileSystem cannot tell here.
 func unsuitableFileSystem(string) string { return "" }

@@ -1,4 +1,4 @@
-package queue
+package sqlite
 
 import (
 	"database/sql"
@@ -9,7 +9,7 @@ import (
 // TestPlans: what the scheduler asks is answered along the index of what is due,
 // however much waits: it steps from lane to lane, and sorts nothing.
 func TestPlans(t *testing.T) {
-	s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: dbPath(t)})
+	s, err := Open(t.Context(), Options{Path: dbPath(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

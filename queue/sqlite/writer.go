@@ -1,4 +1,4 @@
-package queue
+package sqlite
 
 import (
 	"cmp"
@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"mailsidecar/queue"
 )
 
 // Bounds of one group. The first keeps a commit short, the second keeps small
@@ -39,7 +41,7 @@ type write struct {
 // writer is the one goroutine that writes, and its connection.
 type writer struct {
 	*session
-	store  *SQLite
+	store  *Store
 	db     *sql.DB
 	writes chan *write
 
@@ -54,7 +56,7 @@ type writer struct {
 }
 
 // openWriter opens the connection.
-func openWriter(ctx context.Context, s *SQLite) (*writer, error) {
+func openWriter(ctx context.Context, s *Store) (*writer, error) {
 	name := dsn(s.opts.Path, "cache_size(-4000)", "temp_store(memory)",
 		fmt.Sprintf("wal_autocheckpoint(%d)", checkpointPages), "journal_size_limit(67108864)")
 	db, err := sql.Open("sqlite", name+"&_journal_mode=wal&_synchronous=full")
@@ -92,7 +94,7 @@ func (w *writer) prepare(ctx context.Context) error {
 		return err
 	}
 	if mode != "wal" {
-		return &StoreError{w.store.opts.Path, ErrFileSystem, "it does not support SQLite's write-ahead log; put the queue on a local disk"}
+		return fault(w.store.opts.Path, queue.ErrFileSystem, "it does not support SQLite's write-ahead log; put the queue on a local disk")
 	}
 	return nil
 }
@@ -107,7 +109,7 @@ func (w *writer) do(ctx context.Context, op *write) error {
 	w.mu.RLock()
 	if w.closed {
 		w.mu.RUnlock()
-		return ErrClosed
+		return queue.ErrClosed
 	}
 	w.writes <- op
 	w.mu.RUnlock()
@@ -115,7 +117,7 @@ func (w *writer) do(ctx context.Context, op *write) error {
 }
 
 // write runs f in a transaction that others share.
-func (s *SQLite) write(ctx context.Context, f func(*writer) error) error {
+func (s *Store) write(ctx context.Context, f func(*writer) error) error {
 	return s.writer.do(ctx, &write{run: f})
 }
 
@@ -221,7 +223,7 @@ func (w *writer) commit(group []*write) error {
 // isAnswer says that err is about the request and not about the store. Nothing
 // was written then, and the rest of the group goes on.
 func isAnswer(err error) bool {
-	return errors.Is(err, ErrIdempotencyMismatch) || errors.Is(err, ErrNotFound)
+	return errors.Is(err, queue.ErrIdempotencyMismatch) || errors.Is(err, queue.ErrNotFound)
 }
 
 func (w *writer) transaction(group []*write) (err error) {

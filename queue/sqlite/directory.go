@@ -1,4 +1,4 @@
-package queue
+package sqlite
 
 import (
 	"errors"
@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"mailsidecar/queue"
 )
 
 // prepareDirectory creates dir and tries there everything that the store needs,
@@ -13,18 +15,18 @@ import (
 func prepareDirectory(dir string) error {
 	err := makeDirectory(dir)
 	if errors.Is(err, syscall.ENOTDIR) {
-		return &StoreError{dir, fmt.Errorf("%w: %w", ErrDirectory, err), "a file stands where a directory is needed: set MAILSIDECAR_DATA_DIR to a directory"}
+		return fault(dir, fmt.Errorf("%w: %w", queue.ErrDirectory, err), "a file stands where a directory is needed: set MAILSIDECAR_DATA_DIR to a directory")
 	}
 	if err != nil {
-		return &StoreError{dir, fmt.Errorf("%w: %w", ErrDirectory, err), "create it, or set MAILSIDECAR_DATA_DIR to a directory that this user may write to"}
+		return fault(dir, fmt.Errorf("%w: %w", queue.ErrDirectory, err), "create it, or set MAILSIDECAR_DATA_DIR to a directory that this user may write to")
 	}
 	if name := unsuitableFileSystem(dir); name != "" {
-		return &StoreError{dir, fmt.Errorf("%w: %s", ErrFileSystem, name), "SQLite's write-ahead log needs a local disk: locks and shared memory " +
-			"do not work reliably there; set MAILSIDECAR_DATA_DIR to a local volume"}
+		return fault(dir, fmt.Errorf("%w: %s", queue.ErrFileSystem, name), "SQLite's write-ahead log needs a local disk: locks and shared memory "+
+			"do not work reliably there; set MAILSIDECAR_DATA_DIR to a local volume")
 	}
 	if err := probeDirectory(dir); err != nil {
-		return &StoreError{dir, fmt.Errorf("%w: %w", ErrDirectory, err), "the queue must be able to create, sync, rename and delete files there: " +
-			"check owner, mode, read-only mounts and free space, or set MAILSIDECAR_DATA_DIR to another directory"}
+		return fault(dir, fmt.Errorf("%w: %w", queue.ErrDirectory, err), "the queue must be able to create, sync, rename and delete files there: "+
+			"check owner, mode, read-only mounts and free space, or set MAILSIDECAR_DATA_DIR to another directory")
 	}
 	return nil
 }

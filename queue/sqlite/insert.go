@@ -1,4 +1,4 @@
-package queue
+package sqlite
 
 import (
 	"context"
@@ -7,13 +7,14 @@ import (
 	"strings"
 
 	"mailsidecar/mailer"
+	"mailsidecar/queue"
 )
 
 // chunkSize is how many octets of a message one row holds.
 const chunkSize = 256 << 10
 
 // Insert stores the batch in a transaction that other writers share.
-func (s *SQLite) Insert(ctx context.Context, b Batch) ([]string, error) {
+func (s *Store) Insert(ctx context.Context, b queue.Batch) ([]string, error) {
 	op := &write{admits: true}
 	for _, e := range b.Entries {
 		op.size += int64(len(e.Content.Data))
@@ -30,7 +31,7 @@ func (s *SQLite) Insert(ctx context.Context, b Batch) ([]string, error) {
 }
 
 // Replay reads beside the writer, whether or not that may take more mail.
-func (s *SQLite) Replay(ctx context.Context, i Idempotency) ([]string, error) {
+func (s *Store) Replay(ctx context.Context, i queue.Idempotency) ([]string, error) {
 	var replayed []string
 	err := s.view(ctx, func(v *session) (err error) {
 		replayed, err = v.replay(&i)
@@ -39,7 +40,7 @@ func (s *SQLite) Replay(ctx context.Context, i Idempotency) ([]string, error) {
 	return replayed, err
 }
 
-func (w *writer) insertBatch(b Batch) ([]string, error) {
+func (w *writer) insertBatch(b queue.Batch) ([]string, error) {
 	if replayed, err := w.replay(b.Idempotency); err != nil || replayed != nil {
 		return replayed, err
 	}
@@ -53,20 +54,20 @@ func (w *writer) insertBatch(b Batch) ([]string, error) {
 
 // replay returns the messages that an earlier request with the key stored; nil
 // when there was none. A key that is past its time does not count.
-func (s *session) replay(i *Idempotency) ([]string, error) {
+func (s *session) replay(i *queue.Idempotency) ([]string, error) {
 	if i == nil {
 		return nil, nil
 	}
 	var fingerprint, messages []byte
 	err := s.row(`SELECT fingerprint, messages FROM idempotency WHERE key = ? AND name = ? AND expires > ?`,
-		[]any{i.Key, i.Name, i.Expires.Add(-IdempotencyLife).UnixMicro()}, &fingerprint, &messages)
+		[]any{i.Key, i.Name, i.Expires.Add(-queue.IdempotencyLife).UnixMicro()}, &fingerprint, &messages)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return nil, nil
 	case err != nil:
 		return nil, err
 	case string(fingerprint) != string(i.Fingerprint[:]):
-		return nil, ErrIdempotencyMismatch
+		return nil, queue.ErrIdempotencyMismatch
 	}
 	var ids []string
 	for ; len(messages) >= 16; messages = messages[16:] {
@@ -79,7 +80,7 @@ func (s *session) replay(i *Idempotency) ([]string, error) {
 	return ids, nil
 }
 
-func (w *writer) remember(b Batch) error {
+func (w *writer) remember(b queue.Batch) error {
 	i := b.Idempotency
 	if i == nil {
 		return nil
@@ -93,7 +94,7 @@ func (w *writer) remember(b Batch) error {
 		i.Key, i.Name, i.Fingerprint[:], messages, i.Expires.UnixMicro())
 }
 
-func (w *writer) insert(e Entry) error {
+func (w *writer) insert(e queue.Entry) error {
 	body, chunks, err := w.insertContent(e.Content)
 	if err != nil {
 		return err
@@ -151,7 +152,7 @@ func recipientSQL(n int) string {
 		strings.TrimSuffix(strings.Repeat(`(?, ?, ?, 'queued', ?, ?, ?, ?), `, n), ", ")
 }
 
-func (w *writer) insertRecipients(id []byte, e Entry) error {
+func (w *writer) insertRecipients(id []byte, e queue.Entry) error {
 	var owner any
 	if e.Owner != "" {
 		owner = e.Owner

@@ -1,24 +1,26 @@
-package queue
+package sqlite
 
 import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"mailsidecar/queue"
 )
 
 // patientStep hands over an outcome and returns how long that took to be
 // stored; insertAfter is when a new message comes, zero for never.
-func patientStep(t *testing.T, s *SQLite, awaited bool, insertAfter time.Duration) time.Duration {
+func patientStep(t *testing.T, s *Store, awaited bool, insertAfter time.Duration) time.Duration {
 	t.Helper()
 	if insertAfter > 0 {
 		time.AfterFunc(insertAfter, func() {
-			if _, err := s.Insert(t.Context(), Batch{}); err != nil {
+			if _, err := s.Insert(t.Context(), queue.Batch{}); err != nil {
 				t.Errorf("Insert = %v", err)
 			}
 		})
 	}
 	began := time.Now()
-	if _, err := s.Record(t.Context(), []Outcome{{ID: NewID(began), At: began, Awaited: awaited}}); err != nil {
+	if _, err := s.Record(t.Context(), []queue.Outcome{{ID: queue.NewID(began), At: began, Awaited: awaited}}); err != nil {
 		t.Errorf("Record = %v", err)
 	}
 	took := time.Since(began)
@@ -41,7 +43,7 @@ func TestOutcomesShareTheCommitOfANewMessage(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			path := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
-				s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: path + "/queue.db"})
+				s, err := Open(t.Context(), Options{Path: path + "/queue.db"})
 				if err != nil {
 					t.Fatal(err)
 				}

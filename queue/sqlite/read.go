@@ -1,4 +1,4 @@
-package queue
+package sqlite
 
 import (
 	"context"
@@ -10,35 +10,36 @@ import (
 	"time"
 
 	"mailsidecar/mailer"
+	"mailsidecar/queue"
 )
 
 // Get returns a message with its recipients and attempts.
-func (s *SQLite) Get(ctx context.Context, key, id string) (Message, error) {
+func (s *Store) Get(ctx context.Context, key, id string) (queue.Message, error) {
 	raw, ok := blob(id)
 	if !ok {
-		return Message{}, ErrNotFound
+		return queue.Message{}, queue.ErrNotFound
 	}
-	var m Message
+	var m queue.Message
 	err := s.view(ctx, func(v *session) error {
 		var err error
 		if m, err = readMessage(v, raw); err != nil {
 			return err
 		}
-		if key != AnyKey && key != m.Key {
-			return ErrNotFound
+		if key != queue.AnyKey && key != m.Key {
+			return queue.ErrNotFound
 		}
 		m.Attempts, err = readAttempts(v, raw)
 		return err
 	})
 	if err != nil {
-		return Message{}, err
+		return queue.Message{}, err
 	}
 	return m, nil
 }
 
 // readMessage returns a message with its recipients.
-func readMessage(v *session, id []byte) (Message, error) {
-	var m Message
+func readMessage(v *session, id []byte) (queue.Message, error) {
+	var m queue.Message
 	var tags sql.NullString
 	var created, sendAt, expires sql.NullInt64
 	err := v.row(`SELECT key, message_id, sender, subject, size, tags, reverse_path, created, send_at, expires, priority
@@ -46,7 +47,7 @@ func readMessage(v *session, id []byte) (Message, error) {
 		&m.Key, &m.MessageID, &m.Sender, &m.Subject, &m.Size, &tags, &m.Envelope.ReversePath, &created, &sendAt, &expires,
 		&m.Envelope.Priority)
 	if errors.Is(err, sql.ErrNoRows) {
-		return m, ErrNotFound
+		return m, queue.ErrNotFound
 	}
 	if err != nil {
 		return m, err
@@ -65,11 +66,11 @@ func readMessage(v *session, id []byte) (Message, error) {
 	return m, err
 }
 
-func readRecipients(v *session, id []byte) ([]Recipient, error) {
+func readRecipients(v *session, id []byte) ([]queue.Recipient, error) {
 	const query = `SELECT forward_path, state, due, result FROM recipients WHERE message = ? ORDER BY n`
-	var recipients []Recipient
+	var recipients []queue.Recipient
 	err := v.each(query, []any{id}, func(rows *sql.Rows) error {
-		var r Recipient
+		var r queue.Recipient
 		var due sql.NullInt64
 		var packed sql.NullString
 		if err := rows.Scan(&r.ForwardPath, &r.State, &due, &packed); err != nil {
@@ -125,10 +126,10 @@ func scanAttempt(rows *sql.Rows) (mailer.Attempt, error) {
 }
 
 // Content returns the message's bytes.
-func (s *SQLite) Content(ctx context.Context, key, id string) (mailer.Content, error) {
+func (s *Store) Content(ctx context.Context, key, id string) (mailer.Content, error) {
 	raw, ok := blob(id)
 	if !ok {
-		return mailer.Content{}, ErrNotFound
+		return mailer.Content{}, queue.ErrNotFound
 	}
 	var c mailer.Content
 	err := s.view(ctx, func(v *session) error {
@@ -138,12 +139,12 @@ func (s *SQLite) Content(ctx context.Context, key, id string) (mailer.Content, e
 		err := v.row(`SELECT key, message_id, size, eight_bit, utf8_header, body, chunks FROM messages WHERE id = ?`, []any{raw},
 			&owner, &c.MessageID, &size, &c.EightBit, &c.UTF8Header, &body, &chunks)
 		switch {
-		case errors.Is(err, sql.ErrNoRows), err == nil && key != AnyKey && key != owner:
-			return ErrNotFound
+		case errors.Is(err, sql.ErrNoRows), err == nil && key != queue.AnyKey && key != owner:
+			return queue.ErrNotFound
 		case err != nil:
 			return err
 		case !body.Valid:
-			return ErrContentGone
+			return queue.ErrContentGone
 		}
 		c.Data, err = readContent(v, body.Int64, chunks.Int64, size)
 		return err
@@ -163,20 +164,20 @@ func readContent(v *session, first, chunks, size int64) ([]byte, error) {
 		return err
 	})
 	if err == nil && int64(len(data)) != size {
-		err = ErrCorrupt
+		err = queue.ErrCorrupt
 	}
 	return data, err
 }
 
 // List returns a page of the messages that f selects.
-func (s *SQLite) List(ctx context.Context, f Filter, limit int, cursor string) (Page, error) {
+func (s *Store) List(ctx context.Context, f queue.Filter, limit int, cursor string) (queue.Page, error) {
 	q, err := listQuery(f, cursor)
 	if err != nil {
-		return Page{}, err
+		return queue.Page{}, err
 	}
-	var page Page
+	var page queue.Page
 	err = s.view(ctx, func(v *session) error {
-		page = Page{}
+		page = queue.Page{}
 		ids, err := listIDs(v, q, f, limit+1)
 		if err != nil {
 			return err
@@ -210,22 +211,22 @@ func (c *conditions) and(sql string, args ...any) {
 	c.args = append(c.args, args...)
 }
 
-func listQuery(f Filter, cursor string) (*conditions, error) {
+func listQuery(f queue.Filter, cursor string) (*conditions, error) {
 	c := &conditions{}
 	if cursor != "" {
 		id, err := base64.RawURLEncoding.DecodeString(cursor)
 		if err != nil || len(id) != 16 {
-			return nil, ErrInvalidCursor
+			return nil, queue.ErrInvalidCursor
 		}
 		c.and("id < ?", id)
 	}
 	// Ids begin with the time of acceptance in milliseconds.
 	if !f.Since.IsZero() {
-		first, _ := blob(FirstID(f.Since))
+		first, _ := blob(queue.FirstID(f.Since))
 		c.and("id >= ? AND created >= ?", first, f.Since.UnixMicro())
 	}
 	if !f.Until.IsZero() {
-		end, _ := blob(FirstID(f.Until.Add(time.Millisecond)))
+		end, _ := blob(queue.FirstID(f.Until.Add(time.Millisecond)))
 		c.and("id < ? AND created < ?", end, f.Until.UnixMicro())
 	}
 	if f.Sender != "" {
@@ -246,17 +247,17 @@ func listQuery(f Filter, cursor string) (*conditions, error) {
 
 // listIDs walks along the index for each key and status that f admits and merges
 // what it finds: no page is slow because few among very many messages match.
-func listIDs(v *session, c *conditions, f Filter, limit int) ([][]byte, error) {
-	if f.Key == AnyKey && f.Status == "" {
+func listIDs(v *session, c *conditions, f queue.Filter, limit int) ([][]byte, error) {
+	if f.Key == queue.AnyKey && f.Status == "" {
 		return v.ids("SELECT id FROM messages WHERE 1"+c.sql.String()+" ORDER BY id DESC LIMIT ?", append(c.args, limit)...)
 	}
 	keys, err := listKeys(v, f.Key)
 	if err != nil {
 		return nil, err
 	}
-	statuses := []Status{f.Status}
+	statuses := []queue.Status{f.Status}
 	if f.Status == "" {
-		statuses = Statuses
+		statuses = queue.Statuses
 	}
 	var ids [][]byte
 	for _, key := range keys {
@@ -275,7 +276,7 @@ func listIDs(v *session, c *conditions, f Filter, limit int) ([][]byte, error) {
 
 // listKeys returns key, or every key that has messages when it is AnyKey.
 func listKeys(v *session, key string) ([]string, error) {
-	if key != AnyKey {
+	if key != queue.AnyKey {
 		return []string{key}, nil
 	}
 	var keys []string
@@ -294,16 +295,16 @@ func listKeys(v *session, key string) ([]string, error) {
 
 // Usage counts along the index of lists: only what is not final, however much
 // is.
-func (s *SQLite) Usage(ctx context.Context) (Usage, error) {
-	var total Usage
+func (s *Store) Usage(ctx context.Context) (queue.Usage, error) {
+	var total queue.Usage
 	err := s.view(ctx, func(v *session) error {
-		keys, err := listKeys(v, AnyKey)
+		keys, err := listKeys(v, queue.AnyKey)
 		if err != nil {
 			return err
 		}
-		total = Usage{}
+		total = queue.Usage{}
 		for _, key := range keys {
-			var u Usage
+			var u queue.Usage
 			err := v.row(`SELECT count(*), coalesce(sum(size), 0) FROM messages INDEXED BY messages_list
 				WHERE key = ? AND status IN ('queued', 'deferred', 'held')`, []any{key}, &u.Messages, &u.Bytes)
 			if err != nil {

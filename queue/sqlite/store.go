@@ -1,4 +1,5 @@
-package queue
+// Package sqlite is the queue's store in one SQLite file.
+package sqlite
 
 import (
 	"context"
@@ -14,12 +15,15 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gofrs/flock"
 	sqlitedriver "modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"mailsidecar/queue"
 )
 
-// SQLiteOptions says where a store is and how long it keeps what is final.
-type SQLiteOptions struct {
+// Options says where a store is and how long it keeps what is final.
+type Options struct {
 	// Path is the database file. Its directory is created when it is missing;
 	// Path with "-wal", "-shm", ".lock" and ".new" appended is used too.
 	Path string
@@ -36,27 +40,27 @@ type SQLiteOptions struct {
 	KeepBodies time.Duration
 }
 
-func (o SQLiteOptions) withDefaults() SQLiteOptions {
+func (o Options) withDefaults() Options {
 	if o.MinFreeDisk == 0 {
 		o.MinFreeDisk = 64 << 20
 	}
 	if o.Retention == 0 {
 		o.Retention = 7 * 24 * time.Hour
 	}
-	o.Retention = max(o.Retention, IdempotencyLife)
+	o.Retention = max(o.Retention, queue.IdempotencyLife)
 	o.KeepBodies = min(o.KeepBodies, o.Retention)
 	return o
 }
 
-// SQLite is the [Store] in one SQLite file, for one process.
+// Store is the [queue.Store] in one SQLite file, for one process.
 //
 // One goroutine writes. It puts everything that waits to be written into one
 // transaction, so that many callers share one fsync (group commit). WAL and
 // synchronous=FULL make a commit durable when it returns. A few connections
 // beside it read; they neither block the writer nor wait for it.
-type SQLite struct {
-	opts    SQLiteOptions
-	lock    *os.File
+type Store struct {
+	opts    Options
+	lock    *flock.Flock
 	file    os.FileInfo // of the database, to notice that it was replaced
 	readDB  *sql.DB
 	readers chan *reader  // those that nobody uses just now
@@ -67,10 +71,10 @@ type SQLite struct {
 	free    func(dir string) (int64, error) // octets; replaced in tests
 }
 
-// OpenSQLite opens the store, creating it when it does not exist. Nothing is
+// Open opens the store, creating it when it does not exist. Nothing is
 // changed before the directory was probed and the lock file locked. What can go
-// wrong is a [StoreError] that says what to do.
-func OpenSQLite(ctx context.Context, o SQLiteOptions) (*SQLite, error) {
+// wrong is a [queue.StoreError] that says what to do.
+func Open(ctx context.Context, o Options) (*Store, error) {
 	o = o.withDefaults()
 	path, err := filepath.Abs(o.Path)
 	if err != nil {
@@ -84,14 +88,14 @@ func OpenSQLite(ctx context.Context, o SQLiteOptions) (*SQLite, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &SQLite{opts: o, lock: lock, readers: make(chan *reader, readConnections), closed: make(chan struct{}), free: freeDisk}
+	s := &Store{opts: o, lock: lock, readers: make(chan *reader, readConnections), closed: make(chan struct{}), free: freeDisk}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(storeError(path, err), s.Close())
 	}
 	return s, nil
 }
 
-func (s *SQLite) open(ctx context.Context) error {
+func (s *Store) open(ctx context.Context) error {
 	if err := createDatabase(ctx, s.opts.Path); err != nil {
 		return err
 	}
@@ -123,7 +127,7 @@ type reader struct {
 
 // connectReaders opens every connection now: once the file is deleted none can
 // be opened any more, and what is stored must be read all the same.
-func (s *SQLite) connectReaders(ctx context.Context) error {
+func (s *Store) connectReaders(ctx context.Context) error {
 	for range readConnections {
 		conn, err := s.readDB.Conn(ctx)
 		if err != nil {
@@ -247,7 +251,7 @@ func dsn(path string, pragmas ...string) string {
 
 // Close commits what was handed over, waits for those who read, and closes the
 // file. The lock goes last.
-func (s *SQLite) Close() error {
+func (s *Store) Close() error {
 	var errs []error
 	s.closing.Do(func() {
 		close(s.closed)
@@ -259,7 +263,7 @@ func (s *SQLite) Close() error {
 	return errors.Join(errs...)
 }
 
-func (s *SQLite) closeReaders() error {
+func (s *Store) closeReaders() error {
 	if s.readDB == nil {
 		return nil
 	}
@@ -276,11 +280,11 @@ func (s *SQLite) closeReaders() error {
 
 // Heartbeat has nothing to do: the lock file tells that every other owner is
 // gone.
-func (*SQLite) Heartbeat(context.Context, string, time.Time) error { return nil }
+func (*Store) Heartbeat(context.Context, string, time.Time) error { return nil }
 
 // Check says why messages are refused just now: the file was moved away, the
 // disk is nearly full, or the last write failed.
-func (s *SQLite) Check(context.Context) error {
+func (s *Store) Check(context.Context) error {
 	if err := s.admit(0); err != nil {
 		return err
 	}
@@ -289,11 +293,11 @@ func (s *SQLite) Check(context.Context) error {
 
 // admit refuses size octets of new messages where they would be lost with the
 // file, or would take the room that outcomes need.
-func (s *SQLite) admit(size int64) error {
+func (s *Store) admit(size int64) error {
 	now, err := os.Stat(s.opts.Path)
 	if err != nil || !os.SameFile(s.file, now) {
-		return &StoreError{s.opts.Path, ErrMoved, "new mail is refused; what is stored is still being delivered from the open file. " +
-			"Let the queue drain, then restart"}
+		return fault(s.opts.Path, queue.ErrMoved, "new mail is refused; what is stored is still being delivered from the open file. "+
+			"Let the queue drain, then restart")
 	}
 	free, err := s.free(filepath.Dir(s.opts.Path))
 	if err != nil {
@@ -301,20 +305,20 @@ func (s *SQLite) admit(size int64) error {
 	}
 	if free-size < s.opts.MinFreeDisk {
 		return fmt.Errorf("%w: %d octets are free, and MAILSIDECAR_MIN_FREE_DISK keeps %d for the outcomes of what is stored",
-			ErrDiskFull, free, max(s.opts.MinFreeDisk, 0))
+			queue.ErrDiskFull, free, max(s.opts.MinFreeDisk, 0))
 	}
 	return nil
 }
 
 // view runs f on one consistent state of the store.
-func (s *SQLite) view(ctx context.Context, f func(*session) error) error {
+func (s *Store) view(ctx context.Context, f func(*session) error) error {
 	var r *reader
 	select {
 	case r = <-s.readers:
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-s.closed:
-		return ErrClosed
+		return queue.ErrClosed
 	}
 	defer func() { s.readers <- r }()
 	v := &session{ctx, r.conn, r.stmts}
@@ -329,30 +333,35 @@ func (s *SQLite) view(ctx context.Context, f func(*session) error) error {
 	return storeError(s.opts.Path, f(v))
 }
 
+// fault says what is wrong with the store at path, and what helps.
+func fault(path string, err error, remedy string) error {
+	return &queue.StoreError{Path: path, Err: err, Remedy: remedy}
+}
+
 const corruptRemedy = "stop the service, copy the file and its -wal away together, save what can be read with " +
 	"`sqlite3 FILE .recover`, and start with a new file or a backup"
 
 // storeError turns what SQLite says into what an operator can act on.
 func storeError(path string, err error) error {
-	var known *StoreError
+	var known *queue.StoreError
 	var e *sqlitedriver.Error
 	switch {
 	case errors.As(err, &known):
 		return err
-	case errors.Is(err, ErrCorrupt):
-		return &StoreError{path, err, corruptRemedy}
+	case errors.Is(err, queue.ErrCorrupt):
+		return fault(path, err, corruptRemedy)
 	case !errors.As(err, &e):
 		return err
 	}
 	switch e.Code() & 0xff {
 	case sqlite3.SQLITE_FULL:
-		return fmt.Errorf("%w: %w", ErrDiskFull, err)
+		return fmt.Errorf("%w: %w", queue.ErrDiskFull, err)
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
-		return &StoreError{path, fmt.Errorf("%w: %w", ErrCorrupt, err), corruptRemedy}
+		return fault(path, fmt.Errorf("%w: %w", queue.ErrCorrupt, err), corruptRemedy)
 	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
-		return &StoreError{path, fmt.Errorf("%w: %w", ErrDirectory, err), "the file and its directory must be writable for this user"}
+		return fault(path, fmt.Errorf("%w: %w", queue.ErrDirectory, err), "the file and its directory must be writable for this user")
 	case sqlite3.SQLITE_IOERR:
-		return &StoreError{path, err, "the disk reports errors: see the kernel's log (dmesg), and move the queue to a sound disk"}
+		return fault(path, err, "the disk reports errors: see the kernel's log (dmesg), and move the queue to a sound disk")
 	default:
 		return fmt.Errorf("queue store: %w", err)
 	}

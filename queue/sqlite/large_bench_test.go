@@ -1,4 +1,4 @@
-package queue
+package sqlite
 
 import (
 	"context"
@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"mailsidecar/queue"
+	"mailsidecar/queue/queuetest"
 )
 
 // The store that the targets speak of: a million finished messages and 100,000
@@ -20,7 +23,7 @@ const (
 // measures what must stay quick on it: the start within a second, a page of the
 // list and a message's story within 10 ms, and what the scheduler asks.
 //
-//	go test ./queue -run xxx -bench Large -benchtime 20x
+//	go test ./queue/sqlite -run - -bench Large -benchtime 20x
 func BenchmarkLarge(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "queue.db")
 	began := time.Now()
@@ -36,21 +39,21 @@ func BenchmarkLarge(b *testing.B) {
 	benchSchedule(b, s)
 	for _, page := range []struct {
 		name string
-		f    Filter
+		f    queue.Filter
 	}{
-		{"first page", Filter{Key: "app1"}},
-		{"first page of every key", Filter{Key: AnyKey}},
-		{"failed", Filter{Key: "app1", Status: StatusFailed}},
-		{"deferred", Filter{Key: AnyKey, Status: StatusDeferred}},
-		{"since yesterday", Filter{Key: "app1", Since: time.Now().Add(-24 * time.Hour)}},
+		{"first page", queue.Filter{Key: "app1"}},
+		{"first page of every key", queue.Filter{Key: queue.AnyKey}},
+		{"failed", queue.Filter{Key: "app1", Status: queue.StatusFailed}},
+		{"deferred", queue.Filter{Key: queue.AnyKey, Status: queue.StatusDeferred}},
+		{"since yesterday", queue.Filter{Key: "app1", Since: time.Now().Add(-24 * time.Hour)}},
 	} {
 		b.Run("list/"+page.name, func(b *testing.B) { benchList(b, s, page.f, "") })
 	}
-	middle, err := s.List(b.Context(), Filter{Key: "app1", Until: time.Now().Add(-3 * 24 * time.Hour)}, 50, "")
+	middle, err := s.List(b.Context(), queue.Filter{Key: "app1", Until: time.Now().Add(-3 * 24 * time.Hour)}, 50, "")
 	if err != nil || middle.Next == "" {
 		b.Fatalf("List = %d messages, %v", len(middle.Messages), err)
 	}
-	b.Run("list/page in the middle", func(b *testing.B) { benchList(b, s, Filter{Key: "app1"}, middle.Next) })
+	b.Run("list/page in the middle", func(b *testing.B) { benchList(b, s, queue.Filter{Key: "app1"}, middle.Next) })
 	b.Run("story", func(b *testing.B) {
 		for b.Loop() {
 			if m, err := s.Get(b.Context(), "app1", middle.Messages[0].ID); err != nil || len(m.Attempts) != 1 {
@@ -61,7 +64,7 @@ func BenchmarkLarge(b *testing.B) {
 }
 
 // benchSchedule measures a look at what waits, and a claim from each lane.
-func benchSchedule(b *testing.B, s *SQLite) {
+func benchSchedule(b *testing.B, s *Store) {
 	b.Run("waiting", func(b *testing.B) {
 		for b.Loop() {
 			if w, err := s.Waiting(b.Context(), time.Now()); err != nil || len(w.Lanes) != 3 {
@@ -71,9 +74,9 @@ func benchSchedule(b *testing.B, s *SQLite) {
 	})
 	b.Run("claim", func(b *testing.B) {
 		due := time.Now().Add(2 * time.Hour)
-		var wants []Want
+		var wants []queue.Want
 		for i := range 3 {
-			wants = append(wants, Want{"relay", Lane{Key: fmt.Sprint("app", i)}, 10})
+			wants = append(wants, queue.Want{Route: "relay", Lane: queue.Lane{Key: fmt.Sprint("app", i)}, Limit: 10})
 		}
 		for b.Loop() {
 			works, err := s.Claim(b.Context(), "me", due, wants)
@@ -81,9 +84,9 @@ func benchSchedule(b *testing.B, s *SQLite) {
 				b.Fatalf("Claim = %d messages, %v, want 30", len(works), err)
 			}
 			b.StopTimer()
-			var leases []Lease
+			var leases []queue.Lease
 			for _, w := range works {
-				leases = append(leases, Lease{w.ID, w.Route, w.Envelope.ForwardPaths})
+				leases = append(leases, queue.Lease{ID: w.ID, Route: w.Route, ForwardPaths: w.Envelope.ForwardPaths})
 			}
 			if err := s.Release(b.Context(), "me", due, leases); err != nil {
 				b.Fatal(err)
@@ -93,7 +96,7 @@ func benchSchedule(b *testing.B, s *SQLite) {
 	})
 }
 
-func benchList(b *testing.B, s *SQLite, f Filter, cursor string) {
+func benchList(b *testing.B, s *Store, f queue.Filter, cursor string) {
 	for b.Loop() {
 		if page, err := s.List(b.Context(), f, 50, cursor); err != nil || len(page.Messages) != 50 {
 			b.Fatalf("List(%+v) = %d messages, %v, want 50", f, len(page.Messages), err)
@@ -119,7 +122,7 @@ func benchStart(b *testing.B, path string, leased int) {
 		}
 		b.StartTimer()
 		s = openLarge(b, path)
-		d, err := New(Options{Store: s, Routes: Routes{{Relay: newFakeRelay(unreachable)}}})
+		d, err := queue.New(queue.Options{Store: s, Routes: queue.Routes{{Relay: queuetest.NewRelay(queuetest.Unreachable)}}})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -147,9 +150,9 @@ func benchStart(b *testing.B, path string, leased int) {
 	}
 }
 
-func openLarge(b *testing.B, path string) *SQLite {
+func openLarge(b *testing.B, path string) *Store {
 	b.Helper()
-	s, err := OpenSQLite(b.Context(), SQLiteOptions{Path: path, MinFreeDisk: 1})
+	s, err := Open(b.Context(), Options{Path: path, MinFreeDisk: 1})
 	if err != nil {
 		b.Fatal(err)
 	}

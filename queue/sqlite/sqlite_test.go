@@ -1,4 +1,4 @@
-package queue_test
+package sqlite_test
 
 import (
 	"os"
@@ -6,32 +6,33 @@ import (
 	"testing"
 
 	"mailsidecar/queue"
+	"mailsidecar/queue/sqlite"
 	"mailsidecar/queue/storetest"
 )
 
-func openSQLite(t *testing.T, path string) *queue.SQLite {
+func open(t *testing.T, path string) *sqlite.Store {
 	t.Helper()
-	s, err := queue.OpenSQLite(t.Context(), queue.SQLiteOptions{Path: path, Retention: storetest.Retention})
+	s, err := sqlite.Open(t.Context(), sqlite.Options{Path: path, Retention: storetest.Retention})
 	if err != nil {
-		t.Fatalf("OpenSQLite = %v", err)
+		t.Fatalf("Open = %v", err)
 	}
 	return s
 }
 
-func TestSQLiteConformance(t *testing.T) {
+func TestConformance(t *testing.T) {
 	paths := map[queue.Store]string{}
-	open := func(t *testing.T, path string) queue.Store {
-		s := openSQLite(t, path)
+	noted := func(t *testing.T, path string) queue.Store {
+		s := open(t, path)
 		paths[s] = path
 		return s
 	}
 	storetest.Run(t, func(t *testing.T) queue.Store {
-		return open(t, filepath.Join(t.TempDir(), "queue.db"))
+		return noted(t, filepath.Join(t.TempDir(), "queue.db"))
 	}, func(t *testing.T, s queue.Store) queue.Store {
 		if err := s.Close(); err != nil {
 			t.Fatalf("Close = %v", err)
 		}
-		return open(t, paths[s])
+		return noted(t, paths[s])
 	})
 }
 
@@ -50,7 +51,7 @@ func TestCreate(t *testing.T) {
 			}
 			before, _ := os.Readlink(path)
 			for range 2 {
-				s := openSQLite(t, path)
+				s := open(t, path)
 				if err := s.Check(t.Context()); err != nil {
 					t.Errorf("Check = %v", err)
 				}

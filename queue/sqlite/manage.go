@@ -1,14 +1,16 @@
-package queue
+package sqlite
 
 import (
 	"context"
 	"database/sql"
 	"errors"
 	"time"
+
+	"mailsidecar/queue"
 )
 
 // Retry makes what did not go out due again.
-func (s *SQLite) Retry(ctx context.Context, key string, ids []string, now time.Time) ([]string, error) {
+func (s *Store) Retry(ctx context.Context, key string, ids []string, now time.Time) ([]string, error) {
 	var changed []string
 	err := s.write(ctx, func(w *writer) error {
 		changed = nil
@@ -64,10 +66,10 @@ func (w *writer) has(key string, id []byte, and string) (bool, error) {
 }
 
 // Cancel ends what is not final.
-func (s *SQLite) Cancel(ctx context.Context, key, id, owner string, withdrawn []string, now time.Time) (bool, error) {
+func (s *Store) Cancel(ctx context.Context, key, id, owner string, withdrawn []string, now time.Time) (bool, error) {
 	raw, ok := blob(id)
 	if !ok {
-		return false, ErrNotFound
+		return false, queue.ErrNotFound
 	}
 	paths, err := toJSON(withdrawn)
 	if err != nil {
@@ -79,7 +81,7 @@ func (s *SQLite) Cancel(ctx context.Context, key, id, owner string, withdrawn []
 		if has, err := w.has(key, raw, ""); err != nil {
 			return err
 		} else if !has {
-			return ErrNotFound
+			return queue.ErrNotFound
 		}
 		n, err := w.affect(`UPDATE recipients SET state = 'canceled', due = NULL, owner = NULL, marked = 0
 			WHERE message = ? AND (owner IS NULL OR owner = ? AND forward_path IN (SELECT value FROM json_each(?)))
@@ -100,7 +102,7 @@ func (s *SQLite) Cancel(ctx context.Context, key, id, owner string, withdrawn []
 
 // Sweep removes what retention no longer covers, and gives room back to the file
 // system.
-func (s *SQLite) Sweep(ctx context.Context, now time.Time, limit int) (int, error) {
+func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (int, error) {
 	for _, step := range []func(*writer, time.Time, int) (int, error){
 		(*writer).sweepMessages, (*writer).sweepContents, (*writer).sweepIdempotency, (*writer).vacuum,
 	} {

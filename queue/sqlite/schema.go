@@ -1,9 +1,11 @@
-package queue
+package sqlite
 
 import (
 	"context"
 	"database/sql"
 	"fmt"
+
+	"mailsidecar/queue"
 )
 
 // applicationID marks the file as ours (PRAGMA application_id): "mlsc".
@@ -112,10 +114,10 @@ func migrate(ctx context.Context, conn *sql.Conn, path string) error {
 	case err != nil:
 		return err
 	case app != applicationID && tables > 0:
-		return &StoreError{path, ErrCorrupt, "this is an SQLite file, but not a queue; name another one in MAILSIDECAR_QUEUE"}
+		return fault(path, queue.ErrCorrupt, "this is an SQLite file, but not a queue; name another one in MAILSIDECAR_QUEUE")
 	case version > len(migrations):
-		return &StoreError{path, ErrNewerSchema, fmt.Sprintf("it has schema %d and this version knows up to %d; start the newer version again, "+
-			"or name another file in MAILSIDECAR_QUEUE", version, len(migrations))}
+		return fault(path, queue.ErrNewerSchema, fmt.Sprintf("it has schema %d and this version knows up to %d; start the newer version again, "+
+			"or name another file in MAILSIDECAR_QUEUE", version, len(migrations)))
 	}
 	for ; version < len(migrations); version++ {
 		script := fmt.Sprintf("BEGIN IMMEDIATE; %s; PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",

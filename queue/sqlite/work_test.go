@@ -1,15 +1,15 @@
-package queue
+package sqlite
 
 import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"path/filepath"
 	"reflect"
 	"testing"
 	"time"
 
 	"mailsidecar/mailer"
+	"mailsidecar/queue"
 )
 
 // TestRecordInPlace gives the same random outcomes to two stores: one may change
@@ -18,21 +18,15 @@ import (
 func TestRecordInPlace(t *testing.T) {
 	const paths = 3
 	random := rand.New(rand.NewPCG(1, 2))
-	var stores [2]*SQLite
+	var stores [2]*Store
 	for i := range stores {
-		s, err := OpenSQLite(t.Context(), SQLiteOptions{Path: filepath.Join(t.TempDir(), "queue.db")})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.Close() //nolint:errcheck // all is written
-		unsync(t, s)
-		stores[i] = s
+		stores[i] = openUnsynced(t, dbPath(t))
 	}
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	for range 40 {
 		e := randomEntry(random.IntN(paths), now)
 		for _, s := range stores {
-			if _, err := s.Insert(t.Context(), Batch{Entries: []Entry{e}}); err != nil {
+			if _, err := s.Insert(t.Context(), queue.Batch{Entries: []queue.Entry{e}}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -41,7 +35,7 @@ func TestRecordInPlace(t *testing.T) {
 			o := randomOutcome(random, e, now)
 			cancel := random.IntN(4) == 0
 			slow := o
-			slow.Changes = append([]Change{{ForwardPath: "nobody@example.org", State: Delivered}}, o.Changes...)
+			slow.Changes = append([]queue.Change{{ForwardPath: "nobody@example.org", State: queue.Delivered}}, o.Changes...)
 			first, second := recordStory(t, stores[0], e, o, cancel), recordStory(t, stores[1], e, slow, cancel)
 			if !reflect.DeepEqual(first, second) {
 				t.Fatalf("Record(%+v) = \n%+v, want\n%+v", o, first, second)
@@ -50,9 +44,9 @@ func TestRecordInPlace(t *testing.T) {
 	}
 }
 
-func randomEntry(others int, now time.Time) Entry {
-	e := Entry{
-		Message: Message{ID: NewID(now), Key: "app", Created: now, Expires: now.Add(time.Hour), Size: 3},
+func randomEntry(others int, now time.Time) queue.Entry {
+	e := queue.Entry{
+		Message: queue.Message{ID: queue.NewID(now), Key: "app", Created: now, Expires: now.Add(time.Hour), Size: 3},
 		Content: mailer.Content{Data: []byte("abc")}, Route: "relay", Owner: "me", Due: now,
 	}
 	for n := range 1 + others {
@@ -62,18 +56,18 @@ func randomEntry(others int, now time.Time) Entry {
 }
 
 // randomOutcome decides on some recipients of e. One in four has lost its lease.
-func randomOutcome(random *rand.Rand, e Entry, now time.Time) Outcome {
-	o := Outcome{ID: e.Message.ID, Owner: "me", Route: "relay", At: now}
+func randomOutcome(random *rand.Rand, e queue.Entry, now time.Time) queue.Outcome {
+	o := queue.Outcome{ID: e.Message.ID, Owner: "me", Route: "relay", At: now}
 	if random.IntN(4) == 0 {
 		o.Owner = "lost"
 	}
 	a := mailer.Attempt{Relay: "relay", Started: now}
-	states := []State{Delivered, Delivered, Delivered, Deferred, Queued, Bounced, Expired, Held}
+	states := []queue.State{queue.Delivered, queue.Delivered, queue.Delivered, queue.Deferred, queue.Queued, queue.Bounced, queue.Expired, queue.Held}
 	for _, path := range e.Message.Envelope.ForwardPaths {
 		if random.IntN(4) == 0 {
 			continue
 		}
-		o.Changes = append(o.Changes, Change{ForwardPath: path, State: states[random.IntN(len(states))], Next: now.Add(time.Minute), Tries: random.IntN(3)})
+		o.Changes = append(o.Changes, queue.Change{ForwardPath: path, State: states[random.IntN(len(states))], Next: now.Add(time.Minute), Tries: random.IntN(3)})
 		a.Results = append(a.Results, mailer.Result{ForwardPath: path, Reply: mailer.Reply{Code: 250 + random.IntN(3)}})
 	}
 	if len(a.Results) > 0 {
@@ -84,17 +78,17 @@ func randomOutcome(random *rand.Rand, e Entry, now time.Time) Outcome {
 
 // story is all that a store tells of a message, and what recording it returned.
 type story struct {
-	Message Message
+	Message queue.Message
 	Status  int // how many are listed under the message's own status
-	Settled Settled
-	Usage   Usage
+	Settled queue.Settled
+	Usage   queue.Usage
 	Gone    bool
 	Chunks  int
 }
 
 // recordStory leases what waits anew, perhaps asks for it to be canceled, and
 // records.
-func recordStory(t *testing.T, s *SQLite, e Entry, o Outcome, cancel bool) story {
+func recordStory(t *testing.T, s *Store, e queue.Entry, o queue.Outcome, cancel bool) story {
 	t.Helper()
 	ctx := t.Context()
 	id, _ := blob(e.Message.ID)
@@ -102,19 +96,19 @@ func recordStory(t *testing.T, s *SQLite, e Entry, o Outcome, cancel bool) story
 		return w.exec(`UPDATE recipients SET owner = 'me' WHERE message = ? AND state IN ('queued', 'deferred')`, id)
 	})
 	if err == nil && cancel {
-		_, err = s.Cancel(ctx, AnyKey, e.Message.ID, "me", nil, o.At)
+		_, err = s.Cancel(ctx, queue.AnyKey, e.Message.ID, "me", nil, o.At)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	var tale story
-	if tale.Settled, err = s.Record(ctx, []Outcome{o}); err != nil {
+	if tale.Settled, err = s.Record(ctx, []queue.Outcome{o}); err != nil {
 		t.Fatal(err)
 	}
-	if tale.Message, err = s.Get(ctx, AnyKey, e.Message.ID); err != nil {
+	if tale.Message, err = s.Get(ctx, queue.AnyKey, e.Message.ID); err != nil {
 		t.Fatal(err)
 	}
-	page, err := s.List(ctx, Filter{Key: AnyKey, Status: tale.Message.Status()}, 1000, "")
+	page, err := s.List(ctx, queue.Filter{Key: queue.AnyKey, Status: tale.Message.Status()}, 1000, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,8 +116,8 @@ func recordStory(t *testing.T, s *SQLite, e Entry, o Outcome, cancel bool) story
 	if tale.Usage, err = s.Usage(ctx); err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.Content(ctx, AnyKey, e.Message.ID)
-	tale.Gone = errors.Is(err, ErrContentGone)
+	_, err = s.Content(ctx, queue.AnyKey, e.Message.ID)
+	tale.Gone = errors.Is(err, queue.ErrContentGone)
 	err = s.view(ctx, func(v *session) error { return v.row(`SELECT count(*) FROM contents`, nil, &tale.Chunks) })
 	if err != nil {
 		t.Fatal(err)

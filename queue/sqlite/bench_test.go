@@ -1,4 +1,4 @@
-package queue
+package sqlite
 
 import (
 	"bytes"
@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"mailsidecar/mailer"
+	"mailsidecar/queue"
+	"mailsidecar/queue/queuetest"
 )
 
 // instantRelay accepts everything at once.
@@ -67,9 +69,9 @@ func sizes(b *testing.B, f func(b *testing.B, size, callers int)) {
 	}
 }
 
-func benchStore(b *testing.B) *SQLite {
+func benchStore(b *testing.B) *Store {
 	b.Helper()
-	s, err := OpenSQLite(b.Context(), SQLiteOptions{Path: filepath.Join(b.TempDir(), "queue.db")})
+	s, err := Open(b.Context(), Options{Path: filepath.Join(b.TempDir(), "queue.db")})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -77,7 +79,7 @@ func benchStore(b *testing.B) *SQLite {
 	return s
 }
 
-func reportGroups(b *testing.B, s *SQLite) {
+func reportGroups(b *testing.B, s *Store) {
 	commits, written := s.writer.commits.Load(), s.writer.written.Load()
 	b.ReportMetric(float64(commits)/float64(b.N), "commits/msg")
 	b.ReportMetric(float64(written)/float64(commits), "writes/commit")
@@ -87,11 +89,11 @@ func reportGroups(b *testing.B, s *SQLite) {
 func BenchmarkEnqueue(b *testing.B) {
 	sizes(b, func(b *testing.B, size, n int) {
 		s := benchStore(b)
-		d, err := New(Options{Store: s, Routes: Routes{{Relay: &instantRelay{}}}})
+		d, err := queue.New(queue.Options{Store: s, Routes: queue.Routes{{Relay: &instantRelay{}}}})
 		if err != nil {
 			b.Fatal(err)
 		}
-		sub := submission(string(bytes.Repeat([]byte("x"), size)), "a@example.org")
+		sub := queuetest.Submission(string(bytes.Repeat([]byte("x"), size)), "a@example.org")
 		callers(b, n, func(int) {
 			if _, err := d.Submit(b.Context(), sub); err != nil {
 				b.Error(err)
@@ -106,7 +108,7 @@ func BenchmarkThrough(b *testing.B) {
 	sizes(b, func(b *testing.B, size, n int) {
 		s := benchStore(b)
 		relay := &instantRelay{}
-		d, err := New(Options{Store: s, Routes: Routes{{Relay: relay}}})
+		d, err := queue.New(queue.Options{Store: s, Routes: queue.Routes{{Relay: relay}}})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -116,7 +118,7 @@ func BenchmarkThrough(b *testing.B) {
 		for d.Ready(ctx) != nil {
 			time.Sleep(time.Millisecond)
 		}
-		sub := submission(string(bytes.Repeat([]byte("x"), size)), "a@example.org")
+		sub := queuetest.Submission(string(bytes.Repeat([]byte("x"), size)), "a@example.org")
 		callers(b, n, func(i int) {
 			if _, err := d.Submit(b.Context(), sub); err != nil {
 				b.Error(err)

@@ -1,0 +1,54 @@
+package sqlite
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/gofrs/flock"
+
+	"mailsidecar/queue"
+)
+
+// lockFile keeps other processes away from the store at path. It locks a file
+// beside it: closing any descriptor of the database would drop the locks that
+// SQLite has on it (POSIX record locks belong to the process).
+func lockFile(path string) (*flock.Flock, error) {
+	lock := flock.New(path+".lock", flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600))
+	locked, err := lock.TryLock()
+	var unopened *fs.PathError
+	switch {
+	case locked:
+		notePID(lock.Path())
+		return lock, nil
+	case err == nil:
+		return nil, fault(path, queue.ErrLocked, "one process uses it at a time; stop the other one"+readPID(lock.Path())+
+			", or give this one its own MAILSIDECAR_DATA_DIR")
+	case errors.As(err, &unopened):
+		return nil, fault(path, fmt.Errorf("%w: %w", queue.ErrDirectory, err), "the lock file beside it must be writable for this user")
+	default:
+		return nil, fault(path, fmt.Errorf("%w: lock: %w", queue.ErrFileSystem, err), "put the queue on a local disk")
+	}
+}
+
+// notePID writes this process's id into the lock file, for the message to the
+// process that comes second. Nothing else depends on it.
+func notePID(name string) {
+	_ = os.WriteFile(name, fmt.Appendf(nil, "%d\n", os.Getpid()), 0o600)
+}
+
+func readPID(name string) string {
+	f, err := os.Open(name)
+	if err != nil {
+		return ""
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	b, _ := io.ReadAll(io.LimitReader(f, 20))
+	if pid := strings.TrimSpace(string(b)); pid != "" {
+		return " (process " + pid + ")"
+	}
+	return ""
+}
