@@ -106,12 +106,9 @@ func TestStopAnswersWaiting(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 
-	began := time.Now()
+	// A stop that takes longer than ShutdownTimeout is an error.
 	if err := stop(); err != nil {
 		t.Errorf("Run = %v", err)
-	}
-	if took := time.Since(began); took > s.stopTimeout {
-		t.Errorf("stopping took %s, want %s at most", took, s.stopTimeout)
 	}
 	r := <-answered
 	if r.error != nil || r.Status != http.StatusAccepted {
@@ -130,7 +127,7 @@ func TestStopAnswersWaiting(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Errorf("Run = %v", err)
 	}
-	for range 100 {
+	for range 6000 { // a minute
 		if runtime.NumGoroutine() <= before {
 			return
 		}
@@ -153,13 +150,8 @@ func TestStopWithoutQueue(t *testing.T) {
 		answered <- a.Status
 	}()
 	<-dialled
-	began := time.Now()
-	err := stop()
-	if took := time.Since(began); took > s.stopTimeout+200*time.Millisecond {
-		t.Errorf("stopping took %s, want %s", took, s.stopTimeout)
-	}
-	if err == nil {
-		t.Errorf("Run = %v, want an error: a request was cut off", err)
+	if err := stop(); err == nil {
+		t.Error("Run = nil, want an error: a request was cut off")
 	}
 	if status := <-answered; status/100 == 2 {
 		t.Errorf("the request got %d", status)

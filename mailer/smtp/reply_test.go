@@ -11,7 +11,9 @@ import (
 	"mailsidecar/mailer"
 )
 
-func readString(s string) (mailer.Reply, error) { return readReply(bufio.NewReader(strings.NewReader(s))) }
+func readString(s string) (mailer.Reply, error) {
+	return readReply(bufio.NewReader(strings.NewReader(s)))
+}
 
 func TestReadReply(t *testing.T) {
 	tests := []struct {
