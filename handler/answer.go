@@ -8,6 +8,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/intake"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
@@ -75,7 +76,7 @@ func answerVerdict(c echo.Context, m queue.Message) error {
 	if err := verdict(m); err != nil {
 		return err
 	}
-	return writeJSON(c, http.StatusOK, typeJSON, newReceipt(m))
+	return writeJSON(c, http.StatusOK, intake.TypeJSON, newReceipt(m))
 }
 
 // verdict is why a relay accepted the message for nobody, or nil.
@@ -130,13 +131,13 @@ func answerWaited(c echo.Context, m queue.Message) error {
 	b := newReceipt(m)
 	switch m.Status() {
 	case queue.StatusDelivered, queue.StatusPartial:
-		return writeJSON(c, http.StatusOK, typeJSON, b)
+		return writeJSON(c, http.StatusOK, intake.TypeJSON, b)
 	case queue.StatusFailed:
 		return notDelivered(m, &b)
 	case queue.StatusCanceled:
 		return &problem.Error{Code: api.CodeCanceled, Receipt: &b}
 	default:
-		return writeJSON(c, http.StatusAccepted, typeJSON, b)
+		return writeJSON(c, http.StatusAccepted, intake.TypeJSON, b)
 	}
 }
 

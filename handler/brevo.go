@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/intake"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
@@ -103,13 +104,13 @@ func brevoEmail(x *exchange) error {
 		return err
 	}
 	if len(m.MessageVersions) == 0 {
-		return writeJSON(x.c, http.StatusCreated, typeJSON, map[string]string{"messageId": done[0].messageID})
+		return writeJSON(x.c, http.StatusCreated, intake.TypeJSON, map[string]string{"messageId": done[0].messageID})
 	}
 	ids := make([]string, len(done))
 	for i, d := range done {
 		ids[i] = d.messageID
 	}
-	return writeJSON(x.c, http.StatusCreated, typeJSON, map[string][]string{"messageIds": ids})
+	return writeJSON(x.c, http.StatusCreated, intake.TypeJSON, map[string][]string{"messageIds": ids})
 }
 
 // takeOptions takes what is no field of the message out of its headers.
@@ -118,7 +119,7 @@ func (m *brevoMail) takeOptions(x *exchange) (idempotencyKey string, err error) 
 	for _, h := range m.Headers {
 		switch {
 		case isBrevoIdempotency(h.Name):
-			if idempotencyKey, err = x.idempotency(http.Header{headerIdempotencyKey: {h.Value}}); err != nil {
+			if idempotencyKey, err = x.idempotency(http.Header{intake.HeaderIdempotencyKey: {h.Value}}); err != nil {
 				return "", err
 			}
 		case strings.EqualFold(h.Name, brevoSandbox):
@@ -135,7 +136,7 @@ func (m *brevoMail) takeOptions(x *exchange) (idempotencyKey string, err error) 
 }
 
 func isBrevoIdempotency(name string) bool {
-	return strings.EqualFold(name, "idempotencyKey") || strings.EqualFold(name, headerIdempotencyKey)
+	return strings.EqualFold(name, "idempotencyKey") || strings.EqualFold(name, intake.HeaderIdempotencyKey)
 }
 
 // isBrevoOption tells the names that are no header fields.

@@ -1,16 +1,13 @@
 package handler
 
 import (
-	"bytes"
 	"errors"
 	"slices"
 	"testing"
 	"time"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
-
 	"mailsidecar/api"
+	"mailsidecar/handler/intake"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
@@ -20,7 +17,7 @@ func TestDecodeMessage(t *testing.T) {
 		"subject":"S","headers":{"X-B":"2","X-A":"1"},"attachments":[{"filename":"f.txt","content":"YWJj","content_type":"text/plain"}],
 		"tags":{"order":"1042"},"return_path":"<>","send_at":"2030-01-31T08:00:00Z","expires_in":"2h"}`
 	var m messageRequest
-	if err := decodeJSON([]byte(in), &m, ""); err != nil {
+	if err := intake.Decode([]byte(in), &m, ""); err != nil {
 		t.Fatal(err)
 	}
 	if m.From != (mailbox{email: "a@example.com", name: "A", given: true, apart: true}) {
@@ -39,25 +36,6 @@ func TestDecodeMessage(t *testing.T) {
 		t.Errorf("attachments = %+v", m.Attachments)
 	}
 }
-
-func TestFieldPath(t *testing.T) {
-	for pointer, want := range map[jsontext.Pointer]string{
-		"":                                "",
-		"/to/1/email":                     "to[1].email",
-		"/attachments/0/content":          "attachments[0].content",
-		"/headers/X-Order":                "headers.X-Order",
-		"/headers/5":                      "headers.5",
-		"/messages/3/tags/7":              "messages[3].tags.7",
-		"/headers/a~1b~0c":                "headers.a/b~c",
-		jsontext.Pointer("/" + long(200)): long(problem.MaxPath) + "…",
-	} {
-		if got := fieldPath("", pointer); got != want {
-			t.Errorf("fieldPath(%q) = %q, want %q", pointer, got, want)
-		}
-	}
-}
-
-func long(n int) string { return string(slices.Repeat([]byte("x"), n)) }
 
 func TestParseDuration(t *testing.T) {
 	for in, want := range map[string]time.Duration{
@@ -85,7 +63,7 @@ func FuzzDecodeMessage(f *testing.F) {
 	s := newTestServer(f, &fakeQueue{durable: true}, nil)
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var m messageRequest
-		if err := decodeJSON(in, &m, ""); err != nil {
+		if err := intake.Decode(in, &m, ""); err != nil {
 			p, ok := errors.AsType[*problem.Error](err)
 			if !ok || p.Status() != 400 {
 				t.Fatalf("decodeJSON(%q) = %v, want a problem with status 400", in, err)
@@ -113,27 +91,7 @@ func FuzzDecodeMessage(f *testing.F) {
 	})
 }
 
-// FuzzReadString: a string is read as the library reads it, or refused as there.
-func FuzzReadString(f *testing.F) {
-	for _, seed := range []string{
-		`""`, `"a"`, `"\""`, `"\\\/\b\f\n\r\t"`, `"\u003cp\u003E\u00fc\u20AC\u0000"`, `"a\ud83d\uDE00b"`, `"\ud800"`, `"\ud800\u0041"`,
-		`"\udc00"`, `"\u12"`, `"\x"`, `"\`, `"`, "\"\xff\"", "\"\n\"", ` "a" `, `"a"b`, `1`, `["a"]`, `"\uFFFD�"`,
-	} {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, in []byte) {
-		if string(bytes.TrimSpace(in)) == "null" {
-			return // which only we refuse
-		}
-		var got, want string
-		wantErr := json.Unmarshal(in, &want)
-		if err := decodeJSON(in, &got, ""); got != want || (err == nil) != (wantErr == nil) {
-			t.Errorf("decodeJSON(%q) = %q, %v, want %q, %v", in, got, err, want, wantErr)
-		}
-	})
-}
-
-// FuzzDecodeForm does the like for forms.
+// FuzzDecodeForm does the like of FuzzDecodeMessage for forms.
 func FuzzDecodeForm(f *testing.F) {
 	for _, seed := range []string{
 		"--x\r\nContent-Disposition: form-data; name=to\r\n\r\na@example.com\r\n--x--\r\n",

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/intake"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/compose"
@@ -14,18 +15,18 @@ import (
 
 // readFinished reads a message that is RFC 5322 already. Its envelope stands in
 // the request's header, else in its own fields, and so does its priority.
-func (s *Server) readFinished(h http.Header, b *body, key apiKey, f fingerprint) (queue.Submission, error) {
+func (s *Server) readFinished(h http.Header, b *intake.Body, key apiKey, f intake.Fingerprint) (queue.Submission, error) {
 	envelope, priority, err := s.finishedEnvelope(h)
 	if err != nil {
 		return queue.Submission{}, err
 	}
-	raw, err := b.all()
+	raw, err := b.All()
 	if err != nil {
 		return queue.Submission{}, err
 	}
-	f.text(typeRFC822, envelope.EnvelopeFrom, envelope.EnvelopeTo)
-	f.option(headerEnvelopePriority, h.Get(headerEnvelopePriority))
-	f.bytes(raw)
+	f.Text(intake.TypeRFC822, envelope.EnvelopeFrom, envelope.EnvelopeTo)
+	f.Option(headerEnvelopePriority, h.Get(headerEnvelopePriority))
+	f.Bytes(raw)
 	composed, err := compose.Finish(raw, envelope)
 	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok && invalid.Malformed {
 		return queue.Submission{}, problem.New(api.CodeMalformedMessage, "", invalid.Fields...)

@@ -2,15 +2,14 @@ package handler
 
 import (
 	"bytes"
-	"errors"
 	"io"
-	"mime"
 	"mime/multipart"
 	"regexp"
 	"strings"
 	"unicode/utf8"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/intake"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
@@ -28,7 +27,7 @@ var memberPart = regexp.MustCompile(`^(headers|tags)\[([^\[\]]+)\]$`)
 
 // decodeForm reads a multipart/form-data body (RFC 7578) with the same field
 // names as the JSON object. Files stand in parts named attachments and inline.
-func (s *Server) decodeForm(b *body, boundary string) (messageRequest, error) {
+func (s *Server) decodeForm(b *intake.Body, boundary string) (messageRequest, error) {
 	var m messageRequest
 	if boundary == "" {
 		return m, problem.New(api.CodeMalformedForm, "The Content-Type has no boundary.")
@@ -41,7 +40,7 @@ func (s *Server) decodeForm(b *body, boundary string) (messageRequest, error) {
 			break
 		}
 		if err != nil {
-			return m, formProblem(err)
+			return m, intake.FormProblem(err)
 		}
 		if n >= s.maxRecipients+formOverhead {
 			return m, problem.New(api.CodeMalformedForm, "The form has too many parts.")
@@ -51,17 +50,9 @@ func (s *Server) decodeForm(b *body, boundary string) (messageRequest, error) {
 		}
 	}
 	if _, err := io.Copy(io.Discard, b); err != nil {
-		return m, formProblem(err)
+		return m, intake.FormProblem(err)
 	}
 	return m, nil
-}
-
-// formProblem keeps what body says, which multipart wraps.
-func formProblem(err error) error {
-	if p, ok := errors.AsType[*problem.Error](err); ok {
-		return p
-	}
-	return problem.New(api.CodeMalformedForm, "")
 }
 
 type formReader struct {
@@ -72,12 +63,12 @@ type formReader struct {
 // take reads one part into the field that it names.
 func (f *formReader) take(part *multipart.Part) error {
 	name := part.FormName()
-	if err := checkPart(part, name); err != nil {
+	if err := intake.CheckPart(part, name); err != nil {
 		return err
 	}
 	var content bytes.Buffer
 	if _, err := content.ReadFrom(part); err != nil {
-		return formProblem(err)
+		return intake.FormProblem(err)
 	}
 	if member := memberPart.FindStringSubmatch(name); member != nil {
 		return f.member(member[1], member[2], content.Bytes())
@@ -88,22 +79,6 @@ func (f *formReader) take(part *multipart.Part) error {
 		}
 	}
 	return f.single(name, content.Bytes())
-}
-
-func checkPart(part *multipart.Part, name string) error {
-	if name == "" {
-		return problem.New(api.CodeMalformedForm, "A part has no name.")
-	}
-	switch strings.ToLower(part.Header.Get("Content-Transfer-Encoding")) {
-	case "", "7bit", "8bit", "binary":
-	default: // RFC 7578 §4.7 deprecates it
-		return problem.New(api.CodeMalformedForm, "", problem.At(name, "must not have a Content-Transfer-Encoding"))
-	}
-	_, params, err := mime.ParseMediaType(part.Header.Get("Content-Type"))
-	if err == nil && part.FileName() == "" && checkCharset("", params) != nil {
-		return problem.New(api.CodeContentType, "", problem.At(name, "must be in utf-8"))
-	}
-	return nil
 }
 
 // list takes a part that may be repeated, if it is one.
@@ -174,7 +149,7 @@ func (f *formReader) single(name string, content []byte) error {
 	}
 	if isObject {
 		if to := f.object(name); len(*to) == 0 {
-			return decodeJSON(content, to, name)
+			return intake.Decode(content, to, name)
 		}
 		return f.never(name)
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/labstack/echo/v4"
 	"golang.org/x/sync/singleflight"
 
+	"mailsidecar/handler/intake"
 	"mailsidecar/mailer"
 )
 
@@ -60,6 +61,10 @@ type Options struct {
 // maxBatchBody is how many octets the body of a batch may have.
 const maxBatchBody = 50 << 20
 
+// unprovenShare is which part of the budget may hold bodies whose sender is
+// authenticated only after reading them, so that they cannot starve the others.
+const unprovenShare = 4
+
 // Server serves the HTTP interface. It is an http.Handler, and it serves
 // listeners by itself when given them.
 type Server struct {
@@ -71,8 +76,8 @@ type Server struct {
 	ready      func() bool
 	log        *slog.Logger
 	version    string
-	budget     *budget
-	unproven   *budget // of bodies that tell only when they are read whose they are
+	budget     *intake.Budget
+	unproven   *intake.Budget // of bodies that tell only when they are read whose they are
 	checks     singleflight.Group
 	crossSites http.CrossOriginProtection
 	providers  []*provider
@@ -114,8 +119,8 @@ func New(o Options) (*Server, error) {
 		maxRecipients:  or(o.MaxRecipients, 1000),
 		requestTimeout: or(o.RequestTimeout, 30*time.Second),
 		bodyTimeout:    or(o.BodyTimeout, 30*time.Second),
-		budget:         newBudget(or(o.MaxInFlight, 128<<20)),
-		unproven:       newBudget(or(o.MaxInFlight, 128<<20) / unprovenShare),
+		budget:         intake.NewBudget(or(o.MaxInFlight, 128<<20)),
+		unproven:       intake.NewBudget(or(o.MaxInFlight, 128<<20) / unprovenShare),
 		done:           make(chan error, maxListeners),
 		providers:      chosen,
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/intake"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
@@ -125,7 +126,7 @@ func (s *Server) getMessages(c echo.Context) error {
 	for i, m := range found.Messages {
 		b.Messages[i] = newMessage(m)
 	}
-	return writeJSON(c, http.StatusOK, typeJSON, b)
+	return writeJSON(c, http.StatusOK, intake.TypeJSON, b)
 }
 
 type paging struct {
@@ -164,7 +165,7 @@ func (s *Server) getMessage(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(c, http.StatusOK, typeJSON, newMessage(m))
+	return writeJSON(c, http.StatusOK, intake.TypeJSON, newMessage(m))
 }
 
 // getContent serves GET /v1/messages/{id}/content: the octets that go to the
@@ -175,9 +176,9 @@ func (s *Server) getContent(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	share := &reservation{budget: s.budget}
-	defer share.shrink(0)
-	if !share.grow(m.Size) {
+	share := s.budget.Share()
+	defer share.Shrink(0)
+	if !share.Grow(m.Size) {
 		return problem.New(api.CodeBusy, "")
 	}
 	content, err := s.queue.Content(ctx, key, id)
@@ -185,7 +186,7 @@ func (s *Server) getContent(c echo.Context) error {
 		return err
 	}
 	c.Response().Header().Set(echo.HeaderContentDisposition, `attachment; filename="message.eml"`)
-	return c.Blob(http.StatusOK, typeRFC822, content)
+	return c.Blob(http.StatusOK, intake.TypeRFC822, content)
 }
 
 // postRetry serves POST /v1/messages/{id}/retry.
@@ -194,7 +195,7 @@ func (s *Server) postRetry(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(c, http.StatusOK, typeJSON, newReceipt(m))
+	return writeJSON(c, http.StatusOK, intake.TypeJSON, newReceipt(m))
 }
 
 // deleteMessage serves DELETE /v1/messages/{id}: it cancels what is not final.
@@ -203,27 +204,27 @@ func (s *Server) deleteMessage(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(c, http.StatusOK, typeJSON, newReceipt(m))
+	return writeJSON(c, http.StatusOK, intake.TypeJSON, newReceipt(m))
 }
 
 // postRetryMatching serves POST /v1/messages/retry. An empty filter is refused:
 // it is more likely a mistake than a wish.
 func (s *Server) postRetryMatching(c echo.Context) error {
-	if _, _, err := contentType(c.Request().Header, typeJSON); err != nil {
+	if _, _, err := intake.PlainMediaType(c.Request().Header, intake.TypeJSON); err != nil {
 		return err
 	}
-	share := &reservation{budget: s.budget}
-	defer share.shrink(0)
-	b, err := s.openBody(c.Response().Writer, c.Request(), maxFilterBody, share)
+	share := s.budget.Share()
+	defer share.Shrink(0)
+	b, err := intake.Open(c.Response().Writer, c.Request(), maxFilterBody, share, s.bodyTimeout)
 	if err != nil {
 		return err
 	}
-	data, err := b.all()
+	data, err := b.All()
 	if err != nil {
 		return err
 	}
 	var r api.Filter
-	if err := decodeJSON(data, &r, ""); err != nil {
+	if err := intake.Decode(data, &r, ""); err != nil {
 		return err
 	}
 	if r == (api.Filter{}) {
@@ -237,7 +238,7 @@ func (s *Server) postRetryMatching(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(c, http.StatusOK, typeJSON, api.Retried{Retried: n})
+	return writeJSON(c, http.StatusOK, intake.TypeJSON, api.Retried{Retried: n})
 }
 
 // maxID is how much of an id that a client made up goes into the log.

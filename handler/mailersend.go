@@ -14,6 +14,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/intake"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
@@ -145,7 +146,7 @@ func mailersendBulk(x *exchange) error {
 	if _, err := x.send(all); err != nil {
 		return err
 	}
-	return writeJSON(x.c, http.StatusAccepted, typeJSON, map[string]string{
+	return writeJSON(x.c, http.StatusAccepted, intake.TypeJSON, map[string]string{
 		"message": "The bulk email is being processed.", bulkTag: id.String(),
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/intake"
 	"mailsidecar/mailer"
 )
 
@@ -143,7 +144,7 @@ func (x *exchange) answerMailgun(messages []outgoing) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(x.c, http.StatusOK, typeJSON, map[string]string{
+	return writeJSON(x.c, http.StatusOK, intake.TypeJSON, map[string]string{
 		"id": done[0].messageID, "message": "Queued. Thank you.",
 	})
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"mailsidecar/handler/intake"
 	"mailsidecar/queue"
 )
 
@@ -15,7 +16,7 @@ import (
 // the body is read.
 func (s *Server) postMessage(c echo.Context) error {
 	h := c.Request().Header
-	mediaType, params, err := contentType(h, typeJSON, typeForm, typeRFC822)
+	mediaType, params, err := intake.PlainMediaType(h, intake.TypeJSON, intake.TypeForm, intake.TypeRFC822)
 	if err != nil {
 		return err
 	}
@@ -23,9 +24,9 @@ func (s *Server) postMessage(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	share := &reservation{budget: s.budget}
-	defer share.shrink(0)
-	b, err := s.openBody(c.Response().Writer, c.Request(), s.maxBody(), share)
+	share := s.budget.Share()
+	defer share.Shrink(0)
+	b, err := intake.Open(c.Response().Writer, c.Request(), s.maxBody(), share, s.bodyTimeout)
 	if err != nil {
 		return err
 	}
@@ -36,7 +37,7 @@ func (s *Server) postMessage(c echo.Context) error {
 	if err := s.charge(c, 1); err != nil {
 		return err
 	}
-	share.shrink(int64(len(sub.Content.Data))) // the body itself is done with
+	share.Shrink(int64(len(sub.Content.Data))) // the body itself is done with
 	return s.submit(c, sub)
 }
 
@@ -47,7 +48,7 @@ func (s *Server) maxBody() int64 { return s.maxMessageSize + s.maxMessageSize/2 
 // idempotency returns the request's idempotency key. Without a queue there is
 // nothing to remember it by.
 func (s *Server) idempotency(h http.Header) (string, error) {
-	key, err := idempotencyKey(h)
+	key, err := intake.IdempotencyKey(h)
 	if err == nil && key != "" && !s.queue.Durable() {
 		return "", queue.ErrQueueRequired
 	}
@@ -55,12 +56,12 @@ func (s *Server) idempotency(h http.Header) (string, error) {
 }
 
 // read makes a submission of the body.
-func (s *Server) read(c echo.Context, b *body, mediaType, boundary, idempotency string) (queue.Submission, error) {
+func (s *Server) read(c echo.Context, b *intake.Body, mediaType, boundary, idempotency string) (queue.Submission, error) {
 	var sub queue.Submission
 	var err error
-	f := newFingerprint(idempotency, "POST /v1/messages")
+	f := intake.NewFingerprint(idempotency, "POST /v1/messages")
 	key := s.key(request(c).key)
-	if mediaType == typeRFC822 {
+	if mediaType == intake.TypeRFC822 {
 		sub, err = s.readFinished(c.Request().Header, b, key, f)
 	} else {
 		sub, err = s.readMessage(b, mediaType, boundary, key, f)
@@ -68,7 +69,7 @@ func (s *Server) read(c echo.Context, b *body, mediaType, boundary, idempotency 
 	if err != nil {
 		return sub, err
 	}
-	sub.IdempotencyKey, sub.Fingerprint = idempotency, f.sum()
+	sub.IdempotencyKey, sub.Fingerprint = idempotency, f.Sum()
 	if s.queue.Durable() {
 		sub.Wait = preferredWait(c.Request().Header)
 	} else if !sub.SendAt.IsZero() || sub.ExpiresIn != 0 {
@@ -78,10 +79,10 @@ func (s *Server) read(c echo.Context, b *body, mediaType, boundary, idempotency 
 }
 
 // readMessage reads the fields of a message, in JSON or as a form.
-func (s *Server) readMessage(b *body, mediaType, boundary string, key apiKey, f fingerprint) (queue.Submission, error) {
+func (s *Server) readMessage(b *intake.Body, mediaType, boundary string, key apiKey, f intake.Fingerprint) (queue.Submission, error) {
 	var m messageRequest
 	var err error
-	if mediaType == typeForm {
+	if mediaType == intake.TypeForm {
 		m, err = s.decodeForm(b, boundary)
 	} else {
 		m, err = readJSON(b)
@@ -89,18 +90,18 @@ func (s *Server) readMessage(b *body, mediaType, boundary string, key apiKey, f 
 	if err != nil {
 		return queue.Submission{}, err
 	}
-	f.message(&m)
+	m.digest(f)
 	return s.compose(&m, key)
 }
 
 // readJSON reads a message in JSON. It keeps nothing of the body.
-func readJSON(b *body) (m messageRequest, err error) {
-	defer b.release()
-	data, err := b.all()
+func readJSON(b *intake.Body) (m messageRequest, err error) {
+	defer b.Release()
+	data, err := b.All()
 	if err != nil {
 		return m, err
 	}
-	return m, decodeJSON(data, &m, "")
+	return m, intake.Decode(data, &m, "")
 }
 
 func (s *Server) submit(c echo.Context, sub queue.Submission) error {
@@ -119,7 +120,7 @@ func (s *Server) submit(c echo.Context, sub queue.Submission) error {
 	}
 	c.Response().Header().Set(echo.HeaderLocation, "/v1/messages/"+receipt.Message.ID)
 	if sub.Wait == 0 {
-		return writeJSON(c, http.StatusAccepted, typeJSON, newReceipt(receipt.Message))
+		return writeJSON(c, http.StatusAccepted, intake.TypeJSON, newReceipt(receipt.Message))
 	}
 	c.Response().Header().Set(headerPreferenceApplied, "wait="+strconv.Itoa(int(sub.Wait/time.Second)))
 	return answerWaited(c, receipt.Message)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/intake"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
@@ -27,10 +28,10 @@ func form(boundary string, parts ...string) string {
 }
 
 func decodeFormOf(s *Server, in []byte) (messageRequest, error) {
-	share := &reservation{budget: s.budget}
-	defer share.shrink(0)
+	share := s.budget.Share()
+	defer share.Shrink(0)
 	r := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(in))
-	b, err := s.openBody(httptest.NewRecorder(), r, s.maxBody(), share)
+	b, err := intake.Open(httptest.NewRecorder(), r, s.maxBody(), share, s.bodyTimeout)
 	if err != nil {
 		return messageRequest{}, err
 	}
@@ -288,8 +289,8 @@ func TestBudget(t *testing.T) {
 	if got := serve(s, newRequest("POST", "/v1/messages", large)).status; got != 202 {
 		t.Errorf("a request larger than the budget, alone = %d, want 202", got)
 	}
-	held := reservation{budget: s.budget}
-	held.grow(100 << 10)
+	held := s.budget.Share()
+	held.Grow(100 << 10)
 	for _, length := range []int64{int64(len(large)), -1} {
 		r := newRequest("POST", "/v1/messages", large)
 		r.ContentLength = length
@@ -298,8 +299,8 @@ func TestBudget(t *testing.T) {
 			t.Errorf("Content-Length %d with the budget in use = %+v, want busy", length, p)
 		}
 	}
-	held.shrink(0)
-	if !s.budget.sem.TryAcquire(1 << 20) {
+	held.Shrink(0)
+	if !s.budget.Share().Grow(1 << 20) {
 		t.Error("requests kept a share of the budget after they were answered")
 	}
 }

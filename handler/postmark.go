@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/intake"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
@@ -122,7 +123,7 @@ func postmarkEmail(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(x.c, http.StatusOK, typeJSON, m.done(done[0]))
+	return writeJSON(x.c, http.StatusOK, intake.TypeJSON, m.done(done[0]))
 }
 
 // postmarkLimit keeps a request without a key small.
@@ -237,7 +238,7 @@ func postmarkBatch(x *exchange) error {
 	if err := b.submit(); err != nil {
 		return err
 	}
-	return writeJSON(x.c, http.StatusOK, typeJSON, b.results)
+	return writeJSON(x.c, http.StatusOK, intake.TypeJSON, b.results)
 }
 
 type postmarkResults struct {

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/intake"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
@@ -17,7 +18,7 @@ func TestPriority(t *testing.T) {
 	parts := []string{"name=from\nshop@example.com", "name=to\na@example.org", "name=text\nx"}
 	const asForm, asRFC822 = "Content-Type: multipart/form-data; boundary=x", "Content-Type: message/rfc822"
 	for _, tc := range []struct {
-		name, path, body string
+		name, path, Body string
 		fields           []string
 		want             mailer.Priority
 	}{
@@ -37,7 +38,7 @@ func TestPriority(t *testing.T) {
 				continue
 			}
 			q := &fakeQueue{durable: durable}
-			response := serve(newTestServer(t, q, nil), newRequest("POST", tc.path, tc.body, tc.fields...))
+			response := serve(newTestServer(t, q, nil), newRequest("POST", tc.path, tc.Body, tc.fields...))
 			subs := q.submissions()
 			if len(subs) != 1 || subs[0].Envelope.Priority != tc.want {
 				t.Errorf("%s, durable %v: %d, submissions %+v, want priority %s", tc.name, durable, response.status, subs, tc.want)
@@ -48,7 +49,7 @@ func TestPriority(t *testing.T) {
 
 func TestBadPriority(t *testing.T) {
 	for _, tc := range []struct {
-		name, path, body, field string
+		name, path, Body, field string
 		fields                  []string
 	}{
 		{"unknown", "/v1/messages", message(`"priority":"urgent"`), "priority", nil},
@@ -57,7 +58,7 @@ func TestBadPriority(t *testing.T) {
 		{"two in the header", "/v1/messages", "From: a@b\r\n\r\nx", "Envelope-Priority", []string{"Content-Type: message/rfc822", "Envelope-Priority: high, bulk"}},
 	} {
 		q := &fakeQueue{durable: true}
-		response := serve(newTestServer(t, q, nil), newRequest("POST", tc.path, tc.body, tc.fields...))
+		response := serve(newTestServer(t, q, nil), newRequest("POST", tc.path, tc.Body, tc.fields...))
 		p := read[api.Problem](t, response)
 		if response.status != http.StatusUnprocessableEntity || len(p.Errors) != 1 || p.Errors[0].Field != tc.field || len(q.submissions()) > 0 {
 			t.Errorf("%s: %d %+v, want 422 for %s", tc.name, response.status, p, tc.field)
@@ -104,9 +105,9 @@ func TestPriorityIsShown(t *testing.T) {
 // leaves the fingerprint as it was.
 func TestPriorityInFingerprint(t *testing.T) {
 	sum := func(m messageRequest) [32]byte {
-		f := newFingerprint("k", "POST /v1/messages")
-		f.message(&m)
-		return f.sum()
+		f := intake.NewFingerprint("k", "POST /v1/messages")
+		(&m).digest(f)
+		return f.Sum()
 	}
 	plain, high, bulk := sum(messageRequest{}), sum(messageRequest{Priority: "high"}), sum(messageRequest{Priority: "bulk"})
 	if plain == high || high == bulk {

@@ -212,11 +212,11 @@ func small(o *Options) { o.MaxMessageSize = 2000 }
 
 // whileOneWaits sends a second request while a first one holds the budget.
 func whileOneWaits(t *testing.T, s *Server) answer {
-	share := reservation{budget: s.budget}
-	if !share.grow(64 << 10) {
+	share := s.budget.Share()
+	if !share.Grow(64 << 10) {
 		t.Fatal("no room in an empty budget")
 	}
-	defer share.shrink(0)
+	defer share.Shrink(0)
 	return serve(s, newRequest("POST", "/v1/messages", goodMessage))
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/intake"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/compose"
@@ -152,7 +153,7 @@ type exchange struct {
 	c        echo.Context
 	provider *provider
 	key      apiKey
-	share    *reservation
+	share    *intake.Share
 	// test: the request is judged, and nothing is sent.
 	test bool
 	// composed counts the octets of the request's messages.
@@ -162,8 +163,8 @@ type exchange struct {
 // provide serves a provider's route.
 func (s *Server) provide(p *provider, r providerRoute) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		x := &exchange{Server: s, c: c, provider: p, share: &reservation{budget: s.budget}}
-		defer x.share.shrink(0)
+		x := &exchange{Server: s, c: c, provider: p, share: s.budget.Share()}
+		defer x.share.Shrink(0)
 		if err := x.authenticate(); err != nil {
 			return err
 		}
@@ -288,7 +289,7 @@ func (x *exchange) hold(n int64) error {
 	switch {
 	case !first && x.composed > maxComposed:
 		return problem.New(api.CodeMessageTooLarge, fmt.Sprintf("The messages of one request may have %d octets together: send them in several requests.", maxComposed))
-	case !x.share.grow(x.composed):
+	case !x.share.Grow(x.composed):
 		return problem.New(api.CodeBusy, "")
 	}
 	return nil
@@ -412,5 +413,5 @@ func (p *provider) writeProblem(c echo.Context, e *problem.Error) error {
 		c.Response().Header().Set(echo.HeaderWWWAuthenticate, p.challenge)
 	}
 	status, body := p.answer(newComplaint(e, c.Response().Header()))
-	return writeJSON(c, status, typeJSON, body)
+	return writeJSON(c, status, intake.TypeJSON, body)
 }

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/intake"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
@@ -39,12 +40,12 @@ const typeURLEncoded = "application/x-www-form-urlencoded"
 // readForm reads a form of either type and judges its fields. A name may have
 // an index: attachment[0], to[].
 func (x *exchange) readForm(known []formField) (*providerForm, error) {
-	b, mediaType, params, err := x.open(x.maxBody(), typeForm, typeURLEncoded)
+	b, mediaType, params, err := x.open(x.maxBody(), intake.TypeForm, typeURLEncoded)
 	if err != nil {
 		return nil, err
 	}
 	form := &providerForm{}
-	if mediaType == typeForm {
+	if mediaType == intake.TypeForm {
 		err = form.readParts(b, params["boundary"])
 	} else {
 		err = form.readQuery(b)
@@ -58,7 +59,7 @@ func (x *exchange) readForm(known []formField) (*providerForm, error) {
 // maxFormParts has room for a thousand recipients in a part each.
 const maxFormParts = 3000
 
-func (form *providerForm) readParts(b *body, boundary string) error {
+func (form *providerForm) readParts(b *intake.Body, boundary string) error {
 	if boundary == "" {
 		return problem.New(api.CodeMalformedForm, "The Content-Type has no boundary.")
 	}
@@ -75,11 +76,11 @@ func (form *providerForm) readParts(b *body, boundary string) error {
 			err = form.readPart(part)
 		}
 		if err != nil {
-			return formProblem(err)
+			return intake.FormProblem(err)
 		}
 	}
 	if _, err := io.Copy(io.Discard, b); err != nil {
-		return formProblem(err)
+		return intake.FormProblem(err)
 	}
 	return nil
 }
@@ -90,7 +91,7 @@ var escapedName = strings.NewReplacer("%22", `"`, "%0D", "\r", "%0d", "\r", "%0A
 
 func (form *providerForm) readPart(part *multipart.Part) error {
 	name := plainName(escapedName.Replace(part.FormName()))
-	if err := checkPart(part, name); err != nil {
+	if err := intake.CheckPart(part, name); err != nil {
 		return err
 	}
 	var content bytes.Buffer
@@ -117,8 +118,8 @@ var indexedName = regexp.MustCompile(`\[\d*\]$`)
 
 func plainName(name string) string { return indexedName.ReplaceAllString(name, "") }
 
-func (form *providerForm) readQuery(b *body) error {
-	data, err := b.all()
+func (form *providerForm) readQuery(b *intake.Body) error {
+	data, err := b.All()
 	if err != nil {
 		return err
 	}

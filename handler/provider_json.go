@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/intake"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
@@ -109,7 +110,7 @@ func emptyIsAbsent(d *jsontext.Decoder, v any) error {
 	}
 	value, err := d.ReadValue()
 	if err == nil && !isEmpty(value) {
-		return errors.New("must be " + typeName(wanted))
+		return errors.New("must be " + intake.TypeName(wanted))
 	}
 	return err
 }
@@ -131,7 +132,7 @@ func isEmpty(v jsontext.Value) bool {
 // decodeProvider reads data into v. Its error is a *problem.
 func decodeProvider(data []byte, v any, path string, options ...json.Options) error {
 	if err := json.Unmarshal(data, v, append([]json.Options{tolerant}, options...)...); err != nil {
-		return jsonProblem(err, data, path)
+		return intake.JSONProblem(err, data, path)
 	}
 	return nil
 }

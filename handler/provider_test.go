@@ -22,6 +22,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"mailsidecar/handler/intake"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
@@ -36,12 +37,12 @@ const formBody = "from=shop%40example.com&to=ana%40example.org&subject=Hi&text=H
 
 var apis = map[string]apiOf{
 	"mailgun":    {"/v3/mg.example.com/messages", typeURLEncoded, formBody, 200},
-	"postmark":   {"/email", typeJSON, `{"From":"shop@example.com","To":"ana@example.org","Subject":"Hi","TextBody":"Hello"}`, 200},
-	"resend":     {"/emails", typeJSON, `{"from":"shop@example.com","to":["ana@example.org"],"subject":"Hi","text":"Hello"}`, 200},
-	"sendgrid":   {"/v3/mail/send", typeJSON, `{"personalizations":[{"to":[{"email":"ana@example.org"}]}],"from":{"email":"shop@example.com"},"subject":"Hi","content":[{"type":"text/plain","value":"Hello"}]}`, 202},
-	"ses":        {"/v2/email/outbound-emails", typeJSON, `{"FromEmailAddress":"shop@example.com","Destination":{"ToAddresses":["ana@example.org"]},"Content":{"Simple":{"Subject":{"Data":"Hi"},"Body":{"Text":{"Data":"Hello"}}}}}`, 200},
-	"mailersend": {"/v1/email", typeJSON, `{"from":{"email":"shop@example.com"},"to":[{"email":"ana@example.org"}],"subject":"Hi","text":"Hello"}`, 202},
-	"brevo":      {"/v3/smtp/email", typeJSON, `{"sender":{"email":"shop@example.com"},"to":[{"email":"ana@example.org"}],"subject":"Hi","textContent":"Hello"}`, 201},
+	"postmark":   {"/email", intake.TypeJSON, `{"From":"shop@example.com","To":"ana@example.org","Subject":"Hi","TextBody":"Hello"}`, 200},
+	"resend":     {"/emails", intake.TypeJSON, `{"from":"shop@example.com","to":["ana@example.org"],"subject":"Hi","text":"Hello"}`, 200},
+	"sendgrid":   {"/v3/mail/send", intake.TypeJSON, `{"personalizations":[{"to":[{"email":"ana@example.org"}]}],"from":{"email":"shop@example.com"},"subject":"Hi","content":[{"type":"text/plain","value":"Hello"}]}`, 202},
+	"ses":        {"/v2/email/outbound-emails", intake.TypeJSON, `{"FromEmailAddress":"shop@example.com","Destination":{"ToAddresses":["ana@example.org"]},"Content":{"Simple":{"Subject":{"Data":"Hi"},"Body":{"Text":{"Data":"Hello"}}}}}`, 200},
+	"mailersend": {"/v1/email", intake.TypeJSON, `{"from":{"email":"shop@example.com"},"to":[{"email":"ana@example.org"}],"subject":"Hi","text":"Hello"}`, 202},
+	"brevo":      {"/v3/smtp/email", intake.TypeJSON, `{"sender":{"email":"shop@example.com"},"to":[{"email":"ana@example.org"}],"subject":"Hi","textContent":"Hello"}`, 201},
 }
 
 // providerRequest makes a request with the shop's key, as that provider's
@@ -171,8 +172,8 @@ func (tc *providerAnswer) check(t *testing.T, provider string, r answer) {
 	if r.status != want {
 		t.Errorf("%s: answer = %d %s, want %d", tc.name, r.status, body, want)
 	}
-	if got := r.header.Get("Content-Type"); got != typeJSON {
-		t.Errorf("%s: Content-Type = %q, want exactly %q", tc.name, got, typeJSON)
+	if got := r.header.Get("Content-Type"); got != intake.TypeJSON {
+		t.Errorf("%s: Content-Type = %q, want exactly %q", tc.name, got, intake.TypeJSON)
 	}
 	if want == http.StatusMethodNotAllowed && r.header.Get("Allow") == "" {
 		t.Errorf("%s: no Allow", tc.name)
@@ -278,7 +279,7 @@ func TestProviderTransport(t *testing.T) {
 		if got := serve(s, r).status; got != http.StatusRequestEntityTooLarge {
 			t.Errorf("%s: 10 MiB in a small archive = %d, want 413", name, got)
 		}
-		if free := s.budget.sem.TryAcquire(s.budget.size); !free {
+		if !s.budget.Share().Grow(1 << 40) {
 			t.Errorf("%s: memory is not given back", name)
 		}
 	}
@@ -297,7 +298,7 @@ func TestProviderPaths(t *testing.T) {
 		"/v3/smtp/x": "brevo", "/v1/email/x": "mailersend", "/v1/bulk-email/1": "mailersend", "/v2/email/identities": "ses",
 	} {
 		r := httptest.NewRequest(http.MethodPost, path, strings.NewReader("{}"))
-		r.Header.Set("Content-Type", typeJSON)
+		r.Header.Set("Content-Type", intake.TypeJSON)
 		authorize(r, want, testKey)
 		response := serve(s, r)
 		checkShape(t, want, path, response, text(response))
@@ -676,7 +677,7 @@ func TestProvidersTag(t *testing.T) {
 
 // TestProvidersSubstitute: literally, once, and a message for each recipient.
 func TestProvidersSubstitute(t *testing.T) {
-	for _, tc := range []struct{ provider, body, want string }{
+	for _, tc := range []struct{ provider, Body, want string }{
 		{
 			"sendgrid", with("sendgrid", `"subject":"-n- -name- [s]","sections":{"S":"$&"},"personalizations":[
 			{"to":[{"email":"a@example.org"}],"substitutions":{"-n-":"1","-name-":"-n-","[s]":"S"}},{"to":[{"email":"b@example.org"}],"subject":"own"}]`),
@@ -698,7 +699,7 @@ func TestProvidersSubstitute(t *testing.T) {
 	} {
 		q := &fakeQueue{durable: true}
 		s := newTestServer(t, q, nil)
-		r := try(t, s, tc.provider, tc.body)
+		r := try(t, s, tc.provider, tc.Body)
 		if r.status != apis[tc.provider].status {
 			t.Errorf("%s = %d %s", tc.provider, r.status, text(r))
 		}
@@ -710,7 +711,7 @@ func TestProvidersSubstitute(t *testing.T) {
 			t.Errorf("%s sent %q, want %q in one commit", tc.provider, strings.Join(got, "; "), tc.want)
 		}
 		none := &fakeQueue{}
-		if r := try(t, newTestServer(t, none, nil), tc.provider, tc.body); r.status < 400 || len(none.got) > 0 {
+		if r := try(t, newTestServer(t, none, nil), tc.provider, tc.Body); r.status < 400 || len(none.got) > 0 {
 			t.Errorf("%s: several messages without a queue = %d", tc.provider, r.status)
 		}
 	}
@@ -730,7 +731,7 @@ func TestProvidersBound(t *testing.T) {
 	deep := func(n int) string { return strings.Repeat(`{"a":`, n) + "1" + strings.Repeat("}", n) }
 	file := `{"filename":"a","content":"aGk="},`
 	for _, tc := range []struct {
-		name, provider, body string
+		name, provider, Body string
 		status               int
 	}{
 		{"value", "sendgrid", with("sendgrid", `"content":[{"type":"text/html","value":"`+names("-a-")+`"}],"personalizations":[{"to":[{"email":"a@example.org"}],"substitutions":{"-a-":"`+large+`"}}]`), 413},
@@ -747,14 +748,14 @@ func TestProvidersBound(t *testing.T) {
 		srv := newTestServer(t, q, nil)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		a := try(t, srv, tc.provider, tc.body)
+		a := try(t, srv, tc.provider, tc.Body)
 		runtime.ReadMemStats(&after)
 		if a.status != tc.status || len(q.got) > 0 {
 			t.Errorf("%s: %s = %d %.200s, want %d", tc.provider, tc.name, a.status, a.body, tc.status)
 		}
 		// Written out, each of these is 2 GB.
 		if used := after.TotalAlloc - before.TotalAlloc; used > 400<<20 {
-			t.Errorf("%s: %s allocated %d bytes for a body of %d", tc.provider, tc.name, used, len(tc.body))
+			t.Errorf("%s: %s allocated %d bytes for a body of %d", tc.provider, tc.name, used, len(tc.Body))
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/intake"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
 	"mailsidecar/queue"
@@ -57,7 +58,7 @@ func (s *Server) getRelays(c echo.Context) error {
 	for _, r := range s.relays.Status() {
 		b.Relays = append(b.Relays, newRelay(r))
 	}
-	return writeJSON(c, http.StatusOK, typeJSON, b)
+	return writeJSON(c, http.StatusOK, intake.TypeJSON, b)
 }
 
 func newRelay(r RelayStatus) api.Relay {
@@ -103,5 +104,5 @@ func (s *Server) postRelaysCheck(c echo.Context) error {
 	for _, report := range b.Relays {
 		b.OK = b.OK || report.OK
 	}
-	return writeJSON(c, http.StatusOK, typeJSON, b)
+	return writeJSON(c, http.StatusOK, intake.TypeJSON, b)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/intake"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
@@ -106,19 +107,19 @@ func resendEmail(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(x.c, http.StatusOK, typeJSON, resendDone{done[0].id})
+	return writeJSON(x.c, http.StatusOK, intake.TypeJSON, resendDone{done[0].id})
 }
 
 // jsonFingerprint digests a request; white space and the order of members do
 // not count.
 func jsonFingerprint(key, route string, data []byte) [32]byte {
-	f := newFingerprint(key, route)
+	f := intake.NewFingerprint(key, route)
 	if key != "" {
 		v := jsontext.Value(bytes.Clone(data))
 		_ = v.Canonicalize() // what is no JSON was refused before
-		f.bytes(v)
+		f.Bytes(v)
 	}
-	return f.sum()
+	return f.Sum()
 }
 
 func (m *resendMail) outgoing() (outgoing, error) {
@@ -270,7 +271,7 @@ func resendBatch(x *exchange) error {
 			answer.Data = append(answer.Data, resendDone{d.id})
 		}
 	}
-	return writeJSON(x.c, http.StatusOK, typeJSON, answer)
+	return writeJSON(x.c, http.StatusOK, intake.TypeJSON, answer)
 }
 
 func (x *exchange) resendItem(data []byte, key string, fingerprint [32]byte) (queue.Submission, error) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/intake"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
@@ -106,7 +107,7 @@ func sesSend(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(x.c, http.StatusOK, typeJSON, map[string]string{"MessageId": done[0].id})
+	return writeJSON(x.c, http.StatusOK, intake.TypeJSON, map[string]string{"MessageId": done[0].id})
 }
 
 // readSigned reads the body of a request signed with a key: its name is the
@@ -127,13 +128,13 @@ func (x *exchange) readSigned() ([]byte, error) {
 		return nil, problem.New(api.CodeUnauthorized, detailSignature)
 	}
 	x.let(x.Server.key(s.accessKey))
-	if zipped, err := isZipped(r.Header); zipped || err != nil {
+	if zipped, err := intake.IsZipped(r.Header); zipped || err != nil {
 		return nil, problem.New(api.CodeContentEncoding, "Send the body as it is, without Content-Encoding.")
 	}
 	if hash == "" {
-		unproven := &reservation{budget: x.unproven}
-		defer unproven.shrink(0)
-		if !unproven.grow(announced(r, x.maxBody())) {
+		unproven := x.unproven.Share()
+		defer unproven.Shrink(0)
+		if !unproven.Grow(announced(r, x.maxBody())) {
 			return nil, problem.New(api.CodeBusy, "")
 		}
 	}

@@ -90,9 +90,9 @@ func TestSignature(t *testing.T) {
 func TestUnprovenBodies(t *testing.T) {
 	api := apis["ses"]
 	s := newTestServer(t, &fakeQueue{durable: true}, func(o *Options) { o.MaxInFlight = 4 << 20 })
-	strangers := reservation{budget: s.unproven}
-	if strangers.grow(4 << 20); strangers.held != 1<<20 {
-		t.Fatalf("bodies of strangers may hold %d octets of 4 MiB, want 1 MiB", strangers.held)
+	strangers := s.unproven.Share()
+	if !strangers.Grow(1<<20-1) || s.unproven.Share().Grow(2) || !strangers.Grow(1<<20) {
+		t.Fatal("bodies of strangers may hold more or less than 1 MiB of 4 MiB")
 	}
 	unhashed := api.request("ses", strings.NewReader(api.body))
 	signPayload(unhashed, "")
@@ -102,7 +102,7 @@ func TestUnprovenBodies(t *testing.T) {
 	if got := serve(s, api.request("ses", strings.NewReader(api.body))); got.status != 200 {
 		t.Errorf("a hash in the header, beside strangers = %d %s, want 200", got.status, text(got))
 	}
-	strangers.shrink(0)
+	strangers.Shrink(0)
 	for _, length := range []int64{int64(len(api.body)), -1} {
 		r := api.request("ses", strings.NewReader(api.body))
 		signPayload(r, "")
@@ -111,7 +111,7 @@ func TestUnprovenBodies(t *testing.T) {
 			t.Errorf("no hash in the header, alone, length %d = %d %s, want 200", length, got.status, text(got))
 		}
 	}
-	if !s.unproven.sem.TryAcquire(1 << 20) {
+	if !s.unproven.Share().Grow(1 << 20) {
 		t.Error("a request kept a share of the budget after it was answered")
 	}
 }

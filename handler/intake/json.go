@@ -1,4 +1,4 @@
-package handler
+package intake
 
 import (
 	"bytes"
@@ -16,60 +16,9 @@ import (
 
 	"mailsidecar/api"
 	"mailsidecar/handler/problem"
-	"mailsidecar/mailer"
 )
 
-// messageRequest is what POST /v1/messages takes: the object in JSON, or the
-// parts of a form by the same names.
-type messageRequest struct {
-	From        mailbox      `json:"from"`
-	To          mailboxes    `json:"to"`
-	Cc          mailboxes    `json:"cc"`
-	Bcc         mailboxes    `json:"bcc"`
-	ReplyTo     mailboxes    `json:"reply_to"`
-	Subject     string       `json:"subject"`
-	Text        string       `json:"text"`
-	HTML        string       `json:"html"`
-	Headers     members      `json:"headers"`
-	Attachments []attachment `json:"attachments"`
-	ReturnPath  string       `json:"return_path"`
-	Tags        members      `json:"tags"`
-	SendAt      string       `json:"send_at"`
-	ExpiresIn   string       `json:"expires_in"`
-	Priority    string       `json:"priority"`
-}
-
-type attachment struct {
-	Filename    string `json:"filename"`
-	Content     []byte `json:"content"`
-	ContentType string `json:"content_type"`
-	ContentID   string `json:"content_id"`
-}
-
-// mailbox is an address as the client wrote it: in one string, or taken apart.
-type mailbox struct {
-	text  string // such as "Ana <ana@example.org>"
-	email string
-	name  string
-	given bool
-	apart bool // email and name, rather than text
-}
-
-// mailboxes are a list of them, or a single one in its place.
-type mailboxes struct {
-	list   []mailbox
-	single bool
-}
-
-// members are an object's members in their order.
-type members []mailer.Field
-
-var (
-	errNull       = errors.New("null is not a value here: leave the field out")
-	errNotMailbox = errors.New("must be a string or an object with email and name")
-	errNotList    = errors.New("must be a string, an object or a list of them")
-	errNotObject  = errors.New("must be an object of strings")
-)
+var errNull = errors.New("null is not a value here: leave the field out")
 
 // strict is how every body is read. The library itself refuses duplicate names,
 // invalid UTF-8, trailing data and names in another case.
@@ -145,79 +94,18 @@ func utf16Unit(v []byte) (unit rune) {
 	return unit
 }
 
-// decodeJSON reads data into v. Its error is a *problem that names the field,
-// below the path given.
-func decodeJSON(data []byte, v any, path string) error {
+// Decode reads data into v as strictly as the native API. Its error is a
+// [*problem.Error] that names the field, below the path given.
+func Decode(data []byte, v any, path string) error {
 	if err := json.Unmarshal(data, v, strict); err != nil {
-		return jsonProblem(err, data, path)
+		return JSONProblem(err, data, path)
 	}
 	return nil
 }
 
-func (m *mailbox) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	m.given = true
-	switch d.PeekKind() {
-	case '"':
-		return json.UnmarshalDecode(d, &m.text)
-	case '{':
-		var o struct {
-			Email string `json:"email"`
-			Name  string `json:"name"`
-		}
-		err := json.UnmarshalDecode(d, &o)
-		m.apart, m.email, m.name = true, o.Email, o.Name
-		return err
-	default:
-		return wrongKind(d, errNotMailbox)
-	}
-}
-
-func (m *mailboxes) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	switch d.PeekKind() {
-	case '[':
-		return json.UnmarshalDecode(d, &m.list)
-	case '"', '{':
-		m.single = true
-		m.list = make([]mailbox, 1)
-		return json.UnmarshalDecode(d, &m.list[0])
-	default:
-		return wrongKind(d, errNotList)
-	}
-}
-
-func (m *members) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	if d.PeekKind() != '{' {
-		return wrongKind(d, errNotObject)
-	}
-	if _, err := d.ReadToken(); err != nil {
-		return err
-	}
-	for d.PeekKind() != '}' {
-		var f mailer.Field
-		if err := json.UnmarshalDecode(d, &f.Name); err != nil {
-			return err
-		}
-		if err := json.UnmarshalDecode(d, &f.Value); err != nil {
-			return err
-		}
-		*m = append(*m, f)
-	}
-	_, err := d.ReadToken()
-	return err
-}
-
-// wrongKind reports what stands next in the input: when that is no value at
-// all, the syntax error rather than want.
-func wrongKind(d *jsontext.Decoder, want error) error {
-	if d.PeekKind() != 0 {
-		return want
-	}
-	_, err := d.ReadToken()
-	return err
-}
-
-// jsonProblem turns the library's error into ours.
-func jsonProblem(err error, data []byte, base string) *problem.Error {
+// JSONProblem makes a problem of an error of the JSON library; base is the path of data
+// in the request.
+func JSONProblem(err error, data []byte, base string) *problem.Error {
 	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		path := fieldPath(base, syntactic.JSONPointer)
 		if errors.Is(err, jsontext.ErrDuplicateName) {
@@ -238,7 +126,7 @@ func jsonProblem(err error, data []byte, base string) *problem.Error {
 	case semantic.JSONKind == 0 && semantic.Err != nil:
 		return problem.New(api.CodeWrongType, "", problem.At(path, semantic.Err.Error()))
 	default:
-		return problem.New(api.CodeWrongType, "", problem.At(path, "must be "+typeName(semantic.GoType)))
+		return problem.New(api.CodeWrongType, "", problem.At(path, "must be "+TypeName(semantic.GoType)))
 	}
 }
 
@@ -273,7 +161,8 @@ func nearest(err *json.SemanticError) string {
 	return ""
 }
 
-func typeName(t reflect.Type) string {
+// TypeName says what JSON a type is read from, such as "a list".
+func TypeName(t reflect.Type) string {
 	switch {
 	case t == nil:
 		return "of another type"

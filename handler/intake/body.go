@@ -1,4 +1,7 @@
-package handler
+// Package intake reads requests: bodies within their limits, media types, strict JSON
+// and fingerprints. It refuses what cannot be read with a problem that names the
+// field, and knows no API.
+package intake
 
 import (
 	"errors"
@@ -23,29 +26,29 @@ const (
 	minBodyRate = 32 << 10
 )
 
-// budget bounds the octets of all requests under way (MAILSIDECAR_MAX_IN_FLIGHT).
-type budget struct {
+// Budget limits the octets of all requests under way (MAILSIDECAR_MAX_IN_FLIGHT).
+type Budget struct {
 	sem  *semaphore.Weighted
 	size int64
 }
 
-func newBudget(size int64) *budget {
-	return &budget{sem: semaphore.NewWeighted(size), size: size}
+// NewBudget returns one of size octets.
+func NewBudget(size int64) *Budget {
+	return &Budget{sem: semaphore.NewWeighted(size), size: size}
 }
 
-// unprovenShare is which part of the budget may hold bodies whose sender is not
-// proven yet, so that strangers keep nobody out.
-const unprovenShare = 4
+// Share returns a request's share, empty at first.
+func (b *Budget) Share() *Share { return &Share{budget: b} }
 
-// reservation is one request's share of the budget.
-type reservation struct {
-	budget *budget
+// Share is one request's share of the budget.
+type Share struct {
+	budget *Budget
 	held   int64
 }
 
-// grow makes the share at least n and says whether there was room. A request
-// larger than the whole budget is let in when it is alone.
-func (r *reservation) grow(n int64) bool {
+// Grow makes the share at least n octets and reports whether there was room. A
+// request larger than the whole budget is let in when it is alone.
+func (r *Share) Grow(n int64) bool {
 	more := min(n, r.budget.size) - r.held
 	if more <= 0 {
 		return true
@@ -57,17 +60,17 @@ func (r *reservation) grow(n int64) bool {
 	return true
 }
 
-// shrink gives back what the share is over n.
-func (r *reservation) shrink(n int64) {
+// Shrink gives back what the share is over n octets; 0 gives back all of it.
+func (r *Share) Shrink(n int64) {
 	if less := r.held - n; less > 0 {
 		r.budget.sem.Release(less)
 		r.held -= less
 	}
 }
 
-// body is a request's body, read within its limits. Its error is a *problem or
-// io.EOF, and stays.
-type body struct {
+// Body is a request's body, read within its limits. Its error is a [*problem.Error] or
+// [io.EOF], and stays.
+type Body struct {
 	src     io.Reader
 	rc      *http.ResponseController
 	started time.Time
@@ -75,23 +78,24 @@ type body struct {
 	length  int64 // as announced; -1 when unknown
 	limit   int64
 	read    int64
-	share   *reservation
+	share   *Share
 	err     error
 	buffer  *buffer // that all has read into; nil before
 }
 
-// openBody checks what the request's header tells of its body, before any of it
-// is read: a client that waits for 100 Continue never sends a body that is
-// refused here.
-func (s *Server) openBody(w http.ResponseWriter, r *http.Request, limit int64, share *reservation) (*body, error) {
+// Open checks what the request's header says of its body, of up to limit octets,
+// before any of it is read: a client that waits for 100 Continue never sends a body
+// that is refused here. The body may take the timeout to arrive, and longer while it
+// keeps to 32 KiB/s.
+func Open(w http.ResponseWriter, r *http.Request, limit int64, share *Share, timeout time.Duration) (*Body, error) {
 	if r.ContentLength > limit {
 		return nil, bodyTooLarge(limit)
 	}
-	if !share.grow(max(r.ContentLength, firstReservation)) {
+	if !share.Grow(max(r.ContentLength, firstReservation)) {
 		return nil, problem.New(api.CodeBusy, "")
 	}
-	b := &body{
-		src: r.Body, rc: http.NewResponseController(w), started: time.Now(), timeout: s.bodyTimeout,
+	b := &Body{
+		src: r.Body, rc: http.NewResponseController(w), started: time.Now(), timeout: timeout,
 		length: r.ContentLength, limit: limit, share: share,
 	}
 	b.extend()
@@ -102,7 +106,7 @@ func bodyTooLarge(limit int64) *problem.Error {
 	return problem.New(api.CodeBodyTooLarge, fmt.Sprintf("A body may have %d octets on this route.", limit))
 }
 
-func (b *body) Read(p []byte) (int, error) {
+func (b *Body) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
 	}
@@ -129,15 +133,15 @@ func (b *body) Read(p []byte) (int, error) {
 }
 
 // reserve doubles the share of a body of unknown length as it grows.
-func (b *body) reserve() bool {
-	return b.read <= b.share.held || b.share.held == b.share.budget.size || b.share.grow(min(max(2*b.share.held, b.read), b.limit))
+func (b *Body) reserve() bool {
+	return b.read <= b.share.held || b.share.held == b.share.budget.size || b.share.Grow(min(max(2*b.share.held, b.read), b.limit))
 }
 
 // extend sets the time by which more of the body must be there. It must not be
 // called after io.EOF: the server then reads on in the background, to notice a
 // client that goes away, and would take the deadline for that. A writer without
 // deadlines (a test's recorder) has none.
-func (b *body) extend() {
+func (b *Body) extend() {
 	grace := time.Duration(b.read/minBodyRate) * time.Second
 	_ = b.rc.SetReadDeadline(b.started.Add(b.timeout + grace))
 }
@@ -152,9 +156,9 @@ func bodyProblem(err error) *problem.Error {
 	return problem.New(api.CodeIncompleteBody, "")
 }
 
-// all reads the rest into one slice, without growing it where the length was
-// announced. The slice is void after release.
-func (b *body) all() ([]byte, error) {
+// All reads the rest into one slice, without growing it where the length was
+// announced. The slice is void after [Body.Release].
+func (b *Body) All() ([]byte, error) {
 	b.buffer = newBuffer(int(max(b.length, 0)) + 512)
 	buf := b.buffer.data
 	for {
@@ -172,8 +176,8 @@ func (b *body) all() ([]byte, error) {
 	}
 }
 
-// release lets the next request use what all returned. It need not be called.
-func (b *body) release() {
+// Release lets the next request use what [Body.All] returned. It need not be called.
+func (b *Body) Release() {
 	if b.buffer != nil {
 		b.buffer.release()
 		b.buffer = nil

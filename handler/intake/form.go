@@ -1,0 +1,37 @@
+package intake
+
+import (
+	"errors"
+	"mime"
+	"mime/multipart"
+	"strings"
+
+	"mailsidecar/api"
+	"mailsidecar/handler/problem"
+)
+
+// FormProblem finds the problem in an error of multipart, which wraps those of [Body].
+func FormProblem(err error) error {
+	if p, ok := errors.AsType[*problem.Error](err); ok {
+		return p
+	}
+	return problem.New(api.CodeMalformedForm, "")
+}
+
+// CheckPart refuses a part without a name, and one in an encoding or a charset that
+// forms do not have.
+func CheckPart(part *multipart.Part, name string) error {
+	if name == "" {
+		return problem.New(api.CodeMalformedForm, "A part has no name.")
+	}
+	switch strings.ToLower(part.Header.Get("Content-Transfer-Encoding")) {
+	case "", "7bit", "8bit", "binary":
+	default: // RFC 7578 §4.7 deprecates it
+		return problem.New(api.CodeMalformedForm, "", problem.At(name, "must not have a Content-Transfer-Encoding"))
+	}
+	_, params, err := mime.ParseMediaType(part.Header.Get("Content-Type"))
+	if err == nil && part.FileName() == "" && checkCharset("", params) != nil {
+		return problem.New(api.CodeContentType, "", problem.At(name, "must be in utf-8"))
+	}
+	return nil
+}

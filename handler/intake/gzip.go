@@ -1,0 +1,57 @@
+package intake
+
+import (
+	"compress/flate"
+	"compress/gzip"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+
+	"mailsidecar/api"
+	"mailsidecar/handler/problem"
+)
+
+// IsZipped reports whether the body is compressed with gzip. Its error is that the body
+// has another content coding.
+func IsZipped(h http.Header) (bool, error) {
+	switch coding := strings.ToLower(strings.TrimSpace(strings.Join(h.Values("Content-Encoding"), ","))); coding {
+	case "", "identity":
+		return false, nil
+	case "gzip", "x-gzip":
+		return true, nil
+	default:
+		return false, problem.New(api.CodeContentEncoding, "Send the body as it is, or with Content-Encoding: gzip.")
+	}
+}
+
+// unzipper reads gzip. It stands below the body's limits, which so hold for
+// what comes out of it.
+type unzipper struct {
+	src io.Reader
+	zip *gzip.Reader
+}
+
+func (u *unzipper) Read(p []byte) (int, error) {
+	if u.zip == nil {
+		zip, err := gzip.NewReader(u.src)
+		if err != nil {
+			return 0, unzipError(err)
+		}
+		u.zip = zip
+	}
+	n, err := u.zip.Read(p)
+	return n, unzipError(err)
+}
+
+// unzipError tells a broken archive from a broken connection.
+func unzipError(err error) error {
+	_, corrupt := errors.AsType[flate.CorruptInputError](err)
+	if corrupt || errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) {
+		return problem.New(api.CodeContentEncoding, "The body is not valid gzip.")
+	}
+	return err
+}
+
+// Unzip makes the body what its archive holds. Call it before the first Read.
+func (b *Body) Unzip() { b.src, b.length = &unzipper{src: b.src}, -1 }

@@ -1,0 +1,52 @@
+package intake
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"mailsidecar/handler/problem"
+)
+
+func TestFieldPath(t *testing.T) {
+	for pointer, want := range map[jsontext.Pointer]string{
+		"":                                "",
+		"/to/1/email":                     "to[1].email",
+		"/attachments/0/content":          "attachments[0].content",
+		"/headers/X-Order":                "headers.X-Order",
+		"/headers/5":                      "headers.5",
+		"/messages/3/tags/7":              "messages[3].tags.7",
+		"/headers/a~1b~0c":                "headers.a/b~c",
+		jsontext.Pointer("/" + long(200)): long(problem.MaxPath) + "…",
+	} {
+		if got := fieldPath("", pointer); got != want {
+			t.Errorf("fieldPath(%q) = %q, want %q", pointer, got, want)
+		}
+	}
+}
+
+func long(n int) string { return string(slices.Repeat([]byte("x"), n)) }
+
+// FuzzReadString: a string is read as the library reads it, or refused as there.
+func FuzzReadString(f *testing.F) {
+	for _, seed := range []string{
+		`""`, `"a"`, `"\""`, `"\\\/\b\f\n\r\t"`, `"\u003cp\u003E\u00fc\u20AC\u0000"`, `"a\ud83d\uDE00b"`, `"\ud800"`, `"\ud800\u0041"`,
+		`"\udc00"`, `"\u12"`, `"\x"`, `"\`, `"`, "\"\xff\"", "\"\n\"", ` "a" `, `"a"b`, `1`, `["a"]`, `"\uFFFD�"`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		if string(bytes.TrimSpace(in)) == "null" {
+			return // which only we refuse
+		}
+		var got, want string
+		wantErr := json.Unmarshal(in, &want)
+		if err := Decode(in, &got, ""); got != want || (err == nil) != (wantErr == nil) {
+			t.Errorf("decodeJSON(%q) = %q, %v, want %q, %v", in, got, err, want, wantErr)
+		}
+	})
+}
