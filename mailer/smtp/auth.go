@@ -16,27 +16,28 @@ import (
 )
 
 const (
-	// maxAuthCommand is the longest AUTH command with an initial response: the
-	// SMTP command line limit (RFC 4954 §4, RFC 5321 §4.5.3.1.4).
+	// maxAuthCommand is the length of an AUTH command with an initial response, in
+	// octets: the limit of an SMTP command line (RFC 4954 §4, RFC 5321 §4.5.3.1.4).
 	maxAuthCommand = 512
-	// maxAuthSteps bounds a relay that never stops to ask.
+	// maxAuthSteps limits the challenges of one login.
 	maxAuthSteps = 10
-	// maxSCRAMIterations is some half a second of work that a relay may ask of us.
+	// maxSCRAMIterations limits the work that a relay may demand, to about half a
+	// second.
 	maxSCRAMIterations = 1_000_000
 )
 
-// mechanisms are the SASL mechanisms that can be configured by name. The order
-// is that of "auto" for those before NTLM: best first.
+// mechanisms are the SASL mechanisms that can be configured by name. Those before
+// NTLM are in the order of "auto", best first.
 var mechanisms = []string{
 	"SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "PLAIN", "LOGIN", "CRAM-MD5",
 	"NTLM", "XOAUTH2",
 }
 
-// automatic are those that "auto" chooses from when there is a password.
+// automatic are the mechanisms that "auto" chooses from when there is a password.
 var automatic = mechanisms[:7]
 
-// mechanism chooses the AUTH mechanism for this connection: the configured one,
-// or for "auto" the first that the relay offers.
+// mechanism returns the AUTH mechanism for this connection: the configured one, or
+// for "auto" the first that the relay offers.
 func (c *conn) mechanism(ctx context.Context) (string, *mailer.Failure) {
 	offered := strings.Fields(strings.ToUpper(c.ext["AUTH"]))
 	wanted := automatic
@@ -64,7 +65,7 @@ func (c *conn) login(ctx context.Context) *mailer.Failure {
 		return nil
 	}
 	if c.tls == nil && !c.rung.Clear {
-		// open has seen to it; this is the last line of defence.
+		// open never gets here without TLS; this check is the last one.
 		return c.failed(ctx, mailer.StageAuth, &cause{problem: ProblemCleartext, text: "no credentials without TLS"})
 	}
 	name, f := c.mechanism(ctx)
@@ -79,7 +80,7 @@ func (c *conn) login(ctx context.Context) *mailer.Failure {
 	}
 	f = c.authenticate(ctx, name, token)
 	if f != nil && f.Reply.Code == 535 && name == "XOAUTH2" {
-		// A token may be revoked before its time. Once more with a new one, if there
+		// A token may be revoked before it expires: try again with a new one, if there
 		// is any.
 		if fresh, _ := c.token(ctx, name, token); fresh != "" && fresh != token {
 			if again := c.authenticate(ctx, name, fresh); again == nil || again.Reply.Code != 0 {
@@ -99,8 +100,8 @@ func (c *conn) authenticate(ctx context.Context, name, token string) *mailer.Fai
 	return nil
 }
 
-// token fetches the access token for XOAUTH2, not the one that was refused.
-// Without a token source the password is the token.
+// token returns the access token for XOAUTH2, where possible another one than the
+// relay refused. Without a token source the password is the token.
 func (c *conn) token(ctx context.Context, mechanism, refused string) (string, *mailer.Failure) {
 	if mechanism != "XOAUTH2" || c.relay.opts.TokenSource == nil {
 		return c.relay.opts.Password, nil
@@ -146,9 +147,9 @@ func (c *conn) sasl(name, token string) smtp.Auth {
 type authExchange struct {
 	conn    *conn
 	name    string
-	secrets []string // must not come back in the relay's words
-	pending []byte   // the initial response, while it waits for an empty challenge
-	errText string   // what an XOAUTH2 error challenge said
+	secrets []string // are cut out of the relay's words
+	pending []byte   // the initial response, until an empty challenge asks for it
+	errText string   // of an XOAUTH2 error challenge
 }
 
 func (x *authExchange) run(ctx context.Context, client smtp.Auth) *mailer.Failure {
@@ -187,8 +188,8 @@ func (x *authExchange) run(ctx context.Context, client smtp.Auth) *mailer.Failur
 	return nil
 }
 
-// command is the AUTH command, with the initial response where that fits the
-// line; where it does not, it answers the first challenge.
+// command returns the AUTH command, with the initial response if that fits the line.
+// Otherwise the response waits for the first challenge.
 func (x *authExchange) command(initial []byte) string {
 	command := "AUTH " + x.name
 	if initial == nil {
@@ -211,11 +212,11 @@ func (x *authExchange) respond(client smtp.Auth, w wireReply) ([]byte, error) {
 	challenge, err := base64.StdEncoding.DecodeString(strings.TrimSpace(strings.Join(w.lines, "")))
 	switch {
 	case x.name == "LOGIN":
-		// Its challenges are prompts, in any form, and mean nothing.
+		// The challenges of LOGIN are prompts in any form, without meaning.
 	case err != nil:
 		return nil, fmt.Errorf("challenge: %w", err)
 	case x.name == "XOAUTH2":
-		// The error as JSON; it wants an empty answer before the 535 comes.
+		// A challenge is an error, as JSON. The relay says 535 after an empty response.
 		x.errText = mailer.Printable(x.redact(string(challenge)), maxReplyText)
 	}
 	return client.Next(challenge, true)
@@ -227,7 +228,8 @@ func (x *authExchange) encode(response []byte) string {
 	return s
 }
 
-// broken gives up in the middle: the connection is of no use afterwards.
+// broken returns the failure of a login that stopped in the middle. The connection
+// cannot be used afterwards.
 func (x *authExchange) broken(ctx context.Context, err error) *mailer.Failure {
 	return x.conn.failed(ctx, mailer.StageAuth, &cause{
 		problem: ProblemOther,
@@ -236,8 +238,8 @@ func (x *authExchange) broken(ctx context.Context, err error) *mailer.Failure {
 	})
 }
 
-// redact takes our secrets out of a relay's words: some relays repeat the line
-// that they refuse.
+// redact removes our secrets from a relay's words: some relays repeat the line that
+// they refuse.
 func (x *authExchange) redact(s string) string {
 	for _, secret := range x.secrets {
 		if len(secret) > 3 {
@@ -247,10 +249,10 @@ func (x *authExchange) redact(s string) string {
 	return s
 }
 
-// scramGuard adds to a SCRAM client what RFC 5802 asks of it: messages in
-// order, a bound on the work, and no success before the relay has proved that
-// it knows the password, too. It also makes the first message an initial
-// response, which saves a round trip.
+// scramGuard adds to a SCRAM client what RFC 5802 demands of it: messages in order, a
+// limit on the work, and no success before the relay has proved that it knows the
+// password, too. It also sends the first message as an initial response, which saves
+// a round trip.
 type scramGuard struct {
 	smtp.Auth
 	state scramState
@@ -259,9 +261,9 @@ type scramGuard struct {
 type scramState int
 
 const (
-	scramStarted scramState = iota // our first message is out
-	scramProved                    // we have proved ourselves
-	scramTrusted                   // so has the relay
+	scramStarted scramState = iota // we sent our first message
+	scramProved                    // we sent our proof
+	scramTrusted                   // the relay sent its proof
 )
 
 func (g *scramGuard) Start(server *smtp.ServerInfo) (string, []byte, error) {

@@ -17,8 +17,8 @@ import (
 	"mailsidecar/mailer"
 )
 
-// Report is what [Relay.Check] found out about one relay: every rung of its
-// ladder, each on its own, without sending mail. Durations are in milliseconds.
+// Report is the result of [Relay.Check] for one relay: every rung of its ladder, each
+// on its own, without sending mail. Durations are in milliseconds.
 type Report struct {
 	Name string `json:"name"`
 	Host string `json:"host"`
@@ -28,18 +28,18 @@ type Report struct {
 	// Failure is set when Host could not be resolved; the rungs are then not tried.
 	Failure *CheckFailure `json:"failure,omitempty"`
 	Rungs   []RungCheck   `json:"rungs,omitempty"` // in the ladder's order
-	// OK says that a message could be sent now: some rung has no failure, and
-	// where there are credentials they were accepted.
+	// OK says that a message could be sent now: some rung has no failure, and the
+	// credentials, if there are any, were accepted.
 	OK bool `json:"ok"`
 }
 
-// RungCheck is how far one rung was followed.
+// RungCheck is how far the check of one rung came.
 type RungCheck struct {
 	Port int `json:"port"`
 	// Mode is "starttls", "tls" (implicit) or "none".
 	Mode string `json:"mode"`
-	// TCP is what the port does: "open", "refused", "no_answer" (dropped by a
-	// firewall, or a dead host), or "unreachable" for any other error.
+	// TCP is the state of the port: "open", "refused", "no_answer" (a firewall drops
+	// the packets, or the host is down), or "unreachable" for any other error.
 	TCP       string `json:"tcp"`
 	TCPMillis int64  `json:"tcp_ms"`
 	Address   string `json:"address,omitempty"` // IP address and port that answered
@@ -49,18 +49,18 @@ type RungCheck struct {
 	// Mechanisms are the AUTH mechanisms offered there, in upper case.
 	Mechanisms []string  `json:"mechanisms,omitempty"`
 	TLS        *TLSCheck `json:"tls,omitempty"`
-	// Auth is "accepted", "refused", or "not_tried": without credentials, when
-	// the rung did not get so far, and on all rungs but the first that does,
-	// for one login is enough and repeated failures lock accounts out.
+	// Auth is "accepted", "refused" or "not_tried". One login is enough, and repeated
+	// failures lock accounts out, so only the first rung that gets so far is tried;
+	// none is without credentials.
 	Auth      string `json:"auth"`
 	Mechanism string `json:"mechanism,omitempty"` // the AUTH mechanism tried
-	// Failure is where the rung stopped; nil when it could take mail.
+	// Failure is why the rung is of no use; nil when it could take mail.
 	Failure *CheckFailure `json:"failure,omitempty"`
 	Millis  int64         `json:"ms"` // the whole check of this rung
 }
 
-// TLSCheck is the TLS session and the certificate that a rung showed. It is
-// filled in for a certificate that does not verify, too.
+// TLSCheck is the TLS session and the certificate of a rung, also of a certificate
+// that does not verify.
 type TLSCheck struct {
 	Version  string    `json:"version,omitempty"` // "TLS 1.3"; empty when the handshake failed
 	Subject  string    `json:"subject,omitempty"`
@@ -81,9 +81,9 @@ type CheckFailure struct {
 	Text string `json:"text"`
 }
 
-// Check tries every rung on its own, all at the same time and without a race,
-// and logs in on the first that could take mail. It sends no mail and leaves
-// what deliveries know of the ladder alone.
+// Check tries every rung on its own, all at the same time and without a race, and
+// logs in on the first that could take mail. It sends no mail, and does not change
+// which rung deliveries use.
 func (r *Relay) Check(ctx context.Context) Report {
 	report := Report{Name: r.opts.Name, Host: r.opts.Host}
 	if !r.enter() {
@@ -119,7 +119,7 @@ const (
 	authNotTried = "not_tried"
 )
 
-// resolve looks the host up, unless it is an address.
+// resolve returns the host's IP addresses.
 func (r *Relay) resolve(ctx context.Context) ([]string, *mailer.Failure) {
 	if net.ParseIP(r.opts.Host) != nil {
 		return []string{r.opts.Host}, nil
@@ -134,8 +134,8 @@ func (r *Relay) resolve(ctx context.Context) ([]string, *mailer.Failure) {
 	return addresses, nil
 }
 
-// checkRung follows one rung up to its last EHLO. The conn is nil when it did
-// not get there.
+// checkRung opens one rung, up to its last EHLO. The conn is nil when it did not get
+// so far.
 func (r *Relay) checkRung(ctx context.Context, rung mailer.Rung) (RungCheck, *conn) {
 	begin := time.Now()
 	c := r.newConn(rung)
@@ -176,7 +176,8 @@ func tcpState(c *conn, f *mailer.Failure) string {
 	}
 }
 
-// speaksTLS finds out what a port that sends no greeting is waiting for.
+// speaksTLS reports whether a port that sends no greeting expects TLS from the first
+// octet.
 func (r *Relay) speaksTLS(ctx context.Context, rung mailer.Rung) bool {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeouts.Connect)
 	defer cancel()
@@ -190,8 +191,8 @@ func (r *Relay) speaksTLS(ctx context.Context, rung mailer.Rung) bool {
 	return err == nil || unverified
 }
 
-// tlsCheck describes the session, or the certificate that did not verify; nil
-// when there was none.
+// tlsCheck describes the session, or the certificate that did not verify. It returns
+// nil when there was neither.
 func tlsCheck(c *conn, f *mailer.Failure) *TLSCheck {
 	if c.tls != nil {
 		check := certificateCheck(c.tls.PeerCertificates[0])
@@ -220,8 +221,8 @@ func certificateCheck(cert *x509.Certificate) *TLSCheck {
 	return check
 }
 
-// checkLogins logs in on the first rung that is fit for it; the next one gets
-// its turn only when no answer came. Then it says farewell to all.
+// checkLogins logs in on the first rung that can, and on the next one only when no
+// answer came. Then it says QUIT on all.
 func (r *Relay) checkLogins(ctx context.Context, checks []RungCheck, conns []*conn) {
 	answered := r.opts.Username == ""
 	for i, c := range conns {
@@ -235,7 +236,7 @@ func (r *Relay) checkLogins(ctx context.Context, checks []RungCheck, conns []*co
 	}
 }
 
-// checkLogin says whether the relay answered.
+// checkLogin logs in and reports whether the relay answered.
 func checkLogin(ctx context.Context, check *RungCheck, c *conn) bool {
 	begin := time.Now()
 	check.Mechanism, _ = c.mechanism(ctx)

@@ -55,7 +55,8 @@ func classify(stage mailer.Stage, r mailer.Reply) mailer.Class {
 	}
 }
 
-// aboutUs: the reply to MAIL is about our commands, parameters or login.
+// aboutUs reports whether a reply to MAIL is about our commands, parameters or login
+// rather than about the mail.
 func aboutUs(code int) bool {
 	return 500 <= code && code <= 504 || code == 530 || code == 555
 }

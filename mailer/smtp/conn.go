@@ -16,15 +16,14 @@ import (
 	"mailsidecar/netaddr"
 )
 
-// quitTimeout bounds the farewell, and lastQuitTimeout what is left of it when
-// Close waits.
+// quitTimeout limits QUIT, and lastQuitTimeout what is left of it once Close waits.
 const (
 	quitTimeout     = 2 * time.Second
 	lastQuitTimeout = 500 * time.Millisecond
 )
 
-// conn is one connection to a relay. It serves one caller at a time. Whoever
-// holds it must end it with close or quit.
+// conn is one connection to a relay. It serves one caller at a time. Its holder
+// must end it with close or quit, or give it back to the pool.
 type conn struct {
 	relay *Relay
 	rung  mailer.Rung
@@ -32,7 +31,7 @@ type conn struct {
 	nc    net.Conn // raw, or TLS over it
 	br    *bufio.Reader
 
-	up      chan struct{} // closed when there is a TCP connection
+	up      chan struct{} // closed once TCP has connected
 	dialled time.Duration // how long that took
 	banner  string
 	ext     extensions
@@ -40,20 +39,23 @@ type conn struct {
 	tls     *tls.ConnectionState
 	auth    string // the mechanism that logged us in
 
-	since   time.Time     // logged in
-	buf     []byte        // for content, kept from one message to the next
-	served  int           // transactions begun
-	vain    int           // transactions in a row that no message came of
-	resets  int           // RSETs after several of these
-	dirty   bool          // a transaction is open that must be reset before the next
-	dead    bool          // closed, or given to somebody else
-	broken  bool          // an envelope has gone out in part: no more may be sent
-	next    *waiter       // has booked the connection
-	joined  chan struct{} // next is there since the content went out; of one
-	rested  time.Time     // idle since then
-	stale   bool          // it was idle for long enough to be lost without a word
-	doubted []string      // extensions that are not used on it since MAIL was refused with them
-	watched chan error    // how the watch over the idle connection ended; of one
+	loggedIn     time.Time
+	buf          []byte // for content, kept from one message to the next
+	served       int    // transactions begun
+	fruitless    int    // consecutive transactions that delivered nothing
+	resets       int    // RSETs after several of these
+	dirty        bool   // a transaction is open and must be reset before the next
+	dead         bool   // closed, or owned by a late listener
+	partialWrite bool   // part of an envelope was sent: no more may follow it
+	// refusedExtensions are not used on this connection, because MAIL was refused
+	// with their parameters.
+	refusedExtensions []string
+
+	next      *waiter       // the delivery that gets the connection next; nil mostly
+	booked    chan struct{} // tells the holder that next was set after the content went out; of one
+	idleSince time.Time     // when the pool last got it back
+	stale     bool          // it was idle long enough to be lost without notice
+	watched   chan error    // how the watch over the idle connection ended; of one
 }
 
 // extensions are the EHLO keywords in upper case with their parameters
@@ -79,12 +81,12 @@ func parseExtensions(lines []string) extensions {
 }
 
 func (r *Relay) newConn(rung mailer.Rung) *conn {
-	return &conn{relay: r, rung: rung, up: make(chan struct{}), watched: make(chan error, 1), joined: make(chan struct{}, 1)}
+	return &conn{relay: r, rung: rung, up: make(chan struct{}), watched: make(chan error, 1), booked: make(chan struct{}, 1)}
 }
 
-// open connects to the rung and goes as far as a verified TLS session and its
-// EHLO, but not to AUTH: any number of rungs may be opened at once. After a
-// failure the connection is closed, and tells how far it got.
+// open connects to the rung and goes as far as EHLO over verified TLS, but not to
+// AUTH, so that any number of rungs may be opened at once. After a failure the
+// connection is closed; its fields show how far it got.
 func (c *conn) open(ctx context.Context) *mailer.Failure {
 	if f := c.dial(ctx); f != nil {
 		return f
@@ -123,7 +125,7 @@ func (c *conn) dial(ctx context.Context) *mailer.Failure {
 	return nil
 }
 
-// use makes nc the connection that is spoken on, with nothing read from it yet.
+// use makes nc the connection for commands and replies, with nothing read from it.
 func (c *conn) use(nc net.Conn) {
 	c.nc = nc
 	c.br = bufio.NewReader(nc)
@@ -150,8 +152,8 @@ func (c *conn) hello(ctx context.Context) *mailer.Failure {
 			return f
 		}
 	}
-	// A rung where we cannot log in is of no use: better to know it while other
-	// rungs are still in the race.
+	// A rung that offers no login for us is of no use. Find out while other rungs
+	// are still in the race.
 	if c.relay.opts.Username != "" {
 		_, f := c.mechanism(ctx)
 		return f
@@ -171,8 +173,8 @@ func (c *conn) greeting(ctx context.Context) *mailer.Failure {
 	return nil
 }
 
-// sayEHLO forgets what was offered before (RFC 3207 §4.2). HELO is the answer
-// to a relay that does not know EHLO, and only where none of its extensions is
+// sayEHLO asks for the relay's extensions and forgets those of an earlier reply
+// (RFC 3207 §4.2). A relay that does not know EHLO gets HELO, where no extension is
 // needed.
 func (c *conn) sayEHLO(ctx context.Context) *mailer.Failure {
 	c.ext, c.ehlo = nil, nil
@@ -190,11 +192,11 @@ func (c *conn) sayEHLO(ctx context.Context) *mailer.Failure {
 		return c.refused(mailer.StageEHLO, r)
 	}
 	c.ehlo = w.lines[1:]
-	c.ext = c.relay.distrust.among(parseExtensions(c.ehlo))
+	c.ext = c.relay.distrust.filter(parseExtensions(c.ehlo))
 	return nil
 }
 
-// helo is the configured name, else the address literal (RFC 5321 §4.1.4) of
+// helo returns the configured name, else the address literal (RFC 5321 §4.1.4) of
 // our end of the connection.
 func (c *conn) helo() string {
 	if c.relay.opts.Helo != "" {
@@ -211,9 +213,9 @@ func (c *conn) helo() string {
 	return "[" + ip.String() + "]"
 }
 
-// startTLS asks for TLS and takes it. What the relay, or somebody between, has
-// sent in clear after its 220 would otherwise be read as if it came over TLS
-// (RFC 3207 §6): it ends the connection.
+// startTLS asks for TLS and starts it. Clear text after the 220 ends the
+// connection: it would be read as if it came over TLS, and an attacker on the way
+// may have sent it (RFC 3207 §6).
 func (c *conn) startTLS(ctx context.Context) *mailer.Failure {
 	if !c.ext.has("STARTTLS") {
 		return c.failed(ctx, mailer.StageStartTLS, &cause{problem: ProblemNoSTARTTLS, text: "the relay does not offer STARTTLS"})
@@ -255,8 +257,8 @@ func (r *Relay) tlsConfig() *tls.Config {
 	}
 }
 
-// bind makes the end of ctx break off whatever the connection waits for, until
-// release is called.
+// bind interrupts reads and writes of the connection when ctx ends, until release
+// is called.
 func (c *conn) bind(ctx context.Context) (release func()) {
 	fired := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -270,15 +272,15 @@ func (c *conn) bind(ctx context.Context) (release func()) {
 	})
 }
 
-// arm bounds the next reads and writes by d and by ctx. The bound is absolute:
-// a relay that drips octets does not move it.
+// arm limits the next reads and writes to d and to ctx's deadline, all together: a
+// relay that sends one octet at a time gains no time by that.
 func (c *conn) arm(ctx context.Context, d time.Duration) {
 	deadline := time.Now().Add(d)
 	if end, ok := ctx.Deadline(); ok && end.Before(deadline) {
 		deadline = end
 	}
 	c.raw.SetDeadline(deadline)
-	// When ctx ended just before, bind's past deadline was overwritten.
+	// If ctx has just ended, this overwrote the deadline in the past that bind set.
 	if ctx.Err() != nil {
 		c.raw.SetDeadline(time.Unix(1, 0))
 	}
@@ -289,14 +291,13 @@ func (c *conn) read(ctx context.Context, d time.Duration) (mailer.Reply, error) 
 	return readReply(c.br)
 }
 
-// write says how much of data may have gone out when it fails: what is beyond
-// that has not.
+// write returns how much of data may have been sent. What is beyond that was not.
 func (c *conn) write(ctx context.Context, d time.Duration, data []byte) (int, error) {
 	c.arm(ctx, d)
 	return c.nc.Write(data)
 }
 
-// exchange sends one command of the part before MAIL and reads its reply.
+// exchange sends one command, of those before MAIL, and reads its reply.
 func (c *conn) exchange(ctx context.Context, stage mailer.Stage, command string) (wireReply, *mailer.Failure) {
 	if _, err := c.write(ctx, c.relay.opts.Timeouts.Command, []byte(command+"\r\n")); err != nil {
 		return wireReply{}, c.failed(ctx, stage, readCause(err))
@@ -309,8 +310,9 @@ func (c *conn) exchange(ctx context.Context, stage mailer.Stage, command string)
 	return w, nil
 }
 
-// failed is a failure without a reply. An attempt that was stopped says nothing
-// about the relay.
+// failed returns a failure without a reply: about the relay before MAIL, transient
+// after it. An attempt that was stopped says nothing about the relay and is
+// transient.
 func (c *conn) failed(ctx context.Context, stage mailer.Stage, why *cause) *mailer.Failure {
 	f := c.failure(mailer.ClassRelay, stage, why)
 	if stage >= mailer.StageMail {
@@ -326,19 +328,19 @@ func (c *conn) failure(class mailer.Class, stage mailer.Stage, why *cause) *mail
 	return &mailer.Failure{Class: class, Stage: stage, Relay: c.relay.opts.Name, Port: c.rung.Port, Text: why.text, Err: why}
 }
 
-// refused is a failure by reply.
+// refused returns a failure by reply.
 func (c *conn) refused(stage mailer.Stage, r mailer.Reply) *mailer.Failure {
 	return &mailer.Failure{Class: classify(stage, r), Stage: stage, Relay: c.relay.opts.Name, Port: c.rung.Port, Reply: r}
 }
 
-// close ends the connection without a word.
+// close ends the connection without QUIT.
 func (c *conn) close() {
 	c.dead = true
 	c.raw.Close()
 }
 
-// quit says farewell in the background: the mail's outcome is known, and no
-// answer waits for courtesy.
+// quit says QUIT and closes in the background: the mail's outcome is known, and no
+// caller waits for the reply.
 func (c *conn) quit() {
 	if c.dead {
 		return
@@ -347,7 +349,7 @@ func (c *conn) quit() {
 	c.relay.background(func(context.Context) { c.farewell() })
 }
 
-// farewell says QUIT and closes.
+// farewell says QUIT, waits briefly for the reply, and closes.
 func (c *conn) farewell() {
 	defer c.close()
 	c.raw.SetDeadline(time.Now().Add(quitTimeout))

@@ -12,20 +12,20 @@ import (
 	"mailsidecar/mailer/compose"
 )
 
-// Deliver makes one attempt at one message, see [mailer.Deliverer]. It takes as many
-// transactions as the number of recipients needs.
+// Deliver makes one attempt at one message, see [mailer.Deliverer]. More recipients
+// than Options.MaxRecipients go in several transactions.
 func (r *Relay) Deliver(ctx context.Context, env mailer.Envelope, content mailer.Content) mailer.Attempt {
 	a := mailer.Attempt{Relay: r.opts.Name, Started: time.Now(), Results: make([]mailer.Result, len(env.ForwardPaths))}
 	d := delivery{relay: r, env: env, content: content, attempt: &a, due: due(env.Priority, a.Started)}
 	for i, path := range env.ForwardPaths {
-		a.Results[i] = mailer.Result{ForwardPath: path, Failure: errOpen}
+		a.Results[i] = mailer.Result{ForwardPath: path, Failure: noVerdict}
 		d.open = append(d.open, &a.Results[i])
 	}
 	if r.enter() {
 		d.run(ctx)
 		r.work.Done()
 	} else {
-		settle(d.open, &mailer.Failure{Class: mailer.ClassTransient, Stage: mailer.StageConnect, Relay: r.opts.Name, Text: "shutting down"})
+		failAll(d.open, &mailer.Failure{Class: mailer.ClassTransient, Stage: mailer.StageConnect, Relay: r.opts.Name, Text: "shutting down"})
 	}
 	a.Duration = time.Since(a.Started)
 	return a
@@ -37,28 +37,29 @@ type delivery struct {
 	env     mailer.Envelope
 	content mailer.Content
 	attempt *mailer.Attempt
-	due     time.Time        // who is due first is served first
-	open    []*mailer.Result // recipients that are still to go
+	due     time.Time        // the delivery that is due first is served first
+	open    []*mailer.Result // recipients that no transaction has taken yet
 	conn    *conn            // nil when one is needed
-	place   bool             // there is a place in the pool to open it
-	pushed  bool             // the relay has pushed it back before
-	// booked has its envelope sent already, on conn; nil mostly.
-	booked *transaction
+	place   bool             // the pool has given a place to open a connection
+	// retriedPushback says that the relay has pushed the message back, and that it
+	// goes once more over another connection.
+	retriedPushback bool
+	booked          *transaction // its envelope was sent on conn already; nil mostly
 }
 
 func (d *delivery) run(ctx context.Context) {
-	d.dropUnspeakable()
+	d.rejectUnsafePaths()
 	if len(d.open) == 0 {
 		return
 	}
-	if err := d.relay.pace.turn(ctx, d.env.Priority, d.due); err != nil {
-		settle(d.open, d.relay.tooFast(ctx, err))
+	if err := d.relay.pace.awaitTurn(ctx, d.env.Priority, d.due); err != nil {
+		failAll(d.open, d.relay.noTurn(ctx, err))
 		return
 	}
 	for len(d.open) > 0 {
 		if d.conn == nil {
 			if f := d.connect(ctx); f != nil {
-				settle(d.unsettled(), f)
+				failAll(d.undecided(), f)
 				return
 			}
 		}
@@ -74,41 +75,40 @@ func (d *delivery) run(ctx context.Context) {
 	d.release()
 }
 
-// mostRefused is how many recipients of a transaction may be refused before a
-// relay's ending the connection is put down to them. Postfix ends it at the
+// maxRefused is the number of refused recipients in a transaction from which on they
+// count as the reason when the relay ends the connection. Postfix ends it at the
 // twentieth.
-const mostRefused = 5
+const maxRefused = 5
 
-// conclude puts back in line what a transaction has left open, and gives up a
-// connection that it was the end of.
+// conclude decides what follows a transaction: it puts recipients back that may go
+// once more, and gives up the connection where that has ended.
 func (d *delivery) conclude(ctx context.Context, t *transaction) {
 	d.open = append(t.tooMany, d.open...)
-	f := d.heed(t)
+	f := d.pushedBack(t)
 	switch {
-	case f != nil && ctx.Err() == nil && !d.pushed:
-		// No content was sent: once more, when one of the other connections is free.
-		d.pushed = true
+	case f != nil && ctx.Err() == nil && !d.retriedPushback:
+		// No content was sent: try again on one of the other connections.
+		d.retriedPushback = true
 		d.open = append(t.reopen(f), d.open...)
 		d.release()
 		return
 	case !d.conn.dead:
-		if t.barred != nil {
-			d.retryBare(t)
+		if t.mailParamRefused != nil {
+			d.retryWithoutParams(t)
 		}
 		return
-	case t.misstep != nil && ctx.Err() == nil:
-		// No content was sent: once more, with less in one flight.
-		d.relay.switchOff(t.suspect(), t.misstep)
-		d.renew(t.reopen(t.misstep))
+	case t.badReply != nil && ctx.Err() == nil:
+		// No content was sent: try again without the extension.
+		d.relay.switchOff(t.suspect(), t.badReply)
+		d.retryOnNewConn(t.reopen(t.badReply))
 		return
-	case t.lost != nil && (d.conn.served > 1 || t.refused >= mostRefused) && ctx.Err() == nil:
-		// The relay was about to end the connection, or has had enough of unknown
-		// recipients, and has not seen an octet of the content: once more, on one that
-		// is new.
-		d.renew(t.reopen(t.lost))
+	case t.lost != nil && (d.conn.served > 1 || t.refused >= maxRefused) && ctx.Err() == nil:
+		// The relay ends connections after so many messages or refused recipients, and
+		// has not seen any of the content: try again on a new connection.
+		d.retryOnNewConn(t.reopen(t.lost))
 		return
 	case !t.anyAccepted():
-		settle(d.unsettled(), d.conn.failed(ctx, mailer.StageMail, &cause{
+		failAll(d.undecided(), d.conn.failed(ctx, mailer.StageMail, &cause{
 			problem: ProblemDropped, text: "the connection ended before this recipient's turn",
 		}))
 		d.open = nil
@@ -116,18 +116,19 @@ func (d *delivery) conclude(ctx context.Context, t *transaction) {
 	d.release()
 }
 
-// heed tells the pool when the relay has pushed back. It returns the failure of
-// those that may go once more over another connection, which must be there.
-func (d *delivery) heed(t *transaction) *mailer.Failure {
+// pushedBack tells the pool when the relay has pushed back. It returns the failure of
+// the recipients that may go once more over another connection; nil where there are
+// none, or no other connection.
+func (d *delivery) pushedBack(t *transaction) *mailer.Failure {
 	for _, r := range t.results {
 		f := r.Failure
-		if f == nil || f.Class != mailer.ClassTransient || f.Reply.Code/100 != 4 || f == t.lost && t.refused >= mostRefused {
+		if f == nil || f.Class != mailer.ClassTransient || f.Reply.Code/100 != 4 || f == t.lost && t.refused >= maxRefused {
 			continue
 		}
-		pushed, others := d.relay.pool.heed(d.conn, f)
+		pushed, others := d.relay.pool.notePushback(d.conn, f)
 		switch {
 		case !pushed && f.Stage == mailer.StageRcpt && f != t.lost:
-			continue // others may have been refused for another reason
+			continue // the next one may have been refused for another reason
 		case pushed && others && (f == t.lost || f.Stage == mailer.StageMail || f.Stage == mailer.StageData):
 			return f
 		}
@@ -136,8 +137,8 @@ func (d *delivery) heed(t *transaction) *mailer.Failure {
 	return nil
 }
 
-// renew lets results go once more over a new connection.
-func (d *delivery) renew(results []*mailer.Result) {
+// retryOnNewConn puts results back, to go once more over a new connection.
+func (d *delivery) retryOnNewConn(results []*mailer.Result) {
 	if d.open = append(results, d.open...); len(d.open) > 0 {
 		d.conn, d.place = nil, true
 		return
@@ -145,21 +146,21 @@ func (d *delivery) renew(results []*mailer.Result) {
 	d.release()
 }
 
-// retryBare lets the transaction go once more without the parameters that the
-// relay refuses though it offers them.
-func (d *delivery) retryBare(t *transaction) {
+// retryWithoutParams lets the transaction go once more without the MAIL parameters
+// that the relay refuses although it offers them.
+func (d *delivery) retryWithoutParams(t *transaction) {
 	c := d.conn
-	if c.doubted != nil {
-		// It made no difference: they were not to blame.
-		c.doubted, c.ext = nil, d.relay.distrust.among(parseExtensions(c.ehlo))
+	if c.refusedExtensions != nil {
+		// It made no difference: trust them again.
+		c.refusedExtensions, c.ext = nil, d.relay.distrust.filter(parseExtensions(c.ehlo))
 		return
 	}
-	if c.doubted = c.ext.withoutParameters(t.params); c.doubted != nil {
-		d.open = append(t.reopen(t.barred), d.open...)
+	if c.refusedExtensions = c.ext.withoutParameters(t.params); c.refusedExtensions != nil {
+		d.open = append(t.reopen(t.mailParamRefused), d.open...)
 	}
 }
 
-// release gives the connection back.
+// release gives the connection back to the pool.
 func (d *delivery) release() {
 	if d.conn != nil {
 		d.relay.pool.put(d.conn)
@@ -167,7 +168,7 @@ func (d *delivery) release() {
 	}
 }
 
-// connect takes a connection that is logged in.
+// connect gets a connection that is logged in, and records it in the attempt.
 func (d *delivery) connect(ctx context.Context) *mailer.Failure {
 	c, f := d.acquire(ctx)
 	if c == nil {
@@ -183,13 +184,13 @@ func (d *delivery) connect(ctx context.Context) *mailer.Failure {
 	return f
 }
 
-// acquire takes a connection from the pool or opens one. A connection that comes
-// with a failure did not get past AUTH, and is dead.
+// acquire gets a connection from the pool or opens one. A connection returned beside
+// a failure is dead: the login failed.
 func (d *delivery) acquire(ctx context.Context) (*conn, *mailer.Failure) {
 	var refused *mailer.Failure
 	for {
 		if !d.place {
-			g := d.relay.pool.take(ctx, d, refused)
+			g := d.relay.pool.get(ctx, d, refused)
 			if d.booked = g.booked; g.conn != nil || g.failure != nil {
 				return g.conn, g.failure
 			}
@@ -211,7 +212,7 @@ func (d *delivery) acquire(ctx context.Context) (*conn, *mailer.Failure) {
 	}
 }
 
-// dial opens a connection on the rung that wins and logs in.
+// dial opens a connection on the rung that wins the race and logs in.
 func (r *Relay) dial(ctx context.Context) (*conn, []mailer.RungReport, *mailer.Failure) {
 	c, reports, f := r.race(ctx)
 	if f != nil {
@@ -224,15 +225,15 @@ func (r *Relay) dial(ctx context.Context) (*conn, []mailer.RungReport, *mailer.F
 		c.quit()
 		return c, reports, f
 	}
-	c.since = time.Now()
+	c.loggedIn = time.Now()
 	return c, reports, nil
 }
 
-// unsettled returns those of the open recipients that have no verdict: some
-// were refused as too many, and keep that.
-func (d *delivery) unsettled() []*mailer.Result {
+// undecided returns the open recipients without a verdict. The others were refused
+// as too many, and keep that failure.
+func (d *delivery) undecided() []*mailer.Result {
 	t := transaction{results: d.open}
-	return t.open()
+	return t.undecided()
 }
 
 func (t *transaction) anyAccepted() bool {
@@ -244,18 +245,18 @@ func (t *transaction) anyAccepted() bool {
 	return false
 }
 
-// plan makes the next transaction for what the connection offers. It is nil when
-// none of its recipients can go, and they are settled then.
+// plan makes the next transaction, for the extensions of the connection. It returns
+// nil when none of its recipients can go; they have their failures then.
 func (d *delivery) plan() *transaction {
 	if f := d.adapt(d.conn.ext); f != nil {
-		settle(d.open, f)
+		failAll(d.open, f)
 		d.open = nil
 		return nil
 	}
 	return d.transaction(d.conn.ext)
 }
 
-// fits says whether the message can go as it is, to all that are open.
+// fits reports whether the message can go to all open recipients as it is.
 func (d *delivery) fits(ext extensions) bool {
 	if d.content.EightBit && !ext.has("8BITMIME") {
 		return false
@@ -270,8 +271,8 @@ func (d *delivery) fits(ext extensions) bool {
 	return !unicode && !d.content.UTF8Header && mailer.IsASCII(d.env.ReversePath)
 }
 
-// transaction takes the next recipients from the open ones. It is nil when none
-// of those taken can go, and they are settled then.
+// transaction takes the next recipients from the open ones. It returns nil when none
+// of those can go; they have their failures then.
 func (d *delivery) transaction(ext extensions) *transaction {
 	n := min(len(d.open), d.relay.opts.MaxRecipients)
 	t := &transaction{reversePath: d.env.ReversePath, data: d.content.Data, messageID: d.content.MessageID}
@@ -279,12 +280,12 @@ func (d *delivery) transaction(ext extensions) *transaction {
 	for _, r := range d.open[:n] {
 		if !mailer.IsASCII(r.ForwardPath) {
 			if !ext.has("SMTPUTF8") {
-				settle([]*mailer.Result{r}, d.unsendable("5.6.7", "the recipient's address needs SMTPUTF8, which the relay does not offer"))
+				failAll([]*mailer.Result{r}, d.unsendable("5.6.7", "the recipient's address needs SMTPUTF8, which the relay does not offer"))
 				continue
 			}
 			utf8 = true
 		}
-		r.Reply, r.Failure = mailer.Reply{}, errOpen
+		r.Reply, r.Failure = mailer.Reply{}, noVerdict
 		t.results = append(t.results, r)
 	}
 	d.open = d.open[n:]
@@ -296,8 +297,8 @@ func (d *delivery) transaction(ext extensions) *transaction {
 	return t
 }
 
-// params are the parameters of MAIL, only such as are offered and needed: some
-// relays refuse the others.
+// params returns the parameters of MAIL that are offered and needed. Some relays
+// refuse others.
 func (d *delivery) params(ext extensions, utf8 bool) string {
 	var params string
 	if ext.has("SIZE") {
@@ -312,7 +313,7 @@ func (d *delivery) params(ext extensions, utf8 bool) string {
 	return params
 }
 
-// adapt makes the content fit what the relay offers, or says why it cannot.
+// adapt converts the content to what the relay offers, or returns why it cannot.
 func (d *delivery) adapt(ext extensions) *mailer.Failure {
 	if !ext.has("SMTPUTF8") && (d.content.UTF8Header || !mailer.IsASCII(d.env.ReversePath)) {
 		return d.unsendable("5.6.7", "the message needs SMTPUTF8, which the relay does not offer")
@@ -333,7 +334,7 @@ func (d *delivery) adapt(ext extensions) *mailer.Failure {
 	return nil
 }
 
-// unsendable is a permanent failure that the relay need not be asked for.
+// unsendable returns a permanent failure that is certain without asking the relay.
 func (d *delivery) unsendable(enhanced, text string) *mailer.Failure {
 	f := &mailer.Failure{Class: mailer.ClassPermanent, Stage: mailer.StageMail, Relay: d.relay.opts.Name, Text: text, Reply: mailer.Reply{Enhanced: enhanced}}
 	if d.conn != nil {
@@ -342,8 +343,7 @@ func (d *delivery) unsendable(enhanced, text string) *mailer.Failure {
 	return f
 }
 
-// sizeLimit is the relay's SIZE in octets; zero means that it names none
-// (RFC 1870 §3).
+// sizeLimit returns the relay's SIZE in octets; zero means no limit (RFC 1870 §3).
 func (e extensions) sizeLimit() int64 {
 	n, err := strconv.ParseInt(e["SIZE"], 10, 64)
 	if err != nil || n < 0 {
@@ -352,17 +352,17 @@ func (e extensions) sizeLimit() int64 {
 	return n
 }
 
-// dropUnspeakable settles addresses that would break out of their command. The
-// envelope was checked long before; here it becomes SMTP.
-func (d *delivery) dropUnspeakable() {
-	if !isSpeakable(d.env.ReversePath) {
-		settle(d.open, d.unsendable("5.1.7", "the reverse-path is not an address"))
+// rejectUnsafePaths fails addresses that would end their command and begin another.
+// The envelope was checked before; this is the last check before it becomes SMTP.
+func (d *delivery) rejectUnsafePaths() {
+	if !isSafePath(d.env.ReversePath) {
+		failAll(d.open, d.unsendable("5.1.7", "the reverse-path is not an address"))
 		d.open = nil
 	}
 	open := d.open[:0]
 	for _, r := range d.open {
-		if r.ForwardPath == "" || !isSpeakable(r.ForwardPath) {
-			settle([]*mailer.Result{r}, d.unsendable("5.1.3", "the recipient is not an address"))
+		if r.ForwardPath == "" || !isSafePath(r.ForwardPath) {
+			failAll([]*mailer.Result{r}, d.unsendable("5.1.3", "the recipient is not an address"))
 			continue
 		}
 		open = append(open, r)
@@ -370,9 +370,9 @@ func (d *delivery) dropUnspeakable() {
 	d.open = open
 }
 
-// isSpeakable: no control characters, and no blank or angle bracket outside of
-// a quoted string.
-func isSpeakable(path string) bool {
+// isSafePath reports whether path has no control characters, and no blank or angle
+// bracket outside a quoted string.
+func isSafePath(path string) bool {
 	quoted := false
 	for i := 0; i < len(path); i++ {
 		switch c := path[i]; {

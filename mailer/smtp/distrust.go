@@ -8,28 +8,28 @@ import (
 	"mailsidecar/mailer"
 )
 
-// distrustTime is how long an extension that misbehaved is left alone. Then the
-// relay, or the firewall before it, may have been mended.
+// distrustTime is how long an extension is not used after it misbehaved. By then the
+// relay, or the firewall before it, may have been repaired.
 const distrustTime = time.Hour
 
-// behindDot stands among the extensions for what PIPELINING promises beyond one
-// envelope: that the next one may follow the final dot in the same flight.
+// behindDot is a pseudo-extension: sending the next envelope right behind the final
+// dot, which PIPELINING allows.
 const behindDot = "PIPELINING behind the final dot"
 
-// endsBehindDot is how many connections in a row must have ended when an envelope
-// followed the final dot. One may end by chance.
+// endsBehindDot is the number of consecutive connections that must end after an
+// envelope behind the final dot before that is switched off. One may end by chance.
 const endsBehindDot = 2
 
-// distrust holds the extensions that a relay offers and does not master.
+// distrust holds the extensions that a relay offers but handles wrongly.
 type distrust struct {
 	mu    sync.Mutex
 	until map[string]time.Time // by keyword
-	ended int                  // connections that ended in a row, see endsBehindDot
-	last  time.Time            // when the last of them did
+	ended int                  // consecutive connections that ended, see endsBehindDot
+	last  time.Time            // when the last of them ended
 }
 
-// among removes the distrusted ones from what was offered.
-func (d *distrust) among(ext extensions) extensions {
+// filter removes the distrusted extensions from ext.
+func (d *distrust) filter(ext extensions) extensions {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for keyword, until := range d.until {
@@ -40,14 +40,14 @@ func (d *distrust) among(ext extensions) extensions {
 	return ext
 }
 
-// has says whether the keyword is distrusted.
+// has reports whether the keyword is distrusted.
 func (d *distrust) has(keyword string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return time.Now().Before(d.until[keyword])
 }
 
-// add says whether the keyword was trusted before.
+// add distrusts the keyword from now on, and reports whether it was trusted before.
 func (d *distrust) add(keyword string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -59,7 +59,7 @@ func (d *distrust) add(keyword string) bool {
 	return !known
 }
 
-// switchOff leaves an extension alone at this relay for a while.
+// switchOff stops using an extension at this relay for distrustTime, and logs why.
 func (r *Relay) switchOff(keyword string, why *mailer.Failure) {
 	if r.distrust.add(keyword) {
 		r.opts.Logger.Warn("extension misbehaves, switched off",
@@ -67,15 +67,16 @@ func (r *Relay) switchOff(keyword string, why *mailer.Failure) {
 	}
 }
 
-// endedBehind notes that the relay ended a connection instead of answering an
-// envelope that went out at sent, behind a final dot. Connections that end together
-// count once: that is a relay that restarts.
+// endedBehind records that the relay ended a connection instead of answering an
+// envelope that was sent behind a final dot, at sent. Connections that end together
+// count once: the relay may have restarted.
 func (r *Relay) endedBehind(sent time.Time, why *mailer.Failure) {
 	if r.distrust.endedOnce(sent) {
 		r.switchOff(behindDot, why)
 	}
 }
 
+// endedOnce counts one end, and reports whether there were enough.
 func (d *distrust) endedOnce(sent time.Time) (enough bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -87,15 +88,15 @@ func (d *distrust) endedOnce(sent time.Time) (enough bool) {
 	return d.ended >= endsBehindDot
 }
 
-// heard notes that the relay answered an envelope behind a final dot.
-func (d *distrust) heard() {
+// answered records that the relay answered an envelope behind a final dot.
+func (d *distrust) answered() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.ended = 0
 }
 
-// refusesParameters: the reply to MAIL is about its parameters, though they were
-// offered.
+// refusesParameters reports whether a refusal of MAIL is about its parameters,
+// although the relay offers them.
 func refusesParameters(r mailer.Reply) bool {
 	switch r.Code {
 	case 555:
@@ -107,8 +108,8 @@ func refusesParameters(r mailer.Reply) bool {
 	}
 }
 
-// withoutParameters takes the extensions out of ext that the parameters of MAIL
-// came from, as far as mail can go without, and returns their keywords.
+// withoutParameters removes from e the extensions that the MAIL parameters params
+// belong to, where mail can go without them, and returns their keywords.
 func (e extensions) withoutParameters(params string) []string {
 	var keywords []string
 	for _, p := range []struct{ parameter, keyword string }{{"SIZE=", "SIZE"}, {"BODY=8BITMIME", "8BITMIME"}} {

@@ -14,7 +14,7 @@ const (
 	bulkLag   = 3 * time.Minute
 )
 
-// due is the time by which deliveries wait in order.
+// due returns the time that orders deliveries in line: the earliest goes first.
 func due(p mailer.Priority, arrived time.Time) time.Time {
 	switch {
 	case p > mailer.PriorityNormal:

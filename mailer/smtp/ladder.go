@@ -11,14 +11,14 @@ import (
 )
 
 const (
-	// raceDelay is the head start of each rung over the next one.
+	// raceDelay is how long after one rung the next one starts.
 	raceDelay = 300 * time.Millisecond
-	// knownHeadStart is that of a rung that served before, once it has a TCP
-	// connection. Over a long way a handshake takes more than raceDelay, and the
-	// other rungs would be tried in vain each time.
+	// knownHeadStart takes the place of raceDelay after a rung that served before,
+	// once it has a TCP connection. Over a long distance a handshake takes longer
+	// than raceDelay, and the other rungs would be tried for nothing each time.
 	knownHeadStart = time.Second
-	// probeInterval is how often the preferred rungs are tried while another
-	// one serves.
+	// probeInterval is the time between two tries of the preferred rungs while
+	// another one serves.
 	probeInterval = time.Minute
 )
 
@@ -35,8 +35,8 @@ func (l *ladder) current() int {
 	return l.known
 }
 
-// set remembers what rung serves. It says what was known before, and whether
-// the caller must start the probes of the preferred rungs.
+// set remembers which rung serves. It returns the one that was known before, and
+// whether the caller must start the probes of the preferred rungs.
 func (l *ladder) set(known int) (before int, probe bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -46,8 +46,8 @@ func (l *ladder) set(known int) (before int, probe bool) {
 	return before, probe
 }
 
-// preferred returns how many rungs are preferred to the one that serves; when
-// there are none the probes are over.
+// preferred returns the number of rungs that are preferred to the one that serves.
+// Zero ends the probes.
 func (l *ladder) preferred() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -65,23 +65,23 @@ type entrant struct {
 	duration time.Duration
 }
 
-// race is one race of the rungs: which have started, and what became of them.
+// race is one race of the rungs.
 type race struct {
 	relay   *Relay
 	order   []int // the rungs by index, in order of start
 	known   int   // the rung that served before, -1 when none
 	started int
 	running int
-	waited  bool
+	waited  bool // knownHeadStart was given
 	results chan entrant
 	reports []*mailer.RungReport // by index; nil for a rung that has not started
 	begin   time.Time
 }
 
-// race opens the rungs one after the other, each raceDelay after the one before
-// it or as soon as that has failed, and returns the first that gets as far as
-// its EHLO over TLS. The others are closed. Nobody has logged in yet. When all
-// fail, the failure is that of the rung that got furthest.
+// race opens the rungs one after the other, each raceDelay after the one before it
+// or as soon as that has failed, and returns the first that gets as far as EHLO over
+// TLS, without a login. The others are closed. When all fail, the failure is that of
+// the rung that got furthest.
 func (r *Relay) race(ctx context.Context) (*conn, []mailer.RungReport, *mailer.Failure) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -115,7 +115,7 @@ func (r *Relay) race(ctx context.Context) (*conn, []mailer.RungReport, *mailer.F
 		}
 	}
 	f := x.furthest()
-	if ctx.Err() == nil && f.Reply.Code != 421 { // that is a rung that serves others
+	if ctx.Err() == nil && f.Reply.Code != 421 { // a rung that says 421 serves others
 		r.ladder.set(-1)
 	}
 	return nil, x.list(), f
@@ -135,7 +135,7 @@ func (x *race) start(ctx context.Context) *conn {
 	return c
 }
 
-// wait says, once, that the first rung deserves knownHeadStart.
+// wait reports, once, that the first rung gets knownHeadStart.
 func (x *race) wait(first *conn) bool {
 	if x.known < 0 || x.waited || x.started > 1 {
 		return false
@@ -155,8 +155,8 @@ func (x *race) finish(e entrant) {
 	report.Duration, report.Failure, report.Won = e.duration, e.failure, e.failure == nil
 }
 
-// closeLosers waits in the background for those still running, and closes any
-// that came in second.
+// closeLosers waits in the background for the rungs that still run, and closes those
+// that succeed.
 func (x *race) closeLosers() {
 	running := x.running
 	if running == 0 {
@@ -171,8 +171,8 @@ func (x *race) closeLosers() {
 	})
 }
 
-// list reports the rungs that took part, in the ladder's order; none when the
-// rung that was known served without a race.
+// list returns the reports of the rungs that took part, in the ladder's order; none
+// when the known rung served without a race.
 func (x *race) list() []mailer.RungReport {
 	var list []mailer.RungReport
 	for _, report := range x.reports {
@@ -190,6 +190,7 @@ func (x *race) list() []mailer.RungReport {
 	return list
 }
 
+// furthest returns the failure of the rung that got furthest.
 func (x *race) furthest() *mailer.Failure {
 	var worst *mailer.Failure
 	for _, report := range x.reports {
@@ -203,7 +204,7 @@ func (x *race) furthest() *mailer.Failure {
 	return x.unreached(*worst)
 }
 
-// unreached is f with the words of every port, where there are several and none
+// unreached returns f with the text of every port, where several were tried and none
 // was reached.
 func (x *race) unreached(f mailer.Failure) *mailer.Failure {
 	var ports []string
@@ -218,7 +219,7 @@ func (x *race) unreached(f mailer.Failure) *mailer.Failure {
 	return &f
 }
 
-// raceOrder is the ladder's, with the rung that served last in front.
+// raceOrder returns the ladder's order, but with the known rung first.
 func raceOrder(n, known int) []int {
 	order := make([]int, 0, n)
 	if known >= 0 {
@@ -243,8 +244,8 @@ func (r *Relay) won(i int) {
 	}
 }
 
-// probe tries the rungs that are preferred to the one that serves, until the
-// first rung serves or none does. It never logs in. No mail waits for it.
+// probe tries the rungs that are preferred to the one that serves, until the first
+// rung serves or none does. It never logs in, and no mail waits for it.
 func (r *Relay) probe(ctx context.Context) {
 	ticker := time.NewTicker(probeInterval)
 	defer ticker.Stop()

@@ -6,15 +6,16 @@ import (
 	"sync"
 )
 
-// late holds the connections that are listened to after their deliveries were
+// late holds the connections that wait for a verdict after their deliveries were
 // answered, the oldest first.
 type late struct {
 	mu    sync.Mutex
 	conns []*conn
 }
 
-// add ends the oldest when there would be more than most: a relay that answers no
-// final dot would collect connections without bound.
+// add keeps c, and closes the oldest connection when there are more than most:
+// otherwise a relay that answers no final dot would collect connections without
+// limit.
 func (l *late) add(c *conn, most int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -33,7 +34,8 @@ func (l *late) remove(c *conn) {
 	}
 }
 
-// listenLate waits for a verdict whose delivery has been answered already.
+// listenLate waits for the verdict of a delivery that has been answered already, and
+// logs it.
 func (c *conn) listenLate(ctx context.Context, t *transaction, answers <-chan answer) {
 	defer c.relay.late.remove(c)
 	defer c.close()

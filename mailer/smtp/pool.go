@@ -13,98 +13,100 @@ import (
 )
 
 const (
-	// connMaxAge is when a connection is given up however busy it is: relays
-	// bound a session's life, some to ten minutes, and a preferred rung or
-	// another address of the relay deserves its share.
+	// connMaxAge is when a connection is closed even if it is in use: relays limit
+	// the length of a session, some to ten minutes, and a preferred rung or another
+	// address of the relay gets its chance.
 	connMaxAge = 5 * time.Minute
-	// mostVain is how many transactions in a row may end without a message. Relays
-	// count what they refuse: at the tenth refusal Postfix begins to wait a second
-	// for each, and one transaction brings two of them or more.
-	mostVain = 4
-	// mostResets is how many RSETs may be said beyond one for each message, which
-	// Exim forgives. It ends the session at the eleventh.
-	mostResets = 10
-	// bookedPatience is how long a delivery waits for the connection that it
-	// booked, before it takes any other as well.
-	bookedPatience = time.Second
+	// maxFruitless is how many consecutive transactions may deliver nothing. Relays
+	// count refusals: from the tenth on Postfix delays each reply by a second, and
+	// one transaction has two refusals or more.
+	maxFruitless = 4
+	// maxResets is how many RSETs a connection may have beyond one for each message,
+	// which Exim does not count. It ends the session at the eleventh.
+	maxResets = 10
+	// bookingTimeout is how long a delivery waits for the connection that it
+	// booked, before it takes any other one, too.
+	bookingTimeout = time.Second
 )
 
-// pool keeps a relay's connections that are logged in for the messages to come.
-// A connection is in the hands of one delivery, or idle and watched. When there
-// are as many as may be, deliveries stand in line.
+// pool keeps the connections that are logged in, for the messages to come. Each is
+// used by one delivery, or is idle and watched. When the limit is reached,
+// deliveries wait in line.
 //
-// mu is never held while the relay is waited for. Where the line is not empty,
-// no connection is idle and none more may be opened.
+// mu is never held while something waits for the relay. Invariant: if the line is
+// not empty, no connection is idle and the limit is reached.
 type pool struct {
 	relay   *Relay
 	opening atomic.Int32 // connections that are not logged in yet
 
-	mu       sync.Mutex
-	window   window    // of places
-	places   int       // connections, and those being opened or saying farewell
-	leaving  int       // of places: those saying farewell
-	idle     []*conn   // the last used comes last, and is taken first: the others get old
-	awaiting []*conn   // whose last content is out, and that nobody has booked; the longest first
-	line     []*waiter // the first in front, see delivery.due
-	stirrer  *time.Timer
-	stirring bool // stirrer will look at the line
-	closed   bool // keep nothing any more
+	mu      sync.Mutex
+	window  window  // limits places
+	places  int     // connections: open, being opened or saying QUIT
+	leaving int     // those of places that are saying QUIT
+	idle    []*conn // the last used at the end; it is used first, so that the others age
+	// offered are connections that wait for the reply to their last content and that
+	// no delivery has booked; the one that waits longest is first.
+	offered       []*conn
+	line          []*waiter // the one that is due first in front
+	stallTimer    *time.Timer
+	stallTimerSet bool // stallTimer will run growIfStalled
+	closed        bool // keep no connection any more
 }
 
-// Connections tells how many connections a relay has and may have.
+// Connections is how many connections a relay has and may have.
 type Connections struct {
-	Open    int // those that are logged in, being opened or being closed
-	Limit   int // how many the relay gets now, see Reason
+	Open    int // logged in, being opened or being closed
+	Limit   int // how many there may be now, see Reason
 	Max     int // Options.MaxConnections
 	Waiting int // messages that wait for a connection
 	// Reason is why Limit last changed, in a few words; the relay's own are escaped.
 	Reason string
 }
 
-// Connections tells about the connections of this moment.
+// Connections returns the numbers of this moment.
 func (r *Relay) Connections() Connections {
 	p := &r.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Connections{Open: p.places, Limit: p.window.limit, Max: p.window.most, Waiting: len(p.line), Reason: p.window.reason}
+	return Connections{Open: p.places, Limit: p.window.limit, Max: p.window.max, Waiting: len(p.line), Reason: p.window.reason}
 }
 
-// waiter is a delivery in line. While it is there, what it has open may be
-// changed under the pool's lock only.
+// waiter is a delivery in line. While it is there, its open recipients are guarded
+// by the pool's lock.
 type waiter struct {
-	delivery *delivery
-	grants   chan grant   // of one
-	done     bool         // the delivery has its grant, or has left
-	booked   *transaction // see book
-	patience *time.Timer  // until the one that has booked takes any connection; or nil
+	delivery     *delivery
+	grants       chan grant   // of one
+	done         bool         // the delivery has its grant, or has left
+	booked       *transaction // see book
+	bookingTimer *time.Timer  // ends the exclusive booking; nil without one
 }
 
-// grant is what a delivery in line gets: a connection, leave to open one, or the
+// grant is what a delivery in line gets: a connection, a place to open one, or the
 // failure that it would meet.
 type grant struct {
-	conn    *conn        // nil: the place is there, the connection is not
-	idle    bool         // the connection is watched still, see wake
-	booked  *transaction // its envelope has gone out on conn already
+	conn    *conn        // nil: there is a place, but no connection yet
+	idle    bool         // the connection is still watched, see stopWatch
+	booked  *transaction // its envelope was sent on conn already
 	failure *mailer.Failure
 }
 
-// take returns a connection for d, or none with the place for one to open.
-// refused is why d did not get one before, and was to wait for the others.
-func (p *pool) take(ctx context.Context, d *delivery, refused *mailer.Failure) grant {
+// get returns a connection for d, or a place to open one. refused is why the relay
+// refused d a new connection, where d may wait for one of the others; else nil.
+func (p *pool) get(ctx context.Context, d *delivery, refused *mailer.Failure) grant {
 	for {
 		g, w := p.next(d, refused)
 		if w != nil {
 			g = p.wait(ctx, w)
 		}
-		if g.conn == nil || !g.idle || g.conn.wake() {
+		if g.conn == nil || !g.idle || g.conn.stopWatch() {
 			return g
 		}
 		g.conn.close()
-		p.vacate()
+		p.releasePlace()
 	}
 }
 
-// wait stands in line.
+// wait waits in line until w has its grant, or ctx ends.
 func (p *pool) wait(ctx context.Context, w *waiter) grant {
 	var g grant
 	select {
@@ -113,17 +115,17 @@ func (p *pool) wait(ctx context.Context, w *waiter) grant {
 		p.leave(w)
 		g.failure = p.busy(ctx)
 	}
-	if w.booked != nil && g.booked == nil { // it came to nothing
+	if w.booked != nil && g.booked == nil { // the booking was not kept
 		w.delivery.open = append(w.booked.results, w.delivery.open...)
 	}
 	return g
 }
 
-// next is what can be had at once, or the place in line.
+// next returns the grant that is possible at once, or puts the delivery in line.
 func (p *pool) next(d *delivery, refused *mailer.Failure) (grant, *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if refused != nil && p.places == 0 { // the others have come to nothing meanwhile
+	if refused != nil && p.places == 0 { // none of the others is left
 		return grant{failure: refused}, nil
 	}
 	if n := len(p.idle); n > 0 {
@@ -137,7 +139,7 @@ func (p *pool) next(d *delivery, refused *mailer.Failure) (grant, *waiter) {
 	}
 	w := &waiter{delivery: d, grants: make(chan grant, 1)}
 	p.enqueue(w)
-	p.join()
+	p.bookOffered()
 	return grant{}, w
 }
 
@@ -149,38 +151,38 @@ func (p *pool) enqueue(w *waiter) {
 		at--
 	}
 	p.line = slices.Insert(p.line, at, w)
-	if p.stirring || p.closed || p.window.limit == p.window.most {
+	if p.stallTimerSet || p.closed || p.window.limit == p.window.max {
 		return
 	}
-	p.stirring = true
-	if p.stirrer == nil {
-		p.stirrer = time.AfterFunc(lineStep, p.stir)
+	p.stallTimerSet = true
+	if p.stallTimer == nil {
+		p.stallTimer = time.AfterFunc(stallTime, p.growIfStalled)
 		return
 	}
-	p.stirrer.Reset(lineStep)
+	p.stallTimer.Reset(stallTime)
 }
 
-// stir lets the window grow for messages that wait though no verdict comes. As
-// long as a connection is being opened the relay may be dead.
-func (p *pool) stir() {
+// growIfStalled lets the window grow when messages wait and no verdict comes. It
+// does not while a connection is being opened, because the relay may be dead.
+func (p *pool) growIfStalled() {
 	p.adjust(func(w *window) {
-		p.stirring = len(p.line) > 0 && !p.closed
-		if !p.stirring {
+		p.stallTimerSet = len(p.line) > 0 && !p.closed
+		if !p.stallTimerSet {
 			return
 		}
-		p.stirrer.Reset(lineStep)
+		p.stallTimer.Reset(stallTime)
 		if p.opening.Load() == 0 {
-			w.silent(time.Now())
+			w.stalled(time.Now())
 		}
 	})
 }
 
-// adjust lets f move the window, and does what follows of it.
+// adjust lets f change the window, then opens and closes connections by its limit.
 func (p *pool) adjust(f func(w *window)) {
 	p.mu.Lock()
 	before := p.window.limit
 	f(&p.window)
-	p.serve()
+	p.grantPlaces()
 	limit, reason := p.window.limit, p.window.reason
 	var surplus []*conn
 	if limit < before {
@@ -189,14 +191,15 @@ func (p *pool) adjust(f func(w *window)) {
 		p.leaving += len(surplus)
 	}
 	p.mu.Unlock()
-	p.dismiss(surplus)
+	p.closeIdle(surplus)
 	p.relay.logWindow(before, limit, reason)
 }
 
-// crowded: there are more connections than there should be. The caller holds mu.
-func (p *pool) crowded() bool { return p.places-p.leaving > p.window.limit }
+// overLimit reports whether there are more connections than the limit. The caller
+// holds mu.
+func (p *pool) overLimit() bool { return p.places-p.leaving > p.window.limit }
 
-// logWindow tells of each change once. That there is less is for the operator.
+// logWindow logs a change of the limit. Fewer connections concern the operator.
 func (r *Relay) logWindow(before, limit int, reason string) {
 	switch {
 	case limit > before:
@@ -206,23 +209,24 @@ func (r *Relay) logWindow(before, limit int, reason string) {
 	}
 }
 
-// accepted notes a message that the relay took on c, after wait.
+// accepted records a message that the relay accepted on c, after wait.
 func (p *pool) accepted(c *conn, wait time.Duration) {
 	p.adjust(func(w *window) {
 		w.accepted(time.Now(), wait, c.next != nil || len(p.line) > 0)
 	})
 }
 
-// heed notes what a failure of a transaction on c says of the pace. pushed says
-// that the relay asked for less; others, that there are connections beside c.
-func (p *pool) heed(c *conn, f *mailer.Failure) (pushed, others bool) {
+// notePushback records what a failure of a transaction on c says of our load.
+// pushed reports whether the relay asked for less, and others whether there are
+// connections beside c.
+func (p *pool) notePushback(c *conn, f *mailer.Failure) (pushed, others bool) {
 	p.adjust(func(w *window) {
 		now, kind := time.Now(), relays.PushbackOf(f.Stage, f.Reply)
-		if kind == relays.NoPushback && f.Reply.Code == 421 && !relays.EndsConnection(f.Reply) && !w.enough(now, c.served-1) {
+		if kind == relays.NoPushback && f.Reply.Code == 421 && !relays.EndsConnection(f.Reply) && !w.endedNormally(now, c.served-1) {
 			kind = relays.TooFast
 		}
 		if pushed, others = kind != relays.NoPushback, p.places-p.leaving > 1; pushed {
-			if w.works(now) {
+			if w.acceptedLately(now) {
 				f.Err = mailer.ErrPushedBack
 			}
 			w.pushedBack(now, p.places-p.leaving, kind, f.Error())
@@ -231,35 +235,36 @@ func (p *pool) heed(c *conn, f *mailer.Failure) (pushed, others bool) {
 	return pushed, others
 }
 
-// serve lets those in line open connections. The caller holds mu.
-func (p *pool) serve() {
+// grantPlaces lets deliveries in line open connections, up to the limit. The caller
+// holds mu.
+func (p *pool) grantPlaces() {
 	for len(p.line) > 0 && p.places < p.window.limit {
 		p.places++
-		p.first().grants <- grant{}
+		p.popFirst().grants <- grant{}
 	}
 }
 
-// first takes the first waiter out of the line, to be given its grant. The
-// caller holds mu.
-func (p *pool) first() *waiter {
+// popFirst takes the first waiter out of the line; the caller gives it its grant
+// and holds mu.
+func (p *pool) popFirst() *waiter {
 	w := p.line[0]
 	w.done = true
 	p.line = slices.Delete(p.line, 0, 1)
 	return w
 }
 
-// forget takes w out of the line, if it is there. The caller holds mu.
-func (p *pool) forget(w *waiter) {
+// removeFromLine takes w out of the line, if it is there. The caller holds mu.
+func (p *pool) removeFromLine(w *waiter) {
 	if i := slices.Index(p.line, w); i >= 0 {
 		p.line = slices.Delete(p.line, i, i+1)
 	}
 }
 
-// leave takes w out of the line, and gives back what it got meanwhile.
+// leave takes w out of the line, and gives back a grant that came at the same time.
 func (p *pool) leave(w *waiter) {
 	p.mu.Lock()
 	w.done = true
-	p.forget(w)
+	p.removeFromLine(w)
 	var g grant
 	got := false
 	select {
@@ -271,29 +276,29 @@ func (p *pool) leave(w *waiter) {
 	switch {
 	case !got, g.failure != nil:
 	case g.conn != nil:
-		if g.booked != nil && g.booked.sent || g.idle && !g.conn.wake() {
-			g.conn.close() // its envelope is under way, or the relay has ended it
+		if g.booked != nil && g.booked.sent || g.idle && !g.conn.stopWatch() {
+			g.conn.close() // its envelope was sent, or the relay has ended it
 		}
 		p.put(g.conn)
 	default:
-		p.vacate()
+		p.releasePlace()
 	}
 }
 
-// book promises the connection to the first in line while its holder still has
-// it, so that the envelope of the one can go out behind the content of the other
-// (RFC 2920 §3.1): then a connection carries one message in each round trip. It
-// is nil when nobody waits, or when the first message does not fit as it is.
+// book promises c to the first delivery in line while its holder still uses it, so
+// that the next envelope can be sent right behind the content (RFC 2920 §3.1): then
+// a connection carries one message in each round trip. It returns nil when the
+// line is empty, or when the first message would have to be converted.
 //
-// Whatever becomes of the holder, the one that is booked has not sent any
-// content. When the connection ends it starts over with a new one.
+// The delivery that has booked sends no content before it has the connection. If
+// the connection ends first, it starts over with another.
 func (p *pool) book(c *conn) *waiter {
 	if !p.bookable(c) {
 		return nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.crowded() || len(p.line) == 0 || p.line[0].booked != nil || !p.line[0].delivery.fits(c.ext) {
+	if p.overLimit() || len(p.line) == 0 || p.line[0].booked != nil || !p.line[0].delivery.fits(c.ext) {
 		return nil
 	}
 	w := p.line[0]
@@ -301,76 +306,78 @@ func (p *pool) book(c *conn) *waiter {
 	return w
 }
 
-// bookable: an envelope may follow the final dot on c before its reply.
+// bookable reports whether an envelope may follow the final dot on c before the
+// reply to that.
 func (p *pool) bookable(c *conn) bool {
-	return c.ext.has("PIPELINING") && !p.relay.distrust.has(behindDot) && !c.worn()
+	return c.ext.has("PIPELINING") && !p.relay.distrust.has(behindDot) && !c.usedUp()
 }
 
-// promise gives c to w, which is in line, as soon as its holder is done with it.
-// The caller holds mu.
+// promise takes w out of the line: it gets c as soon as the holder of c is done. The
+// caller holds mu.
 func (p *pool) promise(c *conn, w *waiter) {
-	p.forget(w)
+	p.removeFromLine(w)
 	c.next = w
 	w.booked = w.delivery.transaction(c.ext)
-	w.patience = time.AfterFunc(bookedPatience, func() { p.loosen(w) })
+	w.bookingTimer = time.AfterFunc(bookingTimeout, func() { p.releaseBooking(w) })
 }
 
-// await offers a connection whose holder has sent its last content and waits for
-// the reply to who comes meanwhile. Its holder is told of the booking through
-// joined, and sends the envelope.
-func (p *pool) await(c *conn) {
+// offer lets a delivery that comes later book c, whose holder has sent its last
+// content and waits for the reply. The holder learns of the booking through
+// c.booked, and sends the envelope.
+func (p *pool) offer(c *conn) {
 	if c.next != nil || !p.bookable(c) {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.awaiting = append(p.awaiting, c)
-	p.join()
+	p.offered = append(p.offered, c)
+	p.bookOffered()
 }
 
-// join lets the first in line book the connection whose reply has been under way
-// for the longest. The caller holds mu.
-func (p *pool) join() {
-	if len(p.awaiting) == 0 || len(p.line) == 0 || p.crowded() {
+// bookOffered lets the first in line book the connection that has waited longest
+// for its reply. The caller holds mu.
+func (p *pool) bookOffered() {
+	if len(p.offered) == 0 || len(p.line) == 0 || p.overLimit() {
 		return
 	}
-	c, w := p.awaiting[0], p.line[0]
+	c, w := p.offered[0], p.line[0]
 	if w.booked == nil && w.delivery.fits(c.ext) {
-		p.awaiting = slices.Delete(p.awaiting, 0, 1)
+		p.offered = slices.Delete(p.offered, 0, 1)
 		p.promise(c, w)
-		c.joined <- struct{}{}
+		c.booked <- struct{}{}
 	}
 }
 
-// unawait ends await: what has joined and has not been noticed is sent later.
-func (p *pool) unawait(c *conn) {
+// withdraw ends offer. The envelope of a booking that the holder has not noticed is
+// sent later.
+func (p *pool) withdraw(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if i := slices.Index(p.awaiting, c); i >= 0 {
-		p.awaiting = slices.Delete(p.awaiting, i, i+1)
+	if i := slices.Index(p.offered, c); i >= 0 {
+		p.offered = slices.Delete(p.offered, i, i+1)
 	}
 	select {
-	case <-c.joined:
+	case <-c.booked:
 	default:
 	}
 }
 
-// gone says whether w has left, or has another connection than it booked.
+// gone reports whether w has left, or got another connection than it booked.
 func (p *pool) gone(w *waiter) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return w.done
 }
 
-// loosen lets the one that booked a connection have any other: the message
-// before it may be about to wait for minutes.
-func (p *pool) loosen(w *waiter) {
+// releaseBooking lets a waiter that booked a connection take any free one: the
+// message before it may wait for minutes.
+func (p *pool) releaseBooking(w *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if w.done {
 		return
 	}
-	p.forget(w) // where hand has put it back meanwhile
+	p.removeFromLine(w) // where handOver has put it back
 	if n := len(p.idle); n > 0 {
 		w.done = true
 		w.grants <- grant{conn: p.idle[n-1], idle: true}
@@ -378,29 +385,29 @@ func (p *pool) loosen(w *waiter) {
 		return
 	}
 	p.enqueue(w)
-	p.serve()
+	p.grantPlaces()
 }
 
-// hand gives a connection to the one that booked it, or the place of it. False
-// means that the one has left, and the connection is as good as it was.
-func (p *pool) hand(c *conn, w *waiter) bool {
+// handOver gives c, or its place, to the waiter that booked it. It returns false
+// when that has left and c can still serve others.
+func (p *pool) handOver(c *conn, w *waiter) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w.patience.Stop()
-	p.forget(w)
+	w.bookingTimer.Stop()
+	p.removeFromLine(w)
 	done := w.done
 	switch w.done = true; {
 	case done && !w.booked.sent:
 		return false
-	case done: // it has left, or has another one
+	case done: // it has left, or has another connection
 		if !c.dead { // else a late listener may have the socket
-			c.close() // its envelope is under way
+			c.close() // its envelope was sent
 		}
 		p.places--
-		p.serve()
+		p.grantPlaces()
 	case !c.dead:
 		w.grants <- grant{conn: c, booked: w.booked}
-	case p.crowded(): // as a new one
+	case p.overLimit(): // it waits again, like a new one
 		p.places--
 		w.done = false
 		w.delivery.open = append(w.booked.results, w.delivery.open...)
@@ -412,8 +419,8 @@ func (p *pool) hand(c *conn, w *waiter) bool {
 	return true
 }
 
-// busy is the failure of a delivery whose time was over while it stood in line.
-// It says nothing about the relay.
+// busy returns the failure of a delivery whose context ended while it waited in
+// line. It says nothing about the relay.
 func (p *pool) busy(ctx context.Context) *mailer.Failure {
 	f := &mailer.Failure{
 		Class: mailer.ClassTransient, Stage: mailer.StageConnect, Relay: p.relay.opts.Name,
@@ -425,10 +432,10 @@ func (p *pool) busy(ctx context.Context) *mailer.Failure {
 	return f
 }
 
-// refused gives back the place of a connection that was not to be had. True
-// means that the relay wants no more of them, but serves others of ours or may
-// do so soon: the delivery may wait for one of these. Otherwise those in line
-// need not find out one by one that there is none.
+// refused gives back the place of a connection that could not be opened, because of
+// f. It returns true where the relay only refuses a further connection: the delivery
+// may wait for one of the others. Where there are no others, the whole line fails
+// with f, so that its deliveries need not try one by one.
 func (p *pool) refused(ctx context.Context, f *mailer.Failure) (others bool) {
 	p.adjust(func(w *window) {
 		p.places--
@@ -442,82 +449,82 @@ func (p *pool) refused(ctx context.Context, f *mailer.Failure) (others bool) {
 				w.restart()
 			}
 			for len(p.line) > 0 {
-				p.first().grants <- grant{failure: f}
+				p.popFirst().grants <- grant{failure: f}
 			}
 		}
 	})
 	return others
 }
 
-// vacate gives back a place: its connection has ended, or none was opened.
-func (p *pool) vacate() {
+// releasePlace gives back a place: its connection has ended, or was not opened.
+func (p *pool) releasePlace() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.places--
-	p.serve()
+	p.grantPlaces()
 }
 
-// put takes a connection back from a delivery. It goes to the first in line,
-// and is kept where there is none.
+// put takes a connection back from a delivery. It goes to the delivery that booked
+// it, else to the first in line, else it is kept.
 func (p *pool) put(c *conn) {
 	if w := c.next; w != nil {
-		if c.next = nil; p.hand(c, w) {
+		if c.next = nil; p.handOver(c, w) {
 			return
 		}
 	}
 	switch {
 	case c.dead:
-		p.vacate()
+		p.releasePlace()
 		return
-	case c.br.Buffered() > 0: // an answer to nothing: out of step
+	case c.br.Buffered() > 0: // a reply without a command: out of step
 		c.close()
-		p.vacate()
+		p.releasePlace()
 		return
 	}
 	p.mu.Lock()
 	switch {
-	case c.worn(), p.crowded(), p.closed && len(p.line) == 0:
+	case c.usedUp(), p.overLimit(), p.closed && len(p.line) == 0:
 		p.leaving++
 		defer p.retire(c)
 	case len(p.line) > 0:
-		p.first().grants <- grant{conn: c}
+		p.popFirst().grants <- grant{conn: c}
 	default:
-		c.rested = time.Now()
+		c.idleSince = time.Now()
 		p.idle = append(p.idle, c)
-		c.raw.SetReadDeadline(c.rested.Add(p.relay.opts.IdleTimeout))
+		c.raw.SetReadDeadline(c.idleSince.Add(p.relay.opts.IdleTimeout))
 		p.relay.background(func(context.Context) { p.watch(c) })
 	}
 	p.mu.Unlock()
 }
 
-// worn: the connection has served as long as it should.
-func (c *conn) worn() bool {
-	return c.served >= c.relay.opts.MessagesPerConnection || time.Since(c.since) > connMaxAge ||
-		c.vain >= mostVain || c.resets >= mostResets
+// usedUp reports whether the connection has served as long as it should.
+func (c *conn) usedUp() bool {
+	return c.served >= c.relay.opts.MessagesPerConnection || time.Since(c.loggedIn) > connMaxAge ||
+		c.fruitless >= maxFruitless || c.resets >= maxResets
 }
 
-// retire says farewell in the background on a connection that is counted as
-// leaving. The place is given back only then, for the relay may count the
-// connection until it has heard it.
+// retire says QUIT in the background on a connection that is counted as leaving. It
+// gives the place back only after that, because the relay may count the connection
+// until then.
 func (p *pool) retire(c *conn) {
 	c.dead = true
 	p.relay.background(func(context.Context) {
 		c.farewell()
-		p.left()
+		p.releaseLeaving()
 	})
 }
 
-// left gives back the place of a connection that was counted as leaving.
-func (p *pool) left() {
+// releaseLeaving gives back the place of a connection that was counted as leaving.
+func (p *pool) releaseLeaving() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.leaving--
 	p.places--
-	p.serve()
+	p.grantPlaces()
 }
 
-// watch waits on an idle connection for its next user, for the end of its time,
-// or for the relay to end it, so that no message is risked on one that is gone.
+// watch waits on an idle connection until it is used again, its idle time is over
+// or the relay ends it, so that no message is sent on a connection that is gone.
 func (p *pool) watch(c *conn) {
 	_, err := c.br.Peek(1)
 	p.mu.Lock()
@@ -532,44 +539,43 @@ func (p *pool) watch(c *conn) {
 		c.watched <- err
 	case isTimeout(err):
 		c.farewell()
-		p.left()
-	default: // closed, or the 421 that comes before
+		p.releaseLeaving()
+	default: // the relay closed it, or said 421 before it does
 		c.close()
-		p.left()
+		p.releaseLeaving()
 	}
 }
 
-// wake ends the watch over a connection that was taken out of idle. False means
-// that the relay has ended it, or has said something meanwhile.
-func (c *conn) wake() bool {
+// stopWatch ends the watch over a connection that was taken out of idle. It returns
+// false when the relay has ended the connection or sent something on it.
+func (c *conn) stopWatch() bool {
 	c.raw.SetReadDeadline(time.Unix(1, 0))
-	c.stale = time.Since(c.rested) > staleAfter
+	c.stale = time.Since(c.idleSince) > staleAfter
 	return isTimeout(<-c.watched)
 }
 
-// close says farewell on the idle connections, and from now on on every other
-// that comes back.
+// close retires the idle connections, and each other one when it comes back.
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true
 	idle := p.idle
 	p.idle = nil
 	p.leaving += len(idle)
-	if p.stirrer != nil {
-		p.stirrer.Stop()
+	if p.stallTimer != nil {
+		p.stallTimer.Stop()
 	}
 	p.mu.Unlock()
-	p.dismiss(idle)
+	p.closeIdle(idle)
 }
 
-// dismiss ends connections that were taken out of idle and are counted as leaving.
-func (p *pool) dismiss(idle []*conn) {
+// closeIdle ends connections that were taken out of idle and are counted as leaving.
+func (p *pool) closeIdle(idle []*conn) {
 	for _, c := range idle {
-		if c.wake() {
+		if c.stopWatch() {
 			p.retire(c)
 			continue
 		}
 		c.close()
-		p.left()
+		p.releaseLeaving()
 	}
 }

@@ -24,7 +24,7 @@ func newIdlePool(t *testing.T) (*pool, *conn) {
 		r.Close()
 	})
 	c := r.newConn(mailer.Rung{Port: 587})
-	c.raw, c.since = client, time.Now()
+	c.raw, c.loggedIn = client, time.Now()
 	c.ext = extensions{"PIPELINING": ""}
 	c.use(client)
 	r.pool.places = 1
@@ -51,11 +51,11 @@ func TestPoolLeaves(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p, c := newIdlePool(t)
 				w := newWaiter(t, p)
-				p.await(c)
+				p.offer(c)
 				if c.next != w {
 					t.Fatal("the delivery has not joined")
 				}
-				p.unawait(c)
+				p.withdraw(c)
 				w.booked.sent = sent
 				if early {
 					p.leave(w)
@@ -82,18 +82,18 @@ func TestPoolLeavesIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c := newIdlePool(t)
 		w := newWaiter(t, p)
-		p.await(c)
-		p.unawait(c)
+		p.offer(c)
+		p.withdraw(c)
 		_, other := newIdlePool(t)
 		other.relay = p.relay
-		p.window.most, p.window.limit, p.places = 2, 2, 2
+		p.window.max, p.window.limit, p.places = 2, 2, 2
 		p.put(other)
 		synctest.Wait()
-		p.loosen(w)
+		p.releaseBooking(w)
 		p.leave(w)
 		synctest.Wait()
 		g, _ := p.next(&delivery{}, nil)
-		if g.conn != other || !other.wake() {
+		if g.conn != other || !other.stopWatch() {
 			t.Fatalf("next() = %+v, want the idle connection", g)
 		}
 		synctest.Wait()
@@ -110,12 +110,12 @@ func TestPoolPatienceLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c := newIdlePool(t)
 		w := newWaiter(t, p)
-		p.await(c)
-		p.unawait(c)
+		p.offer(c)
+		p.withdraw(c)
 		p.places++ // another one, so that c is one too many
 		c.close()
 		p.put(c)
-		p.loosen(w) // which its timer had begun
+		p.releaseBooking(w) // which its timer had begun
 		if len(p.line) != 1 {
 			t.Errorf("the delivery stands in line %d times, want once", len(p.line))
 		}
@@ -126,7 +126,7 @@ func TestPoolPatienceLate(t *testing.T) {
 // was stopped is not lost.
 func TestPaceGivesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := pace{rate: spreading{mailer.Rate{Messages: 2, Per: time.Hour}}}
+		p := pace{rate: schedule{mailer.Rate{Messages: 2, Per: time.Hour}}}
 		for range 3 {
 			x := &turn{due: time.Now(), given: make(chan struct{})}
 			if err := p.enqueue(x, time.Minute); err != nil || x.at.IsZero() {

@@ -15,8 +15,8 @@ import (
 	"mailsidecar/relays"
 )
 
-// Problem names the cause of a failure, as far as it can be told, so that
-// advice can be given for it.
+// Problem names the cause of a failure, as far as it is known, so that there can be
+// advice for it.
 type Problem string
 
 const (
@@ -44,8 +44,8 @@ const (
 	ProblemOther           Problem = "other"
 )
 
-// cause is what went wrong where no reply says it: the problem, one sentence
-// for the caller, and the error for the log.
+// cause is why something failed where no reply says it: the problem, one sentence for
+// the caller, and the error for the log.
 type cause struct {
 	problem Problem
 	text    string
@@ -61,7 +61,7 @@ func (c *cause) Error() string {
 
 func (c *cause) Unwrap() error { return c.err }
 
-// ProblemOf tells the cause of a failure.
+// ProblemOf returns the cause of a failure; [ProblemOther] where it is not known.
 func ProblemOf(f *mailer.Failure) Problem {
 	if c, ok := errors.AsType[*cause](f.Err); ok {
 		return c.problem
@@ -72,7 +72,7 @@ func ProblemOf(f *mailer.Failure) Problem {
 	return ProblemOther
 }
 
-// authProblem says why a login was refused.
+// authProblem returns why a login was refused.
 func authProblem(r mailer.Reply) Problem {
 	switch {
 	case r.Code/100 == 4:
@@ -86,7 +86,7 @@ func authProblem(r mailer.Reply) Problem {
 	}
 }
 
-// dialCause explains why there is no TCP connection.
+// dialCause returns why there is no TCP connection.
 func dialCause(err error) *cause {
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		if dns.IsNotFound {
@@ -104,7 +104,7 @@ func dialCause(err error) *cause {
 	}
 }
 
-// readCause explains why there is no reply.
+// readCause returns why there is no reply.
 func readCause(err error) *cause {
 	switch {
 	case errors.Is(err, errReplyMalformed):
@@ -116,7 +116,7 @@ func readCause(err error) *cause {
 	}
 }
 
-// tlsCause explains why there is no verified TLS session.
+// tlsCause returns why there is no verified TLS session.
 func tlsCause(err error) *cause {
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return &cause{ProblemTLSMode, "wrong TLS mode: what answers does not speak TLS here", err}

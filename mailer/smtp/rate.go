@@ -9,34 +9,34 @@ import (
 	"mailsidecar/mailer"
 )
 
-// rateWait is how far off a turn may be that a delivery waits for. What is further
-// off is the queue's business, which may know another relay.
+// rateWait is how long a delivery waits for its turn at most. A later turn is for the
+// queue to wait for, which may know another relay.
 const rateWait = time.Minute
 
-// pace holds deliveries to a rate, see [spreading.free] and [spreading.spread]. A turn is
-// given at its moment, to who comes first then of those who wait.
+// pace holds deliveries to a rate: each waits for its turn, see [schedule]. A turn is
+// given at its time, to the delivery that is first among those that wait then.
 type pace struct {
-	rate    spreading
-	quit    chan struct{} // closed when nobody is to wait any more; nil: never
+	rate    schedule
+	quit    chan struct{} // closed by StopWaiting; nil: never
 	mu      sync.Mutex
 	stopped bool        // quit is closed
-	sent    []time.Time // when the last messages set out, the oldest first; Rate.Messages of them at most
+	sent    []time.Time // when the last messages started, the oldest first; Rate.Messages at most
 	line    line
-	timer   *time.Timer // for the next one
+	timer   *time.Timer // for the next turn
 }
 
-// turn is what a delivery waits for.
+// turn is one delivery's permission to start.
 type turn struct {
 	due    time.Time
 	urgent bool          // of high priority
-	given  chan struct{} // closed when it may set out
+	given  chan struct{} // closed when the delivery may start
 	at     time.Time     // when that was; zero before
 }
 
-// turn waits for the moment at which one more message may set out. The error is
-// a [mailer.RateError] when that is too far away, at once where that is known, or ctx's
-// own.
-func (p *pace) turn(ctx context.Context, priority mailer.Priority, due time.Time) error {
+// awaitTurn waits until one more message may start. The error is a
+// [mailer.RateError] when that takes too long, at once where it is known before, or
+// the error of ctx.
+func (p *pace) awaitTurn(ctx context.Context, priority mailer.Priority, due time.Time) error {
 	if p.rate.Messages == 0 {
 		return nil
 	}
@@ -44,17 +44,17 @@ func (p *pace) turn(ctx context.Context, priority mailer.Priority, due time.Time
 		return err
 	}
 	t := &turn{due: due, urgent: priority > mailer.PriorityNormal, given: make(chan struct{})}
-	if err := p.enqueue(t, patience(ctx, rateWait)); err != nil {
+	if err := p.enqueue(t, turnWait(ctx, rateWait)); err != nil {
 		return err
 	}
 	select {
-	case <-t.given: // at once, mostly
+	case <-t.given: // mostly
 		return nil
 	default:
 	}
-	// Until it is due others get in before it. Who left then, and came back later,
-	// would never have a turn while they come in time for each.
-	timer := time.NewTimer(patience(ctx, rateWait+max(time.Until(due), 0)))
+	// Until it is due, others may overtake it. A caller that gave up now and came
+	// back would lose every turn to newcomers.
+	timer := time.NewTimer(turnWait(ctx, rateWait+max(time.Until(due), 0)))
 	defer timer.Stop()
 	select {
 	case <-t.given:
@@ -64,22 +64,22 @@ func (p *pace) turn(ctx context.Context, priority mailer.Priority, due time.Time
 		return ctx.Err()
 	case <-p.quit:
 		return p.leave(t)
-	case <-timer.C: // others were due before
+	case <-timer.C: // others were due earlier
 		return p.leave(t)
 	}
 }
 
-// patience is how long a delivery may wait for its turn: half of its time at
-// most, for a turn is of no use to one that cannot finish any more.
-func patience(ctx context.Context, longest time.Duration) time.Duration {
+// turnWait returns how long a delivery may wait for its turn: longest, but half of
+// the time that ctx leaves at most, so that it can still finish.
+func turnWait(ctx context.Context, longest time.Duration) time.Duration {
 	if end, ok := ctx.Deadline(); ok {
 		return min(longest, time.Until(end)/2)
 	}
 	return longest
 }
 
-// enqueue puts a delivery in line, unless its turn will not come in time: who
-// cannot wait must not keep others from theirs.
+// enqueue puts a delivery in line, unless its turn will come after longest: then it
+// must not delay others.
 func (p *pace) enqueue(t *turn, longest time.Duration) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -93,12 +93,12 @@ func (p *pace) enqueue(t *turn, longest time.Duration) error {
 	return nil
 }
 
-// foresight is how many turns are counted out. Those after them come at the
-// rate, near enough.
+// foresight is the number of turns that are computed exactly. Later ones are assumed
+// to come at the mean rate.
 const foresight = 64
 
-// expected is when the turn of t comes, which is in line, if nobody gets in
-// before it. The caller holds mu.
+// expected returns when the turn of t comes, which is in line, if no other delivery
+// overtakes it. The caller holds mu.
 func (p *pace) expected(now time.Time, t *turn) time.Time {
 	var room [foresight]time.Time
 	d, l, at := departures{p.sent, room[:0]}, p.line, now
@@ -113,8 +113,8 @@ func (p *pace) expected(now time.Time, t *turn) time.Time {
 	return at.Add(time.Duration(1+l.ahead(t)) * (p.rate.Per / time.Duration(p.rate.Messages)))
 }
 
-// give lets those in line set out whose moment has come, and wakes for the next
-// one. The caller holds mu.
+// give gives every turn whose time has come, and sets the timer for the next one. The
+// caller holds mu.
 func (p *pace) give(now time.Time) {
 	for p.line.len() > 0 {
 		t, at := p.rate.next(departures{past: p.sent}, p.line, now)
@@ -146,8 +146,8 @@ func (p *pace) wake() {
 	p.give(time.Now())
 }
 
-// leave takes t out of line, and says when its turn would have come. It is nil
-// when that was just now.
+// leave takes t out of line. It returns a [mailer.RateError] with the time of its
+// turn, or nil when the turn was given at the same time.
 func (p *pace) leave(t *turn) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -159,7 +159,7 @@ func (p *pace) leave(t *turn) error {
 	return &mailer.RateError{At: at}
 }
 
-// giveBack lets the next one have the turn.
+// giveBack takes t out of line, or lets another delivery have its turn.
 func (p *pace) giveBack(t *turn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -176,18 +176,18 @@ func (p *pace) giveBack(t *turn) {
 	p.give(time.Now())
 }
 
-// Turns tells how a relay's rate is being used.
+// Turns is how a relay's rate is being used.
 type Turns struct {
 	mailer.Rate
-	// Waiting is how many deliveries wait for their turn. None begins to whose turn is
-	// more than a minute off: see [mailer.RateError].
+	// Waiting is the number of deliveries that wait for their turn. A delivery whose
+	// turn is more than a minute away does not wait here: see [mailer.RateError].
 	Waiting int
-	// Next is when the next turn comes for mail that is not of high priority; zero
-	// when that is now.
+	// Next is the time of the next turn for mail that is not of high priority; zero
+	// means now.
 	Next time.Time
 }
 
-// Turns tells about the turns of this moment. It is zero without a rate.
+// Turns returns the numbers of this moment; the zero value without a rate.
 func (r *Relay) Turns() Turns {
 	p := &r.pace
 	if p.rate.Messages == 0 {
@@ -203,9 +203,9 @@ func (r *Relay) Turns() Turns {
 	return t
 }
 
-// StopWaiting ends the waiting for a turn, now and from now on: what has begun at
-// the relay goes on, and a delivery without a turn fails with a [mailer.RateError] at
-// once. It is for a service that stops.
+// StopWaiting ends the wait of all deliveries for a turn, and of later ones: those
+// without a turn fail with a [mailer.RateError] at once; those that have begun go on.
+// It is for a service that stops.
 func (r *Relay) StopWaiting() {
 	p := &r.pace
 	p.mu.Lock()
@@ -216,9 +216,9 @@ func (r *Relay) StopWaiting() {
 	}
 }
 
-// tooFast is the failure of a delivery without a turn. Nobody has judged the
-// mail.
-func (r *Relay) tooFast(ctx context.Context, why error) *mailer.Failure {
+// noTurn returns the failure of a delivery that got no turn. The relay has not seen
+// the mail.
+func (r *Relay) noTurn(ctx context.Context, why error) *mailer.Failure {
 	f := &mailer.Failure{
 		Class: mailer.ClassRelay, Stage: mailer.StageConnect, Relay: r.opts.Name,
 		Text: "the relay's rate (SMTP_RATE) is used up for now", Err: why,

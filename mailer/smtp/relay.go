@@ -25,7 +25,7 @@ import (
 	"mailsidecar/mailer"
 )
 
-// Options says how to reach one relay and what to show it.
+// Options is how to reach one relay, and how to use it.
 type Options struct {
 	Name string // in logs and answers; empty means Host
 	Host string // DNS name or IP address
@@ -56,18 +56,18 @@ type Options struct {
 	// MaxRecipients is the number of recipients in one transaction; zero means 100.
 	MaxRecipients int
 
-	// MaxConnections bounds the connections that are logged in at a time; zero
-	// means 8. As many again may be listened to for late verdicts.
+	// MaxConnections limits the connections that are logged in at a time; zero means
+	// 8. As many again may still wait for late verdicts.
 	MaxConnections int
 	// MessagesPerConnection is how many transactions a connection serves before
 	// it is closed; zero means 100, one means that none is kept.
 	MessagesPerConnection int
 	// IdleTimeout is how long an unused connection is kept; zero means 30 s. It
-	// should be under the relay's own, which some have as short as a minute.
+	// should be shorter than the relay's own limit, which can be a minute.
 	IdleTimeout time.Duration
-	// Rate bounds how many messages set out; zero means no bound. Where it is for
-	// more than a second, a quarter may set out in one go, and the rest is spread
-	// over the period but for mail of high priority.
+	// Rate limits how many messages start; zero means no limit. If its period is
+	// longer than a second, a quarter may start as a burst, and the rest is spread
+	// over the period, except mail of high priority.
 	Rate mailer.Rate
 
 	Timeouts Timeouts     // zero fields mean the defaults
@@ -77,14 +77,14 @@ type Options struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// Timeouts bounds each stage of the dialogue with a relay (RFC 5321 §4.5.3.2).
-// The context given to Deliver or Check shortens every one of them.
+// Timeouts limits each stage of the dialogue with a relay (RFC 5321 §4.5.3.2). The
+// context given to Deliver or Check may shorten each of them.
 type Timeouts struct {
 	Connect time.Duration // name look-up and TCP, all addresses together; default 5 s
 	Hello   time.Duration // greeting, EHLO, STARTTLS and TLS together; default 30 s
 	Command time.Duration // AUTH step, MAIL, RCPT; default 5 min
 	Data    time.Duration // the reply to DATA; default 2 min
-	Write   time.Duration // progress of the content; default 3 min
+	Write   time.Duration // each 64 KiB of the content; default 3 min
 	Dot     time.Duration // the reply to the final dot; default 10 min
 }
 
@@ -109,8 +109,8 @@ type Relay struct {
 	pace     pace
 	lookup   func(ctx context.Context, host string) ([]string, error)
 
-	// Background work (re-probes, late listeners) ends with ctx, farewells soon
-	// by themselves. All of it is counted in work, as every delivery is.
+	// Background work (probes of preferred rungs, late listeners) ends with ctx, and
+	// QUIT within its own timeout. work counts all of it, and every delivery.
 	ctx    context.Context
 	cancel context.CancelFunc
 	mu     sync.Mutex
@@ -120,15 +120,15 @@ type Relay struct {
 
 var _ mailer.Deliverer = (*Relay)(nil)
 
-// New checks the options and returns the relay. It connects to nothing
-// yet. Close must be called in the end.
+// New checks the options and returns the relay. It does not connect yet. The caller
+// must call Close in the end.
 func New(opts Options) (*Relay, error) {
 	if err := opts.complete(); err != nil {
 		return nil, fmt.Errorf("relay %s: %w", cmp.Or(opts.Name, opts.Host, "without host"), err)
 	}
 	r := &Relay{opts: opts, lookup: net.DefaultResolver.LookupHost}
 	r.ladder.known = -1
-	r.pace.rate, r.pace.quit = spreading{opts.Rate}, make(chan struct{})
+	r.pace.rate, r.pace.quit = schedule{opts.Rate}, make(chan struct{})
 	r.pool = pool{relay: r, window: newWindow(opts.MaxConnections)}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r, nil
@@ -200,8 +200,8 @@ func (o *Options) checkCredentials() error {
 	}
 }
 
-// hostDomain is the host's name where it is a domain, which the random names of
-// containers are not.
+// hostDomain returns the host's name where that is a domain; the random names of
+// containers are not. Otherwise it returns the empty string.
 func hostDomain() string {
 	name, err := os.Hostname()
 	if err != nil || !strings.Contains(name, ".") || strings.ContainsAny(name, " _") {
@@ -215,9 +215,9 @@ func (r *Relay) Name() string { return r.opts.Name }
 
 // Close ends the background work, late listeners included, says QUIT on the
 // connections that are kept, and waits for all of that and for the deliveries in
-// hand, which end with their own contexts. Later calls of Deliver fail.
+// flight, which end with their own contexts. Later calls of Deliver fail.
 func (r *Relay) Close() {
-	entered := r.enter() // for the farewells
+	entered := r.enter() // for the QUITs
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
@@ -229,8 +229,8 @@ func (r *Relay) Close() {
 	r.work.Wait()
 }
 
-// enter counts a delivery, so that Close waits for it and for all that it
-// leaves behind. It is false once the relay is closed.
+// enter counts a delivery, so that Close waits for it and for background work that
+// it starts. It returns false once the relay is closed.
 func (r *Relay) enter() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -247,8 +247,8 @@ func (r *Relay) background(f func(ctx context.Context)) {
 	r.work.Go(func() { f(r.ctx) })
 }
 
-// logLateVerdict is the mail-log line of a delivery whose caller was answered
-// "uncertain" before the relay was heard. The queue's id is not known here.
+// logLateVerdict writes the mail-log line of a delivery whose caller was answered
+// "uncertain" before the relay replied. The queue's id is not known here.
 func (r *Relay) logLateVerdict(t *transaction, result mailer.Result) {
 	code, enhanced, class := result.Reply.Code, result.Reply.Enhanced, "accepted"
 	if f := result.Failure; f != nil {

@@ -11,16 +11,15 @@ import (
 	"mailsidecar/mailer"
 )
 
-// A relay is not trusted to end its replies: an endless line or an endless
-// multi-line reply costs no more than this.
+// Limits of one reply, because a relay may never end a line or a reply.
 const (
 	maxReplyOctets = 64 << 10
 	maxReplyLines  = 1000
 	maxReplyText   = 500 // octets of Reply.Text
 )
 
-// errReplyMalformed: what was read is no SMTP reply, so that the dialogue is
-// broken and the connection useless.
+// errReplyMalformed is the error of text that is no SMTP reply. The dialogue is
+// broken then, and the connection useless.
 var errReplyMalformed = errors.New("not an SMTP reply")
 
 // readReply reads one reply, see [readLines].
@@ -110,8 +109,8 @@ func parseReplyLine(line []byte) (code int, text string, more, ok bool) {
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
-// reply makes the value that is stored and shown. The enhanced status code is
-// taken from the first line, and from each further one that repeats it.
+// reply returns the value that is stored and shown. The enhanced status code is cut
+// off the first line, and off each further line that repeats it.
 func (w wireReply) reply() mailer.Reply {
 	if w.code == 0 {
 		return mailer.Reply{}
@@ -150,7 +149,7 @@ func cutEnhanced(text string, code int) (enhanced, rest string) {
 	return word, rest
 }
 
-// isSubcode: one to three digits, without a leading zero.
+// isSubcode reports whether s is one to three digits without a leading zero.
 func isSubcode(s string) bool {
 	if len(s) == 0 || len(s) > 3 || (s[0] == '0' && len(s) > 1) {
 		return false

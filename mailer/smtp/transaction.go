@@ -12,28 +12,28 @@ import (
 	"mailsidecar/relays"
 )
 
-// contentChunk is how much of the content is written at once, and so how much
-// must be taken within Timeouts.Write.
+// contentChunk is how much of the content, in octets, is written at once, and so how
+// much the relay must accept within Timeouts.Write.
 const contentChunk = 64 << 10
 
-// bookedTimeout bounds the wait for the first reply to an envelope that went out
+// bookedReplyTimeout limits the wait for the first reply to an envelope that was sent
 // behind the content of another message. Some relays and firewalls discard what
 // follows the final dot.
-const bookedTimeout = 10 * time.Second
+const bookedReplyTimeout = 10 * time.Second
 
 const (
-	// staleAfter is how long a connection must have been idle to be taken for one
-	// that may have been lost without a word: firewalls and address translation
-	// forget connections, and then packets go nowhere.
+	// staleAfter is the idle time after which a connection may have been lost without
+	// notice: firewalls and address translation forget connections, and then drop
+	// their packets.
 	staleAfter = 5 * time.Second
-	// staleTimeout bounds the wait for the first reply on such a connection. What
-	// was sent holds no content and is sent again on a new one, where a slow relay
-	// has all its time.
+	// staleTimeout limits the wait for the first reply on such a connection. The
+	// commands, without content, are then sent again on a new connection, where a
+	// slow relay has all its time.
 	staleTimeout = 10 * time.Second
-	// joinTimeout bounds the write of an envelope that joins a connection whose
-	// holder waits for its reply. It is small, and the relay has read what was
-	// before it or is about to.
-	joinTimeout = time.Second
+	// bookedWriteTimeout limits the write of an envelope on a connection whose
+	// holder waits for the reply to its content. The envelope is small, and the
+	// relay has read what was before it.
+	bookedWriteTimeout = time.Second
 )
 
 // transaction is one MAIL, its RCPTs and the content, on one connection.
@@ -43,58 +43,59 @@ type transaction struct {
 	data        []byte
 	messageID   string // for the log of a late verdict
 	results     []*mailer.Result
-	accepted    []*mailer.Result // by RCPT, and waiting for the content's verdict
-	refused     int              // recipients that RCPT was refused for their own sake
-	// tooMany were refused only because of those before them.
-	tooMany []*mailer.Result
-	last    bool      // of its delivery
-	sent    bool      // the envelope has gone out behind the content before it
-	began   time.Time // when it went out
-	// The failure of a dialogue without content that may go better next time: the
-	// relay ended the connection, replies did not match the commands that were
-	// pipelined or did not come for those behind the content of another message,
-	// or MAIL was refused for its parameters. Nil mostly.
-	lost, misstep, barred *mailer.Failure
+	accepted    []*mailer.Result // by RCPT; they wait for the verdict on the content
+	tooMany     []*mailer.Result // refused only because of the number before them
+	refused     int              // recipients that were refused for another reason
+	last        bool             // of its delivery
+	sent        bool             // the envelope was sent behind the content of another message
+	began       time.Time        // when the envelope was sent
+
+	// Failures before any content was sent, after which the delivery tries again;
+	// nil mostly.
+	lost             *mailer.Failure // the relay ended the connection
+	badReply         *mailer.Failure // replies do not match the pipelined commands, or do not come
+	mailParamRefused *mailer.Failure // MAIL was refused for its parameters
 }
 
-// reopen undoes what f has settled, and returns those recipients.
+// reopen takes f back from the recipients that it failed, and returns them.
 func (t *transaction) reopen(f *mailer.Failure) []*mailer.Result {
 	var list []*mailer.Result
 	for _, r := range t.results {
 		if r.Failure == f {
-			r.Reply, r.Failure = mailer.Reply{}, errOpen
+			r.Reply, r.Failure = mailer.Reply{}, noVerdict
 			list = append(list, r)
 		}
 	}
 	return list
 }
 
-// settle gives every recipient in list the same failure.
-func settle(list []*mailer.Result, f *mailer.Failure) {
+// failAll gives every recipient in list the failure f.
+func failAll(list []*mailer.Result, f *mailer.Failure) {
 	for _, r := range list {
 		r.Reply, r.Failure = f.Reply, f
 	}
 }
 
-// open returns the recipients that no reply has settled yet.
-func (t *transaction) open() []*mailer.Result {
+// undecided returns the recipients without a verdict.
+func (t *transaction) undecided() []*mailer.Result {
 	var list []*mailer.Result
 	for _, r := range t.results {
-		if r.Failure == errOpen {
+		if r.Failure == noVerdict {
 			list = append(list, r)
 		}
 	}
 	return list
 }
 
-// errOpen marks a recipient without a verdict. No attempt returns it.
-var errOpen = &mailer.Failure{Class: mailer.ClassTransient, Stage: mailer.StageMail, Text: "not tried"}
+// noVerdict is the failure of a recipient that has no verdict yet. No attempt
+// returns it.
+var noVerdict = &mailer.Failure{Class: mailer.ClassTransient, Stage: mailer.StageMail, Text: "not tried"}
 
-// transact runs one transaction and settles its recipients. Afterwards the
-// connection is dead, or fit for another one.
+// transact runs one transaction and gives its recipients their verdicts. Afterwards
+// the connection is dead, or fit for another transaction.
 func (c *conn) transact(ctx context.Context, t *transaction) {
 	c.served++
-	c.vain++
+	c.fruitless++
 	if !t.sent {
 		t.began = time.Now()
 	}
@@ -110,10 +111,10 @@ func (c *conn) transact(ctx context.Context, t *transaction) {
 	}
 }
 
-// envelope sends MAIL, every RCPT and DATA, and says whether the content may
-// follow: the relay waits for it, and some recipient is accepted. Where
-// PIPELINING is offered all go in one flight (RFC 2920 §3.1), and then every
-// reply is read whatever the ones before it say.
+// envelope sends MAIL, every RCPT and DATA, and reports whether the content may
+// follow: the relay waits for it, and some recipient is accepted. With PIPELINING
+// all go in one flight (RFC 2920 §3.1), and every reply is read, whatever those
+// before it say.
 func (c *conn) envelope(ctx context.Context, t *transaction) bool {
 	d := dialogue{conn: c, t: t, ctx: ctx, pipelined: c.ext.has("PIPELINING")}
 	commands := t.commands(c.dirty)
@@ -130,7 +131,7 @@ func (c *conn) envelope(ctx context.Context, t *transaction) bool {
 			return false
 		}
 		c.dirty = false
-		if c.vain > 2 { // this one, the last and one before
+		if c.fruitless > 2 { // this one, the last and one before
 			c.resets++
 		}
 		commands = commands[1:]
@@ -140,19 +141,19 @@ func (c *conn) envelope(ctx context.Context, t *transaction) bool {
 		return false
 	}
 	if t.sent {
-		if mail.Code == 503 { // RCPT was heard, MAIL was not
+		if mail.Code == 503 { // the relay read RCPT, but not MAIL
 			return d.outOfStep(mailer.StageMail)
 		}
-		c.relay.distrust.heard()
+		c.relay.distrust.answered()
 	}
 	if mail.Positive() {
-		c.confirmDoubts()
+		c.distrustRefused()
 	} else {
 		f := c.refused(mailer.StageMail, mail)
 		if t.params != "" && refusesParameters(mail) {
-			t.barred = f
+			t.mailParamRefused = f
 		}
-		settle(t.open(), f)
+		failAll(t.undecided(), f)
 		if !d.pipelined {
 			return false
 		}
@@ -177,7 +178,7 @@ func (c *conn) envelope(ctx context.Context, t *transaction) bool {
 	return d.data(data)
 }
 
-// commands are RSET where one is needed, MAIL, the RCPTs, and DATA.
+// commands returns RSET where one is needed, MAIL, every RCPT, and DATA.
 func (t *transaction) commands(reset bool) []string {
 	list := make([]string, 0, len(t.results)+3)
 	if reset {
@@ -190,7 +191,7 @@ func (t *transaction) commands(reset bool) []string {
 	return append(list, "DATA\r\n")
 }
 
-// rcpt settles one recipient by the reply to its RCPT, unless it is accepted.
+// rcpt records the reply to the RCPT of one recipient.
 func (t *transaction) rcpt(c *conn, r *mailer.Result, reply mailer.Reply) {
 	r.Reply = reply
 	if reply.Positive() && !relays.Drops(r.Reply) {
@@ -206,8 +207,9 @@ func (t *transaction) rcpt(c *conn, r *mailer.Result, reply mailer.Reply) {
 	t.refused++
 }
 
-// isTooMany: the refusal is due to the number of recipients before it (RFC 5321
-// §4.5.3.1.10). Some relays, such as Exim, count those that they refuse.
+// isTooMany reports whether a recipient was refused because of the number of
+// recipients before it (RFC 5321 §4.5.3.1.10). Some relays, such as Exim, count
+// refused ones, too.
 func (t *transaction) isTooMany(r *mailer.Result) bool {
 	switch {
 	case r.Reply.Code != 452 && r.Reply.Code != 552, r.Failure.Class == mailer.ClassRelay:
@@ -220,7 +222,7 @@ func (t *transaction) isTooMany(r *mailer.Result) bool {
 	}
 }
 
-// dialogue sends the commands of an envelope, all at once or one by one.
+// dialogue is the exchange of one envelope: all commands at once, or one by one.
 type dialogue struct {
 	conn      *conn
 	t         *transaction
@@ -236,8 +238,9 @@ func (d *dialogue) send(commands string) bool {
 	return true
 }
 
-// step sends a command, unless it has gone already, and reads its reply. Where
-// that is none, or 421, the transaction is over and the connection closed.
+// step sends a command, unless it was sent already, and reads its reply. Without a
+// reply, or with 421, it ends the transaction, closes the connection and returns
+// false.
 func (d *dialogue) step(stage mailer.Stage, command string) (mailer.Reply, bool) {
 	timeouts := d.conn.relay.opts.Timeouts
 	limit := timeouts.Command
@@ -245,7 +248,7 @@ func (d *dialogue) step(stage mailer.Stage, command string) (mailer.Reply, bool)
 	case stage == mailer.StageData:
 		limit = timeouts.Data
 	case stage == mailer.StageMail && d.t.sent:
-		limit = min(limit, bookedTimeout)
+		limit = min(limit, bookedReplyTimeout)
 	case d.conn.stale:
 		limit = min(limit, staleTimeout)
 	}
@@ -272,7 +275,8 @@ func (d *dialogue) step(stage mailer.Stage, command string) (mailer.Reply, bool)
 	}
 }
 
-// broken ends the transaction, and the connection with it.
+// broken ends the transaction and closes the connection because no valid reply
+// came.
 func (d *dialogue) broken(stage mailer.Stage, err error) {
 	f := d.conn.failed(d.ctx, stage, readCause(err))
 	switch ProblemOf(f) {
@@ -281,7 +285,7 @@ func (d *dialogue) broken(stage mailer.Stage, err error) {
 		return
 	case ProblemNotSMTP:
 		if d.pipelined {
-			d.t.misstep = f
+			d.t.badReply = f
 		}
 	case ProblemSilent:
 		switch {
@@ -289,18 +293,19 @@ func (d *dialogue) broken(stage mailer.Stage, err error) {
 			d.lose(f)
 			return
 		case d.t.sent:
-			d.t.misstep = f
+			d.t.badReply = f
 		case d.pipelined && stage > mailer.StageMail && d.ctx.Err() == nil:
-			// MAIL was answered and what came with it was not: it may have been lost.
+			// MAIL was answered, but not the commands in the same flight: the relay may
+			// have discarded them.
 			d.conn.relay.switchOff("PIPELINING", f)
 		}
-	default: // the network's doing
+	default: // a fault of the network
 	}
-	settle(d.t.open(), f)
+	failAll(d.t.undecided(), f)
 	d.conn.close()
 }
 
-// suspect is what a misstep puts under distrust.
+// suspect returns the extension to distrust after badReply.
 func (t *transaction) suspect() string {
 	if t.sent {
 		return behindDot
@@ -314,7 +319,7 @@ func (d *dialogue) lose(f *mailer.Failure) {
 	if d.t.sent && f.Stage == mailer.StageMail && f.Reply.Code == 0 {
 		d.conn.relay.endedBehind(d.t.began, f)
 	}
-	settle(d.t.open(), f)
+	failAll(d.t.undecided(), f)
 	d.conn.close()
 }
 
@@ -324,21 +329,22 @@ func (d *dialogue) outOfStep(stage mailer.Stage) bool {
 	return false
 }
 
-// confirmDoubts switches off what MAIL was refused with, now that it is accepted
-// without.
-func (c *conn) confirmDoubts() {
-	for _, keyword := range c.doubted {
+// distrustRefused switches off the extensions with whose parameters MAIL was
+// refused, once MAIL is accepted without them.
+func (c *conn) distrustRefused() {
+	for _, keyword := range c.refusedExtensions {
 		c.relay.switchOff(keyword, &mailer.Failure{Stage: mailer.StageMail, Text: "MAIL is accepted only without it"})
 	}
-	c.doubted = nil
+	c.refusedExtensions = nil
 }
 
-// data looks at the reply to DATA. A relay that waits for content though nobody
-// is to get it has lost step, or would deliver it we know not whom: no final
-// dot is sent, and the closed connection ends the transaction without mail.
+// data reads the reply to DATA and reports whether the content may follow. A 354
+// although all recipients were refused means that the relay is out of step, and
+// might deliver to unknown recipients: the connection is closed without a final
+// dot, which ends the transaction without mail.
 func (d *dialogue) data(r mailer.Reply) bool {
 	switch {
-	case d.conn.br.Buffered() > 0: // more replies than commands: which is whose?
+	case d.conn.br.Buffered() > 0: // more replies than commands
 		return d.outOfStep(mailer.StageData)
 	case r.Code == 354 && len(d.t.accepted) > 0:
 		return true
@@ -348,13 +354,13 @@ func (d *dialogue) data(r mailer.Reply) bool {
 	case r.Code < 400:
 		return d.outOfStep(mailer.StageData)
 	default:
-		settle(d.t.open(), d.conn.refused(mailer.StageData, r))
+		failAll(d.t.undecided(), d.conn.refused(mailer.StageData, r))
 		return false
 	}
 }
 
 // content writes the message with the final dot, and in the same flight the
-// envelope of a delivery that waits for the connection. False means that the dot
+// envelope of a delivery that books the connection. It returns false when the dot
 // was not sent.
 func (c *conn) content(ctx context.Context, t *transaction) bool {
 	buf := slices.Grow(c.buf[:0], min(len(t.data), contentChunk)+min(len(t.data), contentChunk)/64+maxTail)
@@ -385,11 +391,11 @@ func (c *conn) content(ctx context.Context, t *transaction) bool {
 	}
 }
 
-// maxTail is room for what mostly stands behind the content: the final dot and
-// the envelope of the next message.
+// maxTail is room for the final dot and most envelopes behind it, in octets.
 const maxTail = 512
 
-// appendNext appends the envelope of the delivery that gets the connection next.
+// appendNext appends the envelope of the delivery that books the connection, if
+// one waits.
 func (c *conn) appendNext(buf []byte) []byte {
 	if w := c.relay.pool.book(c); w != nil {
 		buf = w.booked.append(buf)
@@ -397,7 +403,7 @@ func (c *conn) appendNext(buf []byte) []byte {
 	return buf
 }
 
-// append appends the envelope, which goes out now.
+// append appends the commands of the envelope, and records that they are sent now.
 func (t *transaction) append(buf []byte) []byte {
 	t.sent, t.began = true, time.Now()
 	for _, command := range t.commands(false) {
@@ -406,34 +412,34 @@ func (t *transaction) append(buf []byte) []byte {
 	return buf
 }
 
-// sendNext sends the envelope of the delivery that has booked the connection
-// since the content went out. The reply to the content is awaited whatever becomes
-// of it.
+// sendNext sends the envelope of a delivery that booked the connection after the
+// content was sent. A failure does not end the wait for the reply to the content.
 func (c *conn) sendNext() {
 	if c.relay.pool.gone(c.next) {
 		return
 	}
 	buf := c.next.booked.append(c.buf[:0])
-	c.raw.SetWriteDeadline(time.Now().Add(joinTimeout))
+	c.raw.SetWriteDeadline(time.Now().Add(bookedWriteTimeout))
 	if _, err := c.nc.Write(buf); err != nil {
-		c.broken = true
+		c.partialWrite = true
 	}
 	c.buf = buf
 }
 
-// lastWord is how long a relay that takes no more of the content is listened to.
-const lastWord = time.Second
+// refusalTimeout limits the wait for a reply from a relay that stopped reading the
+// content.
+const refusalTimeout = time.Second
 
-// cutShort settles a transaction whose content the relay did not take. It may
-// have said why, such as 552, before it closed the connection.
+// cutShort ends a transaction whose content could not be written. The relay may have
+// said why, such as 552, before it closed the connection.
 func (c *conn) cutShort(ctx context.Context, t *transaction, err error) {
 	f := c.failed(ctx, mailer.StageContent, readCause(err))
 	if ctx.Err() == nil {
-		if r, err := c.read(ctx, lastWord); err == nil && r.Code >= 400 {
+		if r, err := c.read(ctx, refusalTimeout); err == nil && r.Code >= 400 {
 			f = c.refused(mailer.StageContent, r)
 		}
 	}
-	settle(t.open(), f)
+	failAll(t.undecided(), f)
 	c.close()
 }
 
@@ -453,15 +459,15 @@ func appendStuffed(dst, data []byte, lineStart bool) []byte {
 	}
 }
 
-// answer is what was read after the final dot.
+// answer is the reply to the final dot, or why there is none.
 type answer struct {
 	reply mailer.Reply
 	err   error
 }
 
 // finalReply waits for the verdict on the content. When ctx ends first, the
-// recipients are uncertain at once, and the connection is left to a listener
-// that logs the verdict.
+// recipients become uncertain at once, and a listener that logs the late verdict
+// gets the connection.
 func (c *conn) finalReply(ctx context.Context, t *transaction) {
 	begin := time.Now()
 	c.arm(context.WithoutCancel(ctx), c.relay.opts.Timeouts.Dot)
@@ -474,8 +480,8 @@ func (c *conn) finalReply(ctx context.Context, t *transaction) {
 	if !ok {
 		late, listener := *t, *c
 		late.accepted, listener.next = cloneResults(t.accepted), nil
-		settle(t.open(), c.unanswered(&cause{problem: ProblemSilent, text: "the relay did not answer the final dot in time"}))
-		c.dead = true // for its holder; the listener has the socket now
+		failAll(t.undecided(), c.unanswered(&cause{problem: ProblemSilent, text: "the relay did not answer the final dot in time"}))
+		c.dead = true // for the holder; the listener has the socket now
 		c.relay.late.add(&listener, c.relay.opts.MaxConnections)
 		c.relay.background(func(ctx context.Context) { listener.listenLate(ctx, &late, answers) })
 		return
@@ -483,31 +489,31 @@ func (c *conn) finalReply(ctx context.Context, t *transaction) {
 	c.verdict(t, a)
 	switch wait := time.Since(begin); {
 	case !t.anyAccepted():
-	case len(t.data) > contentChunk: // the wait is for the way, not for the relay
+	case len(t.data) > contentChunk: // the network takes most of the wait
 		c.relay.pool.accepted(c, 0)
 	default:
 		c.relay.pool.accepted(c, wait)
 	}
 }
 
-// awaitReply waits for the reply to the final dot, and lets another delivery join
-// the connection meanwhile. It is false when ctx ends first.
+// awaitReply waits for the reply to the final dot, and lets another delivery book
+// the connection until then. It returns false when ctx ends first.
 func (c *conn) awaitReply(ctx context.Context, t *transaction, answers <-chan answer) (answer, bool) {
 	if t.last && len(t.tooMany) == 0 {
-		c.relay.pool.await(c)
-		defer c.relay.pool.unawait(c)
+		c.relay.pool.offer(c)
+		defer c.relay.pool.withdraw(c)
 	}
 	for {
 		select {
 		case a := <-answers:
 			return a, true
-		case <-c.joined:
+		case <-c.booked:
 			c.sendNext()
 			continue
 		case <-ctx.Done():
 		}
 		select {
-		case a := <-answers: // both came at once
+		case a := <-answers: // both at once
 			return a, true
 		default:
 			return answer{}, false
@@ -515,7 +521,7 @@ func (c *conn) awaitReply(ctx context.Context, t *transaction, answers <-chan an
 	}
 }
 
-// verdict settles the accepted recipients by the reply to the final dot.
+// verdict gives the accepted recipients the verdict by the reply to the final dot.
 func (c *conn) verdict(t *transaction, a answer) {
 	c.dirty = false
 	if a.err != nil {
@@ -524,14 +530,14 @@ func (c *conn) verdict(t *transaction, a answer) {
 		if w := c.next; w != nil && w.booked.sent && ProblemOf(f) == ProblemDropped {
 			c.relay.endedBehind(w.booked.began, f)
 		}
-		settle(t.accepted, f)
+		failAll(t.accepted, f)
 		return
 	}
-	if a.reply.Code == 421 || a.reply.Code/100 == 3 || c.broken {
+	if a.reply.Code == 421 || a.reply.Code/100 == 3 || c.partialWrite {
 		c.close()
 	}
 	if a.reply.Positive() {
-		c.vain = 0
+		c.fruitless = 0
 	}
 	for _, r := range t.accepted {
 		r.Reply, r.Failure = a.reply, nil
@@ -541,14 +547,14 @@ func (c *conn) verdict(t *transaction, a answer) {
 	}
 }
 
-// notAcceptedFor: a positive reply that speaks of a dropped recipient is about
-// those it names, or about the only one there is.
+// notAcceptedFor reports whether a positive reply says that the mail is dropped for
+// this recipient: it names the recipient, or there is only one.
 func notAcceptedFor(reply mailer.Reply, forwardPath string, recipients int) bool {
 	return relays.Drops(reply) &&
 		(recipients == 1 || strings.Contains(strings.ToLower(reply.Text), strings.ToLower(forwardPath)))
 }
 
-// unanswered is the failure of a final dot without a valid reply.
+// unanswered returns the failure of a final dot without a valid reply.
 func (c *conn) unanswered(why *cause) *mailer.Failure {
 	return c.failure(mailer.ClassUncertain, mailer.StageContent, why)
 }

@@ -55,8 +55,8 @@ func TestIsSpeakable(t *testing.T) {
 		{"a\x00@example.org", false},
 	}
 	for _, tt := range tests {
-		if got := isSpeakable(tt.in); got != tt.want {
-			t.Errorf("isSpeakable(%q) = %v, want %v", tt.in, got, tt.want)
+		if got := isSafePath(tt.in); got != tt.want {
+			t.Errorf("isSafePath(%q) = %v, want %v", tt.in, got, tt.want)
 		}
 	}
 }

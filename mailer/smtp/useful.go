@@ -3,22 +3,20 @@ package smtp
 import "time"
 
 const (
-	// perConnection is how many deliveries keep a connection at work: one waits
-	// for the relay's verdict, one has its envelope sent meanwhile, and one comes
-	// next.
+	// perConnection is the number of deliveries that keep a connection busy: one
+	// waits for the verdict, one has its envelope sent already, and one is next.
 	perConnection = 3
-	// turnsAhead is how far off a turn may be that a delivery waits for.
+	// turnsAhead limits how far away a turn may be for a delivery to be of use.
 	turnsAhead = 4 * time.Second
-	// leastUseful are waiting for their turn though it may be long to come, so
-	// that none is missed.
+	// leastUseful is the number of deliveries that wait for a turn even if it is far
+	// away, so that it is not missed.
 	leastUseful = 2
 )
 
-// Useful is how many deliveries the relay can make use of at a time, as things
-// are: three for each connection that it gets, but where its rate is what holds
-// mail up, only those that have a connection and those whose turn comes within
-// four seconds. More would stand in line here, and what is more urgent, or
-// somebody else's, behind them.
+// Useful returns how many concurrent deliveries the relay can use now: three for each
+// connection within its limit. Where the rate limits it more, only those that have a
+// connection and those whose turn comes within four seconds. More would wait in line
+// here, and delay mail that is more urgent or belongs to another client.
 func (r *Relay) Useful() int {
 	p := &r.pool
 	p.mu.Lock()
@@ -30,8 +28,8 @@ func (r *Relay) Useful() int {
 	return min(most, max(leastUseful, busy+r.pace.turns(time.Now().Add(turnsAhead), most)))
 }
 
-// turns counts the turns that come until then, up to most of them: those of mail
-// that is not of high priority, for which the queue keeps workers.
+// turns counts the turns that come before until, up to most of them: those of mail
+// that is not of high priority, because the queue reserves workers for that.
 func (p *pace) turns(until time.Time, most int) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()

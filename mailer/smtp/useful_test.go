@@ -28,10 +28,10 @@ func TestUseful(t *testing.T) {
 			{"an hour's used up", mailer.Rate{Messages: 100, Per: time.Hour}, 4, 2, 100, 2},
 		}
 		for _, c := range tests {
-			r := &Relay{pace: pace{rate: spreading{c.rate}}}
+			r := &Relay{pace: pace{rate: schedule{c.rate}}}
 			r.pool.window.limit, r.pool.places, r.pool.idle = c.limit, 2, make([]*conn, c.idle)
 			for range c.turns {
-				if err := r.pace.turn(t.Context(), mailer.PriorityHigh, time.Now()); err != nil {
+				if err := r.pace.awaitTurn(t.Context(), mailer.PriorityHigh, time.Now()); err != nil {
 					t.Fatal(err)
 				}
 			}

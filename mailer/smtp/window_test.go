@@ -52,7 +52,7 @@ func TestWindow(t *testing.T) {
 				case 'f':
 					w.pushedBack(now, w.limit, relays.TooFast, "421")
 				case 's':
-					w.silent(now)
+					w.stalled(now)
 				case 'q':
 					now = now.Add(time.Second)
 					continue
@@ -174,13 +174,13 @@ func TestWindowEnough(t *testing.T) {
 				continue
 			}
 			answer := byte('n')
-			if w.enough(now, n) {
+			if w.endedNormally(now, n) {
 				answer = 'y'
 			}
 			got = append(got, answer)
 		}
 		if string(got) != tt.want {
-			t.Errorf("enough(%v) = %s, want %s", tt.lasted, got, tt.want)
+			t.Errorf("endedNormally(%v) = %s, want %s", tt.lasted, got, tt.want)
 		}
 	}
 }

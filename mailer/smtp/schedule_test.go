@@ -37,7 +37,7 @@ func (p *pacer) take(priority mailer.Priority) time.Duration {
 	begin := time.Now()
 	for {
 		var rate *mailer.RateError
-		switch err := p.turn(context.Background(), priority, due(priority, time.Now())); {
+		switch err := p.awaitTurn(context.Background(), priority, due(priority, time.Now())); {
 		case err == nil:
 			p.note()
 			return time.Since(begin)
@@ -96,7 +96,7 @@ func (p *pacer) check(t *testing.T) {
 
 // gap is the longest between two turns in saturation, by the rule.
 func gapOf(r mailer.Rate) time.Duration {
-	return r.Per / time.Duration(r.Messages-spreading{r}.burst()+1)
+	return r.Per / time.Duration(r.Messages-schedule{r}.burst()+1)
 }
 
 // TestSpread: under a backlog a quarter sets out at once, the rest comes evenly,
@@ -105,7 +105,7 @@ func TestSpread(t *testing.T) {
 	const periods = 6
 	for _, rate := range spreadRates {
 		synctest.Test(t, func(t *testing.T) {
-			p, begin := &pacer{pace: pace{rate: spreading{rate}}}, time.Now()
+			p, begin := &pacer{pace: pace{rate: schedule{rate}}}, time.Now()
 			end := begin.Add(periods * rate.Per)
 			var all sync.WaitGroup
 			p.flood(end, &all)
@@ -117,7 +117,7 @@ func TestSpread(t *testing.T) {
 			}
 			for i := range inTime {
 				switch since := inTime[i].Sub(inTime[max(0, i-1)]); {
-				case i < spreading{rate}.burst() && since != 0:
+				case i < schedule{rate}.burst() && since != 0:
 					t.Errorf("%v: turn %d came after %v, want at once", rate, i, since)
 				case since > gapOf(rate)+time.Second/100:
 					t.Errorf("%v: turn %d came %v after the one before, want at most %v", rate, i, since, gapOf(rate))
@@ -132,10 +132,10 @@ func TestSpread(t *testing.T) {
 func TestSpreadHigh(t *testing.T) {
 	for _, rate := range spreadRates {
 		synctest.Test(t, func(t *testing.T) {
-			p := &pacer{pace: pace{rate: spreading{rate}}}
+			p := &pacer{pace: pace{rate: schedule{rate}}}
 			var all sync.WaitGroup
 			p.flood(time.Now().Add(rate.Per/2), &all)
-			for range (rate.Messages - spreading{rate}.burst()) / 2 {
+			for range (rate.Messages - schedule{rate}.burst()) / 2 {
 				time.Sleep(time.Millisecond)
 				if took := p.take(mailer.PriorityHigh); took != 0 {
 					t.Errorf("%v: high waited %v in the first period, want not at all", rate, took)
@@ -146,7 +146,7 @@ func TestSpreadHigh(t *testing.T) {
 		})
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(1, uint64(rate.Messages)))
-			p, begin := &pacer{pace: pace{rate: spreading{rate}}}, time.Now()
+			p, begin := &pacer{pace: pace{rate: schedule{rate}}}, time.Now()
 			var all sync.WaitGroup
 			p.flood(begin.Add(30*rate.Per), &all)
 			time.Sleep(rate.Per)
@@ -163,10 +163,10 @@ func TestSpreadHigh(t *testing.T) {
 }
 
 // TestSpreadOvertakes: what is urgent does not stand behind what waits for nothing
-// but the spreading, though that was due before, and does where no turn is left.
+// but the schedule, though that was due before, and does where no turn is left.
 func TestSpreadOvertakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &pacer{pace: pace{rate: spreading{mailer.Rate{Messages: 8, Per: time.Minute}}}}
+		p := &pacer{pace: pace{rate: schedule{mailer.Rate{Messages: 8, Per: time.Minute}}}}
 		for range 2 {
 			p.take(mailer.PriorityNormal)
 		}
@@ -188,7 +188,7 @@ func TestSpreadOvertakes(t *testing.T) {
 		if !first.at.Equal(begin.Add(time.Minute)) || time.Since(begin) != time.Minute {
 			t.Errorf("the turns came after %v and %v, want a minute, when some are left", first.at.Sub(begin), time.Since(begin))
 		}
-		second := &pacer{pace: pace{rate: spreading{mailer.Rate{Messages: 1, Per: time.Minute}}}}
+		second := &pacer{pace: pace{rate: schedule{mailer.Rate{Messages: 1, Per: time.Minute}}}}
 		second.take(mailer.PriorityNormal)
 		p = second
 		first = longDue()
@@ -203,7 +203,7 @@ func TestSpreadOvertakes(t *testing.T) {
 // may set out.
 func TestSpreadStarvesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, begin := &pacer{pace: pace{rate: spreading{mailer.Rate{Messages: 20, Per: time.Minute}}}}, time.Now()
+		p, begin := &pacer{pace: pace{rate: schedule{mailer.Rate{Messages: 20, Per: time.Minute}}}}, time.Now()
 		var all sync.WaitGroup
 		for i := range 400 {
 			all.Go(func() { p.await(mailer.PriorityHigh) })
@@ -231,7 +231,7 @@ func TestSpreadAtRandom(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 0))
 			rate := mailer.Rate{Messages: 1 + random.IntN(12), Per: time.Duration(1+random.IntN(40)) * 500 * time.Millisecond}
-			p := &pacer{pace: pace{rate: spreading{rate}}}
+			p := &pacer{pace: pace{rate: schedule{rate}}}
 			var all sync.WaitGroup
 			for range 300 {
 				ctx, cancel := context.WithCancel(t.Context())
@@ -240,7 +240,7 @@ func TestSpreadAtRandom(t *testing.T) {
 				priority := mailer.Priority(random.IntN(3) - 1)
 				all.Go(func() {
 					defer cancel()
-					if p.turn(ctx, priority, due(priority, time.Now())) == nil {
+					if p.awaitTurn(ctx, priority, due(priority, time.Now())) == nil {
 						p.note()
 					}
 				})
@@ -266,7 +266,7 @@ func TestSpreadAtRandom(t *testing.T) {
 func TestSpreadForesees(t *testing.T) {
 	for _, rate := range append(spreadRates, mailer.Rate{Messages: 5, Per: time.Second}) {
 		synctest.Test(t, func(t *testing.T) {
-			p := &pace{rate: spreading{rate}}
+			p := &pace{rate: schedule{rate}}
 			type foreseen struct {
 				*turn
 				at time.Time
@@ -304,7 +304,7 @@ func TestSpreadForesees(t *testing.T) {
 func BenchmarkPace(b *testing.B) {
 	for _, rate := range []mailer.Rate{{Messages: 50000, Per: 24 * time.Hour}, {Messages: 50000, Per: time.Second}} {
 		b.Run(fmt.Sprint(rate), func(b *testing.B) {
-			p := &pace{rate: spreading{rate}}
+			p := &pace{rate: schedule{rate}}
 			now := time.Now()
 			for i := range rate.Messages - 1 {
 				p.sent = append(p.sent, now.Add(time.Duration(i)*rate.Per/time.Duration(rate.Messages)-rate.Per))

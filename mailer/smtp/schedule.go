@@ -1,0 +1,128 @@
+package smtp
+
+import (
+	"slices"
+	"sort"
+	"time"
+
+	"mailsidecar/mailer"
+)
+
+// schedule says which delivery has the next turn within a rate, and when:
+//
+//   - No period of the rate's length, wherever it begins, has more messages than the
+//     rate names: the limit.
+//   - If the period is longer than a second, a quarter of the messages may start as a
+//     burst. The rest is spread evenly over what is left of the period; otherwise
+//     mail sent after a newsletter would wait for the next period.
+//   - Mail of high priority is not spread. It takes any turn that the limit leaves,
+//     before mail that only waits because it is spread.
+//   - Otherwise the earliest due goes first, see [due].
+//
+// Over time the rate is used in full: spreading never delays a turn beyond the time
+// at which the oldest start leaves the period, when the limit would allow it anyway.
+type schedule struct{ mailer.Rate }
+
+// free returns when the limit allows one more message, now or later.
+func (r schedule) free(d departures, now time.Time) time.Time {
+	if i := d.len() - r.Messages; i >= 0 {
+		return laterOf(now, d.at(i).Add(r.Per))
+	}
+	return now
+}
+
+// spread returns when one more message may start that is not of high priority.
+func (r schedule) spread(d departures, now time.Time) time.Time {
+	free := r.free(d, now)
+	if d.len() == 0 || r.Per <= time.Second {
+		return free
+	}
+	last := d.at(d.len() - 1)
+	// Count in the period that ends with the last start, not now: so the time of a
+	// turn does not move while a delivery waits for it.
+	oldest := sort.Search(d.len(), func(i int) bool { return d.at(i).Add(r.Per).After(last) })
+	used := d.len() - oldest
+	if used < r.burst() {
+		return free
+	}
+	rest := d.at(oldest).Add(r.Per).Sub(last)
+	return laterOf(free, last.Add(rest/time.Duration(r.Messages-used+1)))
+}
+
+// burst returns how many messages may start at once.
+func (r schedule) burst() int { return max(1, r.Messages/4) }
+
+// next returns which delivery in line starts next, and when. The line must not be
+// empty.
+func (r schedule) next(d departures, l line, now time.Time) (*turn, time.Time) {
+	free, spread := r.free(d, now), r.spread(d, now)
+	switch {
+	case len(l.urgent) == 0:
+		return l.others[0], spread
+	case len(l.others) == 0, spread.After(free), !l.others[0].due.Before(l.urgent[0].due):
+		return l.urgent[0], free
+	default:
+		return l.others[0], spread
+	}
+}
+
+// departures are the times at which messages started, the oldest first, and after
+// them those that are foreseen.
+type departures struct{ past, foreseen []time.Time }
+
+func (d departures) len() int { return len(d.past) + len(d.foreseen) }
+
+func (d departures) at(i int) time.Time {
+	if i < len(d.past) {
+		return d.past[i]
+	}
+	return d.foreseen[i-len(d.past)]
+}
+
+// line holds the deliveries that wait for a turn, the earliest due in front.
+type line struct{ urgent, others []*turn }
+
+func (l *line) len() int { return len(l.urgent) + len(l.others) }
+
+// of returns the part of the line that t belongs to.
+func (l *line) of(t *turn) *[]*turn {
+	if t.urgent {
+		return &l.urgent
+	}
+	return &l.others
+}
+
+// add puts t behind those that are due no later.
+func (l *line) add(t *turn) {
+	part := l.of(t)
+	at := len(*part)
+	for at > 0 && t.due.Before((*part)[at-1].due) {
+		at--
+	}
+	*part = slices.Insert(*part, at, t)
+}
+
+func (l *line) remove(t *turn) {
+	part := l.of(t)
+	if i := slices.Index(*part, t); i >= 0 {
+		*part = slices.Delete(*part, i, i+1)
+	}
+}
+
+// pass takes out t, the first of its part. It does not change the memory that copies
+// of the line share.
+func (l *line) pass(t *turn) {
+	part := l.of(t)
+	*part = (*part)[1:]
+}
+
+// ahead returns how many of its part are before t.
+func (l *line) ahead(t *turn) int { return max(0, slices.Index(*l.of(t), t)) }
+
+// laterOf returns the later of two times.
+func laterOf(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
