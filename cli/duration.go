@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,7 +28,7 @@ func waitFlag(cmd *cobra.Command, value *time.Duration, name, usage string) {
 
 // Set takes the flag's value as it was typed.
 func (d duration) Set(text string) (err error) {
-	*d.value, err = d.parse(text)
+	*d.value, err = d.parse(strings.TrimSpace(text))
 	return err
 }
 

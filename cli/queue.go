@@ -98,7 +98,7 @@ func pointInTime(flag, text string, now time.Time) (string, error) {
 	if text == "" {
 		return "", nil
 	}
-	if ago, err := units.ParseDuration(text); err == nil {
+	if ago, err := units.ParseDuration(strings.TrimSpace(text)); err == nil {
 		return now.Add(-ago).UTC().Format(time.RFC3339), nil
 	}
 	if _, err := time.Parse(time.RFC3339, text); err != nil {

@@ -1,14 +1,12 @@
 package handler
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -17,8 +15,9 @@ import (
 
 	"mailsidecar/api"
 	"mailsidecar/handler/problem"
-	"mailsidecar/mailer"
+	"mailsidecar/netaddr"
 	"mailsidecar/queue"
+	"mailsidecar/units"
 )
 
 // Key is an API key. Messages belong to the key, by its name, that submitted
@@ -28,7 +27,7 @@ type Key struct {
 	Secret string `json:"-"`
 	// Rate is how many messages may be submitted in a time; zero means any number.
 	// As many may come at once.
-	Rate mailer.Rate
+	Rate units.Rate
 	// Senders are the addresses ("a@example.com") and domains ("example.com")
 	// that may stand in From; none means any.
 	Senders []string
@@ -44,7 +43,7 @@ func (k Key) String() string { return k.Name }
 type apiKey struct {
 	name    string
 	digest  [sha256.Size]byte
-	rate    mailer.Rate
+	rate    units.Rate
 	senders []string
 }
 
@@ -158,11 +157,7 @@ func loopbackHost(host string) bool {
 		name = h
 	}
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
-	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
-		return true
-	}
-	ip, err := netip.ParseAddr(strings.Trim(name, "[]"))
-	return err == nil && ip.IsLoopback()
+	return strings.HasSuffix(name, ".localhost") || netaddr.IsLoopback(strings.Trim(name, "[]"))
 }
 
 // key returns the settings of the named key; the keyless one has none.
@@ -220,12 +215,6 @@ func (l *limiter) take(k apiKey, n int, now time.Time) (wait time.Duration, ok b
 	return 0, true
 }
 
-// rateText is the rate as it is configured.
-func rateText(r mailer.Rate) string {
-	units := map[time.Duration]string{time.Second: "s", time.Minute: "m", time.Hour: "h", 24 * time.Hour: "d"}
-	return fmt.Sprintf("%d/%s", r.Messages, cmp.Or(units[r.Per], r.Per.String()))
-}
-
 // charge takes n messages from the key's rate: last of all, for what is refused
 // for another reason uses none of it.
 func (s *Server) charge(c echo.Context, n int) error {
@@ -234,7 +223,7 @@ func (s *Server) charge(c echo.Context, n int) error {
 	if ok {
 		return nil
 	}
-	p := problem.New(api.CodeRateLimited, fmt.Sprintf("The rate of the key %s, %s in MAILSIDECAR_KEY_RATES, is used up.", key.name, rateText(key.rate)))
+	p := problem.New(api.CodeRateLimited, fmt.Sprintf("The rate of the key %s, %s in MAILSIDECAR_KEY_RATES, is used up.", key.name, key.rate))
 	p.RetryAfter = wholeSeconds(wait)
 	return p
 }

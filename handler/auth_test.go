@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"mailsidecar/mailer"
+	"mailsidecar/units"
 )
 
 func TestNewRefusesKeys(t *testing.T) {
@@ -67,7 +67,7 @@ func TestMaySend(t *testing.T) {
 }
 
 func TestLimiter(t *testing.T) {
-	k := apiKey{name: "k", rate: mailer.Rate{Messages: 60, Per: time.Minute}}
+	k := apiKey{name: "k", rate: units.Rate{Messages: 60, Per: time.Minute}}
 	now := time.Now()
 	var l limiter
 	for _, tc := range []struct {
@@ -90,7 +90,7 @@ func TestLimiter(t *testing.T) {
 			t.Errorf("take(%d) at %v = %v, %v, want %v", tc.n, tc.after, wait, ok, tc.ok)
 		}
 	}
-	daily := apiKey{name: "daily", rate: mailer.Rate{Messages: 2, Per: 24 * time.Hour}}
+	daily := apiKey{name: "daily", rate: units.Rate{Messages: 2, Per: 24 * time.Hour}}
 	for i, want := range []time.Duration{0, 0, 12 * time.Hour} {
 		if wait, ok := l.take(daily, 1, now); wait != want || ok != (want == 0) {
 			t.Errorf("message %d of 2/d at once: take() = %v, %v, want %v", i+1, wait, ok, want)
@@ -104,7 +104,7 @@ func TestLimiter(t *testing.T) {
 // TestRefusedUsesNoRate: the rate is charged last, whatever else is wrong.
 func TestRefusedUsesNoRate(t *testing.T) {
 	s := newTestServer(t, stored(), func(o *Options) {
-		o.Keys[0].Rate = mailer.Rate{Messages: 1, Per: time.Minute}
+		o.Keys[0].Rate = units.Rate{Messages: 1, Per: time.Minute}
 		o.Keys[0].Senders = []string{"example.com"}
 	})
 	const batch = "/v1/messages/batch"

@@ -3,7 +3,6 @@ package handler
 import (
 	"errors"
 	"fmt"
-	"math"
 	"regexp"
 	"strconv"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/compose"
 	"mailsidecar/queue"
+	"mailsidecar/units"
 )
 
 // Limits of what the queue keeps beside a message.
@@ -205,7 +205,7 @@ func (f *fieldErrors) expiresIn(text string) time.Duration {
 	if text == "" {
 		return 0
 	}
-	d, err := parseDuration(text)
+	d, err := units.ParseDuration(text)
 	if err != nil || d <= 0 || d > maxExpiresIn {
 		f.Add("expires_in", "must be a duration over 0 and up to 30d, such as 90m, 2h or 5d")
 	}
@@ -219,26 +219,4 @@ func (f *fieldErrors) priority(field, name string) mailer.Priority {
 		f.Add(field, "must be high, normal or bulk")
 	}
 	return p
-}
-
-// parseDuration reads a duration of Go ("1h30m"), before which days may stand
-// ("5d", "1d12h").
-func parseDuration(text string) (time.Duration, error) {
-	const day = 24 * time.Hour
-	before, after, hasDays := strings.Cut(text, "d")
-	if !hasDays {
-		return time.ParseDuration(text)
-	}
-	days, err := strconv.ParseUint(before, 10, 16)
-	if err != nil || days > uint64(math.MaxInt64/day) {
-		return 0, fmt.Errorf("invalid days in duration %q", text)
-	}
-	if after == "" {
-		return time.Duration(days) * day, nil
-	}
-	rest, err := time.ParseDuration(after)
-	if err != nil || rest < 0 {
-		return 0, fmt.Errorf("invalid duration %q", text)
-	}
-	return time.Duration(days)*day + rest, nil
 }

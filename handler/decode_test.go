@@ -4,7 +4,6 @@ import (
 	"errors"
 	"slices"
 	"testing"
-	"time"
 
 	"mailsidecar/api"
 	"mailsidecar/handler/intake"
@@ -34,18 +33,6 @@ func TestDecodeMessage(t *testing.T) {
 	}
 	if len(m.Attachments) != 1 || string(m.Attachments[0].Content) != "abc" {
 		t.Errorf("attachments = %+v", m.Attachments)
-	}
-}
-
-func TestParseDuration(t *testing.T) {
-	for in, want := range map[string]time.Duration{
-		"2h": 2 * time.Hour, "5d": 120 * time.Hour, "1d12h": 36 * time.Hour, "90m": 90 * time.Minute,
-		"0d": 0, "": -1, "d": -1, "1.5d": -1, "-1d": -1, "1d-1h": -1, "5": -1, "1d1d": -1, "99999999d": -1, "1w": -1,
-	} {
-		got, err := parseDuration(in)
-		if (err != nil) != (want < 0) || err == nil && got != want {
-			t.Errorf("parseDuration(%q) = %v, %v, want %v", in, got, err, want)
-		}
 	}
 }
 

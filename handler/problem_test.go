@@ -13,6 +13,7 @@ import (
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
+	"mailsidecar/units"
 )
 
 const goodMessage = `{"from":"Shop <shop@example.com>","to":["ana@example.org"],"subject":"Hi","text":"Hello"}`
@@ -182,7 +183,7 @@ func problemCases() []problemCase {
 		{name: "expired, perhaps delivered", queue: &fakeQueue{durable: true, receipt: judged([]queue.State{queue.Expired}, refusal(mailer.ClassUncertain, 0, ""))}, fields: []string{"Prefer: wait=5"}, status: 504, code: api.CodeUncertain, detail: "no answer"},
 		{name: "canceled while waiting", queue: &fakeQueue{durable: true, receipt: judged([]queue.State{queue.Canceled}, nil)}, fields: []string{"Prefer: wait=5"}, status: 422, code: api.CodeCanceled},
 		// 429
-		{name: "rate", change: func(o *Options) { o.Keys[0].Rate = mailer.Rate{Messages: 1, Per: time.Minute} }, queue: stored(), serve: func(t *testing.T, s *Server) answer {
+		{name: "rate", change: func(o *Options) { o.Keys[0].Rate = units.Rate{Messages: 1, Per: time.Minute} }, queue: stored(), serve: func(t *testing.T, s *Server) answer {
 			if got := serve(s, newRequest("POST", "/v1/messages", goodMessage)).status; got != 202 {
 				t.Errorf("first of one per minute: %d, want 202", got)
 			}

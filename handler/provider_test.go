@@ -25,6 +25,7 @@ import (
 	"mailsidecar/handler/intake"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
+	"mailsidecar/units"
 )
 
 // apiOf is a provider's route with a good request for it.
@@ -143,7 +144,7 @@ func providerAnswers() []providerAnswer {
 		{name: "message too large", change: func(o *Options) { o.MaxMessageSize = 180 }, others: 413},
 		{
 			name: "rate", change: func(o *Options) {
-				o.Keys = []Key{{Name: "shop", Secret: testKey, Rate: mailer.Rate{Messages: 1, Per: time.Minute}}}
+				o.Keys = []Key{{Name: "shop", Secret: testKey, Rate: units.Rate{Messages: 1, Per: time.Minute}}}
 			}, again: true, others: 429,
 		},
 		{

@@ -7,7 +7,6 @@ import (
 
 	"mailsidecar/config"
 	"mailsidecar/handler"
-	"mailsidecar/mailer"
 	"mailsidecar/service/certs"
 )
 
@@ -15,7 +14,7 @@ import (
 func (s *Service) newHandler(c config.Service, version string) (*handler.Server, error) {
 	keys := make([]handler.Key, len(c.Keys))
 	for i, k := range c.Keys {
-		keys[i] = handler.Key{Name: k.Name, Secret: k.Secret.Reveal(), Senders: k.Senders, Rate: mailer.Rate(k.Rate)}
+		keys[i] = handler.Key{Name: k.Name, Secret: k.Secret.Reveal(), Senders: k.Senders, Rate: k.Rate}
 	}
 	tlsConfig, err := newTLS(c, s.log)
 	if err != nil {

@@ -19,7 +19,7 @@ type Duration time.Duration
 // stand: "7d", "1d12h", "90s". A negative one is an [*Error], as is one of over
 // 106751 days, the most that fit.
 func ParseDuration(text string) (time.Duration, error) {
-	if d, ok := parseDuration(strings.TrimSpace(text)); ok {
+	if d, ok := parseDuration(text); ok {
 		return d, nil
 	}
 	return 0, &Error{text, "duration", "a duration such as 30s, 15m, 12h or 7d"}
@@ -50,9 +50,9 @@ var (
 	_ encoding.TextUnmarshaler = (*Wait)(nil)
 )
 
-// UnmarshalText is [ParseDuration].
+// UnmarshalText is [ParseDuration], but for blanks around the text.
 func (d *Duration) UnmarshalText(text []byte) error {
-	parsed, err := ParseDuration(string(text))
+	parsed, err := ParseDuration(strings.TrimSpace(string(text)))
 	if err == nil {
 		*d = Duration(parsed)
 	}
@@ -89,7 +89,6 @@ type Wait time.Duration
 // ParseWait reads a duration, or a whole number of seconds. Anything else is an
 // [*Error].
 func ParseWait(text string) (time.Duration, error) {
-	text = strings.TrimSpace(text)
 	withUnit := text
 	if _, err := strconv.ParseUint(text, 10, 32); err == nil {
 		withUnit += "s"
@@ -100,9 +99,9 @@ func ParseWait(text string) (time.Duration, error) {
 	return 0, &Error{text, "duration", "seconds, such as 3, or a duration such as 3s or 1m"}
 }
 
-// UnmarshalText is [ParseWait].
+// UnmarshalText is [ParseWait], but for blanks around the text.
 func (w *Wait) UnmarshalText(text []byte) error {
-	parsed, err := ParseWait(string(text))
+	parsed, err := ParseWait(strings.TrimSpace(string(text)))
 	if err == nil {
 		*w = Wait(parsed)
 	}

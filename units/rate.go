@@ -21,7 +21,7 @@ var rateUnits = map[string]time.Duration{"s": time.Second, "m": time.Minute, "h"
 // ParseRate reads a number of messages, from 1 to a million, in a second, minute,
 // hour or day: "10/s", "30/m", "500/h", "2000/d". Anything else is an [*Error].
 func ParseRate(text string) (Rate, error) {
-	number, unit, _ := strings.Cut(strings.ToLower(strings.TrimSpace(text)), "/")
+	number, unit, _ := strings.Cut(strings.ToLower(text), "/")
 	n, err := strconv.Atoi(strings.TrimSpace(number))
 	per := rateUnits[strings.TrimSpace(unit)]
 	if err != nil || n < 1 || n > maxRate || per == 0 {
@@ -32,9 +32,9 @@ func ParseRate(text string) (Rate, error) {
 
 var _ encoding.TextUnmarshaler = (*Rate)(nil)
 
-// UnmarshalText is [ParseRate].
+// UnmarshalText is [ParseRate], but for blanks around the text.
 func (r *Rate) UnmarshalText(text []byte) error {
-	parsed, err := ParseRate(string(text))
+	parsed, err := ParseRate(strings.TrimSpace(string(text)))
 	if err == nil {
 		*r = parsed
 	}

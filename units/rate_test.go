@@ -12,7 +12,7 @@ func TestRate(t *testing.T) {
 		ok       bool
 	}{
 		{"10/s", "10/s", Rate{10, time.Second}, true},
-		{" 30 / M ", "30/m", Rate{30, time.Minute}, true},
+		{"30 / M", "30/m", Rate{30, time.Minute}, true},
 		{"500/h", "500/h", Rate{500, time.Hour}, true},
 		{"2000/d", "2000/d", Rate{2000, 24 * time.Hour}, true},
 		{"10", "", Rate{}, false},

@@ -28,7 +28,6 @@ var sizeUnits = []struct {
 // "26214400". Anything else is an [*Error].
 func ParseSize(text string) (Size, error) {
 	bad := &Error{text, "size", "a size such as 25MiB, 500KB or 26214400"}
-	text = strings.TrimSpace(text)
 	digits := strings.TrimRight(text, "BGKMibgkm ")
 	unit := strings.TrimSpace(text[len(digits):])
 	n, err := strconv.ParseUint(digits, 10, 63)
@@ -45,9 +44,9 @@ func ParseSize(text string) (Size, error) {
 
 var _ encoding.TextUnmarshaler = (*Size)(nil)
 
-// UnmarshalText is [ParseSize].
+// UnmarshalText is [ParseSize], but for blanks around the text.
 func (s *Size) UnmarshalText(text []byte) error {
-	parsed, err := ParseSize(string(text))
+	parsed, err := ParseSize(strings.TrimSpace(string(text)))
 	if err == nil {
 		*s = parsed
 	}

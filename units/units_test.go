@@ -1,6 +1,8 @@
 package units
 
 import (
+	"encoding"
+	"errors"
 	"math"
 	"testing"
 	"time"
@@ -15,7 +17,8 @@ func TestSize(t *testing.T) {
 		{"0", 0, "0"},
 		{"26214400", 25 << 20, "25MiB"},
 		{"25MiB", 25 << 20, "25MiB"},
-		{" 25 mib ", 25 << 20, "25MiB"},
+		{"25 mib ", 25 << 20, "25MiB"},
+		{" 25MiB", 0, ""},
 		{"500KB", 500000, "500KB"},
 		{"2048", 2048, "2KiB"},
 		{"1001B", 1001, "1001B"},
@@ -48,7 +51,7 @@ func TestDuration(t *testing.T) {
 		{"0", 0, "0"},
 		{"0d", 0, "0"},
 		{"7d", 7 * Day, "7d"},
-		{" 1d12h ", 36 * time.Hour, "1d12h"},
+		{"1d12h", 36 * time.Hour, "1d12h"},
 		{"168h", 7 * Day, "7d"},
 		{"90s", 90 * time.Second, "1m30s"},
 		{"60m", time.Hour, "1h"},
@@ -58,6 +61,8 @@ func TestDuration(t *testing.T) {
 		{"1d0.5s", Day + time.Second/2, "1d500ms"},
 		{"", 0, ""},
 		{"7", 0, ""},
+		{" 7d", 0, ""},
+		{"1w", 0, ""},
 		{"-7d", 0, ""},
 		{"-1s", 0, ""},
 		{"1d-1h", 0, ""},
@@ -85,7 +90,8 @@ func TestWait(t *testing.T) {
 		ok   bool
 	}{
 		{"3", 3 * time.Second, true},
-		{" 0 ", 0, true},
+		{"0", 0, true},
+		{" 3", 0, false},
 		{"1m", time.Minute, true},
 		{"1d", Day, true},
 		{"-3", 0, false},
@@ -97,6 +103,28 @@ func TestWait(t *testing.T) {
 		if got, err := ParseWait(test.in); got != test.want || (err == nil) != test.ok {
 			t.Errorf("ParseWait(%q) = %s, %v, want %s", test.in, got, err, test.want)
 		}
+	}
+}
+
+// What a setting holds may have blanks around it.
+func TestUnmarshalText(t *testing.T) {
+	var got struct {
+		d Duration
+		w Wait
+		s Size
+		r Rate
+	}
+	for text, value := range map[string]encoding.TextUnmarshaler{" 1d ": &got.d, " 3 ": &got.w, " 1KB ": &got.s, " 2/s ": &got.r} {
+		if err := value.UnmarshalText([]byte(text)); err != nil {
+			t.Errorf("UnmarshalText(%q) of %T = %v", text, value, err)
+		}
+	}
+	if got.d != Duration(Day) || got.w != Wait(3*time.Second) || got.s != 1000 || got.r != (Rate{2, time.Second}) {
+		t.Errorf("UnmarshalText gives %+v", got)
+	}
+	err := got.d.UnmarshalText([]byte(" x "))
+	if bad, ok := errors.AsType[*Error](err); !ok || bad.Kind != "duration" || got.d != Duration(Day) {
+		t.Errorf("UnmarshalText = %v and %s, want an Error and the old value", err, got.d)
 	}
 }
 
