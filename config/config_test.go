@@ -334,7 +334,7 @@ func TestWarnings(t *testing.T) {
 		{good.with("SMTP_OAUTH2_TENANT=x"), "SMTP_OAUTH2_TENANT has no effect without SMTP_OAUTH2_CLIENT_ID"},
 		{good.with("SMTP_PROVIDER=outlook"), "SMTP_PASSWORD is set, but Outlook.com takes OAuth2 only, no password"},
 		{good.with("SMTP_PASSWORD=", "SMTP_OAUTH2_ACCESS_TOKEN_FILE="+token+"2"), `SMTP_OAUTH2_ACCESS_TOKEN_FILE names "` + token + `2", which cannot be read now: no such file or directory; it is tried again for each login`},
-		{good.with("MAILSIDECAR_RETENTION=12h"), "MAILSIDECAR_RETENTION is 12h, and counts as 1d: so long a repeated request is recognised"},
+		{good.with("MAILSIDECAR_RETENTION=12h"), "MAILSIDECAR_RETENTION is 12h, and counts as 1d, the minimum, because repeated requests are recognised that long"},
 		{good.with("MAILSIDECAR_KEEP_BODIES=30d"), "MAILSIDECAR_KEEP_BODIES is over MAILSIDECAR_RETENTION: content goes with the message's record, after 7d"},
 		{good.with("MAILSIDECAR_API_KEYS=shop:hunter2"), "MAILSIDECAR_API_KEYS: the secret of shop is shorter than 16 characters and might be guessed"},
 	}

@@ -32,10 +32,10 @@ type Relay struct {
 	OAuth2                OAuth2         `group:"OAUTH2"`
 	HELO                  string         `env:"HELO" desc:"Our name in EHLO: a domain or an address literal." unset:"the host's name, else its address" note:"Some relays insist on a real domain."`
 	MaxRecipients         int            `env:"MAX_RECIPIENTS" default:"100" min:"1" max:"10000" desc:"Recipients in one transaction." note:"A message with more goes out in several."`
-	MaxConnections        int            `env:"MAX_CONNECTIONS" default:"8" min:"1" max:"1000" desc:"Connections to the relay at a time. There are fewer as long as fewer are needed, and when the relay asks for it; they are kept for the next message." note:"More of them bring more mail to a relay that is far away; relays bound them."`
+	MaxConnections        int            `env:"MAX_CONNECTIONS" default:"8" min:"1" max:"1000" desc:"Connections to the relay at a time. There are fewer as long as fewer are needed, and when the relay asks for it; they are kept for the next message." note:"More of them bring more mail to a relay that is far away; relays limit them."`
 	MessagesPerConnection int            `env:"MESSAGES_PER_CONNECTION" default:"100" min:"1" max:"100000" desc:"Messages sent over one connection before it is closed." note:"1 keeps no connection."`
 	IdleTimeout           units.Duration `env:"IDLE_TIMEOUT" default:"30s" min:"1s" max:"1h" desc:"How long an unused connection is kept." note:"Keep it under the relay's own limit."`
-	Rate                  units.Rate     `env:"RATE" unset:"no bound" desc:"Messages that may go to the relay in a second, minute, hour or day: 10/s, 30/m, 500/h, 2000/d." note:"For a relay that refuses mail which comes faster. A quarter may go at once, then the turns are spread over the time, but for mail of high priority."`
+	Rate                  units.Rate     `env:"RATE" unset:"no limit" desc:"Messages that may go to the relay in a second, minute, hour or day: 10/s, 30/m, 500/h, 2000/d." note:"For a relay that refuses mail which comes faster. A quarter may go at once, the rest is spread evenly; high-priority mail is not held back."`
 	Senders               List           `env:"SENDERS" desc:"Addresses and domains, separated by commas, whose mail this relay takes." unset:"any sender that no other relay names" note:"Routes senders to different relays."`
 }
 

@@ -23,7 +23,7 @@ type Service struct {
 	Addr             string         `env:"ADDR" default:":8587" desc:"Address and port to listen on; an empty address means all." note:"127.0.0.1:8587 keeps it to this host, and then needs no key."`
 	APIKeys          Secret         `env:"API_KEYS" lines:"yes" desc:"Who may send: name:secret, separated by commas, in a file also one a line." unset:"allowed on loopback only" note:"A key sees its own messages only."`
 	KeySenders       List           `env:"KEY_SENDERS" desc:"From which addresses and domains a key may send: name:sender|sender, separated by commas; another From is answered with 403." unset:"any" note:"For a key of an app that is not trusted with every address. Keys without an entry may use any."`
-	KeyRates         List           `env:"KEY_RATES" desc:"Messages that a key may submit in a second, minute, hour or day: name:100/m, separated by commas; over it the answer is 429." unset:"no bound" note:"Keeps one app from filling the queue. As many may come at once."`
+	KeyRates         List           `env:"KEY_RATES" desc:"Messages that a key may submit in a second, minute, hour or day: name:100/m, separated by commas; over it the answer is 429." unset:"no limit" note:"Keeps one app from filling the queue. Bursts up to this number are allowed."`
 	Queue            Queue          `env:"QUEUE" default:"sqlite" desc:"Where accepted messages are kept: sqlite, sqlite:PATH, or none." note:"With none nothing is stored and the answer is the relay's verdict. Never on a network file system."`
 	DataDir          string         `env:"DATA_DIR" desc:"Directory of the queue." unset:"mailsidecar in $XDG_STATE_HOME or ~/.local/state; /data in the image" note:"Keep it on a volume that outlives the container."`
 	From             string         `env:"FROM" desc:"From of messages that have none, such as Shop <shop@example.com>." unset:"from is required"`
@@ -85,7 +85,7 @@ func (r *reader) checkService(s *Service) {
 			"set "+least.String()+" or more")
 	}
 	if s.Retention < leastRetention {
-		r.warn("%s is %s, and counts as %s: so long a repeated request is recognised", serviceName("RETENTION"), s.Retention, leastRetention)
+		r.warn("%s is %s, and counts as %s, the minimum, because repeated requests are recognised that long", serviceName("RETENTION"), s.Retention, leastRetention)
 	}
 	if s.KeepBodies > s.Retention {
 		r.warn("%s is over %s: content goes with the message's record, after %s", serviceName("KEEP_BODIES"), serviceName("RETENTION"), s.Retention)
