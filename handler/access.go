@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/keys"
 	"mailsidecar/handler/problem"
 
 	"github.com/google/uuid"
@@ -23,9 +24,9 @@ const (
 // requestInfo is what is known of a request besides the request itself.
 type requestInfo struct {
 	id      string
-	key     string   // name of the API key
-	code    api.Code // of the problem it is answered with
-	message string   // id of the message it made
+	key     *keys.Key // nil without keys, and before it is known
+	code    api.Code  // of the problem it is answered with
+	message string    // id of the message it made
 }
 
 // request returns what accompany noted.
@@ -100,7 +101,7 @@ func (s *Server) logAccess(c echo.Context, r *requestInfo, took time.Duration) {
 	}
 	attrs := []slog.Attr{
 		slog.String("request_id", r.id), slog.String("method", c.Request().Method), slog.String("route", c.Path()),
-		slog.Int("status", c.Response().Status), slog.Duration("duration", took), slog.String("key", r.key),
+		slog.Int("status", c.Response().Status), slog.Duration("duration", took), slog.String("key", r.key.Name()),
 	}
 	if r.code != "" {
 		attrs = append(attrs, slog.String("code", string(r.code)))

@@ -89,13 +89,10 @@ func verdict(m queue.Message) error {
 	p := &problem.Error{Code: verdictCodes[class], Detail: problem.Describe(failure), Receipt: &b, Failure: failure}
 	var rate *mailer.RateError
 	if failure != nil && errors.As(failure.Err, &rate) {
-		p.RetryAfter = wholeSeconds(time.Until(rate.At))
+		p.RetryAfter = problem.Seconds(time.Until(rate.At))
 	}
 	return p
 }
-
-// wholeSeconds rounds up, for Retry-After (RFC 9110 §10.2.3).
-func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
 var verdictCodes = map[mailer.Class]api.Code{
 	mailer.ClassPermanent: api.CodeRejected,

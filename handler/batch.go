@@ -9,6 +9,7 @@ import (
 
 	"mailsidecar/api"
 	"mailsidecar/handler/intake"
+	"mailsidecar/handler/keys"
 	"mailsidecar/handler/problem"
 	"mailsidecar/queue"
 )
@@ -37,7 +38,7 @@ func (s *Server) postBatch(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	batch := batchReader{server: s, share: share, held: int64(len(data)), key: s.key(request(c).key), fingerprint: intake.NewFingerprint(idempotency, "POST /v1/messages/batch")}
+	batch := batchReader{server: s, share: share, held: int64(len(data)), key: request(c).key, fingerprint: intake.NewFingerprint(idempotency, "POST /v1/messages/batch")}
 	if err := intake.Items(data, "messages", api.MaxBatch, batch.item); err != nil {
 		return err
 	}
@@ -50,7 +51,7 @@ type batchReader struct {
 	server      *Server
 	share       *intake.Share
 	held        int64 // octets of the request and of what is composed so far
-	key         apiKey
+	key         *keys.Key
 	fingerprint intake.Fingerprint
 	results     []api.BatchResult
 	valid       []queue.Submission
@@ -92,7 +93,7 @@ func (s *Server) submitBatch(c echo.Context, b *batchReader, idempotency string)
 	if len(b.valid) == 0 {
 		return &problem.Error{Code: api.CodeInvalidBatch, Detail: "Every message was refused: see results.", Results: b.results}
 	}
-	if err := s.charge(c, len(b.valid)); err != nil {
+	if err := b.key.Charge(len(b.valid)); err != nil {
 		return err
 	}
 	sum := b.fingerprint.Sum()

@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/keys"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/compose"
@@ -31,7 +32,7 @@ var tagName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
 type fieldErrors struct{ problem.FieldErrors }
 
 // compose validates the request as a whole and makes a submission of it.
-func (s *Server) compose(m *messageRequest, key apiKey) (queue.Submission, error) {
+func (s *Server) compose(m *messageRequest, key *keys.Key) (queue.Submission, error) {
 	if !m.From.given {
 		m.From = s.from
 	}
@@ -40,7 +41,7 @@ func (s *Server) compose(m *messageRequest, key apiKey) (queue.Submission, error
 	}
 	var f fieldErrors
 	sub := queue.Submission{
-		Key: key.name, Tags: f.tags(m.Tags), SendAt: f.sendAt(m.SendAt), ExpiresIn: f.expiresIn(m.ExpiresIn),
+		Key: key.Name(), Tags: f.tags(m.Tags), SendAt: f.sendAt(m.SendAt), ExpiresIn: f.expiresIn(m.ExpiresIn),
 	}
 	priority := f.priority("priority", m.Priority)
 	composed, err := compose.Compose(f.message(m))
@@ -63,7 +64,7 @@ func (s *Server) compose(m *messageRequest, key apiKey) (queue.Submission, error
 
 // accept puts a composed message into the submission, unless it is over a
 // limit.
-func (s *Server) accept(sub queue.Submission, m compose.Composed, key apiKey) (queue.Submission, error) {
+func (s *Server) accept(sub queue.Submission, m compose.Composed, key *keys.Key) (queue.Submission, error) {
 	if n := int64(len(m.Content.Data)); n > s.maxMessageSize {
 		return sub, problem.New(api.CodeMessageTooLarge, fmt.Sprintf("The composed message has %d octets; %d are allowed.", n, s.maxMessageSize))
 	}
@@ -71,8 +72,8 @@ func (s *Server) accept(sub queue.Submission, m compose.Composed, key apiKey) (q
 		return sub, s.tooManyRecipients(n)
 	}
 	for _, author := range m.Authors {
-		if !key.maySend(author) {
-			return sub, problem.New(api.CodeSenderNotAllowed, fmt.Sprintf("The key %s may not send from %s (MAILSIDECAR_KEY_SENDERS).", key.name, problem.Cut(author)),
+		if !key.MaySend(author) {
+			return sub, problem.New(api.CodeSenderNotAllowed, fmt.Sprintf("The key %s may not send from %s (MAILSIDECAR_KEY_SENDERS).", key.Name(), problem.Cut(author)),
 				problem.At("from", "is not allowed for this key"))
 		}
 	}

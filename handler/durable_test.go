@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/keys"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 	"mailsidecar/queue/sqlite"
@@ -63,7 +64,7 @@ func newDurable(t *testing.T) *Server {
 			t.Errorf("Close() = %v", err)
 		}
 	})
-	s, err := New(Options{Queue: q, Keys: []Key{{Name: "shop", Secret: testKey}, {Name: "blog", Secret: "other"}}})
+	s, err := New(Options{Queue: q, Keys: []keys.Entry{{Name: "shop", Secret: testKey}, {Name: "blog", Secret: "other"}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"mailsidecar/handler/keys"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
@@ -156,7 +157,7 @@ const testKey = "s3cret-of-shop"
 // says otherwise.
 func newTestServer(t testing.TB, q *fakeQueue, change func(*Options)) *Server {
 	t.Helper()
-	o := Options{Queue: q, Keys: []Key{{Name: "shop", Secret: testKey}, {Name: "blog", Secret: "other"}}}
+	o := Options{Queue: q, Keys: []keys.Entry{{Name: "shop", Secret: testKey}, {Name: "blog", Secret: "other"}}}
 	if change != nil {
 		change(&o)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"mailsidecar/api"
 	"mailsidecar/handler/intake"
+	"mailsidecar/handler/keys"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/compose"
@@ -15,7 +16,7 @@ import (
 
 // readFinished reads a message that is RFC 5322 already. Its envelope stands in
 // the request's header, else in its own fields, and so does its priority.
-func (s *Server) readFinished(h http.Header, b *intake.Body, key apiKey, f intake.Fingerprint) (queue.Submission, error) {
+func (s *Server) readFinished(h http.Header, b *intake.Body, key *keys.Key, f intake.Fingerprint) (queue.Submission, error) {
 	envelope, priority, err := s.finishedEnvelope(h)
 	if err != nil {
 		return queue.Submission{}, err
@@ -37,7 +38,7 @@ func (s *Server) readFinished(h http.Header, b *intake.Body, key apiKey, f intak
 	if h.Get(headerEnvelopePriority) != "" {
 		composed.Envelope.Priority = priority
 	}
-	return s.accept(queue.Submission{Key: key.name}, composed, key)
+	return s.accept(queue.Submission{Key: key.Name()}, composed, key)
 }
 
 // finishedEnvelope reads Envelope-From, Envelope-To and Envelope-Priority, so

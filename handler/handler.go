@@ -22,7 +22,9 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"mailsidecar/handler/intake"
+	"mailsidecar/handler/keys"
 	"mailsidecar/mailer"
+	"mailsidecar/queue"
 )
 
 // Options are what a [Server] needs. Only Queue must be set.
@@ -32,7 +34,7 @@ type Options struct {
 	Relays Relays
 	// Keys are the API keys. None means that every request is let in, and that
 	// the server listens on loopback addresses only.
-	Keys []Key
+	Keys []keys.Entry
 	// From is the default of a message's from field, such as
 	// "Shop <shop@example.com>"; empty makes the field required.
 	From string
@@ -70,8 +72,7 @@ const unprovenShare = 4
 type Server struct {
 	queue      Queue
 	relays     Relays
-	keys       []apiKey
-	limiter    limiter
+	keys       *keys.Ring
 	from       mailbox
 	ready      func() bool
 	log        *slog.Logger
@@ -81,9 +82,6 @@ type Server struct {
 	checks     singleflight.Group
 	crossSites http.CrossOriginProtection
 	providers  []*provider
-	// secrets are the keys' by name, for a signature cannot be checked with a
-	// digest; nil where no provider needs them.
-	secrets map[string]string
 
 	maxMessageSize int64
 	maxRecipients  int
@@ -105,16 +103,19 @@ func New(o Options) (*Server, error) {
 	if o.Queue == nil {
 		return nil, errors.New("no queue")
 	}
-	keys, err := hashKeys(o.Keys)
-	if err != nil {
-		return nil, err
-	}
 	chosen, err := chooseProviders(o.Providers)
 	if err != nil {
 		return nil, err
 	}
+	ring, err := keys.NewRing(o.Keys, slices.Contains(chosen, ses))
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(o.Keys, func(k keys.Entry) bool { return k.Name == queue.AnyKey }) {
+		return nil, fmt.Errorf("an API key cannot be named %q", queue.AnyKey)
+	}
 	s := &Server{
-		queue: o.Queue, relays: o.Relays, keys: keys, ready: o.Ready, log: o.Logger, version: o.Version,
+		queue: o.Queue, relays: o.Relays, keys: ring, ready: o.Ready, log: o.Logger, version: o.Version,
 		maxMessageSize: or(o.MaxMessageSize, 25<<20),
 		maxRecipients:  or(o.MaxRecipients, 1000),
 		requestTimeout: or(o.RequestTimeout, 30*time.Second),
@@ -135,12 +136,6 @@ func New(o Options) (*Server, error) {
 	}
 	if s.ready == nil {
 		s.ready = func() bool { return true }
-	}
-	if slices.Contains(s.providers, ses) {
-		s.secrets = map[string]string{}
-		for _, k := range o.Keys {
-			s.secrets[k.Name] = k.Secret
-		}
 	}
 	s.echo = s.routes()
 	s.http = s.httpServer(o.TLS)

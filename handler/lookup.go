@@ -111,7 +111,7 @@ func (s *Server) getMessages(c echo.Context) error {
 		return problem.New(api.CodeInvalidParameter, "The query cannot be read.")
 	}
 	r, page, bad := readQuery(query)
-	filter, wrong := readFilter(r, request(c).key)
+	filter, wrong := readFilter(r, request(c).key.Name())
 	if bad = append(bad, wrong...); len(bad) > 0 {
 		return problem.New(api.CodeInvalidParameter, "", bad...)
 	}
@@ -161,7 +161,7 @@ func readQuery(query url.Values) (r api.Filter, p paging, bad []mailer.FieldErro
 
 // getMessage serves GET /v1/messages/{id}: the message's story.
 func (s *Server) getMessage(c echo.Context) error {
-	m, err := s.queue.Get(c.Request().Context(), request(c).key, messageID(c))
+	m, err := s.queue.Get(c.Request().Context(), request(c).key.Name(), messageID(c))
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (s *Server) getMessage(c echo.Context) error {
 // getContent serves GET /v1/messages/{id}/content: the octets that go to the
 // relay.
 func (s *Server) getContent(c echo.Context) error {
-	ctx, key, id := c.Request().Context(), request(c).key, messageID(c)
+	ctx, key, id := c.Request().Context(), request(c).key.Name(), messageID(c)
 	m, err := s.queue.Get(ctx, key, id)
 	if err != nil {
 		return err
@@ -191,7 +191,7 @@ func (s *Server) getContent(c echo.Context) error {
 
 // postRetry serves POST /v1/messages/{id}/retry.
 func (s *Server) postRetry(c echo.Context) error {
-	m, err := s.queue.Retry(c.Request().Context(), request(c).key, messageID(c))
+	m, err := s.queue.Retry(c.Request().Context(), request(c).key.Name(), messageID(c))
 	if err != nil {
 		return err
 	}
@@ -200,7 +200,7 @@ func (s *Server) postRetry(c echo.Context) error {
 
 // deleteMessage serves DELETE /v1/messages/{id}: it cancels what is not final.
 func (s *Server) deleteMessage(c echo.Context) error {
-	m, err := s.queue.Cancel(c.Request().Context(), request(c).key, messageID(c))
+	m, err := s.queue.Cancel(c.Request().Context(), request(c).key.Name(), messageID(c))
 	if err != nil {
 		return err
 	}
@@ -230,7 +230,7 @@ func (s *Server) postRetryMatching(c echo.Context) error {
 	if r == (api.Filter{}) {
 		return problem.New(api.CodeInvalidParameter, "Name at least one of status, recipient, sender, message_id, tag, since, until.")
 	}
-	filter, bad := readFilter(r, request(c).key)
+	filter, bad := readFilter(r, request(c).key.Name())
 	if len(bad) > 0 {
 		return problem.New(api.CodeInvalidParameter, "", bad...)
 	}

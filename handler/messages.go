@@ -9,6 +9,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"mailsidecar/handler/intake"
+	"mailsidecar/handler/keys"
 	"mailsidecar/queue"
 )
 
@@ -34,7 +35,7 @@ func (s *Server) postMessage(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.charge(c, 1); err != nil {
+	if err := request(c).key.Charge(1); err != nil {
 		return err
 	}
 	share.Shrink(int64(len(sub.Content.Data))) // the body itself is done with
@@ -60,7 +61,7 @@ func (s *Server) read(c echo.Context, b *intake.Body, mediaType, boundary, idemp
 	var sub queue.Submission
 	var err error
 	f := intake.NewFingerprint(idempotency, "POST /v1/messages")
-	key := s.key(request(c).key)
+	key := request(c).key
 	if mediaType == intake.TypeRFC822 {
 		sub, err = s.readFinished(c.Request().Header, b, key, f)
 	} else {
@@ -79,7 +80,7 @@ func (s *Server) read(c echo.Context, b *intake.Body, mediaType, boundary, idemp
 }
 
 // readMessage reads the fields of a message, in JSON or as a form.
-func (s *Server) readMessage(b *intake.Body, mediaType, boundary string, key apiKey, f intake.Fingerprint) (queue.Submission, error) {
+func (s *Server) readMessage(b *intake.Body, mediaType, boundary string, key *keys.Key, f intake.Fingerprint) (queue.Submission, error) {
 	var m messageRequest
 	var err error
 	if mediaType == intake.TypeForm {

@@ -287,7 +287,7 @@ func (b *postmarkResults) submit() error {
 		}
 		return err
 	}
-	if err := b.x.charge(b.x.c, len(b.valid)); err != nil {
+	if err := b.x.key.Charge(len(b.valid)); err != nil {
 		return err
 	}
 	for n, sub := range b.valid {

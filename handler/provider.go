@@ -13,6 +13,7 @@ import (
 
 	"mailsidecar/api"
 	"mailsidecar/handler/intake"
+	"mailsidecar/handler/keys"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/compose"
@@ -152,7 +153,7 @@ type exchange struct {
 	*Server
 	c        echo.Context
 	provider *provider
-	key      apiKey
+	key      *keys.Key
 	share    *intake.Share
 	// test: the request is judged, and nothing is sent.
 	test bool
@@ -173,8 +174,8 @@ func (s *Server) provide(p *provider, r providerRoute) echo.HandlerFunc {
 }
 
 func (x *exchange) authenticate() error {
-	if len(x.keys) == 0 {
-		return checkLoopback(x.c.Request())
+	if x.keys.Empty() {
+		return keys.CheckLoopback(x.c.Request())
 	}
 	if x.provider.secret == nil {
 		return nil
@@ -187,20 +188,20 @@ func (x *exchange) authenticate() error {
 		x.test = true
 		return nil
 	}
-	k, err := x.findKey(secret)
+	k, err := x.keys.Find(secret)
 	if err != nil {
 		return err
 	}
-	x.let(*k)
+	x.setKey(k)
 	return nil
 }
 
 const detailKeyMissing = "The API key is missing."
 
-// let notes whose request it is.
-func (x *exchange) let(k apiKey) {
+// setKey says whose request it is.
+func (x *exchange) setKey(k *keys.Key) {
 	x.key = k
-	request(x.c).key = k.name
+	request(x.c).key = k
 }
 
 func bearer(h http.Header) string {
@@ -258,7 +259,7 @@ const maxComposed = 128 << 20
 // compose makes a submission of one message.
 func (x *exchange) compose(o *outgoing) (queue.Submission, error) {
 	sub := queue.Submission{
-		Key: x.key.name, Tags: o.tags, SendAt: o.sendAt,
+		Key: x.key.Name(), Tags: o.tags, SendAt: o.sendAt,
 		IdempotencyKey: o.idempotencyKey, Fingerprint: o.fingerprint,
 	}
 	if !x.queue.Durable() {
@@ -335,7 +336,7 @@ func (x *exchange) submit(subs []queue.Submission) ([]sent, error) {
 	if len(subs) > 1 && !x.queue.Durable() {
 		return nil, problem.New(api.CodeQueueRequired, "A request for several messages needs a queue (MAILSIDECAR_QUEUE=none).")
 	}
-	if err := x.charge(x.c, len(subs)); err != nil {
+	if err := x.key.Charge(len(subs)); err != nil {
 		return nil, err
 	}
 	if x.test {

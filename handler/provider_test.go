@@ -23,6 +23,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"mailsidecar/handler/intake"
+	"mailsidecar/handler/keys"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 	"mailsidecar/units"
@@ -144,11 +145,13 @@ func providerAnswers() []providerAnswer {
 		{name: "message too large", change: func(o *Options) { o.MaxMessageSize = 180 }, others: 413},
 		{
 			name: "rate", change: func(o *Options) {
-				o.Keys = []Key{{Name: "shop", Secret: testKey, Rate: units.Rate{Messages: 1, Per: time.Minute}}}
+				o.Keys = []keys.Entry{{Name: "shop", Secret: testKey, Rate: units.Rate{Messages: 1, Per: time.Minute}}}
 			}, again: true, others: 429,
 		},
 		{
-			name: "sender", change: func(o *Options) { o.Keys = []Key{{Name: "shop", Secret: testKey, Senders: []string{"other.example"}}} },
+			name: "sender", change: func(o *Options) {
+				o.Keys = []keys.Entry{{Name: "shop", Secret: testKey, Senders: []string{"other.example"}}}
+			},
 			others: 403, status: map[string]int{"postmark": 422, "ses": 400},
 		},
 		{name: "bad body", edit: edit(func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader("%zz=1{")) }), others: 400, status: map[string]int{"postmark": 422, "mailersend": 422, "ses": 403}},
@@ -331,7 +334,7 @@ func TestProvidersNarrowed(t *testing.T) {
 			t.Errorf("%s = %d with resend alone, want %d", name, got, want)
 		}
 	}
-	if s.secrets != nil {
+	if _, _, known := s.keys.Signer("shop"); known {
 		t.Error("the keys are kept in plain without SES")
 	}
 	if _, err := New(Options{Queue: q, Providers: []string{"sendgird"}}); err == nil {

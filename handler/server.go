@@ -61,7 +61,7 @@ func (s *Server) ServeTLS(l net.Listener) error {
 const maxListeners = 2
 
 func (s *Server) serve(l net.Listener, serve func(net.Listener) error) error {
-	if tcp, ok := l.Addr().(*net.TCPAddr); len(s.keys) == 0 && (!ok || !tcp.IP.IsLoopback()) {
+	if tcp, ok := l.Addr().(*net.TCPAddr); s.keys.Empty() && (!ok || !tcp.IP.IsLoopback()) {
 		return errors.Join(fmt.Errorf("serve on %s: without API keys only loopback addresses are served", l.Addr()), l.Close())
 	}
 	go func() {

@@ -114,20 +114,20 @@ func sesSend(x *exchange) error {
 // access key id and its secret the secret access key.
 func (x *exchange) readSigned() ([]byte, error) {
 	r := x.c.Request()
-	if len(x.keys) == 0 {
+	if x.keys.Empty() {
 		return x.readBytes(x.maxBody())
 	}
 	s, err := parseSignature(r, time.Now())
 	if err != nil {
 		return nil, err
 	}
-	secret, known := x.secrets[s.accessKey]
+	key, secret, known := x.keys.Signer(s.accessKey)
 	hash := r.Header.Get(headerAmzHash)
 	// A hash in the header tells a stranger before the body is read.
 	if !known || hash != "" && !s.matches(r, secret, hash) {
 		return nil, problem.New(api.CodeUnauthorized, detailSignature)
 	}
-	x.let(x.Server.key(s.accessKey))
+	x.setKey(key)
 	if zipped, err := intake.IsZipped(r.Header); zipped || err != nil {
 		return nil, problem.New(api.CodeContentEncoding, "Send the body as it is, without Content-Encoding.")
 	}

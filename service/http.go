@@ -7,21 +7,22 @@ import (
 
 	"mailsidecar/config"
 	"mailsidecar/handler"
+	"mailsidecar/handler/keys"
 	"mailsidecar/service/certs"
 )
 
 // newHandler makes the HTTP server, which does not listen yet.
 func (s *Service) newHandler(c config.Service, version string) (*handler.Server, error) {
-	keys := make([]handler.Key, len(c.Keys))
+	entries := make([]keys.Entry, len(c.Keys))
 	for i, k := range c.Keys {
-		keys[i] = handler.Key{Name: k.Name, Secret: k.Secret.Reveal(), Senders: k.Senders, Rate: k.Rate}
+		entries[i] = keys.Entry{Name: k.Name, Secret: k.Secret.Reveal(), Senders: k.Senders, Rate: k.Rate}
 	}
 	tlsConfig, err := newTLS(c, s.log)
 	if err != nil {
 		return nil, err
 	}
 	h, err := handler.New(handler.Options{
-		Queue: s.queue, Relays: s.monitor, Keys: keys, From: c.From, Ready: s.ready, Logger: s.log,
+		Queue: s.queue, Relays: s.monitor, Keys: entries, From: c.From, Ready: s.ready, Logger: s.log,
 		Providers: c.CompatAPIs(), TLS: tlsConfig,
 		Version: version, MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.MaxRecipients,
 		MaxInFlight: int64(c.MaxInFlight), RequestTimeout: time.Duration(c.RequestTimeout),

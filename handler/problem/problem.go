@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -162,3 +163,6 @@ func Describe(f *mailer.Failure) string {
 	}
 	return fmt.Sprintf("%s: %s", where, f.Error())
 }
+
+// Seconds rounds up, for [Error.RetryAfter] (RFC 9110 §10.2.3).
+func Seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }

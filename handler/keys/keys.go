@@ -1,0 +1,188 @@
+// Package keys knows the API keys: whose a request is, which senders the key may use
+// and how many messages it may submit.
+package keys
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"mailsidecar/api"
+	"mailsidecar/handler/problem"
+	"mailsidecar/units"
+)
+
+// Entry is an API key as it is configured.
+type Entry struct {
+	Name   string
+	Secret string `json:"-"`
+	// Rate is how many messages may be submitted in a time; zero means any number.
+	// As many may come at once.
+	Rate units.Rate
+	// Senders are the addresses ("a@example.com") and domains ("example.com")
+	// that may stand in From; none means any.
+	Senders []string
+}
+
+// LogValue keeps the secret out of logs.
+func (e Entry) LogValue() slog.Value { return slog.StringValue(e.Name) }
+
+// String keeps the secret out of everything else.
+func (e Entry) String() string { return e.Name }
+
+// Key is an API key in use. Messages belong to the key, by its name, that submitted
+// them. The nil Key is that of a server without keys: it has no name and no limits.
+type Key struct {
+	name    string
+	digest  [sha256.Size]byte
+	senders []string // in lower case
+	rate    units.Rate
+	bucket  bucket
+}
+
+// Name is the key's name; empty for the nil Key.
+func (k *Key) Name() string {
+	if k == nil {
+		return ""
+	}
+	return k.name
+}
+
+// MaySend reports whether the key may send from the address.
+func (k *Key) MaySend(sender string) bool {
+	if k == nil || len(k.senders) == 0 {
+		return true
+	}
+	sender = strings.ToLower(sender)
+	domain := sender[strings.LastIndexByte(sender, '@')+1:]
+	for _, allowed := range k.senders {
+		if allowed == sender || allowed == domain {
+			return true
+		}
+	}
+	return false
+}
+
+// Charge takes n messages from the key's rate, or returns a problem that says when to
+// come again. Call it last: a request that is refused for another reason uses none of
+// the rate.
+func (k *Key) Charge(n int) error {
+	if k == nil {
+		return nil
+	}
+	wait, ok := k.bucket.take(k.rate, n, time.Now())
+	if ok {
+		return nil
+	}
+	p := problem.New(api.CodeRateLimited, fmt.Sprintf("The rate of the key %s, %s in MAILSIDECAR_KEY_RATES, is used up.", k.name, k.rate))
+	p.RetryAfter = problem.Seconds(wait)
+	return p
+}
+
+// Ring holds the keys of a server.
+type Ring struct {
+	keys []*Key
+	// secrets are by name; nil unless they are kept.
+	secrets map[string]string
+}
+
+// NewRing returns a ring of the keys. It keeps their digests and, where keepSecrets
+// says so, the secrets: a signature cannot be checked with a digest.
+func NewRing(entries []Entry, keepSecrets bool) (*Ring, error) {
+	r := &Ring{}
+	seen := map[string]bool{}
+	for _, e := range entries {
+		switch {
+		case e.Name == "":
+			return nil, fmt.Errorf("an API key cannot be named %q", e.Name)
+		case e.Secret == "":
+			return nil, fmt.Errorf("API key %s has no secret", e.Name)
+		case seen[e.Name]:
+			return nil, fmt.Errorf("API key %s is given twice", e.Name)
+		}
+		seen[e.Name] = true
+		k := &Key{name: e.Name, digest: sha256.Sum256([]byte(e.Secret)), rate: e.Rate}
+		for _, sender := range e.Senders {
+			k.senders = append(k.senders, strings.ToLower(sender))
+		}
+		r.keys = append(r.keys, k)
+	}
+	if keepSecrets {
+		r.secrets = map[string]string{}
+		for _, e := range entries {
+			r.secrets[e.Name] = e.Secret
+		}
+	}
+	return r, nil
+}
+
+// Empty reports whether there are no keys: then every request on loopback is let in.
+func (r *Ring) Empty() bool { return len(r.keys) == 0 }
+
+// Bearer finds the key in an Authorization field (RFC 6750 §2.1). It looks at the
+// header only, so that a stranger's body is never read.
+func (r *Ring) Bearer(h http.Header) (*Key, error) {
+	authorization := h.Values("Authorization")
+	if len(authorization) != 1 {
+		return nil, problem.New(api.CodeUnauthorized, "Send the key in one field: Authorization: Bearer KEY.")
+	}
+	scheme, secret, _ := strings.Cut(authorization[0], " ")
+	secret = strings.TrimSpace(secret)
+	if !strings.EqualFold(scheme, "Bearer") || secret == "" {
+		return nil, problem.New(api.CodeUnauthorized, wrongScheme(scheme, secret))
+	}
+	return r.Find(secret)
+}
+
+// Find returns the key with that secret.
+func (r *Ring) Find(secret string) (*Key, error) {
+	digest := sha256.Sum256([]byte(secret))
+	var found *Key
+	for _, k := range r.keys { // all of them, so that the time says nothing
+		if subtle.ConstantTimeCompare(digest[:], k.digest[:]) == 1 {
+			found = k
+		}
+	}
+	if found == nil {
+		return nil, problem.New(api.CodeUnauthorized, unknownKey(secret))
+	}
+	return found, nil
+}
+
+// Signer returns the key of that name and its secret; false where there is none, or
+// secrets are not kept.
+func (r *Ring) Signer(name string) (k *Key, secret string, known bool) {
+	if secret, known = r.secrets[name]; !known {
+		return nil, "", false
+	}
+	i := slices.IndexFunc(r.keys, func(k *Key) bool { return k.name == name })
+	return r.keys[i], secret, true
+}
+
+// unknownKey reminds whoever may have sent a whole entry of the configuration.
+// It does so whatever the name is, so that a stranger does not learn the names.
+func unknownKey(secret string) string {
+	if strings.Contains(secret, ":") {
+		return "The API key is not known here. If a name and a colon stand before it, send what follows the colon, alone."
+	}
+	return "The API key is not known here."
+}
+
+// wrongScheme names the scheme used, unless that could be the key itself, sent
+// without any scheme.
+func wrongScheme(scheme, secret string) string {
+	for _, known := range []string{"Basic", "Digest", "Token", "Negotiate", "NTLM", "ApiKey"} {
+		if strings.EqualFold(scheme, known) {
+			return "The scheme " + known + " is not understood: send Authorization: Bearer KEY."
+		}
+	}
+	if strings.EqualFold(scheme, "Bearer") && secret == "" {
+		return "The key after Bearer is missing."
+	}
+	return "The scheme is missing or not understood: send Authorization: Bearer KEY."
+}
