@@ -18,8 +18,8 @@ const (
 	maxLabel     = 63
 )
 
-// AddressError says why a text is not the address, or the list of addresses,
-// that it should be.
+// AddressError is why a text is not the address, or the list of addresses, that it
+// should be.
 type AddressError struct {
 	// Reason is one clause for the caller; it never repeats the text.
 	Reason string
@@ -31,11 +31,11 @@ func (e *AddressError) Error() string { return e.Reason }
 
 func addressError(reason string) error { return &AddressError{Reason: reason} }
 
-// ParseAddress reads one mailbox: "a@example.com" or "Name <a@example.com>".
-// The name may be quoted, may hold any Unicode, and keeps quotes inside it. The
-// Email of the result is canonical: its domain in A-labels, its local part
-// quoted only where that is needed. Groups, comments instead of names and lists
-// are refused; the error is an [*AddressError].
+// ParseAddress reads one mailbox: "a@example.com" or "Name <a@example.com>". The name
+// may be quoted, may hold any Unicode, and keeps quotes inside it. The Email of the
+// result is canonical: its domain in A-labels, its local part quoted only where that
+// is needed. Groups, comments in the place of names and lists are refused; the error
+// is an [*AddressError].
 func ParseAddress(s string) (Address, error) {
 	list, err := ParseAddressList(s)
 	if err != nil {
@@ -74,7 +74,7 @@ func ParseAddressList(s string) ([]Address, error) {
 	return list, nil
 }
 
-// checkAddressText refuses what must not stand in any address or name.
+// checkAddressText refuses characters that no address or name may hold.
 func checkAddressText(s string) error {
 	if !utf8.ValidString(s) {
 		return &AddressError{Reason: "not valid UTF-8", Malformed: true}
@@ -88,8 +88,8 @@ func checkAddressText(s string) error {
 	return nil
 }
 
-// canonicalAddrSpec validates local-part@domain and returns it in the one form
-// that is safe in an SMTP path and in a header field alike.
+// canonicalAddrSpec validates local-part@domain and returns it in a form that is safe
+// in an SMTP path and in a header field alike.
 func canonicalAddrSpec(s string) (string, error) {
 	if err := checkAddressText(s); err != nil {
 		return "", err
@@ -162,8 +162,8 @@ func isDotAtom(s string) bool {
 	return true
 }
 
-// isAddressRune keeps what no one can see or type out of local parts: Unicode's
-// controls and blanks, U+2028 among them.
+// isAddressRune reports whether r may be in a local part: not Unicode's controls and
+// blanks, U+2028 among them, which people cannot see or type.
 func isAddressRune(r rune) bool {
 	return r != utf8.RuneError && !unicode.IsControl(r) && !unicode.IsSpace(r) && !unicode.Is(unicode.Z, r)
 }
@@ -204,6 +204,7 @@ func isLabel(label string) bool {
 	return true
 }
 
+// canonicalLiteral validates an address literal, [192.0.2.1] or [IPv6:2001:db8::1].
 func canonicalLiteral(domain string) (string, error) {
 	text, closed := strings.CutSuffix(domain[1:], "]")
 	v6 := len(text) > 5 && strings.EqualFold(text[:5], "IPv6:")

@@ -2,16 +2,16 @@ package mailer
 
 import "strings"
 
-// mailboxText is one mailbox of a list as it was written, not yet judged.
+// mailboxText is one mailbox of a list as it was written, not validated.
 type mailboxText struct {
 	name     string // before the angle brackets, trimmed, quotes kept
 	addrSpec string
 	grouped  bool // a member of a group, or an empty group
 }
 
-// mailboxScanner splits a mailbox list (RFC 5322 §3.4) into its members. It
-// knows what hides a comma (quotes, comments, angle brackets) and leaves the
-// judgement of names and addresses to its caller.
+// mailboxScanner splits a mailbox list (RFC 5322 §3.4) into its members. It does not
+// split at commas in quotes, comments or angle brackets. It does not validate names
+// and addresses.
 type mailboxScanner struct {
 	text    string
 	pos     int
@@ -22,7 +22,7 @@ type mailboxScanner struct {
 	found   []mailboxText
 }
 
-// maxMailboxes bounds the work on one list; a message may have far fewer
+// maxMailboxes limits the members of one list; a message may have far fewer
 // recipients.
 const maxMailboxes = 10_000
 
@@ -97,7 +97,7 @@ func (sc *mailboxScanner) skipComment() error {
 	return addressError("a parenthesis is not closed")
 }
 
-// skipLiteral passes over [IPv6:...], whose colons open no group.
+// skipLiteral skips [IPv6:...], whose colons do not open a group.
 func (sc *mailboxScanner) skipLiteral() error {
 	end := strings.IndexByte(sc.text[sc.pos:], ']')
 	if end < 0 {
@@ -107,8 +107,8 @@ func (sc *mailboxScanner) skipLiteral() error {
 	return nil
 }
 
-// openGroup drops the group's name. Inside angle brackets the colon belongs to
-// an obsolete route, which the address check refuses.
+// openGroup skips the group's name. A colon in angle brackets belongs to an obsolete
+// route, which canonicalAddrSpec refuses.
 func (sc *mailboxScanner) openGroup() error {
 	if sc.angle >= 0 && sc.close < 0 {
 		return nil

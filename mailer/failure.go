@@ -53,8 +53,8 @@ var stageNames = [...]string{
 func (s Stage) String() string { return stageNames[s] }
 
 // ErrPushedBack is the cause of a [Failure] by a reply that asks for fewer
-// connections or a lower rate, from a relay that takes other messages meanwhile:
-// it is neither about this message nor in trouble.
+// connections or a lower rate, from a relay that accepts other messages at the same
+// time. It is not about this message, and the relay is not in trouble.
 var ErrPushedBack = errors.New("the relay asked for less at a time")
 
 // Reply is an SMTP reply (RFC 5321 §4.2).
@@ -79,18 +79,18 @@ func (r Reply) String() string {
 	return strings.TrimSpace(strings.Join(strings.Fields(fmt.Sprintf("%d %s %s", r.Code, r.Enhanced, r.Text)), " "))
 }
 
-// Failure is why a recipient was not accepted. It is a value: it can be
-// compared, stored and shown.
+// Failure is why a recipient was not accepted. It is a value that can be stored and
+// shown.
 type Failure struct {
 	Class Class
 	Stage Stage
-	// Reply is the relay's. Where its code is zero there was none, and Enhanced
-	// may hold a verdict of our own, such as 5.3.4.
+	// Reply is the relay's. If its code is zero there was none, and Enhanced may hold
+	// a code of our own, such as 5.3.4.
 	Reply Reply
 	Relay string // name of the relay; empty when none was asked
 	Port  int    // zero when none was reached
-	// Text is one sentence for the caller where there is no reply: what
-	// happened, without addresses of ours or secrets.
+	// Text is one sentence for the caller when there is no reply: what happened,
+	// without our own addresses or secrets.
 	Text string
 	// Err is the cause, for the log; may be nil.
 	Err error
@@ -105,8 +105,8 @@ func (f *Failure) Error() string {
 
 func (f *Failure) Unwrap() error { return f.Err }
 
-// EnhancedCode says which enhanced status code (RFC 3463) a client is shown for
-// the failure: the relay's own where it gave one, else one of ours.
+// EnhancedCode returns the enhanced status code (RFC 3463) to show for the failure:
+// the relay's own if it gave one, else one of ours.
 func (f *Failure) EnhancedCode() string {
 	if f.Reply.Enhanced != "" {
 		return f.Reply.Enhanced

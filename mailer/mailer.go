@@ -35,7 +35,7 @@ type Content struct {
 	Data []byte
 	// MessageID is the Message-ID field's value with its angle brackets.
 	MessageID string
-	// EightBit says that an octet over 127 stands in the body, so that the
+	// EightBit says that the body holds an octet over 127, so that the
 	// relay must offer 8BITMIME (RFC 6152), or else get the content that
 	// compose.SevenBit makes of it.
 	EightBit bool
@@ -68,7 +68,7 @@ type Attempt struct {
 	TLS string
 	// Auth is the SASL mechanism used; empty when none.
 	Auth string
-	// Ladder tells what became of each rung raced for this attempt, in the
+	// Ladder has a report for each rung that was raced for this attempt, in the
 	// ladder's order; empty when a known rung or a kept connection served.
 	Ladder   []RungReport
 	Started  time.Time
@@ -77,11 +77,11 @@ type Attempt struct {
 	Results []Result
 }
 
-// Result is what one attempt came to for one recipient.
+// Result is the outcome of one attempt for one recipient.
 type Result struct {
 	ForwardPath string
-	// Reply is the relay's last word on this recipient: to the final dot when
-	// the message was accepted, else the refusal. Zero when there was none.
+	// Reply is the relay's last reply about this recipient: to the final dot when the
+	// message was accepted, else the refusal. Zero when there was none.
 	Reply Reply
 	// Failure is nil when the relay accepted the message for this recipient.
 	Failure *Failure
@@ -94,7 +94,7 @@ type Rung struct {
 	Clear    bool // no TLS at all: SMTP_TLS=none only
 }
 
-// RungReport is what became of one rung in a race.
+// RungReport is the outcome of one rung in a race.
 type RungReport struct {
 	Rung     Rung
 	Failure  *Failure // nil for the winner, and for a rung that was cut short
@@ -102,8 +102,7 @@ type RungReport struct {
 	Duration time.Duration
 }
 
-// Mode is how the rung uses TLS, as it is written in the configuration:
-// "starttls", "tls" (implicit) or "none".
+// Mode returns how the rung uses TLS: "starttls", "tls" (implicit) or "none".
 func (r Rung) Mode() string {
 	switch {
 	case r.Clear:
@@ -115,5 +114,5 @@ func (r Rung) Mode() string {
 	}
 }
 
-// String is the port and the mode, such as "587/starttls".
+// String returns the port and the mode, such as "587/starttls".
 func (r Rung) String() string { return fmt.Sprintf("%d/%s", r.Port, r.Mode()) }

@@ -49,8 +49,8 @@ type FieldError struct {
 	// Field is the path in the request, such as "to[1]" or
 	// "attachments[0].filename".
 	Field string
-	// Message is one sentence for the caller, without the offending value when
-	// that could be long or hold control characters.
+	// Message is one sentence for the caller. It does not repeat a value that may be
+	// long or hold control characters.
 	Message string
 }
 

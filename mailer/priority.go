@@ -1,13 +1,13 @@
 package mailer
 
-// Priority orders messages that wait for the same relay: one of a higher
-// priority goes first, though none waits for ever. The zero value is normal.
+// Priority orders messages that wait for the same relay: a higher priority goes first,
+// but lower ones get their turn, too. The zero value is normal.
 type Priority int8
 
 const (
 	PriorityBulk   Priority = -1 // newsletters: may wait for everything else
 	PriorityNormal Priority = 0
-	PriorityHigh   Priority = 1 // somebody sits in front of the screen
+	PriorityHigh   Priority = 1 // a person is waiting for the mail
 )
 
 var priorityNames = map[Priority]string{PriorityBulk: "bulk", PriorityNormal: "normal", PriorityHigh: "high"}

@@ -2,7 +2,7 @@ package mailer
 
 import "time"
 
-// Rate is so many messages in so much time. Zero means no limit.
+// Rate is a number of messages in a period of time. Zero means no limit.
 type Rate struct {
 	Messages int
 	Per      time.Duration

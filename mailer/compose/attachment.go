@@ -10,8 +10,8 @@ import (
 	"mailsidecar/mailer"
 )
 
-// attachmentTypes are the types of files that mail often carries. They are our
-// own because those of the mime package depend on files of the machine.
+// attachmentTypes are the media types of common files, by extension. The mime package
+// is not asked because its types depend on files of the machine.
 var attachmentTypes = map[string]string{
 	".avif": "image/avif", ".bmp": "image/bmp", ".bz2": "application/x-bzip2", ".css": "text/css",
 	".csv": "text/csv", ".doc": "application/msword",
@@ -35,15 +35,15 @@ var attachmentTypes = map[string]string{
 
 const octetStream = "application/octet-stream"
 
-// attachmentType is the media type an attachment is sent as, with its
-// parameters but name. The caller's type is validated before.
+// attachmentType returns the media type to send an attachment with, and its
+// parameters without name. The caller's type has been validated.
 func attachmentType(a mailer.Attachment) (string, map[string]string) {
 	mediaType, params, err := mime.ParseMediaType(a.ContentType)
 	if err != nil || mediaType == octetStream {
 		mediaType, params = guessType(a)
 	}
-	// A composite type must not be base64 (RFC 2045 §6.4), and base64 is what
-	// keeps the octets of an attached message: it goes as a mere file.
+	// A composite type must not be base64 (RFC 2045 §6.4), but only base64 preserves
+	// the octets of an attached message: so it is sent as a plain file.
 	if strings.HasPrefix(mediaType, "multipart/") || strings.HasPrefix(mediaType, "message/") {
 		return octetStream, nil
 	}
@@ -62,7 +62,7 @@ func guessType(a mailer.Attachment) (string, map[string]string) {
 	return guess, nil
 }
 
-// contentTypeValue renders a media type, one parameter a line.
+// contentTypeValue returns a Content-Type, one parameter a line.
 func contentTypeValue(mediaType string, params map[string]string, filename string) string {
 	value := []byte(mediaType)
 	keys := make([]string, 0, len(params))

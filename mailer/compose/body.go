@@ -18,13 +18,13 @@ import (
 	"github.com/wneessen/go-mail"
 )
 
-// composedBody is a MIME body with its fields. The frame is everything but the
-// contents: markers stand in their places.
+// composedBody is a MIME body with its fields. The frame is the body with a marker in
+// the place of each text and file.
 //
-// go-mail builds the structure, but it would hold a content five times in memory
-// while it encodes it. So it is given a short marker for each, and the contents
-// are encoded by us, files straight into the final buffer, which is made once,
-// in its exact size.
+// go-mail builds the structure, but it would hold each content five times in memory
+// while it encodes it. So it gets a short marker for each, and this package encodes
+// the contents, files straight into the final buffer, which is allocated once in its
+// exact size.
 type composedBody struct {
 	fields []byte // MIME-Version and Content-* of the top level
 	frame  []byte
@@ -33,11 +33,11 @@ type composedBody struct {
 
 // composedPart is a leaf: a text or a file.
 type composedPart struct {
-	marker []byte // as it stands in the frame
+	marker []byte // its place in the frame
 	text   string
 	isText bool
 	file   []byte
-	quoted []byte // the text as quoted-printable, once it is encoded
+	quoted []byte // the text as quoted-printable, after render has encoded it
 }
 
 func composeBody(m mailer.Message) (composedBody, error) {
@@ -52,8 +52,8 @@ func composeBody(m mailer.Message) (composedBody, error) {
 	}
 }
 
-// composeTexts makes the body of a message without files. Its frame depends on
-// nothing but which texts there are, so go-mail builds each of the three once.
+// composeTexts makes the body of a message without files. Its frame depends only on
+// which texts there are, so go-mail builds each of the three frames once.
 func composeTexts(m mailer.Message) (composedBody, error) {
 	frame := frameOfBoth
 	switch {
@@ -78,7 +78,7 @@ func composeTexts(m mailer.Message) (composedBody, error) {
 	return b, nil
 }
 
-// noBoundary stands in a frame for the boundary of each message.
+// noBoundary is the place of each message's boundary in such a frame.
 const noBoundary = "000000000000000000000000000000000000000000000000000000000000"
 
 var (
@@ -91,12 +91,12 @@ func textFrame(m mailer.Message) func() (composedBody, error) {
 	return sync.OnceValues(func() (composedBody, error) { return buildFrame(m, nil, nil, noBoundary) })
 }
 
-// buildFrame lets go-mail build the MIME structure. An empty boundary means one
-// of its own for each multipart.
+// buildFrame lets go-mail build the MIME structure. An empty boundary means a new one
+// for each multipart.
 func buildFrame(m mailer.Message, inline, attached []mailer.Attachment, boundary string) (composedBody, error) {
 	var b composedBody
 	msg := mail.NewMsg(mail.WithNoDefaultUserAgent(), mail.WithBoundary(boundary))
-	// Never used: set so that go-mail does not ask for the host's name.
+	// Not used, but set so that go-mail does not ask for the host's name.
 	msg.SetMessageIDWithValue("frame")
 	for _, text := range textsOf(m) {
 		msg.AddAlternativeWriter(text.mediaType, b.addText(text.content))
@@ -119,7 +119,7 @@ func buildFrame(m mailer.Message, inline, attached []mailer.Attachment, boundary
 	return b, nil
 }
 
-// complete reports whether the frame has all markers, in their order.
+// complete reports whether the frame holds all markers, in their order.
 func (b *composedBody) complete() bool {
 	rest := b.frame
 	for _, p := range b.parts {
@@ -132,8 +132,7 @@ func (b *composedBody) complete() bool {
 	return true
 }
 
-// splitInline parts the images that the HTML can refer to from the files that
-// are merely attached.
+// splitInline separates the files that the HTML can refer to from the other ones.
 func splitInline(m mailer.Message) (inline, attached []mailer.Attachment) {
 	for _, a := range m.Attachments {
 		if a.ContentID != "" && m.HTML != "" {
@@ -151,10 +150,10 @@ type messageText struct {
 	content   string
 }
 
-// textsOf lists what there is of them. They go as quoted-printable, which
-// carries blanks at line ends and lines of any length: also where 7bit would do,
-// for telling so takes as long as encoding, and short lines of ASCII come out of
-// it as they went in.
+// textsOf returns the texts of a message. They are always sent as quoted-printable,
+// which carries blanks at line ends and lines of any length. To find out whether 7bit
+// is enough would take as long as the encoding, which leaves short lines of ASCII as
+// they are.
 func textsOf(m mailer.Message) []messageText {
 	texts := make([]messageText, 0, 2)
 	if m.Text != "" {
@@ -166,12 +165,12 @@ func textsOf(m mailer.Message) []messageText {
 	return texts
 }
 
-// markerLen is long enough never to be found by chance, and short enough for
-// one line of base64.
+// markerLen, in octets, is too long to occur by chance, and short enough for one line
+// of base64.
 const markerLen = 48
 
 func (b *composedBody) addText(text string) func(io.Writer) (int64, error) {
-	marker := []byte(rand.Text()) // which quoted-printable leaves as it is
+	marker := []byte(rand.Text()) // quoted-printable leaves it as it is
 	b.parts = append(b.parts, composedPart{marker: marker, text: text, isText: true})
 	return bytesWriter(marker)
 }
@@ -197,7 +196,7 @@ func bytesWriter(p []byte) func(io.Writer) (int64, error) {
 	}
 }
 
-// fileFields are the fields of an attachment's part, their values folded.
+// fileFields returns the header fields of an attachment's part, folded.
 func fileFields(a mailer.Attachment, disposition string) []mailer.Field {
 	mediaType, params := attachmentType(a)
 	value := []byte(disposition)
@@ -215,8 +214,8 @@ func fileFields(a mailer.Attachment, disposition string) []mailer.Field {
 	return fields
 }
 
-// composeSingleFile makes the body of a message that is one file. There is no
-// structure to build, and go-mail would fold the folded fields again.
+// composeSingleFile makes the body of a message that is one file. It has no structure
+// to build, and go-mail would fold the folded fields again.
 func composeSingleFile(a mailer.Attachment) composedBody {
 	marker := []byte(rand.Text())
 	b := composedBody{
@@ -230,8 +229,8 @@ func composeSingleFile(a mailer.Attachment) composedBody {
 	return b
 }
 
-// mimeFields picks the MIME fields, with their folded lines, out of a header
-// section by go-mail; all other fields are ours.
+// mimeFields returns the MIME fields, folded, of a header section by go-mail. It drops
+// the other fields, which this package writes itself.
 func mimeFields(header []byte) []byte {
 	var fields []byte
 	wanted := false
@@ -247,7 +246,7 @@ func mimeFields(header []byte) []byte {
 	return fields
 }
 
-// render puts the message together in one buffer of its exact size.
+// render returns the whole message in one buffer of its exact size.
 func (b *composedBody) render(header []byte) []byte {
 	texts := textBuffers.Get().(*textBuffer)
 	defer texts.release()
@@ -291,12 +290,13 @@ func (p *composedPart) appendTo(dst []byte) []byte {
 	return appendBase64(dst, p.file)
 }
 
-// textBuffer is where texts are encoded, to learn their size.
+// textBuffer holds encoded texts until their size is known.
 type textBuffer struct{ buf []byte }
 
 var textBuffers = sync.Pool{New: func() any { return new(textBuffer) }}
 
-// maxTextBuffer is the largest buffer that is kept for the next message.
+// maxTextBuffer is the size in octets up to which a buffer is kept for the next
+// message.
 const maxTextBuffer = 64 << 10
 
 func (t *textBuffer) encode(text string) []byte {
@@ -305,14 +305,16 @@ func (t *textBuffer) encode(text string) []byte {
 	return t.buf[start:]
 }
 
-// release gives the buffer to the next message. What encode returned is void.
+// release gives the buffer to the next message. The results of encode are not valid
+// any more.
 func (t *textBuffer) release() {
 	if t.buf = t.buf[:0]; cap(t.buf) <= maxTextBuffer {
 		textBuffers.Put(t)
 	}
 }
 
-// base64Line is how many octets make a line of 76 characters (RFC 2045 §6.8).
+// base64Line is the number of octets that make a line of 76 characters (RFC 2045
+// §6.8).
 const base64Line = 57
 
 func base64Size(n int) int {

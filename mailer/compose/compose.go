@@ -19,7 +19,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Composed is a message ready to be sent: what [Compose] and [Finish] return.
+// Composed is a message that is ready to be sent: the result of [Compose] and
+// [Finish].
 type Composed struct {
 	Envelope mailer.Envelope
 	Content  mailer.Content
@@ -32,9 +33,9 @@ type Composed struct {
 	Subject string
 }
 
-// Compose turns a message into the bytes that go to the relay, the same on every
-// attempt, and into its envelope. The error is an [*mailer.InvalidError] that names
-// every field which is not right.
+// Compose returns the envelope of a message and the bytes that go to the relay, the
+// same ones on every attempt. The error is an [*mailer.InvalidError] that names every
+// invalid field.
 func Compose(m mailer.Message) (Composed, error) {
 	v := validateMessage(m)
 	if err := v.err(); err != nil {
@@ -61,8 +62,8 @@ func Compose(m mailer.Message) (Composed, error) {
 	}, nil
 }
 
-// header writes the header section but for the MIME fields. go-mail's own
-// writer leaves long words unfolded and lets names inject lines.
+// header writes the header section without the MIME fields. go-mail's own writer
+// leaves long words unfolded, and lets a name end its field.
 func (v *validMessage) header(m mailer.Message) (header []byte, messageID string, err error) {
 	date, messageID := v.date, v.messageID
 	if date == "" {
@@ -107,8 +108,8 @@ func appendMailboxes(dst []byte, name string, list []mailer.Address) []byte {
 	return appendHeaderField(dst, name, mailboxWords(name, list))
 }
 
-// newMessageID makes a Message-ID under the sender's domain: the host's name is
-// nobody's business.
+// newMessageID makes a Message-ID under the sender's domain. It does not reveal the
+// name of this host.
 func newMessageID(sender string) (string, error) {
 	id, err := uuid.NewV7()
 	if err != nil {

@@ -7,21 +7,20 @@ import (
 	"mailsidecar/mailer"
 )
 
-// mimeEntity is one entity of a finished message (RFC 2045 §2.4), in slices of
-// the message as it came. What is not changed is written as it was, but for its
-// line ends.
+// mimeEntity is one entity of a finished message (RFC 2045 §2.4), in slices of the
+// received message. Unchanged parts are written as they are, with CRLF as line end.
 type mimeEntity struct {
 	fields []*rawField
 	gap    []byte // the empty line after the fields; nil when there is none
-	// broken says that a line in the header section is no field, so that
-	// readers differ on where the body begins, or that there are too many.
+	// broken says that a line in the header section is no field, so that readers
+	// differ on where the body begins, or that there are too many fields.
 	broken bool
-	// body is everything after the gap; for a leaf, what may be re-encoded.
+	// body is everything after the gap. Only the body of a leaf may be re-encoded.
 	body []byte
 	// newBody replaces body when it is not nil.
 	newBody []byte
-	// The rest is for entities that hold others: the parts of a multipart, or
-	// the one message of a message/rfc822.
+	// An entity that holds others has the parts of a multipart, or the one message of
+	// a message/rfc822.
 	preamble []byte
 	parts    []mimePart
 	closing  []byte // the close-delimiter line
@@ -30,23 +29,23 @@ type mimeEntity struct {
 	mediaType string // in lower case
 	params    []mimeParam
 	encoding  string // Content-Transfer-Encoding, in lower case
-	// opaque says that readers may differ on what the entity is: it is passed
-	// on, but cannot be changed.
+	// opaque says that readers may understand the entity in different ways: it is
+	// passed on, but cannot be changed.
 	opaque bool
 	// isMessage says that the entity is a message, not a part of one.
 	isMessage bool
-	// added are fields that the entity gets at the end of its header section.
+	// added are new fields for the end of the header section.
 	added []mailer.Field
 }
 
-// mimePart is an entity with the lines that part it from the others.
+// mimePart is an entity with the lines that separate it from the others.
 type mimePart struct {
 	delimiter []byte // its line, with the line end; empty in message/rfc822
 	*mimeEntity
 	lineEnd []byte // belongs to the next delimiter (RFC 2046 §5.1.1)
 }
 
-// rawField is one header field as it was written.
+// rawField is one header field as it was received.
 type rawField struct {
 	name string
 	key  string // the name in lower case
@@ -56,13 +55,13 @@ type rawField struct {
 	drop bool
 }
 
-// value is the field's value, unfolded and trimmed.
+// value returns the field's value, unfolded and trimmed.
 func (f *rawField) value() string {
 	_, value, _ := bytes.Cut(f.raw, []byte(":"))
 	return strings.Trim(unfold(value), " \t")
 }
 
-// unfold removes line ends: what follows each is a blank.
+// unfold removes the line ends of a field. A blank follows each of them.
 func unfold(raw []byte) string {
 	var b strings.Builder
 	b.Grow(len(raw))
@@ -88,8 +87,9 @@ func cutLine(raw []byte) (line, end, rest []byte) {
 	return raw[:i], raw[i:n], raw[n:]
 }
 
-// lineLen finds the first CR or LF. The fast search for LF has a short window,
-// or a message of nothing but CRs would be searched to its end for each.
+// lineLen returns the position of the first CR or LF. The fast search for LF has a
+// short window; otherwise each line of a message with only CRs would be searched to
+// the end of the message.
 func lineLen(raw []byte) int {
 	window := raw[:min(len(raw), 256)]
 	if lf := bytes.IndexByte(window, '\n'); lf >= 0 {
@@ -105,11 +105,11 @@ func lineLen(raw []byte) int {
 	return i
 }
 
-// maxDepth bounds the work on parts in parts in parts.
+// maxDepth limits how deep parts may be nested.
 const maxDepth = 30
 
-// Bounds on what one message may be split into, far above what mail is made of:
-// without them a few megabytes of delimiters would become gigabytes of entities.
+// Limits of what one message may be split into, far above real mail: without them a
+// few megabytes of delimiters would become gigabytes of entities.
 const (
 	maxEntities = 10_000
 	maxFields   = 50_000
@@ -120,8 +120,8 @@ type mimeParser struct {
 	entities, fields int // read so far
 }
 
-// parseMessage reads a message with all entities in it. It never fails: what
-// cannot be understood is opaque.
+// parseMessage reads a message with all entities in it. It never fails: an entity that
+// it cannot understand is opaque.
 func parseMessage(raw []byte) *mimeEntity {
 	return new(mimeParser).message(raw, 0)
 }
@@ -179,15 +179,15 @@ func (p *mimeParser) parseFields(e *mimeEntity, raw []byte) (rest []byte) {
 	return nil
 }
 
-// fieldName returns the name of the field that line begins. Blanks before the
-// colon are obsolete but known to readers (RFC 5322 §4.5).
+// fieldName returns the name of the field that line begins. Blanks before the colon
+// are obsolete, but readers accept them (RFC 5322 §4.5).
 func fieldName(line []byte) (string, bool) {
 	name, _, found := bytes.Cut(line, []byte(":"))
 	text := strings.TrimRight(string(name), " \t")
 	return text, found && isFieldName(text)
 }
 
-// describe reads the fields that say what the entity is.
+// describe reads the media type and the encoding of the entity.
 func (e *mimeEntity) describe(defaultType string) {
 	e.mediaType = defaultType
 	types, encodings := 0, 0
@@ -213,22 +213,23 @@ func (e *mimeEntity) param(name string) string {
 	return ""
 }
 
-// isMessageType names the types whose body is a message (RFC 2046 §5.2.1,
-// RFC 6532 §3.7).
+// isMessageType reports whether the body of such an entity is a message (RFC 2046
+// §5.2.1, RFC 6532 §3.7).
 func isMessageType(mediaType string) bool {
 	return mediaType == "message/rfc822" || mediaType == "message/global" || mediaType == "message/news"
 }
 
-// isIdentity reports whether the encoding is none (RFC 2045 §6.2).
+// isIdentity reports whether the encoding leaves the body as it is (RFC 2045 §6.2).
 func isIdentity(encoding string) bool {
 	return encoding == "" || encoding == "7bit" || encoding == "8bit" || encoding == "binary"
 }
 
-// maxBoundary is far more than the 70 that RFC 2046 §5.1.1 allows.
+// maxBoundary is the length of a boundary in octets, far more than the 70 that RFC
+// 2046 §5.1.1 allows.
 const maxBoundary = 200
 
-// parseMultipart splits the body at its delimiter lines. Without any, or with
-// an encoding that a multipart must not have, the entity is opaque.
+// parseMultipart splits the body at its delimiter lines. Without them, or with an
+// encoding that a multipart must not have, the entity is opaque.
 func (p *mimeParser) parseMultipart(e *mimeEntity, depth int) {
 	boundary := strings.TrimRight(e.param("boundary"), " ")
 	if boundary == "" || len(boundary) > maxBoundary || !isPrintable(boundary) ||
@@ -246,6 +247,7 @@ func (p *mimeParser) parseMultipart(e *mimeEntity, depth int) {
 	e.opaque = len(e.parts) == 0
 }
 
+// multipartSplitter splits the body of one multipart into its parts.
 type multipartSplitter struct {
 	parser    *mimeParser
 	entity    *mimeEntity
@@ -281,8 +283,8 @@ func (s *multipartSplitter) split(body []byte) bool {
 	return true
 }
 
-// match tells a delimiter line; blanks may follow the boundary (RFC 2046
-// §5.1.1). The close-delimiter counts only after a part was opened.
+// match reports whether line is a delimiter line, and a closing one. Blanks may follow
+// the boundary (RFC 2046 §5.1.1). A close-delimiter counts only after a delimiter.
 func (s *multipartSplitter) match(line []byte) (isDelimiter, isClosing bool) {
 	rest, found := bytes.CutPrefix(line, s.delimiter)
 	if !found {
@@ -295,6 +297,7 @@ func (s *multipartSplitter) match(line []byte) (isDelimiter, isClosing bool) {
 	return true, isClosing
 }
 
+// section ends the preamble, or a part.
 func (s *multipartSplitter) section(raw, lineEnd []byte) {
 	if s.opening == nil {
 		s.entity.preamble = raw[:len(raw)+len(lineEnd)] // adjacent in the message
@@ -307,7 +310,7 @@ func (s *multipartSplitter) section(raw, lineEnd []byte) {
 	})
 }
 
-// appendTo writes the entity, every line end as CRLF.
+// appendTo appends the entity, every line end as CRLF.
 func (e *mimeEntity) appendTo(dst []byte) []byte {
 	for _, f := range e.fields {
 		if f.drop {
@@ -356,7 +359,7 @@ func appendCRLF(dst, raw []byte) []byte {
 	return dst
 }
 
-// endLine completes a last line that has no line end.
+// endLine appends a line end unless dst ends with one.
 func endLine(dst []byte) []byte {
 	if bytes.HasSuffix(dst, []byte("\r\n")) {
 		return dst

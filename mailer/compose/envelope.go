@@ -8,8 +8,8 @@ import (
 	"mailsidecar/mailer"
 )
 
-// envelope lists each recipient once, however often and in whichever field it
-// was named.
+// envelope returns the envelope with each recipient once, however often and in
+// whichever field it is named.
 func (v *validMessage) envelope(m mailer.Message) mailer.Envelope {
 	env := mailer.Envelope{ReversePath: v.from.Email}
 	if m.ReturnPath != "" {
@@ -24,8 +24,8 @@ func (v *validMessage) envelope(m mailer.Message) mailer.Envelope {
 	return env
 }
 
-// addresses makes the envelope, from what the request said or else from the
-// message's own fields, and reads the authors.
+// addresses makes the envelope, from the options or else from the message's own
+// fields, and reads the authors.
 func (f *finisher) addresses(opts FinishOptions) Composed {
 	c := Composed{Authors: f.mailboxes("from")}
 	if len(c.Authors) > 0 {
@@ -53,8 +53,7 @@ func (f *finisher) reversePath(envelopeFrom, author string) string {
 	return a.Email
 }
 
-// ownReversePath is the address of whoever sent the message last (RFC 5322
-// §3.6.2, §3.6.6).
+// ownReversePath returns the address of the last sender (RFC 5322 §3.6.2, §3.6.6).
 func (f *finisher) ownReversePath(author string) string {
 	keys := []string{"sender"}
 	if f.isResent() {
@@ -127,9 +126,9 @@ func (f *finisher) mailboxes(key string) []string {
 	return all
 }
 
-// precedencePriority is the priority that a message's Precedence field asks for.
-// The field is older than any RFC (RFC 2076 §3.9 discourages it), but mailing
-// lists and newsletters have always set it, and sendmail has always queued by it.
+// precedencePriority returns the priority that a Precedence field asks for. RFC 2076
+// §3.9 discourages the field, but mailing lists and newsletters have always set it,
+// and sendmail has always queued by it.
 func precedencePriority(value string) mailer.Priority {
 	switch strings.ToLower(strings.Trim(value, " \t\r\n")) {
 	case "bulk", "list", "junk":

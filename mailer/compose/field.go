@@ -9,7 +9,7 @@ import (
 	"mailsidecar/mailer"
 )
 
-// isAddressField names the fields that hold addresses (RFC 5322 §3.6.2, §3.6.3,
+// isAddressField reports whether a field holds addresses (RFC 5322 §3.6.2, §3.6.3,
 // §3.6.6, RFC 8098 §2.1).
 func isAddressField(key string) bool {
 	switch strings.TrimPrefix(key, "resent-") {
@@ -20,11 +20,11 @@ func isAddressField(key string) bool {
 	return false
 }
 
-// isParamField names the fields that hold parameters (RFC 2045 §5, RFC 2183).
+// isParamField reports whether a field holds parameters (RFC 2045 §5, RFC 2183).
 func isParamField(key string) bool { return key == "content-type" || key == "content-disposition" }
 
-// isTraceField names the fields that are identifiers, dates or written by
-// machines: nothing in them is text for people.
+// isTraceField reports whether a field holds no text for people, but identifiers,
+// dates or what machines wrote.
 func isTraceField(key string) bool {
 	return isStructured(key) || strings.HasPrefix(key, "arc-") || strings.HasSuffix(key, "message-id") ||
 		strings.HasSuffix(key, "date") || key == "received" || key == "dkim-signature" ||
@@ -60,9 +60,9 @@ func hasLongLine(raw []byte) bool {
 	return false
 }
 
-// rewrite encodes the field's raw 8-bit text and folds it anew. Text that is
-// not UTF-8 is taken for charset. What stands inside an address or an
-// identifier stays as it is (RFC 6532 §3.2).
+// rewrite encodes the field's raw 8-bit text and folds the field anew. It reads text
+// that is not UTF-8 as charset. Addresses and identifiers stay as they are (RFC 6532
+// §3.2).
 func (f *rawField) rewrite(charset string) {
 	value := f.value()
 	if utf8.ValidString(value) {
@@ -70,7 +70,7 @@ func (f *rawField) rewrite(charset string) {
 	}
 	words := f.words(charset, value)
 	if strings.Join(words, "") == " "+value && !hasLongLine(f.raw) {
-		return // an address with raw UTF-8 and nothing else
+		return // only addresses hold raw UTF-8
 	}
 	f.text = appendHeaderField(nil, f.name, words)
 }
@@ -90,8 +90,8 @@ func (f *rawField) words(charset, value string) []string {
 	}
 }
 
-// paramFieldWords rewrites the parameters that are not ASCII by RFC 2231, which
-// is what encoded-words are for parameters.
+// paramFieldWords encodes the parameters that are not ASCII by RFC 2231, because
+// encoded-words are not allowed in parameters.
 func paramFieldWords(value string) []string {
 	mediaType, params := parseParams(value)
 	text := []byte(mediaType)
@@ -106,7 +106,7 @@ func paramFieldWords(value string) []string {
 	return []string{" " + string(text)}
 }
 
-// validText takes text that is not UTF-8 for ISO 8859-1.
+// validText returns s as UTF-8. It reads text that is not UTF-8 as ISO 8859-1.
 func validText(s string) string {
 	if utf8.ValidString(s) {
 		return s
@@ -118,8 +118,8 @@ func validText(s string) string {
 	return string(runes)
 }
 
-// addressFieldWords rewrites the phrases and comments of an address field and
-// nothing else.
+// addressFieldWords encodes the phrases and comments of an address field, and leaves
+// the addresses as they are.
 func addressFieldWords(charset, name, value string) []string {
 	w := addressFieldWriter{charset: charset, name: name}
 	for i := 0; i < len(value); {
@@ -129,9 +129,9 @@ func addressFieldWords(charset, name, value string) []string {
 	return w.words
 }
 
-// addressFieldWriter collects the phrase that is being read until it is known
-// what it is: the text before an angle bracket or a colon is a display name or
-// a group's name, all other text is an address.
+// addressFieldWriter collects text until the next token shows what it is: before an
+// angle bracket or a colon it is the name of a mailbox or a group, otherwise an
+// address.
 type addressFieldWriter struct {
 	charset, name string
 	phrase        []string // as written
@@ -176,8 +176,8 @@ func (w *addressFieldWriter) piece(s string) int {
 	return n
 }
 
-// addressTail is the length of the @domain that makes a quoted string a local
-// part.
+// addressTail returns the length of the @domain after a quoted string, which is a
+// local part then; zero without one.
 func addressTail(rest string) int {
 	if !strings.HasPrefix(rest, "@") {
 		return 0
@@ -188,6 +188,7 @@ func addressTail(rest string) int {
 	return len(rest)
 }
 
+// angleLen returns the length of the angle-addr that s begins with.
 func angleLen(s string) int {
 	for i := 1; i < len(s); i++ {
 		switch s[i] {
@@ -202,6 +203,7 @@ func angleLen(s string) int {
 	return len(s)
 }
 
+// commentLen returns the length of the comment that s begins with.
 func commentLen(s string) int {
 	depth := 0
 	for i := 0; i < len(s); i++ {
@@ -221,7 +223,7 @@ func commentLen(s string) int {
 
 func (w *addressFieldWriter) word(s string) { w.words = append(w.words, " "+s) }
 
-// attach puts a separator right behind the word before it.
+// attach appends a separator to the last word.
 func (w *addressFieldWriter) attach(s string) {
 	if len(w.words) == 0 {
 		w.word(s)
@@ -230,6 +232,7 @@ func (w *addressFieldWriter) attach(s string) {
 	w.words[len(w.words)-1] += s
 }
 
+// endPhrase writes the collected text, encoded where it is a name.
 func (w *addressFieldWriter) endPhrase(isName bool) {
 	raw := strings.Join(w.phrase, " ")
 	switch {
@@ -259,7 +262,7 @@ func (w *addressFieldWriter) comment(s string) {
 	w.words = append(w.words, words...)
 }
 
-// written is the field as it will be written.
+// written returns the field as it will be written.
 func (f *rawField) written() []byte {
 	if f.text != nil {
 		return f.text
@@ -270,7 +273,7 @@ func (f *rawField) written() []byte {
 // foldable reports whether the field fits in lines of 998 octets.
 func (f *rawField) foldable() bool { return !hasLongLine(f.written()) }
 
-// hasLoneCR reports whether a CR that is not part of a CRLF stands in b.
+// hasLoneCR reports whether b holds a CR that is not part of a CRLF.
 func hasLoneCR(b []byte) bool {
 	for {
 		i := bytes.IndexByte(b, '\r')

@@ -10,8 +10,8 @@ import (
 	"mailsidecar/mailer"
 )
 
-// FinishOptions hold what the sender of a finished message said outside it, in
-// the request header fields Envelope-From and Envelope-To.
+// FinishOptions is the envelope that a client gives beside a finished message, in the
+// request header fields Envelope-From and Envelope-To.
 type FinishOptions struct {
 	// EnvelopeFrom is the reverse-path: empty means the message's own, "<>" the
 	// null reverse-path.
@@ -21,8 +21,7 @@ type FinishOptions struct {
 	EnvelopeTo string
 }
 
-// Finish makes a finished MIME message fit for SMTP. Its fields and their order
-// stay as they are; only this is changed:
+// Finish makes a finished MIME message fit for SMTP. It changes nothing but this:
 //
 //   - CRLF, LF and CR alike end a line, and become CRLF
 //   - Bcc, Resent-Bcc and Return-Path are removed
@@ -33,10 +32,11 @@ type FinishOptions struct {
 //   - a part with a line over 998 octets, a NUL or, unless it is text, a CR of
 //     its own is encoded anew
 //
-// A field that stands there twice is passed on twice. What has no From field or
-// no header section at all, and what cannot be made fit, is an [*mailer.InvalidError].
-// A signed message (multipart/signed, DKIM-Signature) that would have to change
-// where the signature may cover it is a permanent [*mailer.Failure].
+// Fields keep their order, and repeated fields are kept. A message without a From
+// field or without a header section, or which cannot be made fit, is an
+// [*mailer.InvalidError]. A signed message (multipart/signed, DKIM-Signature) that
+// would have to change where the signature may cover it is a permanent
+// [*mailer.Failure].
 func Finish(raw []byte, opts FinishOptions) (Composed, error) {
 	f := &finisher{root: parseMessage(raw)}
 	if err := f.checkHeader(); err != nil {
@@ -61,26 +61,25 @@ func Finish(raw []byte, opts FinishOptions) (Composed, error) {
 	return c, err
 }
 
-// finishedSize is the size of raw with CRLF line ends, and a little more for
-// what may be added.
+// finishedSize returns the size of raw with CRLF line ends, and some room for added
+// fields, in octets.
 func finishedSize(raw []byte) int {
 	return len(raw) + bytes.Count(raw, []byte("\n")) - bytes.Count(raw, []byte("\r\n")) + 512
 }
 
+// finisher is one call of Finish.
 type finisher struct {
-	root     *mimeEntity
-	problems problemList
-	// signed says that the message has a DKIM signature, whose fields are
-	// signedFields, in lower case.
-	signed       bool
-	signedFields map[string]bool
+	root         *mimeEntity
+	problems     problemList
+	signed       bool            // by DKIM
+	signedFields map[string]bool // the fields that its signatures cover, in lower case
 }
 
 func malformedMessage(field, message string) error {
 	return &mailer.InvalidError{Malformed: true, Fields: []mailer.FieldError{{Field: field, Message: message}}}
 }
 
-// checkHeader refuses what is no message at all.
+// checkHeader refuses a text that is no message.
 func (f *finisher) checkHeader() error {
 	switch {
 	case len(f.root.fields) == 0:
@@ -110,7 +109,7 @@ func (f *finisher) count(key string) int {
 	return n
 }
 
-// first is the value of the first field of that name, or empty.
+// first returns the value of the first field of that name, or the empty string.
 func (f *finisher) first(key string) string {
 	for _, field := range f.root.fields {
 		if field.key == key {
@@ -120,7 +119,7 @@ func (f *finisher) first(key string) string {
 	return ""
 }
 
-// readSignatures notes which fields DKIM signatures cover (RFC 6376 §3.5).
+// readSignatures records which fields DKIM signatures cover (RFC 6376 §3.5).
 func (f *finisher) readSignatures() {
 	f.signedFields = map[string]bool{}
 	for _, field := range f.root.fields {
@@ -141,13 +140,13 @@ func (f *finisher) readSignatures() {
 	}
 }
 
-// conversionRefused is the answer where a signature would break (RFC 3463 §3.7,
-// X.6.3).
+// conversionRefused returns the failure of a message that must not be changed
+// (RFC 3463 §3.7, X.6.3).
 func conversionRefused(text string) error {
 	return &mailer.Failure{Class: mailer.ClassPermanent, Stage: mailer.StageCompose, Reply: mailer.Reply{Enhanced: "5.6.3"}, Text: text}
 }
 
-// changeHeader makes the header section fit and returns the Message-ID.
+// changeHeader makes the header section fit for SMTP and returns the Message-ID.
 func (f *finisher) changeHeader(sender string) (messageID string, err error) {
 	charset := f.root.headerCharset()
 	for _, field := range f.root.fields {
@@ -205,8 +204,8 @@ func (f *finisher) changeField(field *rawField, charset string) error {
 	return nil
 }
 
-// headerCharset guesses the charset of raw header text that is not UTF-8: that
-// of the body when it has one octet a character, else ISO 8859-1.
+// headerCharset returns the charset that raw header text most likely has when it is
+// not UTF-8: that of the body if it has one octet a character, else ISO 8859-1.
 func (e *mimeEntity) headerCharset() string {
 	charset := strings.ToLower(e.param("charset"))
 	for _, family := range []string{"iso-8859-", "windows-125", "koi8-"} {
@@ -217,7 +216,7 @@ func (e *mimeEntity) headerCharset() string {
 	return "iso-8859-1"
 }
 
-// decodeText decodes a field's text for people.
+// decodeText decodes the encoded-words of a field, for people to read.
 func decodeText(value string) string {
 	value = validText(value)
 	var d mime.WordDecoder
@@ -227,8 +226,8 @@ func decodeText(value string) string {
 	return value
 }
 
-// checkedContent wraps finished bytes, once they are proved to be fit for SMTP:
-// a fault of ours must not become a fault on the wire.
+// checkedContent returns data as content after a check that it is fit for SMTP, so
+// that a fault in this package never reaches a relay.
 func checkedContent(data []byte, messageID string) (mailer.Content, error) {
 	if err := checkLines(data); err != nil {
 		return mailer.Content{}, fmt.Errorf("finish: %w", err)

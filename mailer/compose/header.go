@@ -15,23 +15,22 @@ const (
 	foldedLine     = 78
 	maxEncodedWord = 75
 	maxEncodedLine = 76
-	// maxHeaderWord is the longest run without a blank that a header field may
-	// hold: with the longest field name before it, it still fits in a line.
+	// maxHeaderWord is the longest word that a header field may hold, in octets: it
+	// fits in a line with the longest field name before it.
 	maxHeaderWord = 900
 	maxFieldName  = 76
 )
 
-// appendHeaderField writes one header field, folded before words so that lines
-// stay within 78 octets where the words allow it. Each word begins with the
-// blanks that part it from what stands before, so unfolding restores the value
-// exactly.
+// appendHeaderField appends one header field, folded before words so that lines stay
+// within 78 octets where the words allow it. Each word includes the blanks before it,
+// so that unfolding restores the value exactly.
 func appendHeaderField(dst []byte, name string, words []string) []byte {
 	dst = append(dst, name...)
 	dst = append(dst, ':')
 	col := len(name) + 1
 	for i, w := range words {
-		// The first word stays beside the name: some readers take a field
-		// whose first line is empty for an empty field.
+		// The first word is never folded: some readers take a field whose first line is
+		// empty for an empty field.
 		if col+len(w) > foldedLine && i > 0 {
 			dst = append(dst, '\r', '\n')
 			col = 0
@@ -42,8 +41,8 @@ func appendHeaderField(dst []byte, name string, words []string) []byte {
 	return append(dst, '\r', '\n')
 }
 
-// headerWords splits a value for [appendHeaderField]: every word is a run of
-// blanks and the text after it.
+// headerWords splits a value for [appendHeaderField]: each word is a run of blanks
+// with the text after it.
 func headerWords(value string) []string {
 	if value == "" {
 		return nil
@@ -62,10 +61,10 @@ func headerWords(value string) []string {
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
-// unstructuredWords prepares the value of an unstructured field (RFC 5322
-// §2.2.1). Printable ASCII goes as it is, encoded-words in it included, since
-// clients send values that are encoded already; anything else becomes
-// encoded-words, and so does what could not be folded.
+// unstructuredWords splits the value of an unstructured field (RFC 5322 §2.2.1) into
+// words. Printable ASCII stays as it is; that includes encoded-words, because some
+// clients encode values themselves. Other text becomes encoded-words, and so does
+// text that cannot be folded.
 func unstructuredWords(name, value string) []string {
 	words := headerWords(value)
 	if isPrintable(value) && value == strings.Trim(value, " ") && longestWord(words) <= maxHeaderWord &&
@@ -75,18 +74,19 @@ func unstructuredWords(name, value string) []string {
 	return encodedWords("utf-8", value, wordRoom(name))
 }
 
-// losesBlanks reports whether folding may cost the value blanks: some readers
-// make one of a run of blanks at a fold.
+// losesBlanks reports whether folding may lose blanks of the value: some readers
+// shorten a run of blanks at a fold to one.
 func losesBlanks(name, value string) bool {
 	return strings.Contains(value, "  ") && len(name)+len(": ")+len(value) > foldedLine
 }
 
-// wordRoom is what the first encoded-word may take beside the field's name.
+// wordRoom returns the room for the first encoded-word beside the field's name, in
+// octets.
 func wordRoom(name string) int { return maxEncodedLine - len(name) - len(": ") }
 
-// structuredWords prepares a field of tokens, msg-ids or URIs: runs of words
-// that are not ASCII are encoded, unless they belong to an address or an
-// identifier, which no encoded-word may stand in (RFC 2047 §5).
+// structuredWords splits a field of tokens, msg-ids or URIs into words. It encodes
+// words that are not ASCII, except in addresses and identifiers, where encoded-words
+// are not allowed (RFC 2047 §5).
 func structuredWords(charset, name, value string) []string {
 	var out, run []string
 	flush := func() {
@@ -107,7 +107,8 @@ func structuredWords(charset, name, value string) []string {
 	return out
 }
 
-// addressMarks tell a word that belongs to an address or an identifier.
+// addressMarks are the characters that only words of an address or an identifier
+// hold.
 const addressMarks = `<>@"`
 
 // blankFields splits value at blanks and tabs; other white space is text.
@@ -115,8 +116,7 @@ func blankFields(value string) []string {
 	return strings.FieldsFunc(value, func(r rune) bool { return r == ' ' || r == '\t' })
 }
 
-// mailboxWords prepares an address field, a comma after every mailbox but the
-// last.
+// mailboxWords returns the words of an address field, with commas between mailboxes.
 func mailboxWords(name string, list []mailer.Address) []string {
 	var words []string
 	for i, a := range list {
@@ -135,8 +135,8 @@ func mailboxWords(name string, list []mailer.Address) []string {
 
 var encodedWordsOnly = regexp.MustCompile(`^(=\?[!-<>@-~]+\?[bBqQ]\?[!->@-~]*\?=( +|$))+$`)
 
-// phraseWords prepares a display name: as atoms, as encoded-words that are
-// there already, as a quoted string, or encoded.
+// phraseWords returns the words of a display name: as it is where it consists of
+// atoms or encoded-words, else as a quoted string or encoded.
 func phraseWords(field, name string) []string {
 	words := headerWords(name)
 	trimmed := name == strings.Trim(name, " ") && !strings.Contains(name, "  ")
@@ -163,7 +163,7 @@ func isAtoms(name string) bool {
 	return true
 }
 
-// isPrintable reports whether s is printable ASCII and blanks, tabs excluded.
+// isPrintable reports whether s is printable ASCII and blanks, without tabs.
 func isPrintable(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] > '~' {
@@ -181,13 +181,13 @@ func longestWord(words []string) int {
 	return longest
 }
 
-// encodedWords turns text into encoded-words (RFC 2047): by Q, which stays
-// readable, unless most of the text is beyond ASCII. No character is split over two of them, as §5 demands; room is
-// what the first may take beside the field's name. Charsets other than UTF-8
-// must have one octet a character.
+// encodedWords returns text as encoded-words (RFC 2047): in Q, which is readable,
+// unless most of the text is not ASCII. No character is split over two of them, as §5
+// demands. room is the room for the first one beside the field's name, in octets.
+// Charsets other than UTF-8 must have one octet a character.
 //
-// The standard library's encoder takes no account of the field's name and
-// leaves the folding to others, so it is not used.
+// The standard library's encoder is not used, because it ignores the length of the
+// field's name and does not fold.
 func encodedWords(charset, text string, room int) []string {
 	e := wordEncoder{charset: charset, room: max(min(room, maxEncodedWord), minEncodedWord)}
 	e.base64 = 2*qLen(text) > 5*len(text)
@@ -203,8 +203,8 @@ func encodedWords(charset, text string, room int) []string {
 	return e.words
 }
 
-// minEncodedWord leaves room for one character in either encoding, whatever the
-// charset's name.
+// minEncodedWord is room for one character in either encoding and any charset, in
+// octets.
 const minEncodedWord = 40
 
 type wordEncoder struct {
@@ -240,12 +240,12 @@ func (e *wordEncoder) flush() {
 	e.chunk, e.size, e.room = e.chunk[:0], 0, maxEncodedWord
 }
 
-// isQSafe names what may stand for itself in a Q word anywhere, a phrase
-// included (RFC 2047 §5 (3)).
+// isQSafe reports whether Q leaves c as it is, in phrases too (RFC 2047 §5 (3)).
 func isQSafe(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!*+-/", c) >= 0
 }
 
+// qLen returns the length of s in Q, in octets.
 func qLen(s string) int {
 	n := len(s)
 	for i := range len(s) {

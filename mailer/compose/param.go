@@ -7,12 +7,12 @@ import (
 	"mailsidecar/mailer"
 )
 
-// appendParam writes one parameter of a MIME field on a line of its own. What is
-// not short and plain is written twice: by RFC 2231 (percent-encoded UTF-8, in
-// continuations) and then as an ASCII fallback for old readers. Readers that know
-// RFC 2231 and no rule for two of a kind, as Python's, take the first.
-// go-mail would put an RFC 2047 word into a quoted string, which RFC 2047 §5
-// forbids and some readers show as it is.
+// appendParam appends one parameter of a MIME field, on a line of its own. A value
+// that is not short and plain is written twice: by RFC 2231 (percent-encoded UTF-8,
+// in continuations), and then as an ASCII fallback for old readers. Readers that know
+// RFC 2231 but take the first of two parameters, such as Python's, see the right one.
+// go-mail would put an encoded-word into a quoted string, which RFC 2047 §5 forbids
+// and some readers show as it is.
 func appendParam(dst []byte, name, value string) []byte {
 	if isPlainParam(value) {
 		return fmt.Appendf(dst, ";\r\n %s=\"%s\"", name, value)
@@ -28,8 +28,8 @@ func isPlainParam(value string) bool {
 		!strings.Contains(value, "=?")
 }
 
-// asciiFallback is value with everything doubtful replaced, cut in the middle
-// so that an extension stays.
+// asciiFallback returns value with an underscore for each doubtful character, cut in
+// the middle so that a file's extension stays.
 func asciiFallback(value string) string {
 	plain := []byte(strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' || strings.ContainsRune(`"\/%?=`, r) {
@@ -43,7 +43,8 @@ func asciiFallback(value string) string {
 	return string(plain)
 }
 
-// appendExtendedParam writes name*=UTF-8”… or name*0*=UTF-8”…; name*1*=….
+// appendExtendedParam appends the parameter in the form of RFC 2231: whole, or in
+// numbered continuations.
 func appendExtendedParam(dst []byte, name, value string) []byte {
 	const room = foldedLine - len(" *000*=UTF-8'';")
 	var pieces []string
@@ -80,16 +81,16 @@ func percentEncode(char string) string {
 	return b.String()
 }
 
-// mimeParam is one parameter of a MIME field as it was written.
+// mimeParam is one parameter of a received MIME field.
 type mimeParam struct {
 	name  string // in lower case
 	value string // unquoted
-	raw   string // name=value, trimmed
+	raw   string // name=value as it was written, trimmed
 }
 
-// parseParams reads the value of Content-Type or Content-Disposition as leniently
-// as mail readers do: an unquoted boundary may hold any character but a
-// semicolon and blanks, which mime.ParseMediaType refuses.
+// parseParams reads the value of Content-Type or Content-Disposition as leniently as
+// mail readers do: an unquoted boundary may hold any character except semicolons and
+// blanks, while mime.ParseMediaType refuses most of them.
 func parseParams(value string) (mediaType string, params []mimeParam) {
 	pieces := splitParams(mailer.StripComments(value))
 	mediaType = strings.ToLower(strings.Trim(pieces[0], " \t"))

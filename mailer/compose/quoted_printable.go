@@ -2,16 +2,16 @@ package compose
 
 import "slices"
 
-// maxQuotedLine is a line of quoted-printable (RFC 2045 §6.7) without the "=" of
-// a soft line break.
+// maxQuotedLine is the length of a line of quoted-printable (RFC 2045 §6.7) without
+// the "=" of a soft line break, in octets.
 const maxQuotedLine = 75
 
-// appendQuotedPrintable encodes text as quoted-printable, in one pass. Every
-// CRLF, LF and CR in it ends a line; blanks before that, or at the very end, are
-// encoded, for relays strip them.
+// appendQuotedPrintable appends text as quoted-printable, in one pass. Every CRLF, LF
+// and CR ends a line. Blanks before a line end, or at the end of the text, are
+// encoded, because relays strip them.
 //
-// It writes what mime/quotedprintable does (a fuzz target compares them), which
-// takes four times as long and needs its line ends put right beforehand.
+// It writes the same as mime/quotedprintable (a fuzz target compares them), which
+// takes four times as long and needs line ends that are CRLF already.
 func appendQuotedPrintable[T string | []byte](dst []byte, text T) []byte {
 	dst = slices.Grow(dst, len(text)+len(text)/8)
 	col := 0
@@ -44,8 +44,7 @@ func appendQuotedPrintable[T string | []byte](dst []byte, text T) []byte {
 	return endQuotedLine(dst, col)
 }
 
-// isQuotedPlain names the octets that stand for themselves, at a line's end
-// too but for blanks.
+// isQuotedPlain holds the octets that are not encoded, except blanks at a line's end.
 var isQuotedPlain = func() (plain [256]bool) {
 	for c := ' '; c <= '~'; c++ {
 		plain[c] = c != '='
@@ -62,7 +61,7 @@ func appendQuotedOctet(dst []byte, col int, c byte) ([]byte, int) {
 	return append(dst, '=', upperHex[c>>4], upperHex[c&15]), col + len("=XX")
 }
 
-// endQuotedLine encodes the last of col octets if it is a blank.
+// endQuotedLine encodes the last octet of a line of col octets if it is a blank.
 func endQuotedLine(dst []byte, col int) []byte {
 	last := len(dst) - 1
 	if col == 0 || !isBlank(dst[last]) {

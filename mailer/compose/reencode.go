@@ -8,18 +8,15 @@ import (
 	"mailsidecar/mailer"
 )
 
-// entityFixer encodes anew what cannot go over SMTP as it is. With sevenBit,
-// that is all 8-bit text, for a relay without 8BITMIME.
+// entityFixer encodes anew what SMTP cannot carry as it is.
 type entityFixer struct {
-	sevenBit bool
-	// signed says that a signature covers whatever is being fixed.
-	signed bool
-	// message counts the messages in messages around the entity.
-	message int
+	sevenBit bool // 8-bit text cannot be carried either: the relay lacks 8BITMIME
+	signed   bool // a signature covers the entity
+	depth    int  // number of attached messages around the entity
 }
 
-// fix plans the changes to the entity and those in it. The top-level header
-// section is not its business, but for the fields that describe the encoding.
+// fix plans the changes to the entity and the entities in it. It leaves the header
+// section alone, except the fields that describe the encoding.
 func (x entityFixer) fix(e *mimeEntity) error {
 	if e.mediaType == "multipart/signed" {
 		x.signed = true
@@ -37,7 +34,7 @@ func (x entityFixer) fix(e *mimeEntity) error {
 		return err
 	}
 	if isMessageType(e.mediaType) {
-		x.message++
+		x.depth++
 	}
 	for _, p := range e.parts {
 		if err := x.fixFields(p.mimeEntity); err != nil {
@@ -53,12 +50,12 @@ func (x entityFixer) fix(e *mimeEntity) error {
 	return nil
 }
 
-// unfit reports whether raw cannot go over SMTP as it is.
+// unfit reports whether SMTP cannot carry raw as it is.
 func (x entityFixer) unfit(raw []byte) bool {
 	return bytes.IndexByte(raw, 0) >= 0 || hasLongLine(raw) || x.sevenBit && hasEightBit(raw)
 }
 
-// refuse says why an entity that would have to change cannot.
+// refuse returns why an entity that would have to change cannot be changed.
 func (x entityFixer) refuse(what string) error {
 	switch {
 	case x.signed:
@@ -72,7 +69,7 @@ func (x entityFixer) refuse(what string) error {
 	}
 }
 
-// fixOpaque lets an entity pass that readers may understand in different ways.
+// fixOpaque accepts an entity of doubtful structure only as it is.
 func (x entityFixer) fixOpaque(e *mimeEntity) error {
 	if x.unfit(e.body) {
 		return x.refuse("part of doubtful structure")
@@ -80,8 +77,8 @@ func (x entityFixer) fixOpaque(e *mimeEntity) error {
 	return nil
 }
 
-// fixSurroundings drops a preamble or epilogue that does not fit: no reader
-// shows them. A delimiter line can only be too long by blanks.
+// fixSurroundings drops a preamble or epilogue that SMTP cannot carry: no reader
+// shows them. A delimiter line that is too long has blanks at its end.
 func (x entityFixer) fixSurroundings(e *mimeEntity) error {
 	for _, raw := range []*[]byte{&e.preamble, &e.epilogue} {
 		if !x.unfit(*raw) {
@@ -108,9 +105,9 @@ func (x entityFixer) fixSurroundings(e *mimeEntity) error {
 	return nil
 }
 
-// fixFields makes the fields of a part or of a message in a message fit. Raw
-// 8-bit text in a part's fields is encoded where nothing forbids it, and left
-// alone under a signature unless the relay lacks 8BITMIME.
+// fixFields rewrites the fields of a part or of an attached message that SMTP cannot
+// carry. It also encodes raw 8-bit text in the fields of a part, unless a signature
+// covers them or they belong to an attached message.
 func (x entityFixer) fixFields(e *mimeEntity) error {
 	charset := e.headerCharset()
 	for _, f := range e.fields {
@@ -118,7 +115,7 @@ func (x entityFixer) fixFields(e *mimeEntity) error {
 			return malformedMessage("message", "NUL is not allowed in a part's header section")
 		}
 		must := hasLongLine(f.raw) || x.sevenBit && f.needsASCII()
-		may := f.needsASCII() && !x.signed && x.message == 0
+		may := f.needsASCII() && !x.signed && x.depth == 0
 		if !must && !may {
 			continue
 		}
@@ -133,7 +130,7 @@ func (x entityFixer) fixFields(e *mimeEntity) error {
 	return nil
 }
 
-// fixLeaf encodes the body of a leaf when it does not fit.
+// fixLeaf encodes the body of a leaf where SMTP cannot carry it.
 func (x entityFixer) fixLeaf(e *mimeEntity) error {
 	own := isIdentity(e.encoding) && !isText(e.mediaType) && hasLoneCR(e.body)
 	if !own && !x.unfit(e.body) {
@@ -157,14 +154,14 @@ func (x entityFixer) fixLeaf(e *mimeEntity) error {
 	return nil
 }
 
-// isText reports whether line ends are the only octets below a blank that mean
-// something: text, and reports such as message/delivery-status.
+// isText reports whether every CR and LF in such an entity is a line end: in text,
+// and in reports such as message/delivery-status.
 func isText(mediaType string) bool {
 	return strings.HasPrefix(mediaType, "text/") || strings.HasPrefix(mediaType, "message/") || !strings.Contains(mediaType, "/")
 }
 
-// encode gives a leaf that had no encoding one: quoted-printable for text, so
-// that it stays readable, else base64.
+// encode encodes a leaf that had no encoding: as quoted-printable where it is text,
+// which stays readable, else as base64.
 func (e *mimeEntity) encode() {
 	encoding := "base64"
 	switch {
@@ -180,16 +177,16 @@ func (e *mimeEntity) encode() {
 	e.setField("Content-Transfer-Encoding", encoding)
 }
 
-// isWide reports whether the text's characters are of two octets or four, in
-// which CR and LF do not end lines.
+// isWide reports whether the text has two or four octets a character, so that an
+// octet CR or LF may be half a character.
 func (e *mimeEntity) isWide() bool {
 	charset := strings.ToLower(e.param("charset"))
 	return strings.HasPrefix(charset, "utf-16") || strings.HasPrefix(charset, "utf-32")
 }
 
 // describeEncoded adds the other fields that an encoding needs: MIME-Version in
-// a message, and a Content-Type for text beyond ASCII. If such text is not
-// UTF-8, nobody knows what it is (RFC 1428 §3).
+// a message, and a Content-Type for text beyond ASCII. Where that is not UTF-8, its
+// charset is unknown (RFC 1428 §3).
 func (e *mimeEntity) describeEncoded() {
 	if e.isMessage && !e.hasField("mime-version") {
 		e.added = append(e.added, mailer.Field{Name: "MIME-Version", Value: "1.0"})
@@ -212,7 +209,7 @@ func (e *mimeEntity) hasField(key string) bool {
 	return false
 }
 
-// setField changes a field in its place, or adds it.
+// setField replaces the value of a field, or adds the field.
 func (e *mimeEntity) setField(name, value string) {
 	for _, f := range e.fields {
 		if f.key == strings.ToLower(name) {
@@ -223,8 +220,8 @@ func (e *mimeEntity) setField(name, value string) {
 	e.added = append(e.added, mailer.Field{Name: name, Value: value})
 }
 
-// rewrapBase64 breaks base64 into lines of 76 characters. What is not of its
-// alphabet is left out, as readers do (RFC 2045 §6.8).
+// rewrapBase64 breaks base64 into lines of 76 characters. It drops characters outside
+// the alphabet, as readers do (RFC 2045 §6.8).
 func rewrapBase64(body []byte) []byte {
 	out := make([]byte, 0, len(body)+len(body)/38+2)
 	col := 0
@@ -262,7 +259,7 @@ func rewrapQuotedPrintable(body []byte) []byte {
 }
 
 func appendQuotedPrintableLine(out, line []byte) []byte {
-	// Blanks at the end of a line are not content here.
+	// Blanks at the end of an encoded line are no content.
 	line = bytes.TrimRight(line, " \t")
 	col := 0
 	for len(line) > 0 {

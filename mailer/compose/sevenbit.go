@@ -8,12 +8,12 @@ import (
 	"mailsidecar/mailer"
 )
 
-// SevenBit returns the content for a relay that does not offer 8BITMIME
-// (RFC 6152 §3): parts that hold octets over 127 are encoded as
-// quoted-printable when they are text, else as base64. Raw UTF-8 in the header
-// section's addresses stays; it needs SMTPUTF8, and so another relay. A content
-// that is 7-bit already is returned as it is. What cannot be converted, a signed
-// part among it, is a permanent [*mailer.Failure] with 5.6.3.
+// SevenBit returns the content for a relay that does not offer 8BITMIME (RFC 6152 §3).
+// It encodes parts that hold octets over 127: text as quoted-printable, other parts as
+// base64. It leaves raw UTF-8 in addresses of the header section, which needs
+// SMTPUTF8, and so another relay. Content that is 7-bit already is returned as it is.
+// Content that cannot be converted, such as a signed part, is a permanent
+// [*mailer.Failure] with 5.6.3.
 func SevenBit(c mailer.Content) (mailer.Content, error) {
 	if !c.EightBit {
 		return c, nil
@@ -31,7 +31,7 @@ func SevenBit(c mailer.Content) (mailer.Content, error) {
 	return seven, err
 }
 
-// Faults that [checkLines] finds in a message.
+// The faults that [checkLines] finds.
 var (
 	errNUL      = errors.New("NUL")
 	errLineEnd  = errors.New("bare CR or LF")
@@ -39,7 +39,7 @@ var (
 	errNoEnd    = errors.New("no line end at the end")
 )
 
-// checkLines reports whether data keeps what [mailer.Content.Data] promises.
+// checkLines checks that data is as [mailer.Content.Data] promises.
 func checkLines(data []byte) error {
 	if bytes.IndexByte(data, 0) >= 0 {
 		return errNUL
@@ -59,7 +59,7 @@ func checkLines(data []byte) error {
 	return nil
 }
 
-// splitContent parts a header section, with its last line end, from the body.
+// splitContent returns the header section, with its last line end, and the body.
 func splitContent(data []byte) (header, body []byte) {
 	if i := bytes.Index(data, []byte("\r\n\r\n")); i >= 0 {
 		return data[:i+2], data[i+4:]

@@ -12,8 +12,8 @@ import (
 	"mailsidecar/mailer"
 )
 
-// validMessage is what validation made of a message: canonical addresses and
-// the fields that stand in the header section only once.
+// validMessage is the result of validation: canonical addresses, and the fields that
+// may occur once in the header section.
 type validMessage struct {
 	problemList
 	from        mailer.Address
@@ -102,8 +102,7 @@ func (v *validMessage) address(field string, a mailer.Address) mailer.Address {
 	return canonical
 }
 
-// text checks what goes into a header field: it could end the field and begin
-// another one.
+// text refuses a value that could end its header field and begin another one.
 func (v *validMessage) text(field, value string) bool {
 	switch {
 	case !utf8.ValidString(value):
@@ -128,7 +127,7 @@ func (v *validMessage) bodies(m mailer.Message) {
 	}
 }
 
-// reservedFields are written by Compose, or only ever by relays.
+// reservedFields are the fields that Compose writes, or that only relays write.
 var reservedFields = map[string]bool{
 	"from": true, "to": true, "cc": true, "bcc": true, "subject": true, "reply-to": true, "sender": true,
 	"return-path": true, "received": true, "dkim-signature": true, "mime-version": true,
@@ -138,8 +137,9 @@ func isReserved(key string) bool {
 	return reservedFields[key] || strings.HasPrefix(key, "content-") || strings.HasPrefix(key, "resent-")
 }
 
-// isStructured names the caller's fields that are no free text: tokens,
-// addresses, msg-ids, URIs. They are folded at blanks, never encoded whole.
+// isStructured reports whether a field of the caller holds tokens, addresses,
+// msg-ids or URIs rather than text. Such a field is folded at blanks, and never
+// encoded as a whole.
 func isStructured(key string) bool {
 	switch key {
 	case "message-id", "date", "in-reply-to", "references", "auto-submitted", "precedence",
@@ -149,8 +149,7 @@ func isStructured(key string) bool {
 	return strings.HasPrefix(key, "list-")
 }
 
-// isSingle names the fields that stand in a header section once (RFC 5322
-// §3.6, RFC 2369 §4).
+// isSingle reports whether a field may occur only once (RFC 5322 §3.6, RFC 2369 §4).
 func isSingle(key string) bool {
 	switch key {
 	case "message-id", "date", "in-reply-to", "references":
@@ -180,7 +179,7 @@ func (v *validMessage) callerFields(fields []mailer.Field) {
 	}
 }
 
-// printableName makes a field name fit for an error message.
+// printableName returns a field name for an error message, escaped and cut.
 func printableName(name string) string {
 	quoted := strconv.QuoteToASCII(name)
 	name = quoted[1 : len(quoted)-1]
@@ -230,7 +229,8 @@ func (v *validMessage) structuredField(path, value string) bool {
 	return true
 }
 
-// maxFilename is four times what file systems allow.
+// maxFilename is the length of a file name in octets, four times the limit of file
+// systems.
 const maxFilename = 1024
 
 func (v *validMessage) attachments(list []mailer.Attachment) {
@@ -253,7 +253,7 @@ func (v *validMessage) attachments(list []mailer.Attachment) {
 	}
 }
 
-// maxContentType keeps a caller's parameters within a few header lines.
+// maxContentType limits a media type with its parameters, in octets.
 const maxContentType = 512
 
 func (v *validMessage) contentType(path, value string) {
