@@ -48,7 +48,7 @@ func (r *reader) applyPreset(relay *Relay) {
 // environment would give them; empty where the general default holds.
 func presetValues(p relays.Preset, relay *Relay) map[string]string {
 	values := map[string]string{
-		"HOST": p.Host, "PORTS": portsText(p.Ports), "RATE": units.Rate(p.Rate).String(),
+		"HOST": p.Host, "PORTS": portsText(p.Ports), "RATE": p.Rate.String(),
 		"MAX_RECIPIENTS": limitText(p.Recipients), "MAX_CONNECTIONS": limitText(p.Connections),
 		"MESSAGES_PER_CONNECTION": limitText(p.MessagesPerConnection),
 	}

@@ -14,6 +14,7 @@ import (
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
 	"mailsidecar/queue"
+	"mailsidecar/units"
 )
 
 // story is a message that was deferred on one relay and waits.
@@ -132,7 +133,7 @@ func (r *fakeRelays) Status() []RelayStatus {
 		{
 			Name: "a", Host: "a.example", Ladder: ladder, Serving: ladder[1], Senders: []string{"example.com"},
 			Connections: smtp.Connections{Open: 3, Limit: 4, Max: 8, Waiting: 5, Reason: "messages waited"},
-			Turns:       smtp.Turns{Rate: mailer.Rate{Messages: 20, Per: time.Minute}, Waiting: 3, Next: nextTurn},
+			Turns:       smtp.Turns{Rate: units.Rate{Messages: 20, Per: time.Minute}, Waiting: 3, Next: nextTurn},
 		},
 		{Name: "b", PausedUntil: time.Now().Add(time.Minute), Failure: refusal(mailer.ClassRelay, 535, "no")},
 		{Name: "c", Failure: refusal(mailer.ClassRelay, 0, "")},

@@ -2,12 +2,6 @@ package mailer
 
 import "time"
 
-// Rate is a number of messages in a period of time. Zero means no limit.
-type Rate struct {
-	Messages int
-	Per      time.Duration
-}
-
 // RateError is the cause of a [Failure] of class [ClassRelay] where no turn within
 // the relay's rate came in time, or the service stops. It says nothing about the
 // relay's health: the relay was not asked.

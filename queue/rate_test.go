@@ -17,6 +17,7 @@ import (
 	"mailsidecar/mailer/relaytest"
 	"mailsidecar/mailer/smtp"
 	"mailsidecar/queue"
+	"mailsidecar/units"
 )
 
 // pacedRelay is a relay with a rate as it is in earnest, which remembers what it
@@ -28,7 +29,7 @@ type pacedRelay struct {
 	all  []time.Time
 }
 
-func newPacedRelay(t *testing.T, rate mailer.Rate) *pacedRelay {
+func newPacedRelay(t *testing.T, rate units.Rate) *pacedRelay {
 	t.Helper()
 	network := &relaytest.Network{Port: map[int]any{587: relaytest.New(t, relaytest.Options{}, nil)}}
 	r, err := smtp.New(smtp.Options{
@@ -63,7 +64,7 @@ func (r *pacedRelay) route(o *queue.Options) { o.Routes = queue.Routes{{Relay: r
 // mail in a hurry have the next turn, however far it is, and the rate is used in
 // full. No message is shown an attempt that never was.
 func TestRateBeforeBulk(t *testing.T) {
-	for _, rate := range []mailer.Rate{{Messages: 20, Per: time.Minute}, {Messages: 20, Per: time.Hour}} {
+	for _, rate := range []units.Rate{{Messages: 20, Per: time.Minute}, {Messages: 20, Per: time.Hour}} {
 		synctest.Test(t, func(t *testing.T) {
 			relay := newPacedRelay(t, rate)
 			var text lockedLog
@@ -124,7 +125,7 @@ func TestRateBeforeBulk(t *testing.T) {
 // and is as if it had never been tried.
 func TestRateStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay := newPacedRelay(t, mailer.Rate{Messages: 1, Per: time.Minute})
+		relay := newPacedRelay(t, units.Rate{Messages: 1, Per: time.Minute})
 		q := start(t, relay.route)
 		q.MustSubmit(queuetest.Submission("first", "a@example.org"))
 		queuetest.SettleDown()

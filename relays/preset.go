@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"mailsidecar/mailer"
+	"mailsidecar/units"
 )
 
 // Preset is what SMTP_PROVIDER stands for. Vendors change their limits without
@@ -30,7 +30,7 @@ type Preset struct {
 	Recipients            int    // in one transaction
 	Connections           int    // at a time
 	MessagesPerConnection int
-	Rate                  mailer.Rate
+	Rate                  units.Rate
 	OAuth2                string // name of its authorization server: "google" or "microsoft"
 	TokensOnly            bool   // the relay refuses passwords
 	// Advice is what its users most often get wrong: one sentence without a full
@@ -50,7 +50,7 @@ var presets = []Preset{
 		Advice: "the SMTP relay service must be allowed in the Workspace admin console; it takes an app password, OAuth2 or a known IP address",
 	},
 	{
-		Name: "microsoft365", Host: "smtp.office365.com", Ports: []int{587}, OAuth2: "microsoft", Connections: 3, Rate: mailer.Rate{Messages: 30, Per: time.Minute},
+		Name: "microsoft365", Host: "smtp.office365.com", Ports: []int{587}, OAuth2: "microsoft", Connections: 3, Rate: units.Rate{Messages: 30, Per: time.Minute},
 		Advice: "authenticated SMTP must be enabled for the mailbox; passwords are being phased out, so prefer OAuth2",
 	},
 	{

@@ -76,7 +76,7 @@ func relayOptions(c config.Relay, name string, log *slog.Logger) (smtp.Options, 
 		Cleartext: c.TLS == "none", AllowCleartext: c.AllowCleartext, RootCAs: c.RootCAs, ServerName: c.TLSServerName,
 		Helo: c.HELO, MaxRecipients: c.MaxRecipients, Logger: log,
 		MaxConnections: c.MaxConnections, MessagesPerConnection: c.MessagesPerConnection, IdleTimeout: time.Duration(c.IdleTimeout),
-		Rate: mailer.Rate(c.Rate),
+		Rate: c.Rate,
 	}
 	if c.Auth == "none" {
 		o.Username, o.Password, o.Mechanism = "", "", ""

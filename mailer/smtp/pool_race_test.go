@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mailsidecar/mailer"
+	"mailsidecar/units"
 )
 
 // These tests put two things into one moment that seldom meet in it.
@@ -126,7 +127,7 @@ func TestPoolPatienceLate(t *testing.T) {
 // was stopped is not lost.
 func TestPaceGivesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := pace{rate: schedule{mailer.Rate{Messages: 2, Per: time.Hour}}}
+		p := pace{rate: schedule{units.Rate{Messages: 2, Per: time.Hour}}}
 		for range 3 {
 			x := &turn{due: time.Now(), given: make(chan struct{})}
 			if err := p.enqueue(x, time.Minute); err != nil || x.at.IsZero() {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mailsidecar/mailer"
+	"mailsidecar/units"
 )
 
 // rateWait is how long a delivery waits for its turn at most. A later turn is for the
@@ -178,7 +179,7 @@ func (p *pace) giveBack(t *turn) {
 
 // Turns is how a relay's rate is being used.
 type Turns struct {
-	mailer.Rate
+	units.Rate
 	// Waiting is the number of deliveries that wait for their turn. A delivery whose
 	// turn is more than a minute away does not wait here: see [mailer.RateError].
 	Waiting int

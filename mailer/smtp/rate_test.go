@@ -12,6 +12,7 @@ import (
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/relaytest"
 	"mailsidecar/mailer/smtp"
+	"mailsidecar/units"
 )
 
 // TestRate: in no period do more messages set out than the rate allows, and they
@@ -19,7 +20,7 @@ import (
 func TestRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) {
-			o.Rate = mailer.Rate{Messages: 4, Per: 12 * time.Second}
+			o.Rate = units.Rate{Messages: 4, Per: 12 * time.Second}
 		})
 		begin := time.Now()
 		for i, want := range []int{0, 3, 6, 9, 12, 15, 18} {
@@ -42,7 +43,7 @@ func TestRate(t *testing.T) {
 func TestRateUsedUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) {
-			o.Rate = mailer.Rate{Messages: 1, Per: time.Hour}
+			o.Rate = units.Rate{Messages: 1, Per: time.Hour}
 		})
 		p.deliver(t, "accepted 250")
 		begin := time.Now()
@@ -71,7 +72,7 @@ func TestRateUsedUp(t *testing.T) {
 func TestRateOverload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{".": "after 2s 250 2.0.0 ok"}, func(o *smtp.Options) {
-			o.Rate = mailer.Rate{Messages: 1, Per: time.Second}
+			o.Rate = units.Rate{Messages: 1, Per: time.Second}
 		})
 		const seconds = 120
 		var accepted atomic.Int64
@@ -98,7 +99,7 @@ func TestRateOverload(t *testing.T) {
 func TestRateGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) {
-			o.Rate = mailer.Rate{Messages: 1, Per: 10 * time.Second}
+			o.Rate = units.Rate{Messages: 1, Per: 10 * time.Second}
 		})
 		p.deliver(t, "accepted 250")
 		begin := time.Now()
@@ -134,7 +135,7 @@ func TestRateGivenBack(t *testing.T) {
 func TestRatePriority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) {
-			o.Rate = mailer.Rate{Messages: 1, Per: 2 * time.Second}
+			o.Rate = units.Rate{Messages: 1, Per: 2 * time.Second}
 		})
 		p.deliver(t, "accepted 250")
 		begin := time.Now()
@@ -171,7 +172,7 @@ func TestRatePriority(t *testing.T) {
 func TestRateOvertaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) {
-			o.Rate = mailer.Rate{Messages: 1, Per: 20 * time.Second}
+			o.Rate = units.Rate{Messages: 1, Per: 20 * time.Second}
 		})
 		deliver := func(ctx context.Context, priority mailer.Priority) mailer.Attempt {
 			env := envelope("b@example.org")
@@ -219,7 +220,7 @@ func TestRateAges(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) {
-				o.Rate = mailer.Rate{Messages: 1, Per: 5 * time.Second}
+				o.Rate = units.Rate{Messages: 1, Per: 5 * time.Second}
 			})
 			deliver := func(ctx context.Context, priority mailer.Priority) string {
 				env := envelope("b@example.org")
@@ -252,7 +253,7 @@ func TestRateAges(t *testing.T) {
 func TestRateStopWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) {
-			o.Rate = mailer.Rate{Messages: 2, Per: time.Minute}
+			o.Rate = units.Rate{Messages: 2, Per: time.Minute}
 		})
 		p.deliver(t, "accepted 250")
 		begin := time.Now()

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"mailsidecar/mailer"
+	"mailsidecar/units"
 )
 
 // Options is how to reach one relay, and how to use it.
@@ -68,7 +69,7 @@ type Options struct {
 	// Rate limits how many messages start; zero means no limit. If its period is
 	// longer than a second, a quarter may start as a burst, and the rest is spread
 	// over the period, except mail of high priority.
-	Rate mailer.Rate
+	Rate units.Rate
 
 	Timeouts Timeouts     // zero fields mean the defaults
 	Logger   *slog.Logger // nil discards

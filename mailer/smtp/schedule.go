@@ -5,7 +5,7 @@ import (
 	"sort"
 	"time"
 
-	"mailsidecar/mailer"
+	"mailsidecar/units"
 )
 
 // schedule says which delivery has the next turn within a rate, and when:
@@ -21,7 +21,7 @@ import (
 //
 // Over time the rate is used in full: spreading never delays a turn beyond the time
 // at which the oldest start leaves the period, when the limit would allow it anyway.
-type schedule struct{ mailer.Rate }
+type schedule struct{ units.Rate }
 
 // free returns when the limit allows one more message, now or later.
 func (r schedule) free(d departures, now time.Time) time.Time {

@@ -12,9 +12,10 @@ import (
 	"time"
 
 	"mailsidecar/mailer"
+	"mailsidecar/units"
 )
 
-var spreadRates = []mailer.Rate{
+var spreadRates = []units.Rate{
 	{Messages: 1, Per: time.Minute},
 	{Messages: 2, Per: time.Minute},
 	{Messages: 3, Per: time.Minute},
@@ -95,7 +96,7 @@ func (p *pacer) check(t *testing.T) {
 }
 
 // gap is the longest between two turns in saturation, by the rule.
-func gapOf(r mailer.Rate) time.Duration {
+func gapOf(r units.Rate) time.Duration {
 	return r.Per / time.Duration(r.Messages-schedule{r}.burst()+1)
 }
 
@@ -166,7 +167,7 @@ func TestSpreadHigh(t *testing.T) {
 // but the schedule, though that was due before, and does where no turn is left.
 func TestSpreadOvertakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &pacer{pace: pace{rate: schedule{mailer.Rate{Messages: 8, Per: time.Minute}}}}
+		p := &pacer{pace: pace{rate: schedule{units.Rate{Messages: 8, Per: time.Minute}}}}
 		for range 2 {
 			p.take(mailer.PriorityNormal)
 		}
@@ -188,7 +189,7 @@ func TestSpreadOvertakes(t *testing.T) {
 		if !first.at.Equal(begin.Add(time.Minute)) || time.Since(begin) != time.Minute {
 			t.Errorf("the turns came after %v and %v, want a minute, when some are left", first.at.Sub(begin), time.Since(begin))
 		}
-		second := &pacer{pace: pace{rate: schedule{mailer.Rate{Messages: 1, Per: time.Minute}}}}
+		second := &pacer{pace: pace{rate: schedule{units.Rate{Messages: 1, Per: time.Minute}}}}
 		second.take(mailer.PriorityNormal)
 		p = second
 		first = longDue()
@@ -203,7 +204,7 @@ func TestSpreadOvertakes(t *testing.T) {
 // may set out.
 func TestSpreadStarvesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, begin := &pacer{pace: pace{rate: schedule{mailer.Rate{Messages: 20, Per: time.Minute}}}}, time.Now()
+		p, begin := &pacer{pace: pace{rate: schedule{units.Rate{Messages: 20, Per: time.Minute}}}}, time.Now()
 		var all sync.WaitGroup
 		for i := range 400 {
 			all.Go(func() { p.await(mailer.PriorityHigh) })
@@ -230,7 +231,7 @@ func TestSpreadAtRandom(t *testing.T) {
 	for seed := range uint64(30) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 0))
-			rate := mailer.Rate{Messages: 1 + random.IntN(12), Per: time.Duration(1+random.IntN(40)) * 500 * time.Millisecond}
+			rate := units.Rate{Messages: 1 + random.IntN(12), Per: time.Duration(1+random.IntN(40)) * 500 * time.Millisecond}
 			p := &pacer{pace: pace{rate: schedule{rate}}}
 			var all sync.WaitGroup
 			for range 300 {
@@ -264,7 +265,7 @@ func TestSpreadAtRandom(t *testing.T) {
 // TestSpreadForesees: what an earlier one is told of its turn is so when nobody
 // gets in before it, for a line of any length.
 func TestSpreadForesees(t *testing.T) {
-	for _, rate := range append(spreadRates, mailer.Rate{Messages: 5, Per: time.Second}) {
+	for _, rate := range append(spreadRates, units.Rate{Messages: 5, Per: time.Second}) {
 		synctest.Test(t, func(t *testing.T) {
 			p := &pace{rate: schedule{rate}}
 			type foreseen struct {
@@ -302,7 +303,7 @@ func TestSpreadForesees(t *testing.T) {
 }
 
 func BenchmarkPace(b *testing.B) {
-	for _, rate := range []mailer.Rate{{Messages: 50000, Per: 24 * time.Hour}, {Messages: 50000, Per: time.Second}} {
+	for _, rate := range []units.Rate{{Messages: 50000, Per: 24 * time.Hour}, {Messages: 50000, Per: time.Second}} {
 		b.Run(fmt.Sprint(rate), func(b *testing.B) {
 			p := &pace{rate: schedule{rate}}
 			now := time.Now()
