@@ -42,7 +42,7 @@ type authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-// ca is made at the first use: no key is kept in the repository.
+// ca is made at its first use, so that the repository holds no key.
 var ca = sync.OnceValue(func() authority { return newAuthority("relaytest") })
 
 // RootCAs holds the authority that signs the certificates.
@@ -52,11 +52,11 @@ func RootCAs() *x509.CertPool {
 	return pool
 }
 
-// AuthorityPEM is that authority for a process that reads it from a file.
+// AuthorityPEM returns that authority in PEM form, for a process that reads a file.
 func AuthorityPEM() []byte { return certificatePEM(ca().cert.Raw) }
 
-// KeyAndChainPEM is a good certificate for a server that reads it from a file:
-// the private key (PKCS #8), the certificate and the authority's.
+// KeyAndChainPEM returns a good certificate in PEM form, for a server that reads a
+// file: the private key (PKCS #8), the certificate and the authority's.
 func KeyAndChainPEM() ([]byte, error) {
 	cert := certificates[Good]()
 	der, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
@@ -127,5 +127,6 @@ func (c Certificate) config(maxVersion uint16) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{certificates[c]()}, MaxVersion: maxVersion}
 }
 
-// ServerConfig is for another server that shows a good certificate.
+// ServerConfig returns the TLS configuration of another server with a good
+// certificate.
 func ServerConfig() *tls.Config { return Good.config(0) }

@@ -14,14 +14,13 @@ import (
 	"time"
 )
 
-// Network is a network in memory, for tests in virtual time: what is behind
-// each port, whatever the host is called. Its Dial goes into
-// mailer.Options.
+// Network is a network in memory, for tests in virtual time. Its Dial, which ignores
+// the host's name, goes into smtp.Options.
 type Network struct {
-	// IP is the address that the relays seem to have; zero means 127.0.0.1.
+	// IP is the address of the relays; zero means 127.0.0.1.
 	IP netip.Addr
-	// Port maps a port to a *Relay, [BlackHole] or [Refused]; a port that is
-	// not there is refused.
+	// Port maps a port to a *Relay, [BlackHole] or [Refused]. Other ports refuse
+	// connections.
 	Port map[int]any
 
 	mu    sync.Mutex
@@ -29,7 +28,7 @@ type Network struct {
 	open  atomic.Int64
 }
 
-// fate is what happens to a dial that reaches no relay.
+// fate is the result of a dial that reaches no relay.
 type fate int
 
 const (
@@ -78,14 +77,14 @@ func (n *Network) Set(port int, behind any) {
 	n.Port[port] = behind
 }
 
-// Dials are the ports dialled, in order.
+// Dials returns the ports dialled, in order.
 func (n *Network) Dials() []int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return append([]int(nil), n.dials...)
 }
 
-// Open is the number of connections that the client has not closed.
+// Open returns the number of connections that the client has not closed.
 func (n *Network) Open() int { return int(n.open.Load()) }
 
 // end is the client's end of a connection.
@@ -124,8 +123,8 @@ func RefusedPort(t testing.TB) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// BlackHolePort returns a port of the loopback interface that answers no packet:
-// the backlog of its listener is full.
+// BlackHolePort returns a port of the loopback interface that answers no packet,
+// because the backlog of its listener is full.
 func BlackHolePort(t testing.TB) int {
 	t.Helper()
 	port, fd, err := listenWithoutBacklog()

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// pipeBuffer is how much one side may send before the other reads.
+// pipeBuffer is how many octets one side may send before the other reads.
 const pipeBuffer = 64 << 10
 
 // pipe returns the two ends of a connection in memory. Unlike net.Pipe it
@@ -19,7 +19,7 @@ func pipe() (a, b *pipeEnd) {
 }
 
 type pipeEnd struct {
-	net.Conn // nil: the addresses are given by whoever wraps the end
+	net.Conn // nil: the type that wraps the end has the addresses
 	in, out  *stream
 }
 
@@ -77,7 +77,7 @@ func (s *stream) setDeadline(deadline *time.Time, t time.Time) {
 	s.change.Broadcast()
 	if d := time.Until(t); !t.IsZero() && d > 0 {
 		time.AfterFunc(d, func() {
-			s.mu.Lock() // or a reader between its look and its wait would miss this
+			s.mu.Lock() // otherwise a reader that is about to wait would miss this
 			defer s.mu.Unlock()
 			s.change.Broadcast()
 		})

@@ -2,8 +2,8 @@
 //
 // Without a script it is a working relay: STARTTLS with a certificate of its own
 // authority ([RootCAs]), AUTH, 8BITMIME, SIZE, SMTPUTF8, PIPELINING. A [Script]
-// says what it does instead, and the transcript what it was told: which commands
-// and credentials in clear, which over TLS, and which messages.
+// changes its replies, and the transcript records commands, credentials and messages,
+// and which of them came in clear.
 package relaytest
 
 import (
@@ -16,10 +16,10 @@ import (
 	"time"
 )
 
-// Script maps what a client says to what the relay does. A key is the beginning
-// of a command line, in any case; the longest that fits is taken. Some moments
-// have names of their own: "greeting", "TLS" (the handshake), "AUTH+" (each
-// response within AUTH), "content" (after 354) and "." (the final dot).
+// Script maps a client's command to what the relay does. A key is the beginning of a
+// command line, in any case; the longest key that matches counts. Some steps have
+// names of their own: "greeting", "TLS" (the handshake), "AUTH+" (each response
+// within AUTH), "content" (after 354) and "." (the final dot).
 //
 // A value is a reply, its lines separated by "\n", or one of:
 //
@@ -47,7 +47,7 @@ import (
 // stays.
 type Script map[string]string
 
-// Options say what kind of relay it is.
+// Options are the features and limits of a relay.
 type Options struct {
 	// Implicit speaks TLS from the first octet.
 	Implicit bool
@@ -62,33 +62,33 @@ type Options struct {
 	MaxTLS uint16
 	// SCRAMIterations is the work asked of a client; zero means 4096.
 	SCRAMIterations int
-	// MaxConnections is how many clients are served at a time; the others get 421.
-	// Zero means any number.
+	// MaxConnections limits the clients at a time; the others get 421. Zero means no
+	// limit.
 	MaxConnections int
-	// MaxMessages is how many messages one connection may send before MAIL is
-	// answered with 421; zero means any number.
+	// MaxMessages limits the messages of one connection; then MAIL gets 421. Zero means
+	// no limit.
 	MaxMessages int
-	// MaxErrors is how many replies of 5yz a connection gets before a 421 that
-	// answers nothing, as from Postfix; zero means any number.
+	// MaxErrors limits the replies of 5yz on a connection; then it gets a 421 that
+	// answers no command, as Postfix sends it. Zero means no limit.
 	MaxErrors int
-	// MaxNonmail is how many commands besides those of mail a connection may send,
-	// as Exim counts them: one RSET between two messages is free. Zero means any
-	// number.
+	// MaxNonmail limits the commands on a connection that are not part of a
+	// transaction, as Exim counts them: one RSET between two messages is free. Zero
+	// means no limit.
 	MaxNonmail int
-	// MaxBusy is how many transactions go on at a time; the others get 432 at MAIL.
-	// Zero means any number.
+	// MaxBusy limits the transactions at a time; the others get 432 at MAIL. Zero means
+	// no limit.
 	MaxBusy int
-	// MaxRate is how many transactions begin in a second; the others get TooFast at
-	// MAIL, an action as in a [Script]. Zero means any number.
+	// MaxRate limits the transactions that begin in a second; the others get TooFast at
+	// MAIL, an action as in a [Script]. Zero means no limit.
 	MaxRate int
 	TooFast string
-	// Delay is the time that the relay takes for a message when there are so many
-	// connections; nil means none.
+	// Delay returns the time that the relay takes for a message while it has that number
+	// of connections; nil means none.
 	Delay func(connections int) time.Duration
-	// IdleTimeout is how long a client may say nothing before it gets 421; zero
-	// means for ever.
+	// IdleTimeout is how long a client may be silent before it gets 421; zero means no
+	// limit.
 	IdleTimeout time.Duration
-	// SCRAMUnproved says 235 without proof that the relay knows the password.
+	// SCRAMUnproved makes the relay say 235 without proof that it knows the password.
 	SCRAMUnproved bool
 }
 
@@ -100,7 +100,7 @@ var (
 	}
 )
 
-// Without returns the default extensions over TLS but those named.
+// Without returns the default extensions over TLS without those named.
 func Without(keywords ...string) []string {
 	return slices.DeleteFunc(slices.Clone(defaultTLS), func(line string) bool {
 		return slices.Contains(keywords, strings.Fields(line)[0])
@@ -236,7 +236,7 @@ func (r *Relay) Allow(connections int) {
 	r.opts.MaxConnections = connections
 }
 
-// admit says whether a transaction may begin, or what is done instead.
+// admit reports whether a transaction may begin, and otherwise what the relay does.
 func (r *Relay) admit() (refusal string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -261,7 +261,7 @@ func (r *Relay) leave() {
 	r.busy--
 }
 
-// delay is what Options.Delay says now.
+// delay returns Options.Delay for the connections of this moment.
 func (r *Relay) delay() time.Duration {
 	if r.opts.Delay == nil {
 		return 0
@@ -271,28 +271,28 @@ func (r *Relay) delay() time.Duration {
 	return r.opts.Delay(len(r.conns))
 }
 
-// Connections is the number of clients at the moment.
+// Connections returns the number of clients at this moment.
 func (r *Relay) Connections() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.conns)
 }
 
-// Most is the greatest number of clients that were served at a time.
+// Most returns the greatest number of clients that were served at a time.
 func (r *Relay) Most() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.most
 }
 
-// Served is the number of connections so far.
+// Served returns the number of connections so far.
 func (r *Relay) Served() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.served
 }
 
-// Commands are the lines of all clients, content excluded.
+// Commands returns the lines of all clients, without content.
 func (r *Relay) Commands() []Command {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -310,21 +310,21 @@ func (r *Relay) Said(prefix string) int {
 	return n
 }
 
-// Credentials are the logins that were tried.
+// Credentials returns the logins that were tried.
 func (r *Relay) Credentials() []Credential {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.credentials)
 }
 
-// Messages are those whose final dot came, whatever the reply was.
+// Messages returns those whose final dot came, whatever the reply was.
 func (r *Relay) Messages() []Message {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.messages)
 }
 
-// Clear is every octet that clients sent outside of TLS, the handshakes' too.
+// Clear returns every octet that clients sent outside TLS, including handshakes.
 func (r *Relay) Clear() []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()

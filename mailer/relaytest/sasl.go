@@ -46,8 +46,8 @@ func (s *session) note(c Credential) {
 	s.relay.credentials = append(s.relay.credentials, c)
 }
 
-// scriptedAuth notes that something was tried, and does what the script says;
-// after a 334 the responses are answered by "AUTH+".
+// scriptedAuth records the login and does what the script says. After a 334, "AUTH+"
+// answers the responses.
 func (s *session) scriptedAuth(line, action string) bool {
 	fields := strings.Fields(line)
 	s.note(Credential{Mechanism: fields[1], Secret: strings.Join(fields[2:], " "), TLS: s.tls != nil})
@@ -69,7 +69,7 @@ type exchange struct {
 	ok         bool // the client is still there
 }
 
-// ask returns the client's next response: the initial one if it is still there.
+// ask returns the client's next response, or its initial one if that is unused.
 func (x *exchange) ask(challenge string) []byte {
 	if x.hasInitial {
 		x.hasInitial = false

@@ -29,7 +29,8 @@ type session struct {
 	message  Message
 }
 
-// tap notes what the client sends below TLS, as long as that is clear text.
+// tap records the octets that the client sends below TLS, as long as they are clear
+// text.
 type tap struct {
 	net.Conn
 	session *session
@@ -80,7 +81,7 @@ func (s *session) run() {
 	}
 }
 
-// nextLine waits for a command as long as the relay is patient.
+// nextLine waits for a command, up to Options.IdleTimeout.
 func (s *session) nextLine() (string, bool) {
 	patience := s.relay.opts.IdleTimeout
 	if patience == 0 {
@@ -238,7 +239,7 @@ func (s *session) data(line string) bool {
 		atContent = s.relay.next("content")
 	}
 	if c, ok := s.raw.(interface{ CloseRead() error }); ok && atContent == "drop" {
-		c.CloseRead() // now, for what the client sends then may come sooner
+		c.CloseRead() // at once, before the client sends more
 	}
 	reply := s.do(action, fallback)
 	if !strings.HasPrefix(reply, "354") {
@@ -258,7 +259,7 @@ func (s *session) data(line string) bool {
 	if action == "default" {
 		s.message.Reply = accepted
 	}
-	// On record before the client can see the reply.
+	// Record the message before the client can see the reply.
 	s.relay.mu.Lock()
 	s.relay.messages = append(s.relay.messages, s.message)
 	s.messages++
@@ -284,8 +285,8 @@ func (s *session) content() ([]byte, bool) {
 	}
 }
 
-// act does what the script says to line, or gives the default reply. It returns
-// the reply that was given, empty when the session is over.
+// act does what the script says about line, or sends the default reply. It returns
+// the reply that was sent, or the empty string when the session is over.
 func (s *session) act(line, fallback string) string {
 	return s.do(s.relay.next(line), fallback)
 }
@@ -323,7 +324,7 @@ func (s *session) do(action, fallback string) string {
 		time.Sleep(time.Second)
 		return s.do(reply, fallback)
 	case "last":
-		time.Sleep(time.Millisecond) // so that what is sent along is there
+		time.Sleep(time.Millisecond) // so that the rest of the flight arrives
 		if s.br.Buffered() == 0 {
 			return s.send(fallback, "\r\n")
 		}

@@ -10,9 +10,9 @@ import (
 	"mailsidecar/units"
 )
 
-// These tests put two things into one moment that seldom meet in it.
+// These tests make two events happen at the same time that rarely do.
 
-// newIdlePool returns the pool of a relay with one connection in hand.
+// newIdlePool returns the pool of a relay, and its one connection, which is in use.
 func newIdlePool(t *testing.T) (*pool, *conn) {
 	t.Helper()
 	r, err := New(Options{Host: "relay.test", Ladder: []mailer.Rung{{Port: 587}}, MaxConnections: 1})
@@ -76,9 +76,9 @@ func TestPoolLeaves(t *testing.T) {
 	}
 }
 
-// TestPoolLeavesIdle: a delivery that leaves in the moment in which it gets an idle
-// connection instead of the one that it booked. That is watched by one afterwards,
-// and can be taken.
+// TestPoolLeavesIdle: a delivery leaves just when it gets an idle connection in place
+// of the one that it booked. Afterwards one goroutine watches that connection, and it
+// can be used.
 func TestPoolLeavesIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c := newIdlePool(t)
@@ -105,9 +105,9 @@ func TestPoolLeavesIdle(t *testing.T) {
 	})
 }
 
-// TestPoolPatienceLate: the patience of who has booked a connection ends in the
-// moment in which that is put back in line. It stands there once.
-func TestPoolPatienceLate(t *testing.T) {
+// TestPoolBookingEndsLate: a booking ends just when its delivery is put back in line.
+// The delivery is there once.
+func TestPoolBookingEndsLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c := newIdlePool(t)
 		w := newWaiter(t, p)
@@ -123,8 +123,8 @@ func TestPoolPatienceLate(t *testing.T) {
 	})
 }
 
-// TestPaceGivesBack: a turn that was given to a delivery in the moment in which it
-// was stopped is not lost.
+// TestPaceGivesBack: a turn that is given just when the delivery is stopped is not
+// lost.
 func TestPaceGivesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pace{rate: schedule{units.Rate{Messages: 2, Per: time.Hour}}}
