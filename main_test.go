@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 //	exits STATUS COMMAND [ARG...]   runs it and checks the exit status
 //	setenv NAME FILE REGEXP         sets NAME to the regexp's first group in FILE
 //
-// and the variables ADDR, an address of this machine that nobody listens on, and
+// and the variables ADDR, an address of this machine without a listener, and
 // PORT, the port in it.
 func TestCommands(t *testing.T) {
 	testscript.Run(t, testscript.Params{

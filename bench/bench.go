@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// bench is what all cases share.
+// bench is shared by all cases.
 type bench struct {
 	options options
 	dir     string // scratch of this run
@@ -42,7 +42,7 @@ func newBench(ctx context.Context, o options) (_ *bench, err error) {
 			b.close()
 		}
 	}()
-	// Postfix's daemons, who are not root, go through it to their queue.
+	// Postfix's daemons, which do not run as root, enter it to reach their queue.
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}

@@ -21,7 +21,7 @@ func TestNewSample(t *testing.T) {
 		{3, start.Add(time.Second), 20 * time.Millisecond},
 	}}
 	w := window{from: start, to: start.Add(2 * time.Second), arrived: 7}
-	// The relay has 0, twice 1 and 4, which nobody got an answer for.
+	// The relay has 0, twice 1, and 4, which was not answered.
 	s := newSample(l, w, []byte{1, 2, 0, 0, 1})
 	want := Sample{
 		AnswersPerSecond: 1.5, P50Millis: 20, P99Millis: 30, RelayPerSecond: 7,
@@ -107,7 +107,7 @@ func TestParseOptions(t *testing.T) {
 	}
 }
 
-// TestJudge: what was not measured is not met.
+// TestJudge: a target that was not measured is not met.
 func TestJudge(t *testing.T) {
 	r := &Results{Singles: []Figure{{Key: "start", Value: 51}, {Key: "idle_rss", Value: 25}}}
 	states := map[string]string{}

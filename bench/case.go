@@ -115,8 +115,8 @@ func (b *bench) runCase(ctx context.Context, c benchCase) (*CaseResult, error) {
 	return result, nil
 }
 
-// order is who comes first in a round: of two that are compared, each in turn, so
-// that neither always has the warmer machine.
+// order returns the systems in the order of a round. Two that are compared take
+// turns at being first, so that neither always has the warmer machine.
 func (b *bench) order(systems []running, round int) []running {
 	if b.options.against == "" || round%2 == 1 {
 		return systems
@@ -164,9 +164,9 @@ func (b *bench) startAll(ctx context.Context, c benchCase) ([]running, error) {
 
 const (
 	warmTurn = 500 * time.Millisecond
-	// warmUp is what a turn does not count at its beginning.
+	// warmUp is the beginning of a turn that does not count.
 	warmUp = 400 * time.Millisecond
-	// drainTimeout is how long what was accepted may take to arrive, once the
+	// drainTimeout is how long accepted messages may take to arrive, once the
 	// callers have stopped and the relay is near.
 	drainTimeout = 60 * time.Second
 )

@@ -139,7 +139,7 @@ func (c *smtpCaller) send(id string) error {
 	return c.flight(".\r\n", 250)
 }
 
-// load is callers at work, and what they have seen.
+// load is a set of callers at work, with the answers that they got.
 type load struct {
 	run     int
 	numbers atomic.Int64
@@ -195,7 +195,7 @@ func (l *load) work(c caller) {
 		failed++
 		l.fail(err)
 		if isConnectionError(err) {
-			break // and what it said on this connection would not be understood
+			break // later answers on this connection would be out of step
 		}
 	}
 	l.mu.Lock()

@@ -18,7 +18,7 @@ type payload struct {
 	json                  []byte // whole, without an id
 }
 
-// idMark stands where the id goes.
+// idMark is the place of the id.
 const idMark = "-id-goes-here-"
 
 // newPayload makes 2.5 kB of text with 10 kB of HTML, and an attachment of that
@@ -60,7 +60,7 @@ func newPayload(attachment int) (*payload, error) {
 	return p, nil
 }
 
-// jsonMessage leaves out what is empty, for a strict reader has no null list.
+// jsonMessage leaves out empty fields, because a strict reader refuses null lists.
 func jsonMessage(m *message.Message) map[string]any {
 	fields := map[string]any{
 		"from": m.From, "to": m.To, "subject": m.Subject, "text": m.Text, "html": m.HTML, "headers": m.Headers,

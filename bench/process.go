@@ -43,7 +43,7 @@ func startProcess(spec processSpec) (*process, error) {
 	p.cmd.Env, p.cmd.Dir = spec.env, spec.dir
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	// A group of its own: an interrupt at the terminal reaches the benchmark,
-	// which then stops what it has started.
+	// which then stops the programs that it has started.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func (p *process) stop() {
 	}
 }
 
-// awaitPort waits until somebody listens there.
+// awaitPort waits until the port accepts connections.
 func (p *process) awaitPort(ctx context.Context, port int) error {
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", local(port))

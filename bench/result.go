@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Results is what bench/results/latest.json holds.
+// Results is the content of bench/results/latest.json.
 type Results struct {
 	Date    string `json:"date"`
 	Commit  string `json:"commit"`
@@ -142,7 +142,8 @@ func versions(root string) []string {
 	return list
 }
 
-// medianSample takes the median of each figure. What must be zero is added up.
+// medianSample takes the median of each figure. Figures that must be zero are
+// added up.
 func medianSample(rounds []Sample) Sample {
 	m := Sample{
 		AnswersPerSecond: medianOf(rounds, func(s Sample) float64 { return s.AnswersPerSecond }),
@@ -175,7 +176,7 @@ func values(rounds []Sample, figure func(Sample) float64) []float64 {
 	return list
 }
 
-// median of nothing is zero.
+// median is zero for an empty list.
 func median(values []float64) float64 {
 	if len(values) == 0 {
 		return 0
@@ -240,7 +241,7 @@ const (
 	markEnd   = "<!-- end of results -->"
 )
 
-// replaceMarked replaces what stands between the markers of a file.
+// replaceMarked replaces the text between the markers of a file.
 func replaceMarked(path, report string) error {
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -174,7 +174,7 @@ func (b *bench) verdictTimes(ctx context.Context, ladder string) (first, later f
 }
 
 // blackHole is a port whose packets get no answer, as behind a firewall that
-// drops them: the kernel's queue of connections that nobody accepts is full.
+// drops them: the kernel's queue of unaccepted connections is full.
 type blackHole struct {
 	port  int
 	fd    int

@@ -93,7 +93,7 @@ func single(key string) func(*Results) (float64, bool) {
 	return func(r *Results) (float64, bool) { return r.figure(key) }
 }
 
-// failures adds up what must never happen, over all cases.
+// failures adds up events that must never happen, over all cases.
 func failures(count func(Sample) int) func(*Results) (float64, bool) {
 	return func(r *Results) (float64, bool) {
 		sum := 0

@@ -136,7 +136,7 @@ func TestSystemd(t *testing.T) {
 }
 
 // load reads the environment as the server would, and nothing else: the
-// variables of whoever runs the test are taken away. Files that the environment
+// variables of the test's own environment are removed. Files that the environment
 // names are put in their place.
 func load(t *testing.T, env map[string]string) config.Config {
 	t.Helper()

@@ -10,9 +10,9 @@ import (
 	"mailsidecar/integration/postfix"
 )
 
-// testBacklog brings more messages at a time than there are connections, so that
-// the envelope of one goes out behind the content of another. Each recipient gets
-// the right message, once; those who are refused take nobody with them.
+// testBacklog sends more messages at a time than there are connections, so that the
+// envelope of one goes out behind the content of another. Each recipient gets the
+// right message once; a refused recipient does not affect the others.
 func testBacklog(t *testing.T, relay *postfix.Server) {
 	env := stored(t, relay, relay.Submission)
 	env["SMTP_MAX_CONNECTIONS"] = "2"

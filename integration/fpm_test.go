@@ -18,9 +18,9 @@ import (
 	"mailsidecar/integration/wordpress"
 )
 
-// TestFPM has a real PHP-FPM run mail(), which goes to sendmail without the
-// environment of whoever started PHP-FPM: unless the pool says otherwise it is
-// cleared, and the settings have to come from somewhere else.
+// TestFPM lets a real PHP-FPM run mail(). PHP-FPM clears the environment that it
+// was started with, unless the pool says otherwise, so that sendmail has to take
+// its settings from another place.
 func TestFPM(t *testing.T) {
 	relay := postfix.Start(t)
 	server := serve(t, withKey(stored(t, relay, relay.Submission)))
@@ -28,8 +28,8 @@ func TestFPM(t *testing.T) {
 	real := environment{"MAILSIDECAR_URL": server.url, "MAILSIDECAR_API_KEY": testKey}
 	for _, tt := range []struct {
 		name string
-		// env is what PHP-FPM is started with, pool is lines of the pool, and file
-		// is what sendmail.conf says.
+		// env is the environment of PHP-FPM, pool has lines of the pool, and file is
+		// the text of sendmail.conf.
 		env        environment
 		pool, file string
 		want       string
@@ -115,7 +115,7 @@ func (f fpm) write(t *testing.T, name, content string) string {
 	return path
 }
 
-// log is what PHP-FPM and its workers wrote.
+// log is the log of PHP-FPM and its workers.
 func (f fpm) log(t *testing.T) string {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(f.dir, "fpm.log"))

@@ -10,8 +10,8 @@ import (
 	"mailsidecar/integration/machine"
 )
 
-// TestTrust follows the help of "mailsidecar ca": what it prints makes the clients
-// of several languages trust the server, and without it they do not.
+// TestTrust follows the help of "mailsidecar ca": with its output, clients in
+// several languages trust the server, and without it they do not.
 func TestTrust(t *testing.T) {
 	addr := freeAddr(t)
 	env := environment{

@@ -8,8 +8,8 @@ import (
 	"mailsidecar/mailer/relaytest"
 )
 
-// TestKeySettings: a key sends from its own addresses, at its own rate, of which
-// a refused sender uses nothing.
+// TestKeySettings: a key sends from its own addresses, at its own rate. A refused
+// sender does not count against the rate.
 func TestKeySettings(t *testing.T) {
 	relay := relaytest.New(t, relaytest.Options{}, nil)
 	s := serve(t, durable(t, relay).with(environment{

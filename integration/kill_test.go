@@ -25,9 +25,8 @@ import (
 var killFor = flag.Duration("kill-for", 0, "how long TestKill kills the server; 0 means 60s with CI=true, else 5s")
 
 // TestKill kills the server with SIGKILL at random moments while clients post
-// numbered messages, and holds the first promise against what the relay got:
-// whatever was answered 202 arrives, and whatever arrives twice was being handed
-// over at a kill.
+// numbered messages, and checks the first promise: every message that was answered
+// 202 arrives, and one that arrives twice was being handed over at a kill.
 func TestKill(t *testing.T) {
 	span, minKills := killSpan()
 	relay := relaytest.New(t, relaytest.Options{}, nil)
@@ -99,7 +98,7 @@ func (s *sidecar) kill(t *testing.T) {
 	<-s.exited
 }
 
-// drain makes the server try what waits until nothing does.
+// drain retries the waiting messages until no message waits.
 func (s *sidecar) drain(t *testing.T) {
 	t.Helper()
 	machine.Await(t, "end of what waits", func() bool {

@@ -12,8 +12,7 @@ import (
 	"mailsidecar/integration/postfix"
 )
 
-// limitTest is mail to a relay that bounds what a client may do, which must cost
-// no message.
+// limitTest is mail to a relay that limits its clients. No message may be lost.
 type limitTest struct {
 	name        string
 	settings    []string // of the relay
@@ -21,10 +20,10 @@ type limitTest struct {
 	connections int      // SMTP_MAX_CONNECTIONS
 	messages    int
 	patterns    []string // see mailOut
-	// inTurn hands each message in when the one before has come to its end: several
-	// that are in hand need not stay in their order.
+	// inTurn hands in each message when the one before is finished: messages in
+	// flight together need not stay in order.
 	inTurn bool
-	// sessions bounds how often we log in; zero means any number.
+	// sessions limits the number of logins; zero means no limit.
 	sessions int
 	// hits says that the relay's log must show that the limit was met.
 	hits string
@@ -121,7 +120,7 @@ func TestEximMessage(t *testing.T) {
 }
 
 // TestEximLoad has Exim killed with its sessions again and again while it takes
-// mail over several connections. None is lost, and only what was uncertain comes
+// mail over several connections. No message is lost, and only uncertain ones arrive
 // twice.
 func TestEximLoad(t *testing.T) {
 	messages, restarts := 150, 3
@@ -143,8 +142,8 @@ func TestEximLoad(t *testing.T) {
 	}
 }
 
-// TestPostfixLimits does so with Postfix, which counts errors and makes who has
-// made many of them wait.
+// TestPostfixLimits does the same with Postfix, which slows a client down after many
+// errors.
 func TestPostfixLimits(t *testing.T) {
 	tests := []limitTest{
 		{name: "all refused", connections: 1, messages: 30, patterns: []string{"bad"}, sessions: 8},

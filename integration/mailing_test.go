@@ -11,7 +11,8 @@ import (
 	"mailsidecar/integration/mta"
 )
 
-// mailing is messages that are handed in together, and what must become of them.
+// mailing is a set of messages that are handed in together, with the outcome that
+// each must have.
 type mailing struct {
 	server *sidecar
 	relay  realRelay
@@ -19,13 +20,13 @@ type mailing struct {
 	ids    []string            // by the number that is each message's subject
 	want   []map[string]string // by number: the state that each recipient must end in
 	taken  int                 // messages for the box
-	busy   int                 // messages that wait for a recipient who is always busy
+	busy   int                 // messages with a recipient that is always busy
 	mixed  bool                // some recipient is not the box
 }
 
-// mailOut hands in count messages in batches. The patterns say in turn whom one
-// is for: one "box" at most, "more" for other mailboxes, "bad" for an unknown
-// recipient, and "busy", joined by "+".
+// mailOut hands in count messages in batches. The patterns in turn name a message's
+// recipients, joined by "+": at most one "box", "more" for other mailboxes, "bad"
+// for an unknown recipient, and "busy".
 func (s *sidecar) mailOut(t *testing.T, relay realRelay, count int, patterns ...string) *mailing {
 	t.Helper()
 	m := &mailing{server: s, relay: relay, box: relay.Recipient(t)}
@@ -82,9 +83,10 @@ func (s *sidecar) sendBatch(t *testing.T, messages []map[string]any) []string {
 	return ids
 }
 
-// await waits until nothing but busy recipients is left. Where all recipients are
-// good, what was deferred is tried again at once, lest the test wait for the
-// schedule; that would try what has bounced again, too.
+// await waits until only messages with busy recipients are left. If all recipients
+// are good, deferred messages are retried at once, so that the test need not wait
+// for the schedule. Otherwise they are not, since that would also retry recipients
+// that have bounced.
 func (m *mailing) await(t *testing.T) {
 	t.Helper()
 	queued, deferred := 0, 0
@@ -122,9 +124,9 @@ func (s *sidecar) count(t *testing.T, status string) int {
 	}
 }
 
-// check waits for the end, and holds the promises against it: each recipient is
-// in its state, and each message for the box is there once. Only one that was
-// uncertain may be there twice.
+// check waits for the end and checks the promises: each recipient is in its state,
+// and each message for the box has arrived once. Only an uncertain one may arrive
+// twice.
 func (m *mailing) check(t *testing.T) {
 	t.Helper()
 	m.await(t)

@@ -22,8 +22,8 @@ import (
 	"mailsidecar/mailer/relaytest"
 )
 
-// TestMemory holds the process's resident memory against what the product
-// promises. VmHWM is its peak from the start of the process on.
+// TestMemory compares the process's resident memory with the product's promises.
+// VmHWM is its peak since the process started.
 func TestMemory(t *testing.T) {
 	lean := leanBinary(t)
 	t.Run("idle", func(t *testing.T) {

@@ -170,8 +170,8 @@ func testPHPMailRefused(t *testing.T, d *drop) {
 	}
 }
 
-// testPHPMailInjected: what a visitor of a careless program may put into the
-// fifth argument writes no file (CVE-2016-10033).
+// testPHPMailInjected: options that a visitor smuggles into the fifth argument of a
+// careless program write no file (CVE-2016-10033).
 func testPHPMailInjected(t *testing.T, d *drop) {
 	to, dir := d.relay.Recipient(t), t.TempDir()
 	out, errs := d.php(t, fmt.Sprintf(

@@ -185,7 +185,7 @@ func testComposed(t *testing.T, relay *postfix.Server) {
 	}
 }
 
-// finished has what a message on the wire may trip over: leading dots, a line
+// finished has everything that can go wrong on the wire: leading dots, a line
 // of 998 octets, 8-bit text, trailing blanks, an unusual order of fields.
 var finished = crlf(`Received: from app by shop
 X-First: 1
@@ -237,8 +237,8 @@ func testFinished(t *testing.T, relay *postfix.Server) {
 	t.Error("no message has the null reverse-path")
 }
 
-// testSevenBit: for a relay without 8BITMIME the body is encoded, and nothing
-// that a reader sees changes.
+// testSevenBit: for a relay without 8BITMIME the body is encoded, and a reader sees
+// the same text.
 func testSevenBit(t *testing.T, relay *postfix.Server) {
 	to := relay.Recipient(t)
 	s := serve(t, bridge(t, relay, relay.SevenBit))
@@ -342,7 +342,7 @@ func testRecipients(t *testing.T, relay *postfix.Server) {
 	})
 }
 
-// testTooLarge: what the relay announced that it does not take is not sent.
+// testTooLarge: a message over the size that the relay announced is not sent.
 func testTooLarge(t *testing.T, relay *postfix.Server) {
 	s := serve(t, bridge(t, relay, relay.Submission))
 	m := hello(relay.Recipient(t))

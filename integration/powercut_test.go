@@ -19,8 +19,8 @@ import (
 
 // TestPowerCut watches the server's system calls: between one 202 and the next
 // the queue's write-ahead log is written and fsynced, and that fsync has
-// returned before the first octet of the 202 is written. What a power cut leaves
-// behind then holds every message that a client was told is accepted.
+// returned before the first octet of the 202 is written. After a power cut
+// the disk then holds every message that was answered 202.
 func TestPowerCut(t *testing.T) {
 	strace := requireStrace(t)
 	env := durable(t, relaytest.New(t, relaytest.Options{}, nil))

@@ -49,8 +49,8 @@ func testQueuedWait(t *testing.T, relay *postfix.Server) {
 	}
 }
 
-// testKilled is the promise: what was accepted while no relay could be reached
-// goes out though the process is killed, and once only.
+// testKilled is the promise: mail that was accepted while no relay could be reached
+// goes out once, although the process is killed.
 func testKilled(t *testing.T, relay *postfix.Server) {
 	to := relay.Recipient(t)
 	env := stored(t, relay, machine.FreePort(t))
@@ -73,8 +73,8 @@ func testKilled(t *testing.T, relay *postfix.Server) {
 	}
 }
 
-// awaitStatus asks for a message until it has the status. It has it tried
-// again, lest the test wait for the schedule.
+// awaitStatus asks for a message until it has the status. It retries a deferred
+// message, so that the test need not wait for the schedule.
 func (s *sidecar) awaitStatus(t *testing.T, id, want string) answer {
 	t.Helper()
 	var a answer

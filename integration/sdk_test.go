@@ -35,8 +35,8 @@ const (
 	sdkKey     = "SG.a-key-for-tests.0123456789abcdef"
 )
 
-// TestNodeSDKs sends with the providers' own clients for Node, and compares what
-// arrives at the relay and what the clients make of the answers.
+// TestNodeSDKs sends with the providers' own clients for Node, and checks the
+// messages at the relay and the answers as the clients read them.
 func TestNodeSDKs(t *testing.T) {
 	machine.Needs(t, "scripts/install-sdks", "node", "sdk/node_modules/postmark")
 	testSDKs(t, "node", func(ctx context.Context, url string) *exec.Cmd {
@@ -64,7 +64,7 @@ func TestNodeSDKs(t *testing.T) {
 	}))
 }
 
-// TestGoSDKs does so with those for Go, which are a module of their own.
+// TestGoSDKs does the same with the clients for Go, a module of its own.
 func TestGoSDKs(t *testing.T) {
 	program := filepath.Join(scratch, "sdk-go")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".")
@@ -79,8 +79,8 @@ func TestGoSDKs(t *testing.T) {
 	}))
 }
 
-// TestPythonSDKs does so with what Debian has for Python: Anymail for Django with
-// each of its backends, boto3 and requests.
+// TestPythonSDKs does the same with Debian's packages for Python: Anymail for Django
+// with each of its backends, boto3 and requests.
 func TestPythonSDKs(t *testing.T) {
 	packages := filepath.Join("..", ".tools", "python", "packages")
 	machine.Needs(t, "scripts/install-sdks", "python3", packages)
@@ -109,8 +109,9 @@ func TestPythonSDKs(t *testing.T) {
 	}))
 }
 
-// TestPyPISDKs does so with the providers' own clients for Python. Debian has
-// them not, so that a test run does not install them: see sdk/python/requirements.txt.
+// TestPyPISDKs does the same with the providers' own clients for Python. Debian does
+// not package them, and a test run does not install them: see
+// sdk/python/requirements.txt.
 func TestPyPISDKs(t *testing.T) {
 	python := filepath.Join("..", ".tools", "pypi", "bin", "python")
 	if _, err := os.Stat(python); err != nil {
@@ -188,8 +189,8 @@ func sdkFiles() map[string][]byte {
 	return map[string][]byte{"Rechnung März.pdf": pdf, "logo.png": png}
 }
 
-// testSDKs runs a program that sends with several clients. What it prints must
-// be the golden file of that name.
+// testSDKs runs a program that sends with several clients. Its output must be the
+// golden file of that name.
 func testSDKs(t *testing.T, name string, program func(ctx context.Context, url string) *exec.Cmd, want []arrival) {
 	t.Helper()
 	relay := relaytest.New(t, relaytest.Options{}, nil)
@@ -234,8 +235,8 @@ var (
 	times = regexp.MustCompile(`20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z`)
 )
 
-// maskAnswers puts words in the place of what is new in every run, and leaves
-// out what says nothing of the answers.
+// maskAnswers puts words in the place of values that differ from run to run, and
+// leaves out the transport's headers.
 func maskAnswers(t *testing.T, answers []byte) []byte {
 	t.Helper()
 	var all map[string]any
@@ -267,8 +268,7 @@ func dropTransport(v any) {
 	}
 }
 
-// checkArrivals compares what the relay got with what it must get, and nothing
-// else.
+// checkArrivals checks that the relay got exactly the messages in want.
 func checkArrivals(t *testing.T, relay *relaytest.Relay, want []arrival) {
 	t.Helper()
 	machine.Wait(func() bool { return len(relay.Messages()) >= len(want) })

@@ -70,7 +70,7 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// environment is what a command of the product is given, and nothing else.
+// environment is the whole environment of a command of the product.
 type environment map[string]string
 
 func (e environment) with(more environment) environment {
@@ -117,7 +117,8 @@ func serve(t *testing.T, env environment) *sidecar {
 	return serveAs(t, env, func(*exec.Cmd) {})
 }
 
-// serveUnder does so with the server's command as the last arguments of another.
+// serveUnder is serve under another program, which gets the server's command as its
+// last arguments.
 func serveUnder(t *testing.T, env environment, wrapper ...string) *sidecar {
 	t.Helper()
 	return serveAs(t, env, func(cmd *exec.Cmd) {
@@ -194,8 +195,8 @@ func (s *sidecar) stop(t *testing.T) {
 	}
 }
 
-// answer is what the API answered with. A problem (RFC 9457) and a message have
-// their fields side by side.
+// answer is an answer of the API. It has the fields of a problem (RFC 9457) and
+// those of a message.
 type answer struct {
 	HTTPStatus int         `json:"-"`
 	Header     http.Header `json:"-"`

@@ -14,8 +14,8 @@ import (
 	"mailsidecar/mailer/relaytest"
 )
 
-// These tests stop the server, or take its relay away, in the middle of
-// something, start it again on the same store and count what the relay got.
+// These tests stop the server, or take its relay away, in the middle of its work,
+// start it again on the same store and count the messages at the relay.
 
 // TestStopLetsDeliveryFinish: the relay takes its time over the final dot.
 func TestStopLetsDeliveryFinish(t *testing.T) {
@@ -33,8 +33,8 @@ func TestStopLetsDeliveryFinish(t *testing.T) {
 	wantMessages(t, relay, 1)
 }
 
-// TestStopGivesBackDelivery: a relay that does not answer before the final dot
-// is left in time, and the message, of which it has nothing, is sent once.
+// TestStopGivesBackDelivery: a stop does not wait for a relay that is silent before
+// the final dot. That relay has no part of the message, which is then sent once.
 func TestStopGivesBackDelivery(t *testing.T) {
 	t.Parallel()
 	relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{"MAIL": "silence then default"})
@@ -51,8 +51,8 @@ func TestStopGivesBackDelivery(t *testing.T) {
 	wantMessages(t, relay, 1)
 }
 
-// TestStopPastFinalDot: nobody knows whether the relay took it, and the story
-// says so.
+// TestStopPastFinalDot: it is unknown whether the relay took the message, and its
+// story says so.
 func TestStopPastFinalDot(t *testing.T) {
 	t.Parallel()
 	relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{".": "silence then default"})
@@ -69,7 +69,7 @@ func TestStopPastFinalDot(t *testing.T) {
 	wantMessages(t, relay, 2)
 }
 
-// TestSecondSignal ends the server at once, and loses nothing.
+// TestSecondSignal: a second signal ends the server at once, and no message is lost.
 func TestSecondSignal(t *testing.T) {
 	t.Parallel()
 	relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{".": "silence then default"})
@@ -121,8 +121,8 @@ func TestStopAnswersWaiting(t *testing.T) {
 	wantMessages(t, relay, 1)
 }
 
-// TestHold: with MAILSIDECAR_UNCERTAIN=hold a lost reply waits for a person,
-// who finds it and releases it.
+// TestHold: with MAILSIDECAR_UNCERTAIN=hold a message whose reply was lost waits
+// until a person releases it.
 func TestHold(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -218,8 +218,8 @@ func TestIdempotencyAcrossRestart(t *testing.T) {
 	wantMessages(t, relay, 1)
 }
 
-// TestSendAtAcrossRestart: a scheduled message goes out at its time though the
-// server was killed meanwhile, and not before.
+// TestSendAtAcrossRestart: a scheduled message goes out, and not before its time,
+// although the server was killed before that time.
 func TestSendAtAcrossRestart(t *testing.T) {
 	t.Parallel()
 	relay := relaytest.New(t, relaytest.Options{}, nil)
@@ -238,8 +238,8 @@ func TestSendAtAcrossRestart(t *testing.T) {
 	wantMessages(t, relay, 1)
 }
 
-// TestRelayComesBack: while no relay answers, mail is accepted and the relay
-// left alone; once it is back everything goes out, without anybody's help.
+// TestRelayComesBack: while the relay does not answer, mail is accepted and the
+// relay left alone. Once it is back everything goes out without help.
 func TestRelayComesBack(t *testing.T) {
 	t.Parallel()
 	relay := relaytest.New(t, relaytest.Options{}, nil)
@@ -254,7 +254,7 @@ func TestRelayComesBack(t *testing.T) {
 	if paused.Status != "paused" || paused.PausedUntil == "" || paused.Failure.Stage != "connect" {
 		t.Errorf("GET /v1/relays = %+v, want paused at connect", paused)
 	}
-	// No attempt is worth waiting for.
+	// The answer does not wait for an attempt.
 	body, err := json.Marshal(order(nil))
 	if err != nil {
 		t.Fatal(err)
@@ -347,7 +347,7 @@ func (s *sidecar) signal(t *testing.T, sig syscall.Signal) {
 	}
 }
 
-// story is a message as GET /v1/messages/{id} tells it.
+// story is the answer to GET /v1/messages/{id}.
 type story struct {
 	Status   string
 	Attempts []struct {

@@ -21,11 +21,11 @@ import (
 	"mailsidecar/mailer/relaytest"
 )
 
-// These tests do to the store what disks, hosts and people do to it, and check
-// what the operator sees: docs/operating.md has the table.
+// These tests damage the store as disks, hosts and people do, and check the
+// messages that the operator sees: docs/operating.md has the table.
 
-// TestRefusesToStart: what cannot hold a queue is told at the start, with the
-// setting to change, and nothing is touched.
+// TestRefusesToStart: a place that cannot hold a queue is reported at the start,
+// with the setting to change, and stays untouched.
 func TestRefusesToStart(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -113,7 +113,7 @@ func fullDisk(t *testing.T) string {
 	return dir
 }
 
-// newerSchema sets user_version, which stands in the octets 60 to 63 of an
+// newerSchema sets user_version, in octets 60 to 63 of an
 // SQLite file.
 func newerSchema(t *testing.T) string {
 	dir := t.TempDir()
@@ -202,8 +202,8 @@ func TestSecondProcess(t *testing.T) {
 	wantStatus(t, s.send(t, order(nil)), http.StatusAccepted)
 }
 
-// TestTornLog cuts the write-ahead log in its last frame, as a power cut does
-// while a commit is being written that nobody was told of yet.
+// TestTornLog cuts the write-ahead log in its last frame, as a power cut does while
+// a commit is being written, before it is answered.
 func TestTornLog(t *testing.T) {
 	t.Parallel()
 	relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{"greeting": "421 4.3.2 not yet"})
@@ -232,8 +232,8 @@ func TestTornLog(t *testing.T) {
 	}
 }
 
-// TestStoreDeleted: new mail is refused, for it would be lost; what was accepted
-// is delivered from the open file.
+// TestStoreDeleted: new mail is refused, because it would be lost. Accepted mail is
+// delivered from the open file.
 func TestStoreDeleted(t *testing.T) {
 	t.Parallel()
 	relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{"RCPT": "450 4.2.1 busy then default"})
@@ -267,8 +267,8 @@ func TestStoreDeleted(t *testing.T) {
 	wantStatus(t, s.send(t, order(nil)), http.StatusAccepted)
 }
 
-// TestDiskNearlyFull: new mail is refused while there is still room to record
-// what becomes of the old, whose delivery frees space.
+// TestDiskNearlyFull: new mail is refused while there is still room to record the
+// outcomes of accepted mail, whose delivery frees space.
 func TestDiskNearlyFull(t *testing.T) {
 	t.Parallel()
 	relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{"RCPT": "450 4.2.1 busy then default"})
@@ -290,9 +290,9 @@ func TestDiskNearlyFull(t *testing.T) {
 	s.awaitReady(t)
 }
 
-// TestDiskFull fills the disk to the last octet while a delivery is in hand: its
-// outcome cannot be stored. Nothing more is delivered until it can, for a
-// restart would deliver all that again.
+// TestDiskFull fills the disk to the last octet while a delivery is in flight: its
+// outcome cannot be stored. Deliveries stop until it can, because a restart would
+// repeat them.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{".": "after 1s 250 2.0.0 queued"})

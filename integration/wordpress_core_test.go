@@ -19,19 +19,19 @@ type coreCase struct {
 	name string
 	// since is the first version of WordPress that has it; empty: every one.
 	since string
-	// code is PHP and returns what the case is judged by, wp_mail()'s result most
-	// often. $a to $d are mailboxes.
+	// code is PHP and returns the value to check, most often wp_mail()'s result. $a
+	// to $d are mailboxes.
 	code string
 	// returns is that result in JSON.
 	returns string
-	// envelope is who gets the message that reaches $a, by letter; empty: nobody
-	// gets any.
+	// envelope has the letters of all recipients of the message that reaches $a;
+	// empty means that there is no message.
 	envelope string
-	// header are fields of that message, decoded; "-" is none,
-	// "!" any but this. {a} to {d} are the
-	// mailboxes. text is what its parts have, decoded: by file name, else by type.
+	// header has fields of that message, decoded: "-" means that the field is
+	// absent, "!" any value but this. {a} to {d} are the mailboxes. text has its
+	// parts, decoded, by file name or else by type.
 	header, text map[string]string
-	// raw is text that it has somewhere, as it is; rawNot has it nowhere.
+	// raw occurs in the message as it is; rawNot does not.
 	raw, rawNot string
 }
 
@@ -186,7 +186,7 @@ var coreCases = []coreCase{
 	},
 }
 
-// coreResult is what one case came to.
+// coreResult is the result of one case.
 type coreResult struct {
 	Returns json.RawMessage
 	Failed  []string
@@ -200,15 +200,15 @@ type coreResult struct {
 
 // testWPCore holds wp_mail() to core's own tests twice with the plugin active:
 // with their mock in the global, which the plugin must leave there, and with
-// the plugin's mailer, where what counts is what the relay delivers. All cases
-// run in one process, so that nothing may be left over from one to the next.
+// the plugin's mailer, where the delivered message is checked. All cases run in one
+// process, so that a case may leave nothing behind for the next.
 func testWPCore(t *testing.T, s *shop) {
 	s.Write(t, "one.txt", "one")
 	s.Write(t, "two.txt", "two")
 	s.Write(t, "logo.png", "PNG 1")
 	s.Write(t, "other.png", "PNG 2")
 	env := s.plugin(s.server.url)
-	delete(env, "MAILSIDECAR_FROM") // core's own From is what is looked at
+	delete(env, "MAILSIDECAR_FROM") // the cases check core's own From
 	for _, mock := range []bool{true, false} {
 		t.Run(map[bool]string{true: "mock", false: "delivered"}[mock], func(t *testing.T) {
 			boxes := make([][]string, len(coreCases))

@@ -30,8 +30,8 @@ func TestWordPressScreenshots(t *testing.T) {
 			define('MAILSIDECAR_FROM', 'Shop <shop@example.com>');`)
 	}
 	constants(testKey)
-	// Whoever comes is the administrator; of WordPress's own wish to go online
-	// nothing is shown.
+	// Every visitor is the administrator, and WordPress's own errors about being
+	// offline are hidden.
 	site.Write(t, "wordpress/wp-content/mu-plugins/admin.php", `<?php ini_set('display_errors', '0'); function auth_redirect() {}
 		add_filter('determine_current_user', fn () => 1, 99); add_filter('pre_option_show_avatars', '__return_zero');`)
 	s.mail(t, s.env, "", quote("ann@"+postfix.Domain)+`, 'Your order 1042', 'x'`)

@@ -23,7 +23,7 @@ import (
 	"mailsidecar/mailer/relaytest"
 )
 
-// wordpressPlugin is what the tests are about.
+// wordpressPlugin is the plugin under test.
 const wordpressPlugin = "../wordpress/mailsidecar.php"
 
 // shop is one WordPress with the plugin, a running server and a real Postfix
@@ -32,7 +32,7 @@ type shop struct {
 	*wordpress.Site
 	relay  *postfix.Server
 	server *sidecar
-	// env is what the plugin needs to find the server.
+	// env tells the plugin where the server is.
 	env map[string]string
 }
 
@@ -96,11 +96,11 @@ func (s *shop) plugin(serverURL string) map[string]string {
 	}
 }
 
-// wpMail is what one call of wp_mail() came to.
+// wpMail is the result of one call of wp_mail().
 type wpMail struct {
 	Sent    bool
 	Seconds float64
-	// Failed are the errors that wp_mail_failed was told, Succeeded counts
+	// Failed are the errors that wp_mail_failed got; Succeeded counts
 	// wp_mail_succeeded.
 	Failed []struct {
 		Message string
@@ -299,7 +299,7 @@ func testWPRecipients(t *testing.T, s *shop) {
 	s.relay.Await(t, some, 1)
 }
 
-// testWPOddArguments: what core's own tests of wp_mail() ask of it.
+// testWPOddArguments: the arguments of core's own tests of wp_mail().
 func testWPOddArguments(t *testing.T, s *shop) {
 	t.Run("several recipients in a string", func(t *testing.T) {
 		to, other := s.relay.Recipient(t), s.relay.Recipient(t)
@@ -352,7 +352,7 @@ func testWPOddArguments(t *testing.T, s *shop) {
 	}
 }
 
-// testWPLeftovers: what snippets and plugins leave behind does not matter.
+// testWPLeftovers: the leftovers of snippets and other plugins do no harm.
 func testWPLeftovers(t *testing.T, s *shop) {
 	for name, setup := range map[string]string{
 		"SMTP settings": `add_action('phpmailer_init', function ($m) { $m->isSMTP(); $m->Host = '127.0.0.1'; $m->Port = 1; });`,
@@ -529,8 +529,8 @@ func testWPNotifications(t *testing.T, s *shop) {
 	}
 }
 
-// fakeServer answers in the place of mailsidecar, for what a real one does not
-// do on demand.
+// fakeServer answers in the place of mailsidecar, where the real one does not give
+// such an answer on demand.
 type fakeServer struct {
 	*httptest.Server
 	mu       sync.Mutex
@@ -573,7 +573,8 @@ func answering(answers ...string) func(int, http.ResponseWriter, *http.Request) 
 	}
 }
 
-// testWPFaults: what wp_mail() returns, says and costs when something is wrong.
+// testWPFaults checks the result, the message and the number of requests when
+// something is wrong.
 func testWPFaults(t *testing.T, s *shop) {
 	const arguments = `'ana@example.org', 'Fault', 'x'`
 	for _, test := range []struct {
@@ -641,8 +642,8 @@ func testWPFaults(t *testing.T, s *shop) {
 	})
 }
 
-// testWPRelays: what a relay that is away or says "later" costs a page, and what
-// the page is told.
+// testWPRelays: a page waits as long as it should, and gets the right answer, when
+// the relay is away or says "later".
 func testWPRelays(t *testing.T, s *shop) {
 	arguments := func(to string) string { return quote(to) + `, 'Relay', 'x'` }
 	t.Run("later", func(t *testing.T) {
@@ -715,7 +716,7 @@ func testWPRelays(t *testing.T, s *shop) {
 	})
 }
 
-// testWPRequests: what is sent, header by header.
+// testWPRequests checks the request, header by header.
 func testWPRequests(t *testing.T, s *shop) {
 	fake := newFakeServer(t, answering(`202 - {"status":"queued"}`))
 	env := s.plugin(fake.URL)
@@ -742,7 +743,8 @@ func testWPRequests(t *testing.T, s *shop) {
 	}
 }
 
-// testWPPriority: the site's filter decides, and what it cannot mean is left out.
+// testWPPriority: the site's filter decides, and a value that is no priority is
+// left out.
 func testWPPriority(t *testing.T, s *shop) {
 	fake := newFakeServer(t, answering(`202 - {"status":"queued"}`))
 	const filter = `add_filter('mailsidecar_priority', function ($priority, $mailer) {
@@ -942,8 +944,8 @@ func (b browser) get(t *testing.T, path string) (int, string) {
 	return resp.StatusCode, string(page)
 }
 
-// testWPToolsPage: the page shows what it should to whom it should, and sends a
-// test mail.
+// testWPToolsPage: the page shows the right things to the right people, and sends
+// a test mail.
 func testWPToolsPage(t *testing.T, s *shop) {
 	s.Run(t, s.env, wordpress.Load+`
 		wp_insert_user(['user_login' => 'reader', 'user_pass' => 'reader', 'user_email' => 'reader@example.org', 'role' => 'subscriber']);
@@ -1000,7 +1002,8 @@ func testWPToolsPage(t *testing.T, s *shop) {
 	}
 }
 
-// testWPCron: mail of a scheduled task, where nobody sees a false.
+// testWPCron: mail of a scheduled task, where no person sees that wp_mail() returns
+// false.
 func testWPCron(t *testing.T, s *shop) {
 	to := s.relay.Recipient(t)
 	s.Write(t, "wordpress/wp-content/mu-plugins/task.php", `<?php add_action('shop_task', function ($to) { wp_mail($to, 'Task', 'x'); });`)
@@ -1032,7 +1035,7 @@ func testWPNetwork(t *testing.T, s *shop) {
 		$id = wpmu_create_blog('shop.example.com', '/two/', 'Two', 1);
 		switch_to_blog($id);
 		echo json_encode([is_multisite(), wp_mail(`+quote(other)+`, 'From ' . get_bloginfo('name'), 'x'), Mailsidecar\capability()]);`)
-	// Ahead of it may stand what a newer PHP thinks of an older WordPress.
+	// Before it, a newer PHP may warn of an older WordPress.
 	if !strings.HasSuffix(out, `[true,true,"manage_network_options"]`) {
 		t.Fatalf("network = %s, want mail sent and a capability of the network's administrators\n%s", out, log)
 	}

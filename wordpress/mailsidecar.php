@@ -84,7 +84,7 @@ function load_translations() {
 
 /**
  * Reads one setting: a constant, else an environment variable. PHP-FPM clears
- * the environment unless told otherwise, so the constant is what works everywhere.
+ * the environment unless told otherwise; the constant works everywhere.
  *
  * @param string $name Name without MAILSIDECAR_.
  * @return array{0: mixed, 1: string} Value, null when it is not set, and source.
@@ -227,7 +227,7 @@ function install_mailer( $answer ) {
 }
 
 /**
- * Logs, once in a request, who has the mail instead.
+ * Logs, once in a request, which other mailer has the mail.
  *
  * @param string $mailer Name of a class.
  */
@@ -318,8 +318,8 @@ function declare_mailer() {
 		}
 
 		/**
-		 * Hands the message over. PHPMailer makes of the exception what it makes
-		 * of any, and wp_mail() returns false and tells wp_mail_failed.
+		 * Hands the message over. PHPMailer handles the exception like any other:
+		 * wp_mail() returns false and calls wp_mail_failed.
 		 *
 		 * @return bool
 		 * @throws \PHPMailer\PHPMailer\Exception When the message was not accepted.
@@ -333,7 +333,7 @@ function declare_mailer() {
 			$this->doCallback( null === $failure, $this->to, $this->cc, $this->bcc, $this->Subject, $this->Body, $this->From, array() );
 			// phpcs:enable
 			if ( null !== $failure ) {
-				// phpcs:ignore WordPress.Security.EscapeOutput.ExceptionNotEscaped -- Whoever shows it escapes it.
+				// phpcs:ignore WordPress.Security.EscapeOutput.ExceptionNotEscaped -- The code that shows it escapes it.
 				throw new \PHPMailer\PHPMailer\Exception( $failure->get_error_message(), (int) $failure->get_error_data() );
 			}
 			return true;
@@ -342,11 +342,11 @@ function declare_mailer() {
 }
 
 /**
- * Asks the site whose turn a message is where messages wait. What is no priority
- * counts as unsaid, for the server would refuse the message.
+ * Asks the site for the message's priority. An answer that is no priority is left
+ * out, because the server would refuse the message.
  *
  * @param Mailer $mailer Mailer with the finished message.
- * @return string Empty when nothing is said: the server then goes by Precedence.
+ * @return string Empty without an answer: the server then goes by Precedence.
  */
 function priority( $mailer ) {
 	/**
@@ -433,7 +433,7 @@ function should_repeat( $answer, &$headers ) {
 }
 
 /**
- * Makes a failure of an answer, or none.
+ * Returns the failure that an answer means, null for none.
  *
  * @param array $answer Answer to a submission.
  * @return \WP_Error|null
@@ -514,7 +514,7 @@ function reply_text( $recipient ) {
 }
 
 /**
- * Makes a failure, and logs it: with WP-Cron nobody sees wp_mail() return false.
+ * Makes a failure, and logs it: with WP-Cron no person sees wp_mail() return false.
  *
  * @param int    $code SMTP reply code or HTTP status.
  * @param string $text One line.
@@ -548,7 +548,7 @@ function log_line( $text ) {
 }
 
 /**
- * Keeps the answer to the last submission, for whoever sends a test mail.
+ * Keeps the answer to the last submission, for the test mail.
  *
  * @param array|null $answer Answer to keep; null only reads.
  * @return array Empty when there is none.
@@ -567,9 +567,9 @@ function last_answer( $answer = null ) {
 
 /**
  * Makes one request with WordPress's HTTP API, which works without ext-curl and
- * shows in Query Monitor. What guards WordPress against foreign addresses is in
- * the way of one that the site's owner has configured: private networks and
- * uncommon ports are refused by wp_safe_remote_post(), WP_HTTP_BLOCK_EXTERNAL
+ * shows in Query Monitor. WordPress's guards against foreign addresses would
+ * also block the address that the site's owner has configured: private networks
+ * and uncommon ports are refused by wp_safe_remote_post(), WP_HTTP_BLOCK_EXTERNAL
  * knows only the site itself, and a proxy cannot reach a container's name.
  *
  * @param string      $method  Method.
@@ -693,8 +693,8 @@ function read_answer( $response ) {
  */
 
 /**
- * Looks for what is in the way of mail: settings, connection, key, relays, and
- * other plugins.
+ * Looks for faults that stop mail: in settings, connection, key, relays and other
+ * plugins.
  *
  * @return array{0: string, 1: string[]} Status as in Site Health (good,
  *         recommended, critical) and one sentence for each finding.
@@ -713,7 +713,7 @@ function diagnose() {
 }
 
 /**
- * What is wrong with mailsidecar and its relays.
+ * Returns the faults of mailsidecar and its relays.
  *
  * @param array $answer Answer to GET /v1/relays.
  * @return string[]
@@ -778,7 +778,8 @@ function relays_of( $body ) {
 }
 
 /**
- * What in this site keeps mail from mailsidecar, or is unwise.
+ * Returns the settings and plugins of this site that keep mail from mailsidecar,
+ * or are unwise.
  *
  * @return string[]
  */
@@ -906,7 +907,7 @@ function source_or_default( $name ) {
 }
 
 /**
- * Adds the settings to Site Health's information, for whoever asks for help.
+ * Adds the settings to Site Health's information, for people who ask for help.
  *
  * @param array $info Information so far.
  * @return array
@@ -968,7 +969,7 @@ function send_test( $to, $html ) {
 }
 
 /**
- * What became of a test mail, in sentences.
+ * Returns the result of a test mail, in sentences.
  *
  * @param array $result Result of send_test().
  * @return string[]
@@ -996,8 +997,8 @@ function describe_test( $result ) {
  */
 
 /**
- * Who may see the page: in a network its administrators, for the settings are
- * the network's.
+ * Returns the capability needed to see the page. In a network it is that of its
+ * administrators, because the settings are the network's.
  *
  * @return string
  */
@@ -1052,7 +1053,7 @@ function render_tools_page() {
 }
 
 /**
- * Prints what became of the test mail that was just sent.
+ * Prints the result of the test mail that was just sent.
  */
 function render_test_result() {
 	$transient = 'mailsidecar_test_' . get_current_user_id();

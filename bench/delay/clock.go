@@ -29,7 +29,7 @@ func newClock() *clock {
 	return c
 }
 
-// at runs f at t. f must not block for long: everything else waits for it.
+// at runs f at t. f must not block for long: all other functions wait for it.
 func (c *clock) at(t time.Time, f func()) {
 	c.mu.Lock()
 	c.serial++
@@ -57,8 +57,8 @@ func (c *clock) run() {
 	}
 }
 
-// next returns the function that is due, or how long nothing is; negative means
-// that nothing waits at all.
+// next returns the function that is due, or else the time until one is; a negative
+// time means that no function waits.
 func (c *clock) next() (func(), time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -121,8 +121,8 @@ type direction struct {
 	waiting atomic.Int32
 }
 
-// schedule runs f late, but never before what was scheduled earlier: a round
-// trip that has just become shorter does not change the order.
+// schedule runs f late, but never before a function that was scheduled earlier: a
+// round trip that has just become shorter does not change the order.
 func (d *direction) schedule(late time.Duration, f func()) {
 	when := time.Now().Add(late)
 	if late == 0 && d.waiting.Load() == 0 {
@@ -140,7 +140,8 @@ func (d *direction) schedule(late time.Duration, f func()) {
 	})
 }
 
-// write writes what is due. Once it fails it only takes, so that nobody waits.
+// write writes the pieces that are due. After a failure it only drains due, so
+// that the sender does not block.
 func write(dst net.Conn, due <-chan []byte) {
 	var failed error
 	for data := range due {

@@ -2,8 +2,8 @@
 
 // Profiled takes the place of the product's main.go (go build -overlay) for
 // bench -profile: a CPU profile around it, written to the file that BENCH_PROFILE
-// names, and beside it, with .heap, what memory held when it held the most. The
-// product itself has no such door.
+// names, and beside it, with .heap, a heap profile of the moment with the most
+// memory. The product itself has no such option.
 package main
 
 import (

@@ -21,7 +21,7 @@ type runCount struct {
 var idField = []byte("X-Bench: ")
 
 // add counts the message whose header section begins with head. A message
-// without the field is none of ours.
+// without the field is not counted.
 func (a *arrivals) add(head []byte) {
 	run, number, ok := parseID(head)
 	if !ok {

@@ -15,9 +15,9 @@ const daemon = "Debian-exim"
 
 // config leaves every message as it was submitted, so that a test can compare
 // bytes. Nothing is relayed, looked up in the DNS or delivered outside the test's
-// directory. The limits are Exim's own defaults, but that mail beyond the tenth
-// message of a connection is delivered at once, too: a test should not wait for
-// the queue runner.
+// directory. The limits are Exim's own defaults, with one exception: mail beyond
+// the tenth message of a connection is also delivered at once, because a test
+// should not wait for the queue runner.
 const config = `
 primary_hostname = relay.example.com
 qualify_domain = relay.example.com

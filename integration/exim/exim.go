@@ -33,7 +33,7 @@ const Domain = mta.Domain
 // not permitted".
 const Busy = "busy@" + Domain
 
-// mailboxCount bounds how many recipients a test may ask for.
+// mailboxCount limits the recipients that a test may ask for.
 const mailboxCount = 100
 
 // Server is a running Exim. Its ports serve 127.0.0.1 only. The account may use
@@ -50,14 +50,14 @@ type Server struct {
 	mailboxes atomic.Int32 // given out so far
 }
 
-// Options are what a test wants otherwise than Debian's Exim has it.
+// Options differ from the configuration of Debian's Exim.
 type Options struct {
 	// Main has further lines for the main section, such as a limit.
 	Main []string
-	// Rcpt has conditions for the ACL of RCPT, that come first.
+	// Rcpt has conditions that come first in the ACL of RCPT.
 	Rcpt []string
-	// Hold keeps messages in the queue until Flush. A delivery that Restart kills
-	// would be made twice by Exim itself.
+	// Hold keeps messages in the queue until Flush. Without it, Exim itself would
+	// repeat a delivery that Restart kills.
 	Hold bool
 }
 
@@ -107,7 +107,7 @@ func (s *Server) run(t *testing.T) {
 	s.process = s.Launch(t, cmd, nil, s.Submission, s.Submissions)
 }
 
-// Flush delivers what is in the queue.
+// Flush delivers the messages in the queue.
 func (s *Server) Flush(t *testing.T) {
 	t.Helper()
 	if out, err := exec.Command(s.program(), "-C", s.Path("exim.conf"), "-qff").CombinedOutput(); err != nil {
@@ -115,18 +115,17 @@ func (s *Server) Flush(t *testing.T) {
 	}
 }
 
-// Received is how many messages were accepted.
+// Received counts the accepted messages.
 func (s *Server) Received() int { return strings.Count(s.Log(), " <= ") }
 
-// Restart kills the server with all the sessions that it is in, and starts it
-// again.
+// Restart kills the server with all its sessions, and starts it again.
 func (s *Server) Restart(t *testing.T) {
 	t.Helper()
 	s.process.Kill()
 	s.run(t)
 }
 
-// Recipient returns the address of an empty mailbox that is nobody else's.
+// Recipient returns the address of a new, empty mailbox.
 func (s *Server) Recipient(t *testing.T) string {
 	t.Helper()
 	n := int(s.mailboxes.Add(1))
@@ -136,7 +135,7 @@ func (s *Server) Recipient(t *testing.T) string {
 	return fmt.Sprintf("box%d@%s", n, Domain)
 }
 
-// Sessions is how many connections were logged in and used.
+// Sessions counts the connections that logged in.
 func (s *Server) Sessions() int {
 	ports := map[string]bool{}
 	for _, found := range peer.FindAllStringSubmatch(s.Log(), -1) {
@@ -145,10 +144,10 @@ func (s *Server) Sessions() int {
 	return len(ports)
 }
 
-// peer is what Exim logs of a client that was authenticated.
+// peer matches the log line of an authenticated client.
 var peer = regexp.MustCompile(`\]:(\d+) .*\bA=`)
 
-// requireParts says what is missing for a real Exim, and returns its program.
+// requireParts returns the path of Exim, and skips the test if a part is missing.
 func requireParts(t *testing.T) string {
 	t.Helper()
 	_, file, _, _ := runtime.Caller(0)

@@ -1,5 +1,5 @@
-// Package mta holds what the real mail servers in tests have in common: a
-// directory with everything that is theirs, a certificate, an account, ports on
+// Package mta has the parts that the real mail servers in tests share: a directory
+// for all their files, a certificate, an account, ports on
 // loopback, a log, and Maildirs that the test reads.
 //
 // A server that the machine itself runs is not touched.
@@ -33,7 +33,6 @@ type Instance struct {
 	// Username and Password are the one account.
 	Username, Password string
 
-	name     string
 	dir      string
 	output   machine.Buffer
 	logFiles []string // below dir
@@ -47,7 +46,7 @@ func New(t *testing.T, name string, logFiles ...string) *Instance {
 	t.Helper()
 	s := &Instance{
 		Username: "app@mail.example.com", Password: "s3cret with blank: é%",
-		name: name, dir: machine.TempDir(t), logFiles: logFiles,
+		dir: machine.TempDir(t), logFiles: logFiles,
 	}
 	s.CAFile = s.Path("ca.pem")
 	t.Cleanup(func() {
@@ -73,8 +72,7 @@ func (s *Instance) writeCertificates() error {
 	return os.WriteFile(s.CAFile, relaytest.AuthorityPEM(), 0o644)
 }
 
-// Account is what a client must know to log in: name and password, and the file
-// with the authority to trust.
+// Account returns name and password, and the file with the authority to trust.
 func (s *Instance) Account() (username, password, caFile string) {
 	return s.Username, s.Password, s.CAFile
 }
@@ -84,7 +82,7 @@ func (s *Instance) Path(elem ...string) string {
 	return filepath.Join(append([]string{s.dir}, elem...)...)
 }
 
-// Log is what the server has logged so far, on its output and in files.
+// Log returns the server's log so far, from its output and its files.
 func (s *Instance) Log() string {
 	log := s.output.String()
 	for _, name := range s.logFiles {

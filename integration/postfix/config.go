@@ -56,8 +56,8 @@ virtual_uid_maps = static:%[4]s
 virtual_gid_maps = static:%[5]s
 `
 
-// masterCF runs the three front doors that every server has and what stands behind them, none in a
-// chroot.
+// masterCF runs the three ports of every server and the daemons behind them, none
+// in a chroot.
 const masterCF = `
 127.0.0.1:%[1]d inet n - n - - smtpd
 127.0.0.1:%[2]d inet n - n - - smtpd -o smtpd_tls_wrappermode=yes

@@ -31,10 +31,10 @@ type Delivered = mta.Delivered
 // other domain "554 5.7.1 … Access denied" without AUTH.
 const Busy = "busy@" + Domain
 
-// mailboxCount bounds how many recipients a test may ask for.
+// mailboxCount limits the recipients that a test may ask for.
 const mailboxCount = 1000
 
-// SizeLimit is what the server announces with SIZE (RFC 1870), in octets.
+// SizeLimit is the value that the server announces with SIZE (RFC 1870), in octets.
 const SizeLimit = 2 << 20
 
 // Server is a running Postfix. Its ports serve 127.0.0.1 only. The account may
@@ -53,11 +53,12 @@ type Server struct {
 	mailboxes atomic.Int32 // given out so far
 }
 
-// Start starts a server and stops it when the test ends. A part that the machine lacks skips the test, unless
-// CI=true: then it fails. The server's log is printed when the test failed.
+// Start starts a server and stops it when the test ends. If the machine lacks a
+// part, the test is skipped, or fails with CI=true. A failed test prints the
+// server's log.
 //
-// Each of doors, if any, opens a further port that is like Submission but for its
-// settings, "name=value" separated by blanks. Rates are for a second.
+// Each of doors opens a further port, like Submission but with the settings given,
+// "name=value" separated by blanks. Rates are per second.
 func Start(t *testing.T, doors ...string) *Server {
 	t.Helper()
 	requireParts(t)
@@ -78,7 +79,7 @@ func Start(t *testing.T, doors ...string) *Server {
 	return s
 }
 
-// Recipient returns the address of an empty mailbox that is nobody else's.
+// Recipient returns the address of a new, empty mailbox.
 func (s *Server) Recipient(t *testing.T) string {
 	t.Helper()
 	n := int(s.mailboxes.Add(1))
@@ -104,7 +105,7 @@ func (s *Server) run(t *testing.T) {
 	s.Launch(t, postfix("start-fg"), stop, append(s.Doors, s.Submission, s.Submissions, s.SevenBit)...)
 }
 
-// requireParts says what is missing for a real Postfix.
+// requireParts skips the test if a part is missing.
 func requireParts(t *testing.T) {
 	t.Helper()
 	var missing []string

@@ -2,8 +2,8 @@
 // the machine, WordPress from .tools/wordpress, where scripts/install-php-deps
 // puts it.
 //
-// Everything is the test's own and goes with it: the database has its data in a
-// temporary directory and listens on a socket there, and a site is a copy.
+// Everything belongs to the test and is removed with it: the database has its data
+// and its socket in a temporary directory, and a site is a copy.
 package wordpress
 
 import (
@@ -118,12 +118,12 @@ func (d *Database) Site(t *testing.T, version, plugin string) *Site {
 		t.Fatal(err)
 	}
 	s.createDatabase(t)
-	s.Run(t, nil, `
+	s.Run(t, nil, fmt.Sprintf(`
 		define('WP_INSTALLING', true);
 		require SITE . '/wordpress/wp-load.php';
 		require ABSPATH . 'wp-admin/includes/upgrade.php';
-		wp_install('Shop & Co', 'admin', 'admin@example.org', true, '', 'correct horse');
-	`)
+		wp_install('Shop & Co', '%s', '%s', true, '', '%s');
+	`, Admin, AdminEmail, AdminPassword))
 	data, err := os.ReadFile(plugin)
 	if err != nil {
 		t.Fatal(err)
@@ -177,8 +177,8 @@ defined('ABSPATH') || define('ABSPATH', __DIR__ . '/wordpress/');
 require_once ABSPATH . 'wp-settings.php';
 `
 
-// prepend runs before everything. An older WordPress has much that a newer PHP
-// calls deprecated; only what is said of the plugin matters.
+// prepend runs before any other code. A newer PHP calls much of an older WordPress
+// deprecated; only its warnings about the plugin matter.
 const prepend = `<?php
 set_error_handler(function ($level, $message, $file) {
 	return ($level & (E_DEPRECATED | E_USER_DEPRECATED)) && basename($file) !== 'mailsidecar.php';

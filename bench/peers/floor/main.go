@@ -1,8 +1,8 @@
 // Floor is the least that a durable sidecar can be: echo, JSON, go-mail's
 // compose, one SQLite writer that commits in groups, and a fixed number of
 // relay connections that carry one message per flight. It has no retries, no
-// limits, no states and no log: it marks what the stack costs, and nobody
-// should run it.
+// limits, no states and no log: it shows the cost of the stack alone, and is not
+// for use.
 package main
 
 import (

@@ -50,8 +50,8 @@ func (s *store) insert(it item) (int64, error) {
 	return r.id, r.err
 }
 
-// run commits: at once where a message waits to be accepted, and every 50 ms
-// what was delivered meanwhile.
+// run commits: at once when a message waits to be accepted, and otherwise the
+// deliveries of each 50 ms.
 func (s *store) run() {
 	for {
 		var batch []insertion
@@ -82,7 +82,7 @@ func (s *store) run() {
 	}
 }
 
-// gather takes what else is there, without waiting.
+// gather adds further work that is ready, without waiting.
 func (s *store) gather(batch *[]insertion, done *[]int64) {
 	for len(*batch) < maxBatch && len(*done) < 8*maxBatch {
 		select {
