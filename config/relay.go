@@ -170,24 +170,15 @@ func (r *reader) checkSenders(relay *Relay) {
 // compared in: lower case, a domain without its @.
 func parseSender(text string) (string, *invalid) {
 	sender := strings.TrimSuffix(strings.TrimPrefix(strings.ToLower(text), "@"), ".")
-	local, domain, isAddress := cutLast(sender, "@")
-	if !isAddress {
-		local, domain = "x", sender
-	}
-	if local == "" || strings.ContainsAny(local, " <>\"@") || !isDomain(domain) {
+	at := strings.LastIndexByte(sender, '@')
+	local, domain := sender[:max(at, 0)], sender[at+1:]
+	if at == 0 || strings.ContainsAny(local, " <>\"@") || !isDomain(domain) {
 		return "", &invalid{
 			"has an entry that is neither address nor domain: " + units.Quote(sender),
 			"write them bare, such as shop@example.com,example.org; domains in ASCII (xn--…)",
 		}
 	}
 	return sender, nil
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return "", s, false
 }
 
 func isHost(s string) bool {
