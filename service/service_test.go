@@ -21,6 +21,7 @@ import (
 	"mailsidecar/config"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
+	"mailsidecar/queue/memory"
 	"mailsidecar/units"
 )
 
@@ -228,11 +229,7 @@ func (r *fakeRelay) Deliver(_ context.Context, env mailer.Envelope, _ mailer.Con
 
 // A relay and a store that are handed in are used, and closed in the end.
 func TestPartsHandedIn(t *testing.T) {
-	c, relay := serviceWith(t, "sqlite", 587), new(fakeRelay)
-	store, err := openStore(t.Context(), c.Service)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, relay, store := serviceWith(t, "sqlite", 587), new(fakeRelay), memory.New(memory.Options{})
 	c.Service.Queue.Path = "/nowhere/queue.db"
 	ctx, cancel := context.WithCancel(t.Context())
 	var observed atomic.Int32
