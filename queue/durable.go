@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
 
-	"mailsidecar/mailer"
+	"mailsidecar/queue/dispatch"
 )
 
 // Options says what a [Durable] works with.
@@ -84,50 +84,40 @@ func (o Options) withDefaults() Options {
 // what waits there: retries, mail for a paused relay, scheduled mail, and what
 // did not fit into memory. Nothing polls: a timer runs until the earliest of
 // these is due.
+//
+// It is made of small parts. Each guards its own fields with its own mutex, or
+// has none, and other parts call its methods:
+//
+//	intake   admits and stores submissions, and answers them
+//	desk     drives the dispatcher, which decides what goes next; has the workers
+//	         and the scheduler
+//	ledger   records outcomes and gives leases back
+//	house    what has time: heartbeat, sweep, the clock
+//	account  counts what is not final
+//	waiters  are the requests that wait for an attempt
+//
+// While a part holds its mutex it calls the store never, and other parts only in
+// this order: intake, desk, then account and waiters, which call none.
 type Durable struct {
-	opts   Options
-	store  Store
-	log    *slog.Logger
-	owner  string // of this instance's leases
-	now    func() time.Time
-	ledger *ledger
-	wake   chan struct{} // capacity 1: look at the store again
-	quit   chan struct{} // closed when the service begins to stop
-
-	// deliverCtx ends when deliveries in hand must end.
-	deliverCtx  context.Context //nolint:containedctx // it spans the deliveries, not a call
-	cutDeliver  context.CancelFunc
-	deliveries  sync.WaitGroup
-	submissions sync.WaitGroup
-	nextExpiry  time.Time // of the scheduler only
-
-	mu       sync.Mutex
-	phase    phase
-	stuck    bool // outcomes cannot be recorded: deliver no more until they can
-	relays   map[mailer.Deliverer]*relay
-	groups   map[string]*group
-	fresh    int64 // octets of content that came from Submit
-	loaded   int64 // octets of content that came from the store
-	stored   Usage // what is not final
-	reserved Usage // what is being stored
-	moves    int   // how often stored was added to or taken from
-	nextWake time.Time
-	refused  time.Time // when the log was last told that new mail is
-	watches  map[string][]*watch
-	pending  map[pendingKey]bool // idempotency keys that are being stored
-
-	recountSoon bool // stored may be off
+	store   Store
+	owner   string // of this instance's leases
+	now     func() time.Time
+	log     *slog.Logger
+	intake  *intake
+	desk    *desk
+	ledger  *ledger
+	house   *house
+	account *account
+	waiters *waiters
+	phase   atomic.Int32
 }
 
-type phase int
-
+// What Durable is doing, in this order. Only running ends Ready's refusal.
 const (
-	starting phase = iota // Submit stores, nothing is delivered
+	starting int32 = iota // Submit stores, and no delivery begins
 	running
 	stopping
 )
-
-type pendingKey struct{ key, name string }
 
 // New returns a queue that delivers once [Durable.Run] runs. Without it the
 // look-ups and commands work too.
@@ -136,18 +126,31 @@ func New(o Options) (*Durable, error) {
 		return nil, errors.New("queue: no store")
 	}
 	o = o.withDefaults()
-	d := &Durable{
-		opts: o, store: o.Store, log: o.Logger, owner: uuid.NewString()[:8], now: precise(o.Now),
-		wake: make(chan struct{}, 1), quit: make(chan struct{}),
-		relays: map[mailer.Deliverer]*relay{}, groups: map[string]*group{},
-		watches: map[string][]*watch{}, pending: map[pendingKey]bool{},
-	}
+	now, owner := precise(o.Now), uuid.NewString()[:8]
 	if o.HoldUncertain {
-		d.owner = marksPrefix + d.owner
+		owner = marksPrefix + owner
 	}
-	d.ledger = newLedger(d)
-	for _, r := range o.Routes {
-		d.relays[r.Relay] = &relay{Deliverer: r.Relay}
+	router := newRouter(o.Routes)
+	var names []string
+	for _, r := range router.relays {
+		names = append(names, r.Name())
+	}
+	d := &Durable{store: o.Store, owner: owner, now: now, log: o.Logger, ledger: newLedger(), waiters: newWaiters()}
+	d.account = &account{store: o.Store, log: o.Logger, maxMessages: o.MaxMessages, maxBytes: o.MaxBytes}
+	d.desk = &desk{
+		opts: o, store: o.Store, log: o.Logger, owner: owner, now: now, router: router,
+		waiters: d.waiters, account: d.account, ledger: d.ledger, nudge: make(chan struct{}, 1),
+		dispatcher: dispatch.New(dispatch.Options{Relays: names, Workers: o.Workers, MaxMemory: o.MaxMemory}),
+	}
+	d.ledger.store, d.ledger.log, d.ledger.owner, d.ledger.now = o.Store, o.Logger, owner, now
+	d.ledger.account, d.ledger.waiters, d.ledger.desk = d.account, d.waiters, d.desk
+	d.intake = &intake{
+		store: o.Store, log: o.Logger, now: now, expiresIn: o.ExpiresIn, router: router,
+		account: d.account, waiters: d.waiters, desk: d.desk,
+		quit: make(chan struct{}), pending: map[pendingKey]bool{},
+	}
+	d.house = &house{
+		store: o.Store, log: o.Logger, owner: owner, hold: o.HoldUncertain, now: now, account: d.account, desk: d.desk,
 	}
 	return d, nil
 }
@@ -162,60 +165,51 @@ func (*Durable) Durable() bool { return true }
 
 // Ready says why messages cannot be accepted just now; nil when they can.
 func (d *Durable) Ready(ctx context.Context) error {
-	d.mu.Lock()
-	phase := d.phase
-	d.mu.Unlock()
-	switch phase {
+	switch d.phase.Load() {
 	case starting:
 		return errors.New("starting")
 	case stopping:
 		return ErrShuttingDown
-	case running:
 	}
 	return d.store.Check(ctx)
 }
 
+// Submit stores a message and answers after the commit, or with Wait after the
+// first attempt: at once where no relay for it is open, and when the service
+// stops. A client that goes away loses nothing.
+func (d *Durable) Submit(ctx context.Context, s Submission) (Receipt, error) {
+	return d.intake.submit(ctx, s)
+}
+
+// SubmitBatch stores all messages in one commit, or none. The submissions of a
+// batch have one idempotency key and fingerprint among them; Wait is ignored.
+func (d *Durable) SubmitBatch(ctx context.Context, s []Submission) ([]Receipt, error) {
+	receipts, _, err := d.intake.accept(ctx, s, false)
+	return receipts, err
+}
+
+// Pause says that a relay is in trouble.
+type Pause = dispatch.Pause
+
 // Pauses lists the relays that are in trouble.
-func (d *Durable) Pauses() []Pause {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var pauses []Pause
-	for _, route := range d.opts.Routes {
-		if r := d.relays[route.Relay]; r.failures > 0 {
-			pauses = append(pauses, Pause{r.Name(), r.failures, r.until, r.reason})
-		}
-	}
+func (d *Durable) Pauses() (pauses []Pause) {
+	d.desk.ask(func(p *dispatch.Dispatcher, _ time.Time) { pauses = p.Pauses() })
 	return pauses
 }
 
 // Usage counts what is not final.
-func (d *Durable) Usage() Usage {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.stored
-}
+func (d *Durable) Usage() Usage { return d.account.usage() }
 
 // Load is what a queue has in memory.
 type Load struct {
-	Fresh, Loaded int64 // octets of messages that came from Submit, and from the store
-	Waiting       int   // messages in line for a relay
-	InFlight      int   // deliveries under way
-	Storing       int   // messages that are being stored and have a place in line
-	Waiters       int   // requests that wait for an attempt
+	dispatch.Load
+	Waiters int // messages whose first attempt a request waits for
 }
 
 // Load counts what is in memory.
 func (d *Durable) Load() Load {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	l := Load{Fresh: d.fresh, Loaded: d.loaded, Waiters: len(d.watches)}
-	for _, g := range d.groups {
-		l.InFlight += g.active
-		l.Waiting += g.waiting()
-		for _, lane := range g.lanes {
-			l.Storing += lane.storing
-		}
-	}
+	l := Load{Waiters: d.waiters.count()}
+	d.desk.ask(func(p *dispatch.Dispatcher, _ time.Time) { l.Load = p.Load() })
 	return l
 }
 
@@ -233,12 +227,12 @@ func (d *Durable) Run(ctx context.Context) error {
 	ledgerCtx, stopLedger := context.WithCancel(work)
 	defer stopLedger()
 	helpers.Go(func() { d.ledger.run(ledgerCtx) })
-	keepCtx, stopKeeping := context.WithCancel(work)
-	defer stopKeeping()
-	helpers.Go(func() { d.keepHouse(keepCtx) })
+	houseCtx, closeHouse := context.WithCancel(work)
+	defer closeHouse()
+	helpers.Go(func() { d.house.keep(houseCtx) })
 
-	d.schedule(ctx)
-	stopKeeping()
+	d.desk.schedule(ctx)
+	closeHouse()
 	d.stop()
 	stopLedger()
 	helpers.Wait()
@@ -247,11 +241,10 @@ func (d *Durable) Run(ctx context.Context) error {
 
 // start takes over what an instance that ended left behind.
 func (d *Durable) start(ctx context.Context) error {
-	d.deliverCtx, d.cutDeliver = context.WithCancel(ctx)
-	if err := d.store.Rewind(ctx, d.now().Add(longestRetry+longestRetry/8)); err != nil {
+	if err := d.store.Rewind(ctx, d.now().Add(retry.Longest+retry.Longest/8)); err != nil {
 		return err
 	}
-	recovered, err := d.recover(ctx)
+	recovered, err := d.house.recover(ctx)
 	if err != nil {
 		return err
 	}
@@ -259,66 +252,20 @@ func (d *Durable) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.mu.Lock()
-	d.stored = usage
-	d.phase = running
-	for _, g := range d.groups {
-		d.dispatch(g)
-	}
-	d.mu.Unlock()
+	d.account.set(usage)
+	d.desk.start(ctx)
+	d.phase.Store(running)
 	d.log.Info("queue started", "messages", usage.Messages, "bytes", usage.Bytes,
 		"uncertain", recovered.Uncertain, "held", recovered.Held, "released", recovered.Released)
 	return nil
 }
 
-func (d *Durable) recover(ctx context.Context) (Recovered, error) {
-	now := d.now()
-	if err := d.store.Heartbeat(ctx, d.owner, now); err != nil {
-		return Recovered{}, err
-	}
-	return d.store.Recover(ctx, d.owner, now, d.opts.HoldUncertain)
-}
-
 // stop ends what Run began, in the order in which a message travels.
 func (d *Durable) stop() {
-	d.mu.Lock()
-	d.phase = stopping
-	close(d.quit)
-	d.mu.Unlock()
-	d.submissions.Wait()
-	d.mu.Lock()
-	var leases []Lease
-	for _, g := range d.groups {
-		leases = append(leases, d.evict(g, everyPriority)...)
-	}
-	d.mu.Unlock()
-	d.ledger.release(leases)
-	d.stopWaiting()
-
-	cut := time.AfterFunc(d.opts.StopTimeout, d.cutDeliver)
-	d.deliveries.Wait()
-	cut.Stop()
-	d.cutDeliver()
-	d.ledger.drain(d.opts.StopTimeout)
-}
-
-// groupOf returns the group that takes sender's mail; nil when no relay does.
-// The caller holds mu.
-func (d *Durable) groupOf(sender string) *group {
-	var relays []*relay
-	var names []string
-	for _, r := range d.opts.Routes.For(sender) {
-		relays = append(relays, d.relays[r])
-		names = append(names, r.Name())
-	}
-	if len(relays) == 0 {
-		return nil
-	}
-	route := strings.Join(names, ",")
-	g := d.groups[route]
-	if g == nil {
-		g = newGroup(route, relays)
-		d.groups[route] = g
-	}
-	return g
+	d.phase.Store(stopping)
+	d.desk.halt()
+	d.ledger.waitedFor()
+	d.intake.close()
+	d.desk.stop()
+	d.ledger.drain(d.desk.opts.StopTimeout)
 }

@@ -2,7 +2,10 @@ package queue
 
 import (
 	"context"
+	"log/slog"
 	"time"
+
+	"mailsidecar/queue/dispatch"
 )
 
 const (
@@ -16,88 +19,93 @@ const (
 	clockSlack = 30 * time.Second
 )
 
-// keepHouse does, until ctx ends, what has time: it says that this instance
-// lives, takes over from those that do not, sweeps, and watches the clock.
-func (d *Durable) keepHouse(ctx context.Context) {
+// house does what has time: it says that this instance lives, takes over from
+// those that do not, sweeps, and watches the clock.
+type house struct {
+	store   Store
+	log     *slog.Logger
+	owner   string
+	hold    bool // uncertain recipients wait for a person
+	now     func() time.Time
+	account *account
+	desk    *desk
+}
+
+// keep works until ctx ends.
+func (h *house) keep(ctx context.Context) {
 	tick := time.NewTicker(houseInterval)
 	defer tick.Stop()
-	began, clock := time.Now(), d.now()
+	began, clock := time.Now(), h.now()
 	nextSweep := began
 	for {
 		if now := time.Now(); !now.Before(nextSweep) {
 			nextSweep = now.Add(sweepInterval)
-			d.sweep(ctx)
+			h.sweep(ctx)
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		if d.countsDoubtful() {
-			d.recount(ctx)
+		if h.account.inDoubt() {
+			h.account.recount(ctx)
 		}
-		d.takeOver(ctx)
-		off := d.now().Sub(clock) - time.Since(began)
+		h.takeOver(ctx)
+		off := h.now().Sub(clock) - time.Since(began)
 		switch {
 		case off < -clockSlack:
-			d.clockSetBack(ctx, -off)
+			h.clockSetBack(ctx, -off)
 		case off > clockSlack:
-			d.poke() // the scheduler's timer does not know
+			h.desk.look() // the scheduler's timer does not know
 		}
 		clock = clock.Add(off)
 	}
 }
 
-// countsDoubtful says that the count of what is not final may be off.
-func (d *Durable) countsDoubtful() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.recountSoon
-}
-
 // clockSetBack repairs the schedule: what was due in a minute by the old clock
 // must not wait for a day. The lifetime of messages is not repaired: they live
 // that much longer.
-func (d *Durable) clockSetBack(ctx context.Context, by time.Duration) {
-	d.log.Warn("the clock was set back", "by", by)
-	if err := d.store.Rewind(ctx, d.now().Add(houseInterval)); err != nil {
-		d.log.Error("repair the schedule", "error", err)
+func (h *house) clockSetBack(ctx context.Context, by time.Duration) {
+	h.log.Warn("the clock was set back", "by", by)
+	if err := h.store.Rewind(ctx, h.now().Add(houseInterval)); err != nil {
+		h.log.Error("repair the schedule", "error", err)
 	}
-	d.mu.Lock()
-	for _, r := range d.relays {
-		if !r.until.IsZero() {
-			r.until = r.until.Add(-by)
-		}
-		for i, rests := range r.rests {
-			if !rests.IsZero() {
-				r.rests[i] = rests.Add(-by)
-			}
-		}
-	}
-	d.mu.Unlock()
-	d.poke()
+	h.desk.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
+		d.Shift(-by)
+		d.LookAt(now)
+		return dispatch.Orders{}
+	})
 }
 
-func (d *Durable) takeOver(ctx context.Context) {
-	recovered, err := d.recover(ctx)
+func (h *house) takeOver(ctx context.Context) {
+	recovered, err := h.recover(ctx)
 	switch {
 	case err != nil && ctx.Err() == nil:
-		d.log.Error("take over leases", "error", err)
+		h.log.Error("take over leases", "error", err)
 	case recovered != Recovered{}:
-		d.log.Warn("took over from an instance that is gone",
+		h.log.Warn("took over from an instance that is gone",
 			"uncertain", recovered.Uncertain, "held", recovered.Held, "released", recovered.Released)
-		d.poke()
+		h.desk.look()
 	}
+}
+
+// recover takes the leases of instances that are gone.
+func (h *house) recover(ctx context.Context) (Recovered, error) {
+	now := h.now()
+	if err := h.store.Heartbeat(ctx, h.owner, now); err != nil {
+		return Recovered{}, err
+	}
+	return h.store.Recover(ctx, h.owner, now, h.hold)
 }
 
 // sweep removes, in small steps, what retention no longer covers.
-func (d *Durable) sweep(ctx context.Context) {
+func (h *house) sweep(ctx context.Context) {
 	removed := 0
 	for {
-		n, err := d.store.Sweep(ctx, d.now(), sweepLimit)
+		n, err := h.store.Sweep(ctx, h.now(), sweepLimit)
 		if err != nil {
 			if ctx.Err() == nil {
-				d.log.Error("sweep queue store", "error", err)
+				h.log.Error("sweep queue store", "error", err)
 			}
 			return
 		}
@@ -109,6 +117,6 @@ func (d *Durable) sweep(ctx context.Context) {
 		}
 	}
 	if removed > 0 {
-		d.log.Debug("swept queue store", "removed", removed)
+		h.log.Debug("swept queue store", "removed", removed)
 	}
 }

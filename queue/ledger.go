@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
+
+	"mailsidecar/queue/dispatch"
 )
 
 // ledger records outcomes beside the workers, so that a worker goes on with the
@@ -13,41 +16,52 @@ import (
 // written is kept and tried again: a delivered message must not be sent twice
 // because the disk was full for a while.
 type ledger struct {
-	d    *Durable
-	wake chan struct{}
+	store   Store
+	log     *slog.Logger
+	owner   string
+	now     func() time.Time
+	account *account
+	waiters *waiters
+	desk    *desk
+	wake    chan struct{} // capacity 1: there is something to write
 
-	mu       sync.Mutex
-	outcomes []recorded
-	leases   []Lease
-	writing  int // outcomes and leases taken by the writer and not yet written
-	idle     *sync.Cond
-	lastErr  error
+	mu      sync.Mutex
+	pending []pendingOutcome
+	leases  []Lease
+	writing int  // outcomes and leases that are being written
+	hurry   bool // the service stops: what is written is waited for
+	idle    *sync.Cond
+	lastErr error
 }
 
-type recorded struct {
+// pendingOutcome is an outcome that is not stored yet, of a job.
+type pendingOutcome struct {
 	Outcome
 	job *job
 }
 
-func newLedger(d *Durable) *ledger {
-	l := &ledger{d: d, wake: make(chan struct{}, 1)}
+func newLedger() *ledger {
+	l := &ledger{wake: make(chan struct{}, 1)}
 	l.idle = sync.NewCond(&l.mu)
 	return l
 }
 
 func (l *ledger) record(o Outcome, j *job) {
 	l.mu.Lock()
-	l.outcomes = append(l.outcomes, recorded{o, j})
+	l.pending = append(l.pending, pendingOutcome{o, j})
 	l.mu.Unlock()
 	l.poke()
 }
 
-func (l *ledger) release(leases []Lease) {
-	if len(leases) == 0 {
+// release gives back the leases of jobs.
+func (l *ledger) release(jobs []*dispatch.Job) {
+	if len(jobs) == 0 {
 		return
 	}
 	l.mu.Lock()
-	l.leases = append(l.leases, leases...)
+	for _, j := range jobs {
+		l.leases = append(l.leases, lease(j))
+	}
 	l.mu.Unlock()
 	l.poke()
 }
@@ -92,55 +106,83 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // write writes all there is, once, and says whether there was anything.
 func (l *ledger) write(ctx context.Context) bool {
 	l.mu.Lock()
-	outcomes, leases := l.outcomes, l.leases
-	l.outcomes, l.leases = nil, nil
+	outcomes, leases, hurry := l.pending, l.leases, l.hurry
+	l.pending, l.leases = nil, nil
 	l.writing = len(outcomes) + len(leases)
 	l.mu.Unlock()
 	if len(outcomes)+len(leases) == 0 {
 		return false
 	}
-	err := l.commit(ctx, &outcomes, &leases)
+	err := l.commit(ctx, &outcomes, &leases, hurry)
 	l.mu.Lock()
-	l.outcomes = append(outcomes, l.outcomes...)
+	l.pending = append(outcomes, l.pending...)
 	l.leases = append(leases, l.leases...)
 	l.writing = 0
-	l.lastErr = err
+	was := l.lastErr
+	if err == nil || ctx.Err() == nil { // the end of ctx is not what is wrong
+		l.lastErr = err
+	}
 	l.idle.Broadcast()
 	l.mu.Unlock()
-	l.d.setStuck(err)
+	l.tellDesk(was, err)
 	return true
 }
 
 // commit writes, and empties what it wrote.
-func (l *ledger) commit(ctx context.Context, outcomes *[]recorded, leases *[]Lease) error {
+func (l *ledger) commit(ctx context.Context, outcomes *[]pendingOutcome, leases *[]Lease, hurry bool) error {
 	if len(*outcomes) > 0 {
-		settled, err := l.d.store.Record(ctx, l.d.batch(*outcomes))
+		settled, err := l.store.Record(ctx, l.batch(*outcomes, hurry))
 		if err != nil {
 			return err
 		}
-		l.d.recorded(*outcomes, settled)
+		l.afterRecord(*outcomes, settled)
 		*outcomes = nil
 	}
 	if len(*leases) > 0 {
-		if err := l.d.store.Release(ctx, l.d.owner, l.d.now(), *leases); err != nil {
+		if err := l.store.Release(ctx, l.owner, l.now(), *leases); err != nil {
 			return err
 		}
-		l.d.released(*leases)
+		for _, lease := range *leases {
+			l.waiters.wake(lease.ID)
+		}
+		l.desk.look()
 		*leases = nil
 	}
 	return nil
 }
 
 // batch returns the outcomes as the store takes them.
-func (d *Durable) batch(outcomes []recorded) []Outcome {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func (l *ledger) batch(outcomes []pendingOutcome, hurry bool) []Outcome {
 	batch := make([]Outcome, len(outcomes))
-	for i, r := range outcomes {
-		batch[i] = r.Outcome
-		batch[i].Awaited = len(d.watches[r.ID]) > 0 || d.phase == stopping
+	for i, o := range outcomes {
+		batch[i] = o.Outcome
+		batch[i].Awaited = hurry || l.waiters.waited(o.ID)
 	}
 	return batch
+}
+
+// afterRecord does what follows on outcomes once they are durable.
+func (l *ledger) afterRecord(outcomes []pendingOutcome, settled Settled) {
+	l.account.settle(settled)
+	for _, o := range outcomes {
+		l.waiters.wake(o.ID)
+	}
+	l.desk.recorded(outcomes)
+	for _, o := range outcomes {
+		l.logOutcome(o)
+	}
+}
+
+// tellDesk stops and resumes deliveries as outcomes cannot or can be recorded.
+func (l *ledger) tellDesk(was, err error) {
+	switch {
+	case err != nil && was == nil:
+		l.desk.stuck(true)
+		l.log.Error("outcomes cannot be stored: deliveries stop until they can", "error", err)
+	case err == nil && was != nil:
+		l.desk.stuck(false)
+		l.log.Info("outcomes can be stored again")
+	}
 }
 
 func (l *ledger) failure() error {
@@ -161,76 +203,26 @@ func (l *ledger) drain(timeout time.Duration) {
 		l.idle.Broadcast()
 	})
 	defer t.Stop()
-	for !late && len(l.outcomes)+len(l.leases)+l.writing > 0 {
+	for !late && len(l.pending)+len(l.leases)+l.writing > 0 {
 		l.idle.Wait()
 	}
 }
 
-// unwritten tells what was given up.
+// waitedFor says that from now on each outcome is waited for.
+func (l *ledger) waitedFor() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hurry = true
+}
+
+// unwritten is the error of what was given up; nil when everything is written.
 func (l *ledger) unwritten() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := len(l.outcomes) + len(l.leases)
+	n := len(l.pending) + len(l.leases)
 	if n == 0 {
 		return nil
 	}
 	return fmt.Errorf("queue: the outcomes of %d messages could not be stored and count as uncertain: %w", n,
 		cmp.Or(l.lastErr, context.DeadlineExceeded))
-}
-
-// setStuck stops and resumes deliveries as outcomes cannot or can be recorded.
-func (d *Durable) setStuck(err error) {
-	d.mu.Lock()
-	was := d.stuck
-	d.stuck = err != nil
-	if was && err == nil {
-		for _, g := range d.groups {
-			d.dispatch(g)
-		}
-		d.poke()
-	}
-	d.mu.Unlock()
-	switch {
-	case err != nil && !was:
-		d.log.Error("outcomes cannot be stored: deliveries stop until they can", "error", err)
-	case err == nil && was:
-		d.log.Info("outcomes can be stored again")
-	}
-}
-
-// recorded does what follows on outcomes once they are durable.
-func (d *Durable) recorded(outcomes []recorded, settled Settled) {
-	d.mu.Lock()
-	d.credit(settled)
-	for _, r := range outcomes {
-		d.tell(r.ID)
-		for _, c := range r.Changes {
-			if !c.State.Final() && c.State != Held {
-				d.noteWaiting(d.groupFor(r), r.job.Lane(), c.Next, r.job.Expires)
-			}
-		}
-	}
-	d.mu.Unlock()
-	for _, r := range outcomes {
-		d.logOutcome(r)
-	}
-}
-
-// groupFor returns the group that an outcome belongs to, made up where no relay
-// takes the mail.
-func (d *Durable) groupFor(r recorded) *group {
-	if g := d.groups[r.Route]; g != nil {
-		return g
-	}
-	return newGroup(r.Route, []*relay{{}})
-}
-
-// released does what follows on leases given back.
-func (d *Durable) released(leases []Lease) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, lease := range leases {
-		d.tell(lease.ID)
-	}
-	d.poke()
 }

@@ -7,23 +7,24 @@ import (
 	"time"
 
 	"mailsidecar/mailer"
+	"mailsidecar/queue/dispatch"
 )
 
 // The mail log: one function for each event, the same keys in the same order.
 
-func (d *Durable) logAccepted(e Entry) {
-	if !d.log.Enabled(context.Background(), slog.LevelInfo) {
+func (in *intake) logAccepted(e Entry) {
+	if !in.log.Enabled(context.Background(), slog.LevelInfo) {
 		return
 	}
 	for _, path := range e.Message.Envelope.ForwardPaths {
-		d.log.Info("queued", "id", e.Message.ID, "reverse_path", e.Message.Envelope.ReversePath, "forward_path", path,
+		in.log.Info("queued", "id", e.Message.ID, "reverse_path", e.Message.Envelope.ReversePath, "forward_path", path,
 			"message_id", e.Message.MessageID, "size", e.Message.Size, "next_attempt", e.Due)
 	}
 }
 
 // logOutcome tells what became of each recipient; the message is its new state.
-func (d *Durable) logOutcome(r recorded) {
-	if !d.log.Enabled(context.Background(), slog.LevelInfo) {
+func (l *ledger) logOutcome(r pendingOutcome) {
+	if !l.log.Enabled(context.Background(), slog.LevelInfo) {
 		return
 	}
 	last := map[string]mailer.Result{}
@@ -34,15 +35,15 @@ func (d *Durable) logOutcome(r recorded) {
 		}
 	}
 	attempts := map[string]int{}
-	for _, l := range r.job.Recipients {
-		attempts[l.ForwardPath] = l.Attempts
+	for _, leased := range r.job.Recipients {
+		attempts[leased.ForwardPath] = leased.Attempts
 	}
 	for _, c := range r.Changes {
 		result, tried := last[c.ForwardPath]
 		if !tried && !c.State.Final() {
 			continue
 		}
-		logChange(d.log, change{
+		logState(l.log, stateLine{
 			Change: c, id: r.ID, reversePath: r.job.Envelope.ReversePath, result: result, relay: relays[c.ForwardPath],
 			attempt: attempts[c.ForwardPath] + 1,
 		})
@@ -53,7 +54,7 @@ func (d *Durable) logOutcome(r recorded) {
 // to the client.
 func (n *None) logVerdicts(m Message) {
 	for _, a := range m.Attempts {
-		if f, _ := trouble(a); f != nil {
+		if f, _ := dispatch.Trouble(a); f != nil {
 			n.log.Warn("relay failed", append([]any{"id", m.ID, "relay", a.Relay}, relayTrouble(f)...)...)
 		}
 	}
@@ -64,15 +65,15 @@ func (n *None) logVerdicts(m Message) {
 		}
 	}
 	for _, r := range m.Recipients {
-		logChange(n.log, change{
+		logState(n.log, stateLine{
 			Change: Change{ForwardPath: r.ForwardPath, State: r.State}, id: m.ID, reversePath: m.Envelope.ReversePath,
 			result: r.Result, relay: relays[r.ForwardPath], attempt: 1,
 		})
 	}
 }
 
-// change is what is told of a recipient's new state.
-type change struct {
+// stateLine is the line of a recipient's new state.
+type stateLine struct {
 	Change
 	id, reversePath string
 	result          mailer.Result // of the last attempt; zero without one
@@ -80,7 +81,7 @@ type change struct {
 	attempt         int
 }
 
-func logChange(log *slog.Logger, c change) {
+func logState(log *slog.Logger, c stateLine) {
 	result := c.result
 	attrs := []any{
 		"id", c.id, "reverse_path", c.reversePath, "forward_path", c.ForwardPath, "relay", c.relay, "attempt", c.attempt,
@@ -99,19 +100,25 @@ func logChange(log *slog.Logger, c change) {
 	log.Log(context.Background(), level, string(c.State), attrs...)
 }
 
-func (d *Durable) logExpired(e Ended) {
+func (k *desk) logExpired(e Ended) {
 	for _, path := range e.ForwardPaths {
-		d.log.Warn(string(Expired), "id", e.ID, "reverse_path", e.ReversePath, "forward_path", path)
+		k.log.Warn(string(Expired), "id", e.ID, "reverse_path", e.ReversePath, "forward_path", path)
 	}
 }
 
-func (d *Durable) logRelay(p Pause, paused, resumed bool) {
-	switch {
-	case paused:
-		d.log.Warn("relay paused",
+func (k *desk) logNews(n *dispatch.News) {
+	if n == nil {
+		return
+	}
+	if n.RateUsedUp {
+		k.log.Info("rate used up", "relay", n.Pause.Relay, "setting", "SMTP_RATE", "priority", n.Priority.String(), "until", n.RestsUntil)
+	}
+	switch p := n.Pause; {
+	case n.Paused:
+		k.log.Warn("relay paused",
 			append([]any{"relay", p.Relay, "failures", p.Failures, "until", p.Until}, relayTrouble(p.Reason)...)...)
-	case resumed:
-		d.log.Info("relay resumed", "relay", p.Relay)
+	case n.Resumed:
+		k.log.Info("relay resumed", "relay", p.Relay)
 	}
 }
 
@@ -125,19 +132,19 @@ const refusalInterval = time.Minute
 
 // logRefusal tells that new mail is refused for want of room or of a sound
 // store: clients are told to come back, but somebody should look.
-func (d *Durable) logRefusal(err error) {
+func (in *intake) logRefusal(err error) {
 	var broken *StoreError
 	if !errors.Is(err, ErrFull) && !errors.Is(err, ErrDiskFull) && !errors.As(err, &broken) {
 		return
 	}
-	now := d.now()
-	d.mu.Lock()
-	due := d.refused.IsZero() || now.Sub(d.refused).Abs() >= refusalInterval
+	now := in.now()
+	in.mu.Lock()
+	due := in.refused.IsZero() || now.Sub(in.refused).Abs() >= refusalInterval
 	if due {
-		d.refused = now
+		in.refused = now
 	}
-	d.mu.Unlock()
+	in.mu.Unlock()
 	if due {
-		d.log.Error("new mail is refused", "error", err)
+		in.log.Error("new mail is refused", "error", err)
 	}
 }

@@ -82,7 +82,7 @@ func (d decision) change(l Leased, r *mailer.Result, expires time.Time) Change {
 		delay = troubleDelay(l.Attempts-l.Tries, d.random())
 	default:
 		c.Tries++
-		delay = retryDelay(c.Tries, d.random())
+		delay = retry.Delay(c.Tries, d.random())
 	}
 	var ok bool
 	if c.Next, ok = nextTry(d.now, expires, delay); !ok {

@@ -63,7 +63,7 @@ type Message struct {
 }
 
 // Lane is the line that the message waits in.
-func (m *Message) Lane() Lane { return Lane{m.Envelope.Priority, m.Key} }
+func (m *Message) Lane() Lane { return Lane{Priority: m.Envelope.Priority, Key: m.Key} }
 
 // Recipient is one forward-path of a message with its state.
 type Recipient struct {

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"mailsidecar/mailer"
@@ -46,6 +47,34 @@ func (rs Routes) naming(want string) []mailer.Deliverer {
 		}
 	}
 	return found
+}
+
+// router knows which relays take a sender's mail.
+type router struct {
+	routes Routes
+	relays []mailer.Deliverer // each once
+}
+
+func newRouter(routes Routes) *router {
+	r := &router{routes: routes}
+	for _, route := range routes {
+		if !slices.Contains(r.relays, route.Relay) {
+			r.relays = append(r.relays, route.Relay)
+		}
+	}
+	return r
+}
+
+// route returns the relays that may take mail from sender, as indexes of relays,
+// best first, and the name by which the store files such mail. There are none
+// when no relay takes it.
+func (r *router) route(sender string) (name string, relays []int) {
+	var names []string
+	for _, relay := range r.routes.For(sender) {
+		relays = append(relays, slices.Index(r.relays, relay))
+		names = append(names, relay.Name())
+	}
+	return strings.Join(names, ","), relays
 }
 
 // deliver tries the relays in turn until one of them judges the mail. Only a

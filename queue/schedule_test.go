@@ -10,7 +10,7 @@ import (
 func TestRetryDelay(t *testing.T) {
 	tests := []struct {
 		tries  int
-		spread float64
+		random float64
 		want   time.Duration
 	}{
 		{1, 0.5, time.Minute},
@@ -22,28 +22,8 @@ func TestRetryDelay(t *testing.T) {
 		{1000, 1, time.Hour + time.Hour/8},
 	}
 	for _, c := range tests {
-		if got := retryDelay(c.tries, c.spread); got != c.want {
-			t.Errorf("retryDelay(%d, %v) = %v, want %v", c.tries, c.spread, got, c.want)
-		}
-	}
-}
-
-func TestPauseDelay(t *testing.T) {
-	tests := []struct {
-		failures int
-		auth     bool
-		want     time.Duration
-	}{
-		{1, false, firstPause},
-		{2, false, 2 * firstPause},
-		{99, false, 5 * time.Minute},
-		{1, true, time.Minute},
-		{5, true, 15 * time.Minute},
-		{99, true, 15 * time.Minute},
-	}
-	for _, c := range tests {
-		if got := pauseDelay(c.failures, c.auth, 0.5); got != c.want {
-			t.Errorf("pauseDelay(%d, %v) = %v, want %v", c.failures, c.auth, got, c.want)
+		if got := retry.Delay(c.tries, c.random); got != c.want {
+			t.Errorf("retry.Delay(%d, %v) = %v, want %v", c.tries, c.random, got, c.want)
 		}
 	}
 }
@@ -91,8 +71,8 @@ func TestDecide(t *testing.T) {
 		{"refused", failure(mailer.ClassPermanent, mailer.StageRcpt, 550), false, later, Change{State: Bounced, Tries: 2}},
 		{"4yz", failure(mailer.ClassTransient, mailer.StageRcpt, 450), false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
 		{"relay", failure(mailer.ClassRelay, mailer.StageConnect, 0), false, later, Change{State: Deferred, Next: now, Tries: 2}},
-		{"421", failure(mailer.ClassTransient, mailer.StageMail, 421), false, later, Change{State: Deferred, Next: now.Add(4 * firstPause), Tries: 2}},
-		{"pushed back", pushedBack, false, later, Change{State: Deferred, Next: now.Add(4 * firstPause), Tries: 2}},
+		{"421", failure(mailer.ClassTransient, mailer.StageMail, 421), false, later, Change{State: Deferred, Next: now.Add(4 * time.Second), Tries: 2}},
+		{"pushed back", pushedBack, false, later, Change{State: Deferred, Next: now.Add(4 * time.Second), Tries: 2}},
 		{"broken dialogue", failure(mailer.ClassTransient, mailer.StageData, 0), false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
 		{"uncertain", failure(mailer.ClassUncertain, mailer.StageContent, 0), false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
 		{"uncertain, hold", failure(mailer.ClassUncertain, mailer.StageContent, 0), true, later, Change{State: Held, Tries: 2}},

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"mailsidecar/mailer"
+	"mailsidecar/queue/dispatch"
 )
 
 // marksPrefix begins the names of owners that mark.
@@ -103,19 +104,18 @@ type Store interface {
 	Close() error
 }
 
-// Lane is the line that a message waits in: those of one API key and one
-// priority, on one route, are served in turn.
-type Lane struct {
-	Priority mailer.Priority
-	Key      string // name of the API key
-}
-
-// Want is how many messages of a lane are to be claimed.
-type Want struct {
-	Route string
-	Lane  Lane
-	Limit int
-}
+// The dispatcher's words for what waits in a store.
+type (
+	// Lane is the line that a message waits in: those of one API key and one
+	// priority, on one route, are served in turn.
+	Lane = dispatch.Lane
+	// Want is how many messages of a lane are to be claimed.
+	Want = dispatch.Want
+	// Waiting is when the store must be looked at again.
+	Waiting = dispatch.Waiting
+	// LaneDue is when the first recipient that waits in a lane is due.
+	LaneDue = dispatch.LaneDue
+)
 
 // Batch is what one request stores, in one commit.
 type Batch struct {
@@ -156,7 +156,7 @@ type Work struct {
 }
 
 // Lane is the line that the message waits in.
-func (w *Work) Lane() Lane { return Lane{w.Envelope.Priority, w.Key} }
+func (w *Work) Lane() Lane { return Lane{Priority: w.Envelope.Priority, Key: w.Key} }
 
 // Leased is what decides on a recipient's next attempt.
 type Leased struct {
@@ -205,6 +205,9 @@ type Usage struct {
 	Bytes    int64
 }
 
+func (u Usage) plus(v Usage) Usage  { return Usage{u.Messages + v.Messages, u.Bytes + v.Bytes} }
+func (u Usage) minus(v Usage) Usage { return Usage{u.Messages - v.Messages, u.Bytes - v.Bytes} }
+
 // Recovered counts the recipients whose owner was gone.
 type Recovered struct {
 	Uncertain int // may have been sent: due again, or held
@@ -219,20 +222,6 @@ func LostAttempt() *mailer.Failure {
 		Class: mailer.ClassUncertain, Stage: mailer.StageContent,
 		Text: "the service ended while this was in hand; the relay may have accepted it",
 	}
-}
-
-// Waiting tells when the store must be looked at again.
-type Waiting struct {
-	// Lanes come by route, on a route those of higher priority first.
-	Lanes  []LaneDue
-	Expiry time.Time // zero: none
-}
-
-// LaneDue is when the first recipient that waits in a lane is due.
-type LaneDue struct {
-	Route string
-	Lane  Lane
-	At    time.Time
 }
 
 // Ended names recipients that reached a final state outside an attempt.

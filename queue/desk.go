@@ -1,0 +1,289 @@
+package queue
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"mailsidecar/mailer"
+	"mailsidecar/queue/dispatch"
+)
+
+// desk drives the dispatcher: it reports the events to it, and carries out its
+// orders. It has a worker for each delivery that goes on, and looks at the store
+// when the dispatcher says so.
+type desk struct {
+	opts    Options
+	store   Store
+	log     *slog.Logger
+	owner   string // of this instance's leases
+	now     func() time.Time
+	router  *router
+	waiters *waiters
+	account *account
+	ledger  *ledger
+
+	// ctx ends when deliveries in flight must end.
+	ctx        context.Context //nolint:containedctx // it spans the deliveries, not a call
+	cut        context.CancelFunc
+	deliveries sync.WaitGroup
+	nudge      chan struct{} // capacity 1: the scheduler must ask again when to look
+
+	mu         sync.Mutex
+	dispatcher *dispatch.Dispatcher
+	armed      time.Time // when the scheduler looks at the store by itself; zero: in a day
+}
+
+// job is leased work in memory.
+type job struct {
+	Work
+	content *mailer.Content // nil: in the store
+}
+
+// lease is what a job holds in the store. It is given back to the job's route.
+func lease(j *dispatch.Job) Lease {
+	return Lease{j.ID, j.Route, j.Value.(*job).Envelope.ForwardPaths}
+}
+
+// leased returns the job of leased work, which goes to the route by now.
+func (k *desk) leased(w Work, route string, content *mailer.Content) *dispatch.Job {
+	return &dispatch.Job{
+		ID: w.ID, Route: route, Lane: w.Lane(), Size: w.Size, Fresh: content != nil, Moved: route != w.Route,
+		Value: &job{w, content},
+	}
+}
+
+// busyRelay is a relay that says how many deliveries it can make use of at a
+// time, as smtp.Relay does.
+type busyRelay interface{ Useful() int }
+
+// waitingRelay is a relay in which deliveries wait for their turn before they
+// begin, as they do in smtp.Relay.
+type waitingRelay interface{ StopWaiting() }
+
+// event reports an event to the dispatcher and carries out its orders.
+func (k *desk) event(f func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders) {
+	k.mu.Lock()
+	o := f(k.prepared(), k.now())
+	k.begin(o.Begin)
+	k.follow(o)
+}
+
+// prepared returns the dispatcher with the facts that it cannot ask for. The
+// caller holds mu.
+func (k *desk) prepared() *dispatch.Dispatcher {
+	for i, r := range k.router.relays {
+		if busy, ok := r.(busyRelay); ok {
+			k.dispatcher.Useful(i, busy.Useful())
+		}
+	}
+	return k.dispatcher
+}
+
+// begin starts a worker for each job. The caller holds mu.
+func (k *desk) begin(jobs []*dispatch.Job) {
+	for _, j := range jobs {
+		k.deliveries.Go(func() { k.work(j) })
+	}
+}
+
+// follow carries out orders but for the deliveries. The caller holds mu, which
+// follow unlocks.
+func (k *desk) follow(o dispatch.Orders) {
+	for _, j := range o.Begin {
+		k.waiters.begin(j.ID)
+	}
+	for _, shut := range o.Shut {
+		k.waiters.giveUp(shut)
+	}
+	if wake := k.dispatcher.Wake(); !wake.IsZero() && (k.armed.IsZero() || wake.Before(k.armed)) {
+		k.armed = wake
+		select {
+		case k.nudge <- struct{}{}:
+		default:
+		}
+	}
+	k.mu.Unlock()
+	k.ledger.release(o.Release)
+	k.logNews(o.News)
+}
+
+// look makes the scheduler look at the store.
+func (k *desk) look() {
+	k.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
+		d.LookAt(now)
+		return dispatch.Orders{}
+	})
+}
+
+// ask reads from the dispatcher.
+func (k *desk) ask(f func(d *dispatch.Dispatcher, now time.Time)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	f(k.dispatcher, k.now())
+}
+
+// reserve decides for each entry whether its job goes to a worker from memory,
+// leased from the start, or waits in the store: then the job is nil. With wait
+// it adds a waiter for the first one, where a relay for it is open.
+func (k *desk) reserve(entries []Entry, wait bool) (jobs []*dispatch.Job, w *waiter) {
+	k.ask(func(d *dispatch.Dispatcher, now time.Time) {
+		for i := range entries {
+			jobs = append(jobs, k.reserveOne(d, &entries[i], now))
+		}
+		first := &entries[0].Message
+		if route := entries[0].Route; wait && d.Open(route, first.Envelope.Priority, now) {
+			w = k.waiters.add(first.ID, route, first.Envelope.Priority)
+		}
+	})
+	return jobs, w
+}
+
+func (k *desk) reserveOne(d *dispatch.Dispatcher, e *Entry, now time.Time) *dispatch.Job {
+	m := &e.Message
+	d.Route(k.router.route(m.Sender))
+	if e.Due.After(now) {
+		return nil
+	}
+	work := Work{
+		ID: m.ID, MessageID: m.MessageID, Sender: m.Sender, Route: e.Route, Key: m.Key, Size: m.Size, Expires: m.Expires, Envelope: m.Envelope,
+	}
+	j := k.leased(work, e.Route, &e.Content)
+	if !d.Reserve(j, now) {
+		return nil
+	}
+	e.Owner = k.owner
+	leased := j.Value.(*job)
+	for _, path := range m.Envelope.ForwardPaths {
+		leased.Recipients = append(leased.Recipients, Leased{ForwardPath: path, State: Queued})
+	}
+	return j
+}
+
+// stored hands stored messages over for delivery.
+func (k *desk) stored(entries []Entry, jobs []*dispatch.Job) {
+	k.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
+		for i, e := range entries {
+			if jobs[i] == nil {
+				d.Waits(e.Route, e.Message.Lane(), e.Due, e.Message.Expires, now)
+			}
+		}
+		return d.Stored(inMemory(jobs), now)
+	})
+}
+
+// notStored takes back what was reserved.
+func (k *desk) notStored(jobs []*dispatch.Job) {
+	k.ask(func(d *dispatch.Dispatcher, _ time.Time) { d.NotStored(inMemory(jobs)) })
+}
+
+func inMemory(jobs []*dispatch.Job) []*dispatch.Job {
+	var found []*dispatch.Job
+	for _, j := range jobs {
+		if j != nil {
+			found = append(found, j)
+		}
+	}
+	return found
+}
+
+// watch adds a waiter for a stored message, where a relay for it is open.
+func (k *desk) watch(id, sender string, p mailer.Priority) (w *waiter) {
+	name, relays := k.router.route(sender)
+	if len(relays) == 0 {
+		return nil
+	}
+	k.ask(func(d *dispatch.Dispatcher, now time.Time) {
+		if d.Open(name, p, now) {
+			w = k.waiters.add(id, name, p)
+		}
+	})
+	return w
+}
+
+// showPauses makes NextAttempt what it will be while all relays that may take the
+// message are paused. The message's own recipients change.
+func (k *desk) showPauses(messages ...*Message) {
+	k.ask(func(d *dispatch.Dispatcher, now time.Time) {
+		for _, m := range messages {
+			name, _ := k.router.route(m.Sender)
+			reopens := d.Reopens(name, m.Envelope.Priority, now)
+			for i := range m.Recipients {
+				if next := &m.Recipients[i].NextAttempt; !next.IsZero() && next.Before(reopens) {
+					*next = reopens
+				}
+			}
+		}
+	})
+}
+
+// start lets deliveries begin. They are cut short when ctx ends, or by stop.
+func (k *desk) start(ctx context.Context) {
+	k.ctx, k.cut = context.WithCancel(ctx)
+	k.event((*dispatch.Dispatcher).Start)
+}
+
+// halt lets no delivery begin any more.
+func (k *desk) halt() { k.ask(func(d *dispatch.Dispatcher, _ time.Time) { d.Stop() }) }
+
+// stop gives back what waits in memory and waits for the deliveries in flight.
+func (k *desk) stop() {
+	k.event(func(d *dispatch.Dispatcher, _ time.Time) dispatch.Orders { return d.Empty() })
+	for _, relay := range k.router.relays {
+		if r, ok := relay.(waitingRelay); ok {
+			r.StopWaiting()
+		}
+	}
+	cut := time.AfterFunc(k.opts.StopTimeout, k.cut)
+	k.deliveries.Wait()
+	cut.Stop()
+	k.cut()
+}
+
+// stuck says whether outcomes cannot be recorded, which stops deliveries.
+func (k *desk) stuck(is bool) {
+	k.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders { return d.Stuck(is, now) })
+}
+
+// recorded tells the dispatcher of recipients whose outcome is stored, and which
+// wait there.
+func (k *desk) recorded(outcomes []pendingOutcome) {
+	k.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
+		for _, o := range outcomes {
+			for _, c := range o.Changes {
+				if !c.State.Final() && c.State != Held {
+					d.Waits(o.Route, o.job.Lane(), c.Next, o.job.Expires, now)
+				}
+			}
+		}
+		return dispatch.Orders{}
+	})
+}
+
+// withdraw takes the message's jobs out of memory. There are several where its
+// recipients were due at different times; another may be in flight.
+func (k *desk) withdraw(id string) (jobs []*dispatch.Job) {
+	k.ask(func(d *dispatch.Dispatcher, _ time.Time) { jobs = d.Withdraw(id) })
+	return jobs
+}
+
+// unpause ends the pauses of the relays that take the senders' mail. A look at
+// the store must follow.
+func (k *desk) unpause(senders ...string) {
+	k.ask(func(d *dispatch.Dispatcher, now time.Time) {
+		for _, sender := range senders {
+			name, _ := k.router.route(sender)
+			d.Unpause(name, now)
+		}
+	})
+}
+
+// resume ends the pause of the relays with that name for good.
+func (k *desk) resume(name string) {
+	for i, r := range k.router.relays {
+		if r.Name() == name {
+			k.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders { return d.Resume(i, now) })
+		}
+	}
+}

@@ -1,0 +1,36 @@
+package dispatch
+
+import "time"
+
+// Backoff is a delay that doubles each time.
+type Backoff struct {
+	First   time.Duration
+	Longest time.Duration
+}
+
+// Delay is the delay before the n-th time, n ≥ 1, to the precision of the store.
+// random, in [0, 1), moves it by up to an eighth to either side, and so keeps
+// apart what failed together.
+func (b Backoff) Delay(n int, random float64) time.Duration {
+	d := b.First
+	for ; n > 1 && d < b.Longest; n-- {
+		d *= 2
+	}
+	d = min(d, b.Longest)
+	return (d - d/8 + time.Duration(random*float64(d/4))).Truncate(time.Microsecond)
+}
+
+// A relay in trouble is left alone for a while, longer each time. Where it
+// refused the login the pauses are longer, because providers lock accounts after
+// repeated failures.
+var (
+	RelayPause = Backoff{First: time.Second, Longest: 5 * time.Minute}
+	LoginPause = Backoff{First: time.Minute, Longest: 15 * time.Minute}
+)
+
+func pauseDelay(failures int, login bool, random float64) time.Duration {
+	if login {
+		return LoginPause.Delay(failures, random)
+	}
+	return RelayPause.Delay(failures, random)
+}

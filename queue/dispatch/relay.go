@@ -1,0 +1,272 @@
+package dispatch
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"mailsidecar/mailer"
+)
+
+// health is how a relay fares.
+//
+// In trouble the relay is paused. When the pause ends, one delivery goes through
+// as a probe; all others wait for what becomes of it.
+type health struct {
+	name        string
+	useful      int // deliveries at a time that it can make use of
+	failures    int // times of trouble in a row; zero when it fares well
+	pausedUntil time.Time
+	probing     bool
+	reason      *mailer.Failure // of the last trouble
+	// restsUntil is until when the rate is used up for mail of each level,
+	// whether the relay fares well or not.
+	restsUntil [levels]time.Time
+}
+
+// Pause says that a relay is in trouble.
+type Pause struct {
+	Relay    string
+	Failures int             // in a row
+	Until    time.Time       // may have passed: then a probe is due or under way
+	Reason   *mailer.Failure // of the last one
+}
+
+// News is what changed for a relay, for the log.
+type News struct {
+	Paused  bool // Pause says for how long
+	Resumed bool
+	Pause   Pause
+	// RateUsedUp says that the rate is used up for mail of Priority until
+	// RestsUntil, after it had not been for a while.
+	RateUsedUp bool
+	Priority   mailer.Priority
+	RestsUntil time.Time
+}
+
+func (h *health) pause() Pause { return Pause{h.name, h.failures, h.pausedUntil, h.reason} }
+
+// open says whether a delivery of priority p may be given to the relay.
+func (h *health) open(p mailer.Priority, now time.Time) bool {
+	return !now.Before(h.restsUntil[level(p)]) && (h.failures == 0 || !h.probing && !now.Before(h.pausedUntil))
+}
+
+// report notes what an attempt says of the relay. probed says that others waited
+// for this.
+func (h *health) report(a mailer.Attempt, now time.Time, random float64) (paused, resumed, probed bool) {
+	probed = h.probing
+	h.probing = false
+	f, judged := Trouble(a)
+	switch {
+	case f == nil && judged:
+		resumed = h.failures > 0
+		h.resume()
+		return false, resumed, probed
+	case f == nil:
+		return false, false, probed
+	case h.failures > 0 && !probed && now.Before(h.pausedUntil):
+		// It began before the pause: the same trouble, not once more.
+		return false, false, false
+	}
+	h.failures++
+	h.reason = f
+	h.pausedUntil = now.Add(pauseDelay(h.failures, f.Stage == mailer.StageAuth, random))
+	return true, false, probed
+}
+
+func (h *health) resume() { h.failures, h.pausedUntil, h.reason = 0, time.Time{}, nil }
+
+// newsAfter is how long a relay must have been open since its rate was used up
+// for the next time to be news: under a backlog one follows on the other.
+const newsAfter = time.Minute
+
+// holdForRate records that the relay's rate is used up until then for mail of
+// priority p, and for all that is less urgent. wasOpen says that the rate was not
+// used up before, and worthLogging that it had not been for a while.
+func (h *health) holdForRate(until time.Time, p mailer.Priority, now time.Time) (wasOpen, worthLogging bool) {
+	own := level(p)
+	wasOpen, worthLogging = !now.Before(h.restsUntil[own]), now.Sub(h.restsUntil[own]) > newsAfter
+	h.restsUntil[own] = until
+	for lower := own + 1; lower < levels; lower++ {
+		h.restsUntil[lower] = latest(h.restsUntil[lower], until)
+	}
+	return wasOpen, worthLogging
+}
+
+// Trouble returns the failure in a that is about the relay; nil when there is
+// none. judged says that the relay gave its verdict on some recipient.
+func Trouble(a mailer.Attempt) (f *mailer.Failure, judged bool) {
+	for _, r := range a.Results {
+		if aboutRelay(r.Failure) {
+			return r.Failure, false
+		}
+		judged = judged || r.Failure == nil || r.Failure.Reply.Code != 0
+	}
+	return nil, judged
+}
+
+// aboutRelay says that the next message would fare no better: the relay was not
+// reached or refused us, it closes the service (421), or the dialogue broke. A
+// relay that asked for less at a time, and takes mail, gets less of it already.
+func aboutRelay(f *mailer.Failure) bool {
+	switch {
+	case f == nil, UsedUp(f) != nil, errors.Is(f, mailer.ErrPushedBack):
+		return false
+	case f.Class == mailer.ClassRelay, f.Reply.Code == 421:
+		return true
+	default:
+		return f.Reply.Code == 0 && f.Stage != mailer.StageCompose &&
+			(f.Class == mailer.ClassTransient || f.Class == mailer.ClassUncertain)
+	}
+}
+
+// UsedUp returns what a failure says of the relay's rate; nil when it says
+// nothing.
+func UsedUp(f *mailer.Failure) *mailer.RateError {
+	var rate *mailer.RateError
+	if f != nil && errors.As(f.Err, &rate) {
+		return rate
+	}
+	return nil
+}
+
+// earliest ignores a zero time.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// Take says whether a delivery of priority p may be given to a relay. When it
+// may, an attempt begins, which ends with Report.
+func (d *Dispatcher) Take(relay int, p mailer.Priority, now time.Time) bool {
+	h := d.relays[relay]
+	if !h.open(p, now) {
+		return false
+	}
+	h.probing = h.failures > 0
+	return true
+}
+
+// Report says how a relay fared with a job. What waits in memory for a relay that
+// is paused goes back to the store. random, in [0, 1), keeps pauses apart.
+func (d *Dispatcher) Report(relay int, j *Job, a mailer.Attempt, now time.Time, random float64) Orders {
+	h, p := d.relays[relay], j.Lane.Priority
+	var wasOpen, worthLogging bool
+	if at := usedUp(a); at != nil {
+		wasOpen, worthLogging = h.holdForRate(at.At.UTC().Truncate(time.Microsecond), p, now)
+	}
+	paused, resumed, probed := h.report(a, now, random)
+	var o Orders
+	for _, g := range d.groups {
+		if !slices.Contains(g.relays, h) {
+			continue
+		}
+		if paused || wasOpen {
+			d.evict(g, func(p mailer.Priority) bool { return !g.open(p, now) }, &o)
+		}
+		if resumed {
+			g.probes = 0
+		}
+		d.dispatch(g, now, &o)
+	}
+	switch {
+	case paused:
+		d.lookAt(h.pausedUntil)
+	case resumed, probed:
+		d.lookAt(now)
+	case wasOpen:
+		d.lookAt(h.restsUntil[level(p)])
+	}
+	if worthLogging = worthLogging && d.running; paused || resumed || worthLogging {
+		o.News = &News{
+			Paused: paused, Resumed: resumed, Pause: h.pause(),
+			RateUsedUp: worthLogging, Priority: p, RestsUntil: h.restsUntil[level(p)],
+		}
+	}
+	return o
+}
+
+// usedUp returns what the attempt says of the relay's rate.
+func usedUp(a mailer.Attempt) *mailer.RateError {
+	for _, r := range a.Results {
+		if rate := UsedUp(r.Failure); rate != nil {
+			return rate
+		}
+	}
+	return nil
+}
+
+// Open says whether a relay of the route takes mail of priority p. An unknown
+// route is open.
+func (d *Dispatcher) Open(route string, p mailer.Priority, now time.Time) bool {
+	g := d.group(route)
+	return g == nil || g.open(p, now)
+}
+
+// Reopens is when the route's mail of priority p can go out again, as far as
+// pauses and rates go; zero when it is not held up by them.
+func (d *Dispatcher) Reopens(route string, p mailer.Priority, now time.Time) time.Time {
+	if g := d.group(route); g != nil && !g.open(p, now) {
+		return g.reopens(p)
+	}
+	return time.Time{}
+}
+
+// Pauses lists the relays that are in trouble.
+func (d *Dispatcher) Pauses() []Pause {
+	var pauses []Pause
+	for _, h := range d.relays {
+		if h.failures > 0 {
+			pauses = append(pauses, h.pause())
+		}
+	}
+	return pauses
+}
+
+// Unpause ends the pauses of the route's relays: one delivery goes through as a
+// probe, and what it meets decides how it goes on.
+func (d *Dispatcher) Unpause(route string, now time.Time) {
+	if g := d.group(route); g != nil {
+		for _, h := range g.relays {
+			if now.Before(h.pausedUntil) {
+				h.pausedUntil = now
+			}
+		}
+	}
+}
+
+// Resume ends the pause of a relay for good.
+func (d *Dispatcher) Resume(relay int, now time.Time) Orders {
+	h := d.relays[relay]
+	if h.failures == 0 {
+		return Orders{}
+	}
+	h.resume()
+	d.lookAt(now)
+	o := d.dispatchAll(now)
+	o.News = &News{Resumed: true, Pause: h.pause()}
+	return o
+}
+
+// Shift moves the ends of pauses and rests by that much, after the clock did.
+func (d *Dispatcher) Shift(by time.Duration) {
+	for _, h := range d.relays {
+		if !h.pausedUntil.IsZero() {
+			h.pausedUntil = h.pausedUntil.Add(by)
+		}
+		for i, rests := range h.restsUntil {
+			if !rests.IsZero() {
+				h.restsUntil[i] = rests.Add(by)
+			}
+		}
+	}
+}

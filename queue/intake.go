@@ -1,0 +1,269 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"mailsidecar/queue/dispatch"
+)
+
+// intake admits and stores submissions, and answers them.
+type intake struct {
+	store     Store
+	log       *slog.Logger
+	now       func() time.Time
+	expiresIn time.Duration
+	router    *router
+	account   *account
+	waiters   *waiters
+	desk      *desk
+	quit      chan struct{}  // closed by close
+	storing   sync.WaitGroup // submissions that were admitted and are being stored
+
+	mu      sync.Mutex
+	closed  bool
+	pending map[pendingKey]bool // idempotency keys of what is being stored
+	refused time.Time           // when the log last said that new mail is refused
+}
+
+type pendingKey struct{ key, name string }
+
+// request is what is known of a batch while it is being stored.
+type request struct {
+	batch  Batch
+	usage  Usage
+	jobs   []*dispatch.Job // nil where a message waits in the store
+	waiter *waiter         // nil: the answer waits for nothing
+}
+
+// close admits nothing more, and answers the requests that wait. It returns when
+// what was admitted is stored.
+func (in *intake) close() {
+	in.mu.Lock()
+	in.closed = true
+	close(in.quit)
+	in.mu.Unlock()
+	in.storing.Wait()
+}
+
+// submit stores a message and answers, with s.Wait after its first attempt.
+func (in *intake) submit(ctx context.Context, s Submission) (Receipt, error) {
+	receipts, w, err := in.accept(ctx, []Submission{s}, s.Wait > 0)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if w == nil {
+		return receipts[0], nil
+	}
+	defer in.waiters.remove(w)
+	return in.await(ctx, s, receipts[0], w), nil
+}
+
+// accept stores the submissions. With wait it returns a waiter for the first one,
+// unless its answer need not wait.
+func (in *intake) accept(ctx context.Context, subs []Submission, wait bool) ([]Receipt, *waiter, error) {
+	if len(subs) == 0 {
+		return nil, nil, nil
+	}
+	r, err := in.prepare(subs, wait)
+	if err != nil {
+		return in.refuse(ctx, subs[0], wait, err)
+	}
+	defer in.storing.Done()
+	replayed, err := in.store.Insert(ctx, r.batch)
+	in.finish(r, err == nil && replayed == nil)
+	switch {
+	case err != nil:
+		return in.refuse(ctx, subs[0], wait, err)
+	case replayed != nil:
+		return in.replay(ctx, subs[0], replayed, wait)
+	}
+	receipts := make([]Receipt, len(subs))
+	for i, e := range r.batch.Entries {
+		in.logAccepted(e)
+		receipts[i].Message = e.Message
+		in.desk.showPauses(&receipts[i].Message)
+	}
+	return receipts, r.waiter, nil
+}
+
+// refuse answers a request that cannot be stored just now: it may be the
+// repetition of one that was.
+func (in *intake) refuse(ctx context.Context, s Submission, wait bool, why error) ([]Receipt, *waiter, error) {
+	if s.IdempotencyKey != "" && noRoom(why) {
+		replayed, err := in.store.Replay(ctx, idempotency(s, in.now()))
+		switch {
+		case replayed != nil:
+			return in.replay(ctx, s, replayed, wait)
+		case errors.Is(err, ErrIdempotencyMismatch):
+			why = err
+		case err != nil && ctx.Err() == nil:
+			in.log.Warn("look up idempotency key", "error", err)
+		}
+	}
+	in.logRefusal(why)
+	return nil, nil, why
+}
+
+// noRoom says that a new message is refused for a reason that does not concern
+// one that is stored.
+func noRoom(err error) bool {
+	return errors.Is(err, ErrFull) || errors.Is(err, ErrDiskFull) || errors.Is(err, ErrMoved) || errors.Is(err, ErrNoRoute)
+}
+
+func idempotency(s Submission, now time.Time) Idempotency {
+	return Idempotency{s.Key, s.IdempotencyKey, s.Fingerprint, now.Add(IdempotencyLife)}
+}
+
+// prepare checks whether the submissions may be stored, and reserves room for
+// them.
+func (in *intake) prepare(subs []Submission, wait bool) (*request, error) {
+	now := in.now()
+	r := &request{}
+	if s := subs[0]; s.IdempotencyKey != "" {
+		i := idempotency(s, now)
+		r.batch.Idempotency = &i
+	}
+	for _, s := range subs {
+		if s.IdempotencyKey != subs[0].IdempotencyKey || s.Fingerprint != subs[0].Fingerprint {
+			return nil, errors.New("queue: a batch with several idempotency keys")
+		}
+		r.batch.Entries = append(r.batch.Entries, in.entry(s, now))
+		r.usage = r.usage.plus(Usage{1, int64(len(s.Content.Data))})
+	}
+	if err := in.admit(r); err != nil {
+		return nil, err
+	}
+	r.jobs, r.waiter = in.desk.reserve(r.batch.Entries, wait && subs[0].SendAt.IsZero())
+	return r, nil
+}
+
+func (in *intake) entry(s Submission, now time.Time) Entry {
+	due := now
+	sendAt := s.SendAt.UTC().Truncate(time.Microsecond)
+	if sendAt.After(now) {
+		due = sendAt
+	}
+	life := s.ExpiresIn
+	if life == 0 {
+		life = in.expiresIn
+	}
+	m := Message{
+		ID: NewID(now), Key: s.Key, MessageID: s.Content.MessageID, Sender: s.Sender, Subject: s.Subject,
+		Size: int64(len(s.Content.Data)), Tags: s.Tags, Envelope: s.Envelope,
+		Created: now, Expires: due.Add(life), Recipients: make([]Recipient, len(s.Envelope.ForwardPaths)),
+	}
+	if !s.SendAt.IsZero() {
+		m.SendAt = sendAt
+	}
+	for i, path := range s.Envelope.ForwardPaths {
+		m.Recipients[i] = Recipient{ForwardPath: path, State: Queued, NextAttempt: due}
+	}
+	route, _ := in.router.route(s.Sender)
+	return Entry{Message: m, Content: s.Content, Due: due, Route: route}
+}
+
+// admit says whether the request may be stored, and notes that it is being so.
+func (in *intake) admit(r *request) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.closed {
+		return ErrShuttingDown
+	}
+	for _, e := range r.batch.Entries {
+		if _, relays := in.router.route(e.Message.Sender); len(relays) == 0 {
+			return ErrNoRoute
+		}
+	}
+	i := r.batch.Idempotency
+	if i != nil && in.pending[pendingKey{i.Key, i.Name}] {
+		return ErrIdempotencyInProgress
+	}
+	if err := in.account.reserve(r.usage); err != nil {
+		return err
+	}
+	if i != nil {
+		in.pending[pendingKey{i.Key, i.Name}] = true
+	}
+	in.storing.Add(1)
+	return nil
+}
+
+// finish hands stored messages over for delivery, or takes back what prepare
+// reserved.
+func (in *intake) finish(r *request, stored bool) {
+	in.account.commit(r.usage, stored)
+	if i := r.batch.Idempotency; i != nil {
+		in.mu.Lock()
+		delete(in.pending, pendingKey{i.Key, i.Name})
+		in.mu.Unlock()
+	}
+	if stored {
+		in.desk.stored(r.batch.Entries, r.jobs)
+		return
+	}
+	in.desk.notStored(r.jobs)
+	in.waiters.remove(r.waiter)
+	r.waiter = nil
+}
+
+// replay answers a repeated request with what became of the messages.
+func (in *intake) replay(ctx context.Context, s Submission, ids []string, wait bool) ([]Receipt, *waiter, error) {
+	var w *waiter
+	if wait && !in.isClosed() {
+		w = in.desk.watch(ids[0], s.Sender, s.Envelope.Priority)
+	}
+	receipts := make([]Receipt, len(ids))
+	for i, id := range ids {
+		m, err := in.get(ctx, s.Key, id)
+		if err != nil {
+			in.waiters.remove(w)
+			return nil, nil, err
+		}
+		receipts[i] = Receipt{Message: m, Replayed: true}
+	}
+	if m := receipts[0].Message; m.Status() != StatusQueued || m.SendAt.After(in.now()) {
+		in.waiters.remove(w)
+		return receipts, nil, nil
+	}
+	return receipts, w, nil
+}
+
+func (in *intake) isClosed() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.closed
+}
+
+// get returns a message as it is shown.
+func (in *intake) get(ctx context.Context, key, id string) (Message, error) {
+	m, err := in.store.Get(ctx, key, id)
+	if err == nil {
+		in.desk.showPauses(&m)
+	}
+	return m, err
+}
+
+// await waits for the end of the first attempt and returns the message as it is
+// then.
+func (in *intake) await(ctx context.Context, s Submission, r Receipt, w *waiter) Receipt {
+	timeout := time.NewTimer(s.Wait)
+	defer timeout.Stop()
+	select {
+	case <-w.over:
+	case <-timeout.C:
+	case <-in.quit:
+	case <-ctx.Done():
+		return r
+	}
+	if m, err := in.get(ctx, s.Key, r.Message.ID); err == nil {
+		r.Message = m
+	} else {
+		// It is stored, so the answer is that it was accepted.
+		in.log.Warn("read message after waiting for it", "id", r.Message.ID, "error", err)
+	}
+	return r
+}
