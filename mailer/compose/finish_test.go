@@ -85,7 +85,7 @@ func TestFinishAddsDateAndMessageID(t *testing.T) {
 }
 
 // TestFinishKeeps: a message without a fault keeps every octet, whatever its
-// structure, and differs from its form with LF in nothing but these.
+// structure. With LF as line end, only the line ends change.
 func TestFinishKeeps(t *testing.T) {
 	const head = "From: a@b\r\nTo: c@d\r\nDate: x\r\nMESSAGE-id:\t<a@b> \r\nX:\r\n  blanks \r\n"
 	for _, body := range []string{
@@ -109,8 +109,8 @@ func TestFinishKeeps(t *testing.T) {
 	}
 }
 
-// TestFinishBounds: what no real message is made of is passed on as it is or
-// refused, but not taken apart.
+// TestFinishBounds: a structure that no real message has is passed on as it is or
+// refused.
 func TestFinishBounds(t *testing.T) {
 	const head = "From: a@b\r\nTo: c@d\r\nDate: x\r\nMessage-ID: <a@b>\r\n"
 	deep := ""

@@ -189,7 +189,7 @@ func TestAuthNTLM(t *testing.T) {
 	})
 }
 
-// TestAuthRedacts: what a relay repeats of our credentials goes nowhere.
+// TestAuthRedacts: our credentials never show, even where the relay repeats them.
 func TestAuthRedacts(t *testing.T) {
 	for _, reply := range []string{
 		"535 5.7.8 bad password hunter2-hunter2",

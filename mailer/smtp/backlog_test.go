@@ -155,7 +155,7 @@ func TestBacklog(t *testing.T) {
 	})
 }
 
-// TestBacklogLockStep: nothing of that where PIPELINING is not offered.
+// TestBacklogLockStep: without PIPELINING no envelope follows the final dot.
 func TestBacklogLockStep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{TLSExtensions: relaytest.Without("PIPELINING")},
@@ -297,7 +297,7 @@ func checkCut(t *testing.T, name string, w *wire) {
 	})
 }
 
-// checkUndelivered: what failed, and is not uncertain, the relay has not got.
+// checkUndelivered: the relay has no message that failed and is not uncertain.
 func checkUndelivered(t *testing.T, name string, p *poolTest, attempts []mailer.Attempt) {
 	t.Helper()
 	for i, a := range attempts {
@@ -378,8 +378,8 @@ func TestBacklogLate(t *testing.T) {
 	})
 }
 
-// TestBacklogSlow: who has booked a connection that turns out to be slow takes
-// another one, and nothing of it is left where its envelope went before.
+// TestBacklogSlow: a delivery that booked a slow connection takes another one,
+// and leaves nothing on the first.
 func TestBacklogSlow(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -629,8 +629,8 @@ func TestJoinJams(t *testing.T) {
 	})
 }
 
-// TestJoinLate: who has joined a connection whose holder's time is over starts
-// over, and the verdict on the one before is heard still.
+// TestJoinLate: a delivery that booked a connection starts over when the time of
+// its holder is over. The holder's verdict is still read.
 func TestJoinLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log lockedBuffer
@@ -680,8 +680,8 @@ func (w deafWire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestBacklogDeaf: where what follows the final dot is not heard, the first
-// message finds out and the others are spared it. PIPELINING is used still.
+// TestBacklogDeaf: where commands behind the final dot are discarded, only the
+// first message meets that. PIPELINING is still used.
 func TestBacklogDeaf(t *testing.T) {
 	for _, line := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

@@ -64,8 +64,8 @@ func outcomes(a mailer.Attempt) string {
 	return strings.Join(list, ", ")
 }
 
-// TestDialogues runs one fault each at every stage. Whatever happens, nothing
-// secret crosses in clear and no connection stays open.
+// TestDialogues runs one fault at each stage. No secret crosses in clear, and no
+// connection stays open.
 func TestDialogues(t *testing.T) {
 	const ten = 10 * time.Minute
 	tests := []struct {

@@ -13,7 +13,7 @@ import (
 )
 
 // TestDistrust: an extension that misbehaves costs one message a second try, and
-// the next ones nothing. An hour later it gets another chance.
+// later messages none. An hour later it gets another chance.
 func TestDistrust(t *testing.T) {
 	tests := []struct {
 		name   string

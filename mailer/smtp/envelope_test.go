@@ -17,7 +17,7 @@ import (
 	"mailsidecar/mailer/smtp"
 )
 
-// TestParameters: what is said at MAIL is offered and needed.
+// TestParameters: MAIL has only parameters that are offered and needed.
 func TestParameters(t *testing.T) {
 	const plain = "Subject: x\r\n\r\nbody\r\n"
 	const eightBit = "Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\ngrüße\r\n"
@@ -223,8 +223,8 @@ func TestManyRecipients(t *testing.T) {
 	}
 }
 
-// TestPipelining: a relay that answers no command before the next one is there
-// is served only where all go in one flight.
+// TestPipelining: a relay that answers a command only when the next one is there
+// is served only by commands in one flight.
 func TestPipelining(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		script := relaytest.Script{"MAIL": "hold 250 ok", "RCPT": "hold 250 ok"}
@@ -238,8 +238,8 @@ func TestPipelining(t *testing.T) {
 	})
 }
 
-// TestHELO: a relay that does not know EHLO is served where nothing of EHLO is
-// needed, and only there.
+// TestHELO: a relay that does not know EHLO is served only where no extension is
+// needed.
 func TestHELO(t *testing.T) {
 	tests := []struct {
 		reply    string
@@ -272,8 +272,8 @@ func TestHELO(t *testing.T) {
 	}
 }
 
-// TestLateVerdict: after the context's end the relay is still listened to, and
-// what it says is logged; Close gives up.
+// TestLateVerdict: after the end of the context the verdict of the relay is still
+// read and logged, until Close.
 func TestLateVerdict(t *testing.T) {
 	tests := []struct {
 		reply   string

@@ -203,7 +203,7 @@ func TestLadderRemembers(t *testing.T) {
 
 const raceDelay = 300 * time.Millisecond
 
-// TestLadderStops: a stopped attempt says nothing about the ladder.
+// TestLadderStops: a stopped attempt does not change what is known of the ladder.
 func TestLadderStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := &relaytest.Network{Port: map[int]any{587: relaytest.BlackHole, 2525: relaytest.BlackHole}}

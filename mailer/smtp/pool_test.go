@@ -130,7 +130,7 @@ func TestPoolAge(t *testing.T) {
 	})
 }
 
-// TestPoolStale: a connection that the relay has ended costs a message nothing.
+// TestPoolStale: no message fails because the relay has ended an idle connection.
 func TestPoolStale(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -220,9 +220,10 @@ func TestPoolSilent(t *testing.T) {
 	}
 }
 
-// TestPoolErrorLimit: a relay that counts what it refuses on a connection, as
-// Postfix does, or commands that are not of mail, as Exim does, does not come to
-// its limit; and where it does, it is not taken for one that is found too fast.
+// TestPoolErrorLimit: a relay that limits the refusals of a connection, as
+// Postfix does, or the commands outside transactions, as Exim does, is not
+// brought to its limit. A relay that reaches it is not mistaken for one for which
+// we are too fast.
 func TestPoolErrorLimit(t *testing.T) {
 	tests := []struct {
 		name string
@@ -280,9 +281,9 @@ func TestPoolReset(t *testing.T) {
 	})
 }
 
-// TestPoolVain: relays count what they refuse, and slow down or end the session.
-// A connection that brings no message, or few of them, is given up before.
-func TestPoolVain(t *testing.T) {
+// TestPoolFruitless: relays count refusals, and slow down or end the session. A
+// connection that delivers no message, or few, is closed before that.
+func TestPoolFruitless(t *testing.T) {
 	unknown := func(n int) string { return strings.Repeat("550 5.1.1 unknown then ", n) }
 	refused := func(n int) []string { return slices.Repeat([]string{"permanent rcpt 550"}, n) }
 	accepted := []string{"accepted 250"}
@@ -351,8 +352,8 @@ func deliverMany(ctx context.Context, relay *smtp.Relay, n int) map[string]maile
 // numbered is a message that tells whose it is.
 func numbered(path string) string { return "To: " + path + "\r\n\r\n.hello\r\n" }
 
-// checkDelivered compares results with what the relay took: accepted means one
-// copy, of the right message.
+// checkDelivered compares results with the messages that the relay got: accepted
+// means one copy of the right message.
 func checkDelivered(t *testing.T, scripted *relaytest.Relay, results map[string]mailer.Result) {
 	t.Helper()
 	copies := map[string]int{}
@@ -428,7 +429,8 @@ func TestPoolGrows(t *testing.T) {
 	}
 }
 
-// TestPoolLine: who waits for a connection is served in turn, and may leave.
+// TestPoolLine: deliveries that wait for a connection are served in order, and
+// may leave.
 func TestPoolLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{".": "after 1s 250 2.0.0 ok"}, func(o *smtp.Options) { o.MaxConnections = 1 })
@@ -460,8 +462,8 @@ func TestPoolLine(t *testing.T) {
 	})
 }
 
-// TestPoolPriority: who waits for a connection is served by priority, those whose
-// envelope is sent ahead included.
+// TestPoolPriority: deliveries that wait for a connection are served by priority,
+// also those whose envelope is sent ahead.
 func TestPoolPriority(t *testing.T) {
 	for _, keywords := range [][]string{nil, {"PIPELINING"}} {
 		synctest.Test(t, func(t *testing.T) {
@@ -523,7 +525,8 @@ func TestPoolPriorityBounded(t *testing.T) {
 	})
 }
 
-// TestPoolDead: who waits in line learns at once that there is no relay.
+// TestPoolDead: deliveries in line learn at once that the relay cannot be
+// reached.
 func TestPoolDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) { o.MaxConnections = 2 })
@@ -567,10 +570,10 @@ func TestPoolLate(t *testing.T) {
 	})
 }
 
-// TestPoolSoak: a relay that restarts, closes idle connections, has enough after
-// five messages, refuses half of the connections, takes no more than some
-// transactions at a time and in a second. Nothing is lost, nothing comes twice,
-// nothing is left behind, and the relay is asked for less.
+// TestPoolSoak: a relay that restarts, closes idle connections, limits the
+// messages of a connection, refuses half of the connections, and limits
+// transactions at a time and in a second. Every message arrives once, no
+// connection is left, and the relay gets less load.
 func TestPoolSoak(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const workers, each = 24, 30

@@ -93,9 +93,9 @@ func TestWindowOpens(t *testing.T) {
 	})
 }
 
-// TestWindowLimits runs relays with limits of their own: the window gets near
-// them, next to nothing is refused, nothing is lost, and where a limit goes
-// the window opens again.
+// TestWindowLimits runs relays with limits of their own: the window comes near
+// them, few messages are refused, none is lost, and the window opens again when a
+// limit ends.
 func TestWindowLimits(t *testing.T) {
 	const slow = "after 500ms 250 2.0.0 ok"
 	tests := []struct {
@@ -169,7 +169,7 @@ func TestWindowLimits(t *testing.T) {
 	}
 }
 
-// TestWindowRecovers: what a relay allows again is used again.
+// TestWindowRecovers: the window opens again when the relay allows more again.
 func TestWindowRecovers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{MaxConnections: 2}, relaytest.Script{".": "after 500ms 250 2.0.0 ok"}, nil)
@@ -226,7 +226,7 @@ func TestPushedBackIdle(t *testing.T) {
 	})
 }
 
-// TestPushedBack: what becomes of a message that the relay pushes back.
+// TestPushedBack: the outcome of a message that the relay pushes back.
 func TestPushedBack(t *testing.T) {
 	const too = "432 4.3.2 Concurrent connections limit exceeded"
 	tests := []struct {

@@ -67,8 +67,8 @@ func TestRateUsedUp(t *testing.T) {
 	})
 }
 
-// TestRateOverload: who cannot wait takes no turn from those who can, and the
-// rate is used in full however many messages come.
+// TestRateOverload: deliveries that cannot wait take no turn from those that can,
+// and the rate is used in full for any number of messages.
 func TestRateOverload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{".": "after 2s 250 2.0.0 ok"}, func(o *smtp.Options) {
@@ -94,8 +94,8 @@ func TestRateOverload(t *testing.T) {
 	})
 }
 
-// TestRateGivenBack: the turn of a delivery that was stopped while it waited is
-// somebody else's.
+// TestRateGivenBack: another delivery gets the turn of one that was stopped while
+// it waited.
 func TestRateGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) {
@@ -130,8 +130,8 @@ func TestRateGivenBack(t *testing.T) {
 	})
 }
 
-// TestRatePriority: a turn goes to who is due first when it comes, and no more
-// messages set out than may.
+// TestRatePriority: a turn goes to the delivery that is due first at that time,
+// and no more messages start than the rate allows.
 func TestRatePriority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) {
@@ -167,8 +167,8 @@ func TestRatePriority(t *testing.T) {
 	})
 }
 
-// TestRateOvertaken: who is overtaken waits for half of its time at most, and is
-// told then when its turn would have come.
+// TestRateOvertaken: a delivery that is overtaken waits for half of its time at
+// most, and then learns when its turn would have come.
 func TestRateOvertaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) {
@@ -248,8 +248,8 @@ func TestRateAges(t *testing.T) {
 	}
 }
 
-// TestRateStopWaiting: who waits for a turn is sent away at once when the service
-// stops, as is who comes then.
+// TestRateStopWaiting: when the service stops, deliveries that wait for a turn
+// fail at once, and so do later ones.
 func TestRateStopWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) {

@@ -32,8 +32,8 @@ type pacer struct {
 	taken []time.Time
 }
 
-// take has a turn as the queue gets it, which comes again when it was sent away,
-// what is urgent first. It returns how long that took.
+// take gets a turn as the queue does, which tries again later when the wait is too
+// long. It returns how long that took.
 func (p *pacer) take(priority mailer.Priority) time.Duration {
 	begin := time.Now()
 	for {
@@ -53,8 +53,7 @@ func (p *pacer) take(priority mailer.Priority) time.Duration {
 	}
 }
 
-// await stands in line for a turn, however long that is, and returns how long it
-// was.
+// await waits in line for a turn, without limit, and returns how long that took.
 func (p *pacer) await(priority mailer.Priority) time.Duration {
 	begin := time.Now()
 	t := &turn{due: due(priority, begin), urgent: priority > mailer.PriorityNormal, given: make(chan struct{})}
@@ -128,8 +127,8 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// TestSpreadHigh: what is urgent has a turn at once while any is left, and waits
-// for the next one under a backlog.
+// TestSpreadHigh: urgent mail has a turn at once while any is left, and waits for
+// the next one under a backlog.
 func TestSpreadHigh(t *testing.T) {
 	for _, rate := range spreadRates {
 		synctest.Test(t, func(t *testing.T) {
@@ -163,8 +162,8 @@ func TestSpreadHigh(t *testing.T) {
 	}
 }
 
-// TestSpreadOvertakes: what is urgent does not stand behind what waits for nothing
-// but the schedule, though that was due before, and does where no turn is left.
+// TestSpreadOvertakes: urgent mail overtakes mail that only waits because it is
+// spread, though that was due before. It does not where no turn is left.
 func TestSpreadOvertakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &pacer{pace: pace{rate: schedule{units.Rate{Messages: 8, Per: time.Minute}}}}
@@ -200,8 +199,8 @@ func TestSpreadOvertakes(t *testing.T) {
 	})
 }
 
-// TestSpreadStarvesNobody: bulk has its turn though more that is urgent comes than
-// may set out.
+// TestSpreadStarvesNobody: bulk mail gets its turn although more urgent mail
+// comes than may start.
 func TestSpreadStarvesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, begin := &pacer{pace: pace{rate: schedule{units.Rate{Messages: 20, Per: time.Minute}}}}, time.Now()
@@ -225,8 +224,8 @@ func TestSpreadStarvesNobody(t *testing.T) {
 	})
 }
 
-// TestSpreadAtRandom: whatever comes, waits, and leaves, no period has more turns
-// than it should, and none is lost.
+// TestSpreadAtRandom: for any arrivals, waits and departures, no period has too
+// many turns, and none is lost.
 func TestSpreadAtRandom(t *testing.T) {
 	for seed := range uint64(30) {
 		synctest.Test(t, func(t *testing.T) {
@@ -262,8 +261,8 @@ func TestSpreadAtRandom(t *testing.T) {
 	}
 }
 
-// TestSpreadForesees: what an earlier one is told of its turn is so when nobody
-// gets in before it, for a line of any length.
+// TestSpreadForesees: an expected turn comes at its time if no other delivery
+// overtakes it, for a line of any length.
 func TestSpreadForesees(t *testing.T) {
 	for _, rate := range append(spreadRates, units.Rate{Messages: 5, Per: time.Second}) {
 		synctest.Test(t, func(t *testing.T) {

@@ -9,9 +9,8 @@ import (
 )
 
 // TestWindow plays events to a window of eight: "+" is an accepted message while
-// others wait, "." one while nobody does, "r" a connection that was refused, "m"
-// too many connections, "f" too fast, "s" a look at the line, "q" a second, "h" a
-// minute.
+// others wait, "." one while none waits, "r" a refused connection, "m" too many
+// connections, "f" too fast, "s" a look at the line, "q" a second, "h" a minute.
 func TestWindow(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -71,8 +70,8 @@ func TestWindow(t *testing.T) {
 	}
 }
 
-// TestWindowInUse: what counts is how many connections there were, not how many
-// there might have been.
+// TestWindowInUse: a decrease starts from the connections in use, not from the
+// limit.
 func TestWindowInUse(t *testing.T) {
 	tests := []struct {
 		open int
