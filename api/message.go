@@ -15,6 +15,11 @@ const (
 	MaxPage     = 500
 	// MaxBatch is how many messages one batch may have.
 	MaxBatch = 500
+	// MaxTags is how many tags a message may have. MaxTagName and MaxTagValue are in
+	// octets.
+	MaxTags     = 20
+	MaxTagName  = 64
+	MaxTagValue = 256
 )
 
 // Request is the body of POST /v1/messages, and an item of a batch. Addresses are

@@ -30,7 +30,7 @@ func (s *Server) postBatch(c echo.Context) error {
 	}
 	share := s.budget.Share()
 	defer share.Shrink(0)
-	b, err := intake.Open(c.Response().Writer, c.Request(), maxBatchBody, share, s.bodyTimeout)
+	b, err := intake.Open(c.Response().Writer, c.Request(), intake.MaxBatchBody, share, s.bodyTimeout)
 	if err != nil {
 		return err
 	}

@@ -20,8 +20,6 @@ import (
 
 // Limits of what the queue keeps beside a message.
 const (
-	maxTags      = 20
-	maxTagValue  = 256
 	maxSendAhead = 366 * 24 * time.Hour
 	maxExpiresIn = 30 * 24 * time.Hour
 )
@@ -59,12 +57,12 @@ func (s *Server) compose(m *messageRequest, key *keys.Key) (queue.Submission, er
 	if m.Priority != "" {
 		composed.Envelope.Priority = priority
 	}
-	return s.accept(sub, composed, key)
+	return s.Accept(sub, composed, key)
 }
 
-// accept puts a composed message into the submission, unless it is over a
+// Accept puts a composed message into the submission, unless it is over a
 // limit.
-func (s *Server) accept(sub queue.Submission, m compose.Composed, key *keys.Key) (queue.Submission, error) {
+func (s *Server) Accept(sub queue.Submission, m compose.Composed, key *keys.Key) (queue.Submission, error) {
 	if n := int64(len(m.Content.Data)); n > s.maxMessageSize {
 		return sub, problem.New(api.CodeMessageTooLarge, fmt.Sprintf("The composed message has %d octets; %d are allowed.", n, s.maxMessageSize))
 	}
@@ -169,8 +167,8 @@ func (f *fieldErrors) tags(list members) map[string]string {
 	if len(list) == 0 {
 		return nil
 	}
-	if len(list) > maxTags {
-		f.Add("tags", fmt.Sprintf("at most %d tags are allowed", maxTags))
+	if len(list) > api.MaxTags {
+		f.Add("tags", fmt.Sprintf("at most %d tags are allowed", api.MaxTags))
 	}
 	tags := make(map[string]string, len(list))
 	for _, t := range list {
@@ -178,8 +176,8 @@ func (f *fieldErrors) tags(list members) map[string]string {
 		switch {
 		case !tagName.MatchString(t.Name):
 			f.Add(path, "a tag's name has 1 to 64 letters, digits, dots, dashes and underscores")
-		case len(t.Value) > maxTagValue:
-			f.Add(path, fmt.Sprintf("a tag's value has at most %d octets", maxTagValue))
+		case len(t.Value) > api.MaxTagValue:
+			f.Add(path, fmt.Sprintf("a tag's value has at most %d octets", api.MaxTagValue))
 		case strings.ContainsFunc(t.Value, unicode.IsControl):
 			f.Add(path, "control characters are not allowed")
 		}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"mailsidecar/handler/compat"
+	"mailsidecar/handler/compat/all"
 	"mailsidecar/handler/keys"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
@@ -154,10 +156,10 @@ func refusal(class mailer.Class, code int, text string) *mailer.Failure {
 const testKey = "s3cret-of-shop"
 
 // newTestServer has one key, named shop, and a durable queue, unless change
-// says otherwise.
+// says otherwise. It serves every provider's API.
 func newTestServer(t testing.TB, q *fakeQueue, change func(*Options)) *Server {
 	t.Helper()
-	o := Options{Queue: q, Keys: []keys.Entry{{Name: "shop", Secret: testKey}, {Name: "blog", Secret: "other"}}}
+	o := Options{Queue: q, Compat: compatAPIs(), Keys: []keys.Entry{{Name: "shop", Secret: testKey}, {Name: "blog", Secret: "other"}}}
 	if change != nil {
 		change(&o)
 	}
@@ -166,6 +168,15 @@ func newTestServer(t testing.TB, q *fakeQueue, change func(*Options)) *Server {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// compatAPIs are those named, or all of them.
+func compatAPIs(names ...string) []*compat.API {
+	chosen, err := all.Choose(names)
+	if err != nil {
+		panic(err)
+	}
+	return chosen
 }
 
 // newRequest is a POST of JSON with the shop's key; fields are "Name: value".

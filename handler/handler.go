@@ -21,6 +21,7 @@ import (
 	"github.com/labstack/echo/v4"
 	"golang.org/x/sync/singleflight"
 
+	"mailsidecar/handler/compat"
 	"mailsidecar/handler/intake"
 	"mailsidecar/handler/keys"
 	"mailsidecar/mailer"
@@ -41,10 +42,9 @@ type Options struct {
 	// Ready says whether the server can do its work now: /readyz answers 503
 	// while it does not. Nil means always.
 	Ready func() bool
-	// Providers names the hosted providers whose APIs are served beside the
-	// native one: see [ProviderNames]. Nil means all of them.
-	Providers []string
-	Logger    *slog.Logger // nil discards
+	// Compat are the APIs of hosted providers that are served beside the native one.
+	Compat []*compat.API
+	Logger *slog.Logger // nil discards
 	// TLS is what [Server.ServeTLS] serves with; nil when it is not called.
 	TLS *tls.Config
 	// Version is shown to who has a key, in the Server header field; empty
@@ -60,28 +60,27 @@ type Options struct {
 	BodyTimeout time.Duration
 }
 
-// maxBatchBody is how many octets the body of a batch may have.
-const maxBatchBody = 50 << 20
-
-// unprovenShare is which part of the budget may hold bodies whose sender is
+// unauthenticatedShare is which part of the budget may hold bodies whose sender is
 // authenticated only after reading them, so that they cannot starve the others.
-const unprovenShare = 4
+const unauthenticatedShare = 4
 
 // Server serves the HTTP interface. It is an http.Handler, and it serves
 // listeners by itself when given them.
 type Server struct {
-	queue      Queue
-	relays     Relays
-	keys       *keys.Ring
-	from       mailbox
-	ready      func() bool
-	log        *slog.Logger
-	version    string
-	budget     *intake.Budget
-	unproven   *intake.Budget // of bodies that tell only when they are read whose they are
-	checks     singleflight.Group
-	crossSites http.CrossOriginProtection
-	providers  []*provider
+	queue   Queue
+	relays  Relays
+	keys    *keys.Ring
+	from    mailbox
+	ready   func() bool
+	log     *slog.Logger
+	version string
+	budget  *intake.Budget
+	// unauthenticated is memory for bodies whose sender is authenticated only after
+	// reading the body.
+	unauthenticated *intake.Budget
+	checks          singleflight.Group
+	crossSites      http.CrossOriginProtection
+	compat          []*compat.API
 
 	maxMessageSize int64
 	maxRecipients  int
@@ -103,11 +102,8 @@ func New(o Options) (*Server, error) {
 	if o.Queue == nil {
 		return nil, errors.New("no queue")
 	}
-	chosen, err := chooseProviders(o.Providers)
-	if err != nil {
-		return nil, err
-	}
-	ring, err := keys.NewRing(o.Keys, slices.Contains(chosen, ses))
+	signed := slices.ContainsFunc(o.Compat, func(a *compat.API) bool { return a.Signed })
+	ring, err := keys.NewRing(o.Keys, signed)
 	if err != nil {
 		return nil, err
 	}
@@ -116,14 +112,14 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		queue: o.Queue, relays: o.Relays, keys: ring, ready: o.Ready, log: o.Logger, version: o.Version,
-		maxMessageSize: or(o.MaxMessageSize, 25<<20),
-		maxRecipients:  or(o.MaxRecipients, 1000),
-		requestTimeout: or(o.RequestTimeout, 30*time.Second),
-		bodyTimeout:    or(o.BodyTimeout, 30*time.Second),
-		budget:         intake.NewBudget(or(o.MaxInFlight, 128<<20)),
-		unproven:       intake.NewBudget(or(o.MaxInFlight, 128<<20) / unprovenShare),
-		done:           make(chan error, maxListeners),
-		providers:      chosen,
+		maxMessageSize:  or(o.MaxMessageSize, 25<<20),
+		maxRecipients:   or(o.MaxRecipients, 1000),
+		requestTimeout:  or(o.RequestTimeout, 30*time.Second),
+		bodyTimeout:     or(o.BodyTimeout, 30*time.Second),
+		budget:          intake.NewBudget(or(o.MaxInFlight, 128<<20)),
+		unauthenticated: intake.NewBudget(or(o.MaxInFlight, 128<<20) / unauthenticatedShare),
+		done:            make(chan error, maxListeners),
+		compat:          o.Compat,
 	}
 	if o.From != "" {
 		if _, err := mailer.ParseAddress(o.From); err != nil {
@@ -173,11 +169,7 @@ func (s *Server) routes() *echo.Echo {
 	keyed(http.MethodPost, "/v1/messages/retry", s.postRetryMatching)
 	keyed(http.MethodDelete, "/v1/messages/:id", s.deleteMessage)
 	keyed(http.MethodGet, "/openapi.yaml", s.getOpenAPI)
-	for _, p := range s.providers {
-		for _, r := range p.routes {
-			e.POST(r.path, s.provide(p, r))
-		}
-	}
+	s.addCompat(e)
 	if s.relays != nil {
 		keyed(http.MethodGet, "/v1/relays", s.getRelays)
 		keyed(http.MethodPost, "/v1/relays/check", s.postRelaysCheck)

@@ -319,7 +319,7 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 // TestOpenAPIRoutes: every native route is described, and nothing else is.
 func TestOpenAPIRoutes(t *testing.T) {
-	s := newTestServer(t, &fakeQueue{}, func(o *Options) { o.Relays, o.Providers = &fakeRelays{}, []string{} })
+	s := newTestServer(t, &fakeQueue{}, func(o *Options) { o.Relays, o.Compat = &fakeRelays{}, nil })
 	routes := map[string]bool{}
 	for _, r := range s.echo.Routes() {
 		if r.Method == http.MethodHead || strings.HasPrefix(r.Method, "echo_route") {

@@ -85,7 +85,7 @@ func TestPriorityOfProviders(t *testing.T) {
 		{"mailersend", `"precedence_bulk":true`, mailer.PriorityBulk},
 	} {
 		q := &fakeQueue{durable: true}
-		s := newTestServer(t, q, func(o *Options) { o.Providers = []string{tc.provider} })
+		s := newTestServer(t, q, func(o *Options) { o.Compat = compatAPIs(tc.provider) })
 		response := try(t, s, tc.provider, with(tc.provider, tc.more))
 		if subs := q.submissions(); len(subs) != 1 || subs[0].Envelope.Priority != tc.want {
 			t.Errorf("%s with %s: %d, submissions %+v, want priority %s", tc.provider, tc.more, response.status, subs, tc.want)

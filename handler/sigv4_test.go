@@ -2,19 +2,17 @@ package handler
 
 import (
 	"bytes"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 )
 
-// signRequest signs as the AWS SDKs do, with code of its own for the parts that
-// could be wrong in the same way on both sides kept to a minimum: the known
-// answers in TestSignatureKnown are AWS's.
+// signRequest signs as the AWS SDKs do.
 func signRequest(r *http.Request, accessKey, secret string, at time.Time) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -23,31 +21,33 @@ func signRequest(r *http.Request, accessKey, secret string, at time.Time) {
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	sum := sha256.Sum256(body)
 	hash := hex.EncodeToString(sum[:])
-	at = at.UTC()
-	r.Header.Set(headerAmzDate, at.Format(sigTime))
-	r.Header.Set(headerAmzHash, hash)
-	s := signature{
-		scope: at.Format("20060102") + "/eu-central-1/ses/aws4_request", date: at.Format("20060102"), region: "eu-central-1", service: "ses",
-		signedHeaders: []string{"content-type", "host", "x-amz-content-sha256", "x-amz-date"}, at: at,
-	}
-	r.Header.Set("Authorization", sigAlgorithm+" Credential="+accessKey+"/"+s.scope+", SignedHeaders="+strings.Join(s.signedHeaders, ";")+", Signature="+s.sign(r, secret, hash))
+	r.Header.Set("X-Amz-Date", at.UTC().Format("20060102T150405Z"))
+	r.Header.Set("X-Amz-Content-Sha256", hash)
+	sign(r, accessKey, secret, hash, "content-type", "host", "x-amz-content-sha256", "x-amz-date")
 }
 
-// TestSignatureKnown is the example of AWS's documentation ("Create a signed
-// request", GET of iam ListUsers).
-func TestSignatureKnown(t *testing.T) {
-	r := httptest.NewRequest(http.MethodGet, "https://iam.amazonaws.com/?Action=ListUsers&Version=2010-05-08", nil)
-	r.Header.Set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
-	r.Header.Set(headerAmzDate, "20150830T123600Z")
-	s := signature{
-		scope: "20150830/us-east-1/iam/aws4_request", date: "20150830", region: "us-east-1", service: "iam",
-		signedHeaders: []string{"content-type", "host", "x-amz-date"}, at: time.Date(2015, 8, 30, 12, 36, 0, 0, time.UTC),
-		sum: "5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7",
+// sign writes the Authorization field of a request whose payload has that hash. It is
+// written apart from what it tests, for a plain path without a query.
+func sign(r *http.Request, accessKey, secret, hash string, signed ...string) {
+	var fields strings.Builder
+	for _, name := range signed {
+		value := r.Header.Get(name)
+		if name == "host" {
+			value = r.Host
+		}
+		fields.WriteString(name + ":" + value + "\n")
 	}
-	const emptyHash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-	if !s.matches(r, "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", emptyHash) {
-		t.Errorf("the known signature does not match; canonical request:\n%s", s.canonical(r, emptyHash))
+	names := strings.Join(signed, ";")
+	request := sha256.Sum256([]byte(r.Method + "\n" + r.URL.Path + "\n\n" + fields.String() + "\n" + names + "\n" + hash))
+	date := r.Header.Get("X-Amz-Date")
+	scope := date[:8] + "/eu-central-1/ses/aws4_request"
+	key := "AWS4" + secret
+	for _, part := range append(strings.Split(scope, "/"), "AWS4-HMAC-SHA256\n"+date+"\n"+scope+"\n"+hex.EncodeToString(request[:])) {
+		h := hmac.New(sha256.New, []byte(key))
+		h.Write([]byte(part))
+		key = string(h.Sum(nil))
 	}
+	r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential="+accessKey+"/"+scope+", SignedHeaders="+names+", Signature="+hex.EncodeToString([]byte(key)))
 }
 
 func TestSignature(t *testing.T) {
@@ -69,10 +69,10 @@ func TestSignature(t *testing.T) {
 		{"old", func(r *http.Request) { signRequest(r, "shop", testKey, time.Now().Add(-16*time.Minute)) }, 403},
 		{"from the future", func(r *http.Request) { signRequest(r, "shop", testKey, time.Now().Add(16*time.Minute)) }, 403},
 		{"a little late", func(r *http.Request) { signRequest(r, "shop", testKey, time.Now().Add(-14*time.Minute)) }, 200},
-		{"unsigned payload without TLS", func(r *http.Request) { signPayload(r, unsignedPayload) }, 403},
+		{"unsigned payload without TLS", func(r *http.Request) { signPayload(r, "UNSIGNED-PAYLOAD") }, 403},
 		{"no hash in the header", func(r *http.Request) { signPayload(r, "") }, 200},
 		{"bearer", func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+testKey) }, 403},
-		{"incomplete", func(r *http.Request) { r.Header.Set("Authorization", sigAlgorithm+" Credential=shop/x") }, 403},
+		{"incomplete", func(r *http.Request) { r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=shop/x") }, 403},
 		{"host not signed", func(r *http.Request) {
 			r.Header.Set("Authorization", strings.Replace(r.Header.Get("Authorization"), ";host", "", 1))
 		}, 403},
@@ -90,8 +90,8 @@ func TestSignature(t *testing.T) {
 func TestUnprovenBodies(t *testing.T) {
 	api := apis["ses"]
 	s := newTestServer(t, &fakeQueue{durable: true}, func(o *Options) { o.MaxInFlight = 4 << 20 })
-	strangers := s.unproven.Share()
-	if !strangers.Grow(1<<20-1) || s.unproven.Share().Grow(2) || !strangers.Grow(1<<20) {
+	strangers := s.unauthenticated.Share()
+	if !strangers.Grow(1<<20-1) || s.unauthenticated.Share().Grow(2) || !strangers.Grow(1<<20) {
 		t.Fatal("bodies of strangers may hold more or less than 1 MiB of 4 MiB")
 	}
 	unhashed := api.request("ses", strings.NewReader(api.body))
@@ -111,7 +111,7 @@ func TestUnprovenBodies(t *testing.T) {
 			t.Errorf("no hash in the header, alone, length %d = %d %s, want 200", length, got.status, text(got))
 		}
 	}
-	if !s.unproven.Share().Grow(1 << 20) {
+	if !s.unauthenticated.Share().Grow(1 << 20) {
 		t.Error("a request kept a share of the budget after it was answered")
 	}
 }
@@ -121,35 +121,11 @@ func TestUnprovenBodies(t *testing.T) {
 func signPayload(r *http.Request, hash string) {
 	sum := sha256.Sum256([]byte(apis["ses"].body))
 	signed := []string{"content-type", "host", "x-amz-date"}
-	r.Header.Del(headerAmzHash)
+	r.Header.Del("X-Amz-Content-Sha256")
 	if hash != "" {
-		r.Header.Set(headerAmzHash, hash)
+		r.Header.Set("X-Amz-Content-Sha256", hash)
 	} else {
 		hash = hex.EncodeToString(sum[:])
 	}
-	at, err := time.Parse(sigTime, r.Header.Get(headerAmzDate))
-	if err != nil {
-		panic(err)
-	}
-	s := signature{
-		scope: at.Format("20060102") + "/eu-central-1/ses/aws4_request", date: at.Format("20060102"), region: "eu-central-1", service: "ses",
-		signedHeaders: signed, at: at,
-	}
-	r.Header.Set("Authorization", sigAlgorithm+" Credential=shop/"+s.scope+", SignedHeaders="+strings.Join(signed, ";")+", Signature="+s.sign(r, testKey, hash))
-}
-
-// FuzzSignature: whatever a stranger sends is refused and harms nobody.
-func FuzzSignature(f *testing.F) {
-	f.Add("AWS4-HMAC-SHA256 Credential=shop/20300101/eu/ses/aws4_request, SignedHeaders=host, Signature=00", "20300101T000000Z")
-	f.Add("AWS4-HMAC-SHA256 Credential=//, SignedHeaders=;;, Signature=", "")
-	f.Fuzz(func(t *testing.T, authorization, date string) {
-		r := httptest.NewRequest(http.MethodPost, "/v2/email/outbound-emails", nil)
-		r.Header.Set("Authorization", authorization)
-		r.Header.Set(headerAmzDate, date)
-		now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-		s, err := parseSignature(r, now)
-		if err == nil && s.matches(r, "secret", unsignedPayload) {
-			t.Errorf("%q matches", authorization)
-		}
-	})
+	sign(r, "shop", testKey, hash, signed...)
 }

@@ -35,8 +35,8 @@ func (s *Server) writeProblem(err error, c echo.Context) {
 		c.Response().Header().Set("Connection", "close")
 	default:
 	}
-	if provider := s.providerOf(c.Request().URL.Path); provider != nil {
-		err = provider.writeProblem(c, p)
+	if a := s.compatOf(c.Request().URL.Path); a != nil {
+		err = a.WriteProblem(c.Response(), p)
 	} else {
 		err = writeJSON(c, p.Status(), "application/problem+json", p.Body(r.id))
 	}

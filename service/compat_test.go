@@ -6,12 +6,12 @@ import (
 	"testing"
 
 	"mailsidecar/config"
-	"mailsidecar/handler"
+	"mailsidecar/handler/compat/all"
 )
 
 // TestCompatNames: what MAILSIDECAR_COMPAT may name is what can be served.
 func TestCompatNames(t *testing.T) {
-	names := handler.ProviderNames()
+	names := all.Names()
 	t.Setenv("MAILSIDECAR_COMPAT", strings.Join(names, ","))
 	t.Setenv("MAILSIDECAR_DATA_DIR", t.TempDir())
 	s, _, err := config.LoadService()

@@ -7,6 +7,7 @@ import (
 
 	"mailsidecar/config"
 	"mailsidecar/handler"
+	"mailsidecar/handler/compat/all"
 	"mailsidecar/handler/keys"
 	"mailsidecar/service/certs"
 )
@@ -21,9 +22,13 @@ func (s *Service) newHandler(c config.Service, version string) (*handler.Server,
 	if err != nil {
 		return nil, err
 	}
+	apis, err := all.Choose(c.CompatAPIs())
+	if err != nil {
+		return nil, &ConfigError{"configuration", err}
+	}
 	h, err := handler.New(handler.Options{
 		Queue: s.queue, Relays: s.monitor, Keys: entries, From: c.From, Ready: s.ready, Logger: s.log,
-		Providers: c.CompatAPIs(), TLS: tlsConfig,
+		Compat: apis, TLS: tlsConfig,
 		Version: version, MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.MaxRecipients,
 		MaxInFlight: int64(c.MaxInFlight), RequestTimeout: time.Duration(c.RequestTimeout),
 	})

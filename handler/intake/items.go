@@ -12,6 +12,9 @@ import (
 	"mailsidecar/handler/problem"
 )
 
+// MaxBatchBody is how many octets the body of a batch may have.
+const MaxBatchBody = 50 << 20
+
 // Items reads an object whose only member is a list of 1 to atMost items. It hands
 // over one after the other, as it stands in data, so that only one is held in decoded
 // form. Its error is a [*problem.Error], or the first of read.

@@ -1,4 +1,4 @@
-package handler
+package ses
 
 import (
 	"crypto/hmac"
@@ -18,15 +18,15 @@ import (
 // requests instead of sending a key.
 
 const (
-	sigAlgorithm  = "AWS4-HMAC-SHA256"
-	sigTerminator = "aws4_request"
-	sigTime       = "20060102T150405Z"
-	// sigSkew is how far the client's clock may be off, as AWS has it.
-	sigSkew         = 15 * time.Minute
+	algorithm  = "AWS4-HMAC-SHA256"
+	terminator = "aws4_request"
+	timeFormat = "20060102T150405Z"
+	// maxSkew is how far the client's clock may be off, as AWS has it.
+	maxSkew         = 15 * time.Minute
 	unsignedPayload = "UNSIGNED-PAYLOAD"
 
-	headerAmzDate = "X-Amz-Date"
-	headerAmzHash = "X-Amz-Content-Sha256"
+	headerDate = "X-Amz-Date"
+	headerHash = "X-Amz-Content-Sha256"
 )
 
 // signature is the Authorization field of a signed request.
@@ -43,9 +43,9 @@ type signature struct {
 // parseSignature reads the signature of a request; its error is a *problem.
 func parseSignature(r *http.Request, now time.Time) (signature, error) {
 	var s signature
-	fields, found := strings.CutPrefix(r.Header.Get("Authorization"), sigAlgorithm+" ")
+	fields, found := strings.CutPrefix(r.Header.Get("Authorization"), algorithm+" ")
 	if !found {
-		return s, problem.New(api.CodeUnauthorized, "The request is not signed: send Authorization: "+sigAlgorithm+".")
+		return s, problem.New(api.CodeUnauthorized, "The request is not signed: send Authorization: "+algorithm+".")
 	}
 	for field := range strings.SplitSeq(fields, ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(field), "=")
@@ -59,15 +59,15 @@ func parseSignature(r *http.Request, now time.Time) (signature, error) {
 		}
 	}
 	scope := strings.Split(s.scope, "/")
-	if len(scope) != 4 || scope[3] != sigTerminator || s.accessKey == "" || len(s.sum) != hex.EncodedLen(sha256.Size) {
-		return s, problem.New(api.CodeUnauthorized, "The Authorization field is not a complete "+sigAlgorithm+" signature.")
+	if len(scope) != 4 || scope[3] != terminator || s.accessKey == "" || len(s.sum) != hex.EncodedLen(sha256.Size) {
+		return s, problem.New(api.CodeUnauthorized, "The Authorization field is not a complete "+algorithm+" signature.")
 	}
 	s.date, s.region, s.service = scope[0], scope[1], scope[2]
 	return s, s.checkTime(r, now)
 }
 
 func (s *signature) checkTime(r *http.Request, now time.Time) error {
-	at, err := time.Parse(sigTime, r.Header.Get(headerAmzDate))
+	at, err := time.Parse(timeFormat, r.Header.Get(headerDate))
 	if err != nil {
 		if at, err = http.ParseTime(r.Header.Get("Date")); err != nil {
 			return problem.New(api.CodeUnauthorized, "The request has no X-Amz-Date.")
@@ -75,7 +75,7 @@ func (s *signature) checkTime(r *http.Request, now time.Time) error {
 	}
 	s.at = at.UTC()
 	switch skew := now.Sub(at).Abs(); {
-	case skew > sigSkew:
+	case skew > maxSkew:
 		return problem.New(api.CodeUnauthorized, "Signature expired: the clocks of client and server differ by more than 15 minutes.")
 	case s.at.Format("20060102") != s.date:
 		return problem.New(api.CodeUnauthorized, "The date of the credential scope is not that of the request.")
@@ -95,9 +95,9 @@ func (s *signature) matches(r *http.Request, secret, hash string) bool {
 
 func (s *signature) sign(r *http.Request, secret, hash string) string {
 	sum := sha256.Sum256([]byte(s.canonical(r, hash)))
-	toSign := strings.Join([]string{sigAlgorithm, s.at.Format(sigTime), s.scope, hex.EncodeToString(sum[:])}, "\n")
+	toSign := strings.Join([]string{algorithm, s.at.Format(timeFormat), s.scope, hex.EncodeToString(sum[:])}, "\n")
 	key := []byte("AWS4" + secret)
-	for _, part := range []string{s.date, s.region, s.service, sigTerminator} {
+	for _, part := range []string{s.date, s.region, s.service, terminator} {
 		key = keyedHash(key, part)
 	}
 	return hex.EncodeToString(keyedHash(key, toSign))
@@ -136,7 +136,7 @@ func (s *signature) canonical(r *http.Request, hash string) string {
 func escapePath(path string) string {
 	segments := strings.Split(path, "/")
 	for i := range segments {
-		segments[i] = escapeSig(segments[i])
+		segments[i] = escape(segments[i])
 	}
 	return strings.Join(segments, "/")
 }
@@ -145,14 +145,14 @@ func canonicalQuery(query url.Values) string {
 	var pairs []string
 	for name, values := range query {
 		for _, v := range values {
-			pairs = append(pairs, escapeSig(name)+"="+escapeSig(v))
+			pairs = append(pairs, escape(name)+"="+escape(v))
 		}
 	}
 	slices.Sort(pairs)
 	return strings.Join(pairs, "&")
 }
 
-// escapeSig escapes all but RFC 3986's unreserved characters.
-func escapeSig(s string) string {
+// escape escapes all but RFC 3986's unreserved characters.
+func escape(s string) string {
 	return strings.ReplaceAll(url.QueryEscape(s), "+", "%20")
 }

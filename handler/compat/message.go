@@ -1,4 +1,4 @@
-package handler
+package compat
 
 import (
 	"crypto/sha256"
@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -16,11 +15,67 @@ import (
 	"mailsidecar/api"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
+	"mailsidecar/mailer/compose"
 )
+
+// Message is one message of a request.
+type Message struct {
+	mailer.Message
+	// Finished is a message that needs no composing, and envelope what the
+	// request says of it; nil: Message is composed.
+	Finished []byte
+	Envelope compose.FinishOptions
+	// OwnReversePath makes the From address of a finished message its
+	// reverse-path, whatever its Sender field says.
+	OwnReversePath bool
+	Bulk           bool // what the provider keeps apart from transactional mail
+	Tags           map[string]string
+	SendAt         time.Time
+	// IdempotencyKey and fingerprint as in [queue.Submission].
+	IdempotencyKey string
+	Fingerprint    [32]byte
+	// FieldName turns the mailer's path of a field, such as to[0], into the
+	// provider's. Nil leaves it.
+	FieldName func(field string) string
+}
+
+// make composes the message, or finishes it.
+func (o *Message) make() (compose.Composed, error) {
+	if o.Finished != nil {
+		c, err := compose.Finish(o.Finished, o.Envelope)
+		if o.OwnReversePath {
+			c.Envelope.ReversePath = c.Sender
+		}
+		return c, err
+	}
+	if err := o.tidy(); err != nil {
+		return compose.Composed{}, err
+	}
+	return compose.Compose(o.Message)
+}
+
+// explain names the fields of an error as the provider does.
+func (o *Message) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	p := *problem.For(err)
+	if p.Code == api.CodeInternal {
+		return err
+	}
+	fields := make([]mailer.FieldError, len(p.Fields))
+	for i, f := range p.Fields {
+		if fields[i] = f; o.FieldName != nil {
+			fields[i].Field = o.FieldName(f.Field)
+		}
+	}
+	p.Fields = fields
+	return &p
+}
 
 // tidy prepares what a provider's client sent for [mailer.Compose], after the
 // substitutions, for those carry values of strangers.
-func (o *outgoing) tidy() error {
+func (o *Message) tidy() error {
 	m := &o.Message
 	if len(m.Attachments) > maxAttachments {
 		return problem.New(api.CodeInvalidMessage, "", problem.At("attachments", fmt.Sprintf("a message may have %d files", maxAttachments)))
@@ -59,9 +114,9 @@ func unfold(s string) string { return strings.Trim(fold.ReplaceAllString(s, " ")
 
 // tidyHeader takes the fields that stand elsewhere in a message out of the
 // caller's own. Frameworks repeat some of them there.
-func (o *outgoing) tidyHeader() error {
+func (o *Message) tidyHeader() error {
 	m := &o.Message
-	var f findings
+	var f Fields
 	var kept []mailer.Field
 	for _, field := range m.Header {
 		field.Name, field.Value = strings.TrimSpace(field.Name), unfold(field.Value)
@@ -70,10 +125,10 @@ func (o *outgoing) tidyHeader() error {
 		case field.Value == "":
 		case key == "reply-to":
 			if len(m.ReplyTo) == 0 {
-				m.ReplyTo = f.list(path, field.Value)
+				m.ReplyTo = f.List(path, field.Value)
 			}
 		case key == "sender":
-			if list := f.list(path, field.Value); len(list) > 0 {
+			if list := f.List(path, field.Value); len(list) > 0 {
 				m.Sender = list[0]
 			}
 		case slices.Contains([]string{"from", "to", "cc", "bcc", "subject"}, key):
@@ -88,48 +143,9 @@ func (o *outgoing) tidyHeader() error {
 	return f.Err()
 }
 
-// findings collects what is wrong with the fields of a provider's request.
-type findings struct{ problem.FieldErrors }
-
-// list reads a comma-separated list of addresses.
-func (f *findings) list(path, text string) []mailer.Address {
-	list, err := parseAddresses(text)
-	if err != nil {
-		f.AddAddress(path, err)
-	}
-	return list
-}
-
-// parseAddresses reads a list of addresses, or a single one whose name has a
-// comma and no quotes, as Symfony sends it.
-func parseAddresses(text string) ([]mailer.Address, error) {
-	text = unfold(text)
-	list, err := mailer.ParseAddressList(text)
-	if err == nil {
-		return list, nil
-	}
-	name, email, found := cutLast(strings.TrimSuffix(text, ">"), "<")
-	if !found || !strings.HasSuffix(text, ">") || strings.ContainsAny(name, `<>@"`) {
-		return nil, err
-	}
-	a, soleErr := mailer.ParseAddress(email)
-	if soleErr != nil {
-		return nil, err
-	}
-	return []mailer.Address{{Name: strings.TrimSpace(name), Email: a.Email}}, nil
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	i := strings.LastIndex(s, sep)
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+len(sep):], true
-}
-
-// attach adds an attachment. Its content id makes it inline where the client
+// Attach adds an attachment. Its content id makes it inline where the client
 // says so or the HTML refers to it: some SDKs give every attachment one.
-func (o *outgoing) attach(a mailer.Attachment, inline bool) {
+func (o *Message) Attach(a mailer.Attachment, inline bool) {
 	id := strings.Trim(unfold(a.ContentID), "<>")
 	if rest, found := strings.CutPrefix(id, "cid:"); found {
 		id, inline = rest, true
@@ -149,7 +165,7 @@ var plainContentID = regexp.MustCompile(`^[A-Za-z0-9!#$&'*+/=?^_{|}~.@-]+$`)
 
 // contentID returns the id, or where it is a file name with blanks or umlauts
 // another one, which the HTML then refers to.
-func (o *outgoing) contentID(id string, references []string) string {
+func (o *Message) contentID(id string, references []string) string {
 	if len(id) <= 200 && plainContentID.MatchString(id) {
 		return id
 	}
@@ -161,19 +177,19 @@ func (o *outgoing) contentID(id string, references []string) string {
 	return plain
 }
 
-// label keeps one of a provider's tags, as a tag named by it.
-func (o *outgoing) label(value string) { o.tag(value, value) }
+// Label keeps one of a provider's tags, as a tag named by it.
+func (o *Message) Label(value string) { o.Tag(value, value) }
 
-// tag keeps a value beside the message. Names and values that a tag cannot have
+// Tag keeps a value beside the message. Names and values that a tag cannot have
 // are made fit; over twenty, the rest is left out: tags are for finding
 // messages and change nothing in them.
-func (o *outgoing) tag(name, value string) {
-	name = cutOctets(strings.Map(tagRune, name), maxTagName)
-	if name == "" || len(o.tags) >= maxTags {
+func (o *Message) Tag(name, value string) {
+	name = cutOctets(strings.Map(tagRune, name), api.MaxTagName)
+	if name == "" || len(o.Tags) >= api.MaxTags {
 		return
 	}
-	if o.tags == nil {
-		o.tags = map[string]string{}
+	if o.Tags == nil {
+		o.Tags = map[string]string{}
 	}
 	value = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -181,13 +197,11 @@ func (o *outgoing) tag(name, value string) {
 		}
 		return r
 	}, value)
-	o.tags[name] = cutOctets(value, maxTagValue)
+	o.Tags[name] = cutOctets(value, api.MaxTagValue)
 }
 
-const maxTagName = 64
-
 func tagRune(r rune) rune {
-	if r < utf8.RuneSelf && tagName.MatchString(string(r)) {
+	if r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("_.-", r)) {
 		return r
 	}
 	return '_'
@@ -202,30 +216,4 @@ func cutOctets(s string, n int) string {
 		n--
 	}
 	return s[:n]
-}
-
-// later checks a schedule: what is past is sent now, what is too far ahead
-// refused, for it would be there too.
-func later(at time.Time, atMost time.Duration, field string) (time.Time, error) {
-	switch ahead := time.Until(at); {
-	case at.IsZero() || ahead <= 0:
-		return time.Time{}, nil
-	case ahead > atMost:
-		return time.Time{}, problem.New(api.CodeInvalidMessage, "", problem.At(field, fmt.Sprintf("is more than %d hours ahead", int(atMost.Hours()))))
-	default:
-		return at, nil
-	}
-}
-
-// dotted writes a path of ours, to[1].email, as most providers do: to.1.email.
-func dotted(path string) string {
-	return strings.TrimPrefix(strings.NewReplacer("[", ".", "]", "").Replace(path), ".")
-}
-
-// indexed takes the name and the index of to[1]; false where there is none.
-func indexed(field string) (name string, index int, rest string, ok bool) {
-	name, after, found := strings.Cut(field, "[")
-	number, rest, closed := strings.Cut(after, "]")
-	index, err := strconv.Atoi(number)
-	return name, index, rest, found && closed && err == nil
 }

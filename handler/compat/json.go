@@ -1,6 +1,7 @@
-package handler
+package compat
 
 import (
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -28,51 +29,54 @@ import (
 // refused is what its type says, any other is honoured, and the note tag says
 // what is special. docs/provider-apis.md is made of them.
 
-// ignored is a member that changes nothing for the recipients.
-type ignored struct{ given bool }
+// Ignored is a member that changes nothing for the recipients.
+type Ignored struct{ given bool }
 
-// refused is a member that would change who gets what and when, and cannot be
+// Refused is a member that would change who gets what and when, and cannot be
 // honoured.
-type refused struct{ given bool }
+type Refused struct{ given bool }
 
-// scalar is a string, or a number or boolean in its place.
-type scalar string
+// Scalar is a string, or a number or boolean in its place.
+type Scalar string
 
-// person is an address taken apart.
-type person struct {
+// Person is an address taken apart.
+type Person struct {
 	Email string `json:"email"`
 	Name  string `json:"name"`
 }
 
-func (p person) absent() bool { return p == person{} }
+// Absent reports whether the request has no such person.
+func (p Person) Absent() bool { return p == Person{} }
 
-func (p person) address() mailer.Address { return mailer.Address{Name: p.Name, Email: p.Email} }
+// Address is the person as mail has it.
+func (p Person) Address() mailer.Address { return mailer.Address{Name: p.Name, Email: p.Email} }
 
-// pairs are an object's members in their order, with scalar values.
-type pairs []mailer.Field
+// Pairs are an object's members in their order, with scalar values.
+type Pairs []mailer.Field
 
-// texts are a list of strings, or a single one in its place.
-type texts []string
+// Texts are a list of strings, or a single one in its place.
+type Texts []string
 
-// variables are values to put into a text, by name; a value inside an object or
+// Variables are values to put into a text, by name; a value inside an object or
 // a list has a dotted name (order.items.0.name).
-type variables struct {
-	given  bool
-	values []mailer.Field
+type Variables struct {
+	Given  bool
+	Values []mailer.Field
 }
 
-// fileContent is an attachment's content in one of three encodings: base64,
+// FileContent is an attachment's content in one of three encodings: base64,
 // perhaps with line breaks; Node's {"type": "Buffer", "data": [37, 80]}; and a
 // list of numbers, as Go makes of a []byte that is no []byte.
-type fileContent struct {
-	given bool
-	data  []byte
+type FileContent struct {
+	Given bool
+	Data  []byte
 }
 
-// moment is a time in seconds since 1970, as a number or a string.
-type moment struct{ time.Time }
+// Moment is a time in seconds since 1970, as a number or a string.
+type Moment struct{ time.Time }
 
 var (
+	errNotPairs   = errors.New("must be an object of strings")
 	errNotTexts   = errors.New("must be a string or a list of strings")
 	errNotScalar  = errors.New("must be a string")
 	errNotBase64  = errors.New("must be valid base64")
@@ -129,21 +133,23 @@ func isEmpty(v jsontext.Value) bool {
 	}
 }
 
-// decodeProvider reads data into v. Its error is a *problem.
-func decodeProvider(data []byte, v any, path string, options ...json.Options) error {
+// Decode reads data into v. Its error is a *problem.
+func Decode(data []byte, v any, path string, options ...json.Options) error {
 	if err := json.Unmarshal(data, v, append([]json.Options{tolerant}, options...)...); err != nil {
 		return intake.JSONProblem(err, data, path)
 	}
 	return nil
 }
 
-func (i *ignored) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+// UnmarshalJSONFrom reads the member as the providers\' servers do.
+func (i *Ignored) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	given, err := isGiven(d)
 	i.given = given
 	return err
 }
 
-func (r *refused) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+// UnmarshalJSONFrom reads the member as the providers\' servers do.
+func (r *Refused) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	given, err := isGiven(d)
 	r.given = given
 	return err
@@ -158,7 +164,8 @@ func isGiven(d *jsontext.Decoder) (bool, error) {
 	return !isEmpty(v) && v.Kind() != 'f' && string(v) != "0", nil
 }
 
-func (s *scalar) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+// UnmarshalJSONFrom reads the value as the providers\' servers do.
+func (s *Scalar) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	v, err := d.ReadValue()
 	if err != nil {
 		return err
@@ -167,7 +174,7 @@ func (s *scalar) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	if !ok && !isEmpty(v) {
 		return errNotScalar
 	}
-	*s = scalar(text)
+	*s = Scalar(text)
 	return nil
 }
 
@@ -184,22 +191,24 @@ func scalarText(v jsontext.Value) (string, bool) {
 	}
 }
 
-func (p *pairs) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+// UnmarshalJSONFrom reads the value as the providers\' servers do.
+func (p *Pairs) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	if d.PeekKind() != '{' {
-		return emptyOr(d, errNotObject)
+		return emptyOr(d, errNotPairs)
 	}
 	return eachMember(d, func(name string) error {
-		if len(*p) == maxPairs {
+		if len(*p) == MaxPairs {
 			return errTooMany
 		}
-		var value scalar
+		var value Scalar
 		err := json.UnmarshalDecode(d, &value)
 		*p = append(*p, mailer.Field{Name: name, Value: string(value)})
 		return err
 	})
 }
 
-func (t *texts) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+// UnmarshalJSONFrom reads the value as the providers\' servers do.
+func (t *Texts) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	switch d.PeekKind() {
 	case '[':
 		return json.UnmarshalDecode(d, (*[]string)(t))
@@ -209,7 +218,7 @@ func (t *texts) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 			return err
 		}
 		if text != "" {
-			*t = texts{text}
+			*t = Texts{text}
 		}
 		return nil
 	default:
@@ -244,17 +253,18 @@ func eachMember(d *jsontext.Decoder, read func(name string) error) error {
 	return err
 }
 
-func (v *variables) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+// UnmarshalJSONFrom reads the value as the providers\' servers do.
+func (v *Variables) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	if d.PeekKind() != '{' {
-		return emptyOr(d, errNotObject)
+		return emptyOr(d, errNotPairs)
 	}
-	v.given = true
+	v.Given = true
 	return v.read(d, "")
 }
 
 // read reads one value, and what is inside it, under the name.
-func (v *variables) read(d *jsontext.Decoder, name string) error {
-	if len(v.values) > maxVariables || len(name) > maxVariable {
+func (v *Variables) read(d *jsontext.Decoder, name string) error {
+	if len(v.Values) > maxVariables || len(name) > maxVariable {
 		return errTooMany
 	}
 	below := func(member string) error {
@@ -283,17 +293,18 @@ func (v *variables) read(d *jsontext.Decoder, name string) error {
 			return err
 		}
 		text, _ := scalarText(value) // null is no text
-		v.values = append(v.values, mailer.Field{Name: name, Value: text})
+		v.Values = append(v.Values, mailer.Field{Name: name, Value: text})
 		return nil
 	}
 }
 
-func (c *fileContent) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+// UnmarshalJSONFrom reads the value as the providers\' servers do.
+func (c *FileContent) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	switch d.PeekKind() {
 	case '"':
 		return c.readBase64(d)
 	case '[':
-		c.given = true
+		c.Given = true
 		return c.readOctets(d)
 	case '{':
 		return c.readBuffer(d)
@@ -302,7 +313,7 @@ func (c *fileContent) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	}
 }
 
-func (c *fileContent) readBase64(d *jsontext.Decoder) error {
+func (c *FileContent) readBase64(d *jsontext.Decoder) error {
 	var text string
 	if err := json.UnmarshalDecode(d, &text); err != nil {
 		return err
@@ -311,12 +322,12 @@ func (c *fileContent) readBase64(d *jsontext.Decoder) error {
 	if err != nil {
 		return errNotBase64
 	}
-	c.given, c.data = true, data
+	c.Given, c.Data = true, data
 	return nil
 }
 
 // readOctets does without a decoder for each number: there are millions.
-func (c *fileContent) readOctets(d *jsontext.Decoder) error {
+func (c *FileContent) readOctets(d *jsontext.Decoder) error {
 	if _, err := d.ReadToken(); err != nil {
 		return err
 	}
@@ -332,35 +343,36 @@ func (c *fileContent) readOctets(d *jsontext.Decoder) error {
 		if n < 0 || n > math.MaxUint8 || n != math.Trunc(n) {
 			return errNotContent
 		}
-		c.data = append(c.data, byte(n))
+		c.Data = append(c.Data, byte(n))
 	}
 	_, err := d.ReadToken()
 	return err
 }
 
-func (c *fileContent) readBuffer(d *jsontext.Decoder) error {
+func (c *FileContent) readBuffer(d *jsontext.Decoder) error {
 	isBuffer := false
 	err := eachMember(d, func(name string) error {
 		switch {
 		case name == "type":
-			var kind scalar
+			var kind Scalar
 			err := json.UnmarshalDecode(d, &kind)
 			isBuffer = kind == "Buffer"
 			return err
 		case name == "data" && d.PeekKind() == '[':
-			c.given = true
+			c.Given = true
 			return c.readOctets(d)
 		default:
 			return errNotContent
 		}
 	})
-	if err == nil && !isBuffer && c.given {
+	if err == nil && !isBuffer && c.Given {
 		return errNotContent
 	}
 	return err
 }
 
-func (m *moment) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+// UnmarshalJSONFrom reads the value as the providers\' servers do.
+func (m *Moment) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	v, err := d.ReadValue()
 	if err != nil || isEmpty(v) {
 		return err
@@ -377,36 +389,36 @@ func (m *moment) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 }
 
 // treatment is what becomes of a member of a request.
-type treatment string
+type Treatment string
 
 const (
-	honoured    treatment = "honoured"
-	isIgnored   treatment = "ignored"
-	isRefused   treatment = "refused"
+	Honoured    Treatment = "honoured"
+	IsIgnored   Treatment = "ignored"
+	IsRefused   Treatment = "refused"
 	noteRefused           = "is not supported here"
 )
 
 // member is one member of a request's type, or of a value of it.
 type member struct {
 	path      string
-	treatment treatment
+	treatment Treatment
 	note      string
 	given     bool // in the value
 }
 
-var ownTypes = map[reflect.Type]treatment{
-	reflect.TypeFor[ignored]():     isIgnored,
-	reflect.TypeFor[refused]():     isRefused,
-	reflect.TypeFor[variables]():   honoured,
-	reflect.TypeFor[fileContent](): honoured,
-	reflect.TypeFor[moment]():      honoured,
+var ownTypes = map[reflect.Type]Treatment{
+	reflect.TypeFor[Ignored]():     IsIgnored,
+	reflect.TypeFor[Refused]():     IsRefused,
+	reflect.TypeFor[Variables]():   Honoured,
+	reflect.TypeFor[FileContent](): Honoured,
+	reflect.TypeFor[Moment]():      Honoured,
 }
 
 // eachField visits every ignored and refused member of a decoded request.
 func eachField(v reflect.Value, path string, visit func(member)) {
 	switch v.Kind() {
 	case reflect.Slice:
-		if v.Type().Elem().Kind() == reflect.Struct && v.Type() != reflect.TypeFor[pairs]() {
+		if v.Type().Elem().Kind() == reflect.Struct && v.Type() != reflect.TypeFor[Pairs]() {
 			for i := range v.Len() {
 				eachField(v.Index(i), fmt.Sprintf("%s[%d]", path, i), visit)
 			}
@@ -416,7 +428,7 @@ func eachField(v reflect.Value, path string, visit func(member)) {
 			f := v.Type().Field(i)
 			name := strings.TrimPrefix(path+"."+f.Tag.Get("json"), ".")
 			switch t := ownTypes[f.Type]; t {
-			case isIgnored, isRefused:
+			case IsIgnored, IsRefused:
 				visit(member{name, t, f.Tag.Get("note"), v.Field(i).Field(0).Bool()})
 			case "":
 				eachField(v.Field(i), name, visit)
@@ -434,21 +446,14 @@ func judgeFields(v any) (notHonoured []string, err error) {
 	eachField(reflect.Indirect(reflect.ValueOf(v)), "", func(m member) {
 		switch {
 		case !m.given || len(bad) == maxRefusals:
-		case m.treatment == isIgnored:
+		case m.treatment == IsIgnored:
 			notHonoured = append(notHonoured, m.path)
 		default:
-			bad = append(bad, problem.At(m.path, orText(m.note, noteRefused)))
+			bad = append(bad, problem.At(m.path, cmp.Or(m.note, noteRefused)))
 		}
 	})
 	if len(bad) > 0 {
 		return nil, problem.New(api.CodeInvalidMessage, "", bad...)
 	}
 	return notHonoured, nil
-}
-
-func orText(text, byDefault string) string {
-	if text == "" {
-		return byDefault
-	}
-	return text
 }

@@ -1,4 +1,4 @@
-package handler
+package compat
 
 import (
 	"errors"
@@ -14,12 +14,12 @@ import (
 )
 
 // This file puts values into texts. A request of a few megabytes can name a large
-// value a million times, for a thousand recipients: what comes of it is bounded
-// while it is written.
+// value a million times, for a thousand recipients, so the output size is checked while
+// writing.
 
-// Bounds of what a request may repeat for each of its messages.
+// Limits of what a request may repeat for each of its messages.
 const (
-	maxPairs       = 1000
+	MaxPairs       = 1000
 	maxVariables   = 10_000
 	maxVariable    = 512 // octets of a dotted name
 	maxAttachments = 500
@@ -29,12 +29,12 @@ const (
 
 var errTooMany = errors.New("has too many members")
 
-// substitution writes a text with values in it.
-type substitution func(w io.Writer, text string) error
+// Substitution writes a text with values in it.
+type Substitution func(w io.Writer, text string) error
 
-// literally puts in values by their names, in one pass, the longest name first.
+// Literally puts in values by their names, in one pass, the longest name first.
 // Empty names have no meaning.
-func literally(values []mailer.Field) substitution {
+func Literally(values []mailer.Field) Substitution {
 	sorted := slices.SortedStableFunc(slices.Values(values), func(a, b mailer.Field) int { return len(b.Name) - len(a.Name) })
 	var pairs []string
 	for _, v := range sorted {
@@ -49,8 +49,8 @@ func literally(values []mailer.Field) substitution {
 	}
 }
 
-// byPattern puts in a value for each match that has one, and leaves the others.
-func byPattern(pattern *regexp.Regexp, value func(found string) (string, bool)) substitution {
+// ByPattern puts in a value for each match that has one, and leaves the others.
+func ByPattern(pattern *regexp.Regexp, value func(found string) (string, bool)) Substitution {
 	return func(w io.Writer, text string) error {
 		last := 0
 		for _, at := range pattern.FindAllStringIndex(text, -1) {
@@ -68,15 +68,16 @@ func byPattern(pattern *regexp.Regexp, value func(found string) (string, bool)) 
 	}
 }
 
-// expansion is one request's bound.
-type expansion struct{ left int }
+// Expansion is one request's limit on texts with values.
+type Expansion struct{ left int }
 
-func newExpansion() *expansion { return &expansion{maxExpansion} }
+// NewExpansion returns the limit of one request.
+func NewExpansion() *Expansion { return &Expansion{maxExpansion} }
 
 var errExpansion = errors.New("too large")
 
 // Write spends what is left.
-func (e *expansion) Write(p []byte) (int, error) {
+func (e *Expansion) Write(p []byte) (int, error) {
 	if len(p) > e.left {
 		e.left = 0
 		return 0, errExpansion
@@ -85,52 +86,52 @@ func (e *expansion) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// bounded writes to b what the bound allows.
-type bounded struct {
+// limited writes to b what the limit allows.
+type limited struct {
 	b     *strings.Builder
-	bound *expansion
+	limit *Expansion
 }
 
-func (w bounded) Write(p []byte) (int, error) {
-	if _, err := w.bound.Write(p); err != nil {
+func (w limited) Write(p []byte) (int, error) {
+	if _, err := w.limit.Write(p); err != nil {
 		return 0, err
 	}
 	return w.b.Write(p)
 }
 
 // WriteString keeps a large value from being copied before it is counted.
-func (w bounded) WriteString(s string) (int, error) {
-	if len(s) > w.bound.left {
-		w.bound.left = 0
+func (w limited) WriteString(s string) (int, error) {
+	if len(s) > w.limit.left {
+		w.limit.left = 0
 		return 0, errExpansion
 	}
-	w.bound.left -= len(s)
+	w.limit.left -= len(s)
 	return w.b.WriteString(s)
 }
 
-// expand returns the text with its values; empty once the bound is reached, which
-// err then tells.
-func (e *expansion) expand(s substitution, text string) string {
+// Expand returns the text with its values; empty once the limit is reached, which
+// Err then says.
+func (e *Expansion) Expand(s Substitution, text string) string {
 	var b strings.Builder
-	if err := s(bounded{&b, e}, text); err != nil {
+	if err := s(limited{&b, e}, text); err != nil {
 		return ""
 	}
 	return b.String()
 }
 
-// err is a problem when the bound was reached.
-func (e *expansion) err() error {
+// Err is a problem once the limit was reached.
+func (e *Expansion) Err() error {
 	if e.left > 0 {
 		return nil
 	}
 	return problem.New(api.CodeMessageTooLarge, fmt.Sprintf("With all values in place, the texts of one request may have %d octets together.", maxExpansion))
 }
 
-// substitute puts the values into every text of the message.
-func (o *outgoing) substitute(e *expansion, s substitution) {
-	o.Subject, o.Text, o.HTML = e.expand(s, o.Subject), e.expand(s, o.Text), e.expand(s, o.HTML)
+// Substitute puts the values into every text of the message.
+func (o *Message) Substitute(e *Expansion, s Substitution) {
+	o.Subject, o.Text, o.HTML = e.Expand(s, o.Subject), e.Expand(s, o.Text), e.Expand(s, o.HTML)
 	o.Header = slices.Clone(o.Header) // shared with the request's other messages
 	for i := range o.Header {
-		o.Header[i].Value = e.expand(s, o.Header[i].Value)
+		o.Header[i].Value = e.Expand(s, o.Header[i].Value)
 	}
 }

@@ -1,4 +1,4 @@
-package handler
+package mailgun
 
 import (
 	"bytes"
@@ -11,21 +11,14 @@ import (
 	"unicode/utf8"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/compat"
 	"mailsidecar/handler/intake"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
 
-// formField is what is known of a form's field. A name that ends in * stands for
-// every name that begins so.
-type formField struct {
-	name      string
-	treatment treatment
-	note      string
-}
-
-// providerForm is a decoded form: its texts and its files, in their order.
-type providerForm struct {
+// formData is a decoded form: its texts and its files, in their order.
+type formData struct {
 	values []mailer.Field
 	files  []formFile
 }
@@ -39,12 +32,12 @@ const typeURLEncoded = "application/x-www-form-urlencoded"
 
 // readForm reads a form of either type and judges its fields. A name may have
 // an index: attachment[0], to[].
-func (x *exchange) readForm(known []formField) (*providerForm, error) {
-	b, mediaType, params, err := x.open(x.maxBody(), intake.TypeForm, typeURLEncoded)
+func readForm(x *compat.Exchange, known []compat.FormField) (*formData, error) {
+	b, mediaType, params, err := x.OpenBody(x.MaxBody, intake.TypeForm, typeURLEncoded)
 	if err != nil {
 		return nil, err
 	}
-	form := &providerForm{}
+	form := &formData{}
 	if mediaType == intake.TypeForm {
 		err = form.readParts(b, params["boundary"])
 	} else {
@@ -53,13 +46,13 @@ func (x *exchange) readForm(known []formField) (*providerForm, error) {
 	if err != nil {
 		return nil, err
 	}
-	return form, x.judgeForm(form, known)
+	return form, judgeForm(x, form, known)
 }
 
 // maxFormParts has room for a thousand recipients in a part each.
 const maxFormParts = 3000
 
-func (form *providerForm) readParts(b *intake.Body, boundary string) error {
+func (form *formData) readParts(b *intake.Body, boundary string) error {
 	if boundary == "" {
 		return problem.New(api.CodeMalformedForm, "The Content-Type has no boundary.")
 	}
@@ -89,7 +82,7 @@ func (form *providerForm) readParts(b *intake.Body, boundary string) error {
 // multipart/form-data encoding algorithm).
 var escapedName = strings.NewReplacer("%22", `"`, "%0D", "\r", "%0d", "\r", "%0A", "\n", "%0a", "\n")
 
-func (form *providerForm) readPart(part *multipart.Part) error {
+func (form *formData) readPart(part *multipart.Part) error {
 	name := plainName(escapedName.Replace(part.FormName()))
 	if err := intake.CheckPart(part, name); err != nil {
 		return err
@@ -106,7 +99,7 @@ func (form *providerForm) readPart(part *multipart.Part) error {
 	return form.addText(name, content.String())
 }
 
-func (form *providerForm) addText(name, text string) error {
+func (form *formData) addText(name, text string) error {
 	if !utf8.ValidString(text) && !strings.EqualFold(name, "message") {
 		return problem.New(api.CodeMalformedForm, "", problem.At(problem.Cut(name), "parameter is not valid UTF-8"))
 	}
@@ -118,7 +111,7 @@ var indexedName = regexp.MustCompile(`\[\d*\]$`)
 
 func plainName(name string) string { return indexedName.ReplaceAllString(name, "") }
 
-func (form *providerForm) readQuery(b *intake.Body) error {
+func (form *formData) readQuery(b *intake.Body) error {
 	data, err := b.All()
 	if err != nil {
 		return err
@@ -147,17 +140,17 @@ func (form *providerForm) readQuery(b *intake.Body) error {
 
 // judgeForm refuses what cannot be honoured, and what is given twice where only
 // lists may be.
-func (x *exchange) judgeForm(form *providerForm, known []formField) error {
-	var f findings
+func judgeForm(x *compat.Exchange, form *formData, known []compat.FormField) error {
+	var f compat.Fields
 	var notHonoured []string
 	for _, v := range form.values {
 		switch field := findField(known, v.Name); {
 		case v.Value == "":
 		case field == nil:
 			f.Add(problem.Cut(v.Name), "parameter is not known here")
-		case field.treatment == isRefused:
-			f.Add(problem.Cut(v.Name), "parameter is not supported here: "+field.note)
-		case field.treatment == isIgnored:
+		case field.Treatment == compat.IsRefused:
+			f.Add(problem.Cut(v.Name), "parameter is not supported here: "+field.Note)
+		case field.Treatment == compat.IsIgnored:
 			notHonoured = append(notHonoured, v.Name)
 		}
 	}
@@ -166,7 +159,7 @@ func (x *exchange) judgeForm(form *providerForm, known []formField) error {
 			f.Add(problem.Cut(file.name), "parameter is not known here")
 		}
 	}
-	x.note(notHonoured)
+	x.LogIgnored(notHonoured)
 	if len(f.Fields) > 0 {
 		return problem.New(api.CodeInvalidMessage, "", f.Fields...)
 	}
@@ -174,7 +167,7 @@ func (x *exchange) judgeForm(form *providerForm, known []formField) error {
 }
 
 // checkOnce: which of two subjects would be meant?
-func (form *providerForm) checkOnce() error {
+func (form *formData) checkOnce() error {
 	seen := map[string]bool{}
 	for _, v := range form.values {
 		switch v.Name {
@@ -188,10 +181,10 @@ func (form *providerForm) checkOnce() error {
 	return nil
 }
 
-func findField(known []formField, name string) *formField {
+func findField(known []compat.FormField, name string) *compat.FormField {
 	for i, k := range known {
-		prefix, any := strings.CutSuffix(k.name, "*")
-		if name == k.name || any && strings.HasPrefix(name, prefix) {
+		prefix, any := strings.CutSuffix(k.Name, "*")
+		if name == k.Name || any && strings.HasPrefix(name, prefix) {
 			return &known[i]
 		}
 	}
@@ -199,7 +192,7 @@ func findField(known []formField, name string) *formField {
 }
 
 // value is the first text of that name.
-func (form *providerForm) value(name string) string {
+func (form *formData) value(name string) string {
 	for _, v := range form.values {
 		if v.Name == name {
 			return v.Value
@@ -209,7 +202,7 @@ func (form *providerForm) value(name string) string {
 }
 
 // content is a file or, in its place, a text.
-func (form *providerForm) content(name string) []byte {
+func (form *formData) content(name string) []byte {
 	for _, file := range form.files {
 		if file.name == name {
 			return file.content

@@ -1,0 +1,80 @@
+package handler
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"mailsidecar/handler/compat"
+	"mailsidecar/handler/intake"
+	"mailsidecar/queue"
+)
+
+// desk is the server as the providers' APIs see it.
+type desk struct{ *Server }
+
+var _ compat.Desk = desk{}
+
+func (d desk) Stores() bool { return d.queue.Durable() }
+
+func (d desk) Idempotency(h http.Header) (string, error) { return d.idempotency(h) }
+
+func (d desk) Open(w http.ResponseWriter, r *http.Request, limit int64, share *intake.Share) (*intake.Body, error) {
+	return intake.Open(w, r, limit, share, d.bodyTimeout)
+}
+
+func (d desk) Submit(ctx context.Context, subs []queue.Submission) ([]queue.Message, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.requestTimeout)
+	defer cancel()
+	if len(subs) == 1 {
+		m, err := d.submitOne(ctx, subs[0])
+		return []queue.Message{m}, err
+	}
+	receipts, err := d.queue.SubmitBatch(ctx, subs)
+	messages := make([]queue.Message, len(receipts))
+	for i, r := range receipts {
+		messages[i] = r.Message
+	}
+	return messages, err
+}
+
+func (d desk) submitOne(ctx context.Context, sub queue.Submission) (queue.Message, error) {
+	receipt, err := d.queue.Submit(ctx, sub)
+	if err == nil && !d.Stores() {
+		err = verdict(receipt.Message)
+	}
+	return receipt.Message, err
+}
+
+// addCompat adds the providers' routes. Echo writes {name} as :name.
+func (s *Server) addCompat(e *echo.Echo) {
+	host := compat.Host{
+		Desk: desk{s}, Keys: s.keys, Budget: s.budget, Strangers: s.unauthenticated, MaxBody: s.maxBody(), Log: s.log,
+	}
+	pattern := strings.NewReplacer("{", ":", "}", "")
+	for _, a := range s.compat {
+		for _, r := range a.Routes {
+			e.POST(pattern.Replace(r.Path), func(c echo.Context) error {
+				info := request(c)
+				x := host.Begin(a, c.Response(), c.Request(), info.id)
+				defer func() {
+					info.key, info.message = x.Key, x.Message
+					x.Close()
+				}()
+				return x.Serve(r)
+			})
+		}
+	}
+}
+
+// compatOf returns the API whose clients use the path, or nil.
+func (s *Server) compatOf(path string) *compat.API {
+	for _, a := range s.compat {
+		if a.Owns(path) {
+			return a
+		}
+	}
+	return nil
+}

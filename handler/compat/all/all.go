@@ -1,0 +1,64 @@
+// Package all lists the providers' APIs that can be served, each of a folder beside this
+// one. It is the one place that names them all.
+package all
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"mailsidecar/handler/compat"
+	"mailsidecar/handler/compat/brevo"
+	"mailsidecar/handler/compat/mailersend"
+	"mailsidecar/handler/compat/mailgun"
+	"mailsidecar/handler/compat/postmark"
+	"mailsidecar/handler/compat/resend"
+	"mailsidecar/handler/compat/sendgrid"
+	"mailsidecar/handler/compat/ses"
+)
+
+// apis are in the order of the documentation. A new one is added here.
+var apis = []*compat.API{mailgun.API, postmark.API, resend.API, sendgrid.API, ses.API, mailersend.API, brevo.API}
+
+// Names are the names that chooseAPIs knows.
+func Names() []string {
+	var names []string
+	for _, a := range apis {
+		names = append(names, a.Name)
+	}
+	return names
+}
+
+// Choose returns the APIs named; nil names choose all of them.
+func Choose(names []string) ([]*compat.API, error) {
+	for _, name := range names {
+		if !slices.Contains(Names(), name) {
+			return nil, fmt.Errorf("unknown provider %q", name)
+		}
+	}
+	var chosen []*compat.API
+	for _, a := range apis {
+		if names == nil || slices.Contains(names, a.Name) {
+			chosen = append(chosen, a)
+		}
+	}
+	if len(chosen) > 0 {
+		chosen = append(chosen, v3NotFound)
+	}
+	return chosen, nil
+}
+
+// v3NotFound answers where several providers have their routes, and a path says
+// nothing. Each of their clients finds its own field in the answer.
+var v3NotFound = &compat.API{
+	Owns: func(path string) bool { return strings.HasPrefix(path, "/v3/") },
+	Answer: func(p compat.Problem) (int, any) {
+		type item struct {
+			Message string `json:"message"`
+		}
+		return p.Status, struct {
+			Message string `json:"message"`
+			Errors  []item `json:"errors"`
+		}{p.Text, []item{{p.Text}}}
+	},
+}

@@ -1,0 +1,313 @@
+// Package brevo answers as Brevo does. The types of its requests are its documentation:
+// docs/provider-apis.md is made of them.
+package brevo
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"mailsidecar/api"
+	"mailsidecar/handler/compat"
+	"mailsidecar/handler/intake"
+	"mailsidecar/handler/problem"
+	"mailsidecar/mailer"
+)
+
+// API is the API of Brevo.
+var API = &compat.API{
+	Name:     "brevo",
+	Title:    "Brevo",
+	Routes:   []compat.Route{{Path: "/v3/smtp/email", Serve: email}},
+	Owns:     compat.Under("/v3/smtp"),
+	Secret:   func(h http.Header) string { return h.Get("Api-Key") },
+	Answer:   answer,
+	Requests: []compat.RequestDoc{{Path: "POST /v3/smtp/email", Fields: mail{}}},
+}
+
+const (
+	maxVersions   = 1000
+	maxRecipients = 2000
+	maxAhead      = 72 * time.Hour
+	headerSandbox = "X-Sib-Sandbox"
+)
+
+type mail struct {
+	Sender          sender           `json:"sender"`
+	To              []compat.Person  `json:"to" note:"not with messageVersions"`
+	Cc              []compat.Person  `json:"cc" note:"not with messageVersions"`
+	Bcc             []compat.Person  `json:"bcc" note:"not with messageVersions"`
+	ReplyTo         compat.Person    `json:"replyTo"`
+	Subject         string           `json:"subject"`
+	HTMLContent     string           `json:"htmlContent"`
+	TextContent     string           `json:"textContent"`
+	Headers         compat.Pairs     `json:"headers" note:"idempotencyKey is honoured and not sent; X-Sib-Sandbox: drop judges the request and sends nothing"`
+	Attachment      []file           `json:"attachment"`
+	Params          compat.Variables `json:"params" note:"{{ params.name }}, literally"`
+	Tags            compat.Texts     `json:"tags" note:"kept as tags of the message"`
+	ScheduledAt     string           `json:"scheduledAt" note:"a time of RFC 3339, at most 72 hours ahead; needs a queue"`
+	MessageVersions []version        `json:"messageVersions" note:"each is a message of its own; several need a queue"`
+	BatchID         compat.Ignored   `json:"batchId"`
+	TemplateID      compat.Refused   `json:"templateId" note:"templates are kept by the provider: render them in the app"`
+	HTMLURL         compat.Refused   `json:"htmlUrl" note:"nothing is fetched from a URL"`
+}
+
+type sender struct {
+	Email string         `json:"email"`
+	Name  string         `json:"name"`
+	ID    compat.Refused `json:"id" note:"senders are kept by the provider: name the address"`
+}
+
+type file struct {
+	Name    string             `json:"name"`
+	Content compat.FileContent `json:"content"`
+	URL     compat.Refused     `json:"url" note:"attachments are not fetched from a URL: send their content"`
+}
+
+type version struct {
+	To          []compat.Person  `json:"to"`
+	Cc          []compat.Person  `json:"cc"`
+	Bcc         []compat.Person  `json:"bcc"`
+	ReplyTo     compat.Person    `json:"replyTo"`
+	Subject     string           `json:"subject"`
+	HTMLContent string           `json:"htmlContent"`
+	TextContent string           `json:"textContent"`
+	Params      compat.Variables `json:"params"`
+	Headers     compat.Pairs     `json:"headers" note:"each replaces the request's of that name"`
+}
+
+func email(x *compat.Exchange) error {
+	data, err := x.ReadBytes(x.MaxBody)
+	if err != nil {
+		return err
+	}
+	var m mail
+	if err := x.Decode(data, &m, ""); err != nil {
+		return err
+	}
+	key, err := m.takeOptions(x)
+	if err != nil {
+		return err
+	}
+	messages, err := m.outgoing()
+	if err != nil {
+		return err
+	}
+	if key != "" {
+		fingerprint := compat.JSONFingerprint(key, "POST /v3/smtp/email", data)
+		for i := range messages {
+			messages[i].IdempotencyKey, messages[i].Fingerprint = key, fingerprint
+		}
+	}
+	done, err := x.Send(messages)
+	if err != nil {
+		return err
+	}
+	if len(m.MessageVersions) == 0 {
+		return x.AnswerJSON(http.StatusCreated, map[string]string{"messageId": done[0].MessageID})
+	}
+	ids := make([]string, len(done))
+	for i, d := range done {
+		ids[i] = d.MessageID
+	}
+	return x.AnswerJSON(http.StatusCreated, map[string][]string{"messageIds": ids})
+}
+
+// takeOptions takes what is no field of the message out of its headers.
+func (m *mail) takeOptions(x *compat.Exchange) (idempotencyKey string, err error) {
+	var kept compat.Pairs
+	for _, h := range m.Headers {
+		switch {
+		case isIdempotency(h.Name):
+			if idempotencyKey, err = x.Idempotency(http.Header{intake.HeaderIdempotencyKey: {h.Value}}); err != nil {
+				return "", err
+			}
+		case strings.EqualFold(h.Name, headerSandbox):
+			if h.Value != "drop" {
+				return "", problem.New(api.CodeInvalidMessage, "", problem.At("headers."+h.Name, "must be drop"))
+			}
+			x.Test = true
+		default:
+			kept = append(kept, h)
+		}
+	}
+	m.Headers = kept
+	return idempotencyKey, nil
+}
+
+func isIdempotency(name string) bool {
+	return strings.EqualFold(name, "idempotencyKey") || strings.EqualFold(name, intake.HeaderIdempotencyKey)
+}
+
+// isOption tells the names that are no header fields.
+func isOption(name string) bool {
+	return isIdempotency(name) || strings.EqualFold(name, headerSandbox)
+}
+
+func (m *mail) outgoing() ([]compat.Message, error) {
+	var f compat.Fields
+	versions := m.versions(&f)
+	recipients, e := 0, compat.NewExpansion()
+	all := make([]compat.Message, len(versions))
+	for i := range versions {
+		path := ""
+		if len(m.MessageVersions) > 0 {
+			path = fmt.Sprintf("messageVersions[%d].", i)
+		}
+		all[i] = m.version(&versions[i], path, e, &f)
+		recipients += len(all[i].To) + len(all[i].Cc) + len(all[i].Bcc)
+	}
+	if recipients > maxRecipients {
+		f.Add("to", fmt.Sprintf("a request may have %d recipients", maxRecipients))
+	}
+	return all, errors.Join(f.Err(), e.Err())
+}
+
+// versions are the request's, or the one that its own fields make.
+func (m *mail) versions(f *compat.Fields) []version {
+	if len(m.MessageVersions) == 0 {
+		return []version{{To: m.To, Cc: m.Cc, Bcc: m.Bcc}}
+	}
+	if len(m.MessageVersions) > maxVersions {
+		f.Add("messageVersions", fmt.Sprintf("may have %d items", maxVersions))
+	}
+	if len(m.To)+len(m.Cc)+len(m.Bcc) > 0 {
+		f.Add("to", "recipients stand in messageVersions, or outside of it, not both")
+	}
+	return m.MessageVersions
+}
+
+// version makes a message of one version, at path in the request.
+func (m *mail) version(v *version, path string, e *compat.Expansion, f *compat.Fields) compat.Message {
+	o := compat.Message{Message: mailer.Message{
+		From: mailer.Address{Name: m.Sender.Name, Email: m.Sender.Email},
+		To:   compat.People(v.To), Cc: compat.People(v.Cc), Bcc: compat.People(v.Bcc),
+		Subject: cmp.Or(v.Subject, m.Subject), HTML: cmp.Or(v.HTMLContent, m.HTMLContent),
+		Text: cmp.Or(v.TextContent, m.TextContent), Header: compat.Overridden(m.Headers, v.Headers),
+	}, FieldName: func(field string) string { return fieldName(path, field) }}
+	m.require(&o, path, f)
+	for _, h := range v.Headers {
+		if isOption(h.Name) {
+			f.Add(path+"headers."+h.Name, "is for the whole request: put it into headers")
+		}
+	}
+	if replyTo := v.ReplyTo; !replyTo.Absent() {
+		o.ReplyTo = []mailer.Address{replyTo.Address()}
+	} else if !m.ReplyTo.Absent() {
+		o.ReplyTo = []mailer.Address{m.ReplyTo.Address()}
+	}
+	for i, a := range m.Attachment {
+		if !a.Content.Given {
+			f.Add(fmt.Sprintf("attachment[%d].content", i), compat.Required)
+		}
+		// Brevo has no content ids: an image is inline by its file name.
+		o.Attach(mailer.Attachment{Filename: a.Name, ContentID: a.Name, Content: a.Content.Data}, false)
+	}
+	for _, t := range m.Tags {
+		o.Label(t)
+	}
+	if m.Params.Given || v.Params.Given {
+		o.Substitute(e, params(m.Params, v.Params))
+	}
+	o.SendAt = scheduled(m.ScheduledAt, f)
+	return o
+}
+
+func (m *mail) require(o *compat.Message, path string, f *compat.Fields) {
+	switch {
+	case o.From.Email == "":
+		f.Add("sender", compat.Required)
+	case len(o.To) == 0:
+		f.Add(path+"to", compat.Required)
+	case o.Subject == "":
+		f.Add(path+"subject", compat.Required)
+	case o.HTML == "" && o.Text == "":
+		f.Add(path+"htmlContent", "htmlContent or textContent "+compat.Required)
+	}
+}
+
+func scheduled(text string, f *compat.Fields) time.Time {
+	at, err := compat.ParseTime(text, time.Now())
+	if err != nil {
+		f.Add("scheduledAt", "must be a time of RFC 3339, such as 2030-01-31T08:00:00Z")
+	}
+	if at, err = compat.Later(at, maxAhead, "scheduledAt"); err != nil {
+		f.Add("scheduledAt", problem.For(err).Fields[0].Message)
+	}
+	return at
+}
+
+// placeholder is compiled when it is needed: with its classes of letters that takes
+// a part of a millisecond, which every start of the sendmail command would pay.
+var placeholder = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\{\{\s*params\.([\p{L}\p{N}_.-]+)\s*\}\}`)
+})
+
+func params(all ...compat.Variables) compat.Substitution {
+	values := map[string]string{}
+	for _, vars := range all {
+		for _, v := range vars.Values {
+			values[v.Name] = v.Value
+		}
+	}
+	return compat.ByPattern(placeholder(), func(found string) (string, bool) {
+		value, known := values[placeholder().FindStringSubmatch(found)[1]]
+		return value, known
+	})
+}
+
+func fieldName(path, field string) string {
+	name, n, rest, ok := compat.Indexed(field)
+	switch {
+	case ok && (name == "to" || name == "cc" || name == "bcc"):
+		return fmt.Sprintf("%s%s[%d].email", path, name, n)
+	case ok && name == "reply_to":
+		return "replyTo.email"
+	case ok && name == "attachments":
+		return fmt.Sprintf("attachment[%d]%s", n, strings.Replace(rest, "filename", "name", 1))
+	}
+	return cmp.Or(map[string]string{"from": "sender.email", "text": "textContent", "html": "htmlContent"}[field], field)
+}
+
+func answer(c compat.Problem) (int, any) {
+	type fault struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	}
+	f := fault{Code: "invalid_parameter", Message: c.Text}
+	if len(c.Fields) > 0 && c.Detail == "" && c.Fields[0].Field != "" {
+		field := c.Fields[0]
+		f.Message = fmt.Sprintf("%s: %s", compat.Dotted(field.Field), field.Message)
+		if strings.HasSuffix(field.Message, compat.Required) {
+			f.Code = "missing_parameter"
+		}
+	}
+	switch c.Status {
+	case http.StatusUnauthorized:
+		f = fault{"unauthorized", "Key not found"}
+	case http.StatusForbidden:
+		f.Code = "permission_denied"
+	case http.StatusNotFound:
+		f.Code = "document_not_found"
+	case http.StatusMethodNotAllowed:
+		f.Code = "method_not_allowed"
+	case http.StatusTooManyRequests:
+		f.Code = "too_many_requests"
+	}
+	if c.Status >= http.StatusInternalServerError {
+		f.Code = "internal_server_error"
+	}
+	if c.Code == api.CodeUncertain {
+		// Brevo's SDKs repeat a request that is answered with 409, too.
+		c.Status, f.Code = http.StatusUnprocessableEntity, "internal_server_error"
+	}
+	if c.Code == api.CodeIdempotencyReused || c.Code == api.CodeIdempotencyInUse {
+		f.Code = "duplicate_request"
+	}
+	return c.Status, f
+}

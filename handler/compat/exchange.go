@@ -1,0 +1,245 @@
+package compat
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+
+	"mailsidecar/api"
+	"mailsidecar/handler/intake"
+	"mailsidecar/handler/keys"
+	"mailsidecar/handler/problem"
+	"mailsidecar/mailer"
+	"mailsidecar/mailer/compose"
+	"mailsidecar/queue"
+)
+
+// Desk is what the server does for every API, the native one too.
+type Desk interface {
+	// Stores reports whether accepted messages are stored: without that nothing can
+	// be scheduled or repeated, and one request cannot have several messages.
+	Stores() bool
+	// Idempotency returns the request's Idempotency-Key; empty when it has none.
+	Idempotency(h http.Header) (string, error)
+	// Open opens the request's body of up to limit octets; it grows the share.
+	Open(w http.ResponseWriter, r *http.Request, limit int64, share *intake.Share) (*intake.Body, error)
+	// Accept puts a composed message into the submission, unless it is over a limit
+	// or the key may not send from its author.
+	Accept(sub queue.Submission, m compose.Composed, key *keys.Key) (queue.Submission, error)
+	// Submit takes all of the messages or none. Without a store its error is also
+	// that a relay accepted the message for no recipient.
+	Submit(ctx context.Context, subs []queue.Submission) ([]queue.Message, error)
+}
+
+// Host has what requests share.
+type Host struct {
+	Desk
+	Keys *keys.Ring
+	// Budget is the memory for requests, Strangers the part of it for bodies whose
+	// sender is authenticated only after reading them.
+	Budget, Strangers *intake.Budget
+	MaxBody           int64 // octets of a request with one message
+	Log               *slog.Logger
+}
+
+// Exchange is one request of a provider's client.
+type Exchange struct {
+	Host
+	API     *API
+	Writer  http.ResponseWriter
+	Request *http.Request
+	// requestID is as in the server's log.
+	requestID string
+	Key       *keys.Key // nil without keys, and before it is known
+	Message   string    // id of the message, or of the first; empty before
+	share     *intake.Share
+	// Test says that the request is judged, and nothing is sent.
+	Test bool
+	// composed counts the octets of the request's messages.
+	composed int64
+}
+
+// Begin makes the exchange of one request. Close it when it is answered.
+func (h Host) Begin(a *API, w http.ResponseWriter, r *http.Request, requestID string) *Exchange {
+	return &Exchange{Host: h, API: a, Writer: w, Request: r, requestID: requestID, share: h.Budget.Share()}
+}
+
+// Close gives the request's memory back.
+func (x *Exchange) Close() { x.share.Shrink(0) }
+
+// Serve authenticates the request and serves the route.
+func (x *Exchange) Serve(route Route) error {
+	if err := x.authenticate(); err != nil {
+		return err
+	}
+	return route.Serve(x)
+}
+
+func (x *Exchange) authenticate() error {
+	if x.Keys.Empty() {
+		return keys.CheckLoopback(x.Request)
+	}
+	if x.API.Secret == nil {
+		return nil
+	}
+	secret := x.API.Secret(x.Request.Header)
+	if secret == "" {
+		return problem.New(api.CodeUnauthorized, DetailKeyMissing)
+	}
+	if secret == x.API.TestSecret {
+		x.Test = true
+		return nil
+	}
+	k, err := x.Keys.Find(secret)
+	if err != nil {
+		return err
+	}
+	x.Key = k
+	return nil
+}
+
+// DetailKeyMissing is the detail of a 401 for a request without a key.
+const DetailKeyMissing = "The API key is missing."
+
+// AnswerJSON answers with v.
+func (x *Exchange) AnswerJSON(status int, v any) error {
+	return problem.WriteJSON(x.Writer, status, intake.TypeJSON, v)
+}
+
+// AnswerEmpty answers without a body.
+func (x *Exchange) AnswerEmpty(status int) error {
+	x.Writer.WriteHeader(status)
+	return nil
+}
+
+// Sent is what became of an outgoing message.
+type Sent struct {
+	ID        string // of the queue
+	MessageID string // with angle brackets
+	At        time.Time
+}
+
+// Send composes and submits all of the messages, or none of them.
+func (x *Exchange) Send(messages []Message) ([]Sent, error) {
+	subs := make([]queue.Submission, len(messages))
+	for i := range messages {
+		sub, err := x.Compose(&messages[i])
+		if err != nil {
+			return nil, err
+		}
+		subs[i] = sub
+	}
+	return x.Submit(subs)
+}
+
+// maxComposed limits, in octets, what a request with few octets and many recipients makes.
+const maxComposed = 128 << 20
+
+// Compose makes a submission of one message.
+func (x *Exchange) Compose(o *Message) (queue.Submission, error) {
+	sub := queue.Submission{
+		Key: x.Key.Name(), Tags: o.Tags, SendAt: o.SendAt,
+		IdempotencyKey: o.IdempotencyKey, Fingerprint: o.Fingerprint,
+	}
+	if !x.Stores() {
+		switch {
+		case !o.SendAt.IsZero():
+			return sub, problem.New(api.CodeQueueRequired, "A message cannot be sent later without a queue (MAILSIDECAR_QUEUE=none).")
+		case o.IdempotencyKey != "":
+			return sub, problem.New(api.CodeQueueRequired, "An idempotency key cannot be kept without a queue (MAILSIDECAR_QUEUE=none).")
+		}
+	}
+	composed, err := o.make()
+	if err != nil {
+		return sub, o.explain(err)
+	}
+	if o.Bulk {
+		composed.Envelope.Priority = mailer.PriorityBulk
+	}
+	if sub, err = x.Accept(sub, composed, x.Key); err == nil {
+		err = x.hold(int64(len(sub.Content.Data)))
+	}
+	return sub, o.explain(err)
+}
+
+// hold counts n octets of a composed message.
+func (x *Exchange) hold(n int64) error {
+	first := x.composed == 0
+	x.composed += n
+	switch {
+	case !first && x.composed > maxComposed:
+		return problem.New(api.CodeMessageTooLarge, fmt.Sprintf("The messages of one request may have %d octets together: send them in several requests.", maxComposed))
+	case !x.share.Grow(x.composed):
+		return problem.New(api.CodeBusy, "")
+	}
+	return nil
+}
+
+// Submit hands the submissions to the queue in one commit. Without a queue
+// there is no such thing, and no answer that could tell one message's fate from
+// another's: only a single one is taken.
+func (x *Exchange) Submit(subs []queue.Submission) ([]Sent, error) {
+	if len(subs) > 1 && !x.Stores() {
+		return nil, problem.New(api.CodeQueueRequired, "A request for several messages needs a queue (MAILSIDECAR_QUEUE=none).")
+	}
+	if err := x.Key.Charge(len(subs)); err != nil {
+		return nil, err
+	}
+	if x.Test {
+		return pretend(subs)
+	}
+	return x.SubmitCharged(subs)
+}
+
+// SubmitCharged hands the submissions to the queue, charged already.
+func (x *Exchange) SubmitCharged(subs []queue.Submission) ([]Sent, error) {
+	messages, err := x.Desk.Submit(x.Request.Context(), subs)
+	if len(messages) > 0 {
+		x.Message = messages[0].ID
+	}
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Sent, len(messages))
+	for i, m := range messages {
+		all[i] = newSent(m)
+	}
+	if !x.Stores() && messages[0].Status() != queue.StatusDelivered {
+		// The providers' answers have no place for it: there, too, it comes to
+		// light after the answer.
+		x.Log.Warn("some recipients were not accepted", "request_id", x.requestID, "id", x.Message, "provider", x.API.Name)
+	}
+	return all, nil
+}
+
+func newSent(m queue.Message) Sent {
+	at := m.Created
+	if at.IsZero() {
+		at = time.Now()
+	}
+	return Sent{m.ID, m.MessageID, at.UTC()}
+}
+
+// pretend answers for messages that are not sent.
+func pretend(subs []queue.Submission) ([]Sent, error) {
+	all := make([]Sent, len(subs))
+	for i, sub := range subs {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return nil, err
+		}
+		all[i] = Sent{id.String(), sub.Content.MessageID, time.Now().UTC()}
+	}
+	return all, nil
+}
+
+// LogIgnored logs what a request asks for in vain, without its values.
+func (x *Exchange) LogIgnored(notHonoured []string) {
+	if len(notHonoured) > 0 {
+		x.Log.Debug("fields ignored", "request_id", x.requestID, "provider", x.API.Name, "fields", notHonoured)
+	}
+}

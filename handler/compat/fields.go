@@ -1,0 +1,99 @@
+package compat
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"mailsidecar/handler/problem"
+	"mailsidecar/mailer"
+)
+
+// Required is what every provider says of a field that is missing.
+const Required = "is required"
+
+// Fields collects what is wrong with the fields of a provider's request.
+type Fields struct{ problem.FieldErrors }
+
+// List reads a comma-separated list of addresses.
+func (f *Fields) List(path, text string) []mailer.Address {
+	list, err := ParseAddresses(text)
+	if err != nil {
+		f.AddAddress(path, err)
+	}
+	return list
+}
+
+// ParseAddresses reads a list of addresses, or a single one whose name has a
+// comma and no quotes, as Symfony sends it.
+func ParseAddresses(text string) ([]mailer.Address, error) {
+	text = unfold(text)
+	list, err := mailer.ParseAddressList(text)
+	if err == nil {
+		return list, nil
+	}
+	name, email, found := cutLast(strings.TrimSuffix(text, ">"), "<")
+	if !found || !strings.HasSuffix(text, ">") || strings.ContainsAny(name, `<>@"`) {
+		return nil, err
+	}
+	a, soleErr := mailer.ParseAddress(email)
+	if soleErr != nil {
+		return nil, err
+	}
+	return []mailer.Address{{Name: strings.TrimSpace(name), Email: a.Email}}, nil
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
+}
+
+// Lists reads addresses, each text one or a list of them.
+func (f *Fields) Lists(field string, list Texts) []mailer.Address {
+	var all []mailer.Address
+	for _, text := range list {
+		if strings.TrimSpace(text) != "" {
+			all = append(all, f.List(field, text)...)
+		}
+	}
+	return all
+}
+
+// People are the addresses of a list.
+func People(list []Person) []mailer.Address {
+	var all []mailer.Address
+	for _, p := range list {
+		all = append(all, p.Address())
+	}
+	return all
+}
+
+// Overridden merges two lists; a later value replaces the one of that name.
+func Overridden(base, more Pairs) []mailer.Field {
+	merged := slices.Clone([]mailer.Field(base))
+	for _, m := range more {
+		i := slices.IndexFunc(merged, func(b mailer.Field) bool { return strings.EqualFold(b.Name, m.Name) })
+		if i < 0 {
+			merged = append(merged, m)
+		} else {
+			merged[i] = m
+		}
+	}
+	return merged
+}
+
+// Dotted writes a path of ours, to[1].email, as most providers do: to.1.email.
+func Dotted(path string) string {
+	return strings.TrimPrefix(strings.NewReplacer("[", ".", "]", "").Replace(path), ".")
+}
+
+// Indexed takes the name and the index of to[1]; false where there is none.
+func Indexed(field string) (name string, index int, rest string, ok bool) {
+	name, after, found := strings.Cut(field, "[")
+	number, rest, closed := strings.Cut(after, "]")
+	index, err := strconv.Atoi(number)
+	return name, index, rest, found && closed && err == nil
+}

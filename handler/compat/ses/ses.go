@@ -1,0 +1,289 @@
+// Package ses answers as Amazon SES v2 does. The types of its requests are its documentation:
+// docs/provider-apis.md is made of them.
+package ses
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"mailsidecar/api"
+	"mailsidecar/handler/compat"
+	"mailsidecar/handler/intake"
+	"mailsidecar/handler/problem"
+	"mailsidecar/mailer"
+)
+
+// API is the API of Amazon SES v2.
+var API = &compat.API{
+	Name:     "ses",
+	Title:    "Amazon SES v2",
+	Routes:   []compat.Route{{Path: "/v2/email/outbound-emails", Serve: send}},
+	Owns:     compat.Under("/v2/email"),
+	Signed:   true,
+	Answer:   answer,
+	Requests: []compat.RequestDoc{{Path: "POST /v2/email/outbound-emails", Fields: mail{}}},
+}
+
+const maxPeople = 50
+
+type mail struct {
+	FromEmailAddress         string         `json:"FromEmailAddress" note:"with Raw the reverse-path, unless a bounce address is given"`
+	Destination              destination    `json:"Destination" note:"at most 50 addresses; with Raw the envelope"`
+	ReplyToAddresses         []string       `json:"ReplyToAddresses"`
+	FeedbackForwarding       string         `json:"FeedbackForwardingEmailAddress" note:"the reverse-path"`
+	Content                  content        `json:"Content"`
+	EmailTags                []tag          `json:"EmailTags" note:"kept as tags of the message"`
+	ConfigurationSetName     compat.Ignored `json:"ConfigurationSetName"`
+	FromEmailAddressIdentity compat.Ignored `json:"FromEmailAddressIdentityArn"`
+	FeedbackForwardingARN    compat.Ignored `json:"FeedbackForwardingEmailAddressIdentityArn"`
+	EndpointID               compat.Ignored `json:"EndpointId"`
+	TenantName               compat.Ignored `json:"TenantName"`
+	ListManagementOptions    compat.Ignored `json:"ListManagementOptions" note:"no unsubscribe link is added"`
+}
+
+type destination struct {
+	ToAddresses  []string `json:"ToAddresses"`
+	CcAddresses  []string `json:"CcAddresses"`
+	BccAddresses []string `json:"BccAddresses"`
+}
+
+type content struct {
+	Raw      raw            `json:"Raw"`
+	Simple   simple         `json:"Simple"`
+	Template compat.Refused `json:"Template" note:"templates are kept by the provider: render them in the app"`
+}
+
+type raw struct {
+	Data compat.FileContent `json:"Data" note:"a finished message"`
+}
+
+type simple struct {
+	Subject     text   `json:"Subject"`
+	Body        body   `json:"Body"`
+	Headers     []pair `json:"Headers"`
+	Attachments []file `json:"Attachments"`
+}
+
+type body struct {
+	Text text `json:"Text"`
+	HTML text `json:"Html"`
+}
+
+type text struct {
+	Data    string         `json:"Data"`
+	Charset compat.Ignored `json:"Charset" note:"what is sent is UTF-8"`
+}
+
+type pair struct {
+	Name  string `json:"Name"`
+	Value string `json:"Value"`
+}
+
+type tag = pair
+
+type file struct {
+	RawContent  compat.FileContent `json:"RawContent"`
+	FileName    string             `json:"FileName"`
+	ContentType string             `json:"ContentType"`
+	Disposition string             `json:"ContentDisposition"`
+	ContentID   string             `json:"ContentId" note:"inline with ContentDisposition INLINE, or where the HTML refers to it"`
+	Description compat.Ignored     `json:"ContentDescription"`
+	Encoding    compat.Ignored     `json:"ContentTransferEncoding"`
+}
+
+func send(x *compat.Exchange) error {
+	data, err := readSigned(x)
+	if err != nil {
+		return err
+	}
+	var m mail
+	if err := x.Decode(data, &m, ""); err != nil {
+		return err
+	}
+	o, err := m.outgoing()
+	if err != nil {
+		return err
+	}
+	done, err := x.Send([]compat.Message{o})
+	if err != nil {
+		return err
+	}
+	return x.AnswerJSON(http.StatusOK, map[string]string{"MessageId": done[0].ID})
+}
+
+// readSigned reads the body of a request signed with a key: its name is the
+// access key id and its secret the secret access key.
+func readSigned(x *compat.Exchange) ([]byte, error) {
+	r := x.Request
+	if x.Keys.Empty() {
+		return x.ReadBytes(x.MaxBody)
+	}
+	s, err := parseSignature(r, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	key, secret, known := x.Keys.Signer(s.accessKey)
+	hash := r.Header.Get(headerHash)
+	// A hash in the header tells a stranger before the body is read.
+	if !known || hash != "" && !s.matches(r, secret, hash) {
+		return nil, problem.New(api.CodeUnauthorized, detailSignature)
+	}
+	x.Key = key
+	if zipped, err := intake.IsZipped(r.Header); zipped || err != nil {
+		return nil, problem.New(api.CodeContentEncoding, "Send the body as it is, without Content-Encoding.")
+	}
+	if hash == "" {
+		share := x.Strangers.Share()
+		defer share.Shrink(0)
+		if !share.Grow(announced(r, x.MaxBody)) {
+			return nil, problem.New(api.CodeBusy, "")
+		}
+	}
+	data, err := x.ReadBytes(x.MaxBody)
+	if err != nil {
+		return nil, err
+	}
+	if hash == unsignedPayload && r.TLS != nil {
+		return data, nil
+	}
+	sum := sha256.Sum256(data)
+	if actual := hex.EncodeToString(sum[:]); hash != "" && hash != actual || hash == "" && !s.matches(r, secret, actual) {
+		return nil, problem.New(api.CodeUnauthorized, detailSignature)
+	}
+	return data, nil
+}
+
+// announced is how long a body is at most.
+func announced(r *http.Request, limit int64) int64 {
+	if r.ContentLength < 0 {
+		return limit
+	}
+	return min(r.ContentLength, limit)
+}
+
+const detailSignature = "The request signature we calculated does not match the signature you provided. " +
+	"Check the access key id (the key's name), the secret access key (the key's secret) and the signing method."
+
+func (m *mail) outgoing() (compat.Message, error) {
+	var f compat.Fields
+	o := compat.Message{FieldName: fieldName}
+	for _, t := range m.EmailTags {
+		o.Tag(t.Name, t.Value)
+	}
+	raw, simple := m.Content.Raw.Data.Given, m.Content.Simple.given()
+	d := m.Destination
+	if len(d.ToAddresses)+len(d.CcAddresses)+len(d.BccAddresses) > maxPeople {
+		f.Add("Destination", fmt.Sprintf("Recipient count exceeds %d.", maxPeople))
+	}
+	switch {
+	case raw && simple:
+		f.Add("Content", "has both Raw and Simple")
+	case raw:
+		m.finished(&o, &f)
+	case simple:
+		m.simple(&o, &f)
+	default:
+		f.Add("Content", "Raw or Simple is required")
+	}
+	return o, f.Err()
+}
+
+func (s *simple) given() bool {
+	return s.Subject.Data != "" || s.Body.Text.Data != "" || s.Body.HTML.Data != "" || len(s.Attachments) > 0
+}
+
+// finished makes the envelope of a raw message.
+func (m *mail) finished(o *compat.Message, f *compat.Fields) {
+	o.Finished = m.Content.Raw.Data.Data
+	if from := cmp.Or(m.FeedbackForwarding, m.FromEmailAddress); from != "" {
+		if list := f.List("FromEmailAddress", from); len(list) == 1 {
+			o.Envelope.EnvelopeFrom = list[0].Email
+		}
+	}
+	var to []string
+	d := m.Destination
+	for _, list := range [][]mailer.Address{
+		f.Lists("Destination.ToAddresses", d.ToAddresses), f.Lists("Destination.CcAddresses", d.CcAddresses),
+		f.Lists("Destination.BccAddresses", d.BccAddresses),
+	} {
+		for _, a := range list {
+			to = append(to, a.Email)
+		}
+	}
+	o.Envelope.EnvelopeTo = strings.Join(to, ", ")
+}
+
+func (m *mail) simple(o *compat.Message, f *compat.Fields) {
+	s, d := &m.Content.Simple, m.Destination
+	o.Message = mailer.Message{
+		To: f.Lists("Destination.ToAddresses", d.ToAddresses), Cc: f.Lists("Destination.CcAddresses", d.CcAddresses),
+		Bcc: f.Lists("Destination.BccAddresses", d.BccAddresses), ReplyTo: f.Lists("ReplyToAddresses", m.ReplyToAddresses),
+		Subject: s.Subject.Data, Text: s.Body.Text.Data, HTML: s.Body.HTML.Data, ReturnPath: m.FeedbackForwarding,
+	}
+	if list := f.Lists("FromEmailAddress", compat.Texts{m.FromEmailAddress}); len(list) == 1 {
+		o.From = list[0]
+	}
+	for _, h := range s.Headers {
+		o.Header = append(o.Header, mailer.Field(h))
+	}
+	for i, a := range s.Attachments {
+		if !a.RawContent.Given {
+			f.Add(fmt.Sprintf("Content.Simple.Attachments[%d].RawContent", i), compat.Required)
+		}
+		o.Attach(mailer.Attachment{
+			Filename: a.FileName, ContentType: a.ContentType, ContentID: a.ContentID, Content: a.RawContent.Data,
+		}, strings.EqualFold(a.Disposition, "INLINE"))
+	}
+}
+
+var fieldNames = map[string]string{
+	"from": "FromEmailAddress", "to": "Destination.ToAddresses", "cc": "Destination.CcAddresses",
+	"bcc": "Destination.BccAddresses", "reply_to": "ReplyToAddresses", "return_path": "FeedbackForwardingEmailAddress",
+	"subject": "Content.Simple.Subject", "text": "Content.Simple.Body", "message": "Content.Raw.Data",
+	"Envelope-From": "FromEmailAddress", "Envelope-To": "Destination",
+}
+
+func fieldName(field string) string {
+	name, n, rest, ok := compat.Indexed(field)
+	if !ok {
+		return cmp.Or(fieldNames[field], field)
+	}
+	if name == "attachments" {
+		return fmt.Sprintf("Content.Simple.Attachments[%d]%s", n, rest)
+	}
+	return fmt.Sprintf("%s[%d]", cmp.Or(fieldNames[name], name), n)
+}
+
+// answer names the exception in the header, where the SDKs look for it.
+func answer(c compat.Problem) (int, any) {
+	kind := "BadRequestException"
+	switch {
+	case c.Code == api.CodeUnauthorized:
+		c.Status, kind = http.StatusForbidden, "InvalidSignatureException"
+	case c.Code == api.CodeRejected:
+		kind = "MessageRejected"
+	case c.Code == api.CodeSenderNotAllowed:
+		c.Status, kind = http.StatusBadRequest, "MailFromDomainNotVerifiedException"
+	case c.Code == api.CodeUncertain:
+		kind = "ConflictException"
+	case c.Status == http.StatusForbidden:
+		kind = "AccessDeniedException"
+	case c.Status == http.StatusNotFound:
+		kind = "NotFoundException"
+	case c.Status == http.StatusTooManyRequests:
+		kind = "TooManyRequestsException"
+	case c.Status >= http.StatusInternalServerError:
+		kind = "InternalServiceErrorException"
+	}
+	text := c.Text
+	if len(c.Fields) > 0 && c.Detail == "" && c.Fields[0].Field != "" {
+		text = fmt.Sprintf("%s: %s", compat.Dotted(c.Fields[0].Field), c.Fields[0].Message)
+	}
+	c.Header.Set("X-Amzn-Errortype", kind)
+	return c.Status, map[string]string{"message": text}
+}

@@ -1,0 +1,49 @@
+package compat
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"mailsidecar/api"
+	"mailsidecar/handler/problem"
+)
+
+var delay = regexp.MustCompile(`^in (\d{1,4}|an?|one) ?(m|mins?|minutes?|h|hours?|d|days?|weeks?)$`)
+
+// ParseTime reads a time of RFC 3339 or one that databases and people write: in 10 minutes.
+func ParseTime(text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	for _, layout := range []string{time.RFC3339, "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05.999999Z07", "2006-01-02T15:04:05.999Z0700"} {
+		if at, err := time.Parse(layout, text); err == nil {
+			return at, nil
+		}
+	}
+	m := delay.FindStringSubmatch(strings.ToLower(strings.TrimSpace(text)))
+	if m == nil {
+		return time.Time{}, fmt.Errorf("must be a time of RFC 3339, such as 2030-01-31T08:00:00Z, or such as in 10 minutes")
+	}
+	n, err := strconv.Atoi(m[1])
+	if err != nil {
+		n = 1
+	}
+	unit := map[byte]time.Duration{'m': time.Minute, 'h': time.Hour, 'd': 24 * time.Hour, 'w': 7 * 24 * time.Hour}[m[2][0]]
+	return now.Add(time.Duration(n) * unit), nil
+}
+
+// Later checks a schedule: what is past is sent now, what is too far ahead
+// refused, for it would be there too.
+func Later(at time.Time, atMost time.Duration, field string) (time.Time, error) {
+	switch ahead := time.Until(at); {
+	case at.IsZero() || ahead <= 0:
+		return time.Time{}, nil
+	case ahead > atMost:
+		return time.Time{}, problem.New(api.CodeInvalidMessage, "", problem.At(field, fmt.Sprintf("is more than %d hours ahead", int(atMost.Hours()))))
+	default:
+		return at, nil
+	}
+}
