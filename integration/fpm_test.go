@@ -22,6 +22,7 @@ import (
 // was started with, unless the pool says otherwise, so that sendmail has to take
 // its settings from another place.
 func TestFPM(t *testing.T) {
+	t.Parallel()
 	relay := postfix.Start(t)
 	server := serve(t, withKey(stored(t, relay, relay.Submission)))
 	dead := environment{"MAILSIDECAR_URL": "http://" + freeAddr(t), "MAILSIDECAR_API_KEY": testKey}

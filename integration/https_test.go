@@ -13,6 +13,7 @@ import (
 // TestTrust follows the help of "mailsidecar ca": with its output, clients in
 // several languages trust the server, and without it they do not.
 func TestTrust(t *testing.T) {
+	t.Parallel()
 	addr := freeAddr(t)
 	env := environment{
 		"SMTP_HOST": "localhost", "SMTP_PORTS": strconv.Itoa(machine.FreePort(t)), "SMTP_AUTH": "none",

@@ -11,6 +11,7 @@ import (
 // TestKeySettings: a key sends from its own addresses, at its own rate. A refused
 // sender does not count against the rate.
 func TestKeySettings(t *testing.T) {
+	t.Parallel()
 	relay := relaytest.New(t, relaytest.Options{}, nil)
 	s := serve(t, durable(t, relay).with(environment{
 		"MAILSIDECAR_API_KEYS":    "shop:0123456789abcdef,blog:fedcba9876543210",

@@ -28,6 +28,7 @@ var killFor = flag.Duration("kill-for", 0, "how long TestKill kills the server; 
 // numbered messages, and checks the first promise: every message that was answered
 // 202 arrives, and one that arrives twice was being handed over at a kill.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	span, minKills := killSpan()
 	relay := relaytest.New(t, relaytest.Options{}, nil)
 	env := durable(t, relay)

@@ -102,6 +102,7 @@ func TestExim(t *testing.T) {
 // TestEximMessage: a message arrives octet by octet, over implicit TLS and with AUTH
 // LOGIN, too.
 func TestEximMessage(t *testing.T) {
+	t.Parallel()
 	relay := exim.Start(t, exim.Options{})
 	for _, env := range []environment{
 		bridge(t, relay, relay.Submission),
@@ -123,6 +124,7 @@ func TestEximMessage(t *testing.T) {
 // mail over several connections. No message is lost, and only uncertain ones arrive
 // twice.
 func TestEximLoad(t *testing.T) {
+	t.Parallel()
 	messages, restarts := 150, 3
 	if machine.CI() {
 		messages, restarts = 1000, 5

@@ -26,6 +26,7 @@ type drop struct {
 // TestSendmail runs the programs that run sendmail: with a link to mailsidecar,
 // and with the program that is sendmail alone.
 func TestSendmail(t *testing.T) {
+	t.Parallel()
 	relay := postfix.Start(t)
 	for name, install := range map[string]func(*testing.T) string{
 		"link":  linkedSendmail,
@@ -65,6 +66,7 @@ func sendmailAlone(t *testing.T, dir string, ldflags ...string) string {
 // TestSendmailSize holds the small program to its size, for each image of an
 // application has one.
 func TestSendmailSize(t *testing.T) {
+	t.Parallel()
 	const limit = 8_000_000 // octets
 	info, err := os.Stat(sendmailAlone(t, t.TempDir()))
 	if err != nil {

@@ -31,6 +31,7 @@ import (
 // reads it back from the mailboxes. One instance serves all: each test has its
 // own recipients.
 func TestPostfix(t *testing.T) {
+	t.Parallel()
 	if _, err := binary(); err != nil {
 		t.Fatal(err)
 	}

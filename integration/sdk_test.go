@@ -38,6 +38,7 @@ const (
 // TestNodeSDKs sends with the providers' own clients for Node, and checks the
 // messages at the relay and the answers as the clients read them.
 func TestNodeSDKs(t *testing.T) {
+	t.Parallel()
 	machine.Needs(t, "scripts/install-sdks", "node", "sdk/node_modules/postmark")
 	testSDKs(t, "node", func(ctx context.Context, url string) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, "node", "send.mjs", url, sdkKeyName, sdkKey)
@@ -66,6 +67,7 @@ func TestNodeSDKs(t *testing.T) {
 
 // TestGoSDKs does the same with the clients for Go, a module of its own.
 func TestGoSDKs(t *testing.T) {
+	t.Parallel()
 	program := filepath.Join(scratch, "sdk-go")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".")
 	build.Dir = "sdk/go"
@@ -82,6 +84,7 @@ func TestGoSDKs(t *testing.T) {
 // TestPythonSDKs does the same with Debian's packages for Python: Anymail for Django
 // with each of its backends, boto3 and requests.
 func TestPythonSDKs(t *testing.T) {
+	t.Parallel()
 	packages := filepath.Join("..", ".tools", "python", "packages")
 	machine.Needs(t, "scripts/install-sdks", "python3", packages)
 	anymail := []string{"sendgrid", "postmark", "resend", "mailgun", "mailersend", "brevo", "amazon-ses"}
@@ -113,6 +116,7 @@ func TestPythonSDKs(t *testing.T) {
 // not package them, and a test run does not install them: see
 // sdk/python/requirements.txt.
 func TestPyPISDKs(t *testing.T) {
+	t.Parallel()
 	python := filepath.Join("..", ".tools", "pypi", "bin", "python")
 	if _, err := os.Stat(python); err != nil {
 		t.Skipf("%v (integration/sdk/python/requirements.txt says how to install it)", err)

@@ -295,7 +295,7 @@ func TestDiskNearlyFull(t *testing.T) {
 // repeat them.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
-	relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{".": "after 1s 250 2.0.0 queued"})
+	relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{".": "after 3s 250 2.0.0 queued"})
 	dir := smallDisk(t, 32<<20)
 	s := serve(t, durable(t, relay).with(environment{"MAILSIDECAR_DATA_DIR": dir, "MAILSIDECAR_MIN_FREE_DISK": "1MiB"}))
 	accepted := s.send(t, order(nil))

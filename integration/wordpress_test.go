@@ -39,11 +39,13 @@ type shop struct {
 // TestWordPress runs WordPress's own mail code through the plugin, in every
 // version that is at hand.
 func TestWordPress(t *testing.T) {
+	t.Parallel()
 	versions := wordpress.Versions(t)
 	relay := postfix.Start(t)
 	database := wordpress.StartDatabase(t)
 	for _, version := range versions {
 		t.Run(version, func(t *testing.T) {
+			t.Parallel()
 			site := database.Site(t, version, wordpressPlugin)
 			s := &shop{Site: site, relay: relay, server: serve(t, withKey(stored(t, relay, relay.Submission)))}
 			s.env = s.plugin(s.server.url)
