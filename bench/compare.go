@@ -116,7 +116,8 @@ func newComparison(name, figure string, more bool, ours, theirs []float64) compa
 // comparisonTable is the report of a run with -against.
 func comparisonTable(all []comparison, against string, rounds int) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Against %s, median of %d rounds in turn. A ratio over 1 means that this checkout is better.\n\n", filepath.Base(against), rounds)
+	fmt.Fprintf(&b, "Against %s, medians of %d rounds in turn (of at least %d starts). A ratio over 1 means that this checkout is better.\n\n",
+		filepath.Base(against), rounds, starts)
 	fmt.Fprintf(&b, "%-14s %-16s %10s %10s %7s\n", "case", "figure", "this", "against", "ratio")
 	for _, c := range all {
 		fmt.Fprintf(&b, "%-14s %-16s %10.2f %10.2f %7.2f\n", c.name, c.figure, c.ours, c.theirs, c.ratio)
