@@ -12,7 +12,8 @@ import (
 type Class int
 
 const (
-	// ClassTransient: try again later (a 4yz reply, or no clear reply).
+	// ClassTransient: try again later (a 4yz reply, no clear reply, or a 5yz to MAIL
+	// that need not be about the mail). [Failure.Scope] tells more.
 	ClassTransient Class = iota
 	// ClassPermanent: the relay refused this message or recipient with a 5yz
 	// reply, or the message is provably unsendable.
@@ -104,6 +105,64 @@ func (f *Failure) Error() string {
 }
 
 func (f *Failure) Unwrap() error { return f.Err }
+
+// Scope is the mail that may meet the same failure, as far as one failure tells.
+// What it really is, other messages show.
+type Scope int
+
+const (
+	// ScopeMessage: no more than this message, or this recipient. Also a failure
+	// that says nothing about mail: there was no turn or no connection, or the relay
+	// asked for less at a time.
+	ScopeMessage Scope = iota
+	// ScopeSender: MAIL was refused with 500–504, 530 or 555. The relay may refuse
+	// this reverse-path alone, or our commands, parameters or login for any.
+	ScopeSender
+	// ScopeConnection: the connection broke in the transaction, or the relay ended it
+	// with 421. A recipient or the content may be the reason, or the relay is in
+	// trouble.
+	ScopeConnection
+	// ScopeRelay: all mail. The relay was not reached, or refused us before MAIL or
+	// because of a quota.
+	ScopeRelay
+)
+
+var scopeNames = [...]string{"message", "sender", "connection", "relay"}
+
+func (s Scope) String() string { return scopeNames[s] }
+
+// Scope returns which mail may meet the same failure. It depends on class, stage,
+// reply code and cause alone.
+func (f *Failure) Scope() Scope {
+	inTransaction := f.Stage >= StageMail
+	switch {
+	case errors.Is(f.Err, ErrPushedBack), errors.As(f.Err, new(*RateError)):
+		return ScopeMessage
+	case f.Class == ClassRelay, f.Reply.Code == 421 && !inTransaction:
+		return ScopeRelay
+	case f.Class == ClassPermanent, !inTransaction:
+		return ScopeMessage
+	case f.Reply.Code == 0, f.Reply.Code == 421:
+		return ScopeConnection
+	case f.Class == ClassTransient && f.Stage == StageMail && f.Reply.Code/100 == 5:
+		return ScopeSender
+	default:
+		return ScopeMessage
+	}
+}
+
+// TriesNext reports whether the next relay of the route may have the message at once:
+// this one has not judged the mail, and certainly has not accepted it.
+func (f *Failure) TriesNext() bool {
+	switch {
+	case f.Class == ClassRelay:
+		return true
+	case f.Class == ClassTransient:
+		return f.Scope() != ScopeMessage
+	default:
+		return false
+	}
+}
 
 // EnhancedCode returns the enhanced status code (RFC 3463) to show for the failure:
 // the relay's own if it gave one, else one of ours.

@@ -77,9 +77,9 @@ func (r *router) route(sender string) (name string, relays []int) {
 	return strings.Join(names, ","), relays
 }
 
-// deliver tries the relays in turn until one of them judges the mail. Only a
-// failure about the relay moves the mail on to the next: nobody has seen it
-// then, so no recipient can get it twice.
+// deliver tries the relays in turn until one of them judges the mail. A failure
+// that may not be about the mail moves it on to the next. No relay has accepted
+// it then, so no recipient can get it twice.
 func deliver(ctx context.Context, relays []mailer.Deliverer, env mailer.Envelope, c mailer.Content) []mailer.Attempt {
 	var attempts []mailer.Attempt
 	for _, relay := range relays {
@@ -97,7 +97,7 @@ func deliver(ctx context.Context, relays []mailer.Deliverer, env mailer.Envelope
 func untouched(a mailer.Attempt) []string {
 	var rest []string
 	for _, r := range a.Results {
-		if r.Failure != nil && r.Failure.Class == mailer.ClassRelay {
+		if r.Failure != nil && r.Failure.TriesNext() {
 			rest = append(rest, r.ForwardPath)
 		}
 	}

@@ -18,8 +18,10 @@ import (
 //	                  about the relay
 //	AUTH              4yz, 5yz, no answer, no mechanism in common, no token: about
 //	                  the relay or our settings
-//	MAIL              500-504, 530, 555: about the relay; other 5yz: permanent;
-//	                  4yz: transient. Permanent without asking: a message over
+//	MAIL              500-504, 530, 555: transient, because they are about the
+//	                  reverse-path, our parameters or our login, and one reply does
+//	                  not tell which; other 5yz: permanent; 4yz: transient.
+//	                  Permanent without asking: a message over
 //	                  the relay's SIZE (5.3.4), and one that needs SMTPUTF8
 //	                  (5.6.7) or 8BITMIME (5.6.3) where it is not offered
 //	RCPT              5yz: permanent; 4yz: transient; 452 and 552 after an
@@ -33,6 +35,10 @@ import (
 //	MAIL to content   no answer, a broken dialogue or a reply of the wrong kind,
 //	                  before the final dot: transient
 //
+// [mailer.Failure.Scope] tells whose mail a failure may be about. Where that is more
+// than the message, and the relay cannot have accepted it, the next relay of the
+// route is asked at once.
+//
 // A few replies of well-known relays mean something else than their code: see
 // [relays.Verdict].
 func classify(stage mailer.Stage, r mailer.Reply) mailer.Class {
@@ -44,8 +50,8 @@ func classify(stage mailer.Stage, r mailer.Reply) mailer.Class {
 		return mailer.ClassRelay
 	case known:
 		return class
-	case stage == mailer.StageMail && aboutUs(r.Code):
-		return mailer.ClassRelay
+	case stage == mailer.StageMail && blamesSender(r.Code):
+		return mailer.ClassTransient
 	case r.Code/100 == 5:
 		return mailer.ClassPermanent
 	case stage == mailer.StageContent && r.Code/100 != 4:
@@ -55,8 +61,9 @@ func classify(stage mailer.Stage, r mailer.Reply) mailer.Class {
 	}
 }
 
-// aboutUs reports whether a reply to MAIL is about our commands, parameters or login
-// rather than about the mail.
-func aboutUs(code int) bool {
+// blamesSender reports whether a reply to MAIL is about the reverse-path or about our
+// commands, parameters or login, rather than a judgement of the mail: Postfix says 501
+// 5.1.7 to an odd address, and Microsoft 365 says 530 5.7.57 to a session without login.
+func blamesSender(code int) bool {
 	return 500 <= code && code <= 504 || code == 530 || code == 555
 }

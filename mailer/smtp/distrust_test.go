@@ -28,8 +28,8 @@ func TestDistrust(t *testing.T) {
 		{"RCPT lost", relaytest.Script{"RCPT": "silence then default"}, "transient rcpt", []string{"PIPELINING"}, 1},
 		{"no parameters", relaytest.Script{"MAIL FROM:<a@example.com> ": "555 5.5.4 unsupported"}, "accepted 250", []string{"SIZE", "8BITMIME"}, 2},
 		{"no parameters, without an enhanced code", relaytest.Script{"MAIL FROM:<a@example.com> ": "501 syntax error"}, "accepted 250", []string{"SIZE", "8BITMIME"}, 2},
-		{"the address is bad", relaytest.Script{"MAIL": "501 5.1.7 bad sender"}, "relay mail 501", nil, 1},
-		{"MAIL refused with and without", relaytest.Script{"MAIL": "501 5.5.4 no"}, "relay mail 501", nil, 2},
+		{"the address is bad", relaytest.Script{"MAIL": "501 5.1.7 bad sender"}, "transient mail 501", nil, 1},
+		{"MAIL refused with and without", relaytest.Script{"MAIL": "501 5.5.4 no"}, "transient mail 501", nil, 2},
 		{"354 though nobody is accepted", relaytest.Script{"RCPT": "550 5.1.1 unknown", "DATA": "354 go"}, "permanent rcpt 550", nil, 1},
 		{"connection lost with nobody accepted", relaytest.Script{"RCPT": "550 5.1.1 unknown", "DATA": "drop"}, "permanent rcpt 550", nil, 1},
 	}

@@ -105,20 +105,9 @@ func Trouble(a mailer.Attempt) (f *mailer.Failure, judged bool) {
 	return nil, judged
 }
 
-// aboutRelay says that the next message would fare no better: the relay was not
-// reached or refused us, it closes the service (421), or the dialogue broke. A
-// relay that asked for less at a time, and takes mail, gets less of it already.
-func aboutRelay(f *mailer.Failure) bool {
-	switch {
-	case f == nil, UsedUp(f) != nil, errors.Is(f, mailer.ErrPushedBack):
-		return false
-	case f.Class == mailer.ClassRelay, f.Reply.Code == 421:
-		return true
-	default:
-		return f.Reply.Code == 0 && f.Stage != mailer.StageCompose &&
-			(f.Class == mailer.ClassTransient || f.Class == mailer.ClassUncertain)
-	}
-}
+// aboutRelay says that the next message may fare no better: the relay was not
+// reached or refused us, or the dialogue broke.
+func aboutRelay(f *mailer.Failure) bool { return f != nil && f.Scope() != mailer.ScopeMessage }
 
 // UsedUp returns what a failure says of the relay's rate; nil when it says
 // nothing.
