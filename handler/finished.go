@@ -25,7 +25,7 @@ func (s *Server) readFinished(h http.Header, b *intake.Body, key *keys.Key, f in
 	if err != nil {
 		return queue.Submission{}, err
 	}
-	f.Text(intake.TypeRFC822, envelope.EnvelopeFrom, envelope.EnvelopeTo)
+	f.Text(intake.TypeRFC822, headerList(h, headerEnvelopeFrom), headerList(h, headerEnvelopeTo))
 	f.Option(headerEnvelopePriority, h.Get(headerEnvelopePriority))
 	f.Bytes(raw)
 	composed, err := compose.Finish(raw, envelope)
@@ -41,29 +41,31 @@ func (s *Server) readFinished(h http.Header, b *intake.Body, key *keys.Key, f in
 	return s.Accept(queue.Submission{Key: key.Name()}, composed, key)
 }
 
-// finishedEnvelope reads Envelope-From, Envelope-To and Envelope-Priority, so
-// that what is wrong there is known before the body is read. What is absent is
-// left to the message.
-func (s *Server) finishedEnvelope(h http.Header) (compose.FinishOptions, mailer.Priority, error) {
+// finishedEnvelope reads Envelope-From, Envelope-To and Envelope-Priority before the
+// body is read. The message itself has what is absent here.
+func (s *Server) finishedEnvelope(h http.Header) (o compose.FinishOptions, p mailer.Priority, err error) {
 	var f fieldErrors
-	o := compose.FinishOptions{
-		EnvelopeFrom: strings.TrimSpace(strings.Join(h.Values(headerEnvelopeFrom), ",")),
-		EnvelopeTo:   strings.TrimSpace(strings.Join(h.Values(headerEnvelopeTo), ",")),
-	}
-	if _, given := h[headerEnvelopeFrom]; given && o.EnvelopeFrom != "<>" {
-		if _, err := mailer.ParseAddress(o.EnvelopeFrom); err != nil {
-			f.AddAddress(headerEnvelopeFrom, err)
+	if _, given := h[headerEnvelopeFrom]; given {
+		from := headerList(h, headerEnvelopeFrom)
+		if o.NullFrom = from == "<>"; !o.NullFrom {
+			if o.From, err = mailer.ParseAddress(from); err != nil {
+				f.AddAddress(headerEnvelopeFrom, err)
+			}
 		}
 	}
 	if _, given := h[headerEnvelopeTo]; given {
-		list, err := mailer.ParseAddressList(o.EnvelopeTo)
-		if err != nil {
+		if o.To, err = mailer.ParseAddressList(headerList(h, headerEnvelopeTo)); err != nil {
 			f.AddAddress(headerEnvelopeTo, err)
 		}
-		if len(list) > s.maxRecipients {
-			return o, 0, s.tooManyRecipients(len(list))
+		if len(o.To) > s.maxRecipients {
+			return o, 0, s.tooManyRecipients(len(o.To))
 		}
 	}
 	priority := f.priority(headerEnvelopePriority, strings.Join(h.Values(headerEnvelopePriority), ","))
 	return o, priority, f.Err()
+}
+
+// headerList joins the values of a field that has a list (RFC 9110 §5.3).
+func headerList(h http.Header, name string) string {
+	return strings.TrimSpace(strings.Join(h.Values(name), ","))
 }

@@ -33,24 +33,16 @@ func (f *finisher) addresses(opts FinishOptions) Composed {
 	} else if len(f.problems.Fields) == 0 {
 		f.problems.malformed("from", "the From field has no address")
 	}
-	c.Envelope.ReversePath = f.reversePath(opts.EnvelopeFrom, c.Sender)
-	c.Envelope.ForwardPaths = f.forwardPaths(opts.EnvelopeTo)
+	switch {
+	case opts.NullFrom:
+	case opts.From.Email != "":
+		c.Envelope.ReversePath = opts.From.Email
+	default:
+		c.Envelope.ReversePath = f.ownReversePath(c.Sender)
+	}
+	c.Envelope.ForwardPaths = f.forwardPaths(opts.To)
 	c.Envelope.Priority = precedencePriority(f.first("precedence"))
 	return c
-}
-
-func (f *finisher) reversePath(envelopeFrom, author string) string {
-	switch envelopeFrom = strings.TrimSpace(envelopeFrom); envelopeFrom {
-	case "<>":
-		return ""
-	case "":
-		return f.ownReversePath(author)
-	}
-	a, err := mailer.ParseAddress(envelopeFrom)
-	if err != nil {
-		f.problems.problem("Envelope-From", err)
-	}
-	return a.Email
 }
 
 // ownReversePath returns the address of the last sender (RFC 5322 §3.6.2, §3.6.6).
@@ -72,17 +64,12 @@ func (f *finisher) isResent() bool {
 	return f.count("resent-to")+f.count("resent-cc")+f.count("resent-bcc") > 0
 }
 
-func (f *finisher) forwardPaths(envelopeTo string) []string {
+func (f *finisher) forwardPaths(to []mailer.Address) []string {
 	var all []string
-	if strings.TrimSpace(envelopeTo) != "" {
-		list, err := mailer.ParseAddressList(envelopeTo)
-		if err != nil {
-			f.problems.problem("Envelope-To", err)
-		}
-		for _, a := range list {
-			all = append(all, a.Email)
-		}
-	} else {
+	for _, a := range to {
+		all = append(all, a.Email)
+	}
+	if len(to) == 0 {
 		all = f.ownForwardPaths()
 		if len(all) == 0 && len(f.problems.Fields) == 0 {
 			f.problems.invalid("to", "at least one recipient is required, in Envelope-To or in the message")

@@ -10,15 +10,15 @@ import (
 	"mailsidecar/mailer"
 )
 
-// FinishOptions is the envelope that a client gives beside a finished message, in the
-// request header fields Envelope-From and Envelope-To.
+// FinishOptions is the envelope that a client gives beside a finished message. Its
+// addresses are as [mailer.ParseAddress] returns them.
 type FinishOptions struct {
-	// EnvelopeFrom is the reverse-path: empty means the message's own, "<>" the
-	// null reverse-path.
-	EnvelopeFrom string
-	// EnvelopeTo lists the recipients, separated by commas; empty means those
-	// that the message names itself.
-	EnvelopeTo string
+	// From is the reverse-path; the zero Address means the message's own.
+	From mailer.Address
+	// NullFrom asks for the null reverse-path, "<>", whatever From is.
+	NullFrom bool
+	// To are the recipients; none means those that the message names itself.
+	To []mailer.Address
 }
 
 // Finish makes a finished MIME message fit for SMTP. It changes nothing but this:

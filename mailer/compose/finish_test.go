@@ -32,15 +32,15 @@ func TestFinishEnvelope(t *testing.T) {
 			"shop@example.com",
 			"ana@example.org bob@example.org cy@xn--bcher-kva.example d@example.org e@example.org hidden@example.net",
 		},
-		{"sender", "Sender: Robot <robot@example.com>\n", FinishOptions{EnvelopeTo: "x@y"}, "robot@example.com", "x@y"},
-		{"given", "Sender: robot@example.com\n", FinishOptions{"B <b@c>", "x@y, X <x@Y>,z@ü.example"}, "b@c", "x@y z@xn--tda.example"},
-		{"null reverse-path", "", FinishOptions{" <> ", "x@y"}, "", "x@y"},
+		{"sender", "Sender: Robot <robot@example.com>\n", FinishOptions{To: addresses(t, "x@y")}, "robot@example.com", "x@y"},
+		{"given", "Sender: robot@example.com\n", FinishOptions{From: addresses(t, "B <b@c>")[0], To: addresses(t, "x@y, X <x@Y>,z@ü.example")}, "b@c", "x@y z@xn--tda.example"},
+		{"null reverse-path", "", FinishOptions{NullFrom: true, To: addresses(t, "x@y")}, "", "x@y"},
 		{
 			"resent", "Resent-From: fwd@example.com\nResent-To: r@example.org\nResent-Bcc: s@example.org\n",
 			FinishOptions{},
 			"fwd@example.com", "r@example.org s@example.org",
 		},
-		{"resent sender only", "Resent-From: fwd@example.com\n", FinishOptions{EnvelopeTo: "x@y"}, "shop@example.com", "x@y"},
+		{"resent sender only", "Resent-From: fwd@example.com\n", FinishOptions{To: addresses(t, "x@y")}, "shop@example.com", "x@y"},
 	}
 	for _, tt := range tests {
 		c, err := Finish([]byte(fields+tt.extra+"\nbody\n"), tt.opts)
@@ -159,11 +159,8 @@ func TestFinishRefuses(t *testing.T) {
 		{"bad recipient", "From: a@b\nTo: c@d, e\n\n", FinishOptions{}, "to[1]", false},
 		{"bad From", "From: a\nTo: c@d\n\n", FinishOptions{}, "from[0]", false},
 		{"bad list", "From: a@b\nTo: \"c@d\n\n", FinishOptions{}, "to", false},
-		{"bad Envelope-From", "From: a@b\n\n", FinishOptions{"a", "c@d"}, "Envelope-From", false},
-		{"bad Envelope-To", "From: a@b\n\n", FinishOptions{"", "c@d,e"}, "Envelope-To", false},
-		{"broken Envelope-To", "From: a@b\n\n", FinishOptions{"", "c@d\r\nRCPT TO:<e@f>"}, "Envelope-To", true},
 		{"long line", "From: a@b\nTo: c@d\nX-Long: " + long + "\n\n", FinishOptions{}, "headers.X-Long", false},
-		{"address not UTF-8", "From: a@b\nTo: <\xff@d>\n\n", FinishOptions{"", "c@d"}, "headers", true},
+		{"address not UTF-8", "From: a@b\nTo: <\xff@d>\n\n", FinishOptions{To: addresses(t, "c@d")}, "headers", true},
 		{"two types, long line", "From: a@b\nTo: c@d\nContent-Type: text/plain\nContent-Type: text/html\n\n" + long, FinishOptions{}, "message", false},
 		{"unknown encoding, NUL", "From: a@b\nTo: c@d\nContent-Transfer-Encoding: x-uuencode\n\n\x00", FinishOptions{}, "message", false},
 		{"partial, long line", "From: a@b\nTo: c@d\nContent-Type: message/partial\n\n" + long, FinishOptions{}, "message", false},
@@ -292,4 +289,13 @@ func TestSevenBitRefuses(t *testing.T) {
 		_, err = SevenBit(c)
 		wantConversionRefused(t, name, err)
 	}
+}
+
+func addresses(t *testing.T, list string) []mailer.Address {
+	t.Helper()
+	all, err := mailer.ParseAddressList(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
 }

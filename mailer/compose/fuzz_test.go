@@ -147,7 +147,7 @@ func FuzzFinish(f *testing.F) {
 	}
 	f.Add([]byte(dkimHeader + "\r\nx"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		opts := FinishOptions{EnvelopeTo: "x@example.org"}
+		opts := FinishOptions{To: []mailer.Address{{Email: "x@example.org"}}}
 		c, err := Finish(raw, opts)
 		if err != nil {
 			return

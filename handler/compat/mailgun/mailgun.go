@@ -135,11 +135,7 @@ func finished(x *compat.Exchange) error {
 	o := compat.Message{FieldName: fieldName}
 	to := list(form, "to", &f)
 	checkCount(&f, len(to))
-	paths := make([]string, len(to))
-	for i, a := range to {
-		paths[i] = a.Email
-	}
-	o.Envelope.EnvelopeTo = strings.Join(paths, ", ")
+	o.Envelope.To = to
 	for _, name := range []string{"message", "message.mime", "MimeMessage"} {
 		if content := form.content(name); len(content) > 0 {
 			o.Finished, o.OwnReversePath = content, true
@@ -309,7 +305,7 @@ func fieldName(field string) string {
 	case ok:
 		return name
 	}
-	return cmp.Or(map[string]string{"reply_to": "h:Reply-To", "Envelope-To": "to"}[field], field)
+	return cmp.Or(map[string]string{"reply_to": "h:Reply-To"}[field], field)
 }
 
 // answer words a mistake as Mailgun does: to parameter is missing.

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -202,20 +203,14 @@ func (m *mail) finished(o *compat.Message, f *compat.Fields) {
 	o.Finished = m.Content.Raw.Data.Data
 	if from := cmp.Or(m.FeedbackForwarding, m.FromEmailAddress); from != "" {
 		if list := f.List("FromEmailAddress", from); len(list) == 1 {
-			o.Envelope.EnvelopeFrom = list[0].Email
+			o.Envelope.From = list[0]
 		}
 	}
-	var to []string
 	d := m.Destination
-	for _, list := range [][]mailer.Address{
+	o.Envelope.To = slices.Concat(
 		f.Lists("Destination.ToAddresses", d.ToAddresses), f.Lists("Destination.CcAddresses", d.CcAddresses),
 		f.Lists("Destination.BccAddresses", d.BccAddresses),
-	} {
-		for _, a := range list {
-			to = append(to, a.Email)
-		}
-	}
-	o.Envelope.EnvelopeTo = strings.Join(to, ", ")
+	)
 }
 
 func (m *mail) simple(o *compat.Message, f *compat.Fields) {
@@ -245,7 +240,6 @@ var fieldNames = map[string]string{
 	"from": "FromEmailAddress", "to": "Destination.ToAddresses", "cc": "Destination.CcAddresses",
 	"bcc": "Destination.BccAddresses", "reply_to": "ReplyToAddresses", "return_path": "FeedbackForwardingEmailAddress",
 	"subject": "Content.Simple.Subject", "text": "Content.Simple.Body", "message": "Content.Raw.Data",
-	"Envelope-From": "FromEmailAddress", "Envelope-To": "Destination",
 }
 
 func fieldName(field string) string {
