@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -45,8 +44,8 @@ func (s *Server) compose(m *messageRequest, key *keys.Key) (queue.Submission, er
 	composed, err := compose.Compose(f.message(m))
 	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok {
 		f.Malformed = f.Malformed || invalid.Malformed
-		for _, field := range invalid.Fields {
-			f.Add(m.whereIs(field.Field), field.Message)
+		for _, field := range problem.Located(invalid.Fields, m.path) {
+			f.Add(field.Field, field.Message)
 		}
 	} else if err != nil {
 		return queue.Submission{}, err
@@ -124,7 +123,7 @@ func (f *fieldErrors) address(field string, m mailbox) mailer.Address {
 		return address
 	}
 	f.AddAddress(field, err)
-	// Compose finds it wrong again; add keeps the first finding for a field.
+	// Compose needs it in its place, and finds it wrong again: the first finding counts.
 	return mailer.Address{Email: m.text}
 }
 
@@ -136,19 +135,16 @@ func (m mailboxes) path(field string, i int) string {
 	return fmt.Sprintf("%s[%d]", field, i)
 }
 
-// whereIs turns the mailer's path of a field, such as to[0], into the one that
-// the client wrote: to, to[0] or to[0].email.
-func (m *messageRequest) whereIs(field string) string {
-	if field == "from" {
-		return field + m.From.part()
+// path is where the client wrote what is at a position: to, to[0] or to[0].email.
+func (m *messageRequest) path(at mailer.Position) string {
+	if at.Field == "from" {
+		return at.Field + m.From.part()
 	}
-	name, index, ok := strings.Cut(strings.TrimSuffix(field, "]"), "[")
-	list, known := map[string]mailboxes{"to": m.To, "cc": m.Cc, "bcc": m.Bcc, "reply_to": m.ReplyTo}[name]
-	i, err := strconv.Atoi(index)
-	if !ok || !known || err != nil || i >= len(list.list) {
-		return field
+	list, known := map[string]mailboxes{"to": m.To, "cc": m.Cc, "bcc": m.Bcc, "reply_to": m.ReplyTo}[at.Field]
+	if !known || at.Item == 0 {
+		return at.String()
 	}
-	return list.path(name, i) + list.list[i].part()
+	return list.path(at.Field, at.Item-1) + list.list[at.Item-1].part()
 }
 
 // part names the member of a mailbox taken apart that is to blame.

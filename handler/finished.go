@@ -30,7 +30,7 @@ func (s *Server) readFinished(h http.Header, b *intake.Body, key *keys.Key, f in
 	f.Bytes(raw)
 	composed, err := compose.Finish(raw, envelope)
 	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok && invalid.Malformed {
-		return queue.Submission{}, problem.New(api.CodeMalformedMessage, "", invalid.Fields...)
+		return queue.Submission{}, problem.New(api.CodeMalformedMessage, "", problem.Located(invalid.Fields, mailer.Position.String)...)
 	}
 	if err != nil {
 		return queue.Submission{}, err

@@ -23,7 +23,7 @@ import (
 const maxFilterBody = 64 << 10
 
 // readFilter validates the request.
-func readFilter(r api.Filter, key string) (queue.Filter, []mailer.FieldError) {
+func readFilter(r api.Filter, key string) (queue.Filter, []api.FieldError) {
 	var f fieldErrors
 	tag, value, _ := strings.Cut(r.Tag, ":")
 	if r.Tag != "" && !tagName.MatchString(tag) {
@@ -135,7 +135,7 @@ type paging struct {
 }
 
 // readQuery is strict, too: a misspelt filter would select everything.
-func readQuery(query url.Values) (r api.Filter, p paging, bad []mailer.FieldError) {
+func readQuery(query url.Values) (r api.Filter, p paging, bad []api.FieldError) {
 	limit := strconv.Itoa(api.DefaultPage)
 	known := map[string]*string{
 		"status": &r.Status, "recipient": &r.Recipient, "sender": &r.Sender, "tag": &r.Tag, "message_id": &r.MessageID,
@@ -155,7 +155,7 @@ func readQuery(query url.Values) (r api.Filter, p paging, bad []mailer.FieldErro
 	if p.limit, err = strconv.Atoi(limit); err != nil || p.limit < 1 || p.limit > api.MaxPage {
 		bad = append(bad, problem.At("limit", fmt.Sprintf("must be a number from 1 to %d", api.MaxPage)))
 	}
-	slices.SortFunc(bad, func(a, b mailer.FieldError) int { return strings.Compare(a.Field, b.Field) })
+	slices.SortFunc(bad, func(a, b api.FieldError) int { return strings.Compare(a.Field, b.Field) })
 	return r, p, bad
 }
 

@@ -1,6 +1,9 @@
 package mailer
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 // Message is what an app asks to be sent, before compose.Compose makes bytes of it.
 // No field is trusted: Compose validates every one.
@@ -44,15 +47,47 @@ type Attachment struct {
 	Content     []byte
 }
 
+// FieldHeaders is the field of the caller's own header fields, whose members have
+// their names.
+const FieldHeaders = "headers"
+
+// Position is where in a message something is.
+type Position struct {
+	// Field is named as in the native API: "to", "subject", "headers", "attachments".
+	Field string
+	// Item is which one of a list, from 1; zero means the field as a whole.
+	Item int
+	// Member is a part of the field or of its item: the name of a header field, or
+	// "filename", "content_type" or "content_id" of an attachment. Empty means all.
+	Member string
+}
+
+// String is the path in a request to the native API: "to[1]",
+// "attachments[0].filename", "headers.X-Order".
+func (p Position) String() string {
+	path := p.Field
+	if p.Field == FieldHeaders && p.Item > 0 {
+		return path + "." + p.Member // which may be empty
+	}
+	if p.Item > 0 {
+		path += "[" + strconv.Itoa(p.Item-1) + "]"
+	}
+	if p.Member != "" {
+		path += "." + p.Member
+	}
+	return path
+}
+
 // FieldError says what is wrong with one field of a message.
 type FieldError struct {
-	// Field is the path in the request, such as "to[1]" or
-	// "attachments[0].filename".
-	Field string
-	// Message is one sentence for the caller. It does not repeat a value that may be
-	// long or hold control characters.
+	Position
+	// Message is one sentence for the caller, without the offending value when
+	// that could be long or hold control characters.
 	Message string
 }
+
+// String is the path and what is wrong there.
+func (f FieldError) String() string { return f.Position.String() + ": " + f.Message }
 
 // InvalidError reports every field that makes a message unsendable.
 type InvalidError struct {
@@ -65,7 +100,7 @@ type InvalidError struct {
 func (e *InvalidError) Error() string {
 	parts := make([]string, len(e.Fields))
 	for i, f := range e.Fields {
-		parts[i] = f.Field + ": " + f.Message
+		parts[i] = f.String()
 	}
 	return strings.Join(parts, "; ")
 }

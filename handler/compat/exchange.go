@@ -155,15 +155,15 @@ func (x *Exchange) Compose(o *Message) (queue.Submission, error) {
 	}
 	composed, err := o.make()
 	if err != nil {
-		return sub, o.explain(err)
+		return sub, err
 	}
 	if o.Bulk {
 		composed.Envelope.Priority = mailer.PriorityBulk
 	}
-	if sub, err = x.Accept(sub, composed, x.Key); err == nil {
-		err = x.hold(int64(len(sub.Content.Data)))
+	if sub, err = x.Accept(sub, composed, x.Key); err != nil {
+		return sub, o.locate(err)
 	}
-	return sub, o.explain(err)
+	return sub, x.hold(int64(len(sub.Content.Data)))
 }
 
 // hold counts n octets of a composed message.

@@ -2,7 +2,6 @@ package compat
 
 import (
 	"slices"
-	"strconv"
 	"strings"
 
 	"mailsidecar/handler/problem"
@@ -32,23 +31,16 @@ func ParseAddresses(text string) ([]mailer.Address, error) {
 	if err == nil {
 		return list, nil
 	}
-	name, email, found := cutLast(strings.TrimSuffix(text, ">"), "<")
-	if !found || !strings.HasSuffix(text, ">") || strings.ContainsAny(name, `<>@"`) {
+	open := strings.LastIndexByte(text, '<')
+	if open < 0 || !strings.HasSuffix(text, ">") || strings.ContainsAny(text[:open], `<>@"`) {
 		return nil, err
 	}
+	name, email := text[:open], text[open+1:len(text)-1]
 	a, soleErr := mailer.ParseAddress(email)
 	if soleErr != nil {
 		return nil, err
 	}
 	return []mailer.Address{{Name: strings.TrimSpace(name), Email: a.Email}}, nil
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	i := strings.LastIndex(s, sep)
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+len(sep):], true
 }
 
 // Lists reads addresses, each text one or a list of them.
@@ -88,12 +80,4 @@ func Overridden(base, more Pairs) []mailer.Field {
 // Dotted writes a path of ours, to[1].email, as most providers do: to.1.email.
 func Dotted(path string) string {
 	return strings.TrimPrefix(strings.NewReplacer("[", ".", "]", "").Replace(path), ".")
-}
-
-// Indexed takes the name and the index of to[1]; false where there is none.
-func Indexed(field string) (name string, index int, rest string, ok bool) {
-	name, after, found := strings.Cut(field, "[")
-	number, rest, closed := strings.Cut(after, "]")
-	index, err := strconv.Atoi(number)
-	return name, index, rest, found && closed && err == nil
 }

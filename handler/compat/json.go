@@ -442,7 +442,7 @@ func eachField(v reflect.Value, path string, visit func(member)) {
 // judgeFields refuses the refused members of a decoded request, and returns the
 // names of those that are ignored.
 func judgeFields(v any) (notHonoured []string, err error) {
-	var bad []mailer.FieldError
+	var bad []api.FieldError
 	eachField(reflect.Indirect(reflect.ValueOf(v)), "", func(m member) {
 		switch {
 		case !m.given || len(bad) == maxRefusals:

@@ -3,6 +3,7 @@ package compat
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -34,43 +35,51 @@ type Message struct {
 	// IdempotencyKey and fingerprint as in [queue.Submission].
 	IdempotencyKey string
 	Fingerprint    [32]byte
-	// FieldName turns the mailer's path of a field, such as to[0], into the
-	// provider's. Nil leaves it.
-	FieldName func(field string) string
+	// Path says where in the provider's request something is. Nil: where it is in the
+	// native one.
+	Path func(mailer.Position) string
 }
 
-// make composes the message, or finishes it.
+// make composes the message, or finishes it. Its error has the provider's paths.
 func (o *Message) make() (compose.Composed, error) {
 	if o.Finished != nil {
 		c, err := compose.Finish(o.Finished, o.Envelope)
 		if o.OwnReversePath {
 			c.Envelope.ReversePath = c.Sender
 		}
-		return c, err
+		return c, o.locate(err)
 	}
 	if err := o.tidy(); err != nil {
 		return compose.Composed{}, err
 	}
-	return compose.Compose(o.Message)
+	c, err := compose.Compose(o.Message)
+	return c, o.locate(err)
 }
 
-// explain names the fields of an error as the provider does.
-func (o *Message) explain(err error) error {
-	if err == nil {
-		return nil
+// path says where in the provider's request something is.
+func (o *Message) path(at mailer.Position) string {
+	if o.Path == nil {
+		return at.String()
 	}
-	p := *problem.For(err)
-	if p.Code == api.CodeInternal {
+	return o.Path(at)
+}
+
+// locate gives an error the provider's paths: that of the composer, and that of
+// [Desk.Accept], whose fields are the native API's.
+func (o *Message) locate(err error) error {
+	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok {
+		return problem.Invalid(invalid.Malformed, problem.Located(invalid.Fields, o.path))
+	}
+	p, ok := errors.AsType[*problem.Error](err)
+	if !ok {
 		return err
 	}
-	fields := make([]mailer.FieldError, len(p.Fields))
-	for i, f := range p.Fields {
-		if fields[i] = f; o.FieldName != nil {
-			fields[i].Field = o.FieldName(f.Field)
-		}
+	located := *p
+	located.Fields = slices.Clone(p.Fields)
+	for i, f := range located.Fields {
+		located.Fields[i].Field = o.path(mailer.Position{Field: f.Field})
 	}
-	p.Fields = fields
-	return &p
+	return &located
 }
 
 // tidy prepares what a provider's client sent for [mailer.Compose], after the
@@ -78,7 +87,7 @@ func (o *Message) explain(err error) error {
 func (o *Message) tidy() error {
 	m := &o.Message
 	if len(m.Attachments) > maxAttachments {
-		return problem.New(api.CodeInvalidMessage, "", problem.At("attachments", fmt.Sprintf("a message may have %d files", maxAttachments)))
+		return problem.New(api.CodeInvalidMessage, "", problem.At(o.path(mailer.Position{Field: "attachments"}), fmt.Sprintf("a message may have %d files", maxAttachments)))
 	}
 	m.Subject = unfold(m.Subject)
 	tidyAddress(&m.From)
@@ -118,9 +127,9 @@ func (o *Message) tidyHeader() error {
 	m := &o.Message
 	var f Fields
 	var kept []mailer.Field
-	for _, field := range m.Header {
+	for i, field := range m.Header {
 		field.Name, field.Value = strings.TrimSpace(field.Name), unfold(field.Value)
-		path := "headers." + problem.Cut(field.Name)
+		path := o.path(mailer.Position{Field: mailer.FieldHeaders, Item: i + 1, Member: problem.Cut(field.Name)})
 		switch key := strings.ToLower(field.Name); {
 		case field.Value == "":
 		case key == "reply-to":

@@ -6,9 +6,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"mailsidecar/api"
-	"mailsidecar/handler/problem"
 )
 
 var delay = regexp.MustCompile(`^in (\d{1,4}|an?|one) ?(m|mins?|minutes?|h|hours?|d|days?|weeks?)$`)
@@ -35,14 +32,14 @@ func ParseTime(text string, now time.Time) (time.Time, error) {
 	return now.Add(time.Duration(n) * unit), nil
 }
 
-// Later checks a schedule: what is past is sent now, what is too far ahead
-// refused, for it would be there too.
-func Later(at time.Time, atMost time.Duration, field string) (time.Time, error) {
+// Later checks a schedule: what is past is sent now, what is too far ahead refused, for
+// it would be there too. The error is a text for the field.
+func Later(at time.Time, atMost time.Duration) (time.Time, error) {
 	switch ahead := time.Until(at); {
 	case at.IsZero() || ahead <= 0:
 		return time.Time{}, nil
 	case ahead > atMost:
-		return time.Time{}, problem.New(api.CodeInvalidMessage, "", problem.At(field, fmt.Sprintf("is more than %d hours ahead", int(atMost.Hours()))))
+		return time.Time{}, fmt.Errorf("is more than %d hours ahead", int(atMost.Hours()))
 	default:
 		return at, nil
 	}

@@ -9,37 +9,61 @@ import (
 )
 
 // FieldErrors collects what is wrong with a request, so that the client reads all
-// of it at once. For each field the first finding counts.
+// of it at once. For each path the first finding counts.
 type FieldErrors struct {
-	mailer.InvalidError
-	seen map[string]bool
+	Fields []api.FieldError
+	// Malformed says that some field breaks the form of a header value.
+	Malformed bool
+	seen      map[string]bool
 }
 
-// Add reports what is wrong with a field.
-func (f *FieldErrors) Add(field, message string) {
+// Add reports what is wrong with the field at a path.
+func (f *FieldErrors) Add(path, message string) {
 	if f.seen == nil {
 		f.seen = map[string]bool{}
 	}
-	if !f.seen[field] {
-		f.seen[field] = true
-		f.Fields = append(f.Fields, At(field, message))
+	if !f.seen[path] {
+		f.seen[path] = true
+		f.Fields = append(f.Fields, At(path, message))
 	}
 }
 
 // AddAddress reports what is wrong with an address.
-func (f *FieldErrors) AddAddress(field string, err error) {
+func (f *FieldErrors) AddAddress(path string, err error) {
 	if bad, ok := errors.AsType[*mailer.AddressError](err); ok && bad.Malformed {
 		f.Malformed = true
 	}
-	f.Add(field, err.Error())
+	f.Add(path, err.Error())
 }
 
-// Err is nil where nothing is wrong, else a [*mailer.InvalidError].
+// Err is nil where nothing is wrong, else an [*Error].
 func (f *FieldErrors) Err() error {
 	if len(f.Fields) == 0 {
 		return nil
 	}
-	return &f.InvalidError
+	return Invalid(f.Malformed, f.Fields)
+}
+
+// Invalid returns the problem of a message with these fields wrong. malformed says
+// that some of them break the form of a header value.
+func Invalid(malformed bool, fields []api.FieldError) *Error {
+	switch {
+	case malformed && len(fields) > 1:
+		// The first finding need not be the one that the code is about.
+		return New(api.CodeMalformedHeader, "A header field would be malformed; errors lists all findings.", fields...)
+	case malformed:
+		return New(api.CodeMalformedHeader, "", fields...)
+	}
+	return New(api.CodeInvalidMessage, "", fields...)
+}
+
+// Located writes where each field is, as path says.
+func Located(fields []mailer.FieldError, path func(mailer.Position) string) []api.FieldError {
+	located := make([]api.FieldError, len(fields))
+	for i, f := range fields {
+		located[i] = At(path(f.Position), f.Message)
+	}
+	return located
 }
 
 // MaxPath is how many octets of a client's own names are repeated to it.
@@ -53,9 +77,9 @@ func Cut(path string) string {
 	return path
 }
 
-// At says what is wrong with a field.
-func At(field, message string) mailer.FieldError {
-	return mailer.FieldError{Field: field, Message: message}
+// At says what is wrong with the field at a path.
+func At(path, message string) api.FieldError {
+	return api.FieldError{Field: path, Message: message}
 }
 
 // Below puts a path before the fields that an error names.
@@ -68,7 +92,7 @@ func Below(path string, err error) error {
 		return err
 	}
 	under := *p
-	under.Fields = make([]mailer.FieldError, len(p.Fields))
+	under.Fields = make([]api.FieldError, len(p.Fields))
 	for i, f := range p.Fields {
 		under.Fields[i] = At(path+"."+f.Field, f.Message)
 	}

@@ -47,8 +47,8 @@ var sentinels = []struct {
 // Error is a problem on its way to the client.
 type Error struct {
 	Code   api.Code
-	Detail string              // one or more sentences; empty leaves the title to speak
-	Fields []mailer.FieldError // what is wrong where; may be empty
+	Detail string           // one or more sentences; empty leaves the title to speak
+	Fields []api.FieldError // what is wrong where; may be empty
 	// RetryAfter in seconds overrides the code's, unless it is zero.
 	RetryAfter int
 	// Receipt is what became of the message, where one was made.
@@ -74,7 +74,7 @@ func (p *Error) RetryAfterSeconds() int { return max(p.RetryAfter, codes[p.Code]
 
 // New returns a problem with the code. An empty detail leaves the title, or the
 // first field, to speak.
-func New(c api.Code, detail string, fields ...mailer.FieldError) *Error {
+func New(c api.Code, detail string, fields ...api.FieldError) *Error {
 	return &Error{Code: c, Detail: detail, Fields: fields}
 }
 
@@ -85,7 +85,7 @@ func For(err error) *Error {
 		return p
 	}
 	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok {
-		return forInvalid(invalid)
+		return Invalid(invalid.Malformed, Located(invalid.Fields, mailer.Position.String))
 	}
 	if unsendable, ok := errors.AsType[*mailer.Failure](err); ok {
 		p := New(api.CodeInvalidMessage, Describe(unsendable))
@@ -103,17 +103,6 @@ func For(err error) *Error {
 	return New(api.CodeInternal, "The log has the cause, under this request_id.")
 }
 
-func forInvalid(e *mailer.InvalidError) *Error {
-	switch {
-	case e.Malformed && len(e.Fields) > 1:
-		// The first finding need not be the one that the code is about.
-		return New(api.CodeMalformedHeader, "A header field would be malformed; errors lists all findings.", e.Fields...)
-	case e.Malformed:
-		return New(api.CodeMalformedHeader, "", e.Fields...)
-	}
-	return New(api.CodeInvalidMessage, "", e.Fields...)
-}
-
 // Body is the answer to the request of that id; an empty id is left out.
 func (p *Error) Body(requestID string) api.Problem {
 	m := codes[p.Code]
@@ -121,16 +110,13 @@ func (p *Error) Body(requestID string) api.Problem {
 		// A URN, because a problem's type is an identity and need not be fetched
 		// (RFC 9457 §3.1.1).
 		Type: "urn:mailsidecar:problem:" + string(p.Code), Title: m.title, Status: m.status,
-		Detail: p.Detail, Code: p.Code, Retryable: m.retryable, RequestID: requestID, Results: p.Results,
+		Detail: p.Detail, Code: p.Code, Retryable: m.retryable, RequestID: requestID, Errors: p.Fields, Results: p.Results,
 	}
 	if b.Detail == "" {
 		b.Detail = m.title + "."
 		if len(p.Fields) > 0 {
 			b.Detail = sentence(p.Fields[0])
 		}
-	}
-	for _, f := range p.Fields {
-		b.Errors = append(b.Errors, api.FieldError{Field: f.Field, Message: f.Message})
 	}
 	if f := p.Failure; f != nil {
 		b.ReplyCode, b.EnhancedCode = f.Reply.Code, f.EnhancedCode()
@@ -142,7 +128,7 @@ func (p *Error) Body(requestID string) api.Problem {
 	return b
 }
 
-func sentence(f mailer.FieldError) string {
+func sentence(f api.FieldError) string {
 	if f.Field == "" {
 		return "The body " + f.Message + "."
 	}

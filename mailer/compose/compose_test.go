@@ -100,7 +100,7 @@ func TestComposeRefuses(t *testing.T) {
 		}
 		var fields []string
 		for _, f := range invalid.Fields {
-			fields = append(fields, f.Field)
+			fields = append(fields, f.Position.String())
 		}
 		if got := strings.Join(fields, " "); got != tt.fields || invalid.Malformed != tt.malformed {
 			t.Errorf("%s: problems at %q, malformed %v, want %q, %v", tt.name, got, invalid.Malformed, tt.fields, tt.malformed)

@@ -1,7 +1,6 @@
 package compose
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -31,7 +30,7 @@ func (f *finisher) addresses(opts FinishOptions) Composed {
 	if len(c.Authors) > 0 {
 		c.Sender = c.Authors[0]
 	} else if len(f.problems.Fields) == 0 {
-		f.problems.malformed("from", "the From field has no address")
+		f.problems.malformed(whole("from"), "the From field has no address")
 	}
 	switch {
 	case opts.NullFrom:
@@ -72,7 +71,7 @@ func (f *finisher) forwardPaths(to []mailer.Address) []string {
 	if len(to) == 0 {
 		all = f.ownForwardPaths()
 		if len(all) == 0 && len(f.problems.Fields) == 0 {
-			f.problems.invalid("to", "at least one recipient is required, in Envelope-To or in the message")
+			f.problems.invalid(whole("to"), "at least one recipient is required, in Envelope-To or in the message")
 		}
 	}
 	return mailer.UniqueEmails(all)
@@ -100,12 +99,12 @@ func (f *finisher) mailboxes(key string) []string {
 		}
 		list, err := mailer.ParseAddressField(field.value())
 		if err != nil {
-			f.problems.problem(key, err)
+			f.problems.problem(whole(key), err)
 			continue
 		}
 		for _, a := range list {
 			if a.Err != nil {
-				f.problems.problem(fmt.Sprintf("%s[%d]", key, len(all)), a.Err)
+				f.problems.problem(mailer.Position{Field: key, Item: len(all) + 1}, a.Err)
 			}
 			all = append(all, a.Email)
 		}

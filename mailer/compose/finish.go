@@ -75,25 +75,25 @@ type finisher struct {
 	signedFields map[string]bool // the fields that its signatures cover, in lower case
 }
 
-func malformedMessage(field, message string) error {
-	return &mailer.InvalidError{Malformed: true, Fields: []mailer.FieldError{{Field: field, Message: message}}}
+func malformedMessage(at mailer.Position, message string) error {
+	return &mailer.InvalidError{Malformed: true, Fields: []mailer.FieldError{{Position: at, Message: message}}}
 }
 
 // checkHeader refuses a text that is no message.
 func (f *finisher) checkHeader() error {
 	switch {
 	case len(f.root.fields) == 0:
-		return malformedMessage("message", "the first line is not a header field")
+		return malformedMessage(whole("message"), "the first line is not a header field")
 	case f.root.broken:
-		return malformedMessage("message", "a line in the header section is not a header field, or there are too many")
+		return malformedMessage(whole("message"), "a line in the header section is not a header field, or there are too many")
 	case f.count("from") == 0:
-		return malformedMessage("from", "the message has no From field")
+		return malformedMessage(whole("from"), "the message has no From field")
 	case f.count("from") > 1:
-		return malformedMessage("from", "the message has more than one From field")
+		return malformedMessage(whole("from"), "the message has more than one From field")
 	}
-	for _, field := range f.root.fields {
+	for i, field := range f.root.fields {
 		if bytes.IndexByte(field.raw, 0) >= 0 {
-			return malformedMessage("headers."+field.name, "NUL is not allowed")
+			return malformedMessage(headerField(i, field.name), "NUL is not allowed")
 		}
 	}
 	return nil
@@ -149,8 +149,8 @@ func conversionRefused(text string) error {
 // changeHeader makes the header section fit for SMTP and returns the Message-ID.
 func (f *finisher) changeHeader(sender string) (messageID string, err error) {
 	charset := f.root.headerCharset()
-	for _, field := range f.root.fields {
-		if err := f.changeField(field, charset); err != nil {
+	for i, field := range f.root.fields {
+		if err := f.changeField(i, field, charset); err != nil {
 			return "", err
 		}
 	}
@@ -185,7 +185,7 @@ func (f *finisher) addMessageID(id string) {
 	f.root.added = append(f.root.added, mailer.Field{Name: "Message-ID", Value: id})
 }
 
-func (f *finisher) changeField(field *rawField, charset string) error {
+func (f *finisher) changeField(i int, field *rawField, charset string) error {
 	switch field.key {
 	case "bcc", "resent-bcc", "return-path":
 		field.drop = true
@@ -199,7 +199,7 @@ func (f *finisher) changeField(field *rawField, charset string) error {
 		return conversionRefused("the signed field " + field.name + " would have to change")
 	}
 	if !field.drop && !field.foldable() {
-		return &mailer.InvalidError{Fields: []mailer.FieldError{{Field: "headers." + field.name, Message: "a line over 998 octets cannot be folded"}}}
+		return &mailer.InvalidError{Fields: []mailer.FieldError{{Position: headerField(i, field.name), Message: "a line over 998 octets cannot be folded"}}}
 	}
 	return nil
 }
@@ -234,7 +234,7 @@ func checkedContent(data []byte, messageID string) (mailer.Content, error) {
 	}
 	header, body := splitContent(data)
 	if !validHeaderText(header) {
-		return mailer.Content{}, malformedMessage("headers", "an address or identifier is not valid UTF-8")
+		return mailer.Content{}, malformedMessage(whole("headers"), "an address or identifier is not valid UTF-8")
 	}
 	return mailer.Content{
 		Data:       data,

@@ -173,7 +173,7 @@ func TestFinishRefuses(t *testing.T) {
 			t.Errorf("%s: Finish = %q, %v, want an InvalidError", tt.name, c.Content.Data, err)
 			continue
 		}
-		if got := invalid.Fields[0].Field; got != tt.field || invalid.Malformed != tt.malformed {
+		if got := invalid.Fields[0].Position.String(); got != tt.field || invalid.Malformed != tt.malformed {
 			t.Errorf("%s: problem at %q, malformed %v (%v), want %q, %v", tt.name, got, invalid.Malformed, err, tt.field, tt.malformed)
 		}
 	}

@@ -64,7 +64,7 @@ func (x entityFixer) refuse(what string) error {
 		return conversionRefused("the relay lacks 8BITMIME, and a " + what + " cannot be converted")
 	default:
 		return &mailer.InvalidError{Fields: []mailer.FieldError{{
-			Field: "message", Message: "a " + what + " holds a NUL or a line over 998 octets and cannot be encoded anew",
+			Position: whole("message"), Message: "a " + what + " holds a NUL or a line over 998 octets and cannot be encoded anew",
 		}}}
 	}
 }
@@ -112,7 +112,7 @@ func (x entityFixer) fixFields(e *mimeEntity) error {
 	charset := e.headerCharset()
 	for _, f := range e.fields {
 		if bytes.IndexByte(f.raw, 0) >= 0 {
-			return malformedMessage("message", "NUL is not allowed in a part's header section")
+			return malformedMessage(whole("message"), "NUL is not allowed in a part's header section")
 		}
 		must := hasLongLine(f.raw) || x.sevenBit && f.needsASCII()
 		may := f.needsASCII() && !x.signed && x.depth == 0

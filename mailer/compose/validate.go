@@ -2,7 +2,6 @@ package compose
 
 import (
 	"errors"
-	"fmt"
 	"mime"
 	"regexp"
 	"strconv"
@@ -29,20 +28,28 @@ type validMessage struct {
 // problemList collects what is wrong with a message.
 type problemList struct{ mailer.InvalidError }
 
-func (p *problemList) invalid(field, message string) {
-	p.Fields = append(p.Fields, mailer.FieldError{Field: field, Message: message})
+func (p *problemList) invalid(at mailer.Position, message string) {
+	p.Fields = append(p.Fields, mailer.FieldError{Position: at, Message: message})
 }
 
-func (p *problemList) malformed(field, message string) {
+func (p *problemList) malformed(at mailer.Position, message string) {
 	p.Malformed = true
-	p.invalid(field, message)
+	p.invalid(at, message)
 }
 
 // problem reports what is wrong with an address.
-func (p *problemList) problem(field string, err error) {
+func (p *problemList) problem(at mailer.Position, err error) {
 	var bad *mailer.AddressError
 	p.Malformed = p.Malformed || errors.As(err, &bad) && bad.Malformed
-	p.invalid(field, err.Error())
+	p.invalid(at, err.Error())
+}
+
+// whole is the position of a field as a whole.
+func whole(field string) mailer.Position { return mailer.Position{Field: field} }
+
+// headerField is the position of the i-th header field, from 0.
+func headerField(i int, name string) mailer.Position {
+	return mailer.Position{Field: mailer.FieldHeaders, Item: i + 1, Member: name}
 }
 
 func (p *problemList) err() error {
@@ -55,7 +62,7 @@ func (p *problemList) err() error {
 func validateMessage(m mailer.Message) *validMessage {
 	v := &validMessage{}
 	v.addresses(m)
-	v.text("subject", m.Subject)
+	v.text(whole("subject"), m.Subject)
 	v.bodies(m)
 	v.callerFields(m.Header)
 	v.attachments(m.Attachments)
@@ -64,51 +71,51 @@ func validateMessage(m mailer.Message) *validMessage {
 
 func (v *validMessage) addresses(m mailer.Message) {
 	if m.From == (mailer.Address{}) {
-		v.invalid("from", "a sender is required")
+		v.invalid(whole("from"), "a sender is required")
 	} else {
-		v.from = v.address("from", m.From)
+		v.from = v.address(whole("from"), m.From)
 	}
 	if m.Sender != (mailer.Address{}) {
-		v.sender = v.address("sender", m.Sender)
+		v.sender = v.address(whole("sender"), m.Sender)
 	}
 	v.to = v.addressList("to", m.To)
 	v.cc = v.addressList("cc", m.Cc)
 	v.bcc = v.addressList("bcc", m.Bcc)
 	v.replyTo = v.addressList("reply_to", m.ReplyTo)
 	if len(m.To)+len(m.Cc)+len(m.Bcc) == 0 {
-		v.invalid("to", "at least one recipient is required, in to, cc or bcc")
+		v.invalid(whole("to"), "at least one recipient is required, in to, cc or bcc")
 	}
 	if m.ReturnPath != "" && m.ReturnPath != "<>" {
-		v.returnPath = v.address("return_path", mailer.Address{Email: m.ReturnPath}).Email
+		v.returnPath = v.address(whole("return_path"), mailer.Address{Email: m.ReturnPath}).Email
 	}
 }
 
 func (v *validMessage) addressList(field string, list []mailer.Address) []mailer.Address {
 	valid := make([]mailer.Address, len(list))
 	for i, a := range list {
-		valid[i] = v.address(fmt.Sprintf("%s[%d]", field, i), a)
+		valid[i] = v.address(mailer.Position{Field: field, Item: i + 1}, a)
 	}
 	return valid
 }
 
-func (v *validMessage) address(field string, a mailer.Address) mailer.Address {
-	if !v.text(field, a.Name) {
+func (v *validMessage) address(at mailer.Position, a mailer.Address) mailer.Address {
+	if !v.text(at, a.Name) {
 		return a
 	}
 	canonical, err := a.Canonical()
 	if err != nil {
-		v.problem(field, err)
+		v.problem(at, err)
 	}
 	return canonical
 }
 
 // text refuses a value that could end its header field and begin another one.
-func (v *validMessage) text(field, value string) bool {
+func (v *validMessage) text(at mailer.Position, value string) bool {
 	switch {
 	case !utf8.ValidString(value):
-		v.malformed(field, "not valid UTF-8")
+		v.malformed(at, "not valid UTF-8")
 	case strings.ContainsAny(value, "\r\n\x00"):
-		v.malformed(field, "CR, LF and NUL are not allowed")
+		v.malformed(at, "CR, LF and NUL are not allowed")
 	default:
 		return true
 	}
@@ -117,13 +124,13 @@ func (v *validMessage) text(field, value string) bool {
 
 func (v *validMessage) bodies(m mailer.Message) {
 	if m.Text == "" && m.HTML == "" && len(m.Attachments) == 0 {
-		v.invalid("text", "at least one of text, html, attachments is required")
+		v.invalid(whole("text"), "at least one of text, html, attachments is required")
 	}
 	if !utf8.ValidString(m.Text) {
-		v.malformed("text", "not valid UTF-8")
+		v.malformed(whole("text"), "not valid UTF-8")
 	}
 	if !utf8.ValidString(m.HTML) {
-		v.malformed("html", "not valid UTF-8")
+		v.malformed(whole("html"), "not valid UTF-8")
 	}
 }
 
@@ -160,20 +167,20 @@ func isSingle(key string) bool {
 
 func (v *validMessage) callerFields(fields []mailer.Field) {
 	seen := map[string]bool{}
-	for _, f := range fields {
+	for i, f := range fields {
 		key := strings.ToLower(f.Name)
-		path := "headers." + printableName(f.Name)
+		at := headerField(i, printableName(f.Name))
 		switch {
 		case !isFieldName(f.Name):
-			v.malformed(path, "a field name is printable ASCII without blanks and colons")
+			v.malformed(at, "a field name is printable ASCII without blanks and colons")
 		case len(f.Name) > maxFieldName:
-			v.malformed(path, "a field name has at most 76 octets")
+			v.malformed(at, "a field name has at most 76 octets")
 		case isReserved(key):
-			v.invalid(path, "this field is reserved")
+			v.invalid(at, "this field is reserved")
 		case seen[key] && isSingle(key):
-			v.invalid(path, "this field is allowed once")
-		case v.text(path, f.Value):
-			v.callerField(path, key, f.Value)
+			v.invalid(at, "this field is allowed once")
+		case v.text(at, f.Value):
+			v.callerField(at, key, f.Value)
 		}
 		seen[key] = true
 	}
@@ -188,23 +195,23 @@ func printableName(name string) string {
 
 var msgID = regexp.MustCompile(`^<[!-;=?A-~]+@[!-;=?A-~]+>$`)
 
-func (v *validMessage) callerField(path, key, value string) {
-	if isStructured(key) && !v.structuredField(path, value) {
+func (v *validMessage) callerField(at mailer.Position, key, value string) {
+	if isStructured(key) && !v.structuredField(at, value) {
 		return
 	}
 	value = strings.TrimSpace(value)
 	switch key {
 	case "date":
 		if v.date = value; !isDate(value) {
-			v.invalid(path, "not a date of RFC 5322, such as Mon, 02 Jan 2006 15:04:05 +0100")
+			v.invalid(at, "not a date of RFC 5322, such as Mon, 02 Jan 2006 15:04:05 +0100")
 		}
 	case "message-id":
 		if v.messageID = value; !msgID.MatchString(value) || len(value) > maxHeaderWord {
-			v.invalid(path, "not a message id, such as <id@example.com>")
+			v.invalid(at, "not a message id, such as <id@example.com>")
 		}
 	case "in-reply-to", "references", "auto-submitted", "precedence":
 		if !mailer.IsASCII(value) {
-			v.invalid(path, "only ASCII is allowed")
+			v.invalid(at, "only ASCII is allowed")
 		}
 		if key == "precedence" {
 			v.priority = min(v.priority, precedencePriority(value))
@@ -212,15 +219,15 @@ func (v *validMessage) callerField(path, key, value string) {
 	}
 }
 
-func (v *validMessage) structuredField(path, value string) bool {
+func (v *validMessage) structuredField(at mailer.Position, value string) bool {
 	for _, w := range blankFields(value) {
 		switch {
 		case len(w) > maxHeaderWord:
-			v.invalid(path, "a word of more than 900 octets cannot be folded")
+			v.invalid(at, "a word of more than 900 octets cannot be folded")
 		case !mailer.IsASCII(w) && strings.ContainsAny(w, addressMarks):
-			v.invalid(path, "only ASCII is allowed in addresses and identifiers")
+			v.invalid(at, "only ASCII is allowed in addresses and identifiers")
 		case strings.ContainsFunc(w, func(r rune) bool { return r < ' ' || r == 0x7f }):
-			v.invalid(path, "control characters are not allowed")
+			v.invalid(at, "control characters are not allowed")
 		default:
 			continue
 		}
@@ -236,18 +243,20 @@ const maxFilename = 1024
 func (v *validMessage) attachments(list []mailer.Attachment) {
 	contentIDs := map[string]bool{}
 	for i, a := range list {
-		path := fmt.Sprintf("attachments[%d].", i)
-		v.text(path+"filename", a.Filename)
+		member := func(name string) mailer.Position {
+			return mailer.Position{Field: "attachments", Item: i + 1, Member: name}
+		}
+		v.text(member("filename"), a.Filename)
 		switch {
 		case a.Filename == "" && a.ContentID == "":
-			v.invalid(path+"filename", "a file name is required")
+			v.invalid(member("filename"), "a file name is required")
 		case len(a.Filename) > maxFilename:
-			v.invalid(path+"filename", "a file name has at most 1024 octets")
+			v.invalid(member("filename"), "a file name has at most 1024 octets")
 		}
-		v.contentType(path+"content_type", a.ContentType)
-		v.contentID(path+"content_id", a.ContentID)
+		v.contentType(member("content_type"), a.ContentType)
+		v.contentID(member("content_id"), a.ContentID)
 		if a.ContentID != "" && contentIDs[a.ContentID] {
-			v.invalid(path+"content_id", "another attachment has the same content id")
+			v.invalid(member("content_id"), "another attachment has the same content id")
 		}
 		contentIDs[a.ContentID] = true
 	}
@@ -256,23 +265,23 @@ func (v *validMessage) attachments(list []mailer.Attachment) {
 // maxContentType limits a media type with its parameters, in octets.
 const maxContentType = 512
 
-func (v *validMessage) contentType(path, value string) {
-	if value == "" || !v.text(path, value) {
+func (v *validMessage) contentType(at mailer.Position, value string) {
+	if value == "" || !v.text(at, value) {
 		return
 	}
 	mediaType, _, err := mime.ParseMediaType(value)
 	if err != nil || !strings.Contains(mediaType, "/") || len(value) > maxContentType || !isPrintable(value) {
-		v.invalid(path, "not a media type, such as application/pdf")
+		v.invalid(at, "not a media type, such as application/pdf")
 	}
 }
 
 var contentID = regexp.MustCompile(`^[!-;=?-~]+$`)
 
-func (v *validMessage) contentID(path, value string) {
-	if value == "" || !v.text(path, value) {
+func (v *validMessage) contentID(at mailer.Position, value string) {
+	if value == "" || !v.text(at, value) {
 		return
 	}
 	if len(value) > 200 || !contentID.MatchString(value) {
-		v.invalid(path, "a content id is printable ASCII without blanks and angle brackets, at most 200 octets")
+		v.invalid(at, "a content id is printable ASCII without blanks and angle brackets, at most 200 octets")
 	}
 }

@@ -189,7 +189,7 @@ func (m *mail) version(v *version, path string, e *compat.Expansion, f *compat.F
 		To:   compat.People(v.To), Cc: compat.People(v.Cc), Bcc: compat.People(v.Bcc),
 		Subject: cmp.Or(v.Subject, m.Subject), HTML: cmp.Or(v.HTMLContent, m.HTMLContent),
 		Text: cmp.Or(v.TextContent, m.TextContent), Header: compat.Overridden(m.Headers, v.Headers),
-	}, FieldName: func(field string) string { return fieldName(path, field) }}
+	}, Path: func(at mailer.Position) string { return fieldPath(path, at) }}
 	m.require(&o, path, f)
 	for _, h := range v.Headers {
 		if isOption(h.Name) {
@@ -236,8 +236,8 @@ func scheduled(text string, f *compat.Fields) time.Time {
 	if err != nil {
 		f.Add("scheduledAt", "must be a time of RFC 3339, such as 2030-01-31T08:00:00Z")
 	}
-	if at, err = compat.Later(at, maxAhead, "scheduledAt"); err != nil {
-		f.Add("scheduledAt", problem.For(err).Fields[0].Message)
+	if at, err = compat.Later(at, maxAhead); err != nil {
+		f.Add("scheduledAt", err.Error())
 	}
 	return at
 }
@@ -261,17 +261,27 @@ func params(all ...compat.Variables) compat.Substitution {
 	})
 }
 
-func fieldName(path, field string) string {
-	name, n, rest, ok := compat.Indexed(field)
-	switch {
-	case ok && (name == "to" || name == "cc" || name == "bcc"):
-		return fmt.Sprintf("%s%s[%d].email", path, name, n)
-	case ok && name == "reply_to":
+// fieldPath is where something is in the request, whose version is at path.
+func fieldPath(path string, at mailer.Position) string {
+	switch at.Field {
+	case "from":
+		return "sender.email"
+	case "to", "cc", "bcc":
+		if at.Item > 0 {
+			return fmt.Sprintf("%s%s[%d].email", path, at.Field, at.Item-1)
+		}
+	case "reply_to":
 		return "replyTo.email"
-	case ok && name == "attachments":
-		return fmt.Sprintf("attachment[%d]%s", n, strings.Replace(rest, "filename", "name", 1))
+	case "text":
+		return "textContent"
+	case "html":
+		return "htmlContent"
+	case "attachments":
+		if at.Item > 0 {
+			at.Field, at.Member = "attachment", strings.Replace(at.Member, "filename", "name", 1)
+		}
 	}
-	return cmp.Or(map[string]string{"from": "sender.email", "text": "textContent", "html": "htmlContent"}[field], field)
+	return at.String()
 }
 
 func answer(c compat.Problem) (int, any) {

@@ -150,17 +150,17 @@ func bulk(x *compat.Exchange) error {
 }
 
 func readItem(x *compat.Exchange, data []byte, i int) ([]compat.Message, error) {
-	path := fmt.Sprintf("[%d]", i)
+	place := fmt.Sprintf("[%d]", i)
 	var m mail
-	if err := x.Decode(data, &m, path); err != nil {
+	if err := x.Decode(data, &m, place); err != nil {
 		return nil, err
 	}
 	messages, err := m.outgoing()
 	for j := range messages {
-		where := messages[j].FieldName
-		messages[j].FieldName = func(field string) string { return path + "." + where(field) }
+		within := messages[j].Path
+		messages[j].Path = func(at mailer.Position) string { return place + "." + within(at) }
 	}
-	return messages, problem.Below(path, err)
+	return messages, problem.Below(place, err)
 }
 
 // outgoing makes one message, or with personalization one for each recipient.
@@ -185,11 +185,11 @@ func (m *mail) outgoing() ([]compat.Message, error) {
 	for _, t := range m.Tags {
 		o.Label(t)
 	}
-	at, err := compat.Later(m.SendAt.Time, maxAhead, "send_at")
+	at, err := compat.Later(m.SendAt.Time, maxAhead)
 	if err != nil {
-		f.Add("send_at", problem.For(err).Fields[0].Message)
+		f.Add("send_at", err.Error())
 	}
-	o.SendAt, o.FieldName = at, func(field string) string { return fieldName(0, field) }
+	o.SendAt, o.Path = at, func(at mailer.Position) string { return path(0, at) }
 	if err := f.Err(); err != nil {
 		return nil, err
 	}
@@ -267,7 +267,7 @@ func (m *mail) personalize(o compat.Message, e *compat.Expansion) []compat.Messa
 	for i, to := range m.To {
 		one := o
 		one.To = []mailer.Address{to.Address()}
-		one.FieldName = func(field string) string { return fieldName(i, field) }
+		one.Path = func(at mailer.Position) string { return path(i, at) }
 		one.Substitute(e, m.values(to.Email))
 		all[i] = one
 	}
@@ -304,25 +304,24 @@ func (m *mail) values(email string) compat.Substitution {
 	})
 }
 
-// fieldName names a field; first is the place in to of the message's first
-// recipient.
-func fieldName(first int, field string) string {
-	name, n, rest, ok := compat.Indexed(field)
-	switch {
-	case ok && name == "to":
-		return fmt.Sprintf("to[%d].email", first+n)
-	case ok && (name == "cc" || name == "bcc"):
-		return fmt.Sprintf("%s[%d].email", name, n)
-	case ok && name == "reply_to":
-		return "reply_to.email"
-	case ok && name == "attachments":
-		rest = strings.NewReplacer("content_type", "type", "content_id", "id").Replace(rest)
-		return fmt.Sprintf("attachments[%d]%s", n, rest)
-	case field == "from":
-		return "from.email"
-	default:
-		return field
+// path is where something is in the request; first is the place in to of the message's
+// first recipient.
+func path(first int, at mailer.Position) string {
+	switch at.Field {
+	case "from", "reply_to":
+		return at.Field + ".email"
+	case "to":
+		if at.Item > 0 {
+			return fmt.Sprintf("to[%d].email", first+at.Item-1)
+		}
+	case "cc", "bcc":
+		if at.Item > 0 {
+			at.Member = "email"
+		}
+	case "attachments":
+		at.Member = strings.NewReplacer("content_type", "type", "content_id", "id").Replace(at.Member)
 	}
+	return at.String()
 }
 
 func answer(c compat.Problem) (int, any) {

@@ -3,7 +3,6 @@
 package mailgun
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -132,7 +131,7 @@ func finished(x *compat.Exchange) error {
 		return err
 	}
 	var f compat.Fields
-	o := compat.Message{FieldName: fieldName}
+	o := compat.Message{Path: path}
 	to := list(form, "to", &f)
 	checkCount(&f, len(to))
 	o.Envelope.To = to
@@ -167,7 +166,7 @@ func read(x *compat.Exchange, form *formData) ([]compat.Message, error) {
 	o := compat.Message{Message: mailer.Message{
 		To: list(form, "to", &f), Cc: list(form, "cc", &f), Bcc: list(form, "bcc", &f),
 		Subject: form.value("subject"), Text: form.value("text"), HTML: form.value("html"),
-	}, FieldName: fieldName}
+	}, Path: path}
 	switch from := list(form, "from", &f); {
 	case len(from) == 1:
 		o.From = from[0]
@@ -250,7 +249,7 @@ func readOptions(x *compat.Exchange, form *formData, o *compat.Message, f *compa
 			if err != nil {
 				f.Add(v.Name, "parameter is not a valid RFC 2822 date")
 			}
-			if o.SendAt, err = compat.Later(at, maxAhead, v.Name); err != nil {
+			if o.SendAt, err = compat.Later(at, maxAhead); err != nil {
 				f.Add(v.Name, "parameter is more than 3 days ahead")
 			}
 		}
@@ -295,17 +294,23 @@ func personalize(form *formData, o compat.Message, e *compat.Expansion, f *compa
 	return all
 }
 
-func fieldName(field string) string {
-	if header, found := strings.CutPrefix(field, "headers."); found {
-		return "h:" + header
+// path is the parameter that something stands in.
+func path(at mailer.Position) string {
+	switch at.Field {
+	case mailer.FieldHeaders:
+		if at.Item > 0 {
+			return "h:" + at.Member
+		}
+	case "reply_to":
+		if at.Item == 0 {
+			return "h:Reply-To"
+		}
+	case "attachments":
+		if at.Item > 0 {
+			return "attachment"
+		}
 	}
-	switch name, _, _, ok := compat.Indexed(field); {
-	case ok && name == "attachments":
-		return "attachment"
-	case ok:
-		return name
-	}
-	return cmp.Or(map[string]string{"reply_to": "h:Reply-To"}[field], field)
+	return at.Field
 }
 
 // answer words a mistake as Mailgun does: to parameter is missing.

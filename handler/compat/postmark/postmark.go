@@ -151,7 +151,7 @@ func (m *mail) outgoing() (compat.Message, error) {
 		Subject: m.Subject, Text: m.TextBody, HTML: m.HTMLBody,
 		To: list("To", m.To, &f), Cc: list("Cc", m.Cc, &f), Bcc: list("Bcc", m.Bcc, &f),
 		ReplyTo: list("ReplyTo", m.ReplyTo, &f),
-	}, FieldName: fieldName}
+	}, Path: path}
 	from := list("From", m.From, &f)
 	switch people := len(o.To) + len(o.Cc) + len(o.Bcc); {
 	case len(f.Fields) > 0:
@@ -200,21 +200,18 @@ func list(field, text string, f *compat.Fields) []mailer.Address {
 var fieldNames = map[string]string{
 	"from": "From", "to": "To", "cc": "Cc", "bcc": "Bcc", "reply_to": "ReplyTo", "subject": "Subject",
 	"text": "TextBody", "html": "HtmlBody",
-	".filename": ".Name", ".content_type": ".ContentType", ".content_id": ".ContentID",
+	"filename": "Name", "content_type": "ContentType", "content_id": "ContentID",
 }
 
-func fieldName(field string) string {
-	if rest, found := strings.CutPrefix(field, "headers."); found {
-		return "Headers." + rest
-	}
-	name, i, rest, ok := compat.Indexed(field)
+// path is where something is in the request.
+func path(at mailer.Position) string {
 	switch {
-	case ok && name == "attachments":
-		return fmt.Sprintf("Attachments[%d]%s", i, fieldNames[rest])
-	case ok:
-		field = name
+	case at.Field == mailer.FieldHeaders && at.Item > 0:
+		return "Headers." + at.Member
+	case at.Field == "attachments" && at.Item > 0:
+		return fmt.Sprintf("Attachments[%d].%s", at.Item-1, fieldNames[at.Member])
 	}
-	return cmp.Or(fieldNames[field], field)
+	return cmp.Or(fieldNames[at.Field], at.Field)
 }
 
 // batch answers 200 with a result for each message, and sends those

@@ -115,7 +115,7 @@ func (m *mail) outgoing() (compat.Message, error) {
 	o := compat.Message{Message: mailer.Message{
 		Subject: m.Subject, Text: m.Text, HTML: m.HTML, Header: m.Headers,
 		To: f.Lists("to", m.To), Cc: f.Lists("cc", m.Cc), Bcc: f.Lists("bcc", m.Bcc), ReplyTo: f.Lists("reply_to", m.ReplyTo),
-	}, FieldName: fieldName}
+	}, Path: path}
 	m.require(&f)
 	if from := f.Lists("from", compat.Texts{m.From}); len(from) == 1 {
 		o.From = from[0]
@@ -141,11 +141,10 @@ func (m *mail) outgoing() (compat.Message, error) {
 	if err != nil {
 		f.Add("scheduled_at", err.Error())
 	}
-	if err := f.Err(); err != nil {
-		return o, err
+	if o.SendAt, err = compat.Later(at, maxAhead); err != nil {
+		f.Add("scheduled_at", err.Error())
 	}
-	o.SendAt, err = compat.Later(at, maxAhead, "scheduled_at")
-	return o, err
+	return o, f.Err()
 }
 
 func (m *mail) require(f *compat.Fields) {
@@ -161,12 +160,13 @@ func (m *mail) require(f *compat.Fields) {
 	}
 }
 
-func fieldName(field string) string {
-	name, _, _, ok := compat.Indexed(field)
-	if ok && name != "attachments" {
-		return name
+// path is where something is in the request; lists of addresses are one field each.
+func path(at mailer.Position) string {
+	switch at.Field {
+	case "attachments", mailer.FieldHeaders:
+		return at.String()
 	}
-	return field
+	return at.Field
 }
 
 type itemFault struct {

@@ -15,7 +15,6 @@ import (
 
 	"mailsidecar/api"
 	"mailsidecar/handler/compat"
-	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
 
@@ -251,10 +250,10 @@ func (m *mail) personalize(o compat.Message, i int, f *compat.Fields) compat.Mes
 		at, path = m.SendAt.Time, "send_at"
 	}
 	var err error
-	if o.SendAt, err = compat.Later(at, maxAhead, path); err != nil {
-		f.Add(path, problem.For(err).Fields[0].Message)
+	if o.SendAt, err = compat.Later(at, maxAhead); err != nil {
+		f.Add(path, err.Error())
 	}
-	o.FieldName = func(field string) string { return fieldName(i, fromPath, field) }
+	o.Path = func(at mailer.Position) string { return fieldPath(i, fromPath, at) }
 	return o
 }
 
@@ -281,25 +280,25 @@ func replace(o *compat.Message, e *compat.Expansion, values []mailer.Field) {
 	}
 }
 
-// fieldName names a field of the i-th message.
-func fieldName(i int, fromPath, field string) string {
-	name, n, rest, ok := compat.Indexed(field)
-	switch {
-	case ok && (name == "to" || name == "cc" || name == "bcc"):
-		return fmt.Sprintf("personalizations[%d].%s[%d].email", i, name, n)
-	case ok && name == "reply_to":
-		return "reply_to.email"
-	case ok && name == "attachments":
-		return fmt.Sprintf("attachments[%d]%s", n, strings.Replace(rest, "content_type", "type", 1))
-	}
-	switch field {
+// fieldPath is where something of the i-th message is in the request.
+func fieldPath(i int, fromPath string, at mailer.Position) string {
+	switch at.Field {
 	case "from":
 		return fromPath
+	case "to", "cc", "bcc":
+		if at.Item > 0 {
+			return fmt.Sprintf("personalizations[%d].%s[%d].email", i, at.Field, at.Item-1)
+		}
+	case "reply_to":
+		if at.Item > 0 {
+			return "reply_to.email"
+		}
+	case "attachments":
+		at.Member = strings.Replace(at.Member, "content_type", "type", 1)
 	case "text", "html":
 		return "content"
-	default:
-		return field
 	}
+	return at.String()
 }
 
 func fieldFaults(c compat.Problem) []fieldFault {

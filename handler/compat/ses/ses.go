@@ -172,7 +172,7 @@ const detailSignature = "The request signature we calculated does not match the 
 
 func (m *mail) outgoing() (compat.Message, error) {
 	var f compat.Fields
-	o := compat.Message{FieldName: fieldName}
+	o := compat.Message{Path: path}
 	for _, t := range m.EmailTags {
 		o.Tag(t.Name, t.Value)
 	}
@@ -242,15 +242,16 @@ var fieldNames = map[string]string{
 	"subject": "Content.Simple.Subject", "text": "Content.Simple.Body", "message": "Content.Raw.Data",
 }
 
-func fieldName(field string) string {
-	name, n, rest, ok := compat.Indexed(field)
-	if !ok {
-		return cmp.Or(fieldNames[field], field)
+// path is where something is in the request.
+func path(at mailer.Position) string {
+	switch {
+	case at.Field == "attachments" && at.Item > 0:
+		at.Field = "Content.Simple.Attachments"
+	case at.Field == mailer.FieldHeaders:
+	default:
+		at.Field = cmp.Or(fieldNames[at.Field], at.Field)
 	}
-	if name == "attachments" {
-		return fmt.Sprintf("Content.Simple.Attachments[%d]%s", n, rest)
-	}
-	return fmt.Sprintf("%s[%d]", cmp.Or(fieldNames[name], name), n)
+	return at.String()
 }
 
 // answer names the exception in the header, where the SDKs look for it.
