@@ -158,6 +158,9 @@ func (d *Dispatcher) Done(j *Job, now time.Time) Orders {
 		g.extra--
 	}
 	delete(d.inFlight, j)
+	if g.active+g.waiting() == 0 && !g.sound() {
+		d.lookAt(now) // the probe may have waited for this
+	}
 	var o Orders
 	if j.Fresh {
 		d.fresh -= d.memoryCost(j.Size)

@@ -1,0 +1,95 @@
+package dispatch
+
+import (
+	"flag"
+	"hash/maphash"
+	"slices"
+	"strings"
+	"testing"
+
+	"mailsidecar/mailer"
+)
+
+// With each event more there are about 2.6 times as many states: at 12 there are
+// over a million, which takes some 20 s.
+var depth = flag.Int("depth", 11, "how many events TestSearch lets follow on each other")
+
+// settings are the small worlds that are searched: three messages and two relays.
+func settings() []*setting {
+	app, other := Lane{Key: "app"}, Lane{Key: "other"}
+	urgent, bulk := Lane{Key: "other", Priority: mailer.PriorityHigh}, Lane{Key: "app", Priority: mailer.PriorityBulk}
+	one := map[string][]int{"one": {0, 1}}
+	two := map[string][]int{"one": {0, 1}, "other": {1}}
+	jobs := func(route3 string, lanes ...Lane) []Job {
+		jobs := []Job{{Route: "one", Lane: lanes[0]}, {Route: "one", Lane: lanes[1]}, {Route: route3, Lane: lanes[2]}}
+		for i := range jobs {
+			jobs[i].Size = 1000
+		}
+		return jobs
+	}
+	options := func(workers int, memory int64) Options {
+		return Options{Relays: []string{"first", "second"}, Workers: workers, MaxMemory: memory}
+	}
+	all := []outcome{delivered, deferred, inTrouble, ratedOut}
+	return []*setting{
+		{name: "one route", options: options(2, 1<<20), routes: one, messages: jobs("one", app, app, urgent), outcomes: all},
+		{name: "one line", options: options(1, 1<<20), routes: one, messages: jobs("one", app, app, app), outcomes: []outcome{delivered, inTrouble}},
+		{name: "two routes, one worker", options: options(1, 1<<20), routes: two, messages: jobs("other", bulk, app, other), outcomes: all},
+		{name: "little memory", options: options(2, 2500), routes: one, messages: jobs("one", app, bulk, other), outcomes: all},
+		{name: "a store that fails", options: options(1, 2500), routes: two, messages: jobs("other", app, app, app), outcomes: all[:3], failing: true},
+		{name: "commands", options: options(1, 1<<20), routes: one, messages: jobs("one", app, app, bulk), outcomes: all[1:], commands: true},
+		{name: "few connections", options: options(2, 1<<20), routes: two, messages: jobs("other", app, app, other), useful: []int{1, 1}, outcomes: all},
+	}
+}
+
+// visited is a world with how it came about.
+type visited struct {
+	*world
+	from *visited
+	by   action
+}
+
+func (v *visited) path() string {
+	var names []string
+	for ; v.from != nil; v = v.from {
+		names = append(names, v.by.String())
+	}
+	slices.Reverse(names)
+	return strings.Join(names, ", ")
+}
+
+// TestSearch goes through all orders of events, breadth first, and meets each
+// distinct state once. It logs how many there are.
+func TestSearch(t *testing.T) {
+	for _, s := range settings() {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			seed := maphash.MakeSeed()
+			seen := map[uint64]bool{}
+			frontier := []*visited{{world: s.start()}}
+			var key []byte
+			var actions []action
+			for n := 1; n <= *depth; n++ {
+				var next []*visited
+				for _, v := range frontier {
+					actions = v.actions(actions[:0])
+					for _, a := range actions {
+						w := v.clone()
+						a.do(w, a.about, a.outcome)
+						if wrong := w.check(); wrong != "" {
+							t.Fatalf("after %d events: %s\n%s, %s", n, wrong, v.path(), a)
+						}
+						key = w.key(key)
+						if hash := maphash.Bytes(seed, key); !seen[hash] {
+							seen[hash] = true
+							next = append(next, &visited{w, v, a})
+						}
+					}
+					v.world = nil // only the way to it is needed
+				}
+				frontier = next
+			}
+			t.Logf("%d events deep there are %d states", *depth, len(seen))
+		})
+	}
+}
