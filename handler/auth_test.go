@@ -11,7 +11,7 @@ import (
 
 func TestNewRefusesKeys(t *testing.T) {
 	for _, entries := range [][]keys.Entry{{{Name: "", Secret: "x"}}, {{Name: "*", Secret: "x"}}, {{Name: "a"}}, {{Name: "a", Secret: "x"}, {Name: "a", Secret: "y"}}} {
-		if _, err := New(Options{Queue: &fakeQueue{}, Keys: entries}); err == nil {
+		if _, err := New(Options{Submitter: &fakeQueue{}, Keys: entries}); err == nil {
 			t.Errorf("New() with keys %v = nil, want an error", entries)
 		}
 	}

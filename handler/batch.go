@@ -21,7 +21,7 @@ func (s *Server) postBatch(c echo.Context) error {
 	if _, _, err := intake.PlainMediaType(h, intake.TypeJSON); err != nil {
 		return err
 	}
-	if !s.queue.Durable() {
+	if s.ledger == nil {
 		return queue.ErrQueueRequired
 	}
 	idempotency, err := s.idempotency(h)
@@ -102,7 +102,7 @@ func (s *Server) submitBatch(c echo.Context, b *batchReader, idempotency string)
 	}
 	ctx, cancel := context.WithTimeout(c.Request().Context(), s.requestTimeout)
 	defer cancel()
-	receipts, err := s.queue.SubmitBatch(ctx, b.valid)
+	receipts, err := s.ledger.SubmitBatch(ctx, b.valid)
 	if err != nil {
 		return err
 	}

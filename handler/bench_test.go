@@ -26,7 +26,7 @@ func BenchmarkPostMessage(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			q := benchQueue{&fakeQueue{durable: true}}
-			s := newTestServer(b, q.fakeQueue, func(o *Options) { o.Queue, o.Logger = q, logTo(io.Discard) })
+			s := newTestServer(b, q.fakeQueue, func(o *Options) { o.Submitter, o.Logger = q, logTo(io.Discard) })
 			r := newRequest("POST", "/v1/messages", body)
 			w := discardWriter{http.Header{}, new(int)}
 			b.SetBytes(int64(len(body)))

@@ -17,7 +17,7 @@ type desk struct{ *Server }
 
 var _ compat.Desk = desk{}
 
-func (d desk) Stores() bool { return d.queue.Durable() }
+func (d desk) Stores() bool { return d.ledger != nil }
 
 func (d desk) Idempotency(h http.Header) (string, error) { return d.idempotency(h) }
 
@@ -32,7 +32,7 @@ func (d desk) Submit(ctx context.Context, subs []queue.Submission) ([]queue.Mess
 		m, err := d.submitOne(ctx, subs[0])
 		return []queue.Message{m}, err
 	}
-	receipts, err := d.queue.SubmitBatch(ctx, subs)
+	receipts, err := d.ledger.SubmitBatch(ctx, subs)
 	messages := make([]queue.Message, len(receipts))
 	for i, r := range receipts {
 		messages[i] = r.Message
@@ -41,7 +41,7 @@ func (d desk) Submit(ctx context.Context, subs []queue.Submission) ([]queue.Mess
 }
 
 func (d desk) submitOne(ctx context.Context, sub queue.Submission) (queue.Message, error) {
-	receipt, err := d.queue.Submit(ctx, sub)
+	receipt, err := d.submitter.Submit(ctx, sub)
 	if err == nil && !d.Stores() {
 		err = verdict(receipt.Message)
 	}

@@ -64,7 +64,7 @@ func newDurable(t *testing.T) *Server {
 			t.Errorf("Close() = %v", err)
 		}
 	})
-	s, err := New(Options{Queue: q, Keys: []keys.Entry{{Name: "shop", Secret: testKey}, {Name: "blog", Secret: "other"}}})
+	s, err := New(Options{Submitter: q, Ledger: q, Keys: []keys.Entry{{Name: "shop", Secret: testKey}, {Name: "blog", Secret: "other"}}})
 	if err != nil {
 		t.Fatal(err)
 	}

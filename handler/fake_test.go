@@ -44,8 +44,6 @@ type fakeQueue struct {
 	scope  []string // key and id of look-ups
 }
 
-func (q *fakeQueue) Durable() bool { return q.durable }
-
 func (q *fakeQueue) Submit(ctx context.Context, s queue.Submission) (queue.Receipt, error) {
 	q.mu.Lock()
 	q.got = append(q.got, s)
@@ -159,7 +157,10 @@ const testKey = "s3cret-of-shop"
 // says otherwise. It serves every provider's API.
 func newTestServer(t testing.TB, q *fakeQueue, change func(*Options)) *Server {
 	t.Helper()
-	o := Options{Queue: q, Compat: compatAPIs(), Keys: []keys.Entry{{Name: "shop", Secret: testKey}, {Name: "blog", Secret: "other"}}}
+	o := Options{Submitter: q, Compat: compatAPIs(), Keys: []keys.Entry{{Name: "shop", Secret: testKey}, {Name: "blog", Secret: "other"}}}
+	if q.durable {
+		o.Ledger = q
+	}
 	if change != nil {
 		change(&o)
 	}

@@ -28,9 +28,12 @@ import (
 	"mailsidecar/queue"
 )
 
-// Options are what a [Server] needs. Only Queue must be set.
+// Options are what a [Server] needs. Only Submitter must be set.
 type Options struct {
-	Queue Queue
+	Submitter Submitter
+	// Ledger keeps what Submitter accepts. With nil nothing is stored: what needs
+	// a stored message answers [queue.ErrQueueRequired].
+	Ledger Ledger
 	// Relays serves /v1/relays; nil answers 404 there.
 	Relays Relays
 	// Keys are the API keys. None means that every request is let in, and that
@@ -67,14 +70,15 @@ const unauthenticatedShare = 4
 // Server serves the HTTP interface. It is an http.Handler, and it serves
 // listeners by itself when given them.
 type Server struct {
-	queue   Queue
-	relays  Relays
-	keys    *keys.Ring
-	from    mailbox
-	ready   func() bool
-	log     *slog.Logger
-	version string
-	budget  *intake.Budget
+	submitter Submitter
+	ledger    Ledger // nil when nothing is stored
+	relays    Relays
+	keys      *keys.Ring
+	from      mailbox
+	ready     func() bool
+	log       *slog.Logger
+	version   string
+	budget    *intake.Budget
 	// unauthenticated is memory for bodies whose sender is authenticated only after
 	// reading the body.
 	unauthenticated *intake.Budget
@@ -99,8 +103,8 @@ type Server struct {
 // New returns a server that does not serve yet. It fails on keys or a From
 // that cannot be used.
 func New(o Options) (*Server, error) {
-	if o.Queue == nil {
-		return nil, errors.New("no queue")
+	if o.Submitter == nil {
+		return nil, errors.New("no submitter")
 	}
 	signed := slices.ContainsFunc(o.Compat, func(a *compat.API) bool { return a.Signed })
 	ring, err := keys.NewRing(o.Keys, signed)
@@ -111,7 +115,7 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("an API key cannot be named %q", queue.AnyKey)
 	}
 	s := &Server{
-		queue: o.Queue, relays: o.Relays, keys: ring, ready: o.Ready, log: o.Logger, version: o.Version,
+		submitter: o.Submitter, ledger: o.Ledger, relays: o.Relays, keys: ring, ready: o.Ready, log: o.Logger, version: o.Version,
 		maxMessageSize:  or(o.MaxMessageSize, 25<<20),
 		maxRecipients:   or(o.MaxRecipients, 1000),
 		requestTimeout:  or(o.RequestTimeout, 30*time.Second),
@@ -160,14 +164,15 @@ func (s *Server) routes() *echo.Echo {
 	// Not echo's groups: a group with middleware answers 404 where a method is
 	// not allowed.
 	keyed := func(method, path string, h echo.HandlerFunc) { e.Add(method, path, h, s.authenticate) }
+	stored := func(method, path string, h echo.HandlerFunc) { e.Add(method, path, h, s.authenticate, s.needLedger) }
 	keyed(http.MethodPost, "/v1/messages", s.postMessage)
 	keyed(http.MethodPost, "/v1/messages/batch", s.postBatch)
-	keyed(http.MethodGet, "/v1/messages", s.getMessages)
-	keyed(http.MethodGet, "/v1/messages/:id", s.getMessage)
-	keyed(http.MethodGet, "/v1/messages/:id/content", s.getContent)
-	keyed(http.MethodPost, "/v1/messages/:id/retry", s.postRetry)
-	keyed(http.MethodPost, "/v1/messages/retry", s.postRetryMatching)
-	keyed(http.MethodDelete, "/v1/messages/:id", s.deleteMessage)
+	stored(http.MethodGet, "/v1/messages", s.getMessages)
+	stored(http.MethodGet, "/v1/messages/:id", s.getMessage)
+	stored(http.MethodGet, "/v1/messages/:id/content", s.getContent)
+	stored(http.MethodPost, "/v1/messages/:id/retry", s.postRetry)
+	stored(http.MethodPost, "/v1/messages/retry", s.postRetryMatching)
+	stored(http.MethodDelete, "/v1/messages/:id", s.deleteMessage)
 	keyed(http.MethodGet, "/openapi.yaml", s.getOpenAPI)
 	s.addCompat(e)
 	if s.relays != nil {
@@ -175,6 +180,16 @@ func (s *Server) routes() *echo.Echo {
 		keyed(http.MethodPost, "/v1/relays/check", s.postRelaysCheck)
 	}
 	return e
+}
+
+// needLedger refuses requests about stored messages where nothing is stored.
+func (s *Server) needLedger(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if s.ledger == nil {
+			return queue.ErrQueueRequired
+		}
+		return next(c)
+	}
 }
 
 // ServeHTTP answers one request.

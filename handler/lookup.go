@@ -115,7 +115,7 @@ func (s *Server) getMessages(c echo.Context) error {
 	if bad = append(bad, wrong...); len(bad) > 0 {
 		return problem.New(api.CodeInvalidParameter, "", bad...)
 	}
-	found, err := s.queue.List(c.Request().Context(), filter, page.limit, page.cursor)
+	found, err := s.ledger.List(c.Request().Context(), filter, page.limit, page.cursor)
 	if errors.Is(err, queue.ErrInvalidCursor) {
 		return problem.New(api.CodeInvalidParameter, "", problem.At("cursor", "was not given by this server"))
 	}
@@ -161,7 +161,7 @@ func readQuery(query url.Values) (r api.Filter, p paging, bad []api.FieldError) 
 
 // getMessage serves GET /v1/messages/{id}: the message's story.
 func (s *Server) getMessage(c echo.Context) error {
-	m, err := s.queue.Get(c.Request().Context(), request(c).key.Name(), messageID(c))
+	m, err := s.ledger.Get(c.Request().Context(), request(c).key.Name(), messageID(c))
 	if err != nil {
 		return err
 	}
@@ -172,7 +172,7 @@ func (s *Server) getMessage(c echo.Context) error {
 // relay.
 func (s *Server) getContent(c echo.Context) error {
 	ctx, key, id := c.Request().Context(), request(c).key.Name(), messageID(c)
-	m, err := s.queue.Get(ctx, key, id)
+	m, err := s.ledger.Get(ctx, key, id)
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (s *Server) getContent(c echo.Context) error {
 	if !share.Grow(m.Size) {
 		return problem.New(api.CodeBusy, "")
 	}
-	content, err := s.queue.Content(ctx, key, id)
+	content, err := s.ledger.Content(ctx, key, id)
 	if err != nil {
 		return err
 	}
@@ -191,7 +191,7 @@ func (s *Server) getContent(c echo.Context) error {
 
 // postRetry serves POST /v1/messages/{id}/retry.
 func (s *Server) postRetry(c echo.Context) error {
-	m, err := s.queue.Retry(c.Request().Context(), request(c).key.Name(), messageID(c))
+	m, err := s.ledger.Retry(c.Request().Context(), request(c).key.Name(), messageID(c))
 	if err != nil {
 		return err
 	}
@@ -200,7 +200,7 @@ func (s *Server) postRetry(c echo.Context) error {
 
 // deleteMessage serves DELETE /v1/messages/{id}: it cancels what is not final.
 func (s *Server) deleteMessage(c echo.Context) error {
-	m, err := s.queue.Cancel(c.Request().Context(), request(c).key.Name(), messageID(c))
+	m, err := s.ledger.Cancel(c.Request().Context(), request(c).key.Name(), messageID(c))
 	if err != nil {
 		return err
 	}
@@ -234,7 +234,7 @@ func (s *Server) postRetryMatching(c echo.Context) error {
 	if len(bad) > 0 {
 		return problem.New(api.CodeInvalidParameter, "", bad...)
 	}
-	n, err := s.queue.RetryMatching(c.Request().Context(), filter)
+	n, err := s.ledger.RetryMatching(c.Request().Context(), filter)
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func (s *Server) maxBody() int64 { return s.maxMessageSize + s.maxMessageSize/2 
 // nothing to remember it by.
 func (s *Server) idempotency(h http.Header) (string, error) {
 	key, err := intake.IdempotencyKey(h)
-	if err == nil && key != "" && !s.queue.Durable() {
+	if err == nil && key != "" && s.ledger == nil {
 		return "", queue.ErrQueueRequired
 	}
 	return key, err
@@ -71,7 +71,7 @@ func (s *Server) read(c echo.Context, b *intake.Body, mediaType, boundary, idemp
 		return sub, err
 	}
 	sub.IdempotencyKey, sub.Fingerprint = idempotency, f.Sum()
-	if s.queue.Durable() {
+	if s.ledger != nil {
 		sub.Wait = preferredWait(c.Request().Header)
 	} else if !sub.SendAt.IsZero() || sub.ExpiresIn != 0 {
 		return sub, queue.ErrQueueRequired
@@ -108,7 +108,7 @@ func readJSON(b *intake.Body) (m messageRequest, err error) {
 func (s *Server) submit(c echo.Context, sub queue.Submission) error {
 	ctx, cancel := context.WithTimeout(c.Request().Context(), s.requestTimeout+sub.Wait)
 	defer cancel()
-	receipt, err := s.queue.Submit(ctx, sub)
+	receipt, err := s.submitter.Submit(ctx, sub)
 	if err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func (s *Server) submit(c echo.Context, sub queue.Submission) error {
 	if receipt.Replayed {
 		c.Response().Header().Set(headerIdempotencyReplay, "true")
 	}
-	if !s.queue.Durable() {
+	if s.ledger == nil {
 		return answerVerdict(c, receipt.Message)
 	}
 	c.Response().Header().Set(echo.HeaderLocation, "/v1/messages/"+receipt.Message.ID)

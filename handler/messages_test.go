@@ -71,7 +71,7 @@ func TestDefaultSender(t *testing.T) {
 			t.Errorf("%s = %d, sender %q, want %q", body, got, q.got[0].Sender, want)
 		}
 	}
-	if _, err := New(Options{Queue: q, From: "nobody"}); err == nil {
+	if _, err := New(Options{Submitter: q, From: "nobody"}); err == nil {
 		t.Error("New() with an invalid From = nil, want an error")
 	}
 }

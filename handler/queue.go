@@ -6,23 +6,24 @@ import (
 	"mailsidecar/queue"
 )
 
-// Queue takes submissions. queue.None answers with the relay's verdict; the
-// durable queue once the message is stored, or after Submission.Wait.
-//
-// The look-ups and commands are scoped by the name of the API key: a message of
-// another key is [queue.ErrNotFound]. None answers all of them with
-// [queue.ErrQueueRequired].
-type Queue interface {
+// Submitter takes submissions. queue.Direct answers with the relay's verdict;
+// queue.Durable once the message is stored, or after Submission.Wait.
+type Submitter interface {
 	// Submit takes one message. When err is nil the receipt's recipients tell
 	// what became of each. Once ctx ends, a message that is not stored is
 	// abandoned, and one that is goes on.
 	Submit(ctx context.Context, s queue.Submission) (queue.Receipt, error)
+}
+
+// Ledger is what is known of stored messages, and what can be done with them.
+//
+// The look-ups and commands are scoped by the name of the API key: a message of
+// another key is [queue.ErrNotFound].
+type Ledger interface {
 	// SubmitBatch takes all of them in one durable commit, or none. They bear the
 	// same idempotency key and fingerprint; a repeat gets the receipts of those
 	// that were stored, in their order.
 	SubmitBatch(ctx context.Context, s []queue.Submission) ([]queue.Receipt, error)
-	// Durable says whether an accepted message is stored; false for None.
-	Durable() bool
 
 	// Get returns a message with its recipients and attempts.
 	Get(ctx context.Context, key, id string) (queue.Message, error)

@@ -160,9 +160,6 @@ func precise(now func() time.Time) func() time.Time {
 	return func() time.Time { return now().UTC().Truncate(time.Microsecond) }
 }
 
-// Durable is true: an accepted message is stored.
-func (*Durable) Durable() bool { return true }
-
 // Ready says why messages cannot be accepted just now; nil when they can.
 func (d *Durable) Ready(ctx context.Context) error {
 	switch d.phase.Load() {

@@ -52,10 +52,10 @@ func (l *ledger) logOutcome(r pendingOutcome) {
 
 // logVerdicts does so where nothing is stored: what follows on an attempt is up
 // to the client.
-func (n *None) logVerdicts(m Message) {
+func (d *Direct) logVerdicts(m Message) {
 	for _, a := range m.Attempts {
 		if f, _ := dispatch.Trouble(a); f != nil {
-			n.log.Warn("relay failed", append([]any{"id", m.ID, "relay", a.Relay}, relayTrouble(f)...)...)
+			d.log.Warn("relay failed", append([]any{"id", m.ID, "relay", a.Relay}, relayTrouble(f)...)...)
 		}
 	}
 	relays := map[string]string{}
@@ -65,7 +65,7 @@ func (n *None) logVerdicts(m Message) {
 		}
 	}
 	for _, r := range m.Recipients {
-		logState(n.log, stateLine{
+		logState(d.log, stateLine{
 			Change: Change{ForwardPath: r.ForwardPath, State: r.State}, id: m.ID, reversePath: m.Envelope.ReversePath,
 			result: r.Result, relay: relays[r.ForwardPath], attempt: 1,
 		})

@@ -11,8 +11,8 @@ import (
 	"mailsidecar/queue"
 )
 
-// TestNoneLog: without a store there is the same mail log.
-func TestNoneLog(t *testing.T) {
+// TestDirectLog: without a store there is the same mail log.
+func TestDirectLog(t *testing.T) {
 	wrongPassword := queuetest.Fail(mailer.ClassRelay, mailer.StageAuth, 535)
 	tests := []struct {
 		name string
@@ -28,7 +28,7 @@ func TestNoneLog(t *testing.T) {
 	}
 	for _, tt := range tests {
 		var log lockedLog
-		n := queue.NewNone(queue.Routes{{Relay: queuetest.NewRelay(tt.say)}}, slog.New(slog.NewTextHandler(&log, nil)))
+		n := queue.NewDirect(queue.Routes{{Relay: queuetest.NewRelay(tt.say)}}, slog.New(slog.NewTextHandler(&log, nil)))
 		if _, err := n.Submit(t.Context(), queuetest.Submission("x", "a@example.org")); err != nil {
 			t.Fatalf("%s: Submit = %v", tt.name, err)
 		}

@@ -1,9 +1,9 @@
 // Package queue stands between the handler, which accepts submissions, and the
 // mailer, which hands them to a relay.
 //
-// Two implementations answer the same calls: [None] stores nothing and answers
-// with the relay's verdict (MAILSIDECAR_QUEUE=none); the durable queue answers
-// once the message is on disk.
+// [Durable] answers once the message is on disk, and keeps it until it is final.
+// [Direct] stores nothing and answers with the relay's verdict
+// (MAILSIDECAR_QUEUE=none).
 package queue
 
 import (
@@ -29,7 +29,7 @@ type Submission struct {
 	// ExpiresIn is how long to keep trying; zero means the queue's default.
 	ExpiresIn time.Duration
 	// Wait is how long the answer may wait for the first attempt (Prefer:
-	// wait=N, RFC 7240 §4.3); zero means not at all. None ignores it.
+	// wait=N, RFC 7240 §4.3); zero means not at all. [Direct] ignores it.
 	Wait time.Duration
 	// IdempotencyKey is the caller's key, unquoted; empty when none was given.
 	IdempotencyKey string
@@ -57,7 +57,7 @@ type Message struct {
 	Envelope   mailer.Envelope
 	Created    time.Time
 	SendAt     time.Time // zero: at once
-	Expires    time.Time // zero: never (None)
+	Expires    time.Time // zero: never ([Direct])
 	Recipients []Recipient
 	Attempts   []mailer.Attempt
 }

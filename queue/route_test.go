@@ -49,7 +49,7 @@ func TestNextRelay(t *testing.T) {
 				if got := m.Recipients[0].State == queue.Delivered; got != tt.next || len(m.Attempts) != attempts {
 					t.Errorf("queue: state %s after %d attempts, want delivered: %v after %d", m.Recipients[0].State, len(m.Attempts), tt.next, attempts)
 				}
-				none := queue.NewNone(queue.Routes{{Relay: queuetest.NamedRelay("first", tt.say)}, {Relay: second}}, nil)
+				none := queue.NewDirect(queue.Routes{{Relay: queuetest.NamedRelay("first", tt.say)}, {Relay: second}}, nil)
 				r, err := none.Submit(t.Context(), s)
 				if err != nil {
 					t.Fatal(err)

@@ -78,7 +78,7 @@ type Store interface {
 	// clock was set back.
 	Rewind(ctx context.Context, latest time.Time) error
 
-	// Get, List and Content are as in handler.Queue; Content also takes
+	// Get, List and Content are as in handler.Ledger; Content also takes
 	// [AnyKey].
 	Get(ctx context.Context, key, id string) (Message, error)
 	List(ctx context.Context, f Filter, limit int, cursor string) (Page, error)

@@ -26,8 +26,12 @@ func (s *Service) newHandler(c config.Service, version string) (*handler.Server,
 	if err != nil {
 		return nil, &ConfigError{"configuration", err}
 	}
+	var ledger handler.Ledger
+	if s.queue != nil {
+		ledger = s.queue
+	}
 	h, err := handler.New(handler.Options{
-		Queue: s.queue, Relays: s.monitor, Keys: entries, From: c.From, Ready: s.ready, Logger: s.log,
+		Submitter: s.submitter, Ledger: ledger, Relays: s.monitor, Keys: entries, From: c.From, Ready: s.ready, Logger: s.log,
 		Compat: apis, TLS: tlsConfig,
 		Version: version, MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.MaxRecipients,
 		MaxInFlight: int64(c.MaxInFlight), RequestTimeout: time.Duration(c.RequestTimeout),

@@ -54,34 +54,34 @@ func offlineHandler(store queue.Store) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return handler.New(handler.Options{Queue: anyKey{durable}})
+	return handler.New(handler.Options{Submitter: durable, Ledger: anyKey{durable}})
 }
 
-// anyKey is a queue for an operator, who sees the messages of every key.
-type anyKey struct{ handler.Queue }
+// anyKey is a ledger for an operator, who sees the messages of every key.
+type anyKey struct{ handler.Ledger }
 
-func (q anyKey) Get(ctx context.Context, _, id string) (queue.Message, error) {
-	return q.Queue.Get(ctx, queue.AnyKey, id)
+func (l anyKey) Get(ctx context.Context, _, id string) (queue.Message, error) {
+	return l.Ledger.Get(ctx, queue.AnyKey, id)
 }
 
-func (q anyKey) List(ctx context.Context, f queue.Filter, limit int, cursor string) (queue.Page, error) {
+func (l anyKey) List(ctx context.Context, f queue.Filter, limit int, cursor string) (queue.Page, error) {
 	f.Key = queue.AnyKey
-	return q.Queue.List(ctx, f, limit, cursor)
+	return l.Ledger.List(ctx, f, limit, cursor)
 }
 
-func (q anyKey) Retry(ctx context.Context, _, id string) (queue.Message, error) {
-	return q.Queue.Retry(ctx, queue.AnyKey, id)
+func (l anyKey) Retry(ctx context.Context, _, id string) (queue.Message, error) {
+	return l.Ledger.Retry(ctx, queue.AnyKey, id)
 }
 
-func (q anyKey) RetryMatching(ctx context.Context, f queue.Filter) (int, error) {
+func (l anyKey) RetryMatching(ctx context.Context, f queue.Filter) (int, error) {
 	f.Key = queue.AnyKey
-	return q.Queue.RetryMatching(ctx, f)
+	return l.Ledger.RetryMatching(ctx, f)
 }
 
-func (q anyKey) Cancel(ctx context.Context, _, id string) (queue.Message, error) {
-	return q.Queue.Cancel(ctx, queue.AnyKey, id)
+func (l anyKey) Cancel(ctx context.Context, _, id string) (queue.Message, error) {
+	return l.Ledger.Cancel(ctx, queue.AnyKey, id)
 }
 
-func (q anyKey) Content(ctx context.Context, _, id string) ([]byte, error) {
-	return q.Queue.Content(ctx, queue.AnyKey, id)
+func (l anyKey) Content(ctx context.Context, _, id string) ([]byte, error) {
+	return l.Ledger.Content(ctx, queue.AnyKey, id)
 }

@@ -6,28 +6,23 @@ import (
 	"time"
 
 	"mailsidecar/config"
-	"mailsidecar/handler"
 	"mailsidecar/queue"
 	"mailsidecar/queue/sqlite"
 )
 
-// runningQueue is the queue that MAILSIDECAR_QUEUE names, at work.
+// runningQueue is a queue with a store, at work.
 type runningQueue struct {
-	handler.Queue
-	durable *queue.Durable // nil without a store, as are the others
-	store   queue.Store
-	cancel  context.CancelFunc
-	done    chan struct{} // closed when it has ended, in order or not; then err is set
-	err     error
+	*queue.Durable
+	store  queue.Store
+	cancel context.CancelFunc
+	done   chan struct{} // closed when it has ended, in order or not; then err is set
+	err    error
 }
 
 // startQueue opens the store unless it is given one, takes over what an earlier
 // run left there, and begins to deliver. o has what does not come from c. The
 // queue goes on when ctx ends, until beginStop.
 func startQueue(ctx context.Context, c config.Service, store queue.Store, o queue.Options) (*runningQueue, error) {
-	if c.Queue.Store == "none" {
-		return &runningQueue{Queue: queue.NewNone(o.Routes, o.Logger)}, nil
-	}
 	if store == nil {
 		var err error
 		if store, err = openStore(ctx, c); err != nil {
@@ -40,7 +35,7 @@ func startQueue(ctx context.Context, c config.Service, store queue.Store, o queu
 	if err != nil {
 		return nil, fmt.Errorf("%w (%w)", err, store.Close())
 	}
-	q := &runningQueue{Queue: durable, durable: durable, store: store, done: make(chan struct{})}
+	q := &runningQueue{Durable: durable, store: store, done: make(chan struct{})}
 	ctx, q.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
 		defer close(q.done)
@@ -58,44 +53,13 @@ func openStore(ctx context.Context, c config.Service) (queue.Store, error) {
 	})
 }
 
-// ready says whether the queue can accept messages.
-func (q *runningQueue) ready(ctx context.Context) bool {
-	return q.durable == nil || q.durable.Ready(ctx) == nil
-}
-
-// pauses lists the relays in trouble.
-func (q *runningQueue) pauses() []queue.Pause {
-	if q.durable == nil {
-		return nil
-	}
-	return q.durable.Pauses()
-}
-
-// resume ends the pause of a relay that was seen to work.
-func (q *runningQueue) resume(relayName string) {
-	if q.durable != nil {
-		q.durable.Resume(relayName)
-	}
-}
-
-// ended is closed when the queue does not work any more. Without a store it
-// never is.
-func (q *runningQueue) ended() <-chan struct{} { return q.done }
-
 // beginStop lets it accept nothing more, and answers the requests that wait for
 // an attempt.
-func (q *runningQueue) beginStop() {
-	if q.cancel != nil {
-		q.cancel()
-	}
-}
+func (q *runningQueue) beginStop() { q.cancel() }
 
-// awaitStop returns when the deliveries in hand are over, or with ctx's error
+// awaitStop returns when the deliveries in flight are over, or with ctx's error
 // when it ends first.
 func (q *runningQueue) awaitStop(ctx context.Context) error {
-	if q.done == nil {
-		return nil
-	}
 	select {
 	case <-q.done:
 		return q.err
@@ -107,9 +71,6 @@ func (q *runningQueue) awaitStop(ctx context.Context) error {
 // closeStore is last of all. A store that is still being used is left to the
 // end of the process, which loses nothing that was promised.
 func (q *runningQueue) closeStore() error {
-	if q.store == nil {
-		return nil
-	}
 	select {
 	case <-q.done:
 		return q.store.Close()

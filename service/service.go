@@ -56,7 +56,8 @@ type Service struct {
 	stopTimeout time.Duration // for an orderly stop
 	relays      []Relay
 	monitor     *relayMonitor
-	queue       *runningQueue
+	submitter   handler.Submitter
+	queue       *runningQueue // nil when nothing is stored
 	bound       listeners
 	http        *handler.Server
 	addr        net.Addr // nil until it serves
@@ -102,17 +103,25 @@ func (s *Service) startQueue(ctx context.Context, o Options) (err error) {
 		}
 	}
 	s.monitor = newRelayMonitor(c.Relays, s.relays, o.Observe, s.log)
+	routes := s.monitor.routes()
+	if c.Service.Queue.Store == "none" {
+		s.submitter = queue.NewDirect(routes, s.log)
+		return nil
+	}
 	if s.queue, err = startQueue(ctx, c.Service, o.Store, queue.Options{
-		Routes: s.monitor.routes(), Workers: workers(c.Relays), StopTimeout: deliveryTime(s.stopTimeout), Logger: s.log,
+		Routes: routes, Workers: workers(c.Relays), StopTimeout: deliveryTime(s.stopTimeout), Logger: s.log,
 	}); err != nil {
 		return err
 	}
-	s.monitor.pauses, s.monitor.resume = s.queue.pauses, s.queue.resume
+	s.submitter = s.queue
+	s.monitor.pauses, s.monitor.resume = s.queue.Pauses, s.queue.Resume
 	return nil
 }
 
 // ready says whether requests should come here.
-func (s *Service) ready() bool { return !s.stopping.Load() && s.queue.ready(context.Background()) }
+func (s *Service) ready() bool {
+	return !s.stopping.Load() && (s.queue == nil || s.queue.Ready(context.Background()) == nil)
+}
 
 // URL is where a client on this machine reaches the service over HTTP.
 func (s *Service) URL() string { return "http://" + s.addr.String() }
@@ -121,12 +130,16 @@ func (s *Service) URL() string { return "http://" + s.addr.String() }
 // which part failed, or what could not be stopped in time.
 func (s *Service) Run(ctx context.Context) error {
 	var failed error
+	var ended chan struct{} // of the queue; nil without one
+	if s.queue != nil {
+		ended = s.queue.done
+	}
 	select {
 	case <-ctx.Done():
 		s.log.Info("stopping", "timeout", s.stopTimeout)
 	case failed = <-s.http.Done():
 		s.log.Error("serving failed", "error", failed)
-	case <-s.queue.ended():
+	case <-ended:
 		s.log.Error("queue failed", "error", s.queue.err)
 	}
 	if err := errors.Join(failed, s.stop(ctx)); err != nil {
@@ -155,8 +168,11 @@ func (s *Service) stop(ctx context.Context) error {
 		s.bound.close()
 	}
 	s.stopWaiting()
+	if s.submitter != nil {
+		errs = append(errs, s.stopAccepting(ctx))
+	}
 	if s.queue != nil {
-		errs = append(errs, s.stopAccepting(ctx), s.queue.awaitStop(ctx))
+		errs = append(errs, s.queue.awaitStop(ctx))
 	}
 	s.closeRelays()
 	if s.queue != nil {
@@ -169,7 +185,7 @@ func (s *Service) stop(ctx context.Context) error {
 // no store. A durable queue gives its waiting messages back itself, once it
 // claims no more.
 func (s *Service) stopWaiting() {
-	if s.queue == nil || s.queue.durable != nil {
+	if s.submitter == nil || s.queue != nil {
 		return
 	}
 	for _, r := range s.relays {
@@ -191,7 +207,7 @@ func (s *Service) closeRelays() {
 // same time: that answers the clients which wait for an attempt (Prefer: wait).
 func (s *Service) stopAccepting(ctx context.Context) error {
 	if s.addr == nil {
-		s.queue.beginStop()
+		s.beginStop()
 		return nil
 	}
 	// Requests that wait for a relay's verdict are cut off in time for the steps
@@ -200,6 +216,12 @@ func (s *Service) stopAccepting(ctx context.Context) error {
 	defer cancel()
 	closed := make(chan error, 1)
 	go func() { closed <- s.http.Shutdown(ctx) }()
-	s.queue.beginStop()
+	s.beginStop()
 	return <-closed
+}
+
+func (s *Service) beginStop() {
+	if s.queue != nil {
+		s.queue.beginStop()
+	}
 }

@@ -103,7 +103,7 @@ func TestStopAnswersWaiting(t *testing.T) {
 		a, err := post(s, http.Header{"Prefer": {"wait=30"}})
 		answered <- result{a, err}
 	}()
-	for s.queue.durable.Usage().Messages == 0 {
+	for s.queue.Usage().Messages == 0 {
 		time.Sleep(time.Millisecond)
 	}
 
@@ -121,7 +121,7 @@ func TestStopAnswersWaiting(t *testing.T) {
 	}
 
 	again, stop := start(t, c)
-	kept, err := again.queue.durable.Get(t.Context(), "", m.ID)
+	kept, err := again.queue.Get(t.Context(), "", m.ID)
 	if err != nil || len(kept.Recipients) != 1 || kept.Recipients[0].State.Final() {
 		t.Errorf("after the restart the message is %+v, %v; want it waiting", kept, err)
 	}
