@@ -103,10 +103,11 @@ UPDATE recipients SET lane = (SELECT '1' || key FROM messages WHERE id = message
 CREATE INDEX recipients_due ON recipients (route, lane, due) WHERE due IS NOT NULL AND owner IS NULL;
 `}
 
-// migrate brings the file to the newest schema, a transaction for each step.
+// migrate brings the file to the newest schema, a transaction for each step. It
+// ends with ctx between two steps.
 func migrate(ctx context.Context, conn *sql.Conn, path string) error {
 	var version, app, tables int
-	err := conn.QueryRowContext(ctx, `SELECT
+	err := conn.QueryRowContext(context.Background(), `SELECT
 		(SELECT user_version FROM pragma_user_version),
 		(SELECT application_id FROM pragma_application_id),
 		(SELECT count(*) FROM sqlite_schema)`).Scan(&version, &app, &tables)
@@ -120,9 +121,12 @@ func migrate(ctx context.Context, conn *sql.Conn, path string) error {
 			"or name another file in MAILSIDECAR_QUEUE", version, len(migrations)))
 	}
 	for ; version < len(migrations); version++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		script := fmt.Sprintf("BEGIN IMMEDIATE; %s; PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
 			migrations[version], applicationID, version+1)
-		if _, err := conn.ExecContext(ctx, script); err != nil {
+		if _, err := conn.ExecContext(context.Background(), script); err != nil {
 			return fmt.Errorf("migrate to schema %d: %w", version+1, err)
 		}
 	}

@@ -5,25 +5,11 @@ import (
 	"database/sql"
 )
 
-// session executes statements on one connection and prepares each once.
+// session executes statements on one connection, which prepares each once.
 type session struct {
-	ctx   context.Context // a session is as short as a call, or has no end
-	conn  *sql.Conn
-	stmts map[string]*sql.Stmt // of the connection
-}
-
-// stmt returns the prepared statement. There are some forty queries, and those
-// of lists.
-func (s *session) stmt(query string) (*sql.Stmt, error) {
-	if stmt := s.stmts[query]; stmt != nil {
-		return stmt, nil
-	}
-	stmt, err := s.conn.PrepareContext(s.ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	s.stmts[query] = stmt
-	return stmt, nil
+	// ctx may end a statement that reads. The writer's has no end.
+	ctx context.Context
+	*connection
 }
 
 func (s *session) execute(query string, args ...any) (sql.Result, error) {

@@ -62,9 +62,7 @@ type Store struct {
 	opts    Options
 	lock    *flock.Flock
 	file    os.FileInfo // of the database, to notice that it was replaced
-	readDB  *sql.DB
-	readers chan *reader  // those that nobody uses just now
-	closed  chan struct{} // closed by Close
+	readers *readers
 	closing sync.Once
 	writer  *writer
 	only    atomic.Value                    // the owner that has taken over from all others
@@ -88,7 +86,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, lock: lock, readers: make(chan *reader, readConnections), closed: make(chan struct{}), free: freeDisk}
+	s := &Store{opts: o, lock: lock, free: freeDisk}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(storeError(path, err), s.Close())
 	}
@@ -113,38 +111,11 @@ func (s *Store) open(ctx context.Context) error {
 	if err := syncDirectory(filepath.Dir(s.opts.Path)); err != nil {
 		return err
 	}
-	if s.readDB, err = sql.Open("sqlite", dsn(s.opts.Path, "query_only(1)")+"&mode=rw"); err != nil {
+	if s.readers, err = openReaders(s); err != nil {
 		return err
 	}
-	return s.connectReaders(ctx)
+	return ctx.Err()
 }
-
-// reader is a connection that reads, with the statements prepared on it.
-type reader struct {
-	conn  *sql.Conn
-	stmts map[string]*sql.Stmt
-}
-
-// connectReaders opens every connection now: once the file is deleted none can
-// be opened any more, and what is stored must be read all the same.
-func (s *Store) connectReaders(ctx context.Context) error {
-	for range readConnections {
-		conn, err := s.readDB.Conn(ctx)
-		if err != nil {
-			return err
-		}
-		s.readers <- &reader{conn, map[string]*sql.Stmt{}}
-		// SQLite opens the log with the first read.
-		var tables int
-		if err := conn.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// readConnections bounds the memory of page caches (2 MiB each).
-const readConnections = 4
 
 // createDatabase makes a new database under another name, unless there is one at
 // path, and renames it when it is whole and synced. SQLite would create it in
@@ -222,16 +193,16 @@ func createSchema(ctx context.Context, path, pragmas string) error {
 		return err
 	}
 	db.SetMaxOpenConns(1)
-	conn, err := db.Conn(ctx)
+	conn, err := db.Conn(context.Background())
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}
-	_, err = conn.ExecContext(ctx, pragmas+"; PRAGMA auto_vacuum = incremental")
+	_, err = conn.ExecContext(context.Background(), pragmas+"; PRAGMA auto_vacuum = incremental")
 	if err == nil {
 		err = migrate(ctx, conn, path)
 	}
 	if err == nil {
-		_, err = conn.ExecContext(ctx, "PRAGMA journal_mode = wal")
+		_, err = conn.ExecContext(context.Background(), "PRAGMA journal_mode = wal")
 	}
 	return errors.Join(err, conn.Close(), db.Close())
 }
@@ -254,50 +225,41 @@ func dsn(path string, pragmas ...string) string {
 func (s *Store) Close() error {
 	var errs []error
 	s.closing.Do(func() {
-		close(s.closed)
+		if s.readers != nil {
+			s.readers.refuse()
+		}
 		if s.writer != nil {
 			errs = append(errs, s.writer.close())
 		}
-		errs = append(errs, s.closeReaders(), s.lock.Close())
+		if s.readers != nil {
+			errs = append(errs, s.readers.close())
+		}
+		errs = append(errs, s.lock.Close())
 	})
 	return errors.Join(errs...)
-}
-
-func (s *Store) closeReaders() error {
-	if s.readDB == nil {
-		return nil
-	}
-	var errs []error
-	for range s.readDB.Stats().InUse { // every reader there is, idle or not
-		r := <-s.readers
-		for _, stmt := range r.stmts {
-			errs = append(errs, stmt.Close())
-		}
-		errs = append(errs, r.conn.Close())
-	}
-	return errors.Join(append(errs, s.readDB.Close())...)
 }
 
 // Heartbeat has nothing to do: the lock file tells that every other owner is
 // gone.
 func (*Store) Heartbeat(context.Context, string, time.Time) error { return nil }
 
-// Check says why messages are refused just now: the file was moved away, the
-// disk is nearly full, or the last write failed.
-func (s *Store) Check(context.Context) error {
+// Check says why messages are refused or cannot be read just now: the file was
+// moved away, the disk is nearly full, the last write failed, or a read does.
+func (s *Store) Check(ctx context.Context) error {
 	if err := s.admit(0); err != nil {
 		return err
 	}
-	return s.writer.lastError()
+	if err := s.writer.lastError(); err != nil {
+		return err
+	}
+	return s.tryRead(ctx)
 }
 
 // admit refuses size octets of new messages where they would be lost with the
 // file, or would take the room that outcomes need.
 func (s *Store) admit(size int64) error {
-	now, err := os.Stat(s.opts.Path)
-	if err != nil || !os.SameFile(s.file, now) {
-		return fault(s.opts.Path, queue.ErrMoved, "new mail is refused; what is stored is still being delivered from the open file. "+
-			"Let the queue drain, then restart")
+	if err := s.moved(); err != nil {
+		return err
 	}
 	free, err := s.free(filepath.Dir(s.opts.Path))
 	if err != nil {
@@ -310,27 +272,14 @@ func (s *Store) admit(size int64) error {
 	return nil
 }
 
-// view runs f on one consistent state of the store.
-func (s *Store) view(ctx context.Context, f func(*session) error) error {
-	var r *reader
-	select {
-	case r = <-s.readers:
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-s.closed:
-		return queue.ErrClosed
+// moved says that the file at the path is not the one that is open.
+func (s *Store) moved() error {
+	now, err := os.Stat(s.opts.Path)
+	if err != nil || !os.SameFile(s.file, now) {
+		return fault(s.opts.Path, queue.ErrMoved, "new mail is refused; what is stored is still being delivered from the open file. "+
+			"Let the queue drain, then restart")
 	}
-	defer func() { s.readers <- r }()
-	v := &session{ctx, r.conn, r.stmts}
-	if err := v.exec("BEGIN"); err != nil {
-		return storeError(s.opts.Path, err)
-	}
-	defer func() {
-		// The end of ctx must not leave the transaction open.
-		end := &session{context.WithoutCancel(ctx), r.conn, r.stmts}
-		_ = end.exec("ROLLBACK") // nothing was written
-	}()
-	return storeError(s.opts.Path, f(v))
+	return nil
 }
 
 // fault says what is wrong with the store at path, and what helps.

@@ -63,21 +63,18 @@ func openWriter(ctx context.Context, s *Store) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	db.SetMaxOpenConns(1)
-	conn, err := db.Conn(ctx)
+	db.SetMaxIdleConns(-1)
+	w := &writer{store: s, db: db, writes: make(chan *write, maxGroupOps), ended: make(chan struct{})}
+	c, err := w.connect()
+	if err == nil {
+		err = migrate(ctx, c.conn, s.opts.Path)
+	}
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	w := &writer{
-		// Half a group cannot be given up for one caller, so what is written has
-		// no end; the driver is quicker without, too.
-		session: &session{context.WithoutCancel(ctx), conn, map[string]*sql.Stmt{}},
-		store:   s, db: db,
-		writes: make(chan *write, maxGroupOps), ended: make(chan struct{}),
-	}
-	if err := w.prepare(ctx); err != nil {
-		return nil, errors.Join(err, conn.Close(), db.Close())
-	}
+	// Half a group cannot be given up for one caller, so what is written has no
+	// end; the driver is quicker without, too.
+	w.session = &session{context.Background(), c}
 	return w, nil
 }
 
@@ -85,18 +82,29 @@ func openWriter(ctx context.Context, s *Store) (*writer, error) {
 // file. Most bytes are deleted again before that and never get there.
 const checkpointPages = 4000
 
-func (w *writer) prepare(ctx context.Context) error {
-	if err := migrate(ctx, w.conn, w.store.opts.Path); err != nil {
-		return err
+// connect opens a connection that writes to the log.
+func (w *writer) connect() (*connection, error) {
+	c, err := connect(w.db)
+	if err != nil {
+		return nil, err
 	}
 	var mode string
-	if err := w.conn.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode); err != nil {
-		return err
+	err = c.conn.QueryRowContext(context.Background(), "PRAGMA journal_mode").Scan(&mode)
+	if err == nil && mode != "wal" {
+		err = fault(w.store.opts.Path, queue.ErrFileSystem, "it does not support SQLite's write-ahead log; put the queue on a local disk")
 	}
-	if mode != "wal" {
-		return fault(w.store.opts.Path, queue.ErrFileSystem, "it does not support SQLite's write-ahead log; put the queue on a local disk")
+	if err != nil {
+		return nil, errors.Join(err, c.close())
 	}
-	return nil
+	return c, nil
+}
+
+// reconnect is connect for a store that has been in use.
+func (w *writer) reconnect() (*connection, error) {
+	if err := w.store.moved(); err != nil {
+		return nil, err
+	}
+	return w.connect()
 }
 
 // do hands a write over and waits until it is committed. Once handed over it is
@@ -227,13 +235,12 @@ func isAnswer(err error) bool {
 }
 
 func (w *writer) transaction(group []*write) (err error) {
-	if err := w.exec("BEGIN IMMEDIATE"); err != nil {
+	if err := w.begin(); err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			// SQLite may have rolled back by itself, and then this fails.
-			_ = w.exec("ROLLBACK")
+			w.rollBack()
 		}
 	}()
 	for _, op := range group {
@@ -244,12 +251,37 @@ func (w *writer) transaction(group []*write) (err error) {
 			return err
 		}
 	}
-	if err := w.exec("COMMIT"); err != nil {
+	if err := w.control("COMMIT"); err != nil {
 		return err
 	}
 	w.commits.Add(1)
 	w.written.Add(int64(len(group)))
 	return nil
+}
+
+// begin begins a transaction, on a new connection where the old one is of no use any
+// more.
+func (w *writer) begin() error {
+	if !w.unsure {
+		err := w.control("BEGIN IMMEDIATE")
+		if err == nil {
+			return nil
+		}
+		if w.rollBack(); !w.unsure {
+			return err
+		}
+	}
+	c, err := w.renewed(w.reconnect)
+	if err != nil {
+		return err
+	}
+	w.connection = c
+	return w.control("BEGIN IMMEDIATE")
+}
+
+// probe writes as little as can be written.
+func (w *writer) probe() error {
+	return w.exec(fmt.Sprintf("PRAGMA application_id = %d", applicationID))
 }
 
 func (w *writer) lastError() error {
@@ -270,9 +302,5 @@ func (w *writer) close() error {
 	close(w.writes)
 	w.mu.Unlock()
 	<-w.ended
-	var errs []error
-	for _, stmt := range w.stmts {
-		errs = append(errs, stmt.Close())
-	}
-	return errors.Join(append(errs, w.conn.Close(), w.db.Close())...)
+	return errors.Join(w.connection.close(), w.db.Close())
 }

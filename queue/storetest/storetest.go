@@ -58,6 +58,7 @@ func Run(t *testing.T, open func(*testing.T) queue.Store, reopen func(*testing.T
 		"CancelReleased":  testCancelReleased,
 		"Usage":           testUsage,
 		"Sweep":           testSweep,
+		"Contexts":        testContexts,
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
