@@ -33,7 +33,7 @@ type Client struct {
 
 // New returns a client of the server at base, an http or https address that may
 // have a path. key is the secret of an API key; empty sends none. version is what
-// the program calls itself by. timeout bounds one request with its answer.
+// the program calls itself by. timeout limits one request with its answer.
 func New(base, key, version string, timeout time.Duration) (*Client, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
@@ -55,7 +55,7 @@ type Answer struct {
 	Body   []byte
 }
 
-// maxAnswer bounds what is read of one answer; an exported message is the
+// maxAnswer limits one answer, in octets; an exported message is the
 // largest, and the server's own limit on messages is below that.
 const maxAnswer = 256 << 20
 
@@ -98,7 +98,7 @@ func (c *Client) noAnswer(err error, connected bool) error {
 	return &NoAnswerError{Server: c.Server(), Connected: connected, Err: err}
 }
 
-// NoAnswerError says that there is no answer, or not a whole one.
+// NoAnswerError says that no whole answer came.
 type NoAnswerError struct {
 	Server string // address, without a password
 	// Connected says that the server may have seen the request, and may have done

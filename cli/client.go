@@ -16,7 +16,7 @@ import (
 // client is a client of a running server whose errors know their exit status.
 type client struct {
 	*api.Client
-	// offline says that there is no server, and no network to speak of.
+	// offline says that the client calls the server itself, without a network.
 	offline bool
 }
 

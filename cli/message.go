@@ -15,7 +15,7 @@ import (
 	"mailsidecar/api"
 )
 
-// story is what there is to say of the recipient besides its state.
+// story says what happened to the recipient, besides its state.
 func story(r api.Recipient) string {
 	words := r.String()
 	if r.Kind == api.OutcomeUncertain {
@@ -70,8 +70,8 @@ func waits(m api.Receipt) bool {
 	return slices.ContainsFunc(m.Recipients, func(r api.Recipient) bool { return r.State == api.StateQueued && r.String() == "" })
 }
 
-// printTrouble tells why messages may wait: the relays that cannot be used just
-// now. Without an answer it tells nothing, for the message is safe all the same.
+// printTrouble prints why messages may wait: the relays that cannot be used now.
+// Without an answer it prints nothing, because the message is safe all the same.
 func (c *client) printTrouble(ctx context.Context, w io.Writer) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

@@ -255,7 +255,7 @@ func export(stdout io.Writer, file, id string, content []byte) error {
 	if file == "" {
 		file = id + ".eml"
 	}
-	// Mail is private, and a file that exists may be somebody's.
+	// Mail is private, and an existing file must not be overwritten.
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("export: %w", err)

@@ -66,7 +66,7 @@ func shorten(text string, n int) string {
 	return text
 }
 
-// printStory tells all that is known of one message.
+// printStory prints all that is known of one message.
 func printStory(w io.Writer, m api.Message) {
 	fmt.Fprintf(w, "message %s: %s\n\n", m.ID, m.Status)
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)

@@ -29,7 +29,7 @@ type requestInfo struct {
 	message string    // id of the message it made
 }
 
-// request returns what accompany noted.
+// request returns what logAndGuard keeps of the request.
 func request(c echo.Context) *requestInfo {
 	r, ok := c.Get(contextKey).(*requestInfo)
 	if !ok {
@@ -38,9 +38,9 @@ func request(c echo.Context) *requestInfo {
 	return r
 }
 
-// accompany goes with every request from its header to the access log. It runs
-// before the router, so that an unknown path is accompanied too.
-func (s *Server) accompany(next echo.HandlerFunc) echo.HandlerFunc {
+// logAndGuard prepares, guards and logs every request. It runs before the router, so
+// that it sees unknown paths, too.
+func (s *Server) logAndGuard(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		started := time.Now()
 		r := &requestInfo{id: requestID(c.Request().Header.Get(headerRequestID))}

@@ -79,7 +79,8 @@ func answerVerdict(c echo.Context, m queue.Message) error {
 	return writeJSON(c, http.StatusOK, intake.TypeJSON, newReceipt(m))
 }
 
-// verdict is why a relay accepted the message for nobody, or nil.
+// verdict is nil if a relay accepted the message for some recipient, else the problem
+// that says why not.
 func verdict(m queue.Message) error {
 	if anyDelivered(m) {
 		return nil
@@ -101,10 +102,9 @@ var verdictCodes = map[mailer.Class]api.Code{
 	mailer.ClassUncertain: api.CodeUncertain,
 }
 
-// worst finds the failure that decides what the client may do, of recipients of
-// whom none was accepted: what could be a duplicate first, then what is worth
-// another try. A relay that could not be used decides only when it judged
-// nobody.
+// worst picks the failure that decides the client's action when no recipient was
+// accepted: a possible duplicate first, then what is worth another try. A relay that
+// could not be used decides only if it judged no recipient.
 func worst(recipients []queue.Recipient) (mailer.Class, *mailer.Failure) {
 	byClass := map[mailer.Class]*mailer.Failure{}
 	for _, r := range recipients {
@@ -138,9 +138,9 @@ func answerWaited(c echo.Context, m queue.Message) error {
 	}
 }
 
-// notDelivered is the answer for a message that was delivered to nobody. One that
-// expired was not refused for good; but where the last word on it is that a relay
-// may have it, it must not be repeated.
+// notDelivered answers for a message that reached no recipient. An expired message was
+// not refused for good; but if a relay may have it after the last attempt, the client
+// must not repeat it.
 func notDelivered(m queue.Message, b *api.Receipt) *problem.Error {
 	class, failure := worst(m.Recipients)
 	p := &problem.Error{Code: api.CodeRejected, Detail: problem.Describe(failure), Receipt: b, Failure: failure}

@@ -14,8 +14,8 @@ import (
 	"mailsidecar/queue"
 )
 
-// postBatch serves POST /v1/messages/batch: what is valid is stored in one
-// commit, what is not is reported in its place.
+// postBatch serves POST /v1/messages/batch: it stores the valid messages in one commit
+// and reports the others in their places.
 func (s *Server) postBatch(c echo.Context) error {
 	h := c.Request().Header
 	if _, _, err := intake.PlainMediaType(h, intake.TypeJSON); err != nil {
@@ -50,7 +50,7 @@ func (s *Server) postBatch(c echo.Context) error {
 type batchReader struct {
 	server      *Server
 	share       *intake.Share
-	held        int64 // octets of the request and of what is composed so far
+	held        int64 // octets of the request and of the messages composed so far
 	key         *keys.Key
 	fingerprint intake.Fingerprint
 	results     []api.BatchResult
@@ -58,8 +58,8 @@ type batchReader struct {
 	places      []int // index in results of each valid one
 }
 
-// item makes a submission of one message, or notes what is wrong with it. The
-// error is that there is no memory left for it.
+// item makes a submission of one message, or records what is wrong with it. Its error
+// says that the memory for requests is used up.
 func (b *batchReader) item(data []byte) error {
 	i := len(b.results)
 	b.results = append(b.results, api.BatchResult{})
@@ -87,7 +87,7 @@ func (b *batchReader) item(data []byte) error {
 	return nil
 }
 
-// submitBatch stores what is valid. The idempotency key and the fingerprint are
+// submitBatch stores the valid messages. The idempotency key and the fingerprint are
 // the whole batch's.
 func (s *Server) submitBatch(c echo.Context, b *batchReader, idempotency string) error {
 	if len(b.valid) == 0 {

@@ -127,7 +127,7 @@ func (f *fieldErrors) address(field string, m mailbox) mailer.Address {
 	return mailer.Address{Email: m.text}
 }
 
-// path is where the i-th mailbox stands in the request.
+// path is the path of the i-th mailbox in the request.
 func (m mailboxes) path(field string, i int) string {
 	if m.single {
 		return field
@@ -135,7 +135,7 @@ func (m mailboxes) path(field string, i int) string {
 	return fmt.Sprintf("%s[%d]", field, i)
 }
 
-// path is where the client wrote what is at a position: to, to[0] or to[0].email.
+// path is the path in the request of what is at a position: to, to[0] or to[0].email.
 func (m *messageRequest) path(at mailer.Position) string {
 	if at.Field == "from" {
 		return at.Field + m.From.part()

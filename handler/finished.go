@@ -14,8 +14,8 @@ import (
 	"mailsidecar/queue"
 )
 
-// readFinished reads a message that is RFC 5322 already. Its envelope stands in
-// the request's header, else in its own fields, and so does its priority.
+// readFinished reads a message that is RFC 5322 already. Envelope and priority come
+// from the request's header, or else from the message's own fields.
 func (s *Server) readFinished(h http.Header, b *intake.Body, key *keys.Key, f intake.Fingerprint) (queue.Submission, error) {
 	envelope, priority, err := s.finishedEnvelope(h)
 	if err != nil {
@@ -41,8 +41,8 @@ func (s *Server) readFinished(h http.Header, b *intake.Body, key *keys.Key, f in
 	return s.Accept(queue.Submission{Key: key.Name()}, composed, key)
 }
 
-// finishedEnvelope reads Envelope-From, Envelope-To and Envelope-Priority before the
-// body is read. The message itself has what is absent here.
+// finishedEnvelope reads Envelope-From, Envelope-To and Envelope-Priority. It is called
+// before the body is read. The zero values leave the choice to the message.
 func (s *Server) finishedEnvelope(h http.Header) (o compose.FinishOptions, p mailer.Priority, err error) {
 	var f fieldErrors
 	if _, given := h[headerEnvelopeFrom]; given {

@@ -45,7 +45,7 @@ func (s *Server) decodeForm(b *intake.Body, boundary string) (messageRequest, er
 		if n >= s.maxRecipients+formOverhead {
 			return m, problem.New(api.CodeMalformedForm, "The form has too many parts.")
 		}
-		if err := form.take(part); err != nil {
+		if err := form.read(part); err != nil {
 			return m, err
 		}
 	}
@@ -60,8 +60,8 @@ type formReader struct {
 	seen    map[string]bool
 }
 
-// take reads one part into the field that it names.
-func (f *formReader) take(part *multipart.Part) error {
+// read reads one part into the field that it names.
+func (f *formReader) read(part *multipart.Part) error {
 	name := part.FormName()
 	if err := intake.CheckPart(part, name); err != nil {
 		return err
@@ -118,7 +118,7 @@ func (f *formReader) member(object, name string, content []byte) error {
 	if err := f.once(path); err != nil {
 		return err
 	}
-	if err := f.never(object); err != nil {
+	if err := f.rejectBothForms(object); err != nil {
 		return err
 	}
 	to := f.object(object)
@@ -151,7 +151,7 @@ func (f *formReader) single(name string, content []byte) error {
 		if to := f.object(name); len(*to) == 0 {
 			return intake.Decode(content, to, name)
 		}
-		return f.never(name)
+		return f.rejectBothForms(name)
 	}
 	text, err := formText(name, content)
 	*texts[name] = text
@@ -167,8 +167,8 @@ func (f *formReader) once(path string) error {
 	return nil
 }
 
-// never refuses an object given both as JSON and by its members.
-func (f *formReader) never(object string) error {
+// rejectBothForms refuses an object given both as JSON and by its members.
+func (f *formReader) rejectBothForms(object string) error {
 	if f.seen[object] {
 		return problem.New(api.CodeDuplicateField, "", problem.At(object, "is given both as JSON and by its members"))
 	}

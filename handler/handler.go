@@ -1,11 +1,9 @@
-// Package handler is the HTTP side: routes, keys, strict decoding, and the one
-// place where errors become answers.
+// Package handler is the HTTP server and its native API.
 //
-// It promises that a request is judged as early as it can be: key, sizes and
-// types before its body is read, every field before anything is sent or stored.
-// What is refused leaves no trace. Every answer that is an error is an
-// application/problem+json with a stable code, and every answer names the
-// request it belongs to.
+// It promises that a request is judged as early as possible: key, sizes and types
+// before its body is read, every field before anything is sent or stored. A refused
+// request leaves no trace. Every error answer is an application/problem+json with a
+// stable code, and every answer names its request.
 package handler
 
 import (
@@ -36,22 +34,22 @@ type Options struct {
 	Ledger Ledger
 	// Relays serves /v1/relays; nil answers 404 there.
 	Relays Relays
-	// Keys are the API keys. None means that every request is let in, and that
-	// the server listens on loopback addresses only.
+	// Keys are the API keys. Without any, every request is let in, and the server
+	// listens on loopback addresses only.
 	Keys []keys.Entry
 	// From is the default of a message's from field, such as
 	// "Shop <shop@example.com>"; empty makes the field required.
 	From string
-	// Ready says whether the server can do its work now: /readyz answers 503
-	// while it does not. Nil means always.
+	// Ready reports whether the server can do its work now: /readyz answers 503 while
+	// it cannot. Nil means always.
 	Ready func() bool
 	// Compat are the APIs of hosted providers that are served beside the native one.
 	Compat []*compat.API
 	Logger *slog.Logger // nil discards
 	// TLS is what [Server.ServeTLS] serves with; nil when it is not called.
 	TLS *tls.Config
-	// Version is shown to who has a key, in the Server header field; empty
-	// leaves it out.
+	// Version is shown in the Server header field to clients with a key; empty leaves
+	// the field out.
 	Version string
 
 	MaxMessageSize int64         // octets of a composed message; default 25 MiB
@@ -93,9 +91,9 @@ type Server struct {
 
 	echo *echo.Echo
 	http *http.Server
-	// unused are connections that Shutdown need not wait for.
-	unused unused
-	done   chan error
+	// idleConns are the connections that Shutdown need not wait for.
+	idleConns idleConns
+	done      chan error
 	// serving ends when Shutdown begins.
 	serving context.Context
 }
@@ -116,12 +114,12 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		submitter: o.Submitter, ledger: o.Ledger, relays: o.Relays, keys: ring, ready: o.Ready, log: o.Logger, version: o.Version,
-		maxMessageSize:  or(o.MaxMessageSize, 25<<20),
-		maxRecipients:   or(o.MaxRecipients, 1000),
-		requestTimeout:  or(o.RequestTimeout, 30*time.Second),
-		bodyTimeout:     or(o.BodyTimeout, 30*time.Second),
-		budget:          intake.NewBudget(or(o.MaxInFlight, 128<<20)),
-		unauthenticated: intake.NewBudget(or(o.MaxInFlight, 128<<20) / unauthenticatedShare),
+		maxMessageSize:  positiveOr(o.MaxMessageSize, 25<<20),
+		maxRecipients:   positiveOr(o.MaxRecipients, 1000),
+		requestTimeout:  positiveOr(o.RequestTimeout, 30*time.Second),
+		bodyTimeout:     positiveOr(o.BodyTimeout, 30*time.Second),
+		budget:          intake.NewBudget(positiveOr(o.MaxInFlight, 128<<20)),
+		unauthenticated: intake.NewBudget(positiveOr(o.MaxInFlight, 128<<20) / unauthenticatedShare),
 		done:            make(chan error, maxListeners),
 		compat:          o.Compat,
 	}
@@ -145,8 +143,8 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// or is cmp.Or for limits: what is not positive means the default.
-func or[T int | int64 | time.Duration](v, byDefault T) T {
+// positiveOr returns v, or the default where v is not positive.
+func positiveOr[T int | int64 | time.Duration](v, byDefault T) T {
 	if v <= 0 {
 		return byDefault
 	}
@@ -156,7 +154,7 @@ func or[T int | int64 | time.Duration](v, byDefault T) T {
 func (s *Server) routes() *echo.Echo {
 	e := echo.New()
 	e.HTTPErrorHandler = s.writeProblem
-	e.Pre(s.accompany)
+	e.Pre(s.logAndGuard)
 
 	e.Match([]string{http.MethodGet, http.MethodHead}, "/livez", s.getLive)
 	e.Match([]string{http.MethodGet, http.MethodHead}, "/readyz", s.getReady)

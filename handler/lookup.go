@@ -198,7 +198,8 @@ func (s *Server) postRetry(c echo.Context) error {
 	return writeJSON(c, http.StatusOK, intake.TypeJSON, newReceipt(m))
 }
 
-// deleteMessage serves DELETE /v1/messages/{id}: it cancels what is not final.
+// deleteMessage serves DELETE /v1/messages/{id}: it cancels every recipient that is not
+// in a final state.
 func (s *Server) deleteMessage(c echo.Context) error {
 	m, err := s.ledger.Cancel(c.Request().Context(), request(c).key.Name(), messageID(c))
 	if err != nil {

@@ -13,8 +13,7 @@ import (
 	"mailsidecar/queue"
 )
 
-// postMessage serves POST /v1/messages. What the header tells is judged before
-// the body is read.
+// postMessage serves POST /v1/messages. It judges the header before it reads the body.
 func (s *Server) postMessage(c echo.Context) error {
 	h := c.Request().Header
 	mediaType, params, err := intake.PlainMediaType(h, intake.TypeJSON, intake.TypeForm, intake.TypeRFC822)
@@ -38,7 +37,7 @@ func (s *Server) postMessage(c echo.Context) error {
 	if err := request(c).key.Charge(1); err != nil {
 		return err
 	}
-	share.Shrink(int64(len(sub.Content.Data))) // the body itself is done with
+	share.Shrink(int64(len(sub.Content.Data))) // the body itself is no longer needed
 	return s.submit(c, sub)
 }
 
@@ -46,8 +45,8 @@ func (s *Server) postMessage(c echo.Context) error {
 // third more than the octets it stands for.
 func (s *Server) maxBody() int64 { return s.maxMessageSize + s.maxMessageSize/2 }
 
-// idempotency returns the request's idempotency key. Without a queue there is
-// nothing to remember it by.
+// idempotency returns the request's idempotency key, empty if it has none. Without a
+// queue a key is an error: it could not be remembered.
 func (s *Server) idempotency(h http.Header) (string, error) {
 	key, err := intake.IdempotencyKey(h)
 	if err == nil && key != "" && s.ledger == nil {

@@ -14,10 +14,10 @@ import (
 	"mailsidecar/queue"
 )
 
-// checkTimeout bounds a check of all relays, which are tried in parallel.
+// checkTimeout limits a check of all relays, which are tried in parallel.
 const checkTimeout = time.Minute
 
-// Relays tells about the configured relays, in order of preference.
+// Relays reports on the configured relays, in order of preference.
 type Relays interface {
 	// Status is what is known of every relay, without asking it.
 	Status() []RelayStatus
@@ -41,9 +41,9 @@ type RelayStatus struct {
 	// Failure is why it is paused, or the last one about the relay since it
 	// last worked; nil when there is none.
 	Failure *mailer.Failure
-	// Connections are those of this moment.
+	// Connections are the current ones.
 	Connections smtp.Connections
-	// Turns are those of this moment; zero where the relay has no rate.
+	// Turns is the current state of the relay's rate; zero where it has none.
 	Turns smtp.Turns
 }
 

@@ -116,8 +116,7 @@ func (m *members) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return err
 }
 
-// wrongKind reports what stands next in the input: when that is no value at
-// all, the syntax error rather than want.
+// wrongKind returns want, or the syntax error if the input goes on with no value.
 func wrongKind(d *jsontext.Decoder, want error) error {
 	if d.PeekKind() != 0 {
 		return want

@@ -21,9 +21,9 @@ const (
 	writeTimeout = time.Minute
 	// maxHeaderBytes has room for an Envelope-To of a thousand long addresses.
 	maxHeaderBytes = 1 << 20
-	// unusedGrace is how long a connection over which nothing was asked is left
+	// idleGrace is how long a connection over which nothing was asked is left
 	// open once the server stops.
-	unusedGrace = 500 * time.Millisecond
+	idleGrace = 500 * time.Millisecond
 )
 
 func (s *Server) httpServer(tlsConfig *tls.Config) *http.Server {
@@ -40,14 +40,14 @@ func (s *Server) httpServer(tlsConfig *tls.Config) *http.Server {
 		ReadTimeout:    readHeaderTimeout + s.bodyTimeout,
 		IdleTimeout:    idleTimeout,
 		MaxHeaderBytes: maxHeaderBytes,
-		ConnState:      s.unused.track,
+		ConnState:      s.idleConns.track,
 		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 }
 
 // Serve serves HTTP in the background on l, which it closes in the end, and at
 // once when it fails: without API keys it must be on a loopback address. Call it
-// once; [Server.Done] tells when serving ends.
+// once; [Server.Done] yields when serving ends.
 func (s *Server) Serve(l net.Listener) error {
 	return s.serve(l, s.http.Serve)
 }
@@ -81,7 +81,7 @@ func (s *Server) Done() <-chan error { return s.done }
 // Shutdown stops accepting, waits for the requests under way to be answered,
 // and cuts those that are left when ctx ends, whose error it then returns.
 func (s *Server) Shutdown(ctx context.Context) error {
-	grace := time.AfterFunc(unusedGrace, s.unused.close)
+	grace := time.AfterFunc(idleGrace, s.idleConns.close)
 	defer grace.Stop()
 	err := s.http.Shutdown(ctx)
 	if err != nil {
@@ -90,16 +90,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// unused holds the connections over which no request came yet. Clients open some
+// idleConns holds the connections over which no request came yet. Clients open some
 // in reserve, and http.Server.Shutdown takes each of them for busy until it is
 // 5 s old (golang/go#22682): as long as the whole stop may take.
-type unused struct {
+type idleConns struct {
 	mu     sync.Mutex
 	conns  map[net.Conn]bool
 	closed bool
 }
 
-func (u *unused) track(c net.Conn, state http.ConnState) {
+func (u *idleConns) track(c net.Conn, state http.ConnState) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	switch {
@@ -115,7 +115,7 @@ func (u *unused) track(c net.Conn, state http.ConnState) {
 	}
 }
 
-func (u *unused) close() {
+func (u *idleConns) close() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.closed = true

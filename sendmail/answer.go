@@ -91,8 +91,8 @@ func readProblem(a api.Answer) api.Problem {
 	return p
 }
 
-// refusalOf makes an error of an answer that is none of success: the relay's
-// own words where there are any.
+// refusalOf makes an error of an error answer, with the relay's own words if there are
+// any.
 func refusalOf(a api.Answer) error {
 	p := readProblem(a)
 	e := &refusal{status: exitUnavailable, reply: 451, enhanced: "4.3.0"}
@@ -144,7 +144,7 @@ func oneLine(text string) string {
 	}, text))
 }
 
-// maxListed bounds what -bp shows of each status.
+// maxListed limits how many messages of each status -bp shows.
 const maxListed = 100
 
 // printQueue prints what waits, as mailq does.

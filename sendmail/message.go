@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// maxMessage bounds what is read of one message, in octets. It is far
-// over what any server takes, and keeps a runaway program from filling memory.
+// maxMessage limits one message, in octets. It is far over what any server takes, and
+// keeps a runaway program from filling memory.
 const maxMessage = 256 << 20
 
 var errMessageTooLong = fail(exitRefused, "the message is over %d MiB", maxMessage>>20)
@@ -206,8 +206,8 @@ func (s *sender) complete(m *message) {
 	}
 }
 
-// author makes the value of a From field of what is known: the local name and
-// the comment that cron writes, -f, -F, and who runs this.
+// author makes the value of a From field: from the local name and the comment that
+// cron writes, from -f and -F, and from the local user.
 func (s *sender) author(box mailbox) string {
 	address := box.address
 	if address == "" {
@@ -223,7 +223,7 @@ func (s *sender) author(box mailbox) string {
 		}
 	}
 	if address = s.settings.asSender(address); name == "" && box.address != "" {
-		name = box.address // MAILSIDECAR_FROM hides who it was
+		name = box.address // MAILSIDECAR_FROM hides it
 	}
 	return (&mail.Address{Name: oneLine(name), Address: address}).String()
 }

@@ -111,8 +111,8 @@ func fail(status int, format string, args ...any) error {
 	return &failure{status, fmt.Errorf(format, args...)}
 }
 
-// exitStatus is the exit status that err decides. An error that decides none is
-// of a stream: there is nobody to talk to.
+// exitStatus is the exit status that err decides. An error without one is of a stream,
+// which counts as no server.
 func exitStatus(err error) int {
 	var f *failure
 	if errors.As(err, &f) {
@@ -231,8 +231,8 @@ func (s *sender) prepare(data []byte) (outgoing, error) {
 }
 
 // submit posts msg. When a connection could not be made at all, or the server
-// asked for it, it tries once more, and only then: whatever else there is to
-// try again is the server's business.
+// asked for it, it tries once more, and only then: any other retry is the
+// server's.
 func (s *sender) submit(ctx context.Context, msg outgoing) (api.Receipt, error) {
 	header := http.Header{
 		"Content-Type": {"message/rfc822"},

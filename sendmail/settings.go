@@ -28,10 +28,10 @@ type settings struct {
 	url    string
 	key    string
 	wait   int    // seconds to wait for the relay's verdict; 0: do not wait
-	from   string // address that stands in for a local user; may be empty
+	from   string // address in place of a local user's; may be empty
 	caFile string
 	domain string // of this machine, for addresses that have none
-	user   string // who runs this
+	user   string // name of the local user
 }
 
 // Seconds to wait where nothing is said, and time-outs.

@@ -179,9 +179,8 @@ func (x *Exchange) hold(n int64) error {
 	return nil
 }
 
-// Submit hands the submissions to the queue in one commit. Without a queue
-// there is no such thing, and no answer that could tell one message's fate from
-// another's: only a single one is taken.
+// Submit charges the key and hands the submissions to the queue in one commit. Without
+// a queue only one is taken: the providers' answers have no place for several outcomes.
 func (x *Exchange) Submit(subs []queue.Submission) ([]Sent, error) {
 	if len(subs) > 1 && !x.Stores() {
 		return nil, problem.New(api.CodeQueueRequired, "A request for several messages needs a queue (MAILSIDECAR_QUEUE=none).")
@@ -195,7 +194,7 @@ func (x *Exchange) Submit(subs []queue.Submission) ([]Sent, error) {
 	return x.SubmitCharged(subs)
 }
 
-// SubmitCharged hands the submissions to the queue, charged already.
+// SubmitCharged hands the submissions to the queue. The key is charged already.
 func (x *Exchange) SubmitCharged(subs []queue.Submission) ([]Sent, error) {
 	messages, err := x.Desk.Submit(x.Request.Context(), subs)
 	if len(messages) > 0 {
@@ -209,8 +208,7 @@ func (x *Exchange) SubmitCharged(subs []queue.Submission) ([]Sent, error) {
 		all[i] = newSent(m)
 	}
 	if !x.Stores() && messages[0].Status() != queue.StatusDelivered {
-		// The providers' answers have no place for it: there, too, it comes to
-		// light after the answer.
+		// The providers' answers have no place for it: their clients learn of it later.
 		x.Log.Warn("some recipients were not accepted", "request_id", x.requestID, "id", x.Message, "provider", x.API.Name)
 	}
 	return all, nil
@@ -237,7 +235,7 @@ func pretend(subs []queue.Submission) ([]Sent, error) {
 	return all, nil
 }
 
-// LogIgnored logs what a request asks for in vain, without its values.
+// LogIgnored logs the names of fields that are given and not honoured.
 func (x *Exchange) LogIgnored(notHonoured []string) {
 	if len(notHonoured) > 0 {
 		x.Log.Debug("fields ignored", "request_id", x.requestID, "provider", x.API.Name, "fields", notHonoured)

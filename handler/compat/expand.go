@@ -76,7 +76,7 @@ func NewExpansion() *Expansion { return &Expansion{maxExpansion} }
 
 var errExpansion = errors.New("too large")
 
-// Write spends what is left.
+// Write counts p against the limit.
 func (e *Expansion) Write(p []byte) (int, error) {
 	if len(p) > e.left {
 		e.left = 0

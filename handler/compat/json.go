@@ -21,19 +21,19 @@ import (
 )
 
 // This file reads JSON as the providers' own servers do. The providers' clients
-// send null, [], {} and "" for what is absent: an empty PHP array is [], even
+// send null, [], {} and "" for an absent value: an empty PHP array is [], even
 // where the API has an object. Everything else is as strict as the native API;
-// a field that is not in the types is refused, for nobody knows what it asks.
+// a field that is not in the types is refused, because its meaning is not known.
 //
 // The types of a request are its documentation: a member of type ignored or
 // refused is what its type says, any other is honoured, and the note tag says
-// what is special. docs/provider-apis.md is made of them.
+// more. docs/provider-apis.md is made of them.
 
 // Ignored is a member that changes nothing for the recipients.
 type Ignored struct{ given bool }
 
-// Refused is a member that would change who gets what and when, and cannot be
-// honoured.
+// Refused is a member that cannot be honoured and would change the recipients, the
+// content or the time.
 type Refused struct{ given bool }
 
 // Scalar is a string, or a number or boolean in its place.

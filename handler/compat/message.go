@@ -83,7 +83,7 @@ func (o *Message) locate(err error) error {
 }
 
 // tidy prepares what a provider's client sent for [mailer.Compose], after the
-// substitutions, for those carry values of strangers.
+// substitutions, because those carry values of strangers.
 func (o *Message) tidy() error {
 	m := &o.Message
 	if len(m.Attachments) > maxAttachments {
@@ -116,7 +116,7 @@ func tidyAttachment(a *mailer.Attachment) {
 
 var fold = regexp.MustCompile(`\r\n[ \t]+`)
 
-// unfold joins what is folded (RFC 5322 §2.2.3): Symfony hands over values as
+// unfold joins folded lines (RFC 5322 §2.2.3): Symfony hands over values as
 // they stand in a header section. A line break that is no fold stays, and is
 // refused later.
 func unfold(s string) string { return strings.Trim(fold.ReplaceAllString(s, " "), " \t") }

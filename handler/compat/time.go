@@ -32,8 +32,8 @@ func ParseTime(text string, now time.Time) (time.Time, error) {
 	return now.Add(time.Duration(n) * unit), nil
 }
 
-// Later checks a schedule: what is past is sent now, what is too far ahead refused, for
-// it would be there too. The error is a text for the field.
+// Later checks a schedule. A time in the past becomes zero, which sends at once; a time
+// further ahead than the provider allows is an error, whose text is for the field.
 func Later(at time.Time, atMost time.Duration) (time.Time, error) {
 	switch ahead := time.Until(at); {
 	case at.IsZero() || ahead <= 0:

@@ -25,8 +25,8 @@ func IsZipped(h http.Header) (bool, error) {
 	}
 }
 
-// unzipper reads gzip. It stands below the body's limits, which so hold for
-// what comes out of it.
+// unzipper reads gzip. It is below the body's limits, which so hold for the unzipped
+// octets.
 type unzipper struct {
 	src io.Reader
 	zip *gzip.Reader

@@ -16,7 +16,7 @@ import (
 const MaxBatchBody = 50 << 20
 
 // Items reads an object whose only member is a list of 1 to atMost items. It hands
-// over one after the other, as it stands in data, so that only one is held in decoded
+// over one after the other, undecoded, so that the caller need hold only one in decoded
 // form. Its error is a [*problem.Error], or the first of read.
 func Items(data []byte, member string, atMost int, read func(item []byte) error) error {
 	r := itemReader{jsontext.NewDecoder(bytes.NewBuffer(data)), data, member} // reads data in place

@@ -118,7 +118,7 @@ func email(x *compat.Exchange) error {
 	return x.AnswerJSON(http.StatusCreated, map[string][]string{"messageIds": ids})
 }
 
-// takeOptions takes what is no field of the message out of its headers.
+// takeOptions takes the options out of the headers.
 func (m *mail) takeOptions(x *compat.Exchange) (idempotencyKey string, err error) {
 	var kept compat.Pairs
 	for _, h := range m.Headers {
@@ -144,7 +144,7 @@ func isIdempotency(name string) bool {
 	return strings.EqualFold(name, "idempotencyKey") || strings.EqualFold(name, intake.HeaderIdempotencyKey)
 }
 
-// isOption tells the names that are no header fields.
+// isOption reports whether a member of headers is an option and no header field.
 func isOption(name string) bool {
 	return isIdempotency(name) || strings.EqualFold(name, headerSandbox)
 }

@@ -117,7 +117,7 @@ func email(x *compat.Exchange) error {
 }
 
 // bulk refuses all messages for one that is wrong: MailerSend would
-// answer first and judge later, and nobody would read the judgement here.
+// answer first and judge later, in a report that does not exist here.
 func bulk(x *compat.Exchange) error {
 	_, items, err := x.ReadItems(intake.MaxBatchBody)
 	if err != nil {

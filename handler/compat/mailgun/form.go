@@ -138,8 +138,7 @@ func (form *formData) readQuery(b *intake.Body) error {
 	return nil
 }
 
-// judgeForm refuses what cannot be honoured, and what is given twice where only
-// lists may be.
+// judgeForm refuses fields that cannot be honoured, and single fields given twice.
 func judgeForm(x *compat.Exchange, form *formData, known []compat.FormField) error {
 	var f compat.Fields
 	var notHonoured []string

@@ -130,7 +130,7 @@ func readSigned(x *compat.Exchange) ([]byte, error) {
 	}
 	key, secret, known := x.Keys.Signer(s.accessKey)
 	hash := r.Header.Get(headerHash)
-	// A hash in the header tells a stranger before the body is read.
+	// With a hash in the header, strangers are refused before the body is read.
 	if !known || hash != "" && !s.matches(r, secret, hash) {
 		return nil, problem.New(api.CodeUnauthorized, detailSignature)
 	}
