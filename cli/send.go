@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"mailsidecar/api"
 	"mailsidecar/config"
@@ -208,18 +209,10 @@ func (f *sendFlags) composed(cmd *cobra.Command) ([]byte, error) {
 	return json.Marshal(r)
 }
 
-// isTerminal says whether r is likely to be a terminal.
+// isTerminal reports whether r is a terminal.
 func isTerminal(r io.Reader) bool {
 	f, ok := r.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return false
-	}
-	null, err := os.Stat(os.DevNull) // a character device, too
-	return err != nil || !os.SameFile(info, null)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // pairs splits flags such as "name: value" at the first of the separators.
