@@ -49,7 +49,8 @@ type writer struct {
 	closed bool
 	ended  chan struct{}
 
-	failed atomic.Pointer[error] // what the last commit came to
+	failed  atomic.Pointer[error] // what the last commit came to
+	probeAt time.Time             // when to try again after it failed
 	// commits and written count transactions and what was in them: their
 	// quotient is how many share an fsync.
 	commits, written atomic.Int64
@@ -131,8 +132,32 @@ func (s *Store) write(ctx context.Context, f func(*writer) error) error {
 
 func (w *writer) run() {
 	defer close(w.ended)
-	for first := range w.writes {
+	for {
+		first, open := w.await()
+		if !open {
+			return
+		}
 		w.commitGroup(w.admitted(w.gather(first)))
+	}
+}
+
+// probeInterval is how long after a failed write it is tried whether the disk is
+// well again. A service that is not ready may get no mail that would tell.
+const probeInterval = 2 * time.Second
+
+// await returns the next write; false when there will be none.
+func (w *writer) await() (*write, bool) {
+	for {
+		var due <-chan time.Time
+		if w.lastError() != nil {
+			due = time.After(time.Until(w.probeAt))
+		}
+		select {
+		case op, open := <-w.writes:
+			return op, open
+		case <-due:
+			w.commitGroup([]*write{{run: (*writer).probe, done: make(chan error, 1)}})
+		}
 	}
 }
 
@@ -222,6 +247,7 @@ func (w *writer) commit(group []*write) error {
 	err := storeError(w.store.opts.Path, w.transaction(group))
 	if err != nil {
 		w.failed.Store(&err)
+		w.probeAt = time.Now().Add(probeInterval)
 	} else {
 		w.failed.Store(nil)
 	}

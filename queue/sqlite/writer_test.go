@@ -1,11 +1,14 @@
 package sqlite
 
 import (
+	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"mailsidecar/queue"
+	"mailsidecar/queue/queuetest"
 )
 
 // patientStep hands over an outcome and returns how long that took to be
@@ -54,5 +57,50 @@ func TestOutcomesShareTheCommitOfANewMessage(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestReadyAgain: after a failed write, and a disk that is well again, the queue is
+// ready within seconds though nobody sends mail. Until then it is not, and the disk
+// is tried once in a while.
+func TestReadyAgain(t *testing.T) {
+	for name, bad := range map[string]time.Duration{"one hiccup": 0, "an hour": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			path := dbPath(t)
+			synctest.Test(t, func(t *testing.T) {
+				s := openStore(t, path)
+				q := queuetest.Start(t, s, nil, queuetest.NewRelay(queuetest.Accept))
+				time.Sleep(30 * time.Second)
+				if bad == 0 {
+					_ = s.write(t.Context(), func(*writer) error { return errors.New("hiccup") })
+				} else {
+					failWrites(t, s, bad)
+				}
+				if q.Ready(t.Context()) == nil {
+					t.Error("ready just after a failed write")
+				}
+				time.Sleep(probeInterval + time.Millisecond)
+				if err := q.Ready(t.Context()); err != nil {
+					t.Errorf("not ready %v after the disk was well again: %v", probeInterval, err)
+				}
+			})
+		})
+	}
+}
+
+// failWrites lets no write succeed for so long.
+func failWrites(t *testing.T, s *Store, d time.Duration) {
+	t.Helper()
+	for _, readOnly := range []bool{true, false} {
+		synctest.Wait() // the writer waits for work
+		if _, err := s.writer.conn.ExecContext(t.Context(), fmt.Sprintf("PRAGMA query_only = %v", readOnly)); err != nil {
+			t.Fatal(err)
+		}
+		if readOnly {
+			if _, err := s.Insert(t.Context(), queue.Batch{}); err == nil {
+				t.Fatal("Insert into a store that takes no writes = nil")
+			}
+			time.Sleep(d)
+		}
 	}
 }
