@@ -8,7 +8,8 @@ import (
 	"sync"
 )
 
-// account counts what is not final, and says whether there is room for more.
+// account counts the messages that are not final, and says whether there is room
+// for more.
 type account struct {
 	store       Store
 	log         *slog.Logger
@@ -17,9 +18,13 @@ type account struct {
 
 	mu       sync.Mutex
 	stored   Usage
-	reserved Usage // what is being stored
+	reserved Usage // messages that are being stored
 	moves    int   // how often stored was added to or taken from
 	doubtful bool  // stored may be off
+}
+
+func newAccount(o Options) *account {
+	return &account{store: o.Store, log: o.Logger, maxMessages: o.MaxMessages, maxBytes: o.MaxBytes}
 }
 
 // reserve makes room for messages that are about to be stored. It ends with
@@ -37,7 +42,7 @@ func (a *account) reserve(u Usage) error {
 	return nil
 }
 
-// commit says whether what was reserved has been stored.
+// commit says whether the reserved messages have been stored.
 func (a *account) commit(u Usage, stored bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -48,7 +53,7 @@ func (a *account) commit(u Usage, stored bool) {
 	}
 }
 
-// settle takes off what became final.
+// settle takes off messages that became final.
 func (a *account) settle(u Usage) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

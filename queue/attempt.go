@@ -41,7 +41,7 @@ func (k *desk) try(j *dispatch.Job) {
 		k.log.Error("message could not be tried", "id", j.ID, "error", err)
 		k.ledger.record(k.postponed(j, work, err), work)
 	case len(attempts) == 0 && k.now().Before(work.Expires):
-		// Every relay was paused meanwhile, or its rate is used up.
+		// Every relay is paused by now, or its rate is used up.
 		k.ledger.release([]*dispatch.Job{j})
 	default:
 		k.ledger.record(k.outcome(j, work, attempts), work)
@@ -67,8 +67,7 @@ func (k *desk) attempt(j *dispatch.Job, work *job) ([]mailer.Attempt, error) {
 	}
 	var attempts []mailer.Attempt
 	env := work.Envelope
-	_, relays := k.router.route(work.Sender)
-	for _, r := range relays {
+	for _, r := range work.relays {
 		if !k.take(r, env.Priority) {
 			continue
 		}

@@ -41,8 +41,8 @@ func (d *Durable) Retry(ctx context.Context, key, id string) (Message, error) {
 	return d.Get(ctx, key, id)
 }
 
-// Resume ends the pause of the relays with that name for good, because somebody
-// saw that they work.
+// Resume ends the pause of the relays with that name for good: a check has seen
+// that they work.
 func (d *Durable) Resume(relayName string) { d.desk.resume(relayName) }
 
 // retryPage is how many messages RetryMatching changes in one commit.

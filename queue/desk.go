@@ -2,7 +2,6 @@ package queue
 
 import (
 	"context"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -14,15 +13,8 @@ import (
 // orders. It has a worker for each delivery that goes on, and looks at the store
 // when the dispatcher says so.
 type desk struct {
-	opts    Options
-	store   Store
-	log     *slog.Logger
-	owner   string // of this instance's leases
-	now     func() time.Time
-	router  *router
-	waiters *waiters
-	account *account
-	ledger  *ledger
+	shared
+	ledger *ledger
 
 	// ctx ends when deliveries in flight must end.
 	ctx        context.Context //nolint:containedctx // it spans the deliveries, not a call
@@ -35,9 +27,20 @@ type desk struct {
 	armed      time.Time // when the scheduler looks at the store by itself; zero: in a day
 }
 
+func newDesk(s shared) *desk {
+	var names []string
+	for _, r := range s.router.relays {
+		names = append(names, r.Name())
+	}
+	return &desk{shared: s, nudge: make(chan struct{}, 1), dispatcher: dispatch.New(dispatch.Options{
+		Relays: names, Workers: s.opts.Workers, MaxMemory: s.opts.MaxMemory,
+	})}
+}
+
 // job is leased work in memory.
 type job struct {
 	Work
+	relays  []int           // that may take it, best first
 	content *mailer.Content // nil: in the store
 }
 
@@ -46,11 +49,13 @@ func lease(j *dispatch.Job) Lease {
 	return Lease{j.ID, j.Route, j.Value.(*job).Envelope.ForwardPaths}
 }
 
-// leased returns the job of leased work, which goes to the route by now.
-func (k *desk) leased(w Work, route string, content *mailer.Content) *dispatch.Job {
+// newJob returns the job of leased work, whose sender has that route by now. It
+// makes the route known.
+func newJob(d *dispatch.Dispatcher, w Work, route string, relays []int, content *mailer.Content) *dispatch.Job {
+	d.Route(route, relays)
 	return &dispatch.Job{
 		ID: w.ID, Route: route, Lane: w.Lane(), Size: w.Size, Fresh: content != nil, Moved: route != w.Route,
-		Value: &job{w, content},
+		Value: &job{w, relays, content},
 	}
 }
 
@@ -142,14 +147,15 @@ func (k *desk) reserve(entries []Entry, wait bool) (jobs []*dispatch.Job, w *wai
 
 func (k *desk) reserveOne(d *dispatch.Dispatcher, e *Entry, now time.Time) *dispatch.Job {
 	m := &e.Message
-	d.Route(k.router.route(m.Sender))
+	_, relays := k.router.route(m.Sender)
 	if e.Due.After(now) {
+		d.Route(e.Route, relays)
 		return nil
 	}
 	work := Work{
 		ID: m.ID, MessageID: m.MessageID, Sender: m.Sender, Route: e.Route, Key: m.Key, Size: m.Size, Expires: m.Expires, Envelope: m.Envelope,
 	}
-	j := k.leased(work, e.Route, &e.Content)
+	j := newJob(d, work, e.Route, relays, &e.Content)
 	if !d.Reserve(j, now) {
 		return nil
 	}

@@ -28,8 +28,8 @@ func NewDirect(routes Routes, log *slog.Logger) *Direct {
 
 // Submit makes one attempt, over every relay that may take the sender's mail,
 // and returns when it is over or ctx ends. A recipient that was not accepted is
-// [Bounced] when the failure is permanent, else [Deferred], though nobody will
-// try again: that is up to the caller.
+// [Bounced] when the failure is permanent, else [Deferred], though the queue will
+// not try again: that is up to the caller.
 func (d *Direct) Submit(ctx context.Context, s Submission) (Receipt, error) {
 	if s.IdempotencyKey != "" || !s.SendAt.IsZero() || s.ExpiresIn != 0 {
 		return Receipt{}, ErrQueueRequired

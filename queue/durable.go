@@ -21,29 +21,30 @@ type Options struct {
 	Store  Store
 	Routes Routes
 	Logger *slog.Logger // nil discards
-	// Workers is how many deliveries go on at a time to each set of relays that
-	// shares its senders; zero means 8. Fewer do while the relay has no use for
-	// more. An eighth, but at least one, is there beside them for mail that is
-	// not bulk and of which next to nothing is in hand.
+	// Workers is how many deliveries go on at a time for each set of relays that
+	// shares its senders; zero means 8. Fewer run when the relay has no free
+	// connection. An extra eighth (at least one) serves only non-bulk mail from
+	// lanes with little in flight.
 	Workers int
-	// ExpiresIn is how long a message is tried that does not say so itself; zero
-	// means 5 days.
+	// ExpiresIn is how long a message is tried when its sender does not say;
+	// zero means 5 days.
 	ExpiresIn time.Duration
-	// HoldUncertain makes a recipient wait for a person when it is not known
-	// whether the relay accepted it (MAILSIDECAR_UNCERTAIN=hold). It costs one
-	// more commit for each delivery.
+	// HoldUncertain makes a recipient wait for a person when it is unknown whether
+	// the relay accepted it (MAILSIDECAR_UNCERTAIN=hold). It costs one more commit
+	// for each delivery.
 	HoldUncertain bool
-	// MaxMessages and MaxBytes bound what is not final; zero means no bound.
+	// MaxMessages and MaxBytes limit the messages that are not final, in number
+	// and octets; zero means no limit.
 	MaxMessages int64
 	MaxBytes    int64
-	// MaxMemory bounds the octets of messages in memory, of those that came from
-	// Submit and of those from the store; what does not fit waits in the store.
-	// The first message of each API key and priority may take a quarter more.
-	// Zero means 16 MiB. One message of any size always fits.
+	// MaxMemory limits the octets of messages in memory: of those that came from
+	// Submit, and of those from the store. Messages that do not fit wait in the
+	// store. The first message of each API key and priority may take a quarter
+	// more. Zero means 16 MiB. One message of any size always fits.
 	MaxMemory int64
-	// StopTimeout is how long deliveries in hand may go on once the service
-	// stops; zero means 5 s. Then they are cut short before the final dot, and
-	// become uncertain after it.
+	// StopTimeout is how long deliveries in flight may go on once the service
+	// stops; zero means 5 s. Then a delivery before the final dot is cut short,
+	// and one after it becomes uncertain.
 	StopTimeout time.Duration
 	// Now reads the clock; nil means the system's.
 	Now func() time.Time
@@ -81,38 +82,46 @@ func (o Options) withDefaults() Options {
 //
 // In good times a message is committed with its lease, handed to a worker in
 // memory, and its outcome committed: the store is never read. It is read for
-// what waits there: retries, mail for a paused relay, scheduled mail, and what
-// did not fit into memory. Nothing polls: a timer runs until the earliest of
-// these is due.
+// messages that wait there: retries, mail for a paused relay, scheduled mail,
+// and mail that did not fit into memory. A timer runs until the first of these
+// is due; the store is not polled.
 //
 // It is made of small parts. Each guards its own fields with its own mutex, or
-// has none, and other parts call its methods:
+// has none, and is used through its methods only:
 //
 //	intake   admits and stores submissions, and answers them
 //	desk     drives the dispatcher, which decides what goes next; has the workers
 //	         and the scheduler
 //	ledger   records outcomes and gives leases back
-//	house    what has time: heartbeat, sweep, the clock
-//	account  counts what is not final
+//	house    does the work that can wait: heartbeat, sweep, the clock
+//	account  counts the messages that are not final
 //	waiters  are the requests that wait for an attempt
 //
-// While a part holds its mutex it calls the store never, and other parts only in
-// this order: intake, desk, then account and waiters, which call none.
+// A part that holds its mutex does not call the store. It may call parts that
+// come later in this order: intake, desk, account, waiters. The ledger calls no
+// other part with its mutex held.
 type Durable struct {
-	store   Store
-	owner   string // of this instance's leases
-	now     func() time.Time
-	log     *slog.Logger
-	intake  *intake
-	desk    *desk
-	ledger  *ledger
-	house   *house
-	account *account
-	waiters *waiters
-	phase   atomic.Int32
+	shared
+	intake *intake
+	desk   *desk
+	ledger *ledger
+	house  *house
+	phase  atomic.Int32
 }
 
-// What Durable is doing, in this order. Only running ends Ready's refusal.
+// shared is what the parts of a queue have in common. It does not change.
+type shared struct {
+	opts    Options
+	store   Store
+	log     *slog.Logger
+	owner   string           // of this instance's leases
+	now     func() time.Time // the clock, with the precision of the store
+	router  *router
+	account *account
+	waiters *waiters
+}
+
+// The phases of a queue, in their order.
 const (
 	starting int32 = iota // Submit stores, and no delivery begins
 	running
@@ -126,33 +135,16 @@ func New(o Options) (*Durable, error) {
 		return nil, errors.New("queue: no store")
 	}
 	o = o.withDefaults()
-	now, owner := precise(o.Now), uuid.NewString()[:8]
+	s := shared{
+		opts: o, store: o.Store, log: o.Logger, owner: uuid.NewString()[:8], now: precise(o.Now),
+		router: newRouter(o.Routes), account: newAccount(o), waiters: newWaiters(),
+	}
 	if o.HoldUncertain {
-		owner = marksPrefix + owner
+		s.owner = marksPrefix + s.owner
 	}
-	router := newRouter(o.Routes)
-	var names []string
-	for _, r := range router.relays {
-		names = append(names, r.Name())
-	}
-	d := &Durable{store: o.Store, owner: owner, now: now, log: o.Logger, ledger: newLedger(), waiters: newWaiters()}
-	d.account = &account{store: o.Store, log: o.Logger, maxMessages: o.MaxMessages, maxBytes: o.MaxBytes}
-	d.desk = &desk{
-		opts: o, store: o.Store, log: o.Logger, owner: owner, now: now, router: router,
-		waiters: d.waiters, account: d.account, ledger: d.ledger, nudge: make(chan struct{}, 1),
-		dispatcher: dispatch.New(dispatch.Options{Relays: names, Workers: o.Workers, MaxMemory: o.MaxMemory}),
-	}
-	d.ledger.store, d.ledger.log, d.ledger.owner, d.ledger.now = o.Store, o.Logger, owner, now
-	d.ledger.account, d.ledger.waiters, d.ledger.desk = d.account, d.waiters, d.desk
-	d.intake = &intake{
-		store: o.Store, log: o.Logger, now: now, expiresIn: o.ExpiresIn, router: router,
-		account: d.account, waiters: d.waiters, desk: d.desk,
-		quit: make(chan struct{}), pending: map[pendingKey]bool{},
-	}
-	d.house = &house{
-		store: o.Store, log: o.Logger, owner: owner, hold: o.HoldUncertain, now: now, account: d.account, desk: d.desk,
-	}
-	return d, nil
+	k, l := newDesk(s), newLedger(s)
+	k.ledger, l.desk = l, k
+	return &Durable{shared: s, intake: newIntake(s, k), desk: k, ledger: l, house: &house{shared: s, desk: k}}, nil
 }
 
 // precise returns the clock with the precision of the store.
@@ -160,7 +152,7 @@ func precise(now func() time.Time) func() time.Time {
 	return func() time.Time { return now().UTC().Truncate(time.Microsecond) }
 }
 
-// Ready says why messages cannot be accepted just now; nil when they can.
+// Ready returns why messages cannot be accepted just now; nil when they can.
 func (d *Durable) Ready(ctx context.Context) error {
 	switch d.phase.Load() {
 	case starting:
@@ -194,7 +186,7 @@ func (d *Durable) Pauses() (pauses []Pause) {
 	return pauses
 }
 
-// Usage counts what is not final.
+// Usage counts the messages that are not final.
 func (d *Durable) Usage() Usage { return d.account.usage() }
 
 // Load is what a queue has in memory.
@@ -210,12 +202,13 @@ func (d *Durable) Load() Load {
 	return l
 }
 
-// Run delivers until ctx ends, and returns when everything it started has. On
-// stopping it accepts nothing more, gives back what waits, and lets deliveries
-// that have begun finish within StopTimeout; the error tells what could not be
-// recorded, and will be taken for uncertain at the next start.
+// Run delivers until ctx ends, and returns when everything that it started has
+// ended. Then the queue accepts no message any more, gives back the leases of
+// those that wait, and lets deliveries that have begun finish within StopTimeout.
+// The error says which outcomes could not be recorded; the next start takes these
+// for uncertain.
 func (d *Durable) Run(ctx context.Context) error {
-	// What must still be done when ctx has ended is not bound by it.
+	// Steps that follow on the end of ctx must not end with it.
 	work := context.WithoutCancel(ctx)
 	if err := d.start(work); err != nil {
 		return fmt.Errorf("start queue: %w", err)
@@ -236,7 +229,7 @@ func (d *Durable) Run(ctx context.Context) error {
 	return d.ledger.unwritten()
 }
 
-// start takes over what an instance that ended left behind.
+// start takes over the leases of instances that ended, and begins to deliver.
 func (d *Durable) start(ctx context.Context) error {
 	if err := d.store.Rewind(ctx, d.now().Add(retry.Longest+retry.Longest/8)); err != nil {
 		return err
@@ -264,5 +257,5 @@ func (d *Durable) stop() {
 	d.ledger.waitedFor()
 	d.intake.close()
 	d.desk.stop()
-	d.ledger.drain(d.desk.opts.StopTimeout)
+	d.ledger.drain(d.opts.StopTimeout)
 }

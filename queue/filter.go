@@ -26,7 +26,7 @@ type Filter struct {
 	// empty.
 	TagName  string
 	TagValue string
-	// Since (inclusive) and Until (exclusive) bound the time of acceptance.
+	// Since (inclusive) and Until (exclusive) limit the time of acceptance.
 	Since time.Time
 	Until time.Time
 }

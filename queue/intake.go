@@ -3,7 +3,6 @@ package queue
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -12,29 +11,28 @@ import (
 
 // intake admits and stores submissions, and answers them.
 type intake struct {
-	store     Store
-	log       *slog.Logger
-	now       func() time.Time
-	expiresIn time.Duration
-	router    *router
-	account   *account
-	waiters   *waiters
-	desk      *desk
-	quit      chan struct{}  // closed by close
-	storing   sync.WaitGroup // submissions that were admitted and are being stored
+	shared
+	desk    *desk
+	quit    chan struct{}  // closed by close
+	storing sync.WaitGroup // submissions that were admitted and are being stored
 
 	mu      sync.Mutex
 	closed  bool
-	pending map[pendingKey]bool // idempotency keys of what is being stored
+	pending map[pendingKey]bool // idempotency keys of requests that are being stored
 	refused time.Time           // when the log last said that new mail is refused
 }
 
 type pendingKey struct{ key, name string }
 
+func newIntake(s shared, k *desk) *intake {
+	return &intake{shared: s, desk: k, quit: make(chan struct{}), pending: map[pendingKey]bool{}}
+}
+
 // request is what is known of a batch while it is being stored.
 type request struct {
 	batch  Batch
 	usage  Usage
+	routed bool            // relays take each of the messages
 	jobs   []*dispatch.Job // nil where a message waits in the store
 	waiter *waiter         // nil: the answer waits for nothing
 }
@@ -122,7 +120,7 @@ func idempotency(s Submission, now time.Time) Idempotency {
 // them.
 func (in *intake) prepare(subs []Submission, wait bool) (*request, error) {
 	now := in.now()
-	r := &request{}
+	r := &request{routed: true}
 	if s := subs[0]; s.IdempotencyKey != "" {
 		i := idempotency(s, now)
 		r.batch.Idempotency = &i
@@ -131,7 +129,9 @@ func (in *intake) prepare(subs []Submission, wait bool) (*request, error) {
 		if s.IdempotencyKey != subs[0].IdempotencyKey || s.Fingerprint != subs[0].Fingerprint {
 			return nil, errors.New("queue: a batch with several idempotency keys")
 		}
-		r.batch.Entries = append(r.batch.Entries, in.entry(s, now))
+		route, relays := in.router.route(s.Sender)
+		r.routed = r.routed && len(relays) > 0
+		r.batch.Entries = append(r.batch.Entries, in.entry(s, route, now))
 		r.usage = r.usage.plus(Usage{1, int64(len(s.Content.Data))})
 	}
 	if err := in.admit(r); err != nil {
@@ -141,7 +141,7 @@ func (in *intake) prepare(subs []Submission, wait bool) (*request, error) {
 	return r, nil
 }
 
-func (in *intake) entry(s Submission, now time.Time) Entry {
+func (in *intake) entry(s Submission, route string, now time.Time) Entry {
 	due := now
 	sendAt := s.SendAt.UTC().Truncate(time.Microsecond)
 	if sendAt.After(now) {
@@ -149,7 +149,7 @@ func (in *intake) entry(s Submission, now time.Time) Entry {
 	}
 	life := s.ExpiresIn
 	if life == 0 {
-		life = in.expiresIn
+		life = in.opts.ExpiresIn
 	}
 	m := Message{
 		ID: NewID(now), Key: s.Key, MessageID: s.Content.MessageID, Sender: s.Sender, Subject: s.Subject,
@@ -162,7 +162,6 @@ func (in *intake) entry(s Submission, now time.Time) Entry {
 	for i, path := range s.Envelope.ForwardPaths {
 		m.Recipients[i] = Recipient{ForwardPath: path, State: Queued, NextAttempt: due}
 	}
-	route, _ := in.router.route(s.Sender)
 	return Entry{Message: m, Content: s.Content, Due: due, Route: route}
 }
 
@@ -173,10 +172,8 @@ func (in *intake) admit(r *request) error {
 	if in.closed {
 		return ErrShuttingDown
 	}
-	for _, e := range r.batch.Entries {
-		if _, relays := in.router.route(e.Message.Sender); len(relays) == 0 {
-			return ErrNoRoute
-		}
+	if !r.routed {
+		return ErrNoRoute
 	}
 	i := r.batch.Idempotency
 	if i != nil && in.pending[pendingKey{i.Key, i.Name}] {

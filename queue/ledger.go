@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -12,24 +11,19 @@ import (
 )
 
 // ledger records outcomes beside the workers, so that a worker goes on with the
-// next message while the last one's outcome is being committed. What cannot be
-// written is kept and tried again: a delivered message must not be sent twice
-// because the disk was full for a while.
+// next message while the last one's outcome is being committed. An outcome that
+// cannot be written is kept and written later: a delivered message must not be
+// sent twice because the disk was full for a while.
 type ledger struct {
-	store   Store
-	log     *slog.Logger
-	owner   string
-	now     func() time.Time
-	account *account
-	waiters *waiters
-	desk    *desk
-	wake    chan struct{} // capacity 1: there is something to write
+	shared
+	desk *desk
+	wake chan struct{} // capacity 1: there is something to write
 
 	mu      sync.Mutex
 	pending []pendingOutcome
 	leases  []Lease
 	writing int  // outcomes and leases that are being written
-	hurry   bool // the service stops: what is written is waited for
+	hurry   bool // the service stops, and waits for each write
 	idle    *sync.Cond
 	lastErr error
 }
@@ -40,8 +34,8 @@ type pendingOutcome struct {
 	job *job
 }
 
-func newLedger() *ledger {
-	l := &ledger{wake: make(chan struct{}, 1)}
+func newLedger(s shared) *ledger {
+	l := &ledger{shared: s, wake: make(chan struct{}, 1)}
 	l.idle = sync.NewCond(&l.mu)
 	return l
 }
@@ -119,7 +113,7 @@ func (l *ledger) write(ctx context.Context) bool {
 	l.leases = append(leases, l.leases...)
 	l.writing = 0
 	was := l.lastErr
-	if err == nil || ctx.Err() == nil { // the end of ctx is not what is wrong
+	if err == nil || ctx.Err() == nil { // the end of ctx is no fault of the store
 		l.lastErr = err
 	}
 	l.idle.Broadcast()

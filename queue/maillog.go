@@ -22,7 +22,7 @@ func (in *intake) logAccepted(e Entry) {
 	}
 }
 
-// logOutcome tells what became of each recipient; the message is its new state.
+// logOutcome logs the new state of each recipient, with the state as the message.
 func (l *ledger) logOutcome(r pendingOutcome) {
 	if !l.log.Enabled(context.Background(), slog.LevelInfo) {
 		return
@@ -50,8 +50,8 @@ func (l *ledger) logOutcome(r pendingOutcome) {
 	}
 }
 
-// logVerdicts does so where nothing is stored: what follows on an attempt is up
-// to the client.
+// logVerdicts logs the state of each recipient where nothing is stored. The client
+// decides what follows.
 func (d *Direct) logVerdicts(m Message) {
 	for _, a := range m.Attempts {
 		if f, _ := dispatch.Trouble(a); f != nil {
@@ -122,16 +122,16 @@ func (k *desk) logNews(n *dispatch.News) {
 	}
 }
 
-// relayTrouble tells of a relay's failure.
+// relayTrouble returns the attributes of a relay's failure.
 func relayTrouble(f *mailer.Failure) []any {
 	return []any{"stage", f.Stage.String(), "code", f.Reply.Code, "cause", f.Error()}
 }
 
-// refusalInterval is how often the log says that new mail is refused.
+// refusalInterval is how often the log says so.
 const refusalInterval = time.Minute
 
-// logRefusal tells that new mail is refused for want of room or of a sound
-// store: clients are told to come back, but somebody should look.
+// logRefusal logs that new mail is refused because there is no room, or because
+// the store is faulty. Clients are told to come back; an operator should look.
 func (in *intake) logRefusal(err error) {
 	var broken *StoreError
 	if !errors.Is(err, ErrFull) && !errors.Is(err, ErrDiskFull) && !errors.As(err, &broken) {

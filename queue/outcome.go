@@ -7,18 +7,18 @@ import (
 	"mailsidecar/mailer"
 )
 
-// decision is what the outcome of attempts depends on beside them.
+// decision holds what the outcome of attempts depends on, apart from them.
 type decision struct {
 	now  time.Time
 	hold bool // uncertain recipients wait for a person
-	// interrupted says that the attempt was cut short because the service
-	// stops: what the relay did not judge was not tried.
+	// interrupted says that the service cut the attempt short because it stops.
+	// Recipients that the relay did not judge were not tried.
 	interrupted bool
 	random      func() float64
 }
 
 // decide turns the attempts made on a message into a change for each leased
-// recipient, and leaves out the attempts that were none.
+// recipient, and drops an attempt that was cut short before any verdict.
 //
 //	accepted                   delivered
 //	permanent                  bounced
@@ -28,7 +28,7 @@ type decision struct {
 //	asks for less at a time    the same, after a short while
 //	otherwise transient        tried again on schedule
 //
-// What has no time left for another try is expired.
+// A recipient that has no time left for another try is expired.
 func (d decision) decide(w Work, attempts []mailer.Attempt) ([]Change, []mailer.Attempt) {
 	if d.interrupted && len(attempts) > 0 && cutShort(attempts[len(attempts)-1]) {
 		attempts = attempts[:len(attempts)-1]

@@ -20,8 +20,8 @@ type Route struct {
 type Routes []Route
 
 // For returns the relays that may take mail from sender, best first: those that
-// name its address, else those that name its domain, else those that name
-// nobody.
+// name its address, otherwise those that name its domain, otherwise those that
+// name no sender.
 func (rs Routes) For(sender string) []mailer.Deliverer {
 	sender = strings.ToLower(sender)
 	domain := sender[strings.LastIndexByte(sender, '@')+1:]

@@ -38,8 +38,8 @@ func (k *desk) arm() time.Duration {
 	return min(max(k.armed.Sub(k.now()), 0), day)
 }
 
-// round looks at the store once and claims what is due, as far as there is room.
-// It says whether that was anything.
+// round looks at the store once and claims messages that are due, as far as there
+// is room. It says whether there were any.
 func (k *desk) round(ctx context.Context) (claimed bool) {
 	if ctx.Err() != nil {
 		return false
@@ -75,7 +75,7 @@ func (k *desk) lookFailed(now time.Time) {
 	k.ask(func(d *dispatch.Dispatcher, _ time.Time) { d.LookFailed(now) })
 }
 
-// readStore expires what waited too long and returns what waits.
+// readStore expires messages and returns what waits.
 func (k *desk) readStore(ctx context.Context, now time.Time) (Waiting, error) {
 	var expire bool
 	k.ask(func(d *dispatch.Dispatcher, _ time.Time) { expire = d.Look(now) })
@@ -98,8 +98,7 @@ func (k *desk) readStore(ctx context.Context, now time.Time) (Waiting, error) {
 	return k.store.Waiting(ctx, now)
 }
 
-// enqueue puts claimed work in line. What belongs to another route by now goes
-// there.
+// enqueue puts claimed work in line, on the route that its sender has by now.
 func (k *desk) enqueue(works []Work) {
 	var jobs []*dispatch.Job
 	var orphans []Work
@@ -110,8 +109,7 @@ func (k *desk) enqueue(works []Work) {
 				orphans = append(orphans, w)
 				continue
 			}
-			d.Route(name, relays)
-			jobs = append(jobs, k.leased(w, name, nil))
+			jobs = append(jobs, newJob(d, w, name, relays, nil))
 		}
 		return d.Claimed(jobs, now)
 	})

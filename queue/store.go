@@ -15,7 +15,7 @@ import (
 const marksPrefix = "marks-"
 
 // Marks says by an owner's name whether it calls [Store.Mark] before it sends
-// content. What another leased may have been sent though it is not marked.
+// content. Unmarked messages leased by other owners may already have been sent.
 func Marks(owner string) bool { return strings.HasPrefix(owner, marksPrefix) }
 
 // Store keeps messages, their recipients and every attempt. It knows nothing of
@@ -23,55 +23,54 @@ func Marks(owner string) bool { return strings.HasPrefix(owner, marksPrefix) }
 // try again.
 //
 // A recipient is due when it waits and its time has come. Before it is tried it
-// is leased to an owner, one running instance; a leased recipient is nobody
-// else's. The lease ends with [Store.Record] or [Store.Release], or by
-// [Store.Recover] when its owner is gone.
+// is leased to an owner, one running instance, and no other owner may try it.
+// The lease ends with [Store.Record] or [Store.Release], or by [Store.Recover]
+// when its owner is gone.
 //
-// A method that writes returns after the commit is durable; what it was asked
-// to do has then happened as a whole, or on an error not at all, as far as can
-// be told: after a failed commit nobody knows. Every method may be called by
-// many goroutines at once. All times are kept with microsecond precision.
+// A method that writes returns after the commit is durable. Then all of its
+// effects have happened. On an error none has, except that a failed commit may
+// have happened after all. Any number of goroutines may call the methods at
+// once. Times are kept with microsecond precision.
 type Store interface {
-	// Insert stores the batch. Where its idempotency key is known with the same
-	// fingerprint nothing is stored and the ids of the earlier messages are
-	// returned, in their order; with another one it is
-	// [ErrIdempotencyMismatch]. It is [ErrDiskFull] when the room kept back for
-	// deliveries would be touched.
+	// Insert stores the batch. When its idempotency key is known with the same
+	// fingerprint, it stores nothing and returns the ids of the earlier messages,
+	// in their order; with another fingerprint the error is
+	// [ErrIdempotencyMismatch]. The error is [ErrDiskFull] when the batch would
+	// use room that is reserved for outcomes.
 	Insert(ctx context.Context, b Batch) (replayed []string, err error)
-	// Replay is the look-up that Insert begins with, for when nothing may be
-	// stored: nil when the key is not known.
+	// Replay is the look-up of the idempotency key that Insert begins with. It
+	// returns nil when the key is not known.
 	Replay(ctx context.Context, i Idempotency) (replayed []string, err error)
 
-	// Claim leases to owner the recipients of messages that are due at now: of
-	// each lane that is wanted, in that order, the longest waiting first.
-	// Recipients of one message come in one Work.
+	// Claim leases to owner the recipients of messages that are due at now: lane
+	// by lane as wanted, in each the longest waiting first. Recipients of one
+	// message come in one Work.
 	Claim(ctx context.Context, owner string, now time.Time, wants []Want) ([]Work, error)
-	// Mark notes that the content of owner's leased recipients of the message
-	// is about to be sent, so that [Store.Recover] can tell them from others.
+	// Mark records that the content is about to be sent to those recipients of
+	// the message that owner has leased. [Store.Recover] treats them apart.
 	Mark(ctx context.Context, owner, id string) error
-	// Record stores attempts and their outcomes and ends the leases. A
-	// recipient for which cancellation was asked meanwhile, and which would
-	// wait, is canceled. One that is leased to somebody else by now changes only
-	// when it is delivered.
+	// Record stores attempts and their outcomes and ends the leases. A recipient
+	// that would wait, and was to be canceled, is canceled. One that another
+	// owner has leased by now changes only when it is delivered.
 	Record(ctx context.Context, outcomes []Outcome) (Settled, error)
 	// Release ends owner's leases on the recipients without an attempt, and
-	// files them under the route given. A recipient for which cancellation was
-	// asked meanwhile is canceled at now.
+	// files them under the route given. A recipient that was to be canceled is
+	// canceled at now.
 	Release(ctx context.Context, owner string, now time.Time, leases []Lease) error
 	// Recover takes the leases of owners that are gone. Each recipient gets an
-	// uncertain attempt and is due at now; with hold it is held, but for one that
-	// its owner had not marked and would have, see [Marks]: that is due without an
-	// attempt.
+	// uncertain attempt and is due at now; with hold it is held. With hold a
+	// recipient that was not marked, though its owner marks (see [Marks]), is due
+	// without an attempt.
 	Recover(ctx context.Context, owner string, now time.Time, hold bool) (Recovered, error)
 	// Heartbeat says that owner lives. A store that many instances share needs
 	// it at least every minute to tell which owners are gone.
 	Heartbeat(ctx context.Context, owner string, now time.Time) error
-	// Waiting tells for each lane when its next unleased recipient is due, and
-	// when the next message after now expires. What it costs depends on how many
-	// lanes there are, and not on how many messages wait in them.
+	// Waiting returns when the next unleased recipient of each lane is due, and
+	// when the next message after now expires. Its cost grows with the number of
+	// lanes, not with the number of messages that wait in them.
 	Waiting(ctx context.Context, now time.Time) (Waiting, error)
-	// Expire ends the unleased recipients of up to limit messages whose time is
-	// over at now.
+	// Expire ends the unleased recipients of up to limit messages that have
+	// expired at now.
 	Expire(ctx context.Context, now time.Time, limit int) ([]Ended, error)
 	// Rewind makes recipients that are not due before latest due then. Messages
 	// that a send_at holds are left alone. It repairs the schedule after the
@@ -87,20 +86,20 @@ type Store interface {
 	// messages due at now, gives each message its lifetime anew, and returns the
 	// ids that changed. Leased recipients, and messages without bytes, do not.
 	Retry(ctx context.Context, key string, ids []string, now time.Time) ([]string, error)
-	// Cancel ends every recipient that waits or is held. One leased to owner
-	// ends too if it is in withdrawn, which nobody will try; any other that is
-	// leased ends unless its attempt decides otherwise. ended is false when
+	// Cancel ends every recipient that waits or is held. A recipient leased to
+	// owner ends too if it is in withdrawn: owner will not try it. Any other leased
+	// recipient ends unless its attempt decides otherwise. ended is false when
 	// there was no recipient to end.
 	Cancel(ctx context.Context, key, id, owner string, withdrawn []string, now time.Time) (ended bool, err error)
 
 	// Usage counts messages that are not final, and the octets of them.
 	Usage(ctx context.Context) (Usage, error)
-	// Sweep removes, in one short step, up to limit of what retention no longer
-	// covers at now, and returns how much that was.
+	// Sweep removes, in one short step, up to limit messages, contents or keys
+	// that retention no longer covers at now, and returns how many it removed.
 	Sweep(ctx context.Context, now time.Time, limit int) (int, error)
-	// Check says why messages cannot be stored just now; nil when they can.
+	// Check returns why messages cannot be stored just now; nil when they can.
 	Check(ctx context.Context) error
-	// Close waits for what is being written. Calls made later fail.
+	// Close waits for the writes that go on. Later calls fail with [ErrClosed].
 	Close() error
 }
 
@@ -183,8 +182,8 @@ type Outcome struct {
 	At       time.Time
 	Attempts []mailer.Attempt // in order; may be empty
 	Changes  []Change
-	// Awaited says that somebody waits until this is stored. The store may hold
-	// others back for a few milliseconds, to commit them with a new message.
+	// Awaited says that a client waits until this is stored. The store may delay
+	// other outcomes by a few milliseconds, to commit them with a new message.
 	Awaited bool
 }
 
@@ -251,7 +250,7 @@ var (
 	ErrClosed = errors.New("store closed")
 )
 
-// StoreError says what is wrong with a store and what an operator can do.
+// StoreError is a fault of a store, with the remedy that an operator has.
 type StoreError struct {
 	Path   string
 	Err    error // one of the errors above, or what the system said

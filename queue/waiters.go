@@ -33,7 +33,7 @@ func (w *waiters) add(id, route string, p mailer.Priority) *waiter {
 	return one
 }
 
-// remove ends a wait, if it is not over. nil is none.
+// remove ends a wait that may be over. It ignores nil.
 func (w *waiters) remove(gone *waiter) {
 	if gone == nil {
 		return
@@ -71,7 +71,7 @@ func (w *waiters) begin(id string) {
 	}
 }
 
-// giveUp ends the waiting for mail that no relay takes just now.
+// giveUp ends the waiting for messages that no relay takes just now.
 func (w *waiters) giveUp(shut dispatch.Shut) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

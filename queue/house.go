@@ -2,7 +2,6 @@ package queue
 
 import (
 	"context"
-	"log/slog"
 	"time"
 
 	"mailsidecar/queue/dispatch"
@@ -11,7 +10,7 @@ import (
 const (
 	houseInterval = time.Minute
 	sweepInterval = 10 * time.Minute
-	// sweepLimit and sweepRest keep a sweep from being felt by those who write.
+	// sweepLimit and sweepRest keep a sweep from delaying writes.
 	sweepLimit = 100
 	sweepRest  = 20 * time.Millisecond
 	// clockSlack is by how much the clock may be off before it counts as set
@@ -19,16 +18,11 @@ const (
 	clockSlack = 30 * time.Second
 )
 
-// house does what has time: it says that this instance lives, takes over from
+// house does the work that can wait: it says that this instance lives, takes over from
 // those that do not, sweeps, and watches the clock.
 type house struct {
-	store   Store
-	log     *slog.Logger
-	owner   string
-	hold    bool // uncertain recipients wait for a person
-	now     func() time.Time
-	account *account
-	desk    *desk
+	shared
+	desk *desk
 }
 
 // keep works until ctx ends.
@@ -95,7 +89,7 @@ func (h *house) recover(ctx context.Context) (Recovered, error) {
 	if err := h.store.Heartbeat(ctx, h.owner, now); err != nil {
 		return Recovered{}, err
 	}
-	return h.store.Recover(ctx, h.owner, now, h.hold)
+	return h.store.Recover(ctx, h.owner, now, h.opts.HoldUncertain)
 }
 
 // sweep removes, in small steps, what retention no longer covers.
