@@ -60,8 +60,14 @@ type Store interface {
 	// Recover takes the leases of owners that are gone. Each recipient gets an
 	// uncertain attempt and is due at now; with hold it is held. With hold a
 	// recipient that was not marked, though its owner marks (see [Marks]), is due
-	// without an attempt.
+	// without an attempt. A message that may have been sent has used a turn of
+	// each relay of its route, see Turns.
 	Recover(ctx context.Context, owner string, now time.Time, hold bool) (Recovered, error)
+	// Turns returns when messages set out for the relay after since: the last
+	// ones, up to limit, the oldest first. A message that Recover found, and that
+	// may have been sent, counts as if it had set out at that moment. The store
+	// keeps a turn for as long as it counts.
+	Turns(ctx context.Context, relay string, since time.Time, limit int) ([]time.Time, error)
 	// Heartbeat says that owner lives. A store that many instances share needs
 	// it at least every minute to tell which owners are gone.
 	Heartbeat(ctx context.Context, owner string, now time.Time) error
@@ -182,9 +188,31 @@ type Outcome struct {
 	At       time.Time
 	Attempts []mailer.Attempt // in order; may be empty
 	Changes  []Change
+	Turns    []Turn // that the attempts used; in order
 	// Awaited says that a client waits until this is stored. The store may delay
 	// other outcomes by a few milliseconds, to commit them with a new message.
 	Awaited bool
+}
+
+// Turn is one use of a relay's rate: a message set out.
+type Turn struct {
+	Relay string // its name
+	At    time.Time
+	// Window is how long it counts, a day at most.
+	Window time.Duration
+}
+
+// LongestWindow is how long a turn counts at most.
+const LongestWindow = 24 * time.Hour
+
+// LostTurns are the turns that [Store.Recover] counts for a message which may have
+// been sent: it may have set out for any relay of its route.
+func LostTurns(route string, now time.Time) []Turn {
+	var turns []Turn
+	for relay := range strings.SplitSeq(route, ",") {
+		turns = append(turns, Turn{relay, now, LongestWindow})
+	}
+	return turns
 }
 
 // Change is the new state of one recipient.

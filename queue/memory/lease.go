@@ -140,6 +140,9 @@ func (s *Store) record(o queue.Outcome) bool {
 			}
 		}
 	}
+	for _, turn := range o.Turns {
+		s.takeTurn(turn)
+	}
 	return s.settle(o.ID, o.At)
 }
 
@@ -230,6 +233,7 @@ func (s *Store) recover(m *message, gone string, now time.Time, hold bool) queue
 	}
 	if len(o.Changes) > 0 {
 		o.Attempts = []mailer.Attempt{attempt}
+		o.Turns = queue.LostTurns(o.Route, now)
 	}
 	s.record(o)
 	for _, r := range s.leased(m.ID, gone) {

@@ -227,6 +227,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (removed in
 				removed++
 			}
 		}
+		removed += s.sweepTurns(now.Add(-queue.LongestWindow))
 		return nil
 	})
 	return removed, err

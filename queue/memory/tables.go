@@ -60,6 +60,8 @@ type tables struct {
 	unfinished, finished []*message
 	usage                queue.Usage    // of unfinished
 	leases               map[string]int // number of leased recipients, by owner
+	// turns are when messages set out for each relay, the oldest first.
+	turns map[string][]time.Time
 }
 
 // line is where a recipient waits.
@@ -81,6 +83,7 @@ func newTables() *tables {
 	return &tables{
 		messages: map[string]*message{}, requests: map[requestKey]request{},
 		waiting: map[line][]*recipient{}, leases: map[string]int{},
+		turns: map[string][]time.Time{},
 	}
 }
 

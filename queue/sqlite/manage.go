@@ -104,7 +104,7 @@ func (s *Store) Cancel(ctx context.Context, key, id, owner string, withdrawn []s
 // system.
 func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (int, error) {
 	for _, step := range []func(*writer, time.Time, int) (int, error){
-		(*writer).sweepMessages, (*writer).sweepContents, (*writer).sweepIdempotency, (*writer).vacuum,
+		(*writer).sweepMessages, (*writer).sweepContents, (*writer).sweepIdempotency, (*writer).sweepTurns, (*writer).vacuum,
 	} {
 		var n int
 		err := s.write(ctx, func(w *writer) (err error) {

@@ -101,6 +101,15 @@ DROP INDEX recipients_due;
 UPDATE recipients SET lane = (SELECT '1' || key FROM messages WHERE id = message)
 	WHERE state IN ('queued', 'deferred', 'held');
 CREATE INDEX recipients_due ON recipients (route, lane, due) WHERE due IS NOT NULL AND owner IS NULL;
+`, `
+-- How many messages set out for a relay, and when. Only what its rate still counts
+-- is kept.
+CREATE TABLE turns (
+	relay TEXT NOT NULL,
+	at    INTEGER NOT NULL,
+	n     INTEGER NOT NULL,
+	PRIMARY KEY (relay, at)
+) WITHOUT ROWID;
 `}
 
 // migrate brings the file to the newest schema, a transaction for each step. It

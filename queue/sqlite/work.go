@@ -175,6 +175,11 @@ func (w *writer) record(o queue.Outcome) (size int64, final bool, err error) {
 			return 0, false, err
 		}
 	}
+	for _, t := range o.Turns {
+		if err := w.takeTurn(t); err != nil {
+			return 0, false, err
+		}
+	}
 	return w.settle(id, o.At)
 }
 
@@ -434,6 +439,7 @@ func (w *writer) recoverMessage(key []byte, orphans []orphan, now time.Time, hol
 	}
 	if len(o.Changes) > 0 {
 		o.Attempts = []mailer.Attempt{attempt}
+		o.Turns = queue.LostTurns(o.Route, now)
 	}
 	if _, _, err := w.record(o); err != nil {
 		return r, err

@@ -68,6 +68,20 @@ func Run(t *testing.T, open func(*testing.T) queue.Store, reopen func(*testing.T
 		})
 	}
 	t.Run("Reopen", func(t *testing.T) { testReopen(t, open(t), reopen) })
+	lasting := map[string]func(t *testing.T, s queue.Store, reopen func(queue.Store) queue.Store){
+		"Turns":     testTurns,
+		"TurnsLost": testTurnsLost,
+	}
+	for name, test := range lasting {
+		t.Run(name, func(t *testing.T) {
+			s := open(t)
+			t.Cleanup(func() { _ = s.Close() })
+			test(t, s, func(old queue.Store) queue.Store {
+				s = reopen(t, old)
+				return s
+			})
+		})
+	}
 }
 
 // entry returns a message for the recipients, accepted d after Start.
