@@ -74,6 +74,12 @@ func (a *account) usage() Usage {
 	return a.stored
 }
 
+func (a *account) underway() Usage {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.reserved
+}
+
 // doubt says that the count may be off, so that it is taken again soon.
 func (a *account) doubt() {
 	a.mu.Lock()

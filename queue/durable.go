@@ -192,12 +192,14 @@ func (d *Durable) Usage() Usage { return d.account.usage() }
 // Load is what a queue has in memory.
 type Load struct {
 	dispatch.Load
-	Waiters int // messages whose first attempt a request waits for
+	Reserved Usage // messages that are being stored
+	Keys     int   // idempotency keys of requests that are being stored
+	Waiters  int   // messages whose first attempt a request waits for
 }
 
 // Load counts what is in memory.
 func (d *Durable) Load() Load {
-	l := Load{Waiters: d.waiters.count()}
+	l := Load{Reserved: d.account.underway(), Keys: d.intake.keys(), Waiters: d.waiters.count()}
 	d.desk.ask(func(p *dispatch.Dispatcher, _ time.Time) { l.Load = p.Load() })
 	return l
 }

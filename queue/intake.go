@@ -229,6 +229,12 @@ func (in *intake) replay(ctx context.Context, s Submission, ids []string, wait b
 	return receipts, w, nil
 }
 
+func (in *intake) keys() int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return len(in.pending)
+}
+
 func (in *intake) isClosed() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()

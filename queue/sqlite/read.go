@@ -11,6 +11,7 @@ import (
 
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
+	"mailsidecar/queue/stored"
 )
 
 // Get returns a message with its recipients and attempts.
@@ -76,13 +77,13 @@ func readRecipients(v *session, id []byte) ([]queue.Recipient, error) {
 		if err := rows.Scan(&r.ForwardPath, &r.State, &due, &packed); err != nil {
 			return err
 		}
-		var result storedResult
+		var result stored.Result
 		if err := fromJSON(packed, &result); err != nil {
 			return err
 		}
 		r.NextAttempt = fromMicros(due)
 		if packed.Valid {
-			r.Result = result.unpack()
+			r.Result = result.Unpack()
 			r.Result.ForwardPath = r.ForwardPath
 		}
 		recipients = append(recipients, r)
@@ -112,15 +113,15 @@ func scanAttempt(rows *sql.Rows) (mailer.Attempt, error) {
 	if err := rows.Scan(&a.Relay, &port, &mode, &a.TLS, &a.Auth, &ladder, &started, &duration, &results); err != nil {
 		return a, err
 	}
-	var rungs []storedRung
-	var packed []storedResult
+	var rungs []stored.Rung
+	var packed []stored.Result
 	if err := errors.Join(fromJSON(ladder, &rungs), fromJSON(results, &packed)); err != nil {
 		return a, err
 	}
-	a.Rung, a.Ladder = rungOf(port, mode), unpackLadder(rungs)
+	a.Rung, a.Ladder = stored.RungOf(port, mode), stored.UnpackLadder(rungs)
 	a.Started, a.Duration = fromMicros(started), time.Duration(duration)*time.Microsecond
 	for _, r := range packed {
-		a.Results = append(a.Results, r.unpack())
+		a.Results = append(a.Results, r.Unpack())
 	}
 	return a, nil
 }

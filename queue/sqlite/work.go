@@ -9,6 +9,7 @@ import (
 
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
+	"mailsidecar/queue/stored"
 )
 
 // Claim leases the longest waiting messages of each lane.
@@ -203,7 +204,7 @@ func (w *writer) insertAttempts(id []byte, attempts []mailer.Attempt) (map[strin
 	}
 	results := make(map[string]tried, len(last))
 	for path, r := range last {
-		packed, err := toJSON(packResult(r))
+		packed, err := toJSON(stored.PackResult(r))
 		if err != nil {
 			return nil, err
 		}
@@ -213,17 +214,20 @@ func (w *writer) insertAttempts(id []byte, attempts []mailer.Attempt) (map[strin
 }
 
 func (w *writer) insertAttempt(id []byte, a mailer.Attempt) error {
-	ladder, err := toJSON(packLadder(a.Ladder))
-	if err != nil {
-		return err
+	var ladder any // NULL when it is empty
+	if len(a.Ladder) > 0 {
+		var err error
+		if ladder, err = toJSON(stored.PackLadder(a.Ladder)); err != nil {
+			return err
+		}
 	}
-	results, err := toJSON(packResults(a.Results))
+	results, err := toJSON(stored.PackResults(a.Results))
 	if err != nil {
 		return err
 	}
 	return w.exec(`INSERT INTO attempts (message, n, relay, port, mode, tls, auth, ladder, started, duration, results)
 		VALUES (?, (SELECT coalesce(max(n), 0) + 1 FROM attempts WHERE message = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		id, id, a.Relay, a.Rung.Port, modeOf(a.Rung), a.TLS, a.Auth, ladder, a.Started.UnixMicro(), a.Duration.Microseconds(), results)
+		id, id, a.Relay, a.Rung.Port, stored.ModeOf(a.Rung), a.TLS, a.Auth, ladder, a.Started.UnixMicro(), a.Duration.Microseconds(), results)
 }
 
 // change sets a recipient's state. A wish to cancel it turns waiting into
