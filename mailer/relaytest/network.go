@@ -25,6 +25,7 @@ type Network struct {
 
 	mu    sync.Mutex
 	dials []int
+	most  int
 	open  atomic.Int64
 }
 
@@ -57,7 +58,9 @@ func (n *Network) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	case *Relay:
 		client, server := pipe()
 		x.Serve(server)
-		n.open.Add(1)
+		n.mu.Lock()
+		n.most = max(n.most, int(n.open.Add(1)))
+		n.mu.Unlock()
 		return &end{Conn: client, network: n, port: port}, nil
 	case fate:
 		if x == BlackHole {
@@ -86,6 +89,13 @@ func (n *Network) Dials() []int {
 
 // Open returns the number of connections that the client has not closed.
 func (n *Network) Open() int { return int(n.open.Load()) }
+
+// Most returns the greatest number of connections that were open at a time.
+func (n *Network) Most() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.most
+}
 
 // end is the client's end of a connection.
 type end struct {

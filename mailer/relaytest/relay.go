@@ -41,6 +41,8 @@ import (
 //	endless line     a line that never ends
 //	endless reply    lines that never end
 //	default          as if there were no script
+//	wait             as if there were no script, but not before fewer than
+//	                 Options.MaxConnections are served
 //	plain            at "TLS": answer the handshake in clear
 //
 // Several joined by " then " are for the first, second … time; the last one
@@ -62,9 +64,12 @@ type Options struct {
 	MaxTLS uint16
 	// SCRAMIterations is the work asked of a client; zero means 4096.
 	SCRAMIterations int
-	// MaxConnections limits the clients at a time; the others get 421. Zero means no
-	// limit.
+	// MaxConnections limits the clients at a time; the others meet Crowded. Zero means
+	// no limit.
 	MaxConnections int
+	// Crowded goes before the script for a client beyond MaxConnections; nil means a 421
+	// in place of the greeting.
+	Crowded Script
 	// MaxMessages limits the messages of one connection; then MAIL gets 421. Zero means
 	// no limit.
 	MaxMessages int
@@ -119,12 +124,15 @@ type Relay struct {
 	messages    []Message
 	clear       bytes.Buffer
 	conns       map[net.Conn]bool
+	serving     int        // those of conns that are not crowded
+	fewer       *sync.Cond // serving has become less, or the relay ends
 	served      int
 	most        int         // connections at a time
 	busy        int         // transactions
 	began       []time.Time // the last MaxRate transactions
 	sessions    sync.WaitGroup
 	closed      chan struct{}
+	over        bool // closed is closed
 }
 
 // Command is a line from the client.
@@ -164,7 +172,11 @@ func New(t testing.TB, opts Options, script Script) *Relay {
 	if opts.TLSExtensions == nil {
 		opts.TLSExtensions = defaultTLS
 	}
+	if opts.Crowded == nil {
+		opts.Crowded = Script{"greeting": "bye 421 4.7.0 too many connections"}
+	}
 	r := &Relay{script: script, opts: opts, turns: map[string]int{}, conns: map[net.Conn]bool{}, closed: make(chan struct{})}
+	r.fewer = sync.NewCond(&r.mu)
 	t.Cleanup(r.close)
 	return r
 }
@@ -196,9 +208,8 @@ func (r *Relay) Serve(c net.Conn) {
 	r.served++
 	r.conns[c] = true
 	s := newSession(r, c, r.served)
-	s.crowded = r.opts.MaxConnections > 0 && len(r.conns) > r.opts.MaxConnections
-	if !s.crowded {
-		r.most = max(r.most, len(r.conns))
+	if s.crowded = r.full(); !s.crowded {
+		r.begin()
 	}
 	r.sessions.Go(func() {
 		s.run()
@@ -206,16 +217,41 @@ func (r *Relay) Serve(c net.Conn) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		delete(r.conns, c)
+		if !s.crowded {
+			r.serving--
+			r.fewer.Broadcast()
+		}
 	})
+}
+
+// full reports whether there are as many clients as are served. The caller holds mu.
+func (r *Relay) full() bool { return r.opts.MaxConnections > 0 && r.serving >= r.opts.MaxConnections }
+
+// begin counts a client that is served. The caller holds mu.
+func (r *Relay) begin() {
+	r.serving++
+	r.most = max(r.most, r.serving)
+}
+
+// wait waits until one client more can be served, or the relay ends.
+func (r *Relay) wait() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.full() && !r.over {
+		r.fewer.Wait()
+	}
+	r.begin()
 }
 
 // close ends all sessions and waits for them.
 func (r *Relay) close() {
 	close(r.closed)
 	r.mu.Lock()
+	r.over = true
 	for c := range r.conns {
 		c.Close()
 	}
+	r.fewer.Broadcast()
 	r.mu.Unlock()
 	r.sessions.Wait()
 }
@@ -331,21 +367,35 @@ func (r *Relay) Clear() []byte {
 	return bytes.Clone(r.clear.Bytes())
 }
 
-// next returns what the script says to line, or "default".
-func (r *Relay) next(line string) string {
+// next returns what the script says to line, or "default". For a client beyond
+// MaxConnections, Crowded may say something else.
+func (r *Relay) next(line string, crowded bool) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	key, found := "", false
-	for k := range r.script {
+	if key, found := r.opts.Crowded.match(line); found && crowded {
+		return r.step(r.opts.Crowded, key, "crowded "+key)
+	}
+	if key, found := r.script.match(line); found {
+		return r.step(r.script, key, key)
+	}
+	return "default"
+}
+
+// match returns the longest key that line begins with.
+func (s Script) match(line string) (key string, found bool) {
+	for k := range s {
 		if len(k) >= len(key) && len(line) >= len(k) && strings.EqualFold(line[:len(k)], k) {
 			key, found = k, true
 		}
 	}
-	if !found {
-		return "default"
-	}
-	steps := strings.Split(r.script[key], " then ")
-	turn := min(r.turns[key], len(steps)-1)
-	r.turns[key]++
+	return key, found
+}
+
+// step returns what is to be done this time, by the number of earlier times that
+// count has. The caller holds mu.
+func (r *Relay) step(s Script, key, count string) string {
+	steps := strings.Split(s[key], " then ")
+	turn := min(r.turns[count], len(steps)-1)
+	r.turns[count]++
 	return steps[turn]
 }

@@ -15,7 +15,7 @@ import (
 
 // auth runs one AUTH command; false ends the session.
 func (s *session) auth(line string) bool {
-	if action := s.relay.next(line); action != "default" {
+	if action := s.next(line); action != "default" {
 		return s.scriptedAuth(line, action)
 	}
 	fields := strings.Fields(line)

@@ -62,10 +62,6 @@ func (s *session) run() {
 	if s.relay.opts.Implicit && !s.handshake() {
 		return
 	}
-	if s.crowded {
-		s.send("421 4.7.0 too many connections", "\r\n")
-		return
-	}
 	if s.act("greeting", "220 relay.test ESMTP") == "" {
 		return
 	}
@@ -155,7 +151,7 @@ func (s *session) ehlo() string {
 }
 
 func (s *session) handshake() bool {
-	switch s.relay.next("TLS") {
+	switch s.next("TLS") {
 	case "drop":
 		return false
 	case "silence":
@@ -234,9 +230,9 @@ func (s *session) data(line string) bool {
 	if len(s.message.ForwardPaths) == 0 {
 		fallback = "503 5.5.1 no valid recipients"
 	}
-	action, atContent := s.relay.next(line), "default"
+	action, atContent := s.next(line), "default"
 	if strings.Contains(action, "354") || action == "default" && strings.HasPrefix(fallback, "354") {
-		atContent = s.relay.next("content")
+		atContent = s.next("content")
 	}
 	if c, ok := s.raw.(interface{ CloseRead() error }); ok && atContent == "drop" {
 		c.CloseRead() // at once, before the client sends more
@@ -254,7 +250,7 @@ func (s *session) data(line string) bool {
 		return false
 	}
 	const accepted = "250 2.0.0 queued"
-	action = s.relay.next(".")
+	action = s.next(".")
 	s.message.Data, s.message.Reply = content, action
 	if action == "default" {
 		s.message.Reply = accepted
@@ -285,16 +281,23 @@ func (s *session) content() ([]byte, bool) {
 	}
 }
 
+// next returns what the script says to line, or "default".
+func (s *session) next(line string) string { return s.relay.next(line, s.crowded) }
+
 // act does what the script says about line, or sends the default reply. It returns
 // the reply that was sent, or the empty string when the session is over.
 func (s *session) act(line, fallback string) string {
-	return s.do(s.relay.next(line), fallback)
+	return s.do(s.next(line), fallback)
 }
 
 func (s *session) do(action, fallback string) string {
 	verb, reply, _ := strings.Cut(action, " ")
 	switch verb {
 	case "default":
+		return s.send(fallback, "\r\n")
+	case "wait":
+		s.relay.wait()
+		s.crowded = false
 		return s.send(fallback, "\r\n")
 	case "drop":
 	case "reset":
