@@ -31,6 +31,7 @@ type conn struct {
 	nc    net.Conn // raw, or TLS over it
 	br    *bufio.Reader
 
+	opening *opening      // records how far the connection has come; nil outside the pool
 	up      chan struct{} // closed once TCP has connected
 	dialled time.Duration // how long that took
 	banner  string
@@ -39,6 +40,7 @@ type conn struct {
 	tls     *tls.ConnectionState
 	auth    string // the mechanism that logged us in
 
+	reports      []mailer.RungReport // of the race that it won; none without a race
 	loggedIn     time.Time
 	buf          []byte // for content, kept from one message to the next
 	served       int    // transactions begun
@@ -162,6 +164,7 @@ func (c *conn) hello(ctx context.Context) *mailer.Failure {
 }
 
 func (c *conn) greeting(ctx context.Context) *mailer.Failure {
+	c.reached(mailer.StageGreeting)
 	r, err := c.read(ctx, c.relay.opts.Timeouts.Hello)
 	if err != nil {
 		return c.failed(ctx, mailer.StageGreeting, readCause(err))
@@ -234,6 +237,7 @@ func (c *conn) startTLS(ctx context.Context) *mailer.Failure {
 }
 
 func (c *conn) handshake(ctx context.Context) *mailer.Failure {
+	c.reached(mailer.StageTLS)
 	tc := tls.Client(c.raw, c.relay.tlsConfig())
 	c.arm(ctx, c.relay.opts.Timeouts.Hello)
 	if err := tc.HandshakeContext(ctx); err != nil {
@@ -299,6 +303,7 @@ func (c *conn) write(ctx context.Context, d time.Duration, data []byte) (int, er
 
 // exchange sends one command, of those before MAIL, and reads its reply.
 func (c *conn) exchange(ctx context.Context, stage mailer.Stage, command string) (wireReply, *mailer.Failure) {
+	c.reached(stage)
 	if _, err := c.write(ctx, c.relay.opts.Timeouts.Command, []byte(command+"\r\n")); err != nil {
 		return wireReply{}, c.failed(ctx, stage, readCause(err))
 	}

@@ -40,7 +40,9 @@ type delivery struct {
 	due     time.Time        // the delivery that is due first is served first
 	open    []*mailer.Result // recipients that no transaction has taken yet
 	conn    *conn            // nil when one is needed
-	place   bool             // the pool has given a place to open a connection
+	// wantsNew says that a connection was lost under the delivery: the next one is not
+	// one that was idle, where another can be had.
+	wantsNew bool
 	// retriedPushback says that the relay has pushed the message back, and that it
 	// goes once more over another connection.
 	retriedPushback bool
@@ -56,12 +58,13 @@ func (d *delivery) run(ctx context.Context) {
 		failAll(d.open, d.relay.noTurn(ctx, err))
 		return
 	}
-	for len(d.open) > 0 {
+	for len(d.open) > 0 || d.booked != nil {
 		if d.conn == nil {
 			if f := d.connect(ctx); f != nil {
 				failAll(d.undecided(), f)
 				return
 			}
+			continue
 		}
 		t := d.booked
 		if d.booked = nil; t == nil {
@@ -139,10 +142,8 @@ func (d *delivery) pushedBack(t *transaction) *mailer.Failure {
 
 // retryOnNewConn puts results back, to go once more over a new connection.
 func (d *delivery) retryOnNewConn(results []*mailer.Result) {
-	if d.open = append(results, d.open...); len(d.open) > 0 {
-		d.conn, d.place = nil, true
-		return
-	}
+	d.open = append(results, d.open...)
+	d.wantsNew = true
 	d.release()
 }
 
@@ -168,53 +169,34 @@ func (d *delivery) release() {
 	}
 }
 
-// connect gets a connection that is logged in, and records it in the attempt.
+// connect gets a connection that is logged in, and records it in the attempt. Without
+// a connection and a failure, it is to be called again.
 func (d *delivery) connect(ctx context.Context) *mailer.Failure {
-	c, f := d.acquire(ctx)
-	if c == nil {
-		return f
+	g := d.relay.pool.get(ctx, d)
+	c, reports := g.conn, g.reports
+	if c != nil {
+		d.attempt.Rung, d.attempt.Auth, d.attempt.TLS = c.rung, c.auth, ""
+		if c.tls != nil {
+			d.attempt.TLS = tls.VersionName(c.tls.Version)
+		}
+		if c.served == 0 && g.failure == nil {
+			reports = c.reports
+		}
 	}
-	d.attempt.Rung, d.attempt.Auth = c.rung, c.auth
-	if c.tls != nil {
-		d.attempt.TLS = tls.VersionName(c.tls.Version)
+	if d.attempt.Ladder == nil {
+		d.attempt.Ladder = reports
 	}
-	if f == nil {
-		d.conn = c
+	if g.failure == nil && c != nil {
+		d.conn, d.booked, d.wantsNew = c, g.booked, false
 	}
-	return f
+	return g.failure
 }
 
-// acquire gets a connection from the pool or opens one. A connection returned beside
-// a failure is dead: the login failed.
-func (d *delivery) acquire(ctx context.Context) (*conn, *mailer.Failure) {
-	var refused *mailer.Failure
-	for {
-		if !d.place {
-			g := d.relay.pool.get(ctx, d, refused)
-			if d.booked = g.booked; g.conn != nil || g.failure != nil {
-				return g.conn, g.failure
-			}
-		}
-		d.place = false
-		d.relay.pool.opening.Add(1)
-		c, reports, f := d.relay.dial(ctx)
-		d.relay.pool.opening.Add(-1)
-		if d.attempt.Ladder == nil {
-			d.attempt.Ladder = reports
-		}
-		if f == nil {
-			return c, nil
-		}
-		if !d.relay.pool.refused(ctx, f) {
-			return c, f
-		}
-		refused = f
-	}
-}
-
-// dial opens a connection on the rung that wins the race and logs in.
-func (r *Relay) dial(ctx context.Context) (*conn, []mailer.RungReport, *mailer.Failure) {
-	c, reports, f := r.race(ctx)
+// dial opens a connection on the rung that wins the race and logs in. A connection
+// returned beside a failure is one whose login was refused; unless it is dead, the
+// caller says QUIT on it.
+func (r *Relay) dial(ctx context.Context, o *opening) (*conn, []mailer.RungReport, *mailer.Failure) {
+	c, reports, f := r.race(ctx, o)
 	if f != nil {
 		return nil, reports, f
 	}
@@ -222,7 +204,6 @@ func (r *Relay) dial(ctx context.Context) (*conn, []mailer.RungReport, *mailer.F
 		if f.Reply.Code == 0 || f.Reply.Code == 421 {
 			c.close()
 		}
-		c.quit()
 		return c, reports, f
 	}
 	c.loggedIn = time.Now()

@@ -68,8 +68,9 @@ type entrant struct {
 // race is one race of the rungs.
 type race struct {
 	relay   *Relay
-	order   []int // the rungs by index, in order of start
-	known   int   // the rung that served before, -1 when none
+	opening *opening // records how far a rung has come
+	order   []int    // the rungs by index, in order of start
+	known   int      // the rung that served before, -1 when none
 	started int
 	running int
 	waited  bool // knownHeadStart was given
@@ -82,13 +83,13 @@ type race struct {
 // or as soon as that has failed, and returns the first that gets as far as EHLO over
 // TLS, without a login. The others are closed. When all fail, the failure is that of
 // the rung that got furthest.
-func (r *Relay) race(ctx context.Context) (*conn, []mailer.RungReport, *mailer.Failure) {
+func (r *Relay) race(ctx context.Context, o *opening) (*conn, []mailer.RungReport, *mailer.Failure) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	known := r.ladder.current()
 	n := len(r.opts.Ladder)
 	x := race{
-		relay: r, order: raceOrder(n, known), known: known, begin: time.Now(),
+		relay: r, opening: o, order: raceOrder(n, known), known: known, begin: time.Now(),
 		results: make(chan entrant, n), reports: make([]*mailer.RungReport, n),
 	}
 	first := x.start(ctx)
@@ -124,6 +125,7 @@ func (r *Relay) race(ctx context.Context) (*conn, []mailer.RungReport, *mailer.F
 func (x *race) start(ctx context.Context) *conn {
 	i := x.order[x.started]
 	c := x.relay.newConn(x.relay.opts.Ladder[i])
+	c.opening = x.opening
 	x.reports[i] = &mailer.RungReport{Rung: c.rung}
 	x.started++
 	x.running++

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"mailsidecar/mailer"
@@ -30,20 +29,24 @@ const (
 )
 
 // pool keeps the connections that are logged in, for the messages to come. Each is
-// used by one delivery, or is idle and watched. When the limit is reached,
-// deliveries wait in line.
+// used by one delivery, or is idle and watched. A delivery takes an idle one, else it
+// waits in line for what is free first: the pool opens connections in the background
+// while the line is longer than their number and the limit allows more.
 //
-// mu is never held while something waits for the relay. Invariant: if the line is
-// not empty, no connection is idle and the limit is reached.
+// mu is never held while something waits for the relay. Invariant, after serve: if
+// the line is not empty, as many connections are being opened, or the limit is
+// reached; and none is idle, unless one is being opened for a delivery that wants a
+// new one.
 type pool struct {
-	relay   *Relay
-	opening atomic.Int32 // connections that are not logged in yet
+	relay *Relay
 
-	mu      sync.Mutex
-	window  window  // limits places
-	places  int     // connections: open, being opened or saying QUIT
-	leaving int     // those of places that are saying QUIT
-	idle    []*conn // the last used at the end; it is used first, so that the others age
+	mu       sync.Mutex
+	window   window     // limits places
+	places   int        // connections: open, being opened or saying QUIT
+	leaving  int        // those of places that are saying QUIT
+	rejected int        // those of leaving whose login was refused: they served no message
+	opening  []*opening // those of places that are not logged in yet
+	idle     []*conn    // the last used at the end; it is used first, so that the others age
 	// offered are connections that wait for the reply to their last content and that
 	// no delivery has booked; the one that waits longest is first.
 	offered       []*conn
@@ -81,24 +84,24 @@ type waiter struct {
 	bookingTimer *time.Timer  // ends the exclusive booking; nil without one
 }
 
-// grant is what a delivery in line gets: a connection, a place to open one, or the
-// failure that it would meet.
+// grant is what a delivery gets: a connection, or the failure that it would meet; or
+// neither, where the connection that it booked has ended: then it starts over.
 type grant struct {
-	conn    *conn        // nil: there is a place, but no connection yet
+	conn    *conn        // beside a failure: the one whose login was refused
 	idle    bool         // the connection is still watched, see stopWatch
 	booked  *transaction // its envelope was sent on conn already
 	failure *mailer.Failure
+	reports []mailer.RungReport // of the rungs that were raced before the failure
 }
 
-// get returns a connection for d, or a place to open one. refused is why the relay
-// refused d a new connection, where d may wait for one of the others; else nil.
-func (p *pool) get(ctx context.Context, d *delivery, refused *mailer.Failure) grant {
+// get returns a connection for d, or why there is none.
+func (p *pool) get(ctx context.Context, d *delivery) grant {
 	for {
-		g, w := p.next(d, refused)
+		g, w := p.next(d)
 		if w != nil {
 			g = p.wait(ctx, w)
 		}
-		if g.conn == nil || !g.idle || g.conn.stopWatch() {
+		if !g.idle || g.conn.stopWatch() {
 			return g
 		}
 		g.conn.close()
@@ -112,8 +115,7 @@ func (p *pool) wait(ctx context.Context, w *waiter) grant {
 	select {
 	case g = <-w.grants:
 	case <-ctx.Done():
-		p.leave(w)
-		g.failure = p.busy(ctx)
+		g.failure = p.leave(ctx, w)
 	}
 	if w.booked != nil && g.booked == nil { // the booking was not kept
 		w.delivery.open = append(w.booked.results, w.delivery.open...)
@@ -121,26 +123,25 @@ func (p *pool) wait(ctx context.Context, w *waiter) grant {
 	return g
 }
 
-// next returns the grant that is possible at once, or puts the delivery in line.
-func (p *pool) next(d *delivery, refused *mailer.Failure) (grant, *waiter) {
+// next returns an idle connection, or puts the delivery in line.
+func (p *pool) next(d *delivery) (grant, *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if refused != nil && p.places == 0 { // none of the others is left
-		return grant{failure: refused}, nil
-	}
-	if n := len(p.idle); n > 0 {
-		c := p.idle[n-1]
-		p.idle = p.idle[:n-1]
-		return grant{conn: c, idle: true}, nil
-	}
-	if p.places < p.window.limit {
-		p.places++
-		return grant{}, nil
+	if len(p.idle) > 0 && !d.wantsNew {
+		return grant{conn: p.popIdle(), idle: true}, nil
 	}
 	w := &waiter{delivery: d, grants: make(chan grant, 1)}
 	p.enqueue(w)
+	p.serve()
 	p.bookOffered()
 	return grant{}, w
+}
+
+// popIdle takes the idle connection that was used last. The caller holds mu.
+func (p *pool) popIdle() *conn {
+	c := p.idle[len(p.idle)-1]
+	p.idle = p.idle[:len(p.idle)-1]
+	return c
 }
 
 // enqueue puts w in line, behind those that are due no later. The caller holds
@@ -151,7 +152,7 @@ func (p *pool) enqueue(w *waiter) {
 		at--
 	}
 	p.line = slices.Insert(p.line, at, w)
-	if p.stallTimerSet || p.closed || p.window.limit == p.window.max {
+	if p.stallTimerSet || p.closed || p.window.limit == p.window.max && !w.delivery.wantsNew {
 		return
 	}
 	p.stallTimerSet = true
@@ -163,7 +164,9 @@ func (p *pool) enqueue(w *waiter) {
 }
 
 // growIfStalled lets the window grow when messages wait and no verdict comes. It
-// does not while a connection is being opened, because the relay may be dead.
+// does not while connections are being opened that may come soon, or before the
+// first is open, because the relay may be dead; those that hang beside open ones
+// hold nothing up.
 func (p *pool) growIfStalled() {
 	p.adjust(func(w *window) {
 		p.stallTimerSet = len(p.line) > 0 && !p.closed
@@ -171,7 +174,7 @@ func (p *pool) growIfStalled() {
 			return
 		}
 		p.stallTimer.Reset(stallTime)
-		if p.opening.Load() == 0 {
+		if len(p.opening) == 0 || p.loggedIn() > 0 && p.soon() == 0 {
 			w.stalled(time.Now())
 		}
 	})
@@ -182,7 +185,7 @@ func (p *pool) adjust(f func(w *window)) {
 	p.mu.Lock()
 	before := p.window.limit
 	f(&p.window)
-	p.grantPlaces()
+	p.serve()
 	limit, reason := p.window.limit, p.window.reason
 	var surplus []*conn
 	if limit < before {
@@ -235,15 +238,6 @@ func (p *pool) notePushback(c *conn, f *mailer.Failure) (pushed, others bool) {
 	return pushed, others
 }
 
-// grantPlaces lets deliveries in line open connections, up to the limit. The caller
-// holds mu.
-func (p *pool) grantPlaces() {
-	for len(p.line) > 0 && p.places < p.window.limit {
-		p.places++
-		p.popFirst().grants <- grant{}
-	}
-}
-
 // popFirst takes the first waiter out of the line; the caller gives it its grant
 // and holds mu.
 func (p *pool) popFirst() *waiter {
@@ -260,29 +254,26 @@ func (p *pool) removeFromLine(w *waiter) {
 	}
 }
 
-// leave takes w out of the line, and gives back a grant that came at the same time.
-func (p *pool) leave(w *waiter) {
+// leave takes w out of the line because ctx has ended, and gives back a connection
+// that came at the same time. It returns the failure of the delivery.
+func (p *pool) leave(ctx context.Context, w *waiter) *mailer.Failure {
 	p.mu.Lock()
 	w.done = true
 	p.removeFromLine(w)
+	f := p.gaveUp(ctx)
 	var g grant
-	got := false
 	select {
 	case g = <-w.grants:
-		got = true
 	default:
 	}
 	p.mu.Unlock()
-	switch {
-	case !got, g.failure != nil:
-	case g.conn != nil:
-		if g.booked != nil && g.booked.sent || g.idle && !g.conn.stopWatch() {
-			g.conn.close() // its envelope was sent, or the relay has ended it
+	if c := g.conn; c != nil && g.failure == nil {
+		if g.booked != nil && g.booked.sent || g.idle && !c.stopWatch() {
+			c.close() // its envelope was sent, or the relay has ended it
 		}
-		p.put(g.conn)
-	default:
-		p.releasePlace()
+		p.put(c)
 	}
+	return f
 }
 
 // book promises c to the first delivery in line while its holder still uses it, so
@@ -298,11 +289,24 @@ func (p *pool) book(c *conn) *waiter {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.overLimit() || len(p.line) == 0 || p.line[0].booked != nil || !p.line[0].delivery.fits(c.ext) {
+	w := p.booker(c)
+	if w != nil {
+		p.promise(c, w)
+	}
+	return w
+}
+
+// booker returns the first delivery in line where that may book c. It does not while
+// a new connection may come as soon, or after it has lost one, perhaps for that
+// reason. The caller holds mu.
+func (p *pool) booker(c *conn) *waiter {
+	if p.overLimit() || len(p.line) <= p.soon() {
 		return nil
 	}
 	w := p.line[0]
-	p.promise(c, w)
+	if w.booked != nil || w.delivery.wantsNew || !w.delivery.fits(c.ext) {
+		return nil
+	}
 	return w
 }
 
@@ -337,11 +341,11 @@ func (p *pool) offer(c *conn) {
 // bookOffered lets the first in line book the connection that has waited longest
 // for its reply. The caller holds mu.
 func (p *pool) bookOffered() {
-	if len(p.offered) == 0 || len(p.line) == 0 || p.overLimit() {
+	if len(p.offered) == 0 {
 		return
 	}
-	c, w := p.offered[0], p.line[0]
-	if w.booked == nil && w.delivery.fits(c.ext) {
+	c := p.offered[0]
+	if w := p.booker(c); w != nil {
 		p.offered = slices.Delete(p.offered, 0, 1)
 		p.promise(c, w)
 		c.booked <- struct{}{}
@@ -377,19 +381,17 @@ func (p *pool) releaseBooking(w *waiter) {
 	if w.done {
 		return
 	}
-	p.removeFromLine(w) // where handOver has put it back
-	if n := len(p.idle); n > 0 {
+	if len(p.idle) > 0 {
 		w.done = true
-		w.grants <- grant{conn: p.idle[n-1], idle: true}
-		p.idle = p.idle[:n-1]
+		w.grants <- grant{conn: p.popIdle(), idle: true}
 		return
 	}
 	p.enqueue(w)
-	p.grantPlaces()
+	p.serve()
 }
 
-// handOver gives c, or its place, to the waiter that booked it. It returns false
-// when that has left and c can still serve others.
+// handOver gives c to the waiter that booked it; where c has ended, the waiter starts
+// over. It returns false when that has left and c can still serve others.
 func (p *pool) handOver(c *conn, w *waiter) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -404,56 +406,32 @@ func (p *pool) handOver(c *conn, w *waiter) bool {
 			c.close() // its envelope was sent
 		}
 		p.places--
-		p.grantPlaces()
+		p.serve()
 	case !c.dead:
 		w.grants <- grant{conn: c, booked: w.booked}
-	case p.overLimit(): // it waits again, like a new one
-		p.places--
-		w.done = false
-		w.delivery.open = append(w.booked.results, w.delivery.open...)
-		w.booked = nil
-		p.enqueue(w)
 	default:
 		w.grants <- grant{}
+		p.places--
+		p.serve()
 	}
 	return true
 }
 
-// busy returns the failure of a delivery whose context ended while it waited in
-// line. It says nothing about the relay.
-func (p *pool) busy(ctx context.Context) *mailer.Failure {
-	f := &mailer.Failure{
-		Class: mailer.ClassTransient, Stage: mailer.StageConnect, Relay: p.relay.opts.Name,
-		Text: "all connections to the relay were busy", Err: ctx.Err(),
-	}
-	if errors.Is(ctx.Err(), context.Canceled) {
-		f.Text = "the attempt was stopped"
-	}
-	return f
-}
-
-// refused gives back the place of a connection that could not be opened, because of
-// f. It returns true where the relay only refuses a further connection: the delivery
-// may wait for one of the others. Where there are no others, the whole line fails
-// with f, so that its deliveries need not try one by one.
-func (p *pool) refused(ctx context.Context, f *mailer.Failure) (others bool) {
-	p.adjust(func(w *window) {
-		p.places--
-		switch {
-		case ctx.Err() != nil || f.Reply.Code/100 == 5 && p.places > 0:
-		case p.places > 0:
-			w.refused(time.Now(), p.places, f.Error())
-			others = true
-		default:
-			if f.Reply.Code == 0 {
-				w.restart()
-			}
-			for len(p.line) > 0 {
-				p.popFirst().grants <- grant{failure: f}
-			}
+// gaveUp returns the failure of a delivery whose context ended while it waited in
+// line. It is about the relay only where no connection to that was open. The caller
+// holds mu.
+func (p *pool) gaveUp(ctx context.Context) *mailer.Failure {
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return p.stopped()
+	case p.loggedIn() == 0 && len(p.opening) > 0:
+		return p.unreached()
+	default:
+		return &mailer.Failure{
+			Class: mailer.ClassTransient, Stage: mailer.StageConnect, Relay: p.relay.opts.Name,
+			Text: "all connections to the relay were busy", Err: ctx.Err(),
 		}
-	})
-	return others
+	}
 }
 
 // releasePlace gives back a place: its connection has ended, or was not opened.
@@ -461,7 +439,7 @@ func (p *pool) releasePlace() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.places--
-	p.grantPlaces()
+	p.serve()
 }
 
 // put takes a connection back from a delivery. It goes to the delivery that booked
@@ -482,10 +460,17 @@ func (p *pool) put(c *conn) {
 		return
 	}
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.keep(c)
+}
+
+// keep gives c to the first in line, or keeps it for the next delivery. The caller
+// holds mu.
+func (p *pool) keep(c *conn) {
 	switch {
 	case c.usedUp(), p.overLimit(), p.closed && len(p.line) == 0:
 		p.leaving++
-		defer p.retire(c)
+		p.retire(c)
 	case len(p.line) > 0:
 		p.popFirst().grants <- grant{conn: c}
 	default:
@@ -494,7 +479,7 @@ func (p *pool) put(c *conn) {
 		c.raw.SetReadDeadline(c.idleSince.Add(p.relay.opts.IdleTimeout))
 		p.relay.background(func(context.Context) { p.watch(c) })
 	}
-	p.mu.Unlock()
+	p.serve()
 }
 
 // usedUp reports whether the connection has served as long as it should.
@@ -505,7 +490,7 @@ func (c *conn) usedUp() bool {
 
 // retire says QUIT in the background on a connection that is counted as leaving. It
 // gives the place back only after that, because the relay may count the connection
-// until then.
+// until then. The caller may hold mu.
 func (p *pool) retire(c *conn) {
 	c.dead = true
 	p.relay.background(func(context.Context) {
@@ -520,7 +505,7 @@ func (p *pool) releaseLeaving() {
 	defer p.mu.Unlock()
 	p.leaving--
 	p.places--
-	p.grantPlaces()
+	p.serve()
 }
 
 // watch waits on an idle connection until it is used again, its idle time is over

@@ -36,7 +36,7 @@ func newIdlePool(t *testing.T) (*pool, *conn) {
 func newWaiter(t *testing.T, p *pool) *waiter {
 	t.Helper()
 	d := &delivery{relay: p.relay, open: []*mailer.Result{{ForwardPath: "b@example.org"}}}
-	_, w := p.next(d, nil)
+	_, w := p.next(d)
 	if w == nil {
 		t.Fatal("the delivery does not wait")
 	}
@@ -59,11 +59,11 @@ func TestPoolLeaves(t *testing.T) {
 				p.withdraw(c)
 				w.booked.sent = sent
 				if early {
-					p.leave(w)
+					_ = p.leave(t.Context(), w)
 				}
 				p.put(c)
 				if !early {
-					p.leave(w)
+					_ = p.leave(t.Context(), w)
 				}
 				if c.dead != sent {
 					t.Errorf("envelope sent %v, left early %v: the connection is closed: %v", sent, early, c.dead)
@@ -91,9 +91,9 @@ func TestPoolLeavesIdle(t *testing.T) {
 		p.put(other)
 		synctest.Wait()
 		p.releaseBooking(w)
-		p.leave(w)
+		_ = p.leave(t.Context(), w)
 		synctest.Wait()
-		g, _ := p.next(&delivery{}, nil)
+		g, _ := p.next(&delivery{})
 		if g.conn != other || !other.stopWatch() {
 			t.Fatalf("next() = %+v, want the idle connection", g)
 		}
@@ -105,8 +105,8 @@ func TestPoolLeavesIdle(t *testing.T) {
 	})
 }
 
-// TestPoolBookingEndsLate: a booking ends just when its delivery is put back in line.
-// The delivery is there once.
+// TestPoolBookingEndsLate: a booking ends just when its connection has ended. The
+// delivery is not put in line once more, because it starts over.
 func TestPoolBookingEndsLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c := newIdlePool(t)
@@ -117,8 +117,8 @@ func TestPoolBookingEndsLate(t *testing.T) {
 		c.close()
 		p.put(c)
 		p.releaseBooking(w) // which its timer had begun
-		if len(p.line) != 1 {
-			t.Errorf("the delivery stands in line %d times, want once", len(p.line))
+		if n, starts := len(p.line), len(w.grants); n != 0 || starts != 1 {
+			t.Errorf("the delivery stands in line %d times, and starts over %d times; want never and once", n, starts)
 		}
 	})
 }
