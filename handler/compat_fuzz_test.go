@@ -59,3 +59,8 @@ func FuzzProviders(f *testing.F) {
 
 // finishedMessage: the client writes the header section itself.
 func finishedMessage(provider string) bool { return provider == "ses" }
+
+// multipartBody is a form with files.
+const multipartBody = "--x\r\nContent-Disposition: form-data; name=\"from\"\r\n\r\nshop@example.com\r\n" +
+	"--x\r\nContent-Disposition: form-data; name=\"to\"\r\n\r\nana@example.org\r\n" +
+	"--x\r\nContent-Disposition: form-data; name=\"attachment[0]\"; filename=\"a.pdf\"\r\nContent-Type: application/pdf\r\n\r\nPDF\r\n--x--\r\n"

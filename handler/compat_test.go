@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
 	"net/mail"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"mailsidecar/handler/compat/compattest"
 	"mailsidecar/handler/intake"
 	"mailsidecar/handler/keys"
 	"mailsidecar/mailer"
@@ -65,7 +65,7 @@ func authorize(r *http.Request, provider, secret string) {
 	case "brevo":
 		r.Header.Set("Api-Key", secret)
 	case "ses":
-		signRequest(r, "shop", secret, time.Now())
+		compattest.SignRequest(r, "shop", secret, time.Now())
 	default:
 		r.Header.Set("Authorization", "Bearer "+secret)
 	}
@@ -729,51 +729,10 @@ func TestProvidersBound(t *testing.T) {
 	}
 }
 
-// TestPostmarkTest: anybody may have a request judged.
-func TestPostmarkTest(t *testing.T) {
-	q := &fakeQueue{durable: true}
-	s := newTestServer(t, q, nil)
-	for body, want := range map[string]int{
-		apis["postmark"].body:        200,
-		with("postmark", `"To":"x"`): 422,
-		with("postmark", `"TextBody":"`+strings.Repeat("x", 1<<20)+`"`): 413,
-	} {
-		r := apis["postmark"].request("postmark", strings.NewReader(body))
-		authorize(r, "postmark", "POSTMARK_API_TEST")
-		if got := serve(s, r).status; got != want {
-			t.Errorf("POST %.80s… with the test token = %d, want %d", body, got, want)
-		}
-	}
-	if len(q.submissions()) > 0 {
-		t.Error("a test was sent")
-	}
-}
-
 // postmarkResult is that of one message of a batch; code 0 is success.
 type postmarkResult struct {
 	ErrorCode int
 	Message   string
-}
-
-func TestPostmarkBatch(t *testing.T) {
-	good := apis["postmark"].body
-	batch := "[" + good + `,{"From":1},` + with("postmark", `"To":"x"`) + "," + good + "]"
-	for _, durable := range []bool{true, false} {
-		q := &fakeQueue{durable: durable, receipt: judged([]queue.State{queue.Delivered}, nil)}
-		s := newTestServer(t, q, nil)
-		r := apis["postmark"].request("postmark", strings.NewReader(batch))
-		r.URL.Path = "/email/batch"
-		results := read[[]postmarkResult](t, serve(s, r))
-		want := []int{0, 403, 300, 0}
-		for i, result := range results {
-			if result.ErrorCode != want[i] {
-				t.Errorf("durable %v: result %d = %+v, want %d", durable, i, result, want[i])
-			}
-		}
-		if len(results) != 4 || len(q.submissions()) != 2 || q.batch != durable {
-			t.Errorf("durable %v: %d results, %d submissions, one commit: %v", durable, len(results), len(q.got), q.batch)
-		}
-	}
 }
 
 // TestPostmarkBatchFailed: a message that the relay did not take is no success
@@ -787,153 +746,6 @@ func TestPostmarkBatchFailed(t *testing.T) {
 		results := read[[]postmarkResult](t, serve(newTestServer(t, failed(class), nil), r))
 		if len(results) != 1 || results[0].ErrorCode != want || results[0].Message == "" {
 			t.Errorf("batch after a failure of class %v = %+v, want code %d", class, results, want)
-		}
-	}
-}
-
-// TestMailersendContentType: an empty answer has one, as Anymail for Django
-// expects.
-func TestMailersendContentType(t *testing.T) {
-	r := try(t, newTestServer(t, &fakeQueue{durable: true}, nil), "mailersend", apis["mailersend"].body)
-	if got := r.header.Get("Content-Type"); got == "" || len(r.body) > 0 {
-		t.Errorf("Content-Type = %q with %q, want one and no body", got, r.body)
-	}
-}
-
-// TestBrevoVersionHeaders: a version's own fields replace those of all versions.
-func TestBrevoVersionHeaders(t *testing.T) {
-	q := &fakeQueue{durable: true}
-	r := try(t, newTestServer(t, q, nil), "brevo", with("brevo", `"to":null,"headers":{"X-A":"all","X-B":"all"},
-		"messageVersions":[{"to":[{"email":"a@example.org"}],"headers":{"x-a":"own"}}]`))
-	if _, header := one(t, q); header.Get("X-A") != "own" || header.Get("X-B") != "all" {
-		t.Errorf("answer = %d %s, header = %v", r.status, text(r), header)
-	}
-	r = try(t, newTestServer(t, q, nil), "brevo", with("brevo", `"to":null,
-		"messageVersions":[{"to":[{"email":"a@example.org"}],"headers":{"X-Sib-Sandbox":"drop"}}]`))
-	if r.status != http.StatusBadRequest || !strings.Contains(text(r), "messageVersions.0.headers.X-Sib-Sandbox") {
-		t.Errorf("a version's own sandbox = %d %s, want it refused", r.status, text(r))
-	}
-}
-
-type resendResult struct {
-	Name string `json:"name"`
-}
-
-// TestResendIdempotency: the key reaches the queue, and what it says is told in
-// Resend's words.
-func TestResendIdempotency(t *testing.T) {
-	for _, tc := range []struct {
-		key    string
-		err    error
-		status int
-		name   string
-	}{
-		{"order-1042", nil, 200, ""},
-		{"order-1042", queue.ErrIdempotencyMismatch, 409, "invalid_idempotent_request"},
-		{"order-1042", queue.ErrIdempotencyInProgress, 409, "concurrent_idempotent_requests"},
-		{strings.Repeat("x", 257), nil, 400, "invalid_idempotency_key"},
-	} {
-		q := &fakeQueue{durable: true, err: tc.err}
-		s := newTestServer(t, q, nil)
-		var sums [][32]byte
-		for _, body := range []string{apis["resend"].body, strings.ReplaceAll(apis["resend"].body, ",", ", ")} {
-			r := apis["resend"].request("resend", strings.NewReader(body))
-			r.Header.Set("Idempotency-Key", tc.key)
-			response := serve(s, r)
-			if fault := read[resendResult](t, response); response.status != tc.status || fault.Name != tc.name {
-				t.Errorf("%.20s, %v = %d %+v, want %d %s", tc.key, tc.err, response.status, fault, tc.status, tc.name)
-			}
-		}
-		for _, sub := range q.submissions() {
-			sums = append(sums, sub.Fingerprint)
-			if sub.IdempotencyKey != tc.key {
-				t.Errorf("IdempotencyKey = %q, want %q", sub.IdempotencyKey, tc.key)
-			}
-		}
-		if len(sums) == 2 && (sums[0] != sums[1] || sums[0] == [32]byte{}) {
-			t.Errorf("white space changes the fingerprint, or there is none: %x", sums)
-		}
-	}
-}
-
-func TestMailgunMIME(t *testing.T) {
-	const message = "From: Shop <shop@example.com>\nSender: office@example.com\nTo: ana@example.org\nBcc: eve@example.org\nSubject: Hi\n\nHello ä\n.\n"
-	var b bytes.Buffer
-	w := multipart.NewWriter(&b)
-	for _, to := range []string{"Ana <ana@example.org>", "eve@example.org, bob@example.org"} {
-		if err := w.WriteField("to", to); err != nil {
-			t.Fatal(err)
-		}
-	}
-	part, err := w.CreateFormFile("message", `a%22b.mime`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.WriteString(part, message); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	q := &fakeQueue{durable: true}
-	s := newTestServer(t, q, nil)
-	r := apis["mailgun"].request("mailgun", &b)
-	r.URL.Path += ".mime"
-	r.Header.Set("Content-Type", `multipart/form-data; boundary="`+w.Boundary()+`"`)
-	if response := serve(s, r); response.status != 200 {
-		t.Fatalf("answer = %d %s", response.status, text(response))
-	}
-	sub, header := one(t, q)
-	if want := []string{"ana@example.org", "eve@example.org", "bob@example.org"}; !slices.Equal(sub.Envelope.ForwardPaths, want) || sub.Envelope.ReversePath != "shop@example.com" {
-		t.Errorf("envelope = %+v, want shop@example.com to %v", sub.Envelope, want)
-	}
-	if header["Bcc"] != nil || header.Get("Message-Id") == "" || !bytes.HasSuffix(sub.Content.Data, []byte("Hello ä\r\n.\r\n")) {
-		t.Errorf("message = %q", sub.Content.Data)
-	}
-}
-
-// multipartBody has the names of files and fields as several clients write them.
-const multipartBody = "--x\r\nContent-Disposition: form-data; name=\"from\"\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\nContent-Length: 16\r\n\r\nshop@example.com\r\n" +
-	"--x\r\nContent-Disposition: form-data; name=\"to\"\r\n\r\nana@example.org\r\n" +
-	"--x\r\nContent-Disposition: form-data; name=\"html\"\r\n\r\n<img src=\"cid:logo.png\">\r\n" +
-	"--x\r\nContent-Disposition: form-data; name=\"attachment[0]\"; filename=\"Rechnung \u201eMärz%22.pdf\"\r\nContent-Type: application/octet-stream\r\n\r\nPDF\r\n" +
-	"--x\r\nContent-Disposition: form-data; name=\"inline[0]\"; filename=\"logo.png\"\r\nContent-Type: application/octet-stream\r\n\r\nPNG\r\n" +
-	"--x--\r\n"
-
-// TestMailgunForm: names of files and fields as several clients write them.
-func TestMailgunForm(t *testing.T) {
-	q := &fakeQueue{durable: true}
-	s := newTestServer(t, q, nil)
-	r := apis["mailgun"].request("mailgun", strings.NewReader(multipartBody))
-	r.Header.Set("Content-Type", `multipart/form-data; boundary="x"`)
-	if response := serve(s, r); response.status != 200 {
-		t.Fatalf("answer = %d %s", response.status, text(response))
-	}
-	sub, _ := one(t, q)
-	for _, want := range []string{"Content-Type: application/pdf", "Content-Id: <logo.png>", "Content-Type: image/png", "filename*"} {
-		if !bytes.Contains(sub.Content.Data, []byte(want)) {
-			t.Errorf("no %s in\n%s", want, sub.Content.Data)
-		}
-	}
-}
-
-// TestSESRaw: the envelope is the request's, else the message's own.
-func TestSESRaw(t *testing.T) {
-	raw := base64.StdEncoding.EncodeToString([]byte("From: shop@example.com\r\nTo: ana@example.org\r\nBcc: eve@example.org\r\n\r\nHi\r\n"))
-	for members, want := range map[string]string{
-		`"Destination":{"ToAddresses":["Bob <bob@example.org>","c@example.org"]},"FromEmailAddress":"Bounce <b@example.com>"`: "b@example.com [bob@example.org c@example.org]",
-		`"Destination":null,"FromEmailAddress":""`: "shop@example.com [ana@example.org eve@example.org]",
-	} {
-		q := &fakeQueue{durable: true}
-		s := newTestServer(t, q, nil)
-		r := try(t, s, "ses", with("ses", `"Content":{"Raw":{"Data":"`+raw+`"}},`+members))
-		if r.status != 200 {
-			t.Errorf("%s = %d %s", members, r.status, text(r))
-			continue
-		}
-		sub, header := one(t, q)
-		if got := fmt.Sprint(sub.Envelope.ReversePath, " ", sub.Envelope.ForwardPaths); got != want || header["Bcc"] != nil {
-			t.Errorf("%s: envelope = %s, want %s; Bcc = %v", members, got, want, header["Bcc"])
 		}
 	}
 }

@@ -1,10 +1,16 @@
 package ses
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
+
+	"mailsidecar/handler/compat/compattest"
 )
 
 // TestSignatureKnown is the example of AWS's documentation ("Create a signed
@@ -38,4 +44,58 @@ func FuzzSignature(f *testing.F) {
 			t.Errorf("%q matches", authorization)
 		}
 	})
+}
+
+func TestSignature(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		edit func(r *http.Request)
+		want int
+	}{
+		{"good", func(*http.Request) {}, 200},
+		{"another body", func(r *http.Request) {
+			r.Body = io.NopCloser(strings.NewReader(strings.Replace(good, "ana", "eve", 1)))
+		}, 403},
+		{"another host", func(r *http.Request) { r.Host = "proxy.example" }, 403},
+		{"another header", func(r *http.Request) { r.Header.Set("Content-Type", "application/json; charset=utf-8") }, 403},
+		{"another query", func(r *http.Request) { r.URL.RawQuery = "a=b" }, 403},
+		{"unknown key", func(r *http.Request) { compattest.SignRequest(r, "nobody", compattest.ShopSecret, time.Now()) }, 403},
+		{"another key's secret", func(r *http.Request) { compattest.SignRequest(r, "blog", compattest.ShopSecret, time.Now()) }, 403},
+		{"old", func(r *http.Request) {
+			compattest.SignRequest(r, "shop", compattest.ShopSecret, time.Now().Add(-16*time.Minute))
+		}, 403},
+		{"from the future", func(r *http.Request) {
+			compattest.SignRequest(r, "shop", compattest.ShopSecret, time.Now().Add(16*time.Minute))
+		}, 403},
+		{"a little late", func(r *http.Request) {
+			compattest.SignRequest(r, "shop", compattest.ShopSecret, time.Now().Add(-14*time.Minute))
+		}, 200},
+		{"unsigned payload without TLS", func(r *http.Request) { signPayload(r, "UNSIGNED-PAYLOAD") }, 403},
+		{"no hash in the header", func(r *http.Request) { signPayload(r, "") }, 200},
+		{"bearer", func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+compattest.ShopSecret) }, 403},
+		{"incomplete", func(r *http.Request) { r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=shop/x") }, 403},
+		{"host not signed", func(r *http.Request) {
+			r.Header.Set("Authorization", strings.Replace(r.Header.Get("Authorization"), ";host", "", 1))
+		}, 403},
+	} {
+		r := request("", good)
+		tc.edit(r)
+		if got := new(compattest.Desk).Serve(t, API, r); got.Code != tc.want {
+			t.Errorf("%s = %d %s, want %d", tc.name, got.Code, got.Body, tc.want)
+		}
+	}
+}
+
+// signPayload signs with a hash of the caller's choice; with none, the header
+// has none and the body's is signed.
+func signPayload(r *http.Request, hash string) {
+	sum := sha256.Sum256([]byte(good))
+	signed := []string{"content-type", "host", "x-amz-date"}
+	r.Header.Del("X-Amz-Content-Sha256")
+	if hash != "" {
+		r.Header.Set("X-Amz-Content-Sha256", hash)
+	} else {
+		hash = hex.EncodeToString(sum[:])
+	}
+	compattest.Sign(r, "shop", compattest.ShopSecret, hash, signed...)
 }
