@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// compatAPIs are the hosted providers whose send APIs can be served.
+// compatAPIs are the hosted providers whose send APIs can be served: those of
+// handler/compat/all, in the same order. A test in service compares them.
 var compatAPIs = []string{"mailgun", "postmark", "resend", "sendgrid", "ses", "mailersend", "brevo"}
 
 // CompatAPIs are the names in Compat: nil for all of them, empty for none.

@@ -23,6 +23,7 @@ func groups() []group {
 // WriteHelp writes every variable for --help, wrapped to 80 columns.
 func WriteHelp(w io.Writer) error {
 	b := bufio.NewWriter(w)
+	names := strings.NewReplacer("{providers}", presetNames(), "{apis}", strings.Join(compatAPIs, ", "))
 	for i, g := range groups() {
 		if i > 0 {
 			_ = b.WriteByte('\n')
@@ -33,7 +34,7 @@ func WriteHelp(w io.Writer) error {
 		}
 		for _, v := range g.variables {
 			_, _ = b.WriteString("\n  " + strings.Join(v.names(), ", ") + "\n")
-			writeWrapped(b, "      ", strings.ReplaceAll(v.help(), "{providers}", presetNames()))
+			writeWrapped(b, "      ", names.Replace(v.help()))
 		}
 	}
 	return b.Flush()

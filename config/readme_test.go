@@ -82,5 +82,5 @@ func (v variable) markdownDefault() string {
 
 func (v variable) markdownMeaning() string {
 	text := strings.TrimSpace(v.tag("desc") + " " + v.tag("note"))
-	return strings.NewReplacer("{providers}", "the names in the table below", "|", `\|`, "<", `\<`).Replace(text)
+	return strings.NewReplacer("{providers}", "the names in the table below", "{apis}", strings.Join(compatAPIs, ", "), "|", `\|`, "<", `\<`).Replace(text)
 }

@@ -32,7 +32,7 @@ type Service struct {
 	MaxInFlight      units.Size     `env:"MAX_IN_FLIGHT" default:"128MiB" min:"1MiB" desc:"Memory for requests being answered; over it the answer is 503 busy." note:"Raise it for many large messages at once. At least 1.5 times the message size."`
 	RequestTimeout   units.Duration `env:"REQUEST_TIMEOUT" default:"30s" min:"1s" max:"15m" desc:"Time for a request to be answered." note:"Without a queue that includes the relay's verdict."`
 	ShutdownTimeout  units.Duration `env:"SHUTDOWN_TIMEOUT" default:"8s" min:"1s" max:"1h" desc:"Time to finish deliveries after SIGTERM." note:"Keep it under the grace period of the host: docker stop gives 10s."`
-	Compat           List           `env:"COMPAT" default:"all" desc:"Hosted providers whose send APIs are served, so that their SDKs can be used: all, none, or some of mailgun, postmark, resend, sendgrid, ses, mailersend, brevo."`
+	Compat           List           `env:"COMPAT" default:"all" desc:"Hosted providers whose send APIs are served, so that their SDKs can be used: all, none, or some of {apis}."`
 	TLS              string         `env:"TLS" oneof:"self-signed" desc:"self-signed serves HTTPS, too, with certificates of an authority of its own, kept in the data directory." unset:"no HTTPS, unless there is a certificate" note:"mailsidecar ca prints the authority, which clients must trust."`
 	TLSCertFile      string         `env:"TLS_CERT_FILE" desc:"Certificate for HTTPS and its chain, a file in PEM form; read again when it changes." unset:"no HTTPS, unless self-signed"`
 	TLSKeyFile       string         `env:"TLS_KEY_FILE" desc:"Private key of that certificate, a file in PEM form." unset:"no HTTPS, unless self-signed"`
