@@ -27,6 +27,8 @@ func (k *desk) next(done *dispatch.Job) *dispatch.Job {
 		j = o.Begin[0]
 		k.begin(o.Begin[1:])
 	}
+	k.inform(o)
+	k.mu.Unlock()
 	k.follow(o)
 	return j
 }

@@ -56,8 +56,8 @@ func TestPauseShows(t *testing.T) {
 	}
 }
 
-// TestCancelWhileTried: the attempt decides, and who waits for it is not
-// answered before.
+// TestCancelWhileTried: the attempt decides, and a request that waits for it is
+// not answered before.
 func TestCancelWhileTried(t *testing.T) {
 	tests := []struct {
 		name string
@@ -113,8 +113,9 @@ func twoJobs(t *testing.T) (q *queuetest.Queue, relay *queuetest.Relay, id strin
 	return q, relay, id
 }
 
-// TestCancelAllJobs: recipients of one message stand in line by themselves. None
-// that is reported as canceled is tried, and one in hand is not reported so.
+// TestCancelAllJobs: recipients of one message wait in line by themselves. A
+// recipient that is reported as canceled is not tried, and one in flight is not
+// reported so.
 func TestCancelAllJobs(t *testing.T) {
 	tests := []struct {
 		name        string
@@ -123,7 +124,7 @@ func TestCancelAllJobs(t *testing.T) {
 		want, final queue.State // of a; b is canceled
 	}{
 		{"both wait", true, 75 * time.Second, queue.Canceled, queue.Canceled},
-		{"one is in hand", false, 65 * time.Second, queue.Deferred, queue.Delivered},
+		{"one is in flight", false, 65 * time.Second, queue.Deferred, queue.Delivered},
 	}
 	for _, tt := range tests {
 		synctest.Test(t, func(t *testing.T) {
@@ -167,7 +168,7 @@ func TestReleaseLeavesInHand(t *testing.T) {
 		q, relay, id := twoJobs(t)
 		relay.Slow(time.Minute, 0)
 		relay.Set(queuetest.Accept)
-		time.Sleep(62 * time.Second) // a is in hand, b waits
+		time.Sleep(62 * time.Second) // a is in flight, b waits
 		relay.Slow(0, 0)
 		relay.Set(queuetest.Unreachable)
 		trouble := queuetest.Submission("trouble", "c@example.org")
@@ -177,7 +178,7 @@ func TestReleaseLeavesInHand(t *testing.T) {
 		store := q.Options.Store
 		works, err := store.Claim(t.Context(), "another", time.Now(), []queue.Want{{Route: relay.Name(), Lane: queue.Lane{Key: "app"}, Limit: 10}})
 		if err != nil || len(works) != 1 || !slices.Equal(works[0].Envelope.ForwardPaths, []string{"b@example.org"}) {
-			t.Fatalf("Claim = %+v, %v, want the recipient that is not in hand", works, err)
+			t.Fatalf("Claim = %+v, %v, want the recipient that is not in flight", works, err)
 		}
 		leases := []queue.Lease{{ID: id, Route: relay.Name(), ForwardPaths: []string{"b@example.org"}}}
 		if err := store.Release(t.Context(), "another", time.Now(), leases); err != nil {

@@ -72,6 +72,8 @@ func (k *desk) event(f func(d *dispatch.Dispatcher, now time.Time) dispatch.Orde
 	k.mu.Lock()
 	o := f(k.prepared(), k.now())
 	k.begin(o.Begin)
+	k.inform(o)
+	k.mu.Unlock()
 	k.follow(o)
 }
 
@@ -93,9 +95,9 @@ func (k *desk) begin(jobs []*dispatch.Job) {
 	}
 }
 
-// follow carries out orders but for the deliveries. The caller holds mu, which
-// follow unlocks.
-func (k *desk) follow(o dispatch.Orders) {
+// inform tells the waiters and the scheduler what the orders mean for them. The
+// caller holds mu, so that they learn it in the order of the events.
+func (k *desk) inform(o dispatch.Orders) {
 	for _, j := range o.Begin {
 		k.waiters.begin(j.ID)
 	}
@@ -109,7 +111,10 @@ func (k *desk) follow(o dispatch.Orders) {
 		default:
 		}
 	}
-	k.mu.Unlock()
+}
+
+// follow carries out the orders that need no lock.
+func (k *desk) follow(o dispatch.Orders) {
 	k.ledger.release(o.Release)
 	k.logNews(o.News)
 }
@@ -122,7 +127,7 @@ func (k *desk) look() {
 	})
 }
 
-// ask reads from the dispatcher.
+// ask is for questions to the dispatcher, and for events that lead to no orders.
 func (k *desk) ask(f func(d *dispatch.Dispatcher, now time.Time)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

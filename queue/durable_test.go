@@ -75,8 +75,8 @@ func TestFiveDays(t *testing.T) {
 	})
 }
 
-// TestRelayDeadForFiveDays: the relay, which after a day is back but lets nobody
-// log in, is probed; messages are not churned, and all expire; what comes later
+// TestRelayDeadForFiveDays: the relay, which after a day is back but refuses all
+// logins, is probed; messages are not churned, and all expire; what comes later
 // is delivered once the relay is well.
 func TestRelayDeadForFiveDays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -448,7 +448,7 @@ func TestIdempotencyInProgress(t *testing.T) {
 }
 
 // TestAnswerAfterCommit: the message is in the store when Submit returns, and
-// nobody was told or given it before.
+// is neither answered nor delivered before.
 func TestAnswerAfterCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
@@ -509,7 +509,7 @@ func TestCrash(t *testing.T) {
 			relay := queuetest.NewRelay(queuetest.Accept)
 			relay.Slow(1000*time.Hour, 0)
 			q := start(t, edit, relay)
-			inHand := q.MustSubmit(queuetest.Submission("1", "a@example.org")).Message.ID
+			inFlight := q.MustSubmit(queuetest.Submission("1", "a@example.org")).Message.ID
 			time.Sleep(time.Second)
 			waits := q.MustSubmit(queuetest.Submission("2", "a@example.org")).Message.ID
 			relay = queuetest.NewRelay(queuetest.Accept)
@@ -517,32 +517,32 @@ func TestCrash(t *testing.T) {
 			queuetest.SettleDown()
 			next.WantStatus(waits, queue.StatusDelivered)
 			if hold {
-				m := next.WantStatus(inHand, queue.StatusHeld)
+				m := next.WantStatus(inFlight, queue.StatusHeld)
 				if len(m.Attempts) != 1 || m.Recipients[0].Result.Failure.Class != mailer.ClassUncertain {
 					t.Errorf("attempts = %+v, want one uncertain", m.Attempts)
 				}
 				return
 			}
-			if m := next.WantStatus(inHand, queue.StatusDelivered); len(m.Attempts) != 2 {
+			if m := next.WantStatus(inFlight, queue.StatusDelivered); len(m.Attempts) != 2 {
 				t.Errorf("attempts = %+v, want the uncertain one and another", m.Attempts)
 			}
 		})
 	}
 }
 
-// TestCrashThenHold: what a process had in hand that does not mark what it sends
-// is uncertain for one that holds such mail.
+// TestCrashThenHold: a process that does not mark what it sends leaves mail in
+// flight behind. It is uncertain for one that holds such mail.
 func TestCrashThenHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		relay := queuetest.NewRelay(queuetest.Accept)
 		relay.Slow(1000*time.Hour, 0)
 		q := start(t, nil, relay)
-		inHand := q.MustSubmit(queuetest.Submission("1", "a@example.org")).Message.ID
+		inFlight := q.MustSubmit(queuetest.Submission("1", "a@example.org")).Message.ID
 		time.Sleep(time.Second)
 
 		next := restart(t, q, func(o *queue.Options) { o.HoldUncertain = true }, queuetest.NewRelay(queuetest.Accept))
 		queuetest.SettleDown()
-		next.WantStatus(inHand, queue.StatusHeld)
+		next.WantStatus(inFlight, queue.StatusHeld)
 	})
 }
 
@@ -561,7 +561,7 @@ func TestStop(t *testing.T) {
 			t.Errorf("Run = %v, want nil", err)
 		}
 		if took := time.Since(began); took != 2*time.Second {
-			t.Errorf("Run took %v to stop, want until the deliveries in hand were over", took)
+			t.Errorf("Run took %v to stop, want until the deliveries in flight were over", took)
 		}
 		if _, err := q.Submit(t.Context(), queuetest.Submission("late", "a@example.org")); !errors.Is(err, queue.ErrShuttingDown) {
 			t.Errorf("Submit = %v, want ErrShuttingDown", err)
@@ -570,7 +570,7 @@ func TestStop(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		for _, id := range ids {
 			if m := q.WantStatus(id, queue.StatusDelivered); len(m.Attempts) != 1 {
-				t.Errorf("attempts = %d, want 1: what was not in hand was released", len(m.Attempts))
+				t.Errorf("attempts = %d, want 1: what was not in flight was released", len(m.Attempts))
 			}
 		}
 	})
@@ -656,19 +656,19 @@ func TestCancelWaiting(t *testing.T) {
 		relay := queuetest.NewRelay(queuetest.Greylisted)
 		relay.Slow(time.Second, 0)
 		q := start(t, func(o *queue.Options) { o.Workers = 1 }, relay)
-		inHand := q.MustSubmit(queuetest.Submission("1", "a@example.org")).Message.ID
+		inFlight := q.MustSubmit(queuetest.Submission("1", "a@example.org")).Message.ID
 		waits := q.MustSubmit(queuetest.Submission("2", "a@example.org")).Message.ID
 		synctest.Wait()
-		for _, id := range []string{inHand, waits} {
+		for _, id := range []string{inFlight, waits} {
 			if _, err := q.Cancel(t.Context(), "app", id); err != nil {
 				t.Errorf("Cancel = %v", err)
 			}
 		}
 		q.WantStatus(waits, queue.StatusCanceled)
 		time.Sleep(time.Hour)
-		q.WantStatus(inHand, queue.StatusCanceled)
+		q.WantStatus(inFlight, queue.StatusCanceled)
 		if n := len(relay.Attempts()); n != 1 {
-			t.Errorf("attempts = %d, want only the one that was in hand", n)
+			t.Errorf("attempts = %d, want only the one that was in flight", n)
 		}
 		if u := q.Usage(); u != (queue.Usage{}) {
 			t.Errorf("Usage = %+v, want nothing", u)

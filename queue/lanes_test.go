@@ -114,7 +114,7 @@ func TestBulkLeavesWorkers(t *testing.T) {
 		}
 		queuetest.SettleDown()
 		if most := relay.Most(); most != 8 {
-			t.Errorf("bulk in hand = %d, want 8", most)
+			t.Errorf("bulk in flight = %d, want 8", most)
 		}
 		now := time.Now()
 		q.MustSubmit(mail("app1", mailer.PriorityNormal, "reset"))
@@ -133,8 +133,8 @@ type crowdedRelay struct {
 
 func (r *crowdedRelay) Useful() int { return int(r.useful.Load()) }
 
-// TestNoMoreThanUseful: a backlog does not stand in line at a relay that gets few
-// connections, and takes all that it gets later.
+// TestNoMoreThanUseful: a backlog does not wait in line at a relay that gets few
+// connections, and uses all that it gets later.
 func TestNoMoreThanUseful(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		relay := &crowdedRelay{Relay: queuetest.NewRelay(queuetest.Accept)}
@@ -358,7 +358,7 @@ func TestRateIsForTheUrgent(t *testing.T) {
 				t.Errorf("%v of %s set out after %v, want with the next turn", c.p, c.key, took)
 			}
 		}
-		// Turns are not lost meanwhile.
+		// No turn is lost.
 		if n := len(relay.Attempts()); n < 58 {
 			t.Errorf("attempts in ten minutes = %d, want about 60", n)
 		}

@@ -95,7 +95,7 @@ func TestOutcomesCannotBeStored(t *testing.T) {
 	})
 }
 
-// TestStopWithoutStore: Run tells what it could not record.
+// TestStopWithoutStore: Run returns why it could not record an outcome.
 func TestStopWithoutStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var broken atomic.Bool

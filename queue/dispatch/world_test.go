@@ -34,7 +34,7 @@ type setting struct {
 	useful   []int     // deliveries at a time, by relay; zero: no limit
 	outcomes []outcome // what a relay may say
 	failing  bool      // the store may fail to write
-	commands bool      // somebody may resume relays and cancel messages
+	commands bool      // relays may be resumed and messages canceled
 }
 
 // message is one message and where it is.
@@ -642,8 +642,8 @@ func TestStateIsWhole(t *testing.T) {
 	}
 }
 
-// key tells worlds apart. Of times it keeps the order: what has passed, what
-// comes first, and what comes next.
+// key makes the key of a world: alike worlds have the same. Of times it keeps the
+// order.
 type key struct {
 	w     *world
 	times []time.Time
