@@ -26,7 +26,8 @@ type Relay struct {
 	// Failure is why it is failing or paused; nil otherwise. It has no Kind.
 	Failure     *Outcome    `json:"failure,omitempty"`
 	Connections Connections `json:"connections"`
-	Rate        *Rate       `json:"rate,omitempty"` // nil: the relay has none
+	Rate        *Rate       `json:"rate,omitempty"`  // nil: the relay has none
+	Login       *Login      `json:"login,omitempty"` // nil: the last one was accepted, or there was none
 }
 
 // RelayRung is one port of a relay.
@@ -43,6 +44,14 @@ type Connections struct {
 	Max     int    `json:"max"`     // as configured
 	Waiting int    `json:"waiting"` // messages that wait for a connection
 	Reason  string `json:"reason"`  // why Limit is what it is
+}
+
+// Login says why a relay gets no new connections: the last login failed. Open ones
+// go on.
+type Login struct {
+	Refused int       `json:"refused"`          // in a row
+	Next    time.Time `json:"next_at,omitzero"` // zero: at once
+	Failure Outcome   `json:"failure"`          // of the last login. It has no Kind
 }
 
 // Rate says why mail waits though the relay is up.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
@@ -215,6 +216,9 @@ func explain(r smtp.Report, g group, p relays.Preset) Advice {
 	if f := g.rungs[0].Failure; f.Text != "" && (f.Code != 0 || g.problem == smtp.ProblemOther) {
 		a.Found += fmt.Sprintf(" The relay said: %s", quoteReply(f))
 	}
+	if i := slices.IndexFunc(g.rungs, loginPaused); i >= 0 {
+		a.Found += " That was an earlier login: the next one is tried after " + g.rungs[i].NextLogin.Format(time.TimeOnly+" MST") + ", so that the provider does not lock the account."
+	}
 	switch g.problem {
 	case smtp.ProblemNoAnswer, smtp.ProblemRefused, smtp.ProblemUnreachable:
 		if r.OK {
@@ -309,9 +313,10 @@ func offersSTARTTLS(r smtp.RungCheck) bool {
 	return slices.ContainsFunc(r.Capabilities, func(c string) bool { return strings.EqualFold(c, "STARTTLS") })
 }
 
-func usable(r smtp.RungCheck) bool   { return r.Failure == nil }
-func loggedIn(r smtp.RungCheck) bool { return r.Auth == "accepted" }
-func blocked(r smtp.RungCheck) bool  { return r.TCP == "no_answer" }
+func usable(r smtp.RungCheck) bool      { return r.Failure == nil }
+func loggedIn(r smtp.RungCheck) bool    { return r.Auth == "accepted" }
+func loginPaused(r smtp.RungCheck) bool { return r.Auth == "paused" }
+func blocked(r smtp.RungCheck) bool     { return r.TCP == "no_answer" }
 
 func allBlocked(rungs []smtp.RungCheck) bool {
 	return len(rungs) > 0 && !slices.ContainsFunc(rungs, func(r smtp.RungCheck) bool { return !blocked(r) })

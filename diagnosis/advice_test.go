@@ -97,6 +97,14 @@ func TestOfReport(t *testing.T) {
 			no:   []string{"OAuth2"},
 		},
 		{
+			name: "wrong password, not tried again",
+			rungs: []smtp.RungCheck{{
+				Port: 587, TCP: "open", Auth: "paused", NextLogin: time.Date(2030, 1, 31, 9, 0, 0, 0, time.UTC),
+				Failure: &smtp.CheckFailure{Problem: smtp.ProblemCredentials, Code: 535, Text: "no"},
+			}},
+			want: []string{"refused the user name or the password", "The relay said: 535 no", "the next one is tried after 09:00:00 UTC"},
+		},
+		{
 			name: "wrong password, second relay", prefix: "SMTP2_",
 			rungs: []smtp.RungCheck{replied(587, smtp.ProblemCredentials, 535, "5.7.8", "Authentication failed")},
 			want:  []string{"[587] the relay refused the user name", "535 5.7.8 Authentication failed", "SMTP2_USERNAME and SMTP2_PASSWORD"},

@@ -88,11 +88,27 @@ func verdict(m queue.Message) error {
 	b := newReceipt(m)
 	class, failure := worst(m.Recipients)
 	p := &problem.Error{Code: verdictCodes[class], Detail: problem.Describe(failure), Receipt: &b, Failure: failure}
-	var rate *mailer.RateError
-	if failure != nil && errors.As(failure.Err, &rate) {
-		p.RetryAfter = problem.Seconds(time.Until(rate.At))
+	if next := nextTry(failure); !next.IsZero() {
+		p.RetryAfter = problem.Seconds(time.Until(next))
 	}
 	return p
+}
+
+// nextTry is when the relay may be asked again, as far as the failure says; else
+// zero.
+func nextTry(f *mailer.Failure) time.Time {
+	var rate *mailer.RateError
+	var login *mailer.LoginError
+	switch {
+	case f == nil:
+		return time.Time{}
+	case errors.As(f.Err, &rate):
+		return rate.At
+	case errors.As(f.Err, &login):
+		return login.Next
+	default:
+		return time.Time{}
+	}
 }
 
 var verdictCodes = map[mailer.Class]api.Code{

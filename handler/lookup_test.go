@@ -135,7 +135,10 @@ func (r *fakeRelays) Status() []RelayStatus {
 			Connections: smtp.Connections{Open: 3, Limit: 4, Max: 8, Waiting: 5, Reason: "messages waited"},
 			Turns:       smtp.Turns{Rate: units.Rate{Messages: 20, Per: time.Minute}, Waiting: 3, Next: nextTurn},
 		},
-		{Name: "b", PausedUntil: time.Now().Add(time.Minute), Failure: refusal(mailer.ClassRelay, 535, "no")},
+		{
+			Name: "b", PausedUntil: time.Now().Add(time.Minute), Failure: refusal(mailer.ClassRelay, 535, "no"),
+			Logins: smtp.LoginState{Refused: 2, Next: nextTurn, Failure: refusal(mailer.ClassRelay, 535, "no")},
+		},
 		{Name: "c", Failure: refusal(mailer.ClassRelay, 0, "")},
 		{Name: "d"},
 	}
@@ -173,6 +176,12 @@ func TestGetRelays(t *testing.T) {
 	}
 	if f := got[1].Failure; f.ReplyCode != 535 || f.Kind != "" || got[1].PausedUntil.IsZero() {
 		t.Errorf("paused relay = %+v, %+v", got[1], f)
+	}
+	if l := got[1].Login; l == nil || l.Refused != 2 || l.Failure.ReplyCode != 535 || l.Failure.Kind != "" || !l.Next.Equal(nextTurn) {
+		t.Errorf("login at the paused relay = %+v, want 2 refused, and the next", l)
+	}
+	if got[0].Login != nil {
+		t.Errorf("login at a relay that is up = %+v, want none", got[0].Login)
 	}
 }
 

@@ -266,14 +266,23 @@ func (tc *problemCase) send(t *testing.T, s *Server) answer {
 	return serve(s, newRequest(method, target, body, tc.fields...))
 }
 
-// TestRateOfRelayUsedUp: without a queue the client has to come again, and learns
-// when.
-func TestRateOfRelayUsedUp(t *testing.T) {
-	f := refusal(mailer.ClassRelay, 0, "")
-	f.Err = &mailer.RateError{At: time.Now().Add(100*time.Second + time.Minute)}
-	r := serve(newTestServer(t, &fakeQueue{receipt: judged([]queue.State{queue.Deferred}, f)}, nil), newRequest("POST", "/v1/messages", goodMessage))
-	if got, _ := strconv.Atoi(r.header.Get("Retry-After")); r.status != 503 || got < 150 || got > 160 {
-		t.Errorf("answer = %d, Retry-After %d, want 503 and 160", r.status, got)
+// TestRelayNotBefore: without a queue the client has to come again, and learns when.
+func TestRelayNotBefore(t *testing.T) {
+	at := time.Now().Add(100*time.Second + time.Minute)
+	for name, err := range map[string]error{"rate": &mailer.RateError{At: at}, "login": &mailer.LoginError{Next: at}} {
+		f := refusal(mailer.ClassRelay, 535, "5.7.8")
+		f.Stage, f.Err = mailer.StageAuth, err
+		r := serve(newTestServer(t, &fakeQueue{receipt: judged([]queue.State{queue.Deferred}, f)}, nil), newRequest("POST", "/v1/messages", goodMessage))
+		if got, _ := strconv.Atoi(r.header.Get("Retry-After")); r.status != 503 || got < 150 || got > 160 {
+			t.Errorf("%s: answer = %d, Retry-After %d, want 503 and 160", name, r.status, got)
+		}
+		p := read[api.Problem](t, r)
+		if !p.Retryable || p.ReplyCode != 535 {
+			t.Errorf("%s: problem = %+v, want it retryable, with the relay's last verdict", name, p)
+		}
+		if want := "not before " + at.UTC().Format(time.RFC3339); name == "login" && !strings.Contains(p.Detail, want) {
+			t.Errorf("detail = %q, want %q in it", p.Detail, want)
+		}
 	}
 }
 

@@ -45,6 +45,8 @@ type RelayStatus struct {
 	Connections smtp.Connections
 	// Turns is the current state of the relay's rate; zero where it has none.
 	Turns smtp.Turns
+	// Logins are those that were refused in a row; zero when the last was accepted.
+	Logins smtp.LoginState
 }
 
 type checkBody struct {
@@ -73,6 +75,11 @@ func newRelay(r RelayStatus) api.Relay {
 		o := newOutcome(mailer.Result{Failure: r.Failure})
 		o.Kind = ""
 		b.Failure = &o
+	}
+	if l := r.Logins; l.Failure != nil {
+		o := newOutcome(mailer.Result{Failure: l.Failure})
+		o.Kind = ""
+		b.Login = &api.Login{Refused: l.Refused, Next: inUTC(l.Next), Failure: o}
 	}
 	if t := r.Turns; t.Messages > 0 {
 		b.Rate = &api.Rate{Messages: t.Messages, Per: t.Per.String(), Waiting: t.Waiting, Next: inUTC(t.Next.Truncate(time.Millisecond))}

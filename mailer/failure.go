@@ -98,10 +98,14 @@ type Failure struct {
 }
 
 func (f *Failure) Error() string {
+	text := f.Stage.String() + ": " + f.Text
 	if f.Reply.Code != 0 {
-		return f.Stage.String() + ": " + f.Reply.String()
+		text = f.Stage.String() + ": " + f.Reply.String()
 	}
-	return f.Stage.String() + ": " + f.Text
+	if login, ok := errors.AsType[*LoginError](f.Err); ok && !login.Next.IsZero() {
+		text += "; " + login.Error()
+	}
+	return text
 }
 
 func (f *Failure) Unwrap() error { return f.Err }

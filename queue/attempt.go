@@ -43,7 +43,7 @@ func (k *desk) try(j *dispatch.Job) {
 		k.log.Error("message could not be tried", "id", j.ID, "error", err)
 		k.ledger.record(k.postponed(j, work, err), work)
 	case len(attempts) == 0 && k.now().Before(work.Expires):
-		// Every relay is paused by now, or its rate is used up.
+		// Every relay is paused by now, or was not asked.
 		k.ledger.release([]*dispatch.Job{j})
 	default:
 		k.ledger.record(k.outcome(j, work, attempts), work)
@@ -86,10 +86,9 @@ func (k *desk) attempt(j *dispatch.Job, work *job) ([]mailer.Attempt, error) {
 	return attempts, nil
 }
 
-// attempted drops the results of recipients that were not tried because the
-// relay's rate was used up.
+// attempted drops the results of recipients that the relay was not asked about.
 func attempted(results []mailer.Result) []mailer.Result {
-	return slices.DeleteFunc(results, func(r mailer.Result) bool { return dispatch.UsedUp(r.Failure) != nil })
+	return slices.DeleteFunc(results, func(r mailer.Result) bool { return dispatch.NotAsked(r.Failure) })
 }
 
 // deliverOnce turns a panic into an attempt of unknown outcome: one message must

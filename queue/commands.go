@@ -23,7 +23,9 @@ func (d *Durable) Content(ctx context.Context, key, id string) ([]byte, error) {
 }
 
 // Retry makes every deferred, held, bounced or expired recipient due now. Relays
-// that are paused are asked now, too.
+// that are paused are asked now, too, but for those that refused our login: then
+// what waits for them has that refusal as its result, and NextAttempt is when the
+// next login may be.
 func (d *Durable) Retry(ctx context.Context, key, id string) (Message, error) {
 	m, err := d.store.Get(ctx, key, id)
 	if err != nil {
@@ -38,7 +40,10 @@ func (d *Durable) Retry(ctx context.Context, key, id string) (Message, error) {
 	}
 	d.desk.unpause(m.Sender)
 	d.changed(ctx)
-	return d.Get(ctx, key, id)
+	if m, err = d.Get(ctx, key, id); err == nil {
+		d.desk.showRefusedLogin(&m)
+	}
+	return m, err
 }
 
 // Resume ends the pause of the relays with that name for good: a check has seen

@@ -229,6 +229,20 @@ func (k *desk) showPauses(messages ...*Message) {
 	})
 }
 
+// showRefusedLogin gives the recipients that wait because a relay refused our login
+// that failure as their result. The message's own recipients change.
+func (k *desk) showRefusedLogin(m *Message) {
+	k.ask(func(d *dispatch.Dispatcher, now time.Time) {
+		name, _ := k.router.route(m.Sender)
+		f := d.RefusedLogin(name, m.Envelope.Priority, now)
+		for i := range m.Recipients {
+			if r := &m.Recipients[i]; f != nil && !r.NextAttempt.IsZero() {
+				r.Result = mailer.Result{ForwardPath: r.ForwardPath, Reply: f.Reply, Failure: f}
+			}
+		}
+	})
+}
+
 // start lets deliveries begin. They are cut short when ctx ends, or by stop.
 func (k *desk) start(ctx context.Context) {
 	k.ctx, k.cut = context.WithCancel(ctx)

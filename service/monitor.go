@@ -127,7 +127,7 @@ func (m *relayMonitor) Status() []handler.RelayStatus {
 		c := m.configs[i]
 		all[i] = handler.RelayStatus{
 			Name: r.Name(), Host: c.Host, Ladder: ladder(c), Senders: c.Senders,
-			Serving: m.seen[i].serving, Failure: m.seen[i].failure, Connections: r.Connections(), Turns: r.Turns(),
+			Serving: m.seen[i].serving, Failure: m.seen[i].failure, Connections: r.Connections(), Turns: r.Turns(), Logins: r.Logins(),
 		}
 		if p, ok := pauses[r.Name()]; ok {
 			all[i].PausedUntil, all[i].Failure = p.Until, p.Reason

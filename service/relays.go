@@ -20,6 +20,7 @@ type Relay interface {
 	Check(ctx context.Context) smtp.Report
 	Connections() smtp.Connections
 	Turns() smtp.Turns
+	Logins() smtp.LoginState
 	// Useful is how many deliveries at a time are of use at this moment.
 	Useful() int
 	// StopWaiting ends the deliveries that wait for the relay's rate.
@@ -31,17 +32,19 @@ type Relay interface {
 var _ Relay = (*smtp.Relay)(nil)
 
 // NewRelays makes a relay of each configuration. Zero fields of timeouts mean
-// the defaults; without a logger nothing is logged. What cannot be used is a
+// the defaults; without a logger nothing is logged. Relays that are one account
+// count its refused logins together. What cannot be used is a
 // [*ConfigError].
 func NewRelays(configs []config.Relay, timeouts smtp.Timeouts, log *slog.Logger) ([]Relay, error) {
 	var relays []Relay
+	var logins smtp.Logins
 	names := relayNames(configs)
 	for i, c := range configs {
 		options, err := relayOptions(c, names[i], log)
 		if err != nil {
 			return nil, err
 		}
-		options.Timeouts = timeouts
+		options.Timeouts, options.Logins = timeouts, &logins
 		r, err := smtp.New(options)
 		if err != nil {
 			return nil, &ConfigError{c.Variable("HOST"), err}

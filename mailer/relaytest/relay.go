@@ -140,6 +140,7 @@ type Command struct {
 	Line string
 	TLS  bool
 	Conn int // number of the connection, from 1
+	At   time.Time
 }
 
 // Credential is a login that was tried.

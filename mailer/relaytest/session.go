@@ -100,7 +100,7 @@ func (s *session) readLine() (string, bool) {
 	line = strings.TrimRight(line, "\r\n")
 	s.relay.mu.Lock()
 	defer s.relay.mu.Unlock()
-	s.relay.commands = append(s.relay.commands, Command{Line: line, TLS: s.tls != nil, Conn: s.number})
+	s.relay.commands = append(s.relay.commands, Command{Line: line, TLS: s.tls != nil, Conn: s.number, At: time.Now()})
 	return line, true
 }
 

@@ -59,38 +59,6 @@ func (c *conn) mechanism(ctx context.Context) (string, *mailer.Failure) {
 	return "", c.failed(ctx, mailer.StageAuth, &cause{problem: ProblemNoMechanism, text: text})
 }
 
-// login authenticates with the configured credentials, if there are any.
-func (c *conn) login(ctx context.Context) *mailer.Failure {
-	if c.relay.opts.Username == "" {
-		return nil
-	}
-	if c.tls == nil && !c.rung.Clear {
-		// open never gets here without TLS; this check is the last one.
-		return c.failed(ctx, mailer.StageAuth, &cause{problem: ProblemCleartext, text: "no credentials without TLS"})
-	}
-	name, f := c.mechanism(ctx)
-	if f != nil {
-		return f
-	}
-	release := c.bind(ctx)
-	defer release()
-	token, f := c.token(ctx, name, "")
-	if f != nil {
-		return f
-	}
-	f = c.authenticate(ctx, name, token)
-	if f != nil && f.Reply.Code == 535 && name == "XOAUTH2" {
-		// A token may be revoked before it expires: try again with a new one, if there
-		// is any.
-		if fresh, _ := c.token(ctx, name, token); fresh != "" && fresh != token {
-			if again := c.authenticate(ctx, name, fresh); again == nil || again.Reply.Code != 0 {
-				return again
-			}
-		}
-	}
-	return f
-}
-
 func (c *conn) authenticate(ctx context.Context, name, token string) *mailer.Failure {
 	x := authExchange{conn: c, name: name, secrets: []string{token, c.relay.opts.Password}}
 	if f := x.run(ctx, c.sasl(name, token)); f != nil {

@@ -49,11 +49,13 @@ type RungCheck struct {
 	// Mechanisms are the AUTH mechanisms offered there, in upper case.
 	Mechanisms []string  `json:"mechanisms,omitempty"`
 	TLS        *TLSCheck `json:"tls,omitempty"`
-	// Auth is "accepted", "refused" or "not_tried". One login is enough, and repeated
-	// failures lock accounts out, so only the first rung that gets so far is tried;
-	// none is without credentials.
-	Auth      string `json:"auth"`
-	Mechanism string `json:"mechanism,omitempty"` // the AUTH mechanism tried
+	// Auth is "accepted", "refused", "paused" or "not_tried". One login is enough, and
+	// repeated failures lock accounts out, so only the first rung that gets so far is
+	// tried; none is without credentials. "paused" is a login that is not tried before
+	// NextLogin: Failure is that of the last one, which this check has not made.
+	Auth      string    `json:"auth"`
+	Mechanism string    `json:"mechanism,omitempty"` // the AUTH mechanism tried
+	NextLogin time.Time `json:"next_login_at,omitzero"`
 	// Failure is why the rung is of no use; nil when it could take mail.
 	Failure *CheckFailure `json:"failure,omitempty"`
 	Millis  int64         `json:"ms"` // the whole check of this rung
@@ -116,6 +118,7 @@ func (r *Relay) Check(ctx context.Context) Report {
 const (
 	authAccepted = "accepted"
 	authRefused  = "refused"
+	authPaused   = "paused"
 	authNotTried = "not_tried"
 )
 
@@ -249,6 +252,13 @@ func checkLogin(ctx context.Context, check *RungCheck, c *conn) bool {
 	check.Failure = checkFailure(f)
 	if f.Reply.Code != 0 {
 		check.Auth = authRefused
+	}
+	if why, ok := errors.AsType[*mailer.LoginError](f.Err); ok {
+		check.NextLogin = why.Next.UTC()
+		if !why.Tried {
+			check.Auth = authPaused
+			return true
+		}
 	}
 	return f.Reply.Code != 0
 }

@@ -17,7 +17,7 @@ import (
 //	STARTTLS, TLS     not offered, refused, broken off, certificate not valid:
 //	                  about the relay
 //	AUTH              4yz, 5yz, no answer, no mechanism in common, no token: about
-//	                  the relay or our settings
+//	                  the relay or our settings. For the next login see breaker
 //	MAIL              500-504, 530, 555: transient, because they are about the
 //	                  reverse-path, our parameters or our login, and one reply does
 //	                  not tell which; other 5yz: permanent; 4yz: transient.

@@ -192,10 +192,13 @@ func (d *delivery) connect(ctx context.Context) *mailer.Failure {
 	return g.failure
 }
 
-// dial opens a connection on the rung that wins the race and logs in. A connection
-// returned beside a failure is one whose login was refused; unless it is dead, the
-// caller says QUIT on it.
+// dial opens a connection on the rung that wins the race and logs in. It does not
+// connect where no login may be tried. A connection returned beside a failure is one
+// whose login was refused; unless it is dead, the caller says QUIT on it.
 func (r *Relay) dial(ctx context.Context, o *opening) (*conn, []mailer.RungReport, *mailer.Failure) {
+	if f := r.loginPaused(ctx); f != nil {
+		return nil, nil, f
+	}
 	c, reports, f := r.race(ctx, o)
 	if f != nil {
 		return nil, reports, f

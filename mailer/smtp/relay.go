@@ -43,6 +43,9 @@ type Options struct {
 	// nil when a password is used. It is called once for each login, and again where
 	// the relay refused the token: then with that one.
 	TokenSource func(ctx context.Context, refused string) (string, error)
+	// Logins limits the logins. Relays with the same host, user name and password
+	// are one account there. Nil means that the relay shares it with no other.
+	Logins *Logins
 
 	// Cleartext is SMTP_TLS=none: no TLS at all, on every rung.
 	Cleartext bool
@@ -83,7 +86,8 @@ type Options struct {
 type Timeouts struct {
 	Connect time.Duration // name look-up and TCP, all addresses together; default 5 s
 	Hello   time.Duration // greeting, EHLO, STARTTLS and TLS together; default 30 s
-	Command time.Duration // AUTH step, MAIL, RCPT; default 5 min
+	Login   time.Duration // AUTH with all its steps, and the OAuth2 token; default 1 min
+	Command time.Duration // MAIL, RCPT; default 5 min
 	Data    time.Duration // the reply to DATA; default 2 min
 	Write   time.Duration // each 64 KiB of the content; default 3 min
 	Dot     time.Duration // the reply to the final dot; default 10 min
@@ -93,6 +97,7 @@ type Timeouts struct {
 func (t Timeouts) withDefaults() Timeouts {
 	t.Connect = cmp.Or(t.Connect, 5*time.Second)
 	t.Hello = cmp.Or(t.Hello, 30*time.Second)
+	t.Login = cmp.Or(t.Login, time.Minute)
 	t.Command = cmp.Or(t.Command, 5*time.Minute)
 	t.Data = cmp.Or(t.Data, 2*time.Minute)
 	t.Write = cmp.Or(t.Write, 3*time.Minute)
@@ -108,6 +113,7 @@ type Relay struct {
 	late     late
 	distrust distrust
 	pace     pace
+	account  *account
 	lookup   func(ctx context.Context, host string) ([]string, error)
 
 	// Background work (probes of preferred rungs, late listeners) ends with ctx, and
@@ -129,6 +135,7 @@ func New(opts Options) (*Relay, error) {
 	}
 	r := &Relay{opts: opts, lookup: net.DefaultResolver.LookupHost}
 	r.ladder.known = -1
+	r.account = opts.Logins.account(opts)
 	r.pace.rate, r.pace.quit = schedule{opts.Rate}, make(chan struct{})
 	r.pool = pool{relay: r, window: newWindow(opts.MaxConnections)}
 	r.ctx, r.cancel = context.WithCancel(context.Background())

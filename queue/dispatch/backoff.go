@@ -22,7 +22,7 @@ func (b Backoff) Delay(n int, random float64) time.Duration {
 
 // A relay in trouble is left alone for a while, longer each time. Where it
 // refused the login the pauses are longer, because providers lock accounts after
-// repeated failures.
+// repeated failures; but the relay's client knows best, see [mailer.LoginError].
 var (
 	RelayPause = Backoff{First: time.Second, Longest: 5 * time.Minute}
 	LoginPause = Backoff{First: time.Minute, Longest: 15 * time.Minute}

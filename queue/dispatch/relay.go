@@ -66,11 +66,15 @@ func (h *health) report(a mailer.Attempt, now time.Time, random float64) (paused
 		return false, false, probed
 	case h.failures > 0 && !probed && now.Before(h.pausedUntil):
 		// It began before the pause: the same trouble, not once more.
+		h.pausedUntil = latest(h.pausedUntil, nextLogin(f))
 		return false, false, false
 	}
 	h.failures++
 	h.reason = f
-	h.pausedUntil = now.Add(pauseDelay(h.failures, f.Stage == mailer.StageAuth, random))
+	h.pausedUntil = now.Add(pauseDelay(h.failures, f.Stage == mailer.StageAuth && loginError(f) == nil, random))
+	if next := nextLogin(f); !next.IsZero() {
+		h.pausedUntil = next
+	}
 	return true, false, probed
 }
 
@@ -221,14 +225,12 @@ func (d *Dispatcher) Pauses() []Pause {
 	return pauses
 }
 
-// Unpause ends the pauses of the route's relays: one delivery goes through as a
-// probe, and what it meets decides how it goes on.
+// Unpause ends the pauses of the route's relays, except for refused logins: one
+// delivery goes through as a probe, and what it meets decides how it goes on.
 func (d *Dispatcher) Unpause(route string, now time.Time) {
 	if g := d.group(route); g != nil {
 		for _, h := range g.relays {
-			if now.Before(h.pausedUntil) {
-				h.pausedUntil = now
-			}
+			h.pausedUntil = h.unpausedAt(now)
 		}
 	}
 }

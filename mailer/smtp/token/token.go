@@ -27,6 +27,8 @@ const (
 	// minAge is the age from which a token is replaced when the relay refuses it:
 	// for a younger one another would be refused, too.
 	minAge = time.Minute
+	// failureLife is how long an error of the endpoint is given again without asking.
+	failureLife = 10 * time.Second
 	// unknownLife is how long a token is kept that names no expiry.
 	unknownLife = 5 * time.Minute
 	// maxErrorText limits what an error quotes of the endpoint's answer, in octets.
@@ -98,6 +100,8 @@ type fetcher struct {
 	current string
 	fetched time.Time
 	expires time.Time
+	failure error // of the last request, at failed; nil when it succeeded
+	failed  time.Time
 }
 
 func (f *fetcher) token(ctx context.Context, refused string) (string, error) {
@@ -111,7 +115,13 @@ func (f *fetcher) token(ctx context.Context, refused string) (string, error) {
 	if f.current != "" && now.Before(f.expires) && (f.current != refused || now.Sub(f.fetched) < minAge) {
 		return f.current, nil
 	}
+	if f.failure != nil && now.Sub(f.failed) < failureLife {
+		return "", f.failure
+	}
 	t, err := f.fetch(ctx)
+	if ctx.Err() == nil { // else the error may be the caller's
+		f.failure, f.failed = err, time.Now()
+	}
 	if err != nil {
 		return "", err
 	}

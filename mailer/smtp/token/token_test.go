@@ -3,6 +3,7 @@ package token
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -178,3 +179,30 @@ func TestSourceReplaces(t *testing.T) {
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// TestSourceFails: an endpoint that fails is not asked again at once.
+func TestSourceFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		source, err := New(Options{TokenURL: "http://token.test/", ClientID: "id", Client: &http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
+			asked++
+			return nil, errors.New("no route")
+		})}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			if _, err := source(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "no route") {
+				t.Errorf("source() = %v, want the endpoint's error", err)
+			}
+			time.Sleep(time.Second)
+		}
+		if asked != 2 {
+			t.Errorf("the endpoint was asked %d times in 20 s, want 2", asked)
+		}
+	})
+}
+
+type transport func(*http.Request) (*http.Response, error)
+
+func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

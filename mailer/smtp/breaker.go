@@ -1,0 +1,137 @@
+package smtp
+
+import "time"
+
+// breaker says when a login at one account of a relay may be tried. It has no clock
+// and starts nothing: every call has the time. [Logins] keeps one for each account.
+//
+// The policy. Providers lock accounts, and relays block addresses, after a number of
+// refused logins. So a login that cannot succeed must be rare, however many messages
+// and people ask for it:
+//
+//	refused     Any 5yz to AUTH or to a response within it; a 4yz with the enhanced
+//	            code 4.7.8, credentials invalid; and a dialogue that our side breaks
+//	            off, because SCRAM can say no in its own messages. Two refused logins
+//	            may come at once. Then there is one a minute, and from the fifth on
+//	            one in 15 minutes.
+//	undecided   Any other 4yz, 421 included; no answer, or a connection that ends; no
+//	            OAuth2 token to log in with. The credentials are not judged, but a
+//	            relay may count these logins, too: the next is after 10 s, 20 s, and
+//	            so on to 5 min, and never earlier than the refusals allow.
+//	accepted    Forgets all of that. Sessions that were logged in before say nothing
+//	            about the credentials of now, however much mail they deliver.
+//
+// A login under way may be refused. So it has one of the two, as long as it lasts:
+// where a login has been refused, or was undecided, there is one at a time.
+//
+// Each AUTH command is a login here, also the second one with a fresh OAuth2 token.
+// A token that changes by itself, without a refusal before, is tried at once, but not
+// more than one in a minute.
+type breaker struct {
+	most        int // logins under way at a time while none has been refused
+	underWay    int
+	refusals    int       // refused logins since the last that was accepted
+	undecided   int       // consecutive logins without a verdict
+	next        time.Time // no login before
+	changedNext time.Time // no login with a changed token before
+}
+
+const (
+	// freeRefusals is how many refused logins need no pause.
+	freeRefusals = 2
+	// refusalPause follows every further one, and longRefusalPause from the manyRefusals-th on.
+	refusalPause     = time.Minute
+	manyRefusals     = 5
+	longRefusalPause = 15 * time.Minute
+	// undecidedPause follows a login without a verdict. It doubles each time, up to
+	// longestUndecidedPause.
+	undecidedPause        = 10 * time.Second
+	longestUndecidedPause = 5 * time.Minute
+)
+
+// permission is the answer of a breaker.
+type permission int
+
+const (
+	granted  permission = iota // the login is under way, until end
+	mustWait                   // for the end of a login under way
+	tooEarly                   // before breaker.next
+)
+
+// begin asks for a login.
+func (b *breaker) begin(now time.Time) permission {
+	switch {
+	case now.Before(b.next):
+		return tooEarly
+	case b.underWay >= b.room():
+		return mustWait
+	default:
+		b.underWay++
+		return granted
+	}
+}
+
+// room returns how many logins may be under way.
+func (b *breaker) room() int {
+	if b.undecided > 0 {
+		return 1
+	}
+	return max(1, min(b.most, freeRefusals-b.refusals))
+}
+
+// mayTryChanged reports whether a login may be tried with a token that changed since
+// it was refused.
+func (b *breaker) mayTryChanged(now time.Time) bool {
+	return b.underWay == 0 && !now.Before(b.changedNext)
+}
+
+// beginChanged asks for a login with a token that changed since it was refused.
+func (b *breaker) beginChanged(now time.Time) bool {
+	if !b.mayTryChanged(now) {
+		return false
+	}
+	b.changedNext = now.Add(refusalPause)
+	b.underWay++
+	return true
+}
+
+// verdict is what became of a login.
+type verdict int
+
+const (
+	accepted verdict = iota
+	refused
+	undecided
+)
+
+// end records what became of a login under way.
+func (b *breaker) end(v verdict, now time.Time) {
+	b.underWay--
+	switch v {
+	case accepted:
+		b.refusals, b.undecided, b.next = 0, 0, time.Time{}
+		return
+	case refused:
+		b.refusals++
+		b.undecided = 0
+	case undecided:
+		b.undecided++
+	}
+	b.next = laterOf(b.next, now.Add(b.pause()))
+}
+
+// pause returns how long the next login has to wait.
+func (b *breaker) pause() time.Duration {
+	var p time.Duration
+	if b.undecided > 0 {
+		p = min(undecidedPause<<min(b.undecided-1, 10), longestUndecidedPause)
+	}
+	switch {
+	case b.refusals >= manyRefusals:
+		return max(p, longRefusalPause)
+	case b.refusals >= freeRefusals:
+		return max(p, refusalPause)
+	default:
+		return p
+	}
+}

@@ -1,0 +1,253 @@
+package smtp
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"mailsidecar/mailer"
+)
+
+// Logins limits the logins at the accounts of relays, so that wrong credentials are
+// not tried again and again: two refused logins at once, then one a minute, from the
+// fifth on one in 15 minutes. It holds for deliveries and for [Relay.Check] alike,
+// and until the process ends. The zero value is ready; it is safe for concurrent use.
+type Logins struct {
+	mu       sync.Mutex
+	accounts map[accountKey]*account
+}
+
+// accountKey is what is locked together by a provider. Another password is another
+// account, so that it is tried at once.
+type accountKey struct {
+	host, username string
+	password       [sha256.Size]byte // all zero where tokens are used
+}
+
+// account returns the account that the options name.
+func (l *Logins) account(o Options) *account {
+	if l == nil {
+		l = &Logins{}
+	}
+	key := accountKey{host: strings.ToLower(strings.TrimSuffix(o.Host, ".")), username: o.Username}
+	// A token may be replaced in the same login, which makes two.
+	most := 1
+	if o.TokenSource == nil {
+		most, key.password = freeRefusals, sha256.Sum256([]byte(o.Password))
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.accounts == nil {
+		l.accounts = map[accountKey]*account{}
+	}
+	if l.accounts[key] == nil {
+		l.accounts[key] = &account{breaker: breaker{most: most}, ended: make(chan struct{})}
+	}
+	return l.accounts[key]
+}
+
+// account is one account at a relay, and how logins there fared.
+type account struct {
+	mu      sync.Mutex
+	breaker breaker
+	failure *mailer.Failure // of the last login that was not accepted, until one is
+	refused string          // the last token that was refused, until a login is accepted
+	ended   chan struct{}   // closed when a login ends, and then replaced
+}
+
+// tokenLook is how often a token is looked at that was refused: it may have changed.
+const tokenLook = time.Minute
+
+// LoginState is how logins at a relay's account fare.
+type LoginState struct {
+	Refused int       // logins refused in a row
+	Next    time.Time // when the next login may be tried; zero means now
+	// Failure is that of the last login; nil when it was accepted, and before the
+	// first.
+	Failure *mailer.Failure
+}
+
+// Logins returns the state of this moment.
+func (r *Relay) Logins() LoginState {
+	a := r.account
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := LoginState{Refused: a.breaker.refusals, Failure: a.failure}
+	if a.breaker.next.After(time.Now()) {
+		s.Next = a.breaker.next
+	}
+	return s
+}
+
+// loginPaused returns the failure of a login that must not be tried yet, or nil.
+func (r *Relay) loginPaused(ctx context.Context) *mailer.Failure {
+	f := r.account.pausedFailure(r)
+	if f != nil && r.tokenChanged(ctx) {
+		return nil
+	}
+	return f
+}
+
+// pausedFailure returns the last failure again, or nil when a login may be tried.
+func (a *account) pausedFailure(r *Relay) *mailer.Failure {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now, next := time.Now(), a.breaker.next
+	if !now.Before(next) {
+		return nil
+	}
+	if look := now.Add(tokenLook); r.opts.TokenSource != nil && look.Before(next) {
+		next = look
+	}
+	f := *a.failure
+	f.Class, f.Relay = mailer.ClassRelay, r.opts.Name
+	f.Err = &mailer.LoginError{Next: next, Err: f.Err}
+	return &f
+}
+
+// tokenChanged reports whether there is another token now than the one that was
+// refused.
+func (r *Relay) tokenChanged(ctx context.Context) bool {
+	a := r.account
+	a.mu.Lock()
+	refused, mayTry := a.refused, a.breaker.mayTryChanged(time.Now())
+	a.mu.Unlock()
+	if r.opts.TokenSource == nil || refused == "" || !mayTry {
+		return false
+	}
+	token, err := r.opts.TokenSource(ctx, "")
+	return err == nil && token != refused
+}
+
+// begin waits until a login may be tried, which must end with end.
+func (a *account) begin(ctx context.Context, c *conn) *mailer.Failure {
+	for {
+		a.mu.Lock()
+		p, ended := a.breaker.begin(time.Now()), a.ended
+		a.mu.Unlock()
+		switch p {
+		case granted:
+			return nil
+		case tooEarly:
+			if c.relay.tokenChanged(ctx) && a.beginChanged() {
+				return nil
+			}
+			if f := a.pausedFailure(c.relay); f != nil {
+				return f
+			}
+			continue // just over
+		case mustWait:
+		}
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return c.failed(ctx, mailer.StageAuth, &cause{problem: ProblemSilent, text: "another login took too long", err: ctx.Err()})
+		}
+	}
+}
+
+func (a *account) beginChanged() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.breaker.beginChanged(time.Now())
+}
+
+// beginAgain asks for one more login without a wait, with a fresh token.
+func (a *account) beginAgain() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.breaker.begin(time.Now()) == granted
+}
+
+// end records what became of a login with that token or password, and returns f with
+// the time of the next one.
+func (a *account) end(f *mailer.Failure, token string) *mailer.Failure {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	v, now := verdictOf(f), time.Now()
+	a.breaker.end(v, now)
+	close(a.ended)
+	a.ended = make(chan struct{})
+	if v == accepted {
+		a.failure, a.refused = nil, ""
+		return nil
+	}
+	if v == refused {
+		a.refused = token
+	}
+	a.failure = f
+	told := *f
+	why := &mailer.LoginError{Tried: true, Err: f.Err}
+	if a.breaker.next.After(now) {
+		why.Next = a.breaker.next
+	}
+	told.Err = why
+	return &told
+}
+
+// verdictOf returns what a login says of the credentials, see breaker.
+func verdictOf(f *mailer.Failure) verdict {
+	switch {
+	case f == nil:
+		return accepted
+	case f.Reply.Code/100 == 5, f.Reply.Enhanced == "4.7.8":
+		return refused
+	}
+	if why, ok := errors.AsType[*cause](f.Err); ok && why.problem == ProblemOther { // see authExchange.broken
+		return refused
+	}
+	return undecided
+}
+
+// login authenticates with the configured credentials, if there are any, once that
+// is permitted.
+func (c *conn) login(ctx context.Context) *mailer.Failure {
+	if c.relay.opts.Username == "" {
+		return nil
+	}
+	if c.tls == nil && !c.rung.Clear {
+		// open never gets here without TLS; this check is the last one.
+		return c.failed(ctx, mailer.StageAuth, &cause{problem: ProblemCleartext, text: "no credentials without TLS"})
+	}
+	mechanism, f := c.mechanism(ctx)
+	if f == nil {
+		f = c.relay.account.begin(ctx, c)
+	}
+	if f != nil {
+		return f
+	}
+	return c.tryLogin(ctx, mechanism)
+}
+
+// tryLogin is a login that was permitted.
+func (c *conn) tryLogin(ctx context.Context, mechanism string) *mailer.Failure {
+	ctx, cancel := context.WithTimeout(ctx, c.relay.opts.Timeouts.Login)
+	defer cancel()
+	release := c.bind(ctx)
+	defer release()
+	a := c.relay.account
+	token, f := c.token(ctx, mechanism, a.refusedToken())
+	if f == nil {
+		f = c.authenticate(ctx, mechanism, token)
+	}
+	if f = a.end(f, token); f == nil || f.Reply.Code != 535 || mechanism != "XOAUTH2" {
+		return f
+	}
+	// A token may be revoked before it expires: try again with a new one, if there
+	// is any.
+	if fresh, _ := c.token(ctx, mechanism, token); fresh != "" && fresh != token && a.beginAgain() {
+		if again := a.end(c.authenticate(ctx, mechanism, fresh), fresh); again == nil || again.Reply.Code != 0 {
+			return again
+		}
+	}
+	return f
+}
+
+func (a *account) refusedToken() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.refused
+}
