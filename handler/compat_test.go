@@ -47,7 +47,7 @@ var apis = map[string]apiOf{
 	"brevo":      {"/v3/smtp/email", intake.TypeJSON, `{"sender":{"email":"shop@example.com"},"to":[{"email":"ana@example.org"}],"subject":"Hi","textContent":"Hello"}`, 201},
 }
 
-// providerRequest makes a request with the shop's key, as that provider's
+// request makes a request with the shop's key, as that provider's
 // clients send it.
 func (a apiOf) request(provider string, body io.Reader) *http.Request {
 	r := httptest.NewRequest(http.MethodPost, a.path, body)
@@ -190,7 +190,7 @@ func (tc *providerAnswer) check(t *testing.T, provider string, r answer) {
 	checkShape(t, provider, tc.name, r, body)
 }
 
-// checkShape reads a complaint as the provider's clients do.
+// checkShape reads a problem as the provider's clients do.
 func checkShape(t *testing.T, provider, name string, r answer, body string) {
 	t.Helper()
 	var v struct {

@@ -55,7 +55,7 @@ type Exchange struct {
 	// requestID is as in the server's log.
 	requestID string
 	Key       *keys.Key // nil without keys, and before it is known
-	Message   string    // id of the message, or of the first; empty before
+	FirstID   string    // the queue's, of the first message; empty before
 	share     *intake.Share
 	// Test says that the request is judged, and nothing is sent.
 	Test bool
@@ -198,7 +198,7 @@ func (x *Exchange) Submit(subs []queue.Submission) ([]Sent, error) {
 func (x *Exchange) SubmitCharged(subs []queue.Submission) ([]Sent, error) {
 	messages, err := x.Desk.Submit(x.Request.Context(), subs)
 	if len(messages) > 0 {
-		x.Message = messages[0].ID
+		x.FirstID = messages[0].ID
 	}
 	if err != nil {
 		return nil, err
@@ -209,7 +209,7 @@ func (x *Exchange) SubmitCharged(subs []queue.Submission) ([]Sent, error) {
 	}
 	if !x.Stores() && messages[0].Status() != queue.StatusDelivered {
 		// The providers' answers have no place for it: their clients learn of it later.
-		x.Log.Warn("some recipients were not accepted", "request_id", x.requestID, "id", x.Message, "provider", x.API.Name)
+		x.Log.Warn("some recipients were not accepted", "request_id", x.requestID, "id", x.FirstID, "provider", x.API.Name)
 	}
 	return all, nil
 }

@@ -22,8 +22,8 @@ import (
 // Message is one message of a request.
 type Message struct {
 	mailer.Message
-	// Finished is a message that needs no composing, and envelope what the
-	// request says of it; nil: Message is composed.
+	// Finished is a message that needs no composing, and Envelope the request's own
+	// envelope for it; nil: Message is composed.
 	Finished []byte
 	Envelope compose.FinishOptions
 	// OwnReversePath makes the From address of a finished message its
@@ -32,7 +32,7 @@ type Message struct {
 	Bulk           bool // what the provider keeps apart from transactional mail
 	Tags           map[string]string
 	SendAt         time.Time
-	// IdempotencyKey and fingerprint as in [queue.Submission].
+	// IdempotencyKey and Fingerprint are as in [queue.Submission].
 	IdempotencyKey string
 	Fingerprint    [32]byte
 	// Path says where in the provider's request something is. Nil: where it is in the
@@ -82,7 +82,7 @@ func (o *Message) locate(err error) error {
 	return &located
 }
 
-// tidy prepares what a provider's client sent for [mailer.Compose], after the
+// tidy prepares a message for [compose.Compose]. It is called after the
 // substitutions, because those carry values of strangers.
 func (o *Message) tidy() error {
 	m := &o.Message

@@ -1,5 +1,5 @@
-// Package brevo answers as Brevo does. The types of its requests are its documentation:
-// docs/provider-apis.md is made of them.
+// Package brevo answers as Brevo does. The types of its requests are its
+// documentation: docs/provider-apis.md is made of them.
 package brevo
 
 import (
@@ -284,20 +284,20 @@ func fieldPath(path string, at mailer.Position) string {
 	return at.String()
 }
 
-func answer(c compat.Problem) (int, any) {
+func answer(p compat.Problem) (int, any) {
 	type fault struct {
 		Code    string `json:"code"`
 		Message string `json:"message"`
 	}
-	f := fault{Code: "invalid_parameter", Message: c.Text}
-	if len(c.Fields) > 0 && c.Detail == "" && c.Fields[0].Field != "" {
-		field := c.Fields[0]
+	f := fault{Code: "invalid_parameter", Message: p.Text}
+	if len(p.Fields) > 0 && p.Detail == "" && p.Fields[0].Field != "" {
+		field := p.Fields[0]
 		f.Message = fmt.Sprintf("%s: %s", compat.Dotted(field.Field), field.Message)
 		if strings.HasSuffix(field.Message, compat.Required) {
 			f.Code = "missing_parameter"
 		}
 	}
-	switch c.Status {
+	switch p.Status {
 	case http.StatusUnauthorized:
 		f = fault{"unauthorized", "Key not found"}
 	case http.StatusForbidden:
@@ -309,15 +309,15 @@ func answer(c compat.Problem) (int, any) {
 	case http.StatusTooManyRequests:
 		f.Code = "too_many_requests"
 	}
-	if c.Status >= http.StatusInternalServerError {
+	if p.Status >= http.StatusInternalServerError {
 		f.Code = "internal_server_error"
 	}
-	if c.Code == api.CodeUncertain {
+	if p.Code == api.CodeUncertain {
 		// Brevo's SDKs repeat a request that is answered with 409, too.
-		c.Status, f.Code = http.StatusUnprocessableEntity, "internal_server_error"
+		p.Status, f.Code = http.StatusUnprocessableEntity, "internal_server_error"
 	}
-	if c.Code == api.CodeIdempotencyReused || c.Code == api.CodeIdempotencyInUse {
+	if p.Code == api.CodeIdempotencyReused || p.Code == api.CodeIdempotencyInUse {
 		f.Code = "duplicate_request"
 	}
-	return c.Status, f
+	return p.Status, f
 }

@@ -1,5 +1,5 @@
-// Package mailersend answers as MailerSend does. The types of its requests are its documentation:
-// docs/provider-apis.md is made of them.
+// Package mailersend answers as MailerSend does. The types of its requests are its
+// documentation: docs/provider-apis.md is made of them.
 package mailersend
 
 import (
@@ -324,34 +324,34 @@ func path(first int, at mailer.Position) string {
 	return at.String()
 }
 
-func answer(c compat.Problem) (int, any) {
+func answer(p compat.Problem) (int, any) {
 	type fault struct {
 		Message string              `json:"message"`
 		Errors  map[string][]string `json:"errors,omitempty"`
 	}
-	f := fault{Message: c.Text}
+	f := fault{Message: p.Text}
 	switch {
-	case c.Code == api.CodeUnauthorized:
+	case p.Code == api.CodeUnauthorized:
 		f.Message = "Unauthenticated."
-	case c.Status == http.StatusTooManyRequests:
+	case p.Status == http.StatusTooManyRequests:
 		f.Message = "Too Many Attempts."
-	case c.Status == http.StatusBadRequest:
-		c.Status = http.StatusUnprocessableEntity
+	case p.Status == http.StatusBadRequest:
+		p.Status = http.StatusUnprocessableEntity
 	}
-	if c.Status != http.StatusUnprocessableEntity {
-		return c.Status, f
+	if p.Status != http.StatusUnprocessableEntity {
+		return p.Status, f
 	}
 	f.Errors = map[string][]string{}
-	for i, field := range c.Fields {
+	for i, field := range p.Fields {
 		path := compat.Dotted(field.Field)
 		text := fmt.Sprintf("The %s: %s.", path, field.Message)
 		f.Errors[path] = append(f.Errors[path], text)
-		if i == 0 && c.Detail == "" {
+		if i == 0 && p.Detail == "" {
 			f.Message = text
 		}
 	}
 	if len(f.Errors) == 0 {
-		f.Errors["message"] = []string{c.Text}
+		f.Errors["message"] = []string{p.Text}
 	}
-	return c.Status, f
+	return p.Status, f
 }

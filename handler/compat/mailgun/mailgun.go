@@ -1,5 +1,5 @@
-// Package mailgun answers as Mailgun does. The types of its requests are its documentation:
-// docs/provider-apis.md is made of them.
+// Package mailgun answers as Mailgun does. The types of its requests are its
+// documentation: docs/provider-apis.md is made of them.
 package mailgun
 
 import (
@@ -314,16 +314,16 @@ func path(at mailer.Position) string {
 }
 
 // answer words a mistake as Mailgun does: to parameter is missing.
-func answer(c compat.Problem) (int, any) {
-	text := c.Text
+func answer(p compat.Problem) (int, any) {
+	text := p.Text
 	switch {
-	case c.Code == api.CodeUnauthorized:
+	case p.Code == api.CodeUnauthorized:
 		text = "Forbidden"
-	case len(c.Fields) > 0 && c.Detail == "":
-		f := c.Fields[0]
+	case len(p.Fields) > 0 && p.Detail == "":
+		f := p.Fields[0]
 		if text = strings.TrimSpace(f.Field + " " + f.Message); !strings.HasPrefix(f.Message, "parameter ") && f.Field != "" {
 			text = f.Field + " parameter is not valid: " + f.Message
 		}
 	}
-	return c.Status, map[string]string{"message": text}
+	return p.Status, map[string]string{"message": text}
 }

@@ -1,5 +1,5 @@
-// Package postmark answers as Postmark does. The types of its requests are its documentation:
-// docs/provider-apis.md is made of them.
+// Package postmark answers as Postmark does. The types of its requests are its
+// documentation: docs/provider-apis.md is made of them.
 package postmark
 
 import (
@@ -33,8 +33,8 @@ var API = &compat.API{
 	Secret: func(h http.Header) string { return h.Get("X-Postmark-Server-Token") },
 
 	TestSecret: testToken,
-	Answer: func(c compat.Problem) (int, any) {
-		return status(c), fault{ErrorCode: errorCode(c), Message: text(c)}
+	Answer: func(p compat.Problem) (int, any) {
+		return status(p), fault{ErrorCode: errorCode(p), Message: text(p)}
 	},
 	Requests: []compat.RequestDoc{
 		{Path: "POST /email", Fields: mail{}},
@@ -172,7 +172,7 @@ func (m *mail) outgoing() (compat.Message, error) {
 	}
 	for i, a := range m.Attachments {
 		if !a.Content.Given {
-			f.Add(fmt.Sprintf("Attachments[%d].Content", i), "is required")
+			f.Add(fmt.Sprintf("Attachments[%d].Content", i), compat.Required)
 		}
 		o.Attach(mailer.Attachment{
 			Filename: a.Name, ContentType: a.ContentType, ContentID: a.ContentID, Content: a.Content.Data,
@@ -307,12 +307,12 @@ func refuseTemplate(*compat.Exchange) error {
 }
 
 // status: Postmark's clients read 422 as a mistake in the request.
-func status(c compat.Problem) int {
-	switch c.Status {
+func status(p compat.Problem) int {
+	switch p.Status {
 	case http.StatusBadRequest, http.StatusForbidden:
 		return http.StatusUnprocessableEntity
 	default:
-		return c.Status
+		return p.Status
 	}
 }
 
@@ -332,22 +332,22 @@ var errorCodes = map[api.Code]int{
 }
 
 // errorCode is never 0: in the results of a batch that means success.
-func errorCode(c compat.Problem) int {
-	if n, ok := errorCodes[c.Code]; ok {
+func errorCode(p compat.Problem) int {
+	if n, ok := errorCodes[p.Code]; ok {
 		return n
 	}
-	if c.Code == api.CodeUncertain || c.Status >= http.StatusInternalServerError {
+	if p.Code == api.CodeUncertain || p.Status >= http.StatusInternalServerError {
 		return unavailable
 	}
 	return invalid
 }
 
 // text names the field as Postmark does: Invalid 'From' address.
-func text(c compat.Problem) string {
-	if len(c.Fields) == 0 || c.Detail != "" {
-		return c.Text
+func text(p compat.Problem) string {
+	if len(p.Fields) == 0 || p.Detail != "" {
+		return p.Text
 	}
-	f := c.Fields[0]
+	f := p.Fields[0]
 	switch f.Field {
 	case "To", "Cc", "Bcc":
 		// Where Postmark says Invalid 'To' address, Anymail for Django looks for the
@@ -356,7 +356,7 @@ func text(c compat.Problem) string {
 	case "From", "ReplyTo":
 		return fmt.Sprintf("Invalid '%s' address: %s.", f.Field, f.Message)
 	case "":
-		return c.Text
+		return p.Text
 	default:
 		return fmt.Sprintf("Invalid '%s': %s.", f.Field, f.Message)
 	}

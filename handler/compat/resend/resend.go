@@ -1,5 +1,5 @@
-// Package resend answers as Resend does. The types of its requests are its documentation:
-// docs/provider-apis.md is made of them.
+// Package resend answers as Resend does. The types of its requests are its
+// documentation: docs/provider-apis.md is made of them.
 package resend
 
 import (
@@ -25,9 +25,9 @@ var API = &compat.API{
 	Routes: []compat.Route{{Path: "/emails", Serve: email}, {Path: "/emails/batch", Serve: batch}},
 	Owns:   compat.Under("/emails"),
 	Secret: compat.Bearer,
-	Answer: func(c compat.Problem) (int, any) {
-		f := faultFor(c)
-		f.Message = text(c)
+	Answer: func(p compat.Problem) (int, any) {
+		f := faultFor(p)
+		f.Message = text(p)
 		return f.StatusCode, f
 	},
 	Requests: []compat.RequestDoc{
@@ -127,7 +127,7 @@ func (m *mail) outgoing() (compat.Message, error) {
 	}
 	for i, a := range m.Attachments {
 		if !a.Content.Given {
-			f.Add(fmt.Sprintf("attachments[%d].content", i), "is required")
+			f.Add(fmt.Sprintf("attachments[%d].content", i), compat.Required)
 		}
 		o.Attach(mailer.Attachment{
 			Filename: a.Filename, ContentType: a.ContentType,
@@ -251,31 +251,31 @@ var unprocessable = []api.Code{
 
 // faultFor finds status and name. The PHP client takes an answer with
 // any name but the documented ones for a success.
-func faultFor(c compat.Problem) fault {
-	if f, ok := faults[c.Code]; ok {
+func faultFor(p compat.Problem) fault {
+	if f, ok := faults[p.Code]; ok {
 		return f
 	}
 	switch {
-	case c.Code == api.CodeUnauthorized && c.Detail == compat.DetailKeyMissing:
+	case p.Code == api.CodeUnauthorized && p.Detail == compat.DetailKeyMissing:
 		return fault{StatusCode: http.StatusUnauthorized, Name: "missing_api_key"}
-	case c.Code == api.CodeUnauthorized:
+	case p.Code == api.CodeUnauthorized:
 		return fault{StatusCode: http.StatusForbidden, Name: "invalid_api_key"}
-	case slices.Contains(unprocessable, c.Code):
-		return fault{StatusCode: http.StatusUnprocessableEntity, Name: faultName(c)}
-	case c.Status >= http.StatusInternalServerError:
+	case slices.Contains(unprocessable, p.Code):
+		return fault{StatusCode: http.StatusUnprocessableEntity, Name: faultName(p)}
+	case p.Status >= http.StatusInternalServerError:
 		return fault{StatusCode: http.StatusInternalServerError, Name: "internal_server_error"}
 	}
 	names := map[int]string{
 		http.StatusNotFound: "not_found", http.StatusMethodNotAllowed: "method_not_allowed", http.StatusTooManyRequests: "rate_limit_exceeded",
 	}
-	return fault{StatusCode: c.Status, Name: cmp.Or(names[c.Status], "validation_error")}
+	return fault{StatusCode: p.Status, Name: cmp.Or(names[p.Status], "validation_error")}
 }
 
-func faultName(c compat.Problem) string {
-	if len(c.Fields) == 0 {
+func faultName(p compat.Problem) string {
+	if len(p.Fields) == 0 {
 		return "validation_error"
 	}
-	switch f := c.Fields[0]; {
+	switch f := p.Fields[0]; {
 	case strings.HasPrefix(f.Field, "attachments"):
 		return "invalid_attachment"
 	case strings.HasSuffix(f.Message, compat.Required):
@@ -285,11 +285,11 @@ func faultName(c compat.Problem) string {
 	}
 }
 
-func text(c compat.Problem) string {
-	if len(c.Fields) == 0 || c.Detail != "" || c.Fields[0].Field == "" {
-		return c.Text
+func text(p compat.Problem) string {
+	if len(p.Fields) == 0 || p.Detail != "" || p.Fields[0].Field == "" {
+		return p.Text
 	}
-	f := c.Fields[0]
+	f := p.Fields[0]
 	if strings.HasSuffix(f.Message, compat.Required) {
 		return fmt.Sprintf("Missing `%s` field.", f.Field)
 	}

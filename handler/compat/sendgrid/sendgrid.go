@@ -1,5 +1,5 @@
-// Package sendgrid answers as SendGrid does. The types of its requests are its documentation:
-// docs/provider-apis.md is made of them.
+// Package sendgrid answers as SendGrid does. The types of its requests are its
+// documentation: docs/provider-apis.md is made of them.
 package sendgrid
 
 import (
@@ -25,7 +25,7 @@ var API = &compat.API{
 	Routes:   []compat.Route{{Path: "/v3/mail/send", Serve: send}},
 	Owns:     compat.Under("/v3/mail"),
 	Secret:   compat.Bearer,
-	Answer:   func(c compat.Problem) (int, any) { return c.Status, fault{fieldFaults(c)} },
+	Answer:   func(p compat.Problem) (int, any) { return p.Status, fault{fieldFaults(p)} },
 	Requests: []compat.RequestDoc{{Path: "POST /v3/mail/send", Fields: mail{}}},
 }
 
@@ -301,22 +301,22 @@ func fieldPath(i int, fromPath string, at mailer.Position) string {
 	return at.String()
 }
 
-func fieldFaults(c compat.Problem) []fieldFault {
-	if c.Code == api.CodeUnauthorized {
+func fieldFaults(p compat.Problem) []fieldFault {
+	if p.Code == api.CodeUnauthorized {
 		return []fieldFault{{Message: "The provided authorization grant is invalid, expired, or revoked"}}
 	}
-	if len(c.Fields) == 0 {
-		return []fieldFault{{Message: c.Text}}
+	if len(p.Fields) == 0 {
+		return []fieldFault{{Message: p.Text}}
 	}
-	all := make([]fieldFault, len(c.Fields))
-	for i, f := range c.Fields {
+	all := make([]fieldFault, len(p.Fields))
+	for i, f := range p.Fields {
 		field := compat.Dotted(f.Field)
 		all[i] = fieldFault{Message: f.Message, Field: &field}
 		if strings.HasSuffix(field, ".email") {
 			all[i].Message = "Does not contain a valid address: " + f.Message + "."
 		}
 		if field == "" {
-			all[i] = fieldFault{Message: c.Text}
+			all[i] = fieldFault{Message: p.Text}
 		}
 	}
 	return all

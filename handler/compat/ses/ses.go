@@ -1,5 +1,5 @@
-// Package ses answers as Amazon SES v2 does. The types of its requests are its documentation:
-// docs/provider-apis.md is made of them.
+// Package ses answers as Amazon SES v2 does. The types of its requests are its
+// documentation: docs/provider-apis.md is made of them.
 package ses
 
 import (
@@ -255,30 +255,30 @@ func path(at mailer.Position) string {
 }
 
 // answer names the exception in the header, where the SDKs look for it.
-func answer(c compat.Problem) (int, any) {
+func answer(p compat.Problem) (int, any) {
 	kind := "BadRequestException"
 	switch {
-	case c.Code == api.CodeUnauthorized:
-		c.Status, kind = http.StatusForbidden, "InvalidSignatureException"
-	case c.Code == api.CodeRejected:
+	case p.Code == api.CodeUnauthorized:
+		p.Status, kind = http.StatusForbidden, "InvalidSignatureException"
+	case p.Code == api.CodeRejected:
 		kind = "MessageRejected"
-	case c.Code == api.CodeSenderNotAllowed:
-		c.Status, kind = http.StatusBadRequest, "MailFromDomainNotVerifiedException"
-	case c.Code == api.CodeUncertain:
+	case p.Code == api.CodeSenderNotAllowed:
+		p.Status, kind = http.StatusBadRequest, "MailFromDomainNotVerifiedException"
+	case p.Code == api.CodeUncertain:
 		kind = "ConflictException"
-	case c.Status == http.StatusForbidden:
+	case p.Status == http.StatusForbidden:
 		kind = "AccessDeniedException"
-	case c.Status == http.StatusNotFound:
+	case p.Status == http.StatusNotFound:
 		kind = "NotFoundException"
-	case c.Status == http.StatusTooManyRequests:
+	case p.Status == http.StatusTooManyRequests:
 		kind = "TooManyRequestsException"
-	case c.Status >= http.StatusInternalServerError:
+	case p.Status >= http.StatusInternalServerError:
 		kind = "InternalServiceErrorException"
 	}
-	text := c.Text
-	if len(c.Fields) > 0 && c.Detail == "" && c.Fields[0].Field != "" {
-		text = fmt.Sprintf("%s: %s", compat.Dotted(c.Fields[0].Field), c.Fields[0].Message)
+	text := p.Text
+	if len(p.Fields) > 0 && p.Detail == "" && p.Fields[0].Field != "" {
+		text = fmt.Sprintf("%s: %s", compat.Dotted(p.Fields[0].Field), p.Fields[0].Message)
 	}
-	c.Header.Set("X-Amzn-Errortype", kind)
-	return c.Status, map[string]string{"message": text}
+	p.Header.Set("X-Amzn-Errortype", kind)
+	return p.Status, map[string]string{"message": text}
 }
