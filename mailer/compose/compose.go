@@ -1,6 +1,7 @@
 // Package compose makes the bytes of a message (RFC 5322) and its envelope:
 // [Compose] of a message in parts, [Finish] of one that arrives finished.
-// [SevenBit] converts the bytes for a relay without 8BITMIME.
+// [SevenBit] converts the bytes for a relay without 8BITMIME, and [ASCIIHeader] for
+// one without SMTPUTF8.
 //
 // It promises that what it returns fits SMTP, as [mailer.Content] says: no value
 // can end its header field and begin another, and no line is too long. What cannot

@@ -122,10 +122,7 @@ func validText(s string) string {
 // the addresses as they are.
 func addressFieldWords(charset, name, value string) []string {
 	w := addressFieldWriter{charset: charset, name: name}
-	for i := 0; i < len(value); {
-		i += w.piece(value[i:])
-	}
-	w.endPhrase(false)
+	w.field(value)
 	return w.words
 }
 
@@ -136,6 +133,20 @@ type addressFieldWriter struct {
 	charset, name string
 	phrase        []string // as written
 	words         []string
+
+	ascii   bool // addresses must be ASCII, too, see ASCIIHeader
+	inGroup bool
+	groups  int // addresses that became groups
+	// unclear says that the field cannot be written address by address: a group must
+	// not hold another, and blanks in an address hide where it ends.
+	unclear bool
+}
+
+func (w *addressFieldWriter) field(value string) {
+	for i := 0; i < len(value); {
+		i += w.piece(value[i:])
+	}
+	w.endPhrase(false)
 }
 
 // piece reads one token of the field and returns its length.
@@ -157,14 +168,16 @@ func (w *addressFieldWriter) piece(s string) int {
 	case '<':
 		w.endPhrase(true)
 		n := angleLen(s)
-		w.word(s[:n])
+		w.address(s[:n])
 		return n
 	case ':':
 		w.endPhrase(true)
+		w.inGroup = true
 		w.word(s[:1])
 		return 1
 	case ',', ';':
 		w.endPhrase(false)
+		w.inGroup = w.inGroup && s[0] == ','
 		w.attach(s[:1])
 		return 1
 	}
@@ -221,6 +234,15 @@ func commentLen(s string) int {
 	return len(s)
 }
 
+// address writes an address, in its angle brackets where it has them.
+func (w *addressFieldWriter) address(s string) {
+	if w.ascii && !mailer.IsASCII(s) {
+		w.internationalAddress(s)
+		return
+	}
+	w.word(s)
+}
+
 func (w *addressFieldWriter) word(s string) { w.words = append(w.words, " "+s) }
 
 // attach appends a separator to the last word.
@@ -243,13 +265,17 @@ func (w *addressFieldWriter) endPhrase(isName bool) {
 		}
 		w.words = append(w.words, encodedWords(w.charset, strings.Join(text, " "), wordRoom(w.name))...)
 	default:
+		parts := 0
 		for _, p := range w.phrase {
 			if p[0] == '(' && !mailer.IsASCII(p) {
 				w.comment(p)
-			} else {
-				w.word(p)
+				continue
+			}
+			if w.address(p); p[0] != '(' {
+				parts++
 			}
 		}
+		w.unclear = w.unclear || w.ascii && parts > 1 && !mailer.IsASCII(raw)
 	}
 	w.phrase = nil
 }

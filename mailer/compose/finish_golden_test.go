@@ -10,6 +10,8 @@ import (
 
 	"github.com/emersion/go-message"
 	"github.com/google/go-cmp/cmp"
+
+	"mailsidecar/mailer"
 )
 
 func TestFinishGolden(t *testing.T) {
@@ -31,6 +33,7 @@ func TestFinishGolden(t *testing.T) {
 			checkContent(t, c.Content)
 			compareGolden(t, stem+".eml", c.Content.Data)
 			compareLeaves(t, raw, c.Content.Data)
+			checkASCIIHeader(t, stem, c.Content)
 			seven, err := SevenBit(c.Content)
 			if filepath.Base(stem) == "finish-signed" || filepath.Base(stem) == "finish-two-types" && c.Content.EightBit {
 				wantConversionRefused(t, "SevenBit", err)
@@ -46,6 +49,25 @@ func TestFinishGolden(t *testing.T) {
 			compareLeaves(t, raw, seven.Data)
 		})
 	}
+}
+
+// checkASCIIHeader compares a message that needs SMTPUTF8 with what a relay without it
+// gets.
+func checkASCIIHeader(t *testing.T, stem string, c mailer.Content) {
+	t.Helper()
+	if !c.UTF8Header {
+		return
+	}
+	ascii, err := ASCIIHeader(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkContent(t, ascii)
+	if ascii.UTF8Header {
+		t.Errorf("ASCIIHeader left raw UTF-8:\n%s", ascii.Data)
+	}
+	compareGolden(t, stem+".ascii.eml", stableBoundaries(ascii.Data))
+	compareLeaves(t, c.Data, ascii.Data)
 }
 
 // compareLeaves checks that another parser finds the same contents in two

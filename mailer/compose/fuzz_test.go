@@ -158,6 +158,12 @@ func FuzzFinish(f *testing.F) {
 		if err != nil || !bytes.Equal(again.Content.Data, c.Content.Data) {
 			t.Errorf("Finish(%q) = %q, %v, want it unchanged", c.Content.Data, again.Content.Data, err)
 		}
+		if ascii, err := ASCIIHeader(c.Content); err != nil {
+			wantNeedsSMTPUTF8(t, "ASCIIHeader", err)
+		} else {
+			checkContent(t, ascii)
+			checkASCIIHeaderAgain(t, c.Content, ascii)
+		}
 		seven, err := SevenBit(c.Content)
 		if err != nil {
 			wantConversionRefused(t, "SevenBit", err)

@@ -1,0 +1,92 @@
+package compose
+
+import (
+	"strings"
+
+	"mailsidecar/mailer"
+)
+
+// ASCIIHeader returns the content for a relay that does not offer SMTPUTF8 (RFC 6531
+// §3.1). It depends on c alone, and changes only the fields of the header section that
+// hold raw UTF-8, much as RFC 6857 §3 does:
+//
+//   - An address whose domain alone is not ASCII gets A-labels.
+//   - Another address that is not ASCII becomes the name of an empty group, encoded:
+//     readers show it, and cannot reply to it.
+//   - A further field is renamed to Downgraded-…, its value encoded.
+//
+// A signed message (DKIM-Signature), an author or sender that would become a group
+// (From, Sender), and fields that a reader depends on (Message-ID, Content-…) cannot
+// be converted: the error is a permanent [*mailer.Failure] with 5.6.7. Content that
+// needs no conversion is returned as it is.
+func ASCIIHeader(c mailer.Content) (mailer.Content, error) {
+	if !c.UTF8Header {
+		return c, nil
+	}
+	root := parseMessage(c.Data)
+	if root.hasField("dkim-signature") {
+		return mailer.Content{}, needsSMTPUTF8("the signed message has an address beyond ASCII in its header section")
+	}
+	for _, f := range root.fields {
+		if f.needsASCII() && !f.downgrade() {
+			return mailer.Content{}, needsSMTPUTF8("the field " + f.name + " cannot do without UTF-8")
+		}
+	}
+	data := root.appendTo(make([]byte, 0, len(c.Data)+len(c.Data)/8))
+	ascii, err := checkedContent(data, c.MessageID)
+	if err == nil && ascii.UTF8Header {
+		return mailer.Content{}, needsSMTPUTF8("the header section cannot do without UTF-8")
+	}
+	return ascii, err
+}
+
+// needsSMTPUTF8 returns the failure of a message that only a relay with SMTPUTF8 can
+// take (RFC 6531 §3.5).
+func needsSMTPUTF8(text string) error {
+	return &mailer.Failure{Class: mailer.ClassPermanent, Stage: mailer.StageCompose, Reply: mailer.Reply{Enhanced: "5.6.7"}, Text: text}
+}
+
+// downgrade rewrites the field in ASCII. It returns false where that would take its
+// meaning away.
+func (f *rawField) downgrade() bool {
+	value := f.value()
+	switch key := strings.TrimPrefix(f.key, "resent-"); {
+	case isAddressField(f.key):
+		w := addressFieldWriter{charset: "utf-8", name: f.name, ascii: true}
+		w.field(value)
+		isAuthor := key == "from" || key == "sender"
+		if isAuthor && w.groups > 0 {
+			return false
+		}
+		if w.unclear || !mailer.IsASCII(strings.Join(w.words, "")) {
+			if isAuthor {
+				return false
+			}
+			w.words = append(encodedWords("utf-8", value, wordRoom(f.name)), " :;")
+		}
+		f.text = appendHeaderField(nil, f.name, w.words)
+	case key == "message-id", key == "date", key == "mime-version", strings.HasPrefix(key, "content-"):
+		return false
+	default:
+		name := "Downgraded-" + f.name
+		f.text = appendHeaderField(nil, name, encodedWords("utf-8", value, wordRoom(name)))
+	}
+	return true
+}
+
+// internationalAddress writes an address that is not ASCII, in its angle brackets
+// where it has them, so that it is.
+func (w *addressFieldWriter) internationalAddress(s string) {
+	bare := strings.TrimSuffix(strings.TrimPrefix(s, "<"), ">")
+	if a, err := mailer.ParseAddress(bare); err == nil && mailer.IsASCII(a.Email) {
+		w.word(strings.Replace(s, bare, a.Email, 1))
+		return
+	}
+	w.groups++
+	w.unclear = w.unclear || w.inGroup || !strings.Contains(bare, "@")
+	if s != bare { // the name before it is encoded, too, and would run into it
+		s = " " + s
+	}
+	w.words = append(w.words, encodedWords("utf-8", s, wordRoom(w.name))...)
+	w.word(":;")
+}
