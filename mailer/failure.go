@@ -58,6 +58,12 @@ func (s Stage) String() string { return stageNames[s] }
 // time. It is not about this message, and the relay is not in trouble.
 var ErrPushedBack = errors.New("the relay asked for less at a time")
 
+// ErrCannotTake is the cause of a permanent [Failure] that is about this relay and
+// this message together: the message is over the relay's SIZE (5.3.4), or needs
+// 8BITMIME (5.6.3) or SMTPUTF8 (5.6.7), which the relay does not offer. Another relay
+// may take it. It is final only when no relay of the route can.
+var ErrCannotTake = errors.New("the relay cannot take the message")
+
 // Reply is an SMTP reply (RFC 5321 §4.2).
 type Reply struct {
 	// Code is the three-digit reply code; zero means that there was no reply.
@@ -158,14 +164,19 @@ func (f *Failure) Scope() Scope {
 // TriesNext reports whether the next relay of the route may have the message at once:
 // this one has not judged the mail, and certainly has not accepted it.
 func (f *Failure) TriesNext() bool {
-	switch {
-	case f.Class == ClassRelay:
+	switch f.Class {
+	case ClassRelay:
 		return true
-	case f.Class == ClassTransient:
+	case ClassTransient:
 		return f.Scope() != ScopeMessage
 	default:
-		return false
+		return f.CannotTake()
 	}
+}
+
+// CannotTake reports whether the failure is [ErrCannotTake].
+func (f *Failure) CannotTake() bool {
+	return f.Class == ClassPermanent && errors.Is(f.Err, ErrCannotTake)
 }
 
 // EnhancedCode returns the enhanced status code (RFC 3463) to show for the failure:

@@ -51,6 +51,7 @@ func TestScope(t *testing.T) {
 		{Failure{Class: ClassUncertain, Stage: StageContent}, ScopeConnection, false},
 		{Failure{Class: ClassUncertain, Stage: StageContent, Reply: reply(354)}, ScopeMessage, false},
 		{Failure{Class: ClassPermanent, Stage: StageMail, Reply: Reply{Enhanced: "5.3.4"}}, ScopeMessage, false},
+		{Failure{Class: ClassPermanent, Stage: StageMail, Reply: Reply{Enhanced: "5.3.4"}, Err: ErrCannotTake}, ScopeMessage, true},
 		{Failure{Class: ClassPermanent, Stage: StageMail, Reply: reply(550)}, ScopeMessage, false},
 		{Failure{Class: ClassPermanent, Stage: StageCompose}, ScopeMessage, false},
 	}

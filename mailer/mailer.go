@@ -39,8 +39,9 @@ type Content struct {
 	// relay must offer 8BITMIME (RFC 6152), or else get the content that
 	// compose.SevenBit makes of it.
 	EightBit bool
-	// UTF8Header says that the header section holds raw UTF-8 (RFC 6532), so
-	// that only a relay which offers SMTPUTF8 may be given it.
+	// UTF8Header says that the header section holds raw UTF-8 (RFC 6532), so that the
+	// relay must offer SMTPUTF8 (RFC 6531), or else get the content that
+	// compose.ASCIIHeader makes of it.
 	UTF8Header bool
 }
 

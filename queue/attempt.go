@@ -83,6 +83,7 @@ func (k *desk) attempt(j *dispatch.Job, work *job) ([]mailer.Attempt, error) {
 			break
 		}
 	}
+	waitForOthers(attempts, len(work.relays))
 	return attempts, nil
 }
 

@@ -90,7 +90,32 @@ func deliver(ctx context.Context, relays []mailer.Deliverer, env mailer.Envelope
 			break
 		}
 	}
+	waitForOthers(attempts, len(relays))
 	return attempts
+}
+
+// waitForOthers makes transient what a relay cannot take, unless each of the relays of
+// the route said so of the recipient. One that was not asked, or that failed, may
+// take it yet.
+func waitForOthers(attempts []mailer.Attempt, relays int) {
+	cannot := map[string]int{}
+	for _, a := range attempts {
+		for _, r := range a.Results {
+			if r.Failure != nil && r.Failure.CannotTake() {
+				cannot[r.ForwardPath]++
+			}
+		}
+	}
+	for _, a := range attempts {
+		for i, r := range a.Results {
+			if n := cannot[r.ForwardPath]; n == 0 || n == relays || r.Failure == nil || !r.Failure.CannotTake() {
+				continue
+			}
+			f := *r.Failure
+			f.Class = mailer.ClassTransient
+			a.Results[i].Failure = &f
+		}
+	}
 }
 
 // untouched returns the recipients whose mail the relay never judged.

@@ -21,9 +21,10 @@ import (
 //	MAIL              500-504, 530, 555: transient, because they are about the
 //	                  reverse-path, our parameters or our login, and one reply does
 //	                  not tell which; other 5yz: permanent; 4yz: transient.
-//	                  Permanent without asking: a message over
-//	                  the relay's SIZE (5.3.4), and one that needs SMTPUTF8
-//	                  (5.6.7) or 8BITMIME (5.6.3) where it is not offered
+//	                  Permanent without asking, unless another relay of the route
+//	                  takes it: a message over the relay's SIZE (5.3.4), and one
+//	                  that needs SMTPUTF8 (5.6.7) or 8BITMIME (5.6.3) where it is
+//	                  not offered and the message cannot be converted
 //	RCPT              5yz: permanent; 4yz: transient; 452 and 552 after an
 //	                  accepted recipient, or after a refused one with words to that
 //	                  effect, mean "too many" (RFC 5321 §4.5.3.1.10), and the rest go
@@ -38,6 +39,9 @@ import (
 // [mailer.Failure.Scope] tells whose mail a failure may be about. Where that is more
 // than the message, and the relay cannot have accepted it, the next relay of the
 // route is asked at once.
+//
+// No class depends on the content, on what we doubt of the relay (see distrust), or on
+// the relay's place in the route.
 //
 // A few replies of well-known relays mean something else than their code: see
 // [relays.Verdict].
@@ -66,4 +70,11 @@ func classify(stage mailer.Stage, r mailer.Reply) mailer.Class {
 // 5.1.7 to an odd address, and Microsoft 365 says 530 5.7.57 to a session without login.
 func blamesSender(code int) bool {
 	return 500 <= code && code <= 504 || code == 530 || code == 555
+}
+
+// cannotTake reports whether a permanent refusal is about what this relay can carry:
+// the message is too big for it (RFC 3463 §3.4), or it cannot do without a conversion
+// that the relay lacks (RFC 3463 §3.7, RFC 6531 §3.5).
+func cannotTake(stage mailer.Stage, r mailer.Reply) bool {
+	return stage != mailer.StageRcpt && (r.Enhanced == "5.3.4" || r.Enhanced == "5.6.3" || r.Enhanced == "5.6.7")
 }

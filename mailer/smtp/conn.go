@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"strconv"
@@ -63,6 +64,13 @@ type conn struct {
 // extensions are the EHLO keywords in upper case with their parameters
 // (RFC 5321 §4.1.1.1).
 type extensions map[string]string
+
+// with returns the extensions with one more, as the relay offers it.
+func (e extensions) with(keyword string, offered extensions) extensions {
+	more := maps.Clone(e)
+	more[keyword] = offered[keyword]
+	return more
+}
 
 func (e extensions) has(keyword string) bool {
 	_, ok := e[keyword]
@@ -335,7 +343,11 @@ func (c *conn) failure(class mailer.Class, stage mailer.Stage, why *cause) *mail
 
 // refused returns a failure by reply.
 func (c *conn) refused(stage mailer.Stage, r mailer.Reply) *mailer.Failure {
-	return &mailer.Failure{Class: classify(stage, r), Stage: stage, Relay: c.relay.opts.Name, Port: c.rung.Port, Reply: r}
+	f := &mailer.Failure{Class: classify(stage, r), Stage: stage, Relay: c.relay.opts.Name, Port: c.rung.Port, Reply: r}
+	if f.Class == mailer.ClassPermanent && cannotTake(stage, r) {
+		f.Err = mailer.ErrCannotTake
+	}
+	return f
 }
 
 // close ends the connection without QUIT.

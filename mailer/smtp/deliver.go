@@ -3,6 +3,7 @@ package smtp
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -156,9 +157,15 @@ func (d *delivery) retryWithoutParams(t *transaction) {
 		c.refusedExtensions, c.ext = nil, d.relay.distrust.filter(parseExtensions(c.ehlo))
 		return
 	}
-	if c.refusedExtensions = c.ext.withoutParameters(t.params); c.refusedExtensions != nil {
-		d.open = append(t.reopen(t.mailParamRefused), d.open...)
+	c.refusedExtensions = c.ext.withoutParameters(t.params)
+	if _, f := d.adapted(c.ext); f != nil {
+		d.needsBack8BITMIME()
 	}
+	if len(c.refusedExtensions) == 0 {
+		c.refusedExtensions = nil
+		return
+	}
+	d.open = append(t.reopen(t.mailParamRefused), d.open...)
 }
 
 // release gives the connection back to the pool.
@@ -232,12 +239,31 @@ func (t *transaction) anyAccepted() bool {
 // plan makes the next transaction, for the extensions of the connection. It returns
 // nil when none of its recipients can go; they have their failures then.
 func (d *delivery) plan() *transaction {
-	if f := d.adapt(d.conn.ext); f != nil {
+	content, f := d.adapted(d.conn.ext)
+	if f != nil && d.needsBack8BITMIME() {
+		content, f = d.adapted(d.conn.ext)
+	}
+	if f != nil {
 		failAll(d.open, f)
 		d.open = nil
 		return nil
 	}
-	return d.transaction(d.conn.ext)
+	return d.take(content, d.conn.ext)
+}
+
+// needsBack8BITMIME trusts 8BITMIME again where the message cannot go without it and
+// the relay offers it: a doubt about an extension makes no mail unsendable. It returns
+// false where there is no doubt.
+func (d *delivery) needsBack8BITMIME() bool {
+	const keyword = "8BITMIME"
+	c := d.conn
+	offered := parseExtensions(c.ehlo)
+	if !d.content.EightBit || c.ext.has(keyword) || !offered.has(keyword) {
+		return false
+	}
+	c.ext = c.ext.with(keyword, offered)
+	c.refusedExtensions = slices.DeleteFunc(c.refusedExtensions, func(refused string) bool { return refused == keyword })
+	return true
 }
 
 // fits reports whether the message can go to all open recipients as it is.
@@ -255,16 +281,19 @@ func (d *delivery) fits(ext extensions) bool {
 	return !unicode && !d.content.UTF8Header && mailer.IsASCII(d.env.ReversePath)
 }
 
-// transaction takes the next recipients from the open ones. It returns nil when none
-// of those can go; they have their failures then.
-func (d *delivery) transaction(ext extensions) *transaction {
+// transaction takes the next recipients of a message that fits, see [delivery.fits].
+func (d *delivery) transaction(ext extensions) *transaction { return d.take(d.content, ext) }
+
+// take takes the next recipients from the open ones, for content as the relay takes
+// it. It returns nil when none of those can go; they have their failures then.
+func (d *delivery) take(content mailer.Content, ext extensions) *transaction {
 	n := min(len(d.open), d.relay.opts.MaxRecipients)
-	t := &transaction{reversePath: d.env.ReversePath, data: d.content.Data, messageID: d.content.MessageID}
-	utf8 := d.content.UTF8Header || !mailer.IsASCII(d.env.ReversePath)
+	t := &transaction{reversePath: d.env.ReversePath, data: content.Data, messageID: content.MessageID}
+	utf8 := content.UTF8Header || !mailer.IsASCII(d.env.ReversePath)
 	for _, r := range d.open[:n] {
 		if !mailer.IsASCII(r.ForwardPath) {
 			if !ext.has("SMTPUTF8") {
-				failAll([]*mailer.Result{r}, d.unsendable("5.6.7", "the recipient's address needs SMTPUTF8, which the relay does not offer"))
+				failAll([]*mailer.Result{r}, d.cannotTake("5.6.7", "the recipient's address needs SMTPUTF8, which the relay does not offer", nil))
 				continue
 			}
 			utf8 = true
@@ -277,18 +306,18 @@ func (d *delivery) transaction(ext extensions) *transaction {
 	if len(t.results) == 0 {
 		return nil
 	}
-	t.params = d.params(ext, utf8)
+	t.params = params(content, ext, utf8)
 	return t
 }
 
 // params returns the parameters of MAIL that are offered and needed. Some relays
 // refuse others.
-func (d *delivery) params(ext extensions, utf8 bool) string {
+func params(content mailer.Content, ext extensions, utf8 bool) string {
 	var params string
 	if ext.has("SIZE") {
-		params += " SIZE=" + strconv.Itoa(len(d.content.Data))
+		params += " SIZE=" + strconv.Itoa(len(content.Data))
 	}
-	if ext.has("8BITMIME") && (d.content.EightBit || d.content.UTF8Header) {
+	if ext.has("8BITMIME") && (content.EightBit || content.UTF8Header) {
 		params += " BODY=8BITMIME"
 	}
 	if utf8 {
@@ -297,25 +326,41 @@ func (d *delivery) params(ext extensions, utf8 bool) string {
 	return params
 }
 
-// adapt converts the content to what the relay offers, or returns why it cannot.
-func (d *delivery) adapt(ext extensions) *mailer.Failure {
-	if !ext.has("SMTPUTF8") && (d.content.UTF8Header || !mailer.IsASCII(d.env.ReversePath)) {
-		return d.unsendable("5.6.7", "the message needs SMTPUTF8, which the relay does not offer")
-	}
-	if d.content.EightBit && !ext.has("8BITMIME") {
-		content, err := compose.SevenBit(d.content)
-		if err != nil {
-			f := d.unsendable("5.6.3", "the message needs 8BITMIME, which the relay does not offer, and cannot be converted")
-			f.Err = err
-			return f
+// adapted returns the content in the form that a relay with those extensions takes,
+// or why there is none. The form depends on the stored octets and the extensions
+// alone, so that each retry sends the same octets.
+func (d *delivery) adapted(ext extensions) (mailer.Content, *mailer.Failure) {
+	content := d.content
+	if !ext.has("SMTPUTF8") {
+		if !mailer.IsASCII(d.env.ReversePath) {
+			return content, d.cannotTake("5.6.7", "the reverse-path needs SMTPUTF8, which the relay does not offer", nil)
 		}
-		d.content = content
+		ascii, err := compose.ASCIIHeader(content)
+		if err != nil {
+			return content, d.cannotTake("5.6.7", "the message needs SMTPUTF8, which the relay does not offer, and cannot be converted", err)
+		}
+		content = ascii
 	}
-	if limit := ext.sizeLimit(); limit > 0 && int64(len(d.content.Data)) > limit {
-		return d.unsendable("5.3.4", "the message is larger than the relay takes: "+
-			strconv.Itoa(len(d.content.Data))+" octets of "+strconv.FormatInt(limit, 10))
+	if content.EightBit && !ext.has("8BITMIME") {
+		seven, err := compose.SevenBit(content)
+		if err != nil {
+			return content, d.cannotTake("5.6.3", "the message needs 8BITMIME, which the relay does not offer, and cannot be converted", err)
+		}
+		content = seven
 	}
-	return nil
+	if limit := ext.sizeLimit(); limit > 0 && int64(len(content.Data)) > limit {
+		return content, d.cannotTake("5.3.4", "the message is larger than the relay takes: "+
+			strconv.Itoa(len(content.Data))+" octets of "+strconv.FormatInt(limit, 10), nil)
+	}
+	return content, nil
+}
+
+// cannotTake returns the failure of a message that this relay cannot take, see
+// [mailer.ErrCannotTake]. err may say more; nil when it does not.
+func (d *delivery) cannotTake(enhanced, text string, err error) *mailer.Failure {
+	f := d.unsendable(enhanced, text)
+	f.Err = errors.Join(mailer.ErrCannotTake, err)
+	return f
 }
 
 // unsendable returns a permanent failure that is certain without asking the relay.

@@ -63,8 +63,16 @@ func TestParameters(t *testing.T) {
 			extensions: []string{"8BITMIME", "SMTPUTF8"}, params: "BODY=8BITMIME SMTPUTF8", want: "accepted 250",
 		},
 		{
-			name: "header in UTF-8, not offered", content: mailer.Content{Data: []byte(plain), UTF8Header: true},
+			name: "header in UTF-8, not offered", content: mailer.Content{Data: []byte("To: ü@example.org\r\n" + plain), UTF8Header: true},
+			extensions: []string{"8BITMIME"}, params: "", want: "accepted 250",
+		},
+		{
+			name: "signed header in UTF-8, not offered", content: mailer.Content{Data: []byte("DKIM-Signature: h=to\r\nTo: ü@example.org\r\n" + plain), UTF8Header: true},
 			extensions: []string{"8BITMIME"}, want: "permanent mail 5.6.7",
+		},
+		{
+			name: "one recipient and the header in UTF-8, not offered", content: mailer.Content{Data: []byte("To: ü@example.org, b@example.org\r\n" + plain), UTF8Header: true},
+			forward: []string{"ü@example.org", "b@example.org"}, extensions: []string{"X"}, params: "", want: "permanent mail 5.6.7, accepted 250",
 		},
 		{
 			name: "reverse-path in UTF-8", content: mailer.Content{Data: []byte(plain)}, reverse: "ä@example.com",
@@ -115,6 +123,9 @@ func TestParameters(t *testing.T) {
 					t.Errorf("relay got %+v, want one message with %q", messages, tt.params)
 				}
 				if bytes.Contains(messages[0].Data, []byte("ü")) != slices.Contains(tt.extensions, "8BITMIME") && tt.content.EightBit {
+					t.Errorf("relay got %q with extensions %v", messages[0].Data, tt.extensions)
+				}
+				if !mailer.IsASCII(string(messages[0].Data)) && tt.content.UTF8Header && !slices.Contains(tt.extensions, "SMTPUTF8") {
 					t.Errorf("relay got %q with extensions %v", messages[0].Data, tt.extensions)
 				}
 			})
