@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -184,6 +185,20 @@ type Filter struct {
 	Tag       string `json:"tag,omitempty"`        // "name" or "name:value"
 	Since     string `json:"since,omitempty"`      // RFC 3339, inclusive
 	Until     string `json:"until,omitempty"`      // RFC 3339, exclusive
+}
+
+// Query are the filter's parameters of GET /v1/messages.
+func (f Filter) Query() url.Values {
+	query := url.Values{}
+	for name, value := range map[string]string{
+		"status": f.Status, "recipient": f.Recipient, "sender": f.Sender, "message_id": f.MessageID, "tag": f.Tag,
+		"since": f.Since, "until": f.Until,
+	} {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	return query
 }
 
 // Retried answers POST /v1/messages/retry.

@@ -62,15 +62,15 @@ func (f *queueFilter) define(cmd *cobra.Command) {
 	flags.StringVar(&f.until, "until", "", "accepted before then, written the same way")
 }
 
-// values are the filter as the server's interface names it.
-func (f *queueFilter) values(now time.Time) (map[string]string, error) {
+// filter is the filter as the server's interface has it.
+func (f *queueFilter) filter(now time.Time) (api.Filter, error) {
 	since, err := pointInTime("since", f.since, now)
 	if err != nil {
-		return nil, err
+		return api.Filter{}, err
 	}
 	until, err := pointInTime("until", f.until, now)
 	if err != nil {
-		return nil, err
+		return api.Filter{}, err
 	}
 	// The interface has a colon there; a name has neither.
 	tag := f.tag
@@ -81,15 +81,9 @@ func (f *queueFilter) values(now time.Time) (map[string]string, error) {
 	if messageID != "" {
 		messageID = "<" + strings.TrimSuffix(strings.TrimPrefix(messageID, "<"), ">") + ">"
 	}
-	values := map[string]string{
-		"status": f.status, "recipient": f.recipient, "sender": f.sender, "message_id": messageID, "tag": tag, "since": since, "until": until,
-	}
-	for name, v := range values {
-		if v == "" {
-			delete(values, name)
-		}
-	}
-	return values, nil
+	return api.Filter{
+		Status: f.status, Recipient: f.recipient, Sender: f.sender, MessageID: messageID, Tag: tag, Since: since, Until: until,
+	}, nil
 }
 
 // pointInTime reads a time, or how long before now it was, and writes it as
@@ -182,11 +176,11 @@ named, or of all those that the flags select.
   mailsidecar queue retry --status held`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, ids []string) error {
-			filter, err := f.values(time.Now())
+			filter, err := f.filter(time.Now())
 			if err != nil {
 				return err
 			}
-			if (len(ids) == 0) == (len(filter) == 0) {
+			if (len(ids) == 0) == (filter == (api.Filter{})) {
 				return exit(exitUsage, "name messages by their ids, or select them with flags such as --status failed")
 			}
 			return withServer(cmd, func(c *client) error {
@@ -305,14 +299,11 @@ func (c *client) list(ctx context.Context, f *queueFilter, limit int) (all []jso
 	if limit < 1 {
 		return nil, false, exit(exitUsage, "--limit must be 1 or more")
 	}
-	filter, err := f.values(time.Now())
+	filter, err := f.filter(time.Now())
 	if err != nil {
 		return nil, false, err
 	}
-	query := url.Values{}
-	for name, v := range filter {
-		query.Set(name, v)
-	}
+	query := filter.Query()
 	all = []json.RawMessage{}
 	for {
 		query.Set("limit", strconv.Itoa(min(limit-len(all), api.MaxPage)))
@@ -346,7 +337,7 @@ func (c *client) forEach(ctx context.Context, w io.Writer, ids []string, method,
 	return errors.Join(errs...)
 }
 
-func (c *client) retryMatching(ctx context.Context, w io.Writer, filter map[string]string) error {
+func (c *client) retryMatching(ctx context.Context, w io.Writer, filter api.Filter) error {
 	body, err := json.Marshal(filter)
 	if err != nil {
 		return err

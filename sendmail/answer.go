@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -170,7 +169,8 @@ func (s *sender) printQueue(ctx context.Context, out io.Writer) error {
 }
 
 func (s *sender) list(ctx context.Context, status string) ([]api.Message, error) {
-	query := url.Values{"status": {status}, "limit": {fmt.Sprint(maxListed)}}
+	query := api.Filter{Status: status}.Query()
+	query.Set("limit", fmt.Sprint(maxListed))
 	got, err := s.client.Do(ctx, http.MethodGet, "/v1/messages?"+query.Encode(), nil, nil)
 	if err != nil {
 		return nil, unavailable(err)
