@@ -21,13 +21,14 @@ func (k *desk) work(j *dispatch.Job) {
 // next takes the job that follows on the one done; on nil the worker ends.
 func (k *desk) next(done *dispatch.Job) *dispatch.Job {
 	k.mu.Lock()
-	o := k.prepared().Done(done, k.now())
+	now := k.now()
+	o := k.prepared().Done(done, now)
 	var j *dispatch.Job
 	if len(o.Begin) > 0 {
 		j = o.Begin[0]
 		k.begin(o.Begin[1:])
 	}
-	k.inform(o)
+	k.inform(o, now)
 	k.mu.Unlock()
 	k.follow(o)
 	return j

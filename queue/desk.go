@@ -54,7 +54,7 @@ func lease(j *dispatch.Job) Lease {
 func newJob(d *dispatch.Dispatcher, w Work, route string, relays []int, content *mailer.Content) *dispatch.Job {
 	d.Route(route, relays)
 	return &dispatch.Job{
-		ID: w.ID, Route: route, Lane: w.Lane(), Size: w.Size, Fresh: content != nil, Moved: route != w.Route,
+		ID: w.ID, Route: route, Lane: w.Lane(), Size: w.Size, Expires: w.Expires, Fresh: content != nil, Moved: route != w.Route,
 		Value: &job{w, relays, content},
 	}
 }
@@ -70,9 +70,10 @@ type waitingRelay interface{ StopWaiting() }
 // event reports an event to the dispatcher and carries out its orders.
 func (k *desk) event(f func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders) {
 	k.mu.Lock()
-	o := f(k.prepared(), k.now())
+	now := k.now()
+	o := f(k.prepared(), now)
 	k.begin(o.Begin)
-	k.inform(o)
+	k.inform(o, now)
 	k.mu.Unlock()
 	k.follow(o)
 }
@@ -97,14 +98,16 @@ func (k *desk) begin(jobs []*dispatch.Job) {
 
 // inform tells the waiters and the scheduler what the orders mean for them. The
 // caller holds mu, so that they learn it in the order of the events.
-func (k *desk) inform(o dispatch.Orders) {
+func (k *desk) inform(o dispatch.Orders, now time.Time) {
 	for _, j := range o.Begin {
 		k.waiters.begin(j.ID)
 	}
 	for _, shut := range o.Shut {
 		k.waiters.giveUp(shut)
 	}
-	if wake := k.dispatcher.Wake(); !wake.IsZero() && (k.armed.IsZero() || wake.Before(k.armed)) {
+	wake := k.dispatcher.Wake()
+	overdue := !wake.After(now) // the clock may have been set forward since the scheduler's timer was set
+	if !wake.IsZero() && (overdue || k.armed.IsZero() || wake.Before(k.armed)) {
 		k.armed = wake
 		select {
 		case k.nudge <- struct{}{}:
@@ -282,6 +285,14 @@ func (k *desk) recorded(outcomes []pendingOutcome) {
 				}
 			}
 		}
+		return dispatch.Orders{}
+	})
+}
+
+// released tells the dispatcher of jobs whose leases were given back.
+func (k *desk) released(jobs []*dispatch.Job) {
+	k.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
+		d.Released(jobs, now)
 		return dispatch.Orders{}
 	})
 }

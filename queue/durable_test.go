@@ -748,6 +748,22 @@ func TestClockSetBack(t *testing.T) {
 	})
 }
 
+// TestClockSetForward: what is due by the new clock goes out soon, though a timer
+// runs by the old one.
+func TestClockSetForward(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		relay := queuetest.NewRelay(queuetest.Accept)
+		q := start(t, nil, relay)
+		s := queuetest.Submission("x", "a@example.org")
+		s.SendAt = time.Now().Add(12 * time.Hour)
+		id := q.MustSubmit(s).Message.ID
+		time.Sleep(time.Second)
+		q.Skew(24 * time.Hour)
+		time.Sleep(2 * time.Minute)
+		q.WantStatus(id, queue.StatusDelivered)
+	})
+}
+
 // TestRouteGone: mail for a route that is no longer configured moves to the one
 // that is, or waits.
 func TestRouteGone(t *testing.T) {

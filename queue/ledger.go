@@ -21,9 +21,9 @@ type ledger struct {
 
 	mu      sync.Mutex
 	pending []pendingOutcome
-	leases  []Lease
-	writing int  // outcomes and leases that are being written
-	hurry   bool // the service stops, and waits for each write
+	leased  []*dispatch.Job // whose leases are to be given back
+	writing int             // outcomes and leases that are being written
+	hurry   bool            // the service stops, and waits for each write
 	idle    *sync.Cond
 	lastErr error
 }
@@ -47,15 +47,17 @@ func (l *ledger) record(o Outcome, j *job) {
 	l.poke()
 }
 
-// release gives back the leases of jobs.
+// release gives back the leases of jobs. Their contents are in the store only,
+// from now on.
 func (l *ledger) release(jobs []*dispatch.Job) {
 	if len(jobs) == 0 {
 		return
 	}
-	l.mu.Lock()
 	for _, j := range jobs {
-		l.leases = append(l.leases, lease(j))
+		j.Value.(*job).content = nil
 	}
+	l.mu.Lock()
+	l.leased = append(l.leased, jobs...)
 	l.mu.Unlock()
 	l.poke()
 }
@@ -100,17 +102,17 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // write writes all there is, once, and says whether there was anything.
 func (l *ledger) write(ctx context.Context) bool {
 	l.mu.Lock()
-	outcomes, leases, hurry := l.pending, l.leases, l.hurry
-	l.pending, l.leases = nil, nil
-	l.writing = len(outcomes) + len(leases)
+	outcomes, leased, hurry := l.pending, l.leased, l.hurry
+	l.pending, l.leased = nil, nil
+	l.writing = len(outcomes) + len(leased)
 	l.mu.Unlock()
-	if len(outcomes)+len(leases) == 0 {
+	if len(outcomes)+len(leased) == 0 {
 		return false
 	}
-	err := l.commit(ctx, &outcomes, &leases, hurry)
+	err := l.commit(ctx, &outcomes, &leased, hurry)
 	l.mu.Lock()
 	l.pending = append(outcomes, l.pending...)
-	l.leases = append(leases, l.leases...)
+	l.leased = append(leased, l.leased...)
 	l.writing = 0
 	was := l.lastErr
 	if err == nil || ctx.Err() == nil { // the end of ctx is no fault of the store
@@ -123,7 +125,7 @@ func (l *ledger) write(ctx context.Context) bool {
 }
 
 // commit writes, and empties what it wrote.
-func (l *ledger) commit(ctx context.Context, outcomes *[]pendingOutcome, leases *[]Lease, hurry bool) error {
+func (l *ledger) commit(ctx context.Context, outcomes *[]pendingOutcome, leased *[]*dispatch.Job, hurry bool) error {
 	if len(*outcomes) > 0 {
 		settled, err := l.store.Record(ctx, l.batch(*outcomes, hurry))
 		if err != nil {
@@ -132,15 +134,19 @@ func (l *ledger) commit(ctx context.Context, outcomes *[]pendingOutcome, leases 
 		l.afterRecord(*outcomes, settled)
 		*outcomes = nil
 	}
-	if len(*leases) > 0 {
-		if err := l.store.Release(ctx, l.owner, l.now(), *leases); err != nil {
+	if len(*leased) > 0 {
+		leases := make([]Lease, len(*leased))
+		for i, j := range *leased {
+			leases[i] = lease(j)
+		}
+		if err := l.store.Release(ctx, l.owner, l.now(), leases); err != nil {
 			return err
 		}
-		for _, lease := range *leases {
-			l.waiters.wake(lease.ID)
+		for _, j := range *leased {
+			l.waiters.wake(j.ID)
 		}
-		l.desk.look()
-		*leases = nil
+		l.desk.released(*leased)
+		*leased = nil
 	}
 	return nil
 }
@@ -197,7 +203,7 @@ func (l *ledger) drain(timeout time.Duration) {
 		l.idle.Broadcast()
 	})
 	defer t.Stop()
-	for !late && len(l.pending)+len(l.leases)+l.writing > 0 {
+	for !late && len(l.pending)+len(l.leased)+l.writing > 0 {
 		l.idle.Wait()
 	}
 }
@@ -213,7 +219,7 @@ func (l *ledger) waitedFor() {
 func (l *ledger) unwritten() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := len(l.pending) + len(l.leases)
+	n := len(l.pending) + len(l.leased)
 	if n == 0 {
 		return nil
 	}

@@ -37,6 +37,8 @@ type Job struct {
 	Route string // where it goes; see Dispatcher.Route
 	Lane  Lane
 	Size  int64 // octets
+	// Expires is when the message does.
+	Expires time.Time
 	// Fresh says that the job came with its content. That of others is in the
 	// store, and takes up memory during the delivery only.
 	Fresh bool

@@ -127,6 +127,32 @@ func TestScripts(t *testing.T) {
 	}
 }
 
+// TestExpiry: messages are expired at the first look after one of them did, also
+// where its lease ended later than that.
+func TestExpiry(t *testing.T) {
+	p := newPlayer(Options{Relays: []string{"relay"}, Workers: 1, MaxMemory: 1 << 20})
+	j := p.job("a1", true)
+	j.Expires = p.now.Add(time.Minute)
+	looks := func(what string, want bool) {
+		t.Helper()
+		if got := p.d.Look(p.now); got != want {
+			t.Errorf("%s: Look() = %v, want %v", what, got, want)
+		}
+		p.d.Looked(Waiting{}, p.now)
+	}
+	looks("nothing waits", false)
+	p.d.Waits(j.Route, j.Lane, p.now, j.Expires, p.now)
+	looks("before it expires", false)
+	p.now = j.Expires
+	if wake := p.d.Wake(); !wake.Equal(p.now) {
+		t.Errorf("Wake() = %v, want %v", wake, p.now)
+	}
+	looks("when it expires", true)
+	looks("after that", false)
+	p.d.Released([]*Job{j}, p.now)
+	looks("released later", true)
+}
+
 // player plays the events of a script.
 type player struct {
 	d    *Dispatcher

@@ -181,6 +181,15 @@ func (d *Dispatcher) Waits(route string, lane Lane, due, expires, now time.Time)
 	d.lookAt(earliest(due, expires))
 }
 
+// Released says that the leases of jobs were given back: they wait in the store
+// again.
+func (d *Dispatcher) Released(jobs []*Job, now time.Time) {
+	for _, j := range jobs {
+		d.expiry = earliest(d.expiry, j.Expires)
+	}
+	d.lookAt(now)
+}
+
 // Reserve says whether a new message that is due now keeps its content in memory
 // for a worker. When it does, its octets count until Stored or NotStored.
 func (d *Dispatcher) Reserve(j *Job, now time.Time) bool {

@@ -196,7 +196,7 @@ func (w *world) index(j *Job) int { return int(j.ID[0] - '0') }
 
 func (w *world) newJob(i int, fresh bool) *Job {
 	j := w.config.messages[i]
-	j.ID, j.Fresh = string(rune('0'+i)), fresh
+	j.ID, j.Fresh, j.Expires = string(rune('0'+i)), fresh, w.now.Add(100*time.Hour)
 	return &j
 }
 
@@ -386,8 +386,8 @@ func (w *world) write(int, outcome) {
 				w.waits(i)
 			}
 		case releasing:
+			w.d.Released([]*Job{m.job}, w.now)
 			m.place, m.job = waiting, nil
-			w.d.LookAt(w.now)
 		default:
 		}
 	}
