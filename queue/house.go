@@ -76,7 +76,7 @@ func (h *house) takeOver(ctx context.Context) {
 	switch {
 	case err != nil && ctx.Err() == nil:
 		h.log.Error("take over leases", "error", err)
-	case recovered != Recovered{}:
+	case recovered.Any():
 		h.log.Warn("took over from an instance that is gone",
 			"uncertain", recovered.Uncertain, "held", recovered.Held, "released", recovered.Released)
 		h.desk.look()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,6 +50,10 @@ type Store interface {
 	// Mark records that the content is about to be sent to those recipients of
 	// the message that owner has leased. [Store.Recover] treats them apart.
 	Mark(ctx context.Context, owner, id string) error
+	// MarkAlone records, before owner touches the message, that it tries nothing
+	// else of what it has leased. [Store.Recover] blames the message for a crash.
+	// The mark ends with the lease.
+	MarkAlone(ctx context.Context, owner, id string) error
 	// Record stores attempts and their outcomes and ends the leases. A recipient
 	// that would wait, and was to be canceled, is canceled. One that another
 	// owner has leased by now changes only when it is delivered.
@@ -62,7 +67,16 @@ type Store interface {
 	// recipient that was not marked, though its owner marks (see [Marks]), is due
 	// without an attempt. A message that may have been sent has used a turn of
 	// each relay of its route, see Turns.
+	//
+	// A run begins with its owner's first Recover. It crashed when the owner is
+	// gone without End. From the second crash within [CrashWindow] on, the messages
+	// that it had leased are suspect: [Work] says so until one has been tried, with
+	// an attempt that got as far as the message. A message that was marked as
+	// alone rests for [SuspectRest], and is held at the second crash of that kind,
+	// unless it was tried between the two.
 	Recover(ctx context.Context, owner string, now time.Time, hold bool) (Recovered, error)
+	// End records that owner ends in order.
+	End(ctx context.Context, owner string) error
 	// Turns returns when messages set out for the relay after since: the last
 	// ones, up to limit, the oldest first. A message that Recover found, and that
 	// may have been sent, counts as if it had set out at that moment. The store
@@ -91,6 +105,7 @@ type Store interface {
 	// Retry makes deferred, held, bounced and expired recipients of the
 	// messages due at now, gives each message its lifetime anew, and returns the
 	// ids that changed. Leased recipients, and messages without bytes, do not.
+	// Crashes that a message is blamed for are forgotten; a suspect remains one.
 	Retry(ctx context.Context, key string, ids []string, now time.Time) ([]string, error)
 	// Cancel ends every recipient that waits or is held. A recipient leased to
 	// owner ends too if it is in withdrawn: owner will not try it. Any other leased
@@ -158,6 +173,9 @@ type Work struct {
 	Expires    time.Time
 	Envelope   mailer.Envelope // of the leased recipients only
 	Recipients []Leased        // in the envelope's order
+	// Suspect says that it may make the service crash, see [Store.Recover]. It must be
+	// tried alone, after [Store.MarkAlone].
+	Suspect bool
 }
 
 // Lane is the line that the message waits in.
@@ -192,6 +210,15 @@ type Outcome struct {
 	// Awaited says that a client waits until this is stored. The store may delay
 	// other outcomes by a few milliseconds, to commit them with a new message.
 	Awaited bool
+}
+
+// Touched says that an attempt got as far as the message: a crash would have come.
+func (o *Outcome) Touched() bool {
+	return slices.ContainsFunc(o.Attempts, func(a mailer.Attempt) bool {
+		return slices.ContainsFunc(a.Results, func(r mailer.Result) bool {
+			return r.Failure == nil || r.Failure.Stage >= mailer.StageMail || r.Failure.Stage == mailer.StageCompose
+		})
+	})
 }
 
 // Turn is one use of a relay's rate: a message set out.
@@ -240,6 +267,59 @@ type Recovered struct {
 	Uncertain int // may have been sent: due again, or held
 	Held      int // of those, the held ones
 	Released  int // were not being sent
+	// Crashes is how many runs crashed within [CrashWindow]. It is zero where this
+	// is not owner's first Recover and found no crash.
+	Crashes  int
+	Suspects int     // messages that became suspect, or stayed so
+	Blamed   []Blame // messages that are held because of crashes
+}
+
+// Any says that leases were found.
+func (r Recovered) Any() bool { return r.Uncertain+r.Held+r.Released > 0 }
+
+// Add adds what another step has found.
+func (r *Recovered) Add(s Recovered) {
+	r.Uncertain += s.Uncertain
+	r.Held += s.Held
+	r.Released += s.Released
+	r.Suspects += s.Suspects
+	r.Blamed = append(r.Blamed, s.Blamed...)
+}
+
+// Blame names a message that was alone in hand at crashes, and those of its
+// recipients that are held for it, in the envelope's order.
+type Blame struct {
+	ID           string
+	ReversePath  string
+	ForwardPaths []string
+}
+
+// What makes messages suspect, and what follows.
+const (
+	// CrashWindow is how long a crash counts.
+	CrashWindow = 10 * time.Minute
+	// SuspectCrashes is how many crashes that count make what the last run had
+	// leased suspect.
+	SuspectCrashes = 2
+	// BlameCrashes is at how many crashes a message is held that was alone in hand.
+	BlameCrashes = 2
+	// SuspectRest is how long a message waits that was alone in hand at a crash.
+	// Meanwhile others go out.
+	SuspectRest = time.Minute
+)
+
+// BlamedAttempt is the failure that [Store.Recover] records for a recipient that is
+// held because of crashes; sent says that it may have been sent.
+func BlamedAttempt(sent bool) *mailer.Failure {
+	f := &mailer.Failure{
+		Class: mailer.ClassTransient, Stage: mailer.StageCompose,
+		Text: "the service crashed repeatedly with only this message in hand, which may be the cause",
+	}
+	if sent {
+		f.Class, f.Stage = mailer.ClassUncertain, mailer.StageContent
+		f.Text += "; the relay may have accepted it"
+	}
+	return f
 }
 
 // LostAttempt is the failure that [Store.Recover] records for a recipient that may

@@ -41,12 +41,13 @@ func (t *tables) claim(m *message, owner string, want queue.Want, now time.Time)
 	w := queue.Work{
 		ID: m.ID, MessageID: m.MessageID, Sender: m.Sender, Route: want.Route, Key: m.Key, Size: m.Size, Expires: m.Expires,
 		Envelope: mailer.Envelope{ReversePath: m.Envelope.ReversePath, Priority: m.Envelope.Priority},
+		Suspect:  m.suspect,
 	}
 	for _, r := range m.recipients {
 		if !r.waits() || r.route != want.Route || r.NextAttempt.After(now) {
 			continue
 		}
-		t.update(r, func() { r.owner, r.marked = owner, false })
+		t.update(r, func() { r.owner, r.marked = owner, marks{} })
 		w.Envelope.ForwardPaths = append(w.Envelope.ForwardPaths, r.ForwardPath)
 		w.Recipients = append(w.Recipients, queue.Leased{ForwardPath: r.ForwardPath, State: r.State, Tries: r.tries, Attempts: r.attempts})
 	}
@@ -60,16 +61,6 @@ func (t *tables) leased(id, owner string) []*recipient {
 		return nil
 	}
 	return slices.DeleteFunc(slices.Clone(m.recipients), func(r *recipient) bool { return r.owner != owner })
-}
-
-// Mark notes that the content of the message is about to be sent.
-func (s *Store) Mark(ctx context.Context, owner, id string) error {
-	return s.write(ctx, "Mark", func() error {
-		for _, r := range s.leased(id, owner) {
-			r.marked = true
-		}
-		return nil
-	})
 }
 
 // Release ends leases without an attempt.
@@ -95,7 +86,7 @@ func (t *tables) release(r *recipient, route string) {
 			r.cancel = false
 			return
 		}
-		r.owner, r.marked, r.route = "", false, route
+		r.owner, r.marked, r.route = "", marks{}, route
 	})
 }
 
@@ -106,6 +97,9 @@ func (s *Store) Record(ctx context.Context, outcomes []queue.Outcome) (settled q
 			if s.record(o) {
 				settled.Messages++
 				settled.Bytes += s.messages[o.ID].Size
+			}
+			if m := s.messages[o.ID]; m != nil && o.Touched() {
+				m.suspect, m.crashes = false, 0
 			}
 		}
 		return nil
@@ -149,7 +143,7 @@ func (s *Store) record(o queue.Outcome) bool {
 func (r *recipient) change(c queue.Change, route string) {
 	cancel := r.cancel && !c.State.Final()
 	r.State, r.NextAttempt, r.tries, r.route = c.State, time.Time{}, c.Tries, route
-	r.owner, r.marked, r.cancel = "", false, false
+	r.owner, r.marked, r.cancel = "", marks{}, false
 	switch {
 	case cancel:
 		r.State = queue.Canceled
@@ -178,69 +172,6 @@ func withoutErr(f *mailer.Failure) *mailer.Failure {
 	g := *f
 	g.Err = nil
 	return &g
-}
-
-// Recover takes over the leases of all other owners.
-func (s *Store) Recover(ctx context.Context, owner string, now time.Time, hold bool) (total queue.Recovered, err error) {
-	err = s.read(ctx, "Recover", func() error {
-		if len(s.leases) == 0 || len(s.leases) == 1 && s.leases[owner] > 0 {
-			return nil
-		}
-		s.commits.Add(1)
-		for _, m := range slices.Clone(s.unfinished) {
-			for _, gone := range otherOwners(m, owner) {
-				r := s.recover(m, gone, now, hold)
-				total.Uncertain += r.Uncertain
-				total.Held += r.Held
-				total.Released += r.Released
-			}
-		}
-		return nil
-	})
-	return total, err
-}
-
-// otherOwners returns the owners of the message's leases, except owner.
-func otherOwners(m *message, owner string) []string {
-	var owners []string
-	for _, r := range m.recipients {
-		if r.owner != "" && r.owner != owner && !slices.Contains(owners, r.owner) {
-			owners = append(owners, r.owner)
-		}
-	}
-	return owners
-}
-
-// recover ends the leases that an owner who is gone has on a message.
-func (s *Store) recover(m *message, gone string, now time.Time, hold bool) queue.Recovered {
-	var total queue.Recovered
-	o := queue.Outcome{ID: m.ID, Owner: gone, At: now}
-	attempt := mailer.Attempt{Started: now}
-	for _, r := range s.leased(m.ID, gone) {
-		o.Route = r.route
-		if hold && queue.Marks(gone) && !r.marked {
-			total.Released++
-			continue
-		}
-		total.Uncertain++
-		change := queue.Change{ForwardPath: r.ForwardPath, State: queue.Deferred, Next: now, Tries: r.tries}
-		if hold {
-			total.Held++
-			change.State = queue.Held
-		}
-		o.Changes = append(o.Changes, change)
-		attempt.Results = append(attempt.Results, mailer.Result{ForwardPath: r.ForwardPath, Failure: queue.LostAttempt()})
-	}
-	if len(o.Changes) > 0 {
-		o.Attempts = []mailer.Attempt{attempt}
-		o.Turns = queue.LostTurns(o.Route, now)
-	}
-	s.record(o)
-	for _, r := range s.leased(m.ID, gone) {
-		s.release(r, r.route)
-	}
-	s.settle(m.ID, now)
-	return total
 }
 
 // Waiting looks at the front of each line.

@@ -160,6 +160,7 @@ func (s *Store) retry(m *message, now time.Time) bool {
 	if !retried {
 		return false
 	}
+	m.crashes = 0
 	if m.lifetime == 0 {
 		begin := m.Created
 		if m.SendAt.After(begin) {

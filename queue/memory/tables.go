@@ -22,6 +22,9 @@ type message struct {
 	dropAt   time.Time     // when the content will be dropped; zero: no time is set
 	lifetime time.Duration // as it was before the first retry; zero until then
 
+	suspect bool
+	crashes int // at which it was alone in hand
+
 	final bool
 	clock time.Time // when the message expires, or when it became final
 }
@@ -33,9 +36,15 @@ type recipient struct {
 	n               int // its place in the envelope
 	route           string
 	owner           string // empty: not leased
-	marked          bool
+	marked          marks
 	cancel          bool // is canceled unless its attempt decides otherwise
 	tries, attempts int
+}
+
+// marks are what is noted of a leased recipient.
+type marks struct {
+	content bool // it is about to be sent
+	alone   bool // the message is the only one in hand
 }
 
 // waits says that the recipient can be claimed, now or later.
@@ -43,7 +52,7 @@ func (r *recipient) waits() bool { return r.owner == "" && !r.NextAttempt.IsZero
 
 // end gives the recipient a final state outside an attempt, and ends its lease.
 func (r *recipient) end(state queue.State) {
-	r.State, r.NextAttempt, r.owner, r.marked = state, time.Time{}, "", false
+	r.State, r.NextAttempt, r.owner, r.marked = state, time.Time{}, "", marks{}
 }
 
 func (r *recipient) line() line { return line{r.route, r.message.Lane()} }
@@ -62,6 +71,9 @@ type tables struct {
 	leases               map[string]int // number of leased recipients, by owner
 	// turns are when messages set out for each relay, the oldest first.
 	turns map[string][]time.Time
+	// runs are the runs that have not ended in order, by owner, and when it was found
+	// that they crashed; zero before.
+	runs map[string]time.Time
 }
 
 // line is where a recipient waits.
@@ -83,7 +95,7 @@ func newTables() *tables {
 	return &tables{
 		messages: map[string]*message{}, requests: map[requestKey]request{},
 		waiting: map[line][]*recipient{}, leases: map[string]int{},
-		turns: map[string][]time.Time{},
+		turns: map[string][]time.Time{}, runs: map[string]time.Time{},
 	}
 }
 

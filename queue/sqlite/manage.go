@@ -47,11 +47,11 @@ func (w *writer) retry(key, id string, now time.Time) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	err = w.exec(`UPDATE messages SET expires = max(expires, ? + lifetime) WHERE id = ?`, now.UnixMicro(), raw)
+	err = w.exec(`UPDATE messages SET expires = max(expires, ? + lifetime), crashes = 0 WHERE id = ?`, now.UnixMicro(), raw)
 	if err != nil {
 		return false, err
 	}
-	_, _, err = w.settle(raw, now)
+	_, err = w.settle(raw, now)
 	return err == nil, err
 }
 
@@ -94,7 +94,7 @@ func (s *Store) Cancel(ctx context.Context, key, id, owner string, withdrawn []s
 			return err
 		}
 		ended = n+wished > 0
-		_, _, err = w.settle(raw, now)
+		_, err = w.settle(raw, now)
 		return err
 	})
 	return ended, err

@@ -110,6 +110,15 @@ CREATE TABLE turns (
 	n     INTEGER NOT NULL,
 	PRIMARY KEY (relay, at)
 ) WITHOUT ROWID;
+`, `
+-- Runs that have not ended in order; crashed is when that was found out, and NULL
+-- before. recipients.marked is a set of bits from here on: see markContent.
+CREATE TABLE runs (
+	owner   TEXT NOT NULL PRIMARY KEY,
+	crashed INTEGER
+) WITHOUT ROWID;
+ALTER TABLE messages ADD COLUMN suspect INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE messages ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
 `}
 
 // migrate brings the file to the newest schema, a transaction for each step. It

@@ -73,8 +73,8 @@ func (w *writer) claim(id []byte, owner string, want queue.Want, now time.Time) 
 		return work, err
 	}
 	var expires sql.NullInt64
-	err = w.row(`SELECT message_id, sender, size, expires, reverse_path FROM messages WHERE id = ?`, []any{id},
-		&work.MessageID, &work.Sender, &work.Size, &expires, &work.Envelope.ReversePath)
+	err = w.row(`SELECT message_id, sender, size, expires, reverse_path, suspect FROM messages WHERE id = ?`, []any{id},
+		&work.MessageID, &work.Sender, &work.Size, &expires, &work.Envelope.ReversePath, &work.Suspect)
 	if err != nil {
 		return work, err
 	}
@@ -97,14 +97,6 @@ func (w *writer) claim(id []byte, owner string, want queue.Want, now time.Time) 
 	}
 	return work, w.exec(`UPDATE recipients SET owner = ?, marked = 0 WHERE message = ? AND +route = ? AND +due <= ? AND owner IS NULL`,
 		owner, id, want.Route, now.UnixMicro())
-}
-
-// Mark notes that content is about to be sent.
-func (s *Store) Mark(ctx context.Context, owner, id string) error {
-	key, _ := blob(id)
-	return s.write(ctx, func(w *writer) error {
-		return w.exec(`UPDATE recipients SET marked = 1 WHERE message = ? AND owner = ?`, key, owner)
-	})
 }
 
 // Release ends leases without an attempt.
@@ -140,7 +132,7 @@ func (w *writer) cancelReleased(these string, id []byte, now time.Time, args ...
 	if err != nil || n == 0 {
 		return err
 	}
-	_, _, err = w.settle(id, now)
+	_, err = w.settle(id, now)
 	return err
 }
 
@@ -151,13 +143,18 @@ func (s *Store) Record(ctx context.Context, outcomes []queue.Outcome) (queue.Set
 	err := s.writer.do(ctx, &write{patient: !awaited, run: func(w *writer) error {
 		settled = queue.Settled{}
 		for _, o := range outcomes {
-			size, final, err := w.record(o)
+			m, err := w.record(o)
 			if err != nil {
 				return err
 			}
-			if final {
+			if m.final {
 				settled.Messages++
-				settled.Bytes += size
+				settled.Bytes += m.size
+			}
+			if m.suspect && o.Touched() {
+				if err := w.acquit(o.ID); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
@@ -165,20 +162,20 @@ func (s *Store) Record(ctx context.Context, outcomes []queue.Outcome) (queue.Set
 	return settled, err
 }
 
-func (w *writer) record(o queue.Outcome) (size int64, final bool, err error) {
+func (w *writer) record(o queue.Outcome) (settlement, error) {
 	id, _ := blob(o.ID)
 	results, err := w.insertAttempts(id, o.Attempts)
 	if err != nil {
-		return 0, false, err
+		return settlement{}, err
 	}
 	for _, c := range o.Changes {
 		if err := w.change(id, o, c, results[c.ForwardPath]); err != nil {
-			return 0, false, err
+			return settlement{}, err
 		}
 	}
 	for _, t := range o.Turns {
 		if err := w.takeTurn(t); err != nil {
-			return 0, false, err
+			return settlement{}, err
 		}
 	}
 	return w.settle(id, o.At)
@@ -259,28 +256,36 @@ const changeRecipient = `UPDATE recipients SET
 		route = ?, owner = NULL, marked = 0, cancel = 0
 	WHERE message = ? AND forward_path = ? AND (owner = ? OR ?)`
 
+// settlement is what settle found out about a message.
+type settlement struct {
+	size    int64
+	final   bool // became so just now
+	suspect bool
+}
+
 // settle derives the message's status from its recipients' states, and drops
 // the bytes of one that nobody can retry.
-func (w *writer) settle(id []byte, now time.Time) (size int64, becameFinal bool, err error) {
+func (w *writer) settle(id []byte, now time.Time) (m settlement, err error) {
 	var was, mixed bool
 	var clock, expires int64
 	var body chunks
-	err = w.row(`SELECT size, final, clock, expires, body, chunks,
+	err = w.row(`SELECT size, final, clock, expires, body, chunks, suspect,
 			EXISTS (SELECT 1 FROM recipients WHERE message = id AND state <> 'delivered')
-		FROM messages WHERE id = ?`, []any{id}, &size, &was, &clock, &expires, &body.first, &body.count, &mixed)
+		FROM messages WHERE id = ?`, []any{id}, &m.size, &was, &clock, &expires, &body.first, &body.count, &m.suspect, &mixed)
 	if errors.Is(err, sql.ErrNoRows) { // retention has removed it
-		return 0, false, nil
+		return settlement{}, nil
 	}
 	if err != nil {
-		return 0, false, err
+		return m, err
 	}
 	states := map[queue.State]int{queue.Delivered: 1}
 	if mixed {
 		if states, err = w.states(id); err != nil {
-			return 0, false, err
+			return m, err
 		}
 	}
 	final := states[queue.Queued]+states[queue.Deferred]+states[queue.Held] == 0
+	m.final = final && !was
 	switch {
 	case !final:
 		clock = expires
@@ -288,11 +293,9 @@ func (w *writer) settle(id []byte, now time.Time) (size int64, becameFinal bool,
 		clock = now.UnixMicro()
 	}
 	if final && states[queue.Bounced]+states[queue.Expired] == 0 {
-		err = w.finishWithoutBody(id, queue.StatusOf(states), clock, now, body)
-	} else {
-		err = w.exec(`UPDATE messages SET status = ?, final = ?, clock = ? WHERE id = ?`, string(queue.StatusOf(states)), final, clock, id)
+		return m, w.finishWithoutBody(id, queue.StatusOf(states), clock, now, body)
 	}
-	return size, final && !was, err
+	return m, w.exec(`UPDATE messages SET status = ?, final = ?, clock = ? WHERE id = ?`, string(queue.StatusOf(states)), final, clock, id)
 }
 
 // states returns the states that recipients of the message are in.
@@ -344,116 +347,6 @@ func (w *writer) deleteContent(id []byte) error {
 		return err
 	}
 	return w.exec(`UPDATE messages SET body = NULL, bytes_until = NULL WHERE id = ?`, id)
-}
-
-// Recover takes over what a process that ended had leased. The lock file says
-// that every other owner has ended, so once it is done nothing can be left.
-func (s *Store) Recover(ctx context.Context, owner string, now time.Time, hold bool) (queue.Recovered, error) {
-	var total queue.Recovered
-	for only, _ := s.only.Load().(string); only != owner; {
-		var step queue.Recovered
-		var n int
-		err := s.write(ctx, func(w *writer) (err error) {
-			step, n, err = w.recoverSome(owner, now, hold)
-			return err
-		})
-		if err != nil {
-			return total, err
-		}
-		if n == 0 {
-			s.only.Store(owner)
-			break
-		}
-		total.Uncertain += step.Uncertain
-		total.Held += step.Held
-		total.Released += step.Released
-	}
-	return total, nil
-}
-
-// stepRecipients is how many recipients one step of [Store.Recover] takes, and
-// then the rest of the last one's message.
-const stepRecipients = 500
-
-func (w *writer) recoverSome(owner string, now time.Time, hold bool) (queue.Recovered, int, error) {
-	var r queue.Recovered
-	type lease struct{ message, owner string }
-	orphans := map[lease][]orphan{}
-	n := 0
-	// A message is taken as a whole: what is done with it ends all its leases.
-	err := w.each(`SELECT message, owner, forward_path, route, tries, marked FROM recipients
-		WHERE owner IS NOT NULL AND owner <> ? ORDER BY owner, message`, []any{owner}, func(rows *sql.Rows) error {
-		var id []byte
-		var o orphan
-		if err := rows.Scan(&id, &o.owner, &o.path, &o.route, &o.tries, &o.marked); err != nil {
-			return err
-		}
-		key := lease{string(id), o.owner}
-		if n >= stepRecipients && orphans[key] == nil {
-			return errEnough
-		}
-		n++
-		orphans[key] = append(orphans[key], o)
-		return nil
-	})
-	if err != nil && !errors.Is(err, errEnough) {
-		return r, 0, err
-	}
-	for key, lost := range orphans {
-		step, err := w.recoverMessage([]byte(key.message), lost, now, hold)
-		if err != nil {
-			return r, 0, err
-		}
-		r.Uncertain += step.Uncertain
-		r.Held += step.Held
-		r.Released += step.Released
-	}
-	return r, len(orphans), nil
-}
-
-// orphan is a recipient whose owner is gone.
-type orphan struct {
-	owner, path, route string
-	tries              int
-	marked             bool
-}
-
-func (w *writer) recoverMessage(key []byte, orphans []orphan, now time.Time, hold bool) (queue.Recovered, error) {
-	id, err := fromBlob(key)
-	if err != nil {
-		return queue.Recovered{}, err
-	}
-	var r queue.Recovered
-	var o queue.Outcome
-	attempt := mailer.Attempt{Started: now}
-	for _, lost := range orphans {
-		o = queue.Outcome{ID: id, Owner: lost.owner, Route: lost.route, At: now, Changes: o.Changes}
-		if hold && queue.Marks(lost.owner) && !lost.marked {
-			r.Released++
-			continue
-		}
-		change := queue.Change{ForwardPath: lost.path, State: queue.Deferred, Next: now, Tries: lost.tries}
-		if hold {
-			change.State = queue.Held
-			r.Held++
-		}
-		r.Uncertain++
-		o.Changes = append(o.Changes, change)
-		attempt.Results = append(attempt.Results, mailer.Result{ForwardPath: lost.path, Failure: queue.LostAttempt()})
-	}
-	if len(o.Changes) > 0 {
-		o.Attempts = []mailer.Attempt{attempt}
-		o.Turns = queue.LostTurns(o.Route, now)
-	}
-	if _, _, err := w.record(o); err != nil {
-		return r, err
-	}
-	// What was not changed is released.
-	const these = ` WHERE message = ? AND owner = ?`
-	if err := w.cancelReleased(these, key, now, o.Owner); err != nil {
-		return r, err
-	}
-	return r, w.exec(`UPDATE recipients SET owner = NULL, marked = 0`+these, key, o.Owner)
 }
 
 // Waiting looks at the head of each lane.
@@ -546,7 +439,8 @@ func (w *writer) expire(id []byte, now time.Time) (queue.Ended, error) {
 	if err != nil {
 		return e, err
 	}
-	e.Size, e.Final, err = w.settle(id, now)
+	m, err := w.settle(id, now)
+	e.Size, e.Final = m.size, m.final
 	return e, err
 }
 

@@ -71,6 +71,11 @@ func Run(t *testing.T, open func(*testing.T) queue.Store, reopen func(*testing.T
 	lasting := map[string]func(t *testing.T, s queue.Store, reopen func(queue.Store) queue.Store){
 		"Turns":     testTurns,
 		"TurnsLost": testTurnsLost,
+		"Crashes":   testCrashes,
+		"Suspects":  testSuspects,
+		"Blame":     testBlame,
+		"BlameHold": testBlameHold,
+		"Kills":     testKills,
 	}
 	for name, test := range lasting {
 		t.Run(name, func(t *testing.T) {
@@ -563,9 +568,10 @@ func testRecoverRetry(t *testing.T, s queue.Store) {
 	insert(t, s, lost, mine)
 	now := Start.Add(24 * time.Hour)
 	r, err := s.Recover(t.Context(), "me", now, false)
-	if err != nil || r != (queue.Recovered{Uncertain: 1}) {
-		t.Errorf("Recover = %+v, %v, want one uncertain", r, err)
+	if err != nil {
+		t.Fatal(err)
 	}
+	wantDiff(t, "Recover", r, queue.Recovered{Uncertain: 1})
 	wantStates(t, s, lost, "deferred", queue.StatusDeferred)
 	m := get(t, s, lost.Message.ID)
 	if len(m.Attempts) != 1 || m.Recipients[0].Result.Failure.Class != mailer.ClassUncertain {
@@ -585,9 +591,10 @@ func testRecoverHold(t *testing.T, s queue.Store) {
 		t.Fatal(err)
 	}
 	r, err := s.Recover(t.Context(), "me", Start, true)
-	if err != nil || r != (queue.Recovered{Uncertain: 2, Held: 2, Released: 1}) {
-		t.Errorf("Recover = %+v, %v, want two held, one released", r, err)
+	if err != nil {
+		t.Fatal(err)
 	}
+	wantDiff(t, "Recover", r, queue.Recovered{Uncertain: 2, Held: 2, Released: 1})
 	wantStates(t, s, marked, "held", queue.StatusHeld)
 	wantStates(t, s, unknown, "held", queue.StatusHeld) // its owner does not mark
 	wantStates(t, s, not, "queued", queue.StatusQueued)
@@ -619,9 +626,10 @@ func testRecoverMany(t *testing.T, s queue.Store) {
 		}
 	}
 	r, err := s.Recover(t.Context(), "me", Start, true)
-	if want := (queue.Recovered{Uncertain: 1203, Held: 1203, Released: 600}); err != nil || r != want {
-		t.Errorf("Recover = %+v, %v, want %+v", r, err, want)
+	if err != nil {
+		t.Fatal(err)
 	}
+	wantDiff(t, "Recover", r, queue.Recovered{Uncertain: 1203, Held: 1203, Released: 600})
 	for _, e := range []queue.Entry{few, many} {
 		m := get(t, s, e.Message.ID)
 		n := 0

@@ -1,0 +1,171 @@
+package memory
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"mailsidecar/mailer"
+	"mailsidecar/queue"
+)
+
+// Mark notes that the content of the message is about to be sent.
+func (s *Store) Mark(ctx context.Context, owner, id string) error {
+	return s.write(ctx, "Mark", func() error {
+		for _, r := range s.leased(id, owner) {
+			r.marked.content = true
+		}
+		return nil
+	})
+}
+
+// MarkAlone notes that the message is the only one in hand.
+func (s *Store) MarkAlone(ctx context.Context, owner, id string) error {
+	return s.write(ctx, "MarkAlone", func() error {
+		for _, r := range s.leased(id, owner) {
+			r.marked.alone = true
+		}
+		return nil
+	})
+}
+
+// End forgets the run.
+func (s *Store) End(ctx context.Context, owner string) error {
+	return s.write(ctx, "End", func() error {
+		delete(s.runs, owner)
+		return nil
+	})
+}
+
+// Recover takes over the leases of all other owners.
+func (s *Store) Recover(ctx context.Context, owner string, now time.Time, hold bool) (total queue.Recovered, err error) {
+	err = s.read(ctx, "Recover", func() error {
+		total.Crashes = s.countCrashes(owner, now)
+		if len(s.leases) == 0 || len(s.leases) == 1 && s.leases[owner] > 0 {
+			return nil
+		}
+		s.commits.Add(1)
+		for _, m := range slices.Clone(s.unfinished) {
+			for _, gone := range otherOwners(m, owner) {
+				total.Add(s.recover(m, gone, now, hold, total.Crashes >= queue.SuspectCrashes))
+			}
+		}
+		return nil
+	})
+	return total, err
+}
+
+// countCrashes notes that owner's run began and that others crashed, and returns how
+// many have of late; zero when there is nothing new.
+func (t *tables) countCrashes(owner string, now time.Time) int {
+	_, known := t.runs[owner]
+	crashes := 0
+	for other, crashed := range t.runs {
+		switch {
+		case other == owner:
+			continue
+		case crashed.IsZero():
+			t.runs[other] = now
+			known = false
+		case now.Sub(crashed).Abs() >= queue.CrashWindow:
+			delete(t.runs, other)
+			continue
+		}
+		crashes++
+	}
+	if known {
+		return 0
+	}
+	t.runs[owner] = time.Time{}
+	return crashes
+}
+
+// otherOwners returns the owners of the message's leases, except owner.
+func otherOwners(m *message, owner string) []string {
+	var owners []string
+	for _, r := range m.recipients {
+		if r.owner != "" && r.owner != owner && !slices.Contains(owners, r.owner) {
+			owners = append(owners, r.owner)
+		}
+	}
+	return owners
+}
+
+// recover ends the leases that an owner who is gone has on a message. With suspect the
+// message is that from now on.
+func (s *Store) recover(m *message, gone string, now time.Time, hold, suspect bool) queue.Recovered {
+	alone := s.leased(m.ID, gone)[0].marked.alone
+	total := s.releaseLost(m, gone, now, hold)
+	if m.final || !suspect && !alone {
+		return total
+	}
+	m.suspect = true
+	total.Suspects = 1
+	if !alone {
+		return total
+	}
+	if m.crashes++; m.crashes < queue.BlameCrashes {
+		for _, r := range m.recipients {
+			if rested := now.Add(queue.SuspectRest); r.waits() && r.NextAttempt.Before(rested) {
+				s.update(r, func() { r.NextAttempt = rested })
+			}
+		}
+		return total
+	}
+	total.Blamed = []queue.Blame{s.holdBlamed(m, now, total.Uncertain > 0)}
+	return total
+}
+
+// holdBlamed holds what waits of a message that was alone in hand at crashes.
+func (s *Store) holdBlamed(m *message, now time.Time, sent bool) queue.Blame {
+	b := queue.Blame{ID: m.ID, ReversePath: m.Envelope.ReversePath}
+	attempt := mailer.Attempt{Started: now}
+	for _, r := range m.recipients {
+		if r.owner != "" || r.State.Final() {
+			continue
+		}
+		result := mailer.Result{ForwardPath: r.ForwardPath, Failure: queue.BlamedAttempt(sent)}
+		s.update(r, func() {
+			r.State, r.NextAttempt, r.Result = queue.Held, time.Time{}, result
+			r.attempts++
+		})
+		b.ForwardPaths = append(b.ForwardPaths, r.ForwardPath)
+		attempt.Results = append(attempt.Results, result)
+	}
+	m.attempts = append(m.attempts, attempt)
+	s.settle(m.ID, now)
+	return b
+}
+
+// releaseLost ends the leases, of which those are held or uncertain that may have been
+// sent.
+func (s *Store) releaseLost(m *message, gone string, now time.Time, hold bool) queue.Recovered {
+	var total queue.Recovered
+	o := queue.Outcome{ID: m.ID, Owner: gone, At: now}
+	attempt := mailer.Attempt{Started: now}
+	for _, r := range s.leased(m.ID, gone) {
+		o.Route = r.route
+		if hold && queue.Marks(gone) && !r.marked.content {
+			total.Released++
+			continue
+		}
+		total.Uncertain++
+		change := queue.Change{ForwardPath: r.ForwardPath, State: queue.Deferred, Next: now, Tries: r.tries}
+		if hold {
+			total.Held++
+			change.State = queue.Held
+		}
+		o.Changes = append(o.Changes, change)
+		attempt.Results = append(attempt.Results, mailer.Result{ForwardPath: r.ForwardPath, Failure: queue.LostAttempt()})
+	}
+	if len(o.Changes) > 0 {
+		o.Attempts = []mailer.Attempt{attempt}
+		o.Turns = queue.LostTurns(o.Route, now)
+	}
+	s.record(o)
+	for _, r := range s.leased(m.ID, gone) {
+		s.release(r, r.route)
+	}
+	s.settle(m.ID, now)
+	return total
+}
