@@ -110,6 +110,9 @@ func (e *end) Close() error {
 	return e.Conn.Close()
 }
 
+// CloseWrite ends the client's side, and lets it read on.
+func (e *end) CloseWrite() error { return e.Conn.(*pipeEnd).CloseWrite() }
+
 func (e *end) LocalAddr() net.Addr { return e.addr(49152) }
 
 func (e *end) RemoteAddr() net.Addr { return e.addr(e.port) }

@@ -34,6 +34,12 @@ func (e *pipeEnd) Close() error {
 	return nil
 }
 
+// CloseWrite lets the other side read what was sent, and then the end.
+func (e *pipeEnd) CloseWrite() error {
+	e.out.close()
+	return nil
+}
+
 // CloseRead makes the other side's writes fail, as a reset would.
 func (e *pipeEnd) CloseRead() error {
 	e.in.close()

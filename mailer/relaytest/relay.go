@@ -214,7 +214,7 @@ func (r *Relay) Serve(c net.Conn) {
 	}
 	r.sessions.Go(func() {
 		s.run()
-		c.Close()
+		defer c.Close() // after it is no longer counted: the client may open another
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		delete(r.conns, c)

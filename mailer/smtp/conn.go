@@ -48,7 +48,8 @@ type conn struct {
 	fruitless    int    // consecutive transactions that delivered nothing
 	resets       int    // RSETs after several of these
 	dirty        bool   // a transaction is open and must be reset before the next
-	dead         bool   // closed, or owned by a late listener
+	unbind       func() // the release of the last bind; nil before
+	dead         bool   // closed, or ended in the background
 	partialWrite bool   // part of an envelope was sent: no more may follow it
 	// refusedExtensions are not used on this connection, because MAIL was refused
 	// with their parameters.
@@ -277,11 +278,12 @@ func (c *conn) bind(ctx context.Context) (release func()) {
 		c.raw.SetDeadline(time.Unix(1, 0))
 		close(fired)
 	})
-	return sync.OnceFunc(func() {
+	c.unbind = sync.OnceFunc(func() {
 		if !stop() {
 			<-fired
 		}
 	})
+	return c.unbind
 }
 
 // arm limits the next reads and writes to d and to ctx's deadline, all together: a
@@ -366,7 +368,7 @@ func (c *conn) quit() {
 	c.relay.background(func(context.Context) { c.farewell() })
 }
 
-// farewell says QUIT, waits briefly for the reply, and closes.
+// farewell says QUIT, waits briefly for the relay to end the connection, and closes.
 func (c *conn) farewell() {
 	defer c.close()
 	c.raw.SetDeadline(time.Now().Add(quitTimeout))
@@ -374,5 +376,6 @@ func (c *conn) farewell() {
 	defer stop()
 	if _, err := c.nc.Write([]byte("QUIT\r\n")); err == nil {
 		_, _ = readReply(c.br)
+		c.drain()
 	}
 }

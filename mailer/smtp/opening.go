@@ -80,7 +80,7 @@ func (p *pool) refused(ctx context.Context, o *opening, g grant) {
 		p.places--
 		switch {
 		case ctx.Err() != nil: // the relay is being closed; serve ends the line
-		case p.places > p.rejected:
+		case p.places > p.held:
 			w.refused(time.Now(), p.places, g.failure.Error())
 		default:
 			if g.failure.Reply.Code == 0 {
@@ -97,15 +97,10 @@ func (p *pool) refused(ctx context.Context, o *opening, g grant) {
 // dismiss says QUIT on a connection whose login was refused, and counts it until then.
 // The caller holds mu.
 func (p *pool) dismiss(c *conn) {
-	p.places++
-	p.leaving++
-	p.rejected++
+	p.hold()
 	p.relay.background(func(context.Context) {
 		c.farewell()
-		p.mu.Lock()
-		p.rejected--
-		p.mu.Unlock()
-		p.releaseLeaving()
+		p.releaseHeld()
 	})
 }
 

@@ -40,13 +40,13 @@ const (
 type pool struct {
 	relay *Relay
 
-	mu       sync.Mutex
-	window   window     // limits places
-	places   int        // connections: open, being opened or saying QUIT
-	leaving  int        // those of places that are saying QUIT
-	rejected int        // those of leaving whose login was refused: they served no message
-	opening  []*opening // those of places that are not logged in yet
-	idle     []*conn    // the last used at the end; it is used first, so that the others age
+	mu      sync.Mutex
+	window  window     // limits places
+	places  int        // connections: open, being opened or leaving
+	leaving int        // those of places that are saying QUIT, or that a delivery has left
+	held    int        // those of leaving that are no sign of a relay that works: see hold and dismiss
+	opening []*opening // those of places that are not logged in yet
+	idle    []*conn    // the last used at the end; it is used first, so that the others age
 	// offered are connections that wait for the reply to their last content and that
 	// no delivery has booked; the one that waits longest is first.
 	offered       []*conn
@@ -268,8 +268,11 @@ func (p *pool) leave(ctx context.Context, w *waiter) *mailer.Failure {
 	}
 	p.mu.Unlock()
 	if c := g.conn; c != nil && g.failure == nil {
-		if g.booked != nil && g.booked.sent || g.idle && !c.stopWatch() {
-			c.close() // its envelope was sent, or the relay has ended it
+		switch {
+		case g.booked != nil && g.booked.sent:
+			c.linger()
+		case g.idle && !c.stopWatch(): // the relay has ended it
+			c.close()
 		}
 		p.put(c)
 	}
@@ -402,8 +405,8 @@ func (p *pool) handOver(c *conn, w *waiter) bool {
 	case done && !w.booked.sent:
 		return false
 	case done: // it has left, or has another connection
-		if !c.dead { // else a late listener may have the socket
-			c.close() // its envelope was sent
+		if !c.dead { // its envelope was sent
+			c.lingerLocked()
 		}
 		p.places--
 		p.serve()

@@ -65,6 +65,7 @@ func TestPoolLeaves(t *testing.T) {
 				if !early {
 					_ = p.leave(t.Context(), w)
 				}
+				synctest.Wait()
 				if c.dead != sent {
 					t.Errorf("envelope sent %v, left early %v: the connection is closed: %v", sent, early, c.dead)
 				}

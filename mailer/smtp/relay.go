@@ -61,7 +61,7 @@ type Options struct {
 	MaxRecipients int
 
 	// MaxConnections limits the connections that are logged in at a time; zero means
-	// 8. As many again may still wait for late verdicts.
+	// 8. Those count that a caller has left, until the relay has ended them.
 	MaxConnections int
 	// MessagesPerConnection is how many transactions a connection serves before
 	// it is closed; zero means 100, one means that none is kept.
@@ -110,7 +110,6 @@ type Relay struct {
 	opts     Options
 	ladder   ladder
 	pool     pool
-	late     late
 	distrust distrust
 	pace     pace
 	account  *account

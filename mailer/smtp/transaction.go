@@ -302,7 +302,7 @@ func (d *dialogue) broken(stage mailer.Stage, err error) {
 	default: // a fault of the network
 	}
 	failAll(d.t.undecided(), f)
-	d.conn.close()
+	d.conn.abort(d.ctx)
 }
 
 // suspect returns the extension to distrust after badReply.
@@ -440,7 +440,7 @@ func (c *conn) cutShort(ctx context.Context, t *transaction, err error) {
 		}
 	}
 	failAll(t.undecided(), f)
-	c.close()
+	c.abort(ctx)
 }
 
 // appendStuffed appends data with each dot that starts a line doubled (RFC 5321
@@ -479,11 +479,12 @@ func (c *conn) finalReply(ctx context.Context, t *transaction) {
 	a, ok := c.awaitReply(ctx, t, answers)
 	if !ok {
 		late, listener := *t, *c
-		late.accepted, listener.next = cloneResults(t.accepted), nil
+		late.accepted, late.data, listener.next = cloneResults(t.accepted), nil, nil
+		quit := c.next == nil || !c.next.booked.sent
 		failAll(t.undecided(), c.unanswered(&cause{problem: ProblemSilent, text: "the relay did not answer the final dot in time"}))
 		c.dead = true // for the holder; the listener has the socket now
-		c.relay.late.add(&listener, c.relay.opts.MaxConnections)
-		c.relay.background(func(ctx context.Context) { listener.listenLate(ctx, &late, answers) })
+		c.relay.pool.handToListener()
+		c.relay.background(func(ctx context.Context) { listener.listenLate(ctx, &late, answers, quit) })
 		return
 	}
 	c.verdict(t, a)
