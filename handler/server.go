@@ -83,12 +83,25 @@ func (s *Server) Done() <-chan error { return s.done }
 func (s *Server) Shutdown(ctx context.Context) error {
 	grace := time.AfterFunc(idleGrace, s.idleConns.close)
 	defer grace.Stop()
-	err := s.http.Shutdown(ctx)
-	if err != nil {
-		return errors.Join(fmt.Errorf("shut down: %w", err), s.http.Close())
+	for {
+		// Once the time is over it looks for the last time.
+		ended := ctx.Err() != nil
+		look, cancel := context.WithTimeout(ctx, shutdownLook)
+		err := s.http.Shutdown(look)
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case ended, !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled):
+			return errors.Join(fmt.Errorf("shut down: %w", err), s.http.Close())
+		}
 	}
-	return nil
 }
+
+// shutdownLook limits one wait of http.Server.Shutdown, which looks less and less
+// often whether the last request is answered: up to every half second, which is
+// much of the time that there is to stop.
+const shutdownLook = 100 * time.Millisecond
 
 // idleConns holds the connections over which no request came yet. Clients open some
 // in reserve, and http.Server.Shutdown takes each of them for busy until it is

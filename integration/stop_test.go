@@ -121,6 +121,38 @@ func TestStopAnswersWaiting(t *testing.T) {
 	wantMessages(t, relay, 1)
 }
 
+// TestStopWithoutQueue: without a queue a client gets its answer although the relay
+// takes longer than there is time to stop.
+func TestStopWithoutQueue(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		silentAt string
+		status   int
+		code     string
+	}{
+		{"MAIL", http.StatusServiceUnavailable, "shutting_down"},
+		{".", http.StatusGatewayTimeout, "uncertain"},
+	} {
+		t.Run(test.silentAt, func(t *testing.T) {
+			t.Parallel()
+			relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{test.silentAt: "silence"})
+			s := serve(t, durable(t, relay).with(environment{"MAILSIDECAR_QUEUE": "none", "MAILSIDECAR_SHUTDOWN_TIMEOUT": "3s"}))
+			body, err := json.Marshal(order(nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			answers := make(chan answer, 1)
+			go func() { answers <- s.post(t, "application/json", body, nil) }()
+			machine.Await(t, "a silent relay", func() bool { return relay.Said(test.silentAt)+len(relay.Messages()) == 1 })
+			s.stop(t)
+			a := <-answers
+			if wantStatus(t, a, test.status); a.Code != test.code {
+				t.Errorf("answer = %s, want %s", a.Body, test.code)
+			}
+		})
+	}
+}
+
 // TestHold: with MAILSIDECAR_UNCERTAIN=hold a message whose reply was lost waits
 // until a person releases it.
 func TestHold(t *testing.T) {

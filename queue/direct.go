@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -15,6 +16,9 @@ import (
 type Direct struct {
 	routes Routes
 	log    *slog.Logger
+	// life ends with Stop, and the attempts with it.
+	life context.Context //nolint:containedctx // it spans the attempts, not a call
+	end  context.CancelFunc
 }
 
 // NewDirect returns a Direct that delivers through routes and writes the mail log; a
@@ -23,8 +27,15 @@ func NewDirect(routes Routes, log *slog.Logger) *Direct {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Direct{routes: routes, log: log}
+	d := &Direct{routes: routes, log: log}
+	d.life, d.end = context.WithCancel(context.Background())
+	return d
 }
+
+// Stop cuts the attempts short, so that those who wait for a verdict are answered: a
+// message that may be with a relay is uncertain, and one that certainly is not gets
+// [ErrShuttingDown], as all later ones do.
+func (d *Direct) Stop() { d.end() }
 
 // Submit makes one attempt, over every relay that may take the sender's mail,
 // and returns when it is over or ctx ends. A recipient that was not accepted is
@@ -34,6 +45,12 @@ func (d *Direct) Submit(ctx context.Context, s Submission) (Receipt, error) {
 	if s.IdempotencyKey != "" || !s.SendAt.IsZero() || s.ExpiresIn != 0 {
 		return Receipt{}, ErrQueueRequired
 	}
+	if d.life.Err() != nil {
+		return Receipt{}, ErrShuttingDown
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(d.life, cancel)()
 	relays := d.routes.For(s.Sender)
 	if len(relays) == 0 {
 		return Receipt{}, ErrNoRoute
@@ -49,7 +66,17 @@ func (d *Direct) Submit(ctx context.Context, s Submission) (Receipt, error) {
 	m.Attempts = deliver(ctx, relays, s.Envelope, s.Content)
 	m.Recipients = verdicts(s.Envelope.ForwardPaths, m.Attempts)
 	d.logVerdicts(m)
+	if d.life.Err() != nil && !slices.ContainsFunc(m.Recipients, judged) {
+		return Receipt{}, ErrShuttingDown
+	}
 	return Receipt{Message: m}, nil
+}
+
+// judged reports whether a relay said something of the recipient, or may have its
+// mail.
+func judged(r Recipient) bool {
+	f := r.Result.Failure
+	return f == nil || f.Reply.Code != 0 || f.Class == mailer.ClassUncertain || f.Class == mailer.ClassPermanent
 }
 
 // verdicts gives each recipient the state that the last attempt on it left.

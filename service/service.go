@@ -57,6 +57,7 @@ type Service struct {
 	relays      []Relay
 	monitor     *relayMonitor
 	submitter   handler.Submitter
+	cutAttempts func()        // for the requests that wait for a verdict; nil where a queue has the mail
 	queue       *runningQueue // nil when nothing is stored
 	bound       listeners
 	http        *handler.Server
@@ -105,7 +106,8 @@ func (s *Service) startQueue(ctx context.Context, o Options) (err error) {
 	s.monitor = newRelayMonitor(c.Relays, s.relays, o.Observe, s.log)
 	routes := s.monitor.routes()
 	if c.Service.Queue.Store == "none" {
-		s.submitter = queue.NewDirect(routes, s.log)
+		direct := queue.NewDirect(routes, s.log)
+		s.submitter, s.cutAttempts = direct, direct.Stop
 		return nil
 	}
 	if s.queue, err = startQueue(ctx, c.Service, o.Store, queue.Options{
@@ -210,9 +212,14 @@ func (s *Service) stopAccepting(ctx context.Context) error {
 		s.beginStop()
 		return nil
 	}
-	// Requests that wait for a relay's verdict are cut off in time for the steps
-	// that follow.
-	ctx, cancel := context.WithTimeout(ctx, deliveryTime(s.stopTimeout))
+	limit := deliveryTime(s.stopTimeout)
+	if s.cutAttempts != nil {
+		// First the attempts are cut off, then those who wait for them are answered:
+		// half of the rest is for that, and half for the steps that follow.
+		defer time.AfterFunc(limit, s.cutAttempts).Stop()
+		limit += (s.stopTimeout - limit) / 2
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	closed := make(chan error, 1)
 	go func() { closed <- s.http.Shutdown(ctx) }()
