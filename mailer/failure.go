@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// Class is what a failure means for the recipient and for the relay.
-// The failure policy says which reply has which class at which stage; it stands
-// above classify in package smtp.
+// Class is what a failure means for the recipient and for the relay. Which reply has
+// which class at which stage is said in mailer/smtp/classify.go; [Failure.Scope] is
+// the other half of that policy.
 type Class int
 
 const (
@@ -142,7 +142,8 @@ var scopeNames = [...]string{"message", "sender", "connection", "relay"}
 func (s Scope) String() string { return scopeNames[s] }
 
 // Scope returns which mail may meet the same failure. It depends on class, stage,
-// reply code and cause alone.
+// reply code and cause alone. The class comes from the policy in
+// mailer/smtp/classify.go.
 func (f *Failure) Scope() Scope {
 	inTransaction := f.Stage >= StageMail
 	switch {

@@ -25,7 +25,7 @@ func parse(t *testing.T, line string) mailer.Reply {
 	return r
 }
 
-func TestVerdict(t *testing.T) {
+func TestClassOf(t *testing.T) {
 	tests := []struct {
 		line  string
 		want  mailer.Class
@@ -46,8 +46,8 @@ func TestVerdict(t *testing.T) {
 	}
 	for _, tt := range tests {
 		r := parse(t, tt.line)
-		if got, known := Verdict(r); got != tt.want || known != tt.known {
-			t.Errorf("Verdict(%s) = %s, %v, want %s, %v", tt.line, got, known, tt.want, tt.known)
+		if got, known := ClassOf(r); got != tt.want || known != tt.known {
+			t.Errorf("ClassOf(%s) = %s, %v, want %s, %v", tt.line, got, known, tt.want, tt.known)
 		}
 		if got := Drops(r); got != tt.drops {
 			t.Errorf("Drops(%s) = %v, want %v", tt.line, got, tt.drops)

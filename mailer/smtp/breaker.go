@@ -21,29 +21,31 @@ import "time"
 //	accepted    Forgets all of that. Sessions that were logged in before say nothing
 //	            about the credentials of now, however much mail they deliver.
 //
-// A login under way may be refused. So it has one of the two, as long as it lasts:
-// where a login has been refused, or was undecided, there is one at a time.
+// Each login in progress counts as a possible refusal, so it uses up one of the two
+// that may come at once. After a refused or undecided login only one runs at a time.
 //
 // Each AUTH command is a login here, also the second one with a fresh OAuth2 token.
-// A token that changes by itself, without a refusal before, is tried at once, but not
-// more than one in a minute.
+// Where an access token was refused, and the source has another one by now, that
+// changed token need not wait: it is tried at once, but at most once a minute.
 type breaker struct {
-	most        int // logins under way at a time while none has been refused
-	underWay    int
-	refusals    int       // refused logins since the last that was accepted
-	undecided   int       // consecutive logins without a verdict
-	next        time.Time // no login before
-	changedNext time.Time // no login with a changed token before
+	most        int       // logins in progress at a time, before any is refused
+	inProgress  int       // logins that have begun and not ended
+	refusals    int       // refused logins since the last accepted one
+	undecided   int       // undecided logins in a row
+	next        time.Time // no login is tried earlier; zero: at once
+	changedNext time.Time // no login with a changed token is tried earlier; zero: at once
 }
 
 const (
-	// freeRefusals is how many refused logins need no pause.
+	// freeRefusals is how many logins in a row may be refused before the next one has
+	// to wait.
 	freeRefusals = 2
-	// refusalPause follows every further one, and longRefusalPause from the manyRefusals-th on.
+	// refusalPause is the wait after the freeRefusals-th refusal in a row and each
+	// further one, longRefusalPause from the manyRefusals-th on.
 	refusalPause     = time.Minute
 	manyRefusals     = 5
 	longRefusalPause = 15 * time.Minute
-	// undecidedPause follows a login without a verdict. It doubles each time, up to
+	// undecidedPause is the wait after an undecided login. It doubles each time, up to
 	// longestUndecidedPause.
 	undecidedPause        = 10 * time.Second
 	longestUndecidedPause = 5 * time.Minute
@@ -53,9 +55,9 @@ const (
 type permission int
 
 const (
-	granted  permission = iota // the login is under way, until end
-	mustWait                   // for the end of a login under way
-	tooEarly                   // before breaker.next
+	granted  permission = iota // the login is in progress, until end
+	mustWait                   // until a login in progress has ended
+	tooEarly                   // until breaker.next
 )
 
 // begin asks for a login.
@@ -63,16 +65,16 @@ func (b *breaker) begin(now time.Time) permission {
 	switch {
 	case now.Before(b.next):
 		return tooEarly
-	case b.underWay >= b.room():
+	case b.inProgress >= b.limit():
 		return mustWait
 	default:
-		b.underWay++
+		b.inProgress++
 		return granted
 	}
 }
 
-// room returns how many logins may be under way.
-func (b *breaker) room() int {
+// limit returns how many logins may be in progress at a time.
+func (b *breaker) limit() int {
 	if b.undecided > 0 {
 		return 1
 	}
@@ -82,7 +84,7 @@ func (b *breaker) room() int {
 // mayTryChanged reports whether a login may be tried with a token that changed since
 // it was refused.
 func (b *breaker) mayTryChanged(now time.Time) bool {
-	return b.underWay == 0 && !now.Before(b.changedNext)
+	return b.inProgress == 0 && !now.Before(b.changedNext)
 }
 
 // beginChanged asks for a login with a token that changed since it was refused.
@@ -91,23 +93,23 @@ func (b *breaker) beginChanged(now time.Time) bool {
 		return false
 	}
 	b.changedNext = now.Add(refusalPause)
-	b.underWay++
+	b.inProgress++
 	return true
 }
 
-// verdict is what became of a login.
-type verdict int
+// loginResult is what a login told about the credentials.
+type loginResult int
 
 const (
-	accepted verdict = iota
+	accepted loginResult = iota
 	refused
 	undecided
 )
 
-// end records what became of a login under way.
-func (b *breaker) end(v verdict, now time.Time) {
-	b.underWay--
-	switch v {
+// end records the result of a login in progress.
+func (b *breaker) end(result loginResult, now time.Time) {
+	b.inProgress--
+	switch result {
 	case accepted:
 		b.refusals, b.undecided, b.next = 0, 0, time.Time{}
 		return

@@ -7,13 +7,13 @@ import (
 )
 
 // TestBreaker: when logins may be tried that are all refused, all undecided, or mixed.
-// A letter is a login and its verdict: r refused, u undecided, a accepted. After it
+// A letter is a login and its result: r refused, u undecided, a accepted. After it
 // stands when the next may begin, from the first one on, in seconds.
 func TestBreaker(t *testing.T) {
 	const minute, quarter = 60, 15 * 60
 	type step struct {
-		verdict verdict
-		next    int
+		result loginResult
+		next   int
 	}
 	tests := []struct {
 		name  string
@@ -41,7 +41,7 @@ func TestBreaker(t *testing.T) {
 			if got := b.begin(at); got != granted {
 				t.Fatalf("%s: begin %d at %v = %d, want granted", tt.name, i, at.Sub(begin), got)
 			}
-			b.end(s.verdict, at)
+			b.end(s.result, at)
 			next := begin.Add(time.Duration(s.next) * time.Second)
 			if next.After(at) {
 				if got := b.begin(next.Add(-time.Nanosecond)); got != tooEarly {
@@ -104,16 +104,16 @@ func TestBreakerChanged(t *testing.T) {
 // window has more logins than the rule allows.
 func TestBreakerLimit(t *testing.T) {
 	tests := []struct {
-		name     string
-		verdicts []verdict
-		limits   map[time.Duration]int
+		name    string
+		results []loginResult
+		limits  map[time.Duration]int
 	}{
-		{"all refused", []verdict{refused}, map[time.Duration]int{time.Minute: 2, 15 * time.Minute: 5, time.Hour: 8, 24 * time.Hour: 100}},
-		{"some undecided", []verdict{refused, undecided}, map[time.Duration]int{time.Minute: 4, 15 * time.Minute: 11, time.Hour: 20, 24 * time.Hour: 300}},
+		{"all refused", []loginResult{refused}, map[time.Duration]int{time.Minute: 2, 15 * time.Minute: 5, time.Hour: 8, 24 * time.Hour: 100}},
+		{"some undecided", []loginResult{refused, undecided}, map[time.Duration]int{time.Minute: 4, 15 * time.Minute: 11, time.Hour: 20, 24 * time.Hour: 300}},
 	}
 	for _, tt := range tests {
 		for seed := range uint64(200) {
-			begun := hammer(rand.New(rand.NewPCG(seed, 1)), tt.verdicts)
+			begun := hammer(rand.New(rand.NewPCG(seed, 1)), tt.results)
 			for window, limit := range tt.limits {
 				if n := mostWithin(begun, window); n > limit {
 					t.Fatalf("%s, seed %d: %d logins within %v, want %d at most", tt.name, seed, n, window, limit)
@@ -124,7 +124,7 @@ func TestBreakerLimit(t *testing.T) {
 }
 
 // hammer asks a breaker for logins in any order, and returns when they began.
-func hammer(random *rand.Rand, verdicts []verdict) (begun []time.Time) {
+func hammer(random *rand.Rand, results []loginResult) (begun []time.Time) {
 	b, now := breaker{most: freeRefusals}, time.Unix(1e9, 0)
 	for range 400 {
 		switch random.IntN(4) {
@@ -133,8 +133,8 @@ func hammer(random *rand.Rand, verdicts []verdict) (begun []time.Time) {
 				begun = append(begun, now)
 			}
 		case 2:
-			if b.underWay > 0 {
-				b.end(verdicts[random.IntN(len(verdicts))], now)
+			if b.inProgress > 0 {
+				b.end(results[random.IntN(len(results))], now)
 			}
 		case 3:
 			now = now.Add(time.Duration(random.Int64N(int64(10 * time.Second << random.IntN(7)))))

@@ -21,13 +21,15 @@ import (
 //	MAIL              500-504, 530, 555: transient, because they are about the
 //	                  reverse-path, our parameters or our login, and one reply does
 //	                  not tell which; other 5yz: permanent; 4yz: transient.
-//	                  Permanent without asking, unless another relay of the route
-//	                  takes it: a message over the relay's SIZE (5.3.4), and one
-//	                  that needs SMTPUTF8 (5.6.7) or 8BITMIME (5.6.3) where it is
-//	                  not offered and the message cannot be converted
-//	RCPT              5yz: permanent; 4yz: transient; 452 and 552 after an
-//	                  accepted recipient, or after a refused one with words to that
-//	                  effect, mean "too many" (RFC 5321 §4.5.3.1.10), and the rest go
+//	                  We refuse by ourselves, without asking the relay: a message
+//	                  over its SIZE (5.3.4), and one that needs SMTPUTF8 (5.6.7) or
+//	                  8BITMIME (5.6.3) where the relay does not offer it and the
+//	                  message cannot be converted. That is permanent, but final only
+//	                  if no other relay of the route can take the message
+//	RCPT              5yz: permanent; 4yz: transient. But 452 or 552 means "too many
+//	                  recipients" (RFC 5321 §4.5.3.1.10) where the relay accepted a
+//	                  recipient before, or refused one and says so in its code or
+//	                  words: transaction.isTooMany judges that. These recipients go
 //	                  in a further transaction at once
 //	DATA              5yz: permanent; 4yz: transient
 //	content           a reply to the final dot: 2yz accepted, 5yz permanent, 4yz
@@ -36,17 +38,19 @@ import (
 //	MAIL to content   no answer, a broken dialogue or a reply of the wrong kind,
 //	                  before the final dot: transient
 //
-// [mailer.Failure.Scope] tells whose mail a failure may be about. Where that is more
-// than the message, and the relay cannot have accepted it, the next relay of the
-// route is asked at once.
+// The class is one half of the policy. [mailer.Failure.Scope] is the other half: it
+// tells whose mail a failure may be about. Where that is more than the message, and
+// the relay cannot have accepted it, the next relay of the route is asked at once
+// ([mailer.Failure.TriesNext]). [relays.PushbackOf] tells which replies mean that we
+// send too much at a time, such as 452 to another command than RCPT.
 //
 // No class depends on the content, on what we doubt of the relay (see distrust), or on
 // the relay's place in the route.
 //
 // A few replies of well-known relays mean something else than their code: see
-// [relays.Verdict].
+// [relays.ClassOf].
 func classify(stage mailer.Stage, r mailer.Reply) mailer.Class {
-	class, known := relays.Verdict(r)
+	class, known := relays.ClassOf(r)
 	switch {
 	case r.Code == 421:
 		return mailer.ClassTransient

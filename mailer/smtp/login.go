@@ -167,15 +167,15 @@ func (a *account) beginAgain() bool {
 func (a *account) end(f *mailer.Failure, token string) *mailer.Failure {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	v, now := verdictOf(f), time.Now()
-	a.breaker.end(v, now)
+	result, now := resultOf(f), time.Now()
+	a.breaker.end(result, now)
 	close(a.ended)
 	a.ended = make(chan struct{})
-	if v == accepted {
+	if result == accepted {
 		a.failure, a.refused = nil, ""
 		return nil
 	}
-	if v == refused {
+	if result == refused {
 		a.refused = token
 	}
 	a.failure = f
@@ -188,8 +188,8 @@ func (a *account) end(f *mailer.Failure, token string) *mailer.Failure {
 	return &told
 }
 
-// verdictOf returns what a login says of the credentials, see breaker.
-func verdictOf(f *mailer.Failure) verdict {
+// resultOf returns what a login told about the credentials, see breaker.
+func resultOf(f *mailer.Failure) loginResult {
 	switch {
 	case f == nil:
 		return accepted

@@ -6,18 +6,18 @@ import (
 	"mailsidecar/mailer"
 )
 
-// verdict is a reply of a relay that means something else than its code.
-type verdict struct {
+// exception is a reply of a relay that means something else than its code.
+type exception struct {
 	code     int
 	enhanced string // any when empty
 	text     string // part of the text, in lower case
 	class    mailer.Class
 }
 
-// verdicts holds only what relays document or are known to say, and only where
+// exceptions holds only what relays document or are known to say, and only where
 // it changes the class. A relay that refuses for its own quota has not judged
 // the mail.
-var verdicts = []verdict{
+var exceptions = []exception{
 	// Gmail: the account's rolling 24-hour limit, as 550 or 552.
 	{code: 550, enhanced: "5.4.5", class: mailer.ClassRelay},
 	{code: 552, enhanced: "5.4.5", class: mailer.ClassRelay},
@@ -33,12 +33,12 @@ var verdicts = []verdict{
 	{code: 254, text: "4.7.1 suppress", class: mailer.ClassPermanent},
 }
 
-// Verdict returns the class of a reply to MAIL or a later command that means
+// ClassOf returns the class of a reply to MAIL or a later command that means
 // something else than its code. Where ok is false the code decides.
-func Verdict(r mailer.Reply) (class mailer.Class, ok bool) {
-	for _, v := range verdicts {
-		if v.matches(r) {
-			return v.class, true
+func ClassOf(r mailer.Reply) (class mailer.Class, ok bool) {
+	for _, e := range exceptions {
+		if e.matches(r) {
+			return e.class, true
 		}
 	}
 	return 0, false
@@ -46,12 +46,12 @@ func Verdict(r mailer.Reply) (class mailer.Class, ok bool) {
 
 // Drops reports whether a positive reply (2yz) says that the relay drops the mail.
 func Drops(r mailer.Reply) bool {
-	_, known := Verdict(r)
+	_, known := ClassOf(r)
 	return known && r.Code/100 == 2
 }
 
-func (v verdict) matches(r mailer.Reply) bool {
-	return v.code == r.Code && (v.enhanced == "" || v.enhanced == r.Enhanced) && contains(r, v.text)
+func (e exception) matches(r mailer.Reply) bool {
+	return e.code == r.Code && (e.enhanced == "" || e.enhanced == r.Enhanced) && contains(r, e.text)
 }
 
 // contains reports whether the reply's text holds words, which are in lower case.
