@@ -162,15 +162,14 @@ func (s *Server) routes() *echo.Echo {
 	// Not echo's groups: a group with middleware answers 404 where a method is
 	// not allowed.
 	keyed := func(method, path string, h echo.HandlerFunc) { e.Add(method, path, h, s.authenticate) }
-	stored := func(method, path string, h echo.HandlerFunc) { e.Add(method, path, h, s.authenticate, s.needLedger) }
 	keyed(http.MethodPost, "/v1/messages", s.postMessage)
 	keyed(http.MethodPost, "/v1/messages/batch", s.postBatch)
-	stored(http.MethodGet, "/v1/messages", s.getMessages)
-	stored(http.MethodGet, "/v1/messages/:id", s.getMessage)
-	stored(http.MethodGet, "/v1/messages/:id/content", s.getContent)
-	stored(http.MethodPost, "/v1/messages/:id/retry", s.postRetry)
-	stored(http.MethodPost, "/v1/messages/retry", s.postRetryMatching)
-	stored(http.MethodDelete, "/v1/messages/:id", s.deleteMessage)
+	keyed(http.MethodGet, "/v1/messages", s.getMessages)
+	keyed(http.MethodGet, "/v1/messages/:id", s.getMessage)
+	keyed(http.MethodGet, "/v1/messages/:id/content", s.getContent)
+	keyed(http.MethodPost, "/v1/messages/:id/retry", s.postRetry)
+	keyed(http.MethodPost, "/v1/messages/retry", s.postRetryMatching)
+	keyed(http.MethodDelete, "/v1/messages/:id", s.deleteMessage)
 	keyed(http.MethodGet, "/openapi.yaml", s.getOpenAPI)
 	s.addCompat(e)
 	if s.relays != nil {
@@ -178,16 +177,6 @@ func (s *Server) routes() *echo.Echo {
 		keyed(http.MethodPost, "/v1/relays/check", s.postRelaysCheck)
 	}
 	return e
-}
-
-// needLedger refuses requests about stored messages where nothing is stored.
-func (s *Server) needLedger(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		if s.ledger == nil {
-			return queue.ErrQueueRequired
-		}
-		return next(c)
-	}
 }
 
 // ServeHTTP answers one request.

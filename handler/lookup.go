@@ -115,6 +115,9 @@ func (s *Server) getMessages(c echo.Context) error {
 	if bad = append(bad, wrong...); len(bad) > 0 {
 		return problem.New(api.CodeInvalidParameter, "", bad...)
 	}
+	if s.ledger == nil {
+		return queue.ErrQueueRequired
+	}
 	found, err := s.ledger.List(c.Request().Context(), filter, page.limit, page.cursor)
 	if errors.Is(err, queue.ErrInvalidCursor) {
 		return problem.New(api.CodeInvalidParameter, "", problem.At("cursor", "was not given by this server"))
@@ -161,7 +164,11 @@ func readQuery(query url.Values) (r api.Filter, p paging, bad []api.FieldError) 
 
 // getMessage serves GET /v1/messages/{id}: the message's story.
 func (s *Server) getMessage(c echo.Context) error {
-	m, err := s.ledger.Get(c.Request().Context(), request(c).key.Name(), messageID(c))
+	id, err := s.storedID(c)
+	if err != nil {
+		return err
+	}
+	m, err := s.ledger.Get(c.Request().Context(), request(c).key.Name(), id)
 	if err != nil {
 		return err
 	}
@@ -171,7 +178,11 @@ func (s *Server) getMessage(c echo.Context) error {
 // getContent serves GET /v1/messages/{id}/content: the octets that go to the
 // relay.
 func (s *Server) getContent(c echo.Context) error {
-	ctx, key, id := c.Request().Context(), request(c).key.Name(), messageID(c)
+	id, err := s.storedID(c)
+	if err != nil {
+		return err
+	}
+	ctx, key := c.Request().Context(), request(c).key.Name()
 	m, err := s.ledger.Get(ctx, key, id)
 	if err != nil {
 		return err
@@ -191,7 +202,11 @@ func (s *Server) getContent(c echo.Context) error {
 
 // postRetry serves POST /v1/messages/{id}/retry.
 func (s *Server) postRetry(c echo.Context) error {
-	m, err := s.ledger.Retry(c.Request().Context(), request(c).key.Name(), messageID(c))
+	id, err := s.storedID(c)
+	if err != nil {
+		return err
+	}
+	m, err := s.ledger.Retry(c.Request().Context(), request(c).key.Name(), id)
 	if err != nil {
 		return err
 	}
@@ -201,7 +216,11 @@ func (s *Server) postRetry(c echo.Context) error {
 // deleteMessage serves DELETE /v1/messages/{id}: it cancels every recipient that is not
 // in a final state.
 func (s *Server) deleteMessage(c echo.Context) error {
-	m, err := s.ledger.Cancel(c.Request().Context(), request(c).key.Name(), messageID(c))
+	id, err := s.storedID(c)
+	if err != nil {
+		return err
+	}
+	m, err := s.ledger.Cancel(c.Request().Context(), request(c).key.Name(), id)
 	if err != nil {
 		return err
 	}
@@ -235,6 +254,9 @@ func (s *Server) postRetryMatching(c echo.Context) error {
 	if len(bad) > 0 {
 		return problem.New(api.CodeInvalidParameter, "", bad...)
 	}
+	if s.ledger == nil {
+		return queue.ErrQueueRequired
+	}
 	n, err := s.ledger.RetryMatching(c.Request().Context(), filter)
 	if err != nil {
 		return err
@@ -242,14 +264,19 @@ func (s *Server) postRetryMatching(c echo.Context) error {
 	return writeJSON(c, http.StatusOK, intake.TypeJSON, api.Retried{Retried: n})
 }
 
-// maxID is how much of an id that a client made up goes into the log.
+// maxID is the length, in octets, up to which an id goes into the log: clients can make
+// up any.
 const maxID = 64
 
-// messageID is the id in the path.
-func messageID(c echo.Context) string {
+// storedID returns the id in the path, and records it for the log. Where nothing is
+// stored the error is [queue.ErrQueueRequired].
+func (s *Server) storedID(c echo.Context) (string, error) {
 	id := c.Param("id")
 	if len(id) <= maxID {
 		request(c).message = id
 	}
-	return id
+	if s.ledger == nil {
+		return "", queue.ErrQueueRequired
+	}
+	return id, nil
 }

@@ -330,6 +330,16 @@ func TestAccessLog(t *testing.T) {
 	}
 }
 
+// The log has the id of a message that was asked for, although nothing is stored.
+func TestAccessLogWithoutQueue(t *testing.T) {
+	var log bytes.Buffer
+	s := newTestServer(t, &fakeQueue{}, func(o *Options) { o.Logger = logTo(&log) })
+	serve(s, newRequest("GET", "/v1/messages/0198", ""))
+	if want := `"code":"queue_required","id":"0198"`; !strings.Contains(log.String(), want) {
+		t.Errorf("line = %s, want %s in it", log.String(), want)
+	}
+}
+
 func TestRequestID(t *testing.T) {
 	for given, kept := range map[string]bool{"a-b_c.1": true, "": false, "a b": false, "a\"b": false, strings.Repeat("x", 129): false, strings.Repeat("x", 128): true} {
 		got := requestID(given)
