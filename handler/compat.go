@@ -60,7 +60,7 @@ func (s *Server) addCompat(e *echo.Echo) {
 				info := request(c)
 				x := host.Begin(a, c.Response(), c.Request(), info.id)
 				defer func() {
-					info.key, info.message = x.Key, x.FirstID
+					info.key, info.message = x.Key, x.LoggedID
 					x.Close()
 				}()
 				return x.Serve(r)

@@ -750,6 +750,36 @@ func TestPostmarkBatchFailed(t *testing.T) {
 	}
 }
 
+// refusesSecond takes the first message only.
+type refusesSecond struct {
+	*fakeQueue
+	calls int
+}
+
+func (q *refusesSecond) Submit(ctx context.Context, s queue.Submission) (queue.Receipt, error) {
+	if q.calls++; q.calls > 1 {
+		return queue.Receipt{}, queue.ErrNoRoute
+	}
+	return q.fakeQueue.Submit(ctx, s)
+}
+
+// TestPostmarkBatchLog: the access log has the id of the last message that has one.
+func TestPostmarkBatchLog(t *testing.T) {
+	var log bytes.Buffer
+	q := &refusesSecond{fakeQueue: &fakeQueue{receipt: judged([]queue.State{queue.Delivered}, nil)}}
+	s := newTestServer(t, q.fakeQueue, func(o *Options) { o.Logger, o.Submitter = logTo(&log), q })
+	good := apis["postmark"].body
+	r := apis["postmark"].request("postmark", strings.NewReader("["+good+","+good+"]"))
+	r.URL.Path = "/email/batch"
+	results := read[[]postmarkResult](t, serve(s, r))
+	if len(results) != 2 || results[0].ErrorCode != 0 || results[1].ErrorCode == 0 {
+		t.Errorf("results = %+v, want the first a success", results)
+	}
+	if want := `"id":"id-1"`; !strings.Contains(log.String(), want) {
+		t.Errorf("log = %s, want %s in it", log.String(), want)
+	}
+}
+
 // TestProviderStops: a request that goes on too long is given up.
 func TestProviderStops(t *testing.T) {
 	q := &fakeQueue{durable: true, block: make(chan struct{})}

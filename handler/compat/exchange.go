@@ -1,6 +1,7 @@
 package compat
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -55,8 +56,10 @@ type Exchange struct {
 	// requestID is as in the server's log.
 	requestID string
 	Key       *keys.Key // nil without keys, and before it is known
-	FirstID   string    // the queue's, of the first message; empty before
-	share     *intake.Share
+	// LoggedID is the id for the access log: that of the first message of the last
+	// commit, or empty.
+	LoggedID string
+	share    *intake.Share
 	// Test says that the request is judged, and nothing is sent.
 	Test bool
 	// composed counts the octets of the request's messages.
@@ -198,7 +201,7 @@ func (x *Exchange) Submit(subs []queue.Submission) ([]Sent, error) {
 func (x *Exchange) SubmitCharged(subs []queue.Submission) ([]Sent, error) {
 	messages, err := x.Desk.Submit(x.Request.Context(), subs)
 	if len(messages) > 0 {
-		x.FirstID = messages[0].ID
+		x.LoggedID = cmp.Or(messages[0].ID, x.LoggedID)
 	}
 	if err != nil {
 		return nil, err
@@ -209,7 +212,7 @@ func (x *Exchange) SubmitCharged(subs []queue.Submission) ([]Sent, error) {
 	}
 	if !x.Stores() && messages[0].Status() != queue.StatusDelivered {
 		// The providers' answers have no place for it: their clients learn of it later.
-		x.Log.Warn("some recipients were not accepted", "request_id", x.requestID, "id", x.FirstID, "provider", x.API.Name)
+		x.Log.Warn("some recipients were not accepted", "request_id", x.requestID, "id", messages[0].ID, "provider", x.API.Name)
 	}
 	return all, nil
 }
