@@ -8,12 +8,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
 	"mailsidecar/api"
 	"mailsidecar/handler/keys"
 	"mailsidecar/handler/problem"
-
-	"github.com/google/uuid"
-	"github.com/labstack/echo/v4"
 )
 
 const (

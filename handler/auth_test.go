@@ -38,7 +38,7 @@ func TestRefusedUsesNoRate(t *testing.T) {
 	})
 	const batch = "/v1/messages/batch"
 	for i, step := range []struct {
-		target, Body string
+		target, body string
 		want         int
 	}{
 		{"/v1/messages", strings.Replace(goodMessage, "example.com", "example.net", 1), 403},
@@ -49,7 +49,7 @@ func TestRefusedUsesNoRate(t *testing.T) {
 		{batch, `{"messages":[` + goodMessage + `]}`, 429},
 		{batch, `{"messages":[{"to":"a@example.com"}]}`, 422},
 	} {
-		if got := serve(s, newRequest("POST", step.target, step.Body)); got.status != step.want {
+		if got := serve(s, newRequest("POST", step.target, step.body)); got.status != step.want {
 			t.Errorf("request %d, POST %s = %d %s, want %d", i+1, step.target, got.status, text(got), step.want)
 		}
 	}

@@ -53,11 +53,11 @@ func FuzzDecodeMessage(f *testing.F) {
 		if err := intake.Decode(in, &m, ""); err != nil {
 			p, ok := errors.AsType[*problem.Error](err)
 			if !ok || p.Status() != 400 {
-				t.Fatalf("decodeJSON(%q) = %v, want a problem with status 400", in, err)
+				t.Fatalf("Decode(%q) = %v, want a problem with status 400", in, err)
 			}
 			for _, field := range p.Fields {
 				if len(field.Field) > problem.MaxPath+len("…") {
-					t.Fatalf("decodeJSON(%q) names a field of %d octets", in, len(field.Field))
+					t.Fatalf("Decode(%q) names a field of %d octets", in, len(field.Field))
 				}
 			}
 			return

@@ -1,11 +1,11 @@
 package compat
 
 import (
-	"mailsidecar/handler/intake"
-	"mailsidecar/handler/problem"
-
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"mailsidecar/handler/intake"
+	"mailsidecar/handler/problem"
 )
 
 // OpenBody opens the request's body, of one of the accepted types and of up to

@@ -133,7 +133,7 @@ func isEmpty(v jsontext.Value) bool {
 	}
 }
 
-// Decode reads data into v. Its error is a *problem.
+// Decode reads data into v. Its error is a [*problem.Error].
 func Decode(data []byte, v any, path string, options ...json.Options) error {
 	if err := json.Unmarshal(data, v, append([]json.Options{tolerant}, options...)...); err != nil {
 		return intake.JSONProblem(err, data, path)
@@ -141,14 +141,14 @@ func Decode(data []byte, v any, path string, options ...json.Options) error {
 	return nil
 }
 
-// UnmarshalJSONFrom reads the member as the providers\' servers do.
+// UnmarshalJSONFrom reads the member as the providers' servers do.
 func (i *Ignored) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	given, err := isGiven(d)
 	i.given = given
 	return err
 }
 
-// UnmarshalJSONFrom reads the member as the providers\' servers do.
+// UnmarshalJSONFrom reads the member as the providers' servers do.
 func (r *Refused) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	given, err := isGiven(d)
 	r.given = given
@@ -164,7 +164,7 @@ func isGiven(d *jsontext.Decoder) (bool, error) {
 	return !isEmpty(v) && v.Kind() != 'f' && string(v) != "0", nil
 }
 
-// UnmarshalJSONFrom reads the value as the providers\' servers do.
+// UnmarshalJSONFrom reads the value as the providers' servers do.
 func (s *Scalar) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	v, err := d.ReadValue()
 	if err != nil {
@@ -191,7 +191,7 @@ func scalarText(v jsontext.Value) (string, bool) {
 	}
 }
 
-// UnmarshalJSONFrom reads the value as the providers\' servers do.
+// UnmarshalJSONFrom reads the value as the providers' servers do.
 func (p *Pairs) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	if d.PeekKind() != '{' {
 		return emptyOr(d, errNotPairs)
@@ -207,7 +207,7 @@ func (p *Pairs) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	})
 }
 
-// UnmarshalJSONFrom reads the value as the providers\' servers do.
+// UnmarshalJSONFrom reads the value as the providers' servers do.
 func (t *Texts) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	switch d.PeekKind() {
 	case '[':
@@ -253,7 +253,7 @@ func eachMember(d *jsontext.Decoder, read func(name string) error) error {
 	return err
 }
 
-// UnmarshalJSONFrom reads the value as the providers\' servers do.
+// UnmarshalJSONFrom reads the value as the providers' servers do.
 func (v *Variables) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	if d.PeekKind() != '{' {
 		return emptyOr(d, errNotPairs)
@@ -298,7 +298,7 @@ func (v *Variables) read(d *jsontext.Decoder, name string) error {
 	}
 }
 
-// UnmarshalJSONFrom reads the value as the providers\' servers do.
+// UnmarshalJSONFrom reads the value as the providers' servers do.
 func (c *FileContent) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	switch d.PeekKind() {
 	case '"':
@@ -371,7 +371,7 @@ func (c *FileContent) readBuffer(d *jsontext.Decoder) error {
 	return err
 }
 
-// UnmarshalJSONFrom reads the value as the providers\' servers do.
+// UnmarshalJSONFrom reads the value as the providers' servers do.
 func (m *Moment) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	v, err := d.ReadValue()
 	if err != nil || isEmpty(v) {
@@ -388,7 +388,7 @@ func (m *Moment) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return nil
 }
 
-// treatment is what becomes of a member of a request.
+// Treatment is what becomes of a member of a request.
 type Treatment string
 
 const (

@@ -21,12 +21,12 @@ func TestParseTime(t *testing.T) {
 		"in 2 days":                now.Add(48 * time.Hour),
 	} {
 		if got, err := ParseTime(in, now); err != nil || !got.Equal(want) {
-			t.Errorf("parseTime(%q) = %v, %v, want %v", in, got, err, want)
+			t.Errorf("ParseTime(%q) = %v, %v, want %v", in, got, err, want)
 		}
 	}
 	for _, in := range []string{"tomorrow", "in minutes", "in -1 min", "2030-02-01", "in 1 min or so"} {
 		if got, err := ParseTime(in, now); err == nil {
-			t.Errorf("parseTime(%q) = %v, want an error", in, got)
+			t.Errorf("ParseTime(%q) = %v, want an error", in, got)
 		}
 	}
 }

@@ -11,10 +11,10 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"mailsidecar/api"
 	"mailsidecar/handler/problem"
-
-	"golang.org/x/sync/semaphore"
 )
 
 const (
@@ -80,7 +80,7 @@ type Body struct {
 	read    int64
 	share   *Share
 	err     error
-	buffer  *buffer // that all has read into; nil before
+	buffer  *buffer // that All has read into; nil before
 }
 
 // Open checks what the request's header says of its body, of up to limit octets,

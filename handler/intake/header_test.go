@@ -11,12 +11,12 @@ func TestIdempotencyKey(t *testing.T) {
 	} {
 		got, err := IdempotencyKey(map[string][]string{"Idempotency-Key": {in}})
 		if got != want || err != nil {
-			t.Errorf("idempotencyKey(%q) = %q, %v, want %q", in, got, err, want)
+			t.Errorf("IdempotencyKey(%q) = %q, %v, want %q", in, got, err, want)
 		}
 	}
 	for _, in := range []string{"", `""`, "ä", "a\x1fb", strings.Repeat("k", 257)} {
 		if got, err := IdempotencyKey(map[string][]string{"Idempotency-Key": {in}}); err == nil {
-			t.Errorf("idempotencyKey(%q) = %q, want an error", in, got)
+			t.Errorf("IdempotencyKey(%q) = %q, want an error", in, got)
 		}
 	}
 }

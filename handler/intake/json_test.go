@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/go-json-experiment/json"
-
 	"github.com/go-json-experiment/json/jsontext"
 
 	"mailsidecar/handler/problem"
@@ -46,7 +45,7 @@ func FuzzReadString(f *testing.F) {
 		var got, want string
 		wantErr := json.Unmarshal(in, &want)
 		if err := Decode(in, &got, ""); got != want || (err == nil) != (wantErr == nil) {
-			t.Errorf("decodeJSON(%q) = %q, %v, want %q, %v", in, got, err, want, wantErr)
+			t.Errorf("Decode(%q) = %q, %v, want %q, %v", in, got, err, want, wantErr)
 		}
 	})
 }

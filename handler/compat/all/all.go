@@ -20,7 +20,7 @@ import (
 // apis are in the order of the documentation. A new one is added here.
 var apis = []*compat.API{mailgun.API, postmark.API, resend.API, sendgrid.API, ses.API, mailersend.API, brevo.API}
 
-// Names are the names that chooseAPIs knows.
+// Names are the names that [Choose] knows, in the order of the documentation.
 func Names() []string {
 	var names []string
 	for _, a := range apis {

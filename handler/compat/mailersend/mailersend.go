@@ -274,7 +274,7 @@ func (m *mail) personalize(o compat.Message, e *compat.Expansion) []compat.Messa
 	return all
 }
 
-// placeholder is compiled when it is needed, as brevoParam is.
+// placeholder is compiled when it is needed, as package brevo's is.
 var placeholder = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`\{\{\s*([\p{L}\p{N}_.-]+)\s*\}\}|\{\$([\p{L}\p{N}_-]+)\}`)
 })

@@ -160,7 +160,7 @@ func sendAll(x *compat.Exchange, messages []compat.Message) error {
 	})
 }
 
-// mailgun makes the messages of a form.
+// read makes the messages of a form.
 func read(x *compat.Exchange, form *formData) ([]compat.Message, error) {
 	var f compat.Fields
 	o := compat.Message{Message: mailer.Message{
@@ -263,9 +263,8 @@ func parseTime(text string) (time.Time, error) {
 	return mail.ParseDate(text)
 }
 
-// personalize makes a message for each recipient, if the form has
-// recipient-variables: empty ones, too, keep the recipients from each other, and
-// Anymail for Django relies on it.
+// personalize makes a message for each recipient, if the form has recipient-variables.
+// Empty ones, too, hide the recipients from each other: Anymail for Django relies on it.
 func personalize(form *formData, o compat.Message, e *compat.Expansion, f *compat.Fields) []compat.Message {
 	var perRecipient map[string]compat.Variables
 	text := form.value("recipient-variables")
@@ -294,7 +293,7 @@ func personalize(form *formData, o compat.Message, e *compat.Expansion, f *compa
 	return all
 }
 
-// path is the parameter that something stands in.
+// path is the parameter that holds the position.
 func path(at mailer.Position) string {
 	switch at.Field {
 	case mailer.FieldHeaders:
