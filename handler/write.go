@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"errors"
 	"strconv"
 
 	"github.com/labstack/echo/v4"
@@ -12,7 +13,7 @@ import (
 // writeProblem is echo's error handler.
 func (s *Server) writeProblem(err error, c echo.Context) {
 	r := request(c)
-	p := problem.For(err)
+	p := problemOf(err)
 	r.code = p.Code
 	if p.Code == api.CodeInternal || p.Code == api.CodeQueueUnavailable {
 		s.log.Error("request failed", "request_id", r.id, "route", c.Path(), "error", err)
@@ -42,6 +43,18 @@ func (s *Server) writeProblem(err error, c echo.Context) {
 	}
 	if err != nil {
 		s.log.Debug("answer not written", "request_id", r.id, "error", err)
+	}
+}
+
+// problemOf finds the problem of an error, those of the router included.
+func problemOf(err error) *problem.Error {
+	switch {
+	case errors.Is(err, echo.ErrNotFound):
+		return problem.New(api.CodeNotFound, "")
+	case errors.Is(err, echo.ErrMethodNotAllowed):
+		return problem.New(api.CodeMethodNotAllowed, "The Allow field lists the methods that are.")
+	default:
+		return problem.For(err)
 	}
 }
 

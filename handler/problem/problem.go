@@ -1,8 +1,8 @@
 // Package problem has the answers that are errors. Each is an
 // application/problem+json (RFC 9457), an [api.Problem] with a stable code.
 //
-// This file, and no other, maps errors to problems; codes.go has what is said of
-// each code.
+// [For] is the one place that finds the problem of an error of queue or mailer;
+// codes.go has status and title of each code.
 package problem
 
 import (
@@ -10,8 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/labstack/echo/v4"
 
 	"mailsidecar/api"
 	"mailsidecar/mailer"
@@ -38,8 +36,6 @@ var sentinels = []struct {
 	{queue.ErrNothingToRetry, api.CodeNothingToRetry, "Every recipient is delivered, canceled or being tried just now, or the content was removed."},
 	{queue.ErrNothingToCancel, api.CodeNothingToCancel, ""},
 	{queue.ErrContentGone, api.CodeContentGone, ""},
-	{echo.ErrNotFound, api.CodeNotFound, ""},
-	{echo.ErrMethodNotAllowed, api.CodeMethodNotAllowed, "The Allow field lists the methods that are."},
 	{context.DeadlineExceeded, api.CodeTimeout, ""},
 	{context.Canceled, api.CodeTimeout, "The client went away first."},
 }
