@@ -25,8 +25,9 @@ import (
 var killFor = flag.Duration("kill-for", 0, "how long TestKill kills the server; 0 means 60s with CI=true, else 5s")
 
 // TestKill kills the server with SIGKILL at random moments while clients post
-// numbered messages, and checks the first promise: every message that was answered
-// 202 arrives, and one that arrives twice was being handed over at a kill.
+// numbered messages, and checks the first promise of README.md: every message that
+// was answered 202 arrives, and one that arrives twice was being handed over at a
+// kill.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	span, minKills := killSpan()

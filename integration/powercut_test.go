@@ -26,7 +26,7 @@ func TestPowerCut(t *testing.T) {
 	env := durable(t, relaytest.New(t, relaytest.Options{}, nil))
 	trace := filepath.Join(t.TempDir(), "trace")
 
-	// -D leaves the server our child, so that it is stopped as ever.
+	// With -D the server stays our child, and the test can stop it like any other.
 	s := serveUnder(t, env, strace, "-D", "-f", "-s", "32", "-y", "-o", trace,
 		"-e", "trace=write,pwrite64,fsync,fdatasync,sendto,writev")
 	const messages = 20

@@ -54,12 +54,12 @@ type Store interface {
 	// else of what it has leased. [Store.Recover] blames the message for a crash.
 	// The mark ends with the lease.
 	MarkAlone(ctx context.Context, owner, id string) error
-	// Record stores attempts and their outcomes and ends the leases. A recipient
-	// that would wait, and was to be canceled, is canceled. One that another
-	// owner has leased by now changes only when it is delivered.
+	// Record stores attempts and their outcomes and ends the leases. If a cancel
+	// was requested and the recipient would wait again, it is canceled. If another
+	// owner holds the lease by now, only a delivery changes the recipient.
 	Record(ctx context.Context, outcomes []Outcome) (Settled, error)
 	// Release ends owner's leases on the recipients without an attempt, and
-	// files them under the route given. A recipient that was to be canceled is
+	// files them under the route given. If a cancel was requested, the recipient is
 	// canceled at now.
 	Release(ctx context.Context, owner string, now time.Time, leases []Lease) error
 	// Recover takes the leases of owners that are gone. Each recipient gets an
@@ -68,12 +68,14 @@ type Store interface {
 	// without an attempt. A message that may have been sent has used a turn of
 	// each relay of its route, see Turns.
 	//
-	// A run begins with its owner's first Recover. It crashed when the owner is
+	// A run begins with its owner's first Recover. It has crashed if the owner is
 	// gone without End. From the second crash within [CrashWindow] on, the messages
-	// that it had leased are suspect: [Work] says so until one has been tried, with
-	// an attempt that got as far as the message. A message that was marked as
-	// alone rests for [SuspectRest], and is held at the second crash of that kind,
-	// unless it was tried between the two.
+	// that the run had leased are suspect, see [Work]. A message stops being suspect
+	// when an attempt on it got as far as the message ([Outcome.Touched]).
+	//
+	// A message with the mark of MarkAlone is to blame for the crash: it waits for
+	// [SuspectRest]. If a second run crashes on it, without such an attempt between
+	// the two, it is held.
 	Recover(ctx context.Context, owner string, now time.Time, hold bool) (Recovered, error)
 	// End records that owner ends in order.
 	End(ctx context.Context, owner string) error
@@ -97,8 +99,8 @@ type Store interface {
 	// clock was set back.
 	Rewind(ctx context.Context, latest time.Time) error
 
-	// Get, List and Content are as in handler.Ledger; Content also takes
-	// [AnyKey].
+	// Get, List and Content do what the methods of the same names of handler's
+	// interface Ledger (handler/queue.go) say. As key they also take [AnyKey].
 	Get(ctx context.Context, key, id string) (Message, error)
 	List(ctx context.Context, f Filter, limit int, cursor string) (Page, error)
 	Content(ctx context.Context, key, id string) (mailer.Content, error)

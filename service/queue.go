@@ -44,8 +44,8 @@ func startQueue(ctx context.Context, c config.Service, store queue.Store, o queu
 	return q, nil
 }
 
-// openStore opens the store that the configuration names. The store takes zero
-// for its default, where the configuration means zero.
+// openStore opens the store that the configuration names. A minimum of zero octets
+// of free disk becomes one: to the store's options zero means the default.
 func openStore(ctx context.Context, c config.Service) (queue.Store, error) {
 	return sqlite.Open(ctx, sqlite.Options{
 		Path: c.Queue.Path, MinFreeDisk: max(1, int64(c.MinFreeDisk)),

@@ -22,7 +22,8 @@ const (
 
 // shareWait is how long outcomes wait for a new message whose commit they can
 // share. Under load one always comes, which saves every other commit and fsync.
-// By as much longer a crash makes a delivered message uncertain.
+// The price: the time in which a crash makes a delivered message uncertain grows by
+// this much.
 const shareWait = 5 * time.Millisecond
 
 // write is something to be written: with others in one transaction, or alone
@@ -73,8 +74,8 @@ func openWriter(ctx context.Context, s *Store) (*writer, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	// Half a group cannot be given up for one caller, so what is written has no
-	// end; the driver is quicker without, too.
+	// A group commit cannot be cancelled for one caller, so writes use a context that
+	// never ends. The driver is also faster that way.
 	w.session = &session{context.Background(), c}
 	return w, nil
 }
