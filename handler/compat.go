@@ -43,7 +43,7 @@ func (d desk) Submit(ctx context.Context, subs []queue.Submission) ([]queue.Mess
 func (d desk) submitOne(ctx context.Context, sub queue.Submission) (queue.Message, error) {
 	receipt, err := d.submitter.Submit(ctx, sub)
 	if err == nil && !d.Stores() {
-		err = verdict(receipt.Message)
+		err = relayProblem(receipt.Message)
 	}
 	return receipt.Message, err
 }

@@ -14,74 +14,21 @@ import (
 	"mailsidecar/queue"
 )
 
-func newReceipt(m queue.Message) api.Receipt {
-	return api.Receipt{ID: m.ID, Status: string(m.Status()), MessageID: m.MessageID, Recipients: newRecipients(m)}
-}
+// This file decides how a message that a relay refused is answered over HTTP: here
+// the code, in problem/codes.go its status.
 
-func newRecipients(m queue.Message) []api.Recipient {
-	where := map[string]mailer.Attempt{}
-	for _, a := range m.Attempts {
-		for _, r := range a.Results {
-			where[r.ForwardPath] = a
-		}
-	}
-	list := make([]api.Recipient, len(m.Recipients))
-	for i, r := range m.Recipients {
-		b := api.Recipient{Email: r.ForwardPath, State: string(r.State), NextAttemptAt: inUTC(r.NextAttempt)}
-		if r.State == queue.Delivered || r.Result.Failure != nil {
-			b.Outcome = newOutcome(r.Result)
-		}
-		if f := r.Result.Failure; f != nil {
-			b.Relay, b.Port = f.Relay, f.Port
-		} else if a, ok := where[r.ForwardPath]; ok {
-			b.Relay, b.Port = a.Relay, a.Rung.Port
-		}
-		list[i] = b
-	}
-	return list
-}
-
-func newOutcome(r mailer.Result) api.Outcome {
-	f := r.Failure
-	if f == nil {
-		return api.Outcome{
-			Kind: api.OutcomeDelivered, ReplyCode: r.Reply.Code, EnhancedCode: r.Reply.Enhanced, Text: r.Reply.Text,
-		}
-	}
-	b := api.Outcome{
-		Kind: outcomeOf(f), Class: f.Class.String(), Stage: f.Stage.String(),
-		ReplyCode: f.Reply.Code, EnhancedCode: f.EnhancedCode(), Text: f.Reply.Text,
-	}
-	if b.ReplyCode == 0 {
-		b.Text = f.Text
-	}
-	return b
-}
-
-func outcomeOf(f *mailer.Failure) string {
-	switch f.Class {
-	case mailer.ClassPermanent:
-		return api.OutcomeBounced
-	case mailer.ClassUncertain:
-		return api.OutcomeUncertain
-	default:
-		return api.OutcomeDeferred
-	}
-}
-
-// answerVerdict answers with what the relay said, where nothing is stored. As
-// soon as one recipient was accepted the answer is 200: the client must not
-// repeat the whole.
+// answerVerdict answers with the relay's verdict, where nothing is stored. If one
+// recipient was accepted, the answer is 200: the client must not repeat the whole.
 func answerVerdict(c echo.Context, m queue.Message) error {
-	if err := verdict(m); err != nil {
+	if err := relayProblem(m); err != nil {
 		return err
 	}
 	return writeJSON(c, http.StatusOK, intake.TypeJSON, newReceipt(m))
 }
 
-// verdict is nil if a relay accepted the message for some recipient, else the problem
-// that says why not.
-func verdict(m queue.Message) error {
+// relayProblem returns nil if a relay accepted the message for some recipient, else
+// the problem that says why not.
+func relayProblem(m queue.Message) error {
 	if anyDelivered(m) {
 		return nil
 	}
@@ -94,8 +41,8 @@ func verdict(m queue.Message) error {
 	return p
 }
 
-// nextTry is when the relay may be asked again, as far as the failure says; else
-// zero.
+// nextTry returns when the relay may be asked again; zero if the failure does not
+// tell.
 func nextTry(f *mailer.Failure) time.Time {
 	var rate *mailer.RateError
 	var login *mailer.LoginError
@@ -111,6 +58,7 @@ func nextTry(f *mailer.Failure) time.Time {
 	}
 }
 
+// verdictCodes are the codes of an answer without a queue.
 var verdictCodes = map[mailer.Class]api.Code{
 	mailer.ClassPermanent: api.CodeRejected,
 	mailer.ClassTransient: api.CodeRelayDeferred,
@@ -186,11 +134,4 @@ func anyDelivered(m queue.Message) bool {
 		}
 	}
 	return false
-}
-
-func inUTC(t time.Time) time.Time {
-	if t.IsZero() {
-		return t
-	}
-	return t.UTC()
 }
