@@ -46,7 +46,8 @@ type job struct {
 
 // lease is what a job holds in the store. It is given back to the job's route.
 func lease(j *dispatch.Job) Lease {
-	return Lease{j.ID, j.Route, j.Value.(*job).Envelope.ForwardPaths}
+	work := j.Value.(*job)
+	return Lease{ID: j.ID, Route: j.Route, ForwardPaths: work.Envelope.ForwardPaths, Number: work.Lease}
 }
 
 // newJob returns the job of leased work, whose sender has that route by now. It

@@ -37,7 +37,9 @@ type Store interface {
 	// fingerprint, it stores nothing and returns the ids of the earlier messages,
 	// in their order; with another fingerprint the error is
 	// [ErrIdempotencyMismatch]. The error is [ErrDiskFull] when the batch would
-	// use room that is reserved for outcomes.
+	// use room that is reserved for outcomes. When all its messages are stored
+	// already, by an Insert that failed after its commit, it stores nothing; with
+	// an idempotency key it returns their ids.
 	Insert(ctx context.Context, b Batch) (replayed []string, err error)
 	// Replay is the look-up of the idempotency key that Insert begins with. It
 	// returns nil when the key is not known.
@@ -57,11 +59,21 @@ type Store interface {
 	// Record stores attempts and their outcomes and ends the leases. If a cancel
 	// was requested and the recipient would wait again, it is canceled. If another
 	// owner holds the lease by now, only a delivery changes the recipient.
+	//
+	// After a failed commit the same outcomes may be recorded again: an outcome
+	// with a Lease takes effect once. Settled then does not count what the failed
+	// call has settled.
 	Record(ctx context.Context, outcomes []Outcome) (Settled, error)
 	// Release ends owner's leases on the recipients without an attempt, and
 	// files them under the route given. If a cancel was requested, the recipient is
 	// canceled at now.
+	//
+	// A failed Claim or Insert may have leased recipients. Leases lists them, and
+	// Release ends their leases.
 	Release(ctx context.Context, owner string, now time.Time, leases []Lease) error
+	// Leases lists what owner has leased, by message. Leases of an Insert or a Claim
+	// that has not returned yet may be among them.
+	Leases(ctx context.Context, owner string) ([]Lease, error)
 	// Recover takes the leases of owners that are gone. Each recipient gets an
 	// uncertain attempt and is due at now; with hold it is held. With hold a
 	// recipient that was not marked, though its owner marks (see [Marks]), is due
@@ -178,7 +190,13 @@ type Work struct {
 	// Suspect says that it may make the service crash, see [Store.Recover]. It must be
 	// tried alone, after [Store.MarkAlone].
 	Suspect bool
+	// Lease is the number of the lease. No other lease of these recipients to this
+	// owner has it.
+	Lease int64
 }
+
+// FirstLease is the number of the leases that [Store.Insert] gives.
+const FirstLease = 1
 
 // Lane is the line that the message waits in.
 func (w *Work) Lane() Lane { return Lane{Priority: w.Envelope.Priority, Key: w.Key} }
@@ -198,6 +216,9 @@ type Lease struct {
 	ID           string
 	Route        string
 	ForwardPaths []string
+	// Number is that of the lease. Others of the recipients are left alone by
+	// [Store.Release]; zero means any.
+	Number int64
 }
 
 // Outcome is what came of trying the leased recipients of one message.
@@ -209,6 +230,9 @@ type Outcome struct {
 	Attempts []mailer.Attempt // in order; may be empty
 	Changes  []Change
 	Turns    []Turn // that the attempts used; in order
+	// Lease is the number of the lease that it ends, with no other outcome. Zero
+	// means any: then it must not be recorded again.
+	Lease int64
 	// Awaited says that a client waits until this is stored. The store may delay
 	// other outcomes by a few milliseconds, to commit them with a new message.
 	Awaited bool

@@ -3,6 +3,7 @@ package memory
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,10 +17,20 @@ func (s *Store) Insert(ctx context.Context, b queue.Batch) (replayed []string, e
 		if replayed, err = s.replay(b.Idempotency); err != nil || replayed != nil {
 			return err
 		}
+		known := 0
 		for _, e := range b.Entries {
-			if s.messages[e.Message.ID] != nil {
-				return fmt.Errorf("message id %s is taken", e.Message.ID)
+			if m := s.messages[e.Message.ID]; m != nil {
+				known++
+				if !m.same(e.Message) {
+					return fmt.Errorf("message id %s is taken", e.Message.ID)
+				}
 			}
+		}
+		switch {
+		case known > 0 && known == len(b.Entries):
+			return nil
+		case known > 0:
+			return errors.New("some messages of the batch are stored already")
 		}
 		for _, e := range b.Entries {
 			s.insert(e)
@@ -28,6 +39,11 @@ func (s *Store) Insert(ctx context.Context, b queue.Batch) (replayed []string, e
 		return nil
 	})
 	return replayed, err
+}
+
+// same says that a message which is to be stored under the id is this one.
+func (m *message) same(as queue.Message) bool {
+	return m.Key == as.Key && m.MessageID == as.MessageID && m.Created.Equal(as.Created) && m.Size == as.Size
 }
 
 // Replay is what Insert would answer to a repeated request.
@@ -72,7 +88,7 @@ func (t *tables) insert(e queue.Entry) {
 	m.Envelope.ForwardPaths = slices.Clone(m.Envelope.ForwardPaths)
 	m.content.Data = bytes.Clone(m.content.Data)
 	for n, path := range m.Envelope.ForwardPaths {
-		r := &recipient{message: m, n: n, route: e.Route, owner: e.Owner}
+		r := &recipient{message: m, n: n, route: e.Route, owner: e.Owner, lease: queue.FirstLease}
 		r.ForwardPath, r.State, r.NextAttempt = path, queue.Queued, e.Due
 		m.recipients = append(m.recipients, r)
 		t.list(r)

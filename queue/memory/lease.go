@@ -43,11 +43,13 @@ func (t *tables) claim(m *message, owner string, want queue.Want, now time.Time)
 		Envelope: mailer.Envelope{ReversePath: m.Envelope.ReversePath, Priority: m.Envelope.Priority},
 		Suspect:  m.suspect,
 	}
+	t.lastLease++
+	w.Lease = t.lastLease
 	for _, r := range m.recipients {
 		if !r.waits() || r.route != want.Route || r.NextAttempt.After(now) {
 			continue
 		}
-		t.update(r, func() { r.owner, r.marked = owner, marks{} })
+		t.update(r, func() { r.owner, r.lease, r.marked = owner, w.Lease, marks{} })
 		w.Envelope.ForwardPaths = append(w.Envelope.ForwardPaths, r.ForwardPath)
 		w.Recipients = append(w.Recipients, queue.Leased{ForwardPath: r.ForwardPath, State: r.State, Tries: r.tries, Attempts: r.attempts})
 	}
@@ -68,7 +70,7 @@ func (s *Store) Release(ctx context.Context, owner string, now time.Time, leases
 	return s.write(ctx, "Release", func() error {
 		for _, l := range leases {
 			for _, r := range s.leased(l.ID, owner) {
-				if slices.Contains(l.ForwardPaths, r.ForwardPath) {
+				if r.has(l.Number) && slices.Contains(l.ForwardPaths, r.ForwardPath) {
 					s.release(r, l.Route)
 				}
 			}
@@ -76,6 +78,34 @@ func (s *Store) Release(ctx context.Context, owner string, now time.Time, leases
 		}
 		return nil
 	})
+}
+
+// has says that the recipient's lease has the number; zero is any.
+func (r *recipient) has(lease int64) bool { return lease == 0 || lease == r.lease }
+
+// Leases lists what owner has leased.
+func (s *Store) Leases(ctx context.Context, owner string) (leases []queue.Lease, err error) {
+	err = s.read(ctx, "Leases", func() error {
+		for _, m := range s.messages {
+			of := map[int64]*queue.Lease{}
+			for _, r := range s.leased(m.ID, owner) {
+				l := of[r.lease]
+				if l == nil {
+					l = &queue.Lease{ID: m.ID, Route: r.route, Number: r.lease}
+					of[r.lease] = l
+				}
+				l.ForwardPaths = append(l.ForwardPaths, r.ForwardPath)
+			}
+			for _, l := range of {
+				leases = append(leases, *l)
+			}
+		}
+		slices.SortFunc(leases, func(a, b queue.Lease) int {
+			return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Number, b.Number))
+		})
+		return nil
+	})
+	return leases, err
 }
 
 // release ends a lease. A recipient that was to be canceled is.
@@ -110,8 +140,11 @@ func (s *Store) Record(ctx context.Context, outcomes []queue.Outcome) (settled q
 // record stores one outcome, and says whether the message became final by it.
 func (s *Store) record(o queue.Outcome) bool {
 	m := s.messages[o.ID]
-	if m == nil {
+	if m == nil || o.Lease != 0 && slices.Contains(m.recorded, o.Lease) {
 		return false
+	}
+	if o.Lease != 0 {
+		m.recorded = append(m.recorded, o.Lease)
 	}
 	results, tried := map[string]mailer.Result{}, map[string]int{}
 	for _, a := range o.Attempts {
@@ -124,7 +157,7 @@ func (s *Store) record(o queue.Outcome) bool {
 	}
 	for _, c := range o.Changes {
 		for _, r := range m.recipients {
-			if r.ForwardPath != c.ForwardPath || r.owner != o.Owner && c.State != queue.Delivered {
+			if r.ForwardPath != c.ForwardPath || (r.owner != o.Owner || !r.has(o.Lease)) && c.State != queue.Delivered {
 				continue
 			}
 			s.update(r, func() { r.change(c, o.Route) })

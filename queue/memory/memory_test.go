@@ -19,6 +19,15 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+func TestConformanceFaults(t *testing.T) {
+	storetest.RunFaults(t, func(_ *testing.T, f *storetest.Faults) queue.Store {
+		return memory.New(memory.Options{
+			Before: func(context.Context, string) error { return f.Commit(false) },
+			After:  func(context.Context, string) error { return f.Commit(true) },
+		})
+	})
+}
+
 // TestFaults: what fails before it takes effect has not happened, and what fails
 // after it has.
 func TestFaults(t *testing.T) {

@@ -16,6 +16,7 @@ type message struct {
 	queue.Message // without Recipients and Attempts
 	recipients    []*recipient
 	attempts      []mailer.Attempt
+	recorded      []int64 // the leases of recorded outcomes
 
 	content  mailer.Content
 	gone     bool          // the content is dropped
@@ -36,6 +37,7 @@ type recipient struct {
 	n               int // its place in the envelope
 	route           string
 	owner           string // empty: not leased
+	lease           int64  // the number of its last lease
 	marked          marks
 	cancel          bool // is canceled unless its attempt decides otherwise
 	tries, attempts int
@@ -69,6 +71,7 @@ type tables struct {
 	unfinished, finished []*message
 	usage                queue.Usage    // of unfinished
 	leases               map[string]int // number of leased recipients, by owner
+	lastLease            int64          // its number
 	// turns are when messages set out for each relay, the oldest first.
 	turns map[string][]time.Time
 	// runs are the runs that have not ended in order, by owner, and when it was found
@@ -95,7 +98,7 @@ func newTables() *tables {
 	return &tables{
 		messages: map[string]*message{}, requests: map[requestKey]request{},
 		waiting: map[line][]*recipient{}, leases: map[string]int{},
-		turns: map[string][]time.Time{}, runs: map[string]time.Time{},
+		lastLease: queue.FirstLease, turns: map[string][]time.Time{}, runs: map[string]time.Time{},
 	}
 }
 

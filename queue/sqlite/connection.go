@@ -46,18 +46,16 @@ func (c *connection) control(query string) error {
 	return (&session{context.Background(), c}).exec(query)
 }
 
-// rollBack ends the transaction. Where it cannot, the connection is unsure.
-func (c *connection) rollBack() {
-	c.unsure = !c.idle()
-}
-
-// idle makes sure that no transaction is open.
-func (c *connection) idle() bool {
+// rollBack ends the transaction, and says whether one was open. Where it cannot tell,
+// the connection is unsure.
+func (c *connection) rollBack() bool {
+	c.unsure = false
 	if c.control("ROLLBACK") == nil {
 		return true
 	}
 	// SQLite may have ended the transaction by itself. Only then can one begin.
-	return c.control("BEGIN") == nil && c.control("ROLLBACK") == nil
+	c.unsure = c.control("BEGIN") != nil || c.control("ROLLBACK") != nil
+	return false
 }
 
 // renewed returns a connection in place of c, which is unsure: a new one, and then c

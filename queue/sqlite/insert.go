@@ -6,6 +6,9 @@ import (
 	"errors"
 	"strings"
 
+	sqlitedriver "modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
@@ -44,12 +47,24 @@ func (w *writer) insertBatch(b queue.Batch) ([]string, error) {
 	if replayed, err := w.replay(b.Idempotency); err != nil || replayed != nil {
 		return replayed, err
 	}
+	known := 0
 	for _, e := range b.Entries {
-		if err := w.insert(e); err != nil {
+		fresh, err := w.insert(e)
+		if err != nil {
 			return nil, err
 		}
+		if !fresh {
+			known++
+		}
 	}
-	return nil, w.remember(b)
+	switch {
+	case known == 0:
+		return nil, w.remember(b)
+	case known < len(b.Entries):
+		return nil, errors.New("some messages of the batch are stored already")
+	default:
+		return nil, nil
+	}
 }
 
 // replay returns the messages that an earlier request with the key stored; nil
@@ -94,49 +109,79 @@ func (w *writer) remember(b queue.Batch) error {
 		i.Key, i.Name, i.Fingerprint[:], messages, i.Expires.UnixMicro())
 }
 
-func (w *writer) insert(e queue.Entry) error {
-	body, chunks, err := w.insertContent(e.Content)
+// insert stores a message, and says whether it did: it may be stored already.
+func (w *writer) insert(e queue.Entry) (bool, error) {
+	body, err := w.insertContent(e.Content)
 	if err != nil {
-		return err
+		return false, err
 	}
 	m := e.Message
 	var tags any
 	if len(m.Tags) > 0 {
 		if tags, err = toJSON(m.Tags); err != nil {
-			return err
+			return false, err
 		}
 	}
 	id, ok := blob(m.ID)
 	if !ok {
-		return errors.New("message id is not a UUID")
+		return false, errors.New("message id is not a UUID")
 	}
 	err = w.exec(`INSERT INTO messages (id, key, message_id, sender, subject, tags, reverse_path, size, eight_bit, utf8_header,
 			created, send_at, expires, status, final, clock, body, chunks, priority)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', 0, ?, ?, ?, ?)`,
 		id, m.Key, m.MessageID, m.Sender, m.Subject, tags, m.Envelope.ReversePath, m.Size, e.Content.EightBit, e.Content.UTF8Header,
-		m.Created.UnixMicro(), micros(m.SendAt), m.Expires.UnixMicro(), m.Expires.UnixMicro(), body, chunks,
+		m.Created.UnixMicro(), micros(m.SendAt), m.Expires.UnixMicro(), m.Expires.UnixMicro(), body.first, body.count,
 		int64(m.Envelope.Priority))
+	if isTaken(err) {
+		return false, w.insertedBefore(id, m, body)
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, w.insertRecipients(id, e)
+}
+
+// isTaken says that there is a row with the primary key. The statement has done nothing
+// then, and the transaction goes on.
+func isTaken(err error) bool {
+	var e *sqlitedriver.Error
+	return errors.As(err, &e) && e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
+}
+
+// insertedBefore makes sure that the message with the id is the same one, and deletes
+// the bytes that were stored once more.
+func (w *writer) insertedBefore(id []byte, m queue.Message, again chunks) error {
+	var same bool
+	err := w.row(`SELECT key = ? AND message_id = ? AND created = ? AND size = ? FROM messages WHERE id = ?`,
+		[]any{m.Key, m.MessageID, m.Created.UnixMicro(), m.Size, id}, &same)
+	if err == nil && !same {
+		err = errors.New("message id is taken")
+	}
 	if err != nil {
 		return err
 	}
-	return w.insertRecipients(id, e)
+	return w.deleteChunks(again)
 }
 
 // insertContent stores the bytes and returns the rows they are in.
-func (w *writer) insertContent(c mailer.Content) (first, chunks int64, err error) {
-	for rest := c.Data; ; chunks++ {
+func (w *writer) insertContent(c mailer.Content) (chunks, error) {
+	var body chunks
+	for rest := c.Data; ; {
 		chunk := rest[:min(len(rest), chunkSize)]
 		result, err := w.execute(`INSERT INTO contents (data) VALUES (?)`, chunk)
 		if err != nil {
-			return 0, 0, err
+			return body, err
 		}
-		if chunks == 0 {
-			if first, err = result.LastInsertId(); err != nil {
-				return 0, 0, err
+		if !body.first.Valid {
+			first, err := result.LastInsertId()
+			if err != nil {
+				return body, err
 			}
+			body.first = sql.NullInt64{Int64: first, Valid: true}
 		}
+		body.count++
 		if rest = rest[len(chunk):]; len(rest) == 0 {
-			return first, chunks + 1, nil
+			return body, nil
 		}
 	}
 }

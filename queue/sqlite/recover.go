@@ -242,7 +242,7 @@ func (t *takeover) blame(key []byte, r *queue.Recovered) error {
 		return err
 	}
 	r.Blamed = append(r.Blamed, b)
-	if err := t.insertAttempt(key, attempt); err != nil {
+	if err := t.insertAttempt(key, 0, attempt); err != nil {
 		return err
 	}
 	_, err = t.settle(key, t.now)

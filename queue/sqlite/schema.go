@@ -119,6 +119,11 @@ CREATE TABLE runs (
 ) WITHOUT ROWID;
 ALTER TABLE messages ADD COLUMN suspect INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE messages ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
+`, `
+-- The number of the lease that a recipient has, or had last: the default is
+-- queue.FirstLease. That of the lease that an attempt ended; zero is unknown.
+ALTER TABLE recipients ADD COLUMN lease INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE attempts ADD COLUMN lease INTEGER NOT NULL DEFAULT 0;
 `}
 
 // migrate brings the file to the newest schema, a transaction for each step. It

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -66,7 +67,9 @@ type Store struct {
 	closing sync.Once
 	writer  *writer
 	only    atomic.Value                    // the owner that has taken over from all others
+	leases  atomic.Int64                    // the number of the last lease
 	free    func(dir string) (int64, error) // octets; replaced in tests
+	fault   func(happened bool) error       // fails commits, before or after they happened, in tests
 }
 
 // Open opens the store, creating it when it does not exist. Nothing is
@@ -87,6 +90,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{opts: o, lock: lock, free: freeDisk}
+	s.leases.Store(queue.FirstLease + rand.Int64N(1<<40)) //nolint:gosec // it need not be secret, only other than before
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(storeError(path, err), s.Close())
 	}

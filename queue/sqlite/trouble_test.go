@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"mailsidecar/queue/queuetest"
+	"mailsidecar/queue/storetest"
 
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
@@ -401,6 +402,44 @@ func TestBadWriteLeavesGroup(t *testing.T) {
 	}
 	if failed != 1 || rows != 2 {
 		t.Errorf("failed writes = %d, rows = %d, want 1, 2", failed, rows)
+	}
+}
+
+// TestDoubtfulGroup: what shares a commit that may have happened is not done again, and
+// what shares one that has not is, each alone.
+func TestDoubtfulGroup(t *testing.T) {
+	for _, happened := range []bool{false, true} {
+		s := openStore(t, dbPath(t))
+		f := &storetest.Faults{}
+		s.fault = f.Commit
+		hold, held := make(chan struct{}), make(chan struct{})
+		go s.write(t.Context(), func(*writer) error { close(held); <-hold; return nil }) //nolint:errcheck // it only fills the writer's hands
+		<-held
+		var runs atomic.Int32
+		ops := make([]*write, 3)
+		for i := range ops {
+			ops[i] = &write{run: func(*writer) error {
+				if runs.Add(1) == int32(len(ops)) {
+					f.Fail(happened)
+				}
+				return nil
+			}, done: make(chan error, 1)}
+			s.writer.writes <- ops[i]
+		}
+		close(hold)
+		failed := 0
+		for _, op := range ops {
+			if err := <-op.done; err != nil {
+				failed++
+			}
+		}
+		want, wantRuns := 0, int32(2*len(ops))
+		if happened {
+			want, wantRuns = len(ops), int32(len(ops))
+		}
+		if failed != want || runs.Load() != wantRuns {
+			t.Errorf("with a commit that has happened: %v: failed = %d, runs = %d, want %d, %d", happened, failed, runs.Load(), want, wantRuns)
+		}
 	}
 }
 

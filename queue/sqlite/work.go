@@ -95,8 +95,9 @@ func (w *writer) claim(id []byte, owner string, want queue.Want, now time.Time) 
 	if err != nil {
 		return work, err
 	}
-	return work, w.exec(`UPDATE recipients SET owner = ?, marked = 0 WHERE message = ? AND +route = ? AND +due <= ? AND owner IS NULL`,
-		owner, id, want.Route, now.UnixMicro())
+	work.Lease = w.store.leases.Add(1)
+	return work, w.exec(`UPDATE recipients SET owner = ?, marked = 0, lease = ?
+		WHERE message = ? AND +route = ? AND +due <= ? AND owner IS NULL`, owner, work.Lease, id, want.Route, now.UnixMicro())
 }
 
 // Release ends leases without an attempt.
@@ -117,11 +118,36 @@ func (w *writer) release(owner string, now time.Time, l queue.Lease) error {
 	if err != nil {
 		return err
 	}
-	const these = ` WHERE message = ? AND owner = ? AND forward_path IN (SELECT value FROM json_each(?))`
-	if err := w.cancelReleased(these, id, now, owner, paths); err != nil {
+	const these = ` WHERE message = ? AND owner = ? AND ? IN (0, lease) AND forward_path IN (SELECT value FROM json_each(?))`
+	if err := w.cancelReleased(these, id, now, owner, l.Number, paths); err != nil {
 		return err
 	}
-	return w.exec(`UPDATE recipients SET owner = NULL, marked = 0, route = ?`+these, l.Route, id, owner, paths)
+	return w.exec(`UPDATE recipients SET owner = NULL, marked = 0, route = ?`+these, l.Route, id, owner, l.Number, paths)
+}
+
+// Leases reads along the index of what is leased.
+func (s *Store) Leases(ctx context.Context, owner string) ([]queue.Lease, error) {
+	var leases []queue.Lease
+	err := s.view(ctx, func(v *session) error {
+		leases = nil
+		return v.each(`SELECT message, lease, route, forward_path FROM recipients WHERE owner = ? ORDER BY message, lease, n`, []any{owner},
+			func(rows *sql.Rows) error {
+				var id []byte
+				var l queue.Lease
+				var path string
+				err := rows.Scan(&id, &l.Number, &l.Route, &path)
+				if err == nil {
+					l.ID, err = fromBlob(id)
+				}
+				if n := len(leases); n == 0 || leases[n-1].ID != l.ID || leases[n-1].Number != l.Number {
+					leases = append(leases, l)
+				}
+				last := &leases[len(leases)-1]
+				last.ForwardPaths = append(last.ForwardPaths, path)
+				return err
+			})
+	})
+	return leases, err
 }
 
 // cancelReleased cancels those of the message's leased recipients, selected by
@@ -164,21 +190,42 @@ func (s *Store) Record(ctx context.Context, outcomes []queue.Outcome) (queue.Set
 
 func (w *writer) record(o queue.Outcome) (settlement, error) {
 	id, _ := blob(o.ID)
-	results, err := w.insertAttempts(id, o.Attempts)
+	results, err := tally(o.Attempts)
 	if err != nil {
 		return settlement{}, err
 	}
+	held := 0
+	var lost []queue.Change
 	for _, c := range o.Changes {
-		if err := w.change(id, o, c, results[c.ForwardPath]); err != nil {
+		n, err := w.changeLeased(id, o, c, results[c.ForwardPath])
+		if err != nil {
+			return settlement{}, err
+		}
+		if held += int(n); n == 0 && c.State == queue.Delivered {
+			lost = append(lost, c)
+		}
+	}
+	if held == 0 && o.Lease != 0 {
+		if again, err := w.recorded(id, o.Lease); err != nil || again {
 			return settlement{}, err
 		}
 	}
-	for _, t := range o.Turns {
-		if err := w.takeTurn(t); err != nil {
+	// A lease lost meanwhile leaves nothing to say but "delivered".
+	for _, c := range lost {
+		if err := w.exec(changeRecipient, changeArgs(id, o, c, results[c.ForwardPath])...); err != nil {
 			return settlement{}, err
 		}
+	}
+	if err := w.insertAttempts(id, o); err != nil {
+		return settlement{}, err
 	}
 	return w.settle(id, o.At)
+}
+
+// recorded says that the outcome of the lease was recorded before.
+func (w *writer) recorded(id []byte, lease int64) (again bool, err error) {
+	err = w.row(`SELECT EXISTS (SELECT 1 FROM attempts WHERE message = ? AND lease = ?)`, []any{id, lease}, &again)
+	return again, err
 }
 
 // tried is what the attempts of one outcome came to for one recipient.
@@ -187,13 +234,11 @@ type tried struct {
 	result   any // of the last one, as stored; nil when there was none
 }
 
-func (w *writer) insertAttempts(id []byte, attempts []mailer.Attempt) (map[string]tried, error) {
+// tally returns what the attempts came to, by forward-path.
+func tally(attempts []mailer.Attempt) (map[string]tried, error) {
 	last := map[string]mailer.Result{}
 	count := map[string]int{}
 	for _, a := range attempts {
-		if err := w.insertAttempt(id, a); err != nil {
-			return nil, err
-		}
 		for _, r := range a.Results {
 			last[r.ForwardPath] = r
 			count[r.ForwardPath]++
@@ -210,7 +255,22 @@ func (w *writer) insertAttempts(id []byte, attempts []mailer.Attempt) (map[strin
 	return results, nil
 }
 
-func (w *writer) insertAttempt(id []byte, a mailer.Attempt) error {
+// insertAttempts stores the attempts, and the turns that they used.
+func (w *writer) insertAttempts(id []byte, o queue.Outcome) error {
+	for _, a := range o.Attempts {
+		if err := w.insertAttempt(id, o.Lease, a); err != nil {
+			return err
+		}
+	}
+	for _, t := range o.Turns {
+		if err := w.takeTurn(t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *writer) insertAttempt(id []byte, lease int64, a mailer.Attempt) error {
 	var ladder any // NULL when it is empty
 	if len(a.Ladder) > 0 {
 		var err error
@@ -222,39 +282,45 @@ func (w *writer) insertAttempt(id []byte, a mailer.Attempt) error {
 	if err != nil {
 		return err
 	}
-	return w.exec(`INSERT INTO attempts (message, n, relay, port, mode, tls, auth, ladder, started, duration, results)
-		VALUES (?, (SELECT coalesce(max(n), 0) + 1 FROM attempts WHERE message = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		id, id, a.Relay, a.Rung.Port, stored.ModeOf(a.Rung), a.TLS, a.Auth, ladder, a.Started.UnixMicro(), a.Duration.Microseconds(), results)
+	return w.exec(`INSERT INTO attempts (message, n, relay, port, mode, tls, auth, ladder, started, duration, results, lease)
+		VALUES (?, (SELECT coalesce(max(n), 0) + 1 FROM attempts WHERE message = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		id, id, a.Relay, a.Rung.Port, stored.ModeOf(a.Rung), a.TLS, a.Auth, ladder, a.Started.UnixMicro(), a.Duration.Microseconds(), results, lease)
 }
 
-// change sets a recipient's state. A wish to cancel it turns waiting into
-// canceled; a lease lost meanwhile leaves nothing to say but "delivered".
-func (w *writer) change(id []byte, o queue.Outcome, c queue.Change, t tried) error {
+// changeLeased sets the state of a recipient that has the outcome's lease, and returns
+// how many those are.
+func (w *writer) changeLeased(id []byte, o queue.Outcome, c queue.Change, t tried) (int64, error) {
+	const leased = changeRecipient + ` AND owner = ? AND ? IN (0, lease)`
+	args := append(changeArgs(id, o, c, t), o.Owner, o.Lease)
+	// Most messages have one recipient, the first. By its key it is changed in
+	// place; else SQLite collects in a table what to change.
+	if len(o.Changes) == 1 {
+		if n, err := w.affect(leased+" AND n = 0", args...); err != nil || n == 1 {
+			return n, err
+		}
+	}
+	return w.affect(leased, args...)
+}
+
+func changeArgs(id []byte, o queue.Outcome, c queue.Change, t tried) []any {
 	waits := !c.State.Final() && c.State != queue.Held
 	var next any
 	if waits {
 		next = c.Next.UnixMicro()
 	}
-	args := []any{
-		!c.State.Final(), string(c.State), !c.State.Final(), next, c.Tries, t.attempts, t.result, o.Route,
-		id, c.ForwardPath, o.Owner, c.State == queue.Delivered,
+	return []any{
+		!c.State.Final(), string(c.State), !c.State.Final(), next, c.Tries, t.attempts, t.result, o.Route, id, c.ForwardPath,
 	}
-	// Most messages have one recipient, the first. By its key it is changed in
-	// place; else SQLite collects in a table what to change.
-	if len(o.Changes) == 1 {
-		if n, err := w.affect(changeRecipient+" AND n = 0", args...); err != nil || n == 1 {
-			return err
-		}
-	}
-	return w.exec(changeRecipient, args...)
 }
 
+// changeRecipient sets a recipient's state. A wish to cancel it turns waiting into
+// canceled.
 const changeRecipient = `UPDATE recipients SET
 		state = CASE WHEN cancel AND ? THEN 'canceled' ELSE ? END,
 		due = CASE WHEN cancel AND ? THEN NULL ELSE ? END,
 		tries = ?, attempts = attempts + ?, result = coalesce(?, result),
 		route = ?, owner = NULL, marked = 0, cancel = 0
-	WHERE message = ? AND forward_path = ? AND (owner = ? OR ?)`
+	WHERE message = ? AND forward_path = ?`
 
 // settlement is what settle found out about a message.
 type settlement struct {

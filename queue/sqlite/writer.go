@@ -50,6 +50,8 @@ type writer struct {
 	closed bool
 	ended  chan struct{}
 
+	doubtful bool // the last transaction failed, and may have been committed
+
 	failed  atomic.Pointer[error] // what the last commit came to
 	probeAt time.Time             // when to try again after it failed
 	// commits and written count transactions and what was in them: their
@@ -227,13 +229,14 @@ func (w *writer) admitted(group []*write) []*write {
 }
 
 // commitGroup commits the writes together. When that fails it commits each
-// alone, so that one that cannot be written does not take the others with it.
+// alone, so that one that cannot be written does not take the others with it. Where
+// the commit may have happened it does not: a write would take effect twice.
 func (w *writer) commitGroup(group []*write) {
 	if len(group) == 0 {
 		return
 	}
 	err := w.commit(group)
-	if err != nil && len(group) > 1 {
+	if err != nil && len(group) > 1 && !w.doubtful {
 		for _, op := range group {
 			w.commitGroup([]*write{op})
 		}
@@ -262,12 +265,15 @@ func isAnswer(err error) bool {
 }
 
 func (w *writer) transaction(group []*write) (err error) {
+	w.doubtful = false
 	if err := w.begin(); err != nil {
 		return err
 	}
+	committing := false
 	defer func() {
 		if err != nil {
-			w.rollBack()
+			open := w.rollBack()
+			w.doubtful = committing && !open
 		}
 	}()
 	for _, op := range group {
@@ -278,12 +284,26 @@ func (w *writer) transaction(group []*write) (err error) {
 			return err
 		}
 	}
+	committing = true
+	if err := w.commitFault(false); err != nil {
+		return err
+	}
 	if err := w.control("COMMIT"); err != nil {
+		return err
+	}
+	if err := w.commitFault(true); err != nil {
 		return err
 	}
 	w.commits.Add(1)
 	w.written.Add(int64(len(group)))
 	return nil
+}
+
+func (w *writer) commitFault(happened bool) error {
+	if w.store.fault == nil {
+		return nil
+	}
+	return w.store.fault(happened)
 }
 
 // begin begins a transaction, on a new connection where the old one is of no use any

@@ -9,7 +9,16 @@ import (
 
 	"mailsidecar/queue"
 	"mailsidecar/queue/queuetest"
+	"mailsidecar/queue/storetest"
 )
+
+func TestConformanceFaults(t *testing.T) {
+	storetest.RunFaults(t, func(t *testing.T, f *storetest.Faults) queue.Store {
+		s := openStore(t, dbPath(t))
+		s.fault = f.Commit
+		return s
+	})
+}
 
 // patientStep hands over an outcome and returns how long that took to be
 // stored; insertAfter is when a new message comes, zero for never.

@@ -30,6 +30,7 @@ func hasty(s queue.Store, e queue.Entry) []func(context.Context) error {
 			_, err := s.Replay(ctx, queue.Idempotency{Key: "app", Name: "x", Expires: Start.Add(time.Hour)})
 			return err
 		},
+		func(ctx context.Context) error { _, err := s.Leases(ctx, "me"); return err },
 		func(ctx context.Context) error { return s.Check(ctx) },
 		func(ctx context.Context) error { return s.Heartbeat(ctx, "me", Start) },
 		func(ctx context.Context) error {
@@ -65,7 +66,7 @@ func hasty(s queue.Store, e queue.Entry) []func(context.Context) error {
 }
 
 // reading is how many of the methods above come first because they only read.
-const reading = 9
+const reading = 10
 
 // EndContexts calls every method of the store from several goroutines, with
 // contexts that end at random times: before the call, within the microseconds

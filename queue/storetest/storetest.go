@@ -308,11 +308,15 @@ func testClaim(t *testing.T, s queue.Store) {
 		t.Errorf("Claim before anything is due = %v, want nothing", works)
 	}
 	works := claim(t, s, Start.Add(time.Minute), 1)
+	if len(works) != 1 || works[0].Lease <= queue.FirstLease {
+		t.Fatalf("Claim = %+v, want one message, with a lease that Insert does not give", works)
+	}
 	want := []queue.Work{{
 		ID: early.Message.ID, MessageID: "<1@example.com>", Sender: "shop@example.com", Route: "relay", Key: "app", Size: early.Message.Size,
 		Expires: early.Message.Expires, Envelope: early.Message.Envelope,
 		Recipients: []queue.Leased{{ForwardPath: "a@example.org", State: queue.Queued}, {ForwardPath: "b@example.org", State: queue.Queued}},
 	}}
+	want[0].Lease = works[0].Lease
 	wantDiff(t, "Claim", works, want)
 	if works = claim(t, s, Start.Add(time.Minute), 10); len(works) != 1 || works[0].ID != late.Message.ID {
 		t.Errorf("Claim = %v, want the later message only", works)
