@@ -74,6 +74,9 @@ type Attempt struct {
 	Ladder   []RungReport
 	Started  time.Time
 	Duration time.Duration
+	// Turns are the times at which messages set out for the relay within its rate: one
+	// for each MAIL, in order. There are none where the relay has no rate.
+	Turns []time.Time
 	// Results has one entry for each forward-path of the envelope, in order.
 	Results []Result
 }

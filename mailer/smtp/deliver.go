@@ -40,10 +40,14 @@ type delivery struct {
 	attempt *mailer.Attempt
 	due     time.Time        // the delivery that is due first is served first
 	open    []*mailer.Result // recipients that no transaction has taken yet
+	turn    *turn            // for the next MAIL; nil when one is needed, and without a rate
 	conn    *conn            // nil when one is needed
 	// wantsNew says that a connection was lost under the delivery: the next one is not
 	// one that was idle, where another can be had.
 	wantsNew bool
+	// refusedParams are parameters of MAIL that were refused on another connection:
+	// the next MAIL is without them.
+	refusedParams string
 	// retriedPushback says that the relay has pushed the message back, and that it
 	// goes once more over another connection.
 	retriedPushback bool
@@ -52,20 +56,13 @@ type delivery struct {
 
 func (d *delivery) run(ctx context.Context) {
 	d.rejectUnsafePaths()
-	if len(d.open) == 0 {
-		return
-	}
-	if err := d.relay.pace.awaitTurn(ctx, d.env.Priority, d.due); err != nil {
-		failAll(d.open, d.relay.noTurn(ctx, err))
-		return
-	}
 	for len(d.open) > 0 || d.booked != nil {
-		if d.conn == nil {
-			if f := d.connect(ctx); f != nil {
-				failAll(d.undecided(), f)
-				return
-			}
-			continue
+		if f := d.prepare(ctx); f != nil {
+			failAll(d.undecided(), f)
+			break
+		}
+		if d.conn == nil || d.needsTurn() {
+			continue // a booking was not kept: the connection has ended, or the turn is used up
 		}
 		t := d.booked
 		if d.booked = nil; t == nil {
@@ -73,10 +70,71 @@ func (d *delivery) run(ctx context.Context) {
 		}
 		if t != nil {
 			d.conn.transact(ctx, t)
+			d.spend()
 			d.conclude(ctx, t)
 		}
 	}
 	d.release()
+	if d.turn != nil {
+		d.relay.pace.giveBack(d.turn)
+	}
+}
+
+// prepare gets what the next transaction needs: a turn, and a connection. The
+// connection that the delivery has is given back where it must wait for the turn:
+// those that have theirs need it.
+func (d *delivery) prepare(ctx context.Context) *mailer.Failure {
+	if d.needsTurn() {
+		p := &d.relay.pace
+		if d.conn != nil {
+			d.turn = p.turnNow(d.env.Priority, d.due)
+		}
+		if d.turn == nil {
+			d.releaseForTurn()
+			var err error
+			if d.turn, err = p.awaitTurn(ctx, d.env.Priority, d.due); err != nil {
+				return d.noTurn(ctx, err)
+			}
+		}
+	}
+	if d.conn == nil {
+		return d.connect(ctx)
+	}
+	d.refusedParams = "" // the connection leaves them out
+	return nil
+}
+
+// needsTurn reports whether the next transaction needs a turn first.
+func (d *delivery) needsTurn() bool {
+	return d.turn == nil && d.booked == nil && d.relay.pace.rate.Messages > 0
+}
+
+// releaseForTurn gives the connection back, and keeps in mind what was about to be
+// tried on it.
+func (d *delivery) releaseForTurn() {
+	if d.conn != nil && d.conn.refusedExtensions != nil {
+		d.conn.trustExtensions()
+	} else {
+		d.refusedParams = ""
+	}
+	d.release()
+}
+
+// noTurn returns the failure of the recipients for which there is no turn. They wait
+// for one, those too that were refused as too many.
+func (d *delivery) noTurn(ctx context.Context, why error) *mailer.Failure {
+	if ctx.Err() == nil {
+		failAll(d.open, noVerdict)
+	}
+	return d.relay.noTurn(ctx, why)
+}
+
+// spend lets go of the turn once its MAIL is written, or may have been.
+func (d *delivery) spend() {
+	if d.turn != nil && !d.turn.sent.IsZero() {
+		d.attempt.Turns = append(d.attempt.Turns, d.turn.sent)
+		d.turn = nil
+	}
 }
 
 // maxRefused is the number of refused recipients in a transaction from which on they
@@ -153,8 +211,7 @@ func (d *delivery) retryOnNewConn(results []*mailer.Result) {
 func (d *delivery) retryWithoutParams(t *transaction) {
 	c := d.conn
 	if c.refusedExtensions != nil {
-		// It made no difference: trust them again.
-		c.refusedExtensions, c.ext = nil, d.relay.distrust.filter(parseExtensions(c.ehlo))
+		c.trustExtensions() // it made no difference
 		return
 	}
 	c.refusedExtensions = c.ext.withoutParameters(t.params)
@@ -165,7 +222,13 @@ func (d *delivery) retryWithoutParams(t *transaction) {
 		c.refusedExtensions = nil
 		return
 	}
+	d.refusedParams = t.params
 	d.open = append(t.reopen(t.mailParamRefused), d.open...)
+}
+
+// trustExtensions uses all extensions again.
+func (c *conn) trustExtensions() {
+	c.refusedExtensions, c.ext = nil, c.relay.distrust.filter(parseExtensions(c.ehlo))
 }
 
 // release gives the connection back to the pool.
@@ -195,6 +258,9 @@ func (d *delivery) connect(ctx context.Context) *mailer.Failure {
 	}
 	if g.failure == nil && c != nil {
 		d.conn, d.booked, d.wantsNew = c, g.booked, false
+		if d.refusedParams != "" {
+			c.refusedExtensions, d.refusedParams = c.ext.withoutParameters(d.refusedParams), ""
+		}
 	}
 	return g.failure
 }
@@ -266,6 +332,16 @@ func (d *delivery) needsBack8BITMIME() bool {
 	return true
 }
 
+// unbook takes the recipients of t back, which was to be sent on a connection that was
+// booked. If it was sent without its content, its turn is used up.
+func (d *delivery) unbook(t *transaction) {
+	d.open = append(t.results, d.open...)
+	if t.sent && d.turn != nil {
+		d.attempt.Turns = append(d.attempt.Turns, time.Now())
+		d.turn = nil
+	}
+}
+
 // fits reports whether the message can go to all open recipients as it is.
 func (d *delivery) fits(ext extensions) bool {
 	if d.content.EightBit && !ext.has("8BITMIME") {
@@ -288,7 +364,7 @@ func (d *delivery) transaction(ext extensions) *transaction { return d.take(d.co
 // it. It returns nil when none of those can go; they have their failures then.
 func (d *delivery) take(content mailer.Content, ext extensions) *transaction {
 	n := min(len(d.open), d.relay.opts.MaxRecipients)
-	t := &transaction{reversePath: d.env.ReversePath, data: content.Data, messageID: content.MessageID}
+	t := &transaction{turn: d.turn, reversePath: d.env.ReversePath, data: content.Data, messageID: content.MessageID}
 	utf8 := content.UTF8Header || !mailer.IsASCII(d.env.ReversePath)
 	for _, r := range d.open[:n] {
 		if !mailer.IsASCII(r.ForwardPath) {

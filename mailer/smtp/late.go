@@ -36,8 +36,8 @@ func (p *pool) releaseHeld() {
 }
 
 // listenLate waits for the verdict of a delivery that has been answered already, and
-// logs it. The place of the connection is held. quit says that no command waits for
-// its reply after that.
+// logs it. The place of the connection is held. The turn of t is that of an envelope
+// behind the content. quit says that there is none: no command waits for its reply.
 func (c *conn) listenLate(ctx context.Context, t *transaction, answers <-chan answer, quit bool) {
 	defer c.relay.pool.releaseHeld()
 	select {
@@ -47,6 +47,7 @@ func (c *conn) listenLate(ctx context.Context, t *transaction, answers <-chan an
 		c.close()
 		c.verdict(t, <-answers)
 	}
+	c.relay.pace.written(t.turn)
 	for _, r := range t.accepted {
 		c.relay.logLateVerdict(t, *r)
 	}

@@ -118,7 +118,7 @@ func (p *pool) wait(ctx context.Context, w *waiter) grant {
 		g.failure = p.leave(ctx, w)
 	}
 	if w.booked != nil && g.booked == nil { // the booking was not kept
-		w.delivery.open = append(w.booked.results, w.delivery.open...)
+		w.delivery.unbook(w.booked)
 	}
 	return g
 }
@@ -307,7 +307,7 @@ func (p *pool) booker(c *conn) *waiter {
 		return nil
 	}
 	w := p.line[0]
-	if w.booked != nil || w.delivery.wantsNew || !w.delivery.fits(c.ext) {
+	if w.booked != nil || w.delivery.wantsNew || w.delivery.refusedParams != "" || !w.delivery.fits(c.ext) {
 		return nil
 	}
 	return w
@@ -369,11 +369,16 @@ func (p *pool) withdraw(c *conn) {
 	}
 }
 
-// gone reports whether w has left, or got another connection than it booked.
-func (p *pool) gone(w *waiter) bool {
+// send reports whether the envelope of w may be sent on the connection that it booked,
+// and records that it is: w has neither left nor got another connection.
+func (p *pool) send(w *waiter) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return w.done
+	if w.done {
+		return false
+	}
+	w.booked.sent = true
+	return true
 }
 
 // releaseBooking lets a waiter that booked a connection take any free one: the
@@ -400,6 +405,9 @@ func (p *pool) handOver(c *conn, w *waiter) bool {
 	defer p.mu.Unlock()
 	w.bookingTimer.Stop()
 	p.removeFromLine(w)
+	if w.booked.sent { // the relay reads its MAIL now
+		p.relay.pace.written(w.booked.turn)
+	}
 	done := w.done
 	switch w.done = true; {
 	case done && !w.booked.sent:

@@ -14,48 +14,79 @@ import (
 // queue to wait for, which may know another relay.
 const rateWait = time.Minute
 
-// pace holds deliveries to a rate: each waits for its turn, see [schedule]. A turn is
-// given at its time, to the delivery that is first among those that wait then.
+// pace holds the MAIL commands to a rate: a delivery waits for a turn before each, see
+// [schedule]. A turn is given at its time, to the delivery that is first among those
+// that wait then.
+//
+// Between a turn and its MAIL the delivery may have to wait for a connection. Until
+// the MAIL is written the turn is outstanding, and may fall into every period; from
+// then on the time of the MAIL counts. So the limit holds for what the relay sees: of
+// the MAILs in a period, take the one whose turn was given last. All others were then
+// outstanding, or written within one period before.
 type pace struct {
 	rate    schedule
 	quit    chan struct{} // closed by StopWaiting; nil: never
 	mu      sync.Mutex
 	stopped bool        // quit is closed
-	sent    []time.Time // when the last messages started, the oldest first; Rate.Messages at most
-	line    line
-	timer   *time.Timer // for the next turn
+	sent    []time.Time // when the last MAILs were written, the oldest first; Rate.Messages at most
+	// outstanding are the turns that were given and whose MAIL is not written yet, in
+	// the order in which they were given.
+	outstanding []*turn
+	line        line
+	timer       *time.Timer // for the next turn
 }
 
-// turn is one delivery's permission to start.
+// turn is one delivery's permission to write one MAIL. It ends with written or
+// giveBack.
 type turn struct {
 	due    time.Time
 	urgent bool          // of high priority
-	given  chan struct{} // closed when the delivery may start
+	given  chan struct{} // closed when the delivery may go on
 	at     time.Time     // when that was; zero before
+	sent   time.Time     // when MAIL was written; zero before
 }
 
-// awaitTurn waits until one more message may start. The error is a
-// [mailer.RateError] when that takes too long, at once where it is known before, or
-// the error of ctx.
-func (p *pace) awaitTurn(ctx context.Context, priority mailer.Priority, due time.Time) error {
-	if p.rate.Messages == 0 {
+func newTurn(priority mailer.Priority, due time.Time) *turn {
+	return &turn{due: due, urgent: priority > mailer.PriorityNormal, given: make(chan struct{})}
+}
+
+// turnNow returns a turn if one is to be had at once, and else nil.
+func (p *pace) turnNow(priority mailer.Priority, due time.Time) *turn {
+	t := newTurn(priority, due)
+	if p.enqueue(t, 0) != nil {
 		return nil
 	}
+	return t
+}
+
+// awaitTurn waits until one more MAIL may be written. The error is a
+// [mailer.RateError] when that takes too long, at once where it is known before, or
+// the error of ctx.
+func (p *pace) awaitTurn(ctx context.Context, priority mailer.Priority, due time.Time) (*turn, error) {
 	if err := ctx.Err(); err != nil {
-		return err
+		return nil, err
 	}
-	t := &turn{due: due, urgent: priority > mailer.PriorityNormal, given: make(chan struct{})}
+	t := newTurn(priority, due)
 	if err := p.enqueue(t, turnWait(ctx, rateWait)); err != nil {
-		return err
+		return nil, err
 	}
 	select {
 	case <-t.given: // mostly
-		return nil
+		return t, nil
 	default:
 	}
+	err := p.wait(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// wait waits for a turn that is in line.
+func (p *pace) wait(ctx context.Context, t *turn) error {
 	// Until it is due, others may overtake it. A caller that gave up now and came
 	// back would lose every turn to newcomers.
-	timer := time.NewTimer(turnWait(ctx, rateWait+max(time.Until(due), 0)))
+	timer := time.NewTimer(turnWait(ctx, rateWait+max(time.Until(t.due), 0)))
 	defer timer.Stop()
 	select {
 	case <-t.given:
@@ -102,7 +133,7 @@ const foresight = 64
 // overtakes it. The caller holds mu.
 func (p *pace) expected(now time.Time, t *turn) time.Time {
 	var room [foresight]time.Time
-	d, l, at := departures{p.sent, room[:0]}, p.line, now
+	d, l, at := p.departures(now, room[:0]), p.line, now
 	for range foresight {
 		var next *turn
 		if next, at = p.rate.next(d, l, at); next == t {
@@ -118,19 +149,58 @@ func (p *pace) expected(now time.Time, t *turn) time.Time {
 // caller holds mu.
 func (p *pace) give(now time.Time) {
 	for p.line.len() > 0 {
-		t, at := p.rate.next(departures{past: p.sent}, p.line, now)
+		t, at := p.rate.next(p.departures(now, nil), p.line, now)
 		if at.After(now) {
 			p.wakeAt(at)
 			return
 		}
 		p.line.remove(t)
-		if len(p.sent) == p.rate.Messages {
-			p.sent = p.sent[1:]
-		}
-		p.sent = append(p.sent, now)
+		p.outstanding = append(p.outstanding, t)
 		t.at = now
 		close(t.given)
 	}
+}
+
+// departures returns what counts for the next turn. The caller holds mu while it uses
+// them.
+func (p *pace) departures(now time.Time, foreseen []time.Time) departures {
+	return departures{p.sent, p.outstanding, now, foreseen}
+}
+
+// written records that the MAIL of a turn is written now. It does nothing for a turn
+// whose MAIL was recorded, or nil.
+func (p *pace) written(t *turn) {
+	if t == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.Index(p.outstanding, t)
+	if i < 0 {
+		return
+	}
+	p.outstanding = slices.Delete(p.outstanding, i, i+1)
+	if len(p.sent) == p.rate.Messages {
+		p.sent = p.sent[1:]
+	}
+	t.sent = time.Now()
+	p.sent = append(p.sent, t.sent)
+	p.give(t.sent)
+}
+
+// Used tells the relay when MAILs were written before it was made, so that they count
+// within its rate. It must be called before the first delivery.
+func (r *Relay) Used(times []time.Time) {
+	p := &r.pace
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	p.sent = p.sent[:0]
+	for _, at := range times {
+		p.sent = append(p.sent, earlierOf(at, now)) // the clock may have been set back
+	}
+	slices.SortFunc(p.sent, time.Time.Compare)
+	p.sent = p.sent[max(0, len(p.sent)-p.rate.Messages):]
 }
 
 func (p *pace) wakeAt(at time.Time) {
@@ -160,7 +230,8 @@ func (p *pace) leave(t *turn) error {
 	return &mailer.RateError{At: at}
 }
 
-// giveBack takes t out of line, or lets another delivery have its turn.
+// giveBack takes t out of line, or lets another delivery have its turn. It does
+// nothing for a turn whose MAIL was written.
 func (p *pace) giveBack(t *turn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -168,13 +239,10 @@ func (p *pace) giveBack(t *turn) {
 		p.line.remove(t)
 		return
 	}
-	for i := len(p.sent) - 1; i >= 0 && !p.sent[i].Before(t.at); i-- {
-		if p.sent[i].Equal(t.at) {
-			p.sent = slices.Delete(p.sent, i, i+1)
-			break
-		}
+	if i := slices.Index(p.outstanding, t); i >= 0 {
+		p.outstanding = slices.Delete(p.outstanding, i, i+1)
+		p.give(time.Now())
 	}
-	p.give(time.Now())
 }
 
 // Turns is how a relay's rate is being used.
@@ -198,7 +266,7 @@ func (r *Relay) Turns() Turns {
 	defer p.mu.Unlock()
 	now := time.Now()
 	t := Turns{Rate: p.rate.Rate, Waiting: p.line.len()}
-	if at := p.rate.spread(departures{past: p.sent}, now); at.After(now) {
+	if at := p.rate.spread(p.departures(now, nil), now); at.After(now) {
 		t.Next = at
 	}
 	return t

@@ -23,12 +23,18 @@ import (
 // at which the oldest start leaves the period, when the limit would allow it anyway.
 type schedule struct{ units.Rate }
 
-// free returns when the limit allows one more message, now or later.
+// free returns when the limit allows one more message, now or later. Outstanding ones
+// start now, as far as the limit is concerned.
 func (r schedule) free(d departures, now time.Time) time.Time {
-	if i := d.len() - r.Messages; i >= 0 {
+	i := d.len() - r.Messages
+	switch {
+	case i < 0:
+		return now
+	case d.isOutstanding(i):
+		return laterOf(now, d.now.Add(r.Per))
+	default:
 		return laterOf(now, d.at(i).Add(r.Per))
 	}
-	return now
 }
 
 // spread returns when one more message may start that is not of high priority.
@@ -66,17 +72,36 @@ func (r schedule) next(d departures, l line, now time.Time) (*turn, time.Time) {
 	}
 }
 
-// departures are the times at which messages started, the oldest first, and after
-// them those that are foreseen.
-type departures struct{ past, foreseen []time.Time }
+// departures are the times at which messages started, the oldest first, after them
+// those that have their turn and may start at any moment, and then those that are
+// foreseen.
+type departures struct {
+	past        []time.Time
+	outstanding []*turn
+	now         time.Time
+	foreseen    []time.Time
+}
 
-func (d departures) len() int { return len(d.past) + len(d.foreseen) }
+func (d departures) len() int { return len(d.past) + len(d.outstanding) + len(d.foreseen) }
 
+func (d departures) isOutstanding(i int) bool {
+	return i >= len(d.past) && i < len(d.past)+len(d.outstanding)
+}
+
+// at returns the i-th time. For an outstanding message that is the time of its turn,
+// but not before the last start: so messages are spread as if each started with its
+// turn, and one that hangs does not delay the turns of others.
 func (d departures) at(i int) time.Time {
-	if i < len(d.past) {
+	switch {
+	case i < len(d.past):
 		return d.past[i]
+	case !d.isOutstanding(i):
+		return d.foreseen[i-len(d.past)-len(d.outstanding)]
+	case len(d.past) == 0:
+		return d.outstanding[i].at
+	default:
+		return laterOf(d.past[len(d.past)-1], d.outstanding[i-len(d.past)].at)
 	}
-	return d.foreseen[i-len(d.past)]
 }
 
 // line holds the deliveries that wait for a turn, the earliest due in front.
@@ -118,6 +143,14 @@ func (l *line) pass(t *turn) {
 
 // ahead returns how many of its part are before t.
 func (l *line) ahead(t *turn) int { return max(0, slices.Index(*l.of(t), t)) }
+
+// earlierOf returns the earlier of two times.
+func earlierOf(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
 
 // laterOf returns the later of two times.
 func laterOf(a, b time.Time) time.Time {

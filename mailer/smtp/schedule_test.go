@@ -38,9 +38,9 @@ func (p *pacer) take(priority mailer.Priority) time.Duration {
 	begin := time.Now()
 	for {
 		var rate *mailer.RateError
-		switch err := p.awaitTurn(context.Background(), priority, due(priority, time.Now())); {
+		switch t, err := p.awaitTurn(context.Background(), priority, due(priority, time.Now())); {
 		case err == nil:
-			p.note()
+			p.note(t)
 			return time.Since(begin)
 		case !errors.As(err, &rate):
 			panic(err)
@@ -61,11 +61,13 @@ func (p *pacer) await(priority mailer.Priority) time.Duration {
 		panic(err)
 	}
 	<-t.given
-	p.note()
+	p.note(t)
 	return time.Since(begin)
 }
 
-func (p *pacer) note() {
+// note writes the MAIL of a turn.
+func (p *pacer) note(t *turn) {
+	p.written(t)
 	p.mu.Lock()
 	p.taken = append(p.taken, time.Now())
 	p.mu.Unlock()
@@ -175,6 +177,11 @@ func TestSpreadOvertakes(t *testing.T) {
 			if err := p.enqueue(x, time.Minute); err != nil {
 				t.Fatal(err)
 			}
+			now := p
+			go func() {
+				<-x.given
+				now.written(x)
+			}()
 			return x
 		}
 		first := longDue()
@@ -185,6 +192,7 @@ func TestSpreadOvertakes(t *testing.T) {
 		}
 		begin := time.Now()
 		p.take(mailer.PriorityHigh)
+		<-first.given
 		if !first.at.Equal(begin.Add(time.Minute)) || time.Since(begin) != time.Minute {
 			t.Errorf("the turns came after %v and %v, want a minute, when some are left", first.at.Sub(begin), time.Since(begin))
 		}
@@ -193,6 +201,7 @@ func TestSpreadOvertakes(t *testing.T) {
 		p = second
 		first = longDue()
 		p.take(mailer.PriorityHigh)
+		<-first.given
 		if want := begin.Add(2 * time.Minute); !first.at.Equal(want) || !time.Now().Equal(want.Add(time.Minute)) {
 			t.Errorf("the turns came after %v and %v, want who is due first before", first.at.Sub(begin), time.Since(begin))
 		}
@@ -240,8 +249,8 @@ func TestSpreadAtRandom(t *testing.T) {
 				priority := mailer.Priority(random.IntN(3) - 1)
 				all.Go(func() {
 					defer cancel()
-					if p.awaitTurn(ctx, priority, due(priority, time.Now())) == nil {
-						p.note()
+					if t, err := p.awaitTurn(ctx, priority, due(priority, time.Now())); err == nil {
+						p.note(t)
 					}
 				})
 				if random.IntN(3) == 0 {
@@ -290,6 +299,12 @@ func TestSpreadForesees(t *testing.T) {
 				}
 			}
 			p.mu.Unlock()
+			for _, x := range all {
+				go func() {
+					<-x.given
+					p.written(x.turn)
+				}()
+			}
 			for i, x := range all {
 				<-x.given
 				off := x.turn.at.Sub(x.at).Abs()

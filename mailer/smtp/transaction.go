@@ -38,6 +38,7 @@ const (
 
 // transaction is one MAIL, its RCPTs and the content, on one connection.
 type transaction struct {
+	turn        *turn // within the relay's rate; nil without one
 	reversePath string
 	params      string // of MAIL, each after a blank
 	data        []byte
@@ -47,7 +48,7 @@ type transaction struct {
 	tooMany     []*mailer.Result // refused only because of the number before them
 	refused     int              // recipients that were refused for another reason
 	last        bool             // of its delivery
-	sent        bool             // the envelope was sent behind the content of another message
+	sent        bool             // the envelope was sent behind the content of another message, see pool.send
 	began       time.Time        // when the envelope was sent
 
 	// Failures before any content was sent, after which the delivery tries again;
@@ -116,25 +117,28 @@ func (c *conn) transact(ctx context.Context, t *transaction) {
 // all go in one flight (RFC 2920 §3.1), and every reply is read, whatever those
 // before it say.
 func (c *conn) envelope(ctx context.Context, t *transaction) bool {
-	d := dialogue{conn: c, t: t, ctx: ctx, pipelined: c.ext.has("PIPELINING")}
+	d := dialogue{conn: c, t: t, ctx: ctx, pipelined: c.ext.has("PIPELINING"), sent: t.sent}
 	commands := t.commands(c.dirty)
-	if d.pipelined && !t.sent && !d.send(strings.Join(commands, "")) {
+	// Within a rate the time counts at which the relay reads MAIL, and it may take its
+	// time for RSET.
+	apart := c.dirty && t.turn != nil
+	if d.pipelined && !d.sent && !apart && !d.send(commands) {
 		return false
 	}
 	if c.dirty {
-		reset, ok := d.step(mailer.StageMail, commands[0])
-		if !ok {
+		if !d.reset(commands[0]) {
 			return false
-		}
-		if !reset.Positive() {
-			d.lose(c.failed(ctx, mailer.StageMail, readCause(errReplyMalformed)))
-			return false
-		}
-		c.dirty = false
-		if c.fruitless > 2 { // this one, the last and one before
-			c.resets++
 		}
 		commands = commands[1:]
+	}
+	switch {
+	case d.sent:
+	case d.pipelined:
+		if !d.send(commands) {
+			return false
+		}
+	default:
+		c.relay.pace.written(t.turn)
 	}
 	mail, ok := d.step(mailer.StageMail, commands[0])
 	if !ok {
@@ -228,14 +232,38 @@ type dialogue struct {
 	t         *transaction
 	ctx       context.Context
 	pipelined bool
+	sent      bool // all commands are; else each step sends its own
 }
 
-func (d *dialogue) send(commands string) bool {
-	if _, err := d.conn.write(d.ctx, d.conn.relay.opts.Timeouts.Command, []byte(commands)); err != nil {
-		d.broken(mailer.StageMail, err)
+// reset ends the transaction before this one.
+func (d *dialogue) reset(command string) bool {
+	c := d.conn
+	reply, ok := d.step(mailer.StageMail, command)
+	if !ok {
 		return false
 	}
+	if !reply.Positive() {
+		d.lose(c.failed(d.ctx, mailer.StageMail, readCause(errReplyMalformed)))
+		return false
+	}
+	c.dirty = false
+	if c.fruitless > 2 { // this one, the last and one before
+		c.resets++
+	}
 	return true
+}
+
+// send sends commands in one flight, MAIL among them. Without success it ends the
+// transaction and closes the connection.
+func (d *dialogue) send(commands []string) bool {
+	flight := strings.Join(commands, "")
+	_, err := d.conn.write(d.ctx, d.conn.relay.opts.Timeouts.Command, []byte(flight))
+	d.sent = true
+	d.conn.relay.pace.written(d.t.turn)
+	if err != nil {
+		d.broken(mailer.StageMail, err)
+	}
+	return err == nil
 }
 
 // step sends a command, unless it was sent already, and reads its reply. Without a
@@ -253,7 +281,7 @@ func (d *dialogue) step(stage mailer.Stage, command string) (mailer.Reply, bool)
 		limit = min(limit, staleTimeout)
 	}
 	var err error
-	if !d.pipelined {
+	if !d.sent {
 		_, err = d.conn.write(d.ctx, limit, []byte(command))
 	}
 	var r mailer.Reply
@@ -397,15 +425,15 @@ const maxTail = 512
 // appendNext appends the envelope of the delivery that books the connection, if
 // one waits.
 func (c *conn) appendNext(buf []byte) []byte {
-	if w := c.relay.pool.book(c); w != nil {
+	if w := c.relay.pool.book(c); w != nil && c.relay.pool.send(w) {
 		buf = w.booked.append(buf)
 	}
 	return buf
 }
 
-// append appends the commands of the envelope, and records that they are sent now.
+// append appends the commands of the envelope, which is sent now.
 func (t *transaction) append(buf []byte) []byte {
-	t.sent, t.began = true, time.Now()
+	t.began = time.Now()
 	for _, command := range t.commands(false) {
 		buf = append(buf, command...)
 	}
@@ -415,7 +443,7 @@ func (t *transaction) append(buf []byte) []byte {
 // sendNext sends the envelope of a delivery that booked the connection after the
 // content was sent. A failure does not end the wait for the reply to the content.
 func (c *conn) sendNext() {
-	if c.relay.pool.gone(c.next) {
+	if !c.relay.pool.send(c.next) {
 		return
 	}
 	buf := c.next.booked.append(c.buf[:0])
@@ -479,7 +507,7 @@ func (c *conn) finalReply(ctx context.Context, t *transaction) {
 	a, ok := c.awaitReply(ctx, t, answers)
 	if !ok {
 		late, listener := *t, *c
-		late.accepted, late.data, listener.next = cloneResults(t.accepted), nil, nil
+		late.accepted, late.data, late.turn, listener.next = cloneResults(t.accepted), nil, c.behind(), nil
 		quit := c.next == nil || !c.next.booked.sent
 		failAll(t.undecided(), c.unanswered(&cause{problem: ProblemSilent, text: "the relay did not answer the final dot in time"}))
 		c.dead = true // for the holder; the listener has the socket now
@@ -495,6 +523,17 @@ func (c *conn) finalReply(ctx context.Context, t *transaction) {
 	default:
 		c.relay.pool.accepted(c, wait)
 	}
+}
+
+// behind takes the turn of the envelope that was sent behind the content, if there is
+// one: the relay reads its MAIL only after the content.
+func (c *conn) behind() *turn {
+	if c.next == nil || !c.next.booked.sent {
+		return nil
+	}
+	t := c.next.booked.turn
+	c.next.booked.turn = nil
+	return t
 }
 
 // awaitReply waits for the reply to the final dot, and lets another delivery book

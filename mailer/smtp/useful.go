@@ -33,7 +33,8 @@ func (r *Relay) Useful() int {
 func (p *pace) turns(until time.Time, most int) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	d, at := departures{p.sent, make([]time.Time, 0, most)}, time.Now()
+	at := time.Now()
+	d := p.departures(at, make([]time.Time, 0, most))
 	for len(d.foreseen) < most {
 		if at = p.rate.spread(d, at); at.After(until) {
 			break

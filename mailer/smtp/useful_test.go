@@ -32,9 +32,11 @@ func TestUseful(t *testing.T) {
 			r := &Relay{pace: pace{rate: schedule{c.rate}}}
 			r.pool.window.limit, r.pool.places, r.pool.idle = c.limit, 2, make([]*conn, c.idle)
 			for range c.turns {
-				if err := r.pace.awaitTurn(t.Context(), mailer.PriorityHigh, time.Now()); err != nil {
+				turn, err := r.pace.awaitTurn(t.Context(), mailer.PriorityHigh, time.Now())
+				if err != nil {
 					t.Fatal(err)
 				}
+				r.pace.written(turn)
 			}
 			if got := r.Useful(); got != c.want {
 				t.Errorf("%s: Useful() = %d, want %d", c.name, got, c.want)
