@@ -42,12 +42,12 @@ func (k *desk) try(j *dispatch.Job) {
 	switch {
 	case err != nil:
 		k.log.Error("message could not be tried", "id", j.ID, "error", err)
-		k.ledger.record(k.postponed(j, work, err), work)
+		k.recorder.record(k.postponed(j, work, err), work)
 	case len(attempts) == 0 && k.now().Before(work.Expires):
 		// Every relay is paused by now, or was not asked.
-		k.ledger.release([]*dispatch.Job{j})
+		k.recorder.release([]*dispatch.Job{j})
 	default:
-		k.ledger.record(k.outcome(j, work, attempts), work)
+		k.recorder.record(k.outcome(j, work, attempts), work)
 	}
 }
 

@@ -105,7 +105,7 @@ func (d *Durable) Cancel(ctx context.Context, key, id string) (Message, error) {
 	}
 	ended, err := d.store.Cancel(ctx, m.Key, id, d.owner, withdrawn, d.now())
 	if err != nil {
-		d.ledger.release(jobs)
+		d.recorder.release(jobs)
 		return Message{}, err
 	}
 	if !ended {

@@ -14,7 +14,7 @@ import (
 // when the dispatcher says so.
 type desk struct {
 	shared
-	ledger *ledger
+	recorder *recorder
 
 	// ctx ends when deliveries in flight must end.
 	ctx        context.Context //nolint:containedctx // it spans the deliveries, not a call
@@ -119,7 +119,7 @@ func (k *desk) inform(o dispatch.Orders, now time.Time) {
 
 // follow carries out the orders that need no lock.
 func (k *desk) follow(o dispatch.Orders) {
-	k.ledger.release(o.Release)
+	k.recorder.release(o.Release)
 	k.logNews(o.News)
 }
 

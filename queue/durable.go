@@ -89,24 +89,25 @@ func (o Options) withDefaults() Options {
 // It is made of small parts. Each guards its own fields with its own mutex, or
 // has none, and is used through its methods only:
 //
-//	intake   admits and stores submissions, and answers them
-//	desk     drives the dispatcher, which decides what goes next; has the workers
-//	         and the scheduler
-//	ledger   records outcomes and gives leases back
-//	house    does the work that can wait: heartbeat, sweep, the clock
-//	account  counts the messages that are not final
-//	waiters  are the requests that wait for an attempt
+//	intake    admits and stores submissions, and answers them
+//	desk      drives the dispatcher, which decides what goes next; has the workers
+//	          and the scheduler
+//	recorder  records outcomes and gives leases back
+//	house     does the work that can wait: heartbeat, leases of instances that are
+//	          gone, sweep, the clock
+//	account   counts the messages that are not final
+//	waiters   are the requests that wait for an attempt
 //
 // A part that holds its mutex does not call the store. It may call parts that
-// come later in this order: intake, desk, account, waiters. The ledger calls no
-// other part with its mutex held.
+// come later in this order: intake, desk, account, waiters. The recorder calls
+// no other part with its mutex held.
 type Durable struct {
 	shared
-	intake *intake
-	desk   *desk
-	ledger *ledger
-	house  *house
-	phase  atomic.Int32
+	intake   *intake
+	desk     *desk
+	recorder *recorder
+	house    *house
+	phase    atomic.Int32
 }
 
 // shared is what the parts of a queue have in common. It does not change.
@@ -142,9 +143,9 @@ func New(o Options) (*Durable, error) {
 	if o.HoldUncertain {
 		s.owner = marksPrefix + s.owner
 	}
-	k, l := newDesk(s), newLedger(s)
-	k.ledger, l.desk = l, k
-	return &Durable{shared: s, intake: newIntake(s, k), desk: k, ledger: l, house: &house{shared: s, desk: k}}, nil
+	k, r := newDesk(s), newRecorder(s)
+	k.recorder, r.desk = r, k
+	return &Durable{shared: s, intake: newIntake(s, k), desk: k, recorder: r, house: &house{shared: s, desk: k}}, nil
 }
 
 // precise returns the clock with the precision of the store.
@@ -216,9 +217,9 @@ func (d *Durable) Run(ctx context.Context) error {
 		return fmt.Errorf("start queue: %w", err)
 	}
 	var helpers sync.WaitGroup
-	ledgerCtx, stopLedger := context.WithCancel(work)
-	defer stopLedger()
-	helpers.Go(func() { d.ledger.run(ledgerCtx) })
+	recorderCtx, stopRecorder := context.WithCancel(work)
+	defer stopRecorder()
+	helpers.Go(func() { d.recorder.run(recorderCtx) })
 	houseCtx, closeHouse := context.WithCancel(work)
 	defer closeHouse()
 	helpers.Go(func() { d.house.keep(houseCtx) })
@@ -226,9 +227,9 @@ func (d *Durable) Run(ctx context.Context) error {
 	d.desk.schedule(ctx)
 	closeHouse()
 	d.stop()
-	stopLedger()
+	stopRecorder()
 	helpers.Wait()
-	return d.ledger.unwritten()
+	return d.recorder.unwritten()
 }
 
 // start takes over the leases of instances that ended, and begins to deliver.
@@ -256,8 +257,8 @@ func (d *Durable) start(ctx context.Context) error {
 func (d *Durable) stop() {
 	d.phase.Store(stopping)
 	d.desk.halt()
-	d.ledger.waitedFor()
+	d.recorder.waitedFor()
 	d.intake.close()
 	d.desk.stop()
-	d.ledger.drain(d.opts.StopTimeout)
+	d.recorder.drain(d.opts.StopTimeout)
 }

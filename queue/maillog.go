@@ -23,28 +23,28 @@ func (in *intake) logAccepted(e Entry) {
 }
 
 // logOutcome logs the new state of each recipient, with the state as the message.
-func (l *ledger) logOutcome(r pendingOutcome) {
-	if !l.log.Enabled(context.Background(), slog.LevelInfo) {
+func (r *recorder) logOutcome(o pendingOutcome) {
+	if !r.log.Enabled(context.Background(), slog.LevelInfo) {
 		return
 	}
 	last := map[string]mailer.Result{}
 	relays := map[string]string{}
-	for _, a := range r.Attempts {
+	for _, a := range o.Attempts {
 		for _, result := range a.Results {
 			last[result.ForwardPath], relays[result.ForwardPath] = result, a.Relay
 		}
 	}
 	attempts := map[string]int{}
-	for _, leased := range r.job.Recipients {
+	for _, leased := range o.job.Recipients {
 		attempts[leased.ForwardPath] = leased.Attempts
 	}
-	for _, c := range r.Changes {
+	for _, c := range o.Changes {
 		result, tried := last[c.ForwardPath]
 		if !tried && !c.State.Final() {
 			continue
 		}
-		logState(l.log, stateLine{
-			Change: c, id: r.ID, reversePath: r.job.Envelope.ReversePath, result: result, relay: relays[c.ForwardPath],
+		logState(r.log, stateLine{
+			Change: c, id: o.ID, reversePath: o.job.Envelope.ReversePath, result: result, relay: relays[c.ForwardPath],
 			attempt: attempts[c.ForwardPath] + 1,
 		})
 	}

@@ -114,6 +114,6 @@ func (k *desk) enqueue(works []Work) {
 		return d.Claimed(jobs, now)
 	})
 	for _, w := range orphans {
-		k.ledger.record(k.unrouted(w), &job{Work: w})
+		k.recorder.record(k.unrouted(w), &job{Work: w})
 	}
 }
