@@ -41,7 +41,7 @@ configuration.`,
 	return cmd
 }
 
-// checked is what came of checking one relay.
+// checked is the result of checking one relay.
 type checked struct {
 	smtp.Report
 	Advice []diagnosis.Advice `json:"advice"`

@@ -136,7 +136,7 @@ func (d *demo) startServer(ctx context.Context, dir string) (stop func() error, 
 		Config: d.config(dir), Version: buildVersion().version, Logger: log, Observe: d.observe,
 	})
 	if e, ok := errors.AsType[*service.ListenError](err); ok {
-		e.Setting = "--addr" // no variable has a say here
+		e.Setting = "--addr" // no variable sets it here
 	}
 	if err != nil {
 		return nil, err
@@ -218,7 +218,7 @@ func (d *demo) post(ctx context.Context, url string) (answer, error) {
 	return c.do(ctx, http.MethodPost, "/v1/messages", header, []byte(demoRequest))
 }
 
-// way tells how the first message went to the relay; it is an error if that is
+// way says how the first message went to the relay; it is an error if that is
 // not the way it should have gone.
 func (d *demo) way(ctx context.Context) (string, error) {
 	var a mailer.Attempt

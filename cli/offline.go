@@ -14,9 +14,9 @@ import (
 	"mailsidecar/service"
 )
 
-// withServer calls f with a client of the running server; or, when there is none
-// that uses the store, with one of a server that lives for this call only, on
-// the store itself. It says so then, for another store may have been meant.
+// withServer calls f with a client of the running server. When no server uses the
+// store, it calls f with a client of a server that lives for this call only, on the
+// store itself; it says so then, because another store may have been meant.
 func withServer(cmd *cobra.Command, f func(*client) error) error {
 	if os.Getenv("MAILSIDECAR_URL") != "" {
 		return withRunningServer(f)

@@ -57,8 +57,7 @@ func serve(ctx context.Context, logTo io.Writer) error {
 	return s.Run(ctx)
 }
 
-// misconfigured is err with the warnings, for a misspelt name is often its
-// cause.
+// misconfigured is err with the warnings, because a misspelt name is often its cause.
 func misconfigured(err error, warnings []string) error {
 	for _, w := range warnings {
 		err = fmt.Errorf("%w\nwarning: %s", err, w)

@@ -21,7 +21,7 @@ import (
 // maxRelays is the highest number in SMTP2_… SMTP9_….
 const maxRelays = 9
 
-// Config is everything that the server is told by its environment.
+// Config is everything that the server reads from its environment.
 type Config struct {
 	// Relays are in order of preference: SMTP_…, SMTP2_… and so on. Load never
 	// leaves it empty.
@@ -33,7 +33,7 @@ type Config struct {
 
 // Load reads what the server needs. The warnings are for the log: names that
 // look like ours but are not, and settings that are allowed but seldom meant.
-// They are returned beside an error, too, for a misspelt name is often its
+// They are returned beside an error, too, because a misspelt name is often its
 // cause. The error is an [*Error].
 func Load() (Config, []string, error) {
 	r := newReader(os.Getenv)
@@ -61,7 +61,7 @@ func LoadService() (Service, []string, error) {
 	return s, r.warnings, r.err()
 }
 
-// Default returns the defaults, whatever the environment says: one relay that
+// Default returns the defaults, without the environment: one relay that
 // has no host yet, and a queue that has no path yet.
 func Default() Config {
 	r := newReader(func(string) string { return "" })

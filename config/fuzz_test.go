@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// FuzzLoad: whatever stands in the environment, reading it does not panic, and
+// FuzzLoad: reading any environment does not panic, and
 // neither errors, warnings nor the effective configuration show a secret.
 func FuzzLoad(f *testing.F) {
 	f.Add("587,2525", "shop", "x", "25MiB", "7d", "sqlite", "gmail")

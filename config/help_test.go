@@ -33,7 +33,7 @@ func TestEveryVariableIsDocumented(t *testing.T) {
 	}
 }
 
-// TestTags reads every default, choice and bound, none of which may be wrong.
+// TestTags reads every default, choice and limit: all must be valid.
 func TestTags(t *testing.T) {
 	known := []string{"env", "alias", "group", "default", "unset", "oneof", "min", "max", "lines", "twin", "desc", "note"}
 	for _, g := range groups() {

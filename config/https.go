@@ -2,10 +2,10 @@ package config
 
 import "net"
 
-// SelfSigned says whether HTTPS is served with a certificate of our own making.
+// SelfSigned reports whether HTTPS is served with a certificate of our own making.
 func (s Service) SelfSigned() bool { return s.TLS == "self-signed" }
 
-// HTTPS says whether HTTPS is served beside HTTP.
+// HTTPS reports whether HTTPS is served beside HTTP.
 func (s Service) HTTPS() bool { return s.SelfSigned() || s.TLSCertFile != "" }
 
 func (r *reader) checkHTTPS(s *Service) {

@@ -64,7 +64,7 @@ func (r *reader) forKeys(s *Service, suffix string, entries List, remedy string,
 	}
 }
 
-// key returns the key of that name, nil when there is none.
+// key returns the key of that name, or nil.
 func (s *Service) key(name string) *APIKey {
 	for i := range s.Keys {
 		if s.Keys[i].Name == name {

@@ -176,7 +176,7 @@ func (r *reader) get(name string) string {
 	return value
 }
 
-// anySet says whether the environment has any variable of spec.
+// anySet reports whether the environment has any variable of spec.
 func (r *reader) anySet(prefix string, spec any) bool {
 	for _, v := range variables(prefix, spec) {
 		for _, name := range v.names() {
@@ -259,7 +259,7 @@ func (r *reader) key(v variable) string {
 	}
 }
 
-// set decodes the value that stands in the environment under key, and checks
+// set decodes the value of key in the environment, and checks
 // what the tags say of it.
 func (v variable) set(key, raw string) *invalid {
 	if !v.secret() {

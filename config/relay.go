@@ -105,7 +105,7 @@ func (relay Relay) hasCredentials() bool {
 	return relay.Username != "" || relay.Password.IsSet() || relay.OAuth2.Configured()
 }
 
-// checkCredentials sees to it that what AUTH needs is there, whole.
+// checkCredentials checks that AUTH has all it needs.
 func (r *reader) checkCredentials(relay *Relay) {
 	user, password := relay.Variable("USERNAME"), relay.Variable("PASSWORD")
 	token := relay.OAuth2.Configured()
@@ -186,7 +186,7 @@ func isHost(s string) bool {
 	return err == nil || isDomain(s)
 }
 
-// isDomain says whether s is a host name of letters, digits, hyphens and
+// isDomain reports whether s is a host name of letters, digits, hyphens and
 // underscores (people's Compose services have them), in ASCII.
 func isDomain(s string) bool {
 	s = strings.TrimSuffix(s, ".")

@@ -47,7 +47,7 @@ func (s Secret) Reveal() string {
 	return *s.value
 }
 
-// IsSet says whether there is a value.
+// IsSet reports whether there is a value.
 func (s Secret) IsSet() bool { return s.value != nil }
 
 func (s Secret) String() string {
@@ -73,8 +73,8 @@ func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 // MarshalText is the redacted value: JSON uses it, too.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Decode takes the value as it is. It never fails, for the error would carry the
-// value. One line end after the value is not part of it: files and
+// Decode takes the value as it is. It never fails, because the error would carry
+// the value. One line end after the value is not part of it: files and
 // Kubernetes secrets often end in one.
 func (s *Secret) Decode(value string) error {
 	*s = NewSecret(strings.TrimSuffix(strings.TrimSuffix(value, "\n"), "\r"))

@@ -60,7 +60,8 @@ type APIKey struct {
 
 const (
 	maxKeyName = 64
-	// leastRetention is what the store keeps to, for the sake of Idempotency-Key.
+	// leastRetention is the shortest that the store keeps to, so that it recognises
+	// repeated requests that long.
 	leastRetention = units.Duration(units.Day)
 	// shortKey is where a warning stands: 16 characters of base64 are 96 bits.
 	shortKey = 16
@@ -109,7 +110,7 @@ func (r *reader) checkHostPort(name, addr, example string) {
 	}
 }
 
-// loopbackOnly says whether only this host reaches the server.
+// loopbackOnly reports whether only this host reaches the server.
 func (s Service) loopbackOnly() bool {
 	return s.openAddr() == ""
 }
@@ -156,7 +157,7 @@ func (r *reader) checkKeys(s *Service) {
 }
 
 // parseKeys splits "name:secret,…". Its problem counts entries instead of
-// showing them, for a part that is in the wrong place may be a secret.
+// showing them, because a part in the wrong place may be a secret.
 func parseKeys(list Secret) ([]APIKey, *invalid) {
 	if !list.IsSet() {
 		return nil, nil

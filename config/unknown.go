@@ -13,7 +13,7 @@ var (
 	kubernetesName = regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_|$)|_PORT_[0-9]+_(TCP|UDP|SCTP)(_|$)`)
 )
 
-// injected says whether a variable was put there by Kubernetes, not by the
+// injected reports whether a variable was put there by Kubernetes, not by the
 // operator. SMTP_PORT=tcp://10.0.0.7:25 is one.
 func injected(name, value string) bool {
 	return kubernetesName.MatchString(name) || strings.HasSuffix(name, "_PORT") && strings.Contains(value, "://")
@@ -52,7 +52,7 @@ func (r *reader) warnUnknown(environ []string) {
 }
 
 // knownNames lists what may follow the prefix SMTP, SMTP2 or MAILSIDECAR, with
-// it; nothing when the prefix is none of ours.
+// it; nothing for a prefix that is not ours.
 func knownNames(prefix string) []string {
 	var specs []any
 	switch number := strings.TrimPrefix(prefix, "SMTP"); {

@@ -252,7 +252,7 @@ func explain(r smtp.Report, g group, p relays.Preset) Advice {
 	return a
 }
 
-// adviceFor is the advice for a problem, whatever else the report shows.
+// adviceFor is the advice for a problem alone.
 func adviceFor(r smtp.Report, p smtp.Problem, ports []int) Advice {
 	text, ok := adviceTexts[p]
 	if !ok {
@@ -265,7 +265,7 @@ func adviceFor(r smtp.Report, p smtp.Problem, ports []int) Advice {
 	return Advice{Ports: ports, Found: text.found, Do: text.do}
 }
 
-// explainDates tells a certificate that ran out from a clock that is wrong.
+// explainDates distinguishes an expired certificate from a wrong clock.
 func explainDates(g group) (found, do string) {
 	t := g.rungs[0].TLS
 	switch {
@@ -281,7 +281,7 @@ func explainDates(g group) (found, do string) {
 	}
 }
 
-// overall says what matters whatever stopped the single rungs.
+// overall says what matters beside the problems of single rungs.
 func overall(r smtp.Report, p relays.Preset) []Advice {
 	var all []Advice
 	switch {
@@ -322,7 +322,7 @@ func allBlocked(rungs []smtp.RungCheck) bool {
 	return len(rungs) > 0 && !slices.ContainsFunc(rungs, func(r smtp.RungCheck) bool { return !blocked(r) })
 }
 
-// preferServing tells which port serves when the first one does not.
+// preferServing says which port serves when the first one does not.
 func preferServing(r smtp.Report) []Advice {
 	serving := r.Rungs[slices.IndexFunc(r.Rungs, usable)].Port
 	if r.Rungs[0].Failure == nil {

@@ -20,7 +20,7 @@ func (s *Server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 			}
 			request(c).key = k
 		}
-		if s.version != "" { // strangers are not told
+		if s.version != "" { // strangers must not learn it
 			c.Response().Header().Set(echo.HeaderServer, "mailsidecar/"+s.version)
 		}
 		return next(c)

@@ -13,7 +13,7 @@ import (
 
 // FuzzProviders: whatever comes to a provider's route is answered in its form,
 // is never the server's fault, and what is taken is a message that names no
-// other recipient than the envelope and no line that somebody smuggled in.
+// other recipient than the envelope and no line that was smuggled in.
 func FuzzProviders(f *testing.F) {
 	names := slices.Sorted(maps.Keys(apis))
 	for i, name := range names {

@@ -17,7 +17,7 @@ import (
 	"mailsidecar/units"
 )
 
-// Limits of what the queue keeps beside a message.
+// Limits of the times that a message may ask for.
 const (
 	maxSendAhead = 366 * 24 * time.Hour
 	maxExpiresIn = 30 * 24 * time.Hour
@@ -135,7 +135,7 @@ func (m mailboxes) path(field string, i int) string {
 	return fmt.Sprintf("%s[%d]", field, i)
 }
 
-// path is the path in the request of what is at a position: to, to[0] or to[0].email.
+// path is the path of a position in the request: to, to[0] or to[0].email.
 func (m *messageRequest) path(at mailer.Position) string {
 	if at.Field == "from" {
 		return at.Field + m.From.part()

@@ -26,7 +26,7 @@ var listPart = regexp.MustCompile(`^([a-z_]+)(\[\d*\])?$`)
 var memberPart = regexp.MustCompile(`^(headers|tags)\[([^\[\]]+)\]$`)
 
 // decodeForm reads a multipart/form-data body (RFC 7578) with the same field
-// names as the JSON object. Files stand in parts named attachments and inline.
+// names as the JSON object. Files are in parts named attachments and inline.
 func (s *Server) decodeForm(b *intake.Body, boundary string) (messageRequest, error) {
 	var m messageRequest
 	if boundary == "" {

@@ -29,8 +29,8 @@ import (
 // Options are what a [Server] needs. Only Submitter must be set.
 type Options struct {
 	Submitter Submitter
-	// Ledger keeps what Submitter accepts. With nil nothing is stored: what needs
-	// a stored message answers [queue.ErrQueueRequired].
+	// Ledger has the messages that Submitter accepts. With nil no message is stored:
+	// routes that need a stored one answer [queue.ErrQueueRequired].
 	Ledger Ledger
 	// Relays serves /v1/relays; nil answers 404 there.
 	Relays Relays
@@ -46,7 +46,7 @@ type Options struct {
 	// Compat are the APIs of hosted providers that are served beside the native one.
 	Compat []*compat.API
 	Logger *slog.Logger // nil discards
-	// TLS is what [Server.ServeTLS] serves with; nil when it is not called.
+	// TLS has the settings of [Server.ServeTLS]; nil when that is not called.
 	TLS *tls.Config
 	// Version is shown in the Server header field to clients with a key; empty leaves
 	// the field out.

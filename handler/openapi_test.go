@@ -171,7 +171,7 @@ func list(v any) []any {
 }
 
 // validate is JSON Schema (2020-12), of which it knows what openapi.yaml uses. A
-// keyword that it does not know is a breach, lest it be thought to be checked.
+// keyword that it does not know is a breach, so that no keyword goes unchecked.
 func (s *specification) validate(schema, v any, path string) []string {
 	var problems []string
 	add := func(format string, args ...any) { problems = append(problems, path+": "+fmt.Sprintf(format, args...)) }

@@ -9,13 +9,13 @@ import (
 // Submitter takes submissions. queue.Direct answers with the relay's verdict;
 // queue.Durable once the message is stored, or after Submission.Wait.
 type Submitter interface {
-	// Submit takes one message. When err is nil the receipt's recipients tell
-	// what became of each. Once ctx ends, a message that is not stored is
-	// abandoned, and one that is goes on.
+	// Submit takes one message. When err is nil the receipt has the state of each
+	// recipient. Once ctx ends, a message that is not stored is abandoned; a stored
+	// one goes on.
 	Submit(ctx context.Context, s queue.Submission) (queue.Receipt, error)
 }
 
-// Ledger is what is known of stored messages, and what can be done with them.
+// Ledger looks up stored messages and changes them.
 //
 // The look-ups and commands are scoped by the name of the API key: a message of
 // another key is [queue.ErrNotFound].
@@ -35,10 +35,10 @@ type Ledger interface {
 	// no such recipient.
 	Retry(ctx context.Context, key, id string) (queue.Message, error)
 	// RetryMatching does so for every message that f selects and returns how
-	// many it changed; none is no error.
+	// many it changed; zero is no error.
 	RetryMatching(ctx context.Context, f queue.Filter) (int, error)
-	// Cancel ends every recipient that is not final; one that is being tried
-	// just now keeps the outcome of that attempt. It returns the message as it
+	// Cancel ends every recipient that is not in a final state; one that is being
+	// tried keeps the outcome of that attempt. It returns the message as it
 	// is then; [queue.ErrNothingToCancel] when there was no such recipient.
 	Cancel(ctx context.Context, key, id string) (queue.Message, error)
 	// Content returns the message's bytes as they go to the relay, or

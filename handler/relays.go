@@ -32,14 +32,14 @@ type RelayStatus struct {
 	Host string
 	// Ladder holds the rungs in order of preference.
 	Ladder []mailer.Rung
-	// Serving is the rung that is in use; zero when none is known to work.
+	// Serving is the rung that is in use; zero when no rung is known to work.
 	Serving mailer.Rung
-	// Senders are those whose mail it takes; none means any.
+	// Senders are those whose mail it takes; without any, it takes all mail.
 	Senders []string
 	// PausedUntil is when the queue asks it again; zero when it is not paused.
 	PausedUntil time.Time
 	// Failure is why it is paused, or the last one about the relay since it
-	// last worked; nil when there is none.
+	// last worked; nil when there was no failure.
 	Failure *mailer.Failure
 	// Connections are the current ones.
 	Connections smtp.Connections

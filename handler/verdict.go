@@ -41,8 +41,7 @@ func relayProblem(m queue.Message) error {
 	return p
 }
 
-// nextTry returns when the relay may be asked again; zero if the failure does not
-// tell.
+// nextTry is when the relay may be asked again; zero where the failure does not say.
 func nextTry(f *mailer.Failure) time.Time {
 	var rate *mailer.RateError
 	var login *mailer.LoginError

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// IsLoopback says whether host, a name or an IP address without a port, means
+// IsLoopback reports whether host, a name or an IP address without a port, means
 // this machine: a loopback address, or localhost in any case. It asks no DNS: any
 // other name, also one under localhost, may lead elsewhere.
 func IsLoopback(host string) bool {
@@ -18,7 +18,7 @@ func IsLoopback(host string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-// IsPrivate says whether addr, an IP address and port, is a loopback address or
+// IsPrivate reports whether addr, an IP address and port, is a loopback address or
 // one of a private network (RFC 1918, RFC 4193).
 func IsPrivate(addr net.Addr) bool {
 	ap, err := netip.ParseAddrPort(addr.String())

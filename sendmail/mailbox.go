@@ -13,7 +13,7 @@ type mailbox struct {
 // 8-bit text in display names, empty list elements, semicolons, comments with
 // the name in them, and groups, whose members count and whose name does not.
 // What it cannot make sense of comes out as an address that is not valid, so
-// that nobody is left out in silence.
+// that no recipient is left out silently.
 func parseMailboxes(list string) []mailbox {
 	var boxes []mailbox
 	for _, element := range splitMailboxes(list) {

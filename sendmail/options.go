@@ -19,7 +19,7 @@ type options struct {
 	mode       mode
 	fromHeader bool // -t: recipients from To, Cc and Bcc
 	ignoreDots bool // -i: a lone dot is text
-	// sender is -f or -r; senderGiven tells the null reverse-path from none.
+	// sender is -f or -r; senderGiven distinguishes the null reverse-path from no option.
 	sender      string
 	senderGiven bool
 	fullName    string // -F

@@ -78,14 +78,14 @@ Exit status
   67  the relay refused the recipients   69  no server, or no answer in time
   77  no API key, or a wrong one         78  not configured`
 
-// Program is sendmail with what it is given by whoever runs it.
+// Program is sendmail with its streams.
 type Program struct {
 	In       io.Reader
 	Out, Err io.Writer
 	Version  string // for the server's log
 }
 
-// Exit statuses, after sysexits(3). EX_TEMPFAIL (75) is none of them: PHP 8.5
+// Exit statuses, after sysexits(3). EX_TEMPFAIL (75) is not used: PHP 8.5
 // takes it for success, and nothing is kept here that could be tried again.
 const (
 	exitOK          = 0
@@ -282,7 +282,7 @@ func wantsRepeat(a api.Answer) bool {
 	return a.Status == http.StatusServiceUnavailable && a.Header.Get("Retry-After") == "0"
 }
 
-// wantsNoKey says that only the idempotency key stands in the way: without a
+// wantsNoKey says that only the idempotency key was refused: without a
 // queue the server cannot keep one, and two messages with one Message-ID
 // (mutt's bounce, a program that numbers its threads so) are still two.
 func wantsNoKey(a api.Answer) bool {
@@ -293,8 +293,8 @@ func wantsNoKey(a api.Answer) bool {
 	return code == api.CodeQueueRequired || strings.HasPrefix(string(code), "idempotency_")
 }
 
-// unavailable gives err, that there was no answer, its exit status, whatever is
-// known of the message: the caller is told that it failed.
+// unavailable gives err, that there was no answer, its exit status. The caller learns of
+// a failure even where the message may have been sent.
 func unavailable(err error) error {
 	if err == nil {
 		return nil

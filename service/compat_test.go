@@ -9,7 +9,7 @@ import (
 	"mailsidecar/handler/compat/all"
 )
 
-// TestCompatNames: what MAILSIDECAR_COMPAT may name is what can be served.
+// TestCompatNames: MAILSIDECAR_COMPAT takes the names of all APIs, and no other.
 func TestCompatNames(t *testing.T) {
 	names := all.Names()
 	t.Setenv("MAILSIDECAR_COMPAT", strings.Join(names, ","))

@@ -42,8 +42,8 @@ func (s *Service) newHandler(c config.Service, version string) (*handler.Server,
 	return h, nil
 }
 
-// newTLS is what HTTPS is served with; nil when it is not served. TLS 1.2 is the
-// least that clients with security updates speak.
+// newTLS returns the settings of HTTPS; nil when it is not served. TLS 1.2 is the oldest
+// version that clients with security updates speak.
 func newTLS(c config.Service, log *slog.Logger) (*tls.Config, error) {
 	t := &tls.Config{MinVersion: tls.VersionTLS12}
 	switch {

@@ -85,7 +85,7 @@ func TestSelfSigned(t *testing.T) {
 	}
 }
 
-// TestNewTLS: what cannot be read is a fault of the configuration.
+// TestNewTLS: a certificate that cannot be read is a fault of the configuration.
 func TestNewTLS(t *testing.T) {
 	c := serviceWith(t, "none", 1)
 	dir := t.TempDir()

@@ -26,7 +26,7 @@ func limitMemory(c config.Service) {
 	}
 }
 
-// maxGarbage is what may lie in the heap, besides what lives, before it is worth
+// maxGarbage is how much garbage, in octets, may be in the heap before it is worth
 // collecting.
 const maxGarbage = 12 << 20
 

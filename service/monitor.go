@@ -58,7 +58,7 @@ type watchedRelay struct {
 	number  int
 }
 
-// Deliver has the relay make the attempt, and notes what it shows of the relay.
+// Deliver has the relay make the attempt, and records what it shows of the relay.
 func (w *watchedRelay) Deliver(ctx context.Context, env mailer.Envelope, c mailer.Content) mailer.Attempt {
 	a := w.Relay.Deliver(ctx, env, c)
 	if ctx.Err() == nil { // an attempt that ends with the service says nothing of the relay
@@ -68,7 +68,7 @@ func (w *watchedRelay) Deliver(ctx context.Context, env mailer.Envelope, c maile
 }
 
 func (m *relayMonitor) note(i int, a mailer.Attempt) {
-	if now, told := stateIn(a); told {
+	if now, known := stateIn(a); known {
 		m.mu.Lock()
 		before := m.seen[i].failure
 		m.seen[i] = now
@@ -82,9 +82,9 @@ func (m *relayMonitor) note(i int, a mailer.Attempt) {
 	}
 }
 
-// stateIn is what a shows of the relay. told is false where the relay's rate was
-// used up, for then it was not asked.
-func stateIn(a mailer.Attempt) (now relayState, told bool) {
+// stateIn is what the attempt shows of the relay. known is false where the relay's rate
+// was used up: then the relay was not asked.
+func stateIn(a mailer.Attempt) (now relayState, known bool) {
 	now = relayState{serving: a.Rung}
 	for _, r := range a.Results {
 		switch f := r.Failure; {
@@ -98,8 +98,8 @@ func stateIn(a mailer.Attempt) (now relayState, told bool) {
 	return now, true
 }
 
-// logTrouble tells what keeps a relay from being used, when that is new, and
-// which setting may change it: "mailsidecar check" says more.
+// logTrouble logs why a relay cannot be used, and which setting may change that:
+// "mailsidecar check" says more.
 func (m *relayMonitor) logTrouble(c config.Relay, f *mailer.Failure) {
 	ports := []int{f.Port}
 	if f.Port == 0 {
@@ -113,8 +113,8 @@ func (m *relayMonitor) logTrouble(c config.Relay, f *mailer.Failure) {
 		"found", a.Found, "do", a.Do)
 }
 
-// Status tells of every relay what its last attempt showed, or why the queue
-// does not ask it just now.
+// Status reports of every relay what its last attempt showed, or why the queue does not
+// ask it now.
 func (m *relayMonitor) Status() []handler.RelayStatus {
 	pauses := map[string]queue.Pause{}
 	for _, p := range m.pauses() {

@@ -11,7 +11,7 @@ import (
 	"mailsidecar/queue"
 )
 
-// The monitor shows what the last attempt told of each relay, and the pauses.
+// The monitor shows the outcome of the last attempt at each relay, and the pauses.
 func TestRelayMonitor(t *testing.T) {
 	configs := []config.Relay{{Number: 1, Host: "127.0.0.1", Ports: config.Ladder{{Port: refusedPort(t)}}}}
 	relays, err := NewRelays(configs, smtp.Timeouts{}, nil)

@@ -71,7 +71,7 @@ func relayNames(configs []config.Relay) []string {
 	return names
 }
 
-// relayOptions is what the mailer is told of one relay.
+// relayOptions are the options of the relay that c describes.
 func relayOptions(c config.Relay, name string, log *slog.Logger) (smtp.Options, error) {
 	o := smtp.Options{
 		Name: name, Host: c.Host, Ladder: ladder(c),

@@ -22,8 +22,7 @@ import (
 	"mailsidecar/queue"
 )
 
-// Options are for [Start]. The zero value of what is optional means that the
-// configuration decides.
+// Options are for [Start]. Where an optional field is zero, the configuration decides.
 type Options struct {
 	Config  config.Config
 	Version string // of the product, for HTTP answers
@@ -42,7 +41,7 @@ type Options struct {
 // ConfigError is a setting that only its use shows to be wrong. The service does
 // not start with it.
 type ConfigError struct {
-	Setting string // the variable, or what else there is to change
+	Setting string // the variable, or another thing to change
 	Err     error
 }
 
@@ -120,7 +119,7 @@ func (s *Service) startQueue(ctx context.Context, o Options) (err error) {
 	return nil
 }
 
-// ready says whether requests should come here.
+// ready reports whether requests should come here.
 func (s *Service) ready() bool {
 	return !s.stopping.Load() && (s.queue == nil || s.queue.Ready(context.Background()) == nil)
 }
@@ -128,8 +127,8 @@ func (s *Service) ready() bool {
 // URL is where a client on this machine reaches the service over HTTP.
 func (s *Service) URL() string { return "http://" + s.addr.String() }
 
-// Run serves until ctx ends or a part fails, then stops in order. The error tells
-// which part failed, or what could not be stopped in time.
+// Run serves until ctx ends or a part fails, then stops in order. The error names the
+// part that failed, or that could not be stopped in time.
 func (s *Service) Run(ctx context.Context) error {
 	var failed error
 	var ended chan struct{} // of the queue; nil without one
@@ -152,15 +151,16 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
-// deliveryTime is how much of the time for an orderly stop is for the deliveries
-// in hand: nearly all, for a relay may take its time over the final dot, and what
-// is cut off there is uncertain. The rest is for recording outcomes and closing.
+// deliveryTime is how much of the time for an orderly stop is for the deliveries in
+// flight: nearly all, because a relay may be slow to answer the final dot, and a
+// delivery that is cut off there is uncertain. The rest is for recording outcomes and
+// closing.
 func deliveryTime(timeout time.Duration) time.Duration {
 	return timeout - min(time.Second, timeout/4)
 }
 
 // stop undoes Start in reverse, within the time limit and though ctx has ended.
-// It takes every step, whatever became of those before.
+// It takes every step, even when one before it failed.
 func (s *Service) stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.stopTimeout)
 	defer cancel()

@@ -13,7 +13,7 @@ type Rate struct {
 	Per      time.Duration
 }
 
-// maxRate limits the number, for each message within a rate is remembered.
+// maxRate limits the number, because each message within a rate is remembered.
 const maxRate = 1_000_000
 
 var rateUnits = map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour, "d": Day}

@@ -22,8 +22,8 @@ func (e *Error) What() string { return "is " + Quote(e.Text) + ", which is no " 
 // Remedy is the sentence's end: it says what to write instead.
 func (e *Error) Remedy() string { return "write " + e.Examples }
 
-// Quote quotes a text for an error, the first 24 octets of a longer one: what was
-// pasted by mistake need not stand in the log in full.
+// Quote quotes a text for an error, the first 24 octets of a longer one: a
+// text pasted by mistake must not be in the log in full.
 func Quote(text string) string {
 	const most = 24
 	if len(text) > most {

@@ -22,7 +22,7 @@ type API struct {
 	Name   string // as in MAILSIDECAR_COMPAT
 	Title  string
 	Routes []Route
-	// Owns reports whether a path is the provider's, whatever the method: its clients
+	// Owns reports whether a path is the provider's, with any method: its clients
 	// understand only its own answers, also to mistakes.
 	Owns func(path string) bool
 	// Secret takes the API key out of a request's header; empty when it is not
@@ -31,8 +31,8 @@ type API struct {
 	// Signed says that requests are signed with the keys' secrets, which must be
 	// kept for that.
 	Signed bool
-	// TestSecret is a key that anybody may use to have a request judged, and
-	// nothing sent; empty for none.
+	// TestSecret is a key with which every client may have a request judged, and
+	// nothing is sent; empty if the provider has no such key.
 	TestSecret string
 	// Challenge is what a 401 asks for (RFC 9110 §11.6.1), if anything.
 	Challenge string

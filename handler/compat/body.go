@@ -46,7 +46,8 @@ func (x *Exchange) ReadBytes(limit int64) ([]byte, error) {
 	return b.All()
 }
 
-// Decode reads v, which stands at path, and refuses what cannot be honoured.
+// Decode reads v, which is at path in the request, and refuses fields that cannot be
+// honoured.
 func (x *Exchange) Decode(data []byte, v any, path string, options ...json.Options) error {
 	if err := Decode(data, v, path, options...); err != nil {
 		return err

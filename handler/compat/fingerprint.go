@@ -14,7 +14,7 @@ func JSONFingerprint(key, route string, data []byte) [32]byte {
 	f := intake.NewFingerprint(key, route)
 	if key != "" {
 		v := jsontext.Value(bytes.Clone(data))
-		_ = v.Canonicalize() // what is no JSON was refused before
+		_ = v.Canonicalize() // data was decoded before, so it is JSON
 		f.Bytes(v)
 	}
 	return f.Sum()

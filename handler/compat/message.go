@@ -116,12 +116,12 @@ func tidyAttachment(a *mailer.Attachment) {
 
 var fold = regexp.MustCompile(`\r\n[ \t]+`)
 
-// unfold joins folded lines (RFC 5322 §2.2.3): Symfony hands over values as
-// they stand in a header section. A line break that is no fold stays, and is
+// unfold joins folded lines (RFC 5322 §2.2.3): Symfony hands over values as in a header
+// section. A line break that is no fold stays, and is
 // refused later.
 func unfold(s string) string { return strings.Trim(fold.ReplaceAllString(s, " "), " \t") }
 
-// tidyHeader takes the fields that stand elsewhere in a message out of the
+// tidyHeader removes the fields that have a place elsewhere in a message from the
 // caller's own. Frameworks repeat some of them there.
 func (o *Message) tidyHeader() error {
 	m := &o.Message

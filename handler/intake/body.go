@@ -1,6 +1,6 @@
 // Package intake reads requests: bodies within their limits, media types, strict JSON
-// and fingerprints. It refuses what cannot be read with a problem that names the
-// field, and knows no API.
+// and fingerprints. It answers a request that cannot be read with a problem that names
+// the field. It knows no API.
 package intake
 
 import (
@@ -18,11 +18,11 @@ import (
 )
 
 const (
-	// firstReservation is what a body of unknown length reserves to begin with.
+	// firstReservation is how much a body of unknown length reserves at first, in octets.
 	firstReservation = 64 << 10
-	// minBodyRate is what a body must come in at, in octets per second, once the
-	// body time-out is over: without it a large body on a slow line would never
-	// arrive, and with none at all a client could hold memory for ever.
+	// minBodyRate is the rate, in octets per second, that a body must keep to once the
+	// body timeout is over. If every body had to arrive within the timeout, a large one
+	// on a slow line never would; without a minimum a client could hold memory for ever.
 	minBodyRate = 32 << 10
 )
 

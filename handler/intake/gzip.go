@@ -44,7 +44,7 @@ func (u *unzipper) Read(p []byte) (int, error) {
 	return n, unzipError(err)
 }
 
-// unzipError tells a broken archive from a broken connection.
+// unzipError distinguishes a broken archive from a broken connection.
 func unzipError(err error) error {
 	_, corrupt := errors.AsType[flate.CorruptInputError](err)
 	if corrupt || errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) {

@@ -16,8 +16,8 @@ const (
 )
 
 // IdempotencyKey returns the key of the request, unquoted: a Structured Field
-// string ("x", RFC 9651 §3.3.3) and a bare word (x) are the same key. It is empty where
-// there is none.
+// string ("x", RFC 9651 §3.3.3) and a bare word (x) are the same key. It is empty for a
+// request without one.
 func IdempotencyKey(h http.Header) (string, error) {
 	given := h.Values(HeaderIdempotencyKey)
 	if len(given) == 0 {

@@ -36,7 +36,7 @@ var strict = json.JoinOptions(
 	})),
 )
 
-// readString does what the library does with a string, several times faster
+// readString reads a string as the library does, several times faster
 // where it holds escapes, and without leaving it to the garbage collector twice.
 func readString(d *jsontext.Decoder, s *string) error {
 	v, err := d.ReadValue()

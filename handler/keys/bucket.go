@@ -17,7 +17,7 @@ type bucket struct {
 	full time.Time
 }
 
-// take spends n messages of the rate, or returns how long to wait. A zero rate has no
+// take uses n messages of the rate, or returns how long to wait. A zero rate has no
 // limit. A batch larger than the whole bucket passes when the bucket is full; the next
 // message then waits until all of the batch is paid for.
 func (b *bucket) take(rate units.Rate, n int, now time.Time) (wait time.Duration, ok bool) {

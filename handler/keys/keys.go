@@ -25,7 +25,7 @@ type Entry struct {
 	// As many may come at once.
 	Rate units.Rate
 	// Senders are the addresses ("a@example.com") and domains ("example.com")
-	// that may stand in From; none means any.
+	// that are allowed in From; without any, every sender is.
 	Senders []string
 }
 
@@ -154,8 +154,8 @@ func (r *Ring) Find(secret string) (*Key, error) {
 	return found, nil
 }
 
-// Signer returns the key of that name and its secret; false where there is none, or
-// secrets are not kept.
+// Signer returns the key of that name and its secret; false for an unknown name, and
+// where secrets are not kept.
 func (r *Ring) Signer(name string) (k *Key, secret string, known bool) {
 	if secret, known = r.secrets[name]; !known {
 		return nil, "", false
@@ -164,7 +164,7 @@ func (r *Ring) Signer(name string) (k *Key, secret string, known bool) {
 	return r.keys[i], secret, true
 }
 
-// unknownKey reminds whoever may have sent a whole entry of the configuration.
+// unknownKey reminds a client that may have sent a whole entry of the configuration.
 // It does so whatever the name is, so that a stranger does not learn the names.
 func unknownKey(secret string) string {
 	if strings.Contains(secret, ":") {

@@ -48,8 +48,8 @@ func TestIssuer(t *testing.T) {
 	}
 }
 
-// TestAuthority: whoever comes first makes it, it stays, and only its owner can
-// read the key.
+// TestAuthority: the first process makes it, it stays, and only its owner can read the
+// key.
 func TestAuthority(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	var wg sync.WaitGroup

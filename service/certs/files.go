@@ -38,7 +38,7 @@ func OpenFiles(certFile, keyFile string, log *slog.Logger) (*Files, error) {
 	return f, nil
 }
 
-// stamp tells one version of a file from another.
+// stamp distinguishes the versions of a file.
 type stamp struct {
 	modified time.Time
 	size     int64

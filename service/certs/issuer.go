@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// leafValidity is under what the strictest clients accept (398 days).
+	// leafValidity is less than the limit of the strictest clients (398 days).
 	leafValidity = 90 * 24 * time.Hour
 	leafRenewal  = 30 * 24 * time.Hour // before the end
 	maxLeaves    = 64

@@ -16,7 +16,7 @@ import (
 	"mailsidecar/handler/compat"
 )
 
-// Update is set to rewrite what the tests compare with.
+// Update rewrites the expected answers instead of comparing with them.
 var Update = flag.Bool("update", false, "rewrite the answers in testdata")
 
 // shown are the header fields of an answer that a golden file has.

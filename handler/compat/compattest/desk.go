@@ -1,5 +1,5 @@
 // Package compattest serves one provider's API to its tests, without a server: at a
-// desk that remembers what it was asked to submit.
+// desk that remembers the messages submitted to it.
 package compattest
 
 import (

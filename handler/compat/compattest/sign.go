@@ -26,7 +26,7 @@ func SignRequest(r *http.Request, accessKey, secret string, at time.Time) {
 }
 
 // Sign writes the Authorization field of a request whose payload has that hash. It is
-// written apart from what it tests, for a plain path without a query.
+// written independently of the code that it tests, for a plain path without a query.
 func Sign(r *http.Request, accessKey, secret, hash string, signed ...string) {
 	var fields strings.Builder
 	for _, name := range signed {

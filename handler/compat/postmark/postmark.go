@@ -271,7 +271,7 @@ func (b *results) refuse(i int, err error) {
 }
 
 // submit stores the messages in one commit; without a queue it hands over one
-// after the other, for each has its own result.
+// after the other, because each has its own result.
 func (b *results) submit() error {
 	if len(b.valid) == 0 {
 		return nil

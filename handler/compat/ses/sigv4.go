@@ -40,7 +40,8 @@ type signature struct {
 	at            time.Time
 }
 
-// parseSignature reads the signature of a request; its error is a *problem.
+// parseSignature reads the signature of a request; its error is a
+// [*problem.Error].
 func parseSignature(r *http.Request, now time.Time) (signature, error) {
 	var s signature
 	fields, found := strings.CutPrefix(r.Header.Get("Authorization"), algorithm+" ")
@@ -131,7 +132,7 @@ func (s *signature) canonical(r *http.Request, hash string) string {
 	return b.String()
 }
 
-// escapePath escapes a path as it stands in the request line once more, as every
+// escapePath escapes the path of the request line once more, as every
 // service but S3 wants it.
 func escapePath(path string) string {
 	segments := strings.Split(path, "/")
