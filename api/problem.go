@@ -65,8 +65,9 @@ type Problem struct {
 	Detail string       `json:"detail"` // one or more sentences
 	Code   Code         `json:"code"`
 	Errors []FieldError `json:"errors,omitempty"`
-	// Retryable says that the same request may succeed later, and that nothing was
-	// sent or stored for this one.
+	// Retryable says that the same request may succeed later. Nothing is going to be
+	// sent for this one; but after [CodeQueueUnavailable] and [CodeTimeout] it may have
+	// been stored: repeat it with the same Idempotency-Key.
 	Retryable bool   `json:"retryable"`
 	RequestID string `json:"request_id,omitempty"` // as in the server's log
 	// The relay's reply, and where it was given.

@@ -11,12 +11,11 @@ import (
 // Codes are the codes of all problems, in alphabetical order.
 func Codes() []api.Code { return slices.Sorted(maps.Keys(codes)) }
 
-// codeInfo is what is said of a code in every answer that bears it.
+// codeInfo is what every answer with the code says.
 type codeInfo struct {
 	status int
 	title  string
-	// retryable: the same request may succeed later, and nothing was sent or
-	// stored for this one.
+	// retryable is explained at [api.Problem.Retryable].
 	retryable bool
 	// retryAfter is in seconds; zero leaves the field out.
 	retryAfter int
