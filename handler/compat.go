@@ -9,6 +9,8 @@ import (
 
 	"mailsidecar/handler/compat"
 	"mailsidecar/handler/intake"
+	"mailsidecar/handler/keys"
+	"mailsidecar/mailer/compose"
 	"mailsidecar/queue"
 )
 
@@ -23,6 +25,10 @@ func (d desk) Idempotency(h http.Header) (string, error) { return d.idempotency(
 
 func (d desk) Open(w http.ResponseWriter, r *http.Request, limit int64, share *intake.Share) (*intake.Body, error) {
 	return intake.Open(w, r, limit, share, d.bodyTimeout)
+}
+
+func (d desk) Accept(sub queue.Submission, m compose.Composed, key *keys.Key) (queue.Submission, error) {
+	return d.accept(sub, m, key)
 }
 
 func (d desk) Submit(ctx context.Context, subs []queue.Submission) ([]queue.Message, error) {

@@ -56,12 +56,12 @@ func (s *Server) compose(m *messageRequest, key *keys.Key) (queue.Submission, er
 	if m.Priority != "" {
 		composed.Envelope.Priority = priority
 	}
-	return s.Accept(sub, composed, key)
+	return s.accept(sub, composed, key)
 }
 
-// Accept puts a composed message into the submission, unless it is over a
-// limit.
-func (s *Server) Accept(sub queue.Submission, m compose.Composed, key *keys.Key) (queue.Submission, error) {
+// accept puts a composed message into the submission, unless it is over a limit or the
+// key may not send from its author.
+func (s *Server) accept(sub queue.Submission, m compose.Composed, key *keys.Key) (queue.Submission, error) {
 	if n := int64(len(m.Content.Data)); n > s.maxMessageSize {
 		return sub, problem.New(api.CodeMessageTooLarge, fmt.Sprintf("The composed message has %d octets; %d are allowed.", n, s.maxMessageSize))
 	}

@@ -38,7 +38,7 @@ func (s *Server) readFinished(h http.Header, b *intake.Body, key *keys.Key, f in
 	if h.Get(headerEnvelopePriority) != "" {
 		composed.Envelope.Priority = priority
 	}
-	return s.Accept(queue.Submission{Key: key.Name()}, composed, key)
+	return s.accept(queue.Submission{Key: key.Name()}, composed, key)
 }
 
 // finishedEnvelope reads Envelope-From, Envelope-To and Envelope-Priority. It is called

@@ -33,8 +33,8 @@ type Options struct {
 	// Relays, if not nil, are used in place of those that Config describes: one
 	// for each, in the same order. The service closes them.
 	Relays []Relay
-	// Store, if not nil, is used in place of the one that Config names, where
-	// that names any. The service closes it.
+	// Store, if not nil, is used in place of the one that Config names, if that names
+	// any. The queue closes it; it stays open if no queue is started.
 	Store queue.Store
 }
 
