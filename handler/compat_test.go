@@ -646,7 +646,7 @@ func TestProvidersTag(t *testing.T) {
 
 // TestProvidersSubstitute: literally, once, and a message for each recipient.
 func TestProvidersSubstitute(t *testing.T) {
-	for _, tc := range []struct{ provider, Body, want string }{
+	for _, tc := range []struct{ provider, body, want string }{
 		{
 			"sendgrid", with("sendgrid", `"subject":"-n- -name- [s]","sections":{"S":"$&"},"personalizations":[
 			{"to":[{"email":"a@example.org"}],"substitutions":{"-n-":"1","-name-":"-n-","[s]":"S"}},{"to":[{"email":"b@example.org"}],"subject":"own"}]`),
@@ -668,7 +668,7 @@ func TestProvidersSubstitute(t *testing.T) {
 	} {
 		q := &fakeQueue{durable: true}
 		s := newTestServer(t, q, nil)
-		r := try(t, s, tc.provider, tc.Body)
+		r := try(t, s, tc.provider, tc.body)
 		if r.status != apis[tc.provider].status {
 			t.Errorf("%s = %d %s", tc.provider, r.status, text(r))
 		}
@@ -680,7 +680,7 @@ func TestProvidersSubstitute(t *testing.T) {
 			t.Errorf("%s sent %q, want %q in one commit", tc.provider, strings.Join(got, "; "), tc.want)
 		}
 		none := &fakeQueue{}
-		if r := try(t, newTestServer(t, none, nil), tc.provider, tc.Body); r.status < 400 || len(none.got) > 0 {
+		if r := try(t, newTestServer(t, none, nil), tc.provider, tc.body); r.status < 400 || len(none.got) > 0 {
 			t.Errorf("%s: several messages without a queue = %d", tc.provider, r.status)
 		}
 	}
@@ -700,7 +700,7 @@ func TestProvidersBound(t *testing.T) {
 	deep := func(n int) string { return strings.Repeat(`{"a":`, n) + "1" + strings.Repeat("}", n) }
 	file := `{"filename":"a","content":"aGk="},`
 	for _, tc := range []struct {
-		name, provider, Body string
+		name, provider, body string
 		status               int
 	}{
 		{"value", "sendgrid", with("sendgrid", `"content":[{"type":"text/html","value":"`+names("-a-")+`"}],"personalizations":[{"to":[{"email":"a@example.org"}],"substitutions":{"-a-":"`+large+`"}}]`), 413},
@@ -717,14 +717,14 @@ func TestProvidersBound(t *testing.T) {
 		srv := newTestServer(t, q, nil)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		a := try(t, srv, tc.provider, tc.Body)
+		a := try(t, srv, tc.provider, tc.body)
 		runtime.ReadMemStats(&after)
 		if a.status != tc.status || len(q.got) > 0 {
 			t.Errorf("%s: %s = %d %.200s, want %d", tc.provider, tc.name, a.status, a.body, tc.status)
 		}
 		// Written out, each of these is 2 GB.
 		if used := after.TotalAlloc - before.TotalAlloc; used > 400<<20 {
-			t.Errorf("%s: %s allocated %d bytes for a body of %d", tc.provider, tc.name, used, len(tc.Body))
+			t.Errorf("%s: %s allocated %d bytes for a body of %d", tc.provider, tc.name, used, len(tc.body))
 		}
 	}
 }

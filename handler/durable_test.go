@@ -113,7 +113,7 @@ func TestOverTheRealQueue(t *testing.T) {
 		t.Errorf("pages of 3 have %d and %d messages, then %q", len(first.Messages), len(rest.Messages), rest.Next)
 	}
 	for _, tc := range []struct {
-		method, target, Body string
+		method, target, body string
 		want                 int
 	}{
 		{"POST", "/v1/messages/" + ids["unknown@example.org"] + "/retry", "", 200},
@@ -125,7 +125,7 @@ func TestOverTheRealQueue(t *testing.T) {
 		{"DELETE", "/v1/messages/no-such-id", "", 404},
 		{"GET", "/v1/messages?cursor=x", "", 400},
 	} {
-		if a := serve(s, newRequest(tc.method, tc.target, tc.Body)); a.status != tc.want {
+		if a := serve(s, newRequest(tc.method, tc.target, tc.body)); a.status != tc.want {
 			t.Errorf("%s %s = %d %s, want %d", tc.method, tc.target, a.status, a.body, tc.want)
 		}
 	}
@@ -136,13 +136,13 @@ func TestOverTheRealQueue(t *testing.T) {
 func TestRepeatOverTheRealQueue(t *testing.T) {
 	s := newDurable(t)
 	batch := `{"messages":[` + to("ana@example.org") + `,{"to":"nobody"},` + to("bob@example.org") + `]}`
-	for _, tc := range []struct{ name, target, Body, other string }{
+	for _, tc := range []struct{ name, target, body, other string }{
 		{"message", "/v1/messages", to("ana@example.org"), to("bob@example.org")},
 		{"batch", "/v1/messages/batch", batch, strings.Replace(batch, "nobody", "somebody", 1)},
 	} {
 		key := "Idempotency-Key: " + tc.name
-		first := serve(s, newRequest("POST", tc.target, tc.Body, key))
-		repeat := serve(s, newRequest("POST", tc.target, " "+tc.Body, `Idempotency-Key: "`+tc.name+`"`))
+		first := serve(s, newRequest("POST", tc.target, tc.body, key))
+		repeat := serve(s, newRequest("POST", tc.target, " "+tc.body, `Idempotency-Key: "`+tc.name+`"`))
 		if first.status != 202 || repeat.status != 202 || first.header.Get("Idempotency-Replayed") != "" || repeat.header.Get("Idempotency-Replayed") != "true" {
 			t.Errorf("%s: %d %v, repeated %d %v", tc.name, first.status, first.header, repeat.status, repeat.header)
 		}

@@ -18,7 +18,7 @@ func TestPriority(t *testing.T) {
 	parts := []string{"name=from\nshop@example.com", "name=to\na@example.org", "name=text\nx"}
 	const asForm, asRFC822 = "Content-Type: multipart/form-data; boundary=x", "Content-Type: message/rfc822"
 	for _, tc := range []struct {
-		name, path, Body string
+		name, path, body string
 		fields           []string
 		want             mailer.Priority
 	}{
@@ -38,7 +38,7 @@ func TestPriority(t *testing.T) {
 				continue
 			}
 			q := &fakeQueue{durable: durable}
-			response := serve(newTestServer(t, q, nil), newRequest("POST", tc.path, tc.Body, tc.fields...))
+			response := serve(newTestServer(t, q, nil), newRequest("POST", tc.path, tc.body, tc.fields...))
 			subs := q.submissions()
 			if len(subs) != 1 || subs[0].Envelope.Priority != tc.want {
 				t.Errorf("%s, durable %v: %d, submissions %+v, want priority %s", tc.name, durable, response.status, subs, tc.want)
@@ -49,7 +49,7 @@ func TestPriority(t *testing.T) {
 
 func TestBadPriority(t *testing.T) {
 	for _, tc := range []struct {
-		name, path, Body, field string
+		name, path, body, field string
 		fields                  []string
 	}{
 		{"unknown", "/v1/messages", message(`"priority":"urgent"`), "priority", nil},
@@ -58,7 +58,7 @@ func TestBadPriority(t *testing.T) {
 		{"two in the header", "/v1/messages", "From: a@b\r\n\r\nx", "Envelope-Priority", []string{"Content-Type: message/rfc822", "Envelope-Priority: high, bulk"}},
 	} {
 		q := &fakeQueue{durable: true}
-		response := serve(newTestServer(t, q, nil), newRequest("POST", tc.path, tc.Body, tc.fields...))
+		response := serve(newTestServer(t, q, nil), newRequest("POST", tc.path, tc.body, tc.fields...))
 		p := read[api.Problem](t, response)
 		if response.status != http.StatusUnprocessableEntity || len(p.Errors) != 1 || p.Errors[0].Field != tc.field || len(q.submissions()) > 0 {
 			t.Errorf("%s: %d %+v, want 422 for %s", tc.name, response.status, p, tc.field)
