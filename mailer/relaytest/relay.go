@@ -36,6 +36,9 @@ import (
 //	                 else as if there were no script
 //	hold REPLY       not before the next command is there
 //	inject REPLY     REPLY and, in the same packet, a second reply
+//	extra OWN | MORE  OWN, and MORE, which answers no command, a millisecond later
+//	stray MORE | OWN  the same the other way round
+//	unsaid REPLY     as if REPLY were sent
 //	bye REPLY        REPLY, then drop
 //	lf REPLY         lines that end in a bare LF
 //	endless line     a line that never ends
@@ -73,6 +76,11 @@ type Options struct {
 	// MaxMessages limits the messages of one connection; then MAIL gets 421. Zero means
 	// no limit.
 	MaxMessages int
+	// SessionFull is what MAIL gets then, in place of 421, and the connection stays open.
+	SessionFull string
+	// StaysOpen leaves a transaction open whose content was refused: the next MAIL gets
+	// 503, as it does from Postfix with smtpd_end_of_data_restrictions.
+	StaysOpen bool
 	// MaxErrors limits the replies of 5yz on a connection; then it gets a 421 that
 	// answers no command, as Postfix sends it. Zero means no limit.
 	MaxErrors int
@@ -122,6 +130,7 @@ type Relay struct {
 	commands    []Command
 	credentials []Credential
 	messages    []Message
+	verdicts    map[string][]string
 	clear       bytes.Buffer
 	conns       map[net.Conn]bool
 	serving     int        // those of conns that are not crowded
@@ -176,7 +185,7 @@ func New(t testing.TB, opts Options, script Script) *Relay {
 	if opts.Crowded == nil {
 		opts.Crowded = Script{"greeting": "bye 421 4.7.0 too many connections"}
 	}
-	r := &Relay{script: script, opts: opts, turns: map[string]int{}, conns: map[net.Conn]bool{}, closed: make(chan struct{})}
+	r := &Relay{script: script, opts: opts, turns: map[string]int{}, verdicts: map[string][]string{}, conns: map[net.Conn]bool{}, closed: make(chan struct{})}
 	r.fewer = sync.NewCond(&r.mu)
 	t.Cleanup(r.close)
 	return r
@@ -359,6 +368,22 @@ func (r *Relay) Messages() []Message {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.messages)
+}
+
+// Verdicts returns the relay's own replies about a recipient, in order: to its RCPT,
+// and if that was accepted to DATA and the final dot. An empty path means MAIL.
+func (r *Relay) Verdicts(forwardPath string) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.verdicts[forwardPath])
+}
+
+func (r *Relay) noteVerdict(reply string, forwardPaths ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, path := range forwardPaths {
+		r.verdicts[path] = append(r.verdicts[path], reply)
+	}
 }
 
 // Clear returns every octet that clients sent outside TLS, including handshakes.

@@ -110,6 +110,7 @@ func (s *session) command(line string) bool {
 	verb, _, _ = strings.Cut(verb, ":")
 	switch verb {
 	case "EHLO":
+		s.free()
 		return s.act(line, s.ehlo()) != ""
 	case "STARTTLS":
 		reply := s.act(line, "220 2.0.0 go ahead")
@@ -175,8 +176,14 @@ func (s *session) handshake() bool {
 
 func (s *session) mailFrom(line string) bool {
 	if most := s.relay.opts.MaxMessages; most > 0 && s.messages == most {
+		if full := s.relay.opts.SessionFull; full != "" {
+			return s.send(full, "\r\n") != ""
+		}
 		s.send("421 4.7.0 enough for one connection", "\r\n")
 		return false
+	}
+	if s.mail && s.relay.opts.StaysOpen {
+		return s.send("503 5.5.1 nested MAIL command", "\r\n") != ""
 	}
 	s.reset = false
 	if s.busy { // MAIL again
@@ -187,6 +194,7 @@ func (s *session) mailFrom(line string) bool {
 	}
 	s.busy = true
 	reply := s.act(line, "250 2.1.0 ok")
+	s.relay.noteVerdict(reply, "")
 	if reply != "" && reply[0] == '2' {
 		path, params := splitPath(line)
 		s.mail, s.message = true, Message{ReversePath: path, Params: params, TLS: s.tls != nil}
@@ -208,8 +216,9 @@ func (s *session) rcptTo(line string) bool {
 		fallback = "503 5.5.1 MAIL first"
 	}
 	reply := s.act(line, fallback)
+	path, _ := splitPath(line)
+	s.relay.noteVerdict(reply, path)
 	if reply != "" && reply[0] == '2' {
-		path, _ := splitPath(line)
 		s.message.ForwardPaths = append(s.message.ForwardPaths, path)
 	}
 	return reply != ""
@@ -238,6 +247,7 @@ func (s *session) data(line string) bool {
 		c.CloseRead() // at once, before the client sends more
 	}
 	reply := s.do(action, fallback)
+	s.relay.noteVerdict(reply, s.message.ForwardPaths...)
 	if !strings.HasPrefix(reply, "354") {
 		return reply != ""
 	}
@@ -261,8 +271,12 @@ func (s *session) data(line string) bool {
 	s.messages++
 	s.relay.mu.Unlock()
 	time.Sleep(s.relay.delay())
-	s.free() // before the client can begin the next one
+	paths := s.message.ForwardPaths
+	if !s.relay.opts.StaysOpen || action == "default" || strings.HasPrefix(action, "2") {
+		s.free() // before the client can begin the next one
+	}
 	reply = s.do(action, accepted)
+	s.relay.noteVerdict(reply, paths...)
 	return reply != ""
 }
 
@@ -341,6 +355,19 @@ func (s *session) do(action, fallback string) string {
 		return s.drip(reply, 0)
 	case "drip":
 		return s.drip(reply, time.Second)
+	case "extra":
+		own, more, _ := strings.Cut(reply, " | ")
+		sent := s.do(own, fallback)
+		time.Sleep(time.Millisecond)
+		s.send(more, "\r\n")
+		return sent
+	case "stray":
+		more, own, _ := strings.Cut(reply, " | ")
+		s.send(more, "\r\n")
+		time.Sleep(time.Millisecond)
+		return s.do(own, fallback)
+	case "unsaid":
+		return reply
 	case "inject":
 		s.nc.Write([]byte(reply + "\r\n250 injected\r\n"))
 		return reply
