@@ -46,6 +46,13 @@ func EndsConnection(r mailer.Reply) bool {
 	return r.Enhanced == "4.4.2" || containsAny(r, endWords)
 }
 
+// TooManyRecipients reports whether the relay refuses a recipient because of the number
+// of those before it, whatever the code: 452 (RFC 5321 §4.5.3.1.10), 552 of old, or 550
+// 5.5.3.
+func TooManyRecipients(r mailer.Reply) bool {
+	return strings.HasSuffix(r.Enhanced, ".5.3") || contains(r, "too many recipients")
+}
+
 // What relays say in so many words.
 var (
 	endWords = []string{

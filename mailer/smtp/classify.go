@@ -21,6 +21,8 @@ import (
 //	MAIL              500-504, 530, 555: transient, because they are about the
 //	                  reverse-path, our parameters or our login, and one reply does
 //	                  not tell which; other 5yz: permanent; 4yz: transient.
+//	                  But 4yz that says there were too many messages on the
+//	                  connection: once more over another one.
 //	                  We refuse by ourselves, without asking the relay: a message
 //	                  over its SIZE (5.3.4), and one that needs SMTPUTF8 (5.6.7) or
 //	                  8BITMIME (5.6.3) where the relay does not offer it and the
@@ -28,9 +30,10 @@ import (
 //	                  if no other relay of the route can take the message
 //	RCPT              5yz: permanent; 4yz: transient. But 452 or 552 means "too many
 //	                  recipients" (RFC 5321 §4.5.3.1.10) where the relay accepted a
-//	                  recipient before, or refused one and says so in its code or
-//	                  words: transaction.isTooMany judges that. These recipients go
-//	                  in a further transaction at once
+//	                  recipient before, and so does any code, where it accepted or
+//	                  refused one, if the relay says so in its enhanced code or words:
+//	                  transaction.isTooMany judges that. These recipients go in a
+//	                  further transaction at once
 //	DATA              5yz: permanent; 4yz: transient
 //	content           a reply to the final dot: 2yz accepted, 5yz permanent, 4yz
 //	                  transient. No valid reply after the final dot was sent:
@@ -43,6 +46,10 @@ import (
 // the relay cannot have accepted it, the next relay of the route is asked at once
 // ([mailer.Failure.TriesNext]). [relays.PushbackOf] tells which replies mean that we
 // send too much at a time, such as 452 to another command than RCPT.
+//
+// Nothing is permanent before it is proved that the reply answers that command, see
+// dialogue: what cannot be told for certain is transient, and uncertain after the
+// final dot.
 //
 // No class depends on the content, on what we doubt of the relay (see distrust), or on
 // the relay's place in the route.

@@ -50,6 +50,7 @@ type conn struct {
 	dirty        bool   // a transaction is open and must be reset before the next
 	unbind       func() // the release of the last bind; nil before
 	dead         bool   // closed, or ended in the background
+	retiring     bool   // the relay takes no more messages on it
 	partialWrite bool   // part of an envelope was sent: no more may follow it
 	// refusedExtensions are not used on this connection, because MAIL was refused
 	// with their parameters.

@@ -40,8 +40,12 @@ type delivery struct {
 	attempt *mailer.Attempt
 	due     time.Time        // the delivery that is due first is served first
 	open    []*mailer.Result // recipients that no transaction has taken yet
-	turn    *turn            // for the next MAIL; nil when one is needed, and without a rate
-	conn    *conn            // nil when one is needed
+	// doubtful are recipients that were refused for good, without proof that the reply
+	// was theirs. They go once more after the open ones, few at a time.
+	doubtful []*mailer.Result
+	lockStep bool  // replies came out of step: no more pipelining
+	turn     *turn // for the next MAIL; nil when one is needed, and without a rate
+	conn     *conn // nil when one is needed
 	// wantsNew says that a connection was lost under the delivery: the next one is not
 	// one that was idle, where another can be had.
 	wantsNew bool
@@ -56,7 +60,7 @@ type delivery struct {
 
 func (d *delivery) run(ctx context.Context) {
 	d.rejectUnsafePaths()
-	for len(d.open) > 0 || d.booked != nil {
+	for len(d.open)+len(d.doubtful) > 0 || d.booked != nil {
 		if f := d.prepare(ctx); f != nil {
 			failAll(d.undecided(), f)
 			break
@@ -124,7 +128,7 @@ func (d *delivery) releaseForTurn() {
 // for one, those too that were refused as too many.
 func (d *delivery) noTurn(ctx context.Context, why error) *mailer.Failure {
 	if ctx.Err() == nil {
-		failAll(d.open, noVerdict)
+		failAll(slices.Concat(d.open, d.doubtful), noVerdict)
 	}
 	return d.relay.noTurn(ctx, why)
 }
@@ -154,6 +158,13 @@ func (d *delivery) conclude(ctx context.Context, t *transaction) {
 		d.open = append(t.reopen(f), d.open...)
 		d.release()
 		return
+	case t.notBegun && ctx.Err() == nil:
+		d.beginAgain(t)
+		return
+	case t.sessionFull != nil && ctx.Err() == nil:
+		d.conn.retiring = true
+		d.retryOnNewConn(t.reopen(t.sessionFull))
+		return
 	case !d.conn.dead:
 		if t.mailParamRefused != nil {
 			d.retryWithoutParams(t)
@@ -161,21 +172,53 @@ func (d *delivery) conclude(ctx context.Context, t *transaction) {
 		return
 	case t.badReply != nil && ctx.Err() == nil:
 		// No content was sent: try again without the extension.
+		d.lockStep = d.lockStep || !t.sent
 		d.relay.switchOff(t.suspect(), t.badReply)
 		d.retryOnNewConn(t.reopen(t.badReply))
 		return
-	case t.lost != nil && (d.conn.served > 1 || t.refused >= maxRefused) && ctx.Err() == nil:
-		// The relay ends connections after so many messages or refused recipients, and
-		// has not seen any of the content: try again on a new connection.
-		d.retryOnNewConn(t.reopen(t.lost))
+	case t.lost != nil && ctx.Err() == nil && d.retryLost(t):
 		return
 	case !t.anyAccepted():
 		failAll(d.undecided(), d.conn.failed(ctx, mailer.StageMail, &cause{
 			problem: ProblemDropped, text: "the connection ended before this recipient's turn",
 		}))
-		d.open = nil
+		d.open, d.doubtful = nil, nil
 	}
 	d.release()
+}
+
+// beginAgain lets an envelope go once more that the relay did not begin, because the
+// transaction before was still open. Where the relay has closed the connection, or
+// waits for content that would belong to that transaction, it goes over another one.
+func (d *delivery) beginAgain(t *transaction) {
+	if d.conn.dead {
+		d.retryOnNewConn(t.results)
+		return
+	}
+	d.open = append(t.results, d.open...)
+}
+
+// retryLost lets recipients go once more over a new connection after the relay has
+// ended this one. It has not seen any of the content. Those without a verdict do where
+// the relay ends connections after so many messages or refused recipients, and those
+// that were refused for good do with more care, unless the relay says 421.
+func (d *delivery) retryLost(t *transaction) bool {
+	normal := d.conn.served > 1 || t.refused >= maxRefused
+	if !t.careful && (normal || t.lost.Reply.Code == 0) {
+		for _, r := range t.doubtful {
+			r.Reply, r.Failure = mailer.Reply{}, noVerdict
+		}
+		d.doubtful = append(d.doubtful, t.doubtful...)
+	}
+	switch {
+	case normal:
+		d.retryOnNewConn(t.reopen(t.lost))
+	case len(d.doubtful) > 0:
+		d.retryOnNewConn(nil)
+	default:
+		return false
+	}
+	return true
 }
 
 // pushedBack tells the pool when the relay has pushed back. It returns the failure of
@@ -286,10 +329,10 @@ func (r *Relay) dial(ctx context.Context, o *opening) (*conn, []mailer.RungRepor
 	return c, reports, nil
 }
 
-// undecided returns the open recipients without a verdict. The others were refused
-// as too many, and keep that failure.
+// undecided returns the recipients that are to go and have no verdict. The others were
+// refused as too many, and keep that failure.
 func (d *delivery) undecided() []*mailer.Result {
-	t := transaction{results: d.open}
+	t := transaction{results: slices.Concat(d.open, d.doubtful)}
 	return t.undecided()
 }
 
@@ -305,6 +348,11 @@ func (t *transaction) anyAccepted() bool {
 // plan makes the next transaction, for the extensions of the connection. It returns
 // nil when none of its recipients can go; they have their failures then.
 func (d *delivery) plan() *transaction {
+	careful := len(d.open) == 0
+	if careful {
+		n := min(len(d.doubtful), maxRefused)
+		d.open, d.doubtful = slices.Clone(d.doubtful[:n]), d.doubtful[n:]
+	}
 	content, f := d.adapted(d.conn.ext)
 	if f != nil && d.needsBack8BITMIME() {
 		content, f = d.adapted(d.conn.ext)
@@ -314,7 +362,12 @@ func (d *delivery) plan() *transaction {
 		d.open = nil
 		return nil
 	}
-	return d.take(content, d.conn.ext)
+	t := d.take(content, d.conn.ext)
+	if t != nil {
+		t.careful, t.lockStep = careful, careful || d.lockStep
+		t.last = t.last && len(d.doubtful) == 0
+	}
+	return t
 }
 
 // needsBack8BITMIME trusts 8BITMIME again where the message cannot go without it and

@@ -1,6 +1,8 @@
 package smtp_test
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -92,17 +94,74 @@ func checkVerdicts(t *testing.T, script relaytest.Script, scripted *relaytest.Re
 	}
 }
 
+// A fault is one reply too many or too few in each envelope, or in the first one, beside
+// what the script says. One 354 too many is not among them: it is a request for content.
+var (
+	faultStages  = []string{"MAIL", "RCPT TO:<r0@", "RCPT TO:<r1@", "RCPT TO:<r2@", "RCPT TO:<r3@", "RCPT TO:<r4@", "DATA", ".", "AUTH", "RSET"}
+	faultReplies = []string{"250 2.0.0 ok", "550 5.1.1 unknown", "251 2.1.5 elsewhere", "450 4.2.1 busy", "503 5.5.1 order", "501 5.5.4 what", "554 5.7.1 no", "250-a\n250 b"}
+	faultKinds   = []string{"", "extra %s | %s", "stray %[2]s | %[1]s", "unsaid %s", "later %s"}
+)
+
+// addFault adds a fault to what the script says first at a stage.
+func addFault(script relaytest.Script, fault uint16) {
+	kind := faultKinds[int(fault)%len(faultKinds)]
+	fault /= uint16(len(faultKinds))
+	stage := faultStages[int(fault)%len(faultStages)]
+	fault /= uint16(len(faultStages))
+	more := faultReplies[int(fault)%len(faultReplies)]
+	always := int(fault)/len(faultReplies)%2 == 1
+	if kind == "" {
+		return
+	}
+	for at, reply := range script { // that would be a second fault
+		if at != "DATA" {
+			script[at] = strings.ReplaceAll(reply, "354 go", "250 ok")
+		}
+	}
+	own, rest, found := strings.Cut(script[stage], " then ")
+	if own == "" {
+		own = "default"
+	}
+	switch {
+	case kind != "unsaid %s":
+	case own == "default" && stage == "DATA":
+		own = "354 go"
+	case own == "default":
+		own = "250 2.0.0 ok"
+	}
+	if !found {
+		rest = "default"
+	}
+	args := []any{own, more}
+	if strings.Count(kind, "%") == 1 {
+		args = args[:1]
+	}
+	script[stage] = fmt.Sprintf(kind, args...)
+	if !always {
+		script[stage] += " then " + rest
+	}
+}
+
 // FuzzDialogue: whatever a relay says, when and how often, each recipient gets
 // a verdict, accepted means exactly one copy, nothing secret crosses in clear,
-// the attempt ends in time and leaves nothing open.
+// the attempt ends in time and leaves nothing open. A recipient fails for good only by a
+// reply that is the relay's own to its RCPT, or to the MAIL, DATA or final dot of its
+// envelope.
 func FuzzDialogue(f *testing.F) {
-	f.Add([]byte{}, true, uint8(100))
-	f.Add([]byte{5, 9, 6, 11}, true, uint8(2))
-	f.Add([]byte{7, 12, 8, 12, 7, 0}, false, uint8(1))
-	f.Add([]byte{10, 14, 13, 13, 12, 29}, true, uint8(3))
-	f.Add([]byte{12, 11, 12, 29, 5, 10}, true, uint8(2))
-	f.Fuzz(func(t *testing.T, data []byte, pipelining bool, recipients uint8) {
+	f.Add([]byte{}, true, uint8(100), uint16(0))
+	f.Add([]byte{5, 9, 6, 11}, true, uint8(2), uint16(0))
+	f.Add([]byte{7, 12, 8, 12, 7, 0}, false, uint8(1), uint16(0))
+	f.Add([]byte{10, 14, 13, 13, 12, 29}, true, uint8(3), uint16(0))
+	f.Add([]byte{12, 11, 12, 29, 5, 10}, true, uint8(2), uint16(0))
+	refusals := [][]byte{{}, {7, 17}, {9, 17, 10, 0}, {10, 17, 7, 17}}  // none, of one recipient, of all, of DATA and one
+	for fault := range uint16(len(faultKinds) * len(faultStages) * 2) { // 250 or 550 too many
+		if fault%uint16(len(faultKinds)) > 0 {
+			f.Add(refusals[fault/2%4], fault%3 > 0, uint8(3), fault)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte, pipelining bool, recipients uint8, fault uint16) {
 		script := dialogueScript(data)
+		addFault(script, fault)
 		synctest.Test(t, func(t *testing.T) {
 			opts := relaytest.Options{}
 			if !pipelining {
@@ -123,11 +182,48 @@ func FuzzDialogue(f *testing.F) {
 				t.Errorf("%v: %d connections left open", script, n)
 			}
 			checkCopies(t, script, scripted, a)
+			synctest.Wait()
+			checkOwnReplies(t, script, scripted, a)
 			if clear := string(scripted.Clear()); strings.Contains(clear, "AUTH") || strings.Contains(clear, "three") {
 				t.Errorf("%v: %q crossed in clear", script, clear)
 			}
 		})
 	})
+}
+
+// checkOwnReplies: a recipient that failed for good was refused by a reply of its own.
+func checkOwnReplies(t *testing.T, script relaytest.Script, scripted *relaytest.Relay, a mailer.Attempt) {
+	t.Helper()
+	for _, r := range a.Results {
+		if r.Failure == nil || r.Failure.Class != mailer.ClassPermanent {
+			continue
+		}
+		verdicts := scripted.Verdicts(r.ForwardPath)
+		if r.Failure.Stage == mailer.StageMail {
+			verdicts = scripted.Verdicts("")
+		}
+		if !slices.ContainsFunc(verdicts, refuses) && !endedAtDot(verdicts) {
+			t.Errorf("%v: %s is %s by %q, and yet the relay's own replies were %q", script, r.ForwardPath, outcome(r), r.Reply, verdicts)
+		}
+	}
+}
+
+// refuses reports whether a reply of the relay refuses for good: 5yz, or what a known
+// relay means by another code.
+func refuses(reply string) bool {
+	last := reply[strings.LastIndexByte(reply, '\n')+1:]
+	return strings.HasPrefix(last, "5") || strings.HasPrefix(last, "254 4.7.1 Suppress")
+}
+
+// endedAtDot reports whether the relay closed the connection at the final dot: what came
+// before is then taken for the reply to that.
+func endedAtDot(verdicts []string) bool {
+	for i, v := range verdicts[:max(0, len(verdicts)-1)] {
+		if strings.HasPrefix(v, "354") && verdicts[i+1] == "" {
+			return true
+		}
+	}
+	return false
 }
 
 // checkCopies compares the results with what the relay took. A message whose

@@ -31,7 +31,7 @@ func TestDistrust(t *testing.T) {
 		{"the address is bad", relaytest.Script{"MAIL": "501 5.1.7 bad sender"}, "transient mail 501", nil, 1},
 		{"MAIL refused with and without", relaytest.Script{"MAIL": "501 5.5.4 no"}, "transient mail 501", nil, 2},
 		{"354 though nobody is accepted", relaytest.Script{"RCPT": "550 5.1.1 unknown", "DATA": "354 go"}, "permanent rcpt 550", nil, 1},
-		{"connection lost with nobody accepted", relaytest.Script{"RCPT": "550 5.1.1 unknown", "DATA": "drop"}, "permanent rcpt 550", nil, 1},
+		{"connection lost with nobody accepted", relaytest.Script{"RCPT": "550 5.1.1 unknown", "DATA": "drop"}, "permanent rcpt 550", nil, 2},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

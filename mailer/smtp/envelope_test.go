@@ -184,7 +184,8 @@ func TestManyRecipients(t *testing.T) {
 			"RCPT": "550 5.1.1 unknown then 452 4.2.2 over quota then 250 ok",
 		}, 4, 3, 1, 8},
 		{"421 after five unknown", relaytest.Script{
-			"RCPT": strings.Repeat("550 5.1.1 unknown then ", 5) + "bye 421 4.7.0 too many errors then 250 ok",
+			"RCPT TO:<r0@": "550 5.1.1 unknown", "RCPT TO:<r1@": "550 5.1.1 unknown", "RCPT TO:<r2@": "550 5.1.1 unknown",
+			"RCPT TO:<r3@": "550 5.1.1 unknown", "RCPT TO:<r4@": "550 5.1.1 unknown", "RCPT": "bye 421 4.7.0 too many errors then 250 ok",
 		}, 100, 1, 2, 5},
 		{"421 after one unknown", relaytest.Script{
 			"RCPT": "550 5.1.1 unknown then bye 421 4.7.0 go away then 250 ok",

@@ -495,7 +495,7 @@ func (p *pool) keep(c *conn) {
 
 // usedUp reports whether the connection has served as long as it should.
 func (c *conn) usedUp() bool {
-	return c.served >= c.relay.opts.MessagesPerConnection || time.Since(c.loggedIn) > connMaxAge ||
+	return c.retiring || c.served >= c.relay.opts.MessagesPerConnection || time.Since(c.loggedIn) > connMaxAge ||
 		c.fruitless >= maxFruitless || c.resets >= maxResets
 }
 

@@ -49,6 +49,8 @@ type transaction struct {
 	refused     int              // recipients that were refused for another reason
 	last        bool             // of its delivery
 	sent        bool             // the envelope was sent behind the content of another message, see pool.send
+	lockStep    bool             // without PIPELINING, though the relay offers it
+	careful     bool             // in lock-step, and not repeated, see delivery.doubtful
 	began       time.Time        // when the envelope was sent
 
 	// Failures before any content was sent, after which the delivery tries again;
@@ -56,6 +58,13 @@ type transaction struct {
 	lost             *mailer.Failure // the relay ended the connection
 	badReply         *mailer.Failure // replies do not match the pipelined commands, or do not come
 	mailParamRefused *mailer.Failure // MAIL was refused for its parameters
+	sessionFull      *mailer.Failure // MAIL was refused because of the messages before it
+	// notBegun says that the relay had not ended the transaction before, and so did
+	// not begin this one.
+	notBegun bool
+	// doubtful are recipients that were refused for good before the relay ended the
+	// connection: without proof that the replies are theirs.
+	doubtful []*mailer.Result
 }
 
 // reopen takes f back from the recipients that it failed, and returns them.
@@ -109,281 +118,6 @@ func (c *conn) transact(ctx context.Context, t *transaction) {
 	release()
 	if ok {
 		c.finalReply(ctx, t)
-	}
-}
-
-// envelope sends MAIL, every RCPT and DATA, and reports whether the content may
-// follow: the relay waits for it, and some recipient is accepted. With PIPELINING
-// all go in one flight (RFC 2920 §3.1), and every reply is read, whatever those
-// before it say.
-func (c *conn) envelope(ctx context.Context, t *transaction) bool {
-	d := dialogue{conn: c, t: t, ctx: ctx, pipelined: c.ext.has("PIPELINING"), sent: t.sent}
-	commands := t.commands(c.dirty)
-	// Within a rate the time counts at which the relay reads MAIL, and it may take its
-	// time for RSET.
-	apart := c.dirty && t.turn != nil
-	if d.pipelined && !d.sent && !apart && !d.send(commands) {
-		return false
-	}
-	if c.dirty {
-		if !d.reset(commands[0]) {
-			return false
-		}
-		commands = commands[1:]
-	}
-	switch {
-	case d.sent:
-	case d.pipelined:
-		if !d.send(commands) {
-			return false
-		}
-	default:
-		c.relay.pace.written(t.turn)
-	}
-	mail, ok := d.step(mailer.StageMail, commands[0])
-	if !ok {
-		return false
-	}
-	if t.sent {
-		if mail.Code == 503 { // the relay read RCPT, but not MAIL
-			return d.outOfStep(mailer.StageMail)
-		}
-		c.relay.distrust.answered()
-	}
-	if mail.Positive() {
-		c.distrustRefused()
-	} else {
-		f := c.refused(mailer.StageMail, mail)
-		if t.params != "" && refusesParameters(mail) {
-			t.mailParamRefused = f
-		}
-		failAll(t.undecided(), f)
-		if !d.pipelined {
-			return false
-		}
-	}
-	for i, r := range t.results {
-		reply, ok := d.step(mailer.StageRcpt, commands[1+i])
-		if !ok {
-			return false
-		}
-		if mail.Positive() {
-			t.rcpt(c, r, reply)
-		}
-	}
-	c.dirty = mail.Positive()
-	if len(t.accepted) == 0 && !d.pipelined {
-		return false
-	}
-	data, ok := d.step(mailer.StageData, commands[len(commands)-1])
-	if !ok {
-		return false
-	}
-	return d.data(data)
-}
-
-// commands returns RSET where one is needed, MAIL, every RCPT, and DATA.
-func (t *transaction) commands(reset bool) []string {
-	list := make([]string, 0, len(t.results)+3)
-	if reset {
-		list = append(list, "RSET\r\n")
-	}
-	list = append(list, "MAIL FROM:<"+t.reversePath+">"+t.params+"\r\n")
-	for _, r := range t.results {
-		list = append(list, "RCPT TO:<"+r.ForwardPath+">\r\n")
-	}
-	return append(list, "DATA\r\n")
-}
-
-// rcpt records the reply to the RCPT of one recipient.
-func (t *transaction) rcpt(c *conn, r *mailer.Result, reply mailer.Reply) {
-	r.Reply = reply
-	if reply.Positive() && !relays.Drops(r.Reply) {
-		t.accepted = append(t.accepted, r)
-		return
-	}
-	r.Failure = c.refused(mailer.StageRcpt, reply)
-	if t.isTooMany(r) {
-		r.Failure.Class = mailer.ClassTransient
-		t.tooMany = append(t.tooMany, r)
-		return
-	}
-	t.refused++
-}
-
-// isTooMany reports whether a recipient was refused because of the number of
-// recipients before it (RFC 5321 §4.5.3.1.10). Some relays, such as Exim, count
-// refused ones, too.
-func (t *transaction) isTooMany(r *mailer.Result) bool {
-	switch {
-	case r.Reply.Code != 452 && r.Reply.Code != 552, r.Failure.Class == mailer.ClassRelay:
-		return false
-	case len(t.accepted) > 0:
-		return true
-	default:
-		return t.refused > 0 && (strings.HasSuffix(r.Reply.Enhanced, ".5.3") ||
-			strings.Contains(strings.ToLower(r.Reply.Text), "too many recipients"))
-	}
-}
-
-// dialogue is the exchange of one envelope: all commands at once, or one by one.
-type dialogue struct {
-	conn      *conn
-	t         *transaction
-	ctx       context.Context
-	pipelined bool
-	sent      bool // all commands are; else each step sends its own
-}
-
-// reset ends the transaction before this one.
-func (d *dialogue) reset(command string) bool {
-	c := d.conn
-	reply, ok := d.step(mailer.StageMail, command)
-	if !ok {
-		return false
-	}
-	if !reply.Positive() {
-		d.lose(c.failed(d.ctx, mailer.StageMail, readCause(errReplyMalformed)))
-		return false
-	}
-	c.dirty = false
-	if c.fruitless > 2 { // this one, the last and one before
-		c.resets++
-	}
-	return true
-}
-
-// send sends commands in one flight, MAIL among them. Without success it ends the
-// transaction and closes the connection.
-func (d *dialogue) send(commands []string) bool {
-	flight := strings.Join(commands, "")
-	_, err := d.conn.write(d.ctx, d.conn.relay.opts.Timeouts.Command, []byte(flight))
-	d.sent = true
-	d.conn.relay.pace.written(d.t.turn)
-	if err != nil {
-		d.broken(mailer.StageMail, err)
-	}
-	return err == nil
-}
-
-// step sends a command, unless it was sent already, and reads its reply. Without a
-// reply, or with 421, it ends the transaction, closes the connection and returns
-// false.
-func (d *dialogue) step(stage mailer.Stage, command string) (mailer.Reply, bool) {
-	timeouts := d.conn.relay.opts.Timeouts
-	limit := timeouts.Command
-	switch {
-	case stage == mailer.StageData:
-		limit = timeouts.Data
-	case stage == mailer.StageMail && d.t.sent:
-		limit = min(limit, bookedReplyTimeout)
-	case d.conn.stale:
-		limit = min(limit, staleTimeout)
-	}
-	var err error
-	if !d.sent {
-		_, err = d.conn.write(d.ctx, limit, []byte(command))
-	}
-	var r mailer.Reply
-	if err == nil {
-		r, err = d.conn.read(d.ctx, limit)
-	}
-	switch {
-	case err != nil:
-		d.broken(stage, err)
-		return r, false
-	case r.Code == 421:
-		d.lose(d.conn.refused(stage, r))
-		return r, false
-	case stage != mailer.StageData && r.Code/100 == 3, !d.pipelined && d.conn.br.Buffered() > 0:
-		return r, d.outOfStep(stage)
-	default:
-		d.conn.stale = false
-		return r, true
-	}
-}
-
-// broken ends the transaction and closes the connection because no valid reply
-// came.
-func (d *dialogue) broken(stage mailer.Stage, err error) {
-	f := d.conn.failed(d.ctx, stage, readCause(err))
-	switch ProblemOf(f) {
-	case ProblemDropped:
-		d.lose(f)
-		return
-	case ProblemNotSMTP:
-		if d.pipelined {
-			d.t.badReply = f
-		}
-	case ProblemSilent:
-		switch {
-		case d.conn.stale:
-			d.lose(f)
-			return
-		case d.t.sent:
-			d.t.badReply = f
-		case d.pipelined && stage > mailer.StageMail && d.ctx.Err() == nil:
-			// MAIL was answered, but not the commands in the same flight: the relay may
-			// have discarded them.
-			d.conn.relay.switchOff("PIPELINING", f)
-		}
-	default: // a fault of the network
-	}
-	failAll(d.t.undecided(), f)
-	d.conn.abort(d.ctx)
-}
-
-// suspect returns the extension to distrust after badReply.
-func (t *transaction) suspect() string {
-	if t.sent {
-		return behindDot
-	}
-	return "PIPELINING"
-}
-
-// lose ends the transaction because the relay ended the connection.
-func (d *dialogue) lose(f *mailer.Failure) {
-	d.t.lost = f
-	if d.t.sent && f.Stage == mailer.StageMail && f.Reply.Code == 0 {
-		d.conn.relay.endedBehind(d.t.began, f)
-	}
-	failAll(d.t.undecided(), f)
-	d.conn.close()
-}
-
-// outOfStep ends a dialogue whose replies no longer match its commands.
-func (d *dialogue) outOfStep(stage mailer.Stage) bool {
-	d.broken(stage, errReplyMalformed)
-	return false
-}
-
-// distrustRefused switches off the extensions with whose parameters MAIL was
-// refused, once MAIL is accepted without them.
-func (c *conn) distrustRefused() {
-	for _, keyword := range c.refusedExtensions {
-		c.relay.switchOff(keyword, &mailer.Failure{Stage: mailer.StageMail, Text: "MAIL is accepted only without it"})
-	}
-	c.refusedExtensions = nil
-}
-
-// data reads the reply to DATA and reports whether the content may follow. A 354
-// although all recipients were refused means that the relay is out of step, and
-// might deliver to unknown recipients: the connection is closed without a final
-// dot, which ends the transaction without mail.
-func (d *dialogue) data(r mailer.Reply) bool {
-	switch {
-	case d.conn.br.Buffered() > 0: // more replies than commands
-		return d.outOfStep(mailer.StageData)
-	case r.Code == 354 && len(d.t.accepted) > 0:
-		return true
-	case r.Code == 354:
-		d.conn.close()
-		return false
-	case r.Code < 400:
-		return d.outOfStep(mailer.StageData)
-	default:
-		failAll(d.t.undecided(), d.conn.refused(mailer.StageData, r))
-		return false
 	}
 }
 
@@ -516,6 +250,9 @@ func (c *conn) finalReply(ctx context.Context, t *transaction) {
 		return
 	}
 	c.verdict(t, a)
+	if a.err == nil && !a.reply.Positive() && t.refusedForGood(t.accepted) {
+		c.proveContentRefused(ctx, t)
+	}
 	switch wait := time.Since(begin); {
 	case !t.anyAccepted():
 	case len(t.data) > contentChunk: // the network takes most of the wait
@@ -561,9 +298,11 @@ func (c *conn) awaitReply(ctx context.Context, t *transaction, answers <-chan an
 	}
 }
 
-// verdict gives the accepted recipients the verdict by the reply to the final dot.
+// verdict gives the accepted recipients the verdict by the reply to the final dot. A
+// refusal may leave the transaction open, as Postfix's smtpd_end_of_data_restrictions
+// do.
 func (c *conn) verdict(t *transaction, a answer) {
-	c.dirty = false
+	c.dirty = !a.reply.Positive()
 	if a.err != nil {
 		c.close()
 		f := c.unanswered(readCause(a.err))
@@ -584,6 +323,30 @@ func (c *conn) verdict(t *transaction, a answer) {
 		if !a.reply.Positive() || notAcceptedFor(a.reply, r.ForwardPath, len(t.accepted)) {
 			r.Failure = c.refused(mailer.StageContent, a.reply)
 		}
+	}
+}
+
+// proveContentRefused proves that what was refused for good was refused by the reply to
+// the final dot, see fence. A relay that has closed the connection says no more. Where
+// the next envelope was sent behind the dot, nothing else can be sent.
+func (c *conn) proveContentRefused(ctx context.Context, t *transaction) {
+	if c.dead || c.next != nil && c.next.booked.sent {
+		return
+	}
+	release := c.bind(ctx)
+	defer release()
+	d := dialogue{conn: c, t: &transaction{}, ctx: ctx}
+	if d.fence() {
+		return
+	}
+	switch lost := d.t.lost; {
+	case lost != nil && lost.Reply.Code == 0:
+	case lost != nil:
+		failAll(t.accepted, c.refused(mailer.StageContent, lost.Reply))
+	case ctx.Err() != nil:
+		failAll(t.accepted, c.failed(ctx, mailer.StageContent, readCause(ctx.Err())))
+	default:
+		failAll(t.accepted, c.unanswered(readCause(errReplyMalformed)))
 	}
 }
 
