@@ -6,6 +6,9 @@ import (
 	"errors"
 	"sync"
 
+	sqlitedriver "modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
 	"mailsidecar/queue"
 )
 
@@ -186,7 +189,18 @@ func (p *readers) view(ctx context.Context, c *connection, f func(*session) erro
 		return err
 	}
 	defer c.rollBack() // nothing was written
-	return f(&session{ctx, c})
+	err = f(&session{ctx, c})
+	if isInterrupted(err) && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// isInterrupted says that a statement was cut short, as the driver does when a context
+// ends. It does not always say that this was the reason.
+func isInterrupted(err error) bool {
+	var e *sqlitedriver.Error
+	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_INTERRUPT
 }
 
 // tryRead reads, unless all connections are in use just now.
