@@ -22,7 +22,7 @@ type Entry struct {
 	Name   string
 	Secret string `json:"-"`
 	// Rate is how many messages may be submitted in a time; zero means any number.
-	// As many may come at once.
+	// Bursts up to this number are allowed.
 	Rate units.Rate
 	// Senders are the addresses ("a@example.com") and domains ("example.com")
 	// that are allowed in From; without any, every sender is.
