@@ -1,6 +1,6 @@
 // Package service makes a running process of the configuration: it wires relays,
-// queue and HTTP server, starts them in order, and stops them in the reverse
-// order within a time limit.
+// queue and HTTP server, starts them in order, and stops them in order within a time
+// limit: see [Start] and [Service.Run].
 //
 // No other package knows both the configuration and the parts: config knows none
 // of them, and they get their options as values.
@@ -65,11 +65,11 @@ type Service struct {
 	stopping    atomic.Bool
 }
 
-// Start wires the parts in the order that a message travels backwards, relays,
-// queue, HTTP, so that nothing is accepted before it can be handled. It binds the
-// addresses first of all: when they are taken, nothing else begins. After an
-// error nothing is left running; a setting that is wrong is a [*ConfigError], an
-// address that cannot be listened on a [*ListenError].
+// Start binds the addresses, makes the relays, opens the store and starts the queue,
+// and serves HTTP, in this order: so no message is accepted before it can be handled,
+// and nothing else begins when an address is taken. After an error nothing is left
+// running; a setting that is wrong is a [*ConfigError], an address that cannot be
+// listened on a [*ListenError].
 func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	c := o.Config
 	s := &Service{log: o.Logger, stopTimeout: time.Duration(c.Service.ShutdownTimeout), relays: o.Relays}
@@ -127,8 +127,9 @@ func (s *Service) ready() bool {
 // URL is where a client on this machine reaches the service over HTTP.
 func (s *Service) URL() string { return "http://" + s.addr.String() }
 
-// Run serves until ctx ends or a part fails, then stops in order. The error names the
-// part that failed, or that could not be stopped in time.
+// Run serves until ctx ends or a part fails. Then it stops HTTP, the queue and the
+// relays, and closes the store, in this order. The error names the part that failed,
+// or that could not be stopped in time.
 func (s *Service) Run(ctx context.Context) error {
 	var failed error
 	var ended chan struct{} // of the queue; nil without one
@@ -159,8 +160,8 @@ func deliveryTime(timeout time.Duration) time.Duration {
 	return timeout - min(time.Second, timeout/4)
 }
 
-// stop undoes Start in reverse, within the time limit and though ctx has ended.
-// It takes every step, even when one before it failed.
+// stop stops what Start has started, see [Service.Run], within the time limit and
+// though ctx has ended. It takes every step, even when one before it failed.
 func (s *Service) stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.stopTimeout)
 	defer cancel()

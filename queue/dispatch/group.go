@@ -15,8 +15,9 @@ import (
 //   - Within a priority the keys take turns, message by message.
 //   - When every worker is busy, a few extra ones serve lanes that are not bulk
 //     and have few deliveries in flight.
-//   - No more workers are busy than the relay can make use of. What the relay has
-//     been given has its place in line already.
+//   - No more workers are busy than the relay can make use of. Messages that it has
+//     been given wait once more, inside the relay and in its own order: see due in
+//     mailer/smtp.
 //   - Each lane is claimed from the store by itself, and has room in memory of
 //     its own, so that no backlog stands before another lane's mail.
 
