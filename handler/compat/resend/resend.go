@@ -141,6 +141,9 @@ func (m *mail) outgoing() (compat.Message, error) {
 	if err != nil {
 		f.Add("scheduled_at", err.Error())
 	}
+	if err := f.Err(); err != nil {
+		return o, err
+	}
 	if o.SendAt, err = compat.Later(at, maxAhead); err != nil {
 		f.Add("scheduled_at", err.Error())
 	}

@@ -45,6 +45,7 @@ func TestAnswers(t *testing.T) {
 		{"", compattest.With(good, `"attachments":[{"path":"x"}],"template":1`)},
 		{"", compattest.With(good, `"scheduled_at":"tomorrow"`)},
 		{"", compattest.With(good, `"scheduled_at":"2100-01-01T00:00:00Z"`)},
+		{"", compattest.With(good, `"reply_to":"a\r\nb","scheduled_at":"2100-01-01T00:00:00Z"`)},
 		{"", compattest.With(good, `"new":1`)},
 		{"/emails/batch", "[]"},
 		{"/emails/batch", "x"},
