@@ -17,8 +17,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// room is one line of the layout table in CONTRIBUTING.md.
-type room struct {
+// row is one line of the layout table in CONTRIBUTING.md.
+type row struct {
 	folder  string // "." for the root
 	tree    bool   // with all folders below it, whose imports are not stated
 	imports []string
@@ -26,7 +26,7 @@ type room struct {
 
 // readLayout reads the table: a folder with what it holds and, after an arrow,
 // what it imports. Indented lines continue the one before.
-func readLayout(t *testing.T) []room {
+func readLayout(t *testing.T) []row {
 	t.Helper()
 	data, err := os.ReadFile("CONTRIBUTING.md")
 	if err != nil {
@@ -38,11 +38,11 @@ func readLayout(t *testing.T) []room {
 	if !ok {
 		t.Fatal("CONTRIBUTING.md has no layout table")
 	}
-	var rooms []room
+	var rows []row
 	for line := range strings.Lines(strings.ReplaceAll(table, "\n ", " ")) {
 		text, imports, stated := strings.Cut(line, "→")
 		name := strings.Fields(text)[0]
-		r := room{folder: strings.TrimSuffix(name, "/")}
+		r := row{folder: strings.TrimSuffix(name, "/")}
 		r.folder, r.tree = strings.CutSuffix(r.folder, "/...")
 		if name == "main.go" {
 			r.folder = "."
@@ -50,9 +50,9 @@ func readLayout(t *testing.T) []room {
 		if stated {
 			r.imports = strings.FieldsFunc(imports, func(c rune) bool { return strings.ContainsRune(" ,;\n", c) })
 		}
-		rooms = append(rooms, r)
+		rows = append(rows, r)
 	}
-	return rooms
+	return rows
 }
 
 // folders lists the folders of the module that hold anything but test data, each
@@ -82,14 +82,14 @@ func folders(t *testing.T) map[string][]string {
 // Every folder has its line in the table and every line its folder: those at the
 // top, and those that hold Go code.
 func TestLayoutFolders(t *testing.T) {
-	rooms, found := readLayout(t), folders(t)
-	for _, r := range rooms {
+	rows, found := readLayout(t), folders(t)
+	for _, r := range rows {
 		if _, ok := found[r.folder]; !ok {
 			t.Errorf("CONTRIBUTING.md has a line for %s, which does not exist", r.folder)
 		}
 	}
 	for folder, files := range found {
-		described := slices.ContainsFunc(rooms, func(r room) bool {
+		described := slices.ContainsFunc(rows, func(r row) bool {
 			return r.folder == folder || r.tree && strings.HasPrefix(folder, r.folder+"/") ||
 				len(files) == 0 && strings.HasPrefix(r.folder, folder+"/")
 		})
@@ -174,7 +174,7 @@ func requiredModules(t *testing.T) []string {
 	return modules
 }
 
-// The linter holds every room with Go code to a rule of its own, and has no rule
+// The linter holds every folder with Go code to a rule of its own, and has no rule
 // for a folder that is gone.
 func TestLayoutRules(t *testing.T) {
 	var config struct {

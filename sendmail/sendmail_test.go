@@ -159,7 +159,7 @@ func TestEnvelope(t *testing.T) {
 	}
 }
 
-// TestSendmailMessage checks the message rules by what reaches the server.
+// TestMessage checks the message rules by what reaches the server.
 func TestMessage(t *testing.T) {
 	const rest = "Date: x\r\nMessage-ID: <1@x>\r\n"
 	for _, tt := range []struct {
@@ -202,7 +202,7 @@ func TestMessage(t *testing.T) {
 	}
 }
 
-// TestSendmailCompletes checks what is added to a message without a header.
+// TestCompletes checks what is added to a message without a header.
 func TestCompletes(t *testing.T) {
 	server := newRecordingServer(t, acceptedAnswer)
 	got := runWith(t, "just text: here\nSubject: not a field\n", "-FBackup", "ana@example.org")
@@ -337,8 +337,7 @@ func TestIgnoresProxies(t *testing.T) {
 	server.only(t)
 }
 
-// TestSendmailTouchesNoFile gives the options that write or read files in other
-// sendmails, as a visitor of a careless PHP program would (CVE-2016-10033).
+// TestTouchesNoFile gives the options that write or read files in other sendmails, as a visitor of a careless PHP program would (CVE-2016-10033).
 func TestTouchesNoFile(t *testing.T) {
 	server := newRecordingServer(t, acceptedAnswer)
 	dir := t.TempDir()
@@ -354,7 +353,7 @@ func TestTouchesNoFile(t *testing.T) {
 	}
 }
 
-// TestSendmailCommandLines runs what known programs run.
+// TestCommandLines runs what known programs run.
 func TestCommandLines(t *testing.T) {
 	for _, line := range []string{
 		"-t -i",
@@ -559,7 +558,7 @@ func FuzzParseSendmailOptions(f *testing.F) {
 	})
 }
 
-// TestSendmailExample reads the file that the documents tell to copy.
+// TestExample reads the file that the documents tell to copy.
 func TestExample(t *testing.T) {
 	for _, name := range []string{"URL", "API_KEY", "WAIT", "FROM", "TLS_CA_FILE"} {
 		t.Setenv("MAILSIDECAR_"+name, "")

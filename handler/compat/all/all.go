@@ -1,5 +1,6 @@
-// Package all lists the providers' APIs that can be served, each of a folder beside this
-// one. It is the one place that names them all.
+// Package all lists the providers' APIs that can be served; each has a folder beside
+// this one. Their names also stand in config/compat.go, which cannot import this
+// package: a test in service compares the two.
 package all
 
 import (
@@ -48,8 +49,9 @@ func Choose(names []string) ([]*compat.API, error) {
 	return chosen, nil
 }
 
-// v3NotFound answers where several providers have their routes, and a path says
-// nothing. Each of their clients finds its own field in the answer.
+// v3NotFound answers unknown paths under /v3/, where several providers have routes: the
+// path does not tell whose client asked. Each of these clients finds the field that it
+// reads in the answer.
 var v3NotFound = &compat.API{
 	Owns: func(path string) bool { return strings.HasPrefix(path, "/v3/") },
 	Answer: func(p compat.Problem) (int, any) {
