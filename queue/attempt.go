@@ -71,7 +71,7 @@ func (k *desk) attempt(j *dispatch.Job, work *job) ([]mailer.Attempt, error) {
 	var attempts []mailer.Attempt
 	env := work.Envelope
 	for _, r := range work.relays {
-		if !k.take(r, env.Priority) {
+		if !k.take(r, j) {
 			continue
 		}
 		a := k.deliverOnce(k.router.relays[r], env, *work.content)
@@ -114,8 +114,11 @@ func (k *desk) deliverOnce(r mailer.Deliverer, env mailer.Envelope, c mailer.Con
 }
 
 // take says whether an attempt at the relay may begin. It ends with report.
-func (k *desk) take(relay int, p mailer.Priority) (taken bool) {
-	k.ask(func(d *dispatch.Dispatcher, now time.Time) { taken = d.Take(relay, p, now) })
+func (k *desk) take(relay int, j *dispatch.Job) (taken bool) {
+	k.event(func(d *dispatch.Dispatcher, now time.Time) (o dispatch.Orders) {
+		taken, o = d.Take(relay, j, now)
+		return o
+	})
 	return taken
 }
 

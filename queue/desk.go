@@ -10,8 +10,8 @@ import (
 )
 
 // desk drives the dispatcher: it reports the events to it, and carries out its
-// orders. It has a worker for each delivery that goes on, and looks at the store
-// when the dispatcher says so.
+// orders. It has a worker for each delivery that goes on, wakes the dispatcher, and
+// looks at the store when that says so.
 type desk struct {
 	shared
 	recorder *recorder
@@ -24,7 +24,9 @@ type desk struct {
 
 	mu         sync.Mutex
 	dispatcher *dispatch.Dispatcher
-	armed      time.Time // when the scheduler looks at the store by itself; zero: in a day
+	armed      time.Time // when the scheduler acts by itself; zero: in a day
+
+	lookedAt time.Time // when the scheduler looked at the store last; it alone uses this
 }
 
 func newDesk(s shared) *desk {
@@ -119,6 +121,11 @@ func (k *desk) inform(o dispatch.Orders, now time.Time) {
 
 // follow carries out the orders that need no lock.
 func (k *desk) follow(o dispatch.Orders) {
+	for _, j := range o.Expired {
+		work := j.Value.(*job)
+		work.content = nil
+		k.recorder.record(k.outcome(j, work, nil), work)
+	}
 	k.recorder.release(o.Release)
 	k.logNews(o.News)
 }

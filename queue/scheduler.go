@@ -7,8 +7,11 @@ import (
 	"mailsidecar/queue/dispatch"
 )
 
-// schedule looks at the store whenever the dispatcher says so, until ctx ends,
-// and at least once a day.
+// day is how often the store is looked at at least.
+const day = 24 * time.Hour
+
+// schedule wakes the dispatcher, and looks at the store, whenever that says so,
+// until ctx ends.
 func (k *desk) schedule(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -25,10 +28,9 @@ func (k *desk) schedule(ctx context.Context) {
 	}
 }
 
-// arm notes when the scheduler looks at the store by itself, and returns how
-// long that is from now.
+// arm notes when the scheduler acts by itself, and returns how long that is from
+// now.
 func (k *desk) arm() time.Duration {
-	const day = 24 * time.Hour
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.armed = k.dispatcher.Wake()
@@ -38,13 +40,23 @@ func (k *desk) arm() time.Duration {
 	return min(max(k.armed.Sub(k.now()), 0), day)
 }
 
-// round looks at the store once and claims messages that are due, as far as there
-// is room. It says whether there were any.
+// round wakes the dispatcher. When that says so it looks at the store once, and
+// claims messages that are due, as far as there is room. It says whether there were
+// any.
 func (k *desk) round(ctx context.Context) (claimed bool) {
 	if ctx.Err() != nil {
 		return false
 	}
+	var look bool
+	k.event(func(d *dispatch.Dispatcher, now time.Time) (o dispatch.Orders) {
+		look, o = d.Tick(now)
+		return o
+	})
 	now := k.now()
+	if !look && now.Sub(k.lookedAt).Abs() < day {
+		return false
+	}
+	k.lookedAt = now
 	waiting, err := k.readStore(ctx, now)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -111,6 +123,7 @@ func (k *desk) enqueue(works []Work) {
 			}
 			jobs = append(jobs, newJob(d, w, name, relays, nil))
 		}
+		d.LookAt(now) // there may be more
 		return d.Claimed(jobs, now)
 	})
 	for _, w := range orphans {

@@ -19,9 +19,9 @@ import (
 type Options struct {
 	// Relays are the names of the relays. An event names a relay by its index.
 	Relays []string
-	// Workers is how many deliveries go on at a time for each route. An extra
-	// eighth, at least one, serves lanes that are not bulk and have few
-	// deliveries in flight.
+	// Workers is how many deliveries of each route go on at a time at each of its
+	// relays. An extra eighth, at least one, serves lanes that are not bulk and
+	// have few deliveries in flight.
 	Workers int
 	// MaxMemory limits the octets of messages in memory: of those that came with
 	// their content, and of those whose content is loaded from the store. The
@@ -54,6 +54,9 @@ type Orders struct {
 	// Release are the jobs whose leases must be given back to the store. They
 	// are not in memory any more.
 	Release []*Job
+	// Expired are the jobs that expired while they waited in memory. They are not
+	// there any more.
+	Expired []*Job
 	// Shut names the mail that no relay takes any more just now.
 	Shut []Shut
 	// News is what changed for a relay; nil when nothing did.
@@ -69,23 +72,22 @@ type Shut struct {
 // Dispatcher holds what waits in memory and decides what goes next. The zero
 // value is not usable.
 type Dispatcher struct {
-	opts    Options
-	running bool // deliveries may begin
-	stuck   bool // outcomes cannot be recorded: no delivery begins until they can
-	relays  []*health
-	groups  []*group // as their routes became known
-	// inFlight are the jobs whose delivery goes on. The value says whether it
-	// took one of the extra workers.
-	inFlight map[*Job]bool
-	fresh    int64 // octets of jobs that came with their content
-	loaded   int64 // octets of contents loaded from the store
-	wake     time.Time
-	expiry   time.Time // when a message of the store expires; zero: none is known to
+	opts     Options
+	running  bool // deliveries may begin
+	stuck    bool // outcomes cannot be recorded: no delivery begins until they can
+	relays   []*health
+	groups   []*group        // as their routes became known
+	inFlight map[*Job]flight // the jobs whose delivery goes on
+	fresh    int64           // octets of jobs that came with their content
+	loaded   int64           // octets of contents loaded from the store
+	wake     time.Time       // when the store must be looked at; zero: never
+	tick     time.Time       // when Tick must be called for what waits in memory; zero: never
+	expiry   time.Time       // when a message of the store expires; zero: none is known to
 }
 
 // New returns a dispatcher that begins no delivery until Start.
 func New(o Options) *Dispatcher {
-	d := &Dispatcher{opts: o, inFlight: map[*Job]bool{}}
+	d := &Dispatcher{opts: o, inFlight: map[*Job]flight{}}
 	for _, name := range o.Relays {
 		d.relays = append(d.relays, &health{name: name, useful: math.MaxInt})
 	}
@@ -102,6 +104,7 @@ func (d *Dispatcher) Route(name string, relays []int) {
 	for _, r := range relays {
 		g.relays = append(g.relays, d.relays[r])
 	}
+	g.loads = make([]load, len(relays))
 	d.groups = append(d.groups, g)
 }
 
@@ -130,7 +133,7 @@ func (d *Dispatcher) Stop() { d.running = false }
 func (d *Dispatcher) Empty() Orders {
 	var o Orders
 	for _, g := range d.groups {
-		d.evict(g, func(mailer.Priority) bool { return true }, &o)
+		d.empty(g, func(mailer.Priority) bool { return true }, &o)
 	}
 	return o
 }
@@ -153,16 +156,13 @@ func (d *Dispatcher) Stuck(stuck bool, now time.Time) Orders {
 
 // Done says that the delivery of a job is over.
 func (d *Dispatcher) Done(j *Job, now time.Time) Orders {
-	g := d.group(j.Route)
-	g.active--
+	g, f := d.group(j.Route), d.inFlight[j]
+	if f.at.pause.end(j) {
+		d.lookAt(now) // a probe that said nothing
+	}
+	g.count(f, -1)
 	g.line(j.Lane).inFlight--
-	if d.inFlight[j] {
-		g.extra--
-	}
 	delete(d.inFlight, j)
-	if g.active+g.waiting() == 0 && !g.sound() {
-		d.lookAt(now) // the probe may have waited for this
-	}
 	var o Orders
 	if j.Fresh {
 		d.fresh -= d.memoryCost(j.Size)
@@ -183,25 +183,57 @@ func (d *Dispatcher) Done(j *Job, now time.Time) Orders {
 func (d *Dispatcher) Withdraw(id string) []*Job {
 	var taken []*Job
 	for _, g := range d.groups {
-		for _, l := range g.lines {
-			l.fresh = slices.DeleteFunc(l.fresh, func(j *Job) bool {
-				if j.ID != id {
-					return false
-				}
-				d.fresh -= d.memoryCost(j.Size)
-				taken = append(taken, j)
-				return true
-			})
-			l.claimed = slices.DeleteFunc(l.claimed, func(j *Job) bool {
-				if j.ID == id {
-					taken = append(taken, j)
-				}
-				return j.ID == id
-			})
-		}
-		g.tidy()
+		taken = append(taken, d.withdraw(g, func(j *Job) bool { return j.ID == id })...)
 	}
 	return taken
+}
+
+// withdraw takes the jobs that are meant out of a group's memory.
+func (d *Dispatcher) withdraw(g *group, meant func(*Job) bool) []*Job {
+	var taken []*Job
+	take := func(j *Job) bool {
+		if !meant(j) {
+			return false
+		}
+		if j.Fresh {
+			d.fresh -= d.memoryCost(j.Size)
+		}
+		taken = append(taken, j)
+		return true
+	}
+	for _, l := range g.lines {
+		l.fresh = slices.DeleteFunc(l.fresh, take)
+		l.claimed = slices.DeleteFunc(l.claimed, take)
+	}
+	g.tidy()
+	return taken
+}
+
+// Tick expires what waits in memory, and begins what may begin by now. look says
+// that the store must be looked at, too.
+func (d *Dispatcher) Tick(now time.Time) (look bool, o Orders) {
+	if !d.tick.IsZero() && !now.Before(d.tick) {
+		d.tick = time.Time{}
+		d.expire(now, &o)
+	}
+	begun := d.dispatchAll(now)
+	o.Begin, o.Release = begun.Begin, begun.Release
+	return !d.wake.IsZero() && !now.Before(d.wake), o
+}
+
+func (d *Dispatcher) tickAt(t time.Time) { d.tick = earliest(d.tick, t) }
+
+// expire takes the jobs that have expired out of memory.
+func (d *Dispatcher) expire(now time.Time, o *Orders) {
+	for _, g := range d.groups {
+		o.Expired = append(o.Expired, d.withdraw(g, func(j *Job) bool {
+			if j.Expires.IsZero() || now.Before(j.Expires) {
+				d.tickAt(j.Expires)
+				return false
+			}
+			return true
+		})...)
+	}
 }
 
 // dispatchAll begins what may begin, for all groups.
@@ -215,18 +247,46 @@ func (d *Dispatcher) dispatchAll(now time.Time) Orders {
 
 // dispatch begins what may begin for a group.
 func (d *Dispatcher) dispatch(g *group, now time.Time, o *Orders) {
+	probing := false
 	for j := d.pick(g, now); j != nil; j = d.pick(g, now) {
 		o.Begin = append(o.Begin, j)
+		probing = probing || d.inFlight[j].probe
 		if l := g.line(j.Lane); l.backlog && l.low() {
 			l.backlog = false
 			d.lookAt(now)
 		}
 	}
+	if probing {
+		for _, g := range d.groups {
+			d.evict(g, now, o)
+		}
+	}
+	for at, lines := range g.turns {
+		for _, r := range g.relays {
+			if opens := r.opens(priorityAt(at)); len(lines) > 0 && opens.After(now) {
+				d.tickAt(opens)
+			}
+		}
+	}
 }
 
-// evict takes what has one of the priorities that are shut out of a group's
+// evict takes what no relay takes just now out of a group's memory.
+func (d *Dispatcher) evict(g *group, now time.Time, o *Orders) {
+	d.empty(g, func(p mailer.Priority) bool { return !g.open(p, now) }, o)
+}
+
+// shut adds the group's mail that no relay takes just now.
+func (o *Orders) shut(g *group, now time.Time) {
+	for at := range levels {
+		if p := priorityAt(at); !g.open(p, now) {
+			o.Shut = append(o.Shut, Shut{g.route, p})
+		}
+	}
+}
+
+// empty takes what has one of the priorities that are shut out of a group's
 // memory.
-func (d *Dispatcher) evict(g *group, shut func(mailer.Priority) bool, o *Orders) {
+func (d *Dispatcher) empty(g *group, shut func(mailer.Priority) bool, o *Orders) {
 	for _, l := range g.lines {
 		if !shut(l.Priority) {
 			continue
@@ -238,11 +298,6 @@ func (d *Dispatcher) evict(g *group, shut func(mailer.Priority) bool, o *Orders)
 		l.fresh, l.claimed = nil, nil
 	}
 	g.tidy()
-	for at := range levels {
-		if p := priorityAt(at); shut(p) {
-			o.Shut = append(o.Shut, Shut{g.route, p})
-		}
-	}
 }
 
 // Load is what a dispatcher has in memory.

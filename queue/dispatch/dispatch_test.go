@@ -79,19 +79,19 @@ func TestScripts(t *testing.T) {
 			submit a3     →
 			trouble a1    → release a3; shut high normal bulk; paused; look in 1s
 			done a1       → look in 1s
-			done a2       → look in 0s
-			take          → no
-			pass 1s       → look in -1s
+			take a2       → no
+			pass 1s       → look in 0s
 			look a        → want a 1
 			claim a3      → begin a3
-			take          → yes
-			look a        →
+			take a3       → yes
+			take a2       → no
+			look a        → look in 30s
 			trouble a3    → shut high normal bulk; paused; look in 2s
-			done a3       → look in 0s
-			pass 2s       → look in -2s
+			done a3       → look in 2s
+			pass 2s       → look in 0s
 			look a        → want a 1
 			claim a3      → begin a3
-			take          → yes
+			take a3       → yes
 			well a3       → resumed; look in 0s
 			submit a4     → begin a4; look in 0s
 			done a3       → look in 0s
@@ -200,7 +200,9 @@ func (p *player) play(event []string) string {
 	case "done":
 		p.orders(p.d.Done(p.jobs[args[0]], p.now))
 	case "take":
-		return map[bool]string{true: "yes", false: "no"}[p.d.Take(0, 0, p.now)]
+		taken, o := p.d.Take(0, p.jobs[args[0]], p.now)
+		p.orders(o)
+		return map[bool]string{true: "yes", false: "no"}[taken]
 	case "well", "trouble", "rate":
 		o := map[string]outcome{"well": delivered, "trouble": inTrouble, "rate": ratedOut}[name]
 		p.orders(p.d.Report(0, p.jobs[args[0]], attempt(o, p.now), p.now, 0.5))

@@ -13,11 +13,14 @@ import (
 //   - A higher priority goes first, but at least every ninth turn goes to a lower
 //     one that waits.
 //   - Within a priority the keys take turns, message by message.
+//   - Each relay has workers of its own: those that hang at one take no mail from
+//     another.
 //   - When every worker is busy, a few extra ones serve lanes that are not bulk
 //     and have few deliveries in flight.
 //   - No more workers are busy than the relay can make use of. Messages that it has
 //     been given wait once more, inside the relay and in its own order: see due in
 //     mailer/smtp.
+//   - A relay that was paused gets one probe.
 //   - Each lane is claimed from the store by itself, and has room in memory of
 //     its own, so that no backlog stands before another lane's mail.
 
@@ -37,12 +40,57 @@ type group struct {
 	// passed is how many messages of higher priority went before a level that
 	// waits.
 	passed [levels]int
-	active int // deliveries in flight
-	extra  int // of those, deliveries by extra workers
-	probes int // claims since the group was sound
+	loads  []load // of the relays
+	probes int    // claims since the group was sound
 	// cramped is the line whose next job waits for more memory than is free; nil
 	// when none does.
 	cramped *line
+}
+
+// load is how many of the group's deliveries a relay has in hand. Probes do not
+// count: they need no worker, for every worker may have a delivery that hangs.
+type load struct {
+	active int
+	extra  int // of those, deliveries by extra workers
+}
+
+// flight is where a delivery is that goes on.
+type flight struct {
+	at           *health // between two relays the first of them
+	extra, probe bool    // it has one of the extra workers; it needs none
+}
+
+// load returns what counts the deliveries at a relay.
+func (g *group) load(at *health) *load { return &g.loads[slices.Index(g.relays, at)] }
+
+// count adds n deliveries like f.
+func (g *group) count(f flight, n int) {
+	l := g.load(f.at)
+	switch {
+	case f.probe:
+	case f.extra:
+		l.extra += n
+		fallthrough
+	default:
+		l.active += n
+	}
+}
+
+// move notes that a delivery is at another relay now.
+func (d *Dispatcher) move(j *Job, to *health, now time.Time) (o Orders) {
+	f, g := d.inFlight[j], d.group(j.Route)
+	if f.at == to {
+		return o
+	}
+	if f.at.pause.end(j) {
+		d.lookAt(now) // it was to be a probe there, and is none
+	}
+	g.count(f, -1)
+	f.at, f.probe = to, to.pause.begin(j, now)
+	g.count(f, 1)
+	d.inFlight[j] = f
+	d.dispatch(g, now, &o)
+	return o
 }
 
 func (g *group) line(of Lane) *line {
@@ -57,7 +105,8 @@ func (g *group) line(of Lane) *line {
 }
 
 // add puts a job at the end of its line.
-func (g *group) add(j *Job) {
+func (d *Dispatcher) add(g *group, j *Job) {
+	d.tickAt(j.Expires)
 	l := g.line(j.Lane)
 	if turns := &g.turns[level(l.Priority)]; l.waiting() == 0 {
 		*turns = append(*turns, l)
@@ -104,22 +153,24 @@ func (g *group) firstOpen(p mailer.Priority, now time.Time) *health {
 // sound says whether some relay is not in trouble. Otherwise what is open is
 // open for one probe.
 func (g *group) sound() bool {
-	return slices.ContainsFunc(g.relays, func(r *health) bool { return r.failures == 0 })
+	return slices.ContainsFunc(g.relays, func(r *health) bool { return r.pause.failures == 0 })
 }
 
 // reopens is when the first relay takes deliveries of priority p again, as far
 // as pauses and rates go.
 func (g *group) reopens(p mailer.Priority) time.Time {
-	var t time.Time
-	for _, r := range g.relays {
-		t = earliest(t, latest(r.pausedUntil, r.restsUntil[level(p)]))
+	t := g.relays[0].opens(p)
+	for _, r := range g.relays[1:] {
+		if other := r.opens(p); other.Before(t) {
+			t = other
+		}
 	}
 	return t
 }
 
 // pick takes the job that begins next; nil when none may begin just now.
 func (d *Dispatcher) pick(g *group, now time.Time) *Job {
-	if !d.running || d.stuck || g.active > 0 && !g.sound() {
+	if !d.running || d.stuck {
 		return nil
 	}
 	for _, at := range g.order() {
@@ -130,7 +181,7 @@ func (d *Dispatcher) pick(g *group, now time.Time) *Job {
 		if r == nil {
 			continue
 		}
-		if j := d.pickAt(g, at, min(d.opts.Workers, r.useful)); j != nil {
+		if j := d.pickAt(g, at, r, now); j != nil {
 			g.served(at)
 			return j
 		}
@@ -165,12 +216,15 @@ func (g *group) served(at int) {
 	}
 }
 
-// pickAt takes a job of the first line that gets one of the workers, and puts
-// the line at the end.
-func (d *Dispatcher) pickAt(g *group, at, workers int) *Job {
+// pickAt takes a job of the first line that gets one of the workers for a relay,
+// and puts the line at the end.
+func (d *Dispatcher) pickAt(g *group, at int, r *health, now time.Time) *Job {
 	for i, l := range g.turns[at] {
-		free, extra := d.worker(g, l, workers)
+		free, extra := d.worker(g, l, r)
 		if !free {
+			if r.useful < d.opts.Workers {
+				d.tickAt(now.Add(growthInterval))
+			}
 			continue
 		}
 		j := d.draw(g, l)
@@ -181,25 +235,28 @@ func (d *Dispatcher) pickAt(g *group, at, workers int) *Job {
 		if l.waiting() > 0 {
 			g.turns[at] = append(g.turns[at], l)
 		}
-		g.active++
 		l.inFlight++
-		if extra {
-			g.extra++
-		}
-		d.inFlight[j] = extra
+		f := flight{r, extra, r.pause.begin(j, now)}
+		d.inFlight[j] = f
+		g.count(f, 1)
 		return j
 	}
 	return nil
 }
 
-// worker says whether one of the workers is free for the line, and whether it is
-// an extra one.
-func (d *Dispatcher) worker(g *group, l *line, workers int) (free, extra bool) {
-	if g.active-g.extra < workers {
+// growthInterval is how often a relay is asked whether it can make use of more
+// deliveries, while mail waits for that: all that it has may hang.
+const growthInterval = time.Second
+
+// worker says whether one of the workers for a relay is free for the line, and
+// whether it is an extra one.
+func (d *Dispatcher) worker(g *group, l *line, r *health) (free, extra bool) {
+	busy := g.load(r)
+	if r.pause.failures > 0 || busy.active-busy.extra < min(d.opts.Workers, r.useful) {
 		return true, false
 	}
 	extras := max(1, d.opts.Workers/8)
-	return l.Priority > mailer.PriorityBulk && l.inFlight < extras && g.extra < extras, true
+	return l.Priority > mailer.PriorityBulk && l.inFlight < extras && busy.extra < extras, true
 }
 
 // draw takes from the fresh and the claimed jobs of a line in turn.

@@ -44,10 +44,10 @@ const retriesLogin = 1
 // accounts for that.
 func (h *health) unpausedAt(now time.Time) time.Time {
 	switch {
-	case !now.Before(h.pausedUntil), !nextLogin(h.reason).IsZero():
-		return h.pausedUntil
-	case h.reason.Stage == mailer.StageAuth && h.failures > retriesLogin:
-		return h.pausedUntil
+	case !now.Before(h.pause.until), !nextLogin(h.reason).IsZero():
+		return h.pause.until
+	case h.reason.Stage == mailer.StageAuth && h.pause.failures > retriesLogin:
+		return h.pause.until
 	default:
 		return now
 	}

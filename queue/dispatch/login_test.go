@@ -33,10 +33,10 @@ func TestLoginPause(t *testing.T) {
 	for _, tt := range tests {
 		h := health{name: "relay"}
 		for _, a := range tt.attempts {
-			h.report(a, now, 0.5)
+			h.report(a, false, now, 0.5)
 		}
-		if !h.pausedUntil.Equal(tt.want) {
-			t.Errorf("%s: paused until %v, want %v", tt.name, h.pausedUntil.Sub(now), tt.want.Sub(now))
+		if !h.pause.until.Equal(tt.want) {
+			t.Errorf("%s: paused until %v, want %v", tt.name, h.pause.until.Sub(now), tt.want.Sub(now))
 		}
 		if got := h.unpausedAt(now); !got.Equal(tt.unpaused) {
 			t.Errorf("%s: unpaused at %v, want %v", tt.name, got.Sub(now), tt.unpaused.Sub(now))

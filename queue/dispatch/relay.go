@@ -8,17 +8,12 @@ import (
 	"mailsidecar/mailer"
 )
 
-// health is how a relay fares.
-//
-// In trouble the relay is paused. When the pause ends, one delivery goes through
-// as a probe; all others wait for what becomes of it.
+// health is how a relay fares. In trouble it is paused.
 type health struct {
-	name        string
-	useful      int // deliveries at a time that it can make use of
-	failures    int // times of trouble in a row; zero when it fares well
-	pausedUntil time.Time
-	probing     bool
-	reason      *mailer.Failure // of the last trouble
+	name   string
+	useful int // deliveries at a time that it can make use of
+	pause  pause
+	reason *mailer.Failure // of the last trouble
 	// restsUntil is until when the rate is used up for mail of each level,
 	// whether the relay fares well or not.
 	restsUntil [levels]time.Time
@@ -44,41 +39,46 @@ type News struct {
 	RestsUntil time.Time
 }
 
-func (h *health) pause() Pause { return Pause{h.name, h.failures, h.pausedUntil, h.reason} }
+func (h *health) shown() Pause { return Pause{h.name, h.pause.failures, h.pause.until, h.reason} }
 
-// open says whether a delivery of priority p may be given to the relay.
-func (h *health) open(p mailer.Priority, now time.Time) bool {
-	return !now.Before(h.restsUntil[level(p)]) && (h.failures == 0 || !h.probing && !now.Before(h.pausedUntil))
+// opens is when a delivery of priority p may be given to the relay, as far as is
+// known now.
+func (h *health) opens(p mailer.Priority) time.Time {
+	return latest(h.restsUntil[level(p)], h.pause.opens())
 }
 
-// report notes what an attempt says of the relay. probed says that others waited
-// for this.
-func (h *health) report(a mailer.Attempt, now time.Time, random float64) (paused, resumed, probed bool) {
-	probed = h.probing
-	h.probing = false
+// open says whether a delivery of priority p may be given to the relay.
+func (h *health) open(p mailer.Priority, now time.Time) bool { return !now.Before(h.opens(p)) }
+
+// report notes what an attempt says of the relay. probe says that others wait for
+// this.
+func (h *health) report(a mailer.Attempt, probe bool, now time.Time, random float64) (paused, resumed bool) {
 	f, judged := Trouble(a)
 	switch {
 	case f == nil && judged:
-		resumed = h.failures > 0
+		resumed = h.pause.failures > 0
 		h.resume()
-		return false, resumed, probed
+		return false, resumed
 	case f == nil:
-		return false, false, probed
-	case h.failures > 0 && !probed && now.Before(h.pausedUntil):
+		return false, false
+	case h.pause.failures > 0 && !probe:
 		// It began before the pause: the same trouble, not once more.
-		h.pausedUntil = latest(h.pausedUntil, nextLogin(f))
-		return false, false, false
+		h.pause.until = latest(h.pause.until, nextLogin(f))
+		return false, false
 	}
-	h.failures++
 	h.reason = f
-	h.pausedUntil = now.Add(pauseDelay(h.failures, f.Stage == mailer.StageAuth && loginError(f) == nil, random))
-	if next := nextLogin(f); !next.IsZero() {
-		h.pausedUntil = next
+	until := nextLogin(f)
+	if until.IsZero() {
+		until = now.Add(pauseDelay(h.pause.failures+1, f.Stage == mailer.StageAuth && loginError(f) == nil, random))
 	}
-	return true, false, probed
+	h.pause.extend(until)
+	return true, false
 }
 
-func (h *health) resume() { h.failures, h.pausedUntil, h.reason = 0, time.Time{}, nil }
+func (h *health) resume() {
+	h.pause.lift()
+	h.reason = nil
+}
 
 // newsAfter is how long a relay must have been open since its rate was used up
 // for the next time to be news: under a backlog one follows on the other.
@@ -138,15 +138,14 @@ func latest(a, b time.Time) time.Time {
 	return a
 }
 
-// Take says whether a delivery of priority p may be given to a relay. When it
-// may, an attempt begins, which ends with Report.
-func (d *Dispatcher) Take(relay int, p mailer.Priority, now time.Time) bool {
+// Take says whether the delivery of a job may be given to a relay. When it may, an
+// attempt begins, which ends with Report.
+func (d *Dispatcher) Take(relay int, j *Job, now time.Time) (taken bool, o Orders) {
 	h := d.relays[relay]
-	if !h.open(p, now) {
-		return false
+	if !h.pause.probedBy(j) && !h.open(j.Lane.Priority, now) {
+		return false, o
 	}
-	h.probing = h.failures > 0
-	return true
+	return true, d.move(j, h, now)
 }
 
 // Report says how a relay fared with a job. What waits in memory for a relay that
@@ -157,14 +156,16 @@ func (d *Dispatcher) Report(relay int, j *Job, a mailer.Attempt, now time.Time, 
 	if at := usedUp(a); at != nil {
 		wasOpen, worthLogging = h.holdForRate(at.At.UTC().Truncate(time.Microsecond), p, now)
 	}
-	paused, resumed, probed := h.report(a, now, random)
+	probed := h.pause.end(j)
+	paused, resumed := h.report(a, probed, now, random)
 	var o Orders
 	for _, g := range d.groups {
 		if !slices.Contains(g.relays, h) {
 			continue
 		}
 		if paused || wasOpen {
-			d.evict(g, func(p mailer.Priority) bool { return !g.open(p, now) }, &o)
+			d.evict(g, now, &o)
+			o.shut(g, now)
 		}
 		if resumed {
 			g.probes = 0
@@ -173,7 +174,7 @@ func (d *Dispatcher) Report(relay int, j *Job, a mailer.Attempt, now time.Time, 
 	}
 	switch {
 	case paused:
-		d.lookAt(h.pausedUntil)
+		d.lookAt(h.pause.until)
 	case resumed, probed:
 		d.lookAt(now)
 	case wasOpen:
@@ -181,7 +182,7 @@ func (d *Dispatcher) Report(relay int, j *Job, a mailer.Attempt, now time.Time, 
 	}
 	if worthLogging = worthLogging && d.running; paused || resumed || worthLogging {
 		o.News = &News{
-			Paused: paused, Resumed: resumed, Pause: h.pause(),
+			Paused: paused, Resumed: resumed, Pause: h.shown(),
 			RateUsedUp: worthLogging, Priority: p, RestsUntil: h.restsUntil[level(p)],
 		}
 	}
@@ -206,20 +207,25 @@ func (d *Dispatcher) Open(route string, p mailer.Priority, now time.Time) bool {
 }
 
 // Reopens is when the route's mail of priority p can go out again, as far as
-// pauses and rates go; zero when it is not held up by them.
-func (d *Dispatcher) Reopens(route string, p mailer.Priority, now time.Time) time.Time {
-	if g := d.group(route); g != nil && !g.open(p, now) {
-		return g.reopens(p)
+// pauses and rates go; zero when it is not held up by them. The time has passed
+// where a probe is under way.
+func (d *Dispatcher) Reopens(route string, p mailer.Priority, now time.Time) (t time.Time) {
+	g := d.group(route)
+	if g == nil || g.open(p, now) {
+		return time.Time{}
 	}
-	return time.Time{}
+	for _, r := range g.relays {
+		t = earliest(t, latest(r.pause.until, r.restsUntil[level(p)]))
+	}
+	return t
 }
 
 // Pauses lists the relays that are in trouble.
 func (d *Dispatcher) Pauses() []Pause {
 	var pauses []Pause
 	for _, h := range d.relays {
-		if h.failures > 0 {
-			pauses = append(pauses, h.pause())
+		if h.pause.failures > 0 {
+			pauses = append(pauses, h.shown())
 		}
 	}
 	return pauses
@@ -230,7 +236,7 @@ func (d *Dispatcher) Pauses() []Pause {
 func (d *Dispatcher) Unpause(route string, now time.Time) {
 	if g := d.group(route); g != nil {
 		for _, h := range g.relays {
-			h.pausedUntil = h.unpausedAt(now)
+			h.pause.until = h.unpausedAt(now)
 		}
 	}
 }
@@ -238,22 +244,20 @@ func (d *Dispatcher) Unpause(route string, now time.Time) {
 // Resume ends the pause of a relay for good.
 func (d *Dispatcher) Resume(relay int, now time.Time) Orders {
 	h := d.relays[relay]
-	if h.failures == 0 {
+	if h.pause.failures == 0 {
 		return Orders{}
 	}
 	h.resume()
 	d.lookAt(now)
 	o := d.dispatchAll(now)
-	o.News = &News{Resumed: true, Pause: h.pause()}
+	o.News = &News{Resumed: true, Pause: h.shown()}
 	return o
 }
 
 // Shift moves the ends of pauses and rests by that much, after the clock did.
 func (d *Dispatcher) Shift(by time.Duration) {
 	for _, h := range d.relays {
-		if !h.pausedUntil.IsZero() {
-			h.pausedUntil = h.pausedUntil.Add(by)
-		}
+		h.pause.shift(by)
 		for i, rests := range h.restsUntil {
 			if !rests.IsZero() {
 				h.restsUntil[i] = rests.Add(by)

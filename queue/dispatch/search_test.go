@@ -6,13 +6,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"mailsidecar/mailer"
 )
 
 // With each event more there are about 2.6 times as many states: at 12 there are
-// over a million, which takes some 20 s.
-var depth = flag.Int("depth", 11, "how many events TestSearch lets follow on each other")
+// over three million, which takes minutes.
+var depth = flag.Int("depth", 10, "how many events TestSearch lets follow on each other")
 
 // settings are the small worlds that are searched: three messages and two relays.
 func settings() []*setting {
@@ -39,6 +40,8 @@ func settings() []*setting {
 		{name: "a store that fails", options: options(1, 2500), routes: two, messages: jobs("other", app, app, app), outcomes: all[:3], failing: true},
 		{name: "commands", options: options(1, 1<<20), routes: one, messages: jobs("one", app, app, bulk), outcomes: all[1:], commands: true},
 		{name: "few connections", options: options(2, 1<<20), routes: two, messages: jobs("other", app, app, other), useful: []int{1, 1}, outcomes: all},
+		{name: "connections that come late", options: options(2, 1<<20), routes: one, messages: jobs("one", app, app, app), useful: []int{1, 1}, grown: 2, outcomes: all[:3]},
+		{name: "short lives", options: options(1, 1<<20), routes: one, messages: jobs("one", app, app, app), lives: []time.Duration{0, 5 * time.Second, time.Minute}, outcomes: []outcome{deferred, inTrouble}},
 	}
 }
 
@@ -75,6 +78,7 @@ func TestSearch(t *testing.T) {
 					actions = v.actions(actions[:0])
 					for _, a := range actions {
 						w := v.clone()
+						w.prepare()
 						a.do(w, a.about, a.outcome)
 						if wrong := w.check(); wrong != "" {
 							t.Fatalf("after %d events: %s\n%s, %s", n, wrong, v.path(), a)

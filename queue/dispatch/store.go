@@ -40,8 +40,8 @@ const (
 // claimRoom is how many messages of a group are claimed ahead of the workers.
 func (d *Dispatcher) claimRoom() int { return 4 * d.opts.Workers }
 
-// Wake is when the store must be looked at; zero when another event comes first.
-func (d *Dispatcher) Wake() time.Time { return d.wake }
+// Wake is when Tick must be called; zero when another event comes first.
+func (d *Dispatcher) Wake() time.Time { return earliest(d.wake, d.tick) }
 
 // LookAt makes the caller look at the store at t or before.
 func (d *Dispatcher) LookAt(t time.Time) { d.lookAt(t) }
@@ -111,9 +111,7 @@ func (d *Dispatcher) room(due LaneDue, lanes int, now time.Time) int {
 		d.lookAt(now.Add(storeTrouble))
 		return 0
 	case g != nil && !g.open(p, now):
-		if at := g.reopens(p); at.After(now) {
-			d.lookAt(latest(at, due.At))
-		} // else a probe is under way, and its report leads to a look
+		d.lookAt(latest(g.reopens(p), due.At))
 		return 0
 	case due.At.After(now):
 		d.lookAt(due.At)
@@ -128,7 +126,7 @@ func (d *Dispatcher) room(due LaneDue, lanes int, now time.Time) int {
 		if limit = l.room - len(l.claimed); limit < l.room/2 { // not worth a commit
 			limit = 0
 		}
-	case g.active+g.waiting() == 0:
+	case l.waiting() == 0:
 		limit = 1 // the probe
 	}
 	l.backlog = limit == 0
@@ -148,7 +146,7 @@ func (d *Dispatcher) Claimed(jobs []*Job, now time.Time) Orders {
 		case !d.running || !g.open(j.Lane.Priority, now):
 			o.Release = append(o.Release, j)
 		default:
-			g.add(j)
+			d.add(g, j)
 		}
 	}
 	// Not before all lanes have theirs.
@@ -162,6 +160,7 @@ func (d *Dispatcher) Claimed(jobs []*Job, now time.Time) Orders {
 // at those times.
 func (d *Dispatcher) Waits(route string, lane Lane, due, expires, now time.Time) {
 	d.expiry = earliest(d.expiry, expires)
+	d.lookAt(expires)
 	g := d.group(route)
 	switch {
 	case g != nil && !g.open(lane.Priority, now):
@@ -178,7 +177,7 @@ func (d *Dispatcher) Waits(route string, lane Lane, due, expires, now time.Time)
 		}
 		return
 	}
-	d.lookAt(earliest(due, expires))
+	d.lookAt(due)
 }
 
 // Released says that the leases of jobs were given back: they wait in the store
@@ -217,7 +216,7 @@ func (d *Dispatcher) Stored(jobs []*Job, now time.Time) Orders {
 			o.Release = append(o.Release, j)
 			continue
 		}
-		g.add(j)
+		d.add(g, j)
 	}
 	for _, g := range d.groups {
 		d.dispatch(g, now, &o)

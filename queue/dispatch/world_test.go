@@ -21,6 +21,7 @@ type world struct {
 	messages []message
 	claims   []int // the messages that the scheduler has claimed, and the dispatcher does not know of
 	relays   []relay
+	useful   []int  // deliveries at a time that are of use, by relay; zero: no limit
 	arrivals int    // how many jobs came into memory
 	broken   string // what an action found wrong
 }
@@ -30,11 +31,13 @@ type setting struct {
 	name     string
 	options  Options
 	routes   map[string][]int
-	messages []Job     // without Fresh
-	useful   []int     // deliveries at a time, by relay; zero: no limit
-	outcomes []outcome // what a relay may say
-	failing  bool      // the store may fail to write
-	commands bool      // relays may be resumed and messages canceled
+	messages []Job           // without Fresh
+	useful   []int           // at first, by relay; zero: no limit
+	grown    int             // how many a relay can make use of later, without an event
+	lives    []time.Duration // how long a message does; zero: long
+	outcomes []outcome       // what a relay may say
+	failing  bool            // the store may fail to write
+	commands bool            // relays may be resumed and messages canceled
 }
 
 // message is one message and where it is.
@@ -45,7 +48,11 @@ type message struct {
 	final bool      // what will be recorded
 	relay int       // in flight: the relay that has it, as an index into its route
 	tried bool      // in flight: a relay was asked
+	probe bool      // in flight: the relay was in trouble when it got it
+	since time.Time // in flight: when the relay got it
 	came  int       // in memory: its number among all jobs that came there
+
+	expires time.Time
 }
 
 type place byte
@@ -66,7 +73,6 @@ const (
 type relay struct {
 	trouble bool      // since it took mail last
 	until   time.Time // when its pause ends
-	probed  bool      // a probe began, and no delivery ended there since
 	rests   [levels]time.Time
 }
 
@@ -88,11 +94,17 @@ func (s *setting) start() *world {
 			w.d.Route(name, relays)
 		}
 	}
-	for i, n := range s.useful {
-		w.d.Useful(i, n)
-	}
+	w.useful = slices.Clone(s.useful)
+	w.prepare()
 	w.obey(w.d.Start(w.now))
 	return w
+}
+
+// prepare tells the dispatcher the facts that it cannot ask for, before an event.
+func (w *world) prepare() {
+	for i, n := range w.useful {
+		w.d.Useful(i, n)
+	}
 }
 
 // action is an event that may come next, about a message or relay.
@@ -156,10 +168,17 @@ func (w *world) actions(all []action) []action {
 			add("resume", i, (*world).resume)
 		}
 	}
+	for i, n := range w.useful {
+		if n < w.config.grown {
+			add("grow", i, (*world).grow)
+		}
+	}
 	return all
 }
 
 func (w *world) pass(int, outcome) { w.now = w.nextDeadline() }
+
+func (w *world) grow(relay int, _ outcome) { w.useful[relay]++ }
 
 func (w *world) cannotWrite(int, outcome) { w.obey(w.d.Stuck(true, w.now)) }
 
@@ -173,7 +192,7 @@ func (w *world) nextDeadline() time.Time {
 	}
 	soonest(w.d.Wake())
 	for _, h := range w.d.relays {
-		soonest(h.pausedUntil)
+		soonest(h.pause.opens())
 		for _, rests := range h.restsUntil {
 			soonest(rests)
 		}
@@ -181,6 +200,9 @@ func (w *world) nextDeadline() time.Time {
 	for _, m := range w.messages {
 		if m.place == waiting {
 			soonest(m.due)
+		}
+		if m.place == waiting || m.place == inMemory {
+			soonest(m.expires)
 		}
 	}
 	return next
@@ -196,13 +218,21 @@ func (w *world) index(j *Job) int { return int(j.ID[0] - '0') }
 
 func (w *world) newJob(i int, fresh bool) *Job {
 	j := w.config.messages[i]
-	j.ID, j.Fresh, j.Expires = string(rune('0'+i)), fresh, w.now.Add(100*time.Hour)
+	j.ID, j.Fresh, j.Expires = string(rune('0'+i)), fresh, w.messages[i].expires
 	return &j
 }
 
+func (w *world) life(i int) time.Duration {
+	if len(w.config.lives) > i && w.config.lives[i] > 0 {
+		return w.config.lives[i]
+	}
+	return 100 * time.Hour
+}
+
 func (w *world) reserve(i int, _ outcome) {
+	w.messages[i] = message{place: storing, due: w.now, expires: w.now.Add(w.life(i))}
 	j := w.newJob(i, true)
-	w.messages[i] = message{place: storing, job: j, due: w.now}
+	w.messages[i].job = j
 	if !w.d.Reserve(j, w.now) {
 		w.messages[i].job = nil
 	}
@@ -227,7 +257,7 @@ func (w *world) arrive(i int) {
 
 func (w *world) waits(i int) {
 	j, m := &w.config.messages[i], &w.messages[i]
-	w.d.Waits(j.Route, j.Lane, m.due, m.due.Add(100*time.Hour), w.now)
+	w.d.Waits(j.Route, j.Lane, m.due, m.expires, w.now)
 }
 
 func (w *world) notStored(i int, _ outcome) {
@@ -237,10 +267,24 @@ func (w *world) notStored(i int, _ outcome) {
 	w.messages[i] = message{}
 }
 
-// look reads the store, and claims.
+// look wakes the dispatcher. When that says so it reads the store, and claims.
 func (w *world) look(int, outcome) {
-	w.d.Look(w.now)
+	look, o := w.d.Tick(w.now)
+	w.obey(o)
+	if !look {
+		return
+	}
+	expire := w.d.Look(w.now)
 	var store Waiting
+	for i := range w.messages {
+		m := &w.messages[i]
+		if expire && m.place == waiting && !w.now.Before(m.expires) {
+			m.place = ended
+		}
+		if m.place == waiting && m.expires.After(w.now) {
+			store.Expiry = earliest(store.Expiry, m.expires)
+		}
+	}
 	for _, l := range w.lanes() {
 		var due []int
 		for i, m := range w.messages {
@@ -304,10 +348,10 @@ func (w *world) report(i int, o outcome) {
 	m := &w.messages[i]
 	r := w.route(m.job)[m.relay]
 	model := &w.relays[r]
-	model.probed = false
+	m.probe = false
 	switch o {
 	case delivered, deferred:
-		model.trouble = false
+		w.well(r)
 	case inTrouble:
 		model.trouble = true
 	case ratedOut:
@@ -317,7 +361,7 @@ func (w *world) report(i int, o outcome) {
 		}
 	}
 	w.obey(w.d.Report(r, m.job, attempt(o, w.now), w.now, 0.5))
-	model.until = w.d.relays[r].pausedUntil
+	model.until = w.d.relays[r].pause.until
 	m.tried = m.tried || o != ratedOut
 	if o == inTrouble || o == ratedOut {
 		if m.relay++; w.nextRelay(m) {
@@ -358,20 +402,53 @@ func (w *world) nextRelay(m *message) bool {
 	relays, p := w.route(m.job), m.job.Lane.Priority
 	for ; m.relay < len(relays); m.relay++ {
 		r := relays[m.relay]
-		if !w.d.Take(r, p, w.now) {
+		opens := w.opens(r, p)
+		taken, o := w.d.Take(r, m.job, w.now)
+		if !taken {
 			continue
 		}
-		model := &w.relays[r]
-		if rests := model.rests[level(p)]; w.now.Before(rests) {
-			w.fail("relay %d was given a message before its rate allows one", r)
+		if w.now.Before(opens) {
+			w.fail("relay %d was given a message %v too early", r, opens.Sub(w.now))
 		}
-		if model.trouble && (w.now.Before(model.until) || model.probed) {
-			w.fail("relay %d was given a message in its pause, or a second probe", r)
-		}
-		model.probed = model.trouble
+		m.probe, m.since = w.relays[r].trouble, w.now
+		w.obey(o)
 		return true
 	}
 	return false
+}
+
+// opens is when a message of priority p may be given to a relay.
+func (w *world) opens(r int, p mailer.Priority) time.Time {
+	model := &w.relays[r]
+	opens := model.rests[level(p)]
+	if !model.trouble {
+		return opens
+	}
+	probes, last := 0, time.Time{}
+	for _, m := range w.messages {
+		if w.at(m, r) && m.probe {
+			probes, last = probes+1, latest(last, m.since)
+		}
+	}
+	if probes > 0 {
+		opens = latest(opens, last.Add(probePatience.Delay(probes, 0.5)))
+	}
+	return latest(opens, model.until)
+}
+
+// at says whether a relay has a message in hand.
+func (w *world) at(m message, r int) bool {
+	return m.place == inFlight && m.relay < len(w.route(m.job)) && w.route(m.job)[m.relay] == r && !m.since.IsZero()
+}
+
+// well notes that a relay is in no trouble.
+func (w *world) well(r int) {
+	w.relays[r].trouble = false
+	for i := range w.messages {
+		if w.at(w.messages[i], r) {
+			w.messages[i].probe = false
+		}
+	}
 }
 
 // write lets the ledger write all that there is.
@@ -409,7 +486,7 @@ func (w *world) cancel(i int, _ outcome) {
 }
 
 func (w *world) resume(i int, _ outcome) {
-	w.relays[i].trouble, w.relays[i].probed = false, false
+	w.well(i)
 	w.obey(w.d.Resume(i, w.now))
 }
 
@@ -422,12 +499,19 @@ func (w *world) obey(o Orders) {
 		}
 		m.place = releasing
 	}
+	for _, j := range o.Expired {
+		m := &w.messages[w.index(j)]
+		if m.place != inMemory || m.job != j || w.now.Before(m.expires) {
+			w.fail("message %s expires though it is not in memory, or early", j.ID)
+		}
+		m.place, m.final = recording, true
+	}
 	for n, j := range o.Begin {
 		m := &w.messages[w.index(j)]
 		if m.place != inMemory || m.job != j {
 			w.fail("message %s begins though it is not in memory", j.ID)
 		}
-		m.place, m.relay, m.tried = inFlight, 0, false
+		m.place, m.relay, m.tried, m.probe, m.since = inFlight, 0, false, false, time.Time{}
 		w.checkTurn(j, o.Begin[n:])
 	}
 	for _, j := range o.Begin {
@@ -442,11 +526,8 @@ func (w *world) obey(o Orders) {
 // checkTurn checks that no job in line, nor of those that begin after j, had to
 // go before it.
 func (w *world) checkTurn(j *Job, rest []*Job) {
-	if g := w.d.group(j.Route); !g.sound() && g.active > 1 {
-		w.fail("message %s begins beside another, though all its relays are in trouble", j.ID)
-	}
-	if w.d.inFlight[j] {
-		return // by an extra worker
+	if f := w.d.inFlight[j]; f.extra || f.probe {
+		return // it takes no worker from others
 	}
 	for i, m := range w.messages {
 		if m.place != inMemory || m.job.Route != j.Route || m.job == j || w.lacksMemory(m.job, j) {
@@ -454,7 +535,7 @@ func (w *world) checkTurn(j *Job, rest []*Job) {
 		}
 		k := m.job
 		later := slices.Contains(rest, k)
-		byExtra := later && w.d.inFlight[k]
+		byExtra := later && w.d.inFlight[k].extra
 		switch g := w.d.group(j.Route); {
 		case k.Lane.Priority > j.Lane.Priority && g.open(k.Lane.Priority, w.now) && !byExtra:
 			w.fail("message %s begins before %d, which is more urgent", j.ID, i)
@@ -525,7 +606,7 @@ func (w *world) checkPlaces() string {
 // checkAccounts checks what the dispatcher counts.
 func (w *world) checkAccounts() string {
 	var fresh, loaded int64
-	active, extra := map[string]int{}, map[string]int{}
+	loads := map[*load]load{}
 	for _, m := range w.messages {
 		if m.job == nil || m.place == claimed || m.place == recording || m.place == releasing {
 			continue
@@ -537,50 +618,101 @@ func (w *world) checkAccounts() string {
 			loaded += cost
 		}
 		if m.place == inFlight {
-			active[m.job.Route]++
-			if w.d.inFlight[m.job] {
-				extra[m.job.Route]++
+			f := w.d.inFlight[m.job]
+			l := w.d.group(m.job.Route).load(f.at)
+			is := loads[l]
+			if !f.probe {
+				is.active++
 			}
+			if f.extra && !f.probe {
+				is.extra++
+			}
+			loads[l] = is
 		}
 	}
 	if fresh != w.d.fresh || loaded != w.d.loaded {
 		return fmt.Sprintf("memory counted as %d and %d, want %d and %d", w.d.fresh, w.d.loaded, fresh, loaded)
 	}
 	for _, g := range w.d.groups {
-		if g.active != active[g.route] || g.extra != extra[g.route] || g.extra > 1 || g.active-g.extra > w.d.opts.Workers {
-			return fmt.Sprintf("workers of %s counted as %d and %d, want %d and %d", g.route, g.active, g.extra, active[g.route], extra[g.route])
+		for i := range g.loads {
+			if l := &g.loads[i]; *l != loads[l] {
+				return fmt.Sprintf("workers of %s at relay %d counted as %v, want %v", g.route, i, *l, loads[l])
+			}
 		}
 	}
 	return ""
 }
 
 // quiet says that nothing goes on by itself: the next event is a look, a new
-// message, or none.
+// message, or none. Deliveries may hang for ever, and so are nothing that goes on.
 func (w *world) quiet() bool {
 	return len(w.claims) == 0 && !slices.ContainsFunc(w.messages, func(m message) bool {
-		return m.place == storing || m.place == inFlight || m.place == recording || m.place == releasing
+		return m.place == storing || m.place == recording || m.place == releasing
 	})
 }
 
 // stranded names a message that could be given to a relay that would take it, now
-// or by itself later, and for which no look at the store is due by then.
+// or by itself later, while the dispatcher sleeps on. Those in hand hang.
 func (w *world) stranded() string {
 	wake := w.d.Wake()
+	late := func(at time.Time) bool { return wake.IsZero() || wake.After(at) }
 	for i, m := range w.messages {
 		if m.place != waiting && m.place != inMemory {
 			continue
 		}
-		j := w.config.messages[i]
-		g := w.d.group(j.Route)
-		at := latest(w.now, m.due)
-		if !g.open(j.Lane.Priority, at) {
-			at = latest(at, g.reopens(j.Lane.Priority))
+		if late(latest(w.now, m.expires)) {
+			return fmt.Sprintf("message %d expires in %v, and the dispatcher is woken in %v", i, m.expires.Sub(w.now), wake.Sub(w.now))
 		}
-		if wake.IsZero() || wake.After(at) {
-			return fmt.Sprintf("message %d could go out in %v, and the store is looked at in %v", i, at.Sub(w.now), wake.Sub(w.now))
+		j := w.config.messages[i]
+		var at time.Time
+		first := -1
+		for _, r := range w.config.routes[j.Route] {
+			if t := latest(latest(w.now, m.due), w.opens(r, j.Lane.Priority)); first < 0 || t.Before(at) {
+				first, at = r, t
+			}
+		}
+		if !w.slot(j, first) || w.full(&j, m.place) {
+			continue
+		}
+		if len(w.useful) > 0 {
+			at = latest(at, w.now.Add(growthInterval))
+		}
+		if late(at) {
+			return fmt.Sprintf("message %d could go out in %v, and the dispatcher is woken in %v", i, at.Sub(w.now), wake.Sub(w.now))
 		}
 	}
 	return ""
+}
+
+// slot says whether a relay has a worker for a message, while those in hand hang.
+func (w *world) slot(j Job, r int) bool {
+	if w.relays[r].trouble {
+		return true // for a probe
+	}
+	limit, n := w.config.options.Workers, 0
+	if len(w.useful) > 0 {
+		limit = min(limit, w.useful[r])
+	}
+	for _, m := range w.messages {
+		if f := w.d.inFlight[m.job]; w.at(m, r) && m.job.Route == j.Route && !f.extra && !f.probe {
+			n++
+		}
+	}
+	return n < limit
+}
+
+// full says whether there is no room for the content of a message, or for that of
+// one that was claimed before it.
+func (w *world) full(j *Job, p place) bool {
+	g := w.d.group(j.Route)
+	claimed := len(g.line(j.Lane).claimed) > 0
+	switch {
+	case p == waiting && claimed:
+		return true
+	case p == inMemory && !claimed: // it has come with its content
+		return false
+	}
+	return !w.d.fits(w.d.loaded, w.d.memoryCost(j.Size), false)
 }
 
 // clone copies a world, but for its jobs, which do not change.
@@ -588,7 +720,7 @@ func (w *world) clone() *world {
 	c := *w
 	c.d = w.d.clone()
 	c.messages, c.claims = slices.Clone(w.messages), slices.Clone(w.claims)
-	c.relays = slices.Clone(w.relays)
+	c.relays, c.useful = slices.Clone(w.relays), slices.Clone(w.useful)
 	return &c
 }
 
@@ -597,6 +729,7 @@ func (d *Dispatcher) clone() *Dispatcher {
 	c.relays = make([]*health, len(d.relays))
 	for i, h := range d.relays {
 		twin := *h
+		twin.pause.probes = slices.Clone(h.pause.probes)
 		c.relays[i] = &twin
 	}
 	c.groups = make([]*group, len(d.groups))
@@ -606,6 +739,7 @@ func (d *Dispatcher) clone() *Dispatcher {
 		for n, h := range g.relays {
 			twin.relays[n] = c.relays[slices.Index(d.relays, h)]
 		}
+		twin.loads = slices.Clone(g.loads)
 		twin.lines = make([]*line, len(g.lines))
 		twins := map[*line]*line{}
 		for n, l := range g.lines {
@@ -622,9 +756,10 @@ func (d *Dispatcher) clone() *Dispatcher {
 		twin.cramped = twins[g.cramped]
 		c.groups[i] = &twin
 	}
-	c.inFlight = make(map[*Job]bool, len(d.inFlight))
-	for j, extra := range d.inFlight {
-		c.inFlight[j] = extra
+	c.inFlight = make(map[*Job]flight, len(d.inFlight))
+	for j, f := range d.inFlight {
+		f.at = c.relays[slices.Index(d.relays, f.at)]
+		c.inFlight[j] = f
 	}
 	return &c
 }
@@ -635,7 +770,7 @@ func TestStateIsWhole(t *testing.T) {
 	for _, c := range []struct {
 		of   any
 		want int
-	}{{Dispatcher{}, 10}, {group{}, 9}, {line{}, 8}, {health{}, 7}} {
+	}{{Dispatcher{}, 11}, {group{}, 8}, {line{}, 8}, {health{}, 5}, {pause{}, 3}, {flight{}, 3}} {
 		if n := reflect.TypeOf(c.of).NumField(); n != c.want {
 			t.Errorf("%T has %d fields, and clone and key were made for %d", c.of, n, c.want)
 		}
@@ -655,35 +790,48 @@ func (w *world) key(buffer []byte) []byte {
 	k.collect()
 	k.ints(w.claims...)
 	k.bools(w.d.running, w.d.stuck)
+	k.ints(w.useful...)
 	k.time(w.d.wake, false)
+	k.time(w.d.tick, false)
+	k.time(w.d.expiry, false)
 	for i, h := range w.d.relays {
-		k.ints(min(h.failures, 3))
-		k.bools(h.probing)
-		k.time(h.pausedUntil, true)
+		k.ints(min(h.pause.failures, 3), h.useful, len(h.pause.probes))
+		k.time(h.pause.until, true)
+		for _, p := range h.pause.probes {
+			k.ints(w.index(p.job))
+			k.time(p.since, false)
+		}
+		k.time(h.pause.opens(), true)
 		for _, rests := range h.restsUntil {
 			k.time(rests, true)
 		}
-		k.bools(w.relays[i].trouble, w.relays[i].probed)
+		k.bools(w.relays[i].trouble)
 	}
 	for _, g := range w.d.groups {
 		k.group(g)
 	}
 	for _, m := range w.messages {
 		k.ints(int(m.place), m.relay)
-		k.bools(m.job == nil, m.final, m.tried, w.d.inFlight[m.job])
+		f := w.d.inFlight[m.job]
+		k.bools(m.job == nil, m.final, m.tried, m.probe, f.extra, f.probe)
+		k.ints(slices.Index(w.d.relays, f.at))
 		k.time(m.due, false)
+		k.time(m.expires, true)
 	}
 	return k.out
 }
 
 // collect sorts the times that matter.
 func (k *key) collect() {
-	k.times = append(k.times, k.w.now, k.w.d.wake)
+	k.times = append(k.times, k.w.now, k.w.d.wake, k.w.d.tick, k.w.d.expiry)
 	for _, h := range k.w.d.relays {
-		k.times = append(append(k.times, h.pausedUntil), h.restsUntil[:]...)
+		k.times = append(append(k.times, h.pause.until, h.pause.opens()), h.restsUntil[:]...)
+		for _, p := range h.pause.probes {
+			k.times = append(k.times, p.since)
+		}
 	}
 	for _, m := range k.w.messages {
-		k.times = append(k.times, m.due)
+		k.times = append(k.times, m.due, m.expires)
 	}
 	slices.SortFunc(k.times, time.Time.Compare)
 	k.times = slices.CompactFunc(k.times, time.Time.Equal)
