@@ -337,7 +337,8 @@ func TestIgnoresProxies(t *testing.T) {
 	server.only(t)
 }
 
-// TestTouchesNoFile gives the options that write or read files in other sendmails, as a visitor of a careless PHP program would (CVE-2016-10033).
+// TestTouchesNoFile gives the options that write or read files in other sendmails,
+// as a visitor of a careless PHP program would (CVE-2016-10033).
 func TestTouchesNoFile(t *testing.T) {
 	server := newRecordingServer(t, acceptedAnswer)
 	dir := t.TempDir()
