@@ -64,6 +64,11 @@ var ErrPushedBack = errors.New("the relay asked for less at a time")
 // may take it. It is final only when no relay of the route can.
 var ErrCannotTake = errors.New("the relay cannot take the message")
 
+// ErrExpired is the cause of a [Failure] of class [ClassTransient] at [StageConnect]
+// where the envelope expired before its transaction began. It says nothing about the
+// relay, which has not seen the mail.
+var ErrExpired = errors.New("the message expired")
+
 // Reply is an SMTP reply (RFC 5321 §4.2).
 type Reply struct {
 	// Code is the three-digit reply code; zero means that there was no reply.

@@ -25,6 +25,9 @@ type Envelope struct {
 	// Priority orders what waits for the same relay. The relay is not told.
 	// Package compose sets it by the message's own Precedence field.
 	Priority Priority
+	// Expires is when it is too late to begin: no MAIL is sent from then on. Zero
+	// means never.
+	Expires time.Time
 }
 
 // Content is a finished message: header section and body (RFC 5322), as it
@@ -54,7 +57,8 @@ type Deliverer interface {
 	// in the attempt's results, one for each forward-path, in envelope order.
 	// Ending ctx stops the attempt at once before the final dot; after it, the
 	// results still open become [ClassUncertain] and the relay's late verdict
-	// is only logged.
+	// is only logged. Recipients for which no transaction has begun when the envelope
+	// expires fail with [ErrExpired] then, whatever the delivery waits for.
 	Deliver(ctx context.Context, env Envelope, c Content) Attempt
 }
 

@@ -70,6 +70,7 @@ func (k *desk) attempt(j *dispatch.Job, work *job) ([]mailer.Attempt, error) {
 	}
 	var attempts []mailer.Attempt
 	env := work.Envelope
+	env.Expires = work.Expires
 	for _, r := range work.relays {
 		if !k.take(r, j) {
 			continue

@@ -62,6 +62,9 @@ func cutShort(a mailer.Attempt) bool {
 func (d decision) change(l Leased, r *mailer.Result, expires time.Time) Change {
 	c := Change{ForwardPath: l.ForwardPath, Tries: l.Tries}
 	switch {
+	case r == nil && !d.now.Before(expires):
+		c.State = Expired
+		return c
 	case r == nil:
 		c.State, c.Next = l.State, d.now
 		return c

@@ -65,9 +65,6 @@ func (d *delivery) run(ctx context.Context) {
 			failAll(d.undecided(), f)
 			break
 		}
-		if d.conn == nil || d.needsTurn() {
-			continue // a booking was not kept: the connection has ended, or the turn is used up
-		}
 		t := d.booked
 		if d.booked = nil; t == nil {
 			t = d.plan()
@@ -84,28 +81,72 @@ func (d *delivery) run(ctx context.Context) {
 	}
 }
 
-// prepare gets what the next transaction needs: a turn, and a connection. The
-// connection that the delivery has is given back where it must wait for the turn:
-// those that have theirs need it.
+// prepare gets what the next transaction needs: a turn, and a connection. Where a
+// booking was not kept, both may be needed again: the connection has ended, or the turn
+// is used up.
 func (d *delivery) prepare(ctx context.Context) *mailer.Failure {
-	if d.needsTurn() {
-		p := &d.relay.pace
-		if d.conn != nil {
-			d.turn = p.turnNow(d.env.Priority, d.due)
+	for {
+		var f *mailer.Failure
+		switch {
+		case d.expired() && (d.booked == nil || !d.booked.sent):
+			f = d.expiry()
+		case d.needsTurn():
+			f = d.getTurn(ctx)
+		case d.conn == nil:
+			f = d.connect(ctx)
+		default:
+			d.refusedParams = "" // the connection leaves them out
+			return nil
 		}
-		if d.turn == nil {
-			d.releaseForTurn()
-			var err error
-			if d.turn, err = p.awaitTurn(ctx, d.env.Priority, d.due); err != nil {
-				return d.noTurn(ctx, err)
-			}
+		if f != nil {
+			return f
 		}
 	}
-	if d.conn == nil {
-		return d.connect(ctx)
+}
+
+// expired reports whether it is too late to send MAIL.
+func (d *delivery) expired() bool { return isOver(d.env.Expires) }
+
+// isOver reports whether the time is not zero and has come.
+func isOver(at time.Time) bool { return !at.IsZero() && !time.Now().Before(at) }
+
+// expiry returns the failure of the recipients whose time is over.
+func (d *delivery) expiry() *mailer.Failure {
+	if d.booked != nil {
+		d.unbook(d.booked)
+		d.booked = nil
 	}
-	d.refusedParams = "" // the connection leaves them out
-	return nil
+	return d.relay.expiredFailure()
+}
+
+func (r *Relay) expiredFailure() *mailer.Failure {
+	return &mailer.Failure{
+		Class: mailer.ClassTransient, Stage: mailer.StageConnect, Relay: r.opts.Name,
+		Text: "the message expired before its turn at the relay", Err: mailer.ErrExpired,
+	}
+}
+
+// getTurn gets a turn. The connection that the delivery has is given back where it must
+// wait: those that have their turn need it.
+func (d *delivery) getTurn(ctx context.Context) *mailer.Failure {
+	p := &d.relay.pace
+	if d.conn != nil {
+		d.turn = p.turnNow(d.env.Priority, d.due)
+	}
+	if d.turn != nil {
+		return nil
+	}
+	d.releaseForTurn()
+	var err error
+	d.turn, err = p.awaitTurn(ctx, d.env, d.due)
+	switch {
+	case err == nil:
+		return nil
+	case d.expired() && ctx.Err() == nil:
+		return d.expiry()
+	default:
+		return d.noTurn(ctx, err)
+	}
 }
 
 // needsTurn reports whether the next transaction needs a turn first.
@@ -417,7 +458,7 @@ func (d *delivery) transaction(ext extensions) *transaction { return d.take(d.co
 // it. It returns nil when none of those can go; they have their failures then.
 func (d *delivery) take(content mailer.Content, ext extensions) *transaction {
 	n := min(len(d.open), d.relay.opts.MaxRecipients)
-	t := &transaction{turn: d.turn, reversePath: d.env.ReversePath, data: content.Data, messageID: content.MessageID}
+	t := &transaction{turn: d.turn, expires: d.env.Expires, reversePath: d.env.ReversePath, data: content.Data, messageID: content.MessageID}
 	utf8 := content.UTF8Header || !mailer.IsASCII(d.env.ReversePath)
 	for _, r := range d.open[:n] {
 		if !mailer.IsASCII(r.ForwardPath) {

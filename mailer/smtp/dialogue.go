@@ -85,6 +85,9 @@ func (d *dialogue) begin() ([]string, bool) {
 	switch {
 	case d.sent:
 		return commands, true
+	case isOver(t.expires): // the relay took its time for RSET
+		failAll(t.undecided(), c.relay.expiredFailure())
+		return nil, false
 	case d.pipelined:
 		return commands, d.send(commands)
 	default:

@@ -109,12 +109,20 @@ func (p *pool) get(ctx context.Context, d *delivery) grant {
 	}
 }
 
-// wait waits in line until w has its grant, or ctx ends.
+// wait waits in line until w has its grant, ctx ends, or the message expires.
 func (p *pool) wait(ctx context.Context, w *waiter) grant {
 	var g grant
+	var expired <-chan time.Time
+	if at := w.delivery.env.Expires; !at.IsZero() {
+		timer := time.NewTimer(time.Until(at))
+		defer timer.Stop()
+		expired = timer.C
+	}
 	select {
 	case g = <-w.grants:
 	case <-ctx.Done():
+		g.failure = p.leave(ctx, w)
+	case <-expired:
 		g.failure = p.leave(ctx, w)
 	}
 	if w.booked != nil && g.booked == nil { // the booking was not kept
@@ -254,8 +262,9 @@ func (p *pool) removeFromLine(w *waiter) {
 	}
 }
 
-// leave takes w out of the line because ctx has ended, and gives back a connection
-// that came at the same time. It returns the failure of the delivery.
+// leave takes w out of the line because ctx has ended or the message has expired, and
+// gives back a connection that came at the same time. It returns the failure of the
+// delivery.
 func (p *pool) leave(ctx context.Context, w *waiter) *mailer.Failure {
 	p.mu.Lock()
 	w.done = true
@@ -370,11 +379,12 @@ func (p *pool) withdraw(c *conn) {
 }
 
 // send reports whether the envelope of w may be sent on the connection that it booked,
-// and records that it is: w has neither left nor got another connection.
+// and records that it is: w has neither left nor got another connection, and its
+// message has not expired.
 func (p *pool) send(w *waiter) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if w.done {
+	if w.done || w.delivery.expired() {
 		return false
 	}
 	w.booked.sent = true
@@ -428,11 +438,13 @@ func (p *pool) handOver(c *conn, w *waiter) bool {
 	return true
 }
 
-// gaveUp returns the failure of a delivery whose context ended while it waited in
-// line. It is about the relay only where no connection to that was open. The caller
-// holds mu.
+// gaveUp returns the failure of a delivery whose message expired while it waited in
+// line, or whose context ended. It is about the relay only where no connection to that
+// was open. The caller holds mu.
 func (p *pool) gaveUp(ctx context.Context) *mailer.Failure {
 	switch {
+	case ctx.Err() == nil:
+		return p.relay.expiredFailure()
 	case errors.Is(ctx.Err(), context.Canceled):
 		return p.stopped()
 	case p.loggedIn() == 0 && len(p.opening) > 0:

@@ -61,13 +61,13 @@ func (p *pace) turnNow(priority mailer.Priority, due time.Time) *turn {
 
 // awaitTurn waits until one more MAIL may be written. The error is a
 // [mailer.RateError] when that takes too long, at once where it is known before, or
-// the error of ctx.
-func (p *pace) awaitTurn(ctx context.Context, priority mailer.Priority, due time.Time) (*turn, error) {
+// when env expires; or it is the error of ctx.
+func (p *pace) awaitTurn(ctx context.Context, env mailer.Envelope, due time.Time) (*turn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	t := newTurn(priority, due)
-	if err := p.enqueue(t, turnWait(ctx, rateWait)); err != nil {
+	t := newTurn(env.Priority, due)
+	if err := p.enqueue(t, untilExpiry(turnWait(ctx, rateWait), env)); err != nil {
 		return nil, err
 	}
 	select {
@@ -75,7 +75,7 @@ func (p *pace) awaitTurn(ctx context.Context, priority mailer.Priority, due time
 		return t, nil
 	default:
 	}
-	err := p.wait(ctx, t)
+	err := p.wait(ctx, t, env)
 	if err != nil {
 		return nil, err
 	}
@@ -83,10 +83,10 @@ func (p *pace) awaitTurn(ctx context.Context, priority mailer.Priority, due time
 }
 
 // wait waits for a turn that is in line.
-func (p *pace) wait(ctx context.Context, t *turn) error {
+func (p *pace) wait(ctx context.Context, t *turn, env mailer.Envelope) error {
 	// Until it is due, others may overtake it. A caller that gave up now and came
 	// back would lose every turn to newcomers.
-	timer := time.NewTimer(turnWait(ctx, rateWait+max(time.Until(t.due), 0)))
+	timer := time.NewTimer(untilExpiry(turnWait(ctx, rateWait+max(time.Until(t.due), 0)), env))
 	defer timer.Stop()
 	select {
 	case <-t.given:
@@ -108,6 +108,14 @@ func turnWait(ctx context.Context, longest time.Duration) time.Duration {
 		return min(longest, time.Until(end)/2)
 	}
 	return longest
+}
+
+// untilExpiry returns longest, or the time until env expires if that is less.
+func untilExpiry(longest time.Duration, env mailer.Envelope) time.Duration {
+	if env.Expires.IsZero() {
+		return longest
+	}
+	return min(longest, time.Until(env.Expires))
 }
 
 // enqueue puts a delivery in line, unless its turn will come after longest: then it

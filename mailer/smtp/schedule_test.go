@@ -38,7 +38,7 @@ func (p *pacer) take(priority mailer.Priority) time.Duration {
 	begin := time.Now()
 	for {
 		var rate *mailer.RateError
-		switch t, err := p.awaitTurn(context.Background(), priority, due(priority, time.Now())); {
+		switch t, err := p.awaitTurn(context.Background(), mailer.Envelope{Priority: priority}, due(priority, time.Now())); {
 		case err == nil:
 			p.note(t)
 			return time.Since(begin)
@@ -249,7 +249,7 @@ func TestSpreadAtRandom(t *testing.T) {
 				priority := mailer.Priority(random.IntN(3) - 1)
 				all.Go(func() {
 					defer cancel()
-					if t, err := p.awaitTurn(ctx, priority, due(priority, time.Now())); err == nil {
+					if t, err := p.awaitTurn(ctx, mailer.Envelope{Priority: priority}, due(priority, time.Now())); err == nil {
 						p.note(t)
 					}
 				})

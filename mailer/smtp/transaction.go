@@ -38,7 +38,8 @@ const (
 
 // transaction is one MAIL, its RCPTs and the content, on one connection.
 type transaction struct {
-	turn        *turn // within the relay's rate; nil without one
+	turn        *turn     // within the relay's rate; nil without one
+	expires     time.Time // when it is too late for MAIL; zero means never
 	reversePath string
 	params      string // of MAIL, each after a blank
 	data        []byte

@@ -32,7 +32,7 @@ func TestUseful(t *testing.T) {
 			r := &Relay{pace: pace{rate: schedule{c.rate}}}
 			r.pool.window.limit, r.pool.places, r.pool.idle = c.limit, 2, make([]*conn, c.idle)
 			for range c.turns {
-				turn, err := r.pace.awaitTurn(t.Context(), mailer.PriorityHigh, time.Now())
+				turn, err := r.pace.awaitTurn(t.Context(), mailer.Envelope{Priority: mailer.PriorityHigh}, time.Now())
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -8,9 +8,10 @@ import (
 )
 
 // NotAsked reports whether the relay was not asked for f, because its rate is used
-// up or because it has refused our login before. Then there was no attempt.
+// up, because it has refused our login before, or because the message had expired.
+// Then there was no attempt.
 func NotAsked(f *mailer.Failure) bool {
-	if UsedUp(f) != nil {
+	if UsedUp(f) != nil || f != nil && errors.Is(f.Err, mailer.ErrExpired) {
 		return true
 	}
 	login := loginError(f)
