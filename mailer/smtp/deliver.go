@@ -436,6 +436,12 @@ func (d *delivery) unbook(t *transaction) {
 	}
 }
 
+// mayBook reports whether the next transaction may go behind the content of another
+// message: it needs no care, and the message goes as it is.
+func (d *delivery) mayBook(ext extensions) bool {
+	return len(d.open) > 0 && !d.lockStep && !d.wantsNew && d.refusedParams == "" && d.fits(ext)
+}
+
 // fits reports whether the message can go to all open recipients as it is.
 func (d *delivery) fits(ext extensions) bool {
 	if d.content.EightBit && !ext.has("8BITMIME") {

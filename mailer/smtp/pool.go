@@ -316,7 +316,7 @@ func (p *pool) booker(c *conn) *waiter {
 		return nil
 	}
 	w := p.line[0]
-	if w.booked != nil || w.delivery.wantsNew || w.delivery.refusedParams != "" || !w.delivery.fits(c.ext) {
+	if w.booked != nil || !w.delivery.mayBook(c.ext) {
 		return nil
 	}
 	return w
