@@ -11,7 +11,7 @@ func (d *Durable) Get(ctx context.Context, key, id string) (Message, error) {
 func (d *Durable) List(ctx context.Context, f Filter, limit int, cursor string) (Page, error) {
 	page, err := d.store.List(ctx, f, limit, cursor)
 	for i := range page.Messages {
-		d.desk.showPauses(&page.Messages[i])
+		d.driver.showPauses(&page.Messages[i])
 	}
 	return page, err
 }
@@ -38,17 +38,17 @@ func (d *Durable) Retry(ctx context.Context, key, id string) (Message, error) {
 	if len(changed) == 0 {
 		return Message{}, ErrNothingToRetry
 	}
-	d.desk.unpause(m.Sender)
+	d.driver.unpause(m.Sender)
 	d.changed(ctx)
 	if m, err = d.Get(ctx, key, id); err == nil {
-		d.desk.showRefusedLogin(&m)
+		d.driver.showRefusedLogin(&m)
 	}
 	return m, err
 }
 
 // Resume ends the pause of the relays with that name for good: a check has seen
 // that they work.
-func (d *Durable) Resume(relayName string) { d.desk.resume(relayName) }
+func (d *Durable) Resume(relayName string) { d.driver.resume(relayName) }
 
 // retryPage is how many messages RetryMatching changes in one commit.
 const retryPage = 200
@@ -81,7 +81,7 @@ func (d *Durable) RetryMatching(ctx context.Context, f Filter) (int, error) {
 				return total, err
 			}
 			if total += len(changed); len(changed) > 0 {
-				d.desk.unpause(senders...)
+				d.driver.unpause(senders...)
 			}
 			if cursor = page.Next; cursor == "" {
 				break
@@ -98,7 +98,7 @@ func (d *Durable) Cancel(ctx context.Context, key, id string) (Message, error) {
 	if err != nil {
 		return Message{}, err
 	}
-	jobs := d.desk.withdraw(id)
+	jobs := d.driver.withdraw(id)
 	var withdrawn []string
 	for _, j := range jobs {
 		withdrawn = append(withdrawn, lease(j).ForwardPaths...)
@@ -128,5 +128,5 @@ func (d *Durable) Cancel(ctx context.Context, key, id string) (Message, error) {
 // changed follows on a change that was made in the store by command.
 func (d *Durable) changed(ctx context.Context) {
 	d.account.recount(ctx)
-	d.desk.look()
+	d.driver.look()
 }

@@ -90,7 +90,7 @@ func (o Options) withDefaults() Options {
 // has none, and is used through its methods only:
 //
 //	intake    admits and stores submissions, and answers them
-//	desk      drives the dispatcher, which decides what goes next; has the workers
+//	driver    drives the dispatcher, which decides what goes next; has the workers
 //	          and the scheduler
 //	recorder  records outcomes and gives leases back
 //	house     does the work that can wait: heartbeat, leases of instances that are
@@ -99,12 +99,12 @@ func (o Options) withDefaults() Options {
 //	waiters   are the requests that wait for an attempt
 //
 // A part that holds its mutex does not call the store. It may call parts that
-// come later in this order: intake, desk, account, waiters. The recorder calls
+// come later in this order: intake, driver, account, waiters. The recorder calls
 // no other part with its mutex held.
 type Durable struct {
 	shared
 	intake   *intake
-	desk     *desk
+	driver   *driver
 	recorder *recorder
 	house    *house
 	phase    atomic.Int32
@@ -143,9 +143,9 @@ func New(o Options) (*Durable, error) {
 	if o.HoldUncertain {
 		s.owner = marksPrefix + s.owner
 	}
-	k, r := newDesk(s), newRecorder(s)
-	k.recorder, r.desk = r, k
-	return &Durable{shared: s, intake: newIntake(s, k), desk: k, recorder: r, house: &house{shared: s, desk: k}}, nil
+	dr, r := newDriver(s), newRecorder(s)
+	dr.recorder, r.driver = r, dr
+	return &Durable{shared: s, intake: newIntake(s, dr), driver: dr, recorder: r, house: &house{shared: s, driver: dr}}, nil
 }
 
 // precise returns the clock with the precision of the store.
@@ -183,7 +183,7 @@ type Pause = dispatch.Pause
 
 // Pauses lists the relays that are in trouble.
 func (d *Durable) Pauses() (pauses []Pause) {
-	d.desk.ask(func(p *dispatch.Dispatcher, _ time.Time) { pauses = p.Pauses() })
+	d.driver.ask(func(p *dispatch.Dispatcher, _ time.Time) { pauses = p.Pauses() })
 	return pauses
 }
 
@@ -201,7 +201,7 @@ type Load struct {
 // Load counts what is in memory.
 func (d *Durable) Load() Load {
 	l := Load{Reserved: d.account.underway(), Keys: d.intake.keys(), Waiters: d.waiters.count()}
-	d.desk.ask(func(p *dispatch.Dispatcher, _ time.Time) { l.Load = p.Load() })
+	d.driver.ask(func(p *dispatch.Dispatcher, _ time.Time) { l.Load = p.Load() })
 	return l
 }
 
@@ -224,7 +224,7 @@ func (d *Durable) Run(ctx context.Context) error {
 	defer closeHouse()
 	helpers.Go(func() { d.house.keep(houseCtx) })
 
-	d.desk.schedule(ctx)
+	d.driver.schedule(ctx)
 	closeHouse()
 	d.stop()
 	stopRecorder()
@@ -246,7 +246,7 @@ func (d *Durable) start(ctx context.Context) error {
 		return err
 	}
 	d.account.set(usage)
-	d.desk.start(ctx)
+	d.driver.start(ctx)
 	d.phase.Store(running)
 	d.log.Info("queue started", "messages", usage.Messages, "bytes", usage.Bytes,
 		"uncertain", recovered.Uncertain, "held", recovered.Held, "released", recovered.Released)
@@ -256,9 +256,9 @@ func (d *Durable) start(ctx context.Context) error {
 // stop ends what Run began, in the order in which a message travels.
 func (d *Durable) stop() {
 	d.phase.Store(stopping)
-	d.desk.halt()
+	d.driver.halt()
 	d.recorder.waitedFor()
 	d.intake.close()
-	d.desk.stop()
+	d.driver.stop()
 	d.recorder.drain(d.opts.StopTimeout)
 }

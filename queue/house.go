@@ -22,7 +22,7 @@ const (
 // those that do not, sweeps, and watches the clock.
 type house struct {
 	shared
-	desk *desk
+	driver *driver
 }
 
 // keep works until ctx ends.
@@ -50,7 +50,7 @@ func (h *house) keep(ctx context.Context) {
 		case off < -clockSlack:
 			h.clockSetBack(ctx, -off)
 		case off > clockSlack:
-			h.desk.look() // the scheduler's timer does not know
+			h.driver.look() // the scheduler's timer does not know
 		}
 		clock = clock.Add(off)
 	}
@@ -64,7 +64,7 @@ func (h *house) clockSetBack(ctx context.Context, by time.Duration) {
 	if err := h.store.Rewind(ctx, h.now().Add(houseInterval)); err != nil {
 		h.log.Error("repair the schedule", "error", err)
 	}
-	h.desk.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
+	h.driver.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
 		d.Shift(-by)
 		d.LookAt(now)
 		return dispatch.Orders{}
@@ -79,7 +79,7 @@ func (h *house) takeOver(ctx context.Context) {
 	case recovered.Any():
 		h.log.Warn("took over from an instance that is gone",
 			"uncertain", recovered.Uncertain, "held", recovered.Held, "released", recovered.Released)
-		h.desk.look()
+		h.driver.look()
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 // intake admits and stores submissions, and answers them.
 type intake struct {
 	shared
-	desk    *desk
+	driver  *driver
 	quit    chan struct{}  // closed by close
 	storing sync.WaitGroup // submissions that were admitted and are being stored
 
@@ -24,8 +24,8 @@ type intake struct {
 
 type pendingKey struct{ key, name string }
 
-func newIntake(s shared, k *desk) *intake {
-	return &intake{shared: s, desk: k, quit: make(chan struct{}), pending: map[pendingKey]bool{}}
+func newIntake(s shared, dr *driver) *intake {
+	return &intake{shared: s, driver: dr, quit: make(chan struct{}), pending: map[pendingKey]bool{}}
 }
 
 // request is what is known of a batch while it is being stored.
@@ -83,7 +83,7 @@ func (in *intake) accept(ctx context.Context, subs []Submission, wait bool) ([]R
 	for i, e := range r.batch.Entries {
 		in.logAccepted(e)
 		receipts[i].Message = e.Message
-		in.desk.showPauses(&receipts[i].Message)
+		in.driver.showPauses(&receipts[i].Message)
 	}
 	return receipts, r.waiter, nil
 }
@@ -137,7 +137,7 @@ func (in *intake) prepare(subs []Submission, wait bool) (*request, error) {
 	if err := in.admit(r); err != nil {
 		return nil, err
 	}
-	r.jobs, r.waiter = in.desk.reserve(r.batch.Entries, wait && subs[0].SendAt.IsZero())
+	r.jobs, r.waiter = in.driver.reserve(r.batch.Entries, wait && subs[0].SendAt.IsZero())
 	return r, nil
 }
 
@@ -199,10 +199,10 @@ func (in *intake) finish(r *request, stored bool) {
 		in.mu.Unlock()
 	}
 	if stored {
-		in.desk.stored(r.batch.Entries, r.jobs)
+		in.driver.stored(r.batch.Entries, r.jobs)
 		return
 	}
-	in.desk.notStored(r.jobs)
+	in.driver.notStored(r.jobs)
 	in.waiters.remove(r.waiter)
 	r.waiter = nil
 }
@@ -211,7 +211,7 @@ func (in *intake) finish(r *request, stored bool) {
 func (in *intake) replay(ctx context.Context, s Submission, ids []string, wait bool) ([]Receipt, *waiter, error) {
 	var w *waiter
 	if wait && !in.isClosed() {
-		w = in.desk.watch(ids[0], s.Sender, s.Envelope.Priority)
+		w = in.driver.watch(ids[0], s.Sender, s.Envelope.Priority)
 	}
 	receipts := make([]Receipt, len(ids))
 	for i, id := range ids {
@@ -245,7 +245,7 @@ func (in *intake) isClosed() bool {
 func (in *intake) get(ctx context.Context, key, id string) (Message, error) {
 	m, err := in.store.Get(ctx, key, id)
 	if err == nil {
-		in.desk.showPauses(&m)
+		in.driver.showPauses(&m)
 	}
 	return m, err
 }

@@ -100,25 +100,25 @@ func logState(log *slog.Logger, c stateLine) {
 	log.Log(context.Background(), level, string(c.State), attrs...)
 }
 
-func (k *desk) logExpired(e Ended) {
+func (dr *driver) logExpired(e Ended) {
 	for _, path := range e.ForwardPaths {
-		k.log.Warn(string(Expired), "id", e.ID, "reverse_path", e.ReversePath, "forward_path", path)
+		dr.log.Warn(string(Expired), "id", e.ID, "reverse_path", e.ReversePath, "forward_path", path)
 	}
 }
 
-func (k *desk) logNews(n *dispatch.News) {
+func (dr *driver) logNews(n *dispatch.News) {
 	if n == nil {
 		return
 	}
 	if n.RateUsedUp {
-		k.log.Info("rate used up", "relay", n.Pause.Relay, "setting", "SMTP_RATE", "priority", n.Priority.String(), "until", n.RestsUntil)
+		dr.log.Info("rate used up", "relay", n.Pause.Relay, "setting", "SMTP_RATE", "priority", n.Priority.String(), "until", n.RestsUntil)
 	}
 	switch p := n.Pause; {
 	case n.Paused:
-		k.log.Warn("relay paused",
+		dr.log.Warn("relay paused",
 			append([]any{"relay", p.Relay, "failures", p.Failures, "until", p.Until}, relayTrouble(p.Reason)...)...)
 	case n.Resumed:
-		k.log.Info("relay resumed", "relay", p.Relay)
+		dr.log.Info("relay resumed", "relay", p.Relay)
 	}
 }
 

@@ -16,8 +16,8 @@ import (
 // sent twice because the disk was full for a while.
 type recorder struct {
 	shared
-	desk *desk
-	wake chan struct{} // capacity 1: there is something to write
+	driver *driver
+	wake   chan struct{} // capacity 1: there is something to write
 
 	mu      sync.Mutex
 	pending []pendingOutcome
@@ -120,7 +120,7 @@ func (r *recorder) write(ctx context.Context) bool {
 	}
 	r.idle.Broadcast()
 	r.mu.Unlock()
-	r.tellDesk(was, err)
+	r.tellDriver(was, err)
 	return true
 }
 
@@ -145,7 +145,7 @@ func (r *recorder) commit(ctx context.Context, outcomes *[]pendingOutcome, lease
 		for _, j := range *leased {
 			r.waiters.wake(j.ID)
 		}
-		r.desk.released(*leased)
+		r.driver.released(*leased)
 		*leased = nil
 	}
 	return nil
@@ -167,20 +167,20 @@ func (r *recorder) afterRecord(outcomes []pendingOutcome, settled Settled) {
 	for _, o := range outcomes {
 		r.waiters.wake(o.ID)
 	}
-	r.desk.recorded(outcomes)
+	r.driver.recorded(outcomes)
 	for _, o := range outcomes {
 		r.logOutcome(o)
 	}
 }
 
-// tellDesk stops and resumes deliveries as outcomes cannot or can be recorded.
-func (r *recorder) tellDesk(was, err error) {
+// tellDriver stops and resumes deliveries as outcomes cannot or can be recorded.
+func (r *recorder) tellDriver(was, err error) {
 	switch {
 	case err != nil && was == nil:
-		r.desk.stuck(true)
+		r.driver.stuck(true)
 		r.log.Error("outcomes cannot be stored: deliveries stop until they can", "error", err)
 	case err == nil && was != nil:
-		r.desk.stuck(false)
+		r.driver.stuck(false)
 		r.log.Info("outcomes can be stored again")
 	}
 }

@@ -12,17 +12,17 @@ const day = 24 * time.Hour
 
 // schedule wakes the dispatcher, and looks at the store, whenever that says so,
 // until ctx ends.
-func (k *desk) schedule(ctx context.Context) {
+func (dr *driver) schedule(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		timer.Reset(k.arm())
+		timer.Reset(dr.arm())
 		select {
 		case <-ctx.Done():
 			return
-		case <-k.nudge:
+		case <-dr.nudge:
 		case <-timer.C:
-			for k.round(ctx) {
+			for dr.round(ctx) {
 			}
 		}
 	}
@@ -30,93 +30,93 @@ func (k *desk) schedule(ctx context.Context) {
 
 // arm notes when the scheduler acts by itself, and returns how long that is from
 // now.
-func (k *desk) arm() time.Duration {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.armed = k.dispatcher.Wake()
-	if k.armed.IsZero() {
+func (dr *driver) arm() time.Duration {
+	dr.mu.Lock()
+	defer dr.mu.Unlock()
+	dr.armed = dr.dispatcher.Wake()
+	if dr.armed.IsZero() {
 		return day
 	}
-	return min(max(k.armed.Sub(k.now()), 0), day)
+	return min(max(dr.armed.Sub(dr.now()), 0), day)
 }
 
 // round wakes the dispatcher. When that says so it looks at the store once, and
 // claims messages that are due, as far as there is room. It says whether there were
 // any.
-func (k *desk) round(ctx context.Context) (claimed bool) {
+func (dr *driver) round(ctx context.Context) (claimed bool) {
 	if ctx.Err() != nil {
 		return false
 	}
 	var look bool
-	k.event(func(d *dispatch.Dispatcher, now time.Time) (o dispatch.Orders) {
+	dr.event(func(d *dispatch.Dispatcher, now time.Time) (o dispatch.Orders) {
 		look, o = d.Tick(now)
 		return o
 	})
-	now := k.now()
-	if !look && now.Sub(k.lookedAt).Abs() < day {
+	now := dr.now()
+	if !look && now.Sub(dr.lookedAt).Abs() < day {
 		return false
 	}
-	k.lookedAt = now
-	waiting, err := k.readStore(ctx, now)
+	dr.lookedAt = now
+	waiting, err := dr.readStore(ctx, now)
 	if err != nil {
 		if ctx.Err() == nil {
-			k.log.Error("read queue store", "error", err)
+			dr.log.Error("read queue store", "error", err)
 		}
-		k.lookFailed(now)
+		dr.lookFailed(now)
 		return false
 	}
 	var wants []Want
-	k.event(func(d *dispatch.Dispatcher, _ time.Time) (o dispatch.Orders) {
+	dr.event(func(d *dispatch.Dispatcher, _ time.Time) (o dispatch.Orders) {
 		wants, o = d.Looked(waiting, now)
 		return o
 	})
 	if len(wants) == 0 {
 		return false
 	}
-	works, err := k.store.Claim(ctx, k.owner, now, wants)
+	works, err := dr.store.Claim(ctx, dr.owner, now, wants)
 	if err != nil {
-		k.log.Error("claim from queue store", "error", err)
-		k.lookFailed(now)
+		dr.log.Error("claim from queue store", "error", err)
+		dr.lookFailed(now)
 		return false
 	}
-	k.enqueue(works)
+	dr.enqueue(works)
 	return len(works) > 0
 }
 
-func (k *desk) lookFailed(now time.Time) {
-	k.ask(func(d *dispatch.Dispatcher, _ time.Time) { d.LookFailed(now) })
+func (dr *driver) lookFailed(now time.Time) {
+	dr.ask(func(d *dispatch.Dispatcher, _ time.Time) { d.LookFailed(now) })
 }
 
 // readStore expires messages and returns what waits.
-func (k *desk) readStore(ctx context.Context, now time.Time) (Waiting, error) {
+func (dr *driver) readStore(ctx context.Context, now time.Time) (Waiting, error) {
 	var expire bool
-	k.ask(func(d *dispatch.Dispatcher, _ time.Time) { expire = d.Look(now) })
+	dr.ask(func(d *dispatch.Dispatcher, _ time.Time) { expire = d.Look(now) })
 	// One commit expires so many messages.
 	const step = 500
 	for expire {
-		ended, err := k.store.Expire(ctx, now, step)
+		ended, err := dr.store.Expire(ctx, now, step)
 		if err != nil {
 			return Waiting{}, err
 		}
 		for _, e := range ended {
-			k.logExpired(e)
-			k.waiters.wake(e.ID)
+			dr.logExpired(e)
+			dr.waiters.wake(e.ID)
 			if e.Final {
-				k.account.settle(Usage{Messages: 1, Bytes: e.Size})
+				dr.account.settle(Usage{Messages: 1, Bytes: e.Size})
 			}
 		}
 		expire = len(ended) == step
 	}
-	return k.store.Waiting(ctx, now)
+	return dr.store.Waiting(ctx, now)
 }
 
 // enqueue puts claimed work in line, on the route that its sender has by now.
-func (k *desk) enqueue(works []Work) {
+func (dr *driver) enqueue(works []Work) {
 	var jobs []*dispatch.Job
 	var orphans []Work
-	k.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
+	dr.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
 		for _, w := range works {
-			name, relays := k.router.route(w.Sender)
+			name, relays := dr.router.route(w.Sender)
 			if len(relays) == 0 {
 				orphans = append(orphans, w)
 				continue
@@ -127,6 +127,6 @@ func (k *desk) enqueue(works []Work) {
 		return d.Claimed(jobs, now)
 	})
 	for _, w := range orphans {
-		k.recorder.record(k.unrouted(w), &job{Work: w})
+		dr.recorder.record(dr.unrouted(w), &job{Work: w})
 	}
 }

@@ -9,10 +9,10 @@ import (
 	"mailsidecar/queue/dispatch"
 )
 
-// desk drives the dispatcher: it reports the events to it, and carries out its
+// driver drives the dispatcher: it reports the events to it, and carries out its
 // orders. It has a worker for each delivery that goes on, wakes the dispatcher, and
 // looks at the store when that says so.
-type desk struct {
+type driver struct {
 	shared
 	recorder *recorder
 
@@ -29,12 +29,12 @@ type desk struct {
 	lookedAt time.Time // when the scheduler looked at the store last; it alone uses this
 }
 
-func newDesk(s shared) *desk {
+func newDriver(s shared) *driver {
 	var names []string
 	for _, r := range s.router.relays {
 		names = append(names, r.Name())
 	}
-	return &desk{shared: s, nudge: make(chan struct{}, 1), dispatcher: dispatch.New(dispatch.Options{
+	return &driver{shared: s, nudge: make(chan struct{}, 1), dispatcher: dispatch.New(dispatch.Options{
 		Relays: names, Workers: s.opts.Workers, MaxMemory: s.opts.MaxMemory,
 	})}
 }
@@ -71,99 +71,99 @@ type busyRelay interface{ Useful() int }
 type waitingRelay interface{ StopWaiting() }
 
 // event reports an event to the dispatcher and carries out its orders.
-func (k *desk) event(f func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders) {
-	k.mu.Lock()
-	now := k.now()
-	o := f(k.prepared(), now)
-	k.begin(o.Begin)
-	k.inform(o, now)
-	k.mu.Unlock()
-	k.follow(o)
+func (dr *driver) event(f func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders) {
+	dr.mu.Lock()
+	now := dr.now()
+	o := f(dr.prepared(), now)
+	dr.begin(o.Begin)
+	dr.inform(o, now)
+	dr.mu.Unlock()
+	dr.follow(o)
 }
 
 // prepared returns the dispatcher with the facts that it cannot ask for. The
 // caller holds mu.
-func (k *desk) prepared() *dispatch.Dispatcher {
-	for i, r := range k.router.relays {
+func (dr *driver) prepared() *dispatch.Dispatcher {
+	for i, r := range dr.router.relays {
 		if busy, ok := r.(busyRelay); ok {
-			k.dispatcher.Useful(i, busy.Useful())
+			dr.dispatcher.Useful(i, busy.Useful())
 		}
 	}
-	return k.dispatcher
+	return dr.dispatcher
 }
 
 // begin starts a worker for each job. The caller holds mu.
-func (k *desk) begin(jobs []*dispatch.Job) {
+func (dr *driver) begin(jobs []*dispatch.Job) {
 	for _, j := range jobs {
-		k.deliveries.Go(func() { k.work(j) })
+		dr.deliveries.Go(func() { dr.work(j) })
 	}
 }
 
 // inform tells the waiters and the scheduler what the orders mean for them. The
 // caller holds mu, so that they learn it in the order of the events.
-func (k *desk) inform(o dispatch.Orders, now time.Time) {
+func (dr *driver) inform(o dispatch.Orders, now time.Time) {
 	for _, j := range o.Begin {
-		k.waiters.begin(j.ID)
+		dr.waiters.begin(j.ID)
 	}
 	for _, shut := range o.Shut {
-		k.waiters.giveUp(shut)
+		dr.waiters.giveUp(shut)
 	}
-	wake := k.dispatcher.Wake()
+	wake := dr.dispatcher.Wake()
 	overdue := !wake.After(now) // the clock may have been set forward since the scheduler's timer was set
-	if !wake.IsZero() && (overdue || k.armed.IsZero() || wake.Before(k.armed)) {
-		k.armed = wake
+	if !wake.IsZero() && (overdue || dr.armed.IsZero() || wake.Before(dr.armed)) {
+		dr.armed = wake
 		select {
-		case k.nudge <- struct{}{}:
+		case dr.nudge <- struct{}{}:
 		default:
 		}
 	}
 }
 
 // follow carries out the orders that need no lock.
-func (k *desk) follow(o dispatch.Orders) {
+func (dr *driver) follow(o dispatch.Orders) {
 	for _, j := range o.Expired {
 		work := j.Value.(*job)
 		work.content = nil
-		k.recorder.record(k.outcome(j, work, nil), work)
+		dr.recorder.record(dr.outcome(j, work, nil), work)
 	}
-	k.recorder.release(o.Release)
-	k.logNews(o.News)
+	dr.recorder.release(o.Release)
+	dr.logNews(o.News)
 }
 
 // look makes the scheduler look at the store.
-func (k *desk) look() {
-	k.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
+func (dr *driver) look() {
+	dr.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
 		d.LookAt(now)
 		return dispatch.Orders{}
 	})
 }
 
 // ask is for questions to the dispatcher, and for events that lead to no orders.
-func (k *desk) ask(f func(d *dispatch.Dispatcher, now time.Time)) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	f(k.dispatcher, k.now())
+func (dr *driver) ask(f func(d *dispatch.Dispatcher, now time.Time)) {
+	dr.mu.Lock()
+	defer dr.mu.Unlock()
+	f(dr.dispatcher, dr.now())
 }
 
 // reserve decides for each entry whether its job goes to a worker from memory,
 // leased from the start, or waits in the store: then the job is nil. With wait
 // it adds a waiter for the first one, where a relay for it is open.
-func (k *desk) reserve(entries []Entry, wait bool) (jobs []*dispatch.Job, w *waiter) {
-	k.ask(func(d *dispatch.Dispatcher, now time.Time) {
+func (dr *driver) reserve(entries []Entry, wait bool) (jobs []*dispatch.Job, w *waiter) {
+	dr.ask(func(d *dispatch.Dispatcher, now time.Time) {
 		for i := range entries {
-			jobs = append(jobs, k.reserveOne(d, &entries[i], now))
+			jobs = append(jobs, dr.reserveOne(d, &entries[i], now))
 		}
 		first := &entries[0].Message
 		if route := entries[0].Route; wait && d.Open(route, first.Envelope.Priority, now) {
-			w = k.waiters.add(first.ID, route, first.Envelope.Priority)
+			w = dr.waiters.add(first.ID, route, first.Envelope.Priority)
 		}
 	})
 	return jobs, w
 }
 
-func (k *desk) reserveOne(d *dispatch.Dispatcher, e *Entry, now time.Time) *dispatch.Job {
+func (dr *driver) reserveOne(d *dispatch.Dispatcher, e *Entry, now time.Time) *dispatch.Job {
 	m := &e.Message
-	_, relays := k.router.route(m.Sender)
+	_, relays := dr.router.route(m.Sender)
 	if e.Due.After(now) {
 		d.Route(e.Route, relays)
 		return nil
@@ -175,7 +175,7 @@ func (k *desk) reserveOne(d *dispatch.Dispatcher, e *Entry, now time.Time) *disp
 	if !d.Reserve(j, now) {
 		return nil
 	}
-	e.Owner = k.owner
+	e.Owner = dr.owner
 	leased := j.Value.(*job)
 	for _, path := range m.Envelope.ForwardPaths {
 		leased.Recipients = append(leased.Recipients, Leased{ForwardPath: path, State: Queued})
@@ -184,8 +184,8 @@ func (k *desk) reserveOne(d *dispatch.Dispatcher, e *Entry, now time.Time) *disp
 }
 
 // stored hands stored messages over for delivery.
-func (k *desk) stored(entries []Entry, jobs []*dispatch.Job) {
-	k.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
+func (dr *driver) stored(entries []Entry, jobs []*dispatch.Job) {
+	dr.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
 		for i, e := range entries {
 			if jobs[i] == nil {
 				d.Waits(e.Route, e.Message.Lane(), e.Due, e.Message.Expires, now)
@@ -196,8 +196,8 @@ func (k *desk) stored(entries []Entry, jobs []*dispatch.Job) {
 }
 
 // notStored takes back what was reserved.
-func (k *desk) notStored(jobs []*dispatch.Job) {
-	k.ask(func(d *dispatch.Dispatcher, _ time.Time) { d.NotStored(inMemory(jobs)) })
+func (dr *driver) notStored(jobs []*dispatch.Job) {
+	dr.ask(func(d *dispatch.Dispatcher, _ time.Time) { d.NotStored(inMemory(jobs)) })
 }
 
 func inMemory(jobs []*dispatch.Job) []*dispatch.Job {
@@ -211,14 +211,14 @@ func inMemory(jobs []*dispatch.Job) []*dispatch.Job {
 }
 
 // watch adds a waiter for a stored message, where a relay for it is open.
-func (k *desk) watch(id, sender string, p mailer.Priority) (w *waiter) {
-	name, relays := k.router.route(sender)
+func (dr *driver) watch(id, sender string, p mailer.Priority) (w *waiter) {
+	name, relays := dr.router.route(sender)
 	if len(relays) == 0 {
 		return nil
 	}
-	k.ask(func(d *dispatch.Dispatcher, now time.Time) {
+	dr.ask(func(d *dispatch.Dispatcher, now time.Time) {
 		if d.Open(name, p, now) {
-			w = k.waiters.add(id, name, p)
+			w = dr.waiters.add(id, name, p)
 		}
 	})
 	return w
@@ -226,10 +226,10 @@ func (k *desk) watch(id, sender string, p mailer.Priority) (w *waiter) {
 
 // showPauses makes NextAttempt what it will be while all relays that may take the
 // message are paused. The message's own recipients change.
-func (k *desk) showPauses(messages ...*Message) {
-	k.ask(func(d *dispatch.Dispatcher, now time.Time) {
+func (dr *driver) showPauses(messages ...*Message) {
+	dr.ask(func(d *dispatch.Dispatcher, now time.Time) {
 		for _, m := range messages {
-			name, _ := k.router.route(m.Sender)
+			name, _ := dr.router.route(m.Sender)
 			reopens := d.Reopens(name, m.Envelope.Priority, now)
 			for i := range m.Recipients {
 				if next := &m.Recipients[i].NextAttempt; !next.IsZero() && next.Before(reopens) {
@@ -242,9 +242,9 @@ func (k *desk) showPauses(messages ...*Message) {
 
 // showRefusedLogin gives the recipients that wait because a relay refused our login
 // that failure as their result. The message's own recipients change.
-func (k *desk) showRefusedLogin(m *Message) {
-	k.ask(func(d *dispatch.Dispatcher, now time.Time) {
-		name, _ := k.router.route(m.Sender)
+func (dr *driver) showRefusedLogin(m *Message) {
+	dr.ask(func(d *dispatch.Dispatcher, now time.Time) {
+		name, _ := dr.router.route(m.Sender)
 		f := d.RefusedLogin(name, m.Envelope.Priority, now)
 		for i := range m.Recipients {
 			if r := &m.Recipients[i]; f != nil && !r.NextAttempt.IsZero() {
@@ -255,37 +255,37 @@ func (k *desk) showRefusedLogin(m *Message) {
 }
 
 // start lets deliveries begin. They are cut short when ctx ends, or by stop.
-func (k *desk) start(ctx context.Context) {
-	k.ctx, k.cut = context.WithCancel(ctx)
-	k.event((*dispatch.Dispatcher).Start)
+func (dr *driver) start(ctx context.Context) {
+	dr.ctx, dr.cut = context.WithCancel(ctx)
+	dr.event((*dispatch.Dispatcher).Start)
 }
 
 // halt lets no delivery begin any more.
-func (k *desk) halt() { k.ask(func(d *dispatch.Dispatcher, _ time.Time) { d.Stop() }) }
+func (dr *driver) halt() { dr.ask(func(d *dispatch.Dispatcher, _ time.Time) { d.Stop() }) }
 
 // stop gives back what waits in memory and waits for the deliveries in flight.
-func (k *desk) stop() {
-	k.event(func(d *dispatch.Dispatcher, _ time.Time) dispatch.Orders { return d.Empty() })
-	for _, relay := range k.router.relays {
+func (dr *driver) stop() {
+	dr.event(func(d *dispatch.Dispatcher, _ time.Time) dispatch.Orders { return d.Empty() })
+	for _, relay := range dr.router.relays {
 		if r, ok := relay.(waitingRelay); ok {
 			r.StopWaiting()
 		}
 	}
-	cut := time.AfterFunc(k.opts.StopTimeout, k.cut)
-	k.deliveries.Wait()
+	cut := time.AfterFunc(dr.opts.StopTimeout, dr.cut)
+	dr.deliveries.Wait()
 	cut.Stop()
-	k.cut()
+	dr.cut()
 }
 
 // stuck says whether outcomes cannot be recorded, which stops deliveries.
-func (k *desk) stuck(is bool) {
-	k.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders { return d.Stuck(is, now) })
+func (dr *driver) stuck(is bool) {
+	dr.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders { return d.Stuck(is, now) })
 }
 
 // recorded tells the dispatcher of recipients whose outcome is stored, and which
 // wait there.
-func (k *desk) recorded(outcomes []pendingOutcome) {
-	k.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
+func (dr *driver) recorded(outcomes []pendingOutcome) {
+	dr.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
 		for _, o := range outcomes {
 			for _, c := range o.Changes {
 				if !c.State.Final() && c.State != Held {
@@ -298,8 +298,8 @@ func (k *desk) recorded(outcomes []pendingOutcome) {
 }
 
 // released tells the dispatcher of jobs whose leases were given back.
-func (k *desk) released(jobs []*dispatch.Job) {
-	k.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
+func (dr *driver) released(jobs []*dispatch.Job) {
+	dr.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
 		d.Released(jobs, now)
 		return dispatch.Orders{}
 	})
@@ -307,27 +307,27 @@ func (k *desk) released(jobs []*dispatch.Job) {
 
 // withdraw takes the message's jobs out of memory. There are several where its
 // recipients were due at different times; another may be in flight.
-func (k *desk) withdraw(id string) (jobs []*dispatch.Job) {
-	k.ask(func(d *dispatch.Dispatcher, _ time.Time) { jobs = d.Withdraw(id) })
+func (dr *driver) withdraw(id string) (jobs []*dispatch.Job) {
+	dr.ask(func(d *dispatch.Dispatcher, _ time.Time) { jobs = d.Withdraw(id) })
 	return jobs
 }
 
 // unpause ends the pauses of the relays that take the senders' mail. A look at
 // the store must follow.
-func (k *desk) unpause(senders ...string) {
-	k.ask(func(d *dispatch.Dispatcher, now time.Time) {
+func (dr *driver) unpause(senders ...string) {
+	dr.ask(func(d *dispatch.Dispatcher, now time.Time) {
 		for _, sender := range senders {
-			name, _ := k.router.route(sender)
+			name, _ := dr.router.route(sender)
 			d.Unpause(name, now)
 		}
 	})
 }
 
 // resume ends the pause of the relays with that name for good.
-func (k *desk) resume(name string) {
-	for i, r := range k.router.relays {
+func (dr *driver) resume(name string) {
+	for i, r := range dr.router.relays {
 		if r.Name() == name {
-			k.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders { return d.Resume(i, now) })
+			dr.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders { return d.Resume(i, now) })
 		}
 	}
 }
