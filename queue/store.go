@@ -140,8 +140,7 @@ type Store interface {
 
 // The dispatcher's words for what waits in a store.
 type (
-	// Lane is the line that a message waits in: those of one API key and one
-	// priority, on one route, are served in turn.
+	// Lane names the messages of one API key and one priority.
 	Lane = dispatch.Lane
 	// Want is how many messages of a lane are to be claimed.
 	Want = dispatch.Want

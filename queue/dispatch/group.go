@@ -10,8 +10,8 @@ import (
 // What waits for a group of relays waits in lines, one for each API key and
 // priority. These rules say which goes next:
 //
-//   - A higher priority goes first, but at least every ninth turn goes to a lower
-//     one that waits.
+//   - A higher priority goes first, but at most eight of its messages go before a
+//     lower one that waits.
 //   - Within a priority the keys take turns, message by message.
 //   - Each relay has workers of its own: those that hang at one take no mail from
 //     another.
@@ -21,19 +21,19 @@ import (
 //     been given wait once more, inside the relay and in its own order: see due in
 //     mailer/smtp.
 //   - A relay that was paused gets one probe.
-//   - Each lane is claimed from the store by itself, and has room in memory of
-//     its own, so that no backlog stands before another lane's mail.
+//   - Each lane is claimed from the store by itself, and has memory of its own, so
+//     that no backlog is in front of another lane's mail.
 
-// maxPassedOver is how many messages of higher priority go before one that
+// maxPassedOver is how many messages of higher priority may go before a lower one that
 // waits.
 const maxPassedOver = 8
 
-// group is the relays that a set of senders shares, in order of preference, and
-// what waits for them in memory.
+// group is what a [Dispatcher] has of one route: its relays, and the messages in memory
+// that wait for them.
 type group struct {
-	route  string
-	relays []*health
-	lines  []*line // as their lanes became known
+	route  string    // its name
+	relays []*health // in order of preference
+	lines  []*line   // as their lanes became known
 	// turns are the lines of each level in which something waits. The one whose
 	// turn is next is in front.
 	turns [levels][]*line

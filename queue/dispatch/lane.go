@@ -2,8 +2,8 @@ package dispatch
 
 import "mailsidecar/mailer"
 
-// Lane is the line that a message waits in: those of one API key and one
-// priority, on one route, are served in turn.
+// Lane names the messages of one API key and one priority. On each route they wait in
+// one line, and the lines take turns.
 type Lane struct {
 	Priority mailer.Priority
 	Key      string // name of the API key
@@ -16,7 +16,7 @@ func level(p mailer.Priority) int { return int(mailer.PriorityHigh - p) }
 
 func priorityAt(level int) mailer.Priority { return mailer.PriorityHigh - mailer.Priority(level) }
 
-// line is what waits in memory in one lane of a group.
+// line is the part of a [Lane] that a group has in memory.
 type line struct {
 	Lane
 	// fresh came with its content, claimed came from the store without. Workers
@@ -26,13 +26,13 @@ type line struct {
 	claimedNext    bool
 	storing        int // jobs that are being stored, and will be fresh
 	inFlight       int
-	// backlog says that more is due in the store than there was room for, and
-	// room how many jobs that was.
+	// share is how many claimed jobs the line may have, as of the last look at the
+	// store. backlog says that more was due in the store.
+	share   int
 	backlog bool
-	room    int
 }
 
 func (l *line) waiting() int { return len(l.fresh) + len(l.claimed) }
 
 // low says that it is time to claim more.
-func (l *line) low() bool { return len(l.claimed) <= l.room/2 }
+func (l *line) low() bool { return len(l.claimed) <= l.share/2 }

@@ -32,13 +32,13 @@ const (
 	// strayLimit is how many messages are claimed at a time from a lane of a
 	// route that is no longer configured, to be filed under the one that is.
 	strayLimit = 500
-	// leastRoom is how many messages of a lane are claimed however many lanes
+	// leastShare is how many messages of a lane are claimed however many lanes
 	// there are.
-	leastRoom = 4
+	leastShare = 4
 )
 
-// claimRoom is how many messages of a group are claimed ahead of the workers.
-func (d *Dispatcher) claimRoom() int { return 4 * d.opts.Workers }
+// claimAhead is how many messages of a group are claimed ahead of the workers.
+func (d *Dispatcher) claimAhead() int { return 4 * d.opts.Workers }
 
 // Wake is when Tick must be called; zero when another event comes first.
 func (d *Dispatcher) Wake() time.Time { return earliest(d.wake, d.tick) }
@@ -80,7 +80,7 @@ func (d *Dispatcher) Looked(w Waiting, now time.Time) ([]Want, Orders) {
 	var wants []Want
 	probes := make([][]Want, len(d.groups))
 	for _, l := range w.Lanes {
-		want := Want{l.Route, l.Lane, d.room(l, due[l.Route], now)}
+		want := Want{l.Route, l.Lane, d.claimable(l, due[l.Route], now)}
 		switch g := d.group(l.Route); {
 		case want.Limit == 0:
 		case g == nil || g.sound():
@@ -101,10 +101,10 @@ func (d *Dispatcher) Looked(w Waiting, now time.Time) ([]Want, Orders) {
 	return wants, o
 }
 
-// room returns how many messages may be claimed of a lane, one of so many that
-// have something due on its route. Where none may, it sees to a further look in
-// time.
-func (d *Dispatcher) room(due LaneDue, lanes int, now time.Time) int {
+// claimable returns how many messages may be claimed of a lane, which is one of so
+// many lanes that have something due on its route. If it returns zero, it has set the
+// time of a further look, unless an event leads to one.
+func (d *Dispatcher) claimable(due LaneDue, lanes int, now time.Time) int {
 	g, p := d.group(due.Route), due.Lane.Priority
 	switch {
 	case d.stuck:
@@ -122,8 +122,8 @@ func (d *Dispatcher) room(due LaneDue, lanes int, now time.Time) int {
 	l, limit := g.line(due.Lane), 0
 	switch {
 	case g.sound():
-		l.room = max(d.claimRoom()/lanes, leastRoom)
-		if limit = l.room - len(l.claimed); limit < l.room/2 { // not worth a commit
+		l.share = max(d.claimAhead()/lanes, leastShare)
+		if limit = l.share - len(l.claimed); limit < l.share/2 { // not worth a commit
 			limit = 0
 		}
 	case l.waiting() == 0:
@@ -140,7 +140,7 @@ func (d *Dispatcher) Claimed(jobs []*Job, now time.Time) Orders {
 	for _, j := range jobs {
 		g := d.group(j.Route)
 		switch {
-		case j.Moved && (!g.sound() || len(g.line(j.Lane).claimed) >= d.claimRoom()):
+		case j.Moved && (!g.sound() || len(g.line(j.Lane).claimed) >= d.claimAhead()):
 			o.Release = append(o.Release, j)
 			g.line(j.Lane).backlog = true
 		case !d.running || !g.open(j.Lane.Priority, now):

@@ -11,7 +11,7 @@ import (
 	"mailsidecar/mailer"
 )
 
-// world is a dispatcher with all that it deals with: a store, a ledger that
+// world is a dispatcher with all that it deals with: a store, a recorder that
 // writes to it, a scheduler that reads it, workers, and relays. Each action is
 // one event in the life of the queue, and checks what it led to.
 type world struct {
@@ -451,7 +451,7 @@ func (w *world) well(r int) {
 	}
 }
 
-// write lets the ledger write all that there is.
+// write lets the recorder write all that there is.
 func (w *world) write(int, outcome) {
 	for i := range w.messages {
 		switch m := &w.messages[i]; m.place {
@@ -855,7 +855,7 @@ func (k *key) group(g *group) {
 	for _, lane := range k.w.lanes() {
 		l := g.line(lane.Lane)
 		k.bools(l.claimedNext, l.backlog, g.cramped == l)
-		k.ints(l.room, l.storing, l.inFlight, slices.Index(g.turns[level(l.Priority)], l))
+		k.ints(l.share, l.storing, l.inFlight, slices.Index(g.turns[level(l.Priority)], l))
 		k.jobs(l.fresh)
 		k.jobs(l.claimed)
 	}
