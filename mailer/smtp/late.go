@@ -42,10 +42,10 @@ func (c *conn) listenLate(ctx context.Context, t *transaction, answers <-chan an
 	defer c.relay.pool.releaseHeld()
 	select {
 	case a := <-answers:
-		c.verdict(t, a)
+		c.recordVerdict(t, a)
 	case <-ctx.Done():
 		c.close()
-		c.verdict(t, <-answers)
+		c.recordVerdict(t, <-answers)
 	}
 	c.relay.pace.written(t.turn)
 	for _, r := range t.accepted {

@@ -250,7 +250,7 @@ func (c *conn) finalReply(ctx context.Context, t *transaction) {
 		c.relay.background(func(ctx context.Context) { listener.listenLate(ctx, &late, answers, quit) })
 		return
 	}
-	c.verdict(t, a)
+	c.recordVerdict(t, a)
 	if a.err == nil && !a.reply.Positive() && t.refusedForGood(t.accepted) {
 		c.proveContentRefused(ctx, t)
 	}
@@ -299,10 +299,10 @@ func (c *conn) awaitReply(ctx context.Context, t *transaction, answers <-chan an
 	}
 }
 
-// verdict gives the accepted recipients the verdict by the reply to the final dot. A
-// refusal may leave the transaction open, as Postfix's smtpd_end_of_data_restrictions
-// do.
-func (c *conn) verdict(t *transaction, a answer) {
+// recordVerdict gives the accepted recipients the verdict by the reply to the final
+// dot. A refusal may leave the transaction open, as Postfix's
+// smtpd_end_of_data_restrictions do.
+func (c *conn) recordVerdict(t *transaction, a answer) {
 	c.dirty = !a.reply.Positive()
 	if a.err != nil {
 		c.close()
