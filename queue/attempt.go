@@ -43,7 +43,7 @@ func (dr *driver) try(j *dispatch.Job) {
 	case err != nil:
 		dr.log.Error("message could not be tried", "id", j.ID, "error", err)
 		dr.recorder.record(dr.postponed(j, work, err), work)
-	case len(attempts) == 0 && dr.now().Before(work.Expires):
+	case len(attempts)+len(work.turns) == 0 && dr.now().Before(work.Expires):
 		// Every relay is paused by now, or was not asked.
 		dr.recorder.release([]*dispatch.Job{j})
 	default:
@@ -77,6 +77,7 @@ func (dr *driver) attempt(j *dispatch.Job, work *job) ([]mailer.Attempt, error) 
 		}
 		a := dr.deliverOnce(dr.router.relays[r], env, *work.content)
 		dr.report(r, j, a)
+		work.turns = append(work.turns, turnsOf(dr.router.relays[r], a)...)
 		env.ForwardPaths = untouched(a)
 		if a.Results = attempted(a.Results); len(a.Results) > 0 {
 			attempts = append(attempts, a)
@@ -135,8 +136,8 @@ func (dr *driver) report(relay int, j *dispatch.Job, a mailer.Attempt) {
 
 // outcome decides on each recipient.
 func (dr *driver) outcome(j *dispatch.Job, work *job, attempts []mailer.Attempt) Outcome {
-	o := dr.newOutcome(j.ID, j.Route)
-	if len(attempts) == 0 { // it has expired
+	o := dr.newOutcome(work, j.Route)
+	if len(attempts)+len(work.turns) == 0 { // it has expired
 		for _, l := range work.Recipients {
 			o.Changes = append(o.Changes, Change{ForwardPath: l.ForwardPath, State: Expired, Tries: l.Tries})
 		}
@@ -148,14 +149,14 @@ func (dr *driver) outcome(j *dispatch.Job, work *job, attempts []mailer.Attempt)
 	return o
 }
 
-func (dr *driver) newOutcome(id, route string) Outcome {
-	return Outcome{ID: id, Owner: dr.owner, Route: route, At: dr.now()}
+func (dr *driver) newOutcome(work *job, route string) Outcome {
+	return Outcome{ID: work.ID, Owner: dr.owner, Route: route, At: dr.now(), Turns: work.turns}
 }
 
 // postponed is the outcome when the store did not give the message: without its
 // bytes it will never be sent, otherwise another minute may help.
 func (dr *driver) postponed(j *dispatch.Job, work *job, cause error) Outcome {
-	o := dr.newOutcome(j.ID, j.Route)
+	o := dr.newOutcome(work, j.Route)
 	gone := errors.Is(cause, ErrContentGone)
 	for _, l := range work.Recipients {
 		c := Change{ForwardPath: l.ForwardPath, State: l.State, Next: o.At.Add(retry.First), Tries: l.Tries}
@@ -178,8 +179,8 @@ func (dr *driver) postponed(j *dispatch.Job, work *job, cause error) Outcome {
 
 // unrouted is the outcome when no relay takes the sender's mail any more: it
 // waits for the configuration to change, and expires like any other.
-func (dr *driver) unrouted(w Work) Outcome {
-	o := dr.newOutcome(w.ID, w.Route)
+func (dr *driver) unrouted(w *job) Outcome {
+	o := dr.newOutcome(w, w.Route)
 	for _, l := range w.Recipients {
 		c := Change{ForwardPath: l.ForwardPath, State: l.State, Tries: l.Tries}
 		var ok bool

@@ -44,6 +44,7 @@ type job struct {
 	Work
 	relays  []int           // that may take it, best first
 	content *mailer.Content // nil: in the store
+	turns   []Turn          // that the attempts used
 }
 
 // lease is what a job holds in the store. It is given back to the job's route.
@@ -58,7 +59,7 @@ func newJob(d *dispatch.Dispatcher, w Work, route string, relays []int, content 
 	d.Route(route, relays)
 	return &dispatch.Job{
 		ID: w.ID, Route: route, Lane: w.Lane(), Size: w.Size, Expires: w.Expires, Fresh: content != nil, Moved: route != w.Route,
-		Value: &job{w, relays, content},
+		Value: &job{Work: w, relays: relays, content: content},
 	}
 }
 

@@ -241,6 +241,9 @@ func (d *Durable) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := d.recallTurns(ctx); err != nil {
+		return err
+	}
 	usage, err := d.store.Usage(ctx)
 	if err != nil {
 		return err

@@ -31,7 +31,12 @@ type pacedRelay struct {
 
 func newPacedRelay(t *testing.T, rate units.Rate) *pacedRelay {
 	t.Helper()
-	network := &relaytest.Network{Port: map[int]any{587: relaytest.New(t, relaytest.Options{}, nil)}}
+	return pacedRelayAt(t, relaytest.New(t, relaytest.Options{}, nil), rate)
+}
+
+func pacedRelayAt(t *testing.T, server *relaytest.Relay, rate units.Rate) *pacedRelay {
+	t.Helper()
+	network := &relaytest.Network{Port: map[int]any{587: server}}
 	r, err := smtp.New(smtp.Options{
 		Host: relaytest.Host, Ladder: []mailer.Rung{{Port: 587}}, Username: "user", Password: "secret",
 		RootCAs: relaytest.RootCAs(), Dial: network.Dial, Rate: rate,

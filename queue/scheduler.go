@@ -127,6 +127,7 @@ func (dr *driver) enqueue(works []Work) {
 		return d.Claimed(jobs, now)
 	})
 	for _, w := range orphans {
-		dr.recorder.record(dr.unrouted(w), &job{Work: w})
+		work := &job{Work: w}
+		dr.recorder.record(dr.unrouted(work), work)
 	}
 }

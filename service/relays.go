@@ -11,6 +11,7 @@ import (
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
 	"mailsidecar/mailer/smtp/token"
+	"mailsidecar/units"
 )
 
 // Relay is an upstream relay as the service uses it.
@@ -23,6 +24,10 @@ type Relay interface {
 	Logins() smtp.LoginState
 	// Useful is how many deliveries at a time are of use at this moment.
 	Useful() int
+	// Rate is how fast it takes mail; zero means that nothing limits it.
+	Rate() units.Rate
+	// Used tells it when messages set out within its rate in an earlier run.
+	Used(times []time.Time)
 	// StopWaiting ends the deliveries that wait for the relay's rate.
 	StopWaiting()
 	// Close returns when the relay's connections are closed.

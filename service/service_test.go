@@ -237,6 +237,8 @@ func (*fakeRelay) Name() string                  { return "fake" }
 func (*fakeRelay) Useful() int                   { return 1 }
 func (*fakeRelay) Connections() smtp.Connections { return smtp.Connections{} }
 func (*fakeRelay) Turns() smtp.Turns             { return smtp.Turns{} }
+func (*fakeRelay) Rate() units.Rate              { return units.Rate{} }
+func (*fakeRelay) Used([]time.Time)              {}
 func (*fakeRelay) StopWaiting()                  {}
 func (r *fakeRelay) Close()                      { r.closed.Add(1) }
 

@@ -196,6 +196,9 @@ func (p *pace) written(t *turn) {
 	p.give(t.sent)
 }
 
+// Rate returns the relay's rate; zero means that it has none.
+func (r *Relay) Rate() units.Rate { return r.opts.Rate }
+
 // Used tells the relay when MAILs were written before it was made, so that they count
 // within its rate. It must be called before the first delivery.
 func (r *Relay) Used(times []time.Time) {

@@ -1,0 +1,75 @@
+package queue_test
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"mailsidecar/mailer"
+	"mailsidecar/mailer/relaytest"
+	"mailsidecar/queue"
+	"mailsidecar/queue/memory"
+	"mailsidecar/queue/queuetest"
+	"mailsidecar/units"
+)
+
+// TestRateAfterRestart: what an earlier run has used of a relay's rate counts in the
+// next one, however the earlier one ended and whether it marked what it sent.
+func TestRateAfterRestart(t *testing.T) {
+	rate := units.Rate{Messages: 20, Per: time.Minute}
+	for _, crash := range []bool{false, true} {
+		for _, hold := range []bool{false, true} {
+			for _, after := range []time.Duration{150 * time.Millisecond, time.Second, 10 * time.Second, 59 * time.Second} {
+				synctest.Test(t, func(t *testing.T) {
+					server := relaytest.New(t, relaytest.Options{}, relaytest.Script{".": "after 100ms 250 2.0.0 queued"})
+					mails := rateOverRestart(t, server, rate, crash, hold, after)
+					for i := rate.Messages; i < len(mails); i++ {
+						if d := mails[i].Sub(mails[i-rate.Messages]); d < rate.Per {
+							t.Errorf("crash %v, hold %v, after %v: %d messages within %v", crash, hold, after, rate.Messages+1, d)
+							break
+						}
+					}
+					if len(mails) < 40 {
+						t.Errorf("crash %v, hold %v, after %v: %d messages set out, want all 40", crash, hold, after, len(mails))
+					}
+				})
+			}
+		}
+	}
+}
+
+// rateOverRestart sends 40 messages to a relay with a restart in between, and returns
+// when each MAIL came.
+func rateOverRestart(t *testing.T, server *relaytest.Relay, rate units.Rate, crash, hold bool, after time.Duration) []time.Time {
+	t.Helper()
+	first, second := pacedRelayAt(t, server, rate), pacedRelayAt(t, server, rate)
+	options := func(o *queue.Options) { o.HoldUncertain, o.StopTimeout = hold, time.Nanosecond }
+	q := start(t, func(o *queue.Options) { options(o); first.route(o) })
+	flood(t, q, 20, "app", mailer.PriorityHigh)
+	flood(t, q, 20, "app", mailer.PriorityNormal)
+	time.Sleep(after)
+	next := q.Options.Store
+	if crash { // before the last outcomes are recorded
+		next = next.(*memory.Store).Reopen()
+	}
+	_ = q.End()
+	if !crash {
+		next = next.(*memory.Store).Reopen()
+	}
+	q = queuetest.Start(t, next, func(o *queue.Options) { options(o); second.route(o) })
+	if _, err := q.RetryMatching(t.Context(), queue.Filter{Key: "app", Status: queue.StatusHeld}); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(10 * time.Minute)
+	if u := q.Usage(); u != (queue.Usage{}) {
+		t.Errorf("Usage = %+v, want nothing", u)
+	}
+	var mails []time.Time
+	for _, c := range server.Commands() {
+		if strings.HasPrefix(c.Line, "MAIL") {
+			mails = append(mails, c.At)
+		}
+	}
+	return mails
+}
