@@ -396,12 +396,13 @@ func (d *dialogue) isPlainRefusal(data mailer.Reply) bool {
 }
 
 // fence proves that every reply was read, or ends the dialogue as out of step: the
-// reply to EHLO has the lines of the one before, and no other reply has. EHLO ends the
-// transaction as RSET does (RFC 5321 §4.1.4). Of a relay that does not take it a second
-// time, or that offers no extension, RSET is asked: less of a proof, because its reply
-// may look like the one to RCPT.
+// reply to EHLO has the extensions of the one before, and no other reply has. EHLO ends
+// the transaction as RSET does (RFC 5321 §4.1.4). Of a relay that does not take it a
+// second time, or that offers no extension but AUTH, RSET is asked: less of a proof,
+// because its reply may look like the one to RCPT.
 func (d *dialogue) fence() bool {
-	if len(d.conn.ehlo) > 0 {
+	offers := len(offered(d.conn.ehlo)) > 0
+	if offers {
 		w, ok := d.ask("EHLO " + d.conn.helo())
 		switch {
 		case !ok:
@@ -417,20 +418,34 @@ func (d *dialogue) fence() bool {
 	switch {
 	case !ok:
 		return false
-	case w.code/100 != 2, len(d.conn.ehlo) > 0 && d.conn.isEHLO(w):
+	case w.code/100 != 2, offers && d.conn.isEHLO(w):
 		return d.outOfStep(mailer.StageData)
 	}
 	d.conn.noteReset()
 	return true
 }
 
-// isEHLO reports whether w answers EHLO: it offers what the last one did.
+// isEHLO reports whether w answers EHLO: it offers most of what the last one did. A
+// relay may offer less or more after a login. Exim leaves out AUTH.
 func (c *conn) isEHLO(w wireReply) bool {
-	if w.code/100 != 2 || len(w.lines) < 2 {
+	if w.code/100 != 2 {
 		return false
 	}
-	again := parseExtensions(w.lines[1:])
-	return maps.EqualFunc(again, parseExtensions(c.ehlo), func(string, string) bool { return true })
+	again, same := offered(w.lines[1:]), 0
+	before := offered(c.ehlo)
+	for keyword := range before {
+		if again.has(keyword) {
+			same++
+		}
+	}
+	return 2*same > len(before)
+}
+
+// offered returns the extensions that a relay offers before and after a login.
+func offered(lines []string) extensions {
+	ext := parseExtensions(lines)
+	maps.DeleteFunc(ext, func(keyword, _ string) bool { return strings.HasPrefix(keyword, "AUTH") })
+	return ext
 }
 
 // ask sends a command of the fence and reads its reply, as step does.

@@ -92,6 +92,26 @@ func TestProofOfTheStep(t *testing.T) {
 	}
 }
 
+// TestOtherEHLO: after a login a relay need not offer what it offered before. Exim
+// offers no AUTH then. The reply proves the step all the same.
+func TestOtherEHLO(t *testing.T) {
+	for name, again := range map[string]string{
+		"without AUTH":       "250-relay.test Hello\n250-SIZE 1000\n250-8BITMIME\n250 PIPELINING",
+		"with more, and XYZ": "250-relay.test Hello\n250-SIZE 1000\n250-8BITMIME\n250-PIPELINING\n250-AUTH PLAIN\n250-XYZ\n250 CHUNKING",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			scripted := relaytest.New(t, relaytest.Options{TLSExtensions: []string{"SIZE 1000", "8BITMIME", "PIPELINING", "AUTH PLAIN"}}, relaytest.Script{
+				"EHLO": "default then default then " + again, "RCPT TO:<b@": "550 5.1.1 unknown", "RCPT TO:<c@": "452 too many recipients then default",
+			})
+			relay := newRelay(t, options(&relaytest.Network{Port: map[int]any{587: scripted}}))
+			a := relay.Deliver(t.Context(), envelope("b@example.org", "c@example.org"), content(messageText))
+			if got, want := outcomes(a), "permanent rcpt 550, accepted 250"; got != want || scripted.Served() != 1 {
+				t.Errorf("EHLO answered %s: Deliver() = %s over %d connections, want %s over one", name, got, scripted.Served(), want)
+			}
+		})
+	}
+}
+
 // TestNoSecondEHLO: where the relay takes EHLO only once, as OpenSMTPD does, RSET
 // serves as proof.
 func TestNoSecondEHLO(t *testing.T) {
