@@ -141,10 +141,10 @@ const foresight = 64
 // overtakes it. The caller holds mu.
 func (p *pace) expected(now time.Time, t *turn) time.Time {
 	var room [foresight]time.Time
-	d, l, at := p.departures(now, room[:0]), p.line, now
+	d, l, at := p.departures(room[:0]), p.line, now
 	for range foresight {
 		var next *turn
-		if next, at = p.rate.next(d, l, at); next == t {
+		if next, at = p.rate.next(d, l, now, at); next == t {
 			return at
 		}
 		l.pass(next)
@@ -157,7 +157,7 @@ func (p *pace) expected(now time.Time, t *turn) time.Time {
 // caller holds mu.
 func (p *pace) give(now time.Time) {
 	for p.line.len() > 0 {
-		t, at := p.rate.next(p.departures(now, nil), p.line, now)
+		t, at := p.rate.next(p.departures(nil), p.line, now, now)
 		if at.After(now) {
 			p.wakeAt(at)
 			return
@@ -171,8 +171,8 @@ func (p *pace) give(now time.Time) {
 
 // departures returns what counts for the next turn. The caller holds mu while it uses
 // them.
-func (p *pace) departures(now time.Time, foreseen []time.Time) departures {
-	return departures{p.sent, p.outstanding, now, foreseen}
+func (p *pace) departures(foreseen []time.Time) departures {
+	return departures{p.sent, p.outstanding, foreseen}
 }
 
 // written records that the MAIL of a turn is written now. It does nothing for a turn
@@ -277,7 +277,7 @@ func (r *Relay) Turns() Turns {
 	defer p.mu.Unlock()
 	now := time.Now()
 	t := Turns{Rate: p.rate.Rate, Waiting: p.line.len()}
-	if at := p.rate.spread(p.departures(now, nil), now); at.After(now) {
+	if at := p.rate.spread(p.departures(nil), now, now); at.After(now) {
 		t.Next = at
 	}
 	return t

@@ -23,30 +23,31 @@ import (
 // at which the oldest start leaves the period, when the limit would allow it anyway.
 type schedule struct{ units.Rate }
 
-// free returns when the limit allows one more message, now or later. Outstanding ones
+// free returns when the limit allows one more message, not before from. Outstanding ones
 // start now, as far as the limit is concerned.
-func (r schedule) free(d departures, now time.Time) time.Time {
+func (r schedule) free(d departures, now, from time.Time) time.Time {
 	i := d.len() - r.Messages
 	switch {
 	case i < 0:
-		return now
+		return from
 	case d.isOutstanding(i):
-		return laterOf(now, d.now.Add(r.Per))
+		return laterOf(from, now.Add(r.Per))
 	default:
-		return laterOf(now, d.at(i).Add(r.Per))
+		return laterOf(from, d.at(i).Add(r.Per))
 	}
 }
 
-// spread returns when one more message may start that is not of high priority.
-func (r schedule) spread(d departures, now time.Time) time.Time {
-	free := r.free(d, now)
+// spread returns when one more message may start that is not of high priority, not
+// before from.
+func (r schedule) spread(d departures, now, from time.Time) time.Time {
+	free := r.free(d, now, from)
 	if d.len() == 0 || r.Per <= time.Second {
 		return free
 	}
 	last := d.at(d.len() - 1)
 	// Count in the period that ends with the last start, not now: so the time of a
 	// turn does not move while a delivery waits for it.
-	oldest := sort.Search(d.len(), func(i int) bool { return d.at(i).Add(r.Per).After(last) })
+	oldest := d.after(last.Add(-r.Per))
 	used := d.len() - oldest
 	if used < r.burst() {
 		return free
@@ -60,8 +61,8 @@ func (r schedule) burst() int { return max(1, r.Messages/4) }
 
 // next returns which delivery in line starts next, and when. The line must not be
 // empty.
-func (r schedule) next(d departures, l line, now time.Time) (*turn, time.Time) {
-	free, spread := r.free(d, now), r.spread(d, now)
+func (r schedule) next(d departures, l line, now, from time.Time) (*turn, time.Time) {
+	free, spread := r.free(d, now, from), r.spread(d, now, from)
 	switch {
 	case len(l.urgent) == 0:
 		return l.others[0], spread
@@ -78,7 +79,6 @@ func (r schedule) next(d departures, l line, now time.Time) (*turn, time.Time) {
 type departures struct {
 	past        []time.Time
 	outstanding []*turn
-	now         time.Time
 	foreseen    []time.Time
 }
 
@@ -102,6 +102,15 @@ func (d departures) at(i int) time.Time {
 	default:
 		return laterOf(d.past[len(d.past)-1], d.outstanding[i-len(d.past)].at)
 	}
+}
+
+// after returns the index of the first time after t, of which there is one.
+func (d departures) after(t time.Time) int {
+	i := sort.Search(len(d.past), func(i int) bool { return d.past[i].After(t) })
+	for i >= len(d.past) && !d.at(i).After(t) {
+		i++
+	}
+	return i
 }
 
 // line holds the deliveries that wait for a turn, the earliest due in front.

@@ -33,10 +33,10 @@ func (r *Relay) Useful() int {
 func (p *pace) turns(until time.Time, most int) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	at := time.Now()
-	d := p.departures(at, make([]time.Time, 0, most))
+	now := time.Now()
+	d, at := p.departures(make([]time.Time, 0, most)), now
 	for len(d.foreseen) < most {
-		if at = p.rate.spread(d, at); at.After(until) {
+		if at = p.rate.spread(d, now, at); at.After(until) {
 			break
 		}
 		d.foreseen = append(d.foreseen, at)
