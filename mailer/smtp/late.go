@@ -108,8 +108,8 @@ func (c *conn) awaitEnd(ctx context.Context) {
 	c.drain()
 }
 
-// drain ends our side of the connection and reads until the relay ends its own, or
-// the deadline comes.
+// drain ends our side of the connection and reads until the relay ends its own, the
+// deadline comes, or the relay has said more than any reply.
 func (c *conn) drain() {
 	var ended bool
 	for _, nc := range []any{c.nc, c.raw} {
@@ -118,7 +118,7 @@ func (c *conn) drain() {
 		}
 	}
 	if ended {
-		_, _ = io.Copy(io.Discard, c.raw)
+		_, _ = io.CopyN(io.Discard, c.raw, maxReplyOctets)
 	}
 }
 
