@@ -39,7 +39,7 @@ func scripted(t *testing.T, script relaytest.Script, edit func(*smtp.Options)) (
 // the relay's last verdict and the time of the next login.
 func TestRetryDoesNotLogIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		relay, route := scripted(t, relaytest.Script{"AUTH": strings.Repeat("535 5.7.8 wrong password then ", 5) + "default"}, nil)
+		relay, route := scripted(t, relaytest.Script{"AUTH": strings.Repeat("after 10ms 535 5.7.8 wrong password then ", 5) + "default"}, nil)
 		q := start(t, route)
 		begin := time.Now()
 		var ids []string
