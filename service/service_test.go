@@ -153,10 +153,12 @@ func TestStopWithoutQueue(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.silentAt, func(t *testing.T) {
+			t.Parallel()
 			relay := relaytest.New(t, relaytest.Options{Extensions: []string{"PIPELINING"}}, relaytest.Script{tt.silentAt: "silence"})
 			c := serviceWith(t, "none", relay.Listen(t))
 			c.Relays[0].TLS = "none"
-			c.Service.ShutdownTimeout = units.Duration(time.Second)
+			// A second of it is left for the answer.
+			c.Service.ShutdownTimeout = units.Duration(4 * time.Second)
 			s, stop := start(t, c)
 			answers := make(chan api.Answer, 1)
 			go func() {
