@@ -117,3 +117,19 @@ func TestPushbackOf(t *testing.T) {
 		}
 	}
 }
+
+func TestTooManyRecipients(t *testing.T) {
+	for line, want := range map[string]bool{
+		"452 4.5.3 Too many recipients":       true,
+		"552 too many recipients":             true,
+		"550 5.5.3 recipients limit":          true,
+		"550 Too many recipients in one mail": true,
+		"452 4.3.1 full":                      false,
+		"552 5.2.2 mailbox full":              false,
+		"550 5.1.1 unknown":                   false,
+	} {
+		if got := TooManyRecipients(parse(t, line)); got != want {
+			t.Errorf("TooManyRecipients(%s) = %v, want %v", line, got, want)
+		}
+	}
+}
