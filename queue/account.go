@@ -19,7 +19,8 @@ type account struct {
 	mu       sync.Mutex
 	stored   Usage
 	reserved Usage // messages that are being stored
-	moves    int   // how often stored was added to or taken from
+	underway int   // calls of the store that may change what it has, and have not been answered
+	answered int   // how many of them have
 	doubtful bool  // stored may be off
 }
 
@@ -27,8 +28,28 @@ func newAccount(o Options) *account {
 	return &account{store: o.Store, log: o.Logger, maxMessages: o.MaxMessages, maxBytes: o.MaxBytes}
 }
 
-// reserve makes room for messages that are about to be stored. It ends with
-// commit.
+// begin says that the store is about to be told something that may change the count.
+// It ends with end. A recount in between may be before the commit or after it.
+func (a *account) begin() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.underway++
+}
+
+// end says that the store has answered. It adds change to the count, and where that is
+// not known for certain has the count taken again soon.
+func (a *account) end(change Usage, known bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.underway--
+	a.answered++
+	a.doubtful = a.doubtful || !known
+	a.stored = a.stored.plus(change)
+	a.stored.Messages, a.stored.Bytes = max(0, a.stored.Messages), max(0, a.stored.Bytes)
+}
+
+// reserve makes room for messages that are about to be stored, which begins their
+// storing. It ends with unreserve.
 func (a *account) reserve(u Usage) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -39,33 +60,17 @@ func (a *account) reserve(u Usage) error {
 			ErrFull, a.stored.Messages, a.stored.Bytes)
 	}
 	a.reserved = a.reserved.plus(u)
+	a.underway++
 	return nil
 }
 
-// commit says whether the reserved messages have been stored.
-func (a *account) commit(u Usage, stored bool) {
+// unreserve takes back what was reserved. stored says what of it was stored, and known
+// whether that is certain.
+func (a *account) unreserve(reserved, stored Usage, known bool) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.reserved = a.reserved.minus(u)
-	if stored {
-		a.moves++
-		a.stored = a.stored.plus(u)
-	}
-}
-
-// settle takes off messages that became final.
-func (a *account) settle(u Usage) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.moves++
-	a.stored = a.stored.minus(u)
-	a.stored.Messages, a.stored.Bytes = max(0, a.stored.Messages), max(0, a.stored.Bytes)
-}
-
-func (a *account) set(u Usage) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.stored = u
+	a.reserved = a.reserved.minus(reserved)
+	a.mu.Unlock()
+	a.end(stored, known)
 }
 
 func (a *account) usage() Usage {
@@ -74,17 +79,10 @@ func (a *account) usage() Usage {
 	return a.stored
 }
 
-func (a *account) underway() Usage {
+func (a *account) storing() Usage {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.reserved
-}
-
-// doubt says that the count may be off, so that it is taken again soon.
-func (a *account) doubt() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.doubtful = true
 }
 
 func (a *account) inDoubt() bool {
@@ -93,22 +91,28 @@ func (a *account) inDoubt() bool {
 	return a.doubtful
 }
 
-// recount brings the count in line with the store. When the count changed in the
-// course of it, it may be off by that much, and is taken again soon.
-func (a *account) recount(ctx context.Context) {
+// recount brings the count in line with the store. What the store is being told
+// meanwhile may be in the new count or not: then it is taken again soon.
+func (a *account) recount(ctx context.Context) error {
 	a.mu.Lock()
-	before := a.moves
+	before := a.answered
 	a.mu.Unlock()
 	usage, err := a.store.Usage(ctx)
-	if err != nil {
-		if ctx.Err() == nil && !errors.Is(err, context.Canceled) && !errors.Is(err, ErrClosed) {
-			a.log.Warn("count messages in queue store", "error", err)
-		}
-		a.doubt()
-		return
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if err != nil {
+		a.doubtful = true
+		return err
+	}
 	a.stored = usage
-	a.doubtful = a.moves != before
+	a.doubtful = a.underway > 0 || a.answered != before
+	return nil
+}
+
+// tryRecount is recount, which is tried again soon when it fails.
+func (a *account) tryRecount(ctx context.Context) {
+	err := a.recount(ctx)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, context.Canceled) && !errors.Is(err, ErrClosed) {
+		a.log.Warn("count messages in queue store", "error", err)
+	}
 }

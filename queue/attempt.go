@@ -44,7 +44,7 @@ func (dr *driver) try(j *dispatch.Job) {
 		dr.log.Error("message could not be tried", "id", j.ID, "error", err)
 		dr.recorder.record(dr.postponed(j, work, err), work)
 	case len(attempts)+len(work.turns) == 0 && dr.now().Before(work.Expires):
-		// Every relay is paused by now, or was not asked.
+		// Every relay is paused by now, or was not asked, or it was canceled.
 		dr.recorder.release([]*dispatch.Job{j})
 	default:
 		dr.recorder.record(dr.outcome(j, work, attempts), work)
@@ -115,10 +115,13 @@ func (dr *driver) deliverOnce(r mailer.Deliverer, env mailer.Envelope, c mailer.
 	return r.Deliver(dr.ctx, env, c)
 }
 
-// take says whether an attempt at the relay may begin. It ends with report.
+// take says whether an attempt at the relay may begin: none does once the message was
+// canceled. It ends with report.
 func (dr *driver) take(relay int, j *dispatch.Job) (taken bool) {
 	dr.event(func(d *dispatch.Dispatcher, now time.Time) (o dispatch.Orders) {
-		taken, o = d.Take(relay, j, now)
+		if !j.Value.(*job).canceled {
+			taken, o = d.Take(relay, j, now)
+		}
 		return o
 	})
 	return taken
@@ -150,7 +153,7 @@ func (dr *driver) outcome(j *dispatch.Job, work *job, attempts []mailer.Attempt)
 }
 
 func (dr *driver) newOutcome(work *job, route string) Outcome {
-	return Outcome{ID: work.ID, Owner: dr.owner, Route: route, At: dr.now(), Turns: work.turns}
+	return Outcome{ID: work.ID, Owner: dr.owner, Route: route, At: dr.now(), Turns: work.turns, Lease: work.Lease}
 }
 
 // postponed is the outcome when the store did not give the message: without its

@@ -31,7 +31,7 @@ func (d *Durable) Retry(ctx context.Context, key, id string) (Message, error) {
 	if err != nil {
 		return Message{}, err
 	}
-	changed, err := d.store.Retry(ctx, m.Key, []string{id}, d.now())
+	changed, err := d.retry(ctx, m.Key, id)
 	if err != nil {
 		return Message{}, err
 	}
@@ -44,6 +44,17 @@ func (d *Durable) Retry(ctx context.Context, key, id string) (Message, error) {
 		d.driver.showRefusedLogin(&m)
 	}
 	return m, err
+}
+
+// retry has the store retry messages, and returns the ids that changed.
+func (d *Durable) retry(ctx context.Context, key string, ids ...string) ([]string, error) {
+	d.account.begin()
+	changed, err := d.store.Retry(ctx, key, ids, d.now())
+	d.account.end(Usage{}, false)
+	if err != nil {
+		d.driver.look() // they may be due all the same
+	}
+	return changed, err
 }
 
 // Resume ends the pause of the relays with that name for good: a check has seen
@@ -76,7 +87,7 @@ func (d *Durable) RetryMatching(ctx context.Context, f Filter) (int, error) {
 			for i, m := range page.Messages {
 				ids[i], senders[i] = m.ID, m.Sender
 			}
-			changed, err := d.store.Retry(ctx, f.Key, ids, d.now())
+			changed, err := d.retry(ctx, f.Key, ids...)
 			if err != nil {
 				return total, err
 			}
@@ -98,18 +109,8 @@ func (d *Durable) Cancel(ctx context.Context, key, id string) (Message, error) {
 	if err != nil {
 		return Message{}, err
 	}
-	jobs := d.driver.withdraw(id)
-	var withdrawn []string
-	for _, j := range jobs {
-		withdrawn = append(withdrawn, lease(j).ForwardPaths...)
-	}
-	ended, err := d.store.Cancel(ctx, m.Key, id, d.owner, withdrawn, d.now())
-	if err != nil {
-		d.recorder.release(jobs)
+	if err := d.cancel(ctx, m.Key, id); err != nil {
 		return Message{}, err
-	}
-	if !ended {
-		return Message{}, ErrNothingToCancel
 	}
 	d.changed(ctx)
 	if m, err = d.Get(ctx, key, id); err != nil {
@@ -117,16 +118,33 @@ func (d *Durable) Cancel(ctx context.Context, key, id string) (Message, error) {
 	}
 	if s := m.Status(); s != StatusQueued && s != StatusDeferred {
 		d.waiters.wake(id)
-	} else {
-		// It is being tried, and the end of that is what its client waits for. Where
-		// it is given back instead, its becoming final is counted by nothing else.
-		d.account.doubt()
-	}
+	} // else it is being tried, and the end of that is what its client waits for
 	return m, nil
+}
+
+// cancel has the store cancel a message. What waits in memory of it is not tried, nor
+// what an answer of the store brings there meanwhile.
+func (d *Durable) cancel(ctx context.Context, key, id string) error {
+	jobs := d.driver.beginCancel(id)
+	var withdrawn []string
+	for _, j := range jobs {
+		withdrawn = append(withdrawn, lease(j).ForwardPaths...)
+	}
+	d.account.begin()
+	ended, err := d.store.Cancel(ctx, key, id, d.owner, withdrawn, d.now())
+	d.account.end(Usage{}, false)
+	if err == nil && ended {
+		jobs = nil // they are canceled
+	}
+	d.recorder.release(append(jobs, d.driver.endCancel(id)...))
+	if err == nil && !ended {
+		return ErrNothingToCancel
+	}
+	return err
 }
 
 // changed follows on a change that was made in the store by command.
 func (d *Durable) changed(ctx context.Context) {
-	d.account.recount(ctx)
+	d.account.tryRecount(ctx)
 	d.driver.look()
 }

@@ -21,10 +21,14 @@ type driver struct {
 	cut        context.CancelFunc
 	deliveries sync.WaitGroup
 	nudge      chan struct{} // capacity 1: the scheduler must ask again when to look
+	compare    chan struct{} // capacity 1: the scheduler must compare leases
 
 	mu         sync.Mutex
 	dispatcher *dispatch.Dispatcher
 	armed      time.Time // when the scheduler acts by itself; zero: in a day
+	cancels    cancels
+	// leasesDoubtful says that leases must be compared when the store is looked at next.
+	leasesDoubtful bool
 
 	lookedAt time.Time // when the scheduler looked at the store last; it alone uses this
 }
@@ -34,7 +38,7 @@ func newDriver(s shared) *driver {
 	for _, r := range s.router.relays {
 		names = append(names, r.Name())
 	}
-	return &driver{shared: s, nudge: make(chan struct{}, 1), dispatcher: dispatch.New(dispatch.Options{
+	return &driver{shared: s, nudge: make(chan struct{}, 1), compare: make(chan struct{}, 1), cancels: newCancels(), dispatcher: dispatch.New(dispatch.Options{
 		Relays: names, Workers: s.opts.Workers, MaxMemory: s.opts.MaxMemory,
 	})}
 }
@@ -45,6 +49,8 @@ type job struct {
 	relays  []int           // that may take it, best first
 	content *mailer.Content // nil: in the store
 	turns   []Turn          // that the attempts used
+	// canceled says that no further attempt begins. The driver's mutex guards it.
+	canceled bool
 }
 
 // lease is what a job holds in the store. It is given back to the job's route.
@@ -120,6 +126,14 @@ func (dr *driver) inform(o dispatch.Orders, now time.Time) {
 	}
 }
 
+// wantLeases makes the scheduler compare leases.
+func (dr *driver) wantLeases() {
+	select {
+	case dr.compare <- struct{}{}:
+	default:
+	}
+}
+
 // follow carries out the orders that need no lock.
 func (dr *driver) follow(o dispatch.Orders) {
 	for _, j := range o.Expired {
@@ -152,7 +166,10 @@ func (dr *driver) ask(f func(d *dispatch.Dispatcher, now time.Time)) {
 func (dr *driver) reserve(entries []Entry, wait bool) (jobs []*dispatch.Job, w *waiter) {
 	dr.ask(func(d *dispatch.Dispatcher, now time.Time) {
 		for i := range entries {
-			jobs = append(jobs, dr.reserveOne(d, &entries[i], now))
+			j := dr.reserveOne(d, &entries[i], now)
+			if jobs = append(jobs, j); j != nil {
+				dr.cancels.insert(j.ID)
+			}
 		}
 		first := &entries[0].Message
 		if route := entries[0].Route; wait && d.Open(route, first.Envelope.Priority, now) {
@@ -171,6 +188,7 @@ func (dr *driver) reserveOne(d *dispatch.Dispatcher, e *Entry, now time.Time) *d
 	}
 	work := Work{
 		ID: m.ID, MessageID: m.MessageID, Sender: m.Sender, Route: e.Route, Key: m.Key, Size: m.Size, Expires: m.Expires, Envelope: m.Envelope,
+		Lease: FirstLease,
 	}
 	j := newJob(d, work, e.Route, relays, &e.Content)
 	if !d.Reserve(j, now) {
@@ -192,13 +210,28 @@ func (dr *driver) stored(entries []Entry, jobs []*dispatch.Job) {
 				d.Waits(e.Route, e.Message.Lane(), e.Due, e.Message.Expires, now)
 			}
 		}
-		return d.Stored(inMemory(jobs), now)
+		var inLine, release []*dispatch.Job
+		for _, j := range inMemory(jobs) {
+			if dr.cancels.arrive(j, dr.cancels.inserted(j.ID), &release) {
+				inLine = append(inLine, j)
+			} else {
+				d.NotStored([]*dispatch.Job{j})
+			}
+		}
+		o := d.Stored(inLine, now)
+		o.Release = append(o.Release, release...)
+		return o
 	})
 }
 
 // notStored takes back what was reserved.
 func (dr *driver) notStored(jobs []*dispatch.Job) {
-	dr.ask(func(d *dispatch.Dispatcher, _ time.Time) { d.NotStored(inMemory(jobs)) })
+	dr.ask(func(d *dispatch.Dispatcher, _ time.Time) {
+		for _, j := range inMemory(jobs) {
+			dr.cancels.inserted(j.ID)
+		}
+		d.NotStored(inMemory(jobs))
+	})
 }
 
 func inMemory(jobs []*dispatch.Job) []*dispatch.Job {
@@ -306,11 +339,25 @@ func (dr *driver) released(jobs []*dispatch.Job) {
 	})
 }
 
-// withdraw takes the message's jobs out of memory. There are several where its
-// recipients were due at different times; another may be in flight.
-func (dr *driver) withdraw(id string) (jobs []*dispatch.Job) {
-	dr.ask(func(d *dispatch.Dispatcher, _ time.Time) { jobs = d.Withdraw(id) })
+// beginCancel takes the message's jobs out of memory. There are several where its
+// recipients were due at different times. Another may be in flight: then the attempt
+// that goes on is its last one. It ends with endCancel.
+func (dr *driver) beginCancel(id string) (jobs []*dispatch.Job) {
+	dr.ask(func(d *dispatch.Dispatcher, _ time.Time) {
+		dr.cancels.begin(id)
+		for _, j := range d.Trying(id) {
+			j.Value.(*job).canceled = true
+		}
+		jobs = d.Withdraw(id)
+	})
 	return jobs
+}
+
+// endCancel says that the store has answered. It returns jobs whose leases must be
+// given back.
+func (dr *driver) endCancel(id string) (late []*dispatch.Job) {
+	dr.ask(func(*dispatch.Dispatcher, time.Time) { late = dr.cancels.end(id) })
+	return late
 }
 
 // unpause ends the pauses of the relays that take the senders' mail. A look at

@@ -200,7 +200,7 @@ type Load struct {
 
 // Load counts what is in memory.
 func (d *Durable) Load() Load {
-	l := Load{Reserved: d.account.underway(), Keys: d.intake.keys(), Waiters: d.waiters.count()}
+	l := Load{Reserved: d.account.storing(), Keys: d.intake.keys(), Waiters: d.waiters.count()}
 	d.driver.ask(func(p *dispatch.Dispatcher, _ time.Time) { l.Load = p.Load() })
 	return l
 }
@@ -244,11 +244,10 @@ func (d *Durable) start(ctx context.Context) error {
 	if err := d.recallTurns(ctx); err != nil {
 		return err
 	}
-	usage, err := d.store.Usage(ctx)
-	if err != nil {
+	if err := d.account.recount(ctx); err != nil {
 		return err
 	}
-	d.account.set(usage)
+	usage := d.account.usage()
 	d.driver.start(ctx)
 	d.phase.Store(running)
 	d.log.Info("queue started", "messages", usage.Messages, "bytes", usage.Bytes,

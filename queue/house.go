@@ -42,9 +42,10 @@ func (h *house) keep(ctx context.Context) {
 		case <-tick.C:
 		}
 		if h.account.inDoubt() {
-			h.account.recount(ctx)
+			h.account.tryRecount(ctx)
 		}
 		h.takeOver(ctx)
+		h.driver.wantLeases()
 		off := h.now().Sub(clock) - time.Since(began)
 		switch {
 		case off < -clockSlack:
@@ -76,6 +77,7 @@ func (h *house) takeOver(ctx context.Context) {
 	switch {
 	case err != nil && ctx.Err() == nil:
 		h.log.Error("take over leases", "error", err)
+		h.driver.look() // it may have happened all the same
 	case recovered.Any():
 		h.log.Warn("took over from an instance that is gone",
 			"uncertain", recovered.Uncertain, "held", recovered.Held, "released", recovered.Released)
@@ -89,7 +91,10 @@ func (h *house) recover(ctx context.Context) (Recovered, error) {
 	if err := h.store.Heartbeat(ctx, h.owner, now); err != nil {
 		return Recovered{}, err
 	}
-	return h.store.Recover(ctx, h.owner, now, h.opts.HoldUncertain)
+	h.account.begin()
+	recovered, err := h.store.Recover(ctx, h.owner, now, h.opts.HoldUncertain)
+	h.account.end(Usage{}, err == nil && !recovered.Any())
+	return recovered, err
 }
 
 // sweep removes, in small steps, what retention no longer covers.

@@ -72,7 +72,7 @@ func (in *intake) accept(ctx context.Context, subs []Submission, wait bool) ([]R
 	}
 	defer in.storing.Done()
 	replayed, err := in.store.Insert(ctx, r.batch)
-	in.finish(r, err == nil && replayed == nil)
+	in.finish(r, err == nil && replayed == nil, err == nil || certain(err))
 	switch {
 	case err != nil:
 		return in.refuse(ctx, subs[0], wait, err)
@@ -189,10 +189,20 @@ func (in *intake) admit(r *request) error {
 	return nil
 }
 
+// certain says that nothing was stored. Any other error may be of a commit that
+// happened after all.
+func certain(err error) bool {
+	return errors.Is(err, ErrDiskFull) || errors.Is(err, ErrIdempotencyMismatch)
+}
+
 // finish hands stored messages over for delivery, or takes back what prepare
-// reserved.
-func (in *intake) finish(r *request, stored bool) {
-	in.account.commit(r.usage, stored)
+// reserved. known is false where the messages may be stored.
+func (in *intake) finish(r *request, stored, known bool) {
+	var usage Usage
+	if stored {
+		usage = r.usage
+	}
+	in.account.unreserve(r.usage, usage, known)
 	if i := r.batch.Idempotency; i != nil {
 		in.mu.Lock()
 		delete(in.pending, pendingKey{i.Key, i.Name})
@@ -205,6 +215,9 @@ func (in *intake) finish(r *request, stored bool) {
 	in.driver.notStored(r.jobs)
 	in.waiters.remove(r.waiter)
 	r.waiter = nil
+	if !known {
+		in.driver.doubtLeases()
+	}
 }
 
 // replay answers a repeated request with what became of the messages.

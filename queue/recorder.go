@@ -22,7 +22,6 @@ type recorder struct {
 	mu      sync.Mutex
 	pending []pendingOutcome
 	leased  []*dispatch.Job // whose leases are to be given back
-	writing int             // outcomes and leases that are being written
 	hurry   bool            // the service stops, and waits for each write
 	idle    *sync.Cond
 	lastErr error
@@ -103,17 +102,13 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func (r *recorder) write(ctx context.Context) bool {
 	r.mu.Lock()
 	outcomes, leased, hurry := r.pending, r.leased, r.hurry
-	r.pending, r.leased = nil, nil
-	r.writing = len(outcomes) + len(leased)
 	r.mu.Unlock()
 	if len(outcomes)+len(leased) == 0 {
 		return false
 	}
-	err := r.commit(ctx, &outcomes, &leased, hurry)
+	recorded, released, err := r.commit(ctx, outcomes, leased, hurry)
 	r.mu.Lock()
-	r.pending = append(outcomes, r.pending...)
-	r.leased = append(leased, r.leased...)
-	r.writing = 0
+	r.pending, r.leased = rest(r.pending, recorded), rest(r.leased, released)
 	was := r.lastErr
 	if err == nil || ctx.Err() == nil { // the end of ctx is no fault of the store
 		r.lastErr = err
@@ -124,31 +119,55 @@ func (r *recorder) write(ctx context.Context) bool {
 	return true
 }
 
-// commit writes, and empties what it wrote.
-func (r *recorder) commit(ctx context.Context, outcomes *[]pendingOutcome, leased *[]*dispatch.Job, hurry bool) error {
-	if len(*outcomes) > 0 {
-		settled, err := r.store.Record(ctx, r.batch(*outcomes, hurry))
-		if err != nil {
-			return err
-		}
-		r.afterRecord(*outcomes, settled)
-		*outcomes = nil
+// rest drops the first n of a list.
+func rest[E any](list []E, n int) []E {
+	if n == len(list) {
+		return nil
 	}
-	if len(*leased) > 0 {
-		leases := make([]Lease, len(*leased))
-		for i, j := range *leased {
+	return list[n:]
+}
+
+// commit writes, and returns how many outcomes and leases it wrote. After an error it
+// is unknown whether the others were: to write them again does no harm.
+func (r *recorder) commit(ctx context.Context, outcomes []pendingOutcome, leased []*dispatch.Job, hurry bool) (recorded, released int, err error) {
+	if len(outcomes) > 0 {
+		r.account.begin()
+		settled, err := r.store.Record(ctx, r.batch(outcomes, hurry))
+		r.account.end(Usage{}.minus(settled), err == nil)
+		if err != nil {
+			return 0, 0, err
+		}
+		r.afterRecord(outcomes)
+	}
+	if len(leased) > 0 {
+		leases := make([]Lease, len(leased))
+		for i, j := range leased {
 			leases[i] = lease(j)
 		}
-		if err := r.store.Release(ctx, r.owner, r.now(), leases); err != nil {
-			return err
+		r.account.begin()
+		err := r.store.Release(ctx, r.owner, r.now(), leases)
+		r.account.end(Usage{}, false) // canceled messages became final
+		if err != nil {
+			return len(outcomes), 0, err
 		}
-		for _, j := range *leased {
+		for _, j := range leased {
 			r.waiters.wake(j.ID)
 		}
-		r.driver.released(*leased)
-		*leased = nil
+		r.driver.released(leased)
 	}
-	return nil
+	return len(outcomes), len(leased), nil
+}
+
+// each calls f with each lease that an outcome ends, or that is to be given back.
+func (r *recorder) each(f func(leaseKey)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, o := range r.pending {
+		f(leaseKey{o.ID, o.Lease})
+	}
+	for _, j := range r.leased {
+		f(leaseKey{j.ID, j.Value.(*job).Lease})
+	}
 }
 
 // batch returns the outcomes as the store takes them.
@@ -162,8 +181,7 @@ func (r *recorder) batch(outcomes []pendingOutcome, hurry bool) []Outcome {
 }
 
 // afterRecord does what follows on outcomes once they are durable.
-func (r *recorder) afterRecord(outcomes []pendingOutcome, settled Settled) {
-	r.account.settle(settled)
+func (r *recorder) afterRecord(outcomes []pendingOutcome) {
 	for _, o := range outcomes {
 		r.waiters.wake(o.ID)
 	}
@@ -203,7 +221,7 @@ func (r *recorder) drain(timeout time.Duration) {
 		r.idle.Broadcast()
 	})
 	defer t.Stop()
-	for !late && len(r.pending)+len(r.leased)+r.writing > 0 {
+	for !late && len(r.pending)+len(r.leased) > 0 {
 		r.idle.Wait()
 	}
 }

@@ -21,6 +21,8 @@ func (dr *driver) schedule(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-dr.nudge:
+		case <-dr.compare:
+			dr.compareLeases(ctx)
 		case <-timer.C:
 			for dr.round(ctx) {
 			}
@@ -47,11 +49,15 @@ func (dr *driver) round(ctx context.Context) (claimed bool) {
 	if ctx.Err() != nil {
 		return false
 	}
-	var look bool
+	var look, compare bool
 	dr.event(func(d *dispatch.Dispatcher, now time.Time) (o dispatch.Orders) {
 		look, o = d.Tick(now)
+		compare = look && dr.leasesDoubtful
 		return o
 	})
+	if compare {
+		dr.compareLeases(ctx)
+	}
 	now := dr.now()
 	if !look && now.Sub(dr.lookedAt).Abs() < day {
 		return false
@@ -73,10 +79,13 @@ func (dr *driver) round(ctx context.Context) (claimed bool) {
 	if len(wants) == 0 {
 		return false
 	}
+	dr.ask(func(*dispatch.Dispatcher, time.Time) { dr.cancels.claim() })
 	works, err := dr.store.Claim(ctx, dr.owner, now, wants)
 	if err != nil {
 		dr.log.Error("claim from queue store", "error", err)
+		dr.ask(func(*dispatch.Dispatcher, time.Time) { dr.cancels.landed() })
 		dr.lookFailed(now)
+		dr.doubtLeases()
 		return false
 	}
 	dr.enqueue(works)
@@ -94,16 +103,19 @@ func (dr *driver) readStore(ctx context.Context, now time.Time) (Waiting, error)
 	// One commit expires so many messages.
 	const step = 500
 	for expire {
+		dr.account.begin()
 		ended, err := dr.store.Expire(ctx, now, step)
-		if err != nil {
-			return Waiting{}, err
-		}
+		var settled Settled
 		for _, e := range ended {
 			dr.logExpired(e)
 			dr.waiters.wake(e.ID)
 			if e.Final {
-				dr.account.settle(Usage{Messages: 1, Bytes: e.Size})
+				settled = settled.plus(Usage{Messages: 1, Bytes: e.Size})
 			}
+		}
+		dr.account.end(Usage{}.minus(settled), err == nil)
+		if err != nil {
+			return Waiting{}, err
 		}
 		expire = len(ended) == step
 	}
@@ -112,7 +124,7 @@ func (dr *driver) readStore(ctx context.Context, now time.Time) (Waiting, error)
 
 // enqueue puts claimed work in line, on the route that its sender has by now.
 func (dr *driver) enqueue(works []Work) {
-	var jobs []*dispatch.Job
+	var jobs, release []*dispatch.Job
 	var orphans []Work
 	dr.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
 		for _, w := range works {
@@ -121,10 +133,15 @@ func (dr *driver) enqueue(works []Work) {
 				orphans = append(orphans, w)
 				continue
 			}
-			jobs = append(jobs, newJob(d, w, name, relays, nil))
+			if j := newJob(d, w, name, relays, nil); dr.cancels.arrive(j, dr.cancels.claimed[j.ID], &release) {
+				jobs = append(jobs, j)
+			}
 		}
+		dr.cancels.landed()
 		d.LookAt(now) // there may be more
-		return d.Claimed(jobs, now)
+		o := d.Claimed(jobs, now)
+		o.Release = append(o.Release, release...)
+		return o
 	})
 	for _, w := range orphans {
 		work := &job{Work: w}

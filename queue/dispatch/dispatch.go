@@ -188,6 +188,31 @@ func (d *Dispatcher) Withdraw(id string) []*Job {
 	return taken
 }
 
+// Trying returns a message's jobs that are in flight.
+func (d *Dispatcher) Trying(id string) []*Job {
+	var jobs []*Job
+	for j := range d.inFlight {
+		if j.ID == id {
+			jobs = append(jobs, j)
+		}
+	}
+	return jobs
+}
+
+// Each calls f with every job that is in memory or in flight.
+func (d *Dispatcher) Each(f func(*Job)) {
+	for _, g := range d.groups {
+		for _, l := range g.lines {
+			for _, j := range slices.Concat(l.fresh, l.claimed) {
+				f(j)
+			}
+		}
+	}
+	for j := range d.inFlight {
+		f(j)
+	}
+}
+
 // withdraw takes the jobs that are meant out of a group's memory.
 func (d *Dispatcher) withdraw(g *group, meant func(*Job) bool) []*Job {
 	var taken []*Job
