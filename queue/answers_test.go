@@ -72,11 +72,11 @@ func TestAnswerLost(t *testing.T) {
 			armed, failed := false, 0
 			store := between(method, &armed, func() error { failed++; return lost })
 			relay := queuetest.NewRelay(queuetest.Accept)
-			q := queuetest.Start(t, store, nil, relay)
+			q := queuetest.Start(t, store, func(o *queue.Options) { o.Workers = 1 }, relay)
 			submit := func(name string) {
 				s := queuetest.Submission(name, "a@example.org")
 				if method == "Expire" {
-					s.ExpiresIn = time.Second
+					s.ExpiresIn = time.Second / 2 // before the pause ends
 				}
 				_, _ = q.Submit(t.Context(), s)
 			}
@@ -92,9 +92,10 @@ func TestAnswerLost(t *testing.T) {
 				relay.Set(queuetest.Accept)
 			case "Release", "Expire":
 				relay.Set(queuetest.Unreachable)
+				relay.Slow(10*time.Millisecond, 0)
 				submit("y")
 				armed = true
-				submit("x")
+				submit("x") // waits behind y, and is given back when the relay is paused
 				queuetest.SettleDown()
 				relay.Set(queuetest.Accept)
 			default:

@@ -156,19 +156,23 @@ func (dr *driver) newOutcome(work *job, route string) Outcome {
 	return Outcome{ID: work.ID, Owner: dr.owner, Route: route, At: dr.now(), Turns: work.turns, Lease: work.Lease}
 }
 
+// waits is the outcome of a job that was not tried, and is due again then.
+func (dr *driver) waits(j *dispatch.Job, work *job, next time.Time) Outcome {
+	o := dr.newOutcome(work, j.Route)
+	for _, l := range work.Recipients {
+		o.Changes = append(o.Changes, Change{ForwardPath: l.ForwardPath, State: l.State, Next: next, Tries: l.Tries})
+	}
+	return o
+}
+
 // postponed is the outcome when the store did not give the message: without its
 // bytes it will never be sent, otherwise another minute may help.
 func (dr *driver) postponed(j *dispatch.Job, work *job, cause error) Outcome {
-	o := dr.newOutcome(work, j.Route)
-	gone := errors.Is(cause, ErrContentGone)
-	for _, l := range work.Recipients {
-		c := Change{ForwardPath: l.ForwardPath, State: l.State, Next: o.At.Add(retry.First), Tries: l.Tries}
-		if gone {
-			c.State = Bounced
+	o := dr.waits(j, work, dr.now().Add(retry.First))
+	if errors.Is(cause, ErrContentGone) {
+		for i := range o.Changes {
+			o.Changes[i].State = Bounced
 		}
-		o.Changes = append(o.Changes, c)
-	}
-	if gone {
 		a := mailer.Attempt{Started: o.At}
 		for _, l := range work.Recipients {
 			a.Results = append(a.Results, mailer.Result{ForwardPath: l.ForwardPath, Failure: &mailer.Failure{

@@ -65,6 +65,7 @@ func newJob(d *dispatch.Dispatcher, w Work, route string, relays []int, content 
 	d.Route(route, relays)
 	return &dispatch.Job{
 		ID: w.ID, Route: route, Lane: w.Lane(), Size: w.Size, Expires: w.Expires, Fresh: content != nil, Moved: route != w.Route,
+		ReversePath: w.Envelope.ReversePath, Recipients: w.Envelope.ForwardPaths,
 		Value: &job{Work: w, relays: relays, content: content},
 	}
 }
@@ -136,6 +137,11 @@ func (dr *driver) wantLeases() {
 
 // follow carries out the orders that need no lock.
 func (dr *driver) follow(o dispatch.Orders) {
+	for _, p := range o.Postpone {
+		work := p.Job.Value.(*job)
+		work.content = nil
+		dr.recorder.record(dr.waits(p.Job, work, p.Until), work)
+	}
 	for _, j := range o.Expired {
 		work := j.Value.(*job)
 		work.content = nil
@@ -172,7 +178,7 @@ func (dr *driver) reserve(entries []Entry, wait bool) (jobs []*dispatch.Job, w *
 			}
 		}
 		first := &entries[0].Message
-		if route := entries[0].Route; wait && d.Open(route, first.Envelope.Priority, now) {
+		if route := entries[0].Route; wait && d.Open(route, first.Envelope.Priority, first.Envelope.ReversePath, now) {
 			w = dr.waiters.add(first.ID, route, first.Envelope.Priority)
 		}
 	})
@@ -245,14 +251,14 @@ func inMemory(jobs []*dispatch.Job) []*dispatch.Job {
 }
 
 // watch adds a waiter for a stored message, where a relay for it is open.
-func (dr *driver) watch(id, sender string, p mailer.Priority) (w *waiter) {
+func (dr *driver) watch(id, sender string, env mailer.Envelope) (w *waiter) {
 	name, relays := dr.router.route(sender)
 	if len(relays) == 0 {
 		return nil
 	}
 	dr.ask(func(d *dispatch.Dispatcher, now time.Time) {
-		if d.Open(name, p, now) {
-			w = dr.waiters.add(id, name, p)
+		if d.Open(name, env.Priority, env.ReversePath, now) {
+			w = dr.waiters.add(id, name, env.Priority)
 		}
 	})
 	return w

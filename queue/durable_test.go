@@ -207,11 +207,13 @@ func TestFailover(t *testing.T) {
 	})
 }
 
+// Test421DelaysTheRelay: before any transaction. In one it may mean the message, see
+// TestOddMessagesStopNobody.
 func Test421DelaysTheRelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		relay := queuetest.NewRelay(func(n int, path string) *mailer.Failure {
 			if n <= 3 {
-				return queuetest.Fail(mailer.ClassTransient, mailer.StageMail, 421)(n, path)
+				return queuetest.Fail(mailer.ClassTransient, mailer.StageGreeting, 421)(n, path)
 			}
 			return nil
 		})

@@ -224,7 +224,7 @@ func (in *intake) finish(r *request, stored, known bool) {
 func (in *intake) replay(ctx context.Context, s Submission, ids []string, wait bool) ([]Receipt, *waiter, error) {
 	var w *waiter
 	if wait && !in.isClosed() {
-		w = in.driver.watch(ids[0], s.Sender, s.Envelope.Priority)
+		w = in.driver.watch(ids[0], s.Sender, s.Envelope)
 	}
 	receipts := make([]Receipt, len(ids))
 	for i, id := range ids {

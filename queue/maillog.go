@@ -120,6 +120,13 @@ func (dr *driver) logNews(n *dispatch.News) {
 	case n.Resumed:
 		dr.log.Info("relay resumed", "relay", p.Relay)
 	}
+	switch relay := n.Pause.Relay; {
+	case n.SenderRests:
+		dr.log.Warn("reverse-path rests",
+			append([]any{"relay", relay, "reverse_path", n.ReversePath, "until", n.SenderUntil}, relayTrouble(n.Reason)...)...)
+	case n.SenderResumed:
+		dr.log.Info("reverse-path goes out again", "relay", relay, "reverse_path", n.ReversePath)
+	}
 }
 
 // relayTrouble returns the attributes of a relay's failure.

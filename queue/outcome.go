@@ -24,8 +24,8 @@ type decision struct {
 //	permanent                  bounced
 //	uncertain                  tried again on schedule, or held
 //	about the relay            waits for the relay; its schedule is not touched
-//	421 in its transaction     the same, after a short while
-//	asks for less at a time    the same, after a short while
+//	421 before its transaction the same, after a short while, a few times
+//	asks for less at a time    the same, after a short while, a few times
 //	otherwise transient        tried again on schedule
 //
 // A recipient that has no time left for another try is expired.
@@ -35,16 +35,18 @@ func (d decision) decide(w Work, attempts []mailer.Attempt) ([]Change, []mailer.
 	}
 	last := map[string]*mailer.Result{}
 	tried := map[string]int{}
+	onSchedule := map[string]bool{}
 	for _, a := range attempts {
 		for i, r := range a.Results {
 			last[r.ForwardPath] = &a.Results[i]
 			tried[r.ForwardPath]++
+			onSchedule[r.ForwardPath] = onSchedule[r.ForwardPath] || r.Failure != nil && !aboutRelay(r.Failure)
 		}
 	}
 	changes := make([]Change, len(w.Recipients))
 	for i, l := range w.Recipients {
 		l.Attempts += tried[l.ForwardPath]
-		changes[i] = d.change(l, last[l.ForwardPath], w.Expires)
+		changes[i] = d.change(l, last[l.ForwardPath], onSchedule[l.ForwardPath], w.Expires)
 	}
 	return changes, attempts
 }
@@ -59,7 +61,15 @@ func cutShort(a mailer.Attempt) bool {
 	return true
 }
 
-func (d decision) change(l Leased, r *mailer.Result, expires time.Time) Change {
+// aboutRelay says that a failure does not use up a recipient's schedule.
+func aboutRelay(f *mailer.Failure) bool {
+	return f.Class == mailer.ClassRelay || f.Scope() == mailer.ScopeRelay || errors.Is(f, mailer.ErrPushedBack)
+}
+
+// change decides on a recipient by its last result. onSchedule says that one of the
+// relays tried may mean the message: it must not be asked again sooner because
+// another one was not reached.
+func (d decision) change(l Leased, r *mailer.Result, onSchedule bool, expires time.Time) Change {
 	c := Change{ForwardPath: l.ForwardPath, Tries: l.Tries}
 	switch {
 	case r == nil && !d.now.Before(expires):
@@ -80,8 +90,8 @@ func (d decision) change(l Leased, r *mailer.Result, expires time.Time) Change {
 	}
 	var delay time.Duration
 	switch {
-	case r.Failure.Class == mailer.ClassRelay:
-	case r.Failure.Reply.Code == 421, errors.Is(r.Failure, mailer.ErrPushedBack):
+	case !onSchedule && r.Failure.Class == mailer.ClassRelay:
+	case !onSchedule && l.Attempts-l.Tries <= quickTries:
 		delay = troubleDelay(l.Attempts-l.Tries, d.random())
 	default:
 		c.Tries++

@@ -13,9 +13,13 @@ var retry = dispatch.Backoff{First: time.Minute, Longest: time.Hour}
 // worthTrying is the lifetime below which no further try is made.
 const worthTrying = 10 * time.Second
 
-// troubleDelay is how long a recipient waits after a 421 in the middle of its
-// transaction, times ≥ 1. The relay's trouble does not use up the recipient's
-// schedule; but where it comes of the message, others must get a turn.
+// quickTries is how many tries a recipient has that its schedule does not go by.
+// After them a relay that asks for less may mean the message.
+const quickTries = 5
+
+// troubleDelay is how long a recipient waits after a 421 before its transaction, or
+// where the relay asks for less, times ≥ 1. The relay's trouble does not use up the
+// recipient's schedule; but where it comes of the message, others must get a turn.
 func troubleDelay(times int, random float64) time.Duration {
 	return dispatch.RelayPause.Delay(times, random)
 }

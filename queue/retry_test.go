@@ -71,7 +71,8 @@ func TestDecide(t *testing.T) {
 		{"refused", failure(mailer.ClassPermanent, mailer.StageRcpt, 550), false, later, Change{State: Bounced, Tries: 2}},
 		{"4yz", failure(mailer.ClassTransient, mailer.StageRcpt, 450), false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
 		{"relay", failure(mailer.ClassRelay, mailer.StageConnect, 0), false, later, Change{State: Deferred, Next: now, Tries: 2}},
-		{"421", failure(mailer.ClassTransient, mailer.StageMail, 421), false, later, Change{State: Deferred, Next: now.Add(4 * time.Second), Tries: 2}},
+		{"421", failure(mailer.ClassTransient, mailer.StageMail, 421), false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
+		{"421 as greeting", failure(mailer.ClassTransient, mailer.StageGreeting, 421), false, later, Change{State: Deferred, Next: now.Add(4 * time.Second), Tries: 2}},
 		{"pushed back", pushedBack, false, later, Change{State: Deferred, Next: now.Add(4 * time.Second), Tries: 2}},
 		{"broken dialogue", failure(mailer.ClassTransient, mailer.StageData, 0), false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
 		{"uncertain", failure(mailer.ClassUncertain, mailer.StageContent, 0), false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
@@ -88,6 +89,22 @@ func TestDecide(t *testing.T) {
 		if len(got) != 1 || got[0] != c.want {
 			t.Errorf("%s: decide = %+v, want %+v", c.name, got, c.want)
 		}
+	}
+}
+
+// TestDecideOnSeveralRelays: a relay that may mean the message is not asked again
+// sooner because the next one was not reached.
+func TestDecideOnSeveralRelays(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	d := decision{now: now, random: func() float64 { return 0.5 }}
+	w := Work{Expires: now.Add(time.Hour), Recipients: []Leased{{ForwardPath: "a@example.org", State: Queued}}}
+	var attempts []mailer.Attempt
+	for _, f := range []*mailer.Failure{failure(mailer.ClassTransient, mailer.StageMail, 501), failure(mailer.ClassRelay, mailer.StageConnect, 0)} {
+		attempts = append(attempts, mailer.Attempt{Results: []mailer.Result{{ForwardPath: "a@example.org", Failure: f}}})
+	}
+	got, _ := d.decide(w, attempts)
+	if want := (Change{ForwardPath: "a@example.org", State: Deferred, Next: now.Add(time.Minute), Tries: 1}); got[0] != want {
+		t.Errorf("decide = %+v, want %+v", got[0], want)
 	}
 }
 

@@ -37,6 +37,9 @@ type Job struct {
 	Route string // where it goes; see Dispatcher.Route
 	Lane  Lane
 	Size  int64 // octets
+	// ReversePath and Recipients are those of its envelope.
+	ReversePath string
+	Recipients  []string
 	// Expires is when the message does.
 	Expires time.Time
 	// Fresh says that the job came with its content. That of others is in the
@@ -54,6 +57,9 @@ type Orders struct {
 	// Release are the jobs whose leases must be given back to the store. They
 	// are not in memory any more.
 	Release []*Job
+	// Postpone are the jobs whose leases must be given back, and which are due then.
+	// They are not in memory any more.
+	Postpone []Postponed
 	// Expired are the jobs that expired while they waited in memory. They are not
 	// there any more.
 	Expired []*Job
@@ -61,6 +67,12 @@ type Orders struct {
 	Shut []Shut
 	// News is what changed for a relay; nil when nothing did.
 	News *News
+}
+
+// Postponed is a job whose reverse-path rests at all relays that are open.
+type Postponed struct {
+	Job   *Job
+	Until time.Time
 }
 
 // Shut is the mail of one priority on one route.
@@ -157,7 +169,7 @@ func (d *Dispatcher) Stuck(stuck bool, now time.Time) Orders {
 // Done says that the delivery of a job is over.
 func (d *Dispatcher) Done(j *Job, now time.Time) Orders {
 	g, f := d.group(j.Route), d.inFlight[j]
-	if f.at.pause.end(j) {
+	if f.at.end(j) {
 		d.lookAt(now) // a probe that said nothing
 	}
 	g.count(f, -1)
@@ -242,7 +254,8 @@ func (d *Dispatcher) Tick(now time.Time) (look bool, o Orders) {
 		d.expire(now, &o)
 	}
 	begun := d.dispatchAll(now)
-	o.Begin, o.Release = begun.Begin, begun.Release
+	begun.Expired = o.Expired
+	o = begun
 	return !d.wake.IsZero() && !now.Before(d.wake), o
 }
 
@@ -272,24 +285,36 @@ func (d *Dispatcher) dispatchAll(now time.Time) Orders {
 
 // dispatch begins what may begin for a group.
 func (d *Dispatcher) dispatch(g *group, now time.Time, o *Orders) {
-	probing := false
 	for j := d.pick(g, now); j != nil; j = d.pick(g, now) {
 		o.Begin = append(o.Begin, j)
-		probing = probing || d.inFlight[j].probe
 		if l := g.line(j.Lane); l.backlog && l.low() {
 			l.backlog = false
 			d.lookAt(now)
 		}
-	}
-	if probing {
-		for _, g := range d.groups {
-			d.evict(g, now, o)
+		if d.inFlight[j].at.probedBy(j) {
+			for _, g := range d.groups {
+				d.evict(g, now, o)
+			}
 		}
 	}
+	d.await(g, now)
+}
+
+// await sees to it that Tick is called when another relay may take what waits for a
+// group in memory.
+func (d *Dispatcher) await(g *group, now time.Time) {
 	for at, lines := range g.turns {
+		if len(lines) == 0 {
+			continue
+		}
 		for _, r := range g.relays {
-			if opens := r.opens(priorityAt(at)); len(lines) > 0 && opens.After(now) {
+			if opens := r.opens(priorityAt(at)); opens.After(now) {
 				d.tickAt(opens)
+			}
+			for _, s := range r.blame.senders {
+				if opens := s.pause.opens(); opens.After(now) {
+					d.tickAt(opens)
+				}
 			}
 		}
 	}
@@ -298,6 +323,21 @@ func (d *Dispatcher) dispatch(g *group, now time.Time, o *Orders) {
 // evict takes what no relay takes just now out of a group's memory.
 func (d *Dispatcher) evict(g *group, now time.Time, o *Orders) {
 	d.empty(g, func(p mailer.Priority) bool { return !g.open(p, now) }, o)
+	if !g.blamed() {
+		return
+	}
+	for _, j := range d.withdraw(g, func(j *Job) bool { return !g.openFor(j, now) }) {
+		d.turnAway(g, j, now, o)
+	}
+}
+
+// turnAway gives back the lease of a job that no relay takes just now.
+func (d *Dispatcher) turnAway(g *group, j *Job, now time.Time, o *Orders) {
+	if until := g.postpone(j, now); until.After(now) {
+		o.Postpone = append(o.Postpone, Postponed{j, until})
+		return
+	}
+	o.Release = append(o.Release, j)
 }
 
 // shut adds the group's mail that no relay takes just now.

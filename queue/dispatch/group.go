@@ -82,11 +82,11 @@ func (d *Dispatcher) move(j *Job, to *health, now time.Time) (o Orders) {
 	if f.at == to {
 		return o
 	}
-	if f.at.pause.end(j) {
+	if f.at.end(j) {
 		d.lookAt(now) // it was to be a probe there, and is none
 	}
 	g.count(f, -1)
-	f.at, f.probe = to, to.pause.begin(j, now)
+	f.at, f.probe = to, to.begin(j, now)
 	g.count(f, 1)
 	d.inFlight[j] = f
 	d.dispatch(g, now, &o)
@@ -150,6 +150,44 @@ func (g *group) firstOpen(p mailer.Priority, now time.Time) *health {
 	return nil
 }
 
+// relayFor is the first relay that takes a job; nil when none does.
+func (g *group) relayFor(j *Job, now time.Time) *health {
+	for _, r := range g.relays {
+		if r.openFor(j, now) {
+			return r
+		}
+	}
+	return nil
+}
+
+// openFor says whether any relay takes a job.
+func (g *group) openFor(j *Job, now time.Time) bool { return g.relayFor(j, now) != nil }
+
+// blamed says whether a reverse-path rests at one of the relays.
+func (g *group) blamed() bool {
+	return slices.ContainsFunc(g.relays, func(r *health) bool { return r.blame.resting > 0 })
+}
+
+// postpone returns when a job that no relay takes just now is due again, where that
+// is because its reverse-path rests; else zero.
+func (g *group) postpone(j *Job, now time.Time) (until time.Time) {
+	for _, r := range g.relays {
+		if p := j.Lane.Priority; r.open(p, now) && !r.openFor(j, now) {
+			until = earliest(until, r.blame.postpone(j.ReversePath, now))
+		}
+	}
+	for _, r := range g.relays {
+		if other := latest(r.opens(j.Lane.Priority), r.blame.opens(j.ReversePath)); !until.IsZero() && other.After(now) {
+			until = earliest(until, other) // one that is paused may take it before
+		}
+	}
+	return until
+}
+
+// resting says whether a relay rests because of what messages met: then it matters
+// which one is the probe.
+func (g *group) resting() bool { return slices.ContainsFunc(g.relays, (*health).resting) }
+
 // sound says whether some relay is not in trouble. Otherwise what is open is
 // open for one probe.
 func (g *group) sound() bool {
@@ -173,20 +211,76 @@ func (d *Dispatcher) pick(g *group, now time.Time) *Job {
 	if !d.running || d.stuck {
 		return nil
 	}
+	for _, r := range g.relays {
+		if r.pause.failures > 0 && !now.Before(r.pause.opens()) {
+			if c := d.probe(g, r, now); c.job != nil {
+				return d.send(g, c, now)
+			}
+		}
+	}
 	for _, at := range g.order() {
-		if len(g.turns[at]) == 0 {
-			continue
-		}
-		r := g.firstOpen(priorityAt(at), now)
-		if r == nil {
-			continue
-		}
-		if j := d.pickAt(g, at, r, now); j != nil {
-			g.served(at)
-			return j
+		for _, l := range g.turns[at] {
+			if c := d.draw(g, l, now); c.job != nil {
+				return d.send(g, c, now)
+			}
 		}
 	}
 	return nil
+}
+
+// choice is a job that may begin, and where.
+type choice struct {
+	job   *Job
+	line  *line
+	relay *health
+	extra bool // by an extra worker
+}
+
+// send begins a delivery, and puts the job's line at the end of the turns.
+func (d *Dispatcher) send(g *group, c choice, now time.Time) *Job {
+	j, l := c.job, c.line
+	if j.Fresh {
+		l.fresh = slices.Delete(l.fresh, slices.Index(l.fresh, j), slices.Index(l.fresh, j)+1)
+	} else {
+		l.claimed = slices.Delete(l.claimed, slices.Index(l.claimed, j), slices.Index(l.claimed, j)+1)
+		d.loaded += d.memoryCost(j.Size)
+		if g.cramped == l {
+			g.cramped = nil
+		}
+	}
+	at := level(l.Priority)
+	turns := slices.DeleteFunc(g.turns[at], func(other *line) bool { return other == l })
+	if l.waiting() > 0 {
+		turns = append(turns, l)
+	}
+	g.turns[at] = turns
+	l.inFlight++
+	f := flight{c.relay, c.extra, c.relay.begin(j, now)}
+	d.inFlight[j] = f
+	g.count(f, 1)
+	g.served(at)
+	return j
+}
+
+// probe chooses the job that suits best as the probe of a relay that was paused.
+func (d *Dispatcher) probe(g *group, r *health, now time.Time) (best choice) {
+	score := -1
+	for _, at := range g.order() {
+		for _, l := range g.turns[at] {
+			for _, j := range slices.Concat(l.fresh, l.claimed) {
+				if g.relayFor(j, now) != r || !j.Fresh && !d.loads(g, l, j) {
+					continue
+				}
+				if suits := r.blame.suits(j); suits > score {
+					best, score = choice{j, l, r, false}, suits
+				}
+				if score == suitsBest {
+					return best
+				}
+			}
+		}
+	}
+	return best
 }
 
 // order is the order in which the levels are asked: the highest first, unless
@@ -216,34 +310,6 @@ func (g *group) served(at int) {
 	}
 }
 
-// pickAt takes a job of the first line that gets one of the workers for a relay,
-// and puts the line at the end.
-func (d *Dispatcher) pickAt(g *group, at int, r *health, now time.Time) *Job {
-	for i, l := range g.turns[at] {
-		free, extra := d.worker(g, l, r)
-		if !free {
-			if r.useful < d.opts.Workers {
-				d.tickAt(now.Add(growthInterval))
-			}
-			continue
-		}
-		j := d.draw(g, l)
-		if j == nil {
-			continue
-		}
-		g.turns[at] = slices.Delete(g.turns[at], i, i+1)
-		if l.waiting() > 0 {
-			g.turns[at] = append(g.turns[at], l)
-		}
-		l.inFlight++
-		f := flight{r, extra, r.pause.begin(j, now)}
-		d.inFlight[j] = f
-		g.count(f, 1)
-		return j
-	}
-	return nil
-}
-
 // growthInterval is how often a relay is asked whether it can make use of more
 // deliveries, while mail waits for that: all that it has may hang.
 const growthInterval = time.Second
@@ -259,33 +325,61 @@ func (d *Dispatcher) worker(g *group, l *line, r *health) (free, extra bool) {
 	return l.Priority > mailer.PriorityBulk && l.inFlight < extras && busy.extra < extras, true
 }
 
-// draw takes from the fresh and the claimed jobs of a line in turn.
-func (d *Dispatcher) draw(g *group, l *line) *Job {
-	claimed := len(l.claimed) > 0 && d.loads(g, l)
-	l.claimedNext = !l.claimedNext
-	var j *Job
-	switch {
-	case claimed && (l.claimedNext || len(l.fresh) == 0):
-		j, l.claimed = l.claimed[0], l.claimed[1:]
-		d.loaded += d.memoryCost(j.Size)
-		if g.cramped == l {
-			g.cramped = nil
-		}
-	case len(l.fresh) > 0:
-		j, l.fresh = l.fresh[0], l.fresh[1:]
+// draw chooses from the fresh and the claimed jobs of a line in turn.
+func (d *Dispatcher) draw(g *group, l *line, now time.Time) choice {
+	fresh, claimed := d.first(g, l, l.fresh, now), d.first(g, l, l.claimed, now)
+	if fresh.job == nil && claimed.job == nil {
+		return choice{}
 	}
-	return j
+	if claimed.job != nil && !d.loads(g, l, claimed.job) {
+		claimed.job = nil
+	}
+	l.claimedNext = !l.claimedNext
+	if claimed.job != nil && (l.claimedNext || fresh.job == nil) {
+		return claimed
+	}
+	return fresh
 }
 
-// loads says whether there is room in memory for the content of the line's next
-// claimed job. Smaller ones do not starve a job that finds too little: only
-// lines that have nothing in flight get ahead of it.
-func (d *Dispatcher) loads(g *group, l *line) bool {
+// first chooses the first of a line's jobs for which a worker is free. When it is
+// to be the probe of its reverse-path, the one that suits best goes in its place.
+func (d *Dispatcher) first(g *group, l *line, jobs []*Job, now time.Time) choice {
+	for i, j := range jobs {
+		if i > 0 && !g.blamed() {
+			break // the others go where this one goes
+		}
+		r := g.relayFor(j, now)
+		if r == nil {
+			continue
+		}
+		free, extra := d.worker(g, l, r)
+		if !free {
+			if r.useful < d.opts.Workers {
+				d.tickAt(now.Add(growthInterval))
+			}
+			continue
+		}
+		if s := r.blame.sender(j.ReversePath); s != nil && s.pause.failures > 0 {
+			for _, other := range jobs[i:] {
+				if other.ReversePath == j.ReversePath && r.blame.suits(other) > r.blame.suits(j) {
+					j = other
+				}
+			}
+		}
+		return choice{j, l, r, extra}
+	}
+	return choice{}
+}
+
+// loads says whether there is room in memory for the content of a claimed job of
+// the line. Smaller ones do not starve a job that finds too little: only lines that
+// have nothing in flight get ahead of it.
+func (d *Dispatcher) loads(g *group, l *line, j *Job) bool {
 	first := l.inFlight == 0
 	switch {
 	case g.cramped != nil && g.cramped != l && !first:
 		return false
-	case d.fits(d.loaded, d.memoryCost(l.claimed[0].Size), first):
+	case d.fits(d.loaded, d.memoryCost(j.Size), first):
 		return true
 	case g.cramped == nil:
 		g.cramped = l

@@ -33,7 +33,7 @@ func TestLoginPause(t *testing.T) {
 	for _, tt := range tests {
 		h := health{name: "relay"}
 		for _, a := range tt.attempts {
-			h.report(a, false, now, 0.5)
+			h.report(&Job{}, a, now, 0.5)
 		}
 		if !h.pause.until.Equal(tt.want) {
 			t.Errorf("%s: paused until %v, want %v", tt.name, h.pause.until.Sub(now), tt.want.Sub(now))

@@ -14,6 +14,7 @@ type health struct {
 	useful int // deliveries at a time that it can make use of
 	pause  pause
 	reason *mailer.Failure // of the last trouble
+	blame  blame
 	// restsUntil is until when the rate is used up for mail of each level,
 	// whether the relay fares well or not.
 	restsUntil [levels]time.Time
@@ -32,6 +33,12 @@ type News struct {
 	Paused  bool // Pause says for how long
 	Resumed bool
 	Pause   Pause
+	// SenderRests says that ReversePath rests at the relay until SenderUntil because
+	// of Reason, and SenderResumed that it does not any more.
+	SenderRests, SenderResumed bool
+	ReversePath                string
+	SenderUntil                time.Time
+	Reason                     *mailer.Failure
 	// RateUsedUp says that the rate is used up for mail of Priority until
 	// RestsUntil, after it had not been for a while.
 	RateUsedUp bool
@@ -50,21 +57,66 @@ func (h *health) opens(p mailer.Priority) time.Time {
 // open says whether a delivery of priority p may be given to the relay.
 func (h *health) open(p mailer.Priority, now time.Time) bool { return !now.Before(h.opens(p)) }
 
-// report notes what an attempt says of the relay. probe says that others wait for
-// this.
-func (h *health) report(a mailer.Attempt, probe bool, now time.Time, random float64) (paused, resumed bool) {
+// openFor says whether the delivery of a job may be given to the relay.
+func (h *health) openFor(j *Job, now time.Time) bool {
+	return h.open(j.Lane.Priority, now) && !now.Before(h.blame.opens(j.ReversePath))
+}
+
+// begin notes that a delivery goes through, and says whether it is a probe of the
+// relay.
+func (h *health) begin(j *Job, now time.Time) bool {
+	h.blame.begin(j, now)
+	return h.pause.begin(j, now)
+}
+
+// end notes that a delivery is over, and says whether it was a probe of the relay or
+// of its reverse-path.
+func (h *health) end(j *Job) bool {
+	relay, sender := h.pause.end(j), h.blame.end(j)
+	return relay || sender
+}
+
+// probedBy says whether a delivery is a probe of the relay or of its reverse-path.
+func (h *health) probedBy(j *Job) bool {
+	s := h.blame.sender(j.ReversePath)
+	return h.pause.probedBy(j) || s != nil && s.pause.probedBy(j)
+}
+
+// verdict is what a report changed.
+type verdict struct {
+	paused, resumed            bool // the relay
+	senderRests, senderResumed bool // the job's reverse-path
+	probed                     bool // it was a probe, for which other mail waits
+}
+
+// report notes what an attempt at a job says of the relay.
+func (h *health) report(j *Job, a mailer.Attempt, now time.Time, random float64) (v verdict) {
+	probe, senderProbe := h.pause.end(j), h.blame.end(j)
 	f, judged := Trouble(a)
 	switch {
 	case f == nil && judged:
-		resumed = h.pause.failures > 0
+		v.resumed = h.pause.failures > 0
 		h.resume()
-		return false, resumed
+		v.senderResumed = h.blame.forgive(j)
 	case f == nil:
-		return false, false
+	case f.Scope() == mailer.ScopeRelay:
+		v.paused = h.failed(f, probe, now, random)
+	default:
+		v = h.blamed(j, f, probe, senderProbe, now, random)
+	}
+	v.probed = probe || senderProbe
+	return v
+}
+
+// failed notes a failure of the relay, and says whether the relay is paused for it.
+func (h *health) failed(f *mailer.Failure, probe bool, now time.Time, random float64) bool {
+	switch {
 	case h.pause.failures > 0 && !probe:
 		// It began before the pause: the same trouble, not once more.
 		h.pause.until = latest(h.pause.until, nextLogin(f))
-		return false, false
+		return false
+	case h.resting():
+		h.pause.failures = 0 // another trouble
 	}
 	h.reason = f
 	until := nextLogin(f)
@@ -72,7 +124,7 @@ func (h *health) report(a mailer.Attempt, probe bool, now time.Time, random floa
 		until = now.Add(pauseDelay(h.pause.failures+1, f.Stage == mailer.StageAuth && loginError(f) == nil, random))
 	}
 	h.pause.extend(until)
-	return true, false
+	return true
 }
 
 func (h *health) resume() {
@@ -142,10 +194,16 @@ func latest(a, b time.Time) time.Time {
 // attempt begins, which ends with Report.
 func (d *Dispatcher) Take(relay int, j *Job, now time.Time) (taken bool, o Orders) {
 	h := d.relays[relay]
-	if !h.pause.probedBy(j) && !h.open(j.Lane.Priority, now) {
-		return false, o
+	if h.promised(j) || h.openFor(j, now) {
+		return true, d.move(j, h, now)
 	}
-	return true, d.move(j, h, now)
+	return false, o
+}
+
+// promised says that the relay may have the job, which was picked as a probe.
+func (h *health) promised(j *Job) bool {
+	s := h.blame.sender(j.ReversePath)
+	return h.pause.probedBy(j) || h.pause.failures == 0 && s != nil && s.pause.probedBy(j)
 }
 
 // Report says how a relay fared with a job. What waits in memory for a relay that
@@ -156,37 +214,51 @@ func (d *Dispatcher) Report(relay int, j *Job, a mailer.Attempt, now time.Time, 
 	if at := usedUp(a); at != nil {
 		wasOpen, worthLogging = h.holdForRate(at.At.UTC().Truncate(time.Microsecond), p, now)
 	}
-	probed := h.pause.end(j)
-	paused, resumed := h.report(a, probed, now, random)
+	v := h.report(j, a, now, random)
 	var o Orders
 	for _, g := range d.groups {
 		if !slices.Contains(g.relays, h) {
 			continue
 		}
-		if paused || wasOpen {
+		if v.paused || v.senderRests || wasOpen {
 			d.evict(g, now, &o)
+		}
+		if v.paused || wasOpen {
 			o.shut(g, now)
 		}
-		if resumed {
+		if v.resumed {
 			g.probes = 0
 		}
 		d.dispatch(g, now, &o)
 	}
 	switch {
-	case paused:
+	case v.paused:
 		d.lookAt(h.pause.until)
-	case resumed, probed:
+	case v.resumed, v.probed:
 		d.lookAt(now)
 	case wasOpen:
 		d.lookAt(h.restsUntil[level(p)])
 	}
-	if worthLogging = worthLogging && d.running; paused || resumed || worthLogging {
-		o.News = &News{
-			Paused: paused, Resumed: resumed, Pause: h.shown(),
-			RateUsedUp: worthLogging, Priority: p, RestsUntil: h.restsUntil[level(p)],
+	o.News = h.news(j, v)
+	if worthLogging && d.running {
+		if o.News == nil {
+			o.News = &News{Pause: h.shown()}
 		}
+		o.News.RateUsedUp, o.News.Priority, o.News.RestsUntil = true, p, h.restsUntil[level(p)]
 	}
 	return o
+}
+
+// news returns what a verdict changed; nil when it changed nothing.
+func (h *health) news(j *Job, v verdict) *News {
+	if !v.paused && !v.resumed && !v.senderRests && !v.senderResumed {
+		return nil
+	}
+	n := &News{Paused: v.paused, Resumed: v.resumed, Pause: h.shown(), SenderResumed: v.senderResumed, ReversePath: j.ReversePath}
+	if s := h.blame.sender(j.ReversePath); v.senderRests {
+		n.SenderRests, n.SenderUntil, n.Reason = true, s.pause.until, s.reason
+	}
+	return n
 }
 
 // usedUp returns what the attempt says of the relay's rate.
@@ -199,11 +271,11 @@ func usedUp(a mailer.Attempt) *mailer.RateError {
 	return nil
 }
 
-// Open says whether a relay of the route takes mail of priority p. An unknown
-// route is open.
-func (d *Dispatcher) Open(route string, p mailer.Priority, now time.Time) bool {
+// Open says whether a relay of the route takes mail of priority p from a
+// reverse-path. An unknown route is open.
+func (d *Dispatcher) Open(route string, p mailer.Priority, reversePath string, now time.Time) bool {
 	g := d.group(route)
-	return g == nil || g.open(p, now)
+	return g == nil || g.openFor(&Job{Lane: Lane{Priority: p}, ReversePath: reversePath}, now)
 }
 
 // Reopens is when the route's mail of priority p can go out again, as far as
@@ -237,6 +309,11 @@ func (d *Dispatcher) Unpause(route string, now time.Time) {
 	if g := d.group(route); g != nil {
 		for _, h := range g.relays {
 			h.pause.until = h.unpausedAt(now)
+			for _, s := range h.blame.senders {
+				if s.pause.until.After(now) {
+					s.pause.until = now
+				}
+			}
 		}
 	}
 }
@@ -258,6 +335,10 @@ func (d *Dispatcher) Resume(relay int, now time.Time) Orders {
 func (d *Dispatcher) Shift(by time.Duration) {
 	for _, h := range d.relays {
 		h.pause.shift(by)
+		for _, s := range h.blame.senders {
+			s.pause.shift(by)
+			s.slot = s.slot.Add(by)
+		}
 		for i, rests := range h.restsUntil {
 			if !rests.IsZero() {
 				h.restsUntil[i] = rests.Add(by)

@@ -37,6 +37,14 @@ const (
 	leastShare = 4
 )
 
+// probeRoom is how many messages are claimed to choose the probe among.
+func probeRoom(choose bool) int {
+	if choose {
+		return restBatch
+	}
+	return 1
+}
+
 // claimAhead is how many messages of a group are claimed ahead of the workers.
 func (d *Dispatcher) claimAhead() int { return 4 * d.opts.Workers }
 
@@ -95,8 +103,13 @@ func (d *Dispatcher) Looked(w Waiting, now time.Time) ([]Want, Orders) {
 			continue
 		}
 		// The lanes take turns, for it may be a message that makes the trouble.
-		wants = append(wants, candidates[d.groups[i].probes%len(candidates)])
-		d.groups[i].probes++
+		g := d.groups[i]
+		for n := range min(len(candidates), probeRoom(g.resting())) {
+			want := candidates[(g.probes+n)%len(candidates)]
+			want.Limit = max(want.Limit/len(candidates), 1)
+			wants = append(wants, want)
+		}
+		g.probes++
 	}
 	return wants, o
 }
@@ -127,7 +140,7 @@ func (d *Dispatcher) claimable(due LaneDue, lanes int, now time.Time) int {
 			limit = 0
 		}
 	case l.waiting() == 0:
-		limit = 1 // the probe
+		limit = probeRoom(g.resting())
 	}
 	l.backlog = limit == 0
 	return limit
@@ -143,8 +156,10 @@ func (d *Dispatcher) Claimed(jobs []*Job, now time.Time) Orders {
 		case j.Moved && (!g.sound() || len(g.line(j.Lane).claimed) >= d.claimAhead()):
 			o.Release = append(o.Release, j)
 			g.line(j.Lane).backlog = true
-		case !d.running || !g.open(j.Lane.Priority, now):
+		case !d.running:
 			o.Release = append(o.Release, j)
+		case !g.openFor(j, now):
+			d.turnAway(g, j, now, &o)
 		default:
 			d.add(g, j)
 		}
@@ -194,7 +209,7 @@ func (d *Dispatcher) Released(jobs []*Job, now time.Time) {
 func (d *Dispatcher) Reserve(j *Job, now time.Time) bool {
 	g := d.group(j.Route)
 	l, cost := g.line(j.Lane), d.memoryCost(j.Size)
-	if !d.running || !g.open(j.Lane.Priority, now) || !d.fits(d.fresh, cost, l.waiting()+l.storing == 0) {
+	if !d.running || !g.openFor(j, now) || !d.fits(d.fresh, cost, l.waiting()+l.storing == 0) {
 		return false
 	}
 	d.fresh += cost
@@ -211,9 +226,9 @@ func (d *Dispatcher) Stored(jobs []*Job, now time.Time) Orders {
 	var o Orders
 	for _, j := range jobs {
 		g := d.group(j.Route)
-		if !g.open(j.Lane.Priority, now) { // paused since
+		if !g.openFor(j, now) { // paused since
 			d.fresh -= d.memoryCost(j.Size)
-			o.Release = append(o.Release, j)
+			d.turnAway(g, j, now, &o)
 			continue
 		}
 		d.add(g, j)

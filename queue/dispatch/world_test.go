@@ -3,6 +3,7 @@ package dispatch
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"testing"
@@ -23,7 +24,7 @@ type world struct {
 	relays   []relay
 	useful   []int  // deliveries at a time that are of use, by relay; zero: no limit
 	arrivals int    // how many jobs came into memory
-	broken   string // what an action found wrong
+	wrong    string // what an action found
 }
 
 // setting is what a search varies.
@@ -37,6 +38,7 @@ type setting struct {
 	lives    []time.Duration // how long a message does; zero: long
 	outcomes []outcome       // what a relay may say
 	failing  bool            // the store may fail to write
+	begun    bool            // all messages are in memory at first
 	commands bool            // relays may be resumed and messages canceled
 }
 
@@ -73,7 +75,26 @@ const (
 type relay struct {
 	trouble bool      // since it took mail last
 	until   time.Time // when its pause ends
-	rests   [levels]time.Time
+	// row are the different messages that met what may be about them or the relay,
+	// since it took mail last, and rows those of each reverse-path since it took mail
+	// of that.
+	row   []met
+	rows  map[string][]met
+	rests [levels]time.Time
+}
+
+// met is a message that met such a failure.
+type met struct {
+	message int
+	broken  bool
+}
+
+// add adds a message to a row once. The row may be shared.
+func add(row []met, m met) []met {
+	if slices.ContainsFunc(row, func(o met) bool { return o.message == m.message }) {
+		return row
+	}
+	return append(slices.Clone(row), m)
 }
 
 type outcome byte
@@ -83,6 +104,8 @@ const (
 	deferred
 	inTrouble
 	ratedOut
+	refused // at MAIL
+	broken  // the connection
 )
 
 func (s *setting) start() *world {
@@ -97,6 +120,12 @@ func (s *setting) start() *world {
 	w.useful = slices.Clone(s.useful)
 	w.prepare()
 	w.obey(w.d.Start(w.now))
+	if s.begun {
+		for i := range w.messages {
+			w.reserve(i, 0)
+			w.stored(i, 0)
+		}
+	}
 	return w
 }
 
@@ -117,7 +146,7 @@ type action struct {
 
 func (a action) String() string {
 	if a.name == "report" {
-		return fmt.Sprintf("report %d %s", a.about, [...]string{"delivered", "deferred", "in trouble", "rated out"}[a.outcome])
+		return fmt.Sprintf("report %d %s", a.about, [...]string{"delivered", "deferred", "in trouble", "rated out", "refused", "broken"}[a.outcome])
 	}
 	return fmt.Sprintf("%s %d", a.name, a.about)
 }
@@ -193,6 +222,9 @@ func (w *world) nextDeadline() time.Time {
 	soonest(w.d.Wake())
 	for _, h := range w.d.relays {
 		soonest(h.pause.opens())
+		for _, s := range h.blame.senders {
+			soonest(s.pause.opens())
+		}
 		for _, rests := range h.restsUntil {
 			soonest(rests)
 		}
@@ -209,8 +241,8 @@ func (w *world) nextDeadline() time.Time {
 }
 
 func (w *world) fail(format string, args ...any) {
-	if w.broken == "" {
-		w.broken = fmt.Sprintf(format, args...)
+	if w.wrong == "" {
+		w.wrong = fmt.Sprintf(format, args...)
 	}
 }
 
@@ -352,18 +384,29 @@ func (w *world) report(i int, o outcome) {
 	switch o {
 	case delivered, deferred:
 		w.well(r)
-	case inTrouble:
-		model.trouble = true
+		w.relays[r].rows = maps.Clone(w.relays[r].rows)
+		delete(w.relays[r].rows, m.job.ReversePath)
+	case inTrouble, refused, broken:
 	case ratedOut:
 		until := w.now.Add(10 * time.Second)
 		for at := level(m.job.Lane.Priority); at < levels; at++ {
 			model.rests[at] = until
 		}
 	}
+	if o == refused || o == broken {
+		i := met{w.index(m.job), o == broken}
+		model.row = add(model.row, i)
+		model.rows = maps.Clone(model.rows)
+		if model.rows == nil {
+			model.rows = map[string][]met{}
+		}
+		model.rows[m.job.ReversePath] = add(model.rows[m.job.ReversePath], i)
+	}
 	w.obey(w.d.Report(r, m.job, attempt(o, w.now), w.now, 0.5))
+	model.trouble = w.d.relays[r].pause.failures > 0
 	model.until = w.d.relays[r].pause.until
 	m.tried = m.tried || o != ratedOut
-	if o == inTrouble || o == ratedOut {
+	if o >= inTrouble {
 		if m.relay++; w.nextRelay(m) {
 			return
 		}
@@ -373,7 +416,7 @@ func (w *world) report(i int, o outcome) {
 		m.place = releasing
 	default:
 		m.place, m.final, m.due = recording, o == delivered, w.now
-		if o == deferred {
+		if o == deferred || o >= refused {
 			m.due = w.now.Add(time.Minute)
 		}
 	}
@@ -388,6 +431,10 @@ func attempt(o outcome, now time.Time) mailer.Attempt {
 		f = &mailer.Failure{Class: mailer.ClassTransient, Stage: mailer.StageRcpt, Reply: mailer.Reply{Code: 450}}
 	case inTrouble:
 		f = &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageConnect}
+	case refused:
+		f = &mailer.Failure{Class: mailer.ClassTransient, Stage: mailer.StageMail, Reply: mailer.Reply{Code: 501}}
+	case broken:
+		f = &mailer.Failure{Class: mailer.ClassTransient, Stage: mailer.StageRcpt}
 	case ratedOut:
 		f = &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageConnect, Err: &mailer.RateError{At: now.Add(10 * time.Second)}}
 	}
@@ -402,7 +449,10 @@ func (w *world) nextRelay(m *message) bool {
 	relays, p := w.route(m.job), m.job.Lane.Priority
 	for ; m.relay < len(relays); m.relay++ {
 		r := relays[m.relay]
-		opens := w.opens(r, p)
+		opens := latest(w.opens(r, p), w.d.relays[r].blame.opens(m.job.ReversePath))
+		if w.d.relays[r].promised(m.job) {
+			opens = w.now // it was checked when it began
+		}
 		taken, o := w.d.Take(r, m.job, w.now)
 		if !taken {
 			continue
@@ -443,7 +493,7 @@ func (w *world) at(m message, r int) bool {
 
 // well notes that a relay is in no trouble.
 func (w *world) well(r int) {
-	w.relays[r].trouble = false
+	w.relays[r].trouble, w.relays[r].row = false, nil
 	for i := range w.messages {
 		if w.at(w.messages[i], r) {
 			w.messages[i].probe = false
@@ -499,6 +549,13 @@ func (w *world) obey(o Orders) {
 		}
 		m.place = releasing
 	}
+	for _, p := range o.Postpone {
+		m := &w.messages[w.index(p.Job)]
+		if m.place != inMemory || m.job != p.Job || !p.Until.After(w.now) {
+			w.fail("message %s is postponed though it is not in memory, or to the past", p.Job.ID)
+		}
+		m.place, m.final, m.due = recording, false, p.Until
+	}
 	for _, j := range o.Expired {
 		m := &w.messages[w.index(j)]
 		if m.place != inMemory || m.job != j || w.now.Before(m.expires) {
@@ -537,7 +594,7 @@ func (w *world) checkTurn(j *Job, rest []*Job) {
 		later := slices.Contains(rest, k)
 		byExtra := later && w.d.inFlight[k].extra
 		switch g := w.d.group(j.Route); {
-		case k.Lane.Priority > j.Lane.Priority && g.open(k.Lane.Priority, w.now) && !byExtra:
+		case k.Lane.Priority > j.Lane.Priority && g.relayFor(k, w.now) == w.d.inFlight[j].at && !byExtra:
 			w.fail("message %s begins before %d, which is more urgent", j.ID, i)
 		case k.Lane == j.Lane && k.Fresh == j.Fresh && !later && m.came < w.messages[w.index(j)].came:
 			w.fail("message %s begins before %d, which came earlier", j.ID, i)
@@ -558,8 +615,8 @@ func (w *world) lacksMemory(k, j *Job) bool {
 
 // check returns what is wrong with a world between two events.
 func (w *world) check() string {
-	if w.broken != "" {
-		return w.broken
+	if w.wrong != "" {
+		return w.wrong
 	}
 	if wrong := w.checkPlaces(); wrong != "" {
 		return wrong
@@ -567,8 +624,35 @@ func (w *world) check() string {
 	if wrong := w.checkAccounts(); wrong != "" {
 		return wrong
 	}
+	if wrong := w.checkBlame(); wrong != "" {
+		return wrong
+	}
 	if w.quiet() {
 		return w.stranded()
+	}
+	return ""
+}
+
+// checkBlame checks that no reverse-path and no relay rests for less than there must
+// be for it: no message waits because of what others met, else.
+func (w *world) checkBlame() string {
+	for i, h := range w.d.relays {
+		model := &w.relays[i]
+		for _, s := range h.blame.senders {
+			if n := len(model.rows[s.reversePath]); s.pause.failures > 0 && n < 3 {
+				return fmt.Sprintf("%s rests at relay %d because of %d messages", s.reversePath, i, n)
+			}
+		}
+		several, breaks := false, 0
+		for _, m := range model.row {
+			several = several || w.config.messages[m.message].ReversePath != w.config.messages[model.row[0].message].ReversePath
+			if m.broken {
+				breaks++
+			}
+		}
+		if h.resting() && (len(model.row) < 3 || !several && breaks < 3) {
+			return fmt.Sprintf("relay %d rests because of %v", i, model.row)
+		}
 	}
 	return ""
 }
@@ -667,7 +751,8 @@ func (w *world) stranded() string {
 		var at time.Time
 		first := -1
 		for _, r := range w.config.routes[j.Route] {
-			if t := latest(latest(w.now, m.due), w.opens(r, j.Lane.Priority)); first < 0 || t.Before(at) {
+			opens := latest(w.opens(r, j.Lane.Priority), w.d.relays[r].blame.opens(j.ReversePath))
+			if t := latest(latest(w.now, m.due), opens); first < 0 || t.Before(at) {
 				first, at = r, t
 			}
 		}
@@ -730,6 +815,13 @@ func (d *Dispatcher) clone() *Dispatcher {
 	for i, h := range d.relays {
 		twin := *h
 		twin.pause.probes = slices.Clone(h.pause.probes)
+		twin.blame.met, twin.blame.row = slices.Clone(h.blame.met), slices.Clone(h.blame.row)
+		twin.blame.senders = maps.Clone(h.blame.senders)
+		for path, s := range h.blame.senders {
+			twinSender := *s
+			twinSender.row, twinSender.pause.probes = slices.Clone(s.row), slices.Clone(s.pause.probes)
+			twin.blame.senders[path] = &twinSender
+		}
 		c.relays[i] = &twin
 	}
 	c.groups = make([]*group, len(d.groups))
@@ -770,7 +862,7 @@ func TestStateIsWhole(t *testing.T) {
 	for _, c := range []struct {
 		of   any
 		want int
-	}{{Dispatcher{}, 11}, {group{}, 8}, {line{}, 8}, {health{}, 5}, {pause{}, 3}, {flight{}, 3}} {
+	}{{Dispatcher{}, 11}, {group{}, 8}, {line{}, 8}, {health{}, 6}, {pause{}, 3}, {flight{}, 3}, {blame{}, 5}, {sender{}, 7}, {meeting{}, 4}} {
 		if n := reflect.TypeOf(c.of).NumField(); n != c.want {
 			t.Errorf("%T has %d fields, and clone and key were made for %d", c.of, n, c.want)
 		}
@@ -806,6 +898,7 @@ func (w *world) key(buffer []byte) []byte {
 			k.time(rests, true)
 		}
 		k.bools(w.relays[i].trouble)
+		k.blame(&h.blame)
 	}
 	for _, g := range w.d.groups {
 		k.group(g)
@@ -829,6 +922,12 @@ func (k *key) collect() {
 		for _, p := range h.pause.probes {
 			k.times = append(k.times, p.since)
 		}
+		for _, s := range h.blame.senders {
+			k.times = append(k.times, s.pause.until, s.slot, s.pause.opens())
+			for _, p := range s.pause.probes {
+				k.times = append(k.times, p.since)
+			}
+		}
 	}
 	for _, m := range k.w.messages {
 		k.times = append(k.times, m.due, m.expires)
@@ -849,6 +948,29 @@ func (k *key) time(t time.Time, pastIsPast bool) {
 		n = now - 100
 	}
 	k.ints(n - now)
+}
+
+// blame adds what is held against messages. The model's rows say no less.
+func (k *key) blame(b *blame) {
+	k.ints(len(b.met), len(b.row), len(b.senders), b.resting)
+	for _, m := range slices.Concat(b.met, b.row) {
+		k.ints(int(m.id[0]))
+		k.bools(m.broken)
+	}
+	for _, path := range slices.Sorted(maps.Keys(b.senders)) {
+		s := b.senders[path]
+		k.ints(len(s.reversePath), len(s.row), min(s.pause.failures, 3), s.postponed%restBatch, len(s.pause.probes))
+		for _, id := range s.row {
+			k.ints(int(id[0]))
+		}
+		k.time(s.pause.until, true)
+		k.time(s.slot, true)
+		k.time(s.pause.opens(), true)
+		for _, p := range s.pause.probes {
+			k.ints(k.w.index(p.job))
+			k.time(p.since, false)
+		}
+	}
 }
 
 func (k *key) group(g *group) {
