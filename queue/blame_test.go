@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mailsidecar/mailer"
+	"mailsidecar/mailer/relaytest"
 	"mailsidecar/queue"
 	"mailsidecar/queue/memory"
 	"mailsidecar/queue/queuetest"
@@ -314,5 +315,36 @@ func TestScheduleHolds(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestOddSenderAtRelay: with a relay as it is in earnest, which refuses one
+// reverse-path, that message is tried a few times in ten minutes, and pauses nothing.
+func TestOddSenderAtRelay(t *testing.T) {
+	for _, reply := range []string{"501 5.1.7 Invalid address", "503 no", "530 5.7.1 no", "555 no", "421 4.3.0 no", "drop"} {
+		synctest.Test(t, func(t *testing.T) {
+			relay := smtpRelay(t, relaytest.Script{"MAIL FROM:<-odd@": reply, ".": "after 100ms 250 ok"})
+			q := start(t, func(o *queue.Options) { o.Routes, o.Workers = queue.Routes{{Relay: relay}}, 24 })
+			submit := func(from string) string {
+				s := message("app", from, "user@example.org")
+				s.Content.Data = []byte("Subject: x\r\n\r\nx\r\n")
+				return q.MustSubmit(s).Message.ID
+			}
+			odd := submit("-odd@example.com")
+			for range 600 {
+				id := submit("shop@example.com")
+				time.Sleep(time.Second)
+				if p := q.Pauses(); len(p) > 0 || q.Message(id).Status() != queue.StatusDelivered {
+					t.Fatalf("%s: a message of another is %s after a second, pauses %+v, want it delivered", reply, q.Message(id).Status(), p)
+				}
+			}
+			most := 6
+			if strings.HasPrefix(reply, "421") {
+				most += 5 // it may ask for less
+			}
+			if n := len(q.WantStatus(odd, queue.StatusDeferred).Attempts); n < 3 || n > most {
+				t.Errorf("%s: the message was tried %d times in ten minutes, want %d at most", reply, n, most)
+			}
+		})
 	}
 }

@@ -200,3 +200,24 @@ func TestExpiresInMemory(t *testing.T) {
 		}
 	})
 }
+
+// TestHangsAndDrops: with a relay as it is in earnest, a final dot whose reply takes
+// nine minutes and a connection that drops hold up nothing else.
+func TestHangsAndDrops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		relay := smtpRelay(t, relaytest.Script{".": "after 9m 250 ok then 250 ok", "MAIL": "default then drop then default"})
+		q := start(t, func(o *queue.Options) { o.Routes, o.Workers = queue.Routes{{Relay: relay}}, 24 })
+		submit := func(from string) string {
+			s := queuetest.Submission("Subject: x\r\n\r\nx\r\n", "user@example.org")
+			s.Envelope.ReversePath = from
+			return q.MustSubmit(s).Message.ID
+		}
+		submit("slow@example.com")
+		time.Sleep(time.Second)
+		submit("second@example.com") // finds its connection dropped
+		time.Sleep(5 * time.Second)
+		id := submit("third@example.com")
+		time.Sleep(2 * time.Second)
+		q.WantStatus(id, queue.StatusDelivered)
+	})
+}

@@ -156,7 +156,6 @@ func (b *blame) meet(j *Job, broken bool) (m meeting, isNew bool) {
 // forgive notes that the relay took a job's mail, or judged it. freed says that this
 // ends a rest of the reverse-path.
 func (b *blame) forgive(j *Job) (freed bool) {
-	b.row = nil
 	b.met = slices.DeleteFunc(b.met, func(m meeting) bool { return m.id == j.ID })
 	return b.remove(j.ReversePath)
 }

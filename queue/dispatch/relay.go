@@ -94,7 +94,7 @@ func (h *health) report(j *Job, a mailer.Attempt, now time.Time, random float64)
 	probe, senderProbe := h.pause.end(j), h.blame.end(j)
 	f, judged := Trouble(a)
 	switch {
-	case f == nil && judged:
+	case f == nil && judged, accepted(a):
 		v.resumed = h.pause.failures > 0
 		h.resume()
 		v.senderResumed = h.blame.forgive(j)
@@ -129,7 +129,7 @@ func (h *health) failed(f *mailer.Failure, probe bool, now time.Time, random flo
 
 func (h *health) resume() {
 	h.pause.lift()
-	h.reason = nil
+	h.reason, h.blame.row = nil, nil
 }
 
 // newsAfter is how long a relay must have been open since its rate was used up
@@ -159,6 +159,12 @@ func Trouble(a mailer.Attempt) (f *mailer.Failure, judged bool) {
 		judged = judged || r.Failure == nil || r.Failure.Reply.Code != 0
 	}
 	return nil, judged
+}
+
+// accepted says that the relay took the message for some recipient, in one of its
+// transactions.
+func accepted(a mailer.Attempt) bool {
+	return slices.ContainsFunc(a.Results, func(r mailer.Result) bool { return r.Failure == nil })
 }
 
 // aboutRelay says that the next message may fare no better: the relay was not
