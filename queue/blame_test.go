@@ -348,3 +348,31 @@ func TestOddSenderAtRelay(t *testing.T) {
 		})
 	}
 }
+
+// TestStreamOfOddMessages: a key that submits ten odd messages a second, each of
+// another reverse-path and to another recipient, delays no other key's mail by long.
+func TestStreamOfOddMessages(t *testing.T) {
+	for name, failure := range map[string]queuetest.Verdict{"refused": refusedSender, "broken": broken} {
+		synctest.Test(t, func(t *testing.T) {
+			relay := &oddRelay{queuetest.NewRelay(queuetest.Accept), failure, oddRecipient}
+			relay.Slow(100*time.Millisecond, 0)
+			q := start(t, relay.route)
+			var worst time.Duration
+			for i := range 300 {
+				for n := range 10 {
+					q.MustSubmit(message("odd", fmt.Sprintf("odd%d-%d@example.com", i, n), fmt.Sprintf("-odd%d-%d@example.org", i, n)))
+					time.Sleep(50 * time.Millisecond)
+				}
+				begin := time.Now()
+				id := q.MustSubmit(message("app", "app@example.com", fmt.Sprintf("u%d@example.org", i))).Message.ID
+				for q.Message(id).Status() != queue.StatusDelivered {
+					time.Sleep(50 * time.Millisecond)
+				}
+				worst = max(worst, time.Since(begin))
+			}
+			if worst > 6*time.Second {
+				t.Errorf("%s: another key's mail took %v, want the first rests at most", name, worst)
+			}
+		})
+	}
+}

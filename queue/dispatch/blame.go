@@ -22,8 +22,8 @@ import (
 // A message that met it before is no new evidence. A rest lasts 1, 2, 4 and then
 // 5 s; five minutes once 20 different messages have met it. After each one message
 // goes through as a probe: one that has not met it if there is one, first of a
-// reverse-path that has not, then to recipients that were in none which has. One
-// success ends the rest.
+// reverse-path that has not, then to recipients that were in none which has, then
+// of an API key that has not. One success ends the rest.
 const (
 	// blameAfter is how many different messages in a row it takes.
 	blameAfter = 3
@@ -61,6 +61,7 @@ type blame struct {
 // meeting is a message that met a failure of the kind above.
 type meeting struct {
 	id, reversePath string
+	key             string   // name of the API key
 	to              []string // the first of its recipients
 	broken          bool     // the connection broke
 }
@@ -144,7 +145,7 @@ func (b *blame) knows(id string) bool {
 
 // meet notes that a job met it, and says whether that is new evidence.
 func (b *blame) meet(j *Job, broken bool) (m meeting, isNew bool) {
-	m = meeting{j.ID, j.ReversePath, slices.Clone(j.Recipients[:min(len(j.Recipients), maxMetTo)]), broken}
+	m = meeting{j.ID, j.ReversePath, j.Lane.Key, slices.Clone(j.Recipients[:min(len(j.Recipients), maxMetTo)]), broken}
 	known := len(b.met)
 	b.met = slices.DeleteFunc(b.met, func(m meeting) bool { return m.id == j.ID })
 	isNew = known == len(b.met)
@@ -273,21 +274,24 @@ func (b *blame) postpone(reversePath string, now time.Time) time.Time {
 }
 
 // suitsBest is what suits returns for a job that no other suits better.
-const suitsBest = 7
+const suitsBest = 15
 
 // suits says how well a job suits as a probe.
 func (b *blame) suits(j *Job) int {
 	score := 0
 	if !b.knows(j.ID) {
-		score += 4
+		score += 8
 	}
 	if b.sender(j.ReversePath) == nil {
-		score += 2
+		score += 4
+	}
+	if !slices.ContainsFunc(b.met, func(m meeting) bool { return m.key == j.Lane.Key }) {
+		score++
 	}
 	if !slices.ContainsFunc(b.met, func(m meeting) bool {
 		return slices.ContainsFunc(m.to, func(to string) bool { return slices.Contains(j.Recipients, to) })
 	}) {
-		score++
+		score += 2
 	}
 	return score
 }

@@ -14,7 +14,7 @@ import (
 // With each event more there are about 2.6 times as many states: at 12 there are
 // over three million, which takes minutes. Worlds in which all has begun go three
 // events less deep.
-var depth = flag.Int("depth", 10, "how many events TestSearch lets follow on each other")
+var depth = flag.Int("depth", 9, "how many events TestSearch lets follow on each other")
 
 // settings are the small worlds that are searched: three messages and two relays.
 func settings() []*setting {

@@ -862,7 +862,7 @@ func TestStateIsWhole(t *testing.T) {
 	for _, c := range []struct {
 		of   any
 		want int
-	}{{Dispatcher{}, 11}, {group{}, 8}, {line{}, 8}, {health{}, 6}, {pause{}, 3}, {flight{}, 3}, {blame{}, 5}, {sender{}, 7}, {meeting{}, 4}} {
+	}{{Dispatcher{}, 11}, {group{}, 8}, {line{}, 8}, {health{}, 6}, {pause{}, 3}, {flight{}, 3}, {blame{}, 5}, {sender{}, 7}, {meeting{}, 5}} {
 		if n := reflect.TypeOf(c.of).NumField(); n != c.want {
 			t.Errorf("%T has %d fields, and clone and key were made for %d", c.of, n, c.want)
 		}
