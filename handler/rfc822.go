@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -16,7 +17,7 @@ import (
 
 // readFinished reads a message that is RFC 5322 already. Envelope and priority come
 // from the request's header, or else from the message's own fields.
-func (s *Server) readFinished(h http.Header, b *intake.Body, key *keys.Key, f intake.Fingerprint) (queue.Submission, error) {
+func (s *Server) readFinished(ctx context.Context, h http.Header, b *intake.Body, key *keys.Key, f intake.Fingerprint) (queue.Submission, error) {
 	envelope, priority, err := s.finishedEnvelope(h)
 	if err != nil {
 		return queue.Submission{}, err
@@ -28,7 +29,7 @@ func (s *Server) readFinished(h http.Header, b *intake.Body, key *keys.Key, f in
 	f.Text(intake.TypeRFC822, headerList(h, headerEnvelopeFrom), headerList(h, headerEnvelopeTo))
 	f.Option(headerEnvelopePriority, h.Get(headerEnvelopePriority))
 	f.Bytes(raw)
-	composed, err := compose.Finish(raw, envelope)
+	composed, err := compose.Finish(ctx, raw, envelope)
 	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok && invalid.Malformed {
 		return queue.Submission{}, problem.New(api.CodeMalformedMessage, "", problem.Located(invalid.Fields, mailer.Position.String)...)
 	}

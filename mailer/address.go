@@ -175,6 +175,11 @@ func canonicalDomain(domain string) (string, error) {
 		return canonicalLiteral(domain)
 	}
 	if !IsASCII(domain) {
+		// The conversion takes time that grows with the square of a label, and makes at
+		// least one octet of each character.
+		if len(domain) > utf8.UTFMax*maxDomain {
+			return "", addressError("the domain is longer than 253 octets")
+		}
 		ascii, err := idna.Lookup.ToASCII(domain)
 		if err != nil {
 			return "", addressError("the domain is not a valid international domain name")

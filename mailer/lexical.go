@@ -30,8 +30,11 @@ func CutQuotedString(s string) (content, rest string, ok bool) {
 
 // Quote returns content as a quoted-string.
 func Quote(content string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(content) + `"`
+	return `"` + quotedPairs.Replace(content) + `"`
 }
+
+// quotedPairs puts a backslash before what needs one in a quoted-string.
+var quotedPairs = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 
 // Unquote returns the content of s where s is one quoted-string, and else s.
 // Quotes inside other text are part of it.

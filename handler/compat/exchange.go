@@ -156,7 +156,11 @@ func (x *Exchange) Compose(o *Message) (queue.Submission, error) {
 			return sub, problem.New(api.CodeQueueRequired, "An idempotency key cannot be kept without a queue (MAILSIDECAR_QUEUE=none).")
 		}
 	}
-	composed, err := o.make()
+	ctx := x.Request.Context()
+	if err := ctx.Err(); err != nil {
+		return sub, err // the client is gone
+	}
+	composed, err := o.make(ctx)
 	if err != nil {
 		return sub, err
 	}

@@ -1,6 +1,7 @@
 package compat
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -41,9 +42,9 @@ type Message struct {
 }
 
 // make composes the message, or finishes it. Its error has the provider's paths.
-func (o *Message) make() (compose.Composed, error) {
+func (o *Message) make(ctx context.Context) (compose.Composed, error) {
 	if o.Finished != nil {
-		c, err := compose.Finish(o.Finished, o.Envelope)
+		c, err := compose.Finish(ctx, o.Finished, o.Envelope)
 		if o.OwnReversePath {
 			c.Envelope.ReversePath = c.Sender
 		}

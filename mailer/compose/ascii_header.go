@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"context"
 	"strings"
 
 	"mailsidecar/mailer"
@@ -17,22 +18,30 @@ import (
 //
 // A signed message (DKIM-Signature), an author or sender that would become a group
 // (From, Sender), and fields that a reader depends on (Message-ID, Content-…) cannot
-// be converted: the error is a permanent [*mailer.Failure] with 5.6.7. Content that
-// needs no conversion is returned as it is.
-func ASCIIHeader(c mailer.Content) (mailer.Content, error) {
+// be converted: the error is a permanent [*mailer.Failure] with 5.6.7. So is that of a
+// message that would become larger than four times its size and 64 KiB. When ctx ends,
+// the error is that of the context. Content that needs no conversion is returned as it
+// is.
+func ASCIIHeader(ctx context.Context, c mailer.Content) (mailer.Content, error) {
 	if !c.UTF8Header {
 		return c, nil
 	}
-	root := parseMessage(c.Data)
+	root, g := parseMessage(ctx, c.Data), newGrowth(ctx, c.Data)
+	if err := ctx.Err(); err != nil {
+		return mailer.Content{}, err
+	}
 	if root.hasField("dkim-signature") {
 		return mailer.Content{}, needsSMTPUTF8("the signed message has an address beyond ASCII in its header section")
 	}
 	for _, f := range root.fields {
-		if f.needsASCII() && !f.downgrade() {
-			return mailer.Content{}, needsSMTPUTF8("the field " + f.name + " cannot do without UTF-8")
+		if !f.needsASCII() {
+			continue
+		}
+		if err := f.downgradeWithin(g); err != nil {
+			return mailer.Content{}, err
 		}
 	}
-	data := root.appendTo(make([]byte, 0, len(c.Data)+len(c.Data)/8))
+	data := root.appendTo(make([]byte, 0, g.size))
 	ascii, err := checkedContent(data, c.MessageID)
 	if err == nil && ascii.UTF8Header {
 		return mailer.Content{}, needsSMTPUTF8("the header section cannot do without UTF-8")
@@ -44,6 +53,21 @@ func ASCIIHeader(c mailer.Content) (mailer.Content, error) {
 // take (RFC 6531 §3.5).
 func needsSMTPUTF8(text string) error {
 	return &mailer.Failure{Class: mailer.ClassPermanent, Stage: mailer.StageCompose, Reply: mailer.Reply{Enhanced: "5.6.7"}, Text: text}
+}
+
+// downgradeWithin is downgrade within the limits of the conversion.
+func (f *rawField) downgradeWithin(g *growth) error {
+	err := g.rewriting(f)
+	if err == nil {
+		if !f.downgrade() {
+			return needsSMTPUTF8("the field " + printableName(f.name) + " cannot do without UTF-8")
+		}
+		err = g.replace(len(f.raw), len(f.text))
+	}
+	if isLimit(err) {
+		return needsSMTPUTF8(err.Error())
+	}
+	return err
 }
 
 // downgrade rewrites the field in ASCII. It returns false where that would take its

@@ -38,7 +38,7 @@ func BenchmarkFinish(b *testing.B) {
 	b.SetBytes(int64(len(c.Content.Data)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := Finish(c.Content.Data, FinishOptions{}); err != nil {
+		if _, err := Finish(b.Context(), c.Content.Data, FinishOptions{}); err != nil {
 			b.Fatal(err)
 		}
 	}

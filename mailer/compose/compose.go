@@ -119,8 +119,14 @@ func newMessageID(sender string) (string, error) {
 	return "<" + id.String() + sender[strings.LastIndexByte(sender, '@'):] + ">", nil
 }
 
+// maxDate limits a date with its comments, in octets.
+const maxDate = 200
+
 // isDate reports whether value is a date-time of RFC 5322 §3.3.
 func isDate(value string) bool {
+	if len(value) > maxDate {
+		return false
+	}
 	_, err := mail.ParseDate(value)
 	return err == nil && isPrintable(value)
 }

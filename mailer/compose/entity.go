@@ -2,6 +2,7 @@ package compose
 
 import (
 	"bytes"
+	"context"
 	"strings"
 
 	"mailsidecar/mailer"
@@ -117,13 +118,15 @@ const (
 
 // mimeParser reads a message into entities.
 type mimeParser struct {
+	context.Context
 	entities, fields int // read so far
 }
 
 // parseMessage reads a message with all entities in it. It never fails: an entity that
-// it cannot understand is opaque.
-func parseMessage(raw []byte) *mimeEntity {
-	return new(mimeParser).message(raw, 0)
+// it cannot understand is opaque. Once ctx ended, no further entity is understood.
+func parseMessage(ctx context.Context, raw []byte) *mimeEntity {
+	p := mimeParser{Context: ctx}
+	return p.message(raw, 0)
 }
 
 func (p *mimeParser) message(raw []byte, depth int) *mimeEntity {
@@ -138,7 +141,7 @@ func (p *mimeParser) entity(raw []byte, defaultType string, depth int) *mimeEnti
 	rest := p.parseFields(e, raw)
 	e.body = rest
 	e.describe(defaultType)
-	if e.opaque {
+	if e.opaque = e.opaque || p.Err() != nil; e.opaque {
 		return e
 	}
 	switch {
@@ -190,18 +193,18 @@ func fieldName(line []byte) (string, bool) {
 // describe reads the media type and the encoding of the entity.
 func (e *mimeEntity) describe(defaultType string) {
 	e.mediaType = defaultType
-	types, encodings := 0, 0
+	types, encodings, understood := 0, 0, true
 	for _, f := range e.fields {
 		switch f.key {
 		case "content-type":
 			types++
-			e.mediaType, e.params = parseParams(f.value())
+			e.mediaType, e.params, understood = parseParams(f.value())
 		case "content-transfer-encoding":
 			encodings++
 			e.encoding = strings.ToLower(strings.Trim(mailer.StripComments(f.value()), " \t;"))
 		}
 	}
-	e.opaque = e.broken || types > 1 || encodings > 1
+	e.opaque = e.broken || types > 1 || encodings > 1 || !understood
 }
 
 func (e *mimeEntity) param(name string) string {
@@ -259,8 +262,8 @@ type multipartSplitter struct {
 
 // split reports whether all parts could be read.
 func (s *multipartSplitter) split(body []byte) bool {
-	start, lastEnd := 0, 0 // of the section being read; of the last line end's octets
-	for pos := 0; pos < len(body); {
+	start := 0 // of the section being read
+	for pos := s.nextLine(body, 0); pos < len(body); {
 		line, end, _ := cutLine(body[pos:])
 		next := pos + len(line) + len(end)
 		isDelimiter, isClosing := s.match(line)
@@ -268,7 +271,8 @@ func (s *multipartSplitter) split(body []byte) bool {
 			if s.parser.entities >= maxEntities {
 				return false
 			}
-			s.section(body[start:max(start, pos-lastEnd)], body[max(start, pos-lastEnd):pos])
+			before := max(start, pos-lineEndLen(body[:pos]))
+			s.section(body[start:before], body[before:pos])
 			if isClosing {
 				s.entity.closing, s.entity.epilogue = body[pos:next], body[next:]
 				return true
@@ -276,11 +280,34 @@ func (s *multipartSplitter) split(body []byte) bool {
 			s.opening = body[pos:next]
 			start = next
 		}
-		lastEnd = len(end)
-		pos = next
+		pos = s.nextLine(body, next)
 	}
 	s.section(body[start:], nil)
 	return true
+}
+
+// nextLine returns the position of the next line that begins with the delimiter, from
+// pos on; that of the end without one. A search for the delimiter is much faster than
+// one for each line end, and each level of nested parts is searched anew.
+func (s *multipartSplitter) nextLine(body []byte, pos int) int {
+	for {
+		i := bytes.Index(body[pos:], s.delimiter)
+		if i < 0 {
+			return len(body)
+		}
+		if pos += i; pos == 0 || body[pos-1] == '\n' || body[pos-1] == '\r' {
+			return pos
+		}
+		pos++
+	}
+}
+
+// lineEndLen returns the length of the line end that raw ends with.
+func lineEndLen(raw []byte) int {
+	if bytes.HasSuffix(raw, []byte("\r\n")) {
+		return 2
+	}
+	return min(len(raw), 1)
 }
 
 // match reports whether line is a delimiter line, and a closing one. Blanks may follow

@@ -89,6 +89,10 @@ func (f *finisher) ownForwardPaths() []string {
 	return all
 }
 
+// maxMailboxes limits the addresses of all fields of one name, as the mailer does those
+// of one field.
+const maxMailboxes = 10_000
+
 // mailboxes reads the addr-specs of all fields of that name, members of groups
 // included.
 func (f *finisher) mailboxes(key string) []string {
@@ -101,6 +105,10 @@ func (f *finisher) mailboxes(key string) []string {
 		if err != nil {
 			f.problems.problem(whole(key), err)
 			continue
+		}
+		if len(all)+len(list) > maxMailboxes {
+			f.problems.invalid(whole(key), "more than 10000 addresses")
+			break
 		}
 		for _, a := range list {
 			if a.Err != nil {

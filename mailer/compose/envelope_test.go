@@ -26,9 +26,9 @@ func TestPrecedence(t *testing.T) {
 		if err != nil || composed.Envelope.Priority != c.want {
 			t.Errorf("Compose(Precedence: %q) has priority %v, %v, want %v", c.value, composed.Envelope.Priority, err, c.want)
 		}
-		finished, err := Finish([]byte("From: a@example.com\r\nTo: b@example.org\r\nPrecedence: "+c.value+"\r\n\r\nx\r\n"), FinishOptions{})
+		finished, err := Finish(t.Context(), []byte("From: a@example.com\r\nTo: b@example.org\r\nPrecedence: "+c.value+"\r\n\r\nx\r\n"), FinishOptions{})
 		if err != nil || finished.Envelope.Priority != c.want {
-			t.Errorf("Finish(Precedence: %q) has priority %v, %v, want %v", c.value, finished.Envelope.Priority, err, c.want)
+			t.Errorf("Finish(t.Context(), Precedence: %q) has priority %v, %v, want %v", c.value, finished.Envelope.Priority, err, c.want)
 		}
 	}
 }

@@ -62,38 +62,42 @@ func hasLongLine(raw []byte) bool {
 
 // rewrite encodes the field's raw 8-bit text and folds the field anew. It reads text
 // that is not UTF-8 as charset. Addresses and identifiers stay as they are (RFC 6532
-// §3.2).
-func (f *rawField) rewrite(charset string) {
+// §3.2). The error is errParams.
+func (f *rawField) rewrite(charset string) error {
 	value := f.value()
 	if utf8.ValidString(value) {
 		charset = "utf-8"
 	}
-	words := f.words(charset, value)
-	if strings.Join(words, "") == " "+value && !hasLongLine(f.raw) {
-		return // only addresses hold raw UTF-8
+	words, err := f.words(charset, value)
+	if err != nil || strings.Join(words, "") == " "+value && !hasLongLine(f.raw) {
+		return err // or only addresses hold raw UTF-8
 	}
 	f.text = appendHeaderField(nil, f.name, words)
+	return nil
 }
 
-func (f *rawField) words(charset, value string) []string {
+func (f *rawField) words(charset, value string) ([]string, error) {
 	switch {
 	case mailer.IsASCII(value):
-		return headerWords(value)
+		return headerWords(value), nil
 	case isAddressField(f.key):
-		return addressFieldWords(charset, f.name, value)
+		return addressFieldWords(charset, f.name, value), nil
 	case isParamField(f.key):
 		return paramFieldWords(value)
 	case isTraceField(f.key) || strings.Contains(value, "=?"):
-		return structuredWords(charset, f.name, value)
+		return structuredWords(charset, f.name, value), nil
 	default:
-		return encodedWords(charset, value, wordRoom(f.name))
+		return encodedWords(charset, value, wordRoom(f.name)), nil
 	}
 }
 
 // paramFieldWords encodes the parameters that are not ASCII by RFC 2231, because
-// encoded-words are not allowed in parameters.
-func paramFieldWords(value string) []string {
-	mediaType, params := parseParams(value)
+// encoded-words are not allowed in parameters. The error is errParams.
+func paramFieldWords(value string) ([]string, error) {
+	mediaType, params, complete := parseParams(value)
+	if !complete {
+		return nil, errParams
+	}
 	text := []byte(mediaType)
 	for _, p := range params {
 		if mailer.IsASCII(p.raw) || p.name == "boundary" || !isFieldName(p.name) {
@@ -101,9 +105,12 @@ func paramFieldWords(value string) []string {
 			continue
 		}
 		name, _, _ := strings.Cut(p.name, "*")
+		if len(name) > maxParamName {
+			return nil, errParams
+		}
 		text = appendParam(text, name, validText(p.value))
 	}
-	return []string{" " + string(text)}
+	return []string{" " + string(text)}, nil
 }
 
 // validText returns s as UTF-8. It reads text that is not UTF-8 as ISO 8859-1.
@@ -137,6 +144,8 @@ type addressFieldWriter struct {
 	ascii   bool // addresses must be ASCII, too, see ASCIIHeader
 	inGroup bool
 	groups  int // addresses that became groups
+	// openQuote says that a quote of the field is not closed: then none after it is.
+	openQuote bool
 	// unclear says that the field cannot be written address by address: a group must
 	// not hold another, and blanks in an address hide where it ends.
 	unclear bool
@@ -155,9 +164,8 @@ func (w *addressFieldWriter) piece(s string) int {
 	case ' ', '\t':
 		return 1
 	case '"':
-		if _, rest, ok := mailer.CutQuotedString(s); ok {
-			n := len(s) - len(rest)
-			n += addressTail(rest)
+		if n := w.quotedLen(s); n > 0 {
+			n += addressTail(s[n:])
 			w.phrase = append(w.phrase, s[:n])
 			return n
 		}
@@ -167,7 +175,7 @@ func (w *addressFieldWriter) piece(s string) int {
 		return n
 	case '<':
 		w.endPhrase(true)
-		n := angleLen(s)
+		n := w.angleLen(s)
 		w.address(s[:n])
 		return n
 	case ':':
@@ -177,9 +185,10 @@ func (w *addressFieldWriter) piece(s string) int {
 		return 1
 	case ',', ';':
 		w.endPhrase(false)
-		w.inGroup = w.inGroup && s[0] == ','
-		w.attach(s[:1])
-		return 1
+		n := len(s) - len(strings.TrimLeft(s, ",; \t"))
+		w.inGroup = w.inGroup && !strings.Contains(s[:n], ";")
+		w.attach(blanks.Replace(s[:n]))
+		return n
 	}
 	n := strings.IndexAny(s[1:], " \t\"(<:,;") + 1
 	if n == 0 {
@@ -188,6 +197,23 @@ func (w *addressFieldWriter) piece(s string) int {
 	w.phrase = append(w.phrase, s[:n])
 	return n
 }
+
+// quotedLen returns the length of the quoted-string that s begins with; zero where it
+// is not closed.
+func (w *addressFieldWriter) quotedLen(s string) int {
+	if w.openQuote {
+		return 0
+	}
+	_, rest, ok := mailer.CutQuotedString(s)
+	w.openQuote = !ok
+	if !ok {
+		return 0
+	}
+	return len(s) - len(rest)
+}
+
+// blanks removes blanks.
+var blanks = strings.NewReplacer(" ", "", "\t", "")
 
 // addressTail returns the length of the @domain after a quoted string, which is a
 // local part then; zero without one.
@@ -202,13 +228,11 @@ func addressTail(rest string) int {
 }
 
 // angleLen returns the length of the angle-addr that s begins with.
-func angleLen(s string) int {
+func (w *addressFieldWriter) angleLen(s string) int {
 	for i := 1; i < len(s); i++ {
 		switch s[i] {
 		case '"':
-			if _, rest, ok := mailer.CutQuotedString(s[i:]); ok {
-				i = len(s) - len(rest) - 1
-			}
+			i += max(w.quotedLen(s[i:])-1, 0)
 		case '>':
 			return i + 1
 		}

@@ -62,7 +62,7 @@ func TestParseParams(t *testing.T) {
 		{"", "", ""},
 	}
 	for _, tt := range tests {
-		mediaType, params := parseParams(tt.in)
+		mediaType, params, _ := parseParams(tt.in)
 		got := ""
 		for _, p := range params {
 			got += p.name + "=" + p.value + " "

@@ -2,6 +2,7 @@ package compose
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"mime"
 	"strings"
@@ -34,11 +35,15 @@ type FinishOptions struct {
 //
 // Fields keep their order, and repeated fields are kept. A message without a From
 // field or without a header section, or which cannot be made fit, is an
-// [*mailer.InvalidError]. A signed message (multipart/signed, DKIM-Signature) that
-// would have to change where the signature may cover it is a permanent
-// [*mailer.Failure].
-func Finish(raw []byte, opts FinishOptions) (Composed, error) {
-	f := &finisher{root: parseMessage(raw)}
+// [*mailer.InvalidError]. That includes one that would become larger than four times
+// its size and 64 KiB. A signed message (multipart/signed, DKIM-Signature) that would
+// have to change where the signature may cover it is a permanent [*mailer.Failure].
+// When ctx ends, the error is that of the context.
+func Finish(ctx context.Context, raw []byte, opts FinishOptions) (Composed, error) {
+	f := &finisher{root: parseMessage(ctx, raw), growth: newGrowth(ctx, raw)}
+	if err := ctx.Err(); err != nil {
+		return Composed{}, err
+	}
 	if err := f.checkHeader(); err != nil {
 		return Composed{}, err
 	}
@@ -52,24 +57,19 @@ func Finish(raw []byte, opts FinishOptions) (Composed, error) {
 	if err != nil {
 		return Composed{}, err
 	}
-	e := entityFixer{signed: f.signed}
+	e := entityFixer{growth: f.growth, signed: f.signed}
 	if err := e.fix(f.root); err != nil {
 		return Composed{}, err
 	}
-	data := endLine(f.root.appendTo(make([]byte, 0, finishedSize(raw))))
+	data := endLine(f.root.appendTo(make([]byte, 0, f.growth.size)))
 	c.Content, err = checkedContent(data, messageID)
 	return c, err
-}
-
-// finishedSize returns the size of raw with CRLF line ends, and some room for added
-// fields, in octets.
-func finishedSize(raw []byte) int {
-	return len(raw) + bytes.Count(raw, []byte("\n")) - bytes.Count(raw, []byte("\r\n")) + 512
 }
 
 // finisher is one call of Finish.
 type finisher struct {
 	root         *mimeEntity
+	growth       *growth
 	problems     problemList
 	signed       bool            // by DKIM
 	signedFields map[string]bool // the fields that its signatures cover, in lower case
@@ -93,7 +93,7 @@ func (f *finisher) checkHeader() error {
 	}
 	for i, field := range f.root.fields {
 		if bytes.IndexByte(field.raw, 0) >= 0 {
-			return malformedMessage(headerField(i, field.name), "NUL is not allowed")
+			return malformedMessage(headerField(i, printableName(field.name)), "NUL is not allowed")
 		}
 	}
 	return nil
@@ -119,9 +119,14 @@ func (f *finisher) first(key string) string {
 	return ""
 }
 
-// readSignatures records which fields DKIM signatures cover (RFC 6376 §3.5).
+// readSignatures records which fields of the message, or of those that Finish adds,
+// DKIM signatures cover (RFC 6376 §3.5).
 func (f *finisher) readSignatures() {
 	f.signedFields = map[string]bool{}
+	known := map[string]bool{"date": true, "message-id": true, "mime-version": true, "content-type": true, "content-transfer-encoding": true}
+	for _, field := range f.root.fields {
+		known[field.key] = true
+	}
 	for _, field := range f.root.fields {
 		if field.key != "dkim-signature" {
 			continue
@@ -134,7 +139,9 @@ func (f *finisher) readSignatures() {
 				continue
 			}
 			for name := range strings.SplitSeq(names, ":") {
-				f.signedFields[strings.ToLower(strings.Trim(name, " \t"))] = true
+				if key := strings.ToLower(strings.Trim(name, " \t")); known[key] {
+					f.signedFields[key] = true
+				}
 			}
 		}
 	}
@@ -190,8 +197,13 @@ func (f *finisher) changeField(i int, field *rawField, charset string) error {
 	case "bcc", "resent-bcc", "return-path":
 		field.drop = true
 	default:
-		if field.needsASCII() || hasLongLine(field.raw) {
-			field.rewrite(charset)
+		if !field.needsASCII() && !hasLongLine(field.raw) {
+			break
+		}
+		if err := f.growth.rewrite(field, charset); isLimit(err) {
+			return &mailer.InvalidError{Fields: []mailer.FieldError{{Position: headerField(i, printableName(field.name)), Message: err.Error()}}}
+		} else if err != nil {
+			return err
 		}
 	}
 	changed := field.drop || field.text != nil || hasLoneCR(field.raw)
@@ -199,7 +211,7 @@ func (f *finisher) changeField(i int, field *rawField, charset string) error {
 		return conversionRefused("the signed field " + field.name + " would have to change")
 	}
 	if !field.drop && !field.foldable() {
-		return &mailer.InvalidError{Fields: []mailer.FieldError{{Position: headerField(i, field.name), Message: "a line over 998 octets cannot be folded"}}}
+		return &mailer.InvalidError{Fields: []mailer.FieldError{{Position: headerField(i, printableName(field.name)), Message: "a line over 998 octets cannot be folded"}}}
 	}
 	return nil
 }

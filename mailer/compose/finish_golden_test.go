@@ -26,7 +26,7 @@ func TestFinishGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c, err := Finish(raw, FinishOptions{})
+			c, err := Finish(t.Context(), raw, FinishOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -34,7 +34,7 @@ func TestFinishGolden(t *testing.T) {
 			compareGolden(t, stem+".eml", c.Content.Data)
 			compareLeaves(t, raw, c.Content.Data)
 			checkASCIIHeader(t, stem, c.Content)
-			seven, err := SevenBit(c.Content)
+			seven, err := SevenBit(t.Context(), c.Content)
 			if filepath.Base(stem) == "finish-signed" || filepath.Base(stem) == "finish-two-types" && c.Content.EightBit {
 				wantConversionRefused(t, "SevenBit", err)
 				return
@@ -58,7 +58,7 @@ func checkASCIIHeader(t *testing.T, stem string, c mailer.Content) {
 	if !c.UTF8Header {
 		return
 	}
-	ascii, err := ASCIIHeader(c)
+	ascii, err := ASCIIHeader(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func leafBodies(t *testing.T, raw []byte) []string {
 func TestFinishBinaryExactly(t *testing.T) {
 	content := []byte("\x00\x01\r\x02\n\r\n\xff")
 	raw := "From: a@b\r\nTo: c@d\r\nContent-Type: application/x\r\n\r\n" + string(content)
-	c, err := Finish([]byte(raw), FinishOptions{})
+	c, err := Finish(t.Context(), []byte(raw), FinishOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func TestFinishEnvelope(t *testing.T) {
 		{"resent sender only", "Resent-From: fwd@example.com\n", FinishOptions{To: addresses(t, "x@y")}, "shop@example.com", "x@y"},
 	}
 	for _, tt := range tests {
-		c, err := Finish([]byte(fields+tt.extra+"\nbody\n"), tt.opts)
+		c, err := Finish(t.Context(), []byte(fields+tt.extra+"\nbody\n"), tt.opts)
 		if err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 			continue
@@ -61,7 +61,7 @@ func TestFinishEnvelope(t *testing.T) {
 }
 
 func TestFinishAuthors(t *testing.T) {
-	c, err := Finish([]byte("From: a@b, C <c@d>\nTo: x@y\n\n"), FinishOptions{})
+	c, err := Finish(t.Context(), []byte("From: a@b, C <c@d>\nTo: x@y\n\n"), FinishOptions{})
 	if want := []string{"a@b", "c@d"}; err != nil || c.Sender != "a@b" || !slices.Equal(c.Authors, want) {
 		t.Errorf("Sender, Authors = %q, %q, %v, want a@b, %q", c.Sender, c.Authors, err, want)
 	}
@@ -69,17 +69,17 @@ func TestFinishAuthors(t *testing.T) {
 
 func TestFinishAddsDateAndMessageID(t *testing.T) {
 	for _, raw := range []string{"From: a@Example.com\nTo: x@y", "From: a@Example.com\nTo: x@y\nMessage-ID:\n", "From: a@Example.com\nTo: x@y\n\nbody"} {
-		c, err := Finish([]byte(raw), FinishOptions{})
+		c, err := Finish(t.Context(), []byte(raw), FinishOptions{})
 		if err != nil {
-			t.Fatalf("Finish(%q): %v", raw, err)
+			t.Fatalf("Finish(t.Context(), %q): %v", raw, err)
 		}
 		checkContent(t, c.Content)
 		want := `^From: a@Example.com\r\nTo: x@y\r\n(Message-ID: <[-0-9a-f]{36}@Example.com>\r\n)?Date: .{25,31}\r\n(Message-ID: <[-0-9a-f]{36}@Example.com>\r\n)?\r\n(body\r\n)?$`
 		if !regexp.MustCompile(want).Match(c.Content.Data) {
-			t.Errorf("Finish(%q) = %q, want it to match %s", raw, c.Content.Data, want)
+			t.Errorf("Finish(t.Context(), %q) = %q, want it to match %s", raw, c.Content.Data, want)
 		}
 		if !strings.Contains(string(c.Content.Data), "Message-ID: "+c.Content.MessageID+"\r\n") {
-			t.Errorf("Finish(%q): MessageID = %q, not in the message", raw, c.Content.MessageID)
+			t.Errorf("Finish(t.Context(), %q): MessageID = %q, not in the message", raw, c.Content.MessageID)
 		}
 	}
 }
@@ -100,9 +100,9 @@ func TestFinishKeeps(t *testing.T) {
 		for _, contentType := range []string{"", "Content-Type: multipart/mixed; boundary=b\r\n", "Content-Type: multipart/mixed; boundary=\"b\"; x=(\r\n", "Content-Type: message/rfc822\r\n"} {
 			want := head + contentType + "\r\n" + body
 			for _, raw := range []string{want, strings.ReplaceAll(want, "\r\n", "\n")} {
-				c, err := Finish([]byte(raw), FinishOptions{})
+				c, err := Finish(t.Context(), []byte(raw), FinishOptions{})
 				if err != nil || string(c.Content.Data) != want {
-					t.Errorf("Finish(%q) = %q, %v, want %q", raw, c.Content.Data, err, want)
+					t.Errorf("Finish(t.Context(), %q) = %q, %v, want %q", raw, c.Content.Data, err, want)
 				}
 			}
 		}
@@ -122,7 +122,7 @@ func TestFinishBounds(t *testing.T) {
 		"fields": head + "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n" + strings.Repeat("a:\r\n", 100_000) + "\r\n--b--\r\n",
 		"depth":  head + deep,
 	} {
-		c, err := Finish([]byte(raw), FinishOptions{})
+		c, err := Finish(t.Context(), []byte(raw), FinishOptions{})
 		if err != nil || string(c.Content.Data) != raw {
 			t.Errorf("%s: Finish changed %d octets to %d, %v", name, len(raw), len(c.Content.Data), err)
 		}
@@ -132,7 +132,7 @@ func TestFinishBounds(t *testing.T) {
 		"addresses": head + "Cc: " + strings.Repeat("a@b,\r\n ", 10_001) + "a@b\r\n\r\n",
 	} {
 		var invalid *mailer.InvalidError
-		if _, err := Finish([]byte(raw), FinishOptions{}); !errors.As(err, &invalid) {
+		if _, err := Finish(t.Context(), []byte(raw), FinishOptions{}); !errors.As(err, &invalid) {
 			t.Errorf("too many %s: err = %v, want an InvalidError", name, err)
 		}
 	}
@@ -167,7 +167,7 @@ func TestFinishRefuses(t *testing.T) {
 		{"NUL in a part's header", "From: a@b\nTo: c@d\nContent-Type: multipart/mixed; boundary=b\n\n--b\nX: \x00\n\n--b--\n", FinishOptions{}, "message", true},
 	}
 	for _, tt := range tests {
-		c, err := Finish([]byte(tt.raw), tt.opts)
+		c, err := Finish(t.Context(), []byte(tt.raw), tt.opts)
 		var invalid *mailer.InvalidError
 		if !errors.As(err, &invalid) {
 			t.Errorf("%s: Finish = %q, %v, want an InvalidError", tt.name, c.Content.Data, err)
@@ -212,7 +212,7 @@ func TestFinishSigned(t *testing.T) {
 		{"beside a nested one", "From: a@b\nTo: c@d\nContent-Type: multipart/mixed; boundary=m\n\n--m\nContent-Type: multipart/signed; boundary=s\n\n--s\n\nx\n--s--\n--m\n\n" + long + "\n--m--\n", false},
 	}
 	for _, tt := range tests {
-		c, err := Finish([]byte(tt.raw), FinishOptions{})
+		c, err := Finish(t.Context(), []byte(tt.raw), FinishOptions{})
 		if strings.Contains(tt.raw, "X-Ü") {
 			if err == nil {
 				t.Errorf("%s: Finish accepted a field name that is not ASCII", tt.name)
@@ -266,7 +266,7 @@ func TestSevenBit(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", tt.name, err)
 		}
-		got, err := SevenBit(c)
+		got, err := SevenBit(t.Context(), c)
 		if err != nil || string(got.Data) != head+tt.want {
 			t.Errorf("%s: SevenBit = %q, %v, want %q", tt.name, strings.TrimPrefix(string(got.Data), head), err, tt.want)
 		}
@@ -286,7 +286,7 @@ func TestSevenBitRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		_, err = SevenBit(c)
+		_, err = SevenBit(t.Context(), c)
 		wantConversionRefused(t, name, err)
 	}
 }

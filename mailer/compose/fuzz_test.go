@@ -146,32 +146,46 @@ func FuzzFinish(f *testing.F) {
 		f.Add(raw)
 	}
 	f.Add([]byte(dkimHeader + "\r\nx"))
+	f.Add([]byte("From: a@b.example\r\nContent-Disposition: attachment; " + strings.Repeat("a", 400) + `="` + strings.Repeat("é", 200) + "\"\r\n\r\nx"))
+	f.Add([]byte("From: a@b.example\r\nReply-To: \xe4" + strings.Repeat(`"\"<,:`, 200) + "\r\n\r\nx"))
+	f.Add([]byte("From: a@b.example\r\nX-A: é" + strings.Repeat(" é\xe4", 300) + "\r\nContent-Type: a/b" + strings.Repeat(";a=é", 300) + "\r\n\r\nx"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		opts := FinishOptions{To: []mailer.Address{{Email: "x@example.org"}}}
-		c, err := Finish(raw, opts)
+		c, err := Finish(t.Context(), raw, opts)
 		if err != nil {
 			return
 		}
 		checkContent(t, c.Content)
+		checkGrowth(t, "Finish", raw, c.Content)
 		checkPath(t, c.Envelope.ReversePath)
-		again, err := Finish(c.Content.Data, opts)
+		again, err := Finish(t.Context(), c.Content.Data, opts)
 		if err != nil || !bytes.Equal(again.Content.Data, c.Content.Data) {
-			t.Errorf("Finish(%q) = %q, %v, want it unchanged", c.Content.Data, again.Content.Data, err)
+			t.Errorf("Finish(t.Context(), %q) = %q, %v, want it unchanged", c.Content.Data, again.Content.Data, err)
 		}
-		if ascii, err := ASCIIHeader(c.Content); err != nil {
+		if ascii, err := ASCIIHeader(t.Context(), c.Content); err != nil {
 			wantNeedsSMTPUTF8(t, "ASCIIHeader", err)
 		} else {
 			checkContent(t, ascii)
+			checkGrowth(t, "ASCIIHeader", c.Content.Data, ascii)
 			checkASCIIHeaderAgain(t, c.Content, ascii)
 		}
-		seven, err := SevenBit(c.Content)
+		seven, err := SevenBit(t.Context(), c.Content)
 		if err != nil {
 			wantConversionRefused(t, "SevenBit", err)
 			return
 		}
 		checkContent(t, seven)
+		checkGrowth(t, "SevenBit", c.Content.Data, seven)
 		if seven.EightBit {
 			t.Errorf("SevenBit left 8-bit text in %q", seven.Data)
 		}
 	})
+}
+
+// checkGrowth checks that a conversion keeps the limit of what a message becomes.
+func checkGrowth(t *testing.T, what string, raw []byte, c mailer.Content) {
+	t.Helper()
+	if limit := maxGrowth*len(raw) + growthRoom; len(c.Data) > limit {
+		t.Errorf("%s made %d octets of %d, want %d at most", what, len(c.Data), len(raw), limit)
+	}
 }

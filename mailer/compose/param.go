@@ -43,8 +43,12 @@ func asciiFallback(value string) string {
 	return string(plain)
 }
 
+// maxParamName is the longest name of a parameter that can be written by RFC 2231, in
+// octets: each continuation repeats it, and needs room for a character.
+const maxParamName = 40
+
 // appendExtendedParam appends the parameter in the form of RFC 2231: whole, or in
-// numbered continuations.
+// numbered continuations. The name has at most maxParamName octets.
 func appendExtendedParam(dst []byte, name, value string) []byte {
 	const room = foldedLine - len(" *000*=UTF-8'';")
 	var pieces []string
@@ -88,13 +92,21 @@ type mimeParam struct {
 	raw   string // name=value as it was written, trimmed
 }
 
+// maxParams limits the parameters of one field.
+const maxParams = 1000
+
 // parseParams reads the value of Content-Type or Content-Disposition as leniently as
 // mail readers do: an unquoted boundary may hold any character except semicolons and
-// blanks, while mime.ParseMediaType refuses most of them.
-func parseParams(value string) (mediaType string, params []mimeParam) {
-	pieces := splitParams(mailer.StripComments(value))
-	mediaType = strings.ToLower(strings.Trim(pieces[0], " \t"))
-	for _, piece := range pieces[1:] {
+// blanks, while mime.ParseMediaType refuses most of them. It returns false where there
+// are more parameters than it reads.
+func parseParams(value string) (mediaType string, params []mimeParam, complete bool) {
+	piece, rest, more := cutParam(mailer.StripComments(value))
+	mediaType = strings.ToLower(strings.Trim(piece, " \t"))
+	for more {
+		if len(params) == maxParams {
+			return mediaType, params, false
+		}
+		piece, rest, more = cutParam(rest)
 		piece = strings.Trim(piece, " \t")
 		name, text, found := strings.Cut(piece, "=")
 		if !found {
@@ -107,13 +119,13 @@ func parseParams(value string) (mediaType string, params []mimeParam) {
 		name = strings.ToLower(strings.TrimRight(name, " \t"))
 		params = append(params, mimeParam{name: name, value: text, raw: piece})
 	}
-	return mediaType, params
+	return mediaType, params, true
 }
 
-// splitParams splits value at semicolons outside quoted strings.
-func splitParams(value string) []string {
-	var pieces []string
-	start, quoted := 0, false
+// cutParam cuts value at the first semicolon outside quoted strings. It returns false
+// where there is none.
+func cutParam(value string) (piece, rest string, found bool) {
+	quoted := false
 	for i := 0; i < len(value); i++ {
 		switch {
 		case value[i] == '\\' && quoted:
@@ -121,9 +133,8 @@ func splitParams(value string) []string {
 		case value[i] == '"':
 			quoted = !quoted
 		case value[i] == ';' && !quoted:
-			pieces = append(pieces, value[start:i])
-			start = i + 1
+			return value[:i], value[i+1:], true
 		}
 	}
-	return append(pieces, value[start:])
+	return value, "", false
 }

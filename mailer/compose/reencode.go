@@ -2,6 +2,7 @@ package compose
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -10,8 +11,10 @@ import (
 
 // entityFixer encodes anew what SMTP cannot carry as it is.
 type entityFixer struct {
+	*growth
 	sevenBit bool // 8-bit text cannot be carried either: the relay lacks 8BITMIME
 	signed   bool // a signature covers the entity
+	checked  bool // the signed octets have no bare CR
 	depth    int  // number of attached messages around the entity
 }
 
@@ -21,8 +24,14 @@ func (x entityFixer) fix(e *mimeEntity) error {
 	if e.mediaType == "multipart/signed" {
 		x.signed = true
 	}
-	if x.signed && hasLoneCR(e.body) {
-		return conversionRefused("a bare CR stands in the signed message")
+	if x.signed && !x.checked {
+		if hasLoneCR(e.body) {
+			return conversionRefused("a bare CR stands in the signed message")
+		}
+		x.checked = true
+	}
+	if err := x.Err(); err != nil {
+		return err
 	}
 	switch {
 	case e.opaque:
@@ -45,7 +54,7 @@ func (x entityFixer) fix(e *mimeEntity) error {
 		}
 	}
 	if x.sevenBit && !x.signed && e.encoding != "" && e.encoding != "7bit" {
-		e.setField("Content-Transfer-Encoding", "7bit")
+		return x.setField(e, "Content-Transfer-Encoding", "7bit")
 	}
 	return nil
 }
@@ -57,6 +66,20 @@ func (x entityFixer) unfit(raw []byte) bool {
 
 // refuse returns why an entity that would have to change cannot be changed.
 func (x entityFixer) refuse(what string) error {
+	return x.refusal("a "+what+" holds a NUL or a line over 998 octets and cannot be encoded anew", what)
+}
+
+// refuseFor returns err as a refusal where it is a limit of the conversion.
+func (x entityFixer) refuseFor(err error, what string) error {
+	if !isLimit(err) {
+		return err
+	}
+	return x.refusal("in a "+what+": "+err.Error(), what+" so large")
+}
+
+// refusal returns why a message is refused: text at the door, else one about what
+// would have to change.
+func (x entityFixer) refusal(text, what string) error {
 	switch {
 	case x.signed:
 		return conversionRefused("a signed " + what + " would have to change")
@@ -64,7 +87,7 @@ func (x entityFixer) refuse(what string) error {
 		return conversionRefused("the relay lacks 8BITMIME, and a " + what + " cannot be converted")
 	default:
 		return &mailer.InvalidError{Fields: []mailer.FieldError{{
-			Position: whole("message"), Message: "a " + what + " holds a NUL or a line over 998 octets and cannot be encoded anew",
+			Position: whole("message"), Message: text,
 		}}}
 	}
 }
@@ -122,7 +145,9 @@ func (x entityFixer) fixFields(e *mimeEntity) error {
 		if x.signed {
 			return x.refuse("part's header section")
 		}
-		f.rewrite(charset)
+		if err := x.rewrite(f, charset); err != nil {
+			return x.refuseFor(err, "part's field "+printableName(f.name))
+		}
 		if !f.foldable() || x.sevenBit && hasEightBit(f.written()) {
 			return x.refuse("part's header section")
 		}
@@ -147,11 +172,13 @@ func (x entityFixer) fixLeaf(e *mimeEntity) error {
 	case e.encoding == "quoted-printable":
 		e.newBody = rewrapQuotedPrintable(e.body)
 	case isIdentity(e.encoding):
-		e.encode()
+		if err := x.encode(e); err != nil {
+			return err
+		}
 	default:
 		return x.refuse("part in an unknown encoding")
 	}
-	return nil
+	return x.refuseFor(x.replace(len(e.body), len(e.newBody)), "part")
 }
 
 // isText reports whether every CR and LF in such an entity is a line end: in text,
@@ -162,7 +189,7 @@ func isText(mediaType string) bool {
 
 // encode encodes a leaf that had no encoding: as quoted-printable where it is text,
 // which stays readable, else as base64.
-func (e *mimeEntity) encode() {
+func (x entityFixer) encode(e *mimeEntity) error {
 	encoding := "base64"
 	switch {
 	case !isText(e.mediaType) || e.isWide():
@@ -173,8 +200,14 @@ func (e *mimeEntity) encode() {
 		encoding = "quoted-printable"
 		e.newBody = appendQuotedPrintable(nil, e.body)
 	}
+	added := len(e.added)
 	e.describeEncoded()
-	e.setField("Content-Transfer-Encoding", encoding)
+	for _, f := range e.added[added:] {
+		if err := x.replace(0, len(f.Name)+len(": ")+len(f.Value)+len("\r\n")); err != nil {
+			return x.refuseFor(err, "part")
+		}
+	}
+	return x.setField(e, "Content-Transfer-Encoding", encoding)
 }
 
 // isWide reports whether the text has two or four octets a character, so that an
@@ -210,14 +243,19 @@ func (e *mimeEntity) hasField(key string) bool {
 }
 
 // setField replaces the value of a field, or adds the field.
-func (e *mimeEntity) setField(name, value string) {
-	for _, f := range e.fields {
-		if f.key == strings.ToLower(name) {
-			f.text = appendHeaderField(nil, f.name, headerWords(value))
-			return
-		}
+func (x entityFixer) setField(e *mimeEntity, name, value string) error {
+	before := 0
+	text := appendHeaderField(nil, name, headerWords(value))
+	i := slices.IndexFunc(e.fields, func(f *rawField) bool { return f.key == strings.ToLower(name) })
+	if i < 0 {
+		e.added = append(e.added, mailer.Field{Name: name, Value: value})
+	} else {
+		f := e.fields[i]
+		before = len(f.written())
+		text = appendHeaderField(nil, f.name, headerWords(value))
+		f.text = text
 	}
-	e.added = append(e.added, mailer.Field{Name: name, Value: value})
+	return x.refuseFor(x.replace(before, len(text)), "part")
 }
 
 // rewrapBase64 breaks base64 into lines of 76 characters. It drops characters outside

@@ -2,6 +2,7 @@ package compose
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"unicode/utf8"
 
@@ -13,17 +14,18 @@ import (
 // base64. It leaves raw UTF-8 in addresses of the header section, which needs
 // SMTPUTF8, and so another relay. Content that is 7-bit already is returned as it is.
 // Content that cannot be converted, such as a signed part, is a permanent
-// [*mailer.Failure] with 5.6.3.
-func SevenBit(c mailer.Content) (mailer.Content, error) {
+// [*mailer.Failure] with 5.6.3; so is one that would become larger than four times its
+// size and 64 KiB. When ctx ends, the error is that of the context.
+func SevenBit(ctx context.Context, c mailer.Content) (mailer.Content, error) {
 	if !c.EightBit {
 		return c, nil
 	}
-	root := parseMessage(c.Data)
-	x := entityFixer{sevenBit: true, signed: root.hasField("dkim-signature")}
+	root := parseMessage(ctx, c.Data)
+	x := entityFixer{growth: newGrowth(ctx, c.Data), sevenBit: true, signed: root.hasField("dkim-signature")}
 	if err := x.fix(root); err != nil {
 		return mailer.Content{}, err
 	}
-	data := endLine(root.appendTo(make([]byte, 0, len(c.Data)+len(c.Data)/8)))
+	data := endLine(root.appendTo(make([]byte, 0, x.size)))
 	seven, err := checkedContent(data, c.MessageID)
 	if err == nil && seven.EightBit {
 		return mailer.Content{}, x.refuse("part")

@@ -28,7 +28,14 @@ type validMessage struct {
 // problemList collects what is wrong with a message.
 type problemList struct{ mailer.InvalidError }
 
+// maxProblems limits the findings: more help no one, and a message of a few megabytes
+// can have millions.
+const maxProblems = 50
+
 func (p *problemList) invalid(at mailer.Position, message string) {
+	if len(p.Fields) == maxProblems {
+		return
+	}
 	p.Fields = append(p.Fields, mailer.FieldError{Position: at, Message: message})
 }
 
@@ -91,6 +98,10 @@ func (v *validMessage) addresses(m mailer.Message) {
 }
 
 func (v *validMessage) addressList(field string, list []mailer.Address) []mailer.Address {
+	if len(list) > maxMailboxes {
+		v.invalid(whole(field), "more than 10000 addresses")
+		return nil
+	}
 	valid := make([]mailer.Address, len(list))
 	for i, a := range list {
 		valid[i] = v.address(mailer.Position{Field: field, Item: i + 1}, a)
@@ -165,7 +176,14 @@ func isSingle(key string) bool {
 	return strings.HasPrefix(key, "list-")
 }
 
+// maxCallerFields limits the caller's own header fields of one message.
+const maxCallerFields = 10_000
+
 func (v *validMessage) callerFields(fields []mailer.Field) {
+	if len(fields) > maxCallerFields {
+		v.invalid(whole(mailer.FieldHeaders), "a message has at most 10000 fields of its own")
+		return
+	}
 	seen := map[string]bool{}
 	for i, f := range fields {
 		key := strings.ToLower(f.Name)
@@ -188,7 +206,7 @@ func (v *validMessage) callerFields(fields []mailer.Field) {
 
 // printableName returns a field name for an error message, escaped and cut.
 func printableName(name string) string {
-	quoted := strconv.QuoteToASCII(name)
+	quoted := strconv.QuoteToASCII(name[:min(len(name), maxFieldName)])
 	name = quoted[1 : len(quoted)-1]
 	return name[:min(len(name), maxFieldName)]
 }
@@ -206,7 +224,7 @@ func (v *validMessage) callerField(at mailer.Position, key, value string) {
 			v.invalid(at, "not a date of RFC 5322, such as Mon, 02 Jan 2006 15:04:05 +0100")
 		}
 	case "message-id":
-		if v.messageID = value; !msgID.MatchString(value) || len(value) > maxHeaderWord {
+		if v.messageID = value; len(value) > maxHeaderWord || !msgID.MatchString(value) {
 			v.invalid(at, "not a message id, such as <id@example.com>")
 		}
 	case "in-reply-to", "references", "auto-submitted", "precedence":
@@ -240,7 +258,14 @@ func (v *validMessage) structuredField(at mailer.Position, value string) bool {
 // systems.
 const maxFilename = 1024
 
+// maxAttachments limits the files of one message.
+const maxAttachments = 1000
+
 func (v *validMessage) attachments(list []mailer.Attachment) {
+	if len(list) > maxAttachments {
+		v.invalid(whole("attachments"), "a message has at most 1000 files")
+		return
+	}
 	contentIDs := map[string]bool{}
 	for i, a := range list {
 		member := func(name string) mailer.Position {
@@ -269,10 +294,13 @@ func (v *validMessage) contentType(at mailer.Position, value string) {
 	if value == "" || !v.text(at, value) {
 		return
 	}
-	mediaType, _, err := mime.ParseMediaType(value)
-	if err != nil || !strings.Contains(mediaType, "/") || len(value) > maxContentType || !isPrintable(value) {
-		v.invalid(at, "not a media type, such as application/pdf")
+	if len(value) <= maxContentType && isPrintable(value) {
+		mediaType, _, err := mime.ParseMediaType(value)
+		if err == nil && strings.Contains(mediaType, "/") {
+			return
+		}
 	}
+	v.invalid(at, "not a media type, such as application/pdf")
 }
 
 var contentID = regexp.MustCompile(`^[!-;=?-~]+$`)

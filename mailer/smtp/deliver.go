@@ -67,7 +67,7 @@ func (d *delivery) run(ctx context.Context) {
 		}
 		t := d.booked
 		if d.booked = nil; t == nil {
-			t = d.plan()
+			t = d.plan(ctx)
 		}
 		if t != nil {
 			d.conn.transact(ctx, t)
@@ -208,7 +208,7 @@ func (d *delivery) conclude(ctx context.Context, t *transaction) {
 		return
 	case !d.conn.dead:
 		if t.mailParamRefused != nil {
-			d.retryWithoutParams(t)
+			d.retryWithoutParams(ctx, t)
 		}
 		return
 	case t.badReply != nil && ctx.Err() == nil:
@@ -292,14 +292,14 @@ func (d *delivery) retryOnNewConn(results []*mailer.Result) {
 
 // retryWithoutParams lets the transaction go once more without the MAIL parameters
 // that the relay refuses although it offers them.
-func (d *delivery) retryWithoutParams(t *transaction) {
+func (d *delivery) retryWithoutParams(ctx context.Context, t *transaction) {
 	c := d.conn
 	if c.refusedExtensions != nil {
 		c.trustExtensions() // it made no difference
 		return
 	}
 	c.refusedExtensions = c.ext.withoutParameters(t.params)
-	if _, f := d.adapted(c.ext); f != nil {
+	if _, f := d.adapted(ctx, c.ext); f != nil {
 		d.needsBack8BITMIME()
 	}
 	if len(c.refusedExtensions) == 0 {
@@ -388,15 +388,15 @@ func (t *transaction) anyAccepted() bool {
 
 // plan makes the next transaction, for the extensions of the connection. It returns
 // nil when none of its recipients can go; they have their failures then.
-func (d *delivery) plan() *transaction {
+func (d *delivery) plan(ctx context.Context) *transaction {
 	careful := len(d.open) == 0
 	if careful {
 		n := min(len(d.doubtful), maxRefused)
 		d.open, d.doubtful = slices.Clone(d.doubtful[:n]), d.doubtful[n:]
 	}
-	content, f := d.adapted(d.conn.ext)
+	content, f := d.adapted(ctx, d.conn.ext)
 	if f != nil && d.needsBack8BITMIME() {
-		content, f = d.adapted(d.conn.ext)
+		content, f = d.adapted(ctx, d.conn.ext)
 	}
 	if f != nil {
 		failAll(d.open, f)
@@ -504,21 +504,27 @@ func params(content mailer.Content, ext extensions, utf8 bool) string {
 
 // adapted returns the content in the form that a relay with those extensions takes,
 // or why there is none. The form depends on the stored octets and the extensions
-// alone, so that each retry sends the same octets.
-func (d *delivery) adapted(ext extensions) (mailer.Content, *mailer.Failure) {
+// alone, so that each retry sends the same octets. Once ctx ended, there is no form.
+func (d *delivery) adapted(ctx context.Context, ext extensions) (mailer.Content, *mailer.Failure) {
 	content := d.content
 	if !ext.has("SMTPUTF8") {
 		if !mailer.IsASCII(d.env.ReversePath) {
 			return content, d.cannotTake("5.6.7", "the reverse-path needs SMTPUTF8, which the relay does not offer", nil)
 		}
-		ascii, err := compose.ASCIIHeader(content)
+		ascii, err := compose.ASCIIHeader(ctx, content)
+		if ctx.Err() != nil {
+			return content, d.conn.failed(ctx, mailer.StageMail, readCause(ctx.Err()))
+		}
 		if err != nil {
 			return content, d.cannotTake("5.6.7", "the message needs SMTPUTF8, which the relay does not offer, and cannot be converted", err)
 		}
 		content = ascii
 	}
 	if content.EightBit && !ext.has("8BITMIME") {
-		seven, err := compose.SevenBit(content)
+		seven, err := compose.SevenBit(ctx, content)
+		if ctx.Err() != nil {
+			return content, d.conn.failed(ctx, mailer.StageMail, readCause(ctx.Err()))
+		}
 		if err != nil {
 			return content, d.cannotTake("5.6.3", "the message needs 8BITMIME, which the relay does not offer, and cannot be converted", err)
 		}

@@ -21,6 +21,8 @@ import (
 func TestParameters(t *testing.T) {
 	const plain = "Subject: x\r\n\r\nbody\r\n"
 	const eightBit = "Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\ngrüße\r\n"
+	// In seven bits this is over four times as large.
+	swelling := "Content-Type: message/rfc822\r\n\r\nContent-Disposition: attachment" + strings.Repeat(";\r\n a=é", 20_000) + "\r\n\r\nx\r\n"
 	tests := []struct {
 		name       string
 		content    mailer.Content
@@ -57,6 +59,10 @@ func TestParameters(t *testing.T) {
 		{
 			name: "8BITMIME not offered", content: mailer.Content{Data: []byte(eightBit), EightBit: true},
 			extensions: []string{"X"}, params: "", want: "accepted 250",
+		},
+		{
+			name: "8BITMIME not offered, and swelling", content: mailer.Content{Data: []byte(swelling), EightBit: true},
+			extensions: []string{"X"}, want: "permanent mail 5.6.3",
 		},
 		{
 			name: "header in UTF-8", content: mailer.Content{Data: []byte(plain), UTF8Header: true},
