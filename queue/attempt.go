@@ -37,7 +37,7 @@ func (dr *driver) next(done *dispatch.Job) *dispatch.Job {
 // try makes the attempts on one job and hands the outcome over to be recorded.
 func (dr *driver) try(j *dispatch.Job) {
 	work := j.Value.(*job)
-	attempts, err := dr.attempt(j, work)
+	attempts, err := dr.attemptAlone(j, work)
 	work.content = nil
 	switch {
 	case err != nil:

@@ -66,6 +66,7 @@ func newJob(d *dispatch.Dispatcher, w Work, route string, relays []int, content 
 	return &dispatch.Job{
 		ID: w.ID, Route: route, Lane: w.Lane(), Size: w.Size, Expires: w.Expires, Fresh: content != nil, Moved: route != w.Route,
 		ReversePath: w.Envelope.ReversePath, Recipients: w.Envelope.ForwardPaths,
+		Alone: w.Suspect,
 		Value: &job{Work: w, relays: relays, content: content},
 	}
 }

@@ -214,6 +214,7 @@ func (d *Durable) Run(ctx context.Context) error {
 	// Steps that follow on the end of ctx must not end with it.
 	work := context.WithoutCancel(ctx)
 	if err := d.start(work); err != nil {
+		d.end(work)
 		return fmt.Errorf("start queue: %w", err)
 	}
 	var helpers sync.WaitGroup
@@ -229,6 +230,7 @@ func (d *Durable) Run(ctx context.Context) error {
 	d.stop()
 	stopRecorder()
 	helpers.Wait()
+	d.end(work)
 	return d.recorder.unwritten()
 }
 
@@ -251,8 +253,16 @@ func (d *Durable) start(ctx context.Context) error {
 	d.driver.start(ctx)
 	d.phase.Store(running)
 	d.log.Info("queue started", "messages", usage.Messages, "bytes", usage.Bytes,
-		"uncertain", recovered.Uncertain, "held", recovered.Held, "released", recovered.Released)
+		"uncertain", recovered.Uncertain, "held", recovered.Held, "released", recovered.Released,
+		"crashes", recovered.Crashes, "suspects", recovered.Suspects)
 	return nil
+}
+
+// end records that this run ends in order, and is no crash.
+func (d *Durable) end(ctx context.Context) {
+	if err := d.store.End(ctx, d.owner); err != nil && !errors.Is(err, ErrClosed) {
+		d.log.Warn("the end of this run could not be stored: the next start takes it for a crash", "error", err)
+	}
 }
 
 // stop ends what Run began, in the order in which a message travels.

@@ -94,6 +94,10 @@ func (h *house) recover(ctx context.Context) (Recovered, error) {
 	h.account.begin()
 	recovered, err := h.store.Recover(ctx, h.owner, now, h.opts.HoldUncertain)
 	h.account.end(Usage{}, err == nil && !recovered.Any())
+	for _, b := range recovered.Blamed {
+		h.log.Error("message held because the service crashed with it", "id", b.ID, "reverse_path", b.ReversePath,
+			"forward_paths", b.ForwardPaths)
+	}
 	return recovered, err
 }
 

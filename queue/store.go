@@ -54,8 +54,8 @@ type Store interface {
 	Mark(ctx context.Context, owner, id string) error
 	// MarkAlone records, before owner touches the message, that it tries nothing
 	// else of what it has leased. [Store.Recover] blames the message for a crash.
-	// The mark ends with the lease.
-	MarkAlone(ctx context.Context, owner, id string) error
+	// The mark ends with the lease, or when alone is false.
+	MarkAlone(ctx context.Context, owner, id string, alone bool) error
 	// Record stores attempts and their outcomes and ends the leases. If a cancel
 	// was requested and the recipient would wait again, it is canceled. If another
 	// owner holds the lease by now, only a delivery changes the recipient.

@@ -47,6 +47,8 @@ type Job struct {
 	Fresh bool
 	// Moved says that the store has the job under another route.
 	Moved bool
+	// Alone says that nothing may begin beside the job, see [Dispatcher.Harmless].
+	Alone bool
 	Value any // the caller's
 }
 
@@ -90,11 +92,12 @@ type Dispatcher struct {
 	relays   []*health
 	groups   []*group        // as their routes became known
 	inFlight map[*Job]flight // the jobs whose delivery goes on
-	fresh    int64           // octets of jobs that came with their content
-	loaded   int64           // octets of contents loaded from the store
-	wake     time.Time       // when the store must be looked at; zero: never
-	tick     time.Time       // when Tick must be called for what waits in memory; zero: never
-	expiry   time.Time       // when a message of the store expires; zero: none is known to
+	suspects suspects
+	fresh    int64     // octets of jobs that came with their content
+	loaded   int64     // octets of contents loaded from the store
+	wake     time.Time // when the store must be looked at; zero: never
+	tick     time.Time // when Tick must be called for what waits in memory; zero: never
+	expiry   time.Time // when a message of the store expires; zero: none is known to
 }
 
 // New returns a dispatcher that begins no delivery until Start.
@@ -175,6 +178,7 @@ func (d *Dispatcher) Done(j *Job, now time.Time) Orders {
 	g.count(f, -1)
 	g.line(j.Lane).inFlight--
 	delete(d.inFlight, j)
+	d.endAlone(j, now)
 	var o Orders
 	if j.Fresh {
 		d.fresh -= d.memoryCost(j.Size)
@@ -220,6 +224,9 @@ func (d *Dispatcher) Each(f func(*Job)) {
 			}
 		}
 	}
+	for _, j := range d.suspects.waiting {
+		f(j)
+	}
 	for j := range d.inFlight {
 		f(j)
 	}
@@ -242,6 +249,7 @@ func (d *Dispatcher) withdraw(g *group, meant func(*Job) bool) []*Job {
 		l.fresh = slices.DeleteFunc(l.fresh, take)
 		l.claimed = slices.DeleteFunc(l.claimed, take)
 	}
+	d.suspects.waiting = slices.DeleteFunc(d.suspects.waiting, func(j *Job) bool { return j.Route == g.route && take(j) })
 	g.tidy()
 	return taken
 }
@@ -285,6 +293,7 @@ func (d *Dispatcher) dispatchAll(now time.Time) Orders {
 
 // dispatch begins what may begin for a group.
 func (d *Dispatcher) dispatch(g *group, now time.Time, o *Orders) {
+	d.dispatchAlone(now, o)
 	for j := d.pick(g, now); j != nil; j = d.pick(g, now) {
 		o.Begin = append(o.Begin, j)
 		if l := g.line(j.Lane); l.backlog && l.low() {
@@ -362,6 +371,13 @@ func (d *Dispatcher) empty(g *group, shut func(mailer.Priority) bool, o *Orders)
 		o.Release = slices.Concat(o.Release, l.fresh, l.claimed)
 		l.fresh, l.claimed = nil, nil
 	}
+	d.suspects.waiting = slices.DeleteFunc(d.suspects.waiting, func(j *Job) bool {
+		evicted := j.Route == g.route && shut(j.Lane.Priority)
+		if evicted {
+			o.Release = append(o.Release, j)
+		}
+		return evicted
+	})
 	g.tidy()
 }
 
@@ -375,7 +391,7 @@ type Load struct {
 
 // Load counts what is in memory.
 func (d *Dispatcher) Load() Load {
-	l := Load{Fresh: d.fresh, Loaded: d.loaded, InFlight: len(d.inFlight)}
+	l := Load{Fresh: d.fresh, Loaded: d.loaded, InFlight: len(d.inFlight), Waiting: len(d.suspects.waiting)}
 	for _, g := range d.groups {
 		l.Waiting += g.waiting()
 		for _, line := range g.lines {

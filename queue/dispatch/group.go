@@ -107,6 +107,10 @@ func (g *group) line(of Lane) *line {
 // add puts a job at the end of its line.
 func (d *Dispatcher) add(g *group, j *Job) {
 	d.tickAt(j.Expires)
+	if j.Alone {
+		d.suspects.waiting = append(d.suspects.waiting, j)
+		return
+	}
 	l := g.line(j.Lane)
 	if turns := &g.turns[level(l.Priority)]; l.waiting() == 0 {
 		*turns = append(*turns, l)
@@ -208,7 +212,7 @@ func (g *group) reopens(p mailer.Priority) time.Time {
 
 // pick takes the job that begins next; nil when none may begin just now.
 func (d *Dispatcher) pick(g *group, now time.Time) *Job {
-	if !d.running || d.stuck {
+	if !d.running || d.stuck || d.suspects.stopped() {
 		return nil
 	}
 	for _, r := range g.relays {

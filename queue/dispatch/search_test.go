@@ -40,6 +40,8 @@ func settings() []*setting {
 	}
 	blame := []outcome{delivered, refused, broken}
 	all := []outcome{delivered, deferred, inTrouble, ratedOut}
+	suspects := jobs("other", app, app, other)
+	suspects[0].Alone, suspects[2].Alone = true, true
 	return []*setting{
 		{name: "one route", options: options(2, 1<<20), routes: one, messages: jobs("one", app, app, urgent), outcomes: all},
 		{name: "one line", options: options(1, 1<<20), routes: one, messages: jobs("one", app, app, app), outcomes: []outcome{delivered, inTrouble}},
@@ -49,6 +51,7 @@ func settings() []*setting {
 		{name: "commands", options: options(1, 1<<20), routes: one, messages: jobs("one", app, app, bulk), outcomes: all[1:], commands: true},
 		{name: "few connections", options: options(2, 1<<20), routes: two, messages: jobs("other", app, app, other), useful: []int{1, 1}, outcomes: all},
 		{name: "connections that come late", options: options(2, 1<<20), routes: one, messages: jobs("one", app, app, app), useful: []int{1, 1}, grown: 2, outcomes: all[:3]},
+		{name: "suspects", options: options(1, 2500), routes: two, messages: suspects, outcomes: all[1:]},
 		{name: "short lives", options: options(1, 1<<20), routes: one, messages: jobs("one", app, app, app), lives: []time.Duration{0, 5 * time.Second, time.Minute}, outcomes: []outcome{deferred, inTrouble}},
 		{name: "blame", options: options(2, 1<<20), routes: one, messages: from(jobs("one", app, app, app), "a", "a", "a"), begun: true, outcomes: blame},
 		{name: "two reverse-paths", options: options(2, 1<<20), routes: one, messages: from(jobs("one", app, app, app), "a", "bb", "a"), begun: true, outcomes: blame},

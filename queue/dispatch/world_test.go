@@ -156,6 +156,9 @@ func (w *world) actions(all []action) []action {
 	add := func(name string, about int, do func(*world, int, outcome)) {
 		all = append(all, action{name, about, 0, do})
 	}
+	if j := w.d.suspects.alone; j != nil {
+		add("harmless", w.index(j), (*world).harmless)
+	}
 	for i, m := range w.messages {
 		switch m.place {
 		case outside:
@@ -209,6 +212,9 @@ func (w *world) pass(int, outcome) { w.now = w.nextDeadline() }
 
 func (w *world) grow(relay int, _ outcome) { w.useful[relay]++ }
 
+// harmless is when a suspect has been in flight for a while.
+func (w *world) harmless(i int, _ outcome) { w.obey(w.d.Harmless(w.messages[i].job, w.now)) }
+
 func (w *world) cannotWrite(int, outcome) { w.obey(w.d.Stuck(true, w.now)) }
 
 // nextDeadline is the first time to come at which something may change.
@@ -251,6 +257,7 @@ func (w *world) index(j *Job) int { return int(j.ID[0] - '0') }
 func (w *world) newJob(i int, fresh bool) *Job {
 	j := w.config.messages[i]
 	j.ID, j.Fresh, j.Expires = string(rune('0'+i)), fresh, w.messages[i].expires
+	j.Alone = j.Alone && !fresh // what has just been accepted is no suspect
 	return &j
 }
 
@@ -583,11 +590,11 @@ func (w *world) obey(o Orders) {
 // checkTurn checks that no job in line, nor of those that begin after j, had to
 // go before it.
 func (w *world) checkTurn(j *Job, rest []*Job) {
-	if f := w.d.inFlight[j]; f.extra || f.probe {
+	if f := w.d.inFlight[j]; f.extra || f.probe || j.Alone {
 		return // it takes no worker from others
 	}
 	for i, m := range w.messages {
-		if m.place != inMemory || m.job.Route != j.Route || m.job == j || w.lacksMemory(m.job, j) {
+		if m.place != inMemory || m.job.Route != j.Route || m.job == j || m.job.Alone || w.lacksMemory(m.job, j) {
 			continue
 		}
 		k := m.job
@@ -660,6 +667,9 @@ func (w *world) checkBlame() string {
 // checkPlaces checks that the dispatcher has each message where it is, once.
 func (w *world) checkPlaces() string {
 	lined, flying := map[*Job]int{}, 0
+	for _, j := range w.d.suspects.waiting {
+		lined[j]++
+	}
 	for _, g := range w.d.groups {
 		for _, l := range g.lines {
 			for _, j := range slices.Concat(l.fresh, l.claimed) {
@@ -730,7 +740,7 @@ func (w *world) checkAccounts() string {
 // quiet says that nothing goes on by itself: the next event is a look, a new
 // message, or none. Deliveries may hang for ever, and so are nothing that goes on.
 func (w *world) quiet() bool {
-	return len(w.claims) == 0 && !slices.ContainsFunc(w.messages, func(m message) bool {
+	return w.d.suspects.alone == nil && len(w.claims) == 0 && !slices.ContainsFunc(w.messages, func(m message) bool {
 		return m.place == storing || m.place == recording || m.place == releasing
 	})
 }
@@ -761,6 +771,9 @@ func (w *world) stranded() string {
 		}
 		if len(w.useful) > 0 {
 			at = latest(at, w.now.Add(growthInterval))
+		}
+		if s := w.d.suspects; j.Alone || s.stopped() {
+			at = latest(at, latest(latest(w.now, s.until), s.since).Add(AloneTime))
 		}
 		if late(at) {
 			return fmt.Sprintf("message %d could go out in %v, and the dispatcher is woken in %v", i, at.Sub(w.now), wake.Sub(w.now))
@@ -811,6 +824,7 @@ func (w *world) clone() *world {
 
 func (d *Dispatcher) clone() *Dispatcher {
 	c := *d
+	c.suspects.waiting = slices.Clone(d.suspects.waiting)
 	c.relays = make([]*health, len(d.relays))
 	for i, h := range d.relays {
 		twin := *h
@@ -862,7 +876,7 @@ func TestStateIsWhole(t *testing.T) {
 	for _, c := range []struct {
 		of   any
 		want int
-	}{{Dispatcher{}, 11}, {group{}, 8}, {line{}, 8}, {health{}, 6}, {pause{}, 3}, {flight{}, 3}, {blame{}, 5}, {sender{}, 7}, {meeting{}, 5}} {
+	}{{Dispatcher{}, 12}, {suspects{}, 4}, {group{}, 8}, {line{}, 8}, {health{}, 6}, {pause{}, 3}, {flight{}, 3}, {blame{}, 5}, {sender{}, 7}, {meeting{}, 5}} {
 		if n := reflect.TypeOf(c.of).NumField(); n != c.want {
 			t.Errorf("%T has %d fields, and clone and key were made for %d", c.of, n, c.want)
 		}
@@ -886,6 +900,14 @@ func (w *world) key(buffer []byte) []byte {
 	k.time(w.d.wake, false)
 	k.time(w.d.tick, false)
 	k.time(w.d.expiry, false)
+	k.jobs(w.d.suspects.waiting)
+	k.bools(w.d.suspects.alone == nil)
+	if j := w.d.suspects.alone; j != nil {
+		k.ints(w.index(j))
+	}
+	k.time(w.d.suspects.since, false)
+	k.time(w.d.suspects.harmless(), true)
+	k.time(w.d.suspects.until, true)
 	for i, h := range w.d.relays {
 		k.ints(min(h.pause.failures, 3), h.useful, len(h.pause.probes))
 		k.time(h.pause.until, true)
@@ -917,6 +939,7 @@ func (w *world) key(buffer []byte) []byte {
 // collect sorts the times that matter.
 func (k *key) collect() {
 	k.times = append(k.times, k.w.now, k.w.d.wake, k.w.d.tick, k.w.d.expiry)
+	k.times = append(k.times, k.w.d.suspects.since, k.w.d.suspects.harmless(), k.w.d.suspects.until)
 	for _, h := range k.w.d.relays {
 		k.times = append(append(k.times, h.pause.until, h.pause.opens()), h.restsUntil[:]...)
 		for _, p := range h.pause.probes {

@@ -19,11 +19,11 @@ func (s *Store) Mark(ctx context.Context, owner, id string) error {
 	})
 }
 
-// MarkAlone notes that the message is the only one in hand.
-func (s *Store) MarkAlone(ctx context.Context, owner, id string) error {
+// MarkAlone notes whether the message is the only one in hand.
+func (s *Store) MarkAlone(ctx context.Context, owner, id string, alone bool) error {
 	return s.write(ctx, "MarkAlone", func() error {
 		for _, r := range s.leased(id, owner) {
-			r.marked.alone = true
+			r.marked.alone = alone
 		}
 		return nil
 	})

@@ -46,7 +46,10 @@ func Start(t *testing.T, store queue.Store, edit func(*queue.Options), relays ..
 	var ctx context.Context
 	ctx, q.cancel = context.WithCancel(context.WithoutCancel(t.Context()))
 	go func() { q.done <- d.Run(ctx) }()
-	for d.Ready(ctx) != nil && len(q.done) == 0 {
+	for len(q.done) == 0 {
+		if err := d.Ready(ctx); err == nil || errors.Is(err, queue.ErrClosed) { // it may have crashed
+			break
+		}
 		time.Sleep(time.Millisecond)
 	}
 	t.Cleanup(func() { _ = q.End() })

@@ -19,18 +19,22 @@ const (
 
 // Mark notes that content is about to be sent.
 func (s *Store) Mark(ctx context.Context, owner, id string) error {
-	return s.mark(ctx, owner, id, markContent)
+	return s.mark(ctx, owner, id, markContent, true)
 }
 
-// MarkAlone notes that the message is the only one in hand.
-func (s *Store) MarkAlone(ctx context.Context, owner, id string) error {
-	return s.mark(ctx, owner, id, markAlone)
+// MarkAlone notes whether the message is the only one in hand.
+func (s *Store) MarkAlone(ctx context.Context, owner, id string, alone bool) error {
+	return s.mark(ctx, owner, id, markAlone, alone)
 }
 
-func (s *Store) mark(ctx context.Context, owner, id string, bit int) error {
+func (s *Store) mark(ctx context.Context, owner, id string, bit int, set bool) error {
 	key, _ := blob(id)
+	bits := 0
+	if set {
+		bits = bit
+	}
 	return s.write(ctx, func(w *writer) error {
-		return w.exec(`UPDATE recipients SET marked = marked | ? WHERE message = ? AND owner = ?`, bit, key, owner)
+		return w.exec(`UPDATE recipients SET marked = marked & ~?1 | ?2 WHERE message = ?3 AND owner = ?4`, bit, bits, key, owner)
 	})
 }
 

@@ -43,7 +43,7 @@ func hasty(s queue.Store, e queue.Entry) []func(context.Context) error {
 			return err
 		},
 		func(ctx context.Context) error { return s.Mark(ctx, "me", id) },
-		func(ctx context.Context) error { return s.MarkAlone(ctx, "me", id) },
+		func(ctx context.Context) error { return s.MarkAlone(ctx, "me", id, true) },
 		func(ctx context.Context) error { return s.End(ctx, "me") },
 		func(ctx context.Context) error {
 			_, err := s.Record(ctx, []queue.Outcome{{ID: id, Owner: "me", Route: "relay", At: Start, Changes: []queue.Change{

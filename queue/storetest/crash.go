@@ -51,9 +51,11 @@ func (r *run) wantClaim(suspect bool, entries ...queue.Entry) {
 	wantDiff(r.t, "messages claimed, and whether they are suspect", got, want)
 }
 
-func (r *run) markAlone(e queue.Entry) {
+func (r *run) markAlone(e queue.Entry) { r.setAlone(e, true) }
+
+func (r *run) setAlone(e queue.Entry, alone bool) {
 	r.t.Helper()
-	if err := r.s.MarkAlone(r.t.Context(), r.owner, e.Message.ID); err != nil {
+	if err := r.s.MarkAlone(r.t.Context(), r.owner, e.Message.ID, alone); err != nil {
 		r.t.Fatalf("MarkAlone = %v", err)
 	}
 }
@@ -213,6 +215,22 @@ func testBlame(t *testing.T, s queue.Store, reopen func(queue.Store) queue.Store
 		r = crash(r, want)
 	}
 	wantStates(t, s, good, "deferred", queue.StatusDeferred)
+}
+
+// testUnmarked: a message that is not alone in hand any more is not to blame.
+func testUnmarked(t *testing.T, s queue.Store, reopen func(queue.Store) queue.Store) {
+	e := entry(0, "a@example.org")
+	insert(t, s, e)
+	for n := range 5 {
+		s = reopen(s)
+		r, recovered := begin(t, s, fmt.Sprint("run", n), Start.Add(time.Duration(n)*time.Minute))
+		if len(recovered.Blamed) > 0 {
+			t.Errorf("run %d: %+v is held", n, recovered.Blamed)
+		}
+		r.wantClaim(n > 1, e)
+		r.setAlone(e, true)
+		r.setAlone(e, false)
+	}
 }
 
 // testBlameHold: where uncertain mail is held, a message is blamed all the same, and

@@ -76,6 +76,7 @@ func Run(t *testing.T, open func(*testing.T) queue.Store, reopen func(*testing.T
 		"Blame":     testBlame,
 		"BlameHold": testBlameHold,
 		"Kills":     testKills,
+		"Unmarked":  testUnmarked,
 	}
 	for name, test := range lasting {
 		t.Run(name, func(t *testing.T) {

@@ -1,0 +1,40 @@
+package queue
+
+import (
+	"context"
+	"time"
+
+	"mailsidecar/mailer"
+	"mailsidecar/queue/dispatch"
+)
+
+// attemptAlone is attempt. A message that may make the service crash is marked before it
+// is touched, while it is the only one in hand: a crash is then blamed on it. After a
+// while it has shown that it does no harm, and others go on.
+func (dr *driver) attemptAlone(j *dispatch.Job, work *job) ([]mailer.Attempt, error) {
+	if !work.Suspect {
+		return dr.attempt(j, work)
+	}
+	if err := dr.store.MarkAlone(dr.ctx, dr.owner, j.ID, true); err != nil {
+		return nil, err
+	}
+	over := make(chan struct{})
+	harmless := time.AfterFunc(dispatch.AloneTime, func() {
+		defer close(over)
+		dr.harmless(j)
+	})
+	attempts, err := dr.attempt(j, work)
+	if !harmless.Stop() {
+		<-over
+	}
+	return attempts, err
+}
+
+// harmless takes the mark from a message, and lets others go on beside it.
+func (dr *driver) harmless(j *dispatch.Job) {
+	if err := dr.store.MarkAlone(context.WithoutCancel(dr.ctx), dr.owner, j.ID, false); err != nil {
+		dr.log.Error("message could not be unmarked", "id", j.ID, "error", err)
+		return // the others wait until it is over
+	}
+	dr.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders { return d.Harmless(j, now) })
+}
