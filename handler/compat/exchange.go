@@ -128,6 +128,9 @@ type Sent struct {
 
 // Send composes and submits all of the messages, or none of them.
 func (x *Exchange) Send(messages []Message) ([]Sent, error) {
+	if err := checkTogether(messages); err != nil {
+		return nil, err
+	}
 	subs := make([]queue.Submission, len(messages))
 	for i := range messages {
 		sub, err := x.Compose(&messages[i])
@@ -139,8 +142,43 @@ func (x *Exchange) Send(messages []Message) ([]Sent, error) {
 	return x.Submit(subs)
 }
 
-// maxComposed limits, in octets, what a request with few octets and many recipients makes.
-const maxComposed = 128 << 20
+// Limits of what a request with few octets and many recipients makes.
+const (
+	maxComposed = 128 << 20 // octets
+	maxFiles    = 20_000
+	maxFields   = 100_000 // header fields of the caller
+)
+
+// checkTogether refuses, before they are composed, several messages that would be too
+// much together. What it counts is part of them for sure.
+func checkTogether(messages []Message) error {
+	if len(messages) < 2 {
+		return nil
+	}
+	octets, files, fields := 0, 0, 0
+	for i := range messages {
+		m := &messages[i].Message
+		octets += len(m.Text) + len(m.HTML)
+		files, fields = files+len(m.Attachments), fields+len(m.Header)
+		switch {
+		case files > maxFiles:
+			return problem.New(api.CodeMessageTooLarge, fmt.Sprintf("The messages of one request may have %d files together: send them in several requests.", maxFiles))
+		case fields > maxFields:
+			return problem.New(api.CodeMessageTooLarge, fmt.Sprintf("The messages of one request may have %d header fields together: send them in several requests.", maxFields))
+		}
+		for _, a := range m.Attachments {
+			octets += len(a.Content) / 3 * 4
+		}
+		if octets > maxComposed {
+			return errComposed()
+		}
+	}
+	return nil
+}
+
+func errComposed() error {
+	return problem.New(api.CodeMessageTooLarge, fmt.Sprintf("The messages of one request may have %d octets together: send them in several requests.", maxComposed))
+}
 
 // Compose makes a submission of one message.
 func (x *Exchange) Compose(o *Message) (queue.Submission, error) {
@@ -179,7 +217,7 @@ func (x *Exchange) hold(n int64) error {
 	x.composed += n
 	switch {
 	case !first && x.composed > maxComposed:
-		return problem.New(api.CodeMessageTooLarge, fmt.Sprintf("The messages of one request may have %d octets together: send them in several requests.", maxComposed))
+		return errComposed()
 	case !x.share.Grow(x.composed):
 		return problem.New(api.CodeBusy, "")
 	}

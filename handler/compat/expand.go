@@ -1,6 +1,7 @@
 package compat
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +16,7 @@ import (
 
 // This file puts values into texts. A request of a few megabytes can name a large
 // value a million times, for a thousand recipients, so the output size is checked while
-// writing.
+// writing, and what it costs is checked before.
 
 // Limits of what a request may repeat for each of its messages.
 const (
@@ -25,12 +26,20 @@ const (
 	maxAttachments = 500
 	maxRefusals    = 50       // that are listed in an answer
 	maxExpansion   = 32 << 20 // octets of all texts with values in them
+	// maxWork limits what is read and copied for the messages of one request, in octets.
+	// A copy of a field, of a file or of a variable counts as several hundred.
+	maxWork  = 128 << 20
+	pairWork = 512
+	fileWork = 256
 )
 
 var errTooMany = errors.New("has too many members")
 
 // Substitution writes a text with values in it.
-type Substitution func(w io.Writer, text string) error
+type Substitution struct {
+	write func(w io.Writer, text string) error
+	work  func(text string) int
+}
 
 // Literally puts in values by their names, in one pass, the longest name first.
 // Empty names have no meaning.
@@ -42,37 +51,77 @@ func Literally(values []mailer.Field) Substitution {
 			pairs = append(pairs, v.Name, v.Value)
 		}
 	}
+	if len(pairs) == 0 {
+		return Substitution{work: func(text string) int { return len(text) }, write: func(w io.Writer, text string) error {
+			_, err := io.WriteString(w, text)
+			return err
+		}}
+	}
+	// The replacer goes through the names anew at each octet of the text: one step for
+	// each octet that names have in common, and no more steps than there are names.
+	longest := len(pairs[0])
+	perOctet := 1 + min(longest, len(pairs)/2)/8 + longest/256
 	r := strings.NewReplacer(pairs...)
-	return func(w io.Writer, text string) error {
+	return Substitution{work: func(text string) int { return len(text) * perOctet }, write: func(w io.Writer, text string) error {
 		_, err := r.WriteString(w, text)
 		return err
-	}
+	}}
 }
 
-// ByPattern puts in a value for each match that has one, and leaves the others.
+// braceWork is the work of a regular expression where a match may begin.
+const braceWork = 64
+
+// ByPattern puts in a value for each match that has one, and leaves the others. A match
+// begins with a brace.
 func ByPattern(pattern *regexp.Regexp, value func(found string) (string, bool)) Substitution {
-	return func(w io.Writer, text string) error {
-		last := 0
-		for _, at := range pattern.FindAllStringIndex(text, -1) {
-			put, known := value(text[at[0]:at[1]])
-			if !known {
-				continue
-			}
-			if _, err := io.WriteString(w, text[last:at[0]]+put); err != nil {
+	work := func(text string) int { return len(text) + braceWork*strings.Count(text, "{") }
+	return Substitution{work: work, write: func(w io.Writer, text string) error {
+		for {
+			at := pattern.FindStringIndex(text)
+			if at == nil {
+				_, err := io.WriteString(w, text)
 				return err
 			}
-			last = at[1]
+			put, known := value(text[at[0]:at[1]])
+			if !known {
+				put = text[at[0]:at[1]]
+			}
+			for _, piece := range []string{text[:at[0]], put} {
+				if _, err := io.WriteString(w, piece); err != nil {
+					return err
+				}
+			}
+			text = text[at[1]:]
 		}
-		_, err := io.WriteString(w, text[last:])
-		return err
-	}
+	}}
 }
 
-// Expansion is one request's limit on texts with values.
-type Expansion struct{ left int }
+// Expansion is one request's limit on texts with values, and on the work for them. It
+// ends with the request's context.
+type Expansion struct {
+	ctx  context.Context
+	left int // octets that may be written
+	work int // that may be done
+}
 
 // NewExpansion returns the limit of one request.
-func NewExpansion() *Expansion { return &Expansion{maxExpansion} }
+func NewExpansion(ctx context.Context) *Expansion { return &Expansion{ctx, maxExpansion, maxWork} }
+
+// Charge takes work from the limit before it is done. It returns false when there is too
+// little left, or the context has ended: Err then says which.
+func (e *Expansion) Charge(work int) bool {
+	if work > e.work {
+		e.work = -1
+	}
+	if e.work < 0 || e.ctx.Err() != nil {
+		return false
+	}
+	e.work -= work
+	return true
+}
+
+// ChargePairs takes the work for n fields or variables from the limit, as Charge does.
+func (e *Expansion) ChargePairs(n int) bool { return e.Charge(n * pairWork) }
 
 var errExpansion = errors.New("too large")
 
@@ -109,19 +158,52 @@ func (w limited) WriteString(s string) (int, error) {
 	return w.b.WriteString(s)
 }
 
+// Afford checks, before any of it is made, that values can be put into the texts of so
+// many copies of the message. It returns false when there is too little left, as Charge
+// does.
+func (e *Expansion) Afford(copies int, o *Message, s Substitution) bool {
+	work := len(o.Header)*pairWork + s.work(o.Subject) + s.work(o.Text) + s.work(o.HTML)
+	if copies > 0 && work > e.work/copies {
+		e.work = -1
+	}
+	return e.Charge(0)
+}
+
 // Expand returns the text with its values; empty once the limit is reached, which
 // Err then says.
 func (e *Expansion) Expand(s Substitution, text string) string {
+	if !e.Charge(s.work(text)) {
+		return ""
+	}
 	var b strings.Builder
-	if err := s(limited{&b, e}, text); err != nil {
+	if err := s.write(limited{&b, e}, text); err != nil {
 		return ""
 	}
 	return b.String()
 }
 
+// replaceAll puts a value into a text for each name. What it adds counts as written.
+func (e *Expansion) replaceAll(text, name, value string) string {
+	if !e.Charge(len(text)) {
+		return ""
+	}
+	added := strings.Count(text, name) * (len(value) - len(name))
+	if added > e.left {
+		e.left = 0
+		return ""
+	}
+	e.left -= max(added, 0)
+	return strings.ReplaceAll(text, name, value)
+}
+
 // Err is a problem once the limit was reached.
 func (e *Expansion) Err() error {
-	if e.left > 0 {
+	switch {
+	case e.ctx.Err() != nil:
+		return e.ctx.Err()
+	case e.work < 0:
+		return problem.New(api.CodeMessageTooLarge, "The request repeats too much for its messages: send them in several requests.")
+	case e.left > 0:
 		return nil
 	}
 	return problem.New(api.CodeMessageTooLarge, fmt.Sprintf("With all values in place, the texts of one request may have %d octets together.", maxExpansion))
@@ -130,6 +212,9 @@ func (e *Expansion) Err() error {
 // Substitute puts the values into every text of the message.
 func (o *Message) Substitute(e *Expansion, s Substitution) {
 	o.Subject, o.Text, o.HTML = e.Expand(s, o.Subject), e.Expand(s, o.Text), e.Expand(s, o.HTML)
+	if !e.Charge(len(o.Header) * pairWork) {
+		return
+	}
 	o.Header = slices.Clone(o.Header) // shared with the request's other messages
 	for i := range o.Header {
 		o.Header[i].Value = e.Expand(s, o.Header[i].Value)

@@ -65,13 +65,23 @@ func People(list []Person) []mailer.Address {
 
 // Overridden merges two lists; a later value replaces the one of that name.
 func Overridden(base, more Pairs) []mailer.Field {
-	merged := slices.Clone([]mailer.Field(base))
-	for _, m := range more {
-		i := slices.IndexFunc(merged, func(b mailer.Field) bool { return strings.EqualFold(b.Name, m.Name) })
-		if i < 0 {
-			merged = append(merged, m)
-		} else {
-			merged[i] = m
+	if len(more) == 0 {
+		return slices.Clone([]mailer.Field(base))
+	}
+	merged := make([]mailer.Field, 0, len(base)+len(more))
+	places := make(map[string]int, len(base)+len(more)) // of the first field of each name
+	for i, fields := range []Pairs{base, more} {
+		for _, f := range fields {
+			key := strings.ToLower(f.Name)
+			place, known := places[key]
+			switch {
+			case known && i > 0:
+				merged[place] = f
+				continue
+			case !known:
+				places[key] = len(merged)
+			}
+			merged = append(merged, f)
 		}
 	}
 	return merged

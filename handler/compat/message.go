@@ -36,6 +36,9 @@ type Message struct {
 	// IdempotencyKey and Fingerprint are as in [queue.Submission].
 	IdempotencyKey string
 	Fingerprint    [32]byte
+	// Limit is the request's limit on the work for its messages; nil: the message has
+	// one of its own.
+	Limit *Expansion
 	// Path says where in the provider's request something is. Nil: where it is in the
 	// native one.
 	Path func(mailer.Position) string
@@ -49,6 +52,9 @@ func (o *Message) make(ctx context.Context) (compose.Composed, error) {
 			c.Envelope.ReversePath = c.Sender
 		}
 		return c, o.locate(err)
+	}
+	if o.Limit != nil && o.Limit.Err() != nil {
+		return compose.Composed{}, o.Limit.Err()
 	}
 	if err := o.tidy(); err != nil {
 		return compose.Composed{}, err
@@ -156,6 +162,12 @@ func (o *Message) tidyHeader() error {
 // Attach adds an attachment. Its content id makes it inline where the client
 // says so or the HTML refers to it: some SDKs give every attachment one.
 func (o *Message) Attach(a mailer.Attachment, inline bool) {
+	if o.Limit == nil {
+		o.Limit = NewExpansion(context.Background())
+	}
+	if !o.Limit.Charge(fileWork) {
+		return
+	}
 	id := strings.Trim(unfold(a.ContentID), "<>")
 	if rest, found := strings.CutPrefix(id, "cid:"); found {
 		id, inline = rest, true
@@ -163,12 +175,21 @@ func (o *Message) Attach(a mailer.Attachment, inline bool) {
 	a.ContentID = ""
 	if id != "" && len(o.Attachments) < maxAttachments {
 		references := []string{"cid:" + id, "cid:" + url.PathEscape(id)}
-		inline = inline || slices.ContainsFunc(references, func(r string) bool { return strings.Contains(o.HTML, r) })
+		if references[0] == references[1] {
+			references = references[:1]
+		}
+		inline = inline || slices.ContainsFunc(references, o.refersTo)
 		if inline {
 			a.ContentID = o.contentID(id, references)
 		}
 	}
 	o.Attachments = append(o.Attachments, a)
+}
+
+// refersTo reports whether the HTML holds the reference. A search is quick: four octets
+// are one of work.
+func (o *Message) refersTo(reference string) bool {
+	return o.Limit.Charge(len(o.HTML)/4) && strings.Contains(o.HTML, reference)
 }
 
 var plainContentID = regexp.MustCompile(`^[A-Za-z0-9!#$&'*+/=?^_{|}~.@-]+$`)
@@ -182,7 +203,7 @@ func (o *Message) contentID(id string, references []string) string {
 	sum := sha256.Sum256([]byte(id))
 	plain := hex.EncodeToString(sum[:12]) + "@inline"
 	for _, r := range references {
-		o.HTML = strings.ReplaceAll(o.HTML, r, "cid:"+plain)
+		o.HTML = o.Limit.replaceAll(o.HTML, r, "cid:"+plain)
 	}
 	return plain
 }
@@ -194,8 +215,11 @@ func (o *Message) Label(value string) { o.Tag(value, value) }
 // are made fit; over twenty, the rest is left out: tags are for finding
 // messages and change nothing in them.
 func (o *Message) Tag(name, value string) {
-	name = cutOctets(strings.Map(tagRune, name), api.MaxTagName)
-	if name == "" || len(o.Tags) >= api.MaxTags {
+	if len(o.Tags) >= api.MaxTags {
+		return
+	}
+	name = cutOctets(strings.Map(tagRune, cutOctets(name, utf8.UTFMax*api.MaxTagName)), api.MaxTagName)
+	if name == "" {
 		return
 	}
 	if o.Tags == nil {
@@ -206,7 +230,7 @@ func (o *Message) Tag(name, value string) {
 			return ' '
 		}
 		return r
-	}, value)
+	}, cutOctets(value, 2*api.MaxTagValue)) // a control character has two octets at most
 	o.Tags[name] = cutOctets(value, api.MaxTagValue)
 }
 

@@ -4,8 +4,10 @@ package brevo
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
 	"strings"
@@ -94,7 +96,7 @@ func email(x *compat.Exchange) error {
 	if err != nil {
 		return err
 	}
-	messages, err := m.outgoing()
+	messages, err := m.outgoing(x.Request.Context())
 	if err != nil {
 		return err
 	}
@@ -149,23 +151,49 @@ func isOption(name string) bool {
 	return isIdempotency(name) || strings.EqualFold(name, headerSandbox)
 }
 
-func (m *mail) outgoing() ([]compat.Message, error) {
+func (m *mail) outgoing(ctx context.Context) ([]compat.Message, error) {
 	var f compat.Fields
 	versions := m.versions(&f)
-	recipients, e := 0, compat.NewExpansion()
+	if len(versions) > maxVersions {
+		return nil, f.Err()
+	}
+	recipients, e := 0, compat.NewExpansion(ctx)
+	base := m.base(e, &f)
+	common := values(m.Params)
+	if m.Params.Given && !e.Afford(copies(versions), &base, params(nil, common)) {
+		return nil, e.Err()
+	}
 	all := make([]compat.Message, len(versions))
 	for i := range versions {
+		v := &versions[i]
+		if !e.ChargePairs(len(m.Headers)+len(v.Headers)) || !e.ChargePairs(len(v.Params.Values)) {
+			return nil, e.Err()
+		}
 		path := ""
 		if len(m.MessageVersions) > 0 {
 			path = fmt.Sprintf("messageVersions[%d].", i)
 		}
-		all[i] = m.version(&versions[i], path, e, &f)
+		all[i] = m.version(base, v, path, &f)
+		if m.Params.Given || v.Params.Given {
+			all[i].Substitute(e, params(values(v.Params), common))
+		}
 		recipients += len(all[i].To) + len(all[i].Cc) + len(all[i].Bcc)
 	}
 	if recipients > maxRecipients {
 		f.Add("to", fmt.Sprintf("a request may have %d recipients", maxRecipients))
 	}
 	return all, errors.Join(f.Err(), e.Err())
+}
+
+// copies counts the versions that have the texts of all versions.
+func copies(versions []version) int {
+	n := 0
+	for _, v := range versions {
+		if v.HTMLContent == "" && v.TextContent == "" && v.Subject == "" {
+			n++
+		}
+	}
+	return n
 }
 
 // versions are the request's, or the one that its own fields make.
@@ -182,14 +210,46 @@ func (m *mail) versions(f *compat.Fields) []version {
 	return m.MessageVersions
 }
 
-// version makes a message of one version, at path in the request.
-func (m *mail) version(v *version, path string, e *compat.Expansion, f *compat.Fields) compat.Message {
+// base is what all of the messages have in common, with the files of those that have no
+// HTML of their own.
+func (m *mail) base(e *compat.Expansion, f *compat.Fields) compat.Message {
 	o := compat.Message{Message: mailer.Message{
-		From: mailer.Address{Name: m.Sender.Name, Email: m.Sender.Email},
-		To:   compat.People(v.To), Cc: compat.People(v.Cc), Bcc: compat.People(v.Bcc),
-		Subject: cmp.Or(v.Subject, m.Subject), HTML: cmp.Or(v.HTMLContent, m.HTMLContent),
-		Text: cmp.Or(v.TextContent, m.TextContent), Header: compat.Overridden(m.Headers, v.Headers),
-	}, Path: func(at mailer.Position) string { return fieldPath(path, at) }}
+		From: mailer.Address{Name: m.Sender.Name, Email: m.Sender.Email}, Subject: m.Subject, Text: m.TextContent, HTML: m.HTMLContent,
+	}, Limit: e}
+	if !m.ReplyTo.Absent() {
+		o.ReplyTo = []mailer.Address{m.ReplyTo.Address()}
+	}
+	for i, a := range m.Attachment {
+		if !a.Content.Given {
+			f.Add(fmt.Sprintf("attachment[%d].content", i), compat.Required)
+		}
+	}
+	m.attach(&o)
+	for _, t := range m.Tags {
+		o.Label(t)
+	}
+	o.SendAt = scheduled(m.ScheduledAt, f)
+	return o
+}
+
+// attach adds the files. Brevo has no content ids: an image is inline by its file name.
+func (m *mail) attach(o *compat.Message) {
+	for _, a := range m.Attachment {
+		o.Attach(mailer.Attachment{Filename: a.Name, ContentID: a.Name, Content: a.Content.Data}, false)
+	}
+}
+
+// version makes a message of one version, at path in the request.
+func (m *mail) version(o compat.Message, v *version, path string, f *compat.Fields) compat.Message {
+	o.To, o.Cc, o.Bcc = compat.People(v.To), compat.People(v.Cc), compat.People(v.Bcc)
+	o.Subject, o.Text = cmp.Or(v.Subject, o.Subject), cmp.Or(v.TextContent, o.Text)
+	o.Header = compat.Overridden(m.Headers, v.Headers)
+	o.Path = func(at mailer.Position) string { return fieldPath(path, at) }
+	if v.HTMLContent != "" {
+		o.HTML, o.Attachments = v.HTMLContent, nil
+		m.attach(&o)
+	}
+	o.Tags = maps.Clone(o.Tags)
 	m.require(&o, path, f)
 	for _, h := range v.Headers {
 		if isOption(h.Name) {
@@ -198,23 +258,7 @@ func (m *mail) version(v *version, path string, e *compat.Expansion, f *compat.F
 	}
 	if replyTo := v.ReplyTo; !replyTo.Absent() {
 		o.ReplyTo = []mailer.Address{replyTo.Address()}
-	} else if !m.ReplyTo.Absent() {
-		o.ReplyTo = []mailer.Address{m.ReplyTo.Address()}
 	}
-	for i, a := range m.Attachment {
-		if !a.Content.Given {
-			f.Add(fmt.Sprintf("attachment[%d].content", i), compat.Required)
-		}
-		// Brevo has no content ids: an image is inline by its file name.
-		o.Attach(mailer.Attachment{Filename: a.Name, ContentID: a.Name, Content: a.Content.Data}, false)
-	}
-	for _, t := range m.Tags {
-		o.Label(t)
-	}
-	if m.Params.Given || v.Params.Given {
-		o.Substitute(e, params(m.Params, v.Params))
-	}
-	o.SendAt = scheduled(m.ScheduledAt, f)
 	return o
 }
 
@@ -248,15 +292,23 @@ var placeholder = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`\{\{\s*params\.([\p{L}\p{N}_.-]+)\s*\}\}`)
 })
 
-func params(all ...compat.Variables) compat.Substitution {
-	values := map[string]string{}
-	for _, vars := range all {
-		for _, v := range vars.Values {
-			values[v.Name] = v.Value
-		}
+// values are the variables by name.
+func values(vars compat.Variables) map[string]string {
+	all := make(map[string]string, len(vars.Values))
+	for _, v := range vars.Values {
+		all[v.Name] = v.Value
 	}
+	return all
+}
+
+// params puts in a version's own values, or else those of all versions.
+func params(own, common map[string]string) compat.Substitution {
 	return compat.ByPattern(placeholder(), func(found string) (string, bool) {
-		value, known := values[placeholder().FindStringSubmatch(found)[1]]
+		name := strings.TrimPrefix(strings.Trim(found, "{} \t\n\f\r"), "params.")
+		value, known := own[name]
+		if !known {
+			value, known = common[name]
+		}
 		return value, known
 	})
 }

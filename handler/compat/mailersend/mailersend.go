@@ -101,7 +101,7 @@ func email(x *compat.Exchange) error {
 	if err := x.ReadJSON(x.MaxBody, &m); err != nil {
 		return err
 	}
-	messages, err := m.outgoing()
+	messages, err := m.outgoing(compat.NewExpansion(x.Request.Context()))
 	if err != nil {
 		return err
 	}
@@ -131,8 +131,9 @@ func bulk(x *compat.Exchange) error {
 		return err
 	}
 	var all []compat.Message
+	e := compat.NewExpansion(x.Request.Context())
 	for i, item := range items {
-		messages, err := readItem(x, item, i)
+		messages, err := readItem(x, item, i, e)
 		if err != nil {
 			return err
 		}
@@ -149,13 +150,13 @@ func bulk(x *compat.Exchange) error {
 	})
 }
 
-func readItem(x *compat.Exchange, data []byte, i int) ([]compat.Message, error) {
+func readItem(x *compat.Exchange, data []byte, i int, e *compat.Expansion) ([]compat.Message, error) {
 	place := fmt.Sprintf("[%d]", i)
 	var m mail
 	if err := x.Decode(data, &m, place); err != nil {
 		return nil, err
 	}
-	messages, err := m.outgoing()
+	messages, err := m.outgoing(e)
 	for j := range messages {
 		within := messages[j].Path
 		messages[j].Path = func(at mailer.Position) string { return place + "." + within(at) }
@@ -164,13 +165,13 @@ func readItem(x *compat.Exchange, data []byte, i int) ([]compat.Message, error) 
 }
 
 // outgoing makes one message, or with personalization one for each recipient.
-func (m *mail) outgoing() ([]compat.Message, error) {
+func (m *mail) outgoing(e *compat.Expansion) ([]compat.Message, error) {
 	var f compat.Fields
 	m.check(&f)
 	o := compat.Message{Message: mailer.Message{
 		From: m.From.Address(), To: compat.People(m.To), Cc: compat.People(m.Cc), Bcc: compat.People(m.Bcc),
 		Subject: m.Subject, Text: m.Text, HTML: m.HTML, Header: m.header(),
-	}}
+	}, Limit: e}
 	if !m.ReplyTo.Absent() {
 		o.ReplyTo = []mailer.Address{m.ReplyTo.Address()}
 	}
@@ -193,7 +194,6 @@ func (m *mail) outgoing() ([]compat.Message, error) {
 	if err := f.Err(); err != nil {
 		return nil, err
 	}
-	e := compat.NewExpansion()
 	return m.personalize(o, e), e.Err()
 }
 
@@ -263,12 +263,16 @@ func (m *mail) personalize(o compat.Message, e *compat.Expansion) []compat.Messa
 	if !m.personal() {
 		return []compat.Message{o}
 	}
+	if !e.Afford(len(m.To), &o, substitution(nil)) {
+		return nil
+	}
+	values := m.values()
 	all := make([]compat.Message, len(m.To))
 	for i, to := range m.To {
 		one := o
 		one.To = []mailer.Address{to.Address()}
 		one.Path = func(at mailer.Position) string { return path(i, at) }
-		one.Substitute(e, m.values(to.Email))
+		one.Substitute(e, substitution(values[strings.ToLower(to.Email)]))
 		all[i] = one
 	}
 	return all
@@ -280,24 +284,35 @@ var placeholder = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`\{\{\s*([\p{L}\p{N}_.-]+)\s*\}\}|\{\$([\p{L}\p{N}_-]+)\}`)
 })
 
-// values puts a recipient's values into a text. A name without a value stays as
-// it is.
-func (m *mail) values(email string) compat.Substitution {
-	values := map[string]string{}
+// values returns the values of each address, in lower case, by the beginning of the
+// placeholder.
+func (m *mail) values() map[string]map[string]string {
+	all := map[string]map[string]string{}
+	of := func(email string) map[string]string {
+		key := strings.ToLower(email)
+		if all[key] == nil {
+			all[key] = map[string]string{}
+		}
+		return all[key]
+	}
 	for _, p := range m.Personalization {
-		if strings.EqualFold(p.Email, email) {
-			for _, v := range p.Data.Values {
-				values["{{"+v.Name] = v.Value
-			}
+		values := of(p.Email)
+		for _, v := range p.Data.Values {
+			values["{{"+v.Name] = v.Value
 		}
 	}
 	for _, v := range m.Variables {
-		if strings.EqualFold(v.Email, email) {
-			for _, s := range v.Substitutions {
-				values["{$"+s.Var] = string(s.Value)
-			}
+		values := of(v.Email)
+		for _, s := range v.Substitutions {
+			values["{$"+s.Var] = string(s.Value)
 		}
 	}
+	return all
+}
+
+// substitution puts a recipient's values into a text. A name without a value stays as
+// it is.
+func substitution(values map[string]string) compat.Substitution {
 	return compat.ByPattern(placeholder(), func(found string) (string, bool) {
 		name := strings.TrimSpace(strings.TrimRight(found[2:], "}"))
 		value, known := values[found[:2]+name]

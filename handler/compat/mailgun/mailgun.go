@@ -192,7 +192,7 @@ func read(x *compat.Exchange, form *formData) ([]compat.Message, error) {
 	if err := f.Err(); err != nil {
 		return nil, err
 	}
-	e := compat.NewExpansion()
+	e := compat.NewExpansion(x.Request.Context())
 	messages := personalize(form, o, e, &f)
 	return messages, errors.Join(f.Err(), e.Err())
 }
@@ -277,6 +277,13 @@ func personalize(form *formData, o compat.Message, e *compat.Expansion, f *compa
 	byAddress := map[string][]mailer.Field{}
 	for address, v := range perRecipient {
 		byAddress[strings.ToLower(address)] = v.Values
+	}
+	variables := 0
+	for _, to := range o.To {
+		variables += len(byAddress[strings.ToLower(to.Email)])
+	}
+	if !e.Afford(len(o.To), &o, compat.Literally(nil)) || !e.ChargePairs(variables) {
+		return nil
 	}
 	all := make([]compat.Message, len(o.To))
 	for i, to := range o.To {

@@ -4,6 +4,7 @@ package sendgrid
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -120,7 +121,7 @@ func send(x *compat.Exchange) error {
 		return err
 	}
 	x.Test = m.MailSettings.SandboxMode.Enable
-	messages, err := m.outgoing()
+	messages, err := m.outgoing(x.Request.Context())
 	if err != nil {
 		return err
 	}
@@ -136,16 +137,20 @@ func send(x *compat.Exchange) error {
 }
 
 // outgoing makes a message of each personalization.
-func (m *mail) outgoing() ([]compat.Message, error) {
+func (m *mail) outgoing(ctx context.Context) ([]compat.Message, error) {
 	var f compat.Fields
 	m.checkCounts(&f)
-	base := m.base(&f)
+	e := compat.NewExpansion(ctx)
+	base := m.base(e, &f)
 	if len(f.Fields) > 0 {
 		return nil, f.Err()
 	}
-	e, sections := compat.NewExpansion(), compat.Literally(m.Sections)
+	sections := compat.Literally(m.Sections)
 	messages := make([]compat.Message, len(m.Personalizations))
 	for i := range m.Personalizations {
+		if p := &m.Personalizations[i]; !e.ChargePairs(len(m.Headers) + len(p.Headers) + len(m.CustomArgs) + len(p.CustomArgs) + len(p.Substitutions)) {
+			return nil, e.Err()
+		}
 		messages[i] = m.personalize(base, i, &f)
 		replace(&messages[i], e, m.Personalizations[i].values(e, sections))
 	}
@@ -180,8 +185,8 @@ func (m *mail) checkCounts(f *compat.Fields) {
 }
 
 // base is what all of the messages have in common.
-func (m *mail) base(f *compat.Fields) compat.Message {
-	o := compat.Message{Message: mailer.Message{From: m.From.Address(), Subject: m.Subject}}
+func (m *mail) base(e *compat.Expansion, f *compat.Fields) compat.Message {
+	o := compat.Message{Message: mailer.Message{From: m.From.Address(), Subject: m.Subject}, Limit: e}
 	m.bodies(&o, f)
 	if !m.ReplyTo.Absent() {
 		o.ReplyTo = []mailer.Address{m.ReplyTo.Address()}
