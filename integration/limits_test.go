@@ -74,7 +74,8 @@ func TestExim(t *testing.T) {
 		},
 		{
 			name: "recipients", settings: []string{"recipients_max = 5"},
-			connections: 1, messages: 3, patterns: []string{strings.Repeat("bad+", 8) + "box"}, sessions: 1, hits: "too many recipients",
+			connections: 1, messages: 3, patterns: []string{strings.Repeat("bad+", 8) + "box"}, hits: "too many recipients",
+			sessions: 2, // one more until it is known that Exim keeps a login over EHLO
 		},
 		{
 			name: "rate", acl: []string{"defer", "  ratelimit = 20 / 1s / leaky / $sender_host_address", "  message = slow down"},

@@ -85,9 +85,12 @@ type Options struct {
 	// answers no command, as Postfix sends it. Zero means no limit.
 	MaxErrors int
 	// MaxNonmail limits the commands on a connection that are not part of a
-	// transaction, as Exim counts them: one RSET between two messages is free. Zero
-	// means no limit.
+	// transaction, as Exim counts them: one RSET and one EHLO between two messages are
+	// free. Zero means no limit.
 	MaxNonmail int
+	// EHLOEndsLogin makes the relay forget the login when EHLO comes again: RCPT is
+	// refused then.
+	EHLOEndsLogin bool
 	// MaxBusy limits the transactions at a time; the others get 432 at MAIL. Zero means
 	// no limit.
 	MaxBusy int

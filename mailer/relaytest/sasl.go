@@ -34,7 +34,7 @@ func (s *session) auth(line string) bool {
 	}
 	s.note(c)
 	reply := "535 5.7.8 authentication failed"
-	if c.Accepted {
+	if s.loggedIn = c.Accepted; c.Accepted {
 		reply = "235 2.7.0 welcome"
 	}
 	return s.send(reply, "\r\n") != ""

@@ -19,14 +19,17 @@ type session struct {
 	br     *bufio.Reader
 	tls    *tls.ConnectionState
 
-	crowded  bool // there are too many connections
-	messages int
-	errors   int  // replies of 5yz
-	nonmail  int  // commands
-	reset    bool // since the last MAIL
-	mail     bool
-	busy     bool // a transaction goes on
-	message  Message
+	crowded   bool // there are too many connections
+	messages  int
+	errors    int  // replies of 5yz
+	nonmail   int  // commands
+	reset     bool // by RSET since the last message
+	greeted   bool // by EHLO since TLS and the last message
+	loggedIn  bool
+	loggedOut bool // by EHLO, see Options.EHLOEndsLogin
+	mail      bool
+	busy      bool // a transaction goes on
+	message   Message
 }
 
 // tap records the octets that the client sends below TLS, as long as they are clear
@@ -110,6 +113,10 @@ func (s *session) command(line string) bool {
 	verb, _, _ = strings.Cut(verb, ":")
 	switch verb {
 	case "EHLO":
+		if !s.nonmailCommand(&s.greeted) {
+			return false
+		}
+		s.loggedOut = s.loggedIn && s.relay.opts.EHLOEndsLogin
 		s.free()
 		return s.act(line, s.ehlo()) != ""
 	case "STARTTLS":
@@ -124,12 +131,11 @@ func (s *session) command(line string) bool {
 	case "DATA":
 		return s.data(line)
 	case "RSET", "HELO", "NOOP":
-		if verb != "RSET" || s.reset {
-			s.nonmail++
+		again := new(true)
+		if verb == "RSET" {
+			again = &s.reset
 		}
-		s.reset = s.reset || verb == "RSET"
-		if most := s.relay.opts.MaxNonmail; most > 0 && s.nonmail > most {
-			s.send("554 5.7.0 Too many nonmail commands", "\r\n")
+		if !s.nonmailCommand(again) {
 			return false
 		}
 		s.free()
@@ -140,6 +146,20 @@ func (s *session) command(line string) bool {
 	default:
 		return s.act(line, "500 5.5.2 unknown command") != ""
 	}
+}
+
+// nonmailCommand counts a command that is not part of a transaction, unless it is the
+// first of its kind, and returns false where there were too many.
+func (s *session) nonmailCommand(again *bool) bool {
+	if *again {
+		s.nonmail++
+	}
+	*again = true
+	if most := s.relay.opts.MaxNonmail; most > 0 && s.nonmail > most {
+		s.send("554 5.7.0 Too many nonmail commands", "\r\n")
+		return false
+	}
+	return true
 }
 
 func (s *session) ehlo() string {
@@ -169,7 +189,7 @@ func (s *session) handshake() bool {
 		return false
 	}
 	state := tc.ConnectionState()
-	s.tls = &state
+	s.tls, s.greeted = &state, false
 	s.use(tc)
 	return true
 }
@@ -185,7 +205,6 @@ func (s *session) mailFrom(line string) bool {
 	if s.mail && s.relay.opts.StaysOpen {
 		return s.send("503 5.5.1 nested MAIL command", "\r\n") != ""
 	}
-	s.reset = false
 	if s.busy { // MAIL again
 		s.free()
 	}
@@ -214,6 +233,9 @@ func (s *session) rcptTo(line string) bool {
 	fallback := "250 2.1.5 ok"
 	if !s.mail {
 		fallback = "503 5.5.1 MAIL first"
+	}
+	if s.loggedOut {
+		return s.send("554 5.7.1 relay access denied", "\r\n") != ""
 	}
 	reply := s.act(line, fallback)
 	path, _ := splitPath(line)
@@ -259,6 +281,7 @@ func (s *session) data(line string) bool {
 	if !ok {
 		return false
 	}
+	s.reset, s.greeted = false, false
 	const accepted = "250 2.0.0 queued"
 	action = s.next(".")
 	s.message.Data, s.message.Reply = content, action

@@ -46,7 +46,9 @@ type conn struct {
 	buf          []byte // for content, kept from one message to the next
 	served       int    // transactions begun
 	fruitless    int    // consecutive transactions that delivered nothing
-	resets       int    // RSETs after several of these
+	resets       int    // RSETs after several of these, and further EHLOs
+	fences       int    // further EHLOs, see dialogue.fence
+	loginDoubted bool   // the relay may have forgotten the login, see delivery.doubtLogin
 	dirty        bool   // a transaction is open and must be reset before the next
 	unbind       func() // the release of the last bind; nil before
 	dead         bool   // closed, or ended in the background

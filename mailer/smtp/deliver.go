@@ -56,6 +56,8 @@ type delivery struct {
 	// goes once more over another connection.
 	retriedPushback bool
 	booked          *transaction // its envelope was sent on conn already; nil mostly
+	// refusedInDoubt holds the refusals that were taken back, see doubtLogin.
+	refusedInDoubt map[*mailer.Result]mailer.Reply
 }
 
 func (d *delivery) run(ctx context.Context) {
@@ -191,6 +193,10 @@ const maxRefused = 5
 // once more, and gives up the connection where that has ended.
 func (d *delivery) conclude(ctx context.Context, t *transaction) {
 	d.open = append(t.tooMany, d.open...)
+	if list := d.doubtLogin(t); len(list) > 0 {
+		d.retryOnNewConn(list)
+		return
+	}
 	f := d.pushedBack(t)
 	switch {
 	case f != nil && ctx.Err() == nil && !d.retriedPushback:
@@ -207,8 +213,11 @@ func (d *delivery) conclude(ctx context.Context, t *transaction) {
 		d.retryOnNewConn(t.reopen(t.sessionFull))
 		return
 	case !d.conn.dead:
-		if t.mailParamRefused != nil {
+		switch {
+		case t.mailParamRefused != nil:
 			d.retryWithoutParams(ctx, t)
+		case d.conn.retiring:
+			d.release()
 		}
 		return
 	case t.badReply != nil && ctx.Err() == nil:
@@ -226,6 +235,38 @@ func (d *delivery) conclude(ctx context.Context, t *transaction) {
 		d.open, d.doubtful = nil, nil
 	}
 	d.release()
+}
+
+// doubtLogin returns the recipients that were refused for want of a login, perhaps:
+// Brevo, Proton and others forget the login with a further EHLO, and then refuse other
+// mail at MAIL, RCPT or the final dot. Their verdicts are taken back, and the connection
+// retires. A relay is trusted from then on that accepts a whole message after such an
+// EHLO, or that says the same over a new connection.
+func (d *delivery) doubtLogin(t *transaction) []*mailer.Result {
+	var list []*mailer.Result
+	kept := t.loginDoubted
+	for _, r := range t.results {
+		if !t.loginDoubted {
+			before, doubted := d.refusedInDoubt[r]
+			kept = kept || doubted && before == r.Reply
+			continue
+		}
+		kept = kept && r.Failure == nil
+		if r.Failure != nil && r.Reply.Code/100 == 5 && !slices.Contains(t.tooMany, r) {
+			if d.refusedInDoubt == nil {
+				d.refusedInDoubt = map[*mailer.Result]mailer.Reply{}
+			}
+			d.refusedInDoubt[r] = r.Reply
+			r.Reply, r.Failure = mailer.Reply{}, noVerdict
+			list = append(list, r)
+		}
+	}
+	if kept {
+		d.relay.keepsLogin.Store(true)
+	}
+	d.conn.loginDoubted = d.conn.loginDoubted && !d.relay.keepsLogin.Load()
+	d.conn.retiring = d.conn.retiring || len(list) > 0
+	return list
 }
 
 // beginAgain lets an envelope go once more that the relay did not begin, because the

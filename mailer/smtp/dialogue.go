@@ -398,35 +398,49 @@ func (d *dialogue) isPlainRefusal(data mailer.Reply) bool {
 // fence proves that every reply was read, or ends the dialogue as out of step: the
 // reply to EHLO has the extensions of the one before, and no other reply has. EHLO ends
 // the transaction as RSET does (RFC 5321 §4.1.4). Of a relay that does not take it a
-// second time, or that offers no extension but AUTH, RSET is asked: less of a proof,
-// because its reply may look like the one to RCPT.
+// second time, that answers it without extensions, or that offers none but AUTH, RSET is
+// asked: less of a proof, because its reply may look like the one to RCPT.
 func (d *dialogue) fence() bool {
-	offers := len(offered(d.conn.ehlo)) > 0
+	c := d.conn
+	offers := len(offered(c.ehlo)) > 0
 	if offers {
-		w, ok := d.ask("EHLO " + d.conn.helo())
+		w, ok := d.ask("EHLO " + c.helo())
 		switch {
 		case !ok:
 			return false
-		case d.conn.isEHLO(w):
-			d.conn.noteReset()
-			return true
+		case w.code/100 == 2:
+			c.noteFence()
 		case w.code < 400:
 			return d.outOfStep(mailer.StageData)
+		}
+		if c.isEHLO(w) {
+			return true
 		}
 	}
 	w, ok := d.ask("RSET")
 	switch {
 	case !ok:
 		return false
-	case w.code/100 != 2, offers && d.conn.isEHLO(w):
+	case w.code/100 != 2, offers && c.isEHLO(w):
 		return d.outOfStep(mailer.StageData)
 	}
-	d.conn.noteReset()
+	c.noteReset()
 	return true
 }
 
+// noteFence records a further EHLO that the relay took.
+func (c *conn) noteFence() {
+	c.dirty = false
+	c.resets++
+	if c.fences++; c.fences >= maxFences {
+		c.retiring = true
+	}
+	c.loginDoubted = c.auth != "" && !c.relay.keepsLogin.Load()
+}
+
 // isEHLO reports whether w answers EHLO: it offers most of what the last one did. A
-// relay may offer less or more after a login. Exim leaves out AUTH.
+// relay may offer less or more after a login, and Exim offers PIPECONNECT only before the
+// first MAIL.
 func (c *conn) isEHLO(w wireReply) bool {
 	if w.code/100 != 2 {
 		return false
@@ -457,6 +471,9 @@ func (d *dialogue) ask(command string) (wireReply, bool) {
 		w, err = readLines(d.conn.br)
 	}
 	switch {
+	case isTimeout(err) && !hasEnded(d.ctx): // the replies before were read
+		d.lose(d.conn.failed(d.ctx, mailer.StageData, readCause(err)))
+		return w, false
 	case err != nil:
 		d.broken(mailer.StageData, err)
 		return w, false

@@ -92,8 +92,8 @@ func TestProofOfTheStep(t *testing.T) {
 	}
 }
 
-// TestOtherEHLO: after a login a relay need not offer what it offered before. Exim
-// offers no AUTH then. The reply proves the step all the same.
+// TestOtherEHLO: after a login a relay need not offer what it offered before. Some offer
+// no AUTH then. The reply proves the step all the same.
 func TestOtherEHLO(t *testing.T) {
 	for name, again := range map[string]string{
 		"without AUTH":       "250-relay.test Hello\n250-SIZE 1000\n250-8BITMIME\n250 PIPELINING",
@@ -220,5 +220,85 @@ func TestSessionFull(t *testing.T) {
 				checkDelivered(t, p.scripted, deliverMany(t.Context(), p.relay, 5))
 			})
 		}
+	}
+}
+
+// TestEHLOEndsLogin: some relays forget the login when EHLO comes again, as Brevo and
+// Proton do. No other mail goes over that connection, be it the rest of the message or the
+// next one.
+func TestEHLOEndsLogin(t *testing.T) {
+	for name, script := range map[string]relaytest.Script{
+		"recipients refused": {"RCPT TO:<b@": "550 5.1.1 unknown", "RCPT TO:<c@": "452 4.5.3 too many recipients then default"},
+		"content refused":    {".": "554 5.7.1 spam then default"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPoolTest(t, relaytest.Options{EHLOEndsLogin: true}, script, func(o *smtp.Options) { o.MaxConnections = 1 })
+				first := p.relay.Deliver(t.Context(), envelope("b@example.org", "c@example.org"), content(messageText))
+				if got := outcomes(first); strings.Contains(got, "transient") || strings.Contains(got, "rcpt 554") {
+					t.Errorf("first message: %s", got)
+				}
+				p.relay.Deliver(t.Context(), envelope("b@example.org", "d@example.org"), content(messageText))
+				if got := outcomes(p.relay.Deliver(t.Context(), envelope("d@example.org"), content(messageText))); got != "accepted 250" {
+					t.Errorf("next message: %s, want it accepted", got)
+				}
+			})
+		})
+	}
+}
+
+// TestShortReplyToEHLO: a relay may answer a further EHLO without its extensions. What it
+// refused is refused all the same.
+func TestShortReplyToEHLO(t *testing.T) {
+	for _, script := range []relaytest.Script{{"DATA": "554 5.7.1 no"}, {".": "554 5.7.1 spam"}} {
+		synctest.Test(t, func(t *testing.T) {
+			script["EHLO"] = strings.Repeat("default then default then 250 relay.test pleased to meet you again then ", 3) + "default"
+			p := newPoolTest(t, relaytest.Options{}, script, nil)
+			if got := outcomes(p.relay.Deliver(t.Context(), envelope("b@example.org"), content(messageText))); !strings.HasPrefix(got, "permanent ") {
+				t.Errorf("%v: Deliver() = %s, want permanent", script, got)
+			}
+		})
+	}
+}
+
+// TestSlowEHLO: a relay that takes long for a further EHLO, as Sendmail does after the
+// third, is not blamed for its pipelining.
+func TestSlowEHLO(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log lockedBuffer
+		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{
+			"EHLO": "default then default then silence then default", "RCPT TO:<b@": "550 5.1.1 unknown", "RCPT TO:<c@": "450 4.2.1 busy",
+		}, func(o *smtp.Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		a := p.relay.Deliver(t.Context(), envelope("b@example.org", "c@example.org"), content(messageText))
+		if got, want := outcomes(a), "permanent rcpt 550, transient rcpt 450"; got != want {
+			t.Errorf("Deliver() = %s, want %s", got, want)
+		}
+		if strings.Contains(log.String(), "misbehaves") {
+			t.Error(log.String())
+		}
+	})
+}
+
+// TestFencesAreCounted: Exim counts a further EHLO as it counts RSET. No connection is
+// brought to its limit, so no message needs a second try for that.
+func TestFencesAreCounted(t *testing.T) {
+	for _, pattern := range [][]string{{"x", "x", "b"}, {"x", "b"}, {"x", "y", "b"}, {"y", "y", "x", "b"}} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPoolTest(t, relaytest.Options{MaxNonmail: 10}, relaytest.Script{"RCPT TO:<x": "550 5.1.1 unknown", "RCPT TO:<y": "450 4.2.1 busy"}, nil)
+			const messages = 60
+			for i := range messages {
+				paths := []string{"b@example.org"}
+				switch pattern[i%len(pattern)] {
+				case "x": // the reply to DATA proves nothing
+					paths = []string{"x@example.org", "y@example.org"}
+				case "y":
+					paths = []string{"y@example.org"}
+				}
+				p.relay.Deliver(t.Context(), envelope(paths...), content(messageText))
+			}
+			if n := p.scripted.Said("MAIL"); n > messages+1 { // one until it is known that the relay keeps the login
+				t.Errorf("%v: %d MAILs for %d messages over %d connections", pattern, n, messages, p.scripted.Served())
+			}
+		})
 	}
 }

@@ -21,8 +21,13 @@ const (
 	// one transaction has two refusals or more.
 	maxFruitless = 4
 	// maxResets is how many RSETs a connection may have beyond one for each message,
-	// which Exim does not count. It ends the session at the eleventh.
+	// which Exim does not count, and further EHLOs. Exim ends the session at the
+	// eleventh.
 	maxResets = 10
+	// maxFences is how many further EHLOs a connection may have. Sendmail delays its
+	// reply to the third of a session by a second, and to each one after it by twice as
+	// long as before.
+	maxFences = 4
 	// bookingTimeout is how long a delivery waits for the connection that it
 	// booked, before it takes any other one, too.
 	bookingTimeout = time.Second
@@ -408,8 +413,8 @@ func (p *pool) releaseBooking(w *waiter) {
 	p.serve()
 }
 
-// handOver gives c to the waiter that booked it; where c has ended, the waiter starts
-// over. It returns false when that has left and c can still serve others.
+// handOver gives c to the waiter that booked it; where c has ended, or takes no more
+// mail, the waiter starts over. It returns false when c is left for others, or to retire.
 func (p *pool) handOver(c *conn, w *waiter) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -428,6 +433,9 @@ func (p *pool) handOver(c *conn, w *waiter) bool {
 		}
 		p.places--
 		p.serve()
+	case !c.dead && c.retiring:
+		w.grants <- grant{}
+		return false
 	case !c.dead:
 		w.grants <- grant{conn: c, booked: w.booked}
 	default:

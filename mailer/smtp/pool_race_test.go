@@ -77,6 +77,27 @@ func TestPoolLeaves(t *testing.T) {
 	}
 }
 
+// TestPoolRetiresBooked: a connection that takes no more mail is not given to the
+// delivery that booked it in the last moment. That one starts over.
+func TestPoolRetiresBooked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, c := newIdlePool(t)
+		w := newWaiter(t, p)
+		p.offer(c)
+		p.withdraw(c)
+		c.retiring = true
+		p.put(c)
+		if g := <-w.grants; g.conn != nil || g.failure != nil {
+			t.Errorf("the delivery gets %+v, want that it starts over", g)
+		}
+		time.Sleep(quitTimeout)
+		synctest.Wait()
+		if !c.dead || p.places != 0 {
+			t.Errorf("closed: %v, %d places; want it closed, and its place given back", c.dead, p.places)
+		}
+	})
+}
+
 // TestPoolLeavesIdle: a delivery leaves just when it gets an idle connection in place
 // of the one that it booked. Afterwards one goroutine watches that connection, and it
 // can be used.

@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mailsidecar/mailer"
@@ -113,7 +114,9 @@ type Relay struct {
 	distrust distrust
 	pace     pace
 	account  *account
-	lookup   func(ctx context.Context, host string) ([]string, error)
+	// keepsLogin says that a further EHLO does not end the login, see delivery.doubtLogin.
+	keepsLogin atomic.Bool
+	lookup     func(ctx context.Context, host string) ([]string, error)
 
 	// Background work (probes of preferred rungs, late listeners) ends with ctx, and
 	// QUIT within its own timeout. work counts all of it, and every delivery.

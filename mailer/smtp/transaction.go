@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"math"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -53,6 +54,9 @@ type transaction struct {
 	lockStep    bool             // without PIPELINING, though the relay offers it
 	careful     bool             // in lock-step, and not repeated, see delivery.doubtful
 	began       time.Time        // when the envelope was sent
+	// loginDoubted says that the relay may have forgotten the login before it began, see
+	// delivery.doubtLogin.
+	loginDoubted bool
 
 	// Failures before any content was sent, after which the delivery tries again;
 	// nil mostly.
@@ -107,6 +111,7 @@ var noVerdict = &mailer.Failure{Class: mailer.ClassTransient, Stage: mailer.Stag
 func (c *conn) transact(ctx context.Context, t *transaction) {
 	c.served++
 	c.fruitless++
+	t.loginDoubted = c.loginDoubted
 	if !t.sent {
 		t.began = time.Now()
 	}
@@ -341,9 +346,11 @@ func (c *conn) proveContentRefused(ctx context.Context, t *transaction) {
 		return
 	}
 	switch lost := d.t.lost; {
-	case lost != nil && lost.Reply.Code == 0:
-	case lost != nil:
+	case lost != nil && ProblemOf(lost) == ProblemDropped:
+	case lost != nil && lost.Reply.Code != 0:
 		failAll(t.accepted, c.refused(mailer.StageContent, lost.Reply))
+	case lost != nil:
+		failAll(t.accepted, c.unanswered(readCause(os.ErrDeadlineExceeded)))
 	case ctx.Err() != nil:
 		failAll(t.accepted, c.failed(ctx, mailer.StageContent, readCause(ctx.Err())))
 	default:
