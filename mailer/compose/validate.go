@@ -29,8 +29,9 @@ type validMessage struct {
 type problemList struct{ mailer.InvalidError }
 
 // maxProblems limits the findings: more help no one, and a message of a few megabytes
-// can have millions.
-const maxProblems = 50
+// can have millions. It is one over what an answer names, which so can say that there
+// are more.
+const maxProblems = 51
 
 func (p *problemList) invalid(at mailer.Position, message string) {
 	if len(p.Fields) == maxProblems {
