@@ -34,11 +34,11 @@ func (s *Server) postBatch(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	data, err := b.All()
+	data, err := b.JSON()
 	if err != nil {
 		return err
 	}
-	batch := batchReader{server: s, share: share, held: int64(len(data)), key: request(c).key, fingerprint: intake.NewFingerprint(idempotency, "POST /v1/messages/batch")}
+	batch := batchReader{server: s, share: share, held: int64(len(data)) + b.Weight(), key: request(c).key, fingerprint: intake.NewFingerprint(idempotency, "POST /v1/messages/batch")}
 	if err := intake.Items(data, "messages", api.MaxBatch, batch.item); err != nil {
 		return err
 	}
@@ -50,12 +50,13 @@ func (s *Server) postBatch(c echo.Context) error {
 type batchReader struct {
 	server      *Server
 	share       *intake.Share
-	held        int64 // octets of the request and of the messages composed so far
+	held        int64 // octets of the request, of what is made of it, and of the messages composed so far
 	key         *keys.Key
 	fingerprint intake.Fingerprint
 	results     []api.BatchResult
 	valid       []queue.Submission
 	places      []int // index in results of each valid one
+	findings    int   // in results
 }
 
 // item makes a submission of one message, or records what is wrong with it. Its error
@@ -76,6 +77,8 @@ func (b *batchReader) item(data []byte) error {
 	}
 	if err != nil {
 		body := problem.For(err).Body("")
+		body.Errors = problem.AtMost(body.Errors, max(1, problem.MaxFields-b.findings))
+		b.findings += len(body.Errors)
 		b.results[i].Problem = &body
 		return nil
 	}

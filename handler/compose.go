@@ -37,6 +37,10 @@ func (s *Server) compose(m *messageRequest, key *keys.Key) (queue.Submission, er
 		return queue.Submission{}, s.tooManyRecipients(n)
 	}
 	var f fieldErrors
+	f.lengths(m)
+	if err := f.Err(); err != nil {
+		return queue.Submission{}, err
+	}
 	sub := queue.Submission{
 		Key: key.Name(), Tags: f.tags(m.Tags), SendAt: f.sendAt(m.SendAt), ExpiresIn: f.expiresIn(m.ExpiresIn),
 	}
@@ -57,6 +61,21 @@ func (s *Server) compose(m *messageRequest, key *keys.Key) (queue.Submission, er
 		composed.Envelope.Priority = priority
 	}
 	return s.accept(sub, composed, key)
+}
+
+// maxItems is how many files and addresses in reply_to a message may have.
+const maxItems = 1000
+
+// lengths refuses lists that are too long, before anything is made of them.
+func (f *fieldErrors) lengths(m *messageRequest) {
+	for _, list := range []struct {
+		field string
+		items int
+	}{{"reply_to", len(m.ReplyTo.list)}, {"attachments", len(m.Attachments)}} {
+		if list.items > maxItems {
+			f.Add(list.field, fmt.Sprintf("may have %d items", maxItems))
+		}
+	}
 }
 
 // accept puts a composed message into the submission, unless it is over a limit or the
@@ -165,6 +184,7 @@ func (f *fieldErrors) tags(list members) map[string]string {
 	}
 	if len(list) > api.MaxTags {
 		f.Add("tags", fmt.Sprintf("at most %d tags are allowed", api.MaxTags))
+		return nil
 	}
 	tags := make(map[string]string, len(list))
 	for _, t := range list {

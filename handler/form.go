@@ -32,7 +32,7 @@ func (s *Server) decodeForm(b *intake.Body, boundary string) (messageRequest, er
 	if boundary == "" {
 		return m, problem.New(api.CodeMalformedForm, "The Content-Type has no boundary.")
 	}
-	form := formReader{message: &m, seen: map[string]bool{}}
+	form := formReader{body: b, message: &m, seen: map[string]bool{}}
 	parts := multipart.NewReader(b, boundary)
 	for n := 0; ; n++ {
 		part, err := parts.NextRawPart()
@@ -45,6 +45,9 @@ func (s *Server) decodeForm(b *intake.Body, boundary string) (messageRequest, er
 		if n >= s.maxRecipients+formOverhead {
 			return m, problem.New(api.CodeMalformedForm, "The form has too many parts.")
 		}
+		if err := b.Charge(intake.WeightPart); err != nil {
+			return m, err
+		}
 		if err := form.read(part); err != nil {
 			return m, err
 		}
@@ -56,6 +59,7 @@ func (s *Server) decodeForm(b *intake.Body, boundary string) (messageRequest, er
 }
 
 type formReader struct {
+	body    *intake.Body
 	message *messageRequest
 	seen    map[string]bool
 }
@@ -149,6 +153,9 @@ func (f *formReader) single(name string, content []byte) error {
 	}
 	if isObject {
 		if to := f.object(name); len(*to) == 0 {
+			if err := f.body.Weigh(content); err != nil {
+				return err
+			}
 			return intake.Decode(content, to, name)
 		}
 		return f.rejectBothForms(name)

@@ -118,8 +118,8 @@ func New(o Options) (*Server, error) {
 		maxRecipients:   positiveOr(o.MaxRecipients, 1000),
 		requestTimeout:  positiveOr(o.RequestTimeout, 30*time.Second),
 		bodyTimeout:     positiveOr(o.BodyTimeout, 30*time.Second),
-		budget:          intake.NewBudget(positiveOr(o.MaxInFlight, 128<<20)),
-		unauthenticated: intake.NewBudget(positiveOr(o.MaxInFlight, 128<<20) / unauthenticatedShare),
+		budget:          intake.NewBudget(positiveOr(o.MaxInFlight, 128<<20), positiveOr(o.MaxRecipients, 1000)),
+		unauthenticated: intake.NewBudget(positiveOr(o.MaxInFlight, 128<<20)/unauthenticatedShare, 0),
 		done:            make(chan error, maxListeners),
 		compat:          o.Compat,
 	}

@@ -97,7 +97,7 @@ func (s *Server) readMessage(b *intake.Body, mediaType, boundary string, key *ke
 // readJSON reads a message in JSON. It keeps nothing of the body.
 func readJSON(b *intake.Body) (m messageRequest, err error) {
 	defer b.Release()
-	data, err := b.All()
+	data, err := b.JSON()
 	if err != nil {
 		return m, err
 	}

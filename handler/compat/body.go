@@ -43,7 +43,7 @@ func (x *Exchange) ReadBytes(limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.All()
+	return b.JSON()
 }
 
 // Decode reads v, which is at path in the request, and refuses fields that cannot be

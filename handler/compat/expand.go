@@ -24,7 +24,7 @@ const (
 	maxVariables   = 10_000
 	maxVariable    = 512 // octets of a dotted name
 	maxAttachments = 500
-	maxRefusals    = 50       // that are listed in an answer
+	maxReplyTo     = 1000
 	maxExpansion   = 32 << 20 // octets of all texts with values in them
 	// maxWork limits what is read and copied for the messages of one request, in octets.
 	// A copy of a field, of a file or of a variable counts as several hundred.

@@ -1,6 +1,7 @@
 package compat
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -12,11 +13,32 @@ import (
 const Required = "is required"
 
 // Fields collects what is wrong with the fields of a provider's request.
-type Fields struct{ problem.FieldErrors }
+type Fields struct {
+	problem.FieldErrors
+	addresses int // read so far
+}
 
-// List reads a comma-separated list of addresses.
-func (f *Fields) List(path, text string) []mailer.Address {
+// maxAddresses is how many addresses the lists of a request may have that are written
+// as texts.
+const maxAddresses = 10_000
+
+var errTooManyAddresses = fmt.Errorf("more than %d addresses", maxAddresses)
+
+// ParseList reads a comma-separated list of addresses, and counts them.
+func (f *Fields) ParseList(text string) ([]mailer.Address, error) {
+	if f.addresses > maxAddresses {
+		return nil, errTooManyAddresses
+	}
 	list, err := ParseAddresses(text)
+	if f.addresses += len(list); f.addresses > maxAddresses {
+		return nil, errTooManyAddresses
+	}
+	return list, err
+}
+
+// List reads a comma-separated list of addresses, which is at path.
+func (f *Fields) List(path, text string) []mailer.Address {
+	list, err := f.ParseList(text)
 	if err != nil {
 		f.AddAddress(path, err)
 	}

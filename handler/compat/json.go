@@ -9,12 +9,12 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"mailsidecar/api"
 	"mailsidecar/handler/intake"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
@@ -398,14 +398,6 @@ const (
 	noteRefused           = "is not supported here"
 )
 
-// member is one member of a request's type, or of a value of it.
-type member struct {
-	path      string
-	treatment Treatment
-	note      string
-	given     bool // in the value
-}
-
 var ownTypes = map[reflect.Type]Treatment{
 	reflect.TypeFor[Ignored]():     IsIgnored,
 	reflect.TypeFor[Refused]():     IsRefused,
@@ -414,46 +406,90 @@ var ownTypes = map[reflect.Type]Treatment{
 	reflect.TypeFor[Moment]():      Honoured,
 }
 
-// eachField visits every ignored and refused member of a decoded request.
-func eachField(v reflect.Value, path string, visit func(member)) {
-	switch v.Kind() {
-	case reflect.Slice:
-		if v.Type().Elem().Kind() == reflect.Struct && v.Type() != reflect.TypeFor[Pairs]() {
-			for i := range v.Len() {
-				eachField(v.Index(i), fmt.Sprintf("%s[%d]", path, i), visit)
-			}
+// judged is a member of a request's type that is ignored or refused, or has such a
+// member inside it.
+type judged struct {
+	index      int
+	name, note string
+	treatment  Treatment // empty: see inside
+}
+
+// judgedMembers has the judged members of each type that was asked for.
+var judgedMembers sync.Map
+
+// judgedIn returns the judged members of a type: none of one that is no struct.
+func judgedIn(t reflect.Type) []judged {
+	if known, ok := judgedMembers.Load(t); ok {
+		return known.([]judged)
+	}
+	var all []judged
+	for i := 0; t.Kind() == reflect.Struct && i < t.NumField(); i++ {
+		f := t.Field(i)
+		inner := f.Type
+		if inner.Kind() == reflect.Slice {
+			inner = inner.Elem()
 		}
-	case reflect.Struct:
-		for i := range v.NumField() {
-			f := v.Type().Field(i)
-			name := strings.TrimPrefix(path+"."+f.Tag.Get("json"), ".")
-			switch t := ownTypes[f.Type]; t {
-			case IsIgnored, IsRefused:
-				visit(member{name, t, f.Tag.Get("note"), v.Field(i).Field(0).Bool()})
-			case "":
-				eachField(v.Field(i), name, visit)
-			default: // honoured as a whole
-			}
+		switch treatment := ownTypes[f.Type]; {
+		case treatment == IsIgnored || treatment == IsRefused || treatment == "" && len(judgedIn(inner)) > 0:
+			all = append(all, judged{i, f.Tag.Get("json"), f.Tag.Get("note"), treatment})
+		default: // honoured as a whole
 		}
+	}
+	judgedMembers.Store(t, all)
+	return all
+}
+
+// place is where in a request a value is. Its path is written only where it is needed.
+type place struct {
+	around *place // nil for the request itself
+	name   string // empty for an item of a list
+	item   int
+}
+
+func (p *place) path() string {
+	switch {
+	case p == nil:
+		return ""
+	case p.name == "":
+		return fmt.Sprintf("%s[%d]", p.around.path(), p.item)
 	default:
+		return strings.TrimPrefix(p.around.path()+"."+p.name, ".")
+	}
+}
+
+// eachJudged visits the ignored and refused members that a decoded request has.
+func eachJudged(v reflect.Value, at *place, visit func(*place, judged)) {
+	if v.Kind() == reflect.Slice {
+		if len(judgedIn(v.Type().Elem())) == 0 {
+			return
+		}
+		for i := range v.Len() {
+			eachJudged(v.Index(i), &place{around: at, item: i}, visit)
+		}
+		return
+	}
+	for _, m := range judgedIn(v.Type()) {
+		here := &place{around: at, name: m.name}
+		switch field := v.Field(m.index); {
+		case m.treatment == "":
+			eachJudged(field, here, visit)
+		case field.Field(0).Bool():
+			visit(here, m)
+		}
 	}
 }
 
 // judgeFields refuses the refused members of a decoded request, and returns the
-// names of those that are ignored.
+// names of those that are ignored: of both the first fifty.
 func judgeFields(v any) (notHonoured []string, err error) {
-	var bad []api.FieldError
-	eachField(reflect.Indirect(reflect.ValueOf(v)), "", func(m member) {
+	var f Fields
+	eachJudged(reflect.Indirect(reflect.ValueOf(v)), nil, func(at *place, m judged) {
 		switch {
-		case !m.given || len(bad) == maxRefusals:
-		case m.treatment == IsIgnored:
-			notHonoured = append(notHonoured, m.path)
-		default:
-			bad = append(bad, problem.At(m.path, cmp.Or(m.note, noteRefused)))
+		case m.treatment == IsIgnored && len(notHonoured) < problem.MaxFields:
+			notHonoured = append(notHonoured, at.path())
+		case m.treatment == IsRefused && !f.Full():
+			f.Add(at.path(), cmp.Or(m.note, noteRefused))
 		}
 	})
-	if len(bad) > 0 {
-		return nil, problem.New(api.CodeInvalidMessage, "", bad...)
-	}
-	return notHonoured, nil
+	return notHonoured, f.Err()
 }

@@ -93,8 +93,8 @@ func (o *Message) locate(err error) error {
 // substitutions, because those carry values of strangers.
 func (o *Message) tidy() error {
 	m := &o.Message
-	if len(m.Attachments) > maxAttachments {
-		return problem.New(api.CodeInvalidMessage, "", problem.At(o.path(mailer.Position{Field: "attachments"}), fmt.Sprintf("a message may have %d files", maxAttachments)))
+	if err := o.checkLengths(); err != nil {
+		return err
 	}
 	m.Subject = unfold(m.Subject)
 	tidyAddress(&m.From)
@@ -107,6 +107,19 @@ func (o *Message) tidy() error {
 		tidyAttachment(&m.Attachments[i])
 	}
 	return o.tidyHeader()
+}
+
+// checkLengths refuses lists that are too long, before anything is made of them.
+func (o *Message) checkLengths() error {
+	var f Fields
+	check := func(field string, items, atMost int, what string) {
+		if items > atMost {
+			f.Add(o.path(mailer.Position{Field: field}), fmt.Sprintf("a message may have %d %s", atMost, what))
+		}
+	}
+	check("attachments", len(o.Attachments), maxAttachments, "files")
+	check("reply_to", len(o.ReplyTo), maxReplyTo, "addresses for replies")
+	return f.Err()
 }
 
 func tidyAddress(a *mailer.Address) {
@@ -162,6 +175,9 @@ func (o *Message) tidyHeader() error {
 // Attach adds an attachment. Its content id makes it inline where the client
 // says so or the HTML refers to it: some SDKs give every attachment one.
 func (o *Message) Attach(a mailer.Attachment, inline bool) {
+	if len(o.Attachments) > maxAttachments {
+		return // which is refused in the end
+	}
 	if o.Limit == nil {
 		o.Limit = NewExpansion(context.Background())
 	}

@@ -28,13 +28,14 @@ const (
 
 // Budget limits the octets of all requests under way (MAILSIDECAR_MAX_IN_FLIGHT).
 type Budget struct {
-	sem  *semaphore.Weighted
-	size int64
+	sem        *semaphore.Weighted
+	size       int64
+	recipients int // that a message may have
 }
 
-// NewBudget returns one of size octets.
-func NewBudget(size int64) *Budget {
-	return &Budget{sem: semaphore.NewWeighted(size), size: size}
+// NewBudget returns one of size octets, for messages of so many recipients at most.
+func NewBudget(size int64, recipients int) *Budget {
+	return &Budget{sem: semaphore.NewWeighted(size), size: size, recipients: recipients}
 }
 
 // Share returns a request's share, empty at first.
@@ -78,6 +79,7 @@ type Body struct {
 	length  int64 // as announced; -1 when unknown
 	limit   int64
 	read    int64
+	weight  int64 // of what is made of it, see weight.go
 	share   *Share
 	err     error
 	buffer  *buffer // that All has read into; nil before
@@ -134,7 +136,8 @@ func (b *Body) Read(p []byte) (int, error) {
 
 // reserve doubles the share of a body of unknown length as it grows.
 func (b *Body) reserve() bool {
-	return b.read <= b.share.held || b.share.held == b.share.budget.size || b.share.Grow(min(max(2*b.share.held, b.read), b.limit))
+	need := b.read + b.weight
+	return need <= b.share.held || b.share.held == b.share.budget.size || b.share.Grow(min(max(2*b.share.held, need), b.limit+b.weight))
 }
 
 // extend sets the time by which more of the body must be there. It must not be

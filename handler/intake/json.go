@@ -191,7 +191,9 @@ func fieldPath(base string, p jsontext.Pointer) string {
 		default:
 			path += "." + token
 		}
-		parent = token
+		if parent = token; len(path) > problem.MaxPath {
+			break // a long name is not copied for each name below it
+		}
 	}
 	return problem.Cut(path)
 }

@@ -17,16 +17,37 @@ type FieldErrors struct {
 	seen      map[string]bool
 }
 
+// MaxFields is how many fields an answer names. [More] stands for the others.
+const MaxFields = 50
+
+// More stands for the findings that an answer leaves out.
+var More = api.FieldError{Message: "and further errors"}
+
+// AtMost returns the first n findings, and [More] if there are others.
+func AtMost(fields []api.FieldError, n int) []api.FieldError {
+	if len(fields) <= n || len(fields) == n+1 && fields[n] == More {
+		return fields
+	}
+	return append(fields[:n:n], More)
+}
+
 // Add reports what is wrong with the field at a path.
 func (f *FieldErrors) Add(path, message string) {
-	if f.seen == nil {
+	switch {
+	case f.Full() || f.seen[path]:
+		return
+	case len(f.Fields) == MaxFields:
+		f.Fields = append(f.Fields, More)
+		return
+	case f.seen == nil:
 		f.seen = map[string]bool{}
 	}
-	if !f.seen[path] {
-		f.seen[path] = true
-		f.Fields = append(f.Fields, At(path, message))
-	}
+	f.seen[path] = true
+	f.Fields = append(f.Fields, At(path, message))
 }
+
+// Full reports whether further findings change nothing.
+func (f *FieldErrors) Full() bool { return len(f.Fields) > MaxFields }
 
 // AddAddress reports what is wrong with an address.
 func (f *FieldErrors) AddAddress(path string, err error) {
@@ -94,6 +115,10 @@ func Below(path string, err error) error {
 	under := *p
 	under.Fields = make([]api.FieldError, len(p.Fields))
 	for i, f := range p.Fields {
+		if f == More {
+			under.Fields[i] = f
+			continue
+		}
 		under.Fields[i] = At(path+"."+f.Field, f.Message)
 	}
 	return &under

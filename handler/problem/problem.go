@@ -69,9 +69,9 @@ func (p *Error) Status() int { return codes[p.Code].status }
 func (p *Error) RetryAfterSeconds() int { return max(p.RetryAfter, codes[p.Code].retryAfter) }
 
 // New returns a problem with the code. An empty detail leaves the title, or the
-// first field, to speak.
+// first field, to speak. Only the first fields are kept, see [MaxFields].
 func New(c api.Code, detail string, fields ...api.FieldError) *Error {
-	return &Error{Code: c, Detail: detail, Fields: fields}
+	return &Error{Code: c, Detail: detail, Fields: AtMost(fields, MaxFields)}
 }
 
 // For finds the problem that an error means. It never returns nil. An error that it

@@ -89,7 +89,7 @@ func (d *Desk) Serve(t testing.TB, a *compat.API, r *http.Request) *httptest.Res
 		t.Fatal(err)
 	}
 	host := compat.Host{
-		Desk: d, Keys: ring, Budget: intake.NewBudget(64 << 20), Strangers: intake.NewBudget(16 << 20),
+		Desk: d, Keys: ring, Budget: intake.NewBudget(64<<20, 1000), Strangers: intake.NewBudget(16<<20, 0),
 		MaxBody: 32 << 20, Log: slog.New(slog.DiscardHandler),
 	}
 	mux := http.NewServeMux()

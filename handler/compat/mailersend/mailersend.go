@@ -222,6 +222,9 @@ func (m *mail) check(f *compat.Fields) {
 	if len(m.Headers) > compat.MaxPairs {
 		f.Add("headers", fmt.Sprintf("may not have more than %d items", compat.MaxPairs))
 	}
+	if len(m.References) > compat.MaxPairs {
+		f.Add("references", fmt.Sprintf("may not have more than %d items", compat.MaxPairs))
+	}
 	m.checkPersonal(f)
 }
 
@@ -359,6 +362,10 @@ func answer(p compat.Problem) (int, any) {
 	}
 	f.Errors = map[string][]string{}
 	for i, field := range p.Fields {
+		if field == problem.More {
+			f.Errors["message"] = []string{field.Message}
+			continue
+		}
 		path := compat.Dotted(field.Field)
 		text := fmt.Sprintf("The %s: %s.", path, field.Message)
 		f.Errors[path] = append(f.Errors[path], text)

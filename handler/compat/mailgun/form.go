@@ -46,6 +46,9 @@ func readForm(x *compat.Exchange, known []compat.FormField) (*formData, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := b.Weigh([]byte(form.value("recipient-variables"))); err != nil {
+		return nil, err
+	}
 	return form, judgeForm(x, form, known)
 }
 
@@ -64,6 +67,9 @@ func (form *formData) readParts(b *intake.Body, boundary string) error {
 		}
 		if err == nil && n >= maxFormParts {
 			err = problem.New(api.CodeMalformedForm, "The form has too many parts.")
+		}
+		if err == nil {
+			err = b.Charge(intake.WeightPart)
 		}
 		if err == nil {
 			err = form.readPart(part)
@@ -149,7 +155,7 @@ func judgeForm(x *compat.Exchange, form *formData, known []compat.FormField) err
 			f.Add(problem.Cut(v.Name), "parameter is not known here")
 		case field.Treatment == compat.IsRefused:
 			f.Add(problem.Cut(v.Name), "parameter is not supported here: "+field.Note)
-		case field.Treatment == compat.IsIgnored:
+		case field.Treatment == compat.IsIgnored && len(notHonoured) < problem.MaxFields:
 			notHonoured = append(notHonoured, v.Name)
 		}
 	}

@@ -206,7 +206,7 @@ func list(form *formData, name string, f *compat.Fields) []mailer.Address {
 		if v.Name != name || strings.TrimSpace(v.Value) == "" {
 			continue
 		}
-		list, err := compat.ParseAddresses(v.Value)
+		list, err := f.ParseList(v.Value)
 		if err != nil {
 			f.Add(name, badAddress)
 		}

@@ -46,7 +46,7 @@ const (
 	// testToken is the token that Postmark gives everybody for tests: the
 	// request is judged and nothing is sent.
 	testToken = "POSTMARK_API_TEST"
-	maxTest   = 1 << 20 // octets of a request without a key
+	maxTest   = 64 << 10 // octets of a request without a key, unpacked
 	maxBatch  = 500
 	maxPeople = 50
 

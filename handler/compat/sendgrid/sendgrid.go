@@ -16,6 +16,7 @@ import (
 
 	"mailsidecar/api"
 	"mailsidecar/handler/compat"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 )
 
@@ -159,6 +160,22 @@ func (m *mail) outgoing(ctx context.Context) ([]compat.Message, error) {
 
 func (m *mail) checkCounts(f *compat.Fields) {
 	total := 0
+	for _, p := range m.Personalizations {
+		total += len(p.To) + len(p.Cc) + len(p.Bcc)
+	}
+	switch {
+	case len(m.Personalizations) == 0:
+		f.Add("personalizations", "You must have at least one personalization.")
+	case len(m.Personalizations) > maxPersonalizations:
+		f.Add("personalizations", fmt.Sprintf("The personalization block is limited to %d personalizations per API request.", maxPersonalizations))
+	case total > maxRecipients:
+		f.Add("personalizations", fmt.Sprintf("There is a limit of %d total recipients (to + cc + bcc) per request.", maxRecipients))
+	default:
+		m.checkRecipients(f)
+	}
+}
+
+func (m *mail) checkRecipients(f *compat.Fields) {
 	for i, p := range m.Personalizations {
 		path := fmt.Sprintf("personalizations[%d]", i)
 		if len(p.To) == 0 {
@@ -171,16 +188,7 @@ func (m *mail) checkCounts(f *compat.Fields) {
 				f.Add(path, "Each email address in the personalization block should be unique between to, cc, and bcc.")
 			}
 			seen[email] = true
-			total++
 		}
-	}
-	switch {
-	case len(m.Personalizations) == 0:
-		f.Add("personalizations", "You must have at least one personalization.")
-	case len(m.Personalizations) > maxPersonalizations:
-		f.Add("personalizations", fmt.Sprintf("The personalization block is limited to %d personalizations per API request.", maxPersonalizations))
-	case total > maxRecipients:
-		f.Add("personalizations", fmt.Sprintf("There is a limit of %d total recipients (to + cc + bcc) per request.", maxRecipients))
 	}
 }
 
@@ -320,7 +328,10 @@ func fieldFaults(p compat.Problem) []fieldFault {
 		if strings.HasSuffix(field, ".email") {
 			all[i].Message = "Does not contain a valid address: " + f.Message + "."
 		}
-		if field == "" {
+		switch {
+		case f == problem.More:
+			all[i].Field = nil
+		case field == "":
 			all[i] = fieldFault{Message: p.Text}
 		}
 	}
