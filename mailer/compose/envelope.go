@@ -89,9 +89,9 @@ func (f *finisher) ownForwardPaths() []string {
 	return all
 }
 
-// maxMailboxes limits the addresses of all fields of one name, as the mailer does those
-// of one field.
-const maxMailboxes = 10_000
+// maxMailboxes limits the addresses of all fields of one name: as many as a message can
+// be allowed recipients.
+const maxMailboxes = 100_000
 
 // mailboxes reads the addr-specs of all fields of that name, members of groups
 // included.
@@ -107,7 +107,7 @@ func (f *finisher) mailboxes(key string) []string {
 			continue
 		}
 		if len(all)+len(list) > maxMailboxes {
-			f.problems.invalid(whole(key), "more than 10000 addresses")
+			f.problems.invalid(whole(key), "more than 100000 addresses")
 			break
 		}
 		for _, a := range list {

@@ -100,7 +100,7 @@ func (v *validMessage) addresses(m mailer.Message) {
 
 func (v *validMessage) addressList(field string, list []mailer.Address) []mailer.Address {
 	if len(list) > maxMailboxes {
-		v.invalid(whole(field), "more than 10000 addresses")
+		v.invalid(whole(field), "more than 100000 addresses")
 		return nil
 	}
 	valid := make([]mailer.Address, len(list))
