@@ -3,6 +3,7 @@ package queue_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,12 +15,11 @@ import (
 
 // between returns a store that calls f once, between the commit of a call of that method
 // and its answer, and then answers with f's error. f is called when armed only.
-func between(method string, armed *bool, f func() error) *memory.Store {
+func between(method string, armed *atomic.Bool, f func() error) *memory.Store {
 	return memory.New(memory.Options{After: func(_ context.Context, called string) error {
-		if called != method || !*armed {
+		if called != method || !armed.CompareAndSwap(true, false) {
 			return nil
 		}
-		*armed = false
 		return f()
 	}})
 }
@@ -30,8 +30,8 @@ func TestCancelBeforeAnswer(t *testing.T) {
 	for _, method := range []string{"Claim", "Insert", "Mark", "Content"} {
 		synctest.Test(t, func(t *testing.T) {
 			var q *queuetest.Queue
-			var armed bool
-			canceled := 0
+			var armed atomic.Bool
+			var canceled atomic.Int32
 			store := between(method, &armed, func() error {
 				page, err := q.List(t.Context(), queue.Filter{Key: "app"}, 1, "")
 				if err != nil || len(page.Messages) != 1 {
@@ -40,20 +40,20 @@ func TestCancelBeforeAnswer(t *testing.T) {
 				if _, err = q.Cancel(t.Context(), "app", page.Messages[0].ID); err != nil {
 					t.Errorf("Cancel = %v", err)
 				}
-				canceled++
+				canceled.Add(1)
 				return nil
 			})
 			relay := queuetest.NewRelay(queuetest.Greylisted)
 			q = queuetest.Start(t, store, func(o *queue.Options) { o.HoldUncertain = method == "Mark" }, relay)
-			armed = method == "Insert"
+			armed.Store(method == "Insert")
 			id := q.MustSubmit(queuetest.Submission("x", "a@example.org")).Message.ID
 			time.Sleep(10 * time.Second)
 			relay.Set(queuetest.Accept)
 			before := len(relay.Attempts())
-			armed = method != "Insert"
+			armed.Store(method != "Insert")
 			time.Sleep(time.Hour)
-			if n := len(relay.Attempts()); n > before || canceled != 1 {
-				t.Errorf("%s: %d attempts after %d cancels, want none after one", method, n-before, canceled)
+			if n := len(relay.Attempts()); n > before || canceled.Load() != 1 {
+				t.Errorf("%s: %d attempts after %d cancels, want none after one", method, n-before, canceled.Load())
 			}
 			q.WantStatus(id, queue.StatusCanceled)
 			if u := q.Usage(); u != (queue.Usage{}) {
@@ -69,8 +69,9 @@ func TestAnswerLost(t *testing.T) {
 	lost := errors.New("the connection to the store was lost")
 	for _, method := range []string{"Claim", "Insert", "Record", "Release", "Retry", "Expire"} {
 		synctest.Test(t, func(t *testing.T) {
-			armed, failed := false, 0
-			store := between(method, &armed, func() error { failed++; return lost })
+			var armed atomic.Bool
+			var failed atomic.Int32
+			store := between(method, &armed, func() error { failed.Add(1); return lost })
 			relay := queuetest.NewRelay(queuetest.Accept)
 			q := queuetest.Start(t, store, func(o *queue.Options) { o.Workers = 1 }, relay)
 			submit := func(name string) {
@@ -85,7 +86,7 @@ func TestAnswerLost(t *testing.T) {
 				relay.Set(queuetest.Greylisted)
 				submit("x")
 				queuetest.SettleDown()
-				armed = true
+				armed.Store(true)
 				if page, err := q.List(t.Context(), queue.Filter{Key: "app"}, 1, ""); method == "Retry" && err == nil {
 					_, _ = q.Retry(t.Context(), "app", page.Messages[0].ID)
 				}
@@ -94,12 +95,12 @@ func TestAnswerLost(t *testing.T) {
 				relay.Set(queuetest.Unreachable)
 				relay.Slow(10*time.Millisecond, 0)
 				submit("y")
-				armed = true
+				armed.Store(true)
 				submit("x") // waits behind y, and is given back when the relay is paused
 				queuetest.SettleDown()
 				relay.Set(queuetest.Accept)
 			default:
-				armed = true
+				armed.Store(true)
 				submit("x")
 			}
 			time.Sleep(80 * time.Second)
@@ -107,8 +108,8 @@ func TestAnswerLost(t *testing.T) {
 			if method == "Expire" {
 				want = 0
 			}
-			if copies != want || failed != 1 {
-				t.Errorf("%s: %d copies after %d failures, want %d after one", method, copies, failed, want)
+			if copies != want || failed.Load() != 1 {
+				t.Errorf("%s: %d copies after %d failures, want %d after one", method, copies, failed.Load(), want)
 			}
 			time.Sleep(time.Minute)
 			if u := q.Usage(); u != (queue.Usage{}) {
