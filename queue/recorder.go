@@ -76,7 +76,7 @@ func (r *recorder) run(ctx context.Context) {
 			return
 		case <-r.wake:
 		}
-		for r.write(ctx) {
+		for ctx.Err() == nil && r.write(ctx) {
 			if err := r.failure(); err != nil && !sleep(ctx, recorderRetry) {
 				return
 			}

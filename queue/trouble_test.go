@@ -109,6 +109,27 @@ func TestStopWithoutStore(t *testing.T) {
 	})
 }
 
+// TestStopBesideHangingStore: Run returns though a commit takes longer than the time to
+// stop, and then fails.
+func TestStopBesideHangingStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New(memory.Options{Before: func(_ context.Context, method string) error {
+			if method == "Record" {
+				time.Sleep(time.Minute)
+				return queue.ErrDiskFull
+			}
+			return nil
+		}})
+		q := queuetest.Start(t, store, nil, queuetest.NewRelay(queuetest.Accept))
+		q.MustSubmit(queuetest.Submission("x", "a@example.org"))
+		time.Sleep(time.Second)
+		began := time.Now()
+		if err := q.End(); err == nil || time.Since(began) > 2*time.Minute {
+			t.Errorf("Run = %v after %v, want an error within two minutes", err, time.Since(began))
+		}
+	})
+}
+
 // TestLog: each event has its line, without control characters or secrets.
 func TestLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
