@@ -65,7 +65,8 @@ type Store interface {
 	// call has settled.
 	Record(ctx context.Context, outcomes []Outcome) (Settled, error)
 	// Release ends owner's leases on the recipients without an attempt, and
-	// files them under the route given. If a cancel was requested, the recipient is
+	// files them under the route given. They are due at now or before: the clock may
+	// have been set back since they were claimed. If a cancel was requested, the recipient is
 	// canceled at now.
 	//
 	// A failed Claim or Insert may have leased recipients. Leases lists them, and

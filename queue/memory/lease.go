@@ -71,7 +71,7 @@ func (s *Store) Release(ctx context.Context, owner string, now time.Time, leases
 		for _, l := range leases {
 			for _, r := range s.leased(l.ID, owner) {
 				if r.has(l.Number) && slices.Contains(l.ForwardPaths, r.ForwardPath) {
-					s.release(r, l.Route)
+					s.release(r, l.Route, now)
 				}
 			}
 			s.settle(l.ID, now)
@@ -108,8 +108,9 @@ func (s *Store) Leases(ctx context.Context, owner string) (leases []queue.Lease,
 	return leases, err
 }
 
-// release ends a lease. A recipient that was to be canceled is.
-func (t *tables) release(r *recipient, route string) {
+// release ends a lease. A recipient that was to be canceled is; any other is due at
+// now or before, though the clock was set back.
+func (t *tables) release(r *recipient, route string, now time.Time) {
 	t.update(r, func() {
 		if r.cancel {
 			r.end(queue.Canceled)
@@ -117,6 +118,9 @@ func (t *tables) release(r *recipient, route string) {
 			return
 		}
 		r.owner, r.marked, r.route = "", marks{}, route
+		if r.NextAttempt.After(now) {
+			r.NextAttempt = now
+		}
 	})
 }
 

@@ -164,7 +164,7 @@ func (s *Store) releaseLost(m *message, gone string, now time.Time, hold bool) q
 	}
 	s.record(o)
 	for _, r := range s.leased(m.ID, gone) {
-		s.release(r, r.route)
+		s.release(r, r.route, now)
 	}
 	s.settle(m.ID, now)
 	return total

@@ -209,7 +209,7 @@ func (t *takeover) release(key []byte, orphans []orphan) (queue.Recovered, error
 	if err := t.cancelReleased(these, key, t.now, o.Owner); err != nil {
 		return r, err
 	}
-	return r, t.exec(`UPDATE recipients SET owner = NULL, marked = 0`+these, key, o.Owner)
+	return r, t.exec(`UPDATE recipients SET owner = NULL, marked = 0, due = min(due, ?)`+these, t.now.UnixMicro(), key, o.Owner)
 }
 
 // blame lets a message rest that was alone in hand at a crash, or holds it when that

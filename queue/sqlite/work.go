@@ -122,7 +122,7 @@ func (w *writer) release(owner string, now time.Time, l queue.Lease) error {
 	if err := w.cancelReleased(these, id, now, owner, l.Number, paths); err != nil {
 		return err
 	}
-	return w.exec(`UPDATE recipients SET owner = NULL, marked = 0, route = ?`+these, l.Route, id, owner, l.Number, paths)
+	return w.exec(`UPDATE recipients SET owner = NULL, marked = 0, route = ?, due = min(due, ?)`+these, l.Route, now.UnixMicro(), id, owner, l.Number, paths)
 }
 
 // Leases reads along the index of what is leased.

@@ -50,6 +50,7 @@ func Run(t *testing.T, open func(*testing.T) queue.Store, reopen func(*testing.T
 		"Waiting":         testWaiting,
 		"Expire":          testExpire,
 		"Rewind":          testRewind,
+		"ReleaseSetBack":  testReleaseSetBack,
 		"List":            testList,
 		"Retry":           testRetry,
 		"RetryLifetime":   testRetryLifetime,
@@ -707,6 +708,22 @@ func testRewind(t *testing.T, s queue.Store) {
 	works := claim(t, s, Start.Add(time.Hour), 10)
 	if len(works) != 2 || works[0].ID == held.Message.ID || works[1].ID == held.Message.ID {
 		t.Errorf("Claim after Rewind = %+v, want all but the one that send_at holds", works)
+	}
+}
+
+// testReleaseSetBack: what was leased when the clock was set back is due when its lease
+// is given back.
+func testReleaseSetBack(t *testing.T, s queue.Store) {
+	e := entry(0, "a@example.org")
+	insert(t, s, e)
+	work := claim(t, s, Start, 1)[0]
+	lease := queue.Lease{ID: work.ID, Route: "relay", ForwardPaths: []string{"a@example.org"}, Number: work.Lease}
+	past := Start.Add(-24 * time.Hour)
+	if err := s.Release(t.Context(), "me", past, []queue.Lease{lease}); err != nil {
+		t.Fatal(err)
+	}
+	if works := claim(t, s, past, 1); len(works) != 1 {
+		t.Errorf("Claim after the clock was set back = %+v, want the message", works)
 	}
 }
 
