@@ -339,6 +339,7 @@ func (d *Dispatcher) Resume(relay int, now time.Time) Orders {
 
 // Shift moves the ends of pauses and rests by that much, after the clock did.
 func (d *Dispatcher) Shift(by time.Duration) {
+	d.suspects.shift(by)
 	for _, h := range d.relays {
 		h.pause.shift(by)
 		for _, s := range h.blame.senders {

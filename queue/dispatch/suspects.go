@@ -20,8 +20,10 @@ type suspects struct {
 const (
 	// AloneTime is how long a delivery goes on before it is taken for harmless.
 	AloneTime = 10 * time.Second
-	// shortestTurn is how long the others' turn is at least.
+	// shortestTurn and longestTurn limit the others' turn. The longest one counts when
+	// the clock was set forward meanwhile.
 	shortestTurn = 20 * time.Millisecond
+	longestTurn  = 2 * AloneTime
 )
 
 // stopped says that no other delivery may begin.
@@ -34,6 +36,14 @@ func (s *suspects) harmless() time.Time {
 		return s.since
 	}
 	return s.since.Add(AloneTime)
+}
+
+// shift moves the times by that much, after the clock did.
+func (s *suspects) shift(by time.Duration) {
+	if !s.since.IsZero() {
+		s.since = s.since.Add(by)
+	}
+	s.until = s.until.Add(by)
 }
 
 // dispatchAlone begins the first suspect whose relays take it, when its time has come.
@@ -104,7 +114,7 @@ func (d *Dispatcher) Harmless(j *Job, now time.Time) Orders {
 // endAlone lets the others go on when j is the suspect that is in flight alone.
 func (d *Dispatcher) endAlone(j *Job, now time.Time) {
 	if s := &d.suspects; s.alone == j {
-		s.until = now.Add(max(now.Sub(s.since), shortestTurn))
+		s.until = now.Add(min(max(now.Sub(s.since), shortestTurn), longestTurn))
 		s.alone, s.since = nil, time.Time{}
 	}
 }
