@@ -116,7 +116,8 @@ type shared struct {
 	store   Store
 	log     *slog.Logger
 	owner   string           // of this instance's leases
-	now     func() time.Time // the clock, with the precision of the store
+	now     func() time.Time // reads the clock
+	clock   *clock
 	router  *router
 	account *account
 	waiters *waiters
@@ -137,20 +138,16 @@ func New(o Options) (*Durable, error) {
 	}
 	o = o.withDefaults()
 	s := shared{
-		opts: o, store: o.Store, log: o.Logger, owner: uuid.NewString()[:8], now: precise(o.Now),
+		opts: o, store: o.Store, log: o.Logger, owner: uuid.NewString()[:8], clock: newClock(o.Now),
 		router: newRouter(o.Routes), account: newAccount(o), waiters: newWaiters(),
 	}
+	s.now = s.clock.now
 	if o.HoldUncertain {
 		s.owner = marksPrefix + s.owner
 	}
 	dr, r := newDriver(s), newRecorder(s)
 	dr.recorder, r.driver = r, dr
 	return &Durable{shared: s, intake: newIntake(s, dr), driver: dr, recorder: r, house: &house{shared: s, driver: dr}}, nil
-}
-
-// precise returns the clock with the precision of the store.
-func precise(now func() time.Time) func() time.Time {
-	return func() time.Time { return now().UTC().Truncate(time.Microsecond) }
 }
 
 // Ready returns why messages cannot be accepted just now; nil when they can.
@@ -236,7 +233,7 @@ func (d *Durable) Run(ctx context.Context) error {
 
 // start takes over the leases of instances that ended, and begins to deliver.
 func (d *Durable) start(ctx context.Context) error {
-	if err := d.store.Rewind(ctx, d.now().Add(retry.Longest+retry.Longest/8)); err != nil {
+	if err := d.store.Rewind(ctx, d.now().Add(furthest)); err != nil {
 		return err
 	}
 	recovered, err := d.house.recover(ctx)

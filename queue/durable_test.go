@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -747,6 +748,57 @@ func TestClockSetBack(t *testing.T) {
 		fresh := q.MustSubmit(queuetest.Submission("y", "a@example.org")).Message.ID
 		queuetest.SettleDown()
 		q.WantStatus(fresh, queue.StatusDelivered)
+	})
+}
+
+// TestClockSetForwardAndBack: within a minute. What was put off meanwhile is not put off
+// for a day.
+func TestClockSetForwardAndBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		relay := queuetest.NewRelay(queuetest.Unreachable)
+		q := start(t, nil, relay)
+		time.Sleep(time.Second)
+		q.Skew(24 * time.Hour)
+		id := q.MustSubmit(queuetest.Submission("x", "a@example.org")).Message.ID
+		time.Sleep(time.Second)
+		q.Skew(0)
+		relay.Set(queuetest.Accept)
+		time.Sleep(4 * time.Minute)
+		q.WantStatus(id, queue.StatusDelivered)
+	})
+}
+
+// TestClockSetBackWhileStoring: what is being stored while the clock is set back, or
+// cannot be repaired just then, does not wait for a day.
+func TestClockSetBackWhileStoring(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var down, slow atomic.Bool
+		store := memory.New(memory.Options{Before: func(_ context.Context, method string) error {
+			if method == "Insert" && slow.Load() {
+				time.Sleep(90 * time.Second)
+			}
+			if method == "Rewind" && down.Load() {
+				return queue.ErrDiskFull
+			}
+			return nil
+		}})
+		relay := queuetest.NewRelay(queuetest.Unreachable)
+		q := queuetest.Start(t, store, nil, relay)
+		first := q.MustSubmit(queuetest.Submission("x", "a@example.org")).Message.ID
+		queuetest.SettleDown()
+		slow.Store(true)
+		down.Store(true)
+		second := make(chan string)
+		go func() { second <- q.MustSubmit(queuetest.Submission("y", "a@example.org")).Message.ID }()
+		time.Sleep(time.Second)
+		q.Skew(-24 * time.Hour)
+		relay.Set(queuetest.Accept)
+		time.Sleep(80 * time.Second)
+		down.Store(false)
+		id := <-second
+		time.Sleep(2 * time.Hour)
+		q.WantStatus(first, queue.StatusDelivered)
+		q.WantStatus(id, queue.StatusDelivered)
 	})
 }
 

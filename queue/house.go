@@ -13,9 +13,11 @@ const (
 	// sweepLimit and sweepRest keep a sweep from delaying writes.
 	sweepLimit = 100
 	sweepRest  = 20 * time.Millisecond
-	// clockSlack is by how much the clock may be off before it counts as set
-	// back.
-	clockSlack = 30 * time.Second
+	// clockRepairs is how often the schedule is looked at again after the clock was
+	// set back: what was being stored just then has times of the old clock.
+	clockRepairs = 5
+	// furthest is when a recipient is due at the latest, unless a send_at holds it.
+	furthest = time.Hour + time.Hour/8
 )
 
 // house does the work that can wait: it says that this instance lives, takes over from
@@ -29,8 +31,7 @@ type house struct {
 func (h *house) keep(ctx context.Context) {
 	tick := time.NewTicker(houseInterval)
 	defer tick.Stop()
-	began, clock := time.Now(), h.now()
-	nextSweep := began
+	nextSweep, repairs := time.Now(), 0
 	for {
 		if now := time.Now(); !now.Before(nextSweep) {
 			nextSweep = now.Add(sweepInterval)
@@ -46,14 +47,16 @@ func (h *house) keep(ctx context.Context) {
 		}
 		h.takeOver(ctx)
 		h.driver.wantLeases()
-		off := h.now().Sub(clock) - time.Since(began)
-		switch {
-		case off < -clockSlack:
-			h.clockSetBack(ctx, -off)
-		case off > clockSlack:
+		if repairs > 0 && h.rewind(ctx, furthest) {
+			repairs--
+		}
+		switch back, forward := h.clock.set(); {
+		case back > 0:
+			h.clockSetBack(ctx, back)
+			repairs = clockRepairs
+		case forward:
 			h.driver.look() // the scheduler's timer does not know
 		}
-		clock = clock.Add(off)
 	}
 }
 
@@ -62,14 +65,22 @@ func (h *house) keep(ctx context.Context) {
 // that much longer.
 func (h *house) clockSetBack(ctx context.Context, by time.Duration) {
 	h.log.Warn("the clock was set back", "by", by)
-	if err := h.store.Rewind(ctx, h.now().Add(houseInterval)); err != nil {
-		h.log.Error("repair the schedule", "error", err)
-	}
+	h.rewind(ctx, houseInterval)
 	h.driver.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
 		d.Shift(-by)
 		d.LookAt(now)
 		return dispatch.Orders{}
 	})
+}
+
+// rewind makes due after that long what is due later, and says whether it could.
+func (h *house) rewind(ctx context.Context, after time.Duration) bool {
+	err := h.store.Rewind(ctx, h.now().Add(after))
+	if err != nil && ctx.Err() == nil {
+		h.log.Error("repair the schedule", "error", err)
+	}
+	h.driver.look()
+	return err == nil
 }
 
 func (h *house) takeOver(ctx context.Context) {
