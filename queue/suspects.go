@@ -18,23 +18,35 @@ func (dr *driver) attemptAlone(j *dispatch.Job, work *job) ([]mailer.Attempt, er
 	if err := dr.store.MarkAlone(dr.ctx, dr.owner, j.ID, true); err != nil {
 		return nil, err
 	}
+	ctx, end := context.WithCancel(context.WithoutCancel(dr.ctx))
+	defer end()
 	over := make(chan struct{})
 	harmless := time.AfterFunc(dispatch.AloneTime, func() {
 		defer close(over)
-		dr.harmless(j)
+		dr.harmless(ctx, j)
 	})
 	attempts, err := dr.attempt(j, work)
 	if !harmless.Stop() {
+		end()
 		<-over
 	}
 	return attempts, err
 }
 
-// harmless takes the mark from a message, and lets others go on beside it.
-func (dr *driver) harmless(j *dispatch.Job) {
-	if err := dr.store.MarkAlone(context.WithoutCancel(dr.ctx), dr.owner, j.ID, false); err != nil {
-		dr.log.Error("message could not be unmarked", "id", j.ID, "error", err)
-		return // the others wait until it is over
+// harmless takes the mark from a message, and lets others go on beside it. Others wait
+// until the store has done it, or ctx ends with the attempt.
+func (dr *driver) harmless(ctx context.Context, j *dispatch.Job) {
+	for {
+		err := dr.store.MarkAlone(ctx, dr.owner, j.ID, false)
+		if err == nil {
+			break
+		}
+		if ctx.Err() == nil {
+			dr.log.Error("message could not be unmarked", "id", j.ID, "error", err)
+		}
+		if !sleep(ctx, recorderRetry) {
+			return
+		}
 	}
 	dr.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders { return d.Harmless(j, now) })
 }

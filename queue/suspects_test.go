@@ -227,6 +227,43 @@ func TestSuspectsInTurn(t *testing.T) {
 	}
 }
 
+// TestSuspectNotUnmarked: others go on beside a suspect that hangs, though the store fails
+// when its mark is taken away.
+func TestSuspectNotUnmarked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(t, nil)
+		calls := 0
+		s.store = memory.New(memory.Options{Before: func(_ context.Context, method string) error {
+			if method == "MarkAlone" {
+				if calls++; calls == 2 {
+					return queue.ErrDiskFull
+				}
+			}
+			return nil
+		}})
+		relay := &suspectRelay{deadlyRelay: s.relay, hangs: true}
+		s.edit = func(o *queue.Options) { o.Routes = queue.Routes{{Relay: relay}} }
+		s.relay.Slow(time.Hour, 0)
+		for run := range 2 {
+			s.begin()
+			if run == 1 {
+				s.q.MustSubmit(queuetest.Submission("suspect 3", "a@example.org"))
+			}
+			time.Sleep(time.Second)
+			s.kill()
+			_ = s.q.End()
+		}
+		s.relay.Slow(time.Second, 0)
+		relay.watching.Store(true)
+		s.begin()
+		time.Sleep(time.Second)
+		id := s.q.MustSubmit(queuetest.Submission("fresh", "a@example.org")).Message.ID
+		time.Sleep(25 * time.Second)
+		s.q.WantStatus(id, queue.StatusDelivered)
+		time.Sleep(time.Hour)
+	})
+}
+
 // suspectRelay counts what begins while a suspect has been in flight for less than ten
 // seconds.
 type suspectRelay struct {
