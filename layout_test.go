@@ -215,3 +215,36 @@ func TestLayoutRules(t *testing.T) {
 		}
 	}
 }
+
+// The image is built from the folders that .dockerignore names: all that the program
+// imports, directly or not.
+func TestImageFolders(t *testing.T) {
+	data, err := os.ReadFile(".dockerignore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := strings.Fields(string(data))
+	found, seen, todo := folders(t), map[string]bool{}, []string{".", "cmd/sendmail"}
+	for len(todo) > 0 {
+		folder := todo[0]
+		todo = todo[1:]
+		if seen[folder] {
+			continue
+		}
+		seen[folder] = true
+		top, _, _ := strings.Cut(folder, "/")
+		if folder != "." && !slices.Contains(named, "!"+top) {
+			t.Errorf("%s is imported; .dockerignore does not name !%s", folder, top)
+		}
+		for _, file := range found[folder] {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			for _, name := range importsOf(t, file) {
+				if ours, ok := strings.CutPrefix(name, "mailsidecar/"); ok {
+					todo = append(todo, ours)
+				}
+			}
+		}
+	}
+}
