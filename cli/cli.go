@@ -122,13 +122,20 @@ Configuration comes from the environment: "mailsidecar serve --help" lists it.`,
   SMTP_HOST=smtp.example.com mailsidecar
   mailsidecar send --to ana@example.org --subject Hello --text "It works."`,
 		Args:              noArgs,
-		RunE:              serve.RunE,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
-		Version:           buildVersion().String(),
 		DisableAutoGenTag: true,
 	}
-	root.SetVersionTemplate("mailsidecar {{.Version}}\n")
+	// Cobra's own --version has another text, unless it is given a template: that would
+	// link text/template, and make the binary 3 MB larger.
+	version := root.Flags().BoolP("version", "v", false, "version for mailsidecar")
+	root.RunE = func(cmd *cobra.Command, args []string) error {
+		if *version {
+			fmt.Fprintln(cmd.OutOrStdout(), "mailsidecar", buildVersion())
+			return nil
+		}
+		return serve.RunE(cmd, args)
+	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exit(exitUsage, "%w", err) })
 	root.AddCommand(serve, newSend(), newSendmail(), newCheck(), newQueue(), newHealthcheck(), newDemo(), newCA(), newVersion())
 	return root
