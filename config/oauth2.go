@@ -97,7 +97,7 @@ func (r *reader) checkTokenURL(relay *Relay) {
 // applyIssuer fills in the endpoint and the scopes for sending by SMTP.
 func (r *reader) applyIssuer(relay *Relay) {
 	o := relay.OAuth2
-	issuer, ok := relays.IssuerNamed(o.Provider)
+	issuer, ok := relays.IssuerNamed(o.Provider, "")
 	if !ok {
 		return
 	}

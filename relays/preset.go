@@ -128,12 +128,16 @@ func PresetNamed(name string) (Preset, bool) {
 }
 
 // PresetFor returns the preset of the relay that host belongs to: the one with
-// that host, or else the first in the same domain, which is the last two labels
-// of the name. It is for advice: an unknown host in a known domain may differ.
+// that host or of the same issuer in another cloud, or else the first in the same
+// domain, which is the last two labels of the name. It is for advice: an unknown
+// host in a known domain may differ.
 func PresetFor(host string) (Preset, bool) {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	if p, ok := find(func(p Preset) bool { return p.Host == host }); ok {
 		return p, true
+	}
+	if i, ok := CloudOf(host); ok {
+		return find(func(p Preset) bool { return p.OAuth2 == i.Name })
 	}
 	return find(func(p Preset) bool { return domain(p.Host+p.regionalHost) == domain(host) })
 }

@@ -34,6 +34,8 @@ func TestPresetFor(t *testing.T) {
 		{"SMTP-Relay.gmail.com.", "google-workspace"},
 		{"smtp-broadcasts.postmarkapp.com", "postmark"},
 		{"email-smtp.eu-west-1.amazonaws.com", "ses"},
+		{"smtp.office365.us", "microsoft365"},
+		{"smtp.partner.outlook.cn", "microsoft365"},
 		{"smtp.example.com", ""},
 		{"192.0.2.1", ""},
 		{"com", ""},
@@ -94,19 +96,9 @@ func documentedPorts(page, label string) (starttls, implicit []string) {
 	return nil, nil
 }
 
-func TestTokenURL(t *testing.T) {
-	for _, tt := range []struct{ issuer, tenant, want string }{
-		{"google", "example.com", "https://oauth2.googleapis.com/token"},
-		{"microsoft", "", "https://login.microsoftonline.com/common/oauth2/v2.0/token"},
-		{"microsoft", "example.com/x", "https://login.microsoftonline.com/example.com%2Fx/oauth2/v2.0/token"},
-	} {
-		issuer, ok := IssuerNamed(tt.issuer)
-		if got := issuer.TokenURL(tt.tenant); got != tt.want || !ok {
-			t.Errorf("TokenURL(%q) of %s = %s, %v, want %s", tt.tenant, tt.issuer, got, ok, tt.want)
-		}
-	}
+func TestPresetsNameIssuers(t *testing.T) {
 	for _, p := range presets {
-		if _, ok := IssuerNamed(p.OAuth2); p.OAuth2 != "" && !ok {
+		if _, ok := IssuerNamed(p.OAuth2, ""); p.OAuth2 != "" && !ok {
 			t.Errorf("preset %s names the unknown issuer %q", p.Name, p.OAuth2)
 		}
 	}
