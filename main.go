@@ -12,9 +12,27 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal asks for an orderly stop. It also gives signals their
-	// default effect back, so that a second one ends the process at once.
-	context.AfterFunc(ctx, stop)
-	os.Exit(cli.Run(ctx, cli.CommandLine(os.Args), cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
+	os.Exit(cli.Run(stopContext(), cli.CommandLine(os.Args), cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
+}
+
+// stopContext ends at SIGINT, SIGTERM or SIGHUP, which ask for an orderly stop. SIGHUP comes
+// when a terminal closes, and from systemd right after SIGTERM where SendSIGHUP is set;
+// so it never ends the process at once. A second SIGINT or SIGTERM does, for the first of
+// these gives them their default effect back.
+func stopContext() context.Context {
+	ctx, stop := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup does
+		signal.Notify(signals, syscall.SIGHUP)
+	}
+	go func() {
+		for s := range signals {
+			stop()
+			if s != syscall.SIGHUP {
+				signal.Reset(os.Interrupt, syscall.SIGTERM)
+			}
+		}
+	}()
+	return ctx
 }

@@ -33,6 +33,36 @@ func TestStopLetsDeliveryFinish(t *testing.T) {
 	wantMessages(t, relay, 1)
 }
 
+// TestStopAtHangup: SIGHUP, from a terminal that closes or from systemd after its SIGTERM,
+// stops the server in order as SIGTERM does. What is in flight is sent once.
+func TestStopAtHangup(t *testing.T) {
+	t.Parallel()
+	for name, signals := range map[string][]syscall.Signal{
+		"hangup": {syscall.SIGHUP}, "twice": {syscall.SIGHUP, syscall.SIGHUP}, "after SIGTERM": {syscall.SIGTERM, syscall.SIGHUP},
+	} {
+		t.Run(name, func(t *testing.T) {
+			relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{".": "after 1s 250 2.0.0 queued"})
+			env := durable(t, relay)
+			s := serve(t, env)
+			a := s.send(t, order(nil))
+			wantStatus(t, a, http.StatusAccepted)
+			awaitMessages(t, relay, 1)
+			for _, signal := range signals {
+				s.signal(t, signal)
+				s.awaitLog(t, "stopping")
+			}
+			machine.Await(t, "end of mailsidecar", s.ended)
+			if s.err != nil {
+				t.Errorf("mailsidecar after %v: %v, want exit status 0", signals, s.err)
+			}
+
+			s = serve(t, env)
+			s.wantStory(t, a.ID, "delivered", "delivered")
+			wantMessages(t, relay, 1)
+		})
+	}
+}
+
 // TestStopGivesBackDelivery: a stop does not wait for a relay that is silent before
 // the final dot. That relay has no part of the message, which is then sent once.
 func TestStopGivesBackDelivery(t *testing.T) {
