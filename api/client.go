@@ -39,7 +39,12 @@ func New(base, key, version string, timeout time.Duration) (*Client, error) {
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return nil, fmt.Errorf("MAILSIDECAR_URL: %q is not an http or https address, such as http://127.0.0.1:8587", base)
 	}
-	return &Client{HTTP: &http.Client{Timeout: timeout}, base: u, key: key, version: version}, nil
+	client := &http.Client{
+		Timeout: timeout,
+		// The server redirects no request, and a redirect would drop the message.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return &Client{HTTP: client, base: u, key: key, version: version}, nil
 }
 
 // Server returns the server's address, without a password.
@@ -60,7 +65,8 @@ type Answer struct {
 const maxAnswer = 256 << 20
 
 // Do sends one request and reads the whole answer, of whatever status. path may
-// have a query. When there is no answer the error is a [*NoAnswerError].
+// have a query. When there is no answer the error is a [*NoAnswerError], and when
+// the answer is another server's it is a [*ForeignAnswerError].
 func (c *Client) Do(ctx context.Context, method, path string, header http.Header, body []byte) (Answer, error) {
 	target := *c.base
 	path, target.RawQuery, _ = strings.Cut(path, "?")
@@ -87,7 +93,11 @@ func (c *Client) Do(ctx context.Context, method, path string, header http.Header
 	if err != nil {
 		return Answer{}, c.noAnswer(err, true)
 	}
-	return Answer{resp.StatusCode, resp.Header, data}, nil
+	answer := Answer{resp.StatusCode, resp.Header, data}
+	if !answer.own(path) {
+		return Answer{}, &ForeignAnswerError{Server: c.Server(), Status: resp.StatusCode, Location: resp.Header.Get("Location")}
+	}
+	return answer, nil
 }
 
 func (c *Client) noAnswer(err error, connected bool) error {

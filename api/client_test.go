@@ -26,6 +26,7 @@ func TestDo(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		w.Header().Set("Retry-After", "0")
+		w.Header().Set(HeaderOwn, "1")
 		w.WriteHeader(http.StatusTeapot)
 		_, _ = io.WriteString(w, strings.Join([]string{
 			r.Method, r.URL.RequestURI(), r.Header.Get("Authorization"), r.UserAgent(), r.Header.Get("Prefer"), string(body),

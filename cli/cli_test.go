@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"mailsidecar/api"
 	"mailsidecar/service"
 )
 
@@ -40,19 +41,19 @@ func clearEnv(t *testing.T) {
 func TestStatus(t *testing.T) {
 	clearEnv(t)
 	answers := map[string]http.HandlerFunc{
-		"ready":     func(w http.ResponseWriter, _ *http.Request) {},
-		"not ready": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) },
-		"delivered": answerWith(200, `{"status":"delivered","recipients":[{"email":"a@example.org","state":"delivered"}]}`),
-		"queued":    answerWith(202, `{"status":"queued","recipients":[{"email":"a@example.org","state":"queued"}]}`),
+		"ready":     answerWith(200, "ok\n"),
+		"not ready": answerWith(503, "not ready\n"),
+		"delivered": answerWith(200, `{"id":"M","status":"delivered","recipients":[{"email":"a@example.org","state":"delivered"}]}`),
+		"queued":    answerWith(202, `{"id":"M","status":"queued","recipients":[{"email":"a@example.org","state":"queued"}]}`),
 		"paused": func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/v1/relays" {
 				answerWith(200, `{"relays":[{"name":"good","status":"up"},{"name":"bad","status":"paused","paused_until":"2030-01-31T08:00:00Z",
 					"failure":{"stage":"auth","reply_code":535,"enhanced_code":"5.7.8","text":"wrong password"}}]}`)(w, r)
 				return
 			}
-			answerWith(202, `{"status":"queued","recipients":[{"email":"a@example.org","state":"queued"}]}`)(w, r)
+			answerWith(202, `{"id":"M","status":"queued","recipients":[{"email":"a@example.org","state":"queued"}]}`)(w, r)
 		},
-		"one bounced": answerWith(200, `{"status":"partial","recipients":[{"email":"a@example.org","state":"bounced"}]}`),
+		"one bounced": answerWith(200, `{"id":"M","status":"partial","recipients":[{"email":"a@example.org","state":"bounced"}]}`),
 		"rejected":    answerWith(422, `{"title":"Refused","code":"rejected"}`),
 		"no key":      answerWith(401, `{"title":"Key","code":"unauthorized"}`),
 		"refused": answerWith(422, `{"title":"Refused","code":"rejected","request_id":"R","id":"M",
@@ -92,7 +93,7 @@ func TestStatus(t *testing.T) {
 		{"deferred", send, 75, "Later"},
 		{"uncertain", send, 76, "Who knows"},
 		{"internal", send, 69, "Broken"},
-		{"a proxy", send, 69, "is there a proxy between?"},
+		{"a proxy", send, 69, "cannot be read"},
 		{"cut", send, 76, "cannot be read"},
 		{"dropped", send, 76, "may have done"},
 		{"ready", []string{"chekc"}, 64, "did you mean check?"},
@@ -114,6 +115,7 @@ func TestStatus(t *testing.T) {
 
 func answerWith(status int, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set(api.HeaderOwn, "1")
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, body)
 	}
@@ -137,7 +139,7 @@ func TestSendPriority(t *testing.T) {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			data, _ := io.ReadAll(r.Body)
 			field, body = r.Header.Get("Envelope-Priority"), string(data)
-			answerWith(202, `{"status":"queued"}`)(w, r)
+			answerWith(202, `{"id":"M","status":"queued"}`)(w, r)
 		}))
 		t.Setenv("MAILSIDECAR_URL", server.URL)
 		args := append([]string{"send", "--to", "a@example.org"}, c.args...)
@@ -170,7 +172,7 @@ func TestExitStatus(t *testing.T) {
 // A server with a certificate of a private authority is trusted by name of file.
 func TestClientTrust(t *testing.T) {
 	clearEnv(t)
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server := httptest.NewUnstartedServer(answerWith(200, "ok\n"))
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.StartTLS()
 	defer server.Close()

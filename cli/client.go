@@ -66,13 +66,16 @@ type answer struct {
 }
 
 // do sends one request and reads the whole answer. The error says that there is
-// no answer; what kind of answer it is, is for the caller to judge.
+// no answer of mailsidecar; what kind of answer it is, is for the caller to judge.
 func (c *client) do(ctx context.Context, method, path string, header http.Header, body []byte) (answer, error) {
 	got, err := c.Do(ctx, method, path, header, body)
 	var none *api.NoAnswerError
+	var foreign *api.ForeignAnswerError
 	switch {
 	case err == nil:
 		return answer{got.Status, got.Header, got.Body, c}, nil
+	case errors.As(err, &foreign):
+		return answer{}, &statusError{exitUnavailable, err}
 	case !errors.As(err, &none):
 		return answer{}, err
 	case none.Connected:
@@ -88,12 +91,12 @@ type problem struct {
 	offline bool // it came from no server
 }
 
-// problem reads the answer as an error. One from something else than the
-// server, a proxy say, becomes a problem without a code.
+// problem reads the answer as an error. One that has no code becomes a problem
+// without a code.
 func (a answer) problem() problem {
 	var p problem
 	if err := json.Unmarshal(a.body, &p.Problem); err != nil || p.Code == "" {
-		p.Problem = api.Problem{Title: http.StatusText(a.status), Detail: "the answer is not the server's own; is there a proxy between?"}
+		p.Problem = api.Problem{Title: http.StatusText(a.status), Detail: "the answer cannot be read"}
 	}
 	p.Status = a.status
 	if p.Code == api.CodeUnauthorized {

@@ -118,8 +118,8 @@ func printJSON(w io.Writer, a answer) error {
 		return exitSilently(a.problem().exitStatus())
 	}
 	var m api.Receipt
-	if err := json.Unmarshal(a.body, &m); err != nil {
-		return exit(exitUncertain, "the answer cannot be read: %w", err)
+	if err := json.Unmarshal(a.body, &m); err != nil || m.ID == "" {
+		return exit(exitUncertain, "the answer has no message in it: it may or may not have been taken")
 	}
 	return exitSilently(exitStatusOf(m))
 }

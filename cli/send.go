@@ -119,8 +119,8 @@ func (f *sendFlags) send(ctx context.Context, cmd *cobra.Command) error {
 		return refusal(cmd.OutOrStdout(), a)
 	}
 	var m api.Receipt
-	if err := json.Unmarshal(a.body, &m); err != nil {
-		return exit(exitUncertain, "the server took the message, but its answer cannot be read: %w", err)
+	if err := json.Unmarshal(a.body, &m); err != nil || m.ID == "" {
+		return exit(exitUncertain, "the answer of %s cannot be read (HTTP %d): it may or may not have taken the message", c.Server(), a.status)
 	}
 	printOutcome(cmd.OutOrStdout(), m)
 	if waits(m) {

@@ -58,6 +58,7 @@ func (s *Server) logAndGuard(next echo.HandlerFunc) echo.HandlerFunc {
 // begin with the answer.
 func (s *Server) prepare(c echo.Context, r *requestInfo) {
 	h := c.Response().Header()
+	h.Set(api.HeaderOwn, "1")
 	h.Set(headerRequestID, r.id)
 	h.Set(echo.HeaderXContentTypeOptions, "nosniff")
 	h.Set(echo.HeaderCacheControl, "no-store")

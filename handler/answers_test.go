@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"mailsidecar/api"
 	"mailsidecar/handler/compat/compattest"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
@@ -46,6 +47,9 @@ func (tc exchangeCase) write(t *testing.T, b *strings.Builder) {
 	}
 	tc.request.Header.Set("X-Request-Id", "golden")
 	a := serve(newTestServer(t, q, tc.change), tc.request)
+	if got := a.header.Get(api.HeaderOwn); got != "1" {
+		t.Errorf("%s: the header %s is %q, want 1 in every answer", tc.name, api.HeaderOwn, got)
+	}
 	fmt.Fprintf(b, "# %s\n%d\n", tc.name, a.status)
 	for _, name := range answerHeaders {
 		for _, value := range a.header.Values(name) {

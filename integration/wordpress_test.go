@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"mailsidecar/api"
+	"mailsidecar/api/apitest"
 	"mailsidecar/integration/machine"
 	"mailsidecar/integration/postfix"
 	"mailsidecar/integration/wordpress"
@@ -570,6 +572,7 @@ func answering(answers ...string) func(int, http.ResponseWriter, *http.Request) 
 		}
 		var status int
 		_, _ = fmt.Sscan(parts[0], &status)
+		w.Header().Set(api.HeaderOwn, "1")
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, parts[2])
 	}
@@ -586,7 +589,7 @@ func testWPFaults(t *testing.T, s *shop) {
 		message string
 		posts   int
 	}{
-		{"queued", []string{`202 - {"id":"1","status":"queued"}`}, true, "", 1},
+		{"queued", []string{`202 - {"id":"1","status":"queued","recipients":[{"email":"ana@example.org","state":"queued"}]}`}, true, "", 1},
 		{"deferred", []string{`202 - {"id":"1","status":"deferred","recipients":[{"email":"ana@example.org","state":"deferred","reply_code":451}]}`}, true, "", 1},
 		{
 			"content refused",
@@ -597,11 +600,9 @@ func testWPFaults(t *testing.T, s *shop) {
 		{"sender not allowed", []string{`403 - {"code":"sender_not_allowed","detail":"Not from here."}`}, false, "mailsidecar: Not from here. (HTTP 403)", 1},
 		{"too large", []string{`413 - {"code":"message_too_large","detail":"The message is too large."}`}, false, "mailsidecar: The message is too large. (HTTP 413)", 1},
 		{"queue full", []string{`503 60 {"code":"queue_full","detail":"The queue is full."}`}, false, "mailsidecar: The queue is full. (HTTP 503)", 1},
-		{"asked to repeat", []string{`503 0 {"code":"busy","detail":"Busy."}`, `202 - {"status":"queued"}`}, true, "", 2},
-		{"no queue for a key", []string{`422 - {"code":"queue_required","detail":"x"}`, `200 - {"status":"delivered"}`}, true, "", 2},
-		{"Message-ID used before", []string{`422 - {"code":"idempotency_key_reused","detail":"x"}`, `202 - {"status":"queued"}`}, true, "", 2},
-		{"a proxy answers", []string{`502 - <html>`}, false, "is not mailsidecar's (HTTP 502)", 1},
-		{"a redirect", []string{`307 - {}`}, false, "is not mailsidecar's (HTTP 307)", 1},
+		{"asked to repeat", []string{`503 0 {"code":"busy","detail":"Busy."}`, `202 - {"id":"1","status":"queued","recipients":[{"email":"ana@example.org","state":"queued"}]}`}, true, "", 2},
+		{"no queue for a key", []string{`422 - {"code":"queue_required","detail":"x"}`, `200 - {"id":"1","status":"delivered","recipients":[{"email":"ana@example.org","state":"delivered"}]}`}, true, "", 2},
+		{"Message-ID used before", []string{`422 - {"code":"idempotency_key_reused","detail":"x"}`, `202 - {"id":"1","status":"queued","recipients":[{"email":"ana@example.org","state":"queued"}]}`}, true, "", 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			fake := newFakeServer(t, answering(test.answers...))
@@ -614,6 +615,16 @@ func testWPFaults(t *testing.T, s *shop) {
 			}
 			if strings.Contains(m.log, testKey) {
 				t.Errorf("PHP's error log shows the key: %q", m.log)
+			}
+		})
+	}
+	for name, impostor := range apitest.Impostors() {
+		t.Run("impostor/"+name, func(t *testing.T) {
+			server := httptest.NewServer(impostor)
+			t.Cleanup(server.Close)
+			m := s.mail(t, s.plugin(server.URL), "", arguments)
+			if m.Sent || len(m.Failed) != 1 || !strings.Contains(m.Failed[0].Message, server.URL) {
+				t.Errorf("wp_mail = %+v, want false, and a failure that names the address", m)
 			}
 		})
 	}
@@ -685,7 +696,7 @@ func testWPRelays(t *testing.T, s *shop) {
 		}
 	})
 	t.Run("no queue for a key is asked once", func(t *testing.T) {
-		const none, taken = `422 - {"code":"queue_required","detail":"x"}`, `200 - {"status":"delivered"}`
+		const none, taken = `422 - {"code":"queue_required","detail":"x"}`, `200 - {"id":"1","status":"delivered","recipients":[{"email":"ana@example.org","state":"delivered"}]}`
 		fake := newFakeServer(t, answering(none, taken))
 		for range 2 {
 			if m := s.mail(t, s.plugin(fake.URL), "", arguments("ana@example.org")); !m.Sent {
@@ -720,7 +731,7 @@ func testWPRelays(t *testing.T, s *shop) {
 
 // testWPRequests checks the request, header by header.
 func testWPRequests(t *testing.T, s *shop) {
-	fake := newFakeServer(t, answering(`202 - {"status":"queued"}`))
+	fake := newFakeServer(t, answering(`202 - {"id":"1","status":"queued","recipients":[{"email":"ana@example.org","state":"queued"}]}`))
 	env := s.plugin(fake.URL)
 	s.mail(t, env, "", `'Ana <Ana@example.org>', 'x', 'x', 'Bcc: bo@example.org'`)
 	r := fake.requests[0]
@@ -748,7 +759,7 @@ func testWPRequests(t *testing.T, s *shop) {
 // testWPPriority: the site's filter decides, and a value that is no priority is
 // left out.
 func testWPPriority(t *testing.T, s *shop) {
-	fake := newFakeServer(t, answering(`202 - {"status":"queued"}`))
+	fake := newFakeServer(t, answering(`202 - {"id":"1","status":"queued","recipients":[{"email":"ana@example.org","state":"queued"}]}`))
 	const filter = `add_filter('mailsidecar_priority', function ($priority, $mailer) {
 		return in_array( 'List-Unsubscribe', array_column( $mailer->getCustomHeaders(), 0 ), true ) ? 'bulk' : $priority; }, 10, 2);`
 	const news = "List-Unsubscribe: <https://shop.example.com/unsubscribe>"

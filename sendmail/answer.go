@@ -55,14 +55,16 @@ type refusal struct {
 
 func (e *refusal) Error() string { return e.text }
 
-// readAccepted reads the answer to a submission.
-func readAccepted(a api.Answer) (api.Receipt, error) {
+// readAccepted reads the answer to a submission. Success needs the message's id: an
+// answer without it proves nothing.
+func readAccepted(server string, a api.Answer) (api.Receipt, error) {
 	var got api.Receipt
 	if a.Status != http.StatusOK && a.Status != http.StatusAccepted {
 		return got, refusalOf(a)
 	}
-	// The message is the server's now, whatever else the answer says.
-	_ = json.Unmarshal(a.Body, &got)
+	if err := json.Unmarshal(a.Body, &got); err != nil || got.ID == "" || len(got.Recipients) == 0 {
+		return got, fail(exitUnavailable, "the answer of %s to the message cannot be read (HTTP %d): it may or may not have taken the message", server, a.Status)
+	}
 	return got, nil
 }
 
@@ -80,12 +82,12 @@ var refusals = map[int]struct {
 	http.StatusUnprocessableEntity:   {exitRefused, 554, "5.6.0"},
 }
 
-// readProblem reads an answer as an error. One from something else than the
-// server, a proxy say, becomes a problem without a code.
+// readProblem reads an answer as an error. One that has no code becomes a problem
+// without a code.
 func readProblem(a api.Answer) api.Problem {
 	var p api.Problem
 	if err := json.Unmarshal(a.Body, &p); err != nil || p.Code == "" {
-		return api.Problem{Detail: "the answer is not the server's own; is there a proxy between?"}
+		return api.Problem{Detail: "the answer cannot be read"}
 	}
 	return p
 }

@@ -11,9 +11,11 @@ package sendmail
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -200,9 +202,6 @@ type outgoing struct {
 	reversePath  string // "<>" for the null one; empty: the server takes the From
 	forwardPaths []string
 	data         []byte
-	// messageID is what the caller's own Message-ID field says, with its angle
-	// brackets; empty when the field was added here.
-	messageID string
 }
 
 // prepare makes a finished message of what was read, by the options and the
@@ -216,7 +215,7 @@ func (s *sender) prepare(data []byte) (outgoing, error) {
 	if s.options.fromHeader {
 		recipients = append(msg.recipients(), recipients...)
 	}
-	out := outgoing{messageID: msg.value("Message-ID")}
+	var out outgoing
 	var err error
 	if out.forwardPaths, err = s.settings.forwardPaths(recipients); err != nil {
 		return outgoing{}, err
@@ -230,14 +229,16 @@ func (s *sender) prepare(data []byte) (outgoing, error) {
 	return out, nil
 }
 
-// submit posts msg. When a connection could not be made at all, or the server
-// asked for it, it tries once more, and only then: any other retry is the
-// server's.
+// submit posts msg. When a connection could not be made, when it broke, or when the
+// server asked for it, it tries once more, and only then: any other retry is the
+// server's. The idempotency key is of this submission alone. A Message-ID would be a
+// wrong one: a program that gives one to two messages still wants two sent.
 func (s *sender) submit(ctx context.Context, msg outgoing) (api.Receipt, error) {
 	header := http.Header{
 		"Content-Type": {"message/rfc822"},
 		"Accept":       {"application/json"},
 		"Envelope-To":  {strings.Join(msg.forwardPaths, ", ")},
+		keyHeader:      {rand.Text()},
 	}
 	if msg.reversePath != "" {
 		header.Set("Envelope-From", msg.reversePath)
@@ -245,36 +246,55 @@ func (s *sender) submit(ctx context.Context, msg outgoing) (api.Receipt, error) 
 	if s.settings.wait > 0 {
 		header.Set("Prefer", fmt.Sprintf("wait=%d", s.settings.wait))
 	}
-	if msg.messageID != "" {
-		header.Set("Idempotency-Key", idempotencyKey(msg.messageID))
-	}
 	got, err := s.post(ctx, header, msg.data)
 	if err != nil {
 		return api.Receipt{}, err
 	}
-	return readAccepted(got)
+	return readAccepted(s.client.Server(), got)
 }
 
 // retryPause is how long to wait before the one other try: longer than a
-// container takes to bind its port, too short for anybody to notice.
+// container takes to bind its port, too short for a user to notice.
 const retryPause = 250 * time.Millisecond
 
+const keyHeader = "Idempotency-Key"
+
 func (s *sender) post(ctx context.Context, header http.Header, data []byte) (api.Answer, error) {
-	got, err := s.client.Do(ctx, http.MethodPost, "/v1/messages", header, data)
-	switch {
-	case err != nil && neverConnected(err), err == nil && wantsRepeat(got):
+	var broken error // of a first request that the server may have taken
+	for repeated := false; ; {
+		got, err := s.client.Do(ctx, http.MethodPost, "/v1/messages", header, data)
+		switch {
+		case err == nil && broken != nil && refusesKey(got):
+			// The server cannot tell what became of the first request: it has no queue,
+			// or is still at it.
+			return api.Answer{}, unavailable(broken)
+		case err == nil && wantsNoKey(got) && header.Get(keyHeader) != "":
+			header.Del(keyHeader)
+			continue
+		case repeated, err == nil && !wantsRepeat(got), err != nil && !mayRepeat(ctx, err, header):
+			return got, unavailable(err)
+		case err != nil && !neverConnected(err):
+			broken = err
+		}
+		repeated = true
 		select {
 		case <-time.After(retryPause):
 		case <-ctx.Done():
 			return api.Answer{}, fail(exitUnavailable, "stopped: %w", context.Cause(ctx))
 		}
-	case err == nil && wantsNoKey(got):
-		header.Del("Idempotency-Key")
-	default:
-		return got, unavailable(err)
 	}
-	got, err = s.client.Do(ctx, http.MethodPost, "/v1/messages", header, data)
-	return got, unavailable(err)
+}
+
+// mayRepeat says that a request without an answer is worth another try: the server was
+// not reached, or the connection broke and the key keeps the message from being taken
+// twice. A time-out is not, for another try would take as long.
+func mayRepeat(ctx context.Context, err error, header http.Header) bool {
+	var none *api.NoAnswerError
+	if ctx.Err() != nil || !errors.As(err, &none) {
+		return false
+	}
+	var late net.Error
+	return neverConnected(err) || header.Get(keyHeader) != "" && (!errors.As(none.Err, &late) || !late.Timeout())
 }
 
 // wantsRepeat says that the server took nothing and asks to be asked again now.
@@ -282,15 +302,14 @@ func wantsRepeat(a api.Answer) bool {
 	return a.Status == http.StatusServiceUnavailable && a.Header.Get("Retry-After") == "0"
 }
 
-// wantsNoKey says that only the idempotency key was refused: without a
-// queue the server cannot keep one, and two messages with one Message-ID
-// (mutt's bounce, a program that numbers its threads so) are still two.
+// wantsNoKey says that the server has no queue, and so cannot keep a key.
 func wantsNoKey(a api.Answer) bool {
-	if a.Status != http.StatusUnprocessableEntity {
-		return false
-	}
-	code := readProblem(a).Code
-	return code == api.CodeQueueRequired || strings.HasPrefix(string(code), "idempotency_")
+	return a.Status == http.StatusUnprocessableEntity && readProblem(a).Code == api.CodeQueueRequired
+}
+
+// refusesKey says that the server refused the idempotency key of a repeat.
+func refusesKey(a api.Answer) bool {
+	return wantsNoKey(a) || a.Status == http.StatusConflict
 }
 
 // unavailable gives err, that there was no answer, its exit status. The caller learns of
@@ -300,16 +319,4 @@ func unavailable(err error) error {
 		return nil
 	}
 	return &failure{exitUnavailable, err}
-}
-
-// idempotencyKey makes a key of a Message-ID field: printable ASCII, and of a
-// length that the server takes.
-func idempotencyKey(messageID string) string {
-	key := strings.Map(func(r rune) rune {
-		if r <= ' ' || r > '~' || r == '"' || r == '\\' {
-			return -1
-		}
-		return r
-	}, messageID)
-	return key[:min(len(key), 200)]
 }

@@ -265,7 +265,6 @@ func (s *session) deliver(ctx context.Context, env outgoing, text []byte) (api.R
 		return api.Receipt{}, err
 	}
 	msg := parseMessage(data)
-	env.messageID = msg.value("Message-ID")
 	msg.remove("Return-Path")
 	s.complete(&msg)
 	env.data = msg.bytes()

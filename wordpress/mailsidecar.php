@@ -441,7 +441,7 @@ function should_repeat( $answer, &$headers ) {
 function judge( $answer ) {
 	$status = $answer['status'];
 	$body   = $answer['body'];
-	if ( 200 === $status || 202 === $status ) {
+	if ( ( 200 === $status || 202 === $status ) && ! empty( $body['id'] ) && recipients_of( $body ) ) {
 		foreach ( recipients_of( $body ) as $recipient ) {
 			if ( 'bounced' === $recipient['state'] ) {
 				log_line( 'refused, though others were not: ' . reply_text( $recipient ) );
@@ -453,12 +453,11 @@ function judge( $answer ) {
 		/* translators: 1: URL, 2: reason. */
 		return failure( 0, sprintf( __( 'cannot reach %1$s: %2$s', 'mailsidecar' ), base_url(), $answer['error'] ) );
 	}
+	if ( ! is_ours( $answer ) || 300 > $status ) {
+		return failure( $status, foreign_answer( $status ) );
+	}
 	if ( 401 === $status ) {
 		return failure( 401, __( 'the API key is missing or wrong', 'mailsidecar' ) . ' (HTTP 401)' );
-	}
-	if ( ! isset( $body['code'] ) ) {
-		/* translators: %s: URL. */
-		return failure( $status, sprintf( __( 'the answer of %s is not mailsidecar\'s', 'mailsidecar' ), base_url() ) . " (HTTP $status)" );
 	}
 	if ( empty( $body['reply_code'] ) ) {
 		$detail = isset( $body['detail'] ) && is_string( $body['detail'] ) ? $body['detail'] : $body['code'];
@@ -467,6 +466,30 @@ function judge( $answer ) {
 	$refused = recipients_of( $body );
 	$text    = $refused ? implode( '; ', array_map( __NAMESPACE__ . '\reply_text', array_slice( $refused, 0, 3 ) ) ) : $body['detail'];
 	return failure( (int) $body['reply_code'], $text . " (HTTP $status)" );
+}
+
+/**
+ * Says whether an answer is mailsidecar's, by its header field Mailsidecar. Servers
+ * from before that field are known by the form of their JSON.
+ *
+ * @param array $answer See request().
+ * @return bool
+ */
+function is_ours( $answer ) {
+	$body = $answer['body'];
+	return $answer['own'] || isset( $body['code'], $body['title'] ) || isset( $body['relays'] ) || isset( $body['messages'] )
+		|| ( ! empty( $body['id'] ) && isset( $body['recipients'] ) );
+}
+
+/**
+ * Says that something else than mailsidecar answered.
+ *
+ * @param int $status HTTP status.
+ * @return string
+ */
+function foreign_answer( $status ) {
+	/* translators: 1: URL, 2: HTTP status. */
+	return sprintf( __( 'the answer of %1$s is not mailsidecar\'s (HTTP %2$d): MAILSIDECAR_URL must be the address of mailsidecar', 'mailsidecar' ), base_url(), $status );
 }
 
 /**
@@ -577,7 +600,7 @@ function last_answer( $answer = null ) {
  * @param int         $timeout Seconds for the whole.
  * @param array       $headers Further header fields.
  * @param string|null $body    Body.
- * @return array{status: int, body: array|null, retry_after: string, error: string}
+ * @return array{status: int, body: array|null, retry_after: string, own: bool, error: string}
  *         Status 0 with an error when there was no answer; body null when it is
  *         no JSON object.
  */
@@ -676,6 +699,7 @@ function read_answer( $response ) {
 			'status'      => 0,
 			'body'        => null,
 			'retry_after' => '',
+			'own'         => false,
 			'error'       => one_line( $response->get_error_message() ),
 		);
 	}
@@ -684,6 +708,7 @@ function read_answer( $response ) {
 		'status'      => (int) wp_remote_retrieve_response_code( $response ),
 		'body'        => is_array( $body ) ? $body : null,
 		'retry_after' => (string) wp_remote_retrieve_header( $response, 'retry-after' ),
+		'own'         => '' !== (string) wp_remote_retrieve_header( $response, 'mailsidecar' ),
 		'error'       => '',
 	);
 }
@@ -727,7 +752,9 @@ function service_findings( $answer ) {
 			/* translators: 1: URL, 2: HTTP status. */
 			: sprintf( __( '%1$s answers with HTTP %2$d', 'mailsidecar' ), base_url(), $answer['status'] );
 	}
-	if ( 401 === $answer['status'] ) {
+	if ( 0 !== $answer['status'] && ! is_ours( $answer ) ) {
+		$failure = foreign_answer( $answer['status'] );
+	} elseif ( 401 === $answer['status'] ) {
 		$failure = __( 'The API key is missing or wrong: compare MAILSIDECAR_API_KEY with the MAILSIDECAR_API_KEYS of the server.', 'mailsidecar' );
 	}
 	if ( null !== $failure ) {
