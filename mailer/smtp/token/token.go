@@ -31,8 +31,6 @@ const (
 	failureLife = 10 * time.Second
 	// unknownLife is how long a token is kept that names no expiry.
 	unknownLife = 5 * time.Minute
-	// maxErrorText limits what an error quotes of the endpoint's answer, in octets.
-	maxErrorText = 500
 )
 
 // Source returns an access token. refused is the token that the relay refused, or
