@@ -138,6 +138,7 @@ func (w *writer) insert(e queue.Entry) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	w.add(1, m.Size)
 	return true, w.insertRecipients(id, e)
 }
 

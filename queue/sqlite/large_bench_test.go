@@ -217,6 +217,12 @@ func fillLarge(b *testing.B, path string) {
 			}
 		}
 	}
+	err := s.write(b.Context(), func(w *writer) error {
+		return w.exec(`UPDATE usage SET (messages, bytes) = (SELECT count(*), sum(size) FROM messages WHERE final = 0)`)
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
 	if err := s.Close(); err != nil {
 		b.Fatal(err)
 	}

@@ -293,28 +293,3 @@ func listKeys(v *session, key string) ([]string, error) {
 	})
 	return keys, err
 }
-
-// Usage counts along the index of lists: only what is not final, however much
-// is.
-func (s *Store) Usage(ctx context.Context) (queue.Usage, error) {
-	var total queue.Usage
-	err := s.view(ctx, func(v *session) error {
-		keys, err := listKeys(v, queue.AnyKey)
-		if err != nil {
-			return err
-		}
-		total = queue.Usage{}
-		for _, key := range keys {
-			var u queue.Usage
-			err := v.row(`SELECT count(*), coalesce(sum(size), 0) FROM messages INDEXED BY messages_list
-				WHERE key = ? AND status IN ('queued', 'deferred', 'held')`, []any{key}, &u.Messages, &u.Bytes)
-			if err != nil {
-				return err
-			}
-			total.Messages += u.Messages
-			total.Bytes += u.Bytes
-		}
-		return nil
-	})
-	return total, err
-}

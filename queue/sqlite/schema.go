@@ -124,6 +124,17 @@ ALTER TABLE messages ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
 -- queue.FirstLease. That of the lease that an attempt ended; zero is unknown.
 ALTER TABLE recipients ADD COLUMN lease INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE attempts ADD COLUMN lease INTEGER NOT NULL DEFAULT 0;
+`, `
+-- The messages that are not final, counted in the commits that change them: to count
+-- them at each start takes the longer, the more there are. It has one row.
+CREATE TABLE usage (messages INTEGER NOT NULL, bytes INTEGER NOT NULL);
+INSERT INTO usage
+	WITH RECURSIVE keys (key) AS (
+		SELECT min(key) FROM messages
+		UNION ALL
+		SELECT (SELECT min(key) FROM messages WHERE messages.key > keys.key) FROM keys WHERE keys.key IS NOT NULL)
+	SELECT count(*), coalesce(sum(size), 0) FROM keys CROSS JOIN messages INDEXED BY messages_list
+	WHERE messages.key = keys.key AND status IN ('queued', 'deferred', 'held');
 `}
 
 // migrate brings the file to the newest schema, a transaction for each step. It

@@ -353,6 +353,12 @@ func (w *writer) settle(id []byte, now time.Time) (m settlement, err error) {
 	final := states[queue.Queued]+states[queue.Deferred]+states[queue.Held] == 0
 	m.final = final && !was
 	switch {
+	case m.final:
+		w.add(-1, m.size)
+	case was && !final:
+		w.add(1, m.size)
+	}
+	switch {
 	case !final:
 		clock = expires
 	case !was:

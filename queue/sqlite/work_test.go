@@ -119,6 +119,9 @@ func recordStory(t *testing.T, s *Store, e queue.Entry, o queue.Outcome, cancel 
 	_, err = s.Content(ctx, queue.AnyKey, e.Message.ID)
 	tale.Gone = errors.Is(err, queue.ErrContentGone)
 	err = s.view(ctx, func(v *session) error { return v.row(`SELECT count(*) FROM contents`, nil, &tale.Chunks) })
+	if want := countUsage(t, s); tale.Usage != want {
+		t.Fatalf("Usage after %+v = %+v, want %+v", o, tale.Usage, want)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

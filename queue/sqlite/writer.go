@@ -50,7 +50,8 @@ type writer struct {
 	closed bool
 	ended  chan struct{}
 
-	doubtful bool // the last transaction failed, and may have been committed
+	doubtful bool        // the last transaction failed, and may have been committed
+	added    queue.Usage // to the messages that are not final, by the open transaction
 
 	failed  atomic.Pointer[error] // what the last commit came to
 	probeAt time.Time             // when to try again after it failed
@@ -265,7 +266,7 @@ func isAnswer(err error) bool {
 }
 
 func (w *writer) transaction(group []*write) (err error) {
-	w.doubtful = false
+	w.doubtful, w.added = false, queue.Usage{}
 	if err := w.begin(); err != nil {
 		return err
 	}
@@ -283,6 +284,9 @@ func (w *writer) transaction(group []*write) (err error) {
 		} else if err != nil {
 			return err
 		}
+	}
+	if err := w.count(); err != nil {
+		return err
 	}
 	committing = true
 	if err := w.commitFault(false); err != nil {

@@ -1,0 +1,78 @@
+package sqlite
+
+import (
+	"errors"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"mailsidecar/queue"
+)
+
+// countUsage counts what [Store.Usage] says.
+func countUsage(t *testing.T, s *Store) (u queue.Usage) {
+	t.Helper()
+	err := s.view(t.Context(), func(v *session) error {
+		return v.row(`SELECT count(*), coalesce(sum(size), 0) FROM messages WHERE final = 0`, nil, &u.Messages, &u.Bytes)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// TestUsageCounted: whatever happens to messages, and whichever commits fail or are in
+// doubt, the count is that of the messages.
+func TestUsageCounted(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	path := dbPath(t)
+	s := openUnsynced(t, path)
+	errFault := errors.New("fault")
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	var entries []queue.Entry
+	pick := func() queue.Entry { return entries[random.IntN(len(entries))] }
+	for n := range 400 {
+		now = now.Add(time.Second)
+		fail, after := random.IntN(4) == 0, random.IntN(2) == 0
+		s.fault = func(happened bool) error {
+			if fail && happened == after {
+				return errFault
+			}
+			return nil
+		}
+		var err error
+		switch random.IntN(8) {
+		case 0, 1:
+			e := randomEntry(random.IntN(3), now)
+			e.Message.Size = random.Int64N(1000)
+			entries = append(entries, e)
+			_, err = s.Insert(t.Context(), queue.Batch{Entries: []queue.Entry{e}})
+		case 2, 3:
+			if len(entries) > 0 {
+				_, err = s.Record(t.Context(), []queue.Outcome{randomOutcome(random, pick(), now), randomOutcome(random, pick(), now)})
+			}
+		case 4:
+			if len(entries) > 0 {
+				_, err = s.Cancel(t.Context(), queue.AnyKey, pick().Message.ID, "me", pick().Message.Envelope.ForwardPaths, now)
+			}
+		case 5:
+			if len(entries) > 0 {
+				_, err = s.Retry(t.Context(), queue.AnyKey, []string{pick().Message.ID, pick().Message.ID}, now)
+			}
+		case 6:
+			_, err = s.Expire(t.Context(), now.Add(time.Duration(random.IntN(3)-2)*time.Hour), 5)
+		case 7:
+			_, err = s.Recover(t.Context(), "you", now, random.IntN(2) == 0)
+		}
+		if err != nil && !errors.Is(err, errFault) && !errors.Is(err, queue.ErrNotFound) {
+			t.Fatal(err)
+		}
+		got, err := s.Usage(t.Context())
+		if want := countUsage(t, s); err != nil || got != want {
+			t.Fatalf("step %d: Usage = %+v, %v, want %+v", n, got, err, want)
+		}
+	}
+	if u := countUsage(t, s); u.Messages == 0 || u.Messages == int64(len(entries)) {
+		t.Errorf("%d of %d messages wait, want some", u.Messages, len(entries))
+	}
+}
