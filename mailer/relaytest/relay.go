@@ -63,6 +63,9 @@ type Options struct {
 	Extensions, TLSExtensions []string
 	// Password of every account; "" means "secret".
 	Password string
+	// Token, if not nil, reports whether a user's access token is accepted; else it must
+	// be the password.
+	Token func(username, token string) bool
 	// MaxTLS is the newest TLS version spoken; zero means the newest there is.
 	MaxTLS uint16
 	// SCRAMIterations is the work asked of a client; zero means 4096.

@@ -127,7 +127,11 @@ func (x *exchange) xoauth2(c *Credential, password string) {
 	_, rest, _ := strings.Cut(response, "user=")
 	c.Username, rest, _ = strings.Cut(rest, "\x01auth=Bearer ")
 	c.Secret, _, _ = strings.Cut(rest, "\x01")
-	if c.Accepted = c.Secret == password; !c.Accepted {
+	c.Accepted = c.Secret == password
+	if accepts := x.session.relay.opts.Token; accepts != nil {
+		c.Accepted = accepts(c.Username, c.Secret)
+	}
+	if !c.Accepted {
 		x.ask(`{"status":"401","schemes":"bearer","scope":"https://mail.test/"}`)
 	}
 }
