@@ -179,7 +179,7 @@ func TestProblems(t *testing.T) {
 		{good.with("SMTP_PORTS=587,587/tls"), "SMTP_PORTS names port 587 twice; name each port once"},
 		{good.with("SMTP_PORTS=1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17"), "SMTP_PORTS names too many ports; name 16 at most"},
 		{good.with("SMTP_PORTS=587", "SMTP_PORT=25"), "SMTP_PORT is set beside SMTP_PORTS and differs; set only SMTP_PORTS"},
-		{good.with("SMTP_AUTH=shop:hunter2"), "SMTP_AUTH has no value we know; set one of auto, scram-sha-256-plus, scram-sha-256, scram-sha-1-plus, scram-sha-1, plain, login, cram-md5, ntlm, xoauth2, none"},
+		{good.with("SMTP_AUTH=shop:hunter2"), "SMTP_AUTH has no value we know; set one of auto, scram-sha-256-plus, scram-sha-256, scram-sha-1-plus, scram-sha-1, plain, login, cram-md5, ntlm, xoauth2, oauthbearer, none"},
 		{good.with("SMTP_TLS=starttls"), "SMTP_TLS has no value we know; set one of required, none"},
 		{good.with("SMTP_ALLOW_CLEARTEXT=yes"), `SMTP_ALLOW_CLEARTEXT is "yes", which is neither true nor false; set true or false`},
 		{good.with("SMTP_TLS_CA_FILE=" + dir + "/none.pem"), `SMTP_TLS_CA_FILE names "` + dir + `/none.pem", which cannot be read: no such file or directory; name a PEM file that this process may read`},
@@ -255,10 +255,12 @@ func TestProblems(t *testing.T) {
 		{good.with("SMTP_USERNAME="), "SMTP_USERNAME is not set, but SMTP_PASSWORD is; set the user name that belongs to it"},
 		{good.with("SMTP_USERNAME=", "SMTP_PASSWORD=", "SMTP_AUTH=plain"), "SMTP_USERNAME is not set, and SMTP_AUTH is plain; set it and SMTP_PASSWORD"},
 		{good.with("SMTP_AUTH=none"), "SMTP_AUTH is none, yet there are credentials; set SMTP_AUTH=auto, or leave the credentials out"},
+		{oauth.with("SMTP_AUTH=plain"), "SMTP_AUTH is plain, which takes no OAuth2 token; set SMTP_AUTH=auto, or leave SMTP_OAUTH2_… out"},
+		{good.with("SMTP_AUTH=OAuthBearer"), "SMTP_OAUTH2_REFRESH_TOKEN is not set, and SMTP_AUTH is oauthbearer; set it with SMTP_OAUTH2_CLIENT_ID, or set SMTP_OAUTH2_ACCESS_TOKEN_FILE"},
 		{good.with("SMTP_AUTH=xoauth2"), "SMTP_OAUTH2_REFRESH_TOKEN is not set, and SMTP_AUTH is xoauth2; set it with SMTP_OAUTH2_CLIENT_ID, or set SMTP_OAUTH2_ACCESS_TOKEN_FILE"},
 
 		// OAuth2.
-		{oauth.with("SMTP_USERNAME="), "SMTP_USERNAME is not set, and XOAUTH2 needs one; set it to the mailbox's address"},
+		{oauth.with("SMTP_USERNAME="), "SMTP_USERNAME is not set, and OAuth2 needs one; set it to the mailbox's address"},
 		{oauth.with("SMTP_OAUTH2_CLIENT_ID="), "SMTP_OAUTH2_CLIENT_ID is not set; set the id of the client that the token was issued to"},
 		{oauth.with("SMTP_OAUTH2_ACCESS_TOKEN=ya29"), "SMTP_OAUTH2_CLIENT_ID is set beside an access token; set the access token or what fetches one, not both"},
 		{good.with("SMTP_OAUTH2_ACCESS_TOKEN=ya29", "SMTP_OAUTH2_ACCESS_TOKEN_FILE="+two), "SMTP_OAUTH2_ACCESS_TOKEN_FILE is set and so is SMTP_OAUTH2_ACCESS_TOKEN; set only one of them"},

@@ -24,7 +24,7 @@ type Relay struct {
 	Ports                 Ladder         `env:"PORTS" alias:"PORT" default:"587,2525" desc:"The ladder: ports to try, best first. 465, 2465, 8465 and 443 mean implicit TLS, the others STARTTLS; PORT/tls and PORT/starttls say it explicitly." note:"They are raced, so a blocked one costs little."`
 	Username              string         `env:"USERNAME" desc:"User name for AUTH." unset:"no AUTH, or the provider's fixed one"`
 	Password              Secret         `env:"PASSWORD" desc:"Password for AUTH, often an app password or an API key."`
-	Auth                  string         `env:"AUTH" default:"auto" oneof:"auto scram-sha-256-plus scram-sha-256 scram-sha-1-plus scram-sha-1 plain login cram-md5 ntlm xoauth2 none" desc:"AUTH mechanism: auto, scram-sha-256-plus, scram-sha-256, scram-sha-1-plus, scram-sha-1, plain, login, cram-md5, ntlm, xoauth2 or none." note:"auto takes XOAUTH2 where OAuth2 is configured, else the strongest that is offered, NTLM never."`
+	Auth                  string         `env:"AUTH" default:"auto" oneof:"auto scram-sha-256-plus scram-sha-256 scram-sha-1-plus scram-sha-1 plain login cram-md5 ntlm xoauth2 oauthbearer none" desc:"AUTH mechanism: auto, scram-sha-256-plus, scram-sha-256, scram-sha-1-plus, scram-sha-1, plain, login, cram-md5, ntlm, xoauth2, oauthbearer or none." note:"auto takes XOAUTH2, or OAUTHBEARER where that stands alone, if OAuth2 is configured; else the strongest that is offered, NTLM never."`
 	TLS                   string         `env:"TLS" default:"required" oneof:"required none" desc:"required (STARTTLS or implicit TLS, by port) or none." note:"none sends credentials and mail in clear text: for a relay on the same host or private network."`
 	AllowCleartext        bool           `env:"ALLOW_CLEARTEXT" default:"false" desc:"With TLS none: go beyond loopback and private addresses, too." note:"Anybody on the way can then read the password."`
 	TLSCAFile             string         `env:"TLS_CA_FILE" desc:"PEM file with the certificate authorities to trust instead of the system's." note:"For a relay with a certificate of a private authority."`
@@ -117,12 +117,14 @@ func (r *reader) checkCredentials(relay *Relay) {
 		if relay.sets(r, "USERNAME") || relay.Password.IsSet() || token {
 			r.problem(relay.Variable("AUTH"), "is none, yet there are credentials", "set "+relay.Variable("AUTH")+"=auto, or leave the credentials out")
 		}
-	case relay.Auth == "xoauth2" && !token:
-		r.problem(relay.Variable("OAUTH2_REFRESH_TOKEN"), "is not set, and "+relay.Variable("AUTH")+" is xoauth2",
+	case relay.takesToken() && !token:
+		r.problem(relay.Variable("OAUTH2_REFRESH_TOKEN"), "is not set, and "+relay.Variable("AUTH")+" is "+relay.Auth,
 			"set it with "+relay.Variable("OAUTH2_CLIENT_ID")+", or set "+relay.Variable("OAUTH2_ACCESS_TOKEN_FILE"))
 	case token && relay.Username == "":
-		r.problem(user, "is not set, and XOAUTH2 needs one", "set it to the mailbox's address")
-	case token && (relay.Auth == "xoauth2" || relay.Auth == "auto"):
+		r.problem(user, "is not set, and OAuth2 needs one", "set it to the mailbox's address")
+	case token && (relay.takesToken() || relay.Auth == "auto"):
+	case token && !relay.Password.IsSet():
+		r.problem(relay.Variable("AUTH"), "is "+relay.Auth+", which takes no OAuth2 token", "set "+relay.Variable("AUTH")+"=auto, or leave "+relay.Variable("OAUTH2_…")+" out")
 	case relay.Username != "" && !relay.Password.IsSet():
 		r.problem(password, "is not set, but "+relay.loginName(r), "set it or "+password+"_FILE"+relay.advice())
 	case relay.Password.IsSet() && relay.Username == "":
@@ -133,6 +135,9 @@ func (r *reader) checkCredentials(relay *Relay) {
 		r.warn("%s and %s are not set: mail is handed over without AUTH; %s=none says that this is meant", user, password, relay.Variable("AUTH"))
 	}
 }
+
+// takesToken says that AUTH names a mechanism that logs in with an OAuth2 token.
+func (relay Relay) takesToken() bool { return relay.Auth == "xoauth2" || relay.Auth == "oauthbearer" }
 
 // sets says that the environment, not a preset, gives the value.
 func (relay Relay) sets(r *reader, suffix string) bool {

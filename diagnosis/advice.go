@@ -96,7 +96,46 @@ var adviceTexts = map[smtp.Problem]adviceText{
 	},
 	smtp.ProblemOAuth2: {
 		"the relay no longer takes passwords: it needs OAuth2.",
-		"Set SMTP_OAUTH2_… (see \"mailsidecar serve --help\"), and for Microsoft 365 see that SMTP AUTH is enabled for the mailbox.",
+		"Set SMTP_OAUTH2_… (see \"mailsidecar serve --help\") and leave SMTP_AUTH unset. For Microsoft 365 see that SMTP AUTH is enabled for the mailbox.",
+	},
+	smtp.ProblemSubmissionOff: {
+		"SMTP AUTH is switched off for this mailbox, or for the whole organization: no password and no token gets in.",
+		"Switch it on in Exchange Online PowerShell: Set-CASMailbox -Identity MAILBOX -SmtpClientAuthenticationDisabled $false," +
+			" or for all: Set-TransportConfig -SmtpClientAuthenticationDisabled $false. The mailbox's setting wins. Security defaults switch it off, too.",
+	},
+	smtp.ProblemForbidden: {
+		"a rule of the mailbox's organization forbids this login: security defaults, an authentication policy or Conditional Access.",
+		"Ask the organization's administrator: Entra's sign-in logs name the rule. If it forbids passwords, set SMTP_OAUTH2_…; if OAuth2 is set already, a new token does not help.",
+	},
+	smtp.ProblemLoginNeeded: {
+		"the relay says that the session is not logged in.",
+		"Set SMTP_USERNAME, with SMTP_PASSWORD or SMTP_OAUTH2_…. If they are set, SMTP_AUTH must not be none.",
+	},
+	smtp.ProblemBrowser: {
+		"the provider wants the account's owner to log in with a browser first.",
+		"Log in as SMTP_USERNAME at the provider's web page and confirm what it asks. A new token does not help before that.",
+	},
+	smtp.ProblemMechanism: {
+		"the relay offers this AUTH mechanism, and yet does not know it.",
+		"Set SMTP_AUTH to another one that it offers; with OAuth2 that is xoauth2 or oauthbearer. \"mailsidecar check\" lists them.",
+	},
+	smtp.ProblemTokenDead: {
+		"the relay refused the OAuth2 token: it has expired or was revoked, or is of another account than SMTP_USERNAME.",
+		"A new token is fetched by itself, once. If it is refused, too, compare SMTP_USERNAME with the account that logged in, and log in again.",
+	},
+	smtp.ProblemTokenEndsSoon: {
+		"the relay refused the OAuth2 token because it ends soon: High Volume Email wants 10 minutes at least.",
+		"A new token is fetched by itself, once. A program that writes SMTP_OAUTH2_ACCESS_TOKEN_FILE must renew it earlier.",
+	},
+	smtp.ProblemTokenUnfit: {
+		"the relay refused the OAuth2 token though it is a valid one: it is for another resource or another mailbox, or a permission is missing.",
+		"Check that SMTP_USERNAME is the mailbox, and that the scope is the relay's own: for Microsoft 365 not one of Microsoft Graph." +
+			" For client credentials: New-ServicePrincipal must have the object id of Enterprise applications, the mailbox a role or permission for it, and the app an administrator's consent." +
+			" Such a change can take hours; a new token is fetched when the old one ends, or at the next start.",
+	},
+	smtp.ProblemTokenScope: {
+		"the relay refused the OAuth2 token: it has no right to send mail.",
+		"Compare SMTP_OAUTH2_SCOPES with the scope that the relay names, and log in again with all boxes ticked.",
 	},
 	smtp.ProblemToken: {
 		"the OAuth2 access token could not be fetched, so there was nothing to log in with.",

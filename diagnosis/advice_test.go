@@ -1,6 +1,8 @@
 package diagnosis
 
 import (
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -240,17 +242,19 @@ func portsTag(ports []int) string {
 	return "[" + strings.ReplaceAll(withMode(ports, ""), ",", " ") + "]"
 }
 
-// Every problem that a check can name has a text of its own.
+// TestProblemsHaveTexts: every problem that a check can name has a text of its own.
 func TestProblemsHaveTexts(t *testing.T) {
-	for _, p := range []smtp.Problem{
-		smtp.ProblemName, smtp.ProblemRefused, smtp.ProblemNoAnswer, smtp.ProblemUnreachable, smtp.ProblemSilent,
-		smtp.ProblemDropped, smtp.ProblemTLSMode, smtp.ProblemNoSTARTTLS, smtp.ProblemTLS, smtp.ProblemExpired,
-		smtp.ProblemWrongName, smtp.ProblemUnknownCA, smtp.ProblemCertificate, smtp.ProblemNoMechanism,
-		smtp.ProblemCredentials, smtp.ProblemAppPassword, smtp.ProblemOAuth2, smtp.ProblemToken,
-		smtp.ProblemAuthUnavailable, smtp.ProblemCleartext, smtp.ProblemNotSMTP, smtp.ProblemOther,
-	} {
-		if text := adviceTexts[p]; text.found == "" || text.do == "" {
-			t.Errorf("adviceTexts[%s] = %+v, want both texts", p, text)
+	source, err := os.ReadFile("../mailer/smtp/problem.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	problems := regexp.MustCompile(`(?m)^\tProblem\w+ +Problem = "(\w+)"`).FindAllStringSubmatch(string(source), -1)
+	if len(problems) < 30 {
+		t.Errorf("problem.go has %d problems, want 30 or more", len(problems))
+	}
+	for _, p := range problems {
+		if text := adviceTexts[smtp.Problem(p[1])]; text.found == "" || text.do == "" {
+			t.Errorf("adviceTexts[%s] = %+v, want both texts", p[1], text)
 		}
 	}
 }

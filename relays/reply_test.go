@@ -55,30 +55,6 @@ func TestClassOf(t *testing.T) {
 	}
 }
 
-func TestLogins(t *testing.T) {
-	tests := []struct {
-		line                string
-		oauth2, appPassword bool
-	}{
-		{"535 5.7.139 Authentication unsuccessful", true, false},
-		{"550 5.7.30 not supported", true, false},
-		{"535 5.7.3 Basic Authentication is disabled", true, false},
-		{"534 5.7.9 Application-specific password required.", false, true},
-		{"534 go to the web first", false, true},
-		{"535 use an App Password", false, true},
-		{"535 5.7.8 Username and Password not accepted", false, false},
-	}
-	for _, tt := range tests {
-		r := parse(t, tt.line)
-		if got := WantsOAuth2(r); got != tt.oauth2 {
-			t.Errorf("WantsOAuth2(%s) = %v, want %v", tt.line, got, tt.oauth2)
-		}
-		if got := WantsAppPassword(r); got != tt.appPassword {
-			t.Errorf("WantsAppPassword(%s) = %v, want %v", tt.line, got, tt.appPassword)
-		}
-	}
-}
-
 func TestPushbackOf(t *testing.T) {
 	tests := []struct {
 		stage mailer.Stage

@@ -66,7 +66,8 @@ type exchange struct {
 	session    *session
 	initial    []byte
 	hasInitial bool
-	ok         bool // the client is still there
+	ok         bool   // the client is still there
+	answer     string // to the error of a token
 }
 
 // ask returns the client's next response, or its initial one if that is unused.
@@ -105,7 +106,12 @@ func (x *exchange) mechanism(c *Credential) {
 	case c.Mechanism == "CRAM-MD5":
 		x.cramMD5(c, password)
 	case c.Mechanism == "XOAUTH2":
-		x.xoauth2(c, password)
+		x.bearer(c, password)
+	case c.Mechanism == "OAUTHBEARER":
+		x.bearer(c, password)
+		if !c.Accepted && x.ok && x.answer != "\x01" {
+			x.ok = false // RFC 7628 §3.2.3
+		}
 	case strings.HasPrefix(c.Mechanism, "SCRAM-SHA-256"):
 		x.scram(c, sha256.New, password)
 	case strings.HasPrefix(c.Mechanism, "SCRAM-SHA-1"):
@@ -122,17 +128,26 @@ func (x *exchange) cramMD5(c *Credential, password string) {
 	c.Accepted = digest == fmt.Sprintf("%x", mac.Sum(nil))
 }
 
-func (x *exchange) xoauth2(c *Credential, password string) {
-	response := string(x.ask(""))
-	_, rest, _ := strings.Cut(response, "user=")
-	c.Username, rest, _ = strings.Cut(rest, "\x01auth=Bearer ")
-	c.Secret, _, _ = strings.Cut(rest, "\x01")
+// bearer is XOAUTH2 and OAUTHBEARER, which differ in the field of the user.
+func (x *exchange) bearer(c *Credential, password string) {
+	fields := strings.Split(string(x.ask("")), "\x01")
+	if name, ok := strings.CutPrefix(fields[0], "n,a="); ok {
+		name = strings.TrimSuffix(name, ",")
+		c.Username = strings.NewReplacer("=2C", ",", "=3D", "=").Replace(name)
+	} else {
+		c.Username = strings.TrimPrefix(fields[0], "user=")
+	}
+	for _, field := range fields {
+		if token, ok := strings.CutPrefix(field, "auth=Bearer "); ok {
+			c.Secret = token
+		}
+	}
 	c.Accepted = c.Secret == password
 	if accepts := x.session.relay.opts.Token; accepts != nil {
 		c.Accepted = accepts(c.Username, c.Secret)
 	}
 	if !c.Accepted {
-		x.ask(`{"status":"401","schemes":"bearer","scope":"https://mail.test/"}`)
+		x.answer = string(x.ask(`{"status":"401","schemes":"bearer","scope":"https://mail.test/"}`))
 	}
 }
 

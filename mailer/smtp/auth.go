@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"mailsidecar/mailer"
+	"mailsidecar/relays"
 
 	"github.com/wneessen/go-mail/smtp"
 )
@@ -30,11 +31,18 @@ const (
 // NTLM are in the order of "auto", best first.
 var mechanisms = []string{
 	"SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "PLAIN", "LOGIN", "CRAM-MD5",
-	"NTLM", "XOAUTH2",
+	"NTLM", "XOAUTH2", "OAUTHBEARER",
 }
 
-// automatic are the mechanisms that "auto" chooses from when there is a password.
-var automatic = mechanisms[:7]
+// What "auto" chooses from: with a password, and with a token. Where the relay offers
+// both XOAUTH2 and the standard, all who wrote it test it with XOAUTH2.
+var (
+	automatic       = mechanisms[:7]
+	tokenMechanisms = mechanisms[8:]
+)
+
+// takesToken reports whether the mechanism logs in with an OAuth2 token.
+func takesToken(mechanism string) bool { return slices.Contains(tokenMechanisms, mechanism) }
 
 // mechanism returns the AUTH mechanism for this connection: the configured one, or
 // for "auto" the first that the relay offers.
@@ -45,7 +53,7 @@ func (c *conn) mechanism(ctx context.Context) (string, *mailer.Failure) {
 	case c.relay.opts.Mechanism != "AUTO":
 		wanted = []string{c.relay.opts.Mechanism}
 	case c.relay.opts.TokenSource != nil:
-		wanted = []string{"XOAUTH2"}
+		wanted = tokenMechanisms
 	}
 	for _, m := range wanted {
 		if slices.Contains(offered, m) && (c.tls != nil || !strings.HasSuffix(m, "-PLUS")) {
@@ -68,13 +76,16 @@ func (c *conn) authenticate(ctx context.Context, name, token string) *mailer.Fai
 	return nil
 }
 
-// token returns the access token for XOAUTH2, where possible another one than the
-// relay refused. Without a token source the password is the token.
+// token returns the access token for a mechanism that takes one, where possible
+// another one than the relay refused. Without a token source the password is the token.
 func (c *conn) token(ctx context.Context, mechanism, refused string) (string, *mailer.Failure) {
-	if mechanism != "XOAUTH2" || c.relay.opts.TokenSource == nil {
+	if !takesToken(mechanism) || c.relay.opts.TokenSource == nil {
 		return c.relay.opts.Password, nil
 	}
 	token, err := c.relay.opts.TokenSource(ctx, refused)
+	if err == nil && strings.ContainsFunc(token, notInToken) {
+		token, err = "", errors.New("it holds a blank or another character that no token has")
+	}
 	if err != nil {
 		return "", c.failed(ctx, mailer.StageAuth, &cause{problem: ProblemToken, text: "the OAuth2 token could not be fetched", err: err})
 	}
@@ -107,7 +118,7 @@ func (c *conn) sasl(name, token string) smtp.Auth {
 		}
 		return smtp.NTLMAuth(account, password, domain)
 	default:
-		return smtp.XOAuth2Auth(user, token)
+		return &bearer{mechanism: name, first: bearerMessage(name, user, token, host, c.rung.Port)}
 	}
 }
 
@@ -117,7 +128,6 @@ type authExchange struct {
 	name    string
 	secrets []string // are cut out of the relay's words
 	pending []byte   // the initial response, until an empty challenge asks for it
-	errText string   // of an XOAUTH2 error challenge
 }
 
 func (x *authExchange) run(ctx context.Context, client smtp.Auth) *mailer.Failure {
@@ -129,6 +139,10 @@ func (x *authExchange) run(ctx context.Context, client smtp.Auth) *mailer.Failur
 		return x.broken(ctx, err)
 	}
 	w, f := c.exchange(ctx, mailer.StageAuth, x.command(initial))
+	if f == nil && initial != nil && x.pending == nil && isTooLong(w) {
+		x.pending = initial
+		w, f = c.exchange(ctx, mailer.StageAuth, "AUTH "+x.name)
+	}
 	for step := 0; f == nil && w.code == 334; step++ {
 		if step == maxAuthSteps {
 			return x.broken(ctx, errors.New("too many challenges"))
@@ -143,17 +157,27 @@ func (x *authExchange) run(ctx context.Context, client smtp.Auth) *mailer.Failur
 		return f
 	}
 	if w.code != 235 {
-		for i := range w.lines {
-			w.lines[i] = x.redact(w.lines[i])
-		}
-		f = c.refused(mailer.StageAuth, w.reply())
-		f.Text = x.errText
-		return f
+		return x.refused(client, w)
 	}
 	if _, err := client.Next(nil, false); err != nil {
 		return x.broken(ctx, err)
 	}
 	return nil
+}
+
+// refused returns the failure of a login that the relay refused.
+func (x *authExchange) refused(client smtp.Auth, w wireReply) *mailer.Failure {
+	for i := range w.lines {
+		w.lines[i] = x.redact(w.lines[i])
+	}
+	f := x.conn.refused(mailer.StageAuth, w.reply())
+	var said *relays.TokenError
+	if b, ok := client.(*bearer); ok {
+		said = x.readTokenError(b.challenge)
+	}
+	why := &loginRefused{word: relays.LoginRefusal(f.Reply, said), said: said}
+	f.Text, f.Err = why.text(), why
+	return f
 }
 
 // command returns the AUTH command, with the initial response if that fits the line.
@@ -170,6 +194,12 @@ func (x *authExchange) command(initial []byte) string {
 	return command
 }
 
+// isTooLong reports whether the relay takes shorter lines only than it should: Dovecot
+// and Gmail say so in these words, with 500 and 555.
+func isTooLong(w wireReply) bool {
+	return (w.code == 500 || w.code == 555) && strings.Contains(strings.ToLower(strings.Join(w.lines, " ")), "too long")
+}
+
 // respond answers a challenge.
 func (x *authExchange) respond(client smtp.Auth, w wireReply) ([]byte, error) {
 	if x.pending != nil {
@@ -179,13 +209,13 @@ func (x *authExchange) respond(client smtp.Auth, w wireReply) ([]byte, error) {
 	}
 	challenge, err := base64.StdEncoding.DecodeString(strings.TrimSpace(strings.Join(w.lines, "")))
 	switch {
+	case err == nil:
 	case x.name == "LOGIN":
 		// The challenges of LOGIN are prompts in any form, without meaning.
-	case err != nil:
+	case takesToken(x.name):
+		challenge = nil // the reply that follows counts
+	default:
 		return nil, fmt.Errorf("challenge: %w", err)
-	case x.name == "XOAUTH2":
-		// A challenge is an error, as JSON. The relay says 535 after an empty response.
-		x.errText = mailer.Printable(x.redact(string(challenge)), maxReplyText)
 	}
 	return client.Next(challenge, true)
 }

@@ -46,6 +46,7 @@ func TestAuthMechanisms(t *testing.T) {
 		{"CRAM-MD5", everyMechanism, "CRAM-MD5", 0},
 		{"LOGIN", everyMechanism, "LOGIN", 0},
 		{"XOAUTH2", everyMechanism, "XOAUTH2", 0}, // the password is the token
+		{"oauthbearer", everyMechanism + " OAUTHBEARER", "OAUTHBEARER", 0},
 		// Not offered: tokens are whole words, and NTLM is never chosen.
 		{"auto", "AUTH NTLM", "", 0},
 		{"auto", "AUTH XPLAIN SCRAM-SHA-256X PLAIN-CLIENTTOKEN", "", 0},
@@ -93,7 +94,7 @@ func TestAuthToken(t *testing.T) {
 			if got := outcomes(a); got != tt.want {
 				t.Fatalf("Deliver() with token %.10q = %s, want %s", tt.token, got, tt.want)
 			}
-			if f := a.Results[0].Failure; tt.token == "old" && !strings.Contains(f.Text, `"scope":"https://mail.test/"`) {
+			if f := a.Results[0].Failure; tt.token == "old" && !strings.Contains(f.Text, "status 401, schemes bearer, scope https://mail.test/") {
 				t.Errorf("Text = %q, want the error that came with the challenge", f.Text)
 			}
 			for _, c := range scripted.Commands() {

@@ -81,6 +81,11 @@ type CheckFailure struct {
 	Enhanced string  `json:"enhanced_code,omitempty"`
 	// Text is the relay's own words where there is a code, else ours.
 	Text string `json:"text"`
+	// Cause is why a login failed beyond that: what the relay says of an OAuth2 token,
+	// or why none could be fetched. Empty where there is no more to say.
+	Cause string `json:"cause,omitempty"`
+	// Err is the failure's, for [errors.As]; may be nil.
+	Err error `json:"-"`
 }
 
 // Check tries every rung on its own, all at the same time and without a race, and
@@ -266,6 +271,6 @@ func checkLogin(ctx context.Context, check *RungCheck, c *conn) bool {
 func checkFailure(f *mailer.Failure) *CheckFailure {
 	return &CheckFailure{
 		Stage: f.Stage.String(), Class: f.Class.String(), Problem: ProblemOf(f),
-		Code: f.Reply.Code, Enhanced: f.Reply.Enhanced, Text: cmp.Or(f.Reply.Text, f.Text),
+		Code: f.Reply.Code, Enhanced: f.Reply.Enhanced, Text: cmp.Or(f.Reply.Text, f.Text), Cause: LoginCause(f), Err: f.Err,
 	}
 }

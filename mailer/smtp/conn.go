@@ -15,6 +15,7 @@ import (
 
 	"mailsidecar/mailer"
 	"mailsidecar/netaddr"
+	"mailsidecar/relays"
 )
 
 // quitTimeout limits QUIT, and lastQuitTimeout what is left of it once Close waits.
@@ -351,6 +352,9 @@ func (c *conn) refused(stage mailer.Stage, r mailer.Reply) *mailer.Failure {
 	f := &mailer.Failure{Class: classify(stage, r), Stage: stage, Relay: c.relay.opts.Name, Port: c.rung.Port, Reply: r}
 	if f.Class == mailer.ClassPermanent && cannotTake(stage, r) {
 		f.Err = mailer.ErrCannotTake
+	}
+	if f.Class == mailer.ClassRelay && takesToken(c.auth) && relays.WantsOAuth2(r) {
+		f.Err = &loginRefused{word: relays.LoginForbidden} // after a login with a token
 	}
 	return f
 }

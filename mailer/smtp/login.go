@@ -54,8 +54,11 @@ type account struct {
 	mu      sync.Mutex
 	breaker breaker
 	failure *mailer.Failure // of the last login that was not accepted, until one is
-	refused string          // the last token that was refused, until a login is accepted
-	ended   chan struct{}   // closed when a login ends, and then replaced
+	// The last token that was accepted, and the last that was refused, until a login is
+	// accepted. dead says that the source may have a better one.
+	accepted, refused string
+	dead              bool
+	ended             chan struct{} // closed when a login ends, and then replaced
 }
 
 // tokenLook is how often a token is looked at that was refused: it may have changed.
@@ -172,11 +175,11 @@ func (a *account) end(f *mailer.Failure, token string) *mailer.Failure {
 	close(a.ended)
 	a.ended = make(chan struct{})
 	if result == accepted {
-		a.failure, a.refused = nil, ""
+		a.failure, a.accepted, a.refused, a.dead = nil, token, "", false
 		return nil
 	}
 	if result == refused {
-		a.refused = token
+		a.refused, a.dead = token, a.newTokenHelps(f, token)
 	}
 	a.failure = f
 	told := *f
@@ -229,11 +232,12 @@ func (c *conn) tryLogin(ctx context.Context, mechanism string) *mailer.Failure {
 	release := c.bind(ctx)
 	defer release()
 	a := c.relay.account
-	token, f := c.token(ctx, mechanism, a.refusedToken())
+	token, f := c.token(ctx, mechanism, a.deadToken())
 	if f == nil {
 		f = c.authenticate(ctx, mechanism, token)
 	}
-	if f = a.end(f, token); f == nil || f.Reply.Code != 535 || mechanism != "XOAUTH2" {
+	f = a.end(f, token)
+	if dead := a.deadToken(); f == nil || dead == "" || dead != token {
 		return f
 	}
 	// A token may be revoked before it expires: try again with a new one, if there
@@ -246,8 +250,20 @@ func (c *conn) tryLogin(ctx context.Context, mechanism string) *mailer.Failure {
 	return f
 }
 
-func (a *account) refusedToken() string {
+// newTokenHelps reports whether the source of tokens may have a better one than that
+// which was refused. A relay that accepted this one before can mean only that it is
+// not valid any more, whatever it says of it. The caller holds the lock.
+func (a *account) newTokenHelps(f *mailer.Failure, token string) bool {
+	refused, ok := errors.AsType[*loginRefused](f.Err)
+	return ok && (refused.word.NewTokenHelps() || refused.word.AboutToken() && token == a.accepted)
+}
+
+// deadToken returns the last token that was refused, if another one may help.
+func (a *account) deadToken() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if !a.dead {
+		return ""
+	}
 	return a.refused
 }

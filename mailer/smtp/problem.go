@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -37,7 +39,16 @@ const (
 	ProblemCredentials     Problem = "credentials_refused"    // wrong user name or password
 	ProblemAppPassword     Problem = "app_password_needed"    // the account has two-step verification
 	ProblemOAuth2          Problem = "oauth2_needed"          // the provider no longer takes passwords
+	ProblemLoginNeeded     Problem = "login_needed"           // the relay says that the session is not logged in
+	ProblemSubmissionOff   Problem = "smtp_auth_disabled"     // for the mailbox or all of the customer's: no login gets in
+	ProblemForbidden       Problem = "login_forbidden"        // by a rule of the customer's organization
+	ProblemBrowser         Problem = "browser_login_needed"   // the account's owner must log in with a browser
+	ProblemMechanism       Problem = "mechanism_refused"      // the relay offers it, but does not know it
 	ProblemToken           Problem = "token_not_available"    // the OAuth2 token could not be fetched
+	ProblemTokenDead       Problem = "token_refused"          // the relay says that it expired or was revoked
+	ProblemTokenEndsSoon   Problem = "token_ends_soon"        // the relay wants one that lasts longer
+	ProblemTokenUnfit      Problem = "token_does_not_fit"     // another resource or mailbox, or no permission
+	ProblemTokenScope      Problem = "token_without_right"    // its scope does not cover sending
 	ProblemAuthUnavailable Problem = "auth_unavailable"       // 4yz to AUTH: try again later
 	ProblemCleartext       Problem = "clear_text_refused"     // SMTP_TLS=none on a public address
 	ProblemNotSMTP         Problem = "not_smtp"               // what answers does not speak SMTP
@@ -61,29 +72,78 @@ func (c *cause) Error() string {
 
 func (c *cause) Unwrap() error { return c.err }
 
+// loginRefused is the cause of a failure by a reply that refuses the login.
+type loginRefused struct {
+	word relays.LoginWord
+	said *relays.TokenError // nil: no OAuth2 token was shown
+}
+
+func (e *loginRefused) Error() string {
+	return cmp.Or(e.text(), "the relay refused the login")
+}
+
+// text is what the relay says of a token beside its reply; empty where it says nothing.
+func (e *loginRefused) text() string {
+	if e.said == nil || *e.said == (relays.TokenError{}) {
+		return ""
+	}
+	text := "of the token the relay says"
+	for _, part := range [][2]string{{"status", e.said.Status}, {"schemes", e.said.Schemes}, {"scope", e.said.Scope}} {
+		if part[1] != "" {
+			text += " " + part[0] + " " + part[1] + ","
+		}
+	}
+	return strings.TrimSuffix(text, ",")
+}
+
 // ProblemOf returns the cause of a failure; [ProblemOther] where it is not known.
 func ProblemOf(f *mailer.Failure) Problem {
 	if c, ok := errors.AsType[*cause](f.Err); ok {
 		return c.problem
 	}
-	if f.Stage == mailer.StageAuth {
-		return authProblem(f.Reply)
+	if refused, ok := errors.AsType[*loginRefused](f.Err); ok {
+		return loginProblems[refused.word]
 	}
-	return ProblemOther
+	switch {
+	case f.Stage == mailer.StageAuth:
+		return loginProblems[relays.LoginRefusal(f.Reply, nil)]
+	case relays.WantsLogin(f.Reply):
+		return ProblemLoginNeeded
+	case f.Class == mailer.ClassRelay && relays.WantsOAuth2(f.Reply):
+		return ProblemOAuth2
+	default:
+		return ProblemOther
+	}
 }
 
-// authProblem returns why a login was refused.
-func authProblem(r mailer.Reply) Problem {
-	switch {
-	case r.Code/100 == 4:
-		return ProblemAuthUnavailable
-	case relays.WantsOAuth2(r):
-		return ProblemOAuth2
-	case relays.WantsAppPassword(r):
-		return ProblemAppPassword
-	default:
-		return ProblemCredentials
+// LoginCause is why a login failed beyond the relay's reply: what the relay says of an
+// OAuth2 token, or why none could be fetched. It is empty where there is no more to
+// say, and for other failures.
+func LoginCause(f *mailer.Failure) string {
+	if refused, ok := errors.AsType[*loginRefused](f.Err); ok {
+		return refused.text()
 	}
+	if c, ok := errors.AsType[*cause](f.Err); ok && c.problem == ProblemToken && c.err != nil {
+		return mailer.Printable(c.err.Error(), maxReplyText)
+	}
+	return ""
+}
+
+// loginProblems has the problem of each word about a login.
+var loginProblems = map[relays.LoginWord]Problem{
+	relays.CredentialsWrong:   ProblemCredentials,
+	relays.LoginLater:         ProblemAuthUnavailable,
+	relays.MechanismRefused:   ProblemMechanism,
+	relays.AppPasswordWanted:  ProblemAppPassword,
+	relays.TokenWanted:        ProblemOAuth2,
+	relays.SubmissionDisabled: ProblemSubmissionOff,
+	relays.LoginForbidden:     ProblemForbidden,
+	relays.LoginWanted:        ProblemLoginNeeded,
+	relays.BrowserWanted:      ProblemBrowser,
+	relays.TokenDead:          ProblemTokenDead,
+	relays.TokenEndsSoon:      ProblemTokenEndsSoon,
+	relays.TokenUnfit:         ProblemTokenUnfit,
+	relays.TokenWithoutRight:  ProblemTokenScope,
 }
 
 // dialCause returns why there is no TCP connection.

@@ -38,7 +38,8 @@ type Options struct {
 	Username string
 	Password string
 	// Mechanism is a SASL mechanism's name, or "auto" (also when empty):
-	// XOAUTH2 with a TokenSource, else the best one offered.
+	// with a TokenSource XOAUTH2, or OAUTHBEARER where that alone is offered, else the
+	// best one offered.
 	Mechanism string
 	// TokenSource returns an OAuth2 access token, see [mailsidecar/mailer/smtp/token.Source];
 	// nil when a password is used. It is called once for each login, and again where
