@@ -129,7 +129,7 @@ func TestCountWhileStarting(t *testing.T) {
 		var q *queue.Durable
 		store := memory.New(memory.Options{After: func(_ context.Context, method string) error {
 			switch {
-			case method == "Rewind" && starting:
+			case method == "Recover" && starting:
 				starting = false
 				go func() { _, _ = q.Submit(t.Context(), queuetest.Submission("x", "a@example.org")) }()
 				time.Sleep(time.Second)

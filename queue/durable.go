@@ -210,7 +210,8 @@ func (d *Durable) Load() Load {
 func (d *Durable) Run(ctx context.Context) error {
 	// Steps that follow on the end of ctx must not end with it.
 	work := context.WithoutCancel(ctx)
-	if err := d.start(work); err != nil {
+	unfinished, err := d.start(work)
+	if err != nil {
 		d.end(work)
 		return fmt.Errorf("start queue: %w", err)
 	}
@@ -220,7 +221,7 @@ func (d *Durable) Run(ctx context.Context) error {
 	helpers.Go(func() { d.recorder.run(recorderCtx) })
 	houseCtx, closeHouse := context.WithCancel(work)
 	defer closeHouse()
-	helpers.Go(func() { d.house.keep(houseCtx) })
+	helpers.Go(func() { d.house.keep(houseCtx, unfinished) })
 
 	d.driver.schedule(ctx)
 	closeHouse()
@@ -231,28 +232,26 @@ func (d *Durable) Run(ctx context.Context) error {
 	return d.recorder.unwritten()
 }
 
-// start takes over the leases of instances that ended, and begins to deliver.
-func (d *Durable) start(ctx context.Context) error {
-	if err := d.store.Rewind(ctx, d.now().Add(furthest)); err != nil {
-		return err
-	}
-	recovered, err := d.house.recover(ctx)
+// start takes over leases of instances that ended, and begins to deliver. unfinished
+// says that there are more leases than the start has time for.
+func (d *Durable) start(ctx context.Context) (unfinished bool, err error) {
+	recovered, err := d.house.begin(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := d.recallTurns(ctx); err != nil {
-		return err
+		return false, err
 	}
 	if err := d.account.recount(ctx); err != nil {
-		return err
+		return false, err
 	}
 	usage := d.account.usage()
 	d.driver.start(ctx)
 	d.phase.Store(running)
 	d.log.Info("queue started", "messages", usage.Messages, "bytes", usage.Bytes,
 		"uncertain", recovered.Uncertain, "held", recovered.Held, "released", recovered.Released,
-		"crashes", recovered.Crashes, "suspects", recovered.Suspects)
-	return nil
+		"crashes", recovered.Crashes, "suspects", recovered.Suspects, "taking_over", recovered.More)
+	return recovered.More, nil
 }
 
 // end records that this run ends in order, and is no crash.

@@ -10,9 +10,12 @@ import (
 const (
 	houseInterval = time.Minute
 	sweepInterval = 10 * time.Minute
-	// sweepLimit and sweepRest keep a sweep from delaying writes.
+	// sweepLimit and stepRest keep work of many steps from delaying writes.
 	sweepLimit = 100
-	sweepRest  = 20 * time.Millisecond
+	stepRest   = 20 * time.Millisecond
+	// startRecipients is how many recipients a start takes over before it is ready; the
+	// others' turn comes after that.
+	startRecipients = 1000
 	// clockRepairs is how often the schedule is looked at again after the clock was
 	// set back: what was being stored just then has times of the old clock.
 	clockRepairs = 5
@@ -27,8 +30,16 @@ type house struct {
 	driver *driver
 }
 
-// keep works until ctx ends.
-func (h *house) keep(ctx context.Context) {
+// keep works until ctx ends. It begins with what the start has left to be done, which may
+// take long where much waits. unfinished says that the leases of the last run are part of
+// that.
+func (h *house) keep(ctx context.Context, unfinished bool) {
+	if unfinished {
+		r := h.takeOver(ctx)
+		h.log.Info("took over the rest of what was in memory when the last run ended",
+			"uncertain", r.Uncertain, "held", r.Held, "released", r.Released, "suspects", r.Suspects)
+	}
+	h.rewind(ctx, furthest)
 	tick := time.NewTicker(houseInterval)
 	defer tick.Stop()
 	nextSweep, repairs := time.Now(), 0
@@ -45,7 +56,9 @@ func (h *house) keep(ctx context.Context) {
 		if h.account.inDoubt() {
 			h.account.tryRecount(ctx)
 		}
-		h.takeOver(ctx)
+		if r := h.takeOver(ctx); r.Any() {
+			h.log.Warn("took over from an instance that is gone", "uncertain", r.Uncertain, "held", r.Held, "released", r.Released)
+		}
 		h.driver.wantLeases()
 		if repairs > 0 && h.rewind(ctx, furthest) {
 			repairs--
@@ -75,28 +88,55 @@ func (h *house) clockSetBack(ctx context.Context, by time.Duration) {
 
 // rewind makes due after that long what is due later, and says whether it could.
 func (h *house) rewind(ctx context.Context, after time.Duration) bool {
-	err := h.store.Rewind(ctx, h.now().Add(after))
-	if err != nil && ctx.Err() == nil {
-		h.log.Error("repair the schedule", "error", err)
-	}
-	h.driver.look()
-	return err == nil
-}
-
-func (h *house) takeOver(ctx context.Context) {
-	recovered, err := h.recover(ctx)
-	switch {
-	case err != nil && ctx.Err() == nil:
-		h.log.Error("take over leases", "error", err)
-		h.driver.look() // it may have happened all the same
-	case recovered.Any():
-		h.log.Warn("took over from an instance that is gone",
-			"uncertain", recovered.Uncertain, "held", recovered.Held, "released", recovered.Released)
+	latest := h.now().Add(after)
+	for from := ""; ; {
+		next, err := h.store.Rewind(ctx, latest, from)
+		if err != nil && ctx.Err() == nil {
+			h.log.Error("repair the schedule", "error", err)
+		}
 		h.driver.look()
+		if err != nil || next == "" {
+			return err == nil
+		}
+		if from = next; !sleep(ctx, stepRest) {
+			return false
+		}
 	}
 }
 
-// recover takes the leases of instances that are gone.
+// takeOver takes the leases of instances that are gone, and returns what it found.
+func (h *house) takeOver(ctx context.Context) (total Recovered) {
+	for {
+		step, err := h.recover(ctx)
+		if err != nil && ctx.Err() == nil {
+			h.log.Error("take over leases", "error", err)
+		}
+		if err != nil || step.Any() {
+			h.driver.look() // an error may be of a commit that happened after all
+		}
+		total.Add(step)
+		if err != nil || !step.More || !sleep(ctx, stepRest) {
+			return total
+		}
+	}
+}
+
+// begin takes the first leases of instances that are gone: all, unless they are many.
+func (h *house) begin(ctx context.Context) (total Recovered, err error) {
+	for {
+		step, err := h.recover(ctx)
+		if err != nil {
+			return total, err
+		}
+		total.Add(step)
+		total.Crashes, total.More = step.Crashes, step.More
+		if !step.More || total.Uncertain+total.Released >= startRecipients {
+			return total, nil
+		}
+	}
+}
+
+// recover takes leases of instances that are gone, in one step.
 func (h *house) recover(ctx context.Context) (Recovered, error) {
 	now := h.now()
 	if err := h.store.Heartbeat(ctx, h.owner, now); err != nil {
@@ -126,7 +166,7 @@ func (h *house) sweep(ctx context.Context) {
 		if removed += n; n == 0 {
 			break
 		}
-		if !sleep(ctx, sweepRest) {
+		if !sleep(ctx, stepRest) {
 			return
 		}
 	}

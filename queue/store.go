@@ -75,7 +75,7 @@ type Store interface {
 	// Leases lists what owner has leased, by message. Leases of an Insert or a Claim
 	// that has not returned yet may be among them.
 	Leases(ctx context.Context, owner string) ([]Lease, error)
-	// Recover takes the leases of owners that are gone. Each recipient gets an
+	// Recover takes, in one short step, leases of owners that are gone. Each recipient gets an
 	// uncertain attempt and is due at now; with hold it is held. With hold a
 	// recipient that was not marked, though its owner marks (see [Marks]), is due
 	// without an attempt. A message that may have been sent has used a turn of
@@ -83,7 +83,7 @@ type Store interface {
 	//
 	// A run begins with its owner's first Recover. It has crashed if the owner is
 	// gone without End. From the second crash within [CrashWindow] on, the messages
-	// that the run had leased are suspect, see [Work]. A message stops being suspect
+	// that the run had leased are suspect, see [Work]; those of a run that crashed before it are not. A message stops being suspect
 	// when an attempt on it got as far as the message ([Outcome.Touched]).
 	//
 	// A message with the mark of MarkAlone is to blame for the crash: it waits for
@@ -109,8 +109,9 @@ type Store interface {
 	Expire(ctx context.Context, now time.Time, limit int) ([]Ended, error)
 	// Rewind makes recipients that are not due before latest due then. Messages
 	// that a send_at holds are left alone. It repairs the schedule after the
-	// clock was set back.
-	Rewind(ctx context.Context, latest time.Time) error
+	// clock was set back. Each call is a short step: from is empty at first, and then
+	// the next of the step before; next is empty after the last one.
+	Rewind(ctx context.Context, latest time.Time, from string) (next string, err error)
 
 	// Get, List and Content do what the methods of the same names of handler's
 	// interface Ledger (handler/queue.go) say. As key they also take [AnyKey].
@@ -298,12 +299,13 @@ type Recovered struct {
 	Crashes  int
 	Suspects int     // messages that became suspect, or stayed so
 	Blamed   []Blame // messages that are held because of crashes
+	More     bool    // there may be other leases: call again
 }
 
 // Any says that leases were found.
 func (r Recovered) Any() bool { return r.Uncertain+r.Held+r.Released > 0 }
 
-// Add adds what another step has found.
+// Add adds what another step has found, except Crashes and More.
 func (r *Recovered) Add(s Recovered) {
 	r.Uncertain += s.Uncertain
 	r.Held += s.Held

@@ -256,8 +256,8 @@ func (s *Store) Expire(ctx context.Context, now time.Time, limit int) (ended []q
 }
 
 // Rewind makes recipients due at latest that are not due before.
-func (s *Store) Rewind(ctx context.Context, latest time.Time) error {
-	return s.write(ctx, "Rewind", func() error {
+func (s *Store) Rewind(ctx context.Context, latest time.Time, _ string) (next string, err error) {
+	return "", s.write(ctx, "Rewind", func() error {
 		for _, m := range s.unfinished {
 			for _, r := range m.recipients {
 				if r.waits() && r.NextAttempt.After(latest) && (r.attempts > 0 || !m.SendAt.After(latest)) {

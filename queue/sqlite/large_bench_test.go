@@ -12,11 +12,11 @@ import (
 	"mailsidecar/queue/queuetest"
 )
 
-// The store that the targets speak of: a million finished messages and 100,000
+// The store that the targets speak of: a million finished messages and a million
 // that wait.
 const (
 	manyFinished = 1_000_000
-	manyWaiting  = 100_000
+	manyWaiting  = 1_000_000
 )
 
 // BenchmarkLarge fills such a store once (about 1 GB, half a minute), and then
@@ -34,6 +34,7 @@ func BenchmarkLarge(b *testing.B) {
 
 	b.Run("start", func(b *testing.B) { benchStart(b, path, 0) })
 	b.Run("start after a crash", func(b *testing.B) { benchStart(b, path, 5000) })
+	b.Run("start after a crash with a large memory", func(b *testing.B) { benchStart(b, path, 100_000) })
 	s := openLarge(b, path)
 	b.Cleanup(func() { _ = s.Close() })
 	benchSchedule(b, s)
@@ -189,14 +190,14 @@ func fillLarge(b *testing.B, path string) {
 				if part.final == 0 {
 					due = fmt.Sprintf("%d + n * 30000", now.Add(time.Minute).UnixMicro())
 					body = "n + 1"
-					if err := w.exec(numbers + " INSERT INTO contents (seq, data) SELECT n + 1, zeroblob(2000) FROM numbers"); err != nil {
+					if err := w.exec(numbers + " INSERT INTO contents (seq, data) SELECT n + 1, zeroblob(200) FROM numbers"); err != nil {
 						return err
 					}
 				}
 				for _, query := range []string{
 					fmt.Sprintf(`INSERT INTO messages (id, key, message_id, sender, subject, reverse_path, size, eight_bit, utf8_header,
 						created, expires, status, final, clock, body, chunks)
-						SELECT %[1]s, 'app' || (n %% 3), '<' || n || '.0198c0de@example.com>', 'shop@example.com', 'Your order ' || n, 'bounce@example.com', 2000, 0, 0,
+						SELECT %[1]s, 'app' || (n %% 3), '<' || n || '.0198c0de@example.com>', 'shop@example.com', 'Your order ' || n, 'bounce@example.com', 200, 0, 0,
 						%[2]s * 1000, %[2]s * 1000 + 864000000000, %[3]s, %[4]d, %[2]s * 1000 + 864000000000 * (1 - %[4]d), %[5]s, 1 FROM numbers`,
 						id, at, choose(part.status), part.final, body),
 					fmt.Sprintf(`INSERT INTO recipients (message, n, forward_path, state, due, route, lane, tries, attempts, result)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"math"
 	"time"
 
 	"mailsidecar/mailer"
@@ -45,48 +46,123 @@ func (s *Store) End(ctx context.Context, owner string) error {
 	})
 }
 
+// stepRecipients is how many recipients one call of [Store.Recover] takes, and then the
+// rest of the last one's message: new mail waits for the commit, some 15 ms.
+const stepRecipients = 200
+
 // takeover is one call of Recover.
 type takeover struct {
 	*writer
-	owner   string
-	now     time.Time
-	hold    bool
-	suspect bool // there were several crashes
+	owner string
+	now   time.Time
+	hold  bool
+	first bool // of this run
 }
 
 // Recover takes over what a process that ended had leased. The lock file says
 // that every other owner has ended, so once it is done nothing can be left.
 func (s *Store) Recover(ctx context.Context, owner string, now time.Time, hold bool) (queue.Recovered, error) {
-	var total queue.Recovered
 	if only, _ := s.only.Load().(string); only == owner {
-		return total, nil
+		return queue.Recovered{}, nil
 	}
-	t := takeover{owner: owner, now: now, hold: hold}
+	begun, _ := s.begun.Load().(string)
+	var r queue.Recovered
 	err := s.write(ctx, func(w *writer) (err error) {
-		t.writer = w
-		total.Crashes, err = t.countCrashes()
+		t := takeover{writer: w, owner: owner, now: now, hold: hold, first: begun != owner}
+		r, err = t.step()
 		return err
 	})
 	if err != nil {
 		return queue.Recovered{}, err
 	}
-	t.suspect = total.Crashes >= queue.SuspectCrashes
-	for {
-		var step queue.Recovered
-		var n int
-		err := s.write(ctx, func(*writer) (err error) {
-			step, n, err = t.some()
-			return err
-		})
-		if err != nil {
-			return total, err
-		}
-		if n == 0 {
-			s.only.Store(owner)
-			return total, nil
-		}
-		total.Add(step)
+	s.begun.Store(owner)
+	if !r.More {
+		s.only.Store(owner)
 	}
+	return r, nil
+}
+
+func (t *takeover) step() (queue.Recovered, error) {
+	var r queue.Recovered
+	gone, err := t.gone()
+	if err != nil {
+		return r, err
+	}
+	if t.first {
+		if err := t.countTurns(gone); err != nil {
+			return r, err
+		}
+	}
+	if r.Crashes, err = t.countCrashes(); err != nil {
+		return r, err
+	}
+	for _, owner := range gone {
+		if r.More = r.Uncertain+r.Released >= stepRecipients; r.More {
+			break
+		}
+		if err := t.some(owner, &r); err != nil {
+			return r, err
+		}
+		if r.More {
+			break
+		}
+	}
+	return r, nil
+}
+
+// otherOwners steps from one owner of leases to the next: they are few.
+const otherOwners = `WITH RECURSIVE owners (owner) AS (
+		SELECT min(owner) FROM recipients WHERE owner IS NOT NULL
+		UNION ALL
+		SELECT (SELECT min(owner) FROM recipients WHERE owner > owners.owner) FROM owners WHERE owners.owner IS NOT NULL)
+	SELECT owner FROM owners WHERE owner IS NOT NULL AND owner <> ?`
+
+// gone returns the other owners that have leases.
+func (t *takeover) gone() ([]string, error) {
+	var owners []string
+	err := t.each(otherOwners, []any{t.owner}, func(rows *sql.Rows) error {
+		var owner string
+		err := rows.Scan(&owner)
+		owners = append(owners, owner)
+		return err
+	})
+	return owners, err
+}
+
+// countTurns counts what may have been sent by owners that were not known to be gone. It
+// does so for all their messages at once: relays are told of turns before the first
+// delivery, and most leases are taken after that.
+func (t *takeover) countTurns(gone []string) error {
+	for _, owner := range gone {
+		var known bool
+		err := t.row(`SELECT EXISTS (SELECT 1 FROM runs WHERE owner = ? AND crashed IS NOT NULL)`, []any{owner}, &known)
+		if err != nil {
+			return err
+		}
+		if known { // and counted
+			continue
+		}
+		routes := map[string]int{}
+		err = t.each(`SELECT route, count(DISTINCT message) FROM recipients WHERE owner = ? AND (? OR marked & ?) GROUP BY route`,
+			[]any{owner, !t.hold || !queue.Marks(owner), markContent}, func(rows *sql.Rows) error {
+				var route string
+				var n int
+				err := rows.Scan(&route, &n)
+				routes[route] = n
+				return err
+			})
+		if err != nil {
+			return err
+		}
+		for route, n := range routes {
+			for _, turn := range queue.LostTurns(route, t.now) {
+				if err := t.takeTurns(turn, n); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // countCrashes notes that this run began and that others crashed, and returns how
@@ -106,43 +182,54 @@ func (t *takeover) countCrashes() (crashes int, err error) {
 	return crashes, err
 }
 
-// stepRecipients is how many recipients one step of [Store.Recover] takes, and
-// then the rest of the last one's message.
-const stepRecipients = 500
+// suspects says whether the crash of the owner was not the first one: what it had leased
+// is suspect then. What a run that crashed before it had leased is not.
+func (t *takeover) suspects(owner string) (bool, error) {
+	var crashes int
+	err := t.row(`SELECT count(*) FROM runs WHERE crashed <= coalesce((SELECT crashed FROM runs WHERE owner = ?), ?)`,
+		[]any{owner, math.MaxInt64}, &crashes)
+	return crashes >= queue.SuspectCrashes, err
+}
 
-// some takes some of the leases, and returns of how many messages.
-func (t *takeover) some() (queue.Recovered, int, error) {
-	var r queue.Recovered
-	type lease struct{ message, owner string }
-	orphans := map[lease][]orphan{}
+// some takes some of the owner's leases.
+func (t *takeover) some(owner string, r *queue.Recovered) error {
+	suspect, err := t.suspects(owner)
+	if err != nil {
+		return err
+	}
+	room := stepRecipients - r.Uncertain - r.Released
+	var ids [][]byte
+	orphans := map[string][]orphan{}
 	n := 0
 	// A message is taken as a whole: what is done with it ends all its leases.
-	err := t.each(`SELECT message, owner, forward_path, route, tries, marked FROM recipients
-		WHERE owner IS NOT NULL AND owner <> ? ORDER BY owner, message`, []any{t.owner}, func(rows *sql.Rows) error {
-		var id []byte
-		var o orphan
-		if err := rows.Scan(&id, &o.owner, &o.path, &o.route, &o.tries, &o.marked); err != nil {
-			return err
-		}
-		key := lease{string(id), o.owner}
-		if n >= stepRecipients && orphans[key] == nil {
-			return errEnough
-		}
-		n++
-		orphans[key] = append(orphans[key], o)
-		return nil
-	})
-	if err != nil && !errors.Is(err, errEnough) {
-		return r, 0, err
+	err = t.each(`SELECT message, forward_path, route, tries, marked FROM recipients WHERE owner = ? ORDER BY message, n`, []any{owner},
+		func(rows *sql.Rows) error {
+			var id []byte
+			o := orphan{owner: owner}
+			if err := rows.Scan(&id, &o.path, &o.route, &o.tries, &o.marked); err != nil {
+				return err
+			}
+			if orphans[string(id)] == nil {
+				if n >= room {
+					return errEnough
+				}
+				ids = append(ids, id)
+			}
+			n++
+			orphans[string(id)] = append(orphans[string(id)], o)
+			return nil
+		})
+	if r.More = errors.Is(err, errEnough); err != nil && !r.More {
+		return err
 	}
-	for key, lost := range orphans {
-		step, err := t.message([]byte(key.message), lost)
+	for _, id := range ids {
+		step, err := t.message(id, orphans[string(id)], suspect)
 		if err != nil {
-			return r, 0, err
+			return err
 		}
 		r.Add(step)
 	}
-	return r, len(orphans), nil
+	return nil
 }
 
 // orphan is a recipient whose owner is gone.
@@ -152,13 +239,13 @@ type orphan struct {
 }
 
 // message takes the leases that one owner has on a message.
-func (t *takeover) message(key []byte, orphans []orphan) (queue.Recovered, error) {
+func (t *takeover) message(key []byte, orphans []orphan, suspect bool) (queue.Recovered, error) {
 	r, err := t.release(key, orphans)
 	if err != nil {
 		return r, err
 	}
 	alone := orphans[0].marked&markAlone != 0
-	if !alone && !t.suspect {
+	if !alone && !suspect {
 		return r, nil
 	}
 	n, err := t.affect(`UPDATE messages SET suspect = 1, crashes = crashes + ? WHERE id = ? AND final = 0`, alone, key)
@@ -199,7 +286,6 @@ func (t *takeover) release(key []byte, orphans []orphan) (queue.Recovered, error
 	}
 	if len(o.Changes) > 0 {
 		o.Attempts = []mailer.Attempt{attempt}
-		o.Turns = queue.LostTurns(o.Route, t.now)
 	}
 	if _, err := t.record(o); err != nil {
 		return r, err

@@ -66,6 +66,7 @@ type Store struct {
 	readers *readers
 	closing sync.Once
 	writer  *writer
+	begun   atomic.Value                    // the owner that has begun to take over from others
 	only    atomic.Value                    // the owner that has taken over from all others
 	leases  atomic.Int64                    // the number of the last lease
 	free    func(dir string) (int64, error) // octets; replaced in tests

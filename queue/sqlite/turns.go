@@ -10,13 +10,13 @@ import (
 	"mailsidecar/queue"
 )
 
-// takeTurn notes a turn, and forgets those of the relay that count no more.
-func (w *writer) takeTurn(t queue.Turn) error {
+// takeTurns notes n turns at a time, and forgets those of the relay that count no more.
+func (w *writer) takeTurns(t queue.Turn, n int) error {
 	err := w.exec(`DELETE FROM turns WHERE relay = ? AND at <= ?`, t.Relay, t.At.Add(-t.Window).UnixMicro())
 	if err != nil {
 		return err
 	}
-	return w.exec(`INSERT INTO turns (relay, at, n) VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET n = n + 1`, t.Relay, t.At.UnixMicro())
+	return w.exec(`INSERT INTO turns (relay, at, n) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n`, t.Relay, t.At.UnixMicro(), n)
 }
 
 // Turns reads as many turns as are wanted, whatever else there is.
@@ -46,9 +46,15 @@ func (s *Store) Turns(ctx context.Context, relay string, since time.Time, limit 
 	return turns, nil
 }
 
+// oldTurns steps from one relay to the next, and finds its turns from the oldest on.
+const oldTurns = `WITH RECURSIVE relays (relay) AS (
+		SELECT min(relay) FROM turns
+		UNION ALL
+		SELECT (SELECT min(relay) FROM turns WHERE relay > relays.relay) FROM relays WHERE relays.relay IS NOT NULL)
+	SELECT turns.relay, at FROM relays CROSS JOIN turns WHERE turns.relay = relays.relay AND at <= ? LIMIT ?`
+
 // sweepTurns removes turns of relays that nothing sets out for any more.
 func (w *writer) sweepTurns(now time.Time, limit int) (int, error) {
-	n, err := w.affect(`DELETE FROM turns WHERE (relay, at) IN (SELECT relay, at FROM turns WHERE at <= ? LIMIT ?)`,
-		now.Add(-queue.LongestWindow).UnixMicro(), limit)
+	n, err := w.affect(`DELETE FROM turns WHERE (relay, at) IN (`+oldTurns+`)`, now.Add(-queue.LongestWindow).UnixMicro(), limit)
 	return int(n), err
 }

@@ -263,7 +263,7 @@ func (w *writer) insertAttempts(id []byte, o queue.Outcome) error {
 		}
 	}
 	for _, t := range o.Turns {
-		if err := w.takeTurn(t); err != nil {
+		if err := w.takeTurns(t, 1); err != nil {
 			return err
 		}
 	}
@@ -514,13 +514,4 @@ func (w *writer) expire(id []byte, now time.Time) (queue.Ended, error) {
 	m, err := w.settle(id, now)
 	e.Size, e.Final = m.size, m.final
 	return e, err
-}
-
-// Rewind brings due times back that a clock gone wrong has put too far off.
-func (s *Store) Rewind(ctx context.Context, latest time.Time) error {
-	return s.write(ctx, func(w *writer) error {
-		return w.exec(`UPDATE recipients INDEXED BY recipients_due SET due = ?1
-			WHERE due > ?1 AND due IS NOT NULL AND owner IS NULL AND
-			(attempts > 0 OR NOT EXISTS (SELECT 1 FROM messages WHERE id = message AND send_at > ?1))`, latest.UnixMicro())
-	})
 }

@@ -56,7 +56,7 @@ func hasty(s queue.Store, e queue.Entry) []func(context.Context) error {
 		},
 		func(ctx context.Context) error { _, err := s.Recover(ctx, "me", Start, false); return err },
 		func(ctx context.Context) error { _, err := s.Expire(ctx, Start, 1); return err },
-		func(ctx context.Context) error { return s.Rewind(ctx, Start.Add(time.Hour)) },
+		func(ctx context.Context) error { _, err := s.Rewind(ctx, Start.Add(time.Hour), ""); return err },
 		func(ctx context.Context) error { _, err := s.Retry(ctx, "app", []string{id}, Start); return err },
 		func(ctx context.Context) error {
 			_, err := s.Cancel(ctx, "app", idOf(Start), "me", nil, Start)

@@ -3,6 +3,7 @@ package storetest
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -257,6 +258,48 @@ func testBlameHold(t *testing.T, s queue.Store, reopen func(queue.Store) queue.S
 	wantStates(t, s, e, "held", queue.StatusHeld)
 	if f := get(t, s, e.Message.ID).Recipients[0].Result.Failure; f == nil || f.Class != mailer.ClassTransient {
 		t.Errorf("result = %+v, want why it is held", f)
+	}
+}
+
+// testUnfinished: runs crash before they have taken over everything. Each message has one
+// uncertain attempt and has used one turn, and only those are suspect that the second run
+// to crash had leased.
+func testUnfinished(t *testing.T, s queue.Store, reopen func(queue.Store) queue.Store) {
+	const messages = 1000
+	var first, second []queue.Entry
+	for n := range messages {
+		e := entry(time.Duration(n)*time.Millisecond, "a@example.org", "b@example.org")
+		e.Owner = "run0"
+		first = append(first, e)
+	}
+	begin(t, s, "run0", Start)
+	insert(t, s, first...)
+	var total queue.Recovered
+	for n := 1; ; n++ {
+		s = reopen(s)
+		r, step := begin(t, s, fmt.Sprint("run", n), Start.Add(time.Duration(n)*time.Second))
+		total.Add(step)
+		if n == 1 {
+			e := entry(time.Minute, "a@example.org")
+			e.Owner = r.owner
+			insert(t, s, e)
+			second = append(second, e)
+			wantTurns(t, s, "relay", Start, messages+1, slices.Repeat([]time.Time{r.now}, messages)...)
+		}
+		if n > 1 && !step.More {
+			break
+		}
+	}
+	wantDiff(t, "Recover in all", total, queue.Recovered{Uncertain: 2*messages + 1, Suspects: len(second)})
+	turns, err := s.Turns(t.Context(), "relay", Start, 2*messages)
+	if err != nil || len(turns) != messages+len(second) {
+		t.Errorf("Turns = %d, %v, want one for each message", len(turns), err)
+	}
+	for _, e := range append(first, second...) {
+		m := get(t, s, e.Message.ID)
+		if len(m.Attempts) != 1 || len(m.Attempts[0].Results) != len(m.Recipients) || m.Status() != queue.StatusDeferred {
+			t.Fatalf("%s after %d attempts, want one", m.Status(), len(m.Attempts))
+		}
 	}
 }
 

@@ -1,0 +1,150 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"mailsidecar/mailer"
+	"mailsidecar/queue"
+	"mailsidecar/queue/queuetest"
+	"mailsidecar/queue/storetest"
+)
+
+// TestReadyBeforeTakenOver: a start is ready before it has taken over all that was in
+// memory at a crash. What is not taken over yet is not tried, and in the end each
+// recipient has an uncertain attempt before the one that delivers it.
+func TestReadyBeforeTakenOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const messages = 4000
+		path := dbPath(t)
+		s := openUnsynced(t, path)
+		var entries []queue.Entry
+		for n := range messages {
+			e := randomEntry(0, time.Now().Add(time.Duration(n)*time.Microsecond))
+			e.Owner, e.Message.Sender = "gone", "shop@example.com"
+			e.Content.Data = []byte(e.Message.ID)
+			e.Message.Size = int64(len(e.Content.Data))
+			entries = append(entries, e)
+		}
+		if _, err := s.Insert(t.Context(), queue.Batch{Entries: entries}); err != nil {
+			t.Fatal(err)
+		}
+		relay := queuetest.NewRelay(queuetest.Accept)
+		q := queuetest.Start(t, s, nil, relay)
+		leases, err := s.Leases(t.Context(), "gone")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(leases) < messages/2 {
+			t.Errorf("%d of %d messages were not taken over when the start was ready, want most", len(leases), messages)
+		}
+		if u := q.Usage(); u.Messages == 0 {
+			t.Error("Usage = nothing, want what waits")
+		}
+		time.Sleep(10 * time.Minute)
+		for _, e := range entries {
+			m, err := s.Get(t.Context(), queue.AnyKey, e.Message.ID)
+			if err != nil || len(m.Attempts) != 2 || m.Status() != queue.StatusDelivered {
+				t.Fatalf("%s after %d attempts, %v, want delivered after two", m.Status(), len(m.Attempts), err)
+			}
+			if f := m.Attempts[0].Results[0].Failure; f == nil || f.Class != mailer.ClassUncertain {
+				t.Fatalf("first attempt = %+v, want an uncertain one", m.Attempts[0])
+			}
+			if n := relay.Copies(e.Message.ID, "to0@example.org"); n != 1 {
+				t.Fatalf("%d copies, want one", n)
+			}
+		}
+	})
+}
+
+// growing are the tables whose rows grow in number with what waits or is finished.
+var growing = []string{"messages", "contents", "recipients", "attempts", "idempotency", "turns"}
+
+// TestNoScans: no statement that the store executes visits every row of a table that
+// grows, or every entry of an index on one. Look-ups that a person asks for may walk
+// along the list's index, newest first, until a page is full.
+func TestNoScans(t *testing.T) {
+	var used []*connection
+	storetest.Run(t, func(t *testing.T) queue.Store {
+		s := openKeeping(t, dbPath(t))
+		used = append(used, s.writer.connection)
+		for range readConnections {
+			c := <-s.readers.free
+			used = append(used, c)
+			s.readers.free <- c
+		}
+		return s
+	}, func(t *testing.T, s queue.Store) queue.Store {
+		path := s.(*Store).opts.Path
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return openKeeping(t, path)
+	})
+	queries := map[string]bool{}
+	for _, c := range used {
+		for query := range c.stmts {
+			queries[query] = true
+		}
+	}
+	if len(queries) < 80 {
+		t.Fatalf("%d statements were seen, want all", len(queries))
+	}
+	s := openStore(t, dbPath(t))
+	for query := range queries {
+		if isList(query) || isControl(query) {
+			continue
+		}
+		for _, step := range planOf(t, s, query) {
+			for _, table := range growing {
+				if step == "SCAN "+table || strings.HasPrefix(step, "SCAN "+table+" ") {
+					t.Errorf("%s\n\thas the step %q", strings.Join(strings.Fields(query), " "), step)
+				}
+			}
+		}
+	}
+}
+
+// openKeeping opens a store with the retention that the conformance tests count on.
+func openKeeping(t *testing.T, path string) *Store {
+	t.Helper()
+	s := openUnsynced(t, path)
+	s.opts.Retention = storetest.Retention
+	return s
+}
+
+// isList says that the query is one of [Store.List], which has a limit.
+func isList(query string) bool {
+	return strings.HasPrefix(query, "SELECT id FROM messages") && strings.HasSuffix(query, "ORDER BY id DESC LIMIT ?")
+}
+
+func isControl(query string) bool {
+	return slices.Contains([]string{"BEGIN", "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"}, query) || strings.HasPrefix(query, "PRAGMA")
+}
+
+func planOf(t *testing.T, s *Store, query string) (steps []string) {
+	t.Helper()
+	args := make([]any, strings.Count(query, "?"))
+	for n := 1; strings.Contains(query, fmt.Sprint("?", n)); n++ { // numbered ones
+		args = make([]any, n)
+	}
+	err := s.view(context.Background(), func(v *session) error {
+		return v.each("EXPLAIN QUERY PLAN "+query, args, func(rows *sql.Rows) error {
+			var id, parent, unused int
+			var step string
+			err := rows.Scan(&id, &parent, &unused, &step)
+			steps = append(steps, step)
+			return err
+		})
+	})
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return steps
+}
