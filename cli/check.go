@@ -81,7 +81,7 @@ func checkAll(ctx context.Context, configs []config.Relay, timeout time.Duration
 	}
 	results := make([]checked, len(built))
 	for i, report := range service.CheckRelays(ctx, built) {
-		results[i] = checked{report, diagnosis.OfReport(report, configs[i].Variable(""))}
+		results[i] = checked{report, diagnosis.OfReport(report, service.AdviceSettings(configs[i]))}
 		built[i].Close()
 	}
 	return results, nil

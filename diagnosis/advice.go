@@ -20,11 +20,56 @@ type Advice struct {
 	Ports []int  `json:"ports,omitempty"` // none: the relay as a whole
 	Found string `json:"found"`
 	Do    string `json:"do,omitempty"` // empty: nothing has to be done
+
+	said, cause string // what $SAID and $CAUSE stand for: the words of others
+}
+
+// Settings is what advice needs to know of a relay's settings. The zero value stands
+// for the first relay, with a password.
+type Settings struct {
+	Number int // of the relay: 2 for SMTP2_…
+	// Grant is how an OAuth2 token is got.
+	Grant Grant
+	// Issuer is the OAuth2 server that a person logs in at with "mailsidecar login":
+	// "microsoft", "google", or empty for another one.
+	Issuer string
+}
+
+// Grant is how a relay's OAuth2 token is got.
+type Grant int
+
+const (
+	NoGrant             Grant = iota // without OAuth2
+	GrantGiven                       // another program provides it
+	GrantLogin                       // by the login of a person
+	GrantClient                      // by the client's own credentials
+	GrantServiceAccount              // by a service account
+)
+
+// prefix is that of the relay's variables, such as "SMTP_" or "SMTP2_".
+func (s Settings) prefix() string {
+	if s.Number <= 1 {
+		return "SMTP_"
+	}
+	return fmt.Sprintf("SMTP%d_", s.Number)
+}
+
+// login is the command that logs in for the relay, for a sentence.
+func (s Settings) login() string {
+	if s.Issuer == "" {
+		return "get a new refresh token from the provider, and set SMTP_OAUTH2_REFRESH_TOKEN"
+	}
+	command := "mailsidecar login " + s.Issuer
+	if s.Number > 1 {
+		command += fmt.Sprintf(" --relay %d", s.Number)
+	}
+	return command + " (with Compose: docker compose exec mailsidecar " + command + ")"
 }
 
 // adviceText is the advice for a problem before [Advice.expand]: $HOST is the
-// relay's name, $PORTS/tls the ports in question with that mode, and SMTP_ becomes
-// the prefix of the relay's own variables.
+// relay's name, $PORTS/tls the ports in question with that mode, $LOGIN the command
+// that logs in, and SMTP_ becomes the prefix of the relay's own variables. $SAID and
+// $CAUSE are the words of relay and OAuth2 server, in which nothing is replaced.
 type adviceText struct{ found, do string }
 
 // adviceTexts has one for each problem. [OfReport] adds what depends on the
@@ -160,45 +205,59 @@ var adviceTexts = map[smtp.Problem]adviceText{
 }
 
 // OfReport says what a check found wrong with a relay and what to do, the whole
-// before its parts. prefix is that of the relay's variables, such as "SMTP_" or
-// "SMTP2_". No advice means that every rung works.
-func OfReport(r smtp.Report, prefix string) []Advice {
+// before its parts. No advice means that every rung works.
+func OfReport(r smtp.Report, s Settings) []Advice {
 	preset, _ := relays.PresetFor(r.Host)
 	var all []Advice
 	if r.Failure != nil {
-		all = append(all, adviceFor(r, r.Failure.Problem, nil))
+		all = append(all, adviceFor(r, r.Failure.Problem, nil, s))
 	} else {
 		all = append(all, overall(r, preset)...)
 		for _, g := range groupByProblem(r.Rungs) {
-			all = append(all, explain(r, g, preset))
+			all = append(all, explain(r, g, preset, s))
 		}
 	}
 	for i := range all {
 		all[i].Relay = r.Name
-		all[i].expand(r.Host, prefix)
+		all[i].expand(r.Host, s)
 	}
 	return all
 }
 
 // OfFailure says what a failed delivery shows of the relay at host. ports are
-// those in question: the failure's own, or the whole ladder. prefix is as in
-// [OfReport].
-func OfFailure(f *mailer.Failure, host string, ports []int, prefix string) Advice {
-	a := adviceFor(smtp.Report{Host: host}, smtp.ProblemOf(f), ports)
+// those in question: the failure's own, or the whole ladder.
+func OfFailure(f *mailer.Failure, host string, ports []int, s Settings) Advice {
+	problem := smtp.ProblemOf(f)
+	a := adviceFor(smtp.Report{Host: host}, problem, ports, s)
+	if problem == smtp.ProblemToken && f.Err != nil {
+		a.take(tokenText(f.Err, s))
+	}
 	a.Relay = f.Relay
-	a.expand(host, prefix)
+	a.expand(host, s)
 	return a
 }
 
+// take replaces the texts.
+func (a *Advice) take(text adviceText) { a.Found, a.Do = text.found, text.do }
+
+// tellCause adds the cause, where there is one.
+func (a *Advice) tellCause(text string) {
+	if a.cause != "" {
+		a.Found += text
+	}
+}
+
 // expand fills in what both texts leave open, see [adviceText].
-func (a *Advice) expand(host, prefix string) {
+func (a *Advice) expand(host string, s Settings) {
 	for _, text := range []*string{&a.Found, &a.Do} {
 		for _, mode := range []string{"/tls", "/starttls"} {
 			*text = strings.ReplaceAll(*text, "$PORTS"+mode, withMode(a.Ports, mode))
 		}
 		*text = strings.ReplaceAll(*text, "$HOST", host)
-		*text = withPrefix(*text, prefix)
+		*text = strings.ReplaceAll(*text, "$LOGIN", s.login())
+		*text = withPrefix(*text, s.prefix())
 	}
+	a.Found = strings.NewReplacer("$SAID", a.said, "$CAUSE", a.cause).Replace(a.Found)
 }
 
 // withPrefix gives the variables in text the prefix. The user name that SparkPost
@@ -250,10 +309,12 @@ func (g group) ports() []int {
 }
 
 // explain says what stopped a group of rungs.
-func explain(r smtp.Report, g group, p relays.Preset) Advice {
-	a := adviceFor(r, g.problem, g.ports())
-	if f := g.rungs[0].Failure; f.Text != "" && (f.Code != 0 || g.problem == smtp.ProblemOther) {
-		a.Found += fmt.Sprintf(" The relay said: %s", quoteReply(f))
+func explain(r smtp.Report, g group, p relays.Preset, s Settings) Advice {
+	a := adviceFor(r, g.problem, g.ports(), s)
+	f := g.rungs[0].Failure
+	a.said, a.cause = quoteReply(f), f.Cause
+	if f.Text != "" && (f.Code != 0 || g.problem == smtp.ProblemOther) {
+		a.Found += " The relay said: $SAID"
 	}
 	if i := slices.IndexFunc(g.rungs, loginPaused); i >= 0 {
 		a.Found += " That was an earlier login: the next one is tried after " + g.rungs[i].NextLogin.Format(time.TimeOnly+" MST") + ", so that the provider does not lock the account."
@@ -267,6 +328,13 @@ func explain(r smtp.Report, g group, p relays.Preset) Advice {
 		if p.Advice != "" {
 			a.Do += " Note: " + p.Advice + "."
 		}
+	case smtp.ProblemToken:
+		if f.Err != nil {
+			a.take(tokenText(f.Err, s))
+		}
+		a.tellCause(" The error is: $CAUSE")
+	case smtp.ProblemTokenDead, smtp.ProblemTokenUnfit, smtp.ProblemTokenScope, smtp.ProblemBrowser:
+		a.tellCause(" (before that, $CAUSE)")
 	case smtp.ProblemNoMechanism:
 		if g.rungs[0].Mode == "none" && offersSTARTTLS(g.rungs[0]) {
 			a.Found = "the relay offers no login in the clear: it wants STARTTLS first."
@@ -292,16 +360,48 @@ func explain(r smtp.Report, g group, p relays.Preset) Advice {
 }
 
 // adviceFor is the advice for a problem alone.
-func adviceFor(r smtp.Report, p smtp.Problem, ports []int) Advice {
+func adviceFor(r smtp.Report, p smtp.Problem, ports []int, s Settings) Advice {
 	text, ok := adviceTexts[p]
 	if !ok {
 		text = adviceTexts[smtp.ProblemOther]
 	}
 	answers := slices.ContainsFunc(r.Rungs, func(c smtp.RungCheck) bool { return c.TCP == "open" })
-	if p == smtp.ProblemRefused && netaddr.IsLoopback(r.Host) && !answers {
+	switch {
+	case p == smtp.ProblemRefused && netaddr.IsLoopback(r.Host) && !answers:
 		text.do = "Start the relay. In a container, $HOST is the container itself: set SMTP_HOST to the relay's own name."
+	case p == smtp.ProblemNoMechanism && s.Grant != NoGrant:
+		text = adviceText{
+			"the relay offers no AUTH mechanism that takes an OAuth2 token: neither XOAUTH2 nor OAUTHBEARER.",
+			"Compare SMTP_HOST with what the provider names, and leave SMTP_AUTH unset. If this relay takes passwords only, remove SMTP_OAUTH2_… and set SMTP_PASSWORD.",
+		}
+	case p == smtp.ProblemSubmissionOff && isPersonal(r.Host):
+		text.do = "Outlook.com has no switch for it that is known: some new accounts cannot send by SMTP. Use another mailbox."
+	case s.Grant == GrantClient && p == smtp.ProblemTokenUnfit, s.Grant == GrantLogin && p == smtp.ProblemTokenUnfit:
+		text.do = unfitRemedies[s.Grant]
+	case s.Grant == GrantGiven && (p == smtp.ProblemTokenDead || p == smtp.ProblemTokenEndsSoon):
+		text.do = "The program that provides the token must renew it in time: see SMTP_OAUTH2_ACCESS_TOKEN_FILE. SMTP_OAUTH2_ACCESS_TOKEN is for tests. Check that SMTP_USERNAME is the token's account."
+	case s.Grant == GrantLogin && p == smtp.ProblemTokenDead:
+		text.do = "A new token is fetched by itself, once. If it is refused, too, compare SMTP_USERNAME with the account that logged in, and log in again: $LOGIN."
+	case s.Grant == GrantLogin && p == smtp.ProblemTokenScope:
+		text.do = "Leave SMTP_OAUTH2_SCOPES unset, and log in again with every box ticked: $LOGIN."
 	}
 	return Advice{Ports: ports, Found: text.found, Do: text.do}
+}
+
+// unfitRemedies are for a token that is for another resource or mailbox, or lacks a
+// permission.
+var unfitRemedies = map[Grant]string{
+	GrantLogin: "Check that SMTP_USERNAME is the mailbox that logged in, or one for which it has Send As. Leave SMTP_OAUTH2_SCOPES unset:" +
+		" a token for Microsoft Graph is refused. Then log in again: $LOGIN.",
+	GrantClient: "Check that SMTP_USERNAME is a mailbox that the app may send for: in Exchange Online PowerShell, New-ServicePrincipal with the object id of" +
+		" Enterprise applications (not of App registrations), and a role or mailbox permission for it. Leave SMTP_OAUTH2_SCOPES unset." +
+		" A change can take hours; a new token comes when the old one ends, or at the next start.",
+}
+
+// isPersonal reports whether the relay is that of Microsoft's personal accounts.
+func isPersonal(host string) bool {
+	p, ok := relays.PresetFor(host)
+	return ok && p.Name == "outlook"
 }
 
 // explainDates distinguishes an expired certificate from a wrong clock.

@@ -20,7 +20,7 @@ func TestOfReport(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		host   string
-		prefix string
+		number int          // of the relay
 		dns    smtp.Problem // set: the name does not resolve
 		rungs  []smtp.RungCheck
 		want   []string // in the text, in this order
@@ -107,7 +107,7 @@ func TestOfReport(t *testing.T) {
 			want: []string{"refused the user name or the password", "The relay said: 535 no", "the next one is tried after 09:00:00 UTC"},
 		},
 		{
-			name: "wrong password, second relay", prefix: "SMTP2_",
+			name: "wrong password, second relay", number: 2,
 			rungs: []smtp.RungCheck{replied(587, smtp.ProblemCredentials, 535, "5.7.8", "Authentication failed")},
 			want:  []string{"[587] the relay refused the user name", "535 5.7.8 Authentication failed", "SMTP2_USERNAME and SMTP2_PASSWORD"},
 		},
@@ -127,7 +127,7 @@ func TestOfReport(t *testing.T) {
 			want:  []string{"no longer takes passwords", "535 5.7.139", "SMTP_OAUTH2_", "SMTP AUTH is enabled", "prefer OAuth2"},
 		},
 		{
-			name: "SparkPost keeps its user name", host: "smtp.sparkpostmail.com", prefix: "SMTP3_",
+			name: "SparkPost keeps its user name", host: "smtp.sparkpostmail.com", number: 3,
 			rungs: []smtp.RungCheck{replied(587, smtp.ProblemCredentials, 535, "5.7.8", "no")},
 			want:  []string{"SMTP3_USERNAME", "the word SMTP_Injection"},
 		},
@@ -165,11 +165,7 @@ func TestOfReport(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := report1(c.host, c.dns, c.rungs)
-			prefix := c.prefix
-			if prefix == "" {
-				prefix = "SMTP_"
-			}
-			got := flatten(OfReport(r, prefix))
+			got := flatten(OfReport(r, Settings{Number: c.number}))
 			rest := got
 			for _, want := range c.want {
 				i := strings.Index(rest, want)
@@ -178,7 +174,7 @@ func TestOfReport(t *testing.T) {
 				}
 				rest = rest[i+len(want):]
 			}
-			for _, no := range append(c.no, "$", "\x00") {
+			for _, no := range append(c.no, "$HOST", "$PORTS", "$LOGIN", "$SAID", "$CAUSE", "\x00") {
 				if strings.Contains(got, no) {
 					t.Errorf("OfReport(%s) =\n%s\nwant no %q", c.name, got, no)
 				}
@@ -261,7 +257,7 @@ func TestProblemsHaveTexts(t *testing.T) {
 
 func TestOfFailure(t *testing.T) {
 	f := &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageAuth, Relay: "backup", Port: 587, Reply: mailer.Reply{Code: 535, Enhanced: "5.7.8", Text: "no"}}
-	got := OfFailure(f, "smtp.example.com", []int{587}, "SMTP2_")
+	got := OfFailure(f, "smtp.example.com", []int{587}, Settings{Number: 2})
 	if got.Relay != "backup" || !strings.Contains(got.Found, "refused the user name") || !strings.Contains(got.Do, "SMTP2_USERNAME and SMTP2_PASSWORD") {
 		t.Errorf("OfFailure(%v) = %+v, want to hear of SMTP2_USERNAME", f, got)
 	}

@@ -108,7 +108,7 @@ func (m *relayMonitor) logTrouble(c config.Relay, f *mailer.Failure) {
 			ports = append(ports, rung.Port)
 		}
 	}
-	a := diagnosis.OfFailure(f, c.Host, ports, c.Variable(""))
+	a := diagnosis.OfFailure(f, c.Host, ports, AdviceSettings(c))
 	m.log.Error("relay cannot be used", "relay", f.Relay, "stage", f.Stage.String(), "code", f.Reply.Code, "cause", f.Error(),
 		"found", a.Found, "do", a.Do)
 }

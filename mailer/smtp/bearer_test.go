@@ -3,7 +3,9 @@ package smtp_test
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -318,4 +320,38 @@ func FuzzBearer(f *testing.F) {
 			}
 		})
 	})
+}
+
+// TestTokenNotFetched: the endpoint's words are told to callers, our own addresses are
+// not.
+func TestTokenNotFetched(t *testing.T) {
+	address := &net.TCPAddr{IP: net.IPv4(10, 1, 2, 3), Port: 40000}
+	for _, tt := range []struct {
+		err         error
+		text, cause string
+	}{
+		{
+			errors.New("token endpoint answered 400 invalid_grant: AADSTS700082: expired\x1b"),
+			`the OAuth2 token could not be fetched: token endpoint answered 400 invalid_grant: AADSTS700082: expired\x1b`,
+			`token endpoint answered 400 invalid_grant: AADSTS700082: expired\x1b`,
+		},
+		{
+			fmt.Errorf("endpoint: %w", &net.OpError{Op: "read", Source: address, Addr: address, Err: errors.New("connection reset")}),
+			"the OAuth2 token could not be fetched: the token endpoint cannot be reached: connection reset",
+			"the token endpoint cannot be reached: connection reset",
+		},
+		{
+			&net.DNSError{Err: "no such host", Name: "login.example.com", Server: "10.1.2.3:53"},
+			"the OAuth2 token could not be fetched: the name login.example.com could not be looked up",
+			"the name login.example.com could not be looked up",
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			a, _ := deliverOne(t, relaytest.Options{}, nil, withToken(func(context.Context, string) (string, error) { return "", tt.err }))
+			f := a.Results[0].Failure
+			if f.Text != tt.text || smtp.LoginCause(f) != tt.cause || smtp.ProblemOf(f) != smtp.ProblemToken || !errors.Is(f, tt.err) {
+				t.Errorf("Text = %q, LoginCause() = %q, %s, want %q, %q", f.Text, smtp.LoginCause(f), smtp.ProblemOf(f), tt.text, tt.cause)
+			}
+		})
+	}
 }

@@ -124,7 +124,7 @@ func LoginCause(f *mailer.Failure) string {
 		return refused.text()
 	}
 	if c, ok := errors.AsType[*cause](f.Err); ok && c.problem == ProblemToken && c.err != nil {
-		return mailer.Printable(c.err.Error(), maxReplyText)
+		return mailer.Printable(withoutAddresses(c.err), maxReplyText)
 	}
 	return ""
 }
