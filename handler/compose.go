@@ -206,10 +206,12 @@ func (f *fieldErrors) sendAt(text string) time.Time {
 	if text == "" {
 		return time.Time{}
 	}
-	at, err := time.Parse(time.RFC3339, text)
+	at, err := parseTime(text)
 	switch {
 	case err != nil:
-		f.Add("send_at", "must be a time of RFC 3339, such as 2030-01-31T08:00:00Z")
+		f.Add("send_at", err.Error())
+	case at.Unix() < 0:
+		f.Add("send_at", "is before 1970")
 	case time.Until(at) > maxSendAhead:
 		f.Add("send_at", "is more than 366 days ahead")
 	}

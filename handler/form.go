@@ -66,7 +66,7 @@ type formReader struct {
 
 // read reads one part into the field that it names.
 func (f *formReader) read(part *multipart.Part) error {
-	name := part.FormName()
+	name := intake.PlainName(part.FormName())
 	if err := intake.CheckPart(part, name); err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (f *formReader) list(name string, part *multipart.Part, content []byte) (fo
 	if part.FileName() == "" {
 		return true, problem.New(api.CodeWrongType, "", problem.At(name, "must be a file with a file name"))
 	}
-	a := attachment{Filename: part.FileName(), ContentType: part.Header.Get("Content-Type"), Content: content}
+	a := attachment{Filename: intake.PlainName(part.FileName()), ContentType: part.Header.Get("Content-Type"), Content: content}
 	if name == "inline" {
 		a.ContentID = strings.Trim(part.Header.Get("Content-Id"), "<>")
 		if a.ContentID == "" {

@@ -63,11 +63,22 @@ func (f *fieldErrors) time(field, text string) time.Time {
 	if text == "" {
 		return time.Time{}
 	}
-	at, err := time.Parse(time.RFC3339, text)
+	at, err := parseTime(text)
 	if err != nil {
-		f.Add(field, "must be a time of RFC 3339, such as 2030-01-31T08:00:00Z")
+		f.Add(field, err.Error())
 	}
 	return at
+}
+
+var errNotTime = errors.New("must be a time of RFC 3339, such as 2030-01-31T08:00:00Z")
+
+// parseTime reads a time of RFC 3339, whose T and Z may be in lower case (§5.6).
+func parseTime(text string) (time.Time, error) {
+	at, err := time.Parse(time.RFC3339, strings.ToUpper(text))
+	if err != nil {
+		return time.Time{}, errNotTime
+	}
+	return at, nil
 }
 
 func newMessage(m queue.Message) api.Message {

@@ -77,6 +77,9 @@ func (m *mailbox) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		err := json.UnmarshalDecode(d, &o)
 		m.apart, m.email, m.name = true, o.Email, o.Name
 		return err
+	case '[':
+		m.apart = true
+		return intake.ReadEmptyList(d, errNotMailbox.Error())
 	default:
 		return wrongKind(d, errNotMailbox)
 	}
@@ -96,7 +99,11 @@ func (m *mailboxes) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 }
 
 func (m *members) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	if d.PeekKind() != '{' {
+	switch d.PeekKind() {
+	case '{':
+	case '[':
+		return intake.ReadEmptyList(d, errNotObject.Error())
+	default:
 		return wrongKind(d, errNotObject)
 	}
 	if _, err := d.ReadToken(); err != nil {

@@ -23,10 +23,11 @@ func NewID(created time.Time) string {
 }
 
 // FirstID returns the id that sorts before those of all messages accepted in the
-// millisecond of t or later, and after those of earlier ones.
+// millisecond of t or later, and after those of earlier ones. Before 1970 there are
+// no messages.
 func FirstID(t time.Time) string { return firstID(t).String() }
 
 func firstID(t time.Time) (u uuid.UUID) {
-	binary.BigEndian.PutUint64(u[:], uint64(t.UnixMilli())<<16) // after 1970
+	binary.BigEndian.PutUint64(u[:], uint64(max(t.UnixMilli(), 0))<<16)
 	return u
 }

@@ -117,6 +117,9 @@ func TestNewID(t *testing.T) {
 	if next := NewID(at.Add(time.Microsecond)); next <= id {
 		t.Errorf("NewID a microsecond later = %s, want it after %s", next, id)
 	}
+	if first := FirstID(time.Time{}); first >= NewID(time.Unix(0, 0)) {
+		t.Errorf("FirstID(year 1) = %s, want it before the ids of all messages", first)
+	}
 	if NewID(at) == id {
 		t.Errorf("NewID(%v) gave %s twice", at, id)
 	}

@@ -16,7 +16,7 @@ func ParseTime(text string, now time.Time) (time.Time, error) {
 		return time.Time{}, nil
 	}
 	for _, layout := range []string{time.RFC3339, "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05.999999Z07", "2006-01-02T15:04:05.999Z0700"} {
-		if at, err := time.Parse(layout, text); err == nil {
+		if at, err := time.Parse(layout, strings.ToUpper(text)); err == nil {
 			return at, nil
 		}
 	}

@@ -18,6 +18,14 @@ func FormProblem(err error) error {
 	return problem.New(api.CodeMalformedForm, "")
 }
 
+// escapedName undoes what browsers and their imitators do to a name (WHATWG HTML,
+// multipart/form-data encoding algorithm).
+var escapedName = strings.NewReplacer("%22", `"`, "%0D", "\r", "%0d", "\r", "%0A", "\n", "%0a", "\n")
+
+// PlainName returns the name of a part, or of its file, as it was before a browser
+// wrote it into the part's header.
+func PlainName(name string) string { return escapedName.Replace(name) }
+
 // CheckPart refuses a part without a name, and one in an encoding or a charset that
 // forms do not have.
 func CheckPart(part *multipart.Part, name string) error {

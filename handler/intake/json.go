@@ -29,12 +29,36 @@ var strict = json.JoinOptions(
 		if kind == 'n' {
 			return errNull
 		}
-		if s, ok := v.(*string); ok && kind == '"' {
+		switch s, ok := v.(*string); {
+		case ok && kind == '"':
 			return readString(d, s)
+		case kind == '[' && d.StackDepth() > 0 && isObject(v):
+			return ReadEmptyList(d, "must be an object")
 		}
 		return errors.ErrUnsupported
 	})),
 )
+
+// isObject says that v is read from an object, by the library's own rules.
+func isObject(v any) bool {
+	kind := reflect.TypeOf(v).Elem().Kind()
+	_, own := v.(json.UnmarshalerFrom)
+	return !own && (kind == reflect.Struct || kind == reflect.Map)
+}
+
+// ReadEmptyList reads a list in the place of an object. An empty one stands for an
+// object without members: PHP writes its empty array so. Any other is an error, with
+// that text.
+func ReadEmptyList(d *jsontext.Decoder, otherwise string) error {
+	if _, err := d.ReadToken(); err != nil {
+		return err
+	}
+	if d.PeekKind() != ']' {
+		return errors.New(otherwise)
+	}
+	_, err := d.ReadToken()
+	return err
+}
 
 // readString reads a string as the library does, several times faster
 // where it holds escapes, and without leaving it to the garbage collector twice.
@@ -139,11 +163,24 @@ func syntaxProblem(err *jsontext.SyntacticError, data []byte, path string) *prob
 		detail = fmt.Sprintf("The body is not valid UTF-8: see octet %d.", err.ByteOffset)
 	case err.ByteOffset >= int64(len(data)):
 		detail = "The body ends in the middle of a value."
+	case isSurrogate(data[err.ByteOffset:]):
+		const half = "unpaired surrogate: half of a character, such as an emoji that was cut in two"
+		detail = fmt.Sprintf("There is an unpaired surrogate at octet %d, %s.", err.ByteOffset, data[err.ByteOffset:][:len(`\uXXXX`)])
+		return problem.New(api.CodeMalformedJSON, detail, problem.At(path, "has an "+half))
 	}
 	if path == "" {
 		return problem.New(api.CodeMalformedJSON, detail)
 	}
 	return problem.New(api.CodeMalformedJSON, detail, problem.At(path, "has a syntax error in it or after it"))
+}
+
+// isSurrogate says that data begins with the escape of a surrogate (RFC 8259 §7).
+func isSurrogate(data []byte) bool {
+	if len(data) < len(`\uXXXX`) || data[0] != '\\' || data[1] != 'u' {
+		return false
+	}
+	unit, err := strconv.ParseUint(string(data[len(`\u`):len(`\uXXXX`)]), 16, 16)
+	return err == nil && utf16.IsSurrogate(rune(unit))
 }
 
 // nearest hints at the known name that an unknown one differs from by case only.

@@ -45,9 +45,12 @@ func MediaType(h http.Header, accepted ...string) (string, map[string]string, er
 }
 
 func checkCharset(mediaType string, params map[string]string) error {
-	charset := params["charset"]
-	if mediaType == TypeRFC822 || charset == "" || strings.EqualFold(charset, "utf-8") {
+	if mediaType == TypeRFC822 {
 		return nil // a finished message names the charset of each of its parts
+	}
+	switch strings.ToLower(params["charset"]) {
+	case "", "utf-8", "utf8", "us-ascii", "ascii": // ASCII is UTF-8, too
+		return nil
 	}
 	return problem.New(api.CodeContentType, "The charset must be utf-8.")
 }

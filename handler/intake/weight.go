@@ -48,7 +48,16 @@ func (b *Body) JSON() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	blankMark(data)
 	return data, b.Weigh(data)
+}
+
+// blankMark turns a byte order mark, which programs on Windows put before JSON (RFC 8259
+// §8.1), into blanks, so that the octets which an error counts are the client's.
+func blankMark(data []byte) {
+	if bytes.HasPrefix(data, []byte("\ufeff")) {
+		copy(data, "   ")
+	}
 }
 
 // Weigh counts the elements and members of JSON that the body holds.

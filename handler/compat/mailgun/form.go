@@ -84,12 +84,8 @@ func (form *formData) readParts(b *intake.Body, boundary string) error {
 	return nil
 }
 
-// escapedName undoes what browsers and their imitators do to a name (WHATWG HTML,
-// multipart/form-data encoding algorithm).
-var escapedName = strings.NewReplacer("%22", `"`, "%0D", "\r", "%0d", "\r", "%0A", "\n", "%0a", "\n")
-
 func (form *formData) readPart(part *multipart.Part) error {
-	name := plainName(escapedName.Replace(part.FormName()))
+	name := plainName(intake.PlainName(part.FormName()))
 	if err := intake.CheckPart(part, name); err != nil {
 		return err
 	}
@@ -97,7 +93,7 @@ func (form *formData) readPart(part *multipart.Part) error {
 	if _, err := content.ReadFrom(part); err != nil {
 		return err
 	}
-	filename := escapedName.Replace(part.FileName())
+	filename := intake.PlainName(part.FileName())
 	if filename != "" || name == "attachment" || name == "inline" {
 		form.files = append(form.files, formFile{name, filename, part.Header.Get("Content-Type"), content.Bytes()})
 		return nil
