@@ -25,9 +25,18 @@ type Relay struct {
 	PausedUntil time.Time   `json:"paused_until,omitzero"`
 	// Failure is why it is failing or paused; nil otherwise. It has no Kind.
 	Failure     *Outcome    `json:"failure,omitempty"`
+	Advice      []Advice    `json:"advice,omitempty"` // none: nothing is wrong
 	Connections Connections `json:"connections"`
 	Rate        *Rate       `json:"rate,omitempty"`  // nil: the relay has none
 	Login       *Login      `json:"login,omitempty"` // nil: the last one was accepted, or there was none
+}
+
+// Advice is one thing that was found out about a relay, and what to do about it, in
+// sentences for the operator.
+type Advice struct {
+	Ports []int  `json:"ports,omitempty"` // none: the relay as a whole
+	Found string `json:"found"`
+	Do    string `json:"do,omitempty"` // empty: nothing has to be done
 }
 
 // RelayRung is one port of a relay.

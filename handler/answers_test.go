@@ -220,12 +220,12 @@ func (pinnedRelays) Status() []RelayStatus {
 	return all
 }
 
-func (pinnedRelays) Check(context.Context) []smtp.Report {
-	return []smtp.Report{{Name: "a", OK: true, Addresses: []string{"192.0.2.1"}, Rungs: []smtp.RungCheck{{
+func (pinnedRelays) Check(context.Context) []RelayReport {
+	return []RelayReport{{Report: smtp.Report{Name: "a", OK: true, Addresses: []string{"192.0.2.1"}, Rungs: []smtp.RungCheck{{
 		Port: 587, Mode: "starttls", TCP: "open", Address: "192.0.2.1:587", Auth: "paused", Mechanism: "PLAIN", NextLogin: nextTurn,
 		TLS:     &smtp.TLSCheck{Version: "TLS 1.3", NotAfter: nextTurn, DaysLeft: 7},
 		Failure: &smtp.CheckFailure{Stage: "auth", Class: "relay", Problem: "x", Code: 535, Enhanced: "5.7.8", Text: "no"},
-	}}}, {Name: "b"}}
+	}}}, Advice: []api.Advice{{Ports: []int{587}, Found: "the relay refused the login."}}}, {Report: smtp.Report{Name: "b"}}}
 }
 
 // providerExchanges are good requests, those that every provider refuses in its

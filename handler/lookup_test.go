@@ -138,13 +138,14 @@ func (r *fakeRelays) Status() []RelayStatus {
 		{
 			Name: "b", PausedUntil: time.Now().Add(time.Minute), Failure: refusal(mailer.ClassRelay, 535, "no"),
 			Logins: smtp.LoginState{Refused: 2, Next: nextTurn, Failure: refusal(mailer.ClassRelay, 535, "no")},
+			Advice: []api.Advice{{Ports: []int{587}, Found: "the relay refused the login.", Do: "Log in again."}},
 		},
 		{Name: "c", Failure: refusal(mailer.ClassRelay, 0, "")},
 		{Name: "d"},
 	}
 }
 
-func (r *fakeRelays) Check(ctx context.Context) []smtp.Report {
+func (r *fakeRelays) Check(ctx context.Context) []RelayReport {
 	r.mu.Lock()
 	r.checks++
 	r.mu.Unlock()
@@ -152,7 +153,7 @@ func (r *fakeRelays) Check(ctx context.Context) []smtp.Report {
 	case <-time.After(time.Second):
 	case <-ctx.Done():
 	}
-	return []smtp.Report{{Name: "a", OK: true}, {Name: "b"}}
+	return []RelayReport{{Report: smtp.Report{Name: "a", OK: true}}, {Report: smtp.Report{Name: "b"}}}
 }
 
 var nextTurn = time.Date(2026, 11, 22, 8, 30, 0, 0, time.UTC)

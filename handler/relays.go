@@ -23,7 +23,14 @@ type Relays interface {
 	Status() []RelayStatus
 	// Check asks every relay, without sending mail. It returns when all are
 	// done or ctx ends.
-	Check(ctx context.Context) []smtp.Report
+	Check(ctx context.Context) []RelayReport
+}
+
+// RelayReport is what a check found out about one relay.
+type RelayReport struct {
+	smtp.Report
+	// Advice says what is wrong and what to do; empty when every rung works.
+	Advice []api.Advice `json:"advice,omitempty"`
 }
 
 // RelayStatus is what is known of one relay.
@@ -41,6 +48,8 @@ type RelayStatus struct {
 	// Failure is why it is paused, or the last one about the relay since it
 	// last worked; nil when there was no failure.
 	Failure *mailer.Failure
+	// Advice says what is wrong and what to do about it; empty when nothing is.
+	Advice []api.Advice
 	// Connections are the current ones.
 	Connections smtp.Connections
 	// Turns is the current state of the relay's rate; zero where it has none.
@@ -51,7 +60,7 @@ type RelayStatus struct {
 
 type checkBody struct {
 	OK     bool          `json:"ok"` // some relay is
-	Relays []smtp.Report `json:"relays"`
+	Relays []RelayReport `json:"relays"`
 }
 
 // getRelays serves GET /v1/relays.
@@ -66,7 +75,7 @@ func (s *Server) getRelays(c echo.Context) error {
 func newRelay(r RelayStatus) api.Relay {
 	b := api.Relay{
 		Name: r.Name, Host: r.Host, Status: api.RelayUnknown, Ladder: []api.RelayRung{}, Senders: r.Senders, PausedUntil: inUTC(r.PausedUntil),
-		Connections: api.Connections(r.Connections),
+		Advice: r.Advice, Connections: api.Connections(r.Connections),
 	}
 	for _, rung := range r.Ladder {
 		b.Ladder = append(b.Ladder, api.RelayRung{Port: rung.Port, Mode: rung.Mode(), Serving: rung == r.Serving})
@@ -107,7 +116,7 @@ func (s *Server) postRelaysCheck(c echo.Context) error {
 	if err != nil {
 		return queue.ErrShuttingDown
 	}
-	b := checkBody{Relays: reports.([]smtp.Report)}
+	b := checkBody{Relays: reports.([]RelayReport)}
 	for _, report := range b.Relays {
 		b.OK = b.OK || report.OK
 	}

@@ -101,14 +101,7 @@ func stateIn(a mailer.Attempt) (now relayState, known bool) {
 // logTrouble logs why a relay cannot be used, and which setting may change that:
 // "mailsidecar check" says more.
 func (m *relayMonitor) logTrouble(c config.Relay, f *mailer.Failure) {
-	ports := []int{f.Port}
-	if f.Port == 0 {
-		ports = nil
-		for _, rung := range c.Ports {
-			ports = append(ports, rung.Port)
-		}
-	}
-	a := diagnosis.OfFailure(f, c.Host, ports, AdviceSettings(c))
+	a := adviceOn(c, f)
 	m.log.Error("relay cannot be used", "relay", f.Relay, "stage", f.Stage.String(), "code", f.Reply.Code, "cause", f.Error(),
 		"found", a.Found, "do", a.Do)
 }
@@ -132,17 +125,24 @@ func (m *relayMonitor) Status() []handler.RelayStatus {
 		if p, ok := pauses[r.Name()]; ok {
 			all[i].PausedUntil, all[i].Failure = p.Until, p.Reason
 		}
+		for _, f := range []*mailer.Failure{all[i].Failure, all[i].Logins.Failure} {
+			if f != nil && f.Class == mailer.ClassRelay {
+				all[i].Advice = forAPI(adviceOn(c, f))
+				break
+			}
+		}
 	}
 	return all
 }
 
 // Check checks every relay, and ends the pause of each that works.
-func (m *relayMonitor) Check(ctx context.Context) []smtp.Report {
-	reports := CheckRelays(ctx, m.relays)
-	for _, r := range reports {
+func (m *relayMonitor) Check(ctx context.Context) []handler.RelayReport {
+	reports := make([]handler.RelayReport, len(m.relays))
+	for i, r := range CheckRelays(ctx, m.relays) {
 		if r.OK {
 			m.resume(r.Name)
 		}
+		reports[i] = handler.RelayReport{Report: r, Advice: forAPI(diagnosis.OfReport(r, AdviceSettings(m.configs[i]))...)}
 	}
 	return reports
 }

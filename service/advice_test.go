@@ -1,0 +1,106 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"mailsidecar/api"
+	"mailsidecar/config"
+	"mailsidecar/mailer/relaytest"
+)
+
+// oauth2Relay is a relay in clear text on loopback that offers XOAUTH2, and a token
+// endpoint that answers every request alike.
+func oauth2Relay(t *testing.T, script relaytest.Script, status int, answer string) (c config.Relay, relay *relaytest.Relay) {
+	t.Helper()
+	relay = relaytest.New(t, relaytest.Options{Extensions: []string{"AUTH LOGIN XOAUTH2"}}, script)
+	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, answer)
+	}))
+	t.Cleanup(endpoint.Close)
+	c = config.Default().Relays[0]
+	c.Number, c.Host, c.Ports, c.TLS, c.Auth, c.Username = 2, "127.0.0.1", config.Ladder{{Port: relay.Listen(t)}}, "none", "auto", "shop@example.com"
+	c.OAuth2.Provider, c.OAuth2.ClientID, c.OAuth2.TokenURL = "microsoft", "client", endpoint.URL
+	c.OAuth2.RefreshToken = config.NewSecret("refresh-secret")
+	return c, relay
+}
+
+// TestLoginRefusalIsTold: with OAuth2 a refused login is not about a password, and
+// tells what to do everywhere.
+func TestLoginRefusalIsTold(t *testing.T) {
+	for _, tt := range []struct {
+		reply string
+		want  []string
+	}{
+		{"535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Mailbox.", []string{"SMTP AUTH is switched off", "Set-CASMailbox", "Set-TransportConfig"}},
+		{"535 5.7.3 Authentication unsuccessful", []string{"another resource or another mailbox", "SMTP2_USERNAME", "Microsoft Graph"}},
+		{"535 5.7.139 Authentication unsuccessful, user is locked by your organization's security defaults policy.", []string{"a rule of the mailbox's organization", "security defaults"}},
+	} {
+		c, scripted := oauth2Relay(t, relaytest.Script{"AUTH": tt.reply}, http.StatusOK, `{"access_token":"t","token_type":"Bearer","expires_in":3600}`)
+		for place, text := range tellsOf(t, c) {
+			for _, want := range append(tt.want, "Authentication unsuccessful") {
+				if !strings.Contains(text, want) {
+					t.Errorf("%s after %q = %s\nwant %q in it", place, tt.reply, text, want)
+				}
+			}
+			for _, no := range []string{"SMTP2_PASSWORD", "needs OAuth2", "user name or the password"} {
+				if strings.Contains(text, no) {
+					t.Errorf("%s after %q = %s\nwant no %q", place, tt.reply, text, no)
+				}
+			}
+		}
+		if n := scripted.Said("AUTH"); n != 2 { // of the delivery and of the check
+			t.Errorf("%d logins after %q, want 2", n, tt.reply)
+		}
+	}
+}
+
+// tellsOf makes a delivery and a check fail, and returns what is told where.
+func tellsOf(t *testing.T, relay config.Relay) map[string]string {
+	t.Helper()
+	c := serviceWith(t, "none")
+	c.Relays = []config.Relay{relay}
+	var log bytes.Buffer
+	ctx, cancel := context.WithCancel(t.Context())
+	s, err := Start(ctx, Options{Config: c, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	if _, err := post(s, http.Header{}); err != nil {
+		t.Error(err)
+	}
+	client, err := api.New(s.URL(), "", "test", 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.HTTP.CloseIdleConnections()
+	told := map[string]string{}
+	for _, route := range []string{"GET /v1/relays", "POST /v1/relays/check"} {
+		method, path, _ := strings.Cut(route, " ")
+		answer, err := client.Do(ctx, method, path, http.Header{}, nil)
+		var body any
+		if err != nil || json.Unmarshal(answer.Body, &body) != nil || answer.Status != http.StatusOK {
+			t.Fatalf("%s = %d, %v", route, answer.Status, err)
+		}
+		told[route] = fmt.Sprint(body)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	told["log"] = log.String()
+	return told
+}
