@@ -173,6 +173,9 @@ type Result struct {
 type Page struct {
 	Messages []Message `json:"messages"`
 	Next     string    `json:"next,omitempty"` // cursor of the following page; empty on the last
+	// SearchedBackTo is set where the search took as long as it may: Messages, which may
+	// be empty, are those found among what was accepted since then. Next goes on.
+	SearchedBackTo time.Time `json:"searched_back_to,omitzero"`
 }
 
 // Filter selects messages: the body of POST /v1/messages/retry, and the

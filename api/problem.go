@@ -46,6 +46,7 @@ const (
 	CodeRelayDeferred     Code = "relay_deferred"
 	CodeRelayUnreachable  Code = "relay_unreachable"
 	CodeBusy              Code = "busy"
+	CodeTooManySearches   Code = "too_many_searches"
 	CodeQueueFull         Code = "queue_full"
 	CodeDiskFull          Code = "disk_full"
 	CodeQueueUnavailable  Code = "queue_unavailable"

@@ -113,6 +113,27 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+// TestQueueListGoesOn: a search whose pages are cut short goes on to the end, and says
+// how far it is.
+func TestQueueListGoesOn(t *testing.T) {
+	clearEnv(t)
+	pages := map[string]string{
+		"":   `{"messages": [], "next": "c1", "searched_back_to": "2030-01-31T08:00:00Z"}`,
+		"c1": `{"messages": [{"id": "id-1"}], "next": "c2", "searched_back_to": "2030-01-30T08:00:00Z"}`,
+		"c2": `{"messages": [{"id": "id-2"}]}`,
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answerWith(200, pages[r.URL.Query().Get("cursor")])(w, r)
+	}))
+	defer server.Close()
+	t.Setenv("MAILSIDECAR_URL", server.URL)
+	status, out, errOut := run(t.Context(), "queue", "list", "--recipient", "ana@example.org")
+	told := strings.Count(errOut, "Searched back to ") == 2 && strings.Contains(errOut, "1 found; going on. --since and --until")
+	if status != 0 || !strings.Contains(out, "id-1") || !strings.Contains(out, "id-2") || !told {
+		t.Errorf("queue list over pages that are cut short = %d, says\n%s%s", status, out, errOut)
+	}
+}
+
 func answerWith(status int, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set(api.HeaderOwn, "1")

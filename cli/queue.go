@@ -108,14 +108,17 @@ func newQueueList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List messages, the newest first",
-		Long:  "Lists messages, the newest first.\n" + queueExits,
+		Long: `Lists messages, the newest first. A search by recipient, sender, Message-ID or tag
+looks at every message until it has found enough: --since and --until make it
+quick.
+` + queueExits,
 		Example: `  mailsidecar queue list
   mailsidecar queue list --status deferred --since 24h
   mailsidecar queue list --recipient ana@example.org --json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withServer(cmd, func(c *client) error {
-				messages, more, err := c.list(cmd.Context(), &f, limit)
+				messages, more, err := c.list(cmd.Context(), cmd.ErrOrStderr(), &f, limit)
 				if err != nil {
 					return err
 				}
@@ -294,8 +297,8 @@ func (c *client) ask(ctx context.Context, method, path string, body []byte, v an
 }
 
 // list returns up to limit messages, as the server wrote them, and whether there
-// are more.
-func (c *client) list(ctx context.Context, f *queueFilter, limit int) (all []json.RawMessage, more bool, err error) {
+// are more. It tells on w how far a long search is.
+func (c *client) list(ctx context.Context, w io.Writer, f *queueFilter, limit int) (all []json.RawMessage, more bool, err error) {
 	if limit < 1 {
 		return nil, false, exit(exitUsage, "--limit must be 1 or more")
 	}
@@ -308,8 +311,9 @@ func (c *client) list(ctx context.Context, f *queueFilter, limit int) (all []jso
 	for {
 		query.Set("limit", strconv.Itoa(min(limit-len(all), api.MaxPage)))
 		var page struct {
-			Messages []json.RawMessage `json:"messages"`
-			Next     string            `json:"next"`
+			Messages       []json.RawMessage `json:"messages"`
+			Next           string            `json:"next"`
+			SearchedBackTo time.Time         `json:"searched_back_to"`
 		}
 		if err := c.ask(ctx, http.MethodGet, "/v1/messages?"+query.Encode(), nil, &page); err != nil {
 			return nil, false, err
@@ -317,6 +321,9 @@ func (c *client) list(ctx context.Context, f *queueFilter, limit int) (all []jso
 		all = append(all, page.Messages...)
 		if page.Next == "" || len(all) >= limit {
 			return all, page.Next != "", nil
+		}
+		if !page.SearchedBackTo.IsZero() {
+			fmt.Fprintf(w, "Searched back to %s, %d found; going on. --since and --until make a search quick.\n", localTime(page.SearchedBackTo), len(all))
 		}
 		query.Set("cursor", page.Next)
 	}

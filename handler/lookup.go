@@ -136,7 +136,7 @@ func (s *Server) getMessages(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	b := api.Page{Messages: make([]api.Message, len(found.Messages)), Next: found.Next}
+	b := api.Page{Messages: make([]api.Message, len(found.Messages)), Next: found.Next, SearchedBackTo: inUTC(found.SearchedBackTo)}
 	for i, m := range found.Messages {
 		b.Messages[i] = newMessage(m)
 	}

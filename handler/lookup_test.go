@@ -61,11 +61,12 @@ func TestGetMessage(t *testing.T) {
 }
 
 func TestGetMessages(t *testing.T) {
-	q := &fakeQueue{durable: true, page: queue.Page{Messages: []queue.Message{story()}, Next: "c2"}}
+	back := time.Date(2030, 1, 31, 8, 0, 0, 0, time.UTC)
+	q := &fakeQueue{durable: true, page: queue.Page{Messages: []queue.Message{story()}, Next: "c2", SearchedBackTo: back}}
 	s := newTestServer(t, q, nil)
 	target := "/v1/messages?status=failed&recipient=Ana%20%3Cana@ex%C3%A4mple.org%3E&sender=shop@example.com&tag=order:10:42&message_id=%3C1@example.com%3E&since=2030-01-01T00:00:00Z&until=2030-02-01T00:00:00Z&limit=7&cursor=c1"
 	got := read[api.Page](t, serve(s, newRequest("GET", target, "")))
-	if len(got.Messages) != 1 || got.Next != "c2" {
+	if len(got.Messages) != 1 || got.Next != "c2" || got.SearchedBackTo != back {
 		t.Errorf("page = %+v", got)
 	}
 	want := queue.Filter{

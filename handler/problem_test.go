@@ -206,6 +206,8 @@ func problemCases() []problemCase {
 		{name: "refused, then not reached", queue: failed(mailer.ClassPermanent, mailer.ClassRelay), body: twoRecipients, status: 502, code: api.CodeRelayDeferred},
 		{name: "uncertain", queue: failed(mailer.ClassUncertain, mailer.ClassPermanent), body: twoRecipients, status: 504, code: api.CodeUncertain},
 		{name: "busy", change: func(o *Options) { o.MaxInFlight = 100 << 10 }, serve: whileOneWaits, status: 503, code: api.CodeBusy},
+		{name: "many searches", queue: answering(queue.ErrTooManyLists), method: "GET", status: 503, code: api.CodeTooManySearches, detail: "take turns"},
+		{name: "slow search", queue: answering(queue.ErrSearchTooSlow), method: "GET", status: 503, code: api.CodeTimeout, detail: "since and until"},
 		{name: "queue full", queue: answering(queue.ErrFull), status: 503, code: api.CodeQueueFull},
 		{name: "disk full", queue: answering(fmt.Errorf("submit: %w", queue.ErrDiskFull)), status: 503, code: api.CodeDiskFull},
 		{name: "shutting down", queue: answering(queue.ErrShuttingDown), status: 503, code: api.CodeShuttingDown},

@@ -33,18 +33,28 @@ type Filter struct {
 
 // Page is a part of a list, the newest message first.
 type Page struct {
-	// Messages have their recipients but no attempts.
+	// Messages have their recipients but no attempts. They may be fewer than the
+	// limit, even zero, though Next is set.
 	Messages []Message
 	// Next is the cursor of the following page; empty on the last one. It is
 	// opaque, printable ASCII without blanks, and stays good while messages come
 	// and go.
 	Next string
+	// SearchedBackTo is set where the search for the page took as long as it may. The
+	// page has what was found among the messages accepted since then; Next goes on
+	// with the older ones. Otherwise it is zero.
+	SearchedBackTo time.Time
 }
 
 // Errors that a queue answers a look-up or a command with.
 var (
 	// ErrInvalidCursor: the cursor was not made by this queue.
 	ErrInvalidCursor = errors.New("invalid cursor")
+	// ErrTooManyLists: so many lists and searches are wanted at once that this one had no
+	// turn in time.
+	ErrTooManyLists = errors.New("too many lists and searches at once")
+	// ErrSearchTooSlow: the store is so slow that a page could not be read in time.
+	ErrSearchTooSlow = errors.New("the search took too long")
 	// ErrNothingToRetry: every recipient is delivered or canceled, or being
 	// tried just now, or the message's bytes are gone.
 	ErrNothingToRetry = errors.New("nothing to retry")

@@ -31,3 +31,13 @@ func firstID(t time.Time) (u uuid.UUID) {
 	binary.BigEndian.PutUint64(u[:], uint64(max(t.UnixMilli(), 0))<<16)
 	return u
 }
+
+// TimeOf returns when the message with the id was accepted, in whole milliseconds;
+// zero when id is not one of [NewID] or [FirstID].
+func TimeOf(id string) time.Time {
+	u, err := uuid.Parse(id)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.UnixMilli(int64(binary.BigEndian.Uint64(u[:]) >> 16)).UTC() // 48 bits
+}

@@ -62,6 +62,7 @@ var codes = map[api.Code]codeInfo{
 	api.CodeRelayDeferred:     {http.StatusBadGateway, "The relay did not take the message now", true, 60},
 	api.CodeRelayUnreachable:  {http.StatusServiceUnavailable, "The relay cannot be used now", true, 30},
 	api.CodeBusy:              {http.StatusServiceUnavailable, "Too many bytes are in flight", true, 1},
+	api.CodeTooManySearches:   {http.StatusServiceUnavailable, "Too many lists and searches are under way", true, 2},
 	api.CodeQueueFull:         {http.StatusServiceUnavailable, "The queue is full", true, 60},
 	api.CodeDiskFull:          {http.StatusServiceUnavailable, "The disk is almost full", true, 60},
 	api.CodeQueueUnavailable:  {http.StatusServiceUnavailable, "The queue's store does not work", true, 60},

@@ -3,10 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"encoding/base64"
 	"errors"
-	"slices"
-	"strings"
 	"time"
 
 	"mailsidecar/mailer"
@@ -168,111 +165,6 @@ func readContent(v *session, first, chunks, size int64) ([]byte, error) {
 		err = queue.ErrCorrupt
 	}
 	return data, err
-}
-
-// List returns a page of the messages that f selects.
-func (s *Store) List(ctx context.Context, f queue.Filter, limit int, cursor string) (queue.Page, error) {
-	q, err := listQuery(f, cursor)
-	if err != nil {
-		return queue.Page{}, err
-	}
-	var page queue.Page
-	err = s.view(ctx, func(v *session) error {
-		page = queue.Page{}
-		ids, err := listIDs(v, q, f, limit+1)
-		if err != nil {
-			return err
-		}
-		if len(ids) > limit {
-			ids = ids[:limit]
-			page.Next = base64.RawURLEncoding.EncodeToString(ids[limit-1])
-		}
-		for _, id := range ids {
-			m, err := readMessage(v, id)
-			if err != nil {
-				return err
-			}
-			page.Messages = append(page.Messages, m)
-		}
-		return nil
-	})
-	return page, err
-}
-
-// conditions is the part of a list's query that does not depend on the index it
-// walks along.
-type conditions struct {
-	sql  strings.Builder
-	args []any
-}
-
-func (c *conditions) and(sql string, args ...any) {
-	c.sql.WriteString(" AND ")
-	c.sql.WriteString(sql)
-	c.args = append(c.args, args...)
-}
-
-func listQuery(f queue.Filter, cursor string) (*conditions, error) {
-	c := &conditions{}
-	if cursor != "" {
-		id, err := base64.RawURLEncoding.DecodeString(cursor)
-		if err != nil || len(id) != 16 {
-			return nil, queue.ErrInvalidCursor
-		}
-		c.and("id < ?", id)
-	}
-	// Ids begin with the time of acceptance in milliseconds.
-	if !f.Since.IsZero() {
-		first, _ := blob(queue.FirstID(f.Since))
-		c.and("id >= ? AND created >= ?", first, f.Since.UnixMicro())
-	}
-	if !f.Until.IsZero() {
-		end, _ := blob(queue.FirstID(f.Until.Add(time.Millisecond)))
-		c.and("id < ? AND created < ?", end, f.Until.UnixMicro())
-	}
-	if f.Sender != "" {
-		c.and("sender = ? COLLATE NOCASE", f.Sender)
-	}
-	if f.Recipient != "" {
-		c.and("EXISTS (SELECT 1 FROM recipients WHERE message = id AND forward_path = ? COLLATE NOCASE)", f.Recipient)
-	}
-	if f.MessageID != "" {
-		c.and("message_id = ?", f.MessageID)
-	}
-	if f.TagName != "" {
-		c.and("tags IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(tags) AS tag WHERE tag.key = ? AND (? = '' OR tag.value = ?))",
-			f.TagName, f.TagValue, f.TagValue)
-	}
-	return c, nil
-}
-
-// listIDs walks along the index for each key and status that f admits and merges
-// what it finds: no page is slow because few among very many messages match.
-func listIDs(v *session, c *conditions, f queue.Filter, limit int) ([][]byte, error) {
-	if f.Key == queue.AnyKey && f.Status == "" {
-		return v.ids("SELECT id FROM messages WHERE 1"+c.sql.String()+" ORDER BY id DESC LIMIT ?", append(c.args, limit)...)
-	}
-	keys, err := listKeys(v, f.Key)
-	if err != nil {
-		return nil, err
-	}
-	statuses := []queue.Status{f.Status}
-	if f.Status == "" {
-		statuses = queue.Statuses
-	}
-	var ids [][]byte
-	for _, key := range keys {
-		for _, status := range statuses {
-			found, err := v.ids("SELECT id FROM messages INDEXED BY messages_list WHERE key = ? AND status = ?"+
-				c.sql.String()+" ORDER BY id DESC LIMIT ?", slices.Concat([]any{key, string(status)}, c.args, []any{limit})...)
-			if err != nil {
-				return nil, err
-			}
-			ids = append(ids, found...)
-		}
-	}
-	slices.SortFunc(ids, func(a, b []byte) int { return strings.Compare(string(b), string(a)) })
-	return ids[:min(len(ids), limit)], nil
 }
 
 // listKeys returns key, or every key that has messages when it is AnyKey.

@@ -12,10 +12,13 @@ import (
 	"mailsidecar/queue"
 )
 
-// readConnections limits the memory of page caches (2 MiB each).
-const readConnections = 4
+// How many connections read: each has a page cache of 2 MiB.
+const (
+	readConnections = 2 // for what the queue asks, and for look-ups of one message
+	listConnections = 2
+)
 
-// readers are the connections that read.
+// readers are connections that read.
 type readers struct {
 	store  *Store
 	db     *sql.DB
@@ -28,14 +31,14 @@ type readers struct {
 
 // openReaders opens every connection now: once the file is deleted none can be
 // opened any more, and what is stored must be read all the same.
-func openReaders(s *Store) (*readers, error) {
+func openReaders(s *Store, n int) (*readers, error) {
 	db, err := sql.Open("sqlite", dsn(s.opts.Path, "query_only(1)")+"&mode=rw")
 	if err != nil {
 		return nil, err
 	}
 	db.SetMaxIdleConns(-1)
-	p := &readers{store: s, db: db, free: make(chan *connection, readConnections), closed: make(chan struct{})}
-	for range readConnections {
+	p := &readers{store: s, db: db, free: make(chan *connection, n), closed: make(chan struct{})}
+	for range n {
 		c, err := p.connect()
 		if err != nil {
 			p.refuse()
@@ -89,7 +92,7 @@ func (p *readers) take(ctx context.Context) (*connection, error) {
 func (p *readers) another() *connection {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.all == readConnections || p.isClosed() {
+	if p.all == cap(p.free) || p.isClosed() {
 		return nil
 	}
 	c, err := p.connect()
@@ -173,18 +176,28 @@ func (p *readers) left() int {
 	return p.all
 }
 
-// view runs f on one consistent state of the store.
+// view runs f on one consistent state of the store. It should not take longer than
+// viewTime: the log grows until it ends.
 func (s *Store) view(ctx context.Context, f func(*session) error) error {
-	c, err := s.readers.take(ctx)
-	if err != nil {
-		return storeError(s.opts.Path, err)
-	}
-	return storeError(s.opts.Path, s.readers.view(ctx, c, f))
+	return storeError(s.opts.Path, s.readers.view(ctx, f))
 }
 
-func (p *readers) view(ctx context.Context, c *connection, f func(*session) error) error {
+func (p *readers) view(ctx context.Context, f func(*session) error) error {
+	c, err := p.take(ctx)
+	if err != nil {
+		return err
+	}
+	return p.viewOn(ctx, c, f)
+}
+
+func (p *readers) viewOn(ctx context.Context, c *connection, f func(*session) error) error {
+	if err := p.store.gate.enter(ctx); err != nil {
+		p.giveBack(c)
+		return err
+	}
+	defer p.store.gate.leave()
 	c, err := p.begin(c)
-	defer p.giveBack(c)
+	defer func() { p.giveBack(c) }()
 	if err != nil {
 		return err
 	}
@@ -203,14 +216,15 @@ func isInterrupted(err error) bool {
 	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_INTERRUPT
 }
 
-// tryRead reads, unless all connections are in use just now.
+// tryRead reads, unless all connections are in use just now or a checkpoint is about
+// to begin.
 func (s *Store) tryRead(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
+	if err := ctx.Err(); err != nil || s.gate.isShut() {
 		return err
 	}
 	select {
 	case c := <-s.readers.free:
-		return storeError(s.opts.Path, s.readers.view(ctx, c, (*session).read))
+		return storeError(s.opts.Path, s.readers.viewOn(ctx, c, (*session).read))
 	default:
 		return nil
 	}

@@ -64,6 +64,9 @@ type Store struct {
 	lock    *flock.Flock
 	file    os.FileInfo // of the database, to notice that it was replaced
 	readers *readers
+	lists   *readers
+	line    *line // to the connections for lists
+	gate    gate
 	closing sync.Once
 	writer  *writer
 	begun   atomic.Value                    // the owner that has begun to take over from others
@@ -71,6 +74,7 @@ type Store struct {
 	leases  atomic.Int64                    // the number of the last lease
 	free    func(dir string) (int64, error) // octets; replaced in tests
 	fault   func(happened bool) error       // fails commits, before or after they happened, in tests
+	step    func()                          // called in each transaction of a list, in tests
 }
 
 // Open opens the store, creating it when it does not exist. Nothing is
@@ -90,7 +94,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, lock: lock, free: freeDisk}
+	s := &Store{opts: o, lock: lock, free: freeDisk, line: newLine(listConnections), step: func() {}}
 	s.leases.Store(queue.FirstLease + rand.Int64N(1<<40)) //nolint:gosec // it need not be secret, only other than before
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(storeError(path, err), s.Close())
@@ -116,7 +120,10 @@ func (s *Store) open(ctx context.Context) error {
 	if err := syncDirectory(filepath.Dir(s.opts.Path)); err != nil {
 		return err
 	}
-	if s.readers, err = openReaders(s); err != nil {
+	if s.readers, err = openReaders(s, readConnections); err != nil {
+		return err
+	}
+	if s.lists, err = openReaders(s, listConnections); err != nil {
 		return err
 	}
 	return ctx.Err()
@@ -230,14 +237,18 @@ func dsn(path string, pragmas ...string) string {
 func (s *Store) Close() error {
 	var errs []error
 	s.closing.Do(func() {
-		if s.readers != nil {
-			s.readers.refuse()
+		for _, p := range []*readers{s.readers, s.lists} {
+			if p != nil {
+				p.refuse()
+			}
 		}
 		if s.writer != nil {
 			errs = append(errs, s.writer.close())
 		}
-		if s.readers != nil {
-			errs = append(errs, s.readers.close())
+		for _, p := range []*readers{s.readers, s.lists} {
+			if p != nil {
+				errs = append(errs, p.close())
+			}
 		}
 		errs = append(errs, s.lock.Close())
 	})
