@@ -42,9 +42,12 @@ type write struct {
 // writer is the one goroutine that writes, and its connection.
 type writer struct {
 	*session
-	store  *Store
-	db     *sql.DB
-	writes chan *write
+	store   *Store
+	db      *sql.DB
+	writes  chan *write
+	held    *write // too large for the last group, and the first of the next
+	logPath string
+	keep    logKeeper
 
 	mu     sync.RWMutex // held for reading while handing over a write
 	closed bool
@@ -63,13 +66,13 @@ type writer struct {
 // openWriter opens the connection.
 func openWriter(ctx context.Context, s *Store) (*writer, error) {
 	name := dsn(s.opts.Path, "cache_size(-4000)", "temp_store(memory)",
-		fmt.Sprintf("wal_autocheckpoint(%d)", checkpointPages), "journal_size_limit(67108864)")
+		fmt.Sprintf("wal_autocheckpoint(%d)", checkpointPages), fmt.Sprintf("journal_size_limit(%d)", longLog))
 	db, err := sql.Open("sqlite", name+"&_journal_mode=wal&_synchronous=full")
 	if err != nil {
 		return nil, err
 	}
 	db.SetMaxIdleConns(-1)
-	w := &writer{store: s, db: db, writes: make(chan *write, maxGroupOps), ended: make(chan struct{})}
+	w := &writer{store: s, db: db, writes: make(chan *write, maxGroupOps), ended: make(chan struct{}), logPath: logPath(s.opts.Path)}
 	c, err := w.connect()
 	if err == nil {
 		err = migrate(ctx, c.conn, s.opts.Path)
@@ -136,12 +139,15 @@ func (s *Store) write(ctx context.Context, f func(*writer) error) error {
 
 func (w *writer) run() {
 	defer close(w.ended)
+	defer func() { w.store.gate.open(w.keep.opened) }()
 	for {
 		first, open := w.await()
 		if !open {
 			return
 		}
-		w.commitGroup(w.admitted(w.gather(first)))
+		group, size := w.admitted(w.gather(first))
+		w.trimLog(size)
+		w.commitGroup(group)
 	}
 }
 
@@ -151,6 +157,10 @@ const probeInterval = 2 * time.Second
 
 // await returns the next write; false when there will be none.
 func (w *writer) await() (*write, bool) {
+	if op := w.held; op != nil {
+		w.held = nil
+		return op, true
+	}
 	for {
 		var due <-chan time.Time
 		if w.lastError() != nil {
@@ -159,6 +169,8 @@ func (w *writer) await() (*write, bool) {
 		select {
 		case op, open := <-w.writes:
 			return op, open
+		case <-w.keep.quiet:
+			w.trimLog(0)
 		case <-due:
 			w.commitGroup([]*write{{run: (*writer).probe, done: make(chan error, 1)}})
 		}
@@ -166,7 +178,8 @@ func (w *writer) await() (*write, bool) {
 }
 
 // gather returns first and what else waits to be written. As long as all of it
-// is patient it waits for more.
+// is patient it waits for more. A write that would make the group too large is
+// the first of the next.
 func (w *writer) gather(first *write) []*write {
 	group, size, patient := []*write{first}, first.size, first.patient
 	var late <-chan time.Time
@@ -176,6 +189,10 @@ func (w *writer) gather(first *write) []*write {
 	for len(group) < maxGroupOps && size < maxGroupSize {
 		op := w.next(patient, late)
 		if op == nil {
+			break
+		}
+		if size > 0 && size+op.size > maxGroupSize {
+			w.held = op
 			break
 		}
 		group = append(group, op)
@@ -204,21 +221,19 @@ func (w *writer) next(wait bool, late <-chan time.Time) *write {
 	}
 }
 
-// admitted answers the writes that may not be made just now and returns the
-// others.
-func (w *writer) admitted(group []*write) []*write {
-	var size int64
+// admitted answers the writes that may not be made just now. It returns the others, and
+// the octets of new messages in them.
+func (w *writer) admitted(group []*write) (rest []*write, size int64) {
 	for _, op := range group {
 		size += op.size
 	}
 	if size == 0 {
-		return group
+		return group, 0
 	}
 	err := w.store.admit(size)
 	if err == nil {
-		return group
+		return group, size
 	}
-	var rest []*write
 	for _, op := range group {
 		if op.admits {
 			op.done <- err
@@ -226,7 +241,7 @@ func (w *writer) admitted(group []*write) []*write {
 			rest = append(rest, op)
 		}
 	}
-	return rest
+	return rest, 0
 }
 
 // commitGroup commits the writes together. When that fails it commits each
