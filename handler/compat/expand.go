@@ -182,18 +182,15 @@ func (e *Expansion) Expand(s Substitution, text string) string {
 	return b.String()
 }
 
-// replaceAll puts a value into a text for each name. What it adds counts as written.
-func (e *Expansion) replaceAll(text, name, value string) string {
-	if !e.Charge(len(text)) {
-		return ""
-	}
-	added := strings.Count(text, name) * (len(value) - len(name))
+// count counts octets that were added to a text as written. It returns false once the
+// limit is reached, as Charge does.
+func (e *Expansion) count(added int) bool {
 	if added > e.left {
 		e.left = 0
-		return ""
+		return false
 	}
 	e.left -= max(added, 0)
-	return strings.ReplaceAll(text, name, value)
+	return true
 }
 
 // Err is a problem once the limit was reached.

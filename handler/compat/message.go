@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -42,6 +41,8 @@ type Message struct {
 	// Path says where in the provider's request something is. Nil: where it is in the
 	// native one.
 	Path func(mailer.Position) string
+
+	references references
 }
 
 // make composes the message, or finishes it. Its error has the provider's paths.
@@ -190,37 +191,24 @@ func (o *Message) Attach(a mailer.Attachment, inline bool) {
 	}
 	a.ContentID = ""
 	if id != "" && len(o.Attachments) < maxAttachments {
-		references := []string{"cid:" + id, "cid:" + url.PathEscape(id)}
-		if references[0] == references[1] {
-			references = references[:1]
-		}
-		inline = inline || slices.ContainsFunc(references, o.refersTo)
-		if inline {
-			a.ContentID = o.contentID(id, references)
+		if inline || o.refersTo(id) {
+			a.ContentID = o.contentID(id)
 		}
 	}
 	o.Attachments = append(o.Attachments, a)
-}
-
-// refersTo reports whether the HTML holds the reference. A search is quick: four octets
-// are one of work.
-func (o *Message) refersTo(reference string) bool {
-	return o.Limit.Charge(len(o.HTML)/4) && strings.Contains(o.HTML, reference)
 }
 
 var plainContentID = regexp.MustCompile(`^[A-Za-z0-9!#$&'*+/=?^_{|}~.@-]+$`)
 
 // contentID returns the id, or where it is a file name with blanks or umlauts
 // another one, which the HTML then refers to.
-func (o *Message) contentID(id string, references []string) string {
+func (o *Message) contentID(id string) string {
 	if len(id) <= 200 && plainContentID.MatchString(id) {
 		return id
 	}
 	sum := sha256.Sum256([]byte(id))
 	plain := hex.EncodeToString(sum[:12]) + "@inline"
-	for _, r := range references {
-		o.HTML = o.Limit.replaceAll(o.HTML, r, "cid:"+plain)
-	}
+	o.referTo(id, plain)
 	return plain
 }
 
