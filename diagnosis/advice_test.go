@@ -124,7 +124,7 @@ func TestOfReport(t *testing.T) {
 		{
 			name: "OAuth2", host: "smtp.office365.com",
 			rungs: []smtp.RungCheck{replied(587, smtp.ProblemOAuth2, 535, "5.7.139", "Authentication unsuccessful")},
-			want:  []string{"no longer takes passwords", "535 5.7.139", "SMTP_OAUTH2_", "SMTP AUTH is enabled", "prefer OAuth2"},
+			want:  []string{"no longer takes passwords", "535 5.7.139", "SMTP_OAUTH2_", "SMTP AUTH is enabled", "so use OAuth2"},
 		},
 		{
 			name: "SparkPost keeps its user name", host: "smtp.sparkpostmail.com", number: 3,

@@ -43,7 +43,7 @@ type Preset struct {
 var presets = []Preset{
 	{
 		Name: "gmail", Host: "smtp.gmail.com", Ports: []int{587, 465}, OAuth2: "google",
-		Advice: "Gmail takes an app password, which needs 2-step verification, or OAuth2; not the account's password",
+		Advice: "Gmail takes an app password, which needs 2-step verification, or OAuth2 (docs/oauth2.md); not the account's password",
 	},
 	{
 		Name: "google-workspace", Host: "smtp-relay.gmail.com", Ports: []int{587, 465}, OAuth2: "google",
@@ -51,11 +51,11 @@ var presets = []Preset{
 	},
 	{
 		Name: "microsoft365", Host: "smtp.office365.com", Ports: []int{587}, OAuth2: "microsoft", Connections: 3, Rate: units.Rate{Messages: 30, Per: time.Minute},
-		Advice: "authenticated SMTP must be enabled for the mailbox; passwords are being phased out, so prefer OAuth2",
+		Advice: "authenticated SMTP must be enabled for the mailbox; from the end of December 2026 passwords are off by default and new tenants have none, so use OAuth2: docs/oauth2.md",
 	},
 	{
 		Name: "outlook", Host: "smtp-mail.outlook.com", Ports: []int{587}, OAuth2: "microsoft", TokensOnly: true, Connections: 3,
-		Advice: "Outlook.com takes OAuth2 only, no password",
+		Advice: "Outlook.com takes OAuth2 only, by the login of a person, and no password: docs/oauth2.md",
 	},
 	{
 		Name: "yahoo", Host: "smtp.mail.yahoo.com", Ports: []int{587, 465}, MessagesPerConnection: 20,

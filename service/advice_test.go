@@ -11,11 +11,15 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"mailsidecar/api"
 	"mailsidecar/config"
+	"mailsidecar/mailer"
 	"mailsidecar/mailer/relaytest"
+	"mailsidecar/mailer/smtp"
+	"mailsidecar/mailer/smtp/token"
 )
 
 // oauth2Relay is a relay in clear text on loopback that offers XOAUTH2, and a token
@@ -103,4 +107,30 @@ func tellsOf(t *testing.T, relay config.Relay) map[string]string {
 	}
 	told["log"] = log.String()
 	return told
+}
+
+// TestTroubleIsLoggedWhenNew: the same trouble is logged once, and another one of the
+// same kind again.
+func TestTroubleIsLoggedWhenNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		status := 0
+		relay, err := smtp.New(smtp.Options{
+			Host: relaytest.Host, Ladder: []mailer.Rung{{Port: 587}}, Username: "user", RootCAs: relaytest.RootCAs(),
+			Dial:        (&relaytest.Network{Port: map[int]any{587: relaytest.New(t, relaytest.Options{}, nil)}}).Dial,
+			TokenSource: func(context.Context, string) (string, error) { return "", &token.Error{Status: status} },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer relay.Close()
+		var log bytes.Buffer
+		m := newRelayMonitor(config.Default().Relays, []Relay{relay}, nil, slog.New(slog.NewTextHandler(&log, nil)))
+		for _, status = range []int{503, 502, 404, 404, 503} {
+			m.routes()[0].Relay.Deliver(t.Context(), mailer.Envelope{ForwardPaths: []string{"b@example.org"}}, mailer.Content{})
+			time.Sleep(time.Hour)
+		}
+		if got := strings.Count(log.String(), "relay cannot be used"); got != 3 {
+			t.Errorf("logged %d times, want for 503, 404 and 503:\n%s", got, log.String())
+		}
+	})
 }

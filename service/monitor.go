@@ -10,7 +10,6 @@ import (
 	"mailsidecar/diagnosis"
 	"mailsidecar/handler"
 	"mailsidecar/mailer"
-	"mailsidecar/mailer/smtp"
 	"mailsidecar/queue"
 )
 
@@ -73,7 +72,7 @@ func (m *relayMonitor) note(i int, a mailer.Attempt) {
 		before := m.seen[i].failure
 		m.seen[i] = now
 		m.mu.Unlock()
-		if f := now.failure; f != nil && (before == nil || smtp.ProblemOf(before) != smtp.ProblemOf(f)) {
+		if f := now.failure; f != nil && (before == nil || adviceOn(m.configs[i], before).Found != adviceOn(m.configs[i], f).Found) {
 			m.logTrouble(m.configs[i], f)
 		}
 	}
