@@ -38,7 +38,7 @@ func (s *Server) postBatch(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	batch := batchReader{server: s, share: share, held: int64(len(data)) + b.Weight(), key: request(c).key, fingerprint: intake.NewFingerprint(idempotency, "POST /v1/messages/batch")}
+	batch := batchReader{server: s, ctx: c.Request().Context(), share: share, held: int64(len(data)) + b.Weight(), key: request(c).key, fingerprint: intake.NewFingerprint(idempotency, "POST /v1/messages/batch")}
 	if err := intake.Items(data, "messages", api.MaxBatch, batch.item); err != nil {
 		return err
 	}
@@ -49,6 +49,7 @@ func (s *Server) postBatch(c echo.Context) error {
 // that only one is held in decoded form.
 type batchReader struct {
 	server      *Server
+	ctx         context.Context //nolint:containedctx // the request's
 	share       *intake.Share
 	held        int64 // octets of the request, of what is made of it, and of the messages composed so far
 	key         *keys.Key
@@ -70,7 +71,7 @@ func (b *batchReader) item(data []byte) error {
 	var sub queue.Submission
 	if err == nil {
 		m.digest(b.fingerprint)
-		sub, err = b.server.compose(&m, b.key)
+		sub, err = b.server.compose(b.ctx, &m, b.key)
 		err = problem.Below(path, err)
 	} else {
 		b.fingerprint.Bytes(data)

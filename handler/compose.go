@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"regexp"
@@ -29,7 +30,7 @@ var tagName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
 type fieldErrors struct{ problem.FieldErrors }
 
 // compose validates the request as a whole and makes a submission of it.
-func (s *Server) compose(m *messageRequest, key *keys.Key) (queue.Submission, error) {
+func (s *Server) compose(ctx context.Context, m *messageRequest, key *keys.Key) (queue.Submission, error) {
 	if !m.From.given {
 		m.From = s.from
 	}
@@ -45,7 +46,7 @@ func (s *Server) compose(m *messageRequest, key *keys.Key) (queue.Submission, er
 		Key: key.Name(), Tags: f.tags(m.Tags), SendAt: f.sendAt(m.SendAt), ExpiresIn: f.expiresIn(m.ExpiresIn),
 	}
 	priority := f.priority("priority", m.Priority)
-	composed, err := compose.Compose(f.message(m))
+	composed, err := compose.Compose(ctx, f.message(m), nil)
 	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok {
 		f.Malformed = f.Malformed || invalid.Malformed
 		for _, field := range problem.Located(invalid.Fields, m.path) {

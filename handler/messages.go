@@ -64,7 +64,7 @@ func (s *Server) read(c echo.Context, b *intake.Body, mediaType, boundary, idemp
 	if mediaType == intake.TypeRFC822 {
 		sub, err = s.readFinished(c.Request().Context(), c.Request().Header, b, key, f)
 	} else {
-		sub, err = s.readMessage(b, mediaType, boundary, key, f)
+		sub, err = s.readMessage(c.Request().Context(), b, mediaType, boundary, key, f)
 	}
 	if err != nil {
 		return sub, err
@@ -79,7 +79,7 @@ func (s *Server) read(c echo.Context, b *intake.Body, mediaType, boundary, idemp
 }
 
 // readMessage reads the fields of a message, in JSON or as a form.
-func (s *Server) readMessage(b *intake.Body, mediaType, boundary string, key *keys.Key, f intake.Fingerprint) (queue.Submission, error) {
+func (s *Server) readMessage(ctx context.Context, b *intake.Body, mediaType, boundary string, key *keys.Key, f intake.Fingerprint) (queue.Submission, error) {
 	var m messageRequest
 	var err error
 	if mediaType == intake.TypeForm {
@@ -91,7 +91,7 @@ func (s *Server) readMessage(b *intake.Body, mediaType, boundary string, key *ke
 		return queue.Submission{}, err
 	}
 	m.digest(f)
-	return s.compose(&m, key)
+	return s.compose(ctx, &m, key)
 }
 
 // readJSON reads a message in JSON. It keeps nothing of the body.

@@ -48,6 +48,25 @@ type Content struct {
 	UTF8Header bool
 }
 
+// DeliveryMemory returns how many octets a delivery needs at most for the content and a
+// form of it for a relay without 8BITMIME or SMTPUTF8: quoted-printable has three times
+// as many octets.
+func (c Content) DeliveryMemory() int64 {
+	return DeliveryMemory(int64(len(c.Data)), c.EightBit, c.UTF8Header)
+}
+
+// DeliveryMemory is [Content.DeliveryMemory] of content that is elsewhere.
+func DeliveryMemory(size int64, eightBit, utf8Header bool) int64 {
+	switch {
+	case eightBit:
+		return 4 * size
+	case utf8Header:
+		return 2 * size
+	default:
+		return size
+	}
+}
+
 // Deliverer hands a finished message to one relay. The Relay of package smtp is the
 // real one.
 type Deliverer interface {

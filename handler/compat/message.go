@@ -60,7 +60,7 @@ func (o *Message) make(ctx context.Context) (compose.Composed, error) {
 	if err := o.tidy(); err != nil {
 		return compose.Composed{}, err
 	}
-	c, err := compose.Compose(o.Message)
+	c, err := compose.Compose(ctx, o.Message, nil)
 	return c, o.locate(err)
 }
 

@@ -20,9 +20,9 @@ import (
 // (From, Sender), and fields that a reader depends on (Message-ID, Content-…) cannot
 // be converted: the error is a permanent [*mailer.Failure] with 5.6.7. So is that of a
 // message that would become larger than four times its size and 64 KiB. When ctx ends,
-// the error is that of the context. Content that needs no conversion is returned as it
-// is.
-func ASCIIHeader(ctx context.Context, c mailer.Content) (mailer.Content, error) {
+// the error is that of the context. It asks reserve before it makes the octets. Content
+// that needs no conversion is returned as it is.
+func ASCIIHeader(ctx context.Context, c mailer.Content, reserve Reserve) (mailer.Content, error) {
 	if !c.UTF8Header {
 		return c, nil
 	}
@@ -41,7 +41,10 @@ func ASCIIHeader(ctx context.Context, c mailer.Content) (mailer.Content, error) 
 			return mailer.Content{}, err
 		}
 	}
-	data := root.appendTo(make([]byte, 0, g.size))
+	data, err := root.render(ctx, reserve)
+	if err != nil {
+		return mailer.Content{}, err
+	}
 	ascii, err := checkedContent(data, c.MessageID)
 	if err == nil && ascii.UTF8Header {
 		return mailer.Content{}, needsSMTPUTF8("the header section cannot do without UTF-8")

@@ -33,7 +33,7 @@ func TestASCIIHeaderRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", tt.name, err)
 		}
-		ascii, err := ASCIIHeader(t.Context(), c)
+		ascii, err := ASCIIHeader(t.Context(), c, nil)
 		if tt.refused {
 			wantNeedsSMTPUTF8(t, tt.name, err)
 			continue
@@ -54,8 +54,8 @@ func checkASCIIHeaderAgain(t *testing.T, c, ascii mailer.Content) {
 		t.Errorf("ASCIIHeader left raw UTF-8 in %q", ascii.Data)
 	}
 	for _, from := range []mailer.Content{c, ascii} {
-		if again, err := ASCIIHeader(t.Context(), from); err != nil || !bytes.Equal(again.Data, ascii.Data) {
-			t.Errorf("ASCIIHeader(t.Context(), %q) again = %q, %v, want %q", from.Data, again.Data, err, ascii.Data)
+		if again, err := ASCIIHeader(t.Context(), from, nil); err != nil || !bytes.Equal(again.Data, ascii.Data) {
+			t.Errorf("ASCIIHeader(%q) again = %q, %v, want %q", from.Data, again.Data, err, ascii.Data)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package compose
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
@@ -37,10 +38,11 @@ type composedPart struct {
 	text   string
 	isText bool
 	file   []byte
-	quoted []byte // the text as quoted-printable, after render has encoded it
+	size   int    // encoded
+	quoted []byte // a short text as quoted-printable; nil for a long one
 }
 
-func composeBody(m mailer.Message) (composedBody, error) {
+func composeBody(ctx context.Context, m mailer.Message) (composedBody, error) {
 	inline, attached := splitInline(m)
 	switch {
 	case len(m.Attachments) == 0:
@@ -48,7 +50,7 @@ func composeBody(m mailer.Message) (composedBody, error) {
 	case m.Text == "" && m.HTML == "" && len(attached) == 1:
 		return composeSingleFile(attached[0]), nil
 	default:
-		return buildFrame(m, inline, attached, "")
+		return buildFrame(ctx, m, inline, attached, "")
 	}
 }
 
@@ -88,18 +90,21 @@ var (
 )
 
 func textFrame(m mailer.Message) func() (composedBody, error) {
-	return sync.OnceValues(func() (composedBody, error) { return buildFrame(m, nil, nil, noBoundary) })
+	return sync.OnceValues(func() (composedBody, error) { return buildFrame(context.Background(), m, nil, nil, noBoundary) })
 }
 
 // buildFrame lets go-mail build the MIME structure. An empty boundary means a new one
 // for each multipart.
-func buildFrame(m mailer.Message, inline, attached []mailer.Attachment, boundary string) (composedBody, error) {
+func buildFrame(ctx context.Context, m mailer.Message, inline, attached []mailer.Attachment, boundary string) (composedBody, error) {
 	var b composedBody
 	msg := mail.NewMsg(mail.WithNoDefaultUserAgent(), mail.WithBoundary(boundary))
 	// Not used, but set so that go-mail does not ask for the host's name.
 	msg.SetMessageIDWithValue("frame")
 	for _, text := range textsOf(m) {
 		msg.AddAlternativeWriter(text.mediaType, b.addText(text.content))
+	}
+	if err := ctx.Err(); err != nil {
+		return composedBody{}, err
 	}
 	msg.SetEmbeds(b.addFiles(inline, "inline"))
 	msg.SetAttachments(b.addFiles(attached, "attachment"))
@@ -246,24 +251,36 @@ func mimeFields(header []byte) []byte {
 	return fields
 }
 
-// render returns the whole message in one buffer of its exact size.
-func (b *composedBody) render(header []byte) []byte {
+// render returns the whole message in one buffer of its exact size, which it asks for
+// first.
+func (b *composedBody) render(ctx context.Context, header []byte, reserve Reserve) ([]byte, error) {
 	texts := textBuffers.Get().(*textBuffer)
 	defer texts.release()
-	size := len(header) + len(b.fields) + len("\r\n") + len(b.frame) + len("\r\n")
+	size := len(header) + len(b.fields) + len("\r\n") + len(b.frame)
+	if !b.endsLine() {
+		size += len("\r\n")
+	}
 	for i := range b.parts {
-		p := &b.parts[i]
-		if p.isText {
-			p.quoted = texts.encode(p.text)
+		if err := ctx.Err(); err != nil {
+			return nil, err
 		}
-		size += p.size() - len(p.marker)
+		p := &b.parts[i]
+		p.measure(texts)
+		size += p.size - len(p.marker)
+	}
+	if err := reserve.ask(size); err != nil {
+		return nil, err
 	}
 	data := make([]byte, 0, size)
 	data = append(data, header...)
 	data = append(data, b.fields...)
 	data = append(data, '\r', '\n')
 	frame := b.frame
-	for _, p := range b.parts {
+	for i := range b.parts {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		p := &b.parts[i]
 		before, after, _ := bytes.Cut(frame, p.marker)
 		data = append(data, before...)
 		data = p.appendTo(data)
@@ -273,24 +290,43 @@ func (b *composedBody) render(header []byte) []byte {
 	if !bytes.HasSuffix(data, []byte("\r\n")) {
 		data = append(data, '\r', '\n')
 	}
-	return data
+	return data, nil
 }
 
-func (p *composedPart) size() int {
-	if p.isText {
-		return len(p.quoted)
+// endsLine reports whether the encoded body ends with a line end.
+func (b *composedBody) endsLine() bool {
+	if n := len(b.parts); n > 0 && bytes.HasSuffix(b.frame, b.parts[n-1].marker) {
+		text := b.parts[n-1].text
+		return strings.HasSuffix(text, "\n") || strings.HasSuffix(text, "\r")
 	}
-	return base64Size(len(p.file))
+	return bytes.HasSuffix(b.frame, []byte("\r\n"))
+}
+
+// measure finds the encoded size. A short text it encodes for that at once.
+func (p *composedPart) measure(texts *textBuffer) {
+	switch {
+	case !p.isText:
+		p.size = base64Size(len(p.file))
+	case len(p.text) > maxTextBuffer/4:
+		p.size = quotedSize(p.text)
+	default:
+		p.quoted = texts.encode(p.text)
+		p.size = len(p.quoted)
+	}
 }
 
 func (p *composedPart) appendTo(dst []byte) []byte {
-	if p.isText {
+	switch {
+	case !p.isText:
+		return appendBase64(dst, p.file)
+	case p.quoted != nil:
 		return append(dst, p.quoted...)
+	default:
+		return appendQuoted(dst, p.text)
 	}
-	return appendBase64(dst, p.file)
 }
 
-// textBuffer holds encoded texts until their size is known.
+// textBuffer holds encoded short texts until their size is known.
 type textBuffer struct{ buf []byte }
 
 var textBuffers = sync.Pool{New: func() any { return new(textBuffer) }}

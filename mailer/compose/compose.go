@@ -10,6 +10,7 @@
 package compose
 
 import (
+	"context"
 	"fmt"
 	"net/mail"
 	"strings"
@@ -35,25 +36,33 @@ type Composed struct {
 }
 
 // Compose returns the envelope of a message and the bytes that go to the relay, the
-// same ones on every attempt. The error is an [*mailer.InvalidError] that names every
-// invalid field.
-func Compose(m mailer.Message) (Composed, error) {
-	v := validateMessage(m)
+// same ones on every attempt. It asks reserve before it makes them. The error is an
+// [*mailer.InvalidError] that names every invalid field, that of reserve, or that of the
+// context once it ended.
+func Compose(ctx context.Context, m mailer.Message, reserve Reserve) (Composed, error) {
+	v := validateMessage(ctx, m)
+	if err := ctx.Err(); err != nil {
+		return Composed{}, err
+	}
 	if err := v.err(); err != nil {
 		return Composed{}, err
 	}
-	body, err := composeBody(m)
+	body, err := composeBody(ctx, m)
 	if err != nil {
 		return Composed{}, fmt.Errorf("compose: %w", err)
 	}
-	header, messageID, err := v.header(m)
+	header, messageID, err := v.header(ctx, m)
 	if err != nil {
 		return Composed{}, fmt.Errorf("compose: %w", err)
+	}
+	data, err := body.render(ctx, header, reserve)
+	if err != nil {
+		return Composed{}, err
 	}
 	return Composed{
 		Envelope: v.envelope(m),
 		Content: mailer.Content{
-			Data:       body.render(header),
+			Data:       data,
 			MessageID:  messageID,
 			UTF8Header: !mailer.IsASCII(string(header)),
 		},
@@ -65,7 +74,7 @@ func Compose(m mailer.Message) (Composed, error) {
 
 // header writes the header section without the MIME fields. go-mail's own writer
 // leaves long words unfolded, and lets a name end its field.
-func (v *validMessage) header(m mailer.Message) (header []byte, messageID string, err error) {
+func (v *validMessage) header(ctx context.Context, m mailer.Message) (header []byte, messageID string, err error) {
 	date, messageID := v.date, v.messageID
 	if date == "" {
 		date = time.Now().UTC().Format(time.RFC1123Z)
@@ -91,6 +100,9 @@ func (v *validMessage) header(m mailer.Message) (header []byte, messageID string
 	}
 	header = appendHeaderField(header, "Message-ID", headerWords(messageID))
 	for _, f := range m.Header {
+		if err := ctx.Err(); err != nil {
+			return nil, "", err
+		}
 		switch key := strings.ToLower(f.Name); {
 		case key == "date" || key == "message-id":
 		case isStructured(key):

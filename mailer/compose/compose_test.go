@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -21,7 +22,7 @@ func TestComposeEnvelope(t *testing.T) {
 	m.To = []mailer.Address{{Name: "Ana", Email: "ana@example.org"}, {Name: "", Email: "Ana@example.org"}, {Name: "A", Email: "ana@EXAMPLE.org"}}
 	m.Cc = []mailer.Address{{Name: "", Email: "ana@example.org"}, {Name: "", Email: "j@bücher.example"}}
 	m.Bcc = []mailer.Address{{Name: "", Email: "hidden@example.net"}, {Name: "", Email: "j@xn--bcher-kva.example"}}
-	c, err := Compose(m)
+	c, err := composeAny(m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +35,7 @@ func TestComposeEnvelope(t *testing.T) {
 	}
 	for returnPath, want := range map[string]string{"<>": "", "bounce@example.com": "bounce@example.com"} {
 		m.ReturnPath = returnPath
-		if c, err := Compose(m); err != nil || c.Envelope.ReversePath != want {
+		if c, err := composeAny(m); err != nil || c.Envelope.ReversePath != want {
 			t.Errorf("ReversePath for %q = %q, %v, want %q", returnPath, c.Envelope.ReversePath, err, want)
 		}
 	}
@@ -92,7 +93,7 @@ func TestComposeRefuses(t *testing.T) {
 	for _, tt := range tests {
 		m := sampleMessage()
 		tt.change(&m)
-		c, err := Compose(m)
+		c, err := composeAny(m)
 		var invalid *mailer.InvalidError
 		if !errors.As(err, &invalid) {
 			t.Errorf("%s: Compose = %s, %v, want an InvalidError", tt.name, c.Content.Data, err)
@@ -107,3 +108,6 @@ func TestComposeRefuses(t *testing.T) {
 		}
 	}
 }
+
+// composeAny composes a message of any size.
+func composeAny(m mailer.Message) (Composed, error) { return Compose(context.Background(), m, nil) }

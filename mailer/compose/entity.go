@@ -18,8 +18,8 @@ type mimeEntity struct {
 	broken bool
 	// body is everything after the gap. Only the body of a leaf may be re-encoded.
 	body []byte
-	// newBody replaces body when it is not nil.
-	newBody []byte
+	// encoded replaces body when it is not nil.
+	encoded *encodedBody
 	// An entity that holds others has the parts of a multipart, or the one message of
 	// a message/rfc822.
 	preamble []byte
@@ -358,8 +358,8 @@ func (e *mimeEntity) appendTo(dst []byte) []byte {
 	if e.gap != nil || len(e.added) > 0 && len(e.body) > 0 {
 		dst = append(dst, '\r', '\n')
 	}
-	if e.newBody != nil {
-		return append(dst, e.newBody...)
+	if e.encoded != nil {
+		return e.encoded.appendTo(dst)
 	}
 	if len(e.parts) == 0 {
 		return appendCRLF(dst, e.body)
@@ -371,6 +371,63 @@ func (e *mimeEntity) appendTo(dst []byte) []byte {
 		dst = appendCRLF(dst, p.lineEnd)
 	}
 	return appendCRLF(appendCRLF(dst, e.closing), e.epilogue)
+}
+
+// size returns the octets that appendTo appends.
+func (e *mimeEntity) size() int {
+	n, endsLine := 0, true
+	for _, f := range e.fields {
+		switch {
+		case f.drop:
+		case f.text != nil:
+			n, endsLine = n+len(f.text), bytes.HasSuffix(f.text, []byte("\r\n"))
+		default:
+			n, endsLine = n+crlfSize(f.raw), endsWithLine(f.raw)
+		}
+	}
+	if len(e.fields) > 0 && (e.gap != nil || len(e.added) > 0) && !endsLine {
+		n += len("\r\n")
+	}
+	for _, f := range e.added {
+		n += len(appendHeaderField(nil, f.Name, headerWords(f.Value)))
+	}
+	if e.gap != nil || len(e.added) > 0 && len(e.body) > 0 {
+		n += len("\r\n")
+	}
+	switch {
+	case e.encoded != nil:
+		return n + e.encoded.size
+	case len(e.parts) == 0:
+		return n + crlfSize(e.body)
+	}
+	n += crlfSize(e.preamble) + crlfSize(e.closing) + crlfSize(e.epilogue)
+	for _, p := range e.parts {
+		n += crlfSize(p.delimiter) + p.size() + crlfSize(p.lineEnd)
+	}
+	return n
+}
+
+// crlfSize returns the octets that appendCRLF appends.
+func crlfSize(raw []byte) int {
+	pairs := bytes.Count(raw, []byte("\r\n"))
+	return len(raw) + bytes.Count(raw, []byte("\n")) + bytes.Count(raw, []byte("\r")) - 2*pairs
+}
+
+func endsWithLine(raw []byte) bool {
+	return len(raw) > 0 && (raw[len(raw)-1] == '\n' || raw[len(raw)-1] == '\r')
+}
+
+// render returns the message with its changes, and a line end at its end, in one buffer
+// of its exact size, which it asks for first.
+func (e *mimeEntity) render(ctx context.Context, reserve Reserve) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	size := e.size() + len("\r\n")
+	if err := reserve.ask(size); err != nil {
+		return nil, err
+	}
+	return endLine(e.appendTo(make([]byte, 0, size))), nil
 }
 
 // appendCRLF appends raw with every CRLF, LF and CR as CRLF.

@@ -22,7 +22,7 @@ func TestPrecedence(t *testing.T) {
 	for _, c := range tests {
 		m := sampleMessage()
 		m.Header = []mailer.Field{{Name: "precedence", Value: c.value}}
-		composed, err := Compose(m)
+		composed, err := composeAny(m)
 		if err != nil || composed.Envelope.Priority != c.want {
 			t.Errorf("Compose(Precedence: %q) has priority %v, %v, want %v", c.value, composed.Envelope.Priority, err, c.want)
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 // FinishOptions is the envelope that a client gives beside a finished message. Its
-// addresses are as [mailer.ParseAddress] returns them.
+// addresses are as [mailer.ParseAddress] returns them. Reserve is of the server.
 type FinishOptions struct {
 	// From is the reverse-path; the zero Address means the message's own.
 	From mailer.Address
@@ -20,6 +20,8 @@ type FinishOptions struct {
 	NullFrom bool
 	// To are the recipients; none means those that the message names itself.
 	To []mailer.Address
+	// Reserve is asked before the octets are made.
+	Reserve Reserve
 }
 
 // Finish makes a finished MIME message fit for SMTP. It changes nothing but this:
@@ -38,7 +40,8 @@ type FinishOptions struct {
 // [*mailer.InvalidError]. That includes one that would become larger than four times
 // its size and 64 KiB. A signed message (multipart/signed, DKIM-Signature) that would
 // have to change where the signature may cover it is a permanent [*mailer.Failure].
-// When ctx ends, the error is that of the context.
+// When ctx ends, the error is that of the context, and that of opts.Reserve is returned
+// as it is.
 func Finish(ctx context.Context, raw []byte, opts FinishOptions) (Composed, error) {
 	f := &finisher{root: parseMessage(ctx, raw), growth: newGrowth(ctx, raw)}
 	if err := ctx.Err(); err != nil {
@@ -61,7 +64,10 @@ func Finish(ctx context.Context, raw []byte, opts FinishOptions) (Composed, erro
 	if err := e.fix(f.root); err != nil {
 		return Composed{}, err
 	}
-	data := endLine(f.root.appendTo(make([]byte, 0, f.growth.size)))
+	data, err := f.root.render(ctx, opts.Reserve)
+	if err != nil {
+		return Composed{}, err
+	}
 	c.Content, err = checkedContent(data, messageID)
 	return c, err
 }

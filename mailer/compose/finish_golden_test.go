@@ -34,7 +34,7 @@ func TestFinishGolden(t *testing.T) {
 			compareGolden(t, stem+".eml", c.Content.Data)
 			compareLeaves(t, raw, c.Content.Data)
 			checkASCIIHeader(t, stem, c.Content)
-			seven, err := SevenBit(t.Context(), c.Content)
+			seven, err := SevenBit(t.Context(), c.Content, nil)
 			if filepath.Base(stem) == "finish-signed" || filepath.Base(stem) == "finish-two-types" && c.Content.EightBit {
 				wantConversionRefused(t, "SevenBit", err)
 				return
@@ -58,7 +58,7 @@ func checkASCIIHeader(t *testing.T, stem string, c mailer.Content) {
 	if !c.UTF8Header {
 		return
 	}
-	ascii, err := ASCIIHeader(t.Context(), c)
+	ascii, err := ASCIIHeader(t.Context(), c, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

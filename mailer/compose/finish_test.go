@@ -266,7 +266,7 @@ func TestSevenBit(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", tt.name, err)
 		}
-		got, err := SevenBit(t.Context(), c)
+		got, err := SevenBit(t.Context(), c, nil)
 		if err != nil || string(got.Data) != head+tt.want {
 			t.Errorf("%s: SevenBit = %q, %v, want %q", tt.name, strings.TrimPrefix(string(got.Data), head), err, tt.want)
 		}
@@ -286,7 +286,7 @@ func TestSevenBitRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		_, err = SevenBit(t.Context(), c)
+		_, err = SevenBit(t.Context(), c, nil)
 		wantConversionRefused(t, name, err)
 	}
 }

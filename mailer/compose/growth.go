@@ -6,6 +6,18 @@ import (
 	"errors"
 )
 
+// Reserve is asked before a message is made, once, with the octets that it will have, or
+// two more for one that is converted. Its error ends the making and is returned as it
+// is. Nil allows any.
+type Reserve func(octets int) error
+
+func (r Reserve) ask(octets int) error {
+	if r == nil {
+		return nil
+	}
+	return r(octets)
+}
+
 // Limits of a conversion, by [Finish], [SevenBit] and [ASCIIHeader]. What real mail
 // becomes stays far below them: 8-bit text takes three times its size at most.
 const (

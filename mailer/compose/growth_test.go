@@ -47,7 +47,7 @@ func TestConversionLimits(t *testing.T) {
 // TestFindingsLimit: of a million findings a caller learns fifty.
 func TestFindingsLimit(t *testing.T) {
 	m := mailer.Message{From: mailer.Address{Email: "a@b.example"}, To: make([]mailer.Address, 5000), Text: "x"}
-	_, err := Compose(m)
+	_, err := composeAny(m)
 	var invalid *mailer.InvalidError
 	if !errors.As(err, &invalid) || len(invalid.Fields) != maxProblems {
 		t.Errorf("error = %.200v, want %d findings", err, maxProblems)
@@ -61,8 +61,8 @@ func TestConversionEnds(t *testing.T) {
 	raw := []byte("From: a@b.example\r\nTo: é@b.example\r\n\r\né\r\n")
 	c := mailer.Content{Data: raw, EightBit: true, UTF8Header: true}
 	_, finish := Finish(ctx, raw, FinishOptions{})
-	_, seven := SevenBit(ctx, c)
-	_, ascii := ASCIIHeader(ctx, c)
+	_, seven := SevenBit(ctx, c, nil)
+	_, ascii := ASCIIHeader(ctx, c, nil)
 	for name, err := range map[string]error{"Finish": finish, "SevenBit": seven, "ASCIIHeader": ascii} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s of an ended context = %v", name, err)

@@ -13,7 +13,11 @@ const maxQuotedLine = 75
 // It writes the same as mime/quotedprintable (a fuzz target compares them), which
 // takes four times as long and needs line ends that are CRLF already.
 func appendQuotedPrintable[T string | []byte](dst []byte, text T) []byte {
-	dst = slices.Grow(dst, len(text)+len(text)/8)
+	return appendQuoted(slices.Grow(dst, len(text)+len(text)/8), text)
+}
+
+// appendQuoted is appendQuotedPrintable into a buffer that has room.
+func appendQuoted[T string | []byte](dst []byte, text T) []byte {
 	col := 0
 	for len(text) > 0 {
 		n, room := 0, text[:min(len(text), maxQuotedLine-col)]
@@ -42,6 +46,44 @@ func appendQuotedPrintable[T string | []byte](dst []byte, text T) []byte {
 		}
 	}
 	return endQuotedLine(dst, col)
+}
+
+// quotedSize returns the octets that appendQuotedPrintable appends.
+func quotedSize[T string | []byte](text T) int {
+	size, col, endsBlank := 0, 0, false
+	endLine := func() {
+		switch {
+		case col == 0 || !endsBlank:
+		case col-1+len("=XX") > maxQuotedLine:
+			size += len("=\r\n") + len("=XX") - 1
+		default:
+			size += len("=XX") - 1
+		}
+		col = 0
+	}
+	for i := 0; i < len(text); i++ {
+		width := 1
+		switch c := text[i]; {
+		case c == '\r' || c == '\n':
+			endLine()
+			size += len("\r\n")
+			if c == '\r' && i+1 < len(text) && text[i+1] == '\n' {
+				i++
+			}
+			continue
+		case isQuotedPlain[c]:
+			endsBlank = isBlank(c)
+		default:
+			width, endsBlank = len("=XX"), false
+		}
+		if col+width > maxQuotedLine {
+			size += len("=\r\n")
+			col = 0
+		}
+		size, col = size+width, col+width
+	}
+	endLine()
+	return size
 }
 
 // isQuotedPlain holds the octets that are not encoded, except blanks at a line's end.

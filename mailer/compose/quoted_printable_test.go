@@ -34,6 +34,9 @@ func FuzzAppendQuotedPrintable(f *testing.F) {
 		if got := appendQuotedPrintable([]byte("before"), text); string(got) != want {
 			t.Errorf("appendQuotedPrintable(%q) = %q, want %q", text, got, want)
 		}
+		if got := quotedSize(text); got != len(want)-len("before") {
+			t.Errorf("quotedSize(%q) = %d, want %d", text, got, len(want)-len("before"))
+		}
 		if got := appendQuotedPrintable([]byte("before"), string(text)); string(got) != want {
 			t.Errorf("appendQuotedPrintable(string %q) = %q, want %q", text, got, want)
 		}

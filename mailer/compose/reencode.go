@@ -168,9 +168,9 @@ func (x entityFixer) fixLeaf(e *mimeEntity) error {
 	case e.mediaType == "message/partial" || e.mediaType == "message/external-body":
 		return x.refuse(e.mediaType + " part") // RFC 2046 §5.2 allows no encoding
 	case e.encoding == "base64":
-		e.newBody = rewrapBase64(e.body)
+		e.encoded = rewrappedBase64(e.body)
 	case e.encoding == "quoted-printable":
-		e.newBody = rewrapQuotedPrintable(e.body)
+		e.encoded = rewrappedQuotedPrintable(e.body)
 	case isIdentity(e.encoding):
 		if err := x.encode(e); err != nil {
 			return err
@@ -178,7 +178,14 @@ func (x entityFixer) fixLeaf(e *mimeEntity) error {
 	default:
 		return x.refuse("part in an unknown encoding")
 	}
-	return x.refuseFor(x.replace(len(e.body), len(e.newBody)), "part")
+	return x.refuseFor(x.replace(len(e.body), e.encoded.size), "part")
+}
+
+// encodedBody is a body that is encoded when the message is written: its octets are
+// made in their place, once their number is known.
+type encodedBody struct {
+	size     int
+	appendTo func(dst []byte) []byte
 }
 
 // isText reports whether every CR and LF in such an entity is a line end: in text,
@@ -193,12 +200,12 @@ func (x entityFixer) encode(e *mimeEntity) error {
 	encoding := "base64"
 	switch {
 	case !isText(e.mediaType) || e.isWide():
-		e.newBody = appendBase64(make([]byte, 0, base64Size(len(e.body))), e.body)
+		e.encoded = &encodedBody{base64Size(len(e.body)), func(dst []byte) []byte { return appendBase64(dst, e.body) }}
 	case bytes.IndexByte(e.body, 0) >= 0:
-		e.newBody = appendBase64(nil, appendCRLF(nil, e.body))
+		e.encoded = &encodedBody{base64Size(crlfSize(e.body)), func(dst []byte) []byte { return appendBase64Lines(dst, e.body) }}
 	default:
 		encoding = "quoted-printable"
-		e.newBody = appendQuotedPrintable(nil, e.body)
+		e.encoded = &encodedBody{quotedSize(e.body), func(dst []byte) []byte { return appendQuoted(dst, e.body) }}
 	}
 	added := len(e.added)
 	e.describeEncoded()
@@ -258,47 +265,83 @@ func (x entityFixer) setField(e *mimeEntity, name, value string) error {
 	return x.refuseFor(x.replace(before, len(text)), "part")
 }
 
-// rewrapBase64 breaks base64 into lines of 76 characters. It drops characters outside
-// the alphabet, as readers do (RFC 2045 §6.8).
-func rewrapBase64(body []byte) []byte {
-	out := make([]byte, 0, len(body)+len(body)/38+2)
-	col := 0
-	for _, c := range body {
-		if !isBase64(c) {
-			continue
+// appendBase64Lines appends the base64 of what appendCRLF makes of text.
+func appendBase64Lines(dst, text []byte) []byte {
+	// So many octets at a time are whole lines of base64.
+	const block = 64 * base64Line
+	buf := make([]byte, 0, 2*block)
+	for len(text) > 0 {
+		n := min(len(text), block/2) // which has twice as many octets at most
+		if n < len(text) && text[n-1] == '\r' && text[n] == '\n' {
+			n++
 		}
-		if col == 76 {
-			out = append(out, '\r', '\n')
-			col = 0
+		buf = appendCRLF(buf, text[:n])
+		text = text[n:]
+		for len(text) > 0 && len(buf) > base64Line {
+			whole := (len(buf) - 1) / base64Line * base64Line // one line at least is left
+			dst = append(appendBase64(dst, buf[:whole]), '\r', '\n')
+			buf = append(buf[:0], buf[whole:]...)
 		}
-		out = append(out, c)
-		col++
 	}
-	return out
+	return appendBase64(dst, buf)
+}
+
+// rewrappedBase64 breaks base64 into lines of 76 characters. It drops characters outside
+// the alphabet, as readers do (RFC 2045 §6.8).
+func rewrappedBase64(body []byte) *encodedBody {
+	n := 0
+	for _, c := range body {
+		if isBase64(c) {
+			n++
+		}
+	}
+	return &encodedBody{n + max(n-1, 0)/76*len("\r\n"), func(dst []byte) []byte {
+		col := 0
+		for _, c := range body {
+			if !isBase64(c) {
+				continue
+			}
+			if col == 76 {
+				dst = append(dst, '\r', '\n')
+				col = 0
+			}
+			dst = append(dst, c)
+			col++
+		}
+		return dst
+	}}
 }
 
 func isBase64(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '+' || c == '/' || c == '='
 }
 
-// rewrapQuotedPrintable encodes the octets that quoted-printable should have
-// encoded and breaks long lines softly (RFC 2045 §6.7).
-func rewrapQuotedPrintable(body []byte) []byte {
-	var out []byte
+// rewrappedQuotedPrintable encodes the octets that quoted-printable should have encoded
+// and breaks long lines softly (RFC 2045 §6.7).
+func rewrappedQuotedPrintable(body []byte) *encodedBody {
+	size := 0
+	rewrapQuoted(body, func(piece []byte) { size += len(piece) })
+	return &encodedBody{size, func(dst []byte) []byte {
+		rewrapQuoted(body, func(piece []byte) { dst = append(dst, piece...) })
+		return dst
+	}}
+}
+
+func rewrapQuoted(body []byte, write func([]byte)) {
 	for len(body) > 0 {
 		line, end, rest := cutLine(body)
-		out = appendQuotedPrintableLine(out, line)
+		rewrapQuotedLine(line, write)
 		if len(end) > 0 {
-			out = append(out, '\r', '\n')
+			write([]byte("\r\n"))
 		}
 		body = rest
 	}
-	return out
 }
 
-func appendQuotedPrintableLine(out, line []byte) []byte {
+func rewrapQuotedLine(line []byte, write func([]byte)) {
 	// Blanks at the end of an encoded line are no content.
 	line = bytes.TrimRight(line, " \t")
+	var escaped [len("=XX")]byte
 	col := 0
 	for len(line) > 0 {
 		n := 1
@@ -307,17 +350,17 @@ func appendQuotedPrintableLine(out, line []byte) []byte {
 		}
 		unit := line[:n]
 		if c := line[0]; c == 0 || c >= utf8.RuneSelf {
-			unit = []byte{'=', upperHex[c>>4], upperHex[c&15]}
+			escaped = [...]byte{'=', upperHex[c>>4], upperHex[c&15]}
+			unit = escaped[:]
 		}
 		if col+len(unit) > maxQuotedLine && len(line) > n {
-			out = append(out, '=', '\r', '\n')
+			write([]byte("=\r\n"))
 			col = 0
 		}
-		out = append(out, unit...)
+		write(unit)
 		col += len(unit)
 		line = line[n:]
 	}
-	return out
 }
 
 func isHex(c byte) bool {

@@ -15,8 +15,9 @@ import (
 // SMTPUTF8, and so another relay. Content that is 7-bit already is returned as it is.
 // Content that cannot be converted, such as a signed part, is a permanent
 // [*mailer.Failure] with 5.6.3; so is one that would become larger than four times its
-// size and 64 KiB. When ctx ends, the error is that of the context.
-func SevenBit(ctx context.Context, c mailer.Content) (mailer.Content, error) {
+// size and 64 KiB. When ctx ends, the error is that of the context. It asks reserve
+// before it makes the octets.
+func SevenBit(ctx context.Context, c mailer.Content, reserve Reserve) (mailer.Content, error) {
 	if !c.EightBit {
 		return c, nil
 	}
@@ -25,7 +26,10 @@ func SevenBit(ctx context.Context, c mailer.Content) (mailer.Content, error) {
 	if err := x.fix(root); err != nil {
 		return mailer.Content{}, err
 	}
-	data := endLine(root.appendTo(make([]byte, 0, x.size)))
+	data, err := root.render(ctx, reserve)
+	if err != nil {
+		return mailer.Content{}, err
+	}
 	seven, err := checkedContent(data, c.MessageID)
 	if err == nil && seven.EightBit {
 		return mailer.Content{}, x.refuse("part")

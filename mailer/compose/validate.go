@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"context"
 	"errors"
 	"mime"
 	"regexp"
@@ -67,13 +68,20 @@ func (p *problemList) err() error {
 	return &p.InvalidError
 }
 
-func validateMessage(m mailer.Message) *validMessage {
+// validateMessage checks a message. Once ctx ended, it leaves out what is left.
+func validateMessage(ctx context.Context, m mailer.Message) *validMessage {
 	v := &validMessage{}
-	v.addresses(m)
-	v.text(whole("subject"), m.Subject)
-	v.bodies(m)
-	v.callerFields(m.Header)
-	v.attachments(m.Attachments)
+	for _, check := range []func(){
+		func() { v.addresses(m) },
+		func() { v.text(whole("subject"), m.Subject) },
+		func() { v.bodies(m) },
+		func() { v.callerFields(m.Header) },
+		func() { v.attachments(m.Attachments) },
+	} {
+		if ctx.Err() == nil {
+			check()
+		}
+	}
 	return v
 }
 

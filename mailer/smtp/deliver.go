@@ -56,6 +56,7 @@ type delivery struct {
 	// goes once more over another connection.
 	retriedPushback bool
 	booked          *transaction // its envelope was sent on conn already; nil mostly
+	form            *form        // that was converted last; nil mostly
 	// refusedInDoubt holds the refusals that were taken back, see doubtLogin.
 	refusedInDoubt map[*mailer.Result]mailer.Reply
 }
@@ -543,39 +544,77 @@ func params(content mailer.Content, ext extensions, utf8 bool) string {
 	return params
 }
 
+// form is the content in the form that relays with those extensions take.
+type form struct {
+	utf8, eightBit bool // the relay has SMTPUTF8, 8BITMIME
+	content        mailer.Content
+}
+
 // adapted returns the content in the form that a relay with those extensions takes,
 // or why there is none. The form depends on the stored octets and the extensions
-// alone, so that each retry sends the same octets. Once ctx ended, there is no form.
+// alone, so that each retry sends the same octets. It is made once for a delivery. Once
+// ctx ended, there is no form.
 func (d *delivery) adapted(ctx context.Context, ext extensions) (mailer.Content, *mailer.Failure) {
+	utf8, eightBit, limit := ext.has("SMTPUTF8"), ext.has("8BITMIME"), ext.sizeLimit()
+	if !utf8 && !mailer.IsASCII(d.env.ReversePath) {
+		return d.content, d.cannotTake("5.6.7", "the reverse-path needs SMTPUTF8, which the relay does not offer", nil)
+	}
 	content := d.content
-	if !ext.has("SMTPUTF8") {
-		if !mailer.IsASCII(d.env.ReversePath) {
-			return content, d.cannotTake("5.6.7", "the reverse-path needs SMTPUTF8, which the relay does not offer", nil)
+	if fit := (utf8 || !content.UTF8Header) && (eightBit || !content.EightBit); !fit {
+		if d.form == nil || d.form.utf8 != utf8 || d.form.eightBit != eightBit {
+			d.form = nil // let it go before the next one is made
+			converted, f := d.convert(ctx, utf8, eightBit, limit)
+			if f != nil {
+				return d.content, f
+			}
+			d.form = &form{utf8, eightBit, converted}
 		}
-		ascii, err := compose.ASCIIHeader(ctx, content)
-		if ctx.Err() != nil {
-			return content, d.conn.failed(ctx, mailer.StageMail, readCause(ctx.Err()))
-		}
-		if err != nil {
-			return content, d.cannotTake("5.6.7", "the message needs SMTPUTF8, which the relay does not offer, and cannot be converted", err)
-		}
-		content = ascii
+		content = d.form.content
 	}
-	if content.EightBit && !ext.has("8BITMIME") {
-		seven, err := compose.SevenBit(ctx, content)
-		if ctx.Err() != nil {
-			return content, d.conn.failed(ctx, mailer.StageMail, readCause(ctx.Err()))
-		}
-		if err != nil {
-			return content, d.cannotTake("5.6.3", "the message needs 8BITMIME, which the relay does not offer, and cannot be converted", err)
-		}
-		content = seven
-	}
-	if limit := ext.sizeLimit(); limit > 0 && int64(len(content.Data)) > limit {
-		return content, d.cannotTake("5.3.4", "the message is larger than the relay takes: "+
-			strconv.Itoa(len(content.Data))+" octets of "+strconv.FormatInt(limit, 10), nil)
+	if size := len(content.Data); limit > 0 && int64(size) > limit {
+		return content, d.tooLarge(size, limit)
 	}
 	return content, nil
+}
+
+// errOverSize says that the converted message would be larger than the relay takes.
+type errOverSize struct{ octets int }
+
+func (e errOverSize) Error() string { return strconv.Itoa(e.octets) + " octets" }
+
+// convert makes the form of the content for a relay that lacks an extension. What would
+// be larger than the relay takes, limit octets unless that is zero, is not made.
+func (d *delivery) convert(ctx context.Context, utf8, eightBit bool, limit int64) (mailer.Content, *mailer.Failure) {
+	reserve := func(octets int) error {
+		if limit > 0 && int64(octets-len("\r\n")) > limit {
+			return errOverSize{octets}
+		}
+		return nil
+	}
+	content, missing, enhanced := d.content, "SMTPUTF8", "5.6.7"
+	var err error
+	if !utf8 {
+		content, err = compose.ASCIIHeader(ctx, content, reserve)
+	}
+	if err == nil && !eightBit {
+		missing, enhanced = "8BITMIME", "5.6.3"
+		content, err = compose.SevenBit(ctx, content, reserve)
+	}
+	over, isOver := errors.AsType[errOverSize](err)
+	switch {
+	case ctx.Err() != nil:
+		return content, d.conn.failed(ctx, mailer.StageMail, readCause(ctx.Err()))
+	case isOver:
+		return content, d.tooLarge(over.octets, limit)
+	case err != nil:
+		return content, d.cannotTake(enhanced, "the message needs "+missing+", which the relay does not offer, and cannot be converted", err)
+	}
+	return content, nil
+}
+
+func (d *delivery) tooLarge(octets int, limit int64) *mailer.Failure {
+	return d.cannotTake("5.3.4", "the message is larger than the relay takes: "+
+		strconv.Itoa(octets)+" octets of "+strconv.FormatInt(limit, 10), nil)
 }
 
 // cannotTake returns the failure of a message that this relay cannot take, see
