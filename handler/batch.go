@@ -28,8 +28,8 @@ func (s *Server) postBatch(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	share := s.budget.Share()
-	defer share.Shrink(0)
+	share := s.share(c)
+	defer share.Close()
 	b, err := intake.Open(c.Response().Writer, c.Request(), intake.MaxBatchBody, share, s.bodyTimeout)
 	if err != nil {
 		return err
@@ -38,10 +38,11 @@ func (s *Server) postBatch(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	batch := batchReader{server: s, ctx: c.Request().Context(), share: share, held: int64(len(data)) + b.Weight(), key: request(c).key, fingerprint: intake.NewFingerprint(idempotency, "POST /v1/messages/batch")}
+	batch := batchReader{server: s, ctx: c.Request().Context(), share: share, held: int64(len(data)), key: request(c).key, fingerprint: intake.NewFingerprint(idempotency, "POST /v1/messages/batch")}
 	if err := intake.Items(data, "messages", api.MaxBatch, batch.item); err != nil {
 		return err
 	}
+	share.End()
 	return s.submitBatch(c, &batch, idempotency)
 }
 
@@ -51,13 +52,14 @@ type batchReader struct {
 	server      *Server
 	ctx         context.Context //nolint:containedctx // the request's
 	share       *intake.Share
-	held        int64 // octets of the request, of what is made of it, and of the messages composed so far
+	held        int64 // octets of the request, and of the messages composed so far
 	key         *keys.Key
 	fingerprint intake.Fingerprint
 	results     []api.BatchResult
 	valid       []queue.Submission
 	places      []int // index in results of each valid one
 	findings    int   // in results
+	noRoom      bool  // the memory for requests is used up
 }
 
 // item makes a submission of one message, or records what is wrong with it. Its error
@@ -71,7 +73,10 @@ func (b *batchReader) item(data []byte) error {
 	var sub queue.Submission
 	if err == nil {
 		m.digest(b.fingerprint)
-		sub, err = b.server.compose(b.ctx, &m, b.key)
+		sub, err = b.server.compose(b.ctx, &m, b.key, b.reserve)
+		if b.noRoom || b.ctx.Err() != nil {
+			return err
+		}
 		err = problem.Below(path, err)
 	} else {
 		b.fingerprint.Bytes(data)
@@ -83,12 +88,20 @@ func (b *batchReader) item(data []byte) error {
 		b.results[i].Problem = &body
 		return nil
 	}
-	if b.held += int64(len(sub.Content.Data)); !b.share.Grow(b.held) {
-		return problem.New(api.CodeBusy, "")
-	}
+	b.held += int64(len(sub.Content.Data))
 	b.valid = append(b.valid, sub)
 	b.places = append(b.places, i)
 	return nil
+}
+
+// reserve is [Server.reserve] for one message of the batch.
+func (b *batchReader) reserve(octets int) error {
+	if err := b.server.checkSize(octets); err != nil {
+		return err
+	}
+	err := b.share.Hold(b.held + int64(octets))
+	b.noRoom = err != nil
+	return err
 }
 
 // submitBatch stores the valid messages. The idempotency key and the fingerprint are

@@ -27,6 +27,8 @@ func (d desk) Open(w http.ResponseWriter, r *http.Request, limit int64, share *i
 	return intake.Open(w, r, limit, share, d.bodyTimeout)
 }
 
+func (d desk) CheckSize(octets int) error { return d.checkSize(octets) }
+
 func (d desk) Accept(sub queue.Submission, m compose.Composed, key *keys.Key) (queue.Submission, error) {
 	return d.accept(sub, m, key)
 }
@@ -57,7 +59,7 @@ func (d desk) submitOne(ctx context.Context, sub queue.Submission) (queue.Messag
 // addCompat adds the providers' routes. Echo writes {name} as :name.
 func (s *Server) addCompat(e *echo.Echo) {
 	host := compat.Host{
-		Desk: desk{s}, Keys: s.keys, Budget: s.budget, Strangers: s.unauthenticated, MaxBody: s.maxBody(), Log: s.log,
+		Desk: desk{s}, Keys: s.keys, Budget: s.budget, MaxBody: s.maxBody(), Log: s.log,
 	}
 	pattern := strings.NewReplacer("{", ":", "}", "")
 	for _, a := range s.compat {

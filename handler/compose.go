@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/intake"
 	"mailsidecar/handler/keys"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
@@ -29,8 +30,9 @@ var tagName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
 // fieldErrors collects what is wrong with the fields of a native request.
 type fieldErrors struct{ problem.FieldErrors }
 
-// compose validates the request as a whole and makes a submission of it.
-func (s *Server) compose(ctx context.Context, m *messageRequest, key *keys.Key) (queue.Submission, error) {
+// compose validates the request as a whole and makes a submission of it. It asks
+// reserve before it makes the octets.
+func (s *Server) compose(ctx context.Context, m *messageRequest, key *keys.Key, reserve compose.Reserve) (queue.Submission, error) {
 	if !m.From.given {
 		m.From = s.from
 	}
@@ -46,7 +48,7 @@ func (s *Server) compose(ctx context.Context, m *messageRequest, key *keys.Key) 
 		Key: key.Name(), Tags: f.tags(m.Tags), SendAt: f.sendAt(m.SendAt), ExpiresIn: f.expiresIn(m.ExpiresIn),
 	}
 	priority := f.priority("priority", m.Priority)
-	composed, err := compose.Compose(ctx, f.message(m), nil)
+	composed, err := compose.Compose(ctx, f.message(m), reserve)
 	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok {
 		f.Malformed = f.Malformed || invalid.Malformed
 		for _, field := range problem.Located(invalid.Fields, m.path) {
@@ -83,7 +85,7 @@ func (f *fieldErrors) lengths(m *messageRequest) {
 // key may not send from its author.
 func (s *Server) accept(sub queue.Submission, m compose.Composed, key *keys.Key) (queue.Submission, error) {
 	if n := int64(len(m.Content.Data)); n > s.maxMessageSize {
-		return sub, problem.New(api.CodeMessageTooLarge, fmt.Sprintf("The composed message has %d octets; %d are allowed.", n, s.maxMessageSize))
+		return sub, s.messageTooLarge(n)
 	}
 	if n := len(m.Envelope.ForwardPaths); n > s.maxRecipients {
 		return sub, s.tooManyRecipients(n)
@@ -96,6 +98,30 @@ func (s *Server) accept(sub queue.Submission, m compose.Composed, key *keys.Key)
 	}
 	sub.Envelope, sub.Content, sub.Sender, sub.Subject = m.Envelope, m.Content, m.Sender, m.Subject
 	return sub, nil
+}
+
+func (s *Server) messageTooLarge(n int64) error {
+	return problem.New(api.CodeMessageTooLarge, fmt.Sprintf("The composed message has %d octets; %d are allowed.", n, s.maxMessageSize))
+}
+
+// checkSize refuses a message that would be too large, before it is made. Its composer
+// may have asked for two octets too many.
+func (s *Server) checkSize(octets int) error {
+	if int64(octets-len("\r\n")) > s.maxMessageSize {
+		return s.messageTooLarge(int64(octets))
+	}
+	return nil
+}
+
+// reserve is asked before a message is made: whether it may be so large, and whether the
+// request's share has room for it.
+func (s *Server) reserve(share *intake.Share) compose.Reserve {
+	return func(octets int) error {
+		if err := s.checkSize(octets); err != nil {
+			return err
+		}
+		return share.Hold(int64(octets))
+	}
 }
 
 func (s *Server) tooManyRecipients(n int) error {

@@ -52,37 +52,33 @@ type Options struct {
 	// the field out.
 	Version string
 
-	MaxMessageSize int64         // octets of a composed message; default 25 MiB
-	MaxRecipients  int           // of one message; default 1000
-	MaxInFlight    int64         // octets of all requests under way; default 128 MiB
+	MaxMessageSize int64 // octets of a composed message; default 25 MiB
+	MaxRecipients  int   // of one message; default 1000
+	// MaxInFlight is the memory for all requests under way, in octets: for their bodies
+	// and for the messages that are made of them. What else is made on the way takes half
+	// as much at most. Default 128 MiB.
+	MaxInFlight    int64
 	RequestTimeout time.Duration // for a verdict or a commit; default 30 s
 	// BodyTimeout is how long a body may take to arrive, besides what its size
 	// needs at 32 KiB/s; default 30 s.
 	BodyTimeout time.Duration
 }
 
-// unauthenticatedShare is which part of the budget may hold bodies whose sender is
-// authenticated only after reading them, so that they cannot starve the others.
-const unauthenticatedShare = 4
-
 // Server serves the HTTP interface. It is an http.Handler, and it serves
 // listeners by itself when given them.
 type Server struct {
-	submitter Submitter
-	ledger    Ledger // nil when nothing is stored
-	relays    Relays
-	keys      *keys.Ring
-	from      mailbox
-	ready     func() bool
-	log       *slog.Logger
-	version   string
-	budget    *intake.Budget
-	// unauthenticated is memory for bodies whose sender is authenticated only after
-	// reading the body.
-	unauthenticated *intake.Budget
-	checks          singleflight.Group
-	crossSites      http.CrossOriginProtection
-	compat          []*compat.API
+	submitter  Submitter
+	ledger     Ledger // nil when nothing is stored
+	relays     Relays
+	keys       *keys.Ring
+	from       mailbox
+	ready      func() bool
+	log        *slog.Logger
+	version    string
+	budget     *intake.Budget
+	checks     singleflight.Group
+	crossSites http.CrossOriginProtection
+	compat     []*compat.API
 
 	maxMessageSize int64
 	maxRecipients  int
@@ -114,15 +110,14 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		submitter: o.Submitter, ledger: o.Ledger, relays: o.Relays, keys: ring, ready: o.Ready, log: o.Logger, version: o.Version,
-		maxMessageSize:  positiveOr(o.MaxMessageSize, 25<<20),
-		maxRecipients:   positiveOr(o.MaxRecipients, 1000),
-		requestTimeout:  positiveOr(o.RequestTimeout, 30*time.Second),
-		bodyTimeout:     positiveOr(o.BodyTimeout, 30*time.Second),
-		budget:          intake.NewBudget(positiveOr(o.MaxInFlight, 128<<20), positiveOr(o.MaxRecipients, 1000)),
-		unauthenticated: intake.NewBudget(positiveOr(o.MaxInFlight, 128<<20)/unauthenticatedShare, 0),
-		done:            make(chan error, maxListeners),
-		compat:          o.Compat,
+		maxMessageSize: positiveOr(o.MaxMessageSize, 25<<20),
+		maxRecipients:  positiveOr(o.MaxRecipients, 1000),
+		requestTimeout: positiveOr(o.RequestTimeout, 30*time.Second),
+		bodyTimeout:    positiveOr(o.BodyTimeout, 30*time.Second),
+		done:           make(chan error, maxListeners),
+		compat:         o.Compat,
 	}
+	s.budget = intake.NewBudget(positiveOr(o.MaxInFlight, 128<<20), s.maxBody(), s.maxRecipients)
 	if o.From != "" {
 		if _, err := mailer.ParseAddress(o.From); err != nil {
 			return nil, fmt.Errorf("default sender: %w", err)

@@ -198,8 +198,8 @@ func (s *Server) getContent(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	share := s.budget.Share()
-	defer share.Shrink(0)
+	share := s.share(c)
+	defer share.Close()
 	if !share.Grow(m.Size) {
 		return problem.New(api.CodeBusy, "")
 	}
@@ -244,8 +244,8 @@ func (s *Server) postRetryMatching(c echo.Context) error {
 	if _, _, err := intake.PlainMediaType(c.Request().Header, intake.TypeJSON); err != nil {
 		return err
 	}
-	share := s.budget.Share()
-	defer share.Shrink(0)
+	share := s.share(c)
+	defer share.Close()
 	b, err := intake.Open(c.Response().Writer, c.Request(), maxFilterBody, share, s.bodyTimeout)
 	if err != nil {
 		return err

@@ -107,17 +107,17 @@ func TestContentBudget(t *testing.T) {
 	m := story()
 	m.Size = 1 << 20
 	s := newTestServer(t, &fakeQueue{durable: true, message: m, content: make([]byte, m.Size)}, func(o *Options) { o.MaxInFlight = 1 << 20 })
-	others := s.budget.Share()
+	others := otherShare(s)
 	others.Grow(1)
 	response := serve(s, newRequest("GET", "/v1/messages/id-1/content", ""))
 	if p := read[api.Problem](t, response); p.Code != api.CodeBusy {
 		t.Errorf("content with the budget in use = %+v, want busy", p)
 	}
-	others.Shrink(0)
+	others.Close()
 	if got := serve(s, newRequest("GET", "/v1/messages/id-1/content", "")); got.status != 200 || len(got.body) != 1<<20 {
 		t.Errorf("content = %d, %d octets, want 200, 1 MiB", got.status, len(got.body))
 	}
-	if !s.budget.Share().Grow(1 << 20) {
+	if !otherShare(s).Grow(1 << 20) {
 		t.Error("the request kept its share of the budget after it was answered")
 	}
 }

@@ -8,8 +8,11 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"mailsidecar/api"
 	"mailsidecar/handler/intake"
 	"mailsidecar/handler/keys"
+	"mailsidecar/handler/problem"
+	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
 
@@ -24,8 +27,8 @@ func (s *Server) postMessage(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	share := s.budget.Share()
-	defer share.Shrink(0)
+	share := s.share(c)
+	defer share.Close()
 	b, err := intake.Open(c.Response().Writer, c.Request(), s.maxBody(), share, s.bodyTimeout)
 	if err != nil {
 		return err
@@ -37,8 +40,33 @@ func (s *Server) postMessage(c echo.Context) error {
 	if err := request(c).key.Charge(1); err != nil {
 		return err
 	}
-	share.Shrink(int64(len(sub.Content.Data))) // the body itself is no longer needed
+	share.End()
+	if err := s.keepForDelivery(share, sub.Content); err != nil {
+		return err
+	}
 	return s.submit(c, sub)
+}
+
+// share returns the share of a request that has proven its key. Without keys all
+// requests, which come from this host, are as one key's.
+func (s *Server) share(c echo.Context) *intake.Share {
+	share := s.budget.Share()
+	share.Prove(request(c).key.Name())
+	return share
+}
+
+// keepForDelivery gives back the memory of the body, which is no longer needed. Where
+// no queue takes the message, the request delivers it, and the relay may need it in
+// another form.
+func (s *Server) keepForDelivery(share *intake.Share, content mailer.Content) error {
+	need := int64(len(content.Data))
+	if s.ledger == nil {
+		if need = content.DeliveryMemory(); !share.Grow(need) {
+			return problem.New(api.CodeBusy, "")
+		}
+	}
+	share.Shrink(need)
+	return nil
 }
 
 // maxBody is one and a half times the largest message: base64 in JSON takes a
@@ -83,7 +111,9 @@ func (s *Server) readMessage(ctx context.Context, b *intake.Body, mediaType, bou
 	var m messageRequest
 	var err error
 	if mediaType == intake.TypeForm {
-		m, err = s.decodeForm(b, boundary)
+		if m, err = s.decodeForm(b, boundary); err == nil {
+			err = b.Begin()
+		}
 	} else {
 		m, err = readJSON(b)
 	}
@@ -91,7 +121,7 @@ func (s *Server) readMessage(ctx context.Context, b *intake.Body, mediaType, bou
 		return queue.Submission{}, err
 	}
 	m.digest(f)
-	return s.compose(ctx, &m, key)
+	return s.compose(ctx, &m, key, s.reserve(b.Share()))
 }
 
 // readJSON reads a message in JSON. It keeps nothing of the body.

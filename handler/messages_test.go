@@ -28,8 +28,8 @@ func form(boundary string, parts ...string) string {
 }
 
 func decodeFormOf(s *Server, in []byte) (messageRequest, error) {
-	share := s.budget.Share()
-	defer share.Shrink(0)
+	share := otherShare(s)
+	defer share.Close()
 	r := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(in))
 	b, err := intake.Open(httptest.NewRecorder(), r, s.maxBody(), share, s.bodyTimeout)
 	if err != nil {
@@ -289,7 +289,7 @@ func TestBudget(t *testing.T) {
 	if got := serve(s, newRequest("POST", "/v1/messages", large)).status; got != 202 {
 		t.Errorf("a request larger than the budget, alone = %d, want 202", got)
 	}
-	held := s.budget.Share()
+	held := otherShare(s)
 	held.Grow(100 << 10)
 	for _, length := range []int64{int64(len(large)), -1} {
 		r := newRequest("POST", "/v1/messages", large)
@@ -299,8 +299,8 @@ func TestBudget(t *testing.T) {
 			t.Errorf("Content-Length %d with the budget in use = %+v, want busy", length, p)
 		}
 	}
-	held.Shrink(0)
-	if !s.budget.Share().Grow(1 << 20) {
+	held.Close()
+	if !otherShare(s).Grow(1 << 20) {
 		t.Error("requests kept a share of the budget after they were answered")
 	}
 }

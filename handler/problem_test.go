@@ -222,11 +222,11 @@ func small(o *Options) { o.MaxMessageSize = 2000 }
 
 // whileOneWaits sends a second request while a first one holds the budget.
 func whileOneWaits(t *testing.T, s *Server) answer {
-	share := s.budget.Share()
+	share := otherShare(s)
 	if !share.Grow(64 << 10) {
 		t.Fatal("no room in an empty budget")
 	}
-	defer share.Shrink(0)
+	defer share.Close()
 	return serve(s, newRequest("POST", "/v1/messages", goodMessage))
 }
 

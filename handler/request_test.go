@@ -62,7 +62,7 @@ func FuzzDecodeMessage(f *testing.F) {
 			}
 			return
 		}
-		sub, err := s.compose(t.Context(), &m, nil)
+		sub, err := s.compose(t.Context(), &m, nil, nil)
 		if err != nil {
 			if c := problem.For(err).Code; c == api.CodeInternal {
 				t.Fatalf("compose(%q) = %v", in, err)
@@ -93,7 +93,7 @@ func FuzzDecodeForm(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) {
 		m, err := decodeFormOf(s, in)
 		if err == nil {
-			_, err = s.compose(t.Context(), &m, nil)
+			_, err = s.compose(t.Context(), &m, nil, nil)
 		}
 		if err != nil && problem.For(err).Code == api.CodeInternal {
 			t.Fatalf("decodeForm(%q) = %v", in, err)

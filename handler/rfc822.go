@@ -26,6 +26,10 @@ func (s *Server) readFinished(ctx context.Context, h http.Header, b *intake.Body
 	if err != nil {
 		return queue.Submission{}, err
 	}
+	if err := b.Begin(); err != nil {
+		return queue.Submission{}, err
+	}
+	envelope.Reserve = s.reserve(b.Share())
 	f.Text(intake.TypeRFC822, headerList(h, headerEnvelopeFrom), headerList(h, headerEnvelopeTo))
 	f.Option(headerEnvelopePriority, h.Get(headerEnvelopePriority))
 	f.Bytes(raw)

@@ -28,6 +28,9 @@ type Desk interface {
 	Idempotency(h http.Header) (string, error)
 	// Open opens the request's body of up to limit octets; it grows the share.
 	Open(w http.ResponseWriter, r *http.Request, limit int64, share *intake.Share) (*intake.Body, error)
+	// CheckSize refuses a message that would be too large, before it is made. It may have
+	// two octets less than that.
+	CheckSize(octets int) error
 	// Accept puts a composed message into the submission, unless it is over a limit
 	// or the key may not send from its author.
 	Accept(sub queue.Submission, m compose.Composed, key *keys.Key) (queue.Submission, error)
@@ -39,12 +42,10 @@ type Desk interface {
 // Host has what requests share.
 type Host struct {
 	Desk
-	Keys *keys.Ring
-	// Budget is the memory for requests, Strangers the part of it for bodies whose
-	// sender is authenticated only after reading them.
-	Budget, Strangers *intake.Budget
-	MaxBody           int64 // octets of a request with one message
-	Log               *slog.Logger
+	Keys    *keys.Ring
+	Budget  *intake.Budget // the memory for requests
+	MaxBody int64          // octets of a request with one message
+	Log     *slog.Logger
 }
 
 // Exchange is one request of a provider's client.
@@ -72,7 +73,13 @@ func (h Host) Begin(a *API, w http.ResponseWriter, r *http.Request, requestID st
 }
 
 // Close gives the request's memory back.
-func (x *Exchange) Close() { x.share.Shrink(0) }
+func (x *Exchange) Close() { x.share.Close() }
+
+// Prove says whose key the request has. Its memory is that of strangers before.
+func (x *Exchange) Prove(k *keys.Key) {
+	x.Key = k
+	x.share.Prove(k.Name())
+}
 
 // Serve authenticates the request and serves the route.
 func (x *Exchange) Serve(route Route) error {
@@ -84,7 +91,11 @@ func (x *Exchange) Serve(route Route) error {
 
 func (x *Exchange) authenticate() error {
 	if x.Keys.Empty() {
-		return keys.CheckLoopback(x.Request)
+		if err := keys.CheckLoopback(x.Request); err != nil {
+			return err
+		}
+		x.Prove(nil)
+		return nil
 	}
 	if x.API.Secret == nil {
 		return nil
@@ -101,7 +112,7 @@ func (x *Exchange) authenticate() error {
 	if err != nil {
 		return err
 	}
-	x.Key = k
+	x.Prove(k)
 	return nil
 }
 
@@ -198,7 +209,7 @@ func (x *Exchange) Compose(o *Message) (queue.Submission, error) {
 	if err := ctx.Err(); err != nil {
 		return sub, err // the client is gone
 	}
-	composed, err := o.make(ctx)
+	composed, err := o.make(ctx, x.hold)
 	if err != nil {
 		return sub, err
 	}
@@ -208,20 +219,20 @@ func (x *Exchange) Compose(o *Message) (queue.Submission, error) {
 	if sub, err = x.Accept(sub, composed, x.Key); err != nil {
 		return sub, o.locate(err)
 	}
-	return sub, x.hold(int64(len(sub.Content.Data)))
+	return sub, nil
 }
 
-// hold counts n octets of a composed message.
-func (x *Exchange) hold(n int64) error {
-	first := x.composed == 0
-	x.composed += n
-	switch {
-	case !first && x.composed > maxComposed:
-		return errComposed()
-	case !x.share.Grow(x.composed):
-		return problem.New(api.CodeBusy, "")
+// hold counts the octets of a message that is about to be made.
+func (x *Exchange) hold(octets int) error {
+	if err := x.CheckSize(octets); err != nil {
+		return err
 	}
-	return nil
+	first := x.composed == 0
+	x.composed += int64(octets)
+	if !first && x.composed > maxComposed {
+		return errComposed()
+	}
+	return x.share.Hold(x.composed)
 }
 
 // Submit charges the key and hands the submissions to the queue in one commit. Without
@@ -241,6 +252,10 @@ func (x *Exchange) Submit(subs []queue.Submission) ([]Sent, error) {
 
 // SubmitCharged hands the submissions to the queue. The key is charged already.
 func (x *Exchange) SubmitCharged(subs []queue.Submission) ([]Sent, error) {
+	x.share.End()
+	if err := x.keepForDelivery(subs); err != nil {
+		return nil, err
+	}
 	messages, err := x.Desk.Submit(x.Request.Context(), subs)
 	if len(messages) > 0 {
 		x.LoggedID = cmp.Or(messages[0].ID, x.LoggedID)
@@ -257,6 +272,23 @@ func (x *Exchange) SubmitCharged(subs []queue.Submission) ([]Sent, error) {
 		x.Log.Warn("some recipients were not accepted", "request_id", x.requestID, "id", messages[0].ID, "provider", x.API.Name)
 	}
 	return all, nil
+}
+
+// keepForDelivery gives back the memory of the body, which is no longer needed. Where no
+// queue takes a message, the request delivers it, and the relay may need it in another
+// form.
+func (x *Exchange) keepForDelivery(subs []queue.Submission) error {
+	need := x.composed
+	if !x.Stores() {
+		for _, s := range subs {
+			need += s.Content.DeliveryMemory() - int64(len(s.Content.Data))
+		}
+		if !x.share.Grow(need) {
+			return problem.New(api.CodeBusy, "")
+		}
+	}
+	x.share.Shrink(need)
+	return nil
 }
 
 func newSent(m queue.Message) Sent {

@@ -45,9 +45,11 @@ type Message struct {
 	references references
 }
 
-// make composes the message, or finishes it. Its error has the provider's paths.
-func (o *Message) make(ctx context.Context) (compose.Composed, error) {
+// make composes the message, or finishes it. It asks reserve before. Its error has the
+// provider's paths.
+func (o *Message) make(ctx context.Context, reserve compose.Reserve) (compose.Composed, error) {
 	if o.Finished != nil {
+		o.Envelope.Reserve = reserve
 		c, err := compose.Finish(ctx, o.Finished, o.Envelope)
 		if o.OwnReversePath {
 			c.Envelope.ReversePath = c.Sender
@@ -60,7 +62,7 @@ func (o *Message) make(ctx context.Context) (compose.Composed, error) {
 	if err := o.tidy(); err != nil {
 		return compose.Composed{}, err
 	}
-	c, err := compose.Compose(ctx, o.Message, nil)
+	c, err := compose.Compose(ctx, o.Message, reserve)
 	return c, o.locate(err)
 }
 

@@ -41,15 +41,19 @@ func (b *Body) maxWeight() int64 {
 	return min(max(weightFactor*b.limit, minWeight), base) + min(weightFactor*b.read, max(b.limit, minWeight))
 }
 
-// JSON reads the rest of a body in JSON, as [Body.All] does, and weighs it. What it
-// returns is safe to decode, valid or not.
+// JSON reads the rest of a body in JSON, as [Body.All] does, weighs it, and waits for
+// the turn to make something of it, see [Body.Begin]. What it returns is safe to decode,
+// valid or not.
 func (b *Body) JSON() ([]byte, error) {
 	data, err := b.All()
 	if err != nil {
 		return nil, err
 	}
 	blankMark(data)
-	return data, b.Weigh(data)
+	if err := b.Weigh(data); err != nil {
+		return nil, err
+	}
+	return data, b.Begin()
 }
 
 // blankMark turns a byte order mark, which programs on Windows put before JSON (RFC 8259
@@ -66,20 +70,31 @@ func (b *Body) Weigh(data []byte) error {
 	if err := s.weigh(); err != nil {
 		return err
 	}
-	return b.Charge(s.weight)
+	return b.weighMore(s.weight)
 }
 
-// Charge counts octets that are made of the body, beside those of the body itself.
-func (b *Body) Charge(octets int64) error {
-	b.weight += octets
-	switch {
-	case b.weight > b.maxWeight():
+func (b *Body) weighMore(octets int64) error {
+	if b.weight += octets; b.weight > b.maxWeight() {
 		return tooManyElements()
-	case !b.share.Grow(b.read + b.weight):
-		return problem.New(api.CodeBusy, "")
 	}
 	return nil
 }
+
+// Charge counts octets that are made of the body while it is read, beside those of the
+// body itself.
+func (b *Body) Charge(octets int64) error {
+	if err := b.weighMore(octets); err != nil {
+		return err
+	}
+	if !b.reserve() {
+		return busy()
+	}
+	return nil
+}
+
+// made is what the elements take in memory at most, in octets: lists grow by a quarter
+// at a time, and are copied.
+func (b *Body) made() int64 { return b.weight + b.weight/2 }
 
 // Weight is what was counted so far, in octets.
 func (b *Body) Weight() int64 { return b.weight }

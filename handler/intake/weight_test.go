@@ -1,11 +1,13 @@
 package intake
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"mailsidecar/api"
 	"mailsidecar/handler/problem"
@@ -56,7 +58,7 @@ func TestWeightLimits(t *testing.T) {
 		{strings.Repeat("[", maxDepth+1), api.CodeMalformedJSON},
 		{strings.Repeat(`{"a":`, maxDepth+1), api.CodeMalformedJSON},
 	} {
-		share := NewBudget(64<<20, 1000).Share()
+		share := NewBudget(64<<20, 8<<20, 1000).Share()
 		b, err := Open(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/", strings.NewReader(tc.body)), most, share, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -69,24 +71,52 @@ func TestWeightLimits(t *testing.T) {
 		if got != tc.want {
 			t.Errorf("JSON() of %d octets = %v, want code %q", len(tc.body), err, tc.want)
 		}
-		if want := int64(len(tc.body)) + b.Weight(); err == nil && share.held < want {
-			t.Errorf("JSON() of %d octets reserves %d octets, want %d", len(tc.body), share.held, want)
+		made := share.made
+		if small := share.claim.held / 2; made == 0 && share.claim.held == firstReservation {
+			made = small
+		}
+		if want := min(int64(len(tc.body))+b.Weight(), share.budget.mostMade); err == nil && made < want {
+			t.Errorf("JSON() of %d octets reserves %d octets for what is made of it, want %d", len(tc.body), made, want)
 		}
 	}
 }
 
-// TestWeightBusy: what is made of a body is reserved in the budget of all requests.
-func TestWeightBusy(t *testing.T) {
-	budget := NewBudget(2<<20, 1000)
-	if !budget.Share().Grow(1 << 20) {
-		t.Fatal("the budget is spent")
-	}
-	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("["+strings.Repeat("{},", 3000)+"{}]"))
-	b, err := Open(httptest.NewRecorder(), r, 1<<20, budget.Share(), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.JSON(); problem.For(err).Code != api.CodeBusy {
-		t.Errorf("JSON() beside another request = %v, want %s", err, api.CodeBusy)
-	}
+// TestWeightTurn: what is made of a body waits for its turn, until the client is gone.
+func TestWeightTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		budget := NewBudget(4<<20, 1<<20, 1000)
+		other := budget.Share()
+		if err := other.Begin(t.Context(), budget.mostMade-1000); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		answers := make(chan error, 2)
+		begin := func() {
+			share := budget.Share()
+			share.Prove("shop")
+			defer share.Close()
+			r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/", strings.NewReader("["+strings.Repeat("{},", 3000)+"{}]"))
+			b, err := Open(httptest.NewRecorder(), r, 1<<20, share, 0)
+			if err == nil {
+				_, err = b.JSON()
+			}
+			answers <- err
+		}
+		go begin()
+		synctest.Wait()
+		if len(answers) > 0 {
+			t.Fatalf("JSON() beside another request = %v, want it to wait", <-answers)
+		}
+		cancel()
+		if err := <-answers; !errors.Is(err, context.Canceled) {
+			t.Errorf("JSON() of a client that is gone = %v, want %v", err, context.Canceled)
+		}
+		ctx = t.Context()
+		go begin()
+		synctest.Wait()
+		other.End()
+		if err := <-answers; err != nil {
+			t.Errorf("JSON() in its turn = %v", err)
+		}
+	})
 }

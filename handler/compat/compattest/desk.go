@@ -58,6 +58,9 @@ func (d *Desk) Open(w http.ResponseWriter, r *http.Request, limit int64, share *
 	return intake.Open(w, r, limit, share, time.Minute)
 }
 
+// CheckSize has no limit.
+func (d *Desk) CheckSize(int) error { return nil }
+
 // Accept has no limits.
 func (d *Desk) Accept(sub queue.Submission, m compose.Composed, _ *keys.Key) (queue.Submission, error) {
 	sub.Envelope, sub.Content, sub.Sender, sub.Subject = m.Envelope, m.Content, m.Sender, m.Subject
@@ -89,7 +92,7 @@ func (d *Desk) Serve(t testing.TB, a *compat.API, r *http.Request) *httptest.Res
 		t.Fatal(err)
 	}
 	host := compat.Host{
-		Desk: d, Keys: ring, Budget: intake.NewBudget(64<<20, 1000), Strangers: intake.NewBudget(16<<20, 0),
+		Desk: d, Keys: ring, Budget: intake.NewBudget(64<<20, 32<<20, 1000),
 		MaxBody: 32 << 20, Log: slog.New(slog.DiscardHandler),
 	}
 	mux := http.NewServeMux()

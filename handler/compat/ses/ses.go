@@ -134,16 +134,11 @@ func readSigned(x *compat.Exchange) ([]byte, error) {
 	if !known || hash != "" && !s.matches(r, secret, hash) {
 		return nil, problem.New(api.CodeUnauthorized, detailSignature)
 	}
-	x.Key = key
+	if hash != "" { // else the key is proven only by the body
+		x.Prove(key)
+	}
 	if zipped, err := intake.IsZipped(r.Header); zipped || err != nil {
 		return nil, problem.New(api.CodeContentEncoding, "Send the body as it is, without Content-Encoding.")
-	}
-	if hash == "" {
-		share := x.Strangers.Share()
-		defer share.Shrink(0)
-		if !share.Grow(announced(r, x.MaxBody)) {
-			return nil, problem.New(api.CodeBusy, "")
-		}
 	}
 	data, err := x.ReadBytes(x.MaxBody)
 	if err != nil {
@@ -156,15 +151,8 @@ func readSigned(x *compat.Exchange) ([]byte, error) {
 	if actual := hex.EncodeToString(sum[:]); hash != "" && hash != actual || hash == "" && !s.matches(r, secret, actual) {
 		return nil, problem.New(api.CodeUnauthorized, detailSignature)
 	}
+	x.Prove(key)
 	return data, nil
-}
-
-// announced is how long a body is at most.
-func announced(r *http.Request, limit int64) int64 {
-	if r.ContentLength < 0 {
-		return limit
-	}
-	return min(r.ContentLength, limit)
 }
 
 const detailSignature = "The request signature we calculated does not match the signature you provided. " +
