@@ -64,7 +64,7 @@ func lease(j *dispatch.Job) Lease {
 func newJob(d *dispatch.Dispatcher, w Work, route string, relays []int, content *mailer.Content) *dispatch.Job {
 	d.Route(route, relays)
 	return &dispatch.Job{
-		ID: w.ID, Route: route, Lane: w.Lane(), Size: w.Size, Expires: w.Expires, Fresh: content != nil, Moved: route != w.Route,
+		ID: w.ID, Route: route, Lane: w.Lane(), Size: mailer.DeliveryMemory(w.Size, w.EightBit, w.UTF8Header), Expires: w.Expires, Fresh: content != nil, Moved: route != w.Route,
 		ReversePath: w.Envelope.ReversePath, Recipients: w.Envelope.ForwardPaths,
 		Alone: w.Suspect,
 		Value: &job{Work: w, relays: relays, content: content},
@@ -195,6 +195,7 @@ func (dr *driver) reserveOne(d *dispatch.Dispatcher, e *Entry, now time.Time) *d
 	}
 	work := Work{
 		ID: m.ID, MessageID: m.MessageID, Sender: m.Sender, Route: e.Route, Key: m.Key, Size: m.Size, Expires: m.Expires, Envelope: m.Envelope,
+		EightBit: e.Content.EightBit, UTF8Header: e.Content.UTF8Header,
 		Lease: FirstLease,
 	}
 	j := newJob(d, work, e.Route, relays, &e.Content)

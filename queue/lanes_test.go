@@ -452,3 +452,22 @@ func TestLanesAtRandom(t *testing.T) {
 		})
 	}
 }
+
+// TestConversionCounts: a message that a relay may need in another form counts with
+// that, whether it comes with its content or from the store.
+func TestConversionCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		relay := queuetest.NewRelay(queuetest.Accept)
+		relay.Slow(time.Minute, 0)
+		q := start(t, func(o *queue.Options) { o.MaxMemory, o.Workers = 100_000, 8 }, relay)
+		for range 40 {
+			s := queuetest.Submission(strings.Repeat("x", 10_000), "a@example.org")
+			s.Content.EightBit = true
+			q.MustSubmit(s)
+		}
+		time.Sleep(time.Second)
+		if l := q.Load(); l.InFlight < 4 || relay.Most() > 5 {
+			t.Errorf("of 8-bit messages of 10 kB in 100 kB %d are tried at a time, want two with their content, and two or three from the store", relay.Most())
+		}
+	})
+}

@@ -179,15 +179,17 @@ type Entry struct {
 
 // Work is the leased recipients of one message.
 type Work struct {
-	ID         string
-	MessageID  string
-	Sender     string
-	Route      string
-	Key        string // name of the API key
-	Size       int64
-	Expires    time.Time
-	Envelope   mailer.Envelope // of the leased recipients only
-	Recipients []Leased        // in the envelope's order
+	ID        string
+	MessageID string
+	Sender    string
+	Route     string
+	Key       string // name of the API key
+	Size      int64
+	// EightBit and UTF8Header are as in its content.
+	EightBit, UTF8Header bool
+	Expires              time.Time
+	Envelope             mailer.Envelope // of the leased recipients only
+	Recipients           []Leased        // in the envelope's order
 	// Suspect says that it may make the service crash, see [Store.Recover]. It must be
 	// tried alone, after [Store.MarkAlone].
 	Suspect bool

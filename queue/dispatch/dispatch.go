@@ -36,7 +36,8 @@ type Job struct {
 	ID    string // of the message
 	Route string // where it goes; see Dispatcher.Route
 	Lane  Lane
-	Size  int64 // octets
+	// Size is how many octets its delivery needs in memory.
+	Size int64
 	// ReversePath and Recipients are those of its envelope.
 	ReversePath string
 	Recipients  []string

@@ -40,6 +40,7 @@ func (t *tables) due(want queue.Want, now time.Time) []*message {
 func (t *tables) claim(m *message, owner string, want queue.Want, now time.Time) queue.Work {
 	w := queue.Work{
 		ID: m.ID, MessageID: m.MessageID, Sender: m.Sender, Route: want.Route, Key: m.Key, Size: m.Size, Expires: m.Expires,
+		EightBit: m.content.EightBit, UTF8Header: m.content.UTF8Header,
 		Envelope: mailer.Envelope{ReversePath: m.Envelope.ReversePath, Priority: m.Envelope.Priority},
 		Suspect:  m.suspect,
 	}

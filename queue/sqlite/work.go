@@ -73,8 +73,8 @@ func (w *writer) claim(id []byte, owner string, want queue.Want, now time.Time) 
 		return work, err
 	}
 	var expires sql.NullInt64
-	err = w.row(`SELECT message_id, sender, size, expires, reverse_path, suspect FROM messages WHERE id = ?`, []any{id},
-		&work.MessageID, &work.Sender, &work.Size, &expires, &work.Envelope.ReversePath, &work.Suspect)
+	err = w.row(`SELECT message_id, sender, size, eight_bit, utf8_header, expires, reverse_path, suspect FROM messages WHERE id = ?`, []any{id},
+		&work.MessageID, &work.Sender, &work.Size, &work.EightBit, &work.UTF8Header, &expires, &work.Envelope.ReversePath, &work.Suspect)
 	if err != nil {
 		return work, err
 	}

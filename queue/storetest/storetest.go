@@ -316,7 +316,7 @@ func testClaim(t *testing.T, s queue.Store) {
 		t.Fatalf("Claim = %+v, want one message, with a lease that Insert does not give", works)
 	}
 	want := []queue.Work{{
-		ID: early.Message.ID, MessageID: "<1@example.com>", Sender: "shop@example.com", Route: "relay", Key: "app", Size: early.Message.Size,
+		ID: early.Message.ID, MessageID: "<1@example.com>", Sender: "shop@example.com", Route: "relay", Key: "app", Size: early.Message.Size, EightBit: true,
 		Expires: early.Message.Expires, Envelope: early.Message.Envelope,
 		Recipients: []queue.Leased{{ForwardPath: "a@example.org", State: queue.Queued}, {ForwardPath: "b@example.org", State: queue.Queued}},
 	}}
