@@ -15,8 +15,8 @@ const applicationID = 0x6d6c7363
 // index. One that was released is never changed: a change is a new one.
 //
 // Times are Unix microseconds. messages.clock is when an unfinished message
-// expires and when a final one became final: one index serves both the expiry
-// and the retention. The index messages_list covers what Usage counts. A
+// expires, or never, and when a final one became final: one index serves both the
+// expiry and the retention. The index messages_list covers what Usage counts. A
 // message's bytes are the rows body to body+chunks-1 of contents: rows rather
 // than one value, because SQLite copies a value several times.
 var migrations = []string{`
@@ -135,6 +135,9 @@ INSERT INTO usage
 		SELECT (SELECT min(key) FROM messages WHERE messages.key > keys.key) FROM keys WHERE keys.key IS NOT NULL)
 	SELECT count(*), coalesce(sum(size), 0) FROM keys CROSS JOIN messages INDEXED BY messages_list
 	WHERE messages.key = keys.key AND status IN ('queued', 'deferred', 'held');
+`, `
+-- What is held does not expire: see never. Each look at what has expired met it again.
+UPDATE messages SET clock = 9223372036854775807 WHERE final = 0 AND status = 'held';
 `}
 
 // migrate brings the file to the newest schema, a transaction for each step. It

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"math"
 	"slices"
 	"time"
 
@@ -322,6 +323,10 @@ const changeRecipient = `UPDATE recipients SET
 		route = ?, owner = NULL, marked = 0, cancel = 0
 	WHERE message = ? AND forward_path = ?`
 
+// never is when a message expires of which all that is not final is held: it waits for a
+// person, not for the relay.
+const never = math.MaxInt64
+
 // settlement is what settle found out about a message.
 type settlement struct {
 	size    int64
@@ -359,6 +364,8 @@ func (w *writer) settle(id []byte, now time.Time) (m settlement, err error) {
 		w.add(1, m.size)
 	}
 	switch {
+	case !final && states[queue.Queued]+states[queue.Deferred] == 0:
+		clock = never
 	case !final:
 		clock = expires
 	case !was:
@@ -427,7 +434,7 @@ func (s *Store) Waiting(ctx context.Context, now time.Time) (queue.Waiting, erro
 	err := s.view(ctx, func(v *session) error {
 		waiting = queue.Waiting{}
 		var expiry sql.NullInt64
-		err := v.row(`SELECT min(clock) FROM messages WHERE final = 0 AND clock > ?`, []any{now.UnixMicro()}, &expiry)
+		err := v.row(`SELECT min(clock) FROM messages WHERE final = 0 AND clock > ? AND clock < ?`, []any{now.UnixMicro(), never}, &expiry)
 		if err != nil {
 			return err
 		}
@@ -467,8 +474,7 @@ const laneHeads = `WITH RECURSIVE
 		WHERE route = lanes.route AND lane = lanes.lane AND due IS NOT NULL AND owner IS NULL)
 	FROM lanes WHERE lane IS NOT NULL ORDER BY route, lane`
 
-// Expire ends what waited too long. What is held waits for a person, not for the
-// relay, and does not expire.
+// Expire ends what waited too long.
 func (s *Store) Expire(ctx context.Context, now time.Time, limit int) ([]queue.Ended, error) {
 	var ended []queue.Ended
 	err := s.write(ctx, func(w *writer) error {
