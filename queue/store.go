@@ -382,6 +382,8 @@ var (
 	ErrFileSystem = errors.New("unsuitable file system")
 	// ErrDirectory: files cannot be created, synced, renamed or deleted there.
 	ErrDirectory = errors.New("unusable directory")
+	// ErrNotRegular: there is something else where a file of the store should be.
+	ErrNotRegular = errors.New("no regular file")
 	// ErrMoved: the file was deleted or replaced while it was open.
 	ErrMoved = errors.New("deleted or replaced while in use")
 	// ErrClosed: the store was closed.

@@ -17,7 +17,7 @@ import (
 // beside it: closing any descriptor of the database would drop the locks that
 // SQLite has on it (POSIX record locks belong to the process).
 func lockFile(path string) (*flock.Flock, error) {
-	lock := flock.New(path+".lock", flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600))
+	lock := flock.New(path+lockSuffix, flock.SetFlag(os.O_CREATE|os.O_RDWR|openOwn), flock.SetPermissions(0o600))
 	locked, err := lock.TryLock()
 	var unopened *fs.PathError
 	switch {
@@ -35,19 +35,35 @@ func lockFile(path string) (*flock.Flock, error) {
 }
 
 // notePID writes this process's id into the lock file, for the message to the
-// process that comes second. Nothing else depends on it.
+// process that comes second. Nothing else depends on it. A file with anything else in it
+// stays as it is.
 func notePID(name string) {
-	_ = os.WriteFile(name, fmt.Appendf(nil, "%d\n", os.Getpid()), 0o600)
+	f, err := os.OpenFile(name, os.O_RDWR|openOwn, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close() //nolint:errcheck // see above
+	if _, ok := pidIn(f); ok && f.Truncate(0) == nil {
+		_, _ = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+	}
+}
+
+// pidIn reads the id of a process; empty when the file is empty. ok is false when there
+// is anything else.
+func pidIn(f *os.File) (pid string, ok bool) {
+	const longest = 20
+	b, err := io.ReadAll(io.LimitReader(f, longest+1))
+	pid = strings.TrimSuffix(string(b), "\n")
+	return pid, err == nil && len(pid) <= longest && strings.Trim(pid, "0123456789") == ""
 }
 
 func readPID(name string) string {
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, os.O_RDONLY|openOwn, 0)
 	if err != nil {
 		return ""
 	}
 	defer f.Close() //nolint:errcheck // it was only read
-	b, _ := io.ReadAll(io.LimitReader(f, 20))
-	if pid := strings.TrimSpace(string(b)); pid != "" {
+	if pid, ok := pidIn(f); ok && pid != "" {
 		return " (process " + pid + ")"
 	}
 	return ""

@@ -90,6 +90,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := prepareDirectory(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
+	if err := checkFiles(path); err != nil {
+		return nil, err
+	}
 	lock, err := lockFile(path)
 	if err != nil {
 		return nil, err
@@ -137,12 +140,12 @@ func createDatabase(ctx context.Context, path string) error {
 		return nil
 	}
 	switch _, err := os.Lstat(path); {
-	case err == nil: // somebody's empty file, or a link to where it shall be
-		return errors.Join(createFile(path), createSchema(ctx, path, ""))
+	case err == nil: // somebody's empty file
+		return createSchema(ctx, path, "")
 	case !errors.Is(err, fs.ErrNotExist): // there may be one, which must not be replaced
 		return err
 	}
-	unfinished := path + ".new"
+	unfinished := path + unfinishedSuffix
 	if err := os.Remove(unfinished); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a start that was cut short
 		return err
 	}
@@ -182,7 +185,7 @@ func removeLeftovers(path string) error {
 // createFile makes the database private before SQLite writes to it; the log
 // beside it takes the same mode.
 func createFile(path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}

@@ -52,10 +52,10 @@ func NewAuthority(name string) (*Authority, error) {
 // OpenAuthority reads the authority of a data directory, or makes one there.
 func OpenAuthority(dir string) (*Authority, error) {
 	path := filepath.Join(dir, authorityFile)
-	data, err := os.ReadFile(path)
+	data, err := readRegular(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = createAuthority(dir, path); err == nil {
-			data, err = os.ReadFile(path)
+			data, err = readRegular(path)
 		}
 	}
 	if err != nil {
@@ -66,6 +66,20 @@ func OpenAuthority(dir string) (*Authority, error) {
 		return nil, fmt.Errorf("%s: %w; remove it to get a new one, which clients must then trust", path, err)
 	}
 	return a, nil
+}
+
+// readRegular reads a file, or one that a link leads to. It does not wait for a named pipe.
+func readRegular(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch _, linkErr := os.Lstat(path); {
+	case errors.Is(err, fs.ErrNotExist) && linkErr == nil:
+		return nil, fmt.Errorf("%s: a symbolic link that leads nowhere; remove it, or create what it names", path)
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s: no regular file; remove it to get a new authority, which clients must then trust", path)
+	}
+	return os.ReadFile(path)
 }
 
 func parseAuthority(data []byte) (*Authority, error) {

@@ -49,6 +49,9 @@ func stampOf(path string) (stamp, error) {
 	if err != nil {
 		return stamp{}, err
 	}
+	if !info.Mode().IsRegular() { // a named pipe would be waited for
+		return stamp{}, fmt.Errorf("%s: no regular file", path)
+	}
 	return stamp{info.ModTime(), info.Size()}, nil
 }
 
