@@ -168,6 +168,7 @@ func problemCases() []problemCase {
 		{name: "expires_in", body: message(`"expires_in":"-1h"`), status: 422, code: api.CodeInvalidMessage, field: "expires_in"},
 		{name: "expires_in too long", body: message(`"expires_in":"31d"`), status: 422, code: api.CodeInvalidMessage, field: "expires_in"},
 		{name: "Envelope-To", fields: []string{"Content-Type: message/rfc822", "Envelope-From: <>", "Envelope-To: nobody"}, status: 422, code: api.CodeInvalidMessage, field: "Envelope-To"},
+		{name: "one of Envelope-To", fields: []string{"Content-Type: message/rfc822", "Envelope-From: <>", "Envelope-To: a@example.com, b@-.example"}, status: 422, code: api.CodeInvalidMessage, field: "Envelope-To[1]"},
 		{name: "too many recipients", change: func(o *Options) { o.MaxRecipients = 1 }, body: twoRecipients, status: 422, code: api.CodeTooManyRecipients},
 		{name: "too many in Envelope-To", change: func(o *Options) { o.MaxRecipients = 1 }, fields: []string{"Content-Type: message/rfc822", "Envelope-From: <>", "Envelope-To: a@example.com, b@example.com"}, status: 422, code: api.CodeTooManyRecipients},
 		{name: "key reused", queue: answering(queue.ErrIdempotencyMismatch), fields: []string{"Idempotency-Key: x"}, status: 422, code: api.CodeIdempotencyReused},

@@ -3,6 +3,7 @@ package handler
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -59,15 +60,32 @@ func (s *Server) finishedEnvelope(h http.Header) (o compose.FinishOptions, p mai
 		}
 	}
 	if _, given := h[headerEnvelopeTo]; given {
-		if o.To, err = mailer.ParseAddressList(headerList(h, headerEnvelopeTo)); err != nil {
-			f.AddAddress(headerEnvelopeTo, err)
-		}
+		o.To = f.envelopeTo(headerList(h, headerEnvelopeTo))
 		if len(o.To) > s.maxRecipients {
 			return o, 0, s.tooManyRecipients(len(o.To))
 		}
 	}
 	priority := f.priority(headerEnvelopePriority, strings.Join(h.Values(headerEnvelopePriority), ","))
 	return o, priority, f.Err()
+}
+
+// envelopeTo reads the recipients. Where there are several, it names each that is wrong by
+// its number, from 0, so that a client can send to the others.
+func (f *fieldErrors) envelopeTo(value string) []mailer.Address {
+	list, wrong, err := mailer.ParseAddressMembers(value)
+	if err != nil {
+		f.AddAddress(headerEnvelopeTo, err)
+	}
+	for i, err := range wrong {
+		switch {
+		case err == nil:
+		case len(list) == 1:
+			f.AddAddress(headerEnvelopeTo, err)
+		default:
+			f.AddAddress(fmt.Sprintf("%s[%d]", headerEnvelopeTo, i), err)
+		}
+	}
+	return list
 }
 
 // headerList joins the values of a field that has a list (RFC 9110 §5.3).

@@ -50,28 +50,42 @@ func ParseAddress(s string) (Address, error) {
 // ParseAddressList reads one or more mailboxes, separated by commas. Each is as
 // [ParseAddress] returns it; the error is an [*AddressError].
 func ParseAddressList(s string) ([]Address, error) {
-	if err := checkAddressText(s); err != nil {
-		return nil, err
+	list, wrong, err := ParseAddressMembers(s)
+	for _, memberErr := range wrong {
+		if err == nil {
+			err = memberErr
+		}
 	}
-	mailboxes, err := splitMailboxes(s)
 	if err != nil {
 		return nil, err
 	}
-	if len(mailboxes) == 0 {
-		return nil, addressError("no address")
+	return list, nil
+}
+
+// ParseAddressMembers is [ParseAddressList], but tells what is wrong with single
+// mailboxes: wrong has as many members as list, nil or an [*AddressError]. err is an
+// [*AddressError] where the list cannot be split into mailboxes.
+func ParseAddressMembers(s string) (list []Address, wrong []error, err error) {
+	if err := checkAddressText(s); err != nil {
+		return nil, nil, err
 	}
-	list := make([]Address, len(mailboxes))
+	mailboxes, err := splitMailboxes(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(mailboxes) == 0 {
+		return nil, nil, addressError("no address")
+	}
+	list, wrong = make([]Address, len(mailboxes)), make([]error, len(mailboxes))
 	for i, m := range mailboxes {
 		if m.grouped {
-			return nil, addressError("a group is not an address")
+			wrong[i] = addressError("a group is not an address")
+			continue
 		}
 		email, err := canonicalAddrSpec(m.addrSpec)
-		if err != nil {
-			return nil, err
-		}
-		list[i] = Address{Name: Unquote(m.name), Email: email}
+		list[i], wrong[i] = Address{Name: Unquote(m.name), Email: email}, err
 	}
-	return list, nil
+	return list, wrong, nil
 }
 
 // checkAddressText refuses characters that no address or name may hold.
