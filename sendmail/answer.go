@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -113,6 +115,34 @@ func refusalOf(a api.Answer) error {
 		e.text = fmt.Sprintf("%s (HTTP %d)", cmp.Or(p.Detail, p.Title), a.Status)
 	}
 	return &failure{e.status, e}
+}
+
+// envelopeTo is how the server names a recipient of a request: the only one, or one of
+// several by its number, from 0.
+var envelopeTo = regexp.MustCompile(`^Envelope-To(?:\[(\d+)\])?$`)
+
+// refusedAddresses returns what is wrong with single recipients of a request that had n
+// of them, by their index. It is empty where something else is wrong, too.
+func refusedAddresses(a api.Answer, n int) map[int]string {
+	if a.Status != http.StatusUnprocessableEntity && a.Status != http.StatusBadRequest {
+		return nil
+	}
+	wrong := map[int]string{}
+	for _, f := range readProblem(a).Errors {
+		if f.Field == "" && len(wrong) > 0 {
+			continue // the server's word that there are more
+		}
+		match := envelopeTo.FindStringSubmatch(f.Field)
+		if match == nil {
+			return nil
+		}
+		i, err := strconv.Atoi(cmp.Or(match[1], "0"))
+		if err != nil || i >= n || match[1] == "" && n > 1 {
+			return nil
+		}
+		wrong[i] = f.Message
+	}
+	return wrong
 }
 
 // problemText is the relay's words on the first recipient, and on how many others.

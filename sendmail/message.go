@@ -6,8 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
-	"net/mail"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -20,70 +18,47 @@ const maxMessage = 256 << 20
 var errMessageTooLong = fail(exitRefused, "the message is over %d MiB", maxMessage>>20)
 
 // readMessage reads one message to its end, or to a line with only a dot unless
-// ignoreDots is set, and gives every line CRLF as its end. CRLF, LF and lone CR
-// are one line end each: PHP's mail() mixes them, in the header section too.
-// Where a dot can end the message, one at the start of a line was doubled by a
-// careful caller and is taken off.
+// ignoreDots is set. Lines end with LF, whatever stands before it, and their octets stay
+// as they are: only the server knows which parts are text. Where a dot can end the
+// message, one at the start of a line was doubled by a careful caller and is taken off.
 func readMessage(in *bufio.Reader, ignoreDots bool) ([]byte, error) {
-	var message, line []byte
-	for {
-		var err error
-		line, err = readLine(in, line[:0])
-		if len(line) == 0 && errors.Is(err, io.EOF) {
-			return message, nil
-		}
-		if err != nil && !errors.Is(err, io.EOF) {
+	var message []byte
+	for start := true; ; {
+		piece, err := in.ReadSlice('\n')
+		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, bufio.ErrBufferFull) {
 			return nil, fail(exitUnavailable, "standard input: %w", err)
 		}
-		text := line
-		if !ignoreDots && line[0] == '.' {
-			if string(bytes.TrimRight(line, "\r\n")) == "." {
+		if start && !ignoreDots && len(piece) > 0 && piece[0] == '.' {
+			if string(bytes.TrimRight(piece, "\r\n")) == "." {
 				return message, nil
 			}
-			text = line[1:]
+			piece = piece[1:]
 		}
-		message = append(message, bytes.TrimRight(text, "\r\n")...)
-		message = append(message, '\r', '\n')
+		message = append(message, piece...)
 		if len(message) > maxMessage {
 			return nil, errMessageTooLong
 		}
-	}
-}
-
-// readLine appends one line with its end to buf.
-func readLine(in *bufio.Reader, buf []byte) ([]byte, error) {
-	for {
-		c, err := in.ReadByte()
-		if err != nil {
-			return buf, err
+		if errors.Is(err, io.EOF) {
+			return message, nil
 		}
-		buf = append(buf, c)
-		switch {
-		case c == '\r':
-			if next, err := in.Peek(1); err == nil && next[0] == '\n' {
-				_, err := in.Discard(1)
-				return append(buf, '\n'), err
-			}
-			return buf, nil
-		case c == '\n':
-			return buf, nil
-		case len(buf) > maxMessage:
-			return buf, errMessageTooLong
-		}
+		start = err == nil
 	}
 }
 
 // message is a message taken apart as far as sendmail has to change it.
 type message struct {
 	fields []headerField
-	body   []byte
+	body   []byte // as it was read
 }
 
-// headerField is one field as it was read: all of its lines, the last without
-// its end. Raw 8-bit text stays; the server encodes it.
+// headerField is one field: all of its lines, each but the last with CRLF. Raw 8-bit
+// text stays; the server encodes it.
 type headerField struct {
 	name string
 	raw  string
+	// hasCR says that a CR stood inside the field, not at the end of a line. A blank is
+	// in its place.
+	hasCR bool
 }
 
 // value is the field's body with its folds undone (RFC 5322 §2.2.3).
@@ -92,28 +67,37 @@ func (f headerField) value() string {
 	return strings.TrimSpace(strings.ReplaceAll(value, "\r\n", ""))
 }
 
-// parseMessage splits data, whose lines end with CRLF. The header
-// section ends at the first line that is no part of a field, whether it is
-// empty or not: when that is the very first line, there is no header section.
-// A mailbox's "From " line in front is skipped.
+// parseMessage splits data. In the header section LF ends a line, with any CRs before
+// it; a CR inside a line is a blank, so that it cannot begin a field: a web form that
+// takes out LF alone must not let its visitors add recipients. The section ends at the
+// first line that is no part of a field, whether it is empty or not: when that is the
+// very first line, there is no header section. A mailbox's "From " line in front is
+// skipped.
 func parseMessage(data []byte) message {
 	var m message
 	for first := true; len(data) > 0; first = false {
-		line, rest, _ := bytes.Cut(data, []byte("\r\n"))
+		line, rest, _ := bytes.Cut(data, []byte("\n"))
+		line = bytes.TrimRight(line, "\r")
+		hasCR := bytes.IndexByte(line, '\r') >= 0
+		if hasCR {
+			line = bytes.ReplaceAll(line, []byte("\r"), []byte(" "))
+		}
 		switch {
 		case first && (bytes.HasPrefix(line, []byte("From ")) || bytes.HasPrefix(line, []byte(">From "))):
 		case len(line) == 0:
 			m.body = rest
 			return m
 		case (line[0] == ' ' || line[0] == '\t') && len(m.fields) > 0:
-			m.fields[len(m.fields)-1].raw += "\r\n" + string(line)
+			last := &m.fields[len(m.fields)-1]
+			last.raw += "\r\n" + string(line)
+			last.hasCR = last.hasCR || hasCR
 		default:
 			name, ok := fieldName(line)
 			if !ok {
 				m.body = data
 				return m
 			}
-			m.fields = append(m.fields, headerField{name, string(line)})
+			m.fields = append(m.fields, headerField{name, string(line), hasCR})
 		}
 		data = rest
 	}
@@ -135,28 +119,35 @@ func (m *message) empty() bool {
 	return len(m.fields) == 0 && len(bytes.TrimSpace(m.body)) == 0
 }
 
+// field returns the first field of that name, or nil.
+func (m *message) field(name string) *headerField {
+	i := slices.IndexFunc(m.fields, func(f headerField) bool { return hasName(f, name) })
+	if i < 0 {
+		return nil
+	}
+	return &m.fields[i]
+}
+
 // value returns the value of the first field of that name, or nothing.
 func (m *message) value(name string) string {
-	for _, f := range m.fields {
-		if strings.EqualFold(f.name, name) {
-			return f.value()
-		}
+	if f := m.field(name); f != nil {
+		return f.value()
 	}
 	return ""
 }
 
-// recipients returns the values of the fields that name recipients: the
-// Resent- fields alone in a message that is sent again (RFC 5322 §3.6.6).
-func (m *message) recipients() []string {
+// recipients returns the fields that name recipients: the Resent- fields alone in a
+// message that is sent again (RFC 5322 §3.6.6).
+func (m *message) recipients() []headerField {
 	for _, prefix := range []string{"Resent-", ""} {
-		var values []string
+		var fields []headerField
 		for _, f := range m.fields {
 			if hasName(f, prefix+"To", prefix+"Cc", prefix+"Bcc") {
-				values = append(values, f.value())
+				fields = append(fields, f)
 			}
 		}
-		if len(values) > 0 {
-			return values
+		if len(fields) > 0 {
+			return fields
 		}
 	}
 	return nil
@@ -171,7 +162,7 @@ func (m *message) remove(names ...string) {
 }
 
 func (m *message) add(name, value string) {
-	m.fields = append(m.fields, headerField{name, name + ": " + value})
+	m.fields = append(m.fields, headerField{name: name, raw: name + ": " + value})
 }
 
 func (m *message) bytes() []byte {
@@ -185,45 +176,87 @@ func (m *message) bytes() []byte {
 	return b.Bytes()
 }
 
-// complete adds what a message must have and this one lacks: an author with a
-// domain, a date and a Message-ID.
-func (s *sender) complete(m *message) {
-	boxes := parseMailboxes(m.value("From"))
-	if len(boxes) == 0 {
-		m.remove("From")
-		m.add("From", s.author(mailbox{}))
-	} else if _, _, ok := cutAddress(boxes[0].address); !ok {
-		m.remove("From")
-		m.add("From", s.author(boxes[0]))
+// isSigned says that a signature may cover fields or depend on them: DKIM's, or that of
+// S/MIME or PGP on the body.
+func (m *message) isSigned() bool {
+	kind, _, _ := strings.Cut(strings.ToLower(m.value("Content-Type")), ";")
+	switch strings.TrimSpace(kind) {
+	case "multipart/signed", "application/pkcs7-mime", "application/x-pkcs7-mime":
+		return true
 	}
-	if m.value("Date") == "" {
-		m.remove("Date")
-		m.add("Date", s.now().Format(time.RFC1123Z))
-	}
-	if m.value("Message-ID") == "" {
-		m.remove("Message-ID")
-		m.add("Message-ID", "<"+rand.Text()+"@"+s.settings.domain+">")
-	}
+	return m.field("DKIM-Signature") != nil
 }
 
-// author makes the value of a From field: from the local name and the comment that
-// cron writes, from -f and -F, and from the local user.
-func (s *sender) author(box mailbox) string {
-	address := box.address
-	if address == "" {
-		address = strings.Trim(s.options.sender, "<> ")
-	}
-	if address == "" {
-		address = s.settings.user
-	}
-	name := box.name
-	for _, other := range []string{s.options.fullName, os.Getenv("NAME")} {
-		if name == "" {
-			name = other
+// singleFields may stand once in a message (RFC 5322 §3.6), and many servers refuse a
+// second one. The recipients' are joined, of the others the first counts.
+var (
+	joinedFields = []string{"To", "Cc"}
+	singleFields = []string{"From", "Sender", "Reply-To", "Date", "Message-ID", "In-Reply-To", "References", "Subject"}
+)
+
+// mergeRepeated leaves one field of each name that may stand once.
+func (m *message) mergeRepeated() {
+	kept := m.fields[:0]
+	first := map[string]int{} // index in kept
+	for _, f := range m.fields {
+		joined, key := hasName(f, joinedFields...), strings.ToLower(f.name)
+		if !joined && !hasName(f, singleFields...) {
+			kept = append(kept, f)
+			continue
+		}
+		i, repeated := first[key]
+		switch {
+		case !repeated || kept[i].value() == "":
+			if repeated {
+				kept[i] = f
+				continue
+			}
+			first[key] = len(kept)
+			kept = append(kept, f)
+		case joined && f.value() != "":
+			kept[i].raw += ",\r\n " + f.value()
+			kept[i].hasCR = kept[i].hasCR || f.hasCR
 		}
 	}
-	if address = s.settings.asSender(address); name == "" && box.address != "" {
-		name = box.address // MAILSIDECAR_FROM hides it
+	m.fields = kept
+}
+
+// complete makes of msg what can be sent: with each field once, readable addresses, an
+// author with a domain, a date and a Message-ID. What is signed keeps the fields that it
+// has.
+func (s *sender) complete(msg *message) error {
+	if msg.isSigned() {
+		if f := slices.IndexFunc(msg.fields, func(f headerField) bool { return f.hasCR }); f >= 0 && msg.field("DKIM-Signature") != nil {
+			return fail(exitRefused, "the signed message has a bare CR in its field %s, and cannot be changed", msg.fields[f].name)
+		}
+	} else {
+		msg.mergeRepeated()
+		if err := s.mendAddresses(msg); err != nil {
+			return err
+		}
 	}
-	return (&mail.Address{Name: oneLine(name), Address: address}).String()
+	if msg.value("From") == "" {
+		msg.remove("From")
+		msg.add("From", s.author(mailbox{}))
+	}
+	if msg.value("Date") == "" {
+		msg.remove("Date")
+		msg.add("Date", s.now().Format(time.RFC1123Z))
+	}
+	if msg.value("Message-ID") == "" {
+		msg.remove("Message-ID")
+		msg.add("Message-ID", "<"+rand.Text()+"@"+s.messageDomain(msg)+">")
+	}
+	return nil
+}
+
+// messageDomain is the domain of a new Message-ID: the author's, because a container's
+// name says nothing outside.
+func (s *sender) messageDomain(msg *message) string {
+	for _, box := range parseMailboxes(msg.value("From"), addressRules{authors: true}).boxes {
+		if _, domain, ok := cutAddress(box.address); ok && isDomain(domain) && isASCII(domain) {
+			return domain
+		}
+	}
+	return s.settings.domain
 }

@@ -10,6 +10,7 @@ package sendmail
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -75,7 +76,7 @@ Settings, from the environment, else as NAME=VALUE lines of
   MAILSIDECAR_TLS_CA_FILE   certificates to trust besides the system's (PEM)
 
 Exit status
-  0   accepted; a recipient that was refused beside others is named on stderr
+  0   accepted; of several recipients, each that is wrong or refused is named on stderr
   64  wrong usage, or no recipients      65  the message was refused
   67  the relay refused the recipients   69  no server, or no answer in time
   77  no API key, or a wrong one         78  not configured`
@@ -131,31 +132,30 @@ func (p Program) Run(ctx context.Context, args []string) int {
 		fmt.Fprintln(p.Out, Help)
 		return exitOK
 	}
-	err := p.run(ctx, args)
+	o, err := parseOptions(args)
+	if err == nil {
+		err = p.run(ctx, o)
+	}
 	if err == nil {
 		return exitOK
+	}
+	if exitStatus(err) == exitConfig && o.mode == modeSMTP {
+		// A program that speaks SMTP reads no other channel (RFC 5321 §3.8).
+		fmt.Fprintf(p.Out, "421 4.3.5 mailsidecar: %s\r\n", oneLine(err.Error()))
+		return exitConfig
 	}
 	fmt.Fprintf(p.Err, "mailsidecar sendmail: %s\n", oneLine(err.Error()))
 	return exitStatus(err)
 }
 
-func (p Program) run(ctx context.Context, args []string) error {
-	o, err := parseOptions(args)
-	if err != nil {
-		return err
-	}
+func (p Program) run(ctx context.Context, o options) error {
 	if o.mode == modeNothing {
 		return nil
 	}
-	set, err := loadSettings(configFile)
+	s, err := p.newSender(o)
 	if err != nil {
 		return err
 	}
-	client, err := set.newClient(p.Version)
-	if err != nil {
-		return err
-	}
-	s := &sender{options: o, settings: set, client: client, now: time.Now}
 	switch o.mode {
 	case modeQueue:
 		return s.printQueue(ctx, p.Out)
@@ -164,6 +164,18 @@ func (p Program) run(ctx context.Context, args []string) error {
 	default:
 		return s.submitInput(ctx, p.In, p.Err)
 	}
+}
+
+func (p Program) newSender(o options) (*sender, error) {
+	set, err := loadSettings(configFile)
+	if err != nil {
+		return nil, err
+	}
+	client, err := set.newClient(p.Version)
+	if err != nil {
+		return nil, err
+	}
+	return &sender{options: o, settings: set, client: client, now: time.Now}, nil
 }
 
 // sender is one run of the program.
@@ -191,8 +203,8 @@ func (s *sender) submitInput(ctx context.Context, in io.Reader, warn io.Writer) 
 	if err != nil {
 		return err
 	}
-	for _, refused := range refused(got) {
-		fmt.Fprintf(warn, "mailsidecar sendmail: %s\n", oneLine(refused))
+	for _, line := range got.refused() {
+		fmt.Fprintf(warn, "mailsidecar sendmail: %s\n", oneLine(line))
 	}
 	return nil
 }
@@ -201,39 +213,130 @@ func (s *sender) submitInput(ctx context.Context, in io.Reader, warn io.Writer) 
 type outgoing struct {
 	reversePath  string // "<>" for the null one; empty: the server takes the From
 	forwardPaths []string
-	data         []byte
+	// leftOut says of each recipient that cannot be one why, for a line of its own.
+	leftOut []string
+	data    []byte
 }
 
 // prepare makes a finished message of what was read, by the options and the
 // message itself.
 func (s *sender) prepare(data []byte) (outgoing, error) {
-	msg := parseMessage(data)
-	if msg.empty() {
-		return outgoing{}, fail(exitRefused, "the message is empty")
-	}
-	recipients := s.options.recipients
-	if s.options.fromHeader {
-		recipients = append(msg.recipients(), recipients...)
+	msg, err := s.readable(data)
+	if err != nil {
+		return outgoing{}, err
 	}
 	var out outgoing
-	var err error
-	if out.forwardPaths, err = s.settings.forwardPaths(recipients); err != nil {
-		return outgoing{}, err
+	if out.forwardPaths, out.leftOut = s.settings.forwardPaths(s.recipients(&msg)); len(out.forwardPaths) == 0 {
+		return outgoing{}, noRecipients(out.leftOut)
 	}
 	if out.reversePath, err = s.settings.reversePath(s.options); err != nil {
 		return outgoing{}, err
 	}
 	msg.remove("Bcc", "Resent-Bcc", "Return-Path")
-	s.complete(&msg)
+	if err := s.complete(&msg); err != nil {
+		return outgoing{}, err
+	}
 	out.data = msg.bytes()
 	return out, nil
 }
 
-// submit posts msg. When a connection could not be made, when it broke, or when the
+// readable takes a message apart, and refuses what is none.
+func (s *sender) readable(data []byte) (message, error) {
+	if bytes.IndexByte(data, '\n') < 0 && bytes.IndexByte(data, '\r') >= 0 {
+		return message{}, fail(exitRefused, "the message has no line end: its line ends are bare CR; end each line with CRLF or LF")
+	}
+	msg := parseMessage(data)
+	if msg.empty() {
+		return message{}, fail(exitRefused, "the message is empty")
+	}
+	return msg, nil
+}
+
+// recipients are those of the message with -t, and those in the arguments.
+func (s *sender) recipients(msg *message) []addressList {
+	var lists []addressList
+	if s.options.fromHeader {
+		for _, f := range msg.recipients() {
+			lists = append(lists, parseMailboxes(f.value(), addressRules{hasCR: f.hasCR}))
+		}
+	}
+	for _, argument := range s.options.recipients {
+		lists = append(lists, parseMailboxes(argument, addressRules{exact: true}))
+	}
+	return lists
+}
+
+// noRecipients is the failure of a message without a recipient that could be one.
+func noRecipients(leftOut []string) error {
+	if len(leftOut) == 0 {
+		return fail(exitUsage, "no recipient addresses found")
+	}
+	return fail(exitRefused, "%s", strings.Join(leftOut[:min(len(leftOut), 3)], "; "))
+}
+
+// result is what became of an accepted message.
+type result struct {
+	api.Receipt
+	leftOut []string // see outgoing
+}
+
+// refused has a line for each recipient that did not get the message though others do:
+// those that were left out, and those that the relay refused.
+func (r result) refused() []string { return append(slices.Clone(r.leftOut), refused(r.Receipt)...) }
+
+// maxRounds limits how often a message is posted again without recipients that the
+// server refused: each answer names up to 50 of them.
+const maxRounds = 20
+
+// submit posts msg. When the server refuses the addresses of some recipients, it posts
+// again for the others, as sendmail does: one address that no relay could take does not
+// keep the message from all.
+func (s *sender) submit(ctx context.Context, msg outgoing) (result, error) {
+	for round := 1; ; round++ {
+		got, err := s.submitOnce(ctx, msg)
+		if err != nil {
+			return result{}, err
+		}
+		wrong := refusedAddresses(got, len(msg.forwardPaths))
+		if len(wrong) == 0 || round == maxRounds {
+			receipt, err := readAccepted(s.client.Server(), got)
+			return result{receipt, msg.leftOut}, s.explain(err)
+		}
+		if msg = msg.without(wrong); len(msg.forwardPaths) == 0 {
+			return result{}, noRecipients(msg.leftOut)
+		}
+	}
+}
+
+// without returns the message for the recipients that are not wrong: by their index,
+// what is wrong with them.
+func (o outgoing) without(wrong map[int]string) outgoing {
+	left := o
+	left.forwardPaths, left.leftOut = nil, slices.Clone(o.leftOut)
+	for i, path := range o.forwardPaths {
+		if reason, ok := wrong[i]; ok {
+			left.leftOut = append(left.leftOut, fmt.Sprintf("%s: %s", notRecipient(path), reason))
+			continue
+		}
+		left.forwardPaths = append(left.forwardPaths, path)
+	}
+	return left
+}
+
+// explain adds to a refused key that the settings, which may have the right one, cannot
+// be read.
+func (s *sender) explain(err error) error {
+	if err == nil || s.settings.unreadable == nil || exitStatus(err) != exitNoPerm {
+		return err
+	}
+	return fail(exitNoPerm, "%w; the settings cannot be read as user %s: %w", err, s.settings.user, s.settings.unreadable)
+}
+
+// submitOnce posts msg. When a connection could not be made, when it broke, or when the
 // server asked for it, it tries once more, and only then: any other retry is the
 // server's. The idempotency key is of this submission alone. A Message-ID would be a
 // wrong one: a program that gives one to two messages still wants two sent.
-func (s *sender) submit(ctx context.Context, msg outgoing) (api.Receipt, error) {
+func (s *sender) submitOnce(ctx context.Context, msg outgoing) (api.Answer, error) {
 	header := http.Header{
 		"Content-Type": {"message/rfc822"},
 		"Accept":       {"application/json"},
@@ -246,11 +349,7 @@ func (s *sender) submit(ctx context.Context, msg outgoing) (api.Receipt, error) 
 	if s.settings.wait > 0 {
 		header.Set("Prefer", fmt.Sprintf("wait=%d", s.settings.wait))
 	}
-	got, err := s.post(ctx, header, msg.data)
-	if err != nil {
-		return api.Receipt{}, err
-	}
-	return readAccepted(s.client.Server(), got)
+	return s.post(ctx, header, msg.data)
 }
 
 // retryPause is how long to wait before the one other try: longer than a

@@ -1,11 +1,13 @@
 package sendmail
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -32,6 +34,9 @@ type settings struct {
 	caFile string
 	domain string // of this machine, for addresses that have none
 	user   string // name of the local user
+	// unreadable is why the file with the settings could not be read, though it is there;
+	// else nil. The environment may suffice.
+	unreadable error
 }
 
 // Seconds to wait where nothing is said, and time-outs.
@@ -45,15 +50,19 @@ const (
 // loadSettings reads each setting from the environment, else from file,
 // which need not exist.
 func loadSettings(file string) (settings, error) {
-	get, err := settingsFrom(file)
+	get, unreadable, err := settingsFrom(file)
 	if err != nil {
 		return settings{}, err
 	}
 	s := settings{
-		url:    get("MAILSIDECAR_URL"),
-		caFile: get("MAILSIDECAR_TLS_CA_FILE"),
-		domain: localDomain(),
-		user:   localUser(),
+		url:        get("MAILSIDECAR_URL"),
+		caFile:     get("MAILSIDECAR_TLS_CA_FILE"),
+		domain:     localDomain(),
+		user:       localUser(),
+		unreadable: unreadable,
+	}
+	if s.url == "" && unreadable != nil {
+		return s, fail(exitConfig, "MAILSIDECAR_URL is not set in the environment, and the settings cannot be read as user %s: %w", s.user, unreadable)
 	}
 	if s.url == "" {
 		return s, fail(exitConfig, "MAILSIDECAR_URL is set neither in the environment nor in %s", file)
@@ -73,28 +82,28 @@ func (s *settings) readFrom(value string) error {
 	if value == "" {
 		return nil
 	}
-	boxes := parseMailboxes(value)
-	if len(boxes) != 1 || !validAddress(boxes[0].address) {
-		return fail(exitConfig, "MAILSIDECAR_FROM: %q is not an address such as app@example.com", oneLine(value))
+	list := parseMailboxes(value, addressRules{authors: true})
+	if len(list.boxes) != 1 || len(list.unclear) > 0 || !validAddress(list.boxes[0].address) {
+		return fail(exitConfig, "MAILSIDECAR_FROM: %q is not an address such as app@example.com", shorten(value))
 	}
-	s.from = boxes[0].address
+	s.from = list.boxes[0].address
 	_, s.domain, _ = cutAddress(s.from)
 	return nil
 }
 
-// settingsFrom returns a look-up that asks the environment first and then file.
-// A variable that is set to nothing counts as not set.
-func settingsFrom(file string) (func(string) string, error) {
-	data, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		// Not readable for this user: the environment may suffice.
-		data = nil
+// settingsFrom returns a look-up that asks the environment first and then file, and
+// why file cannot be read, unless there is none. A variable that is set to nothing
+// counts as not set.
+func settingsFrom(file string) (get func(string) string, unreadable, err error) {
+	data, unreadable := os.ReadFile(file)
+	if errors.Is(unreadable, fs.ErrNotExist) {
+		unreadable = nil
 	}
-	values, err := parseSettings(file, string(data))
+	values, err := parseSettings(file, string(bytes.TrimPrefix(data, []byte("\ufeff"))))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return func(name string) string { return cmp.Or(os.Getenv(name), values[name]) }, nil
+	return func(name string) string { return cmp.Or(strings.TrimSpace(os.Getenv(name)), values[name]) }, unreadable, nil
 }
 
 // parseSettings reads NAME=VALUE lines; blank lines and those that begin with #
@@ -125,34 +134,56 @@ func unquote(s string) string {
 	return s
 }
 
+// apiKey returns the API key, or nothing: a server that listens on loopback only needs
+// none. The blanks and line ends around it, as echo and editors leave them in files, do
+// not belong to it.
 func apiKey(get func(string) string) (string, error) {
-	if key := get("MAILSIDECAR_API_KEY"); key != "" {
-		return key, nil
+	source, key := "MAILSIDECAR_API_KEY", get("MAILSIDECAR_API_KEY")
+	if file := get("MAILSIDECAR_API_KEY_FILE"); key == "" && file != "" {
+		source = "MAILSIDECAR_API_KEY_FILE"
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return "", fail(exitConfig, "%s: %w", source, err)
+		}
+		if key = strings.TrimSpace(string(data)); key == "" {
+			return "", fail(exitConfig, "%s: %s is empty", source, file)
+		}
 	}
-	file := get("MAILSIDECAR_API_KEY_FILE")
-	if file == "" {
-		return "", nil // a server that listens on loopback only needs none
+	if strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return "", fail(exitConfig, "%s: a key has printable ASCII only, and this one has a line end or another character in it", source)
 	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return "", fail(exitConfig, "MAILSIDECAR_API_KEY_FILE: %w", err)
-	}
-	return strings.TrimSpace(string(data)), nil
+	return key, nil
 }
 
-// waitSeconds reads MAILSIDECAR_WAIT: seconds, as a number or as "5s".
+// waitSeconds reads MAILSIDECAR_WAIT as the server reads its settings: seconds, or a
+// duration such as 5s, 1m or 1d12h. A part of a second is rounded up.
 func waitSeconds(value string) (int, error) {
 	if value == "" {
 		return defaultWait, nil
 	}
+	wait, ok := parseWait(value)
+	if !ok {
+		return 0, fail(exitConfig, "MAILSIDECAR_WAIT: %q is neither seconds, such as 3, nor a duration, such as 3s or 1m", shorten(value))
+	}
+	return int(math.Ceil(min(wait, api.MaxWait).Seconds())), nil
+}
+
+func parseWait(value string) (time.Duration, bool) {
 	if _, err := strconv.ParseUint(value, 10, 32); err == nil {
 		value += "s"
 	}
-	wait, err := time.ParseDuration(value)
-	if err != nil || wait < 0 {
-		return 0, fail(exitConfig, "MAILSIDECAR_WAIT: %q is no number of seconds, such as 3", oneLine(value))
+	days, rest, hasDays := strings.Cut(value, "d")
+	if !hasDays {
+		days, rest = "0", value
+	} else if rest == "" {
+		rest = "0s"
 	}
-	return int(min(wait, api.MaxWait).Seconds()), nil
+	n, err := strconv.ParseUint(days, 10, 16)
+	if err != nil {
+		return 0, false
+	}
+	wait, err := time.ParseDuration(rest)
+	return time.Duration(n)*24*time.Hour + min(wait, api.MaxWait), err == nil && wait >= 0
 }
 
 // newClient returns a client that follows no redirect, which would lose the
@@ -178,78 +209,56 @@ func (s settings) newClient(version string) (*api.Client, error) {
 	return c, nil
 }
 
-// forwardPaths makes the envelope's recipients of what the message and the
-// command line say: each once, with a domain.
-func (s settings) forwardPaths(recipients []string) ([]string, error) {
-	var paths []string
+// forwardPaths makes the envelope's recipients of what the message and the command
+// line say: each once, with a domain. leftOut says of each other one why it is none.
+func (s settings) forwardPaths(lists []addressList) (paths, leftOut []string) {
 	seen := map[string]bool{}
-	for _, argument := range recipients {
-		for _, box := range parseMailboxes(argument) {
+	for _, list := range lists {
+		for _, text := range list.unclear {
+			leftOut = append(leftOut, notRecipient(text))
+		}
+		for _, box := range list.boxes {
 			path := s.withDomain(box.address)
-			if !validAddress(path) {
-				return nil, fail(exitRefused, "%q is not a valid recipient address", oneLine(path))
-			}
-			if !seen[path] {
-				seen[path] = true
+			switch {
+			case seen[path]:
+			case !validAddress(path):
+				leftOut = append(leftOut, notRecipient(path))
+			default:
 				paths = append(paths, path)
 			}
+			seen[path] = true
 		}
 	}
-	if len(paths) == 0 {
-		return nil, fail(exitUsage, "no recipient addresses found")
-	}
-	return paths, nil
+	return paths, leftOut
 }
 
-// reversePath makes the envelope's sender of -f. Without -f the server takes
-// the message's own Sender or From: a relay refuses a local user's name.
+func notRecipient(text string) string {
+	return fmt.Sprintf("%q is not a valid recipient address", shorten(text))
+}
+
+// reversePath makes the envelope's sender of -f. Without -f the server takes the
+// message's own Sender or From: a relay refuses a local user's name. The same holds for a
+// user on a machine that no relay can know.
 func (s settings) reversePath(o options) (string, error) {
 	if !o.senderGiven {
 		return "", nil
 	}
-	path := strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(o.sender), "<"), ">")
-	if path == "" {
+	given := strings.TrimSpace(o.sender)
+	if given == "" || given == "<>" {
 		return "<>", nil
 	}
-	path = s.asSender(path)
+	list := parseMailboxes(given, addressRules{exact: true})
+	if len(list.boxes) != 1 || len(list.unclear) > 0 {
+		return "", fail(exitUsage, "-f: %q is not a valid address", shorten(given))
+	}
+	path := s.asSender(list.boxes[0].address)
 	if !validAddress(path) {
-		return "", fail(exitUsage, "-f: %q is not a valid address", oneLine(path))
+		return "", fail(exitUsage, "-f: %q is not a valid address", shorten(given))
+	}
+	if _, domain, _ := cutAddress(path); !isDomain(domain) {
+		return "", nil
 	}
 	return path, nil
-}
-
-// asSender returns an address to send from for a name that has no domain:
-// MAILSIDECAR_FROM when it is set, because a relay takes no other.
-func (s settings) asSender(address string) string {
-	if _, _, ok := cutAddress(address); ok {
-		return address
-	}
-	return cmp.Or(s.from, s.withDomain(address))
-}
-
-func (s settings) withDomain(address string) string {
-	if local, _, ok := cutAddress(address); !ok && address != "" {
-		return strings.TrimSuffix(local, "@") + "@" + s.domain
-	}
-	return address
-}
-
-// cutAddress splits an addr-spec at its last @. ok says that there is a domain.
-func cutAddress(address string) (local, domain string, ok bool) {
-	i := strings.LastIndexByte(address, '@')
-	if i < 0 || i == len(address)-1 {
-		return address, "", false
-	}
-	return address[:i], address[i+1:], true
-}
-
-// validAddress keeps out what could end a header value or an SMTP command, or
-// change the list that it is put into; the server judges the rest.
-func validAddress(address string) bool {
-	local, _, ok := cutAddress(address)
-	return ok && local != "" && !strings.ContainsFunc(address, func(r rune) bool {
-		return r <= ' ' || r == 0x7f || r == '<' || r == '>' || r == ',' || r == ';'
-	})
 }
 
 // localDomain is the domain of addresses that have none: what Debian keeps in
@@ -258,12 +267,12 @@ func localDomain() string {
 	if f, err := os.Open("/etc/mailname"); err == nil {
 		defer func() { _ = f.Close() }()
 		data, err := io.ReadAll(io.LimitReader(f, 256))
-		if name := strings.TrimSpace(string(data)); err == nil && validAddress("x@"+name) {
+		if name := strings.TrimSpace(string(data)); err == nil && isDomain(name) {
 			return name
 		}
 	}
 	name, err := os.Hostname()
-	if err != nil || !validAddress("x@"+name) {
+	if err != nil || !isDomain(name) {
 		return "localhost"
 	}
 	return name

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-
-	"mailsidecar/api"
 )
 
 // session is sendmail -bs: SMTP on standard input and output (RFC 5321),
@@ -218,7 +216,7 @@ func (s *session) data(ctx context.Context, argument string) error {
 	if err != nil {
 		return s.refuse(err)
 	}
-	if refused := refused(got); len(refused) > 0 {
+	if refused := got.refused(); len(refused) > 0 {
 		return s.reply("250 2.0.0 %s as %s; refused: %s", got.Status, got.ID, strings.Join(refused, "; "))
 	}
 	return s.reply("250 2.0.0 %s as %s", got.Status, got.ID)
@@ -259,22 +257,26 @@ func (s *session) endsLine(before byte, line []byte) bool {
 }
 
 // deliver posts one message of the session.
-func (s *session) deliver(ctx context.Context, env outgoing, text []byte) (api.Receipt, error) {
-	data, err := readMessage(bufio.NewReader(bytes.NewReader(text)), true)
+func (s *session) deliver(ctx context.Context, env outgoing, text []byte) (result, error) {
+	msg, err := s.readable(text)
 	if err != nil {
-		return api.Receipt{}, err
+		return result{}, err
 	}
-	msg := parseMessage(data)
 	msg.remove("Return-Path")
-	s.complete(&msg)
+	if err := s.complete(&msg); err != nil {
+		return result{}, err
+	}
 	env.data = msg.bytes()
 	return s.submit(ctx, env)
 }
 
-// refuse answers the final dot with err: as the relay put it, else as transient,
-// because no one has judged the message.
+// refuse answers the final dot with err: as the relay put it; as permanent where the
+// message itself is wrong; else as transient, because no one has judged it.
 func (s *session) refuse(err error) error {
 	var e *refusal
+	if !errors.As(err, &e) && exitStatus(err) == exitRefused {
+		return s.reply("554 5.6.0 mailsidecar: %v", err)
+	}
 	if !errors.As(err, &e) {
 		return s.reply("451 4.4.1 mailsidecar: %v", err)
 	}
