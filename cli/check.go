@@ -75,7 +75,11 @@ func check(cmd *cobra.Command, timeout time.Duration, asJSON bool) error {
 func checkAll(ctx context.Context, configs []config.Relay, timeout time.Duration) ([]checked, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	built, err := service.NewRelays(configs, smtp.Timeouts{Connect: timeout / 4, Hello: timeout / 3}, nil)
+	// Only the data directory counts here: faults of other settings are the server's.
+	s, _, _ := config.LoadService()
+	built, err := service.NewRelays(configs, service.RelayOptions{
+		Timeouts: smtp.Timeouts{Connect: timeout / 4, Hello: timeout / 3}, DataDir: s.DataDir,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -39,6 +39,7 @@ func Load() (Config, []string, error) {
 	r := newReader(os.Getenv)
 	c := Config{Relays: r.relays(), Service: r.service(), sources: r.sources}
 	r.requireKey(c.Service)
+	r.requireLoginStore(c.Relays, c.Service.DataDir)
 	r.warnUnknown(os.Environ())
 	return c, r.warnings, r.err()
 }

@@ -72,7 +72,7 @@ func TestLoad(t *testing.T) {
 	want := Config{
 		Relays: []Relay{{
 			Number: 1, Host: "relay.example.com", Ports: Ladder{{Port: 587}, {Port: 2525}},
-			Username: "shop", Password: NewSecret("hunter2"), Auth: "auto", TLS: "required", MaxRecipients: 100,
+			Username: "shop", Password: NewSecret("hunter2"), Auth: "auto", TLS: "required", OAuth2: OAuth2{ClientAuth: "post"}, MaxRecipients: 100,
 			MaxConnections: 8, MessagesPerConnection: 100, IdleTimeout: units.Duration(30 * time.Second),
 		}},
 		Service: Service{
@@ -111,11 +111,11 @@ func TestLoadEveryVariable(t *testing.T) {
 			Number: 1, Advice: c.Relays[0].Advice, Provider: "mailgun", Host: "192.0.2.7",
 			Ports:    Ladder{{465, true}, {2525, true}, {587, false}},
 			Username: "u", Password: NewSecret("p:,ü"), Auth: "plain", TLS: "required", TLSServerName: "relay.example.com",
-			HELO: "[IPv6:2001:db8::1]", MaxRecipients: 7,
+			OAuth2: OAuth2{ClientAuth: "post"}, HELO: "[IPv6:2001:db8::1]", MaxRecipients: 7,
 			MaxConnections: 20, MessagesPerConnection: 5, IdleTimeout: units.Duration(time.Minute), Rate: units.Rate{Messages: 30, Per: time.Minute},
 			Senders: List{"shop@example.com", "example.org"},
 		}, {
-			Number: 2, Host: "second", Ports: Ladder{{Port: 587}, {Port: 2525}}, Auth: "none", TLS: "required", MaxRecipients: 100,
+			Number: 2, Host: "second", Ports: Ladder{{Port: 587}, {Port: 2525}}, Auth: "none", TLS: "required", OAuth2: OAuth2{ClientAuth: "post"}, MaxRecipients: 100,
 			MaxConnections: 8, MessagesPerConnection: 100, IdleTimeout: units.Duration(30 * time.Second),
 		}},
 		Service: Service{
@@ -268,8 +268,6 @@ func TestProblems(t *testing.T) {
 		{oauth.with("SMTP_OAUTH2_PROVIDER="), "SMTP_OAUTH2_TOKEN_URL is not set; set it, or set SMTP_OAUTH2_PROVIDER to google or microsoft"},
 		{oauth.with("SMTP_OAUTH2_TOKEN_URL=http://login.example.com/token"), "SMTP_OAUTH2_TOKEN_URL is no https URL; set one such as https://login.example.com/oauth2/token, without user name or password"},
 		{oauth.with("SMTP_OAUTH2_TOKEN_URL=https://u:hunter2@login.example.com/token"), "SMTP_OAUTH2_TOKEN_URL is no https URL; set one such as https://login.example.com/oauth2/token, without user name or password"},
-		{oauth.with("SMTP_OAUTH2_REFRESH_TOKEN="), "SMTP_OAUTH2_REFRESH_TOKEN is not set, and Google gives no mail token without one; set it or SMTP_OAUTH2_REFRESH_TOKEN_FILE"},
-		{oauth.with("SMTP_OAUTH2_REFRESH_TOKEN=", "SMTP_OAUTH2_PROVIDER=microsoft"), "SMTP_OAUTH2_REFRESH_TOKEN is not set, and neither is SMTP_OAUTH2_CLIENT_SECRET; set one of them"},
 		{oauth.with("SMTP_OAUTH2_REFRESH_TOKEN=", "SMTP_OAUTH2_PROVIDER=microsoft", "SMTP_OAUTH2_CLIENT_SECRET=hunter2"), "SMTP_OAUTH2_TENANT is not set, and without a refresh token Microsoft needs it; set the directory's id or domain"},
 
 		// Another relay.

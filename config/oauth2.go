@@ -1,26 +1,73 @@
 package config
 
 import (
+	"errors"
 	"net/url"
+	"slices"
 	"strings"
+	"time"
 
+	"github.com/kelseyhightower/envconfig"
+
+	"mailsidecar/credentials"
 	"mailsidecar/netaddr"
 	"mailsidecar/relays"
+	"mailsidecar/units"
 )
 
-// OAuth2 says where the access token for XOAUTH2 comes from: it is given, or
-// stands in a file, or is fetched from TokenURL with the refresh token, or
-// without one with the client's own credentials.
+// OAuth2 says where the access token comes from: it is given, or stands in a file, or
+// is fetched from TokenURL in the way of [OAuth2.Grant].
 type OAuth2 struct {
-	AccessToken     Secret `env:"ACCESS_TOKEN" twin:"no" desc:"Access token for XOAUTH2." note:"Expires within hours: for tests."`
+	AccessToken     Secret `env:"ACCESS_TOKEN" twin:"no" desc:"Access token." note:"Expires within hours: for tests."`
 	AccessTokenFile string `env:"ACCESS_TOKEN_FILE" desc:"File with the access token, read again for each login." note:"For a token that another program renews."`
 	Provider        string `env:"PROVIDER" oneof:"google microsoft" desc:"google or microsoft: fills in token URL and scopes." unset:"by the relay's provider"`
-	Tenant          string `env:"TENANT" desc:"Microsoft's directory (tenant) id or domain." unset:"common" note:"Needed where there is no refresh token."`
-	ClientID        string `env:"CLIENT_ID" desc:"Client (application) id."`
+	Cloud           string `env:"CLOUD" oneof:"us cn" desc:"Microsoft's cloud: us (US Government: GCC High, DoD) or cn (China, 21Vianet)." unset:"the worldwide one"`
+	Tenant          string `env:"TENANT" desc:"Microsoft's directory (tenant) id or domain." unset:"common" note:"Needed for client credentials, and for apps that are registered for one directory only."`
+	ClientID        string `env:"CLIENT_ID" desc:"Client (application) id." note:"Without anything below it a person logs in: mailsidecar login."`
 	ClientSecret    Secret `env:"CLIENT_SECRET" desc:"Client secret." note:"Public clients have none."`
-	RefreshToken    Secret `env:"REFRESH_TOKEN" desc:"Refresh token." unset:"client credentials (Microsoft)"`
-	TokenURL        string `env:"TOKEN_URL" desc:"Token endpoint, https." unset:"the OAuth2 provider's"`
-	Scopes          List   `env:"SCOPES" desc:"Scopes to ask for, separated by commas." unset:"the OAuth2 provider's for SMTP"`
+	ClientAuth      string `env:"CLIENT_AUTH" default:"post" oneof:"post basic" desc:"How the client secret is sent: post, in the form, or basic, in an Authorization field." note:"Yahoo wants basic."`
+	SecretExpires   Date   `env:"SECRET_EXPIRES" desc:"Day on which the client secret ends, such as 2027-11-30." unset:"not known" note:"A warning begins 30 days before."`
+	CertFile        string `env:"CERT_FILE" desc:"Certificate that proves the client in place of a secret, a file in PEM form; read again each time." note:"Its end is read from it, and a warning begins 30 days before."`
+	KeyFile         string `env:"KEY_FILE" desc:"RSA key of that certificate, a file in PEM form." unset:"in the certificate's file"`
+	AssertionFile   string `env:"ASSERTION_FILE" desc:"File with a JWT that proves the client, read again each time." note:"For workload identity federation: name what AZURE_FEDERATED_TOKEN_FILE names."`
+
+	ServiceAccountFile string `env:"SERVICE_ACCOUNT_FILE" desc:"JSON key of a Google service account that may act for the mailbox SMTP_USERNAME." note:"Google Workspace only. Needs no client id."`
+	RefreshToken       Secret `env:"REFRESH_TOKEN" desc:"Refresh token." unset:"that of mailsidecar login, or client credentials" note:"Where the server replaces it, the new one is kept in the data directory."`
+	TokenURL           string `env:"TOKEN_URL" desc:"Token endpoint, https." unset:"the OAuth2 provider's"`
+	Scopes             List   `env:"SCOPES" desc:"Scopes to ask for, separated by commas." unset:"the OAuth2 provider's for SMTP"`
+}
+
+// Grant is the way in which access tokens are fetched.
+type Grant int
+
+const (
+	GrantNone           Grant = iota // they are not fetched
+	GrantLogin                       // with the refresh token of a person's login
+	GrantClient                      // with the client's own credentials
+	GrantServiceAccount              // with a Google service account
+)
+
+// Grant returns the way in which access tokens are fetched. Desktop clients of Google
+// have a secret and need a login all the same.
+func (o OAuth2) Grant() Grant {
+	switch {
+	case !o.Fetched():
+		return GrantNone
+	case o.ServiceAccountFile != "":
+		return GrantServiceAccount
+	case o.RefreshToken.IsSet() || !o.provesClient() || o.Provider == google:
+		return GrantLogin
+	default:
+		return GrantClient
+	}
+}
+
+// NeedsLogin says that only a login which is stored in the data directory gives tokens.
+func (o OAuth2) NeedsLogin() bool { return o.Grant() == GrantLogin && !o.RefreshToken.IsSet() }
+
+// provesClient reports whether the client has credentials of its own.
+func (o OAuth2) provesClient() bool {
+	return o.ClientSecret.IsSet() || o.CertFile != "" || o.AssertionFile != ""
 }
 
 // Configured says that there is a source of tokens.
@@ -30,7 +77,29 @@ func (o OAuth2) Configured() bool {
 
 // Fetched says that tokens are to be fetched from TokenURL.
 func (o OAuth2) Fetched() bool {
-	return o.ClientID != "" || o.ClientSecret.IsSet() || o.RefreshToken.IsSet()
+	return o.ClientID != "" || o.RefreshToken.IsSet() || o.ServiceAccountFile != "" || o.provesClient()
+}
+
+// Date is a day, at its beginning in UTC; zero means none.
+type Date struct{ time.Time }
+
+var _ envconfig.Decoder = (*Date)(nil)
+
+// Decode reads a day in the form of RFC 3339.
+func (d *Date) Decode(value string) error {
+	t, err := time.Parse(time.DateOnly, strings.TrimSpace(value))
+	if err != nil {
+		return &invalid{"is " + units.Quote(value) + ", which is no day", "write it as 2027-11-30"}
+	}
+	d.Time = t
+	return nil
+}
+
+func (d Date) String() string {
+	if d.IsZero() {
+		return ""
+	}
+	return d.Format(time.DateOnly)
 }
 
 // checkOAuth2 fills in what OAUTH2_PROVIDER stands for and checks that a token
@@ -47,9 +116,9 @@ func (r *reader) checkOAuth2(relay *Relay) {
 		}
 	}
 	if !o.Fetched() {
-		for _, suffix := range []string{"OAUTH2_PROVIDER", "OAUTH2_TENANT", "OAUTH2_TOKEN_URL", "OAUTH2_SCOPES"} {
-			if relay.sets(r, suffix) {
-				r.warn("%s has no effect without %s", relay.Variable(suffix), relay.Variable("OAUTH2_CLIENT_ID"))
+		for _, suffix := range []string{"PROVIDER", "CLOUD", "TENANT", "CLIENT_AUTH", "SECRET_EXPIRES", "KEY_FILE", "TOKEN_URL", "SCOPES"} {
+			if relay.sets(r, "OAUTH2_"+suffix) {
+				r.warn("%s has no effect without %s", relay.Variable("OAUTH2_"+suffix), relay.Variable("OAUTH2_CLIENT_ID"))
 			}
 		}
 		return
@@ -57,25 +126,131 @@ func (r *reader) checkOAuth2(relay *Relay) {
 	if o.AccessToken.IsSet() || o.AccessTokenFile != "" {
 		r.problem(relay.Variable("OAUTH2_CLIENT_ID"), "is set beside an access token", "set the access token or what fetches one, not both")
 	}
-	if o.ClientID == "" {
+	if o.ServiceAccountFile != "" {
+		r.checkServiceAccount(relay)
+	} else if o.ClientID == "" {
 		r.problem(relay.Variable("OAUTH2_CLIENT_ID"), "is not set", "set the id of the client that the token was issued to")
 	}
+	r.checkProof(relay)
 	r.applyIssuer(relay)
 	r.checkTokenURL(relay)
-	if !o.RefreshToken.IsSet() && !r.failed[relay.Variable("OAUTH2_REFRESH_TOKEN")] {
-		r.checkClientCredentials(relay)
+	if o.Grant() == GrantClient && o.Provider == microsoft && !relay.sets(r, "OAUTH2_TOKEN_URL") {
+		r.checkOwnTenant(relay)
 	}
 }
 
-func (r *reader) checkClientCredentials(relay *Relay) {
-	o := relay.OAuth2
+// checkServiceAccount checks the key of a service account, which needs no other
+// client.
+func (r *reader) checkServiceAccount(relay *Relay) {
+	o := &relay.OAuth2
+	name := relay.Variable("OAUTH2_SERVICE_ACCOUNT_FILE")
+	r.checkFile(name, func() error { _, err := credentials.ReadServiceAccount(o.ServiceAccountFile); return err },
+		"name the JSON file that Google's console gave with the key")
+	for _, suffix := range []string{"OAUTH2_CLIENT_ID", "OAUTH2_CLIENT_SECRET", "OAUTH2_REFRESH_TOKEN", "OAUTH2_CERT_FILE", "OAUTH2_ASSERTION_FILE"} {
+		if source := r.sources[relay.Variable(suffix)]; source == FromVariable || source == FromFile {
+			r.problem(relay.Variable(suffix), "is set beside "+name, "set only one of them")
+		}
+	}
+	if !relay.sets(r, "OAUTH2_PROVIDER") && o.TokenURL == "" {
+		r.fill(relay, map[string]string{"OAUTH2_PROVIDER": google})
+	}
+	if o.Provider == microsoft {
+		r.problem(name, "is set, and the OAuth2 provider is microsoft", "set "+relay.Variable("OAUTH2_PROVIDER")+"=google, or leave the file out")
+	}
+}
+
+// checkProof checks what the client proves itself with: one thing at most.
+func (r *reader) checkProof(relay *Relay) {
+	o := &relay.OAuth2
+	secret, cert, assertion := relay.Variable("OAUTH2_CLIENT_SECRET"), relay.Variable("OAUTH2_CERT_FILE"), relay.Variable("OAUTH2_ASSERTION_FILE")
 	switch {
-	case o.Provider == google:
-		r.problem(relay.Variable("OAUTH2_REFRESH_TOKEN"), "is not set, and Google gives no mail token without one", "set it or "+relay.Variable("OAUTH2_REFRESH_TOKEN_FILE"))
-	case !o.ClientSecret.IsSet() && !r.failed[relay.Variable("OAUTH2_CLIENT_SECRET")]:
-		r.problem(relay.Variable("OAUTH2_REFRESH_TOKEN"), "is not set, and neither is "+relay.Variable("OAUTH2_CLIENT_SECRET"), "set one of them")
-	case o.Provider == microsoft && !relay.sets(r, "OAUTH2_TENANT") && !relay.sets(r, "OAUTH2_TOKEN_URL"):
-		r.problem(relay.Variable("OAUTH2_TENANT"), "is not set, and without a refresh token Microsoft needs it", "set the directory's id or domain")
+	case o.CertFile != "" && o.ClientSecret.IsSet():
+		r.problem(cert, "is set and so is "+secret, "set only one of them")
+	case o.AssertionFile != "" && o.ClientSecret.IsSet():
+		r.problem(assertion, "is set and so is "+secret, "set only one of them")
+	case o.AssertionFile != "" && o.CertFile != "":
+		r.problem(assertion, "is set and so is "+cert, "set only one of them")
+	}
+	if o.CertFile != "" {
+		r.checkCertificate(relay)
+	} else if o.KeyFile != "" {
+		r.problem(relay.Variable("OAUTH2_KEY_FILE"), "is set without "+cert, "set "+cert+" to the certificate of that key")
+	}
+	if o.AssertionFile != "" {
+		r.checkFile(assertion, func() error { _, err := credentials.ReadAssertion(o.AssertionFile); return err },
+			"name the file in which your platform puts the JWT")
+	}
+	if o.Provider == google && (o.CertFile != "" || o.AssertionFile != "") {
+		r.problem(relay.Variable("OAUTH2_PROVIDER"), "is google, which takes no certificate and no assertion of a client", "set "+relay.Variable("OAUTH2_SERVICE_ACCOUNT_FILE")+" in their place")
+	}
+	if o.ClientSecret.IsSet() {
+		r.checkSecretExpires(relay)
+		return
+	}
+	for _, suffix := range []string{"OAUTH2_CLIENT_AUTH", "OAUTH2_SECRET_EXPIRES"} {
+		if relay.sets(r, suffix) {
+			r.warn("%s has no effect without %s", relay.Variable(suffix), secret)
+		}
+	}
+}
+
+func (r *reader) checkSecretExpires(relay *Relay) {
+	if ends := relay.OAuth2.SecretExpires; !ends.IsZero() && time.Now().After(ends.Time) {
+		r.warn("%s is %s: by that the client secret has ended; make a new one, and set both", relay.Variable("OAUTH2_SECRET_EXPIRES"), ends)
+	}
+}
+
+// checkCertificate reads certificate and key. One that has ended is a warning: it may
+// be renewed at any time.
+func (r *reader) checkCertificate(relay *Relay) {
+	o, name := &relay.OAuth2, relay.Variable("OAUTH2_CERT_FILE")
+	var cert credentials.Certificate
+	read := func() (err error) { cert, err = credentials.ReadCertificate(o.CertFile, o.KeyFile); return err }
+	if !r.checkFile(name, read, "name a certificate in PEM form, and in "+relay.Variable("OAUTH2_KEY_FILE")+" the RSA key that belongs to it") {
+		return
+	}
+	if time.Now().After(cert.NotAfter()) {
+		r.warn("%s names a certificate that ended on %s: put a new one there, and register it", name, cert.NotAfter().UTC().Format(time.DateOnly))
+	}
+}
+
+// checkFile reports a file that read cannot use.
+func (r *reader) checkFile(name string, read func() error, remedy string) bool {
+	err := read()
+	if err == nil {
+		return true
+	}
+	what := "cannot be used: " + err.Error()
+	if e, ok := errors.AsType[*credentials.FileError](err); ok {
+		what = "names " + shownPath(e.File) + ", which cannot be used: " + e.Err.Error()
+	}
+	r.problem(name, what, remedy)
+	return false
+}
+
+// commonTenants are those which stand for every directory.
+var commonTenants = []string{"common", "organizations", "consumers"}
+
+// checkOwnTenant checks that client credentials have the directory which they need.
+func (r *reader) checkOwnTenant(relay *Relay) {
+	name := relay.Variable("OAUTH2_TENANT")
+	switch tenant := strings.ToLower(relay.OAuth2.Tenant); {
+	case tenant == "":
+		r.problem(name, "is not set, and without a refresh token Microsoft needs it", "set the directory's id or domain")
+	case slices.Contains(commonTenants, tenant):
+		r.problem(name, "is "+tenant+", which gives no token to an app without a person", "set the directory's id or domain")
+	}
+}
+
+// requireLoginStore refuses relays that wait for a login where there is no place to
+// store one.
+func (r *reader) requireLoginStore(all []Relay, dataDir string) {
+	for _, relay := range all {
+		name := relay.Variable("OAUTH2_REFRESH_TOKEN")
+		if relay.OAuth2.NeedsLogin() && dataDir == "" && !r.failed[name] && !r.failed[serviceName("DATA_DIR")] {
+			r.problem(name, "is not set, and without "+serviceName("DATA_DIR")+" mailsidecar login has no place for one",
+				"set "+serviceName("DATA_DIR")+" to a directory that lasts, or set the token")
+		}
 	}
 }
 
@@ -94,19 +269,38 @@ func (r *reader) checkTokenURL(relay *Relay) {
 	}
 }
 
-// applyIssuer fills in the endpoint and the scopes for sending by SMTP.
+// applyIssuer fills in the endpoint and the scopes for sending by SMTP. In another of
+// Microsoft's clouds the preset's relay has another host, too.
 func (r *reader) applyIssuer(relay *Relay) {
 	o := relay.OAuth2
-	issuer, ok := relays.IssuerNamed(o.Provider, "")
+	issuer, ok := relays.IssuerNamed(o.Provider, o.Cloud)
 	if !ok {
+		if o.Cloud != "" && !r.failed[relay.Variable("OAUTH2_CLOUD")] && o.TokenURL == "" {
+			r.problem(relay.Variable("OAUTH2_CLOUD"), "is "+o.Cloud+", and the OAuth2 provider is not microsoft", "leave it out, or set "+relay.Variable("OAUTH2_PROVIDER")+"=microsoft")
+		}
 		return
 	}
 	scopes := issuer.Scopes
-	if !o.RefreshToken.IsSet() && issuer.ClientScopes != nil {
+	if o.Grant() == GrantClient && issuer.ClientScopes != nil {
 		scopes = issuer.ClientScopes
 	}
 	r.fill(relay, map[string]string{ // an endpoint, no credentials
 		"OAUTH2_TOKEN_URL": issuer.TokenURL(o.Tenant),
 		"OAUTH2_SCOPES":    strings.Join(scopes, ","),
 	})
+	r.checkCloud(relay, issuer)
+}
+
+// checkCloud checks that the relay takes the tokens of the cloud.
+func (r *reader) checkCloud(relay *Relay, issuer relays.Issuer) {
+	own, known := relays.CloudOf(relay.Host)
+	if !known || own.Name != issuer.Name || own.Cloud == issuer.Cloud {
+		return
+	}
+	if r.sources[relay.Variable("HOST")] == FromPreset {
+		relay.Host = issuer.SMTPHost
+		return
+	}
+	r.problem(relay.Variable("OAUTH2_CLOUD"), "does not fit "+relay.Variable("HOST")+": "+relay.Host+" takes tokens of another cloud",
+		"set "+relay.Variable("HOST")+"="+issuer.SMTPHost+", or set "+relay.Variable("OAUTH2_CLOUD")+" for the cloud of your organization")
 }

@@ -120,7 +120,7 @@ func (r *reader) checkCredentials(relay *Relay) {
 	case relay.takesToken() && !token:
 		r.problem(relay.Variable("OAUTH2_REFRESH_TOKEN"), "is not set, and "+relay.Variable("AUTH")+" is "+relay.Auth,
 			"set it with "+relay.Variable("OAUTH2_CLIENT_ID")+", or set "+relay.Variable("OAUTH2_ACCESS_TOKEN_FILE"))
-	case token && relay.Username == "":
+	case token && relay.Username == "" && !relay.OAuth2.NeedsLogin(): // which tells the account
 		r.problem(user, "is not set, and OAuth2 needs one", "set it to the mailbox's address")
 	case token && (relay.takesToken() || relay.Auth == "auto"):
 	case token && !relay.Password.IsSet():

@@ -23,8 +23,10 @@ func grantOf(o config.OAuth2) diagnosis.Grant {
 		return diagnosis.NoGrant
 	case !o.Fetched():
 		return diagnosis.GrantGiven
-	case !o.RefreshToken.IsSet() && o.ClientSecret.IsSet():
+	case o.Grant() == config.GrantClient:
 		return diagnosis.GrantClient
+	case o.Grant() == config.GrantServiceAccount:
+		return diagnosis.GrantServiceAccount
 	default:
 		return diagnosis.GrantLogin
 	}

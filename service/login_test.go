@@ -13,7 +13,6 @@ import (
 	"mailsidecar/config"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/relaytest"
-	"mailsidecar/mailer/smtp"
 	"mailsidecar/queue"
 )
 
@@ -73,7 +72,7 @@ func TestRelaysOfOneAccount(t *testing.T) {
 	r.TLS, r.Auth, r.Username, r.Password = "none", "auto", "user", config.NewSecret("wrong")
 	c.Relays = append(c.Relays, c.Relays[0])
 	c.Relays[1].Number = 2
-	relays, err := NewRelays(c.Relays, smtp.Timeouts{}, quiet())
+	relays, err := NewRelays(c.Relays, RelayOptions{Logger: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,14 +7,13 @@ import (
 
 	"mailsidecar/config"
 	"mailsidecar/mailer"
-	"mailsidecar/mailer/smtp"
 	"mailsidecar/queue"
 )
 
 // The monitor shows the outcome of the last attempt at each relay, and the pauses.
 func TestRelayMonitor(t *testing.T) {
 	configs := []config.Relay{{Number: 1, Host: "127.0.0.1", Ports: config.Ladder{{Port: refusedPort(t)}}}}
-	relays, err := NewRelays(configs, smtp.Timeouts{}, nil)
+	relays, err := NewRelays(configs, RelayOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,27 +36,44 @@ type Relay interface {
 
 var _ Relay = (*smtp.Relay)(nil)
 
-// NewRelays makes a relay of each configuration. Zero fields of timeouts mean
-// the defaults; without a logger nothing is logged. Relays that are one account
-// count its refused logins together. What cannot be used is a
-// [*ConfigError].
-func NewRelays(configs []config.Relay, timeouts smtp.Timeouts, log *slog.Logger) ([]Relay, error) {
-	var relays []Relay
+// RelayOptions are what relays have in common. The zero value will do.
+type RelayOptions struct {
+	Timeouts smtp.Timeouts // zero fields mean the defaults
+	Logger   *slog.Logger  // nil logs nothing
+	// DataDir is where OAuth2 logins are stored; empty means in memory.
+	DataDir string
+}
+
+// NewRelays makes a relay of each configuration. Relays that are one account count its
+// refused logins together. What cannot be used is a [*ConfigError].
+func NewRelays(configs []config.Relay, o RelayOptions) ([]Relay, error) {
+	var made []Relay
 	var logins smtp.Logins
-	names := relayNames(configs)
+	store, names := newTokenStore(o.DataDir), relayNames(configs)
 	for i, c := range configs {
-		options, err := relayOptions(c, names[i], log)
+		options := relayOptions(c, names[i], o.Logger)
+		options.Timeouts, options.Logins = o.Timeouts, &logins
+		r, err := newRelay(c, options, store)
 		if err != nil {
 			return nil, err
 		}
-		options.Timeouts, options.Logins = timeouts, &logins
-		r, err := smtp.New(options)
-		if err != nil {
-			return nil, &ConfigError{c.Variable("HOST"), err}
-		}
-		relays = append(relays, r)
+		made = append(made, r)
 	}
-	return relays, nil
+	if o.Logger != nil {
+		warnForgetful(configs, store, o.Logger)
+	}
+	return made, nil
+}
+
+func newRelay(c config.Relay, o smtp.Options, store token.Store) (Relay, error) {
+	if c.OAuth2.Configured() && c.Auth != "none" {
+		return newTokenRelay(c, o, store)
+	}
+	r, err := smtp.New(o)
+	if err != nil {
+		return nil, &ConfigError{c.Variable("HOST"), err}
+	}
+	return r, nil
 }
 
 // relayNames gives each relay its host as name, with its number where another
@@ -76,8 +93,9 @@ func relayNames(configs []config.Relay) []string {
 	return names
 }
 
-// relayOptions are the options of the relay that c describes.
-func relayOptions(c config.Relay, name string, log *slog.Logger) (smtp.Options, error) {
+// relayOptions are the options of the relay that c describes, without a source of
+// tokens.
+func relayOptions(c config.Relay, name string, log *slog.Logger) smtp.Options {
 	o := smtp.Options{
 		Name: name, Host: c.Host, Ladder: ladder(c),
 		Username: c.Username, Password: c.Password.Reveal(), Mechanism: c.Auth,
@@ -89,22 +107,7 @@ func relayOptions(c config.Relay, name string, log *slog.Logger) (smtp.Options, 
 	if c.Auth == "none" {
 		o.Username, o.Password, o.Mechanism = "", "", ""
 	}
-	if c.OAuth2.Configured() {
-		source, err := token.New(tokenOptions(c.OAuth2))
-		if err != nil {
-			return o, &ConfigError{c.Variable("OAUTH2_CLIENT_ID"), err}
-		}
-		o.TokenSource = source
-	}
-	return o, nil
-}
-
-func tokenOptions(o config.OAuth2) token.Options {
-	return token.Options{
-		AccessToken: o.AccessToken.Reveal(), AccessTokenFile: o.AccessTokenFile,
-		TokenURL: o.TokenURL, ClientID: o.ClientID, ClientSecret: o.ClientSecret.Reveal(),
-		RefreshToken: o.RefreshToken.Reveal(), Scopes: o.Scopes,
-	}
+	return o
 }
 
 func ladder(c config.Relay) []mailer.Rung {

@@ -1,7 +1,6 @@
 package service
 
 import (
-	"context"
 	"crypto/x509"
 	"errors"
 	"reflect"
@@ -40,14 +39,9 @@ func TestRelayOptions(t *testing.T) {
 		{"SMTP_TLS_CA_FILE", relay(func(r *config.Relay) { r.RootCAs = authorities }), func(o smtp.Options) bool {
 			return o.RootCAs == authorities
 		}},
-		{"OAuth2", relay(func(r *config.Relay) { r.OAuth2.AccessToken = config.NewSecret("token") }), func(o smtp.Options) bool {
-			token, err := o.TokenSource(context.Background(), "")
-			return err == nil && token == "token"
-		}},
 	} {
-		o, err := relayOptions(c.relay, "name", nil)
-		if err != nil || o.Name != "name" || !c.check(o) {
-			t.Errorf("%s: relayOptions = %+v, %v", c.name, o, err)
+		if o := relayOptions(c.relay, "name", nil); o.Name != "name" || !c.check(o) {
+			t.Errorf("%s: relayOptions = %+v", c.name, o)
 		}
 	}
 }
@@ -62,7 +56,7 @@ func TestRelayNames(t *testing.T) {
 // What only the making of a relay shows to be wrong names the variable.
 func TestNewRelaysConfigError(t *testing.T) {
 	relays := []config.Relay{{Number: 1, Host: "smtp.example.com", Ports: config.Ladder{{Port: 587}}}, {Number: 2}}
-	_, err := NewRelays(relays, smtp.Timeouts{}, nil)
+	_, err := NewRelays(relays, RelayOptions{})
 	e, ok := errors.AsType[*ConfigError](err)
 	if !ok || e.Setting != "SMTP2_HOST" || !strings.HasPrefix(err.Error(), "SMTP2_HOST: ") {
 		t.Errorf("NewRelays without a host = %v, want a ConfigError of SMTP2_HOST", err)

@@ -18,7 +18,6 @@ import (
 	"mailsidecar/config"
 	"mailsidecar/handler"
 	"mailsidecar/mailer"
-	"mailsidecar/mailer/smtp"
 	"mailsidecar/queue"
 )
 
@@ -58,6 +57,8 @@ type Service struct {
 	submitter   handler.Submitter
 	cutAttempts func()        // for the requests that wait for a verdict; nil where a queue has the mail
 	queue       *runningQueue // nil when nothing is stored
+	endTokens   func()        // ends what keeps tokens fresh; nil before that began
+	tokens      sync.WaitGroup
 	bound       listeners
 	http        *handler.Server
 	addr        net.Addr // nil until it serves
@@ -98,7 +99,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 func (s *Service) startQueue(ctx context.Context, o Options) (err error) {
 	c := o.Config
 	if s.relays == nil {
-		if s.relays, err = NewRelays(c.Relays, smtp.Timeouts{}, s.log); err != nil {
+		if s.relays, err = NewRelays(c.Relays, RelayOptions{Logger: s.log, DataDir: c.Service.DataDir}); err != nil {
 			return err
 		}
 	}
@@ -107,6 +108,7 @@ func (s *Service) startQueue(ctx context.Context, o Options) (err error) {
 	if c.Service.Queue.Store == "none" {
 		direct := queue.NewDirect(routes, s.log)
 		s.submitter, s.cutAttempts = direct, direct.Stop
+		s.runTokens(ctx)
 		return nil
 	}
 	if s.queue, err = startQueue(ctx, c.Service, o.Store, queue.Options{
@@ -116,7 +118,19 @@ func (s *Service) startQueue(ctx context.Context, o Options) (err error) {
 	}
 	s.submitter = s.queue
 	s.monitor.pauses, s.monitor.resume = s.queue.Pauses, s.queue.Resume
+	s.runTokens(ctx)
 	return nil
+}
+
+// runTokens keeps the tokens of relays fresh, until the relays are closed.
+func (s *Service) runTokens(ctx context.Context) {
+	ctx, s.endTokens = context.WithCancel(context.WithoutCancel(ctx))
+	for _, r := range s.relays {
+		if t, ok := r.(*tokenRelay); ok {
+			t.resume.Store(&s.monitor.resume)
+			s.tokens.Go(func() { t.source.Run(ctx) })
+		}
+	}
 }
 
 // ready reports whether requests should come here.
@@ -177,7 +191,7 @@ func (s *Service) stop(ctx context.Context) error {
 	if s.queue != nil {
 		errs = append(errs, s.queue.awaitStop(ctx))
 	}
-	s.closeRelays()
+	s.closeRelays(ctx)
 	if s.queue != nil {
 		errs = append(errs, s.queue.closeStore())
 	}
@@ -197,11 +211,22 @@ func (s *Service) stopWaiting() {
 }
 
 // closeRelays says QUIT to all of them at a time: a silent one must not use up
-// the others' share of the time.
-func (s *Service) closeRelays() {
+// the others' share of the time. A refresh token that is being replaced is waited for
+// until ctx ends: if it is lost, so is the login.
+func (s *Service) closeRelays(ctx context.Context) {
+	if s.endTokens != nil {
+		s.endTokens()
+		s.tokens.Wait()
+	}
 	var closing sync.WaitGroup
 	for _, r := range s.relays {
-		closing.Go(r.Close)
+		closing.Go(func() {
+			if t, ok := r.(*tokenRelay); ok {
+				t.closeWithin(ctx)
+				return
+			}
+			r.Close()
+		})
 	}
 	closing.Wait()
 }

@@ -87,6 +87,9 @@ func (c *conn) token(ctx context.Context, mechanism, refused string) (string, *m
 	if err == nil && strings.ContainsFunc(token, notInToken) {
 		token, err = "", errors.New("it holds a blank or another character that no token has")
 	}
+	if err == nil && c.relay.opts.username() == "" {
+		token, err = "", errors.New("it does not say to which account it belongs, and no user name is set")
+	}
 	if err != nil {
 		const text = "the OAuth2 token could not be fetched"
 		f := c.failed(ctx, mailer.StageAuth, &cause{problem: ProblemToken, text: text, err: err})
@@ -112,7 +115,7 @@ func withoutAddresses(err error) string {
 
 // sasl returns the mechanism's client.
 func (c *conn) sasl(name, token string) smtp.Auth {
-	user, password := c.relay.opts.Username, c.relay.opts.Password
+	user, password := c.relay.opts.username(), c.relay.opts.Password
 	host, clear := c.relay.opts.ServerName, c.rung.Clear
 	switch name {
 	case "PLAIN":

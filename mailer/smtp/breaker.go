@@ -26,7 +26,9 @@ import "time"
 //
 // Each AUTH command is a login here, also the second one with a fresh OAuth2 token.
 // Where an access token was refused, and the source has another one by now, that
-// changed token need not wait: it is tried at once, but at most once a minute.
+// changed token need not wait: it is tried at once, but at most once a minute. When a
+// person has logged in anew, all earlier refusals are forgotten, as with another
+// password.
 type breaker struct {
 	most        int       // logins in progress at a time, before any is refused
 	inProgress  int       // logins that have begun and not ended
@@ -95,6 +97,18 @@ func (b *breaker) beginChanged(now time.Time) bool {
 	b.changedNext = now.Add(refusalPause)
 	b.inProgress++
 	return true
+}
+
+// renew ends the wait that the lack of a token caused, and with newCredentials any
+// other.
+func (b *breaker) renew(newCredentials bool) {
+	b.undecided = 0
+	if newCredentials {
+		b.refusals, b.changedNext = 0, time.Time{}
+	}
+	if b.refusals < freeRefusals {
+		b.next = time.Time{}
+	}
 }
 
 // loginResult is what a login told about the credentials.

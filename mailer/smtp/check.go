@@ -114,7 +114,7 @@ func (r *Relay) Check(ctx context.Context) Report {
 	rungs.Wait()
 	r.checkLogins(ctx, report.Rungs, conns)
 	report.OK = slices.ContainsFunc(report.Rungs, func(c RungCheck) bool {
-		return c.Failure == nil && (r.opts.Username == "" || c.Auth == authAccepted)
+		return c.Failure == nil && (!r.opts.authenticates() || c.Auth == authAccepted)
 	})
 	return report
 }
@@ -232,7 +232,7 @@ func certificateCheck(cert *x509.Certificate) *TLSCheck {
 // checkLogins logs in on the first rung that can, and on the next one only when no
 // answer came. Then it says QUIT on all.
 func (r *Relay) checkLogins(ctx context.Context, checks []RungCheck, conns []*conn) {
-	answered := r.opts.Username == ""
+	answered := !r.opts.authenticates()
 	for i, c := range conns {
 		if c == nil {
 			continue

@@ -169,7 +169,7 @@ func (c *conn) hello(ctx context.Context) *mailer.Failure {
 	}
 	// A rung that offers no login for us is of no use. Find out while other rungs
 	// are still in the race.
-	if c.relay.opts.Username != "" {
+	if c.relay.opts.authenticates() {
 		_, f := c.mechanism(ctx)
 		return f
 	}
@@ -198,7 +198,7 @@ func (c *conn) sayEHLO(ctx context.Context) *mailer.Failure {
 	if f != nil {
 		return f
 	}
-	if (w.code == 500 || w.code == 502) && (c.rung.Clear || c.tls != nil) && c.relay.opts.Username == "" {
+	if (w.code == 500 || w.code == 502) && (c.rung.Clear || c.tls != nil) && !c.relay.opts.authenticates() {
 		if w, f = c.exchange(ctx, mailer.StageEHLO, "HELO "+c.helo()); f != nil {
 			return f
 		}

@@ -33,6 +33,9 @@ func (l *Logins) account(o Options) *account {
 		l = &Logins{}
 	}
 	key := accountKey{host: strings.ToLower(strings.TrimSuffix(o.Host, ".")), username: o.Username}
+	if o.Username == "" && o.Account != nil {
+		key.username = "\x00" + o.Name // of an account that is not known yet
+	}
 	// A token may be replaced in the same login, which makes two.
 	most := 1
 	if o.TokenSource == nil {
@@ -83,6 +86,19 @@ func (r *Relay) Logins() LoginState {
 		s.Next = a.breaker.next
 	}
 	return s
+}
+
+// TokenRenewed says that the source has a token again after it had none. newLogin says
+// that a person has logged in for it: then a login is tried at once, whatever the relay
+// refused before.
+func (r *Relay) TokenRenewed(newLogin bool) {
+	a := r.account
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.breaker.renew(newLogin)
+	if newLogin {
+		a.accepted, a.refused, a.dead = "", "", false
+	}
 }
 
 // loginPaused returns the failure of a login that must not be tried yet, or nil.
@@ -208,7 +224,7 @@ func resultOf(f *mailer.Failure) loginResult {
 // login authenticates with the configured credentials, if there are any, once that
 // is permitted.
 func (c *conn) login(ctx context.Context) *mailer.Failure {
-	if c.relay.opts.Username == "" {
+	if !c.relay.opts.authenticates() {
 		return nil
 	}
 	if c.tls == nil && !c.rung.Clear {

@@ -34,7 +34,8 @@ type Options struct {
 	// Ladder holds the rungs in order of preference; at least one.
 	Ladder []mailer.Rung
 
-	// Username and Password log in; an empty Username means no AUTH.
+	// Username and Password log in; an empty Username means no AUTH, unless there is
+	// an Account.
 	Username string
 	Password string
 	// Mechanism is a SASL mechanism's name, or "auto" (also when empty):
@@ -45,6 +46,9 @@ type Options struct {
 	// nil when a password is used. It is called once for each login, and again where
 	// the relay refused the token: then with that one.
 	TokenSource func(ctx context.Context, refused string) (string, error)
+	// Account, if not nil, returns the user name where Username is empty: that of the
+	// login to which TokenSource's last token belongs; empty where it is not known.
+	Account func() string
 	// Logins limits the logins. Relays with the same host, user name and password
 	// are one account there. Nil means that the relay shares it with no other.
 	Logins *Logins
@@ -191,12 +195,23 @@ func (o *Options) completeLadder() error {
 	return nil
 }
 
+// authenticates reports whether there is a login.
+func (o *Options) authenticates() bool { return o.Username != "" || o.Account != nil }
+
+// username returns the user name, as far as it is known.
+func (o *Options) username() string {
+	if o.Username == "" && o.Account != nil {
+		return o.Account()
+	}
+	return o.Username
+}
+
 func (o *Options) checkCredentials() error {
 	if o.Mechanism != "AUTO" && !slices.Contains(mechanisms, o.Mechanism) {
 		return fmt.Errorf("unknown AUTH mechanism %q", o.Mechanism)
 	}
 	switch {
-	case o.Username == "" && (o.Password != "" || o.TokenSource != nil):
+	case o.Username == "" && (o.Password != "" || o.TokenSource != nil && o.Account == nil):
 		return errors.New("credentials without a user name")
 	case o.Username != "" && o.Password == "" && o.TokenSource == nil:
 		return errors.New("a user name without password or token")

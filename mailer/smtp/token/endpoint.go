@@ -62,7 +62,7 @@ type answered struct {
 	skew     time.Duration
 }
 
-// request asks for a token. secrets are cut out of the answer's words.
+// request asks for a token. An answer without one is an [*Error].
 func (e *Endpoint) request(ctx context.Context, form url.Values) (Answer, error) {
 	a, secrets, err := e.post(ctx, e.TokenURL, form)
 	if err != nil {
@@ -73,7 +73,7 @@ func (e *Endpoint) request(ctx context.Context, form url.Values) (Answer, error)
 	}
 	answer, err := parseAnswer(a.fields)
 	if err != nil {
-		return Answer{}, &Error{Status: a.response.StatusCode, Description: err.Error()}
+		return Answer{}, &Error{Status: a.response.StatusCode, Description: err.Error(), Skew: a.skew}
 	}
 	answer.Skew = a.skew
 	return answer, nil
@@ -83,6 +83,7 @@ func (e *Endpoint) request(ctx context.Context, form url.Values) (Answer, error)
 // it often comes from a proxy, or from a URL that is no token endpoint.
 func (a answered) refused(secrets []string) *Error {
 	err := refusal(a.response, a.fields, time.Now(), secrets)
+	err.Skew = a.skew
 	if err.Code != "" {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"mailsidecar/credentials"
 	"mailsidecar/mailer"
 )
 
@@ -59,6 +60,8 @@ type Error struct {
 	// RetryAfter is how long the endpoint asks us to wait, at most an hour; zero where
 	// it does not say.
 	RetryAfter time.Duration
+	// Skew is how far the endpoint's clock is ahead of ours, see [Answer].
+	Skew time.Duration
 }
 
 // Error says what the endpoint answered.
@@ -129,14 +132,7 @@ func (e *ForeignError) Error() string {
 
 // ClientError is a certificate, a key or an assertion of the client that cannot be
 // used.
-type ClientError struct {
-	File string
-	Err  error
-}
-
-func (e *ClientError) Error() string { return e.File + ": " + e.Err.Error() }
-
-func (e *ClientError) Unwrap() error { return e.Err }
+type ClientError = credentials.FileError
 
 // aadsts finds Microsoft's numbers in a description.
 var aadsts = regexp.MustCompile(`AADSTS(\d{4,8})\b`)

@@ -123,7 +123,7 @@ func writeSynced(path string, data []byte) error {
 		return err
 	}
 	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
+	return errors.Join(err, giveToOwner(path), f.Sync(), f.Close())
 }
 
 func removeIfThere(path string) error {
@@ -155,5 +155,6 @@ func (s *FileStore) Lock(ctx context.Context, relay int) (unlock func(), err err
 	if _, err := lock.TryLockContext(ctx, lockLook); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", lock.Path(), err), lock.Close())
 	}
+	_ = giveToOwner(lock.Path()) // else other users get an error that says so
 	return func() { _ = lock.Close() }, nil
 }

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"mailsidecar/credentials"
 )
 
 // Refresh spends a refresh token (RFC 6749 §6). Microsoft wants the scopes again.
@@ -24,8 +26,8 @@ func (e *Endpoint) ClientCredentials(ctx context.Context, scopes []string) (Answ
 
 // ActFor asks for a token of the mailbox subject with a Google service account (RFC
 // 7523 §2.1).
-func (e *Endpoint) ActFor(ctx context.Context, a ServiceAccount, subject string, scopes []string) (Answer, error) {
-	assertion, err := a.assertion(subject, strings.Join(scopes, " "), e.TokenURL)
+func (e *Endpoint) ActFor(ctx context.Context, a credentials.ServiceAccount, subject string, scopes []string) (Answer, error) {
+	assertion, err := actFor(a, subject, strings.Join(scopes, " "), e.TokenURL)
 	if err != nil {
 		return Answer{}, err
 	}

@@ -49,6 +49,9 @@ type Record struct {
 	Issued time.Time
 	// Expires is when the refresh token ends, where the endpoint told; else zero.
 	Expires time.Time
+	// LoggedIn is when the person logged in, however often the refresh token was
+	// replaced since; zero means Issued. It tells a new login from a replaced token.
+	LoggedIn time.Time
 	// Digest is that of the refresh token which was configured when this login was
 	// stored, see [Digest]. With another one configured the record is replaced.
 	Digest string
@@ -90,6 +93,7 @@ type storedRecord struct {
 	Account       string    `json:"account,omitempty"`
 	Issued        time.Time `json:"issued"`
 	Expires       time.Time `json:"expires,omitzero"`
+	LoggedIn      time.Time `json:"logged_in,omitzero"`
 	Digest        string    `json:"setting_sha256,omitempty"`
 	AccessToken   string    `json:"access_token,omitempty"`
 	AccessFetched time.Time `json:"access_token_fetched,omitzero"`
@@ -104,7 +108,7 @@ func (r Record) Marshal() ([]byte, error) {
 	}
 	stored := storedRecord{
 		recordVersion, r.RefreshToken, r.TokenURL, r.Issuer, r.Tenant, r.ClientID, r.Scopes, r.Account,
-		r.Issued.UTC(), r.Expires.UTC(), r.Digest, r.AccessToken, r.AccessFetched.UTC(), r.AccessExpires.UTC(),
+		r.Issued.UTC(), r.Expires.UTC(), r.LoggedIn.UTC(), r.Digest, r.AccessToken, r.AccessFetched.UTC(), r.AccessExpires.UTC(),
 	}
 	data, err := json.MarshalIndent(stored, "", "  ") //nolint:gosec // the secrets are what is stored
 	if err != nil {
@@ -142,7 +146,7 @@ func ParseRecord(data []byte) (Record, error) {
 	}
 	r := Record{
 		RefreshToken: s.RefreshToken, TokenURL: s.TokenURL, Issuer: s.Issuer, Tenant: s.Tenant, ClientID: s.ClientID,
-		Scopes: s.Scopes, Account: s.Account, Issued: s.Issued, Expires: s.Expires, Digest: s.Digest,
+		Scopes: s.Scopes, Account: s.Account, Issued: s.Issued, Expires: s.Expires, LoggedIn: s.LoggedIn, Digest: s.Digest,
 		AccessToken: s.AccessToken, AccessFetched: s.AccessFetched, AccessExpires: s.AccessExpires,
 	}
 	return r, r.check()

@@ -18,6 +18,8 @@ type Status struct {
 	// SecretExpires and CertificateExpires are those of the client; zero where that is
 	// not known.
 	SecretExpires, CertificateExpires time.Time
+	// Skew is how far the endpoint's clock was ahead of ours at the last answer.
+	Skew time.Duration
 	// Err is why the last request for a token failed; nil when it succeeded, and
 	// before the first.
 	Err error
@@ -27,6 +29,69 @@ type Status struct {
 	StoreErr error
 	// Warnings are what needs a person's attention soon, and does not stop mail yet.
 	Warnings []Warning
+}
+
+const (
+	// loginWarning is how long before its end a login is warned of, credentialWarning
+	// the same for a client's secret and certificate.
+	loginWarning      = 14 * 24 * time.Hour
+	credentialWarning = 30 * 24 * time.Hour
+	// skewWarning is the difference of clocks that is warned of. Assertions are good
+	// for 5 minutes and more.
+	skewWarning = 5 * time.Minute
+	// microsoftLife is how long Microsoft's refresh tokens live from their issue.
+	microsoftLife = 90 * 24 * time.Hour
+	// warnAgain is how often a warning is told.
+	warnAgain = 24 * time.Hour
+)
+
+// Status returns what is known at this moment.
+func (s *Source) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st, now := s.status, time.Now()
+	st.Expires, st.Err, st.Retry = s.access.expires, s.failure.err, s.failure.retry
+	soon := func(kind WarningKind, at time.Time, ahead time.Duration) {
+		if !at.IsZero() && now.After(at.Add(-ahead)) {
+			st.Warnings = append(st.Warnings, Warning{Kind: kind, At: at})
+		}
+	}
+	soon(WarningLogin, st.LoginExpires, loginWarning)
+	soon(WarningSecret, st.SecretExpires, credentialWarning)
+	soon(WarningCertificate, st.CertificateExpires, credentialWarning)
+	if st.Skew.Abs() > skewWarning {
+		st.Warnings = append(st.Warnings, Warning{Kind: WarningClock, Skew: st.Skew})
+	}
+	if st.StoreErr != nil {
+		st.Warnings = append(st.Warnings, Warning{Kind: WarningNotStored})
+	}
+	return st
+}
+
+// showLogin puts a login into the status. storeErr is why it could not be stored.
+func (s *Source) showLogin(login Record, storeErr error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.Account, s.status.LoginIssued, s.status.LoginExpires = login.Account, login.Issued, login.end()
+	s.status.StoreErr = storeErr
+}
+
+// end is when the refresh token ends, as far as is known; else zero.
+func (r Record) end() time.Time {
+	if r.Expires.IsZero() && r.Issuer == "microsoft" {
+		return r.Issued.Add(microsoftLife)
+	}
+	return r.Expires
+}
+
+// tellWarnings tells each warning once a day. The caller has the turn.
+func (s *Source) tellWarnings(now time.Time) {
+	for _, w := range s.Status().Warnings {
+		if last, ok := s.keeper.told[w.Kind]; !ok || now.Sub(last) >= warnAgain {
+			s.keeper.told[w.Kind] = now
+			s.opts.Notify(Event{Kind: EventWarning, Warning: w})
+		}
+	}
 }
 
 // Warning is something that will stop mail unless a person acts.

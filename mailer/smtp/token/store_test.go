@@ -22,7 +22,7 @@ func sample() Record {
 	return Record{
 		RefreshToken: "refresh-secret", TokenURL: "https://login.example.com/token", Issuer: "microsoft", Tenant: "common",
 		ClientID: "id", Scopes: []string{"https://outlook.office.com/SMTP.Send", "offline_access"}, Account: "jo@example.com",
-		Issued: at, Expires: at.Add(7 * 24 * time.Hour), Digest: Digest("configured-secret"),
+		Issued: at, Expires: at.Add(7 * 24 * time.Hour), LoggedIn: at.Add(-time.Hour), Digest: Digest("configured-secret"),
 		AccessToken: "access-secret", AccessFetched: at, AccessExpires: at.Add(time.Hour),
 	}
 }
@@ -134,6 +134,34 @@ func TestFileStoreMode(t *testing.T) {
 		t.Errorf("Load() of a file with mode 0664 = %v, want it mended", err)
 	}
 	check("after Load")
+}
+
+// TestFileStoreOwner: what root stores belongs to the owner of the directory.
+func TestFileStoreOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	s := NewFileStore(t.TempDir())
+	if err := os.Chown(filepath.Dir(s.Path(1)), 65532, 65531); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := s.Lock(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	if err := s.Save(t.Context(), 1, sample()); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{s.Path(1), s.lockPath(1)} {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if owner := fmt.Sprintf("%+v", info.Sys()); !strings.Contains(owner, "Uid:65532 Gid:65531") {
+			t.Errorf("%s belongs to %s", path, owner)
+		}
+	}
 }
 
 // TestFileStoreForeign: what is no file of ours is not followed, and not lost either.
