@@ -25,7 +25,9 @@ func withServer(cmd *cobra.Command, f func(*client) error) error {
 	if err != nil {
 		return misconfigured(err, warnings)
 	}
-	offline, err := service.OpenOffline(cmd.Context(), s)
+	forPeople := s
+	forPeople.LogFormat = "text"
+	offline, err := service.OpenOffline(cmd.Context(), s, service.NewLogger(cmd.ErrOrStderr(), forPeople))
 	switch {
 	case errors.Is(err, service.ErrNoIdleStore):
 		return withRunningServer(f)

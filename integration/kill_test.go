@@ -42,6 +42,9 @@ func TestKill(t *testing.T) {
 		time.Sleep(time.Duration(50+rand.IntN(600)) * time.Millisecond)
 		s.kill(t)
 		s = serve(t, env)
+		if strings.Contains(s.log.String(), "queue log damaged") {
+			t.Errorf("after %d kills the log is said to be damaged", kills+1)
+		}
 		clients.turnTo(s.url)
 	}
 	clients.stop()

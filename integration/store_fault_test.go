@@ -356,6 +356,41 @@ func (s *sidecar) crowd(t *testing.T) {
 	all.Wait()
 }
 
+// TestDamagedLog flips a bit in the log that kill -9 has left: the server starts, says
+// so, and keeps the log as it was.
+func TestDamagedLog(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	env := environment{"SMTP_HOST": "127.0.0.1", "SMTP_PORTS": "1", "SMTP_USERNAME": "u", "SMTP_PASSWORD": "p", "MAILSIDECAR_DATA_DIR": dir}
+	s := serve(t, env)
+	for n := range 10 {
+		wantStatus(t, s.send(t, map[string]any{
+			"from": "shop@example.com", "to": "ana@example.org", "subject": fmt.Sprint("Order ", n), "text": "Thank you!",
+			"send_at": time.Now().Add(time.Hour).Format(time.RFC3339),
+		}), http.StatusAccepted)
+	}
+	s.kill(t)
+	path := filepath.Join(dir, "queue.db-wal")
+	log, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log[len(log)/2] ^= 1
+	if err := os.WriteFile(path, log, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other := t.TempDir()
+	if err := os.CopyFS(other, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	code, output := exitCode(t, command(t, env.with(environment{"MAILSIDECAR_DATA_DIR": other}), "queue", "list"))
+	kept, err := os.ReadFile(filepath.Join(other, "queue.db-wal.damaged"))
+	if code != 0 || !strings.Contains(output, "queue log damaged") || err != nil || !bytes.Equal(kept, log) {
+		t.Errorf("queue list on a damaged log = %d and keeps %d octets, %v, want 0, the log and a warning; it says\n%s", code, len(kept), err, output)
+	}
+	serve(t, env).awaitLog(t, `"msg":"queue log damaged"`)
+}
+
 func (s *sidecar) awaitLog(t *testing.T, text string) {
 	t.Helper()
 	machine.Await(t, fmt.Sprintf("%q in the log", text), func() bool { return strings.Contains(s.log.String(), text) })

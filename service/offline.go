@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"os"
 
@@ -23,8 +24,9 @@ type Offline struct {
 }
 
 // OpenOffline opens the store that the configuration names, but creates none.
-// The error is [ErrNoIdleStore] when a server has to be asked.
-func OpenOffline(ctx context.Context, c config.Service) (*Offline, error) {
+// The error is [ErrNoIdleStore] when a server has to be asked. log gets what is wrong
+// with a store that can be used all the same.
+func OpenOffline(ctx context.Context, c config.Service, log *slog.Logger) (*Offline, error) {
 	if c.Queue.Store == "none" {
 		return nil, ErrNoIdleStore
 	}
@@ -32,7 +34,7 @@ func OpenOffline(ctx context.Context, c config.Service) (*Offline, error) {
 	if _, err := os.Stat(c.Queue.Path); errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNoIdleStore
 	}
-	store, err := openStore(ctx, c)
+	store, err := openStore(ctx, c, log)
 	switch {
 	case errors.Is(err, queue.ErrLocked):
 		return nil, ErrNoIdleStore

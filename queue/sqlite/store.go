@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/rand/v2"
 	"net/url"
 	"os"
@@ -26,7 +27,7 @@ import (
 // Options says where a store is and how long it keeps what is final.
 type Options struct {
 	// Path is the database file. Its directory is created when it is missing;
-	// Path with "-wal", "-shm", ".lock" and ".new" appended is used too.
+	// Path with "-wal", "-wal.damaged", "-shm", ".lock" and ".new" appended is used too.
 	Path string
 	// MinFreeDisk is the octets of free disk below which new messages are
 	// refused, so that outcomes can still be written; zero means 64 MiB.
@@ -39,6 +40,8 @@ type Options struct {
 	// retry, being delivered or canceled; zero drops them in the commit that
 	// records so. Retention bounds it.
 	KeepBodies time.Duration
+	// Logger says at the start that a crash has left a damaged log; nil discards it.
+	Logger *slog.Logger
 }
 
 func (o Options) withDefaults() Options {
@@ -50,6 +53,9 @@ func (o Options) withDefaults() Options {
 	}
 	o.Retention = max(o.Retention, queue.IdempotencyLife)
 	o.KeepBodies = min(o.KeepBodies, o.Retention)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	return o
 }
 
@@ -106,6 +112,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 }
 
 func (s *Store) open(ctx context.Context) error {
+	if err := s.checkLog(); err != nil {
+		return err
+	}
 	if err := createDatabase(ctx, s.opts.Path); err != nil {
 		return err
 	}

@@ -1,0 +1,115 @@
+package sqlite
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"mailsidecar/queue"
+)
+
+// maxLogCopy is how many octets of a damaged log are kept.
+const maxLogCopy = 64 << 20
+
+// checkLog looks at the log that a crash has left, before SQLite does. SQLite uses what
+// is before the first bad frame, and forgets the rest without a word: after a crash it
+// is of a transaction that was being written. Where more is lost, this says so, and
+// keeps a copy.
+func (s *Store) checkLog() error {
+	if info, err := os.Stat(s.opts.Path); err != nil || info.Size() == 0 {
+		return nil // a log without its database is of no use
+	}
+	path := logPath(s.opts.Path)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fault(path, fmt.Errorf("%w: %w", queue.ErrDirectory, err), "the log must be readable and writable for this user")
+	}
+	defer f.Close() //nolint:errcheck // what was written is synced
+	report, err := readLog(f, pageSize(s.opts.Path))
+	if err != nil {
+		return fault(path, fmt.Errorf("read the log: %w", err), "the disk reports errors: see the kernel's log (dmesg), and move the queue to a sound disk")
+	}
+	if report.lost {
+		if err := s.keepLog(f, path, report); err != nil {
+			return err
+		}
+	}
+	return cutLog(f, report)
+}
+
+// keepLog copies a damaged log, and logs what is wrong with it.
+func (s *Store) keepLog(f *os.File, path string, report logReport) error {
+	kept := path + ".damaged"
+	if err := copyLog(f, kept); err != nil {
+		return fault(path, fmt.Errorf("damaged, and its copy %s cannot be written: %w", kept, err),
+			"the start would make it impossible to find out what was lost: free space for the copy, or move the log away")
+	}
+	s.opts.Logger.Error("queue log damaged", "path", path, "header_damaged", report.header, "frames_used", report.frames,
+		"frames_behind", report.behind, "copy", kept,
+		"meaning", "the frames behind the damage are not used: they may hold accepted mail, or mail that was being accepted",
+		"do", `see "A damaged log" in docs/operating.md, and test the disk and the memory`)
+	return nil
+}
+
+// copyLog replaces the copy of an earlier damaged log: one is kept.
+func copyLog(f *os.File, kept string) error {
+	if err := os.Remove(kept); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	c, err := os.OpenFile(kept, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(c, io.LimitReader(f, maxLogCopy))
+	if err == nil {
+		err = c.Sync()
+	}
+	if err := errors.Join(err, c.Close()); err != nil {
+		return err
+	}
+	return syncDirectory(filepath.Dir(kept))
+}
+
+// cutLog removes what SQLite will not use. Left in place, it would be behind what is
+// written next, and after another crash look like damage.
+func cutLog(f *os.File, report logReport) error {
+	if report.behind == 0 && !report.tail {
+		return nil
+	}
+	if err := f.Truncate(report.length); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// pageSize is that of the database at path.
+func pageSize(path string) int {
+	const usual = 4096
+	f, err := os.Open(path)
+	if err != nil {
+		return usual
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	header := make([]byte, 18)
+	if _, err := io.ReadFull(f, header); err != nil {
+		return usual
+	}
+	n := int(binary.BigEndian.Uint16(header[16:]))
+	if n == 1 {
+		n = maxPageSize // 65536 has no room in two octets
+	}
+	if n < 512 {
+		return usual
+	}
+	return n
+}
