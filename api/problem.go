@@ -32,6 +32,7 @@ const (
 	CodeMessageTooLarge   Code = "message_too_large"
 	CodeContentType       Code = "unsupported_content_type"
 	CodeContentEncoding   Code = "unsupported_content_encoding"
+	CodeHeaderTooLarge    Code = "header_too_large"
 	CodeInvalidMessage    Code = "invalid_message"
 	CodeTooManyRecipients Code = "too_many_recipients"
 	CodeTooManyMessages   Code = "too_many_messages"

@@ -20,6 +20,9 @@ func (s *Server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 			}
 			request(c).key = k
 		}
+		if err := request(c).key.Enter(c.Request().Context()); err != nil {
+			return err
+		}
 		if s.version != "" { // strangers must not learn it
 			c.Response().Header().Set(echo.HeaderServer, "mailsidecar/"+s.version)
 		}

@@ -206,10 +206,11 @@ type answer struct {
 
 func serve(s http.Handler, r *http.Request) answer {
 	body := keepBody(r)
+	sent := r.Clone(r.Context())
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, r)
 	a := answer{w.Code, w.Header(), w.Body.Bytes()}
-	contract.hold(r, body, a)
+	contract.hold(sent, body, a)
 	return a
 }
 

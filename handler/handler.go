@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"mailsidecar/handler/compat"
+	"mailsidecar/handler/conns"
 	"mailsidecar/handler/intake"
 	"mailsidecar/handler/keys"
 	"mailsidecar/mailer"
@@ -52,6 +53,7 @@ type Options struct {
 	// the field out.
 	Version string
 
+	MaxConnections int   // open at once, over HTTP and HTTPS together; default 2000
 	MaxMessageSize int64 // octets of a composed message; default 25 MiB
 	MaxRecipients  int   // of one message; default 1000
 	// MaxInFlight is the memory for all requests under way, in octets: for their bodies
@@ -85,11 +87,11 @@ type Server struct {
 	requestTimeout time.Duration
 	bodyTimeout    time.Duration
 
-	echo *echo.Echo
-	http *http.Server
-	// idleConns are the connections that Shutdown need not wait for.
-	idleConns idleConns
-	done      chan error
+	echo  *echo.Echo
+	http  *http.Server
+	tls   *tls.Config // nil without HTTPS
+	conns *conns.Set
+	done  chan error
 	// serving ends when Shutdown begins.
 	serving context.Context
 }
@@ -131,7 +133,14 @@ func New(o Options) (*Server, error) {
 		s.ready = func() bool { return true }
 	}
 	s.echo = s.routes()
-	s.http = s.httpServer(o.TLS)
+	s.conns = conns.New(conns.Limits{
+		Open: o.MaxConnections, Header: s.maxHeader(), Fields: max(s.maxRecipients, 1000) + otherFields,
+	}, s.log)
+	s.http = s.httpServer()
+	if o.TLS != nil {
+		s.tls = o.TLS.Clone()
+		s.tls.NextProtos = []string{"http/1.1"}
+	}
 	var stop context.CancelFunc
 	s.serving, stop = context.WithCancel(context.Background())
 	s.http.RegisterOnShutdown(stop)

@@ -41,3 +41,27 @@ func preferredWait(h http.Header) time.Duration {
 	}
 	return 0
 }
+
+// maxSmallHeader is the size of a header that every request may have, with octetsPerField
+// for each field: as much as the memory of a connection has room for.
+const (
+	maxSmallHeader = 12 << 10
+	octetsPerField = 128
+)
+
+// headerSize is how large the request's header is, for maxSmallHeader.
+func headerSize(r *http.Request) int {
+	size := len(r.RequestURI)
+	for name, values := range r.Header {
+		for _, v := range values {
+			size += len(name) + len(v) + octetsPerField
+		}
+	}
+	return size
+}
+
+// takesEnvelope reports whether the header may have a message's recipients. That request
+// is authenticated before anything else.
+func takesEnvelope(r *http.Request) bool {
+	return r.Method == http.MethodPost && r.URL.Path == "/v1/messages"
+}

@@ -33,9 +33,18 @@ func (s *Server) postMessage(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	header := headerSize(c.Request())
+	if header > maxSmallHeader {
+		if err := b.Charge(int64(header)); err != nil {
+			return err
+		}
+	}
 	sub, err := s.read(c, b, mediaType, params["boundary"], idempotency)
 	if err != nil {
 		return err
+	}
+	if header > maxSmallHeader {
+		clear(h) // it is read, and not counted any more
 	}
 	if err := request(c).key.Charge(1); err != nil {
 		return err

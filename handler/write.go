@@ -31,7 +31,7 @@ func (s *Server) writeProblem(err error, c echo.Context) {
 		c.Response().Header().Set("Accept", acceptedTypes)
 	case api.CodeContentEncoding:
 		c.Response().Header().Set("Accept-Encoding", "identity")
-	case api.CodeBodyTimeout, api.CodeBodyTooLarge, api.CodeIncompleteBody:
+	case api.CodeBodyTimeout, api.CodeBodyTooLarge, api.CodeHeaderTooLarge, api.CodeIncompleteBody:
 		// The rest of the body is not worth reading.
 		c.Response().Header().Set("Connection", "close")
 	default:

@@ -75,10 +75,12 @@ func (h Host) Begin(a *API, w http.ResponseWriter, r *http.Request, requestID st
 // Close gives the request's memory back.
 func (x *Exchange) Close() { x.share.Close() }
 
-// Prove says whose key the request has. Its memory is that of strangers before.
-func (x *Exchange) Prove(k *keys.Key) {
+// Prove says whose key the request has. Its memory and its connection are those of
+// strangers before. The error says that the key has too many requests under way.
+func (x *Exchange) Prove(k *keys.Key) error {
 	x.Key = k
 	x.share.Prove(k.Name())
+	return k.Enter(x.Request.Context())
 }
 
 // Serve authenticates the request and serves the route.
@@ -94,8 +96,7 @@ func (x *Exchange) authenticate() error {
 		if err := keys.CheckLoopback(x.Request); err != nil {
 			return err
 		}
-		x.Prove(nil)
-		return nil
+		return x.Prove(nil)
 	}
 	if x.API.Secret == nil {
 		return nil
@@ -112,8 +113,18 @@ func (x *Exchange) authenticate() error {
 	if err != nil {
 		return err
 	}
-	x.Prove(k)
-	return nil
+	return x.Prove(k)
+}
+
+// ProveSigned makes the request one of the key of that name, if the request's signature
+// matches its secret. Otherwise the error has the detail. It does the same for a name that
+// no key has: a stranger must not learn the names.
+func (x *Exchange) ProveSigned(name, detail string, matches func(secret string) bool) error {
+	key, secret := x.Keys.Signer(name)
+	if !matches(secret) || key == nil {
+		return problem.New(api.CodeUnauthorized, detail)
+	}
+	return x.Prove(key)
 }
 
 // DetailKeyMissing is the detail of a 401 for a request without a key.

@@ -3,16 +3,18 @@
 package keys
 
 import (
+	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/conns"
 	"mailsidecar/handler/problem"
 	"mailsidecar/units"
 )
@@ -68,12 +70,29 @@ func (k *Key) MaySend(sender string) bool {
 	return false
 }
 
+// Enter makes the request of this context one of the key, or returns a problem if the
+// key has too many requests under way. Call it when the request has proven the key.
+func (k *Key) Enter(ctx context.Context) error {
+	if conns.Prove(ctx, k.Name()) {
+		return nil
+	}
+	return problem.New(api.CodeBusy, "Too many requests are under way with this key. One key may have half of MAILSIDECAR_MAX_CONNECTIONS, and less while others have many.")
+}
+
+// maxBursts is how many times its rate's number of messages a key may submit at once.
+// The bucket is full again after as many times the rate's period: without a limit that
+// would be a time that no client waits for.
+const maxBursts = 1000
+
 // Charge takes n messages from the key's rate, or returns a problem that says when to
 // come again. Call it last: a request that is refused for another reason uses none of
 // the rate.
 func (k *Key) Charge(n int) error {
 	if k == nil {
 		return nil
+	}
+	if most := maxBursts * k.rate.Messages; k.rate.Messages > 0 && n > most {
+		return problem.New(api.CodeTooManyMessages, fmt.Sprintf("A request of the key %s may have %d messages, a thousand times its rate, %s in MAILSIDECAR_KEY_RATES.", k.name, most, k.rate))
 	}
 	wait, ok := k.bucket.take(k.rate, n, time.Now())
 	if ok {
@@ -87,8 +106,15 @@ func (k *Key) Charge(n int) error {
 // Ring holds the keys of a server.
 type Ring struct {
 	keys []*Key
-	// secrets are by name; nil unless they are kept.
-	secrets map[string]string
+	// signers are by name; nil unless secrets are kept.
+	signers map[string]signer
+	// decoy takes the place of a key's secret for names that no key has.
+	decoy string
+}
+
+type signer struct {
+	key    *Key
+	secret string
 }
 
 // NewRing returns a ring of the keys. It keeps their digests and, where keepSecrets
@@ -113,9 +139,10 @@ func NewRing(entries []Entry, keepSecrets bool) (*Ring, error) {
 		r.keys = append(r.keys, k)
 	}
 	if keepSecrets {
-		r.secrets = map[string]string{}
-		for _, e := range entries {
-			r.secrets[e.Name] = e.Secret
+		r.decoy = rand.Text()
+		r.signers = map[string]signer{}
+		for i, e := range entries {
+			r.signers[e.Name] = signer{r.keys[i], e.Secret}
 		}
 	}
 	return r, nil
@@ -154,14 +181,15 @@ func (r *Ring) Find(secret string) (*Key, error) {
 	return found, nil
 }
 
-// Signer returns the key of that name and its secret; false for an unknown name, and
-// where secrets are not kept.
-func (r *Ring) Signer(name string) (k *Key, secret string, known bool) {
-	if secret, known = r.secrets[name]; !known {
-		return nil, "", false
+// Signer returns the key of that name and its secret. For an unknown name, and where
+// secrets are not kept, the key is nil and the secret one that no client knows: let the
+// caller do with it as with the others, so that strangers do not learn the names.
+func (r *Ring) Signer(name string) (k *Key, secret string) {
+	s, known := r.signers[name]
+	if !known {
+		s.secret = r.decoy
 	}
-	i := slices.IndexFunc(r.keys, func(k *Key) bool { return k.name == name })
-	return r.keys[i], secret, true
+	return s.key, s.secret
 }
 
 // unknownKey reminds a client that may have sent a whole entry of the configuration.

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"mailsidecar/api"
+	"mailsidecar/handler/problem"
 	"mailsidecar/units"
 )
 
@@ -76,6 +78,16 @@ func TestBucket(t *testing.T) {
 		if wait, ok := b.take(daily, 1, now); wait != want || ok != (want == 0) {
 			t.Errorf("message %d of 2/d at once: take() = %v, %v, want %v", i+1, wait, ok, want)
 		}
+	}
+	k := &Key{name: "shop", rate: units.Rate{Messages: 5, Per: time.Hour}}
+	if err := k.Charge(5001); problem.For(err).Code != api.CodeTooManyMessages || !strings.Contains(problem.For(err).Detail, "5000 messages") {
+		t.Errorf("Charge(5001) of 5/h = %v, want too_many_messages", err)
+	}
+	if err := k.Charge(5000); err != nil {
+		t.Errorf("Charge(5000) of 5/h = %v, want nil", err)
+	}
+	if err := k.Charge(1); problem.For(err).Code != api.CodeRateLimited {
+		t.Errorf("Charge(1) after that = %v, want rate_limited", err)
 	}
 	if _, ok := b.take(units.Rate{}, 1e6, now); !ok {
 		t.Error("a zero rate is a limit")

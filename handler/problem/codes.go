@@ -56,6 +56,7 @@ var codes = map[api.Code]codeInfo{
 	api.CodeQueueRequired:     {http.StatusUnprocessableEntity, "This needs a queue, and none is configured", false, 0},
 	api.CodeRejected:          {http.StatusUnprocessableEntity, "The relay refused the message", false, 0},
 	api.CodeCanceled:          {http.StatusUnprocessableEntity, "The message was canceled", false, 0},
+	api.CodeHeaderTooLarge:    {http.StatusRequestHeaderFieldsTooLarge, "The request's header is too large", false, 0},
 	api.CodeRateLimited:       {http.StatusTooManyRequests, "The key's rate is used up", true, 1},
 	api.CodeInternal:          {http.StatusInternalServerError, "Something is wrong with the server", false, 0},
 	api.CodeExpired:           {http.StatusBadGateway, "The message expired before a relay took it", true, 60},

@@ -128,14 +128,15 @@ func readSigned(x *compat.Exchange) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, secret, known := x.Keys.Signer(s.accessKey)
+	prove := func(hash string) error {
+		return x.ProveSigned(s.accessKey, detailSignature, func(secret string) bool { return s.matches(r, secret, hash) })
+	}
 	hash := r.Header.Get(headerHash)
 	// With a hash in the header, strangers are refused before the body is read.
-	if !known || hash != "" && !s.matches(r, secret, hash) {
-		return nil, problem.New(api.CodeUnauthorized, detailSignature)
-	}
-	if hash != "" { // else the key is proven only by the body
-		x.Prove(key)
+	if hash != "" {
+		if err := prove(hash); err != nil {
+			return nil, err
+		}
 	}
 	if zipped, err := intake.IsZipped(r.Header); zipped || err != nil {
 		return nil, problem.New(api.CodeContentEncoding, "Send the body as it is, without Content-Encoding.")
@@ -148,10 +149,13 @@ func readSigned(x *compat.Exchange) ([]byte, error) {
 		return data, nil
 	}
 	sum := sha256.Sum256(data)
-	if actual := hex.EncodeToString(sum[:]); hash != "" && hash != actual || hash == "" && !s.matches(r, secret, actual) {
+	actual := hex.EncodeToString(sum[:])
+	if hash == "" {
+		return data, prove(actual)
+	}
+	if hash != actual {
 		return nil, problem.New(api.CodeUnauthorized, detailSignature)
 	}
-	x.Prove(key)
 	return data, nil
 }
 

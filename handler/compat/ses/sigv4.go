@@ -82,10 +82,19 @@ func (s *signature) checkTime(r *http.Request, now time.Time) error {
 		return problem.New(api.CodeUnauthorized, "The date of the credential scope is not that of the request.")
 	case s.service != "ses" && s.service != "email":
 		return problem.New(api.CodeUnauthorized, "The credential scope is not for the service ses.")
+	case !distinct(s.signedHeaders):
+		return problem.New(api.CodeUnauthorized, "SignedHeaders has a field twice.")
 	case !slices.Contains(s.signedHeaders, "host"):
 		return problem.New(api.CodeUnauthorized, "The Host field must be signed.")
 	}
 	return nil
+}
+
+// distinct reports whether no name is there twice. A name adds all values of its field to
+// what is signed.
+func distinct(names []string) bool {
+	sorted := slices.Sorted(slices.Values(names))
+	return len(slices.Compact(sorted)) == len(names)
 }
 
 // matches reports whether the request was signed with the secret; hash is that
