@@ -267,6 +267,8 @@ func TestProblems(t *testing.T) {
 		{oauth.with("SMTP_OAUTH2_PROVIDER=yahoo"), "SMTP_OAUTH2_PROVIDER has no value we know; set one of google, microsoft"},
 		{oauth.with("SMTP_OAUTH2_PROVIDER="), "SMTP_OAUTH2_TOKEN_URL is not set; set it, or set SMTP_OAUTH2_PROVIDER to google or microsoft"},
 		{oauth.with("SMTP_OAUTH2_TOKEN_URL=http://login.example.com/token"), "SMTP_OAUTH2_TOKEN_URL is no https URL; set one such as https://login.example.com/oauth2/token, without user name or password"},
+		{oauth.with("SMTP_OAUTH2_AUTHORIZE_URL=http://login.example.com/authorize"), "SMTP_OAUTH2_AUTHORIZE_URL is no https URL; set one such as https://login.example.com/oauth2/authorize, without user name or password"},
+		{oauth.with("SMTP_OAUTH2_DEVICE_URL=login.example.com"), "SMTP_OAUTH2_DEVICE_URL is no https URL; set one such as https://login.example.com/oauth2/device, without user name or password"},
 		{oauth.with("SMTP_OAUTH2_TOKEN_URL=https://u:hunter2@login.example.com/token"), "SMTP_OAUTH2_TOKEN_URL is no https URL; set one such as https://login.example.com/oauth2/token, without user name or password"},
 		{oauth.with("SMTP_OAUTH2_REFRESH_TOKEN=", "SMTP_OAUTH2_PROVIDER=microsoft", "SMTP_OAUTH2_CLIENT_SECRET=hunter2"), "SMTP_OAUTH2_TENANT is not set, and without a refresh token Microsoft needs it; set the directory's id or domain"},
 

@@ -34,6 +34,8 @@ type OAuth2 struct {
 	ServiceAccountFile string `env:"SERVICE_ACCOUNT_FILE" desc:"JSON key of a Google service account that may act for the mailbox SMTP_USERNAME." note:"Google Workspace only. Needs no client id."`
 	RefreshToken       Secret `env:"REFRESH_TOKEN" desc:"Refresh token." unset:"that of mailsidecar login, or client credentials" note:"Where the server replaces it, the new one is kept in the data directory."`
 	TokenURL           string `env:"TOKEN_URL" desc:"Token endpoint, https." unset:"the OAuth2 provider's"`
+	AuthorizeURL       string `env:"AUTHORIZE_URL" desc:"Address where a person signs in for mailsidecar login, https." unset:"the OAuth2 provider's"`
+	DeviceURL          string `env:"DEVICE_URL" desc:"Device authorization endpoint for mailsidecar login --device, https." unset:"the OAuth2 provider's"`
 	Scopes             List   `env:"SCOPES" desc:"Scopes to ask for, separated by commas." unset:"the OAuth2 provider's for SMTP"`
 }
 
@@ -116,7 +118,7 @@ func (r *reader) checkOAuth2(relay *Relay) {
 		}
 	}
 	if !o.Fetched() {
-		for _, suffix := range []string{"PROVIDER", "CLOUD", "TENANT", "CLIENT_AUTH", "SECRET_EXPIRES", "KEY_FILE", "TOKEN_URL", "SCOPES"} {
+		for _, suffix := range []string{"PROVIDER", "CLOUD", "TENANT", "CLIENT_AUTH", "SECRET_EXPIRES", "KEY_FILE", "TOKEN_URL", "AUTHORIZE_URL", "DEVICE_URL", "SCOPES"} {
 			if relay.sets(r, "OAUTH2_"+suffix) {
 				r.warn("%s has no effect without %s", relay.Variable("OAUTH2_"+suffix), relay.Variable("OAUTH2_CLIENT_ID"))
 			}
@@ -134,6 +136,7 @@ func (r *reader) checkOAuth2(relay *Relay) {
 	r.checkProof(relay)
 	r.applyIssuer(relay)
 	r.checkTokenURL(relay)
+	r.checkLoginURLs(relay)
 	if o.Grant() == GrantClient && o.Provider == microsoft && !relay.sets(r, "OAUTH2_TOKEN_URL") {
 		r.checkOwnTenant(relay)
 	}
@@ -262,10 +265,26 @@ func (r *reader) checkTokenURL(relay *Relay) {
 		}
 		return
 	}
-	u, err := url.Parse(relay.OAuth2.TokenURL)
+	r.checkEndpoint(name, relay.OAuth2.TokenURL, "token")
+}
+
+// checkLoginURLs checks the endpoints that only "mailsidecar login" asks.
+func (r *reader) checkLoginURLs(relay *Relay) {
+	o := relay.OAuth2
+	for name, address := range map[string]string{"authorize": o.AuthorizeURL, "device": o.DeviceURL} {
+		if address != "" {
+			r.checkEndpoint(relay.Variable("OAUTH2_"+strings.ToUpper(name)+"_URL"), address, name)
+		}
+	}
+}
+
+// checkEndpoint insists on https, but for a server on this machine. example is the
+// last part of the path shown.
+func (r *reader) checkEndpoint(name, address, example string) {
+	u, err := url.Parse(address)
 	secure := err == nil && (u.Scheme == "https" || u.Scheme == "http" && netaddr.IsLoopback(u.Hostname()))
 	if !secure || u.Host == "" || u.User != nil {
-		r.problem(name, "is no https URL", "set one such as https://login.example.com/oauth2/token, without user name or password")
+		r.problem(name, "is no https URL", "set one such as https://login.example.com/oauth2/"+example+", without user name or password")
 	}
 }
 

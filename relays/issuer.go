@@ -31,6 +31,9 @@ type Issuer struct {
 	// AuthorizeParams are further parameters of the authorization request, for a
 	// refresh token at each login or a choice among several accounts.
 	AuthorizeParams map[string]string
+	// RedirectHost is the host of the address at which the browser comes back to a
+	// program on this machine, as it is registered with the client.
+	RedirectHost string
 	// Tenants reports whether each customer has a directory: the endpoints differ by
 	// tenant then.
 	Tenants bool
@@ -54,6 +57,7 @@ var issuers = []Issuer{
 		AccountScopes: []string{"openid", "email"},
 		// Without a new consent there is no refresh token at the second login.
 		AuthorizeParams: map[string]string{"access_type": "offline", "prompt": "consent"},
+		RedirectHost:    "127.0.0.1",
 		SecretOfDesktop: true,
 		authorizeURL:    "https://accounts.google.com/o/oauth2/v2/auth",
 		tokenURL:        "https://oauth2.googleapis.com/token",
@@ -74,6 +78,7 @@ func microsoft(cloud, smtpHost, login, personResource, clientResource string) Is
 		AccountScopes:   []string{"openid", "profile"},
 		ClientScopes:    []string{"https://" + clientResource + "/.default"},
 		AuthorizeParams: map[string]string{"prompt": "select_account"},
+		RedirectHost:    "localhost",
 		Tenants:         true,
 		authorizeURL:    tenant + "/oauth2/v2.0/authorize",
 		tokenURL:        tenant + "/oauth2/v2.0/token",
