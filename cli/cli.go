@@ -137,7 +137,7 @@ Configuration comes from the environment: "mailsidecar serve --help" lists it.`,
 		return serve.RunE(cmd, args)
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exit(exitUsage, "%w", err) })
-	root.AddCommand(serve, newSend(), newSendmail(), newCheck(), newQueue(), newHealthcheck(), newDemo(), newCA(), newVersion())
+	root.AddCommand(serve, newSend(), newSendmail(), newCheck(), newLogin(), newQueue(), newHealthcheck(), newDemo(), newCA(), newVersion())
 	return root
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -70,6 +71,7 @@ func TestOfToken(t *testing.T) {
 		{"token file", &os.PathError{Op: "open", Path: "/x", Err: os.ErrPermission}, Settings{Grant: GrantGiven}, []string{"cannot be read", "65532"}, nil},
 		{"DNS", &net.DNSError{Name: "login.microsoftonline.com", IsNotFound: true}, person, []string{"login.microsoftonline.com could not be looked up", "HTTPS_PROXY"}, nil},
 		{"not reached", &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, person, []string{"cannot be reached", "HTTPS_PROXY"}, []string{"mailsidecar login"}},
+		{"closed in the middle", fmt.Errorf("token endpoint login.example.com: %w", io.ErrUnexpectedEOF), person, []string{"cannot be reached"}, nil},
 		{"too slow", fmt.Errorf("token endpoint: %w", context.DeadlineExceeded), person, []string{"cannot be reached"}, []string{"mailsidecar login"}},
 		{"proxy", errors.New("proxyconnect tcp: dial tcp: refused"), person, []string{"through the HTTP proxy", "HTTPS_PROXY"}, nil},
 		{"intercepted", x509.UnknownAuthorityError{}, person, []string{"intercepts HTTPS", "SSL_CERT_FILE"}, nil},

@@ -64,9 +64,12 @@ func listenWith(ctx context.Context, r Request, l listen) (*Browser, error) {
 	if err != nil {
 		return nil, err
 	}
-	port := strconv.Itoa(portOf(listeners[0]))
+	host, port := r.RedirectHost, strconv.Itoa(portOf(listeners[0]))
+	if net.ParseIP(host) != nil { // this machine may have only the other one
+		host = listeners[0].Addr().(*net.TCPAddr).IP.String()
+	}
 	b := &Browser{
-		RedirectURI: "http://" + net.JoinHostPort(r.RedirectHost, port), proof: newProof(),
+		RedirectURI: "http://" + net.JoinHostPort(host, port), proof: newProof(),
 		answers: make(chan answer, 1), ended: make(chan struct{}), page: notCompleted,
 	}
 	if b.URL, err = r.authorizeURL(b.RedirectURI, b.proof); err != nil {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -202,7 +203,7 @@ func TestBrowserRefused(t *testing.T) {
 	page := comeBack(t, b.RedirectURI+"/?"+answer.Encode(), "")
 	_, err := b.Await(t.Context())
 	refused, ok := errors.AsType[*RefusedError](err)
-	if !ok || refused.Code != "access_denied" || refused.Description != `AADSTS65004: declined. Trace\x1b[31m` {
+	if !ok || refused.Code != "access_denied" || refused.Description != `AADSTS65004: declined. Trace\x1b[31m` || !slices.Equal(refused.Numbers, []int{65004}) {
 		t.Fatalf("Await() = %#v", err)
 	}
 	b.End(Page{"Not signed in", err.Error()})

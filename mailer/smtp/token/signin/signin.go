@@ -12,14 +12,20 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp/token"
 )
 
-// maxText limits what an error quotes of an answer, in octets.
-const maxText = 500
+const (
+	// maxText limits what an error quotes of an answer, in octets.
+	maxText = 500
+	// maxNumbers limits the numbers of an error.
+	maxNumbers = 10
+)
 
 // Request is what a person is asked to allow.
 type Request struct {
@@ -46,6 +52,19 @@ type Grant struct {
 // printable; Description may be empty.
 type RefusedError struct {
 	Code, Description string
+	Numbers           []int // Microsoft's, that the description names as AADSTS…
+}
+
+// aadsts finds Microsoft's numbers in a description.
+var aadsts = regexp.MustCompile(`AADSTS(\d{4,8})\b`)
+
+func newRefusedError(code, description string) *RefusedError {
+	e := &RefusedError{Code: oneLine(code), Description: oneLine(description)}
+	for _, m := range aadsts.FindAllStringSubmatch(e.Description, maxNumbers) {
+		n, _ := strconv.Atoi(m[1]) // a few digits
+		e.Numbers = append(e.Numbers, n)
+	}
+	return e
 }
 
 func (e *RefusedError) Error() string {
@@ -106,7 +125,7 @@ func (p proof) codeIn(answer url.Values) (string, error) {
 	case subtle.ConstantTimeCompare([]byte(answer.Get("state")), []byte(p.state)) != 1:
 		return "", errForeign
 	case refused != "":
-		return "", &RefusedError{oneLine(refused), oneLine(answer.Get("error_description"))}
+		return "", newRefusedError(refused, answer.Get("error_description"))
 	default:
 		return code, nil
 	}

@@ -1,0 +1,252 @@
+package service
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"mailsidecar/config"
+	"mailsidecar/mailer/smtp"
+	"mailsidecar/mailer/smtp/token"
+	"mailsidecar/mailer/smtp/token/signin"
+	"mailsidecar/relays"
+)
+
+// Login is the sign-in of a person, whose mailbox a relay sends from. It needs no
+// running server: one that runs takes the login over from the data directory.
+type Login struct {
+	relay    config.Relay
+	issuer   relays.Issuer // zero where the endpoints are the operator's own
+	endpoint *token.Endpoint
+	store    *token.FileStore
+	dir      string
+}
+
+// NewLogin prepares a sign-in for the relay. dataDir is where the login will be
+// stored. The error is a [*ConfigError].
+func NewLogin(relay config.Relay, dataDir string) (*Login, error) {
+	o := relay.OAuth2
+	if dataDir == "" {
+		return nil, &ConfigError{"MAILSIDECAR_DATA_DIR", errors.New("is not set, and without a queue there is no other directory in which the login could be stored: set it to a directory that lasts")}
+	}
+	issuer, _ := relays.IssuerNamed(o.Provider, o.Cloud)
+	return &Login{
+		relay: relay, issuer: issuer, store: token.NewFileStore(dataDir), dir: dataDir,
+		endpoint: &token.Endpoint{TokenURL: o.TokenURL, Client: TokenClient(o)},
+	}, nil
+}
+
+// CheckStore reports why the login could not be stored; a person should not sign in for
+// nothing.
+func (l *Login) CheckStore() error {
+	err := os.MkdirAll(l.dir, 0o700)
+	if err == nil {
+		var probe *os.File
+		if probe, err = os.CreateTemp(l.dir, "oauth2-probe-"); err == nil {
+			err = errors.Join(probe.Close(), os.Remove(probe.Name()))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("the login could not be stored in MAILSIDECAR_DATA_DIR: %w", err)
+	}
+	return nil
+}
+
+// AskBrowser begins to wait for a browser on that port; zero means any. The error is
+// a [*ConfigError] where the issuer's address for that is not known.
+func (l *Login) AskBrowser(ctx context.Context, port int) (*signin.Browser, error) {
+	o := l.relay.OAuth2
+	address := cmp.Or(o.AuthorizeURL, l.issuer.AuthorizeURL(o.Tenant))
+	if address == "" {
+		return nil, &ConfigError{l.relay.Variable("OAUTH2_AUTHORIZE_URL"), errors.New("is not set: set it to the address where a person signs in")}
+	}
+	return signin.Listen(ctx, signin.Request{
+		AuthorizeURL: address, ClientID: o.ClientID, Scopes: l.scopes(), Params: l.issuer.AuthorizeParams,
+		RedirectHost: cmp.Or(l.issuer.RedirectHost, "127.0.0.1"), Port: port,
+	})
+}
+
+// Redeem gets the tokens for the grant that a browser brought.
+func (l *Login) Redeem(ctx context.Context, g signin.Grant) (token.Answer, error) {
+	return l.endpoint.ExchangeCode(ctx, g.Code, g.RedirectURI, g.Verifier)
+}
+
+// AskDevice gets a code that the person types in on another device. The error is a
+// [*ConfigError] where the issuer has none for mail.
+func (l *Login) AskDevice(ctx context.Context) (token.DeviceCode, error) {
+	o := l.relay.OAuth2
+	address := cmp.Or(o.DeviceURL, l.issuer.DeviceURL(o.Tenant))
+	switch {
+	case address == "" && l.issuer.Name != "":
+		return token.DeviceCode{}, &ConfigError{"--device", fmt.Errorf("%s gives no device code for mail: sign in with a browser, without --device", title(l.issuer.Name))}
+	case address == "":
+		return token.DeviceCode{}, &ConfigError{l.relay.Variable("OAUTH2_DEVICE_URL"), errors.New("is not set: set it to the device authorization endpoint, or sign in without --device")}
+	}
+	return l.endpoint.AskDeviceCode(ctx, address, l.scopes())
+}
+
+// AwaitDevice returns the tokens once the person has typed the code in. It ends when
+// the code does.
+func (l *Login) AwaitDevice(ctx context.Context, code token.DeviceCode) (token.Answer, error) {
+	return l.endpoint.AwaitDevice(ctx, code)
+}
+
+// scopes are those of the mailbox, and those that let the issuer say who signed in.
+func (l *Login) scopes() []string {
+	all := slices.Clone([]string(l.relay.OAuth2.Scopes))
+	for _, scope := range l.issuer.AccountScopes {
+		if !slices.Contains(all, scope) {
+			all = append(all, scope)
+		}
+	}
+	return all
+}
+
+// ConsentURL is where an administrator approves the app for everyone; empty where
+// there is no such page.
+func (l *Login) ConsentURL() string {
+	o := l.relay.OAuth2
+	return l.issuer.ConsentURL(o.Tenant, o.ClientID, "http://"+cmp.Or(l.issuer.RedirectHost, "127.0.0.1"))
+}
+
+// IncompleteError is an answer of the token endpoint that no mail could be sent with,
+// or not for long.
+type IncompleteError struct{ What, Do string }
+
+func (e *IncompleteError) Error() string { return e.What + ". " + e.Do }
+
+// Complete reports what the answer lacks, as an [*IncompleteError].
+func (l *Login) Complete(a token.Answer) error {
+	o := l.relay.OAuth2
+	if missing := notGranted(o.Scopes, a.Scopes); len(missing) > 0 {
+		return &IncompleteError{
+			"the sign-in did not allow everything that was asked for: " + strings.Join(missing, " ") + " is missing",
+			"Sign in again and leave every box ticked. If there is none, add the permission to the app's registration.",
+		}
+	}
+	switch {
+	case l.Mailbox(a) == "":
+		return &IncompleteError{"the answer does not say who signed in", "Set " + l.relay.Variable("USERNAME") + " to the mailbox's address."}
+	case a.RefreshToken != "":
+		return nil
+	}
+	remedy := "Add the scope for which your server issues one, such as offline_access, to " + l.relay.Variable("OAUTH2_SCOPES") + "."
+	switch l.issuer.Name {
+	case "google":
+		remedy = "Remove the app at https://myaccount.google.com/connections and sign in again."
+	case "microsoft":
+		remedy = "Add offline_access to " + l.relay.Variable("OAUTH2_SCOPES") + ", or leave that variable out."
+	}
+	return &IncompleteError{"there is no refresh token in the answer, so that the login would end within hours", remedy}
+}
+
+// openIDScopes are about the login itself. Servers do not always list them among
+// those granted.
+var openIDScopes = []string{"openid", "profile", "email", "offline_access"}
+
+// notGranted returns the scopes of the mailbox that are missing. Without a list every
+// one was granted (RFC 6749 §5.1). Microsoft may name another host of the same
+// resource.
+func notGranted(asked, granted []string) []string {
+	if granted == nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(asked), func(scope string) bool {
+		return slices.Contains(openIDScopes, strings.ToLower(scope)) ||
+			slices.ContainsFunc(granted, func(g string) bool { return sameScope(scope, g) })
+	})
+}
+
+func sameScope(a, b string) bool {
+	right := func(scope string) string { return scope[strings.LastIndexByte(scope, '/')+1:] }
+	return strings.EqualFold(a, b) || right(a) != "" && strings.EqualFold(right(a), right(b))
+}
+
+// Mailbox is the name with which the relay is logged in to: the one configured, or
+// else the account that signed in.
+func (l *Login) Mailbox(a token.Answer) string {
+	return cmp.Or(l.relay.Username, a.ID.Account())
+}
+
+// Try logs in to the relay with the new token, and sends no mail.
+func (l *Login) Try(ctx context.Context, a token.Answer, timeout time.Duration) (smtp.Report, error) {
+	c := l.relay
+	c.Username, c.Password = l.Mailbox(a), config.Secret{}
+	c.OAuth2 = config.OAuth2{AccessToken: config.NewSecret(a.AccessToken)}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	built, err := NewRelays([]config.Relay{c}, RelayOptions{Timeouts: smtp.Timeouts{Connect: timeout / 4, Hello: timeout / 3}})
+	if err != nil {
+		return smtp.Report{}, err
+	}
+	defer built[0].Close()
+	return built[0].Check(ctx), nil
+}
+
+// Kept says what became of a login.
+type Kept struct {
+	Path string // of the file
+	// Stays is the account of another login, which was stored before and was left
+	// there.
+	Stays string
+	// Replaced is the account of the login whose place this one took; empty without
+	// one.
+	Replaced string
+}
+
+// Keep stores the login. proved says that the relay accepted it. One that is not proved
+// takes the place of another account's login only with replace.
+func (l *Login) Keep(ctx context.Context, a token.Answer, proved, replace bool) (Kept, error) {
+	kept := Kept{Path: l.store.Path(l.relay.Number)}
+	ctx, cancel := context.WithTimeout(ctx, token.RequestTimeout+10*time.Second)
+	defer cancel()
+	unlock, err := l.store.Lock(ctx, l.relay.Number)
+	if err != nil {
+		return kept, fmt.Errorf("the login is not stored: %w", err)
+	}
+	defer unlock()
+	fresh := l.record(a, time.Now())
+	if old, err := l.store.Load(ctx, l.relay.Number); err == nil {
+		other := cmp.Or(old.Account, "another account")
+		if l.fits(old) && !strings.EqualFold(old.Account, fresh.Account) && !proved && !replace {
+			kept.Stays = other
+			return kept, nil
+		}
+		kept.Replaced = other
+	}
+	if err := l.store.Save(ctx, l.relay.Number, fresh); err != nil {
+		return kept, fmt.Errorf("the login is not stored: %w", err)
+	}
+	return kept, nil
+}
+
+// fits reports whether a stored login may be of use with the settings of today.
+func (l *Login) fits(r token.Record) bool {
+	o := l.relay.OAuth2
+	expired := !r.Expires.IsZero() && !time.Now().Before(r.Expires)
+	return !expired && r.ClientID == o.ClientID && r.TokenURL == o.TokenURL && r.Digest == token.Digest(o.RefreshToken.Reveal())
+}
+
+func (l *Login) record(a token.Answer, now time.Time) token.Record {
+	o := l.relay.OAuth2
+	r := token.Record{
+		RefreshToken: a.RefreshToken, TokenURL: o.TokenURL, Issuer: l.issuer.Name, Tenant: o.Tenant, ClientID: o.ClientID,
+		Scopes: o.Scopes, Account: a.ID.Account(), Issued: now, Digest: token.Digest(o.RefreshToken.Reveal()),
+		AccessToken: a.AccessToken, AccessFetched: now,
+	}
+	if a.RefreshLife > 0 {
+		r.Expires = now.Add(a.RefreshLife)
+	}
+	if a.Life > 0 {
+		r.AccessExpires = now.Add(a.Life)
+	}
+	return r
+}
+
+// title is an issuer's name as a sentence has it.
+func title(name string) string { return strings.ToUpper(name[:1]) + name[1:] }
