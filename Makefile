@@ -45,6 +45,7 @@ check: lint test ## what a change must pass: lint and test
 lint: $(TOOLS)/golangci-lint-$(GOLANGCI_LINT) ## format, vet, layout and style; shell scripts where shellcheck is
 	$< run
 	cd bench && $< run
+	cd integration/oauth2 && $< run
 	@if command -v shellcheck >/dev/null; then shellcheck scripts/* .ci/run; else echo 'no shellcheck: shell scripts not checked'; fi
 
 .PHONY: fmt
