@@ -37,7 +37,8 @@ func TestRefusesToStart(t *testing.T) {
 		{"a read-only file system", readOnly, []string{"unusable directory", "read-only file system", "MAILSIDECAR_DATA_DIR"}},
 		{"a store on a file system that became read-only", storeReadOnly, []string{"unusable directory", "read-only file system", "MAILSIDECAR_DATA_DIR"}},
 		{"a directory of somebody else", unwritable, []string{"unusable directory", "permission denied", "MAILSIDECAR_DATA_DIR"}},
-		{"a full disk", fullDisk, []string{"no space left on device", "free space", "MAILSIDECAR_DATA_DIR"}},
+		{"a full disk", fullDisk, []string{"no space is left on the file system", "free some", "MAILSIDECAR_DATA_DIR"}},
+		{"a disk that is full but for 48 KiB", nearlyFullDisk, []string{"no space is left on the file system", "free some", "MAILSIDECAR_DATA_DIR"}},
 		{"a store by a newer version", newerSchema, []string{"written by a newer version", "schema 99", "MAILSIDECAR_QUEUE"}},
 		{"random bytes", randomStore, []string{"damaged", "recover"}},
 		{"random bytes after the first page", randomPages, []string{"damaged", "recover"}},
@@ -104,6 +105,13 @@ func unwritable(t *testing.T) string {
 	if err := os.Chmod(dir, 0o500); err != nil { // a directory needs x
 		t.Fatal(err)
 	}
+	return dir
+}
+
+func nearlyFullDisk(t *testing.T) string {
+	t.Helper()
+	dir := smallDisk(t, 1<<20)
+	fillDisk(t, dir, 48<<10) // too little for the memory that SQLite shares
 	return dir
 }
 
@@ -304,6 +312,7 @@ func TestDiskFull(t *testing.T) {
 	fillDisk(t, dir, 0)
 
 	s.awaitLog(t, "outcomes cannot be stored")
+	s.awaitLog(t, "no space is left on the file system of "+dir)
 	wantRefused(t, s.send(t, order(nil)), "disk_full")
 	s.wantNotReady(t)
 

@@ -65,7 +65,7 @@ var codes = map[api.Code]codeInfo{
 	api.CodeBusy:              {http.StatusServiceUnavailable, "Too many bytes are in flight", true, 1},
 	api.CodeTooManySearches:   {http.StatusServiceUnavailable, "Too many lists and searches are under way", true, 2},
 	api.CodeQueueFull:         {http.StatusServiceUnavailable, "The queue is full", true, 60},
-	api.CodeDiskFull:          {http.StatusServiceUnavailable, "The disk is almost full", true, 60},
+	api.CodeDiskFull:          {http.StatusServiceUnavailable, "The disk is full, or nearly", true, 60},
 	api.CodeQueueUnavailable:  {http.StatusServiceUnavailable, "The queue's store does not work", true, 60},
 	api.CodeShuttingDown:      {http.StatusServiceUnavailable, "The server is shutting down", true, 5},
 	api.CodeTimeout:           {http.StatusServiceUnavailable, "The request took too long", true, 5},

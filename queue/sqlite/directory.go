@@ -14,6 +14,9 @@ import (
 // so that what does not work is told at the start and not at the first message.
 func prepareDirectory(dir string) error {
 	err := makeDirectory(dir)
+	if named := diskFault(dir, err); named != nil {
+		return named
+	}
 	if errors.Is(err, syscall.ENOTDIR) {
 		return fault(dir, fmt.Errorf("%w: %w", queue.ErrDirectory, err), "a file stands where a directory is needed: set MAILSIDECAR_DATA_DIR to a directory")
 	}
@@ -25,6 +28,9 @@ func prepareDirectory(dir string) error {
 			"do not work reliably there; set MAILSIDECAR_DATA_DIR to a local volume")
 	}
 	if err := probeDirectory(dir); err != nil {
+		if named := diskFault(dir, err); named != nil {
+			return named
+		}
 		return fault(dir, fmt.Errorf("%w: %w", queue.ErrDirectory, err), "the queue must be able to create, sync, rename and delete files there: "+
 			"check owner, mode, read-only mounts and free space, or set MAILSIDECAR_DATA_DIR to another directory")
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/gofrs/flock"
@@ -27,6 +28,8 @@ func lockFile(path string) (*flock.Flock, error) {
 	case err == nil:
 		return nil, fault(path, queue.ErrLocked, "one process uses it at a time; stop the other one"+readPID(lock.Path())+
 			", or give this one its own MAILSIDECAR_DATA_DIR")
+	case errors.As(err, &unopened) && diskFault(filepath.Dir(path), err) != nil:
+		return nil, diskFault(filepath.Dir(path), err)
 	case errors.As(err, &unopened):
 		return nil, fault(path, fmt.Errorf("%w: %w", queue.ErrDirectory, err), "the lock file beside it must be writable for this user")
 	default:

@@ -106,7 +106,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{opts: o, lock: lock, free: freeDisk, line: newLine(listConnections), step: func() {}}
 	s.leases.Store(queue.FirstLease + rand.Int64N(1<<40)) //nolint:gosec // it need not be secret, only other than before
 	if err := s.open(ctx); err != nil {
-		return nil, errors.Join(storeError(path, err), s.Close())
+		return nil, errors.Join(named(path, err, probeDisk), s.Close())
 	}
 	return s, nil
 }

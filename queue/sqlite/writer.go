@@ -53,6 +53,7 @@ type writer struct {
 	closed bool
 	ended  chan struct{}
 
+	probes   probes      // of the disk, when a write fails
 	doubtful bool        // the last transaction failed, and may have been committed
 	added    queue.Usage // to the messages that are not final, by the open transaction
 
@@ -72,7 +73,7 @@ func openWriter(ctx context.Context, s *Store) (*writer, error) {
 		return nil, err
 	}
 	db.SetMaxIdleConns(-1)
-	w := &writer{store: s, db: db, writes: make(chan *write, maxGroupOps), ended: make(chan struct{}), logPath: logPath(s.opts.Path)}
+	w := &writer{store: s, db: db, probes: probes{ask: probeDisk}, writes: make(chan *write, maxGroupOps), ended: make(chan struct{}), logPath: logPath(s.opts.Path)}
 	c, err := w.connect()
 	if err == nil {
 		err = migrate(ctx, c.conn, s.opts.Path)
@@ -264,7 +265,7 @@ func (w *writer) commitGroup(group []*write) {
 }
 
 func (w *writer) commit(group []*write) error {
-	err := storeError(w.store.opts.Path, w.transaction(group))
+	err := named(w.store.opts.Path, w.transaction(group), w.probes.probe)
 	if err != nil {
 		w.failed.Store(&err)
 		w.probeAt = time.Now().Add(probeInterval)
