@@ -438,7 +438,7 @@ func overall(r smtp.Report, p relays.Preset) []Advice {
 				Do:    "Tell the relay's operator. Mail waits once it has run out.",
 			})
 		}
-		if rung.Auth != "accepted" && len(rung.Mechanisms) > 0 && !slices.ContainsFunc(r.Rungs, loggedIn) {
+		if len(rung.Mechanisms) > 0 && !slices.ContainsFunc(r.Rungs, triedLogin) {
 			all = append(all, Advice{
 				Found: "no login was tried, for SMTP_USERNAME is not set, though the relay offers one.",
 				Do:    "Most relays refuse mail without a login: set SMTP_USERNAME and SMTP_PASSWORD.",
@@ -456,6 +456,11 @@ func usable(r smtp.RungCheck) bool      { return r.Failure == nil }
 func loggedIn(r smtp.RungCheck) bool    { return r.Auth == "accepted" }
 func loginPaused(r smtp.RungCheck) bool { return r.Auth == "paused" }
 func blocked(r smtp.RungCheck) bool     { return r.TCP == "no_answer" }
+
+// triedLogin reports whether there are credentials: one rung is enough to try them.
+func triedLogin(r smtp.RungCheck) bool {
+	return r.Auth != "not_tried" && r.Auth != "" || r.Mechanism != "" || r.Failure != nil && r.Failure.Stage == mailer.StageAuth.String()
+}
 
 func allBlocked(rungs []smtp.RungCheck) bool {
 	return len(rungs) > 0 && !slices.ContainsFunc(rungs, func(r smtp.RungCheck) bool { return !blocked(r) })

@@ -157,6 +157,23 @@ func TestOfReport(t *testing.T) {
 			name: "no login", rungs: []smtp.RungCheck{{Port: 587, TCP: "open", Auth: "not_tried", Mechanisms: []string{"PLAIN"}}},
 			want: []string{"SMTP_USERNAME is not set"},
 		},
+		{
+			name: "a login that was refused on the other port",
+			rungs: []smtp.RungCheck{
+				{Port: 587, TCP: "open", Auth: "refused", Mechanism: "PLAIN", Failure: &smtp.CheckFailure{Stage: "auth", Problem: smtp.ProblemCredentials, Code: 535, Text: "no"}},
+				{Port: 2525, TCP: "open", Auth: "not_tried", Mechanisms: []string{"PLAIN"}},
+			},
+			want: []string{"[587] the relay refused the user name"},
+			no:   []string{"is not set"},
+		},
+		{
+			name: "no token, on the other port", rungs: []smtp.RungCheck{
+				{Port: 587, TCP: "open", Auth: "not_tried", Failure: &smtp.CheckFailure{Stage: "auth", Problem: smtp.ProblemToken, Text: "no"}},
+				{Port: 2525, TCP: "open", Auth: "not_tried", Mechanisms: []string{"XOAUTH2"}},
+			},
+			want: []string{"[587] the OAuth2 access token could not be fetched"},
+			no:   []string{"is not set"},
+		},
 		{name: "a relay that wants no login", rungs: []smtp.RungCheck{{Port: 587, TCP: "open", Auth: "not_tried"}}},
 		{
 			name: "another problem", rungs: []smtp.RungCheck{replied(587, smtp.ProblemOther, 554, "", "go away")},
