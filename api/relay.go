@@ -27,8 +27,9 @@ type Relay struct {
 	Failure     *Outcome    `json:"failure,omitempty"`
 	Advice      []Advice    `json:"advice,omitempty"` // none: nothing is wrong
 	Connections Connections `json:"connections"`
-	Rate        *Rate       `json:"rate,omitempty"`  // nil: the relay has none
-	Login       *Login      `json:"login,omitempty"` // nil: the last one was accepted, or there was none
+	Rate        *Rate       `json:"rate,omitempty"`   // nil: the relay has none
+	Login       *Login      `json:"login,omitempty"`  // nil: the last one was accepted, or there was none
+	OAuth2      *OAuth2     `json:"oauth2,omitempty"` // nil: the relay does not use it
 }
 
 // Advice is one thing that was found out about a relay, and what to do about it, in
@@ -61,6 +62,23 @@ type Login struct {
 	Refused int       `json:"refused"`          // in a row
 	Next    time.Time `json:"next_at,omitzero"` // zero: at once
 	Failure Outcome   `json:"failure"`          // of the last login. It has no Kind
+}
+
+// OAuth2 says how the access tokens of a relay fare. Times are in UTC, and zero where
+// they are not known.
+type OAuth2 struct {
+	Account            string    `json:"account,omitempty"` // of the person who logged in, where one did
+	TokenExpires       time.Time `json:"token_expires_at,omitzero"`
+	LoginExpires       time.Time `json:"login_expires_at,omitzero"`
+	SecretExpires      time.Time `json:"secret_expires_at,omitzero"`
+	CertificateExpires time.Time `json:"certificate_expires_at,omitzero"`
+	// Error is why the last request for a token failed; empty when it succeeded. Mail
+	// goes on as long as the token in use is good.
+	Error string    `json:"error,omitempty"`
+	Retry time.Time `json:"retry_at,omitzero"` // when the server is asked again after that
+	// Warnings are login_expires, secret_expires, certificate_expires, clock_differs or
+	// login_not_stored. The relay's advice has sentences for them.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Rate says why mail waits though the relay is up.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mailsidecar/api"
 	"mailsidecar/config"
 	"mailsidecar/diagnosis"
 	"mailsidecar/mailer/smtp"
@@ -45,6 +46,7 @@ configuration.`,
 type checked struct {
 	smtp.Report
 	Advice []diagnosis.Advice `json:"advice"`
+	OAuth2 *api.OAuth2        `json:"oauth2,omitempty"`
 }
 
 func check(cmd *cobra.Command, timeout time.Duration, asJSON bool) error {
@@ -85,7 +87,7 @@ func checkAll(ctx context.Context, configs []config.Relay, timeout time.Duration
 	}
 	results := make([]checked, len(built))
 	for i, report := range service.CheckRelays(ctx, built) {
-		results[i] = checked{report, diagnosis.OfReport(report, service.AdviceSettings(configs[i]))}
+		results[i] = checked{report, service.CheckAdvice(configs[i], built[i], report), service.OAuth2Status(built[i])}
 		built[i].Close()
 	}
 	return results, nil
@@ -96,7 +98,7 @@ func printResults(w io.Writer, results []checked) {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		printReport(w, c.Report, c.Advice)
+		printReport(w, c)
 	}
 }
 

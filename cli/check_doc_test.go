@@ -81,7 +81,7 @@ func record(t *testing.T, relay *demoRelay, password string, ports ...int) strin
 		r.Rungs[i].Port = shown[slices.Index(ports, r.Rungs[i].Port)]
 	}
 	var b bytes.Buffer
-	printReport(&b, r, diagnosis.OfReport(r, diagnosis.Settings{}))
+	printReport(&b, checked{Report: r, Advice: diagnosis.OfReport(r, diagnosis.Settings{})})
 	return b.String()
 }
 

@@ -9,24 +9,48 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"mailsidecar/api"
 	"mailsidecar/diagnosis"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
 )
 
-// printReport prints what a check found: a table of the rungs, then the advice
-// in plain words.
-func printReport(w io.Writer, r smtp.Report, advised []diagnosis.Advice) {
-	fmt.Fprintln(w, heading(r))
-	if len(r.Rungs) > 0 {
+// printReport prints what a check found: a table of the rungs, how OAuth2 fares, then
+// the advice in plain words.
+func printReport(w io.Writer, c checked) {
+	fmt.Fprintln(w, heading(c.Report))
+	if len(c.Rungs) > 0 {
 		fmt.Fprintln(w)
-		printRungs(w, r.Rungs)
+		printRungs(w, c.Rungs)
 	}
-	for _, a := range advised {
+	if c.OAuth2 != nil {
+		fmt.Fprintf(w, "\n%s\n", wrap(oauth2Line(*c.OAuth2), "", 80))
+	}
+	for _, a := range c.Advice {
 		fmt.Fprintln(w)
 		printAdvice(w, a)
 	}
-	fmt.Fprintf(w, "\n%s\n", diagnosis.Conclusion(r))
+	fmt.Fprintf(w, "\n%s\n", diagnosis.Conclusion(c.Report))
+}
+
+// oauth2Line says whose the token is, and what ends when.
+func oauth2Line(o api.OAuth2) string {
+	parts := []string{"there is no token"}
+	if !o.TokenExpires.IsZero() {
+		parts[0] = "there is a token"
+	}
+	if o.Account != "" {
+		parts = append(parts, "logged in as "+o.Account)
+	}
+	for _, end := range []struct {
+		what string
+		at   time.Time
+	}{{"the login ends", o.LoginExpires}, {"the client secret ends", o.SecretExpires}, {"the certificate ends", o.CertificateExpires}} {
+		if !end.at.IsZero() {
+			parts = append(parts, end.what+" on "+end.at.Format(time.DateOnly))
+		}
+	}
+	return "OAuth2: " + strings.Join(parts, "; ") + "."
 }
 
 func heading(r smtp.Report) string {

@@ -2,10 +2,24 @@ package cli
 
 import (
 	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"math/big"
 	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"mailsidecar/api"
+	"mailsidecar/config"
 	"mailsidecar/diagnosis"
 	"mailsidecar/mailer/smtp"
 )
@@ -28,7 +42,12 @@ func TestOAuth2Document(t *testing.T) {
 	}
 	report.Rungs[0].TLS.NotAfter = report.Rungs[0].TLS.NotAfter.AddDate(2026, 0, 0)
 	var want bytes.Buffer
-	printReport(&want, report, diagnosis.OfReport(report, diagnosis.Settings{Grant: diagnosis.GrantClient, Issuer: "microsoft"}))
+	printReport(&want, checked{
+		Report: report, Advice: diagnosis.OfReport(report, diagnosis.Settings{Grant: diagnosis.GrantClient, Issuer: "microsoft"}),
+		OAuth2: &api.OAuth2{
+			TokenExpires: time.Date(2026, 11, 30, 9, 0, 0, 0, time.UTC), CertificateExpires: time.Date(2028, 11, 29, 0, 0, 0, 0, time.UTC),
+		},
+	})
 	const mark = "<!-- check: good -->\n```text\n"
 	before, rest, _ := strings.Cut(string(doc), mark)
 	text, after, ok := strings.Cut(rest, "```")
@@ -46,3 +65,116 @@ func TestOAuth2Document(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestOAuth2DocumentSettings: every variable that docs/oauth2.md names exists.
+func TestOAuth2DocumentSettings(t *testing.T) {
+	var help bytes.Buffer
+	if err := config.WriteHelp(&help); err != nil {
+		t.Fatal(err)
+	}
+	known := strings.Fields(strings.ReplaceAll(help.String(), ",", " "))
+	names := regexp.MustCompile(`\b(?:SMTP|MAILSIDECAR)_[A-Z0-9_]*[A-Z0-9]\b`).FindAllString(readOAuth2Doc(t), -1)
+	if len(names) < 50 {
+		t.Errorf("%s names %d variables, want many", oauth2Doc, len(names))
+	}
+	for _, name := range names {
+		if !slices.Contains(known, name) && !slices.Contains(known, strings.TrimSuffix(name, "_FILE")) {
+			t.Errorf("%s names %s, which does not exist", oauth2Doc, name)
+		}
+	}
+}
+
+func readOAuth2Doc(t *testing.T) string {
+	t.Helper()
+	doc, err := os.ReadFile(oauth2Doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(doc)
+}
+
+// blocks returns the code blocks of that language.
+func blocks(doc, language string) []string {
+	var all []string
+	for _, found := range regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllStringSubmatch(doc, -1) {
+		all = append(all, found[1])
+	}
+	return all
+}
+
+// TestOAuth2DocumentBlocks: each block of variables is a whole configuration, without a
+// problem or a warning.
+func TestOAuth2DocumentBlocks(t *testing.T) {
+	all := blocks(readOAuth2Doc(t), "env")
+	if len(all) < 8 {
+		t.Errorf("%s has %d blocks of variables, want one for each way", oauth2Doc, len(all))
+	}
+	for i, block := range all {
+		t.Run(strconv.Itoa(i), func(t *testing.T) {
+			for _, setting := range os.Environ() {
+				if name, _, _ := strings.Cut(setting, "="); strings.HasPrefix(name, "SMTP") || strings.HasPrefix(name, "MAILSIDECAR_") {
+					t.Setenv(name, "")
+				}
+			}
+			t.Setenv("MAILSIDECAR_DATA_DIR", t.TempDir())
+			t.Setenv("MAILSIDECAR_ADDR", "127.0.0.1:8587")
+			for line := range strings.Lines(block) {
+				name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+				if !ok {
+					t.Fatalf("%q is no setting", line)
+				}
+				if strings.HasPrefix(value, "/") {
+					value = exampleFile(t, filepath.Base(value))
+				}
+				t.Setenv(name, value)
+			}
+			_, warnings, err := config.Load()
+			if err != nil || len(warnings) > 0 {
+				t.Errorf("%s\nis not right: %v, warnings %q", block, err, warnings)
+			}
+		})
+	}
+}
+
+// exampleFile makes a file like the one of that name in docs/oauth2.md.
+func exampleFile(t *testing.T, name string) string {
+	t.Helper()
+	cert, key := exampleKey()
+	account, err := json.Marshal(map[string]string{
+		"type": "service_account", "client_email": "mailsidecar@example.iam.gserviceaccount.com", "client_id": "123",
+		"private_key_id": "1", "private_key": string(key),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, ok := map[string][]byte{
+		"client_secret": []byte("secret"), "token": []byte("token"), "azure-identity-token": []byte("e30.e30.c2ln\n"),
+		"key.pem": key, "cert.pem": cert, "service-account.json": account,
+	}[name]
+	if !ok {
+		t.Fatalf("%s names the file %s, for which there is no example", oauth2Doc, name)
+	}
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// exampleKey is a certificate and its key, in PEM form.
+var exampleKey = sync.OnceValues(func() (cert, key []byte) {
+	private, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now(), NotAfter: time.Now().AddDate(2, 0, 0)}
+	signed, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		panic(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		panic(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: signed}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+})

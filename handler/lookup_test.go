@@ -140,6 +140,7 @@ func (r *fakeRelays) Status() []RelayStatus {
 			Name: "b", PausedUntil: time.Now().Add(time.Minute), Failure: refusal(mailer.ClassRelay, 535, "no"),
 			Logins: smtp.LoginState{Refused: 2, Next: nextTurn, Failure: refusal(mailer.ClassRelay, 535, "no")},
 			Advice: []api.Advice{{Ports: []int{587}, Found: "the relay refused the login.", Do: "Log in again."}},
+			OAuth2: &api.OAuth2{Account: "jo@example.com", TokenExpires: nextTurn, LoginExpires: nextTurn, Error: "no", Retry: nextTurn, Warnings: []string{"login_expires"}},
 		},
 		{Name: "c", Failure: refusal(mailer.ClassRelay, 0, "")},
 		{Name: "d"},

@@ -31,6 +31,8 @@ type RelayReport struct {
 	smtp.Report
 	// Advice says what is wrong and what to do; empty when every rung works.
 	Advice []api.Advice `json:"advice,omitempty"`
+	// OAuth2 is how the relay's access tokens fare; nil where it uses none.
+	OAuth2 *api.OAuth2 `json:"oauth2,omitempty"`
 }
 
 // RelayStatus is what is known of one relay.
@@ -54,6 +56,8 @@ type RelayStatus struct {
 	Connections smtp.Connections
 	// Turns is the current state of the relay's rate; zero where it has none.
 	Turns smtp.Turns
+	// OAuth2 is how the relay's access tokens fare; nil where it uses none.
+	OAuth2 *api.OAuth2
 	// Logins are those that were refused in a row; zero when the last was accepted.
 	Logins smtp.LoginState
 }
@@ -75,7 +79,7 @@ func (s *Server) getRelays(c echo.Context) error {
 func newRelay(r RelayStatus) api.Relay {
 	b := api.Relay{
 		Name: r.Name, Host: r.Host, Status: api.RelayUnknown, Ladder: []api.RelayRung{}, Senders: r.Senders, PausedUntil: inUTC(r.PausedUntil),
-		Advice: r.Advice, Connections: api.Connections(r.Connections),
+		Advice: r.Advice, OAuth2: r.OAuth2, Connections: api.Connections(r.Connections),
 	}
 	for _, rung := range r.Ladder {
 		b.Ladder = append(b.Ladder, api.RelayRung{Port: rung.Port, Mode: rung.Mode(), Serving: rung == r.Serving})

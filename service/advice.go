@@ -1,10 +1,15 @@
 package service
 
 import (
+	"slices"
+	"time"
+
 	"mailsidecar/api"
 	"mailsidecar/config"
 	"mailsidecar/diagnosis"
+	"mailsidecar/handler"
 	"mailsidecar/mailer"
+	"mailsidecar/mailer/smtp"
 	"mailsidecar/relays"
 )
 
@@ -44,8 +49,76 @@ func adviceOn(c config.Relay, f *mailer.Failure) diagnosis.Advice {
 	return diagnosis.OfFailure(f, c.Host, ports, AdviceSettings(c))
 }
 
+// statusAdvice says what is wrong with a relay, as far as is known without asking it.
+func statusAdvice(c config.Relay, r Relay, now handler.RelayStatus) []diagnosis.Advice {
+	for _, f := range []*mailer.Failure{now.Failure, now.Logins.Failure} {
+		if f != nil && f.Class == mailer.ClassRelay {
+			told := smtp.ProblemOf(f) == smtp.ProblemToken
+			return append([]diagnosis.Advice{adviceOn(c, f)}, tokenAdvice(c, r, told)...)
+		}
+	}
+	return tokenAdvice(c, r, false)
+}
+
+// CheckAdvice says what a check has found out about a relay, and what to do.
+func CheckAdvice(c config.Relay, r Relay, report smtp.Report) []diagnosis.Advice {
+	told := slices.ContainsFunc(report.Rungs, func(rung smtp.RungCheck) bool {
+		return rung.Failure != nil && rung.Failure.Problem == smtp.ProblemToken
+	})
+	return append(diagnosis.OfReport(report, AdviceSettings(c)), tokenAdvice(c, r, told)...)
+}
+
+// tokenAdvice says what is wrong with the tokens of a relay, or will be. With failure
+// told, only what will be.
+func tokenAdvice(c config.Relay, r Relay, told bool) []diagnosis.Advice {
+	st, ok := TokenStatus(r)
+	if !ok {
+		return nil
+	}
+	var all []diagnosis.Advice
+	s := AdviceSettings(c)
+	if st.Err != nil && !told {
+		all = append(all, diagnosis.OfToken(st.Err, s))
+	}
+	for _, w := range st.Warnings {
+		all = append(all, diagnosis.OfWarning(w, s))
+	}
+	for i := range all {
+		all[i].Relay = r.Name()
+	}
+	return all
+}
+
+// OAuth2Status is how the access tokens of a relay fare, as clients are told it; nil
+// where it uses none.
+func OAuth2Status(r Relay) *api.OAuth2 {
+	st, ok := TokenStatus(r)
+	if !ok {
+		return nil
+	}
+	o := &api.OAuth2{
+		Account: mailer.Printable(st.Account, 320), TokenExpires: inUTC(st.Expires), LoginExpires: inUTC(st.LoginExpires),
+		SecretExpires: inUTC(st.SecretExpires), CertificateExpires: inUTC(st.CertificateExpires), Retry: inUTC(st.Retry),
+	}
+	if st.Err != nil {
+		o.Error = smtp.WithoutAddresses(st.Err)
+	}
+	for _, w := range st.Warnings {
+		o.Warnings = append(o.Warnings, string(w.Kind))
+	}
+	return o
+}
+
+// inUTC is t in whole seconds; zero stays zero.
+func inUTC(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return t.UTC().Truncate(time.Second)
+}
+
 // forAPI is the advice as clients get it.
-func forAPI(all ...diagnosis.Advice) []api.Advice {
+func forAPI(all []diagnosis.Advice) []api.Advice {
 	var list []api.Advice
 	for _, a := range all {
 		list = append(list, api.Advice{Ports: a.Ports, Found: a.Found, Do: a.Do})

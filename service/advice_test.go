@@ -26,7 +26,7 @@ import (
 // endpoint that answers every request alike.
 func oauth2Relay(t *testing.T, script relaytest.Script, status int, answer string) (c config.Relay, relay *relaytest.Relay) {
 	t.Helper()
-	relay = relaytest.New(t, relaytest.Options{Extensions: []string{"AUTH LOGIN XOAUTH2"}}, script)
+	relay = relaytest.New(t, relaytest.Options{Extensions: []string{"AUTH LOGIN XOAUTH2"}, Password: "secret"}, script)
 	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
@@ -38,6 +38,29 @@ func oauth2Relay(t *testing.T, script relaytest.Script, status int, answer strin
 	c.OAuth2.Provider, c.OAuth2.ClientID, c.OAuth2.TokenURL = "microsoft", "client", endpoint.URL
 	c.OAuth2.RefreshToken = config.NewSecret("refresh-secret")
 	return c, relay
+}
+
+// TestTokenRefusalIsTold: what the token endpoint says, what it means and what to do
+// stand in the log, in GET /v1/relays and in the answer of a check.
+func TestTokenRefusalIsTold(t *testing.T) {
+	const answer = `{"error":"invalid_grant","error_description":"AADSTS700082: The refresh token has expired due to inactivity. refresh-secret\u001b","error_codes":[700082]}`
+	c, scripted := oauth2Relay(t, nil, http.StatusBadRequest, answer)
+	told := tellsOf(t, c)
+	for place, text := range told {
+		for _, want := range []string{"invalid_grant", "AADSTS700082: The refresh token has expired", "login is not valid any more", "mailsidecar login microsoft --relay 2"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s = %s\nwant %q in it", place, text, want)
+			}
+		}
+		for _, no := range []string{"refresh-secret", "\x1b", "SMTP2_PASSWORD", "needs OAuth2"} {
+			if strings.Contains(text, no) {
+				t.Errorf("%s = %s\nwant no %q", place, text, no)
+			}
+		}
+	}
+	if n := scripted.Said("AUTH"); n != 0 {
+		t.Errorf("%d logins without a token", n)
+	}
 }
 
 // TestLoginRefusalIsTold: with OAuth2 a refused login is not about a password, and
@@ -107,6 +130,27 @@ func tellsOf(t *testing.T, relay config.Relay) map[string]string {
 	}
 	told["log"] = log.String()
 	return told
+}
+
+// TestTokensAreTold: what ends when, and what that means, stand in the answers before
+// mail stops.
+func TestTokensAreTold(t *testing.T) {
+	c, _ := oauth2Relay(t, nil, http.StatusOK, `{"access_token":"secret","token_type":"Bearer","expires_in":3600,"refresh_token_expires_in":86400}`)
+	c.OAuth2.SecretExpires = config.Date{Time: time.Now().Add(72 * time.Hour)}
+	for place, text := range tellsOf(t, c) {
+		for _, want := range map[string][]string{
+			"GET /v1/relays":        {"token_expires_at:", "login_expires_at:", "warnings:[login_expires secret_expires]", "the OAuth2 login ends on", "mailsidecar login microsoft --relay 2"},
+			"POST /v1/relays/check": {"secret_expires_at:", "the OAuth2 client secret ends on", "SMTP2_OAUTH2_CLIENT_SECRET"},
+			"log":                   {"the OAuth2 login ends on"},
+		}[place] {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s = %s\nwant %q in it", place, text, want)
+			}
+		}
+		if strings.Contains(text, "refresh-secret") {
+			t.Errorf("%s = %s\nholds the refresh token", place, text)
+		}
+	}
 }
 
 // TestTroubleIsLoggedWhenNew: the same trouble is logged once, and another one of the

@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"mailsidecar/config"
-	"mailsidecar/diagnosis"
 	"mailsidecar/handler"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
@@ -124,12 +123,7 @@ func (m *relayMonitor) Status() []handler.RelayStatus {
 		if p, ok := pauses[r.Name()]; ok {
 			all[i].PausedUntil, all[i].Failure = p.Until, p.Reason
 		}
-		for _, f := range []*mailer.Failure{all[i].Failure, all[i].Logins.Failure} {
-			if f != nil && f.Class == mailer.ClassRelay {
-				all[i].Advice = forAPI(adviceOn(c, f))
-				break
-			}
-		}
+		all[i].OAuth2, all[i].Advice = OAuth2Status(r), forAPI(statusAdvice(c, r, all[i]))
 	}
 	return all
 }
@@ -141,7 +135,9 @@ func (m *relayMonitor) Check(ctx context.Context) []handler.RelayReport {
 		if r.OK {
 			m.resume(r.Name)
 		}
-		reports[i] = handler.RelayReport{Report: r, Advice: forAPI(diagnosis.OfReport(r, AdviceSettings(m.configs[i]))...)}
+		reports[i] = handler.RelayReport{
+			Report: r, OAuth2: OAuth2Status(m.relays[i]), Advice: forAPI(CheckAdvice(m.configs[i], m.relays[i], r)),
+		}
 	}
 	return reports
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -94,23 +93,11 @@ func (c *conn) token(ctx context.Context, mechanism, refused string) (string, *m
 		const text = "the OAuth2 token could not be fetched"
 		f := c.failed(ctx, mailer.StageAuth, &cause{problem: ProblemToken, text: text, err: err})
 		if f.Text == text {
-			f.Text += ": " + mailer.Printable(withoutAddresses(err), maxReplyText)
+			f.Text += ": " + WithoutAddresses(err)
 		}
 		return "", f
 	}
 	return token, nil
-}
-
-// withoutAddresses is the error's text, but for a failed connection only what failed:
-// callers are not told our own addresses, nor those of resolver and proxy.
-func withoutAddresses(err error) string {
-	if dns, ok := errors.AsType[*net.DNSError](err); ok {
-		return "the name " + dns.Name + " could not be looked up"
-	}
-	if op, ok := errors.AsType[*net.OpError](err); ok {
-		return "the token endpoint cannot be reached: " + op.Err.Error()
-	}
-	return err.Error()
 }
 
 // sasl returns the mechanism's client.

@@ -124,9 +124,22 @@ func LoginCause(f *mailer.Failure) string {
 		return refused.text()
 	}
 	if c, ok := errors.AsType[*cause](f.Err); ok && c.problem == ProblemToken && c.err != nil {
-		return mailer.Printable(withoutAddresses(c.err), maxReplyText)
+		return WithoutAddresses(c.err)
 	}
 	return ""
+}
+
+// WithoutAddresses is why there is no OAuth2 token, in printable words of limited
+// length. Of a failed connection it says only what failed: callers are not told our own
+// addresses, nor those of resolver and proxy.
+func WithoutAddresses(err error) string {
+	text := err.Error()
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		text = "the name " + dns.Name + " could not be looked up"
+	} else if op, ok := errors.AsType[*net.OpError](err); ok {
+		text = "the token endpoint cannot be reached: " + op.Err.Error()
+	}
+	return mailer.Printable(text, maxReplyText)
 }
 
 // loginProblems has the problem of each word about a login.
