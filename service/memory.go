@@ -20,10 +20,18 @@ func TuneMemory(c config.Service) {
 // limitMemory makes the garbage collector work harder, rather than let the heap
 // double, where many large requests come at once. GOMEMLIMIT overrides it.
 func limitMemory(c config.Service) {
-	const rest = 64 << 20 // for messages that wait or are being delivered, and all else
 	if unset := debug.SetMemoryLimit(-1) == math.MaxInt64; unset {
-		debug.SetMemoryLimit(int64(c.MaxInFlight) + rest)
+		debug.SetMemoryLimit(memoryLimit(c))
 	}
+}
+
+// memoryLimit is what the collector keeps Go's memory within, in octets: what the service
+// may take without its connections (docs/operating.md, Sizing), but for 32 MiB for the
+// program and for SQLite, whose memory Go does not count. Requests hold MaxInFlight and
+// make half as much again; the rest is for messages in delivery and for garbage.
+func memoryLimit(c config.Service) int64 {
+	const base, notCounted = 96 << 20, 32 << 20
+	return base - notCounted + 2*max(int64(c.MaxInFlight), 2*int64(c.MaxMessageSize))
 }
 
 // maxGarbage is how much garbage, in octets, may be in the heap before it is worth

@@ -6,12 +6,27 @@ import (
 	"runtime/metrics"
 	"testing"
 	"time"
+
+	"mailsidecar/config"
+	"mailsidecar/units"
 )
 
 func TestGCPercent(t *testing.T) {
 	for live, want := range map[uint64]int{0: 300, 1 << 20: 300, 6 << 20: 200, 12 << 20: 100, 24 << 20: 50, 1 << 30: 50} {
 		if got := gcPercent(live); got != want {
 			t.Errorf("gcPercent(%d) = %d, want %d", live, got, want)
+		}
+	}
+}
+
+func TestMemoryLimit(t *testing.T) {
+	for _, tc := range []struct{ inFlight, message, want units.Size }{
+		{128 << 20, 25 << 20, 320 << 20},
+		{38 << 20, 25 << 20, 164 << 20},
+		{1 << 20, 1 << 10, 66 << 20},
+	} {
+		if got := memoryLimit(config.Service{MaxInFlight: tc.inFlight, MaxMessageSize: tc.message}); got != int64(tc.want) {
+			t.Errorf("memoryLimit(%v in flight, messages of %v) = %d, want %d", tc.inFlight, tc.message, got, tc.want)
 		}
 	}
 }
