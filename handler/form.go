@@ -1,7 +1,6 @@
 package handler
 
 import (
-	"bytes"
 	"io"
 	"mime/multipart"
 	"regexp"
@@ -45,9 +44,6 @@ func (s *Server) decodeForm(b *intake.Body, boundary string) (messageRequest, er
 		if n >= s.maxRecipients+formOverhead {
 			return m, problem.New(api.CodeMalformedForm, "The form has too many parts.")
 		}
-		if err := b.Charge(intake.WeightPart); err != nil {
-			return m, err
-		}
 		if err := form.read(part); err != nil {
 			return m, err
 		}
@@ -70,19 +66,19 @@ func (f *formReader) read(part *multipart.Part) error {
 	if err := intake.CheckPart(part, name); err != nil {
 		return err
 	}
-	var content bytes.Buffer
-	if _, err := content.ReadFrom(part); err != nil {
-		return intake.FormProblem(err)
+	content, err := f.body.ReadPart(part)
+	if err != nil {
+		return err
 	}
 	if member := memberPart.FindStringSubmatch(name); member != nil {
-		return f.member(member[1], member[2], content.Bytes())
+		return f.member(member[1], member[2], content)
 	}
 	if list := listPart.FindStringSubmatch(name); list != nil {
-		if found, err := f.list(list[1], part, content.Bytes()); found || err != nil {
+		if found, err := f.list(list[1], part, content); found || err != nil {
 			return err
 		}
 	}
-	return f.single(name, content.Bytes())
+	return f.single(name, content)
 }
 
 // list takes a part that may be repeated, if it is one.

@@ -102,10 +102,26 @@ type Expansion struct {
 	ctx  context.Context
 	left int // octets that may be written
 	work int // that may be done
+	// hold is asked for memory, in octets; nil allows any. written counts what was
+	// written since it was asked last, and busy says that there was none.
+	hold    func(octets int64) bool
+	written int
+	busy    bool
 }
 
-// NewExpansion returns the limit of one request.
-func NewExpansion(ctx context.Context) *Expansion { return &Expansion{ctx, maxExpansion, maxWork} }
+// NewExpansion returns the limit of one request, which does not count as memory of it:
+// see [Exchange.Expansion].
+func NewExpansion(ctx context.Context) *Expansion {
+	return &Expansion{ctx: ctx, left: maxExpansion, work: maxWork}
+}
+
+// Expansion returns the limit of the request on texts with values, and on the work for
+// its messages. What is written counts as memory of the request.
+func (x *Exchange) Expansion() *Expansion {
+	e := NewExpansion(x.Request.Context())
+	e.hold = x.share.More
+	return e
+}
 
 // Charge takes work from the limit before it is done. It returns false when there is too
 // little left, or the context has ended: Err then says which.
@@ -127,12 +143,30 @@ var errExpansion = errors.New("too large")
 
 // Write counts p against the limit.
 func (e *Expansion) Write(p []byte) (int, error) {
-	if len(p) > e.left {
-		e.left = 0
+	if !e.write(len(p)) {
 		return 0, errExpansion
 	}
-	e.left -= len(p)
 	return len(p), nil
+}
+
+// holdStep is how many octets are written before memory for them is asked for: the
+// turn to make something of a request has room for so many.
+const holdStep = 256 << 10
+
+// write counts octets that are about to be written. It returns false when there is too
+// little left, or no memory.
+func (e *Expansion) write(octets int) bool {
+	if e.busy || octets > e.left {
+		e.left = 0
+		return false
+	}
+	e.left -= octets
+	if e.written += octets; e.written > holdStep && e.hold != nil {
+		// A builder's buffer grows by a quarter at least, and is copied.
+		e.busy = !e.hold(2 * int64(e.written))
+		e.written = 0
+	}
+	return !e.busy
 }
 
 // limited writes to b what the limit allows.
@@ -150,11 +184,9 @@ func (w limited) Write(p []byte) (int, error) {
 
 // WriteString keeps a large value from being copied before it is counted.
 func (w limited) WriteString(s string) (int, error) {
-	if len(s) > w.limit.left {
-		w.limit.left = 0
+	if !w.limit.write(len(s)) {
 		return 0, errExpansion
 	}
-	w.limit.left -= len(s)
 	return w.b.WriteString(s)
 }
 
@@ -185,12 +217,7 @@ func (e *Expansion) Expand(s Substitution, text string) string {
 // count counts octets that were added to a text as written. It returns false once the
 // limit is reached, as Charge does.
 func (e *Expansion) count(added int) bool {
-	if added > e.left {
-		e.left = 0
-		return false
-	}
-	e.left -= max(added, 0)
-	return true
+	return e.write(max(added, 0))
 }
 
 // Err is a problem once the limit was reached.
@@ -198,6 +225,8 @@ func (e *Expansion) Err() error {
 	switch {
 	case e.ctx.Err() != nil:
 		return e.ctx.Err()
+	case e.busy:
+		return problem.New(api.CodeBusy, "")
 	case e.work < 0:
 		return problem.New(api.CodeMessageTooLarge, "The request repeats too much for its messages: send them in several requests.")
 	case e.left > 0:

@@ -35,8 +35,7 @@ type Message struct {
 	// IdempotencyKey and Fingerprint are as in [queue.Submission].
 	IdempotencyKey string
 	Fingerprint    [32]byte
-	// Limit is the request's limit on the work for its messages; nil: the message has
-	// one of its own.
+	// Limit is the request's limit on the work for its messages, see [Exchange.Expansion].
 	Limit *Expansion
 	// Path says where in the provider's request something is. Nil: where it is in the
 	// native one.
@@ -180,9 +179,6 @@ func (o *Message) tidyHeader() error {
 func (o *Message) Attach(a mailer.Attachment, inline bool) {
 	if len(o.Attachments) > maxAttachments {
 		return // which is refused in the end
-	}
-	if o.Limit == nil {
-		o.Limit = NewExpansion(context.Background())
 	}
 	if !o.Limit.Charge(fileWork) {
 		return

@@ -187,19 +187,22 @@ func (b *Body) collect() ([]byte, error) {
 		chunk = chunk[:len(chunk)+n]
 		switch {
 		case errors.Is(err, io.EOF):
-			return b.join(append(chunks, chunk))
+			return b.join(append(chunks, chunk), b.read)
 		case err != nil:
 			return nil, err
 		}
 	}
 }
 
-// join makes one slice of the chunks.
-func (b *Body) join(chunks [][]byte) ([]byte, error) {
+// join makes one slice of chunks that have so many octets.
+func (b *Body) join(chunks [][]byte, size int64) ([]byte, error) {
 	if len(chunks) == 1 {
 		return chunks[0], nil
 	}
-	if err := b.share.Begin(b.ctx, b.read); err != nil {
+	if size <= largestChunk {
+		return slices.Concat(chunks...), nil
+	}
+	if err := b.share.Begin(b.ctx, size); err != nil {
 		return nil, err
 	}
 	defer b.share.End()

@@ -280,9 +280,7 @@ func (s *Share) line(ctx context.Context, octets int64) error {
 
 // More makes so many octets more than [Share.Begin] asked for, if they are free.
 func (s *Share) More(octets int64) bool {
-	if s.made == s.budget.mostMade {
-		return true // it is alone
-	}
+	octets = min(octets, s.budget.mostMade-s.made) // all of it is enough: it is alone then
 	if !s.budget.making.TryAcquire(octets) {
 		return false
 	}

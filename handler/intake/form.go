@@ -2,6 +2,7 @@ package intake
 
 import (
 	"errors"
+	"io"
 	"mime"
 	"mime/multipart"
 	"strings"
@@ -25,6 +26,34 @@ var escapedName = strings.NewReplacer("%22", `"`, "%0D", "\r", "%0d", "\r", "%0A
 // PlainName returns the name of a part, or of its file, as it was before a browser
 // wrote it into the part's header.
 func PlainName(name string) string { return escapedName.Replace(name) }
+
+// ReadPart reads a part of a form into one slice. Its memory grows with the octets that
+// come, and copying them waits for its turn where they are many.
+func (b *Body) ReadPart(part *multipart.Part) ([]byte, error) {
+	fields := 0
+	for _, values := range part.Header {
+		fields += len(values)
+	}
+	if err := b.Charge(weightPart + weightMember*int64(fields)); err != nil {
+		return nil, err
+	}
+	const firstChunk = 512
+	var chunks [][]byte
+	chunk, size := make([]byte, 0, firstChunk), int64(0)
+	for {
+		if len(chunk) == cap(chunk) {
+			chunks, chunk = append(chunks, chunk), make([]byte, 0, min(2*cap(chunk), largestChunk))
+		}
+		n, err := part.Read(chunk[len(chunk):cap(chunk)])
+		chunk, size = chunk[:len(chunk)+n], size+int64(n)
+		switch {
+		case errors.Is(err, io.EOF):
+			return b.join(append(chunks, chunk), size)
+		case err != nil:
+			return nil, FormProblem(err)
+		}
+	}
+}
 
 // CheckPart refuses a part without a name, and one in an encoding or a charset that
 // forms do not have.

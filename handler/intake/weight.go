@@ -18,8 +18,7 @@ const (
 	weightText    = 96  // of a list: any other string, number, true and false
 	weightOctet   = 2   // a number in a list that holds a file's octets
 	weightMember  = 96  // of an object
-	// WeightPart is the weight of a part of a form.
-	WeightPart = 512
+	weightPart    = 512 // of a form, beside its header fields
 
 	// weightFactor is how much each octet of the body may weigh.
 	weightFactor = 16
@@ -80,7 +79,7 @@ func (b *Body) weighMore(octets int64) error {
 	return nil
 }
 
-// Charge counts octets that are made of the body while it is read, beside those of the
+// Charge counts octets that are made of the request while it is read, beside those of the
 // body itself.
 func (b *Body) Charge(octets int64) error {
 	if err := b.weighMore(octets); err != nil {

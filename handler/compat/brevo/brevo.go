@@ -4,7 +4,6 @@ package brevo
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -96,7 +95,7 @@ func email(x *compat.Exchange) error {
 	if err != nil {
 		return err
 	}
-	messages, err := m.outgoing(x.Request.Context())
+	messages, err := m.outgoing(x.Expansion())
 	if err != nil {
 		return err
 	}
@@ -151,13 +150,13 @@ func isOption(name string) bool {
 	return isIdempotency(name) || strings.EqualFold(name, headerSandbox)
 }
 
-func (m *mail) outgoing(ctx context.Context) ([]compat.Message, error) {
+func (m *mail) outgoing(e *compat.Expansion) ([]compat.Message, error) {
 	var f compat.Fields
 	versions := m.versions(&f)
 	if len(versions) > maxVersions {
 		return nil, f.Err()
 	}
-	recipients, e := 0, compat.NewExpansion(ctx)
+	recipients := 0
 	base := m.base(e, &f)
 	common := values(m.Params)
 	if m.Params.Given && !e.Afford(copies(versions), &base, params(nil, common)) {

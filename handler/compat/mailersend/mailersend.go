@@ -101,7 +101,7 @@ func email(x *compat.Exchange) error {
 	if err := x.ReadJSON(x.MaxBody, &m); err != nil {
 		return err
 	}
-	messages, err := m.outgoing(compat.NewExpansion(x.Request.Context()))
+	messages, err := m.outgoing(x.Expansion())
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func bulk(x *compat.Exchange) error {
 		return err
 	}
 	var all []compat.Message
-	e := compat.NewExpansion(x.Request.Context())
+	e := x.Expansion()
 	for i, item := range items {
 		messages, err := readItem(x, item, i, e)
 		if err != nil {

@@ -49,6 +49,9 @@ func readForm(x *compat.Exchange, known []compat.FormField) (*formData, error) {
 	if err := b.Weigh([]byte(form.value("recipient-variables"))); err != nil {
 		return nil, err
 	}
+	if err := b.Begin(); err != nil {
+		return nil, err
+	}
 	return form, judgeForm(x, form, known)
 }
 
@@ -69,10 +72,7 @@ func (form *formData) readParts(b *intake.Body, boundary string) error {
 			err = problem.New(api.CodeMalformedForm, "The form has too many parts.")
 		}
 		if err == nil {
-			err = b.Charge(intake.WeightPart)
-		}
-		if err == nil {
-			err = form.readPart(part)
+			err = form.readPart(b, part)
 		}
 		if err != nil {
 			return intake.FormProblem(err)
@@ -84,21 +84,21 @@ func (form *formData) readParts(b *intake.Body, boundary string) error {
 	return nil
 }
 
-func (form *formData) readPart(part *multipart.Part) error {
+func (form *formData) readPart(b *intake.Body, part *multipart.Part) error {
 	name := plainName(intake.PlainName(part.FormName()))
 	if err := intake.CheckPart(part, name); err != nil {
 		return err
 	}
-	var content bytes.Buffer
-	if _, err := content.ReadFrom(part); err != nil {
+	content, err := b.ReadPart(part)
+	if err != nil {
 		return err
 	}
 	filename := intake.PlainName(part.FileName())
 	if filename != "" || name == "attachment" || name == "inline" {
-		form.files = append(form.files, formFile{name, filename, part.Header.Get("Content-Type"), content.Bytes()})
+		form.files = append(form.files, formFile{name, filename, part.Header.Get("Content-Type"), content})
 		return nil
 	}
-	return form.addText(name, content.String())
+	return form.addText(name, string(content))
 }
 
 func (form *formData) addText(name, text string) error {
@@ -118,10 +118,14 @@ func (form *formData) readQuery(b *intake.Body) error {
 	if err != nil {
 		return err
 	}
-	for pair := range strings.SplitSeq(string(data), "&") {
-		if pair == "" {
+	if err := b.Begin(); err != nil { // here, because the values are copies
+		return err
+	}
+	for octets := range bytes.SplitSeq(data, []byte("&")) {
+		if len(octets) == 0 {
 			continue
 		}
+		pair := string(octets)
 		if len(form.values) == maxFormParts {
 			return problem.New(api.CodeMalformedForm, "The form has too many fields.")
 		}

@@ -131,7 +131,7 @@ func finished(x *compat.Exchange) error {
 		return err
 	}
 	var f compat.Fields
-	o := compat.Message{Path: path}
+	o := compat.Message{Path: path, Limit: x.Expansion()}
 	to := list(form, "to", &f)
 	checkCount(&f, len(to))
 	o.Envelope.To = to
@@ -163,10 +163,11 @@ func sendAll(x *compat.Exchange, messages []compat.Message) error {
 // read makes the messages of a form.
 func read(x *compat.Exchange, form *formData) ([]compat.Message, error) {
 	var f compat.Fields
+	e := x.Expansion()
 	o := compat.Message{Message: mailer.Message{
 		To: list(form, "to", &f), Cc: list(form, "cc", &f), Bcc: list(form, "bcc", &f),
 		Subject: form.value("subject"), Text: form.value("text"), HTML: form.value("html"),
-	}, Path: path}
+	}, Path: path, Limit: e}
 	switch from := list(form, "from", &f); {
 	case len(from) == 1:
 		o.From = from[0]
@@ -192,7 +193,6 @@ func read(x *compat.Exchange, form *formData) ([]compat.Message, error) {
 	if err := f.Err(); err != nil {
 		return nil, err
 	}
-	e := compat.NewExpansion(x.Request.Context())
 	messages := personalize(form, o, e, &f)
 	return messages, errors.Join(f.Err(), e.Err())
 }

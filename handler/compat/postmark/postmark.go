@@ -118,7 +118,7 @@ func email(x *compat.Exchange) error {
 	if err := x.ReadJSON(bodyLimit(x, x.MaxBody), &m, caseless); err != nil {
 		return err
 	}
-	o, err := m.outgoing()
+	o, err := m.outgoing(x.Expansion())
 	if err != nil {
 		return err
 	}
@@ -145,13 +145,13 @@ func (m *mail) receipt(s compat.Sent) receipt {
 	}
 }
 
-func (m *mail) outgoing() (compat.Message, error) {
+func (m *mail) outgoing(e *compat.Expansion) (compat.Message, error) {
 	var f compat.Fields
 	o := compat.Message{Message: mailer.Message{
 		Subject: m.Subject, Text: m.TextBody, HTML: m.HTMLBody,
 		To: list("To", m.To, &f), Cc: list("Cc", m.Cc, &f), Bcc: list("Bcc", m.Bcc, &f),
 		ReplyTo: list("ReplyTo", m.ReplyTo, &f),
-	}, Path: path}
+	}, Path: path, Limit: e}
 	from := list("From", m.From, &f)
 	switch people := len(o.To) + len(o.Cc) + len(o.Bcc); {
 	case len(f.Fields) > 0:
@@ -250,7 +250,7 @@ func (b *results) take(i int, data []byte) {
 	err := b.x.Decode(data, m, "", caseless)
 	var o compat.Message
 	if err == nil {
-		o, err = m.outgoing()
+		o, err = m.outgoing(b.x.Expansion())
 	}
 	var sub queue.Submission
 	if err == nil {

@@ -98,7 +98,7 @@ func email(x *compat.Exchange) error {
 	if err := x.Decode(data, &m, ""); err != nil {
 		return err
 	}
-	o, err := m.outgoing()
+	o, err := m.outgoing(x.Expansion())
 	if err != nil {
 		return err
 	}
@@ -110,12 +110,12 @@ func email(x *compat.Exchange) error {
 	return x.AnswerJSON(http.StatusOK, receipt{done[0].ID})
 }
 
-func (m *mail) outgoing() (compat.Message, error) {
+func (m *mail) outgoing(e *compat.Expansion) (compat.Message, error) {
 	var f compat.Fields
 	o := compat.Message{Message: mailer.Message{
 		Subject: m.Subject, Text: m.Text, HTML: m.HTML, Header: m.Headers,
 		To: f.Lists("to", m.To), Cc: f.Lists("cc", m.Cc), Bcc: f.Lists("bcc", m.Bcc), ReplyTo: f.Lists("reply_to", m.ReplyTo),
-	}, Path: path}
+	}, Path: path, Limit: e}
 	m.require(&f)
 	if from := f.Lists("from", compat.Texts{m.From}); len(from) == 1 {
 		o.From = from[0]
@@ -229,7 +229,7 @@ func composeItem(x *compat.Exchange, data []byte, key string, fingerprint [32]by
 	if err := x.Decode(data, &m, ""); err != nil {
 		return queue.Submission{}, err
 	}
-	o, err := m.outgoing()
+	o, err := m.outgoing(x.Expansion())
 	if err != nil {
 		return queue.Submission{}, err
 	}

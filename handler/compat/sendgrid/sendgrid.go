@@ -4,7 +4,6 @@ package sendgrid
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -122,7 +121,7 @@ func send(x *compat.Exchange) error {
 		return err
 	}
 	x.Test = m.MailSettings.SandboxMode.Enable
-	messages, err := m.outgoing(x.Request.Context())
+	messages, err := m.outgoing(x.Expansion())
 	if err != nil {
 		return err
 	}
@@ -138,10 +137,9 @@ func send(x *compat.Exchange) error {
 }
 
 // outgoing makes a message of each personalization.
-func (m *mail) outgoing(ctx context.Context) ([]compat.Message, error) {
+func (m *mail) outgoing(e *compat.Expansion) ([]compat.Message, error) {
 	var f compat.Fields
 	m.checkCounts(&f)
-	e := compat.NewExpansion(ctx)
 	base := m.base(e, &f)
 	if len(f.Fields) > 0 {
 		return nil, f.Err()

@@ -106,7 +106,7 @@ func send(x *compat.Exchange) error {
 	if err := x.Decode(data, &m, ""); err != nil {
 		return err
 	}
-	o, err := m.outgoing()
+	o, err := m.outgoing(x.Expansion())
 	if err != nil {
 		return err
 	}
@@ -162,9 +162,9 @@ func readSigned(x *compat.Exchange) ([]byte, error) {
 const detailSignature = "The request signature we calculated does not match the signature you provided. " +
 	"Check the access key id (the key's name), the secret access key (the key's secret) and the signing method."
 
-func (m *mail) outgoing() (compat.Message, error) {
+func (m *mail) outgoing(e *compat.Expansion) (compat.Message, error) {
 	var f compat.Fields
-	o := compat.Message{Path: path}
+	o := compat.Message{Path: path, Limit: e}
 	for _, t := range m.EmailTags {
 		o.Tag(t.Name, t.Value)
 	}
