@@ -83,6 +83,7 @@ func testDrop(t *testing.T, d *drop) {
 		run  func(*testing.T, *drop)
 	}{
 		{"mail()", testPHPMail},
+		{"mail() with fields made by hand", testPHPMailByHand},
 		{"mail() refused", testPHPMailRefused},
 		{"mail() with injected options", testPHPMailInjected},
 		{"mb_send_mail()", testPHPMbSendMail},
@@ -153,6 +154,42 @@ func testPHPMail(t *testing.T, d *drop) {
 		t.Errorf("mail() with an array = %q, %q, want true and silence", out, errs)
 	}
 	d.relay.Await(t, bcc, 2)
+}
+
+// testPHPMailByHand: address fields as people write them reach whom they name and say
+// what they mean, and a CR in what a visitor wrote adds no recipient.
+func testPHPMailByHand(t *testing.T, d *drop) {
+	to, cc, eve := d.relay.Recipient(t), d.relay.Recipient(t), d.relay.Recipient(t)
+	for i, test := range []struct{ to, subject, headers, from, warning string }{
+		{to, "x", `From: My Shop, Ltd. <info@example.com>`, `"My Shop, Ltd." <info@example.com>`, ""},
+		{"Doe, John <" + to + ">", "x", `From: Jörg, GmbH <info@example.com>\r\nReply-To: Doe, John <j@example.com>; b@example.com`, `Jörg, GmbH <info@example.com>`, ""},
+		{to, `hi\rBcc: ` + eve, `From: info@example.com`, `info@example.com`, ""},
+		{to, "x", `From: info@example.com\r\nX-Name: a\rBcc: ` + eve, `info@example.com`, ""},
+		{to, "x", `From: info@example.com\r\nCc: me@example.com\rBcc: ` + eve, `info@example.com`, "is not a valid recipient address"},
+		{to, "x", `From: info@example.com\r\nSender: www-data\r\nTo: ` + to + `\r\nSubject: y`, `info@example.com`, ""},
+		{to + ", nobody@" + strings.Repeat("x", 64) + ".example", "x", `From: info@example.com`, `info@example.com`, "is not a valid recipient address: the domain is not valid"},
+	} {
+		out, errs := d.php(t, fmt.Sprintf(`var_dump(mail("%s", "%s", "x", "%s\r\nBcc: %s"));`, test.to, test.subject, test.headers, cc))
+		if out != "bool(true)\n" || !strings.Contains(errs, test.warning) || test.warning == "" && errs != "" {
+			t.Fatalf("mail() with %q = %q, %q, want true and %q", test.headers, out, errs, test.warning)
+		}
+		d.relay.Await(t, cc, i+1)
+		found := false
+		for _, got := range d.relay.Await(t, to, i+1) {
+			header := message(t, got.Data).Header
+			from, err := new(mime.WordDecoder).DecodeHeader(header.Get("From"))
+			found = found || err == nil && from == test.from
+			if len(header["Subject"]) != 1 || len(header["To"]) != 1 || header.Get("Bcc") != "" || header.Get("Sender") != "" {
+				t.Errorf("header = %q", header)
+			}
+		}
+		if !found {
+			t.Errorf("no message is from %q", test.from)
+		}
+	}
+	if got := d.relay.Mailbox(t, eve); len(got) > 0 {
+		t.Errorf("%d messages reached the address behind a CR", len(got))
+	}
 }
 
 // testPHPMailRefused: false, and one line for the web server's log.

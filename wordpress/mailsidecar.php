@@ -22,11 +22,13 @@
  *   MAILSIDECAR_URL           Where mailsidecar listens, e.g. http://mailsidecar:8587.
  *                             Without it this file does nothing at all.
  *   MAILSIDECAR_API_KEY       Its key; or MAILSIDECAR_API_KEY_FILE, a file with the key.
- *   MAILSIDECAR_WAIT          Seconds that a page may wait for the relay's verdict.
- *                             Default 3, at most 60; 0 does not wait.
+ *   MAILSIDECAR_WAIT          How long a page may wait for the relay's verdicts on all
+ *                             its mails: seconds, or a duration such as 1m. Default 3,
+ *                             at most 60; 0 does not wait.
  *   MAILSIDECAR_FROM          From of every mail: shop@example.com, or with a name,
  *                             Shop <shop@example.com>. A relay refuses the
- *                             wordpress@host that is the default.
+ *                             wordpress@host that is the default. The author that it
+ *                             replaces becomes Reply-To, unless there is one.
  *   MAILSIDECAR_FROM_NAME     Name alone.
  *   MAILSIDECAR_FORCE         Take the mail from another mailer plugin, too.
  *   MAILSIDECAR_USE_PROXY     Go through WP_PROXY_HOST, which is bypassed otherwise.
@@ -54,10 +56,14 @@ const CONNECT_TIMEOUT = 3;
 /** Seconds that an answer may take past MAILSIDECAR_WAIT. */
 const ANSWER_TIMEOUT = 10;
 
-/** Microseconds before the one other try when no connection was made. */
+/** Microseconds before the one other try when a connection was not made, or broke. */
 const RETRY_PAUSE = 250000;
 
+/** How often a mail is posted again without recipients whose addresses were refused. */
+const MAX_ROUNDS = 20;
+
 add_filter( 'pre_wp_mail', __NAMESPACE__ . '\install_mailer', PHP_INT_MAX );
+add_action( 'phpmailer_init', __NAMESPACE__ . '\adopt_mailer', PHP_INT_MAX );
 add_filter( 'wp_mail_from', __NAMESPACE__ . '\filter_from', PHP_INT_MAX );
 add_filter( 'wp_mail_from_name', __NAMESPACE__ . '\filter_from_name', PHP_INT_MAX );
 add_filter( 'site_status_tests', __NAMESPACE__ . '\add_site_health_test' );
@@ -136,20 +142,125 @@ function api_key() {
 	list( $file, $file_source ) = setting( 'API_KEY_FILE' );
 	if ( null !== $file && is_string( $file ) ) {
 		// phpcs:ignore WordPress.WP.AlternativeFunctions.file_get_contents_file_get_contents -- A local file.
-		$content = is_readable( $file ) ? file_get_contents( $file ) : false;
+		$content = can_read( $file ) ? file_get_contents( $file ) : false;
 		return array( trim( (string) $content ), $file_source . ', ' . $file );
 	}
 	return array( trim( (string) $key ), $source );
 }
 
 /**
- * Seconds that a mail may wait for the relay's verdict.
+ * Says whether PHP can read a file. Outside of open_basedir is_readable() warns.
+ *
+ * @param string $file Path.
+ * @return bool
+ */
+function can_read( $file ) {
+	return @is_readable( $file ); // phpcs:ignore WordPress.PHP.NoSilencedErrors.Discouraged -- See above.
+}
+
+/**
+ * Says why there is no key though MAILSIDECAR_API_KEY_FILE is set.
+ *
+ * @return string Empty when there is a key, or no such setting.
+ */
+function key_file_problem() {
+	list( $key, $source ) = api_key();
+	list( $file )         = setting( 'API_KEY_FILE' );
+	if ( '' !== $key || null === $file || 'constant' === $source ) {
+		return '';
+	}
+	if ( is_string( $file ) && can_read( $file ) ) {
+		/* translators: %s: name of a file. */
+		return sprintf( __( 'MAILSIDECAR_API_KEY_FILE: %s is empty', 'mailsidecar' ), $file );
+	}
+	return unreadable( 'API_KEY_FILE', $file );
+}
+
+/**
+ * Says that PHP cannot read the file that a setting names, and why.
+ *
+ * @param string $name Name without MAILSIDECAR_.
+ * @param mixed  $file Path.
+ * @return string
+ */
+function unreadable( $name, $file ) {
+	$allowed = (string) ini_get( 'open_basedir' );
+	$file    = is_scalar( $file ) ? (string) $file : gettype( $file );
+	if ( '' !== $allowed ) {
+		/* translators: 1: name of a setting, 2: name of a file, 3: directories. */
+		return sprintf( __( '%1$s: PHP cannot read %2$s; its open_basedir allows only %3$s', 'mailsidecar' ), "MAILSIDECAR_$name", $file, $allowed );
+	}
+	/* translators: 1: name of a setting, 2: name of a file. */
+	return sprintf( __( '%1$s: PHP cannot read %2$s: it is not there, or not readable for the user that PHP runs as', 'mailsidecar' ), "MAILSIDECAR_$name", $file );
+}
+
+/**
+ * Seconds that the mails of a page may wait for the relay's verdict.
  *
  * @return int
  */
 function wait_seconds() {
 	list( $wait ) = setting( 'WAIT' );
-	return is_numeric( $wait ) ? max( 0, min( 60, (int) $wait ) ) : 3;
+	$seconds      = null === $wait ? null : duration_seconds( $wait );
+	return null === $seconds ? 3 : (int) ceil( min( 60, $seconds ) );
+}
+
+/**
+ * Reads a duration as mailsidecar's own settings are written: seconds, or 90s, 1m30s,
+ * 500ms, 1d12h.
+ *
+ * @param mixed $text Setting.
+ * @return float|null Seconds, null when it is none.
+ */
+function duration_seconds( $text ) {
+	$text = is_scalar( $text ) && ! is_bool( $text ) ? trim( (string) $text ) : '';
+	if ( is_numeric( $text ) ) {
+		return $text >= 0 ? (float) $text : null;
+	}
+	$number = '(?:\d+(?:\.\d*)?|\.\d+)';
+	if ( ! preg_match( "/^(?:\d+d)?(?:$number(?:h|m|s|ms|us|µs|μs|ns))*$/", $text ) || '' === $text ) {
+		return null;
+	}
+	$units   = array(
+		'd'  => 86400,
+		'h'  => 3600,
+		'm'  => 60,
+		's'  => 1,
+		'ms' => 1e-3,
+		'us' => 1e-6,
+		'µs' => 1e-6,
+		'μs' => 1e-6,
+		'ns' => 1e-9,
+	);
+	$seconds = 0.0;
+	preg_match_all( "/($number)(ms|us|µs|μs|ns|d|h|m|s)/", $text, $parts, PREG_SET_ORDER );
+	foreach ( $parts as $part ) {
+		$seconds += (float) $part[1] * $units[ $part[2] ];
+	}
+	return $seconds;
+}
+
+/**
+ * Seconds that the next mail may wait. All mails of a page share MAILSIDECAR_WAIT: a
+ * visitor waits for the page, not for one of them. No visitor waits for WP-CLI.
+ *
+ * @return int
+ */
+function wait_left() {
+	$shared = ! ( defined( 'WP_CLI' ) && WP_CLI );
+	return max( 0, (int) ceil( wait_seconds() - ( $shared ? waited() : 0 ) ) );
+}
+
+/**
+ * Adds to the time that this page's mails have taken.
+ *
+ * @param float $seconds Seconds to add.
+ * @return float All of them.
+ */
+function waited( $seconds = 0.0 ) {
+	static $total = 0.0;
+	$total       += $seconds;
+	return $total;
 }
 
 /**
@@ -178,7 +289,11 @@ function configured_from() {
  */
 function filter_from( $from ) {
 	list( $own ) = configured_from();
-	return '' === $own ? $from : $own;
+	if ( '' === $own ) {
+		return $from;
+	}
+	replaced_author( array( (string) $from, '' ) );
+	return $own;
 }
 
 /**
@@ -188,8 +303,26 @@ function filter_from( $from ) {
  * @return string
  */
 function filter_from_name( $name ) {
-	list( , $own ) = configured_from();
+	list( , $own )   = configured_from();
+	list( $address ) = replaced_author();
+	if ( '' !== $address ) {
+		replaced_author( array( $address, (string) $name ) );
+	}
 	return null === $own ? $name : $own;
+}
+
+/**
+ * Keeps the author that MAILSIDECAR_FROM has replaced in this mail, for Reply-To.
+ *
+ * @param string[]|null $author Address and name to keep; null only reads.
+ * @return string[] Address, empty when there is none, and name.
+ */
+function replaced_author( $author = null ) {
+	static $kept = array( '', '' );
+	if ( null !== $author ) {
+		$kept = $author;
+	}
+	return $kept;
 }
 
 /*
@@ -208,6 +341,7 @@ function filter_from_name( $name ) {
 function install_mailer( $answer ) {
 	global $phpmailer;
 
+	replaced_author( array( '', '' ) );
 	if ( null !== $answer || '' === base_url() ) {
 		return $answer;
 	}
@@ -224,6 +358,37 @@ function install_mailer( $answer ) {
 	// phpcs:ignore WordPress.WP.GlobalVariablesOverride.Prohibited -- This is how WordPress's own mailer is replaced.
 	$phpmailer = new_mailer();
 	return $answer;
+}
+
+/**
+ * Takes the place of a PHPMailer that a plugin has made for itself, as BuddyPress does:
+ * it would send with PHP's mail(). Like core, such a plugin lets phpmailer_init
+ * replace the object.
+ *
+ * @param mixed $mailer Mailer with the message.
+ */
+function adopt_mailer( &$mailer ) {
+	if ( '' === base_url() || is_own( $mailer ) || ! $mailer instanceof \PHPMailer\PHPMailer\PHPMailer ) {
+		return;
+	}
+	if ( is_foreign( $mailer ) && ! is_on( 'FORCE' ) ) {
+		log_foreign( get_class( $mailer ) );
+		return;
+	}
+	declare_mailer();
+	$own  = new Mailer( true );
+	$copy = \Closure::bind(
+		static function ( $from, $to ) {
+			foreach ( get_object_vars( $from ) as $name => $value ) {
+				$to->$name = $value;
+			}
+		},
+		null,
+		'PHPMailer\PHPMailer\PHPMailer'
+	);
+	$copy( $mailer, $own );
+	$mailer = $own;
+	replaced_author( array( '', '' ) );
 }
 
 /**
@@ -307,12 +472,42 @@ function declare_mailer() {
 		 */
 		public function preSend() { // phpcs:ignore WordPress.NamingConventions.ValidFunctionName -- PHPMailer's name.
 			// phpcs:disable WordPress.NamingConventions.ValidVariableName -- PHPMailer's names.
+			$this->set_own_author();
+			// PHPMailer would make two line ends of CR CR LF.
+			foreach ( array( 'Body', 'AltBody' ) as $part ) {
+				$this->$part = one_line_end( (string) $this->$part );
+			}
 			$mailer       = $this->Mailer;
 			$this->Mailer = 'smtp';
 			try {
 				return parent::preSend();
 			} finally {
 				$this->Mailer = $mailer;
+			}
+			// phpcs:enable
+		}
+
+		/**
+		 * Makes MAILSIDECAR_FROM the author, also where a snippet in phpmailer_init has set
+		 * another one. Who was the author before gets the replies, unless others do.
+		 */
+		private function set_own_author() {
+			// phpcs:disable WordPress.NamingConventions.ValidVariableName -- PHPMailer's names.
+			list( $own, $own_name )   = configured_from();
+			list( $address, $author ) = replaced_author();
+			replaced_author( array( '', '' ) );
+			if ( '' !== $own && 0 !== strcasecmp( $own, $this->From ) ) {
+				list( $address, $author ) = array( $this->From, $this->FromName );
+				if ( $this->Sender === $this->From ) {
+					$this->Sender = ''; // As setFrom() sets it, too.
+				}
+				$this->From = $own;
+			}
+			if ( null !== $own_name ) {
+				$this->FromName = $own_name;
+			}
+			if ( is_author( $address ) && 0 !== strcasecmp( $own, $address ) && ! $this->ReplyTo ) {
+				$this->addReplyTo( $address, 'WordPress' === $author ? '' : $author );
 			}
 			// phpcs:enable
 		}
@@ -329,7 +524,7 @@ function declare_mailer() {
 			// getAllRecipientAddresses() would give them in lower case.
 			$recipients = array_column( array_merge( $this->to, $this->cc, $this->bcc ), 0 );
 			$sender     = '' === (string) $this->Sender ? $this->From : $this->Sender;
-			$failure    = submit( $this->getSentMIMEMessage(), $sender, $recipients, $this->getLastMessageID(), priority( $this ) );
+			$failure    = submit( clean_header( $this->getSentMIMEMessage() ), $sender, $recipients, priority( $this ) );
 			$this->doCallback( null === $failure, $this->to, $this->cc, $this->bcc, $this->Subject, $this->Body, $this->From, array() );
 			// phpcs:enable
 			if ( null !== $failure ) {
@@ -339,6 +534,44 @@ function declare_mailer() {
 			return true;
 		}
 	}
+}
+
+/**
+ * Says whether an address is a person's or a plugin's choice, and not the one that
+ * WordPress makes up.
+ *
+ * @param string $address Address.
+ * @return bool
+ */
+function is_author( $address ) {
+	return is_email( $address ) && 0 !== stripos( $address, 'wordpress@' );
+}
+
+/**
+ * Makes one line end of CR CR LF.
+ *
+ * @param string $text Text.
+ * @return string
+ */
+function one_line_end( $text ) {
+	return false === strpos( $text, "\r\r\n" ) ? $text : (string) preg_replace( '/\r+\n/', "\r\n", $text );
+}
+
+/**
+ * Makes a blank of each CR in the header section that ends no line, so that it begins
+ * no field: PHPMailer takes Content-Type as it is.
+ *
+ * @param string $message Message with CRLF.
+ * @return string
+ */
+function clean_header( $message ) {
+	$end    = strpos( $message, "\r\n\r\n" );
+	$end    = false === $end ? strlen( $message ) : $end;
+	$header = substr( $message, 0, $end );
+	if ( ! preg_match( '/\r(?!\n)/', $header ) ) {
+		return $message;
+	}
+	return preg_replace( '/\r(?!\n)/', ' ', one_line_end( $header ) ) . substr( $message, $end );
 }
 
 /**
@@ -364,22 +597,81 @@ function priority( $mailer ) {
 }
 
 /**
- * Submits one finished message.
+ * Submits one finished message. Recipients whose addresses cannot be right are left out
+ * and logged, as wp_mail() leaves out those that it does not take: the others get the
+ * message.
  *
  * @param string   $message    Header section and body, with CRLF.
  * @param string   $sender     Envelope sender.
  * @param string[] $recipients Envelope recipients.
- * @param string   $message_id Message-ID with its angle brackets.
  * @param string   $priority   high, normal or bulk; empty leaves it to the server.
  * @return \WP_Error|null Null when it was accepted. The error's data is the SMTP
  *                        reply code where there is one, else the HTTP status.
  */
-function submit( $message, $sender, $recipients, $message_id, $priority ) {
-	foreach ( array_merge( array( $sender ), $recipients ) as $address ) {
-		if ( preg_match( '/[\x00-\x20\x7f<>,;]/', $address ) ) {
-			return failure( 0, __( 'an address has a character that no address can have', 'mailsidecar' ) );
+function submit( $message, $sender, $recipients, $priority ) {
+	if ( ! is_plain_address( $sender ) ) {
+		return failure( 0, __( 'the sender\'s address has a character that no address can have', 'mailsidecar' ) );
+	}
+	$recipients = array_values( $recipients );
+	$wrong      = array();
+	foreach ( $recipients as $i => $address ) {
+		if ( ! is_plain_address( $address ) ) {
+			$wrong[ $i ] = __( 'the address has a character that no address can have', 'mailsidecar' );
 		}
 	}
+	for ( $round = 0; $round < MAX_ROUNDS; $round++ ) {
+		if ( count( $wrong ) === count( $recipients ) ) {
+			return failure( 422, wrong_addresses( $recipients, $wrong ) );
+		}
+		if ( $wrong ) {
+			log_line( 'left out, though others were not: ' . wrong_addresses( $recipients, $wrong ) );
+		}
+		$recipients = array_values( array_diff_key( $recipients, $wrong ) );
+		$answer     = post_message( $message, submission_headers( $sender, $recipients, $priority ) );
+		$wrong      = refused_addresses( $answer, count( $recipients ) );
+		if ( ! $wrong ) {
+			break;
+		}
+	}
+	last_answer( $answer );
+	return judge( $answer );
+}
+
+/**
+ * Says whether an address can stand in a list of addresses without changing it.
+ *
+ * @param string $address Address; empty for the null sender.
+ * @return bool
+ */
+function is_plain_address( $address ) {
+	return ! preg_match( '/[\x00-\x20\x7f<>,;()"\\\\]/', $address ) && ( '' === $address || preg_match( '/^./u', $address ) );
+}
+
+/**
+ * Names recipients, and what is wrong with each.
+ *
+ * @param string[] $recipients Envelope recipients.
+ * @param string[] $wrong      What is wrong, by the index of the recipient.
+ * @return string
+ */
+function wrong_addresses( $recipients, $wrong ) {
+	$texts = array();
+	foreach ( $wrong as $i => $reason ) {
+		$texts[] = '<' . $recipients[ $i ] . '>: ' . $reason;
+	}
+	return implode( '; ', $texts );
+}
+
+/**
+ * Header fields of a submission. The idempotency key is of this submission alone: two
+ * mails with one Message-ID are two mails.
+ *
+ * @param string   $sender     Envelope sender.
+ * @param string[] $recipients Envelope recipients.
+ * @param string   $priority   high, normal or bulk; empty leaves it to the server.
+ * @return string[]
+ */
+function submission_headers( $sender, $recipients, $priority ) {
 	$headers = array(
 		'Content-Type'  => 'message/rfc822',
 		'Envelope-From' => '' === $sender ? '<>' : $sender,
@@ -388,48 +680,99 @@ function submit( $message, $sender, $recipients, $message_id, $priority ) {
 	if ( '' !== $priority ) {
 		$headers['Envelope-Priority'] = $priority;
 	}
-	if ( wait_seconds() > 0 ) {
-		$headers['Prefer'] = 'wait=' . wait_seconds();
+	if ( wait_left() > 0 ) {
+		$headers['Prefer'] = 'wait=' . wait_left();
 	}
-	$key = substr( preg_replace( '/[^\x21-\x7e]|["\\\\]/', '', (string) $message_id ), 0, 200 );
-	if ( '' !== $key && base_url() !== get_site_transient( 'mailsidecar_no_queue' ) ) {
-		$headers['Idempotency-Key'] = $key;
+	if ( base_url() !== get_site_transient( 'mailsidecar_no_queue' ) ) {
+		$headers['Idempotency-Key'] = bin2hex( random_bytes( 16 ) );
 	}
-	$answer = request( 'POST', '/v1/messages', wait_seconds() + ANSWER_TIMEOUT, $headers, $message );
-	if ( should_repeat( $answer, $headers ) ) {
-		$answer = request( 'POST', '/v1/messages', wait_seconds() + ANSWER_TIMEOUT, $headers, $message );
-	}
-	last_answer( $answer );
-	return judge( $answer );
+	return $headers;
 }
 
 /**
- * Says whether a request is worth one repeat, and readies it. Only one that took
- * no effect is; all other trying again is mailsidecar's.
+ * What is wrong with single recipients, as the server names them: Envelope-To[2], or
+ * Envelope-To where there is one.
  *
- * @param array $answer  Answer to the first request.
- * @param array $headers Header fields of the request.
+ * @param array $answer Answer to a submission.
+ * @param int   $count  Number of its recipients.
+ * @return string[] By the index of the recipient; empty where something else is wrong, too.
+ */
+function refused_addresses( $answer, $count ) {
+	$errors = isset( $answer['body']['errors'] ) && is_array( $answer['body']['errors'] ) ? $answer['body']['errors'] : array();
+	$wrong  = array();
+	foreach ( in_array( $answer['status'], array( 400, 422 ), true ) ? $errors : array() as $error ) {
+		$error = (array) $error + array(
+			'field'   => '',
+			'message' => '',
+		);
+		if ( '' === $error['field'] && $wrong ) {
+			continue; // The server's word that there are more.
+		}
+		if ( ! preg_match( '/^Envelope-To(?:\[(\d+)\])?$/', (string) $error['field'], $match ) || ( ! isset( $match[1] ) && $count > 1 ) ) {
+			return array();
+		}
+		$i = isset( $match[1] ) ? (int) $match[1] : 0;
+		if ( $i >= $count ) {
+			return array();
+		}
+		$wrong[ $i ] = (string) $error['message'];
+	}
+	return $wrong;
+}
+
+/**
+ * Posts one message. Where a connection was not made or broke, or the server asks for
+ * it, the request is repeated once, with the same key, so that the message is taken once
+ * at most. All other trying again is mailsidecar's.
+ *
+ * @param string   $message Header section and body.
+ * @param string[] $headers Header fields of the request.
+ * @return array Answer, see request().
+ */
+function post_message( $message, $headers ) {
+	$timeout  = wait_left() + ANSWER_TIMEOUT;
+	$broken   = null;
+	$repeated = false;
+	while ( true ) {
+		$start  = microtime( true );
+		$answer = request( 'POST', '/v1/messages', $timeout, $headers, $message );
+		waited( microtime( true ) - $start );
+		$no_queue = isset( $answer['body']['code'] ) && 'queue_required' === $answer['body']['code'];
+		if ( null !== $broken && ( $no_queue || 409 === $answer['status'] ) ) {
+			return $broken; // The server cannot tell what became of the first request.
+		}
+		if ( $no_queue && isset( $headers['Idempotency-Key'] ) ) {
+			// Without a queue there is nowhere to keep a key. The next mails need not ask.
+			set_site_transient( 'mailsidecar_no_queue', base_url(), HOUR_IN_SECONDS );
+			unset( $headers['Idempotency-Key'] );
+			continue;
+		}
+		if ( $repeated || ! is_worth_repeating( $answer, isset( $headers['Idempotency-Key'] ) ) ) {
+			return $answer;
+		}
+		$broken   = 0 === $answer['status'] ? $answer : null;
+		$repeated = true;
+		usleep( RETRY_PAUSE );
+	}
+}
+
+/**
+ * Says whether a request is worth another try: the server asks for it, was not reached,
+ * or the connection broke and a key keeps the message from being taken twice. A time-out
+ * is not, because another try would take as long.
+ *
+ * @param array $answer  Answer to the request.
+ * @param bool  $has_key The request had an idempotency key.
  * @return bool
  */
-function should_repeat( $answer, &$headers ) {
-	$code = isset( $answer['body']['code'] ) ? $answer['body']['code'] : '';
-	if ( 'queue_required' === $code ) {
-		// The next mails need not ask.
-		set_site_transient( 'mailsidecar_no_queue', base_url(), HOUR_IN_SECONDS );
+function is_worth_repeating( $answer, $has_key ) {
+	if ( 0 !== $answer['status'] ) {
+		return 503 === $answer['status'] && '0' === $answer['retry_after'] && is_ours( $answer );
 	}
-	if ( in_array( $code, array( 'queue_required', 'idempotency_key_reused' ), true ) ) {
-		// Without a queue there is nowhere to keep the key; and a site may give two
-		// mails one Message-ID: they are two mails all the same.
-		unset( $headers['Idempotency-Key'] );
+	if ( preg_match( '/cURL error [67]\b|onnection refused|getaddrinfo/', $answer['error'] ) ) {
 		return true;
 	}
-	$busy    = 503 === $answer['status'] && '0' === $answer['retry_after'];
-	$refused = 0 === $answer['status'] && preg_match( '/cURL error 7\b|onnection refused/', $answer['error'] );
-	if ( ! $busy && ! $refused && 'idempotency_key_in_use' !== $code ) {
-		return false;
-	}
-	usleep( RETRY_PAUSE );
-	return true;
+	return $has_key && ! preg_match( '/cURL error 28\b|timed out/i', $answer['error'] );
 }
 
 /**
@@ -457,7 +800,8 @@ function judge( $answer ) {
 		return failure( $status, foreign_answer( $status ) );
 	}
 	if ( 401 === $status ) {
-		return failure( 401, __( 'the API key is missing or wrong', 'mailsidecar' ) . ' (HTTP 401)' );
+		$reason = '' === key_file_problem() ? '' : '; ' . key_file_problem();
+		return failure( 401, __( 'the API key is missing or wrong', 'mailsidecar' ) . " (HTTP 401)$reason" );
 	}
 	if ( empty( $body['reply_code'] ) ) {
 		$detail = isset( $body['detail'] ) && is_string( $body['detail'] ) ? $body['detail'] : $body['code'];
@@ -608,13 +952,19 @@ function request( $method, $path, $timeout, $headers = array(), $body = null ) {
 	$url         = base_url() . $path;
 	list( $key ) = api_key();
 	$args        = array(
-		'method'             => $method,
-		'timeout'            => $timeout,
-		'redirection'        => 0, // It would drop the message.
-		'reject_unsafe_urls' => false,
-		'user-agent'         => 'mailsidecar-wordpress/' . VERSION,
-		'headers'            => $headers + array( 'Accept' => 'application/json' ),
-		'body'               => $body,
+		'method'              => $method,
+		'timeout'             => $timeout,
+		'redirection'         => 0, // It would drop the message.
+		'blocking'            => true,
+		'reject_unsafe_urls'  => false,
+		'sslverify'           => true,
+		'stream'              => false,
+		'filename'            => null,
+		'limit_response_size' => null,
+		'user-agent'          => 'mailsidecar-wordpress/' . VERSION,
+		'headers'             => $headers + array( 'Accept' => 'application/json' ),
+		'cookies'             => array(),
+		'body'                => $body,
 	);
 	if ( '' !== $key ) {
 		$args['headers']['Authorization'] = 'Bearer ' . $key;
@@ -623,13 +973,7 @@ function request( $method, $path, $timeout, $headers = array(), $body = null ) {
 	if ( null !== $ca_file ) {
 		$args['sslcertificates'] = $ca_file;
 	}
-	$response = with_direct_connection(
-		$url,
-		static function () use ( $url, $args ) {
-			return unblocked_http()->request( $url, $args );
-		}
-	);
-	return read_answer( $response );
+	return read_answer( request_unchanged( $url, $args ) );
 }
 
 /**
@@ -652,36 +996,43 @@ function unblocked_http() {
 }
 
 /**
- * Runs a function while requests to one URL connect within CONNECT_TIMEOUT and
- * use no proxy, neither WordPress's nor the one that libcurl takes from the
+ * Makes one request as it is, whatever other plugins change in requests: their filters
+ * shorten time-outs, or do not wait for the answer. It connects within CONNECT_TIMEOUT
+ * and uses no proxy, neither WordPress's nor the one that libcurl takes from the
  * environment.
  *
- * @param string   $url URL that this is for; other requests are left alone.
- * @param callable $run Function to run.
- * @return mixed What it returns.
+ * @param string $url  URL; requests to others are left alone.
+ * @param array  $args Arguments of the request.
+ * @return array|\WP_Error
  */
-function with_direct_connection( $url, $run ) {
+function request_unchanged( $url, $args ) {
 	$direct = ! is_on( 'USE_PROXY' );
+	$own    = static function ( $changed, $uri ) use ( $url, $args ) {
+		return $uri === $url ? array_merge( (array) $changed, $args ) : $changed;
+	};
 	$proxy  = static function ( $through, $uri ) use ( $url, $direct ) {
 		return $direct && $uri === $url ? false : $through;
 	};
-	$curl   = static function ( $handle, $args, $uri ) use ( $url, $direct ) {
+	$curl   = static function ( $handle, $request, $uri ) use ( $url, $args, $direct ) {
 		if ( $uri !== $url ) {
 			return;
 		}
 		// phpcs:disable WordPress.WP.AlternativeFunctions.curl_curl_setopt -- WordPress's own handle.
-		curl_setopt( $handle, CURLOPT_CONNECTTIMEOUT, CONNECT_TIMEOUT );
+		curl_setopt( $handle, CURLOPT_CONNECTTIMEOUT_MS, 1000 * CONNECT_TIMEOUT );
+		curl_setopt( $handle, CURLOPT_TIMEOUT_MS, 1000 * $args['timeout'] );
 		if ( $direct ) {
 			curl_setopt( $handle, CURLOPT_PROXY, '' );
 			curl_setopt( $handle, CURLOPT_NOPROXY, '*' );
 		}
 		// phpcs:enable
 	};
+	add_filter( 'http_request_args', $own, PHP_INT_MAX, 2 );
 	add_filter( 'pre_http_send_through_proxy', $proxy, PHP_INT_MAX, 2 );
 	add_action( 'http_api_curl', $curl, PHP_INT_MAX, 3 );
 	try {
-		return $run();
+		return unblocked_http()->request( $url, $args );
 	} finally {
+		remove_filter( 'http_request_args', $own, PHP_INT_MAX );
 		remove_filter( 'pre_http_send_through_proxy', $proxy, PHP_INT_MAX );
 		remove_action( 'http_api_curl', $curl, PHP_INT_MAX );
 	}
@@ -733,6 +1084,9 @@ function diagnose() {
 	}
 	$critical    = service_findings( request( 'GET', '/v1/relays', CONNECT_TIMEOUT ) );
 	$recommended = site_findings();
+	if ( ! $critical ) {
+		$recommended = array_merge( refusal_findings( request( 'GET', '/v1/messages?limit=5', CONNECT_TIMEOUT ) ), $recommended );
+	}
 	$status      = $critical ? 'critical' : ( $recommended ? 'recommended' : 'good' );
 	return array( $status, array_merge( $critical, $recommended ) );
 }
@@ -771,6 +1125,39 @@ function service_findings( $answer ) {
 		}
 	}
 	return $usable > 0 ? array() : $findings;
+}
+
+/**
+ * Says so when the last mails were all refused: connection, key and login are right then,
+ * and no mail arrives all the same.
+ *
+ * @param array $answer Answer to GET /v1/messages; another one without a queue.
+ * @return string[]
+ */
+function refusal_findings( $answer ) {
+	$messages = 200 === $answer['status'] && isset( $answer['body']['messages'] ) ? (array) $answer['body']['messages'] : array();
+	$refused  = wp_list_filter( array_map( __NAMESPACE__ . '\to_array', $messages ), array( 'status' => 'failed' ) );
+	if ( ! $messages || count( $refused ) < count( $messages ) ) {
+		return array();
+	}
+	$replies = array_map( __NAMESPACE__ . '\reply_text', recipients_of( reset( $refused ) ) );
+	$reply   = one_line( (string) reset( $replies ) );
+	if ( 1 === count( $refused ) ) {
+		/* translators: %s: reply of the relay. */
+		return array( sprintf( __( 'The last mail was refused: %s', 'mailsidecar' ), $reply ) );
+	}
+	/* translators: 1: number of mails, 2: reply of the relay. */
+	return array( sprintf( __( 'All of the last %1$d mails were refused, the newest one with: %2$s', 'mailsidecar' ), count( $refused ), $reply ) );
+}
+
+/**
+ * Makes an array of what should be one.
+ *
+ * @param mixed $value Part of an answer.
+ * @return array
+ */
+function to_array( $value ) {
+	return (array) $value;
 }
 
 /**
@@ -830,9 +1217,16 @@ function site_findings() {
 	if ( null !== $from && '' === configured_from()[0] ) {
 		$findings[] = __( 'MAILSIDECAR_FROM is not an e-mail address, and is ignored.', 'mailsidecar' );
 	}
-	list( $key, $source ) = api_key();
-	if ( '' === $key && '' !== $source ) {
-		$findings[] = __( 'MAILSIDECAR_API_KEY_FILE cannot be read by PHP, or is empty.', 'mailsidecar' );
+	list( $wait ) = setting( 'WAIT' );
+	if ( null !== $wait && null === duration_seconds( $wait ) ) {
+		$findings[] = __( 'MAILSIDECAR_WAIT is neither seconds, such as 3, nor a duration, such as 3s or 1m: 3 s are used.', 'mailsidecar' );
+	}
+	list( $ca_file ) = setting( 'TLS_CA_FILE' );
+	if ( null !== $ca_file && ! can_read( (string) $ca_file ) ) {
+		$findings[] = unreadable( 'TLS_CA_FILE', $ca_file );
+	}
+	if ( '' !== key_file_problem() ) {
+		$findings[] = key_file_problem();
 	}
 	return $findings;
 }
