@@ -182,7 +182,7 @@ func (s *loginSession) finish(ctx context.Context, a token.Answer) error {
 	}
 	s.sayKept(kept)
 	if !report.OK {
-		return exit(exitUnavailable, "the relay %s does not take the login; once the cause is mended, \"mailsidecar check\" tries it again", report.Host)
+		return exit(exitUnavailable, "no mail can go to the relay %s yet; once the cause is mended, \"mailsidecar check\" tries it again", report.Host)
 	}
 	return nil
 }

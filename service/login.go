@@ -200,7 +200,8 @@ type Kept struct {
 }
 
 // Keep stores the login. proved says that the relay accepted it. One that is not proved
-// takes the place of another account's login only with replace.
+// takes the place of another account's login, or of one with other scopes, only with
+// replace.
 func (l *Login) Keep(ctx context.Context, a token.Answer, proved, replace bool) (Kept, error) {
 	kept := Kept{Path: l.store.Path(l.relay.Number)}
 	ctx, cancel := context.WithTimeout(ctx, token.RequestTimeout+10*time.Second)
@@ -213,7 +214,8 @@ func (l *Login) Keep(ctx context.Context, a token.Answer, proved, replace bool) 
 	fresh := l.record(a, time.Now())
 	if old, err := l.store.Load(ctx, l.relay.Number); err == nil {
 		other := cmp.Or(old.Account, "another account")
-		if l.fits(old) && !strings.EqualFold(old.Account, fresh.Account) && !proved && !replace {
+		same := strings.EqualFold(old.Account, fresh.Account) && slices.Equal(old.Scopes, fresh.Scopes)
+		if l.fits(old) && !same && !proved && !replace {
 			kept.Stays = other
 			return kept, nil
 		}

@@ -85,6 +85,7 @@ func TestComplete(t *testing.T) {
 // unless that one is of no use any more.
 func TestKeep(t *testing.T) {
 	const ana, bob = "ana@example.com", "bob@example.com"
+	otherScopes := func(r *config.Relay) { r.OAuth2.Scopes = config.List{"https://graph.microsoft.com/SMTP.Send"} }
 	otherClient := func(r *config.Relay) { r.OAuth2.ClientID = "other" }
 	newSetting := func(r *config.Relay) { r.OAuth2.RefreshToken = config.NewSecret("configured later") }
 	for _, tt := range []struct {
@@ -100,6 +101,8 @@ func TestKeep(t *testing.T) {
 		{"another, refused", ana, nil, bob, false, false, ana},
 		{"another, refused, replace", ana, nil, bob, false, true, bob},
 		{"another, accepted", ana, nil, bob, true, false, bob},
+		{"other scopes, refused", "Ana@example.com", otherScopes, ana, false, false, "Ana@example.com"},
+		{"other scopes, accepted", "Ana@example.com", otherScopes, ana, true, false, ana},
 		{"the stored one is of another client", ana, otherClient, bob, false, false, bob},
 		{"the setting has changed since", ana, newSetting, bob, false, false, bob},
 	} {

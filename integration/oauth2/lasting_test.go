@@ -301,7 +301,9 @@ func TestHostile(t *testing.T) {
 		{"a long token", refuse(200, `{"access_token":"`+strings.Repeat("a", 1<<20)+`"}`)},
 		{"deep", refuse(200, strings.Repeat(`{"a":`, 100_000))},
 		{"escape codes", refuse(500, "{\"error\":\"server_error\",\"error_description\":\"\\u001b[2J\"}")},
-		{"a redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", 307) }},
+		{"a redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusTemporaryRedirect)
+		}},
 		{"endless", func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				if _, err := w.Write([]byte(`{"access_token":"` + strings.Repeat("a", 1<<16))); err != nil {

@@ -192,6 +192,16 @@ func TestLoginDevice(t *testing.T) {
 	}
 }
 
+// TestLoginDeviceForbidden: many organizations let nobody in with a device code.
+func TestLoginDeviceForbidden(t *testing.T) {
+	t.Parallel()
+	_, i := newZitadel(t, nil)
+	s := newSidecar(t, i, nil)
+	i.fail(refuse(http.StatusBadRequest, `{"error":"access_denied","error_description":"AADSTS53003: Access has been blocked by Conditional Access policies.","error_codes":[53003]}`))
+	term := startIn(t, s.command(t.Context(), "login", "microsoft", "--device"))
+	s.wantEnd(t, term, 77, "", "AADSTS53003", "log in with a browser instead")
+}
+
 const deviceGrant = "urn:ietf:params:oauth:grant-type:device_code"
 
 // TestLoginRelayRefuses: the relay does not take the login. It is stored, but not in
@@ -210,7 +220,7 @@ func TestLoginRelayRefuses(t *testing.T) {
 		return term
 	}
 	const says = "SmtpClientAuthentication is disabled"
-	s.wantEnd(t, sign(account), 69, account, says, "Stored in", "does not take the login")
+	s.wantEnd(t, sign(account), 69, account, says, "Stored in", "no mail can go to the relay 127.0.0.1 yet")
 	s.wantEnd(t, sign(otherAccount), 69, account, says, "The login of "+account+", stored before, stays.")
 	s.wantEnd(t, sign(account), 69, account, says, "in place of the login of "+account)
 	s.wantEnd(t, sign(otherAccount, "--replace"), 69, otherAccount, says, "in place of the login of "+account)
