@@ -36,8 +36,8 @@ type house struct {
 func (h *house) keep(ctx context.Context, unfinished bool) {
 	if unfinished {
 		r := h.takeOver(ctx)
-		h.log.Info("took over the rest of what was in memory when the last run ended",
-			"uncertain", r.Uncertain, "held", r.Held, "released", r.Released, "suspects", r.Suspects)
+		h.log.Info("took over what else was in memory when the last run ended",
+			"uncertain", r.Uncertain, "held", r.Held, "released", r.Released, "suspects", r.Suspects, "taking_over", r.More)
 	}
 	h.rewind(ctx, furthest)
 	tick := time.NewTicker(houseInterval)
@@ -104,7 +104,8 @@ func (h *house) rewind(ctx context.Context, after time.Duration) bool {
 	}
 }
 
-// takeOver takes the leases of instances that are gone, and returns what it found.
+// takeOver takes the leases of instances that are gone, and returns what it found. More
+// says that it had to stop before the end.
 func (h *house) takeOver(ctx context.Context) (total Recovered) {
 	for {
 		step, err := h.recover(ctx)
@@ -115,6 +116,9 @@ func (h *house) takeOver(ctx context.Context) (total Recovered) {
 			h.driver.look() // an error may be of a commit that happened after all
 		}
 		total.Add(step)
+		if err == nil {
+			total.More = step.More
+		}
 		if err != nil || !step.More || !sleep(ctx, stepRest) {
 			return total
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"log/slog"
+	"time"
 
 	"mailsidecar/queue"
 )
@@ -99,7 +101,7 @@ ALTER TABLE messages ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE recipients ADD COLUMN lane TEXT NOT NULL DEFAULT '';
 DROP INDEX recipients_due;
 UPDATE recipients SET lane = (SELECT '1' || key FROM messages WHERE id = message)
-	WHERE state IN ('queued', 'deferred', 'held');
+	WHERE message IN (SELECT id FROM messages WHERE final = 0) AND state IN ('queued', 'deferred', 'held');
 CREATE INDEX recipients_due ON recipients (route, lane, due) WHERE due IS NOT NULL AND owner IS NULL;
 `, `
 -- How many messages set out for a relay, and when. Only what its rate still counts
@@ -141,8 +143,9 @@ UPDATE messages SET clock = 9223372036854775807 WHERE final = 0 AND status = 'he
 `}
 
 // migrate brings the file to the newest schema, a transaction for each step. It
-// ends with ctx between two steps.
-func migrate(ctx context.Context, conn *sql.Conn, path string) error {
+// ends with ctx between two steps. A start waits for it: no step may visit what is
+// finished.
+func migrate(ctx context.Context, conn *sql.Conn, path string, log *slog.Logger) error {
 	var version, app, tables int
 	err := conn.QueryRowContext(context.Background(), `SELECT
 		(SELECT user_version FROM pragma_user_version),
@@ -157,15 +160,40 @@ func migrate(ctx context.Context, conn *sql.Conn, path string) error {
 		return fault(path, queue.ErrNewerSchema, fmt.Sprintf("it has schema %d and this version knows up to %d; start the newer version again, "+
 			"or name another file in MAILSIDECAR_QUEUE", version, len(migrations)))
 	}
+	if version > 0 && version < len(migrations) {
+		log.Info("queue store is migrated", "from_schema", version, "to_schema", len(migrations))
+	}
 	for ; version < len(migrations); version++ {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		script := fmt.Sprintf("BEGIN IMMEDIATE; %s; PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
 			migrations[version], applicationID, version+1)
-		if _, err := conn.ExecContext(context.Background(), script); err != nil {
+		if err := migrateStep(conn, script, log.With("schema", version+1)); err != nil {
 			return fmt.Errorf("migrate to schema %d: %w", version+1, err)
 		}
 	}
 	return nil
+}
+
+// migrationNews is how often the log says that a step of a migration goes on.
+const migrationNews = 5 * time.Second
+
+func migrateStep(conn *sql.Conn, script string, log *slog.Logger) error {
+	began, done := time.Now(), make(chan struct{})
+	defer close(done)
+	go func() {
+		tick := time.NewTicker(migrationNews)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				log.Info("queue store is still being migrated", "for", time.Since(began).Round(time.Second))
+			}
+		}
+	}()
+	_, err := conn.ExecContext(context.Background(), script)
+	return err
 }

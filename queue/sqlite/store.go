@@ -40,7 +40,8 @@ type Options struct {
 	// retry, being delivered or canceled; zero drops them in the commit that
 	// records so. Retention bounds it.
 	KeepBodies time.Duration
-	// Logger says at the start that a crash has left a damaged log; nil discards it.
+	// Logger says at the start that a crash has left a damaged log, and that an older schema
+	// is migrated; nil discards it.
 	Logger *slog.Logger
 }
 
@@ -223,7 +224,7 @@ func createSchema(ctx context.Context, path, pragmas string) error {
 	}
 	_, err = conn.ExecContext(context.Background(), pragmas+"; PRAGMA auto_vacuum = incremental")
 	if err == nil {
-		err = migrate(ctx, conn, path)
+		err = migrate(ctx, conn, path, slog.New(slog.DiscardHandler))
 	}
 	if err == nil {
 		_, err = conn.ExecContext(context.Background(), "PRAGMA journal_mode = wal")

@@ -76,7 +76,7 @@ func openWriter(ctx context.Context, s *Store) (*writer, error) {
 	w := &writer{store: s, db: db, probes: probes{ask: probeDisk}, writes: make(chan *write, maxGroupOps), ended: make(chan struct{}), logPath: logPath(s.opts.Path)}
 	c, err := w.connect()
 	if err == nil {
-		err = migrate(ctx, c.conn, s.opts.Path)
+		err = migrate(ctx, c.conn, s.opts.Path, s.opts.Logger)
 	}
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
