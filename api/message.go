@@ -178,7 +178,7 @@ type Page struct {
 	SearchedBackTo time.Time `json:"searched_back_to,omitzero"`
 }
 
-// Filter selects messages: the body of POST /v1/messages/retry, and the
+// Filter selects messages: in the body of POST /v1/messages/retry, and as the
 // parameters of GET /v1/messages. Empty members select nothing out.
 type Filter struct {
 	Status    string `json:"status,omitempty"`
@@ -204,9 +204,18 @@ func (f Filter) Query() url.Values {
 	return query
 }
 
+// Retry is the body of POST /v1/messages/retry.
+type Retry struct {
+	Filter
+	Cursor string `json:"cursor,omitempty"` // Next of an earlier answer to the same filter
+}
+
 // Retried answers POST /v1/messages/retry.
 type Retried struct {
 	Retried int `json:"retried"` // messages of which some recipient is due now
+	// Next is set where more messages match than were retried within 20 s: the cursor
+	// of a further request.
+	Next string `json:"next,omitempty"`
 }
 
 // Batch answers POST /v1/messages/batch.

@@ -345,14 +345,18 @@ func (c *client) forEach(ctx context.Context, w io.Writer, ids []string, method,
 }
 
 func (c *client) retryMatching(ctx context.Context, w io.Writer, filter api.Filter) error {
-	body, err := json.Marshal(filter)
-	if err != nil {
-		return err
+	request, total := api.Retry{Filter: filter}, 0
+	for more := true; more; more = request.Cursor != "" {
+		body, err := json.Marshal(request)
+		if err != nil {
+			return err
+		}
+		var done api.Retried
+		if err := c.ask(ctx, http.MethodPost, "/v1/messages/retry", body, &done); err != nil {
+			return err
+		}
+		total, request.Cursor = total+done.Retried, done.Next
+		fmt.Fprintf(w, "messages to be tried again: %d\n", total)
 	}
-	var done api.Retried
-	if err := c.ask(ctx, http.MethodPost, "/v1/messages/retry", body, &done); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(w, "messages to be tried again: %d\n", done.Retried)
-	return err
+	return nil
 }

@@ -31,6 +31,7 @@ type fakeQueue struct {
 	page    queue.Page
 	content []byte
 	retried int
+	next    string // of a retry by filter
 	// block holds Submit until it is closed, or ctx ends; delay for a time.
 	block chan struct{}
 	delay time.Duration
@@ -103,9 +104,9 @@ func (q *fakeQueue) Retry(_ context.Context, key, id string) (queue.Message, err
 	return q.message, q.err
 }
 
-func (q *fakeQueue) RetryMatching(_ context.Context, f queue.Filter) (int, error) {
-	q.filter = f
-	return q.retried, q.err
+func (q *fakeQueue) RetryMatching(_ context.Context, f queue.Filter, cursor string) (int, string, error) {
+	q.filter, q.cursor = f, cursor
+	return q.retried, q.next, q.err
 }
 
 func (q *fakeQueue) Cancel(_ context.Context, key, id string) (queue.Message, error) {

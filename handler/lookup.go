@@ -254,25 +254,25 @@ func (s *Server) postRetryMatching(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	var r api.Filter
+	var r api.Retry
 	if err := intake.Decode(data, &r, ""); err != nil {
 		return err
 	}
-	if r == (api.Filter{}) {
+	if r.Filter == (api.Filter{}) {
 		return problem.New(api.CodeInvalidParameter, "Name at least one of status, recipient, sender, message_id, tag, since, until.")
 	}
-	filter, bad := readFilter(r, request(c).key.Name())
+	filter, bad := readFilter(r.Filter, request(c).key.Name())
 	if len(bad) > 0 {
 		return problem.New(api.CodeInvalidParameter, "", bad...)
 	}
 	if s.ledger == nil {
 		return queue.ErrQueueRequired
 	}
-	n, err := s.ledger.RetryMatching(c.Request().Context(), filter)
+	n, next, err := s.ledger.RetryMatching(c.Request().Context(), filter, r.Cursor)
 	if err != nil {
 		return err
 	}
-	return writeJSON(c, http.StatusOK, intake.TypeJSON, api.Retried{Retried: n})
+	return writeJSON(c, http.StatusOK, intake.TypeJSON, api.Retried{Retried: n, Next: next})
 }
 
 // maxID is the length, in octets, up to which an id goes into the log: clients can make

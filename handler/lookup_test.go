@@ -95,6 +95,11 @@ func TestRetryAndCancel(t *testing.T) {
 	if got := read[map[string]int](t, response); got["retried"] != 17 || q.filter != (queue.Filter{Key: "shop", Status: queue.StatusFailed}) {
 		t.Errorf("retry by filter = %v of %+v", got, q.filter)
 	}
+	q.next = "failed.c2"
+	response = serve(s, newRequest("POST", "/v1/messages/retry", `{"status":"failed","cursor":"failed.c1"}`))
+	if got := read[api.Retried](t, response); got.Next != "failed.c2" || q.cursor != "failed.c1" || q.filter != (queue.Filter{Key: "shop", Status: queue.StatusFailed}) {
+		t.Errorf("retry by filter that goes on = %+v of %+v from %q", got, q.filter, q.cursor)
+	}
 	response = serve(s, newRequest("GET", "/v1/messages/id-3/content", ""))
 	if b := response.body; string(b) != "From: a\r\n" || response.header.Get("Content-Type") != "message/rfc822" || q.scope[1] != "id-3" {
 		t.Errorf("content = %q, %v", b, response.header)

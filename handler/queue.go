@@ -34,9 +34,10 @@ type Ledger interface {
 	// returns the message as it is then; [queue.ErrNothingToRetry] when there is
 	// no such recipient.
 	Retry(ctx context.Context, key, id string) (queue.Message, error)
-	// RetryMatching does so for every message that f selects and returns how
-	// many it changed; zero is no error.
-	RetryMatching(ctx context.Context, f queue.Filter) (int, error)
+	// RetryMatching does so for the messages that f selects, from the start or from a
+	// cursor, and returns how many it changed; zero is no error. Where it took long,
+	// next is the cursor to go on with; otherwise next is empty.
+	RetryMatching(ctx context.Context, f queue.Filter, cursor string) (n int, next string, err error)
 	// Cancel ends every recipient that is not in a final state; one that is being
 	// tried keeps the outcome of that attempt. It returns the message as it
 	// is then; [queue.ErrNothingToCancel] when there was no such recipient.

@@ -1,6 +1,11 @@
 package queue
 
-import "context"
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+)
 
 // Get returns a message with its recipients and attempts.
 func (d *Durable) Get(ctx context.Context, key, id string) (Message, error) {
@@ -61,45 +66,69 @@ func (d *Durable) retry(ctx context.Context, key string, ids ...string) ([]strin
 // that they work.
 func (d *Durable) Resume(relayName string) { d.driver.resume(relayName) }
 
-// retryPage is how many messages RetryMatching changes in one commit.
-const retryPage = 200
+const (
+	// retryPage is how many messages RetryMatching changes in one commit.
+	retryPage = 200
+	// retryTime is how long RetryMatching begins with further pages.
+	retryTime = 20 * time.Second
+)
 
-// RetryMatching retries every message that f selects, page by page, and returns
-// how many changed.
-func (d *Durable) RetryMatching(ctx context.Context, f Filter) (int, error) {
+// RetryMatching retries the messages that f selects, page by page, from the start or
+// from a cursor, and returns how many changed. It stops after 20 s: then next is the
+// cursor to go on with; otherwise next is empty. The error is [ErrInvalidCursor] for a
+// cursor that it did not give for such a filter.
+func (d *Durable) RetryMatching(ctx context.Context, f Filter, cursor string) (total int, next string, err error) {
 	statuses := []Status{f.Status}
 	if f.Status == "" {
 		statuses = []Status{StatusDeferred, StatusHeld, StatusPartial, StatusFailed}
 	}
-	// What becomes deferred by this must not be met again.
+	// A message that becomes deferred by this is not met again: deferred ones come first.
 	if now := d.now(); f.Until.IsZero() || f.Until.After(now) {
 		f.Until = now
 	}
+	from, cursor, _ := strings.Cut(cursor, ".")
+	begin := 0
+	if from != "" {
+		if begin = slices.Index(statuses, Status(from)); begin < 0 {
+			return 0, "", ErrInvalidCursor
+		}
+	}
 	defer d.changed(ctx)
-	total := 0
-	for _, f.Status = range statuses {
-		for cursor := ""; ; {
-			page, err := d.store.List(ctx, f, retryPage, cursor)
-			if err != nil {
-				return total, err
+	begun, end := false, time.Now().Add(retryTime)
+	for _, f.Status = range statuses[begin:] {
+		for more := true; more; more = cursor != "" {
+			if begun && !time.Now().Before(end) {
+				return total, string(f.Status) + "." + cursor, nil
 			}
-			ids, senders := make([]string, len(page.Messages)), make([]string, len(page.Messages))
-			for i, m := range page.Messages {
-				ids[i], senders[i] = m.ID, m.Sender
-			}
-			changed, err := d.retry(ctx, f.Key, ids...)
-			if err != nil {
-				return total, err
-			}
-			if total += len(changed); len(changed) > 0 {
-				d.driver.unpause(senders...)
-			}
-			if cursor = page.Next; cursor == "" {
-				break
+			begun = true
+			n, err := d.retrySome(ctx, f, &cursor)
+			if total += n; err != nil {
+				return total, "", err
 			}
 		}
 	}
-	return total, nil
+	return total, "", nil
+}
+
+// retrySome retries a page of messages, and moves the cursor on.
+func (d *Durable) retrySome(ctx context.Context, f Filter, cursor *string) (int, error) {
+	page, err := d.store.List(ctx, f, retryPage, *cursor)
+	if err != nil {
+		return 0, err
+	}
+	*cursor = page.Next
+	if len(page.Messages) == 0 {
+		return 0, nil
+	}
+	ids, senders := make([]string, len(page.Messages)), make([]string, len(page.Messages))
+	for i, m := range page.Messages {
+		ids[i], senders[i] = m.ID, m.Sender
+	}
+	changed, err := d.retry(ctx, f.Key, ids...)
+	if err == nil && len(changed) > 0 {
+		d.driver.unpause(senders...)
+	}
+	return len(changed), err
 }
 
 // Cancel ends every recipient that is not final. One that is being tried just

@@ -38,7 +38,7 @@ func TestPauseShows(t *testing.T) {
 			case "retry":
 				_, err = q.Retry(t.Context(), "app", id)
 			case "retry matching":
-				_, err = q.RetryMatching(t.Context(), queue.Filter{Key: "app"})
+				_, _, err = q.RetryMatching(t.Context(), queue.Filter{Key: "app"}, "")
 			case "resume":
 				q.Resume("another")
 				q.Resume(relay.Name())

@@ -708,6 +708,44 @@ func TestCancelGivenBack(t *testing.T) {
 	})
 }
 
+// TestRetryMatchingStops: a retry that takes long stops, and goes on from there.
+func TestRetryMatchingStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		relay := queuetest.NewRelay(queuetest.Refused)
+		slow := false
+		q := queuetest.Start(t, memory.New(memory.Options{Before: func(_ context.Context, method string) error {
+			if slow && method == "List" {
+				time.Sleep(3 * time.Second)
+			}
+			return nil
+		}}), nil, relay)
+		const messages = 2500
+		for range messages {
+			q.MustSubmit(queuetest.Submission("x", "a@example.org"))
+		}
+		queuetest.SettleDown()
+		slow = true
+		total, requests := 0, 0
+		for cursor, more := "", true; more; more = cursor != "" {
+			began := time.Now()
+			n, next, err := q.RetryMatching(t.Context(), queue.Filter{Key: "app"}, cursor)
+			if took := time.Since(began); err != nil || took > 24*time.Second || next == cursor && next != "" {
+				t.Fatalf("RetryMatching = %d, %q, %v after %v, want it to stop after 20 s", n, next, err, took)
+			}
+			total, cursor = total+n, next
+			requests++
+		}
+		if total != messages || requests < 2 {
+			t.Errorf("retried = %d in %d requests, want each of %d once, in several", total, requests, messages)
+		}
+		for _, cursor := range []string{"delivered.", "failed.!", "x"} {
+			if _, _, err := q.RetryMatching(t.Context(), queue.Filter{Key: "app"}, cursor); !errors.Is(err, queue.ErrInvalidCursor) {
+				t.Errorf("RetryMatching(cursor %q) = %v, want ErrInvalidCursor", cursor, err)
+			}
+		}
+	})
+}
+
 func TestRetryMatching(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		relay := queuetest.NewRelay(queuetest.Refused)
@@ -717,10 +755,10 @@ func TestRetryMatching(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		relay.Set(queuetest.Accept)
-		if n, err := q.RetryMatching(t.Context(), queue.Filter{Key: "other"}); n != 0 || err != nil {
+		if n, _, err := q.RetryMatching(t.Context(), queue.Filter{Key: "other"}, ""); n != 0 || err != nil {
 			t.Errorf("RetryMatching(other key) = %d, %v, want 0", n, err)
 		}
-		if n, err := q.RetryMatching(t.Context(), queue.Filter{Key: "app", Recipient: "a@example.org"}); n != 5 || err != nil {
+		if n, _, err := q.RetryMatching(t.Context(), queue.Filter{Key: "app", Recipient: "a@example.org"}, ""); n != 5 || err != nil {
 			t.Errorf("RetryMatching = %d, %v, want 5", n, err)
 		}
 		queuetest.SettleDown()

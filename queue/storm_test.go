@@ -258,7 +258,7 @@ func (r *stormRun) operator() {
 			r.mu.Lock()
 			r.retriedAll = true
 			r.mu.Unlock()
-			_, _ = r.q.RetryMatching(r.t.Context(), queue.Filter{Key: queue.AnyKey})
+			_, _, _ = r.q.RetryMatching(r.t.Context(), queue.Filter{Key: queue.AnyKey}, "")
 		case 7:
 			r.q.Resume("one")
 		}

@@ -75,9 +75,9 @@ func (l anyKey) Retry(ctx context.Context, _, id string) (queue.Message, error) 
 	return l.Ledger.Retry(ctx, queue.AnyKey, id)
 }
 
-func (l anyKey) RetryMatching(ctx context.Context, f queue.Filter) (int, error) {
+func (l anyKey) RetryMatching(ctx context.Context, f queue.Filter, cursor string) (int, string, error) {
 	f.Key = queue.AnyKey
-	return l.Ledger.RetryMatching(ctx, f)
+	return l.Ledger.RetryMatching(ctx, f, cursor)
 }
 
 func (l anyKey) Cancel(ctx context.Context, _, id string) (queue.Message, error) {

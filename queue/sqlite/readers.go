@@ -14,7 +14,7 @@ import (
 
 // How many connections read: each has a page cache of 2 MiB.
 const (
-	readConnections = 2 // for what the queue asks, and for look-ups of one message
+	readConnections = 4 // for what the queue asks, and for look-ups of one message
 	listConnections = 2
 )
 
