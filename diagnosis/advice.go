@@ -3,6 +3,7 @@
 package diagnosis
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -166,7 +167,7 @@ var adviceTexts = map[smtp.Problem]adviceText{
 	},
 	smtp.ProblemTokenDead: {
 		"the relay refused the OAuth2 token: it has expired or was revoked, or is of another account than SMTP_USERNAME.",
-		"A new token is fetched by itself, once. If it is refused, too, compare SMTP_USERNAME with the account that logged in, and log in again.",
+		"A new token is fetched by itself, once. If it is refused, too, compare SMTP_USERNAME with the account that the token is for.",
 	},
 	smtp.ProblemTokenEndsSoon: {
 		"the relay refused the OAuth2 token because it ends soon: High Volume Email wants 10 minutes at least.",
@@ -180,7 +181,7 @@ var adviceTexts = map[smtp.Problem]adviceText{
 	},
 	smtp.ProblemTokenScope: {
 		"the relay refused the OAuth2 token: it has no right to send mail.",
-		"Compare SMTP_OAUTH2_SCOPES with the scope that the relay names, and log in again with all boxes ticked.",
+		"Compare SMTP_OAUTH2_SCOPES with the scope that the relay names.",
 	},
 	smtp.ProblemToken: {
 		"the OAuth2 access token could not be fetched, so there was nothing to log in with.",
@@ -376,27 +377,45 @@ func adviceFor(r smtp.Report, p smtp.Problem, ports []int, s Settings) Advice {
 		}
 	case p == smtp.ProblemSubmissionOff && isPersonal(r.Host):
 		text.do = "Outlook.com has no switch for it that is known: some new accounts cannot send by SMTP. Use another mailbox."
-	case s.Grant == GrantClient && p == smtp.ProblemTokenUnfit, s.Grant == GrantLogin && p == smtp.ProblemTokenUnfit:
-		text.do = unfitRemedies[s.Grant]
-	case s.Grant == GrantGiven && (p == smtp.ProblemTokenDead || p == smtp.ProblemTokenEndsSoon):
-		text.do = "The program that provides the token must renew it in time: see SMTP_OAUTH2_ACCESS_TOKEN_FILE. SMTP_OAUTH2_ACCESS_TOKEN is for tests. Check that SMTP_USERNAME is the token's account."
-	case s.Grant == GrantLogin && p == smtp.ProblemTokenDead:
-		text.do = "A new token is fetched by itself, once. If it is refused, too, compare SMTP_USERNAME with the account that logged in, and log in again: $LOGIN."
-	case s.Grant == GrantLogin && p == smtp.ProblemTokenScope:
-		text.do = "Leave SMTP_OAUTH2_SCOPES unset, and log in again with every box ticked: $LOGIN."
+	default:
+		text.do = cmp.Or(grantRemedies[s.Grant][p], text.do)
 	}
 	return Advice{Ports: ports, Found: text.found, Do: text.do}
 }
 
-// unfitRemedies are for a token that is for another resource or mailbox, or lacks a
-// permission.
-var unfitRemedies = map[Grant]string{
-	GrantLogin: "Check that SMTP_USERNAME is the mailbox that logged in, or one for which it has Send As. Leave SMTP_OAUTH2_SCOPES unset:" +
-		" a token for Microsoft Graph is refused. Then log in again: $LOGIN.",
-	GrantClient: "Check that SMTP_USERNAME is a mailbox that the app may send for: in Exchange Online PowerShell, New-ServicePrincipal with the object id of" +
-		" Enterprise applications (not of App registrations), and a role or mailbox permission for it. Leave SMTP_OAUTH2_SCOPES unset." +
-		" A change can take hours; a new token comes when the old one ends, or at the next start.",
+// grantRemedies say what to do about a refused token where that depends on how it is
+// got.
+var grantRemedies = map[Grant]map[smtp.Problem]string{
+	GrantGiven: {
+		smtp.ProblemTokenDead:     renewGiven,
+		smtp.ProblemTokenEndsSoon: renewGiven,
+	},
+	GrantLogin: {
+		smtp.ProblemTokenDead: "A new token is fetched by itself, once. If it is refused, too, compare SMTP_USERNAME with the account that logged in," +
+			" and log in again: $LOGIN.",
+		smtp.ProblemTokenUnfit: "Check that SMTP_USERNAME is the mailbox that logged in, or one for which it has Send As. Leave SMTP_OAUTH2_SCOPES unset:" +
+			" a token for Microsoft Graph is refused. Then log in again: $LOGIN.",
+		smtp.ProblemTokenScope: "Leave SMTP_OAUTH2_SCOPES unset, and log in again with every box ticked: $LOGIN.",
+	},
+	GrantClient: {
+		smtp.ProblemTokenDead: "A new token is fetched by itself, once. If it is refused, too, check that SMTP_USERNAME is a mailbox that the app may send for.",
+		smtp.ProblemTokenUnfit: "Check that SMTP_USERNAME is a mailbox that the app may send for: in Exchange Online PowerShell, New-ServicePrincipal with the object id of" +
+			" Enterprise applications (not of App registrations), and a role or mailbox permission for it. Leave SMTP_OAUTH2_SCOPES unset." +
+			" A change can take hours; a new token comes when the old one ends, or at the next start.",
+		smtp.ProblemTokenScope: "Leave SMTP_OAUTH2_SCOPES unset, and see which permissions the app's registration has.",
+	},
+	GrantServiceAccount: {
+		smtp.ProblemTokenDead:  checkSubject,
+		smtp.ProblemTokenUnfit: checkSubject,
+		smtp.ProblemTokenScope: "Give the service account's delegation the scope https://mail.google.com/ and no other.",
+	},
 }
+
+const (
+	renewGiven = "The program that provides the token must renew it in time: see SMTP_OAUTH2_ACCESS_TOKEN_FILE. SMTP_OAUTH2_ACCESS_TOKEN is for tests." +
+		" Check that SMTP_USERNAME is the token's account."
+	checkSubject = "Set SMTP_USERNAME to the primary address of a user who has Gmail. A new token is fetched by itself."
+)
 
 // isPersonal reports whether the relay is that of Microsoft's personal accounts.
 func isPersonal(host string) bool {

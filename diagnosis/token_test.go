@@ -128,6 +128,9 @@ func TestLoginWords(t *testing.T) {
 					t.Errorf("%s with grant %d: %q, want no %q", p, grant, got, no)
 				}
 			}
+			if grant != GrantLogin && strings.Contains(got, "log in again") {
+				t.Errorf("%s with grant %d: %q, want no login of a person", p, grant, got)
+			}
 			if !strings.Contains(got, "535 5.7.3 no") || a[0].Do == "" {
 				t.Errorf("%s with grant %d: %q, want the reply and what to do", p, grant, got)
 			}
