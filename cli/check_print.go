@@ -24,7 +24,7 @@ func printReport(w io.Writer, c checked) {
 		printRungs(w, c.Rungs)
 	}
 	if c.OAuth2 != nil {
-		fmt.Fprintf(w, "\n%s\n", wrap(oauth2Line(*c.OAuth2), "", 80))
+		fmt.Fprintf(w, "\n%s\n", wrap(oauth2Line(*c.OAuth2), ""))
 	}
 	for _, a := range c.Advice {
 		fmt.Fprintln(w)
@@ -123,9 +123,9 @@ func printAdvice(w io.Writer, a diagnosis.Advice) {
 	default:
 		found = fmt.Sprintf("Ports %s: %s", joinPorts(a.Ports), found)
 	}
-	fmt.Fprintln(w, wrap(found, "", 80))
+	fmt.Fprintln(w, wrap(found, ""))
 	if a.Do != "" {
-		fmt.Fprintln(w, wrap("-> "+a.Do, "   ", 80))
+		fmt.Fprintln(w, wrap("-> "+a.Do, "   "))
 	}
 }
 
@@ -139,9 +139,10 @@ func joinPorts(ports []int) string {
 	return strings.Join(list[:last], ", ") + " and " + list[last]
 }
 
-// wrap breaks text at blanks into lines of up to width characters where that is
-// possible; further lines begin with indent.
-func wrap(text, indent string, width int) string {
+// wrap breaks text at blanks into lines of up to 80 characters where that is possible;
+// further lines begin with indent.
+func wrap(text, indent string) string {
+	const width = 80
 	var b strings.Builder
 	column := 0
 	for i, word := range strings.Fields(text) {

@@ -229,7 +229,7 @@ func (s *loginSession) sayKept(k service.Kept) {
 
 // say prints a paragraph.
 func (s *loginSession) say(format string, args ...any) {
-	fmt.Fprintln(s.out, wrap(fmt.Sprintf(format, args...), "", 80))
+	fmt.Fprintln(s.out, wrap(fmt.Sprintf(format, args...), ""))
 }
 
 // refusal is an error of the issuer with the words for it, and the exit status.

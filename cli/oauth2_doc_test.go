@@ -178,3 +178,42 @@ var exampleKey = sync.OnceValues(func() (cert, key []byte) {
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: signed}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 })
+
+// TestOAuth2DocumentCommands: every command that docs/oauth2.md shows is understood, and
+// every option that it names is one of login.
+func TestOAuth2DocumentCommands(t *testing.T) {
+	doc := readOAuth2Doc(t)
+	var lines []string
+	for _, block := range blocks(doc, "sh") {
+		lines = append(lines, strings.Split(block, "\n")...)
+	}
+	shown := 0
+	for _, line := range lines {
+		line, _, _ = strings.Cut(line, "#")
+		line = strings.TrimPrefix(strings.TrimSpace(line), "docker compose exec mailsidecar ")
+		fields := strings.Fields(line)
+		if len(fields) == 0 || fields[0] != "mailsidecar" {
+			continue
+		}
+		shown++
+		cmd, rest, err := newRoot().Find(fields[1:])
+		if err == nil {
+			err = cmd.ParseFlags(rest)
+		}
+		if err != nil || cmd.Name() != fields[1] {
+			t.Errorf("%s shows %q, which is no command: %v", oauth2Doc, line, err)
+		}
+	}
+	if shown < 8 {
+		t.Errorf("%s shows %d commands, want some for each way", oauth2Doc, shown)
+	}
+	login, _, err := newRoot().Find([]string{"login"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, found := range regexp.MustCompile("`--([a-z]+)").FindAllStringSubmatch(doc, -1) {
+		if login.Flags().Lookup(found[1]) == nil {
+			t.Errorf("%s names --%s, which login does not have", oauth2Doc, found[1])
+		}
+	}
+}

@@ -31,9 +31,11 @@ type Settings struct {
 	Number int // of the relay: 2 for SMTP2_…
 	// Grant is how an OAuth2 token is got.
 	Grant Grant
-	// Issuer is the OAuth2 server that a person logs in at with "mailsidecar login":
-	// "microsoft", "google", or empty for another one.
+	// Issuer is the OAuth2 server: "microsoft", "google", or empty for another one.
 	Issuer string
+	// LoginURL and DeviceURL report whether the settings name where a person logs in at
+	// another server, with a browser or with a device code.
+	LoginURL, DeviceURL bool
 }
 
 // Grant is how a relay's OAuth2 token is got.
@@ -57,10 +59,16 @@ func (s Settings) prefix() string {
 
 // login is the command that logs in for the relay, for a sentence.
 func (s Settings) login() string {
-	if s.Issuer == "" {
+	command := "mailsidecar login"
+	switch {
+	case s.Issuer != "":
+		command += " " + s.Issuer
+	case s.LoginURL:
+	case s.DeviceURL:
+		command += " --device"
+	default:
 		return "get a new refresh token from the provider, and set SMTP_OAUTH2_REFRESH_TOKEN"
 	}
-	command := "mailsidecar login " + s.Issuer
 	if s.Number > 1 {
 		command += fmt.Sprintf(" --relay %d", s.Number)
 	}

@@ -56,6 +56,8 @@ func TestOfToken(t *testing.T) {
 		{"ended", refusal("invalid_grant", "AADSTS700082: …", 700082), person, []string{"not valid any more", "mailsidecar login microsoft --relay 2", "docker compose exec mailsidecar mailsidecar login microsoft --relay 2"}, []string{"testing"}},
 		{"ended at Google", refusal("invalid_grant", "Token has been expired or revoked."), gmail, []string{"mailsidecar login google (", "publish the app"}, []string{"--relay"}},
 		{"ended elsewhere", refusal("invalid_grant", ""), other, []string{"set SMTP_OAUTH2_REFRESH_TOKEN"}, []string{"mailsidecar login"}},
+		{"ended elsewhere, with a browser", refusal("invalid_grant", ""), Settings{Grant: GrantLogin, LoginURL: true, DeviceURL: true, Number: 3}, []string{"again: mailsidecar login --relay 3 ("}, nil},
+		{"ended elsewhere, with a device code", refusal("invalid_grant", ""), Settings{Grant: GrantLogin, DeviceURL: true}, []string{"again: mailsidecar login --device ("}, nil},
 		{"single tenant", refusal("invalid_request", "", 50194), person, []string{"a single directory", "SMTP2_OAUTH2_TENANT"}, nil},
 		{"single tenant of a client", refusal("invalid_request", "", 50194), client, []string{"client credentials need", "SMTP_OAUTH2_TENANT"}, nil},
 		{"secret ended", refusal("invalid_client", "", 7000222), client, []string{"has run out", "SMTP_OAUTH2_CLIENT_SECRET"}, nil},

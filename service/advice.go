@@ -10,16 +10,14 @@ import (
 	"mailsidecar/handler"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
-	"mailsidecar/relays"
 )
 
 // AdviceSettings is what [diagnosis] needs to know of a relay's settings.
 func AdviceSettings(c config.Relay) diagnosis.Settings {
-	s := diagnosis.Settings{Number: c.Number, Grant: grantOf(c.OAuth2), Issuer: c.OAuth2.Provider}
-	if issuer, ok := relays.IssuerAt(c.OAuth2.TokenURL); ok && s.Issuer == "" {
-		s.Issuer = issuer.Name
+	o := c.OAuth2
+	return diagnosis.Settings{
+		Number: c.Number, Grant: grantOf(o), Issuer: o.Provider, LoginURL: o.AuthorizeURL != "", DeviceURL: o.DeviceURL != "",
 	}
-	return s
 }
 
 func grantOf(o config.OAuth2) diagnosis.Grant {
