@@ -1,85 +1,15 @@
 package config
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/json"
-	"encoding/pem"
 	"errors"
-	"math/big"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
+
+	"mailsidecar/credentials/credentialstest"
 )
 
-// proofs are the files of a client: good ones, and some that are none.
-type proofs struct{ cert, key, both, ended, ec, other, locked, jwt, empty, text, account, stranger, missing string }
-
-func makeProofs(t *testing.T) proofs {
-	t.Helper()
-	dir := t.TempDir()
-	write := func(name string, data ...[]byte) string {
-		path := filepath.Join(dir, name)
-		var all []byte
-		for _, d := range data {
-			all = append(all, d...)
-		}
-		if err := os.WriteFile(path, all, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate := func(key, public any, ends time.Duration) []byte {
-		template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "app"}, NotAfter: time.Now().Add(ends)}
-		der, err := x509.CreateCertificate(rand.Reader, template, template, public, key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	}
-	pkcs8 := func(key any) []byte {
-		der, err := x509.MarshalPKCS8PrivateKey(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	}
-	account := func(kind string) []byte {
-		data, err := json.Marshal(map[string]string{"type": kind, "client_email": "bot@p.iam.gserviceaccount.com", "private_key": string(pkcs8(key))})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return data
-	}
-	good := certificate(key, &key.PublicKey, time.Hour)
-	ecCert := certificate(ec, &ec.PublicKey, time.Hour)
-	return proofs{
-		cert: write("cert.pem", good), key: write("key.pem", pkcs8(key)), both: write("both.pem", pkcs8(key), good),
-		ended: write("ended.pem", certificate(key, &key.PublicKey, -time.Hour), pkcs8(key)),
-		ec:    write("ec.pem", ecCert, pkcs8(ec)), other: write("other.pem", ecCert, pkcs8(key)),
-		locked: write("locked.pem", good, pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("hunter2")})),
-		jwt:    write("jwt", []byte("aa.bb.cc\n")), empty: write("empty", []byte(" \n")), text: write("text", []byte("hunter2")),
-		account: write("account.json", account("service_account")), stranger: write("user.json", account("authorized_user")),
-		missing: filepath.Join(dir, "missing"),
-	}
-}
-
 func TestOAuth2Grants(t *testing.T) {
-	p := makeProofs(t)
+	p := credentialstest.New(t)
 	base := good.with("SMTP_PASSWORD=", "SMTP_OAUTH2_CLIENT_ID=id", "SMTP_PROVIDER=microsoft365", "SMTP_HOST=", "SMTP_OAUTH2_TENANT=example.com")
 	google := good.with("SMTP_PASSWORD=", "SMTP_PROVIDER=gmail", "SMTP_HOST=")
 	for _, tt := range []struct {
@@ -91,15 +21,15 @@ func TestOAuth2Grants(t *testing.T) {
 	}{
 		{base.with("SMTP_OAUTH2_CLIENT_SECRET=s", "SMTP_OAUTH2_SECRET_EXPIRES=2999-01-31", "SMTP_OAUTH2_CLIENT_AUTH=basic"), GrantClient, false, 0, "https://login.microsoftonline.com/example.com/oauth2/v2.0/token"},
 		{base.with("SMTP_OAUTH2_CLIENT_SECRET=s", "SMTP_OAUTH2_SECRET_EXPIRES=2020-01-31"), GrantClient, false, 1, "https://login.microsoftonline.com/example.com/oauth2/v2.0/token"},
-		{base.with("SMTP_OAUTH2_CERT_FILE="+p.cert, "SMTP_OAUTH2_KEY_FILE="+p.key), GrantClient, false, 0, "https://login.microsoftonline.com/example.com/oauth2/v2.0/token"},
-		{base.with("SMTP_OAUTH2_CERT_FILE="+p.both, "SMTP_OAUTH2_CLOUD=US"), GrantClient, false, 0, "https://login.microsoftonline.us/example.com/oauth2/v2.0/token"},
-		{base.with("SMTP_OAUTH2_CERT_FILE=" + p.ended), GrantClient, false, 1, "https://login.microsoftonline.com/example.com/oauth2/v2.0/token"},
-		{base.with("SMTP_OAUTH2_ASSERTION_FILE="+p.jwt, "SMTP_OAUTH2_CLOUD=cn"), GrantClient, false, 0, "https://login.partner.microsoftonline.cn/example.com/oauth2/v2.0/token"},
-		{base.with("SMTP_OAUTH2_CERT_FILE="+p.both, "SMTP_OAUTH2_REFRESH_TOKEN=rt"), GrantLogin, false, 0, "https://login.microsoftonline.com/example.com/oauth2/v2.0/token"},
+		{base.with("SMTP_OAUTH2_CERT_FILE="+p.Certificate, "SMTP_OAUTH2_KEY_FILE="+p.Key), GrantClient, false, 0, "https://login.microsoftonline.com/example.com/oauth2/v2.0/token"},
+		{base.with("SMTP_OAUTH2_CERT_FILE="+p.CertificateAndKey, "SMTP_OAUTH2_CLOUD=US"), GrantClient, false, 0, "https://login.microsoftonline.us/example.com/oauth2/v2.0/token"},
+		{base.with("SMTP_OAUTH2_CERT_FILE=" + p.EndedCertificate), GrantClient, false, 1, "https://login.microsoftonline.com/example.com/oauth2/v2.0/token"},
+		{base.with("SMTP_OAUTH2_ASSERTION_FILE="+p.Assertion, "SMTP_OAUTH2_CLOUD=cn"), GrantClient, false, 0, "https://login.partner.microsoftonline.cn/example.com/oauth2/v2.0/token"},
+		{base.with("SMTP_OAUTH2_CERT_FILE="+p.CertificateAndKey, "SMTP_OAUTH2_REFRESH_TOKEN=rt"), GrantLogin, false, 0, "https://login.microsoftonline.com/example.com/oauth2/v2.0/token"},
 		{base.with("SMTP_USERNAME="), GrantLogin, true, 0, "https://login.microsoftonline.com/example.com/oauth2/v2.0/token"},
 		{google.with("SMTP_OAUTH2_CLIENT_ID=id", "SMTP_OAUTH2_CLIENT_SECRET=s", "SMTP_USERNAME="), GrantLogin, true, 0, "https://oauth2.googleapis.com/token"},
-		{google.with("SMTP_OAUTH2_SERVICE_ACCOUNT_FILE=" + p.account), GrantServiceAccount, false, 0, "https://oauth2.googleapis.com/token"},
-		{good.with("SMTP_PASSWORD=", "SMTP_OAUTH2_SERVICE_ACCOUNT_FILE="+p.account), GrantServiceAccount, false, 0, "https://oauth2.googleapis.com/token"},
+		{google.with("SMTP_OAUTH2_SERVICE_ACCOUNT_FILE=" + p.ServiceAccount), GrantServiceAccount, false, 0, "https://oauth2.googleapis.com/token"},
+		{good.with("SMTP_PASSWORD=", "SMTP_OAUTH2_SERVICE_ACCOUNT_FILE="+p.ServiceAccount), GrantServiceAccount, false, 0, "https://oauth2.googleapis.com/token"},
 		{good.with("SMTP_PASSWORD=", "SMTP_OAUTH2_CLIENT_ID=id", "SMTP_OAUTH2_CLIENT_SECRET=s", "SMTP_OAUTH2_TOKEN_URL=https://login.example.com/t"), GrantClient, false, 0, "https://login.example.com/t"},
 	} {
 		c, warnings := mustLoad(t, tt.env)
@@ -114,7 +44,7 @@ func TestOAuth2Grants(t *testing.T) {
 }
 
 func TestOAuth2Problems(t *testing.T) {
-	p := makeProofs(t)
+	p := credentialstest.New(t)
 	base := good.with("SMTP_PASSWORD=", "SMTP_OAUTH2_CLIENT_ID=id", "SMTP_OAUTH2_PROVIDER=microsoft", "SMTP_OAUTH2_TENANT=example.com")
 	for _, tt := range []struct {
 		env  env
@@ -126,26 +56,26 @@ func TestOAuth2Problems(t *testing.T) {
 		{base.with("SMTP_OAUTH2_CLIENT_SECRET=s", "SMTP_OAUTH2_CLIENT_AUTH=jwt"), []string{"SMTP_OAUTH2_CLIENT_AUTH has no value we know; set one of post, basic"}},
 		{base.with("SMTP_OAUTH2_CLIENT_SECRET=s", "SMTP_OAUTH2_SECRET_EXPIRES=next year"), []string{`SMTP_OAUTH2_SECRET_EXPIRES is "next year", which is no day; write it as 2027-11-30`}},
 		{base.with("SMTP_OAUTH2_CLIENT_SECRET=s", "SMTP_OAUTH2_TENANT=Common"), []string{"SMTP_OAUTH2_TENANT is common, which gives no token to an app without a person; set the directory's id or domain"}},
-		{base.with("SMTP_OAUTH2_CERT_FILE="+p.both, "SMTP_OAUTH2_TENANT="), []string{"SMTP_OAUTH2_TENANT is not set, and without a refresh token Microsoft needs it"}},
-		{base.with("SMTP_OAUTH2_CERT_FILE=" + p.text), []string{"which cannot be used: it holds no certificate in PEM form; name a certificate"}},
-		{base.with("SMTP_OAUTH2_CERT_FILE=" + p.missing), []string{"missing\", which cannot be used: no such file or directory; name a certificate"}},
-		{base.with("SMTP_OAUTH2_CERT_FILE=" + p.cert), []string{"which cannot be used: it holds no private key in PEM form; name a certificate"}},
-		{base.with("SMTP_OAUTH2_CERT_FILE=" + p.ec), []string{"its key is no RSA key of 2048 bits or more"}},
-		{base.with("SMTP_OAUTH2_CERT_FILE=" + p.other), []string{"its key does not belong to the certificate"}},
-		{base.with("SMTP_OAUTH2_CERT_FILE=" + p.locked), []string{"its key has a passphrase"}},
+		{base.with("SMTP_OAUTH2_CERT_FILE="+p.CertificateAndKey, "SMTP_OAUTH2_TENANT="), []string{"SMTP_OAUTH2_TENANT is not set, and without a refresh token Microsoft needs it"}},
+		{base.with("SMTP_OAUTH2_CERT_FILE=" + p.Text), []string{"which cannot be used: it holds no certificate in PEM form; name a certificate"}},
+		{base.with("SMTP_OAUTH2_CERT_FILE=" + p.Missing), []string{"missing\", which cannot be used: no such file or directory; name a certificate"}},
+		{base.with("SMTP_OAUTH2_CERT_FILE=" + p.Certificate), []string{"which cannot be used: it holds no private key in PEM form; name a certificate"}},
+		{base.with("SMTP_OAUTH2_CERT_FILE=" + p.EllipticCertificate), []string{"its key is no RSA key of 2048 bits or more"}},
+		{base.with("SMTP_OAUTH2_CERT_FILE=" + p.OtherCertificate), []string{"its key does not belong to the certificate"}},
+		{base.with("SMTP_OAUTH2_CERT_FILE=" + p.LockedKey), []string{"its key has a passphrase"}},
 		{base.with("SMTP_OAUTH2_CERT_FILE=/dev/zero"), []string{"which cannot be used: it is over 65536 octets long"}},
-		{base.with("SMTP_OAUTH2_KEY_FILE=" + p.key), []string{"SMTP_OAUTH2_KEY_FILE is set without SMTP_OAUTH2_CERT_FILE"}},
-		{base.with("SMTP_OAUTH2_ASSERTION_FILE=" + p.empty), []string{"which cannot be used: it is empty, and should hold a JWT; name the file"}},
-		{base.with("SMTP_OAUTH2_ASSERTION_FILE=" + p.text), []string{"which cannot be used: it holds no JWT"}},
-		{base.with("SMTP_OAUTH2_ASSERTION_FILE="+p.jwt, "SMTP_OAUTH2_CERT_FILE="+p.both), []string{"SMTP_OAUTH2_ASSERTION_FILE is set and so is SMTP_OAUTH2_CERT_FILE; set only one of them"}},
-		{base.with("SMTP_OAUTH2_CLIENT_SECRET=s", "SMTP_OAUTH2_CERT_FILE="+p.both), []string{"SMTP_OAUTH2_CERT_FILE is set and so is SMTP_OAUTH2_CLIENT_SECRET; set only one of them"}},
-		{base.with("SMTP_OAUTH2_PROVIDER=google", "SMTP_OAUTH2_ASSERTION_FILE="+p.jwt), []string{"SMTP_OAUTH2_PROVIDER is google, which takes no certificate"}},
-		{good.with("SMTP_PASSWORD=", "SMTP_OAUTH2_SERVICE_ACCOUNT_FILE="+p.stranger), []string{`it is no key of a service account: its "type" is another`}},
-		{good.with("SMTP_PASSWORD=", "SMTP_OAUTH2_SERVICE_ACCOUNT_FILE="+p.key), []string{"it is no JSON key of a Google service account"}},
-		{good.with("SMTP_PASSWORD=", "SMTP_USERNAME=", "SMTP_OAUTH2_SERVICE_ACCOUNT_FILE="+p.account), []string{"SMTP_USERNAME is not set, and OAuth2 needs one"}},
-		{base.with("SMTP_OAUTH2_SERVICE_ACCOUNT_FILE=" + p.account), []string{"SMTP_OAUTH2_CLIENT_ID is set beside SMTP_OAUTH2_SERVICE_ACCOUNT_FILE", "and the OAuth2 provider is microsoft"}},
+		{base.with("SMTP_OAUTH2_KEY_FILE=" + p.Key), []string{"SMTP_OAUTH2_KEY_FILE is set without SMTP_OAUTH2_CERT_FILE"}},
+		{base.with("SMTP_OAUTH2_ASSERTION_FILE=" + p.Empty), []string{"which cannot be used: it is empty, and should hold a JWT; name the file"}},
+		{base.with("SMTP_OAUTH2_ASSERTION_FILE=" + p.Text), []string{"which cannot be used: it holds no JWT"}},
+		{base.with("SMTP_OAUTH2_ASSERTION_FILE="+p.Assertion, "SMTP_OAUTH2_CERT_FILE="+p.CertificateAndKey), []string{"SMTP_OAUTH2_ASSERTION_FILE is set and so is SMTP_OAUTH2_CERT_FILE; set only one of them"}},
+		{base.with("SMTP_OAUTH2_CLIENT_SECRET=s", "SMTP_OAUTH2_CERT_FILE="+p.CertificateAndKey), []string{"SMTP_OAUTH2_CERT_FILE is set and so is SMTP_OAUTH2_CLIENT_SECRET; set only one of them"}},
+		{base.with("SMTP_OAUTH2_PROVIDER=google", "SMTP_OAUTH2_ASSERTION_FILE="+p.Assertion), []string{"SMTP_OAUTH2_PROVIDER is google, which takes no certificate"}},
+		{good.with("SMTP_PASSWORD=", "SMTP_OAUTH2_SERVICE_ACCOUNT_FILE="+p.UserAccount), []string{`it is no key of a service account: its "type" is another`}},
+		{good.with("SMTP_PASSWORD=", "SMTP_OAUTH2_SERVICE_ACCOUNT_FILE="+p.Key), []string{"it is no JSON key of a Google service account"}},
+		{good.with("SMTP_PASSWORD=", "SMTP_USERNAME=", "SMTP_OAUTH2_SERVICE_ACCOUNT_FILE="+p.ServiceAccount), []string{"SMTP_USERNAME is not set, and OAuth2 needs one"}},
+		{base.with("SMTP_OAUTH2_SERVICE_ACCOUNT_FILE=" + p.ServiceAccount), []string{"SMTP_OAUTH2_CLIENT_ID is set beside SMTP_OAUTH2_SERVICE_ACCOUNT_FILE", "and the OAuth2 provider is microsoft"}},
 		{base.with("MAILSIDECAR_QUEUE=none", "MAILSIDECAR_DATA_DIR="), []string{"SMTP_OAUTH2_REFRESH_TOKEN is not set, and without MAILSIDECAR_DATA_DIR mailsidecar login has no place for one"}},
-		{base.with("SMTP_OAUTH2_CLOUD=x", "SMTP_OAUTH2_CERT_FILE="+p.text, "SMTP_OAUTH2_ASSERTION_FILE="+p.empty, "SMTP_OAUTH2_SECRET_EXPIRES=x"), []string{
+		{base.with("SMTP_OAUTH2_CLOUD=x", "SMTP_OAUTH2_CERT_FILE="+p.Text, "SMTP_OAUTH2_ASSERTION_FILE="+p.Empty, "SMTP_OAUTH2_SECRET_EXPIRES=x"), []string{
 			"SMTP_OAUTH2_CLOUD has", "SMTP_OAUTH2_CERT_FILE names", "SMTP_OAUTH2_ASSERTION_FILE is set", "SMTP_OAUTH2_SECRET_EXPIRES is",
 		}},
 	} {

@@ -29,30 +29,15 @@ type Endpoint struct {
 	// TokenURL is the token endpoint, an https URL.
 	TokenURL string
 	Client   Client
-	// HTTP sends the requests; nil means a client that follows no redirects, uses the
-	// proxy of HTTPS_PROXY, and takes [RequestTimeout] at most.
-	HTTP *http.Client
+	// Transport sends the requests; nil means one that uses the proxy of HTTPS_PROXY.
+	// Redirects are never followed.
+	Transport http.RoundTripper
 }
 
-// defaultHTTP keeps no connections: a request comes about once an hour.
-var defaultHTTP = &http.Client{
-	Timeout: RequestTimeout,
-	// A redirect would carry the secrets to another host.
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	Transport: &http.Transport{
-		Proxy: proxy, DisableKeepAlives: true, ForceAttemptHTTP2: true,
-		MaxResponseHeaderBytes: maxAnswerHeader, TLSHandshakeTimeout: 15 * time.Second,
-	},
-}
-
-// proxy is that of the environment. Its error does not quote the variable, which may
-// hold a password.
-func proxy(r *http.Request) (*url.URL, error) {
-	u, err := http.ProxyFromEnvironment(r)
-	if err != nil {
-		return nil, errors.New("HTTPS_PROXY is no URL; set one such as http://proxy.example.com:3128")
-	}
-	return u, nil
+// defaultTransport keeps no connections: a request comes about once an hour.
+var defaultTransport = &http.Transport{
+	Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, ForceAttemptHTTP2: true,
+	MaxResponseHeaderBytes: maxAnswerHeader, TLSHandshakeTimeout: 15 * time.Second,
 }
 
 // answered is one answer of an endpoint, read as a whole.
@@ -68,7 +53,7 @@ func (e *Endpoint) request(ctx context.Context, form url.Values) (Answer, error)
 	if err != nil {
 		return Answer{}, err
 	}
-	if a.response.StatusCode != http.StatusOK || a.fields["error"] != nil {
+	if a.response.StatusCode != http.StatusOK || a.fields == nil || a.fields["error"] != nil {
 		return Answer{}, a.refused(secrets)
 	}
 	answer, err := parseAnswer(a.fields)
@@ -132,9 +117,13 @@ var secretFields = []string{
 
 // exchange sends a request and reads the answer, which is limited.
 func (e *Endpoint) exchange(r *http.Request) (answered, error) {
-	client := e.HTTP
-	if client == nil {
-		client = defaultHTTP
+	client := &http.Client{
+		Transport: e.Transport,
+		// A redirect would carry the secrets to another host.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	if e.Transport == nil {
+		client.Transport = defaultTransport
 	}
 	sent := time.Now()
 	response, err := client.Do(r)

@@ -32,8 +32,6 @@ type issuer struct {
 	overlap bool // two requests came at a time
 }
 
-func (i *issuer) client() *http.Client { return &http.Client{Transport: i} }
-
 func (i *issuer) RoundTrip(r *http.Request) (*http.Response, error) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {

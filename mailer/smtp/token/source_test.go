@@ -19,7 +19,7 @@ import (
 // loginOptions are those of a relay with the refresh token "configured".
 func loginOptions(i *issuer, store Store) Options {
 	return Options{
-		Endpoint: Endpoint{TokenURL: "https://login.test/token", Client: Client{ID: "id", Secret: "client-secret"}, HTTP: i.client()},
+		Endpoint: Endpoint{TokenURL: "https://login.test/token", Client: Client{ID: "id", Secret: "client-secret"}, Transport: i},
 		Scopes:   []string{"mail", "offline_access"}, RefreshToken: "configured", Store: store, Relay: 1,
 	}
 }
