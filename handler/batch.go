@@ -38,7 +38,7 @@ func (s *Server) postBatch(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	batch := batchReader{server: s, ctx: c.Request().Context(), share: share, held: int64(len(data)), key: request(c).key, fingerprint: intake.NewFingerprint(idempotency, "POST /v1/messages/batch")}
+	batch := batchReader{server: s, ctx: s.untilStopped(c.Request().Context()), share: share, held: int64(len(data)), key: request(c).key, fingerprint: intake.NewFingerprint(idempotency, "POST /v1/messages/batch")}
 	if err := intake.Items(data, "messages", api.MaxBatch, batch.item); err != nil {
 		return err
 	}

@@ -27,6 +27,8 @@ func (d desk) Open(w http.ResponseWriter, r *http.Request, limit int64, share *i
 	return intake.Open(w, r, limit, share, d.bodyTimeout)
 }
 
+func (d desk) UntilStopped(ctx context.Context) context.Context { return d.untilStopped(ctx) }
+
 func (d desk) CheckSize(octets int) error { return d.checkSize(octets) }
 
 func (d desk) Accept(sub queue.Submission, m compose.Composed, key *keys.Key) (queue.Submission, error) {

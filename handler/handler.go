@@ -92,8 +92,10 @@ type Server struct {
 	tls   *tls.Config // nil without HTTPS
 	conns *conns.Set
 	done  chan error
-	// serving ends when Shutdown begins.
-	serving context.Context
+	// serving ends when Shutdown begins, and composing when it is high time for the last
+	// answers.
+	serving, composing context.Context //nolint:containedctx // they span all requests
+	stopComposing      context.CancelFunc
 }
 
 // New returns a server that does not serve yet. It fails on keys or a From
@@ -144,6 +146,7 @@ func New(o Options) (*Server, error) {
 	var stop context.CancelFunc
 	s.serving, stop = context.WithCancel(context.Background())
 	s.http.RegisterOnShutdown(stop)
+	s.composing, s.stopComposing = context.WithCancel(context.Background())
 	return s, nil
 }
 

@@ -99,9 +99,9 @@ func (s *Server) read(c echo.Context, b *intake.Body, mediaType, boundary, idemp
 	f := intake.NewFingerprint(idempotency, "POST /v1/messages")
 	key := request(c).key
 	if mediaType == intake.TypeRFC822 {
-		sub, err = s.readFinished(c.Request().Context(), c.Request().Header, b, key, f)
+		sub, err = s.readFinished(s.untilStopped(c.Request().Context()), c.Request().Header, b, key, f)
 	} else {
-		sub, err = s.readMessage(c.Request().Context(), b, mediaType, boundary, key, f)
+		sub, err = s.readMessage(s.untilStopped(c.Request().Context()), b, mediaType, boundary, key, f)
 	}
 	if err != nil {
 		return sub, err

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mailsidecar/handler/conns"
+	"mailsidecar/queue"
 )
 
 const (
@@ -90,6 +91,10 @@ func (s *Server) Done() <-chan error { return s.done }
 func (s *Server) Shutdown(ctx context.Context) error {
 	grace := time.AfterFunc(idleGrace, s.conns.CloseUnused)
 	defer grace.Stop()
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		defer time.AfterFunc(left-left/composingRest, s.stopComposing).Stop()
+	}
 	for {
 		// Once the time is over it looks for the last time.
 		ended := ctx.Err() != nil
@@ -103,6 +108,30 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			return errors.Join(fmt.Errorf("shut down: %w", err), s.http.Close())
 		}
 	}
+}
+
+// composingRest is which part of the time to stop is left when messages that are still
+// being composed are given up, so that those who sent them get an answer.
+const composingRest = 4
+
+// untilStopped is a context of a request that ends too when the server gives up what is
+// being composed. Its Done tells of the request's end alone.
+type untilStopped struct {
+	context.Context
+	composing context.Context //nolint:containedctx // of the server
+}
+
+func (c untilStopped) Err() error {
+	if c.composing.Err() != nil {
+		return queue.ErrShuttingDown
+	}
+	return c.Context.Err()
+}
+
+// untilStopped returns the context for what takes a while in composing a request's
+// messages.
+func (s *Server) untilStopped(ctx context.Context) context.Context {
+	return untilStopped{ctx, s.composing}
 }
 
 // shutdownLook limits one wait of http.Server.Shutdown, which looks less and less

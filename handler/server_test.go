@@ -119,6 +119,11 @@ func (l *pipeListener) Accept() (net.Conn, error) {
 
 // overPipe runs talk with a connection to the server, in virtual time.
 func overPipe(t *testing.T, q *fakeQueue, talk func(*testing.T, net.Conn, *bufio.Reader)) {
+	withServer(t, q, func(t *testing.T, _ *Server, conn net.Conn, r *bufio.Reader) { talk(t, conn, r) })
+}
+
+// withServer is overPipe for a test that needs the server, too.
+func withServer(t *testing.T, q *fakeQueue, talk func(*testing.T, *Server, net.Conn, *bufio.Reader)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTestServer(t, q, nil)
 		l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
@@ -126,7 +131,7 @@ func overPipe(t *testing.T, q *fakeQueue, talk func(*testing.T, net.Conn, *bufio
 		go func() { served <- s.http.Serve(l) }()
 		client, server := net.Pipe()
 		l.conns <- server
-		talk(t, client, bufio.NewReader(client))
+		talk(t, s, client, bufio.NewReader(client))
 		if err := errors.Join(client.Close(), s.http.Close()); err != nil {
 			t.Error(err)
 		}

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -452,4 +454,55 @@ func wantOutput(t *testing.T, env environment, want string, args ...string) {
 	if code != 0 || !strings.Contains(output, want) {
 		t.Errorf("mailsidecar %s: exit status %d\n%s\nwant 0, and %q in it", strings.Join(args, " "), code, output, want)
 	}
+}
+
+// TestStopInConversion: SIGTERM while large messages are converted, at the door and for a
+// relay without 8BITMIME, ends in order: each client gets an answer, and each message
+// that was accepted is sent after the next start.
+func TestStopInConversion(t *testing.T) {
+	relay := relaytest.New(t, relaytest.Options{TLSExtensions: relaytest.Without("SIZE", "8BITMIME")}, nil)
+	env := durable(t, relay)
+	s := serve(t, env)
+	const start = "From: shop@example.com\r\nTo: ana@example.org\r\nContent-Type: text/plain; charset=utf-8\r\n"
+	bodies := map[string]string{
+		"8-bit text":   start + "Content-Transfer-Encoding: 8bit\r\n\r\n" + strings.Repeat("é der Größe nach\r\n", 300_000),
+		"NULs":         start + "\r\n" + strings.Repeat("\x00 abc def ghi\r\n", 1_000_000),
+		"long lines":   start + "Content-Transfer-Encoding: quoted-printable\r\n\r\n" + strings.Repeat(strings.Repeat("=C3=A9", 200)+"\n", 12_000),
+		"many parts":   start[:strings.Index(start, "Content-Type")] + "Content-Type: multipart/mixed; boundary=x\r\n\r\n" + strings.Repeat("--x\r\nX-A: \xc3\xa9\r\n\r\n\xc3\xa9\r\n", 9000) + "--x--\r\n",
+		"escaped name": start + "Reply-To: \xc3\xa9" + strings.Repeat(`"\"`, 60_000) + "\r\n\r\nHi\r\n",
+	}
+	var accepted atomic.Int32
+	var clients sync.WaitGroup
+	for range 3 {
+		for name, body := range bodies {
+			clients.Go(func() {
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/v1/messages", strings.NewReader(body))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				req.Header.Set("Content-Type", "message/rfc822")
+				resp, err := http.DefaultClient.Do(req)
+				if err != nil {
+					return // SIGTERM came before the request
+				}
+				defer resp.Body.Close()
+				switch resp.StatusCode {
+				case http.StatusAccepted:
+					accepted.Add(1)
+				case http.StatusServiceUnavailable, http.StatusUnprocessableEntity:
+				default:
+					t.Errorf("%s = %d", name, resp.StatusCode)
+				}
+			})
+		}
+	}
+	machine.Await(t, "two accepted messages", func() bool { return accepted.Load() >= 2 })
+	s.stop(t)
+	clients.Wait()
+
+	s = serve(t, env)
+	machine.Await(t, "the accepted messages at the relay", func() bool { return len(relay.Messages()) >= int(accepted.Load()) })
+	s.stop(t)
+	t.Logf("%d of %d accepted, %d sent", accepted.Load(), 3*len(bodies), len(relay.Messages()))
 }

@@ -28,6 +28,9 @@ type Desk interface {
 	Idempotency(h http.Header) (string, error)
 	// Open opens the request's body of up to limit octets; it grows the share.
 	Open(w http.ResponseWriter, r *http.Request, limit int64, share *intake.Share) (*intake.Body, error)
+	// UntilStopped returns a request's context for what takes a while in composing its
+	// messages: its Err tells, too, that the server gives it up because it stops.
+	UntilStopped(ctx context.Context) context.Context
 	// CheckSize refuses a message that would be too large, before it is made. It may have
 	// two octets less than that.
 	CheckSize(octets int) error
@@ -216,7 +219,7 @@ func (x *Exchange) Compose(o *Message) (queue.Submission, error) {
 			return sub, problem.New(api.CodeQueueRequired, "An idempotency key cannot be kept without a queue (MAILSIDECAR_QUEUE=none).")
 		}
 	}
-	ctx := x.Request.Context()
+	ctx := x.UntilStopped(x.Request.Context())
 	if err := ctx.Err(); err != nil {
 		return sub, err // the client is gone
 	}

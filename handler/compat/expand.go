@@ -118,7 +118,7 @@ func NewExpansion(ctx context.Context) *Expansion {
 // Expansion returns the limit of the request on texts with values, and on the work for
 // its messages. What is written counts as memory of the request.
 func (x *Exchange) Expansion() *Expansion {
-	e := NewExpansion(x.Request.Context())
+	e := NewExpansion(x.UntilStopped(x.Request.Context()))
 	e.hold = x.share.More
 	return e
 }

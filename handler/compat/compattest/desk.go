@@ -58,6 +58,9 @@ func (d *Desk) Open(w http.ResponseWriter, r *http.Request, limit int64, share *
 	return intake.Open(w, r, limit, share, time.Minute)
 }
 
+// UntilStopped returns ctx: the desk does not stop.
+func (d *Desk) UntilStopped(ctx context.Context) context.Context { return ctx }
+
 // CheckSize has no limit.
 func (d *Desk) CheckSize(int) error { return nil }
 
