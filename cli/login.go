@@ -137,7 +137,7 @@ func loginTarget(issuer string, number int) (relay config.Relay, dir string, err
 func pickRelay(all []config.Relay, issuer string, number int) (config.Relay, error) {
 	var found []config.Relay
 	for _, r := range all {
-		if number == r.Number || number == 0 && r.OAuth2.Grant() == config.GrantLogin && (issuer == "" || issuer == r.OAuth2.Provider) {
+		if number == r.Number || number == 0 && r.OAuth2.Grant() == config.GrantLogin && (issuer == "" || issuer == service.IssuerName(r.OAuth2)) {
 			found = append(found, r)
 		}
 	}
@@ -155,7 +155,7 @@ func pickRelay(all []config.Relay, issuer string, number int) (config.Relay, err
 		return r, exit(exitConfig, "%s is not set: register an app of your own as docs/oauth2.md shows, and set its client id", r.Variable("OAUTH2_CLIENT_ID"))
 	case o.Grant() != config.GrantLogin:
 		return r, exit(exitConfig, "the relay %s logs in with credentials of the app itself, so that no person has to: leave them out to sign in", r.Host)
-	case issuer != "" && issuer != o.Provider:
+	case issuer != "" && issuer != service.IssuerName(o):
 		return r, exit(exitUsage, "%s names another OAuth2 provider than %s, here or by its preset", r.Variable("OAUTH2_PROVIDER"), issuer)
 	}
 	return r, nil

@@ -103,7 +103,11 @@ func (s *loginSession) notArrived(ctx context.Context, err error) error {
 	case ctx.Err() == nil:
 		return s.refusal(err)
 	case errors.Is(context.Cause(ctx), errTooSlow):
-		return exit(exitFailure, "the browser did not come back within %s: not signed in, and nothing was stored", units.Duration(s.opts.timeout))
+		late := fmt.Errorf("the browser did not come back within %s: not signed in, and nothing was stored", units.Duration(s.opts.timeout))
+		if address := s.ConsentURL(); address != "" {
+			late = fmt.Errorf("%w\nIf the page says \"Need admin approval\", an administrator gives it here:\n  %s", late, address)
+		}
+		return &statusError{exitFailure, late}
 	default:
 		return err
 	}

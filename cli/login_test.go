@@ -27,6 +27,7 @@ func TestPickRelay(t *testing.T) {
 		{"the only one with OAuth2", []config.Relay{plain, relay(2, "google")}, "", 0, 2, 0, ""},
 		{"by its issuer", []config.Relay{relay(1, "google"), relay(2, "microsoft")}, "microsoft", 0, 2, 0, ""},
 		{"by its number", []config.Relay{relay(1, "google"), relay(2, "google")}, "google", 2, 2, 0, ""},
+		{"by its token endpoint", []config.Relay{{Number: 1, OAuth2: config.OAuth2{ClientID: "id", TokenURL: "https://login.microsoftonline.com/t/oauth2/v2.0/token"}}}, "microsoft", 0, 1, 0, ""},
 		{"one of two needs no person", []config.Relay{machine, relay(2, "microsoft")}, "microsoft", 0, 2, 0, ""},
 		{"two", []config.Relay{relay(1, "google"), relay(3, "google")}, "google", 0, 0, exitUsage, "--relay 1"},
 		{"another issuer", []config.Relay{relay(1, "google")}, "microsoft", 0, 0, exitUsage, "SMTP_OAUTH2_PROVIDER names another"},

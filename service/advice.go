@@ -10,14 +10,25 @@ import (
 	"mailsidecar/handler"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
+	"mailsidecar/relays"
 )
 
 // AdviceSettings is what [diagnosis] needs to know of a relay's settings.
 func AdviceSettings(c config.Relay) diagnosis.Settings {
 	o := c.OAuth2
 	return diagnosis.Settings{
-		Number: c.Number, Grant: grantOf(o), Issuer: o.Provider, LoginURL: o.AuthorizeURL != "", DeviceURL: o.DeviceURL != "",
+		Number: c.Number, Grant: grantOf(o), Issuer: IssuerName(o), LoginURL: o.AuthorizeURL != "", DeviceURL: o.DeviceURL != "",
 	}
+}
+
+// IssuerName is the OAuth2 provider that the settings name, or whose token endpoint they
+// name; empty for one that is not known.
+func IssuerName(o config.OAuth2) string {
+	if o.Provider != "" {
+		return o.Provider
+	}
+	issuer, _ := relays.IssuerAt(o.TokenURL)
+	return issuer.Name
 }
 
 func grantOf(o config.OAuth2) diagnosis.Grant {

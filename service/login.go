@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -22,6 +23,7 @@ import (
 type Login struct {
 	relay    config.Relay
 	issuer   relays.Issuer // zero where the endpoints are the operator's own
+	tenant   string        // of the issuer's endpoints; empty means the common one
 	endpoint *token.Endpoint
 	store    *token.FileStore
 	dir      string
@@ -34,11 +36,26 @@ func NewLogin(relay config.Relay, dataDir string) (*Login, error) {
 	if dataDir == "" {
 		return nil, &ConfigError{"MAILSIDECAR_DATA_DIR", errors.New("is not set, and without a queue there is no other directory in which the login could be stored: set it to a directory that lasts")}
 	}
-	issuer, _ := relays.IssuerNamed(o.Provider, o.Cloud)
+	issuer, _ := relays.IssuerNamed(IssuerName(o), o.Cloud)
+	tenant := o.Tenant
+	if at, ok := relays.IssuerAt(o.TokenURL); ok && at.Tenants {
+		issuer, tenant = at, firstSegment(o.TokenURL)
+	}
 	return &Login{
-		relay: relay, issuer: issuer, store: token.NewFileStore(dataDir), dir: dataDir,
+		relay: relay, issuer: issuer, tenant: tenant, store: token.NewFileStore(dataDir), dir: dataDir,
 		endpoint: &token.Endpoint{TokenURL: o.TokenURL, Client: TokenClient(o)},
 	}, nil
+}
+
+// firstSegment is the first part of a URL's path: at Microsoft the tenant, which the
+// endpoints of one sign-in must share.
+func firstSegment(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	first, _, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
+	return first
 }
 
 // CheckStore reports why the login could not be stored; a person should not sign in for
@@ -61,7 +78,7 @@ func (l *Login) CheckStore() error {
 // a [*ConfigError] where the issuer's address for that is not known.
 func (l *Login) AskBrowser(ctx context.Context, port int) (*signin.Browser, error) {
 	o := l.relay.OAuth2
-	address := cmp.Or(o.AuthorizeURL, l.issuer.AuthorizeURL(o.Tenant))
+	address := cmp.Or(o.AuthorizeURL, l.issuer.AuthorizeURL(l.tenant))
 	if address == "" {
 		return nil, &ConfigError{l.relay.Variable("OAUTH2_AUTHORIZE_URL"), errors.New("is not set: set it to the address where a person signs in")}
 	}
@@ -80,7 +97,7 @@ func (l *Login) Redeem(ctx context.Context, g signin.Grant) (token.Answer, error
 // [*ConfigError] where the issuer has none for mail.
 func (l *Login) AskDevice(ctx context.Context) (token.DeviceCode, error) {
 	o := l.relay.OAuth2
-	address := cmp.Or(o.DeviceURL, l.issuer.DeviceURL(o.Tenant))
+	address := cmp.Or(o.DeviceURL, l.issuer.DeviceURL(l.tenant))
 	switch {
 	case address == "" && l.issuer.Name != "":
 		return token.DeviceCode{}, &ConfigError{"--device", fmt.Errorf("%s gives no device code for mail: sign in with a browser, without --device", title(l.issuer.Name))}
@@ -110,8 +127,7 @@ func (l *Login) scopes() []string {
 // ConsentURL is where an administrator approves the app for everyone; empty where
 // there is no such page.
 func (l *Login) ConsentURL() string {
-	o := l.relay.OAuth2
-	return l.issuer.ConsentURL(o.Tenant, o.ClientID, "http://"+cmp.Or(l.issuer.RedirectHost, "127.0.0.1"))
+	return l.issuer.ConsentURL(l.tenant, l.relay.OAuth2.ClientID, "http://"+cmp.Or(l.issuer.RedirectHost, "127.0.0.1"))
 }
 
 // IncompleteError is an answer of the token endpoint that no mail could be sent with,
@@ -237,7 +253,7 @@ func (l *Login) fits(r token.Record) bool {
 func (l *Login) record(a token.Answer, now time.Time) token.Record {
 	o := l.relay.OAuth2
 	r := token.Record{
-		RefreshToken: a.RefreshToken, TokenURL: o.TokenURL, Issuer: l.issuer.Name, Tenant: o.Tenant, ClientID: o.ClientID,
+		RefreshToken: a.RefreshToken, TokenURL: o.TokenURL, Issuer: l.issuer.Name, Tenant: l.tenant, ClientID: o.ClientID,
 		Scopes: o.Scopes, Account: a.ID.Account(), Issued: now, Digest: token.Digest(o.RefreshToken.Reveal()),
 		AccessToken: a.AccessToken, AccessFetched: now,
 	}

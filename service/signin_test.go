@@ -9,6 +9,7 @@ import (
 
 	"mailsidecar/config"
 	"mailsidecar/mailer/smtp/token"
+	"mailsidecar/mailer/smtp/token/signin"
 )
 
 func TestNotGranted(t *testing.T) {
@@ -77,6 +78,25 @@ func TestComplete(t *testing.T) {
 		err := l.Complete(a)
 		if _, ok := errors.AsType[*IncompleteError](err); !ok || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("Complete(%+v) = %v, want %q", a.Scopes, err, tt.want)
+		}
+	}
+}
+
+// TestSignInTenant: the endpoints of one sign-in are those of one tenant.
+func TestSignInTenant(t *testing.T) {
+	for tokenURL, want := range map[string]string{
+		"https://login.microsoftonline.com/contoso.com/oauth2/v2.0/token": "https://login.microsoftonline.com/contoso.com/oauth2/v2.0/authorize?",
+		"https://login.microsoftonline.us/t1/oauth2/v2.0/token":           "https://login.microsoftonline.us/t1/oauth2/v2.0/authorize?",
+		"https://proxy.example.com/token":                                 "https://login.microsoftonline.com/t2/oauth2/v2.0/authorize?",
+	} {
+		l := signInFor(t, t.TempDir(), func(r *config.Relay) { r.OAuth2.TokenURL, r.OAuth2.Tenant = tokenURL, "t2" })
+		b, err := l.AskBrowser(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.End(signin.Page{})
+		if !strings.HasPrefix(b.URL, want) {
+			t.Errorf("with the token endpoint %s the person signs in at %s, want %s", tokenURL, b.URL, want)
 		}
 	}
 }

@@ -173,7 +173,7 @@ func TestRevoked(t *testing.T) {
 	if line := srv.log.find("OAuth2 token is not available"); !strings.Contains(line, "invalid_grant") || !strings.Contains(line, "not valid any more") {
 		t.Errorf("the log says %s", line)
 	}
-	s.wantCheck(t, 69, "the OAuth2 login is not valid any more", "invalid_grant")
+	s.wantCheck(t, 69, "the OAuth2 login is not valid any more", "invalid_grant", "Log in again: mailsidecar login (with")
 	srv.send("meanwhile")
 	s.login(t, account)
 	s.arrives(srv, 2)
