@@ -55,8 +55,8 @@ var (
 	ErrTooManyLists = errors.New("too many lists and searches at once")
 	// ErrSearchTooSlow: the store is so slow that a page could not be read in time.
 	ErrSearchTooSlow = errors.New("the search took too long")
-	// ErrNothingToRetry: every recipient is delivered or canceled, or being
-	// tried just now, or the message's bytes are gone.
+	// ErrNothingToRetry: every recipient is delivered, canceled, not tried yet or
+	// being tried just now, or the message's bytes are gone.
 	ErrNothingToRetry = errors.New("nothing to retry")
 	// ErrNothingToCancel: every recipient is in a final state already.
 	ErrNothingToCancel = errors.New("nothing to cancel")

@@ -46,7 +46,9 @@ func (h *house) keep(ctx context.Context, unfinished bool) {
 	for {
 		if now := time.Now(); !now.Before(nextSweep) {
 			nextSweep = now.Add(sweepInterval)
-			h.sweep(ctx)
+			if !h.sweep(ctx) {
+				nextSweep = now // goes on after the next tick
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -78,12 +80,12 @@ func (h *house) keep(ctx context.Context, unfinished bool) {
 // that much longer.
 func (h *house) clockSetBack(ctx context.Context, by time.Duration) {
 	h.log.Warn("the clock was set back", "by", by)
-	h.rewind(ctx, houseInterval)
 	h.driver.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
 		d.Shift(-by)
 		d.LookAt(now)
 		return dispatch.Orders{}
 	})
+	h.rewind(ctx, houseInterval)
 }
 
 // rewind makes due after that long what is due later, and says whether it could.
@@ -156,25 +158,28 @@ func (h *house) recover(ctx context.Context) (Recovered, error) {
 	return recovered, err
 }
 
-// sweep removes, in small steps, what retention no longer covers.
-func (h *house) sweep(ctx context.Context) {
-	removed := 0
-	for {
-		n, err := h.store.Sweep(ctx, h.now(), sweepLimit)
-		if err != nil {
+// sweepSteps is how many steps a sweep has before the house looks after the rest.
+const sweepSteps = 1000
+
+// sweep removes, in small steps, what retention no longer covers. It says whether that was
+// all.
+func (h *house) sweep(ctx context.Context) (all bool) {
+	removed, n := 0, 1
+	for step := 0; n > 0 && step < sweepSteps; step++ {
+		var err error
+		if n, err = h.store.Sweep(ctx, h.now(), sweepLimit); err != nil {
 			if ctx.Err() == nil {
 				h.log.Error("sweep queue store", "error", err)
 			}
-			return
+			return true // until the next sweep
 		}
-		if removed += n; n == 0 {
-			break
-		}
-		if !sleep(ctx, stepRest) {
-			return
+		removed += n
+		if n > 0 && !sleep(ctx, stepRest) {
+			return true
 		}
 	}
 	if removed > 0 {
 		h.log.Debug("swept queue store", "removed", removed)
 	}
+	return n == 0
 }

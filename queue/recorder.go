@@ -98,10 +98,14 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// write writes all there is, once, and says whether there was anything.
+// recorderStep is how many outcomes and leases one commit takes: new mail waits for it.
+const recorderStep = 500
+
+// write writes what there is, up to a step of it, and says whether there was anything.
 func (r *recorder) write(ctx context.Context) bool {
 	r.mu.Lock()
 	outcomes, leased, hurry := r.pending, r.leased, r.hurry
+	outcomes, leased = outcomes[:min(len(outcomes), recorderStep)], leased[:min(len(leased), recorderStep)]
 	r.mu.Unlock()
 	if len(outcomes)+len(leased) == 0 {
 		return false

@@ -96,30 +96,41 @@ func (dr *driver) lookFailed(now time.Time) {
 	dr.ask(func(d *dispatch.Dispatcher, _ time.Time) { d.LookFailed(now) })
 }
 
-// readStore expires messages and returns what waits.
+// expireStep is how many messages are expired before others have a turn to be claimed.
+const expireStep = 500
+
+// readStore expires messages, some at a time, and returns what waits.
 func (dr *driver) readStore(ctx context.Context, now time.Time) (Waiting, error) {
-	var expire bool
+	var expire, more bool
 	dr.ask(func(d *dispatch.Dispatcher, _ time.Time) { expire = d.Look(now) })
-	// One commit expires so many messages.
-	const step = 500
-	for expire {
-		dr.account.begin()
-		ended, err := dr.store.Expire(ctx, now, step)
-		var settled Settled
-		for _, e := range ended {
-			dr.logExpired(e)
-			dr.waiters.wake(e.ID)
-			if e.Final {
-				settled = settled.plus(Usage{Messages: 1, Bytes: e.Size})
-			}
-		}
-		dr.account.end(Usage{}.minus(settled), err == nil)
+	if expire {
+		ended, err := dr.expire(ctx, now)
 		if err != nil {
 			return Waiting{}, err
 		}
-		expire = len(ended) == step
+		more = ended == expireStep
 	}
-	return dr.store.Waiting(ctx, now)
+	waiting, err := dr.store.Waiting(ctx, now)
+	if more {
+		waiting.Expiry = now
+	}
+	return waiting, err
+}
+
+// expire expires some messages, and returns how many.
+func (dr *driver) expire(ctx context.Context, now time.Time) (int, error) {
+	dr.account.begin()
+	ended, err := dr.store.Expire(ctx, now, expireStep)
+	var settled Settled
+	for _, e := range ended {
+		dr.logExpired(e)
+		dr.waiters.wake(e.ID)
+		if e.Final {
+			settled = settled.plus(Usage{Messages: 1, Bytes: e.Size})
+		}
+	}
+	dr.account.end(Usage{}.minus(settled), err == nil)
+	return len(ended), err
 }
 
 // enqueue puts claimed work in line, on the route that its sender has by now.
