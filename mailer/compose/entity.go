@@ -54,6 +54,8 @@ type rawField struct {
 	// text replaces raw when it is not nil; drop leaves the field out.
 	text []byte
 	drop bool
+	// cleaned says that raw is a copy, in which CRs that end no line are blanks.
+	cleaned bool
 }
 
 // value returns the field's value, unfolded and trimmed.
@@ -74,12 +76,15 @@ func unfold(raw []byte) string {
 	return b.String()
 }
 
-// cutLine returns the first line of raw and its line end: CRLF, LF or CR. The
-// last line may have none.
+// cutLine returns the first line of raw and its line end: CRLF, LF, CR, or the CR CR LF
+// that programs make of CRLF when they take LF for the whole of a line end. The last
+// line may have none.
 func cutLine(raw []byte) (line, end, rest []byte) {
 	i := lineLen(raw)
 	n := i
 	switch {
+	case bytes.HasPrefix(raw[i:], []byte("\r\r\n")):
+		n += 3
 	case bytes.HasPrefix(raw[i:], []byte("\r\n")):
 		n += 2
 	case i < len(raw):
@@ -157,29 +162,61 @@ func (p *mimeParser) entity(raw []byte, defaultType string, depth int) *mimeEnti
 	return e
 }
 
-// parseFields reads the header section and returns what follows it.
+// parseFields reads the header section and returns what follows it. A line of it ends
+// with LF and the CRs before it. Any other CR is a blank, so that it begins no field: a
+// program that takes LF alone out of what its visitors write must not let them add
+// recipients.
 func (p *mimeParser) parseFields(e *mimeEntity, raw []byte) (rest []byte) {
 	for len(raw) > 0 {
-		line, end, rest := cutLine(raw)
-		size := len(line) + len(end)
-		name, isField := fieldName(line)
+		size := bytes.IndexByte(raw, '\n') + 1
+		if size == 0 {
+			size = len(raw)
+		}
+		line, cleaned := cleanLine(raw[:size])
+		text, _, _ := cutLine(line)
+		name, isField := fieldName(text)
 		switch {
-		case len(line) == 0:
+		case len(text) == 0:
 			e.gap = raw[:size]
-			return rest
-		case (line[0] == ' ' || line[0] == '\t') && len(e.fields) > 0:
-			last := e.fields[len(e.fields)-1]
-			last.raw = last.raw[:len(last.raw)+size] // adjacent in the message
+			return raw[size:]
+		case (text[0] == ' ' || text[0] == '\t') && len(e.fields) > 0:
+			e.fields[len(e.fields)-1].fold(line, cleaned)
 		case isField && p.fields < maxFields:
 			p.fields++
-			e.fields = append(e.fields, &rawField{name: name, key: strings.ToLower(name), raw: raw[:size]})
+			e.fields = append(e.fields, &rawField{name: name, key: strings.ToLower(name), raw: line, cleaned: cleaned})
 		default:
 			e.broken = len(e.fields) > 0
 			return raw
 		}
-		raw = rest
+		raw = raw[size:]
 	}
 	return nil
+}
+
+// cleanLine returns a line of a header section. Where CRs stand in it that are no part of
+// its end, or too many at its end, it is a copy with blanks and CRLF.
+func cleanLine(line []byte) (clean []byte, cleaned bool) {
+	text := bytes.TrimRight(line, "\r\n")
+	if bytes.IndexByte(text, '\r') < 0 {
+		switch string(line[len(text):]) {
+		case "", "\n", "\r\n", "\r\r\n":
+			return line, false
+		}
+	}
+	return append(bytes.ReplaceAll(text, []byte("\r"), []byte(" ")), '\r', '\n'), true
+}
+
+// fold adds a line to the field. A line that was not cleaned is adjacent in the message.
+func (f *rawField) fold(line []byte, cleaned bool) {
+	switch {
+	case f.cleaned:
+		f.raw = append(f.raw, line...)
+	case cleaned:
+		f.raw = append(bytes.Clone(f.raw), line...)
+		f.cleaned = true
+	default:
+		f.raw = f.raw[:len(f.raw)+len(line)]
+	}
 }
 
 // fieldName returns the name of the field that line begins. Blanks before the colon
@@ -304,6 +341,9 @@ func (s *multipartSplitter) nextLine(body []byte, pos int) int {
 
 // lineEndLen returns the length of the line end that raw ends with.
 func lineEndLen(raw []byte) int {
+	if bytes.HasSuffix(raw, []byte("\r\r\n")) {
+		return 3
+	}
 	if bytes.HasSuffix(raw, []byte("\r\n")) {
 		return 2
 	}
@@ -410,7 +450,7 @@ func (e *mimeEntity) size() int {
 // crlfSize returns the octets that appendCRLF appends.
 func crlfSize(raw []byte) int {
 	pairs := bytes.Count(raw, []byte("\r\n"))
-	return len(raw) + bytes.Count(raw, []byte("\n")) + bytes.Count(raw, []byte("\r")) - 2*pairs
+	return len(raw) + bytes.Count(raw, []byte("\n")) + bytes.Count(raw, []byte("\r")) - 2*pairs - 2*bytes.Count(raw, []byte("\r\r\n"))
 }
 
 func endsWithLine(raw []byte) bool {

@@ -101,6 +101,11 @@ func (f *finisher) mailboxes(key string) []string {
 		if field.key != key {
 			continue
 		}
+		if field.cleaned {
+			// "ana@example.org\rBcc: eve@example.net" would be a group with Eve in it.
+			f.problems.invalid(whole(key), "a bare CR stands in the field")
+			continue
+		}
 		list, err := mailer.ParseAddressField(field.value())
 		if err != nil {
 			f.problems.problem(whole(key), err)

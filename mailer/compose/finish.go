@@ -26,23 +26,28 @@ type FinishOptions struct {
 
 // Finish makes a finished MIME message fit for SMTP. It changes nothing but this:
 //
-//   - CRLF, LF and CR alike end a line, and become CRLF
+//   - the ends of lines become CRLF: in the header section LF, with any CRs before it;
+//     in bodies LF, CRLF, CR CR LF and CR
+//   - any other CR in the header section becomes a blank
 //   - Bcc, Resent-Bcc and Return-Path are removed
 //   - Date and Message-ID are added when missing
 //   - raw 8-bit text in header fields becomes encoded-words or, in parameters,
 //     what RFC 2231 has for them; addresses stay as they are
 //   - header lines over 998 octets are folded
 //   - a part with a line over 998 octets, a NUL or, unless it is text, a CR of
-//     its own is encoded anew
+//     its own is encoded anew; so is one in the encoding binary whose octets would change
 //
 // Fields keep their order, and repeated fields are kept. A message without a From
 // field or without a header section, or which cannot be made fit, is an
 // [*mailer.InvalidError]. That includes one that would become larger than four times
-// its size and 64 KiB. A signed message (multipart/signed, DKIM-Signature) that would
+// its size and 64 KiB, and one whose lines all end with CR. A signed message (multipart/signed, DKIM-Signature) that would
 // have to change where the signature may cover it is a permanent [*mailer.Failure].
 // When ctx ends, the error is that of the context, and that of opts.Reserve is returned
 // as it is.
 func Finish(ctx context.Context, raw []byte, opts FinishOptions) (Composed, error) {
+	if bytes.IndexByte(raw, '\n') < 0 && bytes.IndexByte(raw, '\r') >= 0 {
+		return Composed{}, malformedMessage(whole("message"), "its line ends are bare CR; end each line with CRLF")
+	}
 	f := &finisher{root: parseMessage(ctx, raw), growth: newGrowth(ctx, raw)}
 	if err := ctx.Err(); err != nil {
 		return Composed{}, err
@@ -212,7 +217,7 @@ func (f *finisher) changeField(i int, field *rawField, charset string) error {
 			return err
 		}
 	}
-	changed := field.drop || field.text != nil || hasLoneCR(field.raw)
+	changed := field.drop || field.text != nil || field.cleaned || hasLoneCR(field.raw)
 	if changed && f.signedFields[field.key] {
 		return conversionRefused("the signed field " + field.name + " would have to change")
 	}

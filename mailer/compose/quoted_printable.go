@@ -6,8 +6,8 @@ import "slices"
 // the "=" of a soft line break, in octets.
 const maxQuotedLine = 75
 
-// appendQuotedPrintable appends text as quoted-printable, in one pass. Every CRLF, LF
-// and CR ends a line. Blanks before a line end, or at the end of the text, are
+// appendQuotedPrintable appends text as quoted-printable, in one pass. Every CRLF, LF,
+// CR CR LF and CR ends a line. Blanks before a line end, or at the end of the text, are
 // encoded, because relays strip them.
 //
 // It writes the same as mime/quotedprintable (a fuzz target compares them), which
@@ -33,10 +33,7 @@ func appendQuoted[T string | []byte](dst []byte, text T) []byte {
 		case c == '\r' || c == '\n':
 			dst = append(endQuotedLine(dst, col), '\r', '\n')
 			col = 0
-			if c == '\r' && len(text) > 1 && text[1] == '\n' {
-				text = text[1:]
-			}
-			text = text[1:]
+			text = text[lineEndSize(text):]
 		case isQuotedPlain[c]: // no room for it
 			dst = append(dst, '=', '\r', '\n')
 			col = 0
@@ -67,9 +64,7 @@ func quotedSize[T string | []byte](text T) int {
 		case c == '\r' || c == '\n':
 			endLine()
 			size += len("\r\n")
-			if c == '\r' && i+1 < len(text) && text[i+1] == '\n' {
-				i++
-			}
+			i += lineEndSize(text[i:min(i+3, len(text))]) - 1
 			continue
 		case isQuotedPlain[c]:
 			endsBlank = isBlank(c)
@@ -84,6 +79,18 @@ func quotedSize[T string | []byte](text T) int {
 	}
 	endLine()
 	return size
+}
+
+// lineEndSize returns the octets of the line end that text begins with.
+func lineEndSize[T string | []byte](text T) int {
+	switch {
+	case text[0] == '\r' && len(text) > 2 && text[1] == '\r' && text[2] == '\n':
+		return 3
+	case text[0] == '\r' && len(text) > 1 && text[1] == '\n':
+		return 2
+	default:
+		return 1
+	}
 }
 
 // isQuotedPlain holds the octets that are not encoded, except blanks at a line's end.

@@ -157,7 +157,7 @@ func (x entityFixer) fixFields(e *mimeEntity) error {
 
 // fixLeaf encodes the body of a leaf where SMTP cannot carry it.
 func (x entityFixer) fixLeaf(e *mimeEntity) error {
-	own := isIdentity(e.encoding) && !isText(e.mediaType) && hasLoneCR(e.body)
+	own := isIdentity(e.encoding) && !isText(e.mediaType) && hasLoneCR(e.body) || e.encoding == "binary" && e.losesOctets()
 	if !own && !x.unfit(e.body) {
 		return nil
 	}
@@ -172,7 +172,7 @@ func (x entityFixer) fixLeaf(e *mimeEntity) error {
 	case e.encoding == "quoted-printable":
 		e.encoded = rewrappedQuotedPrintable(e.body)
 	case isIdentity(e.encoding):
-		if err := x.encode(e); err != nil {
+		if err := x.encode(e, own); err != nil {
 			return err
 		}
 	default:
@@ -195,11 +195,12 @@ func isText(mediaType string) bool {
 }
 
 // encode encodes a leaf that had no encoding: as quoted-printable where it is text,
-// which stays readable, else as base64.
-func (x entityFixer) encode(e *mimeEntity) error {
+// which stays readable, else as base64. own says that its CRs and LFs are its own, not
+// line ends.
+func (x entityFixer) encode(e *mimeEntity, own bool) error {
 	encoding := "base64"
 	switch {
-	case !isText(e.mediaType) || e.isWide():
+	case own || !isText(e.mediaType) || e.isWide():
 		e.encoded = &encodedBody{base64Size(len(e.body)), func(dst []byte) []byte { return appendBase64(dst, e.body) }}
 	case bytes.IndexByte(e.body, 0) >= 0:
 		e.encoded = &encodedBody{base64Size(crlfSize(e.body)), func(dst []byte) []byte { return appendBase64Lines(dst, e.body) }}
@@ -215,6 +216,13 @@ func (x entityFixer) encode(e *mimeEntity) error {
 		}
 	}
 	return x.setField(e, "Content-Transfer-Encoding", encoding)
+}
+
+// losesOctets reports whether the body has octets that are no line end where it has
+// them, and would become one: a CR, or in a part whose header section has CRLF an LF.
+func (e *mimeEntity) losesOctets() bool {
+	pairs := bytes.Count(e.body, []byte("\r\n"))
+	return hasLoneCR(e.body) || bytes.HasSuffix(e.gap, []byte("\r\n")) && bytes.Count(e.body, []byte("\n")) > pairs
 }
 
 // isWide reports whether the text has two or four octets a character, so that an
@@ -272,7 +280,7 @@ func appendBase64Lines(dst, text []byte) []byte {
 	buf := make([]byte, 0, 2*block)
 	for len(text) > 0 {
 		n := min(len(text), block/2) // which has twice as many octets at most
-		if n < len(text) && text[n-1] == '\r' && text[n] == '\n' {
+		for n < len(text) && text[n-1] == '\r' && (text[n] == '\n' || bytes.HasPrefix(text[n:], []byte("\r\n"))) {
 			n++
 		}
 		buf = appendCRLF(buf, text[:n])
