@@ -131,6 +131,9 @@ type Message struct {
 	ExpiresAt  time.Time         `json:"expires_at,omitzero"` // zero: never
 	Recipients []Recipient       `json:"recipients"`
 	Attempts   []Attempt         `json:"attempts,omitempty"`
+	// EarlierAttempts is how many attempts before these are left out: an answer has 10,000
+	// results at most.
+	EarlierAttempts int `json:"earlier_attempts,omitzero"`
 }
 
 // Envelope is the envelope of a message (RFC 5321 §2.3.1), without angle brackets.

@@ -99,7 +99,7 @@ func printStory(w io.Writer, m api.Message) {
 		return
 	}
 	for i, a := range m.Attempts {
-		printAttempt(w, i+1, a)
+		printAttempt(w, m.EarlierAttempts+i+1, a)
 	}
 }
 

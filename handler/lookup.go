@@ -87,6 +87,7 @@ func newMessage(m queue.Message) api.Message {
 		Priority:  m.Envelope.Priority.String(),
 		Envelope:  api.Envelope{ReversePath: m.Envelope.ReversePath, ForwardPaths: m.Envelope.ForwardPaths},
 		CreatedAt: inUTC(m.Created), SendAt: inUTC(m.SendAt), ExpiresAt: inUTC(m.Expires), Recipients: newRecipients(m),
+		EarlierAttempts: m.EarlierAttempts,
 	}
 	for _, a := range m.Attempts {
 		b.Attempts = append(b.Attempts, newAttempt(a))

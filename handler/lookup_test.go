@@ -39,12 +39,13 @@ func story() queue.Message {
 
 func TestGetMessage(t *testing.T) {
 	q := &fakeQueue{durable: true, message: story()}
+	q.message.EarlierAttempts = 12
 	response := serve(newTestServer(t, q, nil), newRequest("GET", "/v1/messages/id-1", ""))
 	got := read[api.Message](t, response)
 	if response.status != 200 || !slices.Equal(q.scope, []string{"shop", "id-1"}) {
 		t.Errorf("answer = %d, asked for %v, want the key's own", response.status, q.scope)
 	}
-	if got.Status != string(queue.StatusDeferred) || got.Envelope.ReversePath != "bounce@example.com" || got.Size != 1834 || got.CreatedAt.Location() != time.UTC {
+	if got.Status != string(queue.StatusDeferred) || got.Envelope.ReversePath != "bounce@example.com" || got.Size != 1834 || got.EarlierAttempts != 12 || got.CreatedAt.Location() != time.UTC {
 		t.Errorf("message = %+v", got)
 	}
 	wantOutcome := api.Outcome{Kind: "deferred", Class: "transient", Stage: "rcpt", ReplyCode: 450, EnhancedCode: "4.4.2", Text: "busy"}

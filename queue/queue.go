@@ -8,6 +8,7 @@ package queue
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"mailsidecar/mailer"
@@ -60,6 +61,26 @@ type Message struct {
 	Expires    time.Time // zero: never ([Direct])
 	Recipients []Recipient
 	Attempts   []mailer.Attempt
+	// EarlierAttempts is how many attempts, the oldest ones, a look-up has left out:
+	// see MaxResults.
+	EarlierAttempts int
+}
+
+// MaxResults is how many results a look-up of a message returns in attempts: an attempt has
+// one for each recipient that was tried. Attempts that would go beyond it are left out, but for
+// the last one.
+const MaxResults = 10_000
+
+// LatestAttempts returns the last attempts, with up to [MaxResults] results, and how
+// many come before them.
+func LatestAttempts(all []mailer.Attempt) (latest []mailer.Attempt, earlier int) {
+	results := 0
+	for n, a := range slices.Backward(all) {
+		if results += len(a.Results); results > MaxResults && n < len(all)-1 {
+			return all[n+1:], n + 1
+		}
+	}
+	return all, 0
 }
 
 // Lane is the line that the message waits in.

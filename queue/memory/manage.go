@@ -51,7 +51,8 @@ func (s *Store) Get(ctx context.Context, key, id string) (found queue.Message, e
 		m, err := s.message(key, id)
 		if err == nil {
 			found = m.copy()
-			found.Attempts = slices.Clone(m.attempts)
+			latest, earlier := queue.LatestAttempts(m.attempts)
+			found.Attempts, found.EarlierAttempts = slices.Clone(latest), earlier
 		}
 		return err
 	})

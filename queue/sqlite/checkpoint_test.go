@@ -1,6 +1,8 @@
 package sqlite
 
 import (
+	"bytes"
+	"errors"
 	"os"
 	"testing"
 	"testing/synctest"
@@ -125,6 +127,45 @@ func TestLogBehindHangingView(t *testing.T) {
 			t.Errorf("the log has %d octets once the view has ended, want %d at most", log, longLog)
 		}
 	})
+}
+
+// TestContentInSteps: the bytes of a large message are read in several transactions, so
+// that the log can begin anew in between, and messages that are gone meanwhile are told.
+func TestContentInSteps(t *testing.T) {
+	s := openUnsynced(t, dbPath(t))
+	for _, size := range []int{0, 1, chunkSize, contentStep*chunkSize - 1, contentStep * chunkSize, 2*contentStep*chunkSize + 1} {
+		e := randomEntry(0, time.Now())
+		e.Message.Size, e.Content = int64(size), mailer.Content{Data: bytes.Repeat([]byte("0123456"), size/7+1)[:size]}
+		if _, err := s.Insert(t.Context(), queue.Batch{Entries: []queue.Entry{e}}); err != nil {
+			t.Fatal(err)
+		}
+		c, err := s.Content(t.Context(), "app", e.Message.ID)
+		if err != nil || !bytes.Equal(c.Data, e.Content.Data) {
+			t.Errorf("Content of %d octets = %d octets, %v", size, len(c.Data), err)
+		}
+		if size <= contentStep*chunkSize {
+			continue
+		}
+		id, _ := blob(e.Message.ID)
+		r, more := contentReader{key: "app", id: id}, true
+		err = s.view(t.Context(), func(v *session) (err error) {
+			more, err = r.some(v)
+			return err
+		})
+		if err != nil || !more || len(r.Data) != contentStep*chunkSize {
+			t.Fatalf("first step = %d octets, more %v, %v, want %d and more", len(r.Data), more, err, contentStep*chunkSize)
+		}
+		if err := s.write(t.Context(), func(w *writer) error { return w.deleteContent(id) }); err != nil {
+			t.Fatal(err)
+		}
+		err = s.view(t.Context(), func(v *session) (err error) {
+			more, err = r.some(v)
+			return err
+		})
+		if !errors.Is(err, queue.ErrContentGone) {
+			t.Errorf("next step after the bytes are gone = %v, want ErrContentGone", err)
+		}
+	}
 }
 
 // TestGateLetsIn: views that come while the gate is shut wait until it opens, or

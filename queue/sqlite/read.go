@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"time"
 
 	"mailsidecar/mailer"
@@ -26,7 +27,7 @@ func (s *Store) Get(ctx context.Context, key, id string) (queue.Message, error) 
 		if key != queue.AnyKey && key != m.Key {
 			return queue.ErrNotFound
 		}
-		m.Attempts, err = readAttempts(v, raw)
+		m.Attempts, m.EarlierAttempts, err = readAttempts(v, raw)
 		return err
 	})
 	if err != nil {
@@ -89,38 +90,49 @@ func readRecipients(v *session, id []byte) ([]queue.Recipient, error) {
 	return recipients, err
 }
 
-func readAttempts(v *session, id []byte) ([]mailer.Attempt, error) {
-	var attempts []mailer.Attempt
-	err := v.each(`SELECT relay, port, mode, tls, auth, ladder, started, duration, results
-			FROM attempts WHERE message = ? ORDER BY n`, []any{id}, func(rows *sql.Rows) error {
-		a, err := scanAttempt(rows)
-		attempts = append(attempts, a)
-		return err
+// readAttempts returns the last attempts, as [queue.LatestAttempts] does of all.
+func readAttempts(v *session, id []byte) (latest []mailer.Attempt, earlier int, err error) {
+	results := 0
+	err = v.each(`SELECT relay, port, mode, tls, auth, ladder, started, duration, results, n
+			FROM attempts WHERE message = ? ORDER BY n DESC`, []any{id}, func(rows *sql.Rows) error {
+		a, n, err := scanAttempt(rows)
+		if err != nil {
+			return err
+		}
+		if results += len(a.Results); results > queue.MaxResults && len(latest) > 0 {
+			earlier = n // they are numbered from one on
+			return errEnough
+		}
+		latest = append(latest, a)
+		return nil
 	})
-	return attempts, err
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	slices.Reverse(latest)
+	return latest, earlier, err
 }
 
-func scanAttempt(rows *sql.Rows) (mailer.Attempt, error) {
-	var a mailer.Attempt
+func scanAttempt(rows *sql.Rows) (a mailer.Attempt, n int, err error) {
 	var port int
 	var mode string
 	var ladder, results sql.NullString
 	var started sql.NullInt64
 	var duration int64
-	if err := rows.Scan(&a.Relay, &port, &mode, &a.TLS, &a.Auth, &ladder, &started, &duration, &results); err != nil {
-		return a, err
+	if err := rows.Scan(&a.Relay, &port, &mode, &a.TLS, &a.Auth, &ladder, &started, &duration, &results, &n); err != nil {
+		return a, 0, err
 	}
 	var rungs []stored.Rung
 	var packed []stored.Result
 	if err := errors.Join(fromJSON(ladder, &rungs), fromJSON(results, &packed)); err != nil {
-		return a, err
+		return a, 0, err
 	}
 	a.Rung, a.Ladder = stored.RungOf(port, mode), stored.UnpackLadder(rungs)
 	a.Started, a.Duration = fromMicros(started), time.Duration(duration)*time.Microsecond
 	for _, r := range packed {
 		a.Results = append(a.Results, r.Unpack())
 	}
-	return a, nil
+	return a, n, nil
 }
 
 // Content returns the message's bytes.
@@ -129,42 +141,63 @@ func (s *Store) Content(ctx context.Context, key, id string) (mailer.Content, er
 	if !ok {
 		return mailer.Content{}, queue.ErrNotFound
 	}
-	var c mailer.Content
-	err := s.view(ctx, func(v *session) error {
-		var owner string
-		var size int64
-		var body, chunks sql.NullInt64
-		err := v.row(`SELECT key, message_id, size, eight_bit, utf8_header, body, chunks FROM messages WHERE id = ?`, []any{raw},
-			&owner, &c.MessageID, &size, &c.EightBit, &c.UTF8Header, &body, &chunks)
-		switch {
-		case errors.Is(err, sql.ErrNoRows), err == nil && key != queue.AnyKey && key != owner:
-			return queue.ErrNotFound
-		case err != nil:
+	r := contentReader{key: key, id: raw}
+	for more := true; more; {
+		err := s.view(ctx, func(v *session) (err error) {
+			more, err = r.some(v)
 			return err
-		case !body.Valid:
-			return queue.ErrContentGone
+		})
+		if err != nil {
+			return mailer.Content{}, err
 		}
-		c.Data, err = readContent(v, body.Int64, chunks.Int64, size)
-		return err
-	})
-	if err != nil {
-		return mailer.Content{}, err
 	}
-	return c, nil
+	return r.Content, nil
 }
 
-func readContent(v *session, first, chunks, size int64) ([]byte, error) {
-	data := make([]byte, 0, size)
-	err := v.each(`SELECT data FROM contents WHERE seq >= ? AND seq < ? ORDER BY seq`, []any{first, first + chunks}, func(rows *sql.Rows) error {
+// contentStep is how many chunks one transaction reads (4 MiB): the log grows until it
+// ends, and the disk may be slow.
+const contentStep = 16
+
+// contentReader reads a message's bytes. They do not change until the message has
+// none any more.
+type contentReader struct {
+	key string
+	id  []byte
+	mailer.Content
+	read int64 // chunks
+}
+
+// some reads some of the bytes, and says whether there are more.
+func (r *contentReader) some(v *session) (more bool, err error) {
+	var owner string
+	var size int64
+	var body, chunks sql.NullInt64
+	err = v.row(`SELECT key, message_id, size, eight_bit, utf8_header, body, chunks FROM messages WHERE id = ?`, []any{r.id},
+		&owner, &r.MessageID, &size, &r.EightBit, &r.UTF8Header, &body, &chunks)
+	switch {
+	case errors.Is(err, sql.ErrNoRows), err == nil && r.key != queue.AnyKey && r.key != owner:
+		return false, queue.ErrNotFound
+	case err != nil:
+		return false, err
+	case !body.Valid:
+		return false, queue.ErrContentGone
+	}
+	if r.Data == nil {
+		r.Data = make([]byte, 0, size)
+	}
+	first, end := body.Int64+r.read, body.Int64+min(r.read+contentStep, chunks.Int64)
+	err = v.each(`SELECT data FROM contents WHERE seq >= ? AND seq < ? ORDER BY seq`, []any{first, end}, func(rows *sql.Rows) error {
 		var chunk sql.RawBytes
 		err := rows.Scan(&chunk)
-		data = append(data, chunk...)
+		r.Data = append(r.Data, chunk...)
 		return err
 	})
-	if err == nil && int64(len(data)) != size {
+	r.read += end - first
+	more = r.read < chunks.Int64
+	if err == nil && !more && int64(len(r.Data)) != size {
 		err = queue.ErrCorrupt
 	}
-	return data, err
+	return more, err
 }
 
 // listKeys returns key, or every key that has messages when it is AnyKey.

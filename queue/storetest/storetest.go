@@ -53,6 +53,7 @@ func Run(t *testing.T, open func(*testing.T) queue.Store, reopen func(*testing.T
 		"RewindMany":      testRewindMany,
 		"ReleaseSetBack":  testReleaseSetBack,
 		"List":            testList,
+		"Many attempts":   testManyAttempts,
 		"Retry":           testRetry,
 		"RetryLifetime":   testRetryLifetime,
 		"Cancel":          testCancel,
@@ -856,6 +857,30 @@ func testList(t *testing.T, s queue.Store) {
 	for _, cursor := range []string{"x", "!", strings.Repeat("A", 200)} {
 		if _, err := s.List(t.Context(), queue.Filter{Key: "app"}, 1, cursor); !errors.Is(err, queue.ErrInvalidCursor) {
 			t.Errorf("List(cursor %q) = %v, want ErrInvalidCursor", cursor, err)
+		}
+	}
+}
+
+// testManyAttempts: a look-up returns the last attempts, and says how many come before.
+func testManyAttempts(t *testing.T, s queue.Store) {
+	e := entry(0, "a@example.org")
+	insert(t, s, e)
+	for n, c := range []struct{ results, attempts, earlier int }{
+		{queue.MaxResults / 2, 1, 0},
+		{queue.MaxResults / 2, 2, 0},
+		{1, 2, 1},
+		{queue.MaxResults + 1, 1, 3},
+		{2, 1, 4},
+	} {
+		results := slices.Repeat([]mailer.Result{{ForwardPath: "a@example.org"}}, c.results)
+		at := Start.Add(time.Duration(n) * time.Minute)
+		record(t, s, queue.Outcome{ID: e.Message.ID, At: at, Attempts: []mailer.Attempt{{Relay: "relay", Started: at, Results: results}}})
+		m, err := s.Get(t.Context(), "app", e.Message.ID)
+		if err != nil || len(m.Attempts) != c.attempts || m.EarlierAttempts != c.earlier {
+			t.Fatalf("Get after %d attempts = %d and %d earlier, %v, want %d and %d", n+1, len(m.Attempts), m.EarlierAttempts, err, c.attempts, c.earlier)
+		}
+		if last := m.Attempts[c.attempts-1]; !last.Started.Equal(at) || len(last.Results) != c.results {
+			t.Errorf("last attempt = %v with %d results, want %v with %d", last.Started, len(last.Results), at, c.results)
 		}
 	}
 }
