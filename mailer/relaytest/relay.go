@@ -107,6 +107,8 @@ type Options struct {
 	// IdleTimeout is how long a client may be silent before it gets 421; zero means no
 	// limit.
 	IdleTimeout time.Duration
+	// Kept is how many octets of each message the relay keeps; zero means all.
+	Kept int
 	// SCRAMUnproved makes the relay say 235 without proof that it knows the password.
 	SCRAMUnproved bool
 }

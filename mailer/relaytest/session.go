@@ -284,6 +284,9 @@ func (s *session) data(line string) bool {
 	s.reset, s.greeted = false, false
 	const accepted = "250 2.0.0 queued"
 	action = s.next(".")
+	if kept := s.relay.opts.Kept; kept > 0 && len(content) > kept {
+		content = bytes.Clone(content[:kept])
+	}
 	s.message.Data, s.message.Reply = content, action
 	if action == "default" {
 		s.message.Reply = accepted
