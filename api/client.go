@@ -16,9 +16,10 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"os"
 	"strings"
 	"time"
+
+	"mailsidecar/files"
 )
 
 // Client talks to a running server.
@@ -127,6 +128,9 @@ func (e *NoAnswerError) Error() string {
 // Unwrap returns the cause.
 func (e *NoAnswerError) Unwrap() error { return e.Err }
 
+// maxAuthorities limits a file of certificate authorities, in octets.
+const maxAuthorities = 1 << 20
+
 // Trust returns the TLS configuration of a client that trusts the certificate
 // authorities in file, in PEM form, besides the system's. Without a file it is
 // nil, which is the system's alone.
@@ -134,9 +138,9 @@ func Trust(file string) (*tls.Config, error) {
 	if file == "" {
 		return nil, nil
 	}
-	pem, err := os.ReadFile(file)
+	pem, err := files.Read(file, maxAuthorities)
 	if err != nil {
-		return nil, fmt.Errorf("MAILSIDECAR_TLS_CA_FILE: %w", err)
+		return nil, fmt.Errorf("MAILSIDECAR_TLS_CA_FILE: %s: %w", file, err)
 	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {

@@ -40,7 +40,10 @@ Exit status: 0 stopped in order; 1 it could not start, or not stop in time;
 }
 
 func serve(ctx context.Context, logTo io.Writer) error {
-	cfg, warnings, err := config.Load()
+	cfg, warnings, err := loadUntil(ctx)
+	if ctx.Err() != nil {
+		return nil // it was stopped before it began
+	}
 	if err != nil {
 		return misconfigured(err, warnings)
 	}
@@ -55,6 +58,22 @@ func serve(ctx context.Context, logTo io.Writer) error {
 		return err
 	}
 	return s.Run(ctx)
+}
+
+// loadUntil loads the configuration. It does not wait for a file after ctx has ended: a
+// named pipe takes seconds.
+func loadUntil(ctx context.Context) (cfg config.Config, warnings []string, err error) {
+	loaded := make(chan struct{})
+	go func() {
+		defer close(loaded)
+		cfg, warnings, err = config.Load()
+	}()
+	select {
+	case <-loaded:
+		return cfg, warnings, err
+	case <-ctx.Done():
+		return config.Config{}, nil, ctx.Err()
+	}
 }
 
 // misconfigured is err with the warnings, because a misspelt name is often its cause.

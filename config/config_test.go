@@ -239,12 +239,12 @@ func TestProblems(t *testing.T) {
 
 		// Files.
 		{good.with("SMTP_PASSWORD_FILE=" + two), "SMTP_PASSWORD_FILE is set and so is SMTP_PASSWORD; set only one of them"},
-		{good.with("SMTP_PASSWORD=", "SMTP_PASSWORD_FILE="+dir), `SMTP_PASSWORD_FILE names "` + dir + `", which cannot be read: is a directory; name a file that this process may read`},
+		{good.with("SMTP_PASSWORD=", "SMTP_PASSWORD_FILE="+dir), `SMTP_PASSWORD_FILE names "` + dir + `", which cannot be read: it is a directory; name a file that this process may read`},
 		{good.with("SMTP_PASSWORD=", "SMTP_PASSWORD_FILE=/nonexistent/secret"), `SMTP_PASSWORD_FILE names "/nonexistent/secret", which cannot be read: no such file or directory; name a file that this process may read`},
 		{good.with("SMTP_PASSWORD=", "SMTP_PASSWORD_FILE=hunter2"), "SMTP_PASSWORD_FILE names a file (not shown: it is no absolute path, and may be the secret itself), which cannot be read: no such file or directory; name a file that this process may read"},
 		{good.with("SMTP_PASSWORD=", "SMTP_PASSWORD_FILE="+empty), `SMTP_PASSWORD_FILE names "` + empty + `", which is empty; write the secret into that file`},
 		{good.with("SMTP_PASSWORD=", "SMTP_PASSWORD_FILE="+two), "SMTP_PASSWORD_FILE names a file that holds a control character; remove it (a line break, or the line ends of a file made on Windows?)"},
-		{good.with("SMTP_PASSWORD=", "SMTP_PASSWORD_FILE=/dev/zero"), `SMTP_PASSWORD_FILE names "/dev/zero", which cannot be read: it is over 1 MiB long; name a file that this process may read`},
+		{good.with("SMTP_PASSWORD=", "SMTP_PASSWORD_FILE=/dev/zero"), `SMTP_PASSWORD_FILE names "/dev/zero", which cannot be read: it is over 1048576 octets long; name a file that this process may read`},
 		{good.with("SMTP_PASSWORD=hunter2\nhunter3"), "SMTP_PASSWORD holds a control character; remove it (a line break, or the line ends of a file made on Windows?)"},
 
 		// TLS and credentials.

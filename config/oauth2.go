@@ -114,7 +114,7 @@ func (r *reader) checkOAuth2(relay *Relay) {
 	if o.AccessTokenFile != "" {
 		if _, err := readAll(o.AccessTokenFile); err != nil {
 			r.warn("%s names %s, which cannot be read now: %s; it is tried again for each login",
-				relay.Variable("OAUTH2_ACCESS_TOKEN_FILE"), shownPath(o.AccessTokenFile), reason(err))
+				relay.Variable("OAUTH2_ACCESS_TOKEN_FILE"), shownPath(o.AccessTokenFile), err)
 		}
 	}
 	if !o.Fetched() {

@@ -2,18 +2,17 @@ package config
 
 import (
 	"encoding"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/kelseyhightower/envconfig"
+
+	"mailsidecar/files"
 )
 
 const (
@@ -87,7 +86,7 @@ func readSecretFile(path string) (Secret, *invalid) {
 	text, err := readAll(path)
 	if err != nil {
 		return Secret{}, &invalid{
-			"names " + shownPath(path) + ", which cannot be read: " + reason(err),
+			"names " + shownPath(path) + ", which cannot be read: " + err.Error(),
 			"name a file that this process may read",
 		}
 	}
@@ -103,15 +102,7 @@ func readSecretFile(path string) (Secret, *invalid) {
 }
 
 func readAll(path string) (string, error) {
-	f, err := os.Open(path) // the operator names the file
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
-	if err == nil && len(data) > maxSecretFile {
-		err = errors.New("it is over 1 MiB long")
-	}
+	data, err := files.Read(path, maxSecretFile)
 	return string(data), err
 }
 
@@ -122,14 +113,6 @@ func shownPath(path string) string {
 		return strconv.Quote(path)
 	}
 	return "a file (not shown: it is no absolute path, and may be the secret itself)"
-}
-
-// reason is err without the path, which os puts into its errors.
-func reason(err error) string {
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		err = e.Err
-	}
-	return err.Error()
 }
 
 // checkText returns what is wrong with the characters of s, or nil. Line ends

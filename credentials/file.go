@@ -5,11 +5,9 @@ package credentials
 
 import (
 	"errors"
-	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"strings"
+
+	"mailsidecar/files"
 )
 
 // maxFile limits each file, in octets.
@@ -27,27 +25,11 @@ func (e *FileError) Unwrap() error { return e.Err }
 
 // Read reads a file of at most 64 KiB. The error is a [*FileError].
 func Read(path string) ([]byte, error) {
-	data, err := read(path)
+	data, err := files.Read(path, maxFile)
 	if err != nil {
-		if e, ok := errors.AsType[*fs.PathError](err); ok {
-			err = e.Err // without the path
-		}
 		return nil, &FileError{path, err}
 	}
 	return data, nil
-}
-
-func read(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // it was only read
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("it is over %d octets long", maxFile)
-	}
-	return data, err
 }
 
 // ReadAssertion reads a JWT, which a line end may follow. The error is a [*FileError].

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"mailsidecar/api"
+	"mailsidecar/files"
 )
 
 // configFile has the settings for programs that run without the
@@ -91,13 +92,19 @@ func (s *settings) readFrom(value string) error {
 	return nil
 }
 
+// maxFile limits a file of settings, and the one with the API key, in octets.
+const maxFile = 1 << 20
+
 // settingsFrom returns a look-up that asks the environment first and then file, and
 // why file cannot be read, unless there is none. A variable that is set to nothing
 // counts as not set.
 func settingsFrom(file string) (get func(string) string, unreadable, err error) {
-	data, unreadable := os.ReadFile(file)
-	if errors.Is(unreadable, fs.ErrNotExist) {
+	data, unreadable := files.Read(file, maxFile)
+	switch {
+	case errors.Is(unreadable, fs.ErrNotExist):
 		unreadable = nil
+	case unreadable != nil:
+		unreadable = &fs.PathError{Op: "open", Path: file, Err: unreadable}
 	}
 	values, err := parseSettings(file, string(bytes.TrimPrefix(data, []byte("\ufeff"))))
 	if err != nil {
@@ -141,9 +148,9 @@ func apiKey(get func(string) string) (string, error) {
 	source, key := "MAILSIDECAR_API_KEY", get("MAILSIDECAR_API_KEY")
 	if file := get("MAILSIDECAR_API_KEY_FILE"); key == "" && file != "" {
 		source = "MAILSIDECAR_API_KEY_FILE"
-		data, err := os.ReadFile(file)
+		data, err := files.Read(file, maxFile)
 		if err != nil {
-			return "", fail(exitConfig, "%s: %w", source, err)
+			return "", fail(exitConfig, "%s: %s: %w", source, file, err)
 		}
 		if key = strings.TrimSpace(string(data)); key == "" {
 			return "", fail(exitConfig, "%s: %s is empty", source, file)

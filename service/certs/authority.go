@@ -17,6 +17,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"mailsidecar/files"
 )
 
 const (
@@ -79,7 +81,7 @@ func readRegular(path string) ([]byte, error) {
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%s: no regular file; remove it to get a new authority, which clients must then trust", path)
 	}
-	return os.ReadFile(path)
+	return files.Read(path, maxFile)
 }
 
 func parseAuthority(data []byte) (*Authority, error) {

@@ -9,6 +9,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"mailsidecar/files"
 )
 
 // reloadEvery is how often the files are looked at, at most, when clients
@@ -92,12 +94,25 @@ func (f *Files) load() error {
 		return nil
 	}
 	f.seen = seen
-	pair, err := tls.LoadX509KeyPair(f.certFile, f.keyFile)
+	pair, err := readPair(f.certFile, f.keyFile)
 	if err != nil {
-		return withoutPath(err)
+		return err
 	}
 	f.current = &pair
 	return nil
+}
+
+// maxFile limits a certificate with its chain, and a key, in octets.
+const maxFile = 1 << 20
+
+func readPair(certFile, keyFile string) (pair tls.Certificate, err error) {
+	var data [2][]byte
+	for i, path := range []string{certFile, keyFile} {
+		if data[i], err = files.Read(path, maxFile); err != nil {
+			return pair, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return tls.X509KeyPair(data[0], data[1])
 }
 
 // withoutPath shortens an error to what is wrong, with the file's name once.
