@@ -22,7 +22,10 @@ type keeper struct {
 	seen     Record
 	unsaved  bool      // login is newer than seen, which could not be replaced
 	saveNext time.Time // for unsaved
-	unlocked bool      // EventUnlocked was told
+	// held is the lock of a login whose stored refresh token is spent and cannot be
+	// replaced: no other process must use it. Else it is nil.
+	held     func()
+	unlocked bool // EventUnlocked was told
 	looked   bool      // a first time for the login in the store
 	told     map[WarningKind]time.Time
 }
@@ -119,6 +122,24 @@ func (k *keeper) replace(ctx context.Context, s *Source, login Record) {
 	k.save(ctx, s, rotated)
 }
 
+// release ends the lock, unless the refresh token in the store is spent.
+func (k *keeper) release(s *Source, unlock func()) {
+	spent := k.login.RefreshToken != k.seen.RefreshToken && k.login.RefreshToken != s.opts.RefreshToken
+	if k.unsaved && spent {
+		k.held = unlock
+		return
+	}
+	unlock()
+}
+
+// free ends a lock that is held, if it need not be any more.
+func (k *keeper) free(s *Source) {
+	if unlock := k.held; unlock != nil {
+		k.held = nil
+		k.release(s, unlock)
+	}
+}
+
 // save saves the login in use. worthTelling says that a failure loses more than an
 // access token.
 func (k *keeper) save(ctx context.Context, s *Source, worthTelling bool) {
@@ -161,6 +182,7 @@ func (k *keeper) look(ctx context.Context, s *Source) {
 		if _, err := k.take(s, stored); err == nil {
 			s.useStored(k.login, "")
 		}
+		k.free(s)
 		k.looked = true
 		return
 	}
@@ -170,13 +192,11 @@ func (k *keeper) look(ctx context.Context, s *Source) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, saveAgain)
 	defer cancel()
-	unlock, err := s.opts.Store.Lock(ctx, s.opts.Relay)
-	if ctx.Err() != nil {
+	unlock, err := s.lockStore(ctx)
+	if err != nil {
 		return
 	}
-	if err == nil {
-		defer unlock()
-	}
+	defer func() { k.release(s, unlock) }()
 	if stored, err := s.opts.Store.Load(ctx, s.opts.Relay); err != nil || stored.same(k.seen) {
 		k.save(ctx, s, false)
 	}

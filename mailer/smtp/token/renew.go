@@ -31,8 +31,8 @@ const (
 	tellAgain = time.Hour
 )
 
-// errLocked is a store whose lock another process holds for too long.
-var errLocked = errors.New("another process has the lock of the login and does not end; is a command login or check hanging?")
+// errLocked is a store whose lock another process holds for too long, see keeper.held.
+var errLocked = errors.New("another process has the lock of the login; either it hangs, or it cannot write a new refresh token to the disk")
 
 // pauseAfter returns how long no request is made after count failures in a row, the
 // last of them err.
@@ -145,7 +145,7 @@ func (s *Source) fetchByLogin(ctx context.Context, refused string) error {
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer func() { s.keeper.release(s, unlock) }()
 	login, err := s.keeper.current(ctx, s)
 	if err != nil {
 		return err
@@ -194,6 +194,10 @@ func (s *Source) useStored(login Record, refused string) bool {
 
 // lockStore takes the lock of the login. A store that has no locks is used without.
 func (s *Source) lockStore(ctx context.Context) (unlock func(), err error) {
+	if held := s.keeper.held; held != nil {
+		s.keeper.held = nil
+		return held, nil
+	}
 	waiting, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
 	unlock, err = s.opts.Store.Lock(waiting, s.opts.Relay)

@@ -315,6 +315,44 @@ func TestSourceCannotSave(t *testing.T) {
 	})
 }
 
+// TestSourceKeepsOthersOff: while a token that is spent is all that the disk has, no
+// other process gets to spend it again.
+func TestSourceKeepsOthersOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i, store := &issuer{rotate: true, reuseKills: true, life: 3600}, new(orderedStore)
+		full := false
+		store.fail = func(step string) error {
+			if step == "save" && full {
+				return errors.New("no space left on device")
+			}
+			return nil
+		}
+		setFull := func(is bool) {
+			store.mu.Lock()
+			defer store.mu.Unlock()
+			full = is
+		}
+		server := open(t, loginOptions(i, store), true)
+		want(t, server, "", "access1")
+		setFull(true)
+		time.Sleep(2 * time.Hour)
+		check := open(t, loginOptions(i, store), false)
+		if _, err := check.Token(t.Context(), ""); !errors.Is(err, errLocked) {
+			t.Errorf("Token() of a check = %v, want the lock", err)
+		}
+		setFull(false)
+		time.Sleep(time.Minute)
+		for _, s := range []*Source{check, server, open(t, loginOptions(i, store), false)} {
+			if _, err := s.Token(t.Context(), ""); err != nil {
+				t.Errorf("Token() on a disk that has space again = %v", err)
+			}
+		}
+		if i.dead {
+			t.Error("the family ended")
+		}
+	})
+}
+
 // TestSourceWithoutLock: a store that has no locks is used without.
 func TestSourceWithoutLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

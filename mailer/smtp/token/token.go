@@ -289,4 +289,10 @@ func (s *Source) Close(ctx context.Context) {
 	defer context.AfterFunc(ctx, s.cancel)()
 	s.work.Wait()
 	s.cancel()
+	s.turn <- struct{}{}
+	defer func() { <-s.turn }()
+	if unlock := s.keeper.held; unlock != nil { // the token is lost now
+		s.keeper.held = nil
+		unlock()
+	}
 }
