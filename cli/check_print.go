@@ -23,7 +23,7 @@ func printReport(w io.Writer, c checked) {
 		fmt.Fprintln(w)
 		printRungs(w, c.Rungs)
 	}
-	if c.OAuth2 != nil {
+	if o := c.OAuth2; o != nil && (o.Error != "" || !o.TokenExpires.IsZero()) {
 		fmt.Fprintf(w, "\n%s\n", wrap(oauth2Line(*c.OAuth2), ""))
 	}
 	for _, a := range c.Advice {

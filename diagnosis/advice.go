@@ -182,7 +182,7 @@ var adviceTexts = map[smtp.Problem]adviceText{
 		"A new token is fetched by itself, once. A program that writes SMTP_OAUTH2_ACCESS_TOKEN_FILE must renew it earlier.",
 	},
 	smtp.ProblemTokenUnfit: {
-		"the relay refused the OAuth2 token though it is a valid one: it is for another resource or another mailbox, or a permission is missing.",
+		"the relay refused the OAuth2 token: it is for another resource or another mailbox, or a permission is missing.",
 		"Check that SMTP_USERNAME is the mailbox, and that the scope is the relay's own: for Microsoft 365 not one of Microsoft Graph." +
 			" For client credentials: New-ServicePrincipal must have the object id of Enterprise applications, the mailbox a role or permission for it, and the app an administrator's consent." +
 			" Such a change can take hours; a new token is fetched when the old one ends, or at the next start.",
@@ -238,12 +238,24 @@ func OfReport(r smtp.Report, s Settings) []Advice {
 func OfFailure(f *mailer.Failure, host string, ports []int, s Settings) Advice {
 	problem := smtp.ProblemOf(f)
 	a := adviceFor(smtp.Report{Host: host}, problem, ports, s)
+	a.inLogin(problem, f.Stage.String())
 	if problem == smtp.ProblemToken && f.Err != nil {
 		a.take(tokenText(f.Err, s))
 	}
 	a.Relay = f.Relay
 	a.expand(host, s)
 	return a
+}
+
+// inLogin replaces the texts where a connection ended in the login: then the port and
+// its TLS mode are the right ones.
+func (a *Advice) inLogin(p smtp.Problem, stage string) {
+	if stage == mailer.StageAuth.String() && (p == smtp.ProblemSilent || p == smtp.ProblemDropped) {
+		a.take(adviceText{
+			"the relay broke off the login, or did not answer it.",
+			"Try again in some minutes. Some relays do so after too many failed logins, and for addresses that they block: ask the provider if this stays.",
+		})
+	}
 }
 
 // take replaces the texts.
@@ -321,6 +333,7 @@ func (g group) ports() []int {
 func explain(r smtp.Report, g group, p relays.Preset, s Settings) Advice {
 	a := adviceFor(r, g.problem, g.ports(), s)
 	f := g.rungs[0].Failure
+	a.inLogin(g.problem, f.Stage)
 	a.said, a.cause = quoteReply(f), f.Cause
 	if f.Text != "" && (f.Code != 0 || g.problem == smtp.ProblemOther) {
 		a.Found += " The relay said: $SAID"
@@ -343,7 +356,7 @@ func explain(r smtp.Report, g group, p relays.Preset, s Settings) Advice {
 		}
 		a.tellCause(" The error is: $CAUSE")
 	case smtp.ProblemTokenDead, smtp.ProblemTokenUnfit, smtp.ProblemTokenScope, smtp.ProblemBrowser:
-		a.tellCause(" (before that, $CAUSE)")
+		a.tellCause(" Before that, $CAUSE.")
 	case smtp.ProblemNoMechanism:
 		if g.rungs[0].Mode == "none" && offersSTARTTLS(g.rungs[0]) {
 			a.Found = "the relay offers no login in the clear: it wants STARTTLS first."

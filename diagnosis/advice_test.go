@@ -174,6 +174,10 @@ func TestOfReport(t *testing.T) {
 			want: []string{"[587] the OAuth2 access token could not be fetched"},
 			no:   []string{"is not set"},
 		},
+		{
+			name: "silent in the login", rungs: []smtp.RungCheck{{Port: 587, TCP: "open", Failure: &smtp.CheckFailure{Stage: "auth", Problem: smtp.ProblemSilent}}},
+			want: []string{"broke off the login"}, no: []string{"/tls"},
+		},
 		{name: "a relay that wants no login", rungs: []smtp.RungCheck{{Port: 587, TCP: "open", Auth: "not_tried"}}},
 		{
 			name: "another problem", rungs: []smtp.RungCheck{replied(587, smtp.ProblemOther, 554, "", "go away")},

@@ -153,7 +153,7 @@ func (x *authExchange) run(ctx context.Context, client smtp.Auth) *mailer.Failur
 	}
 	for step := 0; f == nil && w.code == 334; step++ {
 		if step == maxAuthSteps {
-			return x.broken(ctx, errors.New("too many challenges"))
+			return x.unanswered(client, x.broken(ctx, errors.New("too many challenges")))
 		}
 		var response []byte
 		if response, err = x.respond(client, w); err != nil {
@@ -162,7 +162,7 @@ func (x *authExchange) run(ctx context.Context, client smtp.Auth) *mailer.Failur
 		w, f = c.exchange(ctx, mailer.StageAuth, x.encode(response))
 	}
 	if f != nil {
-		return f
+		return x.unanswered(client, f)
 	}
 	if w.code != 235 {
 		return x.refused(client, w)
@@ -185,6 +185,20 @@ func (x *authExchange) refused(client smtp.Auth, w wireReply) *mailer.Failure {
 	}
 	why := &loginRefused{word: relays.LoginRefusal(f.Reply, said), said: said}
 	f.Text, f.Err = why.text(), why
+	return f
+}
+
+// unanswered returns the failure of a login without a final reply. Where the relay has
+// said before what is wrong with the token, it has refused it.
+func (x *authExchange) unanswered(client smtp.Auth, f *mailer.Failure) *mailer.Failure {
+	b, ok := client.(*bearer)
+	if !ok || !b.failed || f.Class != mailer.ClassRelay {
+		return f
+	}
+	if said := x.readTokenError(b.challenge); said.Status != "" {
+		why := &loginRefused{word: relays.LoginRefusal(mailer.Reply{}, said), said: said}
+		f.Text, f.Err = why.text(), why
+	}
 	return f
 }
 

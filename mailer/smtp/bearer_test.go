@@ -128,9 +128,11 @@ func TestBearerError(t *testing.T) {
 		{name: "too much of it", challenge: "334 " + encoded(google+strings.Repeat(" ", 20<<10)), after: refusal, want: "relay auth 535", problem: smtp.ProblemTokenDead, responses: 1},
 		{name: "1 MB", challenge: "334 " + strings.Repeat("QUFB", 256<<10), after: refusal, want: "relay auth", problem: smtp.ProblemNotSMTP},
 		{name: "without end", challenge: "endless line", want: "relay auth", problem: smtp.ProblemNotSMTP},
-		{name: "for ever", challenge: "334 " + encoded(google), after: "334 " + encoded(google), want: "relay auth", problem: smtp.ProblemOther, responses: 10},
-		{name: "silence after it", challenge: "334 " + encoded(google), after: "silence", want: "relay auth", problem: smtp.ProblemSilent, responses: 1},
-		{name: "the end after it", challenge: "334 " + encoded(google), after: "drop", want: "relay auth", problem: smtp.ProblemDropped, responses: 1},
+		{name: "for ever", challenge: "334 " + encoded(google), after: "334 " + encoded(google), want: "relay auth", problem: smtp.ProblemTokenDead, text: "status 401", responses: 10},
+		{name: "silence after it", challenge: "334 " + encoded(google), after: "silence", want: "relay auth", problem: smtp.ProblemTokenDead, text: "status 401", responses: 1},
+		{name: "the end after it", challenge: "334 " + encoded(google), after: "drop", want: "relay auth", problem: smtp.ProblemTokenDead, text: "status 401", responses: 1},
+		{name: "the end after nothing of use", challenge: "334 " + encoded("{}"), after: "drop", want: "relay auth", problem: smtp.ProblemDropped, responses: 1},
+		{name: "the end in its place", challenge: "drop", want: "relay auth", problem: smtp.ProblemDropped},
 		{name: "accepted after it", challenge: "334 " + encoded(google), after: "235 2.7.0 welcome", want: "relay auth", problem: smtp.ProblemOther, responses: 1},
 		{name: "later", challenge: "334 " + encoded(google), after: "454 4.7.0 later", want: "relay auth 454", problem: smtp.ProblemAuthUnavailable, responses: 1},
 		{name: "the token comes back", challenge: "334 " + encoded(`{"status":"400","scope":"the token was secret-token"}`), after: "535 5.7.8 no secret-token", want: "relay auth 535", text: "scope the token was [redacted]", problem: smtp.ProblemTokenUnfit, responses: 1},
@@ -263,6 +265,29 @@ func TestRefusedToken(t *testing.T) {
 					t.Errorf("in an hour: %d logins with %d tokens, want some with one", n, fetched())
 				}
 			})
+		})
+	}
+}
+
+// TestRefusedTokenIsRemembered: the relay that hangs up after its refusal is said to have
+// refused the token, and the next login comes with a new one.
+func TestRefusedTokenIsRemembered(t *testing.T) {
+	for name, script := range map[string]relaytest.Script{
+		"after the reply":  {"AUTH": "bye 535 5.7.8 no then default"},
+		"before the reply": {"AUTH": "334 " + encoded(`{"status":"401"}`) + " then default", "AUTH+": "drop"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			source, fetched := tokens("first", "second")
+			p := newPoolTest(t, relaytest.Options{Password: "second"}, script, withToken(source))
+			p.relay.Deliver(t.Context(), envelope("b@example.org"), content(messageText))
+			if f := p.relay.Logins().Failure; f == nil || smtp.ProblemOf(f) != smtp.ProblemTokenDead {
+				t.Errorf("%s: Logins() = %v, want a refused token", name, f)
+			}
+			time.Sleep(time.Minute)
+			p.deliver(t, "accepted 250")
+			if fetched() != 2 || p.scripted.Said("AUTH") != 2 {
+				t.Errorf("%s: %d logins with %d tokens, want 2", name, p.scripted.Said("AUTH"), fetched())
+			}
 		})
 	}
 }

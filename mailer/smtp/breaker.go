@@ -11,7 +11,8 @@ import "time"
 //
 //	refused     Any 5yz to AUTH or to a response within it; a 4yz with the enhanced
 //	            code 4.7.8, credentials invalid; and a dialogue that our side breaks
-//	            off, because SCRAM can say no in its own messages. Two refused logins
+//	            off, because SCRAM can say no in its own messages, and so can a relay
+//	            that was shown an OAuth2 token. Two refused logins
 //	            may come at once. Then there is one a minute, and from the fifth on
 //	            one in 15 minutes.
 //	undecided   Any other 4yz, 421 included; no answer, or a connection that ends; no

@@ -214,6 +214,8 @@ func resultOf(f *mailer.Failure) loginResult {
 		return accepted
 	case f.Reply.Code/100 == 5, f.Reply.Enhanced == "4.7.8":
 		return refused
+	case f.Reply.Code == 0 && errors.As(f.Err, new(*loginRefused)):
+		return refused // see authExchange.unanswered
 	}
 	if why, ok := errors.AsType[*cause](f.Err); ok && why.problem == ProblemOther { // see authExchange.broken
 		return refused
@@ -248,22 +250,34 @@ func (c *conn) tryLogin(ctx context.Context, mechanism string) *mailer.Failure {
 	release := c.bind(ctx)
 	defer release()
 	a := c.relay.account
-	token, f := c.token(ctx, mechanism, a.deadToken())
-	if f == nil {
-		f = c.authenticate(ctx, mechanism, token)
+	token, failure := c.token(ctx, mechanism, a.deadToken())
+	if failure == nil {
+		failure = c.authenticate(ctx, mechanism, token)
 	}
-	f = a.end(f, token)
-	if dead := a.deadToken(); f == nil || dead == "" || dead != token {
+	f := a.end(failure, token)
+	if dead := a.deadToken(); f == nil || f.Reply.Code == 0 || dead == "" || dead != token {
 		return f
 	}
 	// A token may be revoked before it expires: try again with a new one, if there
 	// is any.
 	if fresh, _ := c.token(ctx, mechanism, token); fresh != "" && fresh != token && a.beginAgain() {
-		if again := a.end(c.authenticate(ctx, mechanism, fresh), fresh); again == nil || again.Reply.Code != 0 {
+		again := a.end(c.authenticate(ctx, mechanism, fresh), fresh)
+		if again == nil || again.Reply.Code != 0 {
 			return again
 		}
+		a.remember(failure) // the relay has heard enough, and said why before
 	}
 	return f
+}
+
+// remember puts a failure in the place of the last login's, unless one was accepted
+// meanwhile.
+func (a *account) remember(f *mailer.Failure) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.failure != nil {
+		a.failure = f
+	}
 }
 
 // newTokenHelps reports whether the source of tokens may have a better one than that

@@ -87,7 +87,7 @@ func (e *loginRefused) text() string {
 	if e.said == nil || *e.said == (relays.TokenError{}) {
 		return ""
 	}
-	text := "of the token the relay says"
+	text := "the relay says of the token:"
 	for _, part := range [][2]string{{"status", e.said.Status}, {"schemes", e.said.Schemes}, {"scope", e.said.Scope}} {
 		if part[1] != "" {
 			text += " " + part[0] + " " + part[1] + ","
