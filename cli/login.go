@@ -14,6 +14,7 @@ import (
 
 	"mailsidecar/config"
 	"mailsidecar/diagnosis"
+	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
 	"mailsidecar/mailer/smtp/token"
 	"mailsidecar/mailer/smtp/token/signin"
@@ -168,6 +169,9 @@ func (s *loginSession) finish(ctx context.Context, a token.Answer) error {
 		return &statusError{exitNoPerm, fmt.Errorf("nothing was stored: %w", err)}
 	}
 	s.say("Signed in%s.", s.asWhom(a))
+	for _, w := range s.Warnings(a, time.Now()) {
+		printAdvice(s.out, diagnosis.OfWarning(w, service.AdviceSettings(s.relay)))
+	}
 	report, err := s.Try(ctx, a, 20*time.Second)
 	if err != nil {
 		return err
@@ -200,11 +204,11 @@ func (s *loginSession) sayReport(r smtp.Report) {
 
 // asWhom names the account, and the mailbox where that is another one.
 func (s *loginSession) asWhom(a token.Answer) string {
-	account, mailbox := a.ID.Account(), s.Mailbox(a)
+	account, mailbox := printable(a.ID.Account()), s.Mailbox(a)
 	switch {
 	case account == "":
 		return ""
-	case strings.EqualFold(account, mailbox):
+	case strings.EqualFold(a.ID.Account(), mailbox):
 		return " as " + account
 	default:
 		return fmt.Sprintf(" as %s, for the mailbox %s of %s", account, mailbox, s.relay.Variable("USERNAME"))
@@ -214,10 +218,10 @@ func (s *loginSession) asWhom(a token.Answer) string {
 func (s *loginSession) sayKept(k service.Kept) {
 	switch {
 	case k.Stays != "":
-		s.say("The login of %s, stored before, stays. To store this one in its place all the same: --replace.", k.Stays)
+		s.say("The login of %s, stored before, stays. To store this one in its place all the same: --replace.", printable(k.Stays))
 		return
 	case k.Replaced != "":
-		s.say("Stored in %s, in place of the login of %s.", k.Path, k.Replaced)
+		s.say("Stored in %s, in place of the login of %s.", k.Path, printable(k.Replaced))
 	default:
 		s.say("Stored in %s.", k.Path)
 	}
@@ -226,6 +230,9 @@ func (s *loginSession) sayKept(k service.Kept) {
 	}
 	s.say("A running server takes the login within 5 seconds.")
 }
+
+// printable is an account's name as the issuer gives it, fit for a terminal.
+func printable(account string) string { return mailer.Printable(account, 320) }
 
 // say prints a paragraph.
 func (s *loginSession) say(format string, args ...any) {

@@ -256,7 +256,7 @@ func ofRefusal(e *token.Error, s Settings) adviceText {
 		}
 	}
 	if word == relays.LoginEnded && s.Grant == GrantLogin && s.Issuer == "google" {
-		text.do += " A login of an app in testing lasts 7 days: publish the app (Google Auth Platform > Audience > Publish app) before you log in."
+		text.do += inTesting
 	}
 	return text
 }
@@ -303,12 +303,18 @@ func isUnreached(err error) bool {
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) // closed in the middle
 }
 
+// inTesting is why a login at Google ends after a week.
+const inTesting = " A login of an app in testing lasts 7 days: publish the app (Google Auth Platform > Audience > Publish app) before you log in."
+
 // OfWarning says what a source of tokens warns of, and what to do about it.
 func OfWarning(w token.Warning, s Settings) Advice {
 	a := Advice{Found: w.String() + "."}
 	switch w.Kind {
 	case token.WarningLogin:
 		a.Do = "Log in again before that day: $LOGIN."
+		if s.Issuer == "google" {
+			a.Do += inTesting
+		}
 	case token.WarningSecret:
 		a.Do = "Make a new secret, set SMTP_OAUTH2_CLIENT_SECRET to its Value and SMTP_OAUTH2_SECRET_EXPIRES to its end."
 	case token.WarningCertificate:

@@ -170,4 +170,7 @@ func TestOfWarning(t *testing.T) {
 			}
 		}
 	}
+	if a := OfWarning(token.Warning{Kind: token.WarningLogin, At: soon}, Settings{Issuer: "google", Grant: GrantLogin}); !strings.Contains(a.Do, "publish the app") {
+		t.Errorf("OfWarning() for Google = %+v, want how to publish the app", a)
+	}
 }

@@ -183,6 +183,22 @@ func sameScope(a, b string) bool {
 	return strings.EqualFold(a, b) || right(a) != "" && strings.EqualFold(right(a), right(b))
 }
 
+// clockTolerance is how far this machine's clock may be from the issuer's.
+const clockTolerance = 5 * time.Minute
+
+// Warnings returns what will stop mail with this login, or may. now is when the answer
+// came.
+func (l *Login) Warnings(a token.Answer, now time.Time) []token.Warning {
+	var all []token.Warning
+	if a.RefreshLife > 0 {
+		all = append(all, token.Warning{Kind: token.WarningLogin, At: now.Add(a.RefreshLife)})
+	}
+	if a.Skew.Abs() > clockTolerance {
+		all = append(all, token.Warning{Kind: token.WarningClock, Skew: a.Skew})
+	}
+	return all
+}
+
 // Mailbox is the name with which the relay is logged in to: the one configured, or
 // else the account that signed in.
 func (l *Login) Mailbox(a token.Answer) string {

@@ -23,12 +23,13 @@ type issuer struct {
 	// accepts reports whether the token is one of the user's.
 	accepts func(user, token string) bool
 
-	mu    sync.Mutex
-	next  http.Handler
-	fault http.HandlerFunc // in place of the token endpoint; nil: none
-	lose  bool             // the token endpoint does its work, and its answer is lost
-	asked []string         // the grants that the token endpoint was asked for
-	hold  chan struct{}    // the token endpoint answers when it is closed; nil: at once
+	mu     sync.Mutex
+	next   http.Handler
+	fault  http.HandlerFunc // in place of the token endpoint; nil: none
+	lose   bool             // the token endpoint does its work, and its answer is lost
+	asked  []string         // the grants that the token endpoint was asked for
+	amends map[string]any   // fields of a successful token answer that are changed; nil removes one
+	hold   chan struct{}    // the token endpoint answers when it is closed; nil: at once
 }
 
 func newIssuer(t *testing.T) *issuer {
@@ -47,7 +48,7 @@ func (i *issuer) serve(next http.Handler) {
 
 func (i *issuer) door(w http.ResponseWriter, r *http.Request) {
 	i.mu.Lock()
-	next, fault, lose, hold := i.next, i.fault, i.lose, i.hold
+	next, fault, lose, hold, amends := i.next, i.fault, i.lose, i.hold, i.amends
 	atToken := i.URL+r.URL.Path == i.tokenURL
 	if atToken {
 		_ = r.ParseForm()
@@ -73,7 +74,31 @@ func (i *issuer) door(w http.ResponseWriter, r *http.Request) {
 		next.ServeHTTP(httptest.NewRecorder(), r)
 		panic(http.ErrAbortHandler)
 	}
+	if amends != nil {
+		amended(w, r, next, amends)
+		return
+	}
 	next.ServeHTTP(w, r)
+}
+
+// amended lets next answer, and changes fields of its JSON.
+func amended(w http.ResponseWriter, r *http.Request, next http.Handler, amends map[string]any) {
+	own := httptest.NewRecorder()
+	next.ServeHTTP(own, r)
+	var fields map[string]any
+	if json.Unmarshal(own.Body.Bytes(), &fields) != nil {
+		http.Error(w, "no JSON", http.StatusInternalServerError)
+		return
+	}
+	for name, value := range amends {
+		fields[name] = value
+		if value == nil {
+			delete(fields, name)
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(own.Code)
+	_ = json.NewEncoder(w).Encode(fields)
 }
 
 // fail puts a fault in place of the token endpoint; nil ends it.

@@ -192,6 +192,61 @@ func TestLoginDevice(t *testing.T) {
 	}
 }
 
+// TestLoginAnswer: what the token endpoint says beside the token.
+func TestLoginAnswer(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name     string
+		amends   map[string]any
+		settings map[string]string
+		status   int
+		stored   string
+		says     []string
+	}{
+		{
+			"another scope",
+			map[string]any{"scope": "openid profile"},
+			nil, 77, "",
+			[]string{"nothing was stored: the sign-in did not allow everything that was asked for: " + mailScope + " is missing"},
+		},
+		{"no refresh token", map[string]any{"refresh_token": nil}, nil, 77, "", []string{"there is no refresh token in the answer", "offline_access"}},
+		{"nobody's name", map[string]any{"id_token": nil}, nil, 77, "", []string{"the answer does not say who signed in. Set SMTP_USERNAME"}},
+		{"another kind of token", map[string]any{"token_type": "DPoP"}, nil, 69, "", []string{"no bearer token"}},
+		{"a week", map[string]any{"refresh_token_expires_in": 604799}, nil, 0, account, []string{"The OAuth2 login ends on 20", "Log in again before that day"}},
+		{"a week at Google", map[string]any{"refresh_token_expires_in": 604799}, map[string]string{"SMTP_OAUTH2_PROVIDER": "google", "SMTP_OAUTH2_SCOPES": mailScope + ",offline_access,profile"}, 0, account, []string{"publish the app"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			_, i := newZitadel(t, nil)
+			i.amends = c.amends
+			s := newSidecar(t, i, nil)
+			for name, value := range c.settings {
+				s.settings[name] = value
+			}
+			term := startIn(t, s.command(t.Context(), "login"))
+			ana := newPerson(t, account)
+			ana.visit(ana.signIn(term.find(signInAt)))
+			s.wantEnd(t, term, c.status, c.stored, c.says...)
+		})
+	}
+}
+
+// TestLoginSharedMailbox: SMTP_USERNAME stays the mailbox, whoever signs in.
+func TestLoginSharedMailbox(t *testing.T) {
+	t.Parallel()
+	_, i := newZitadel(t, nil)
+	const shared = "shop@example.com"
+	accepts := i.accepts
+	i.accepts = func(user, token string) bool { return user == shared && accepts(account, token) }
+	s := newSidecar(t, i, nil)
+	s.settings["SMTP_USERNAME"] = shared
+	term := startIn(t, s.command(t.Context(), "login", "microsoft"))
+	ana := newPerson(t, account)
+	ana.visit(ana.signIn(term.find(signInAt)))
+	s.wantEnd(t, term, 0, account, "Signed in as "+account+", for the mailbox "+shared+" of SMTP_USERNAME.")
+	s.wantCheck(t, 0)
+}
+
 // TestLoginDeviceForbidden: many organizations let nobody in with a device code.
 func TestLoginDeviceForbidden(t *testing.T) {
 	t.Parallel()

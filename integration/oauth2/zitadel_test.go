@@ -71,7 +71,7 @@ func (machine) GrantTypes() []oidc.GrantType {
 // newZitadel starts the issuer, with options that may change it.
 func newZitadel(t *testing.T, change func(*zitadel)) (*zitadel, *issuer) {
 	t.Helper()
-	client := storage.NativeClient(clientID, "http://localhost")
+	client := storage.NativeClient(clientID, "http://localhost", "http://127.0.0.1")
 	z := &zitadel{
 		Storage: storage.NewStorageWithClients(users{}, map[string]*storage.Client{clientID: client}),
 		life:    time.Hour, issued: map[string]time.Time{},
