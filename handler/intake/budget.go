@@ -24,13 +24,23 @@ const (
 	tolerance = 64 << 10
 )
 
+// Of the memory for what is made a part is for what is small, so that several requests
+// have room there at once.
+const (
+	smallPart   = 8
+	smallAtOnce = 8
+)
+
 // Budget divides the memory for requests (MAILSIDECAR_MAX_IN_FLIGHT) among them: the
 // octets of their bodies, and of the messages that are made of them. What else is made
 // on the way has half as much again, and waits in line for it.
 type Budget struct {
 	recipients int // that a message may have
-	making     *semaphore.Weighted
-	mostMade   int64
+	// large and small are for what is made, of over and up to maxSmall octets: nothing
+	// small waits behind something large.
+	large, small *semaphore.Weighted
+	mostMade     int64 // in large
+	maxSmall     int64
 
 	mu  sync.Mutex
 	pot pot
@@ -40,7 +50,9 @@ type Budget struct {
 // message octets, and the message so many recipients at most.
 func NewBudget(size, message int64, recipients int) *Budget {
 	most := max(size/2, min(message, size))
-	return &Budget{recipients: recipients, making: semaphore.NewWeighted(most), mostMade: most, pot: newPot(size, message)}
+	b := &Budget{recipients: recipients, mostMade: most - most/smallPart, maxSmall: most / smallPart / smallAtOnce, pot: newPot(size, message)}
+	b.large, b.small = semaphore.NewWeighted(b.mostMade), semaphore.NewWeighted(max(most/smallPart, 1))
+	return b
 }
 
 // Used is how many octets requests hold just now.
@@ -64,7 +76,9 @@ type Share struct {
 	key    string
 	proven bool
 	claim  claim
-	made   int64           // octets that it holds of those for what is made
+	made   int64 // octets that it holds of those for what is made, all in one line
+	line   *semaphore.Weighted
+	more   int64           // octets that it holds of large, beside those
 	done   <-chan struct{} // closed when the client is gone; nil: never
 
 	// The budget's mutex guards these.
@@ -242,17 +256,21 @@ func (s *Share) Begin(ctx context.Context, octets int64) error {
 		return nil
 	}
 	octets = min(octets, s.budget.mostMade)
-	if !s.budget.making.TryAcquire(octets) {
-		if err := s.line(ctx, octets); err != nil {
+	line := s.budget.large
+	if octets <= s.budget.maxSmall {
+		line = s.budget.small
+	}
+	if !line.TryAcquire(octets) {
+		if err := s.wait(ctx, line, octets); err != nil {
 			return err
 		}
 	}
-	s.made = octets
+	s.made, s.line = octets, line
 	return nil
 }
 
-// line waits in line for the turn. A request that waits there may be cut.
-func (s *Share) line(ctx context.Context, octets int64) error {
+// wait waits in line for the turn. A request that waits there may be cut.
+func (s *Share) wait(ctx context.Context, line *semaphore.Weighted, octets int64) error {
 	b := s.budget
 	inLine, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -261,7 +279,7 @@ func (s *Share) line(ctx context.Context, octets int64) error {
 	s.cancel = cancel
 	tell(b.pot.settle(time.Now()))
 	b.mu.Unlock()
-	err := b.making.Acquire(inLine, octets)
+	err := line.Acquire(inLine, octets)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s.cancel = nil
@@ -269,7 +287,7 @@ func (s *Share) line(ctx context.Context, octets int64) error {
 	switch {
 	case s.claim.phase.Load() == cut:
 		if err == nil {
-			b.making.Release(octets)
+			line.Release(octets)
 		}
 		return busy()
 	case err != nil:
@@ -280,20 +298,27 @@ func (s *Share) line(ctx context.Context, octets int64) error {
 
 // More makes so many octets more than [Share.Begin] asked for, if they are free.
 func (s *Share) More(octets int64) bool {
-	octets = min(octets, s.budget.mostMade-s.made) // all of it is enough: it is alone then
-	if !s.budget.making.TryAcquire(octets) {
+	room := s.budget.mostMade - s.more
+	if s.line == s.budget.large {
+		room -= s.made
+	}
+	octets = min(octets, room) // all of it is enough: it is alone then
+	if !s.budget.large.TryAcquire(octets) {
 		return false
 	}
-	s.made += octets
+	s.more += octets
 	return true
 }
 
 // End says that everything is made. It need not be called before Close.
 func (s *Share) End() {
 	if s.made > 0 {
-		s.budget.making.Release(s.made)
-		s.made = 0
+		s.line.Release(s.made)
 	}
+	if s.more > 0 {
+		s.budget.large.Release(s.more)
+	}
+	s.made, s.more = 0, 0
 }
 
 func busy() *problem.Error { return problem.New(api.CodeBusy, "") }

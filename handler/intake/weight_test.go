@@ -85,6 +85,8 @@ func TestWeightLimits(t *testing.T) {
 func TestWeightTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		budget := NewBudget(4<<20, 1<<20, 1000)
+		quick := budget.Share()
+		defer quick.Close()
 		other := budget.Share()
 		if err := other.Begin(t.Context(), budget.mostMade-1000); err != nil {
 			t.Fatal(err)
@@ -106,6 +108,9 @@ func TestWeightTurn(t *testing.T) {
 		synctest.Wait()
 		if len(answers) > 0 {
 			t.Fatalf("JSON() beside another request = %v, want it to wait", <-answers)
+		}
+		if err := quick.Begin(t.Context(), budget.maxSmall); err != nil || quick.made == 0 {
+			t.Errorf("something small beside them = %v, want its turn at once", err)
 		}
 		cancel()
 		if err := <-answers; !errors.Is(err, context.Canceled) {
