@@ -5,6 +5,7 @@ package handler
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"mime/multipart"
 	"net/http"
@@ -195,6 +196,31 @@ func TestFloodMemory(t *testing.T) {
 			}
 			runtime.KeepAlive(s)
 		})
+	}
+}
+
+// TestExpansionMemory: what values make of a request's texts counts as its memory.
+func TestExpansionMemory(t *testing.T) {
+	s := newTestServer(t, &fakeQueue{durable: true}, nil)
+	var people []string
+	for i := range 100 {
+		people = append(people, fmt.Sprintf(`{"to":[{"email":"a%d@example.org"}],"substitutions":{"-a-":"b"}}`, i))
+	}
+	body := `{"personalizations":[` + strings.Join(people, ",") + `],"from":{"email":"a@example.com"},"subject":"x",` +
+		`"content":[{"type":"text/plain","value":"` + strings.Repeat("-a-", 10_000) + `"}]}`
+	request := func() answer {
+		return serve(s, door{name: "sendgrid", path: apis["sendgrid"].path}.request(body, false))
+	}
+	other := otherShare(s)
+	if err := other.Begin(t.Context(), 64<<20-1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if a := request(); a.status != http.StatusServiceUnavailable {
+		t.Errorf("100 texts of 10 kB beside a request that makes 63 MiB = %d %s, want 503", a.status, text(a))
+	}
+	other.Close()
+	if a := request(); a.status != http.StatusAccepted {
+		t.Errorf("100 texts of 10 kB = %d %s, want 202", a.status, text(a))
 	}
 }
 
