@@ -79,6 +79,7 @@ func (c *cancels) arrive(j *dispatch.Job, canceled bool, release *[]*dispatch.Jo
 	case one != nil:
 		one.late = append(one.late, j)
 	case canceled:
+		j.Value.(*job).canceled = true
 		*release = append(*release, j)
 	default:
 		return true

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"mailsidecar/queue/dispatch"
 )
 
 // Get returns a message with its recipients and attempts.
@@ -138,13 +140,16 @@ func (d *Durable) Cancel(ctx context.Context, key, id string) (Message, error) {
 	if err != nil {
 		return Message{}, err
 	}
-	if err := d.cancel(ctx, m.Key, id); err != nil {
+	busy, err := d.cancel(ctx, m.Key, id)
+	if err != nil {
 		return Message{}, err
 	}
 	d.changed(ctx)
+	before := m
 	if m, err = d.Get(ctx, key, id); err != nil {
 		return Message{}, err
 	}
+	d.logCanceled(before, m, busy)
 	if s := m.Status(); s != StatusQueued && s != StatusDeferred {
 		d.waiters.wake(id)
 	} // else it is being tried, and the end of that is what its client waits for
@@ -152,9 +157,10 @@ func (d *Durable) Cancel(ctx context.Context, key, id string) (Message, error) {
 }
 
 // cancel has the store cancel a message. What waits in memory of it is not tried, nor
-// what an answer of the store brings there meanwhile.
-func (d *Durable) cancel(ctx context.Context, key, id string) error {
-	jobs := d.driver.beginCancel(id)
+// what an answer of the store brings there meanwhile. busy are the jobs of which the
+// recorder logs what becomes of them.
+func (d *Durable) cancel(ctx context.Context, key, id string) (busy []*dispatch.Job, err error) {
+	jobs, busy := d.driver.beginCancel(id)
 	var withdrawn []string
 	for _, j := range jobs {
 		withdrawn = append(withdrawn, lease(j).ForwardPaths...)
@@ -165,11 +171,12 @@ func (d *Durable) cancel(ctx context.Context, key, id string) error {
 	if err == nil && ended {
 		jobs = nil // they are canceled
 	}
-	d.recorder.release(append(jobs, d.driver.endCancel(id)...))
+	late := d.driver.endCancel(id)
+	d.recorder.release(append(jobs, late...))
 	if err == nil && !ended {
-		return ErrNothingToCancel
+		err = ErrNothingToCancel
 	}
-	return err
+	return append(busy, late...), err
 }
 
 // changed follows on a change that was made in the store by command.

@@ -348,24 +348,47 @@ func (dr *driver) released(jobs []*dispatch.Job) {
 }
 
 // beginCancel takes the message's jobs out of memory. There are several where its
-// recipients were due at different times. Another may be in flight: then the attempt
-// that goes on is its last one. It ends with endCancel.
-func (dr *driver) beginCancel(id string) (jobs []*dispatch.Job) {
+// recipients were due at different times. Others may be in flight: then the attempt
+// that goes on is their last one. It ends with endCancel.
+func (dr *driver) beginCancel(id string) (jobs, trying []*dispatch.Job) {
 	dr.ask(func(d *dispatch.Dispatcher, _ time.Time) {
 		dr.cancels.begin(id)
-		for _, j := range d.Trying(id) {
+		trying = d.Trying(id)
+		for _, j := range trying {
 			j.Value.(*job).canceled = true
 		}
 		jobs = d.Withdraw(id)
 	})
-	return jobs
+	return jobs, trying
 }
 
 // endCancel says that the store has answered. It returns jobs whose leases must be
 // given back.
 func (dr *driver) endCancel(id string) (late []*dispatch.Job) {
-	dr.ask(func(*dispatch.Dispatcher, time.Time) { late = dr.cancels.end(id) })
+	dr.ask(func(*dispatch.Dispatcher, time.Time) {
+		late = dr.cancels.end(id)
+		for _, j := range late {
+			j.Value.(*job).canceled = true
+		}
+	})
 	return late
+}
+
+// canceled returns those of the jobs whose message was to be canceled while they were in
+// memory.
+func (dr *driver) canceled(jobs []*job) map[*job]bool {
+	var canceled map[*job]bool // as a rule there are none
+	dr.ask(func(*dispatch.Dispatcher, time.Time) {
+		for _, j := range jobs {
+			if j.canceled {
+				if canceled == nil {
+					canceled = map[*job]bool{}
+				}
+				canceled[j] = true
+			}
+		}
+	})
+	return canceled
 }
 
 // unpause ends the pauses of the relays that take the senders' mail. A look at

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"mailsidecar/mailer"
@@ -48,6 +49,65 @@ func (r *recorder) logOutcome(o pendingOutcome) {
 			attempt: attempts[c.ForwardPath] + 1,
 		})
 	}
+}
+
+// canceledChanges returns the changes of an outcome as the store has them: a wish to cancel
+// made waiting into canceled.
+func (r *recorder) canceledChanges(ctx context.Context, o pendingOutcome) []Change {
+	m, err := r.store.Get(ctx, AnyKey, o.ID)
+	if err != nil {
+		return o.Changes
+	}
+	changes := slices.Clone(o.Changes)
+	for i := range changes {
+		c := &changes[i]
+		if !c.State.Final() && stateOf(m, c.ForwardPath) == Canceled {
+			c.State, c.Next = Canceled, time.Time{}
+		}
+	}
+	return changes
+}
+
+func stateOf(m Message, path string) State {
+	i := slices.IndexFunc(m.Recipients, func(r Recipient) bool { return r.ForwardPath == path })
+	if i < 0 {
+		return ""
+	}
+	return m.Recipients[i].State
+}
+
+// logReleased logs which recipients of jobs that were given back are canceled.
+func (r *recorder) logReleased(ctx context.Context, released []*dispatch.Job) {
+	jobs := make([]*job, len(released))
+	for i, j := range released {
+		jobs[i] = j.Value.(*job)
+	}
+	for j := range r.driver.canceled(jobs) {
+		m, err := r.store.Get(ctx, AnyKey, j.ID)
+		if err != nil {
+			continue
+		}
+		for _, path := range j.Envelope.ForwardPaths {
+			if stateOf(m, path) == Canceled {
+				logCanceled(r.log, m, path)
+			}
+		}
+	}
+}
+
+// logCanceled logs which recipients a command has canceled, except those of jobs that the
+// recorder logs.
+func (d *Durable) logCanceled(before, after Message, busy []*dispatch.Job) {
+	for _, r := range after.Recipients {
+		theirs := slices.ContainsFunc(busy, func(j *dispatch.Job) bool { return slices.Contains(j.Recipients, r.ForwardPath) })
+		if r.State == Canceled && stateOf(before, r.ForwardPath) != Canceled && !theirs {
+			logCanceled(d.log, after, r.ForwardPath)
+		}
+	}
+}
+
+func logCanceled(log *slog.Logger, m Message, path string) {
+	log.Info(string(Canceled), "id", m.ID, "reverse_path", m.Envelope.ReversePath, "forward_path", path)
 }
 
 // logVerdicts logs the state of each recipient where nothing is stored. The client

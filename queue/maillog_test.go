@@ -4,12 +4,56 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"mailsidecar/queue/queuetest"
 
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
+
+// TestCancelLog: the mail log says of each recipient that it is canceled, once: of one that
+// waits, of one in the line and of one whose attempt does not decide otherwise.
+func TestCancelLog(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		takes time.Duration // of each delivery
+		wait  time.Duration // until the cancel
+		want  map[string]int
+	}{
+		{"deferred", 0, 10 * time.Second, map[string]int{"canceled": 2, "deferred": 2}},
+		{"in flight", time.Minute, 10 * time.Second, map[string]int{"canceled": 2}},
+		{"in line", 10 * time.Minute, time.Minute, map[string]int{"canceled": 2}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var log lockedLog
+			relay := queuetest.NewRelay(queuetest.Greylisted)
+			relay.Slow(tt.takes, 0)
+			q := start(t, func(o *queue.Options) {
+				o.Workers, o.Logger = 1, slog.New(slog.NewTextHandler(&log, nil))
+				o.Routes = queue.Routes{{Relay: relay}}
+			})
+			if tt.name == "in line" {
+				for range 5 {
+					q.MustSubmit(queuetest.Submission("x", "other@example.org"))
+				}
+			}
+			id := q.MustSubmit(queuetest.Submission("x", "a@example.org", "b@example.org")).Message.ID
+			time.Sleep(tt.wait)
+			if _, err := q.Cancel(t.Context(), "app", id); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Hour)
+			q.WantStatus(id, queue.StatusCanceled)
+			for _, state := range []string{"canceled", "deferred"} {
+				if got := strings.Count(log.String(), "msg="+state+" id="+id); got != tt.want[state] {
+					t.Errorf("%s: the log says %d times %s, want %d", tt.name, got, state, tt.want[state])
+				}
+			}
+		})
+	}
+}
 
 // TestDirectLog: without a store there is the same mail log.
 func TestDirectLog(t *testing.T) {

@@ -141,7 +141,7 @@ func (r *recorder) commit(ctx context.Context, outcomes []pendingOutcome, leased
 		if err != nil {
 			return 0, 0, err
 		}
-		r.afterRecord(outcomes)
+		r.afterRecord(ctx, outcomes)
 	}
 	if len(leased) > 0 {
 		leases := make([]Lease, len(leased))
@@ -158,6 +158,7 @@ func (r *recorder) commit(ctx context.Context, outcomes []pendingOutcome, leased
 			r.waiters.wake(j.ID)
 		}
 		r.driver.released(leased)
+		r.logReleased(ctx, leased)
 	}
 	return len(outcomes), len(leased), nil
 }
@@ -185,12 +186,20 @@ func (r *recorder) batch(outcomes []pendingOutcome, hurry bool) []Outcome {
 }
 
 // afterRecord does what follows on outcomes once they are durable.
-func (r *recorder) afterRecord(outcomes []pendingOutcome) {
+func (r *recorder) afterRecord(ctx context.Context, outcomes []pendingOutcome) {
 	for _, o := range outcomes {
 		r.waiters.wake(o.ID)
 	}
 	r.driver.recorded(outcomes)
+	jobs := make([]*job, len(outcomes))
+	for i, o := range outcomes {
+		jobs[i] = o.job
+	}
+	canceled := r.driver.canceled(jobs)
 	for _, o := range outcomes {
+		if canceled[o.job] {
+			o.Changes = r.canceledChanges(ctx, o)
+		}
 		r.logOutcome(o)
 	}
 }

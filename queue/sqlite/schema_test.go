@@ -54,7 +54,7 @@ func explain(t *testing.T, db *sql.DB, statement string) (steps []string) {
 	if err != nil {
 		t.Fatalf("%s: %v", statement, err)
 	}
-	defer rows.Close() //nolint:errcheck // Err tells
+	defer rows.Close() // Err tells
 	for rows.Next() {
 		var id, parent, unused int
 		var step string
