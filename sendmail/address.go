@@ -43,7 +43,7 @@ func (s *sender) mendAuthors(msg *message, name string) error {
 		return nil
 	}
 	list := parseMailboxes(f.value(), addressRules{authors: true, hasCR: f.hasCR})
-	if len(list.boxes) == 0 && !strings.Contains(strings.Join(list.unclear, ""), "@") {
+	if len(list.boxes) == 0 && !mayHoldAddress(strings.Join(list.unclear, ", ")) {
 		f.set(s.author(mailbox{name: strings.Join(list.unclear, ", ")}))
 		return nil
 	}
@@ -67,7 +67,7 @@ func (s *sender) mendAuthors(msg *message, name string) error {
 	return nil
 }
 
-// mendSender mends a Sender field, or removes it: where it names a local user, or a
+// mendSender mends a Sender field, which has one address, or removes it: where it names a local user, or a
 // machine that no other knows, a relay would refuse the message for it.
 func (s *sender) mendSender(msg *message, name string) {
 	f := msg.field(name)
@@ -75,7 +75,7 @@ func (s *sender) mendSender(msg *message, name string) {
 		return
 	}
 	list := parseMailboxes(f.value(), addressRules{authors: true, hasCR: f.hasCR})
-	if len(list.boxes) != 1 || len(list.unclear) > 0 {
+	if len(list.boxes) == 0 || len(list.unclear) > 0 {
 		msg.remove(name)
 		return
 	}
@@ -83,14 +83,14 @@ func (s *sender) mendSender(msg *message, name string) {
 		msg.remove(name)
 		return
 	}
-	f.setBoxes(list.boxes)
+	f.setBoxes(list.boxes[:1])
 }
 
 // mendList mends a field with any number of addresses. One in which not all is clear
-// stays as it is, but for a CR.
+// stays as it is, unless the server could not read the charset of its text.
 func (s *sender) mendList(f *headerField) {
 	list := parseMailboxes(f.value(), addressRules{hasCR: f.hasCR})
-	if len(list.unclear) > 0 || len(list.boxes) == 0 {
+	if len(list.boxes) == 0 || len(list.unclear) > 0 && utf8.ValidString(f.raw) {
 		return
 	}
 	for i, box := range list.boxes {

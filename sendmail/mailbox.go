@@ -99,10 +99,10 @@ func (p *listParser) element(e element) {
 	case r.kind == isUnclear:
 		p.flush()
 		p.found.unclear = append(p.found.unclear, e.text())
-	case r.kind == isText || r.kind == isWord && !r.marked:
+	case r.kind == isText || r.kind == isWord && !r.named:
 		p.waiting = append(p.waiting, e)
 	default:
-		if r.marked {
+		if r.named {
 			r.boxes[0].name = p.longName(r.boxes[0].name)
 		}
 		p.flush()
@@ -119,9 +119,7 @@ func (p *listParser) longName(name string) string {
 	}
 	var b strings.Builder
 	for _, e := range p.waiting[start:] {
-		b.WriteString(e.text())
-		b.WriteByte(e.separator)
-		b.WriteByte(' ')
+		b.WriteString(e.text() + e.separatorText)
 	}
 	p.waiting = p.waiting[:start]
 	return strings.TrimSpace(b.String() + name)
@@ -165,13 +163,19 @@ func (p *listParser) result(list string) addressList {
 // useAsName makes the name of the first author of texts without an address.
 func (l *addressList) useAsName() {
 	texts := strings.Join(l.unclear, ", ")
-	if strings.Contains(texts, "@") {
+	if mayHoldAddress(texts) {
 		return
 	}
 	if first := &l.boxes[0]; first.name == "" {
 		first.name = texts
 	}
 	l.unclear = nil
+}
+
+// mayHoldAddress says that text has an address in it, or what may be one.
+func mayHoldAddress(text string) bool {
+	at := strings.IndexByte(text, '@')
+	return at > 0 && !isBlank(text[at-1]) && at < len(text)-1 && !isBlank(text[at+1])
 }
 
 func hasDomain(box mailbox) bool {
@@ -183,23 +187,30 @@ func hasDomain(box mailbox) bool {
 type element struct {
 	tokens    []listToken
 	separator byte // behind it: a comma, a semicolon, or zero at the end
+	// separatorText is the separator with a blank where there is one beside it.
+	separatorText string
 }
 
 // splitElements cuts list at the commas and semicolons that stand outside of quotes,
 // comments and angle brackets.
 func splitElements(list string) []element {
 	var elements []element
-	var current element
-	for _, t := range scanList(list) {
-		if t.kind == ',' || t.kind == ';' {
-			current.separator = t.kind
-			elements = append(elements, current)
-			current = element{}
+	tokens, start := scanList(list), 0
+	for i, t := range tokens {
+		if t.kind != ',' && t.kind != ';' {
 			continue
 		}
-		current.tokens = append(current.tokens, t)
+		text := t.text
+		if t.spaced {
+			text = " " + text
+		}
+		if i+1 < len(tokens) && tokens[i+1].spaced {
+			text += " "
+		}
+		elements = append(elements, element{tokens[start:i], t.kind, text})
+		start = i + 1
 	}
-	return append(elements, current)
+	return append(elements, element{tokens: tokens[start:]})
 }
 
 // withoutGroupName takes off what stands before a colon, unless it holds an address or
@@ -232,8 +243,9 @@ func (e element) text() string { return phrase(e.tokens) }
 type reading struct {
 	kind  readingKind
 	boxes []mailbox
-	// marked says that the first address had angle brackets.
-	marked bool
+	// named says that the first address has a name, or angle brackets to have one before
+	// them.
+	named bool
 }
 
 type readingKind int
@@ -249,23 +261,14 @@ const (
 func (e element) read(rules addressRules, depth int) reading {
 	marked, rest := e.angleAddresses()
 	bare, others := bareAddresses(rest)
+	boxes := append(marked, bare...)
 	switch {
-	case rules.hasCR && len(marked)+len(bare) > 1:
+	case rules.hasCR && countAddresses(e.tokens) > 1:
 		return reading{kind: isUnclear}
-	case len(marked) > 0:
-		return reading{kind: isAddress, boxes: marked, marked: true}
-	case len(bare) > 0 && rules.exact && slices.ContainsFunc(others, func(t listToken) bool { return t.kind == wordToken }):
+	case rules.exact && len(marked) == 0 && len(bare) > 0 && slices.ContainsFunc(others, func(t listToken) bool { return t.kind == wordToken }):
 		return reading{kind: isUnclear}
-	case len(bare) == 1:
-		return reading{kind: isAddress, boxes: []mailbox{{name: nameBeside(others), address: bare[0]}}}
-	case len(bare) > 1 && phrase(others) != "":
-		return reading{kind: isUnclear}
-	case len(bare) > 1:
-		var boxes []mailbox
-		for _, address := range bare {
-			boxes = append(boxes, mailbox{address: address})
-		}
-		return reading{kind: isAddress, boxes: boxes}
+	case len(boxes) > 0:
+		return reading{kind: isAddress, boxes: boxes, named: len(marked) > 0 || boxes[0].name != ""}
 	}
 	if boxes := e.hiddenAddresses(rules, depth); len(boxes) > 0 {
 		return reading{kind: isAddress, boxes: boxes}
@@ -274,41 +277,66 @@ func (e element) read(rules addressRules, depth int) reading {
 }
 
 // angleAddresses returns the addresses in angle brackets, each with the text before it
-// as its name, and what stands behind the last one added to that name. rest are the
-// tokens without them.
+// as its name. What stands behind the last one is added to that name; addresses there
+// are in rest, as are all tokens of an element without angle brackets.
 func (e element) angleAddresses() (boxes []mailbox, rest []listToken) {
 	start := 0
 	for i, t := range e.tokens {
 		if address, ok := t.angleAddress(); ok {
 			boxes = append(boxes, mailbox{name: phrase(e.tokens[start:i]), address: address})
 			start = i + 1
-			continue
 		}
-		rest = append(rest, t)
 	}
-	if len(boxes) > 0 {
-		last := &boxes[len(boxes)-1]
-		last.name = strings.TrimSpace(last.name + " " + nameBeside(e.tokens[start:]))
+	if rest = e.tokens[start:]; len(boxes) == 0 || countAddresses(rest) > 0 {
+		return boxes, rest
 	}
-	return boxes, rest
+	last := &boxes[len(boxes)-1]
+	last.name = strings.TrimSpace(last.name + " " + nameBeside(rest))
+	return boxes, nil
 }
 
-// bareAddresses separates the addresses without angle brackets from other tokens.
-func bareAddresses(tokens []listToken) (addresses []string, others []listToken) {
+// bareAddresses returns the addresses without angle brackets, each with the text before
+// it as its name, and the last one with the text behind it, too. others are the tokens
+// of the names.
+func bareAddresses(tokens []listToken) (boxes []mailbox, others []listToken) {
+	start := 0
 	for i := 0; i < len(tokens); i++ {
-		t := tokens[i]
-		if t.kind == quotedToken && i+1 < len(tokens) && tokens[i+1].isDomainOf(t) {
-			addresses = append(addresses, t.raw+tokens[i+1].text)
-			i++
+		if address, n := addressAt(tokens[i:]); n > 0 {
+			boxes = append(boxes, mailbox{name: nameBeside(tokens[start:i]), address: address})
+			i += n - 1
+			start = i + 1
 			continue
 		}
-		if address, ok := t.bareAddress(); ok {
-			addresses = append(addresses, address)
-			continue
-		}
-		others = append(others, t)
+		others = append(others, tokens[i])
 	}
-	return addresses, others
+	if len(boxes) > 0 && start < len(tokens) {
+		last := &boxes[len(boxes)-1]
+		last.name = strings.TrimSpace(last.name + " " + nameBeside(tokens[start:]))
+	}
+	return boxes, others
+}
+
+// addressAt returns the address without angle brackets that tokens begin with, and how
+// many of them it is.
+func addressAt(tokens []listToken) (string, int) {
+	if len(tokens) > 1 && tokens[1].isDomainOf(tokens[0]) {
+		return tokens[0].raw + tokens[1].text, 2
+	}
+	if address, ok := tokens[0].bareAddress(); ok {
+		return address, 1
+	}
+	return "", 0
+}
+
+// countAddresses returns how many addresses there are, in names and elsewhere.
+func countAddresses(tokens []listToken) int {
+	count := 0
+	for i, t := range tokens {
+		if _, n := addressAt(tokens[i:]); n > 0 || t.isAngleAddress() {
+			count++
+		}
+	}
+	return count
 }
 
 // nameBeside returns the name that stands behind an address, or around one without
@@ -361,7 +389,7 @@ func (e element) readText() reading {
 		return reading{kind: isNothing}
 	case len(words) > 0 && words[len(words)-1].kind == angleToken:
 		if user := strings.TrimSpace(words[len(words)-1].text); isLocalPart(user) {
-			return reading{kind: isWord, boxes: []mailbox{{name: phrase(words[:len(words)-1]), address: user}}, marked: true}
+			return reading{kind: isWord, boxes: []mailbox{{name: phrase(words[:len(words)-1]), address: user}}, named: true}
 		}
 	case len(words) == 1 && words[0].kind == wordToken && isLocalPart(words[0].text):
 		comments := slices.DeleteFunc(slices.Clone(e.tokens), func(t listToken) bool { return t.kind != commentToken })

@@ -66,7 +66,10 @@ func TestParseMailboxes(t *testing.T) {
 		{in: "Ana at x dot test, b@x", want: []mailbox{{"", "b@x"}}, unclear: []string{"Ana at x dot test"}},
 		{in: "Ana, b@x", want: []mailbox{{"", "b@x"}}, unclear: []string{"Ana"}},
 		{in: "Ana", want: []mailbox{{"", "Ana"}}},
-		{in: "a@x Bcc b@x", unclear: []string{"a@x Bcc b@x"}},
+		{in: "Ana a@x.test Bo b@x.test", want: []mailbox{{"Ana", "a@x.test"}, {"Bo", "b@x.test"}}},
+		{in: "Ana <a@x> b@x.test", want: []mailbox{{"Ana", "a@x"}, {"", "b@x.test"}}},
+		{in: "Doe, John j@x.test", want: []mailbox{{"Doe, John", "j@x.test"}}},
+		{in: "A,B ;-) <a@x>", want: []mailbox{{"A,B ;-)", "a@x"}}},
 		{in: "Ana <>, b@x", want: []mailbox{{"", "b@x"}}, unclear: []string{"Ana"}},
 		{in: "(", unclear: []string{"("}},
 
@@ -99,7 +102,7 @@ var (
 		"ana@home", "me@my.test", "@Shop", `My "Best" Shop`, `5" Shop`, `"Shop`, "O'Neil", "Jörg Müller", "J\xf6rg, GmbH", "日本, 太郎", "=?utf-8?q?J=C3=B6rg?=",
 		"=?utf-8?Q?My Shop, Ltd?=", "=?gbk?B?ztI=?=", "Re: Fwd: Shop", "12:30 Club", "Shop :-)", "Shop ;-)", "I <3 you", `back\slash`, "a,b,c", "root", ",", ":", "Shop's (new, big) one",
 	}
-	frames = []string{"%s <%s>", "%s <%s", "%s <<%s>>", "%s < %s >", "%s <mailto:%s>", "%s <%s> (work)", "%s <%s> via Shop", "%s %s"}
+	frames = []string{"%s <%s>", "%s <%s", "%s <<%s>>", "%s < %s >", "%s <mailto:%s>", "%s <%s> (work)", "%s <%s> via Shop", "%s %s", `"%s" <%s>`, "%s, %s", "%s; %s", "Bo <bo@x.test>, %s <%s>", `"%s <%s>"`}
 )
 
 // TestAddressesAreKept: whatever the name beside it, an address in a field is in the

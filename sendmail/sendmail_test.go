@@ -512,6 +512,9 @@ func FuzzMessage(f *testing.F) {
 			}
 		}
 		header, _, _ := bytes.Cut(msg.data, []byte("\r\n\r\n"))
+		if bytes.IndexByte(in, '\n') < 0 && bytes.IndexByte(in, '\r') >= 0 {
+			t.Errorf("a message without line ends became %q", msg.data)
+		}
 		if bytes.ContainsAny(bytes.ReplaceAll(header, []byte("\r\n"), nil), "\r\n") {
 			t.Errorf("bare CR or LF in the header section %q", header)
 		}
