@@ -84,6 +84,9 @@ func (r *reader) relays() []Relay {
 		r.checkRelay(&relay)
 		relays = append(relays, relay)
 	}
+	for i := range relays {
+		relays[i].Others = len(relays) > 1
+	}
 	return relays
 }
 

@@ -108,14 +108,14 @@ func TestLoadEveryVariable(t *testing.T) {
 	}
 	want := Config{
 		Relays: []Relay{{
-			Number: 1, Advice: c.Relays[0].Advice, Provider: "mailgun", Host: "192.0.2.7",
+			Number: 1, Others: true, Advice: c.Relays[0].Advice, Provider: "mailgun", Host: "192.0.2.7",
 			Ports:    Ladder{{465, true}, {2525, true}, {587, false}},
 			Username: "u", Password: NewSecret("p:,ü"), Auth: "plain", TLS: "required", TLSServerName: "relay.example.com",
 			OAuth2: OAuth2{ClientAuth: "post"}, HELO: "[IPv6:2001:db8::1]", MaxRecipients: 7,
 			MaxConnections: 20, MessagesPerConnection: 5, IdleTimeout: units.Duration(time.Minute), Rate: units.Rate{Messages: 30, Per: time.Minute},
 			Senders: List{"shop@example.com", "example.org"},
 		}, {
-			Number: 2, Host: "second", Ports: Ladder{{Port: 587}, {Port: 2525}}, Auth: "none", TLS: "required", OAuth2: OAuth2{ClientAuth: "post"}, MaxRecipients: 100,
+			Number: 2, Others: true, Host: "second", Ports: Ladder{{Port: 587}, {Port: 2525}}, Auth: "none", TLS: "required", OAuth2: OAuth2{ClientAuth: "post"}, MaxRecipients: 100,
 			MaxConnections: 8, MessagesPerConnection: 100, IdleTimeout: units.Duration(30 * time.Second),
 		}},
 		Service: Service{

@@ -12,7 +12,8 @@ import (
 // Relay is one upstream relay. The desc tags document the fields, and the env
 // tags name them: after SMTP_ for the first relay, after SMTP2_ for the second.
 type Relay struct {
-	Number int // 1 for SMTP_…, 2 for SMTP2_…
+	Number int  // 1 for SMTP_…, 2 for SMTP2_…
+	Others bool // there are further relays
 	// Advice is what users of the preset's relay most often get wrong, in one
 	// sentence for the output of check; empty without a preset.
 	Advice string

@@ -29,6 +29,9 @@ type Advice struct {
 // for the first relay, with a password.
 type Settings struct {
 	Number int // of the relay: 2 for SMTP2_…
+	// Others reports whether there are further relays, so that commands have to name
+	// this one.
+	Others bool
 	// Grant is how an OAuth2 token is got.
 	Grant Grant
 	// Issuer is the OAuth2 server: "microsoft", "google", or empty for another one.
@@ -69,8 +72,8 @@ func (s Settings) login() string {
 	default:
 		return "get a new refresh token from the provider, and set SMTP_OAUTH2_REFRESH_TOKEN"
 	}
-	if s.Number > 1 {
-		command += fmt.Sprintf(" --relay %d", s.Number)
+	if s.Number > 1 || s.Others {
+		command += fmt.Sprintf(" --relay %d", max(1, s.Number))
 	}
 	return command + " (with Compose: docker compose exec mailsidecar " + command + ")"
 }

@@ -54,6 +54,7 @@ func TestOfToken(t *testing.T) {
 		no       []string
 	}{
 		{"ended", refusal("invalid_grant", "AADSTS700082: …", 700082), person, []string{"not valid any more", "mailsidecar login microsoft --relay 2", "docker compose exec mailsidecar mailsidecar login microsoft --relay 2"}, []string{"testing"}},
+		{"ended, the first of two", refusal("invalid_grant", ""), Settings{Number: 1, Others: true, Grant: GrantLogin, Issuer: "google"}, []string{"mailsidecar login google --relay 1 ("}, nil},
 		{"ended at Google", refusal("invalid_grant", "Token has been expired or revoked."), gmail, []string{"mailsidecar login google (", "publish the app"}, []string{"--relay"}},
 		{"ended elsewhere", refusal("invalid_grant", ""), other, []string{"set SMTP_OAUTH2_REFRESH_TOKEN"}, []string{"mailsidecar login"}},
 		{"ended elsewhere, with a browser", refusal("invalid_grant", ""), Settings{Grant: GrantLogin, LoginURL: true, DeviceURL: true, Number: 3}, []string{"again: mailsidecar login --relay 3 ("}, nil},

@@ -17,7 +17,7 @@ import (
 func AdviceSettings(c config.Relay) diagnosis.Settings {
 	o := c.OAuth2
 	return diagnosis.Settings{
-		Number: c.Number, Grant: grantOf(o), Issuer: IssuerName(o), LoginURL: o.AuthorizeURL != "", DeviceURL: o.DeviceURL != "",
+		Number: c.Number, Others: c.Others, Grant: grantOf(o), Issuer: IssuerName(o), LoginURL: o.AuthorizeURL != "", DeviceURL: o.DeviceURL != "",
 	}
 }
 
