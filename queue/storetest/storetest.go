@@ -825,6 +825,9 @@ func testList(t *testing.T, s queue.Store) {
 		{queue.Filter{Key: "app", TagName: "m"}, ""},
 		{queue.Filter{Key: queue.AnyKey, Since: Start.Add(2 * time.Hour)}, "65432"},
 		{queue.Filter{Key: queue.AnyKey, Until: Start.Add(2 * time.Hour)}, "10"},
+		{queue.Filter{Key: queue.AnyKey, Since: time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC)}, "6543210"},
+		{queue.Filter{Key: "app", Until: time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC)}, ""},
+		{queue.Filter{Key: "app", Since: Start.Add(3 * time.Hour), Until: Start.Add(2 * time.Hour)}, ""},
 		{queue.Filter{Key: queue.AnyKey, Since: Start.Add(2*time.Hour + time.Microsecond), Until: Start.Add(4*time.Hour + time.Microsecond)}, "43"},
 	}
 	number := map[string]string{}
