@@ -128,6 +128,43 @@ func TestContentBudget(t *testing.T) {
 	}
 }
 
+// TestAnswerBudget: a long answer takes its share of the memory for requests under way,
+// and a short one needs none.
+func TestAnswerBudget(t *testing.T) {
+	long := story()
+	long.Recipients = slices.Repeat(long.Recipients, 100)
+	many := story()
+	many.Attempts[0].Results = slices.Repeat(many.Attempts[0].Results, 100)
+	for name, c := range map[string]struct {
+		messages []queue.Message
+		needs    bool
+	}{
+		"a message": {[]queue.Message{story()}, false}, "many recipients": {[]queue.Message{long}, true},
+		"many results": {[]queue.Message{many}, true}, "many messages": {slices.Repeat([]queue.Message{story()}, 100), true},
+	} {
+		q := &fakeQueue{durable: true, message: c.messages[0], page: queue.Page{Messages: c.messages}}
+		s := newTestServer(t, q, func(o *Options) { o.MaxInFlight = 1 << 20 })
+		targets := []string{"/v1/messages"}
+		if len(c.messages) == 1 {
+			targets = append(targets, "/v1/messages/id-1")
+		}
+		for _, target := range targets {
+			others := otherShare(s)
+			others.Grow(1 << 20)
+			if got := serve(s, newRequest("GET", target, "")); (got.status == 503) != c.needs {
+				t.Errorf("%s: GET %s with the budget in use = %d, want 503: %v", name, target, got.status, c.needs)
+			}
+			others.Close()
+			if got := serve(s, newRequest("GET", target, "")); got.status != 200 {
+				t.Errorf("%s: GET %s = %d, want 200", name, target, got.status)
+			}
+			if used := s.budget.Used(); used != 0 {
+				t.Errorf("%s: GET %s keeps %d octets of the budget", name, target, used)
+			}
+		}
+	}
+}
+
 // fakeRelays counts its checks, which take a second.
 type fakeRelays struct {
 	mu     sync.Mutex
