@@ -50,14 +50,15 @@ const (
 )
 
 // Grant returns the way in which access tokens are fetched. Desktop clients of Google
-// have a secret and need a login all the same.
+// have a secret and need a login all the same, and so do those with an address where a
+// person signs in.
 func (o OAuth2) Grant() Grant {
 	switch {
 	case !o.Fetched():
 		return GrantNone
 	case o.ServiceAccountFile != "":
 		return GrantServiceAccount
-	case o.RefreshToken.IsSet() || !o.provesClient() || o.Provider == google:
+	case o.RefreshToken.IsSet() || !o.provesClient() || o.Provider == google, o.AuthorizeURL != "", o.DeviceURL != "":
 		return GrantLogin
 	default:
 		return GrantClient

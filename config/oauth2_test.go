@@ -30,6 +30,7 @@ func TestOAuth2Grants(t *testing.T) {
 		{google.with("SMTP_OAUTH2_CLIENT_ID=id", "SMTP_OAUTH2_CLIENT_SECRET=s", "SMTP_USERNAME="), GrantLogin, true, 0, "https://oauth2.googleapis.com/token"},
 		{google.with("SMTP_OAUTH2_SERVICE_ACCOUNT_FILE=" + p.ServiceAccount), GrantServiceAccount, false, 0, "https://oauth2.googleapis.com/token"},
 		{good.with("SMTP_PASSWORD=", "SMTP_OAUTH2_SERVICE_ACCOUNT_FILE="+p.ServiceAccount), GrantServiceAccount, false, 0, "https://oauth2.googleapis.com/token"},
+		{good.with("SMTP_PASSWORD=", "SMTP_OAUTH2_CLIENT_ID=id", "SMTP_OAUTH2_CLIENT_SECRET=s", "SMTP_OAUTH2_TOKEN_URL=https://login.example.com/t", "SMTP_OAUTH2_AUTHORIZE_URL=https://login.example.com/a"), GrantLogin, true, 0, "https://login.example.com/t"},
 		{good.with("SMTP_PASSWORD=", "SMTP_OAUTH2_CLIENT_ID=id", "SMTP_OAUTH2_CLIENT_SECRET=s", "SMTP_OAUTH2_TOKEN_URL=https://login.example.com/t"), GrantClient, false, 0, "https://login.example.com/t"},
 	} {
 		c, warnings := mustLoad(t, tt.env)

@@ -87,7 +87,7 @@ func (c *conn) token(ctx context.Context, mechanism, refused string) (string, *m
 		token, err = "", errors.New("it holds a blank or another character that no token has")
 	}
 	if err == nil && c.relay.opts.username() == "" {
-		token, err = "", errors.New("it does not say to which account it belongs, and no user name is set")
+		token, err = "", errors.New("the account that it belongs to is not known, and no user name is set")
 	}
 	if err != nil {
 		const text = "the OAuth2 token could not be fetched"

@@ -26,7 +26,7 @@ type keeper struct {
 	// replaced: no other process must use it. Else it is nil.
 	held     func()
 	unlocked bool // EventUnlocked was told
-	looked   bool      // a first time for the login in the store
+	looked   bool // a first time for the login in the store
 	told     map[WarningKind]time.Time
 }
 

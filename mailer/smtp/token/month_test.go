@@ -32,7 +32,9 @@ func TestMonth(t *testing.T) {
 			return nil
 		}
 		store.fail = func(step string) error {
+			store.mu.Lock()
 			store.events = nil // they would fill the memory
+			store.mu.Unlock()
 			if step == "save" && diskFull() {
 				return errDiskFull
 			}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -194,10 +195,11 @@ type orderedStore struct {
 
 func (o *orderedStore) note(step string) error {
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	o.events = append(o.events, step)
-	if o.fail != nil {
-		return o.fail(step)
+	fail := o.fail
+	o.mu.Unlock()
+	if fail != nil {
+		return fail(step)
 	}
 	return nil
 }
@@ -281,9 +283,10 @@ func (n *noted) count(kind EventKind) (count int) {
 func TestSourceCannotSave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i, store, notes := &issuer{rotate: true, reuseKills: true, life: 3600}, new(orderedStore), new(noted)
-		full := true
+		var full atomic.Bool
+		full.Store(true)
 		store.fail = func(step string) error {
-			if step == "save" && full {
+			if step == "save" && full.Load() {
 				return errors.New("no space left on device")
 			}
 			return nil
@@ -301,9 +304,7 @@ func TestSourceCannotSave(t *testing.T) {
 		if st := s.Status(); st.StoreErr == nil || !slices.ContainsFunc(st.Warnings, func(w Warning) bool { return w.Kind == WarningNotStored }) {
 			t.Errorf("Status() = %+v, want the store's error", st)
 		}
-		store.mu.Lock()
-		full = false
-		store.mu.Unlock()
+		full.Store(false)
 		time.Sleep(15 * time.Second)
 		last := fmt.Sprintf("refresh%d", i.asked())
 		if r, err := store.Load(t.Context(), 1); err != nil || r.RefreshToken != last {
@@ -320,27 +321,22 @@ func TestSourceCannotSave(t *testing.T) {
 func TestSourceKeepsOthersOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i, store := &issuer{rotate: true, reuseKills: true, life: 3600}, new(orderedStore)
-		full := false
+		var full atomic.Bool
 		store.fail = func(step string) error {
-			if step == "save" && full {
+			if step == "save" && full.Load() {
 				return errors.New("no space left on device")
 			}
 			return nil
 		}
-		setFull := func(is bool) {
-			store.mu.Lock()
-			defer store.mu.Unlock()
-			full = is
-		}
 		server := open(t, loginOptions(i, store), true)
 		want(t, server, "", "access1")
-		setFull(true)
+		full.Store(true)
 		time.Sleep(2 * time.Hour)
 		check := open(t, loginOptions(i, store), false)
 		if _, err := check.Token(t.Context(), ""); !errors.Is(err, errLocked) {
 			t.Errorf("Token() of a check = %v, want the lock", err)
 		}
-		setFull(false)
+		full.Store(false)
 		time.Sleep(time.Minute)
 		for _, s := range []*Source{check, server, open(t, loginOptions(i, store), false)} {
 			if _, err := s.Token(t.Context(), ""); err != nil {
@@ -389,7 +385,6 @@ func TestSourceStopped(t *testing.T) {
 					}
 					return nil
 				}
-				before := store.fail
 				i.fail = func(int, url.Values) *http.Response {
 					if step == "ask" {
 						return noAnswer // the request did not arrive
@@ -404,7 +399,9 @@ func TestSourceStopped(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				_, _ = first.Token(ctx, "")
 				cancel()
-				i.fail, store.fail = nil, before
+				i.mu.Lock()
+				i.fail = nil
+				i.mu.Unlock()
 				frozen.release() // the lock of a process ends with it
 				second := open(t, loginOptions(i, &store.MemoryStore), false)
 				_, err = second.Token(t.Context(), "")
@@ -422,6 +419,7 @@ func TestSourceStopped(t *testing.T) {
 type frozenStore struct {
 	Store
 	stop   func(step string) error
+	mu     sync.Mutex
 	unlock func()
 }
 
@@ -444,15 +442,20 @@ func (f *frozenStore) Lock(ctx context.Context, relay int) (func(), error) {
 		return nil, err
 	}
 	unlock, err := f.Store.Lock(ctx, relay)
-	f.unlock = sync.OnceFunc(unlock)
+	once := sync.OnceFunc(unlock)
+	f.mu.Lock()
+	f.unlock = once
+	f.mu.Unlock()
 	return func() {
 		if f.stop("unlock") == nil {
-			f.unlock()
+			once()
 		}
 	}, err
 }
 
 func (f *frozenStore) release() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.unlock != nil {
 		f.unlock()
 	}
