@@ -374,6 +374,7 @@ func TestMemoryForOthers(t *testing.T) {
 		q := start(t, func(o *queue.Options) { o.MaxMemory, o.Workers = 20_000, 1 }, relay)
 		flood(t, q, 50, "app", mailer.PriorityNormal)
 		for i := range 10 {
+			synctest.Wait() // what was stored before is in its place
 			l := q.Load()
 			before := l.Waiting + l.InFlight
 			flood(t, q, 1, fmt.Sprint("other", i), mailer.PriorityNormal)
