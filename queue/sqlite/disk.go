@@ -54,8 +54,9 @@ func ofDisk(err error) bool {
 
 // named is [storeError] with the cause that the disk has, if any.
 func named(path string, err error, probe func(dir string) error) error {
-	if err == nil {
-		return nil
+	var known *queue.StoreError
+	if err == nil || errors.As(err, &known) {
+		return err
 	}
 	dir := filepath.Dir(path)
 	cause := diskFault(dir, err)

@@ -9,8 +9,9 @@ import (
 	"mailsidecar/queue"
 )
 
-// ownSuffixes make of the database's name those of the files that the store creates. The
-// first is the database, SQLite uses the three that follow.
+// ownSuffixes make of the database's name those of the files that the store opens, whoever
+// made them. The first is the database, SQLite uses the three that follow. The copy of a
+// damaged log is not opened: it is made anew in place of what is there.
 var ownSuffixes = []string{"", "-wal", "-shm", "-journal", unfinishedSuffix, lockSuffix}
 
 const (

@@ -28,6 +28,7 @@ import (
 type Options struct {
 	// Path is the database file. Its directory is created when it is missing;
 	// Path with "-wal", "-wal.damaged", "-shm", ".lock" and ".new" appended is used too.
+	// None of them may be a link; the directory may.
 	Path string
 	// MinFreeDisk is the octets of free disk below which new messages are
 	// refused, so that outcomes can still be written; zero means 64 MiB.
