@@ -406,8 +406,7 @@ func testWPLeftovers(t *testing.T, s *shop) {
 	})
 	t.Run("without ext-curl", func(t *testing.T) {
 		to := s.relay.Recipient(t)
-		m := s.mail(t, s.env, ``, quote(to)+`, 'Streams', 'x'`,
-			"-d", "disable_functions=curl_init,curl_exec", "-d", "opcache.enable=0", "-d", "opcache.file_cache=")
+		m := s.mail(t, s.env, ``, quote(to)+`, 'Streams', 'x'`, noCurl...)
 		if !m.Sent {
 			t.Fatalf("wp_mail = %+v, want true", m)
 		}
@@ -645,11 +644,13 @@ func testWPBroken(t *testing.T, s *shop) {
 		name    string
 		answers []string // empty: the connection breaks
 		sent    bool
+		options []string
 	}{
-		{"then accepted", []string{"", accepted}, true},
-		{"again", []string{"", ""}, false},
-		{"then no queue", []string{"", required}, false},
-		{"then under way", []string{"", underWay}, false},
+		{"then accepted", []string{"", accepted}, true, nil},
+		{"then accepted, without ext-curl", []string{"", accepted}, true, noCurl},
+		{"again", []string{"", ""}, false, nil},
+		{"then no queue", []string{"", required}, false, nil},
+		{"then under way", []string{"", underWay}, false, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			fake := newFakeServer(t, func(n int, w http.ResponseWriter, r *http.Request) {
@@ -658,7 +659,7 @@ func testWPBroken(t *testing.T, s *shop) {
 				}
 				answering(test.answers...)(n, w, r)
 			})
-			m := s.mail(t, s.plugin(fake.URL), "", `'ana@example.org', 'Broken', 'x'`)
+			m := s.mail(t, s.plugin(fake.URL), "", `'ana@example.org', 'Broken', 'x'`, test.options...)
 			if m.Sent != test.sent || fake.count() != 2 {
 				t.Fatalf("wp_mail = %+v after %d requests, want %t after 2", m, fake.count(), test.sent)
 			}
@@ -996,12 +997,14 @@ func testWPPriority(t *testing.T, s *shop) {
 	}
 }
 
+// noCurl are PHP's options to run without ext-curl.
+var noCurl = []string{"-d", "disable_functions=curl_init,curl_exec", "-d", "opcache.enable=0", "-d", "opcache.file_cache="}
+
 // testWPLarge: libcurl asks before it sends a megabyte (Expect: 100-continue),
 // PHP's streams do not. Either way the mail arrives whole, and one that is too
 // large is refused in the server's words rather than by a broken connection.
 func testWPLarge(t *testing.T, s *shop) {
 	small := serve(t, withKey(stored(t, s.relay, s.relay.Submission)).with(environment{"MAILSIDECAR_MAX_MESSAGE_SIZE": "256KiB"}))
-	noCurl := []string{"-d", "disable_functions=curl_init,curl_exec", "-d", "opcache.enable=0", "-d", "opcache.file_cache="}
 	for name, options := range map[string][]string{"ext-curl": nil, "streams": noCurl} {
 		t.Run(name, func(t *testing.T) {
 			to := s.relay.Recipient(t)

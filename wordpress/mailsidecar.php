@@ -379,7 +379,7 @@ function adopt_mailer( &$mailer ) {
 	$own  = new Mailer( true );
 	$copy = \Closure::bind(
 		static function ( $from, $to ) {
-			foreach ( get_object_vars( $from ) as $name => $value ) {
+			foreach ( array_intersect_key( get_object_vars( $from ), get_object_vars( $to ) ) as $name => $value ) {
 				$to->$name = $value;
 			}
 		},
