@@ -67,10 +67,15 @@ func TestBrokenConnection(t *testing.T) {
 			recorder := newRecordingServer(t, tt.answers...)
 			keys := map[string]bool{}
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				recorder.mu.Lock()
 				keys[r.Header.Get("Idempotency-Key")] = true
-				if n := len(recorder.requests); tt.answers[min(n, len(tt.answers)-1)] == "" {
-					_, _ = io.Copy(io.Discard, r.Body)
+				breaks := tt.answers[min(len(recorder.requests), len(tt.answers)-1)] == ""
+				if breaks {
 					recorder.requests = append(recorder.requests, recordedRequest{})
+				}
+				recorder.mu.Unlock()
+				if breaks {
+					_, _ = io.Copy(io.Discard, r.Body)
 					panic(http.ErrAbortHandler)
 				}
 				recorder.serve(w, r)
@@ -80,6 +85,8 @@ func TestBrokenConnection(t *testing.T) {
 			if got := runWith(t, simpleMessage, "-t"); got.status != tt.status {
 				t.Errorf("run = %+v, want status %d", got, tt.status)
 			}
+			recorder.mu.Lock()
+			defer recorder.mu.Unlock()
 			if len(recorder.requests) != len(tt.answers) {
 				t.Errorf("requests = %d, want %d", len(recorder.requests), len(tt.answers))
 			}
