@@ -49,6 +49,9 @@ func (q *fakeQueue) Submit(ctx context.Context, s queue.Submission) (queue.Recei
 	q.mu.Lock()
 	q.got = append(q.got, s)
 	q.mu.Unlock()
+	if s.Stored != nil && q.durable {
+		s.Stored()
+	}
 	if q.block != nil {
 		select {
 		case <-q.block:
@@ -90,6 +93,8 @@ func (q *fakeQueue) SubmitBatch(_ context.Context, s []queue.Submission) ([]queu
 }
 
 func (q *fakeQueue) Get(_ context.Context, key, id string) (queue.Message, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.scope = []string{key, id}
 	return q.message, q.err
 }
@@ -115,6 +120,8 @@ func (q *fakeQueue) Cancel(_ context.Context, key, id string) (queue.Message, er
 }
 
 func (q *fakeQueue) Content(_ context.Context, key, id string) ([]byte, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.scope = []string{key, id}
 	return q.content, q.err
 }

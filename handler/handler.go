@@ -122,6 +122,9 @@ func New(o Options) (*Server, error) {
 		compat:         o.Compat,
 	}
 	s.budget = intake.NewBudget(positiveOr(o.MaxInFlight, 128<<20), s.maxBody(), s.maxRecipients)
+	if s.ledger == nil && len(o.Keys) > 1 {
+		s.budget.SpareForOthers()
+	}
 	if o.From != "" {
 		if _, err := mailer.ParseAddress(o.From); err != nil {
 			return nil, fmt.Errorf("default sender: %w", err)

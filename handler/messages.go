@@ -53,7 +53,7 @@ func (s *Server) postMessage(c echo.Context) error {
 	if err := s.keepForDelivery(share, sub.Content); err != nil {
 		return err
 	}
-	return s.submit(c, sub)
+	return s.submit(c, share, sub)
 }
 
 // share returns the share of a request that has proven its key. Without keys all
@@ -143,9 +143,15 @@ func readJSON(b *intake.Body) (m messageRequest, err error) {
 	return m, intake.Decode(data, &m, "")
 }
 
-func (s *Server) submit(c echo.Context, sub queue.Submission) error {
-	ctx, cancel := context.WithTimeout(c.Request().Context(), s.requestTimeout+sub.Wait)
+// submit hands the message over and answers. The share is not needed while the answer
+// waits for a relay.
+func (s *Server) submit(c echo.Context, share *intake.Share, sub queue.Submission) error {
+	wait := sub.Wait
+	ctx, cancel := context.WithTimeout(c.Request().Context(), s.requestTimeout+wait)
 	defer cancel()
+	if wait > 0 {
+		sub.Stored = share.Close
+	}
 	receipt, err := s.submitter.Submit(ctx, sub)
 	if err != nil {
 		return err
@@ -158,9 +164,9 @@ func (s *Server) submit(c echo.Context, sub queue.Submission) error {
 		return answerVerdict(c, receipt.Message)
 	}
 	c.Response().Header().Set(echo.HeaderLocation, "/v1/messages/"+receipt.Message.ID)
-	if sub.Wait == 0 {
+	if wait == 0 {
 		return writeJSON(c, http.StatusAccepted, intake.TypeJSON, newReceipt(receipt.Message))
 	}
-	c.Response().Header().Set(headerPreferenceApplied, "wait="+strconv.Itoa(int(sub.Wait/time.Second)))
+	c.Response().Header().Set(headerPreferenceApplied, "wait="+strconv.Itoa(int(wait/time.Second)))
 	return answerWaited(c, receipt.Message)
 }

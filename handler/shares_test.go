@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"mailsidecar/handler/intake"
 )
 
 // clients are connections to one server, in virtual time.
@@ -27,8 +29,12 @@ type clients struct {
 
 // withClients runs talk with clients of a server, and waits until they are answered.
 func withClients(t *testing.T, change func(*Options), talk func(*clients)) {
+	withClientsOf(t, &fakeQueue{durable: true, delay: time.Second}, change, talk)
+}
+
+// withClientsOf is withClients with a queue.
+func withClientsOf(t *testing.T, q *fakeQueue, change func(*Options), talk func(*clients)) {
 	synctest.Test(t, func(t *testing.T) {
-		q := &fakeQueue{durable: true, delay: time.Second}
 		c := &clients{t: t, server: newTestServer(t, q, change), conns: make(chan net.Conn), answered: map[string][]int{}, took: map[string]time.Duration{}}
 		l := &pipeListener{conns: c.conns, closed: make(chan struct{})}
 		served := make(chan error, 1)
@@ -237,4 +243,67 @@ func TestBusyUnsent(t *testing.T) {
 		}
 		_ = c.server.http.Close()
 	})
+}
+
+// TestUnreadContent: clients that ask for large messages and do not read the answers keep
+// no other key out.
+func TestUnreadContent(t *testing.T) {
+	m := story()
+	m.Size = 25 << 20
+	q := &fakeQueue{durable: true, delay: time.Second, message: m, content: make([]byte, m.Size)}
+	withClientsOf(t, q, nil, func(c *clients) {
+		for range 5 {
+			client, server := net.Pipe()
+			c.conns <- server
+			c.group.Go(func() {
+				defer client.Close()
+				_, _ = io.WriteString(client, "GET /v1/messages/id-1/content HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "+testKey+"\r\n\r\n")
+				time.Sleep(time.Minute)
+			})
+		}
+		time.Sleep(time.Second)
+		if got := c.server.budget.Used(); got != 5*25<<20 {
+			c.t.Errorf("the answers hold %d octets, want 125 MiB", got)
+		}
+		for range 2 {
+			c.begin(raw("other", "other", 25<<20-1000, 100<<20))
+		}
+		time.Sleep(10 * time.Second)
+		if got, most := c.count("other", 202), c.took["other"]; got != 2 || most > 3*time.Second {
+			c.t.Errorf("%d of 2 uploads beside answers that are not read got 202 after %v, want 2 after 3s", got, most)
+		}
+	})
+}
+
+// TestWaitHoldsNothing: an answer that waits for a relay holds no memory of its request.
+func TestWaitHoldsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestServer(t, &fakeQueue{durable: true, delay: time.Minute}, nil)
+		answered := make(chan answer, 1)
+		go func() { answered <- serve(s, newRequest("POST", "/v1/messages", goodMessage, "Prefer: wait=60")) }()
+		synctest.Wait()
+		if n := s.budget.Used(); n != 0 {
+			t.Errorf("a request that waits for the relay holds %d octets", n)
+		}
+		if a := <-answered; a.status != http.StatusAccepted {
+			t.Errorf("answer = %d %s", a.status, text(a))
+		}
+	})
+}
+
+// TestSpareWithoutQueue: where requests deliver their messages themselves, to a relay that
+// may hang, one key leaves half of the memory to the others.
+func TestSpareWithoutQueue(t *testing.T) {
+	s := newTestServer(t, &fakeQueue{}, nil)
+	var shares []*intake.Share
+	for range 16 {
+		share := s.budget.Share()
+		share.Prove("shop")
+		if share.Grow(16 << 20) {
+			shares = append(shares, share)
+		}
+	}
+	if len(shares) != 4 || !otherShare(s).Grow(64<<20) {
+		t.Errorf("one key holds %d × 16 MiB of 128 MiB, want half", len(shares))
+	}
 }

@@ -942,3 +942,24 @@ func TestRateUsedUp(t *testing.T) {
 		}
 	})
 }
+
+// TestStored: who waits for the first attempt learns when the message is stored.
+func TestStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		relay := queuetest.NewRelay(queuetest.Accept)
+		relay.Slow(time.Minute, 0)
+		q := start(t, nil, relay)
+		began := time.Now()
+		var stored []time.Duration
+		s := queuetest.Submission("x", "a@example.org")
+		s.Stored = func() { stored = append(stored, time.Since(began)) }
+		for _, s.Wait = range []time.Duration{0, 2 * time.Minute} {
+			if _, err := q.Submit(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(stored) != 1 || stored[0] != 0 || time.Since(began) != time.Minute {
+			t.Errorf("Stored was called after %v, and the answer came after %v, want at once and after 1m", stored, time.Since(began))
+		}
+	})
+}

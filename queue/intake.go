@@ -49,7 +49,8 @@ func (in *intake) close() {
 
 // submit stores a message and answers, with s.Wait after its first attempt.
 func (in *intake) submit(ctx context.Context, s Submission) (Receipt, error) {
-	receipts, w, err := in.accept(ctx, []Submission{s}, s.Wait > 0)
+	key, wait, stored := s.Key, s.Wait, s.Stored // what is left of it while it waits
+	receipts, w, err := in.accept(ctx, []Submission{s}, wait > 0)
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -57,7 +58,10 @@ func (in *intake) submit(ctx context.Context, s Submission) (Receipt, error) {
 		return receipts[0], nil
 	}
 	defer in.waiters.remove(w)
-	return in.await(ctx, s, receipts[0], w), nil
+	if stored != nil {
+		stored()
+	}
+	return in.await(ctx, key, wait, receipts[0], w), nil
 }
 
 // accept stores the submissions. With wait it returns a waiter for the first one,
@@ -265,8 +269,8 @@ func (in *intake) get(ctx context.Context, key, id string) (Message, error) {
 
 // await waits for the end of the first attempt and returns the message as it is
 // then.
-func (in *intake) await(ctx context.Context, s Submission, r Receipt, w *waiter) Receipt {
-	timeout := time.NewTimer(s.Wait)
+func (in *intake) await(ctx context.Context, key string, wait time.Duration, r Receipt, w *waiter) Receipt {
+	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
 	select {
 	case <-w.over:
@@ -275,7 +279,7 @@ func (in *intake) await(ctx context.Context, s Submission, r Receipt, w *waiter)
 	case <-ctx.Done():
 		return r
 	}
-	if m, err := in.get(ctx, s.Key, r.Message.ID); err == nil {
+	if m, err := in.get(ctx, key, r.Message.ID); err == nil {
 		r.Message = m
 	} else {
 		// It is stored, so the answer is that it was accepted.

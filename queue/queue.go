@@ -32,6 +32,9 @@ type Submission struct {
 	// Wait is how long the answer may wait for the first attempt (Prefer:
 	// wait=N, RFC 7240 §4.3); zero means not at all. [Direct] ignores it.
 	Wait time.Duration
+	// Stored, if not nil, is called when the message is stored and its answer is about to
+	// wait: the caller need not keep the content any longer. [Direct] never calls it.
+	Stored func()
 	// IdempotencyKey is the caller's key, unquoted; empty when none was given.
 	IdempotencyKey string
 	// Fingerprint is a digest of the request that IdempotencyKey stands for.

@@ -46,6 +46,10 @@ type Budget struct {
 	pot pot
 }
 
+// SpareForOthers keeps half of the budget free of any single key, for a server whose
+// requests hold their memory as long as a relay takes.
+func (b *Budget) SpareForOthers() { b.pot.spare = 1 }
+
 // NewBudget returns one of size octets, where a request for one message has up to
 // message octets, and the message so many recipients at most.
 func NewBudget(size, message int64, recipients int) *Budget {
@@ -196,6 +200,17 @@ func (s *Share) open(length int64, asks, canInterrupt bool, interrupt func()) er
 		return busy()
 	}
 	return nil
+}
+
+// MayCut says that the share may be taken from the request by calling stop, from now on
+// until it is closed. What goes on then must end soon.
+func (s *Share) MayCut(stop func() error) {
+	s.budget.mu.Lock()
+	defer s.budget.mu.Unlock()
+	if s.claim.phase.CompareAndSwap(working, reading) {
+		s.interrupt = func() { _ = stop() }
+		tell(s.budget.pot.settle(time.Now()))
+	}
 }
 
 // endRead says that the whole body is there. It reports whether the request goes on.

@@ -63,6 +63,7 @@ type pot struct {
 	used             int64
 	keys             map[string]*holder
 	active           int // keys with claims
+	spare            int // keys for which there is a share though they have no claims
 	strangers        holder
 	oldest, youngest *claim
 	waiting          []*claim // see byTurn
@@ -81,7 +82,7 @@ const strangersPart = 4
 func (p *pot) strangersMost() int64 { return max(p.size/strangersPart, p.message) }
 
 // share is what each key may hold while others want theirs.
-func (p *pot) share() int64 { return max(p.size/int64(max(p.active, 1)), p.message) }
+func (p *pot) share() int64 { return max(p.size/int64(max(p.active+p.spare, 1)), p.message) }
 
 // key returns the holder of a key's claims.
 func (p *pot) key(name string) *holder {
@@ -238,6 +239,9 @@ func (p *pot) limit(c *claim, n int64) int64 {
 		return p.size
 	}
 	limit := p.size - p.size/8
+	if p.spare > 0 {
+		limit = p.size - p.size/2
+	}
 	if p.oldest == c && p.youngest == c {
 		limit = p.size
 	}
