@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"syscall"
@@ -263,7 +264,10 @@ func ofRefusal(e *token.Error, s Settings) adviceText {
 
 // ofNetwork is for a token endpoint that could not be asked.
 func ofNetwork(err error) (text adviceText, ok bool) {
-	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+	if refused, ok := errors.AsType[*token.ProxyError](err); ok && refused.Status == http.StatusProxyAuthRequired {
+		return tokenTexts[relays.ProxyRefused], true
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok && !isProxy(err) {
 		return adviceText{
 			"the OAuth2 server's name " + dns.Name + " could not be looked up.",
 			"Look whether this machine or container resolves names at all. A network without DNS for the outside needs HTTPS_PROXY.",
@@ -281,7 +285,7 @@ func ofNetwork(err error) (text adviceText, ok bool) {
 			"the OAuth2 server's certificate is not signed by an authority that this machine knows: something on the way intercepts HTTPS.",
 			"If that is your own proxy, name its authority's certificate in SSL_CERT_FILE, together with the system's.",
 		}, true
-	case strings.Contains(err.Error(), "HTTPS_PROXY"), strings.Contains(err.Error(), "proxyconnect"), strings.Contains(err.Error(), "Proxy Auth"):
+	case isProxy(err):
 		return adviceText{
 			"the OAuth2 server cannot be reached through the HTTP proxy.",
 			"See what HTTPS_PROXY names, and whether that proxy lets HTTPS pass to the server.",
@@ -293,6 +297,12 @@ func ofNetwork(err error) (text adviceText, ok bool) {
 		}, true
 	}
 	return adviceText{}, false
+}
+
+// isProxy reports whether the proxy could not be reached, or lets no connection pass.
+func isProxy(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "proxyconnect" || errors.As(err, new(*token.ProxyError))
 }
 
 // isUnreached reports whether there was no connection, or none that lasted.

@@ -76,7 +76,10 @@ func TestOfToken(t *testing.T) {
 		{"not reached", &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, person, []string{"cannot be reached", "HTTPS_PROXY"}, []string{"mailsidecar login"}},
 		{"closed in the middle", fmt.Errorf("token endpoint login.example.com: %w", io.ErrUnexpectedEOF), person, []string{"cannot be reached"}, nil},
 		{"too slow", fmt.Errorf("token endpoint: %w", context.DeadlineExceeded), person, []string{"cannot be reached"}, []string{"mailsidecar login"}},
-		{"proxy", errors.New("proxyconnect tcp: dial tcp: refused"), person, []string{"through the HTTP proxy", "HTTPS_PROXY"}, nil},
+		{"proxy", fmt.Errorf("token endpoint: %w", &net.OpError{Op: "proxyconnect", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}), person, []string{"through the HTTP proxy", "HTTPS_PROXY"}, nil},
+		{"proxy without name", &net.OpError{Op: "proxyconnect", Err: &net.OpError{Op: "dial", Err: &net.DNSError{Name: "proxy"}}}, person, []string{"through the HTTP proxy"}, nil},
+		{"proxy that forbids", &token.ProxyError{Status: 403}, person, []string{"through the HTTP proxy"}, nil},
+		{"proxy that wants a login", &token.ProxyError{Status: 407}, person, []string{"HTTP proxy", "wants a login"}, nil},
 		{"intercepted", x509.UnknownAuthorityError{}, person, []string{"intercepts HTTPS", "SSL_CERT_FILE"}, nil},
 		{"not valid yet", x509.CertificateInvalidError{Reason: x509.Expired}, person, []string{"clock is wrong", "date -u"}, nil},
 		{"no endpoint", &token.Error{Status: 404, Description: "the answer is no JSON object"}, other, []string{"no token endpoint", "SMTP_OAUTH2_TOKEN_URL"}, nil},
@@ -173,5 +176,25 @@ func TestOfWarning(t *testing.T) {
 	}
 	if a := OfWarning(token.Warning{Kind: token.WarningLogin, At: soon}, Settings{Issuer: "google", Grant: GrantLogin}); !strings.Contains(a.Do, "publish the app") {
 		t.Errorf("OfWarning() for Google = %+v, want how to publish the app", a)
+	}
+}
+
+// TestOfFailureUnwraps: what wraps the cause does not hide it.
+func TestOfFailureUnwraps(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{&net.OpError{Op: "proxyconnect", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}, "through the HTTP proxy"},
+		{&token.ProxyError{Status: 407}, "wants a login"},
+		{x509.UnknownAuthorityError{}, "intercepts HTTPS"},
+		{&token.Error{Status: 400, Code: "invalid_client", Numbers: []int{7000222}}, "has run out"},
+		{token.ErrNotStored, "no OAuth2 login is stored"},
+		{context.DeadlineExceeded, "cannot be reached"},
+	} {
+		wrapped := &mailer.LoginError{Next: time.Now(), Err: fmt.Errorf("cause: %w", fmt.Errorf("token endpoint: %w", tt.err))}
+		if got := tokenText(wrapped, Settings{}).found; !strings.Contains(got, tt.want) {
+			t.Errorf("tokenText(%v) = %q, want %q in it", tt.err, got, tt.want)
+		}
 	}
 }

@@ -366,6 +366,11 @@ func TestTokenNotFetched(t *testing.T) {
 			"the token endpoint cannot be reached: connection reset",
 		},
 		{
+			&net.OpError{Op: "proxyconnect", Err: &net.OpError{Op: "dial", Addr: address, Err: errors.New("connection refused")}},
+			"the OAuth2 token could not be fetched: the token endpoint cannot be reached: connection refused",
+			"the token endpoint cannot be reached: connection refused",
+		},
+		{
 			&net.DNSError{Err: "no such host", Name: "login.example.com", Server: "10.1.2.3:53"},
 			"the OAuth2 token could not be fetched: the name login.example.com could not be looked up",
 			"the name login.example.com could not be looked up",

@@ -137,6 +137,9 @@ func WithoutAddresses(err error) string {
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		text = "the name " + dns.Name + " could not be looked up"
 	} else if op, ok := errors.AsType[*net.OpError](err); ok {
+		for inner := op; ok; inner, ok = errors.AsType[*net.OpError](inner.Err) {
+			op = inner // that of a proxy holds another one
+		}
 		text = "the token endpoint cannot be reached: " + op.Err.Error()
 	}
 	return mailer.Printable(text, maxReplyText)

@@ -38,6 +38,19 @@ type Endpoint struct {
 var defaultTransport = &http.Transport{
 	Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, ForceAttemptHTTP2: true,
 	MaxResponseHeaderBytes: maxAnswerHeader, TLSHandshakeTimeout: 15 * time.Second,
+	OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
+		if answer.StatusCode != http.StatusOK {
+			return &ProxyError{answer.StatusCode}
+		}
+		return nil
+	},
+}
+
+// ProxyError is an HTTP proxy that lets no connection to the endpoint pass.
+type ProxyError struct{ Status int }
+
+func (e *ProxyError) Error() string {
+	return fmt.Sprintf("the HTTP proxy answered %d", e.Status)
 }
 
 // answered is one answer of an endpoint, read as a whole.
