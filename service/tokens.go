@@ -141,7 +141,7 @@ func (r *tokenRelay) notify(e token.Event) {
 		r.log.Info("OAuth2 login is stored", "relay", r.config.Host)
 	case token.EventUnlocked:
 		r.log.Warn("OAuth2 login has no lock", "relay", r.config.Host, "error", e.Err,
-			"do", "Put MAILSIDECAR_DATA_DIR on a local disk: there no two processes can spend the same refresh token.")
+			"do", "Make MAILSIDECAR_DATA_DIR writable, on a local disk: then no two processes can spend the same refresh token.")
 	case token.EventWarning:
 		advice := diagnosis.OfWarning(e.Warning, AdviceSettings(r.config))
 		r.log.Warn("OAuth2 needs attention", "relay", r.config.Host, "warning", e.Warning.String(), "found", advice.Found, "do", advice.Do)

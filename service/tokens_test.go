@@ -1,10 +1,13 @@
 package service
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -122,8 +125,20 @@ func TestCheckBesideServer(t *testing.T) {
 	}
 }
 
-// TestTokenStore: where a login is kept.
+// TestTokenStore: where a login is kept. One that ends with the process is warned of.
 func TestTokenStore(t *testing.T) {
+	c, _ := oauthConfig(t, &endpoint{}, "none", "jo@example.com")
+	for dir, want := range map[string]int{"": 1, t.TempDir(): 0} {
+		var out bytes.Buffer
+		relays, err := NewRelays(c.Relays, RelayOptions{Logger: slog.New(slog.NewTextHandler(&out, nil)), DataDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		relays[0].Close()
+		if got := strings.Count(out.String(), "level=WARN msg=\"OAuth2 login is kept in memory only\""); got != want {
+			t.Errorf("data directory %q: log %q, want %d warnings", dir, out.String(), want)
+		}
+	}
 	if newTokenStore("").Lasting() || !newTokenStore(t.TempDir()).Lasting() {
 		t.Error("newTokenStore() keeps logins in the wrong place")
 	}

@@ -71,7 +71,7 @@ func readPrivate(path string) ([]byte, error) {
 	if !before.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is no regular file: a symbolic link or a directory is not followed; remove it", path)
 	}
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|openOwn, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +123,7 @@ func writeSynced(path string, data []byte) error {
 		return err
 	}
 	_, err = f.Write(data)
-	return errors.Join(err, giveToOwner(path), f.Sync(), f.Close())
+	return errors.Join(err, giveToOwner(f), f.Sync(), f.Close())
 }
 
 func removeIfThere(path string) error {
@@ -151,10 +151,21 @@ func (s *FileStore) Lock(ctx context.Context, relay int) (unlock func(), err err
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, err
 	}
-	lock := flock.New(s.lockPath(relay), flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600))
+	lock := flock.New(s.lockPath(relay), flock.SetFlag(os.O_CREATE|os.O_RDWR|openOwn), flock.SetPermissions(0o600))
 	if _, err := lock.TryLockContext(ctx, lockLook); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", lock.Path(), err), lock.Close())
 	}
-	_ = giveToOwner(lock.Path()) // else other users get an error that says so
+	giveLockToOwner(lock.Path())
 	return func() { _ = lock.Close() }, nil
+}
+
+// giveLockToOwner lets the service use a lock file that root has made. If that fails,
+// the service's own attempt says so.
+func giveLockToOwner(path string) {
+	f, err := os.OpenFile(path, os.O_RDONLY|openOwn, 0)
+	if err != nil {
+		return
+	}
+	_ = giveToOwner(f)
+	_ = f.Close()
 }

@@ -3,6 +3,7 @@ package token
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -49,7 +50,7 @@ func (k *keeper) current(ctx context.Context, s *Source) (Record, error) {
 		}
 		return k.takeConfigured(s, stored), nil
 	case err != nil:
-		return Record{}, err
+		return Record{}, fmt.Errorf("the stored login cannot be read: %w", err)
 	case k.login.RefreshToken != "" && stored.same(k.seen):
 		return k.login, nil
 	}

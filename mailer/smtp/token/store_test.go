@@ -183,6 +183,32 @@ func TestFileStoreForeign(t *testing.T) {
 			t.Errorf("Load() of a %s = %v, want an error", name, err)
 		}
 	}
+	// The same for the lock: a link in its place is not followed, a pipe not waited for.
+	for name, plant := range map[string]func(path string) error{
+		"link": func(path string) error { return os.Symlink(filepath.Join(filepath.Dir(path), "elsewhere"), path) },
+		"pipe": func(path string) error { return exec.Command("mkfifo", path).Run() },
+	} {
+		s := NewFileStore(t.TempDir())
+		if err := plant(s.lockPath(1)); err != nil {
+			t.Fatal(err)
+		}
+		unlock, err := s.Lock(ctx, 1)
+		if name == "link" && err == nil {
+			t.Error("Lock() followed a link")
+		}
+		if err == nil {
+			unlock()
+		}
+		if _, err := os.Lstat(filepath.Join(filepath.Dir(s.Path(1)), "elsewhere")); err == nil {
+			t.Error("Lock() made the target of a link")
+		}
+		if err := plant(s.Path(1)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Load(ctx, 1); err == nil || errors.Is(err, ErrNotStored) {
+			t.Errorf("Load() of a %s = %v, want an error", name, err)
+		}
+	}
 	// A link in the way of the new file is replaced, and its target stays as it was.
 	s := NewFileStore(t.TempDir())
 	target := filepath.Join(t.TempDir(), "target")
