@@ -300,8 +300,8 @@ func TestLateVerdict(t *testing.T) {
 	}{
 		{"drip 250 2.0.0 queued", time.Minute, "code=250 enhanced_code=2.0.0 class=accepted"},
 		{"drip 554 5.7.1 spam", time.Minute, "code=554 enhanced_code=5.7.1 class=permanent"},
-		{"silence", time.Minute, "cause="},
-		{"silence", 11 * time.Minute, "cause="},
+		{"silence", time.Minute, `cause="the service ended before the relay replied"`},
+		{"silence", 11 * time.Minute, `cause="the relay did not answer in time"`},
 	}
 	for _, tt := range tests {
 		synctest.Test(t, func(t *testing.T) {

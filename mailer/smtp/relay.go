@@ -281,8 +281,12 @@ func (r *Relay) logLateVerdict(t *transaction, result mailer.Result) {
 		class = f.Class.String()
 	}
 	if f := result.Failure; f != nil && f.Class == mailer.ClassUncertain && f.Reply.Code == 0 {
+		cause := f.Text
+		if r.ctx.Err() != nil { // Close has ended the connection, not the relay
+			cause = "the service ended before the relay replied"
+		}
 		r.opts.Logger.Info("no late verdict",
-			"message_id", t.messageID, "reverse_path", t.reversePath, "forward_path", result.ForwardPath, "relay", r.opts.Name, "cause", f.Text)
+			"message_id", t.messageID, "reverse_path", t.reversePath, "forward_path", result.ForwardPath, "relay", r.opts.Name, "cause", cause)
 		return
 	}
 	r.opts.Logger.Warn("late verdict",
