@@ -82,7 +82,7 @@ func TestLogStaysShort(t *testing.T) {
 				stop := overlap(t, s, c.each)
 				time.Sleep(time.Second)
 				var longest int64
-				for n, octets := 0, 0; octets < 3*maxLog; n++ {
+				for n, octets := 0, 0; octets < 2*maxLog; n++ {
 					longest = max(longest, insertSized(t, s, c.sizes[n%len(c.sizes)]))
 					octets += c.sizes[n%len(c.sizes)]
 					time.Sleep(c.pause)
