@@ -71,6 +71,7 @@ func TestWordPress(t *testing.T) {
 				{"author", testWPAuthor},
 				{"mailers of their own", testWPOwnMailers},
 				{"line ends", testWPLineEnds},
+				{"repeated fields", testWPRepeatedFields},
 				{"wrong recipients", testWPWrongRecipients},
 				{"filters of requests", testWPRequestFilters},
 				{"broken connections", testWPBroken},
@@ -586,6 +587,26 @@ func testWPLineEnds(t *testing.T, s *shop) {
 	}
 	if got := s.relay.Mailbox(t, eve); len(got) > 0 {
 		t.Errorf("%d messages reached the address behind a CR", len(got))
+	}
+}
+
+// testWPRepeatedFields: fields among the headers of wp_mail() that PHPMailer writes, too,
+// stand once; Gmail refuses messages for a second one.
+func testWPRepeatedFields(t *testing.T, s *shop) {
+	to, cc := s.relay.Recipient(t), s.relay.Recipient(t)
+	s.mustSend(t, "", quote(to)+`, 'Once', 'x', "To: Desk <desk@example.com>\nDate: Sun, 22 Nov 2026 10:00:00 +0000\nMessage-ID: <mine@example.com>\nSubject: Twice\nX-Order: 42\nCc: `+cc+`"`)
+	header := message(t, s.received(t, to).Data).Header
+	for _, name := range []string{"To", "Cc", "From", "Date", "Message-Id", "Subject", "X-Order", "Mime-Version", "Content-Type"} {
+		if n := len(header[name]); n != 1 {
+			t.Errorf("%d fields %s, want one", n, name)
+		}
+	}
+	if header.Get("To") != to+", Desk <desk@example.com>" || header.Get("Subject") != "Once" {
+		t.Errorf("To = %q, Subject = %q, want both recipients and the mail's own subject", header.Get("To"), header.Get("Subject"))
+	}
+	m := s.mail(t, s.env, `add_action('phpmailer_init', function ($m) { $m->addCustomHeader('DKIM-Signature', 'v=1; h=to'); });`, quote(to)+`, 'Signed', 'x', "X-A: 1\nX-a: 2"`)
+	if !m.Sent {
+		t.Errorf("wp_mail of a signed message = %+v, want true", m)
 	}
 }
 

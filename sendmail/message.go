@@ -191,7 +191,7 @@ func (m *message) isSigned() bool {
 // second one. The recipients' are joined, of the others the first counts.
 var (
 	joinedFields = []string{"To", "Cc"}
-	singleFields = []string{"From", "Sender", "Reply-To", "Date", "Message-ID", "In-Reply-To", "References", "Subject"}
+	singleFields = []string{"From", "Sender", "Reply-To", "Date", "Message-ID", "In-Reply-To", "References", "Subject", "MIME-Version"}
 )
 
 // mergeRepeated leaves one field of each name that may stand once.

@@ -558,8 +558,9 @@ function one_line_end( $text ) {
 }
 
 /**
- * Makes a blank of each CR in the header section that ends no line, so that it begins
- * no field: PHPMailer takes Content-Type as it is.
+ * Makes the header section one that every server takes. A CR that ends no line becomes
+ * a blank, so that it begins no field: PHPMailer takes Content-Type as it is. Fields that
+ * may stand once do: wp_mail() adds a "To:" or "Date:" among its headers to PHPMailer's.
  *
  * @param string $message Message with CRLF.
  * @return string
@@ -567,11 +568,37 @@ function one_line_end( $text ) {
 function clean_header( $message ) {
 	$end    = strpos( $message, "\r\n\r\n" );
 	$end    = false === $end ? strlen( $message ) : $end;
-	$header = substr( $message, 0, $end );
-	if ( ! preg_match( '/\r(?!\n)/', $header ) ) {
-		return $message;
+	$header = preg_replace( '/\r(?!\n)/', ' ', one_line_end( substr( $message, 0, $end ) ) );
+	return merge_repeated( $header ) . substr( $message, $end );
+}
+
+/**
+ * Joins repeated fields with recipients, and keeps the first of others that may stand
+ * once (RFC 5322 §3.6). What is signed stays.
+ *
+ * @param string $header Header section without the empty line.
+ * @return string
+ */
+function merge_repeated( $header ) {
+	$joined = array( 'to', 'cc' );
+	$single = array( 'from', 'sender', 'reply-to', 'date', 'message-id', 'in-reply-to', 'references', 'subject', 'mime-version' );
+	$kept   = array();
+	foreach ( preg_split( '/\r\n(?![ \t])/', $header ) as $field ) {
+		$parts = explode( ':', $field, 2 ) + array( '', '' );
+		$name  = strtolower( trim( $parts[0] ) );
+		if ( 'dkim-signature' === $name ) {
+			return $header;
+		}
+		$key = "$name:"; // A name of digits would be an index.
+		if ( ! isset( $kept[ $key ] ) ) {
+			$kept[ $key ] = $field;
+		} elseif ( in_array( $name, $joined, true ) ) {
+			$kept[ $key ] .= ",\r\n " . trim( $parts[1] );
+		} elseif ( ! in_array( $name, $single, true ) ) {
+			$kept[] = $field;
+		}
 	}
-	return preg_replace( '/\r(?!\n)/', ' ', one_line_end( $header ) ) . substr( $message, $end );
+	return implode( "\r\n", $kept );
 }
 
 /**
