@@ -263,7 +263,8 @@ func (l *Login) Keep(ctx context.Context, a token.Answer, proved, replace bool) 
 func (l *Login) fits(r token.Record) bool {
 	o := l.relay.OAuth2
 	expired := !r.Expires.IsZero() && !time.Now().Before(r.Expires)
-	return !expired && r.ClientID == o.ClientID && r.TokenURL == o.TokenURL && r.Digest == token.Digest(o.RefreshToken.Reveal())
+	replaced := o.RefreshToken.IsSet() && r.Digest != token.Digest(o.RefreshToken.Reveal())
+	return !expired && !replaced && r.ClientID == o.ClientID && r.TokenURL == o.TokenURL
 }
 
 func (l *Login) record(a token.Answer, now time.Time) token.Record {

@@ -110,25 +110,27 @@ func TestKeep(t *testing.T) {
 	newSetting := func(r *config.Relay) { r.OAuth2.RefreshToken = config.NewSecret("configured later") }
 	for _, tt := range []struct {
 		name            string
-		before          string // the account whose login is stored; empty for none
-		change          func(*config.Relay)
+		was             func(*config.Relay)
+		before          string              // the account whose login is stored; empty for none
+		change          func(*config.Relay) // to the settings of now; was is that of then
 		fresh           string
 		proved, replace bool
 		want            string // the account whose login is stored then
 	}{
-		{"the first, refused", "", nil, ana, false, false, ana},
-		{"the same, refused", ana, nil, "ANA@example.com", false, false, "ANA@example.com"},
-		{"another, refused", ana, nil, bob, false, false, ana},
-		{"another, refused, replace", ana, nil, bob, false, true, bob},
-		{"another, accepted", ana, nil, bob, true, false, bob},
-		{"other scopes, refused", "Ana@example.com", otherScopes, ana, false, false, "Ana@example.com"},
-		{"other scopes, accepted", "Ana@example.com", otherScopes, ana, true, false, ana},
-		{"the stored one is of another client", ana, otherClient, bob, false, false, bob},
-		{"the setting has changed since", ana, newSetting, bob, false, false, bob},
+		{"the first, refused", nil, "", nil, ana, false, false, ana},
+		{"the same, refused", nil, ana, nil, "ANA@example.com", false, false, "ANA@example.com"},
+		{"another, refused", nil, ana, nil, bob, false, false, ana},
+		{"another, refused, replace", nil, ana, nil, bob, false, true, bob},
+		{"another, accepted", nil, ana, nil, bob, true, false, bob},
+		{"other scopes, refused", nil, "Ana@example.com", otherScopes, ana, false, false, "Ana@example.com"},
+		{"other scopes, accepted", nil, "Ana@example.com", otherScopes, ana, true, false, ana},
+		{"the stored one is of another client", nil, ana, otherClient, bob, false, false, bob},
+		{"the setting has changed since", nil, ana, newSetting, bob, false, false, bob},
+		{"the setting was removed since", newSetting, ana, nil, bob, false, false, ana},
 	} {
 		dir := t.TempDir()
 		if tt.before != "" {
-			if _, err := signInFor(t, dir, nil).Keep(t.Context(), answerFor(tt.before), true, false); err != nil {
+			if _, err := signInFor(t, dir, tt.was).Keep(t.Context(), answerFor(tt.before), true, false); err != nil {
 				t.Fatal(err)
 			}
 		}

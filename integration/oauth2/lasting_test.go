@@ -158,6 +158,30 @@ func TestNewLogin(t *testing.T) {
 	}
 }
 
+// TestSettingAndLogin: a login takes the place of the refresh token that is configured,
+// until that is changed.
+func TestSettingAndLogin(t *testing.T) {
+	t.Parallel()
+	_, i := newZitadel(t, func(z *zitadel) { z.keepsOld, z.life = true, 2*time.Second })
+	s := newSidecar(t, i, nil)
+	s.settings["SMTP_OAUTH2_REFRESH_TOKEN"], s.settings["SMTP_USERNAME"] = "ran out", account
+	s.wantCheck(t, 69, "invalid_grant")
+	term := startIn(t, s.command(t.Context(), "login"))
+	ana := newPerson(t, account)
+	ana.visit(ana.signIn(term.find(signInAt)))
+	s.wantEnd(t, term, 0, account, "SMTP_OAUTH2_REFRESH_TOKEN is not used any more, until it changes")
+	s.ended(t)
+	s.wantCheck(t, 0)
+	good, _ := s.stored(t)["refresh_token"].(string)
+	s.ended(t)
+	s.settings["SMTP_OAUTH2_REFRESH_TOKEN"] = ""
+	s.wantCheck(t, 0)
+	s.settings["SMTP_OAUTH2_REFRESH_TOKEN"] = "another that ran out"
+	s.wantCheck(t, 69, "invalid_grant")
+	s.settings["SMTP_OAUTH2_REFRESH_TOKEN"] = good
+	s.wantCheck(t, 0)
+}
+
 // TestRevoked: a login that was revoked pauses the relay. The next one ends that.
 func TestRevoked(t *testing.T) {
 	t.Parallel()
