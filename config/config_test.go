@@ -334,6 +334,8 @@ func TestWarnings(t *testing.T) {
 		{good.with("SMTP_USERNAME=", "SMTP_PASSWORD="), "SMTP_USERNAME and SMTP_PASSWORD are not set: mail is handed over without AUTH; SMTP_AUTH=none says that this is meant"},
 		{good.with(`SMTP_PASSWORD="hunter2"`), "SMTP_PASSWORD begins and ends with a quote, which docker --env-file keeps as part of the value"},
 		{good.with("SMTP_OAUTH2_TENANT=x"), "SMTP_OAUTH2_TENANT has no effect without SMTP_OAUTH2_CLIENT_ID"},
+		{good.with("SMTP_OAUTH2_ACCESS_TOKEN=ya29"), "SMTP_PASSWORD has no effect, because the login is with OAuth2"},
+		{good.with("SMTP_OAUTH2_ACCESS_TOKEN=ya29", "SMTP_AUTH=login"), "SMTP_OAUTH2_… has no effect, because SMTP_AUTH is login, which takes the password"},
 		{good.with("SMTP_PROVIDER=outlook"), "SMTP_PASSWORD is set, but Outlook.com takes OAuth2 only, by the login of a person, and no password: docs/oauth2.md"},
 		{good.with("SMTP_PASSWORD=", "SMTP_OAUTH2_ACCESS_TOKEN_FILE="+token+"2"), `SMTP_OAUTH2_ACCESS_TOKEN_FILE names "` + token + `2", which cannot be read now: no such file or directory; it is tried again for each login`},
 		{good.with("MAILSIDECAR_RETENTION=12h"), "MAILSIDECAR_RETENTION is 12h, and counts as 1d, the minimum, because repeated requests are recognised that long"},

@@ -124,12 +124,17 @@ func (r *reader) checkCredentials(relay *Relay) {
 	case token && relay.Username == "" && !relay.OAuth2.NeedsLogin(): // which tells the account
 		r.problem(user, "is not set, and OAuth2 needs one", "set it to the mailbox's address")
 	case token && (relay.takesToken() || relay.Auth == "auto"):
+		if relay.Password.IsSet() {
+			r.warn("%s has no effect, because the login is with OAuth2", password)
+		}
 	case token && !relay.Password.IsSet():
 		r.problem(relay.Variable("AUTH"), "is "+relay.Auth+", which takes no OAuth2 token", "set "+relay.Variable("AUTH")+"=auto, or leave "+relay.Variable("OAUTH2_…")+" out")
 	case relay.Username != "" && !relay.Password.IsSet():
 		r.problem(password, "is not set, but "+relay.loginName(r), "set it or "+password+"_FILE"+relay.advice())
 	case relay.Password.IsSet() && relay.Username == "":
 		r.problem(user, "is not set, but "+password+" is", "set the user name that belongs to it"+relay.advice())
+	case token:
+		r.warn("%s has no effect, because %s is %s, which takes the password", relay.Variable("OAUTH2_…"), relay.Variable("AUTH"), relay.Auth)
 	case relay.Auth != "auto" && !relay.Password.IsSet():
 		r.problem(user, "is not set, and "+relay.Variable("AUTH")+" is "+relay.Auth, "set it and "+password+relay.advice())
 	case !relay.Password.IsSet():

@@ -141,7 +141,7 @@ var adviceTexts = map[smtp.Problem]adviceText{
 	},
 	smtp.ProblemNoMechanism: {
 		"the relay offers no AUTH mechanism that can be used with these credentials.",
-		"Leave SMTP_AUTH unset or \"auto\". If it is, the account may need OAuth2: see SMTP_OAUTH2_… in \"mailsidecar serve --help\".",
+		"Leave SMTP_AUTH unset or \"auto\". If it is, the account may need OAuth2, which docs/oauth2.md sets up.",
 	},
 	smtp.ProblemCredentials: {
 		"the relay refused the user name or the password.",
@@ -153,7 +153,7 @@ var adviceTexts = map[smtp.Problem]adviceText{
 	},
 	smtp.ProblemOAuth2: {
 		"the relay no longer takes passwords: it needs OAuth2.",
-		"Set SMTP_OAUTH2_… (see \"mailsidecar serve --help\") and leave SMTP_AUTH unset. For Microsoft 365 see that SMTP AUTH is enabled for the mailbox.",
+		"Set SMTP_OAUTH2_… as docs/oauth2.md shows, and leave SMTP_AUTH unset. For Microsoft 365 see that SMTP AUTH is enabled for the mailbox.",
 	},
 	smtp.ProblemSubmissionOff: {
 		"SMTP AUTH is switched off for this mailbox, or for the whole organization: no password and no token gets in.",
