@@ -12,14 +12,14 @@ import (
 //
 //   - A key's share is the pot divided by the keys with requests under way, but at least
 //     one message. Of a key's claims the oldest ones are within the share, as far as it
-//     reaches, and its oldest claim always is.
+//     reaches: its oldest claim is unless it is for several messages.
 //   - All strangers together are never within a share, and have a part of the pot at most.
 //   - Where there is no room for a claim within its share, claims over theirs are cut:
 //     strangers first, then the slowest. If that is not enough, younger claims whose
 //     length was not announced, or that wait for their turn, are cut.
 //   - A claim over its share cuts only what is slower than itself, and leaves an eighth
 //     of the pot free for the others.
-//   - A claim that cannot be satisfied so is refused, except the oldest one of a key: it
+//   - A claim that cannot be satisfied so is refused, except the oldest one of all keys: it
 //     waits, and completes in the end.
 
 // The phases of a claim.
@@ -287,8 +287,7 @@ func (p *pot) judge(c *claim, n int64, say func(c *claim, over bool)) {
 			continue
 		}
 		h := other.holder
-		first := h.pass != p.pass
-		if first {
+		if h.pass != p.pass {
 			h.pass, h.sum = p.pass, 0
 		}
 		octets := max(other.held, other.wanted)
@@ -296,7 +295,7 @@ func (p *pot) judge(c *claim, n int64, say func(c *claim, over bool)) {
 			octets = n
 		}
 		h.sum += octets
-		say(other, !h.proven || !first && h.sum > share)
+		say(other, !h.proven || h.sum > share)
 	}
 }
 
@@ -320,7 +319,7 @@ func (p *pot) makeRoom(c *claim, n int64, now time.Time) (victims []*claim, ok b
 		need -= v.held
 	}
 	if need > 0 {
-		return nil, p.isFirst(c) && c.held > 0
+		return nil, p.isFirst(c) && c.held > 0 && !p.isOver(c, n)
 	}
 	return p.cutAll(victims), true
 }

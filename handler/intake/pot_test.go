@@ -280,8 +280,33 @@ func TestPotShares(t *testing.T) {
 	if v, fits, _ := p.pot.announce(p.enter("c1"), 25, p.now); v != waits || !fits || p.cut() != "[a2 a3 a4]" {
 		t.Errorf("a third key: announce(25) = %v, %t, cut %s, want to wait for a2, which is over a third of the pot", v, fits, p.cut())
 	}
-	if v, fits, _ := p.pot.announce(p.enter("d1"), 26, p.now); v != refused || !fits || p.cut() != "[a2 a3 a4]" {
-		t.Errorf("more than there can be: announce(26) = %v, %t, cut %s, want refused", v, fits, p.cut())
+	if v, fits, _ := p.pot.announce(p.enter("d1"), 25, p.now); v != refused || !fits || p.cut() != "[a2 a3 a4]" {
+		t.Errorf("a fourth key, beside two that wait: announce(25) = %v, %t, cut %s, want refused", v, fits, p.cut())
+	}
+}
+
+// TestPotManyMessages: one request for many messages may have all of the pot when it is
+// alone, and else leaves room for other keys.
+func TestPotManyMessages(t *testing.T) {
+	p := newPotCase(80, 10)
+	a := p.enter("a1")
+	if v, _ := p.pot.grow(a, 1000, p.now); v != granted || a.held != 80 {
+		t.Errorf("alone: grow(1000) = %v, holds %d, want all of 80", v, a.held)
+	}
+	p.pot.shrink(a, 20, p.now)
+	a.phase.Store(working)
+	b := p.enter("b1")
+	if v, _ := p.pot.grow(b, 1, p.now); v != granted {
+		t.Errorf("another key: grow(1) = %v, want granted", v)
+	}
+	if v, _ := p.pot.grow(a, 70, p.now); v != refused {
+		t.Errorf("over its share, into the last eighth: grow(70) = %v, want refused", v)
+	}
+	if v, _ := p.pot.grow(a, 69, p.now); v != granted {
+		t.Errorf("over its share: grow(69) = %v, want granted", v)
+	}
+	if v, _ := p.pot.grow(b, 10, p.now); v != granted {
+		t.Errorf("another key: grow(10) = %v, want granted", v)
 	}
 }
 
