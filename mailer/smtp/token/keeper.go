@@ -39,7 +39,8 @@ func (k *keeper) current(ctx context.Context, s *Source) (Record, error) {
 	defer func() { k.looked = true }()
 	switch {
 	case err != nil && k.login.RefreshToken != "":
-		k.unsaved = true
+		// The configured one is stored when it has proved good.
+		k.unsaved = k.unsaved || k.login.RefreshToken != s.opts.RefreshToken
 		return k.login, nil
 	case errors.Is(err, ErrNotStored), errors.As(err, new(*DamagedError)):
 		if s.opts.RefreshToken == "" {

@@ -700,9 +700,9 @@ func TestSourceBacksOff(t *testing.T) {
 		{"Retry-After for ever", func() *http.Response { return answerWith(429, ``, "Retry-After", "99999999999") }, 24, 25},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			i, notes := &issuer{life: 3600}, new(noted)
+			i, notes, store := &issuer{life: 3600}, new(noted), new(MemoryStore)
 			i.fail = func(int, url.Values) *http.Response { return tt.answer() }
-			o := loginOptions(i, nil)
+			o := loginOptions(i, store)
 			o.Notify = notes.notify
 			s := open(t, o, true)
 			for range 24 * 3600 {
@@ -716,6 +716,9 @@ func TestSourceBacksOff(t *testing.T) {
 			}
 			if n := notes.count(EventFailed); n < 20 || n > 25 {
 				t.Errorf("%s: told %d times in a day, want once an hour", tt.name, n)
+			}
+			if r, err := store.Load(t.Context(), 1); !errors.Is(err, ErrNotStored) || notes.count(EventSaved) > 0 {
+				t.Errorf("%s: a token that never was of use is stored: %v, %v", tt.name, r, err)
 			}
 		})
 	}
