@@ -621,7 +621,7 @@ func testWPWrongRecipients(t *testing.T, s *shop) {
 	}
 	s.relay.Await(t, to, 1)
 	s.relay.Await(t, other, 1)
-	if m := s.mail(t, s.env, "", quote(long)+`, 'Wrong', 'x'`); m.Sent || len(m.Failed) != 1 || !strings.Contains(m.Failed[0].Message, long) {
+	if m = s.mail(t, s.env, "", quote(long)+`, 'Wrong', 'x'`); m.Sent || len(m.Failed) != 1 || !strings.Contains(m.Failed[0].Message, long) {
 		t.Errorf("wp_mail to a wrong address alone = %+v, want false with the address", m)
 	}
 	const first = `422 - {"code":"invalid_message","title":"x","errors":[{"field":"Envelope-To[0]","message":"no good"},{"field":"Envelope-To[2]","message":"nor this"}]}`
