@@ -19,13 +19,22 @@ import (
 // The grants without a person. In each the issuer proves for itself what the client
 // shows, and the relay asks the issuer whose token it is.
 
+// newMachine is newSidecar where no person signs in.
+func newMachine(t *testing.T, i *issuer) *sidecar {
+	t.Helper()
+	s := newSidecar(t, i, nil)
+	delete(s.settings, "SMTP_OAUTH2_AUTHORIZE_URL")
+	delete(s.settings, "SMTP_OAUTH2_DEVICE_URL")
+	s.settings["SMTP_USERNAME"], s.settings["SMTP_OAUTH2_CLIENT_ID"] = account, "server"
+	return s
+}
+
 // TestClientSecret: a client's own credentials, sent in the form and in a header.
 func TestClientSecret(t *testing.T) {
 	t.Parallel()
 	for _, auth := range []string{"post", "basic"} {
 		_, i := newZitadel(t, nil)
-		s := newSidecar(t, i, nil)
-		s.settings["SMTP_USERNAME"], s.settings["SMTP_OAUTH2_CLIENT_ID"] = account, "server"
+		s := newMachine(t, i)
 		s.settings["SMTP_OAUTH2_CLIENT_SECRET"], s.settings["SMTP_OAUTH2_CLIENT_AUTH"] = "server secret/+", auth
 		s.wantCheck(t, 0, "XOAUTH2 accepted")
 		s.settings["SMTP_OAUTH2_CLIENT_SECRET"] = "wrong"
@@ -82,8 +91,7 @@ func TestCertificate(t *testing.T) {
 	t.Parallel()
 	_, certificate, file := makeCertificate(t)
 	_, i := newStrict(t, certificate)
-	s := newSidecar(t, i, nil)
-	s.settings["SMTP_USERNAME"], s.settings["SMTP_OAUTH2_CLIENT_ID"] = account, "server"
+	s := newMachine(t, i)
 	s.settings["SMTP_OAUTH2_CERT_FILE"], s.settings["SMTP_OAUTH2_SCOPES"] = file, mailScope
 	s.wantCheck(t, 0, "XOAUTH2 accepted")
 	_, _, s.settings["SMTP_OAUTH2_CERT_FILE"] = makeCertificate(t)
@@ -95,7 +103,7 @@ func TestAssertionFile(t *testing.T) {
 	t.Parallel()
 	key, certificate, _ := makeCertificate(t)
 	_, i := newStrict(t, certificate)
-	s := newSidecar(t, i, nil)
+	s := newMachine(t, i)
 	assertion := func(id, audience string) []byte {
 		signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.PS256, Key: key}, nil)
 		if err != nil {
@@ -118,7 +126,6 @@ func TestAssertionFile(t *testing.T) {
 		return []byte(text + "\n")
 	}
 	file := writeFile(t, "assertion", assertion("1", "https://other.example.com"))
-	s.settings["SMTP_USERNAME"], s.settings["SMTP_OAUTH2_CLIENT_ID"] = account, "server"
 	s.settings["SMTP_OAUTH2_ASSERTION_FILE"], s.settings["SMTP_OAUTH2_SCOPES"] = file, mailScope
 	s.wantCheck(t, 69, "invalid_client")
 	if err := os.WriteFile(file, assertion("2", i.tokenURL), 0o600); err != nil {
@@ -137,7 +144,7 @@ func TestServiceAccount(t *testing.T) {
 	z, i := newZitadel(t, func(z *zitadel) {
 		z.path, z.keys = "/oauth/token", map[string]*rsa.PublicKey{"key-1": &key.PublicKey}
 	})
-	s := newSidecar(t, i, nil)
+	s := newMachine(t, i)
 	file, err := json.Marshal(map[string]string{
 		"type": "service_account", "client_email": account, "client_id": "1042",
 		"private_key_id": "key-1", "private_key": string(keyPEM(t, key)),
@@ -145,10 +152,10 @@ func TestServiceAccount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"PROVIDER", "CLIENT_ID", "AUTHORIZE_URL", "DEVICE_URL"} {
+	for _, name := range []string{"PROVIDER", "CLIENT_ID"} {
 		delete(s.settings, "SMTP_OAUTH2_"+name)
 	}
-	s.settings["SMTP_USERNAME"], s.settings["SMTP_OAUTH2_SCOPES"] = account, mailScope
+	s.settings["SMTP_OAUTH2_SCOPES"] = mailScope
 	s.settings["SMTP_OAUTH2_SERVICE_ACCOUNT_FILE"] = writeFile(t, "key.json", file)
 	s.wantCheck(t, 0, "XOAUTH2 accepted")
 	z.keys["key-1"] = nil
