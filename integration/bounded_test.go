@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/tls"
@@ -10,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -32,40 +34,12 @@ const (
 // all attacks at once, by strangers and by one key, and takes each mail of another key
 // meanwhile.
 func TestUnderLimit(t *testing.T) {
-	lean := leanBinary(t)
 	group := machine.LimitMemory(t, 512<<20)
-	relay := relaytest.New(t, relaytest.Options{
-		TLSExtensions: append(relaytest.Without("SIZE", "8BITMIME"), "SIZE 104857600"), Kept: 4 << 10,
-	}, nil)
-	tlsAddr := freeAddr(t)
-	s := serveAs(t, durable(t, relay).with(environment{
-		"MAILSIDECAR_API_KEYS": "shop:" + honestKey + ",mallory:" + malloryKey,
-		"MAILSIDECAR_TLS":      "self-signed", "MAILSIDECAR_TLS_ADDR": tlsAddr,
-	}), func(cmd *exec.Cmd) {
-		cmd.Args = append(append(group.Enter(), lean), cmd.Args[1:]...)
-		cmd.Path = cmd.Args[0]
-	})
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	a := &attacker{s: s, addr: strings.TrimPrefix(s.url, "http://"), tlsAddr: tlsAddr, ctx: ctx}
-	var attacks, honest sync.WaitGroup
-	sent := 0
-	honest.Go(func() { sent = s.sendSteadily(t, ctx) })
-	for _, attack := range append(strangers(), oneKey()...) {
-		attacks.Go(func() {
-			for range 2 {
-				attack.run(a)
-				if s.ended() {
-					t.Errorf("the server has ended during or after %q", attack.name)
-					return
-				}
-			}
-		})
-	}
-	attacks.Wait()
-	cancel()
-	honest.Wait()
-	if n := group.Killed(t); n > 0 || s.ended() {
+	relay := spacious7Bit(t)
+	a := startAttacked(t, relay, group.Enter())
+	attacks := append(strangers(), oneKey()...)
+	times := a.beside(t, func() { a.all(t, attacks, 2) })
+	if n := group.Killed(t); n > 0 || a.s.ended() {
 		t.Fatalf("the kernel has killed the server %d times", n)
 	}
 	machine.Await(t, "every mail of the honest client at the relay", func() bool {
@@ -75,16 +49,91 @@ func TestUnderLimit(t *testing.T) {
 				got++
 			}
 		}
-		return got >= sent
+		return got >= len(times)
 	})
-	t.Logf("%d mails beside %d of the attackers", sent, len(relay.Messages())-sent)
+	t.Logf("%d mails beside %d of the attackers", len(times), len(relay.Messages())-len(times))
 	// The formula of docs/operating.md, with the defaults.
-	s.wantMemory(t, "VmHWM", 96+2*128+2000*64/1024)
+	a.s.wantMemory(t, "VmHWM", 96+2*128+2000*64/1024)
 }
 
-// sendSteadily sends mail with the honest key until ctx ends, and returns how many. Each
+// TestTimesUnderAttack prints how long a mail takes to be accepted, alone and beside the
+// attacks of strangers and of one key, when ATTACK_TIMES says how often each attack is
+// made. The table of docs/operating.md is made so:
+//
+//	ATTACK_TIMES=3 go test ./integration -run TimesUnderAttack -v
+func TestTimesUnderAttack(t *testing.T) {
+	n, err := strconv.Atoi(cmp.Or(os.Getenv("ATTACK_TIMES"), "0"))
+	if err != nil || n < 1 {
+		t.Skip("ATTACK_TIMES is not set to a number")
+	}
+	a := startAttacked(t, spacious7Bit(t), nil)
+	at := func(times []time.Duration, percent int) time.Duration {
+		return times[(len(times)-1)*percent/100]
+	}
+	alone := a.beside(t, func() { time.Sleep(20 * time.Second) })
+	for _, row := range []struct {
+		name  string
+		times []time.Duration
+	}{
+		{"alone", alone},
+		{"beside strangers", a.beside(t, func() { a.all(t, strangers(), n) })},
+		{"beside one key", a.beside(t, func() { a.all(t, oneKey(), n) })},
+	} {
+		slices.Sort(row.times)
+		t.Logf("| %s | %d | %v | %v | %.1f |", row.name, len(row.times), at(row.times, 50), at(row.times, 99),
+			float64(at(row.times, 99))/float64(at(alone, 99)))
+	}
+}
+
+// spacious7Bit is a relay for which messages must be converted. It keeps little of them.
+func spacious7Bit(t *testing.T) *relaytest.Relay {
+	return relaytest.New(t, relaytest.Options{
+		TLSExtensions: append(relaytest.Without("SIZE", "8BITMIME"), "SIZE 104857600"), Kept: 4 << 10,
+	}, nil)
+}
+
+// startAttacked starts a server with default settings, under another program if one is
+// given.
+func startAttacked(t *testing.T, relay *relaytest.Relay, wrapper []string) *attacker {
+	t.Helper()
+	command := append(wrapper, leanBinary(t), "serve")
+	tlsAddr := freeAddr(t)
+	s := serveAs(t, durable(t, relay).with(environment{
+		"MAILSIDECAR_API_KEYS": "shop:" + honestKey + ",mallory:" + malloryKey,
+		"MAILSIDECAR_TLS":      "self-signed", "MAILSIDECAR_TLS_ADDR": tlsAddr,
+	}), func(cmd *exec.Cmd) { cmd.Path, cmd.Args = command[0], command })
+	return &attacker{s: s, addr: strings.TrimPrefix(s.url, "http://"), tlsAddr: tlsAddr, ctx: t.Context()}
+}
+
+// all makes all attacks at once, each n times.
+func (a *attacker) all(t *testing.T, attacks []attack, n int) {
+	together(len(attacks), func(i int) {
+		for range n {
+			attacks[i].run(a)
+			if a.s.ended() {
+				t.Errorf("the server has ended during or after %q", attacks[i].name)
+				return
+			}
+		}
+	})
+}
+
+// beside sends mail with the honest key while f runs, and returns how long each took. Each
 // must be accepted.
-func (s *sidecar) sendSteadily(t *testing.T, ctx context.Context) (sent int) {
+func (a *attacker) beside(t *testing.T, f func()) (times []time.Duration) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var honest sync.WaitGroup
+	honest.Go(func() { times = a.s.sendSteadily(t, ctx) })
+	f()
+	cancel()
+	honest.Wait()
+	return times
+}
+
+// sendSteadily sends mail with the honest key until ctx ends, and returns how long each
+// took. Each must be accepted.
+func (s *sidecar) sendSteadily(t *testing.T, ctx context.Context) (times []time.Duration) {
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
 	body, err := json.Marshal(order(nil))
@@ -95,23 +144,24 @@ func (s *sidecar) sendSteadily(t *testing.T, ctx context.Context) (sent int) {
 		r, err := http.NewRequest(http.MethodPost, s.url+"/v1/messages", bytes.NewReader(body))
 		if err != nil {
 			t.Error(err)
-			return sent
+			return times
 		}
 		r.Header = http.Header{"Authorization": {"Bearer " + honestKey}, "Content-Type": {"application/json"}}
+		begin := time.Now()
 		resp, err := client.Do(r)
 		if err != nil {
-			t.Errorf("mail %d: %v", sent+1, err)
-			return sent
+			t.Errorf("mail %d: %v", len(times)+1, err)
+			return times
 		}
 		text, _ := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 		if resp.StatusCode != http.StatusAccepted {
-			t.Errorf("mail %d = %d %s, want 202", sent+1, resp.StatusCode, text)
-			return sent
+			t.Errorf("mail %d = %d %s, want 202", len(times)+1, resp.StatusCode, text)
+			return times
 		}
-		sent++
+		times = append(times, time.Since(begin))
 	}
-	return sent
+	return times
 }
 
 // attacker is what attacks need.
