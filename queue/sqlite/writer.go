@@ -13,11 +13,13 @@ import (
 	"mailsidecar/queue"
 )
 
-// Bounds of one group. The first keeps a commit short, the second keeps small
-// messages from waiting for many large ones.
+// Bounds of one group. They keep a commit short. What has a large message waits for a group
+// of large ones, and every other group has none: so a small message waits for the commit of
+// one such group at most, however many large messages there are.
 const (
 	maxGroupOps  = 256
 	maxGroupSize = 16 << 20
+	largeSize    = 256 << 10
 )
 
 // shareWait is how long outcomes wait for a new message whose commit they can
@@ -42,12 +44,13 @@ type write struct {
 // writer is the one goroutine that writes, and its connection.
 type writer struct {
 	*session
-	store   *Store
-	db      *sql.DB
-	writes  chan *write
-	held    *write // too large for the last group, and the first of the next
-	logPath string
-	keep    logKeeper
+	store    *Store
+	db       *sql.DB
+	writes   chan *write
+	large    []*write // wait for a group of large messages
+	hadLarge bool     // the last group had large messages
+	logPath  string
+	keep     logKeeper
 
 	mu     sync.RWMutex // held for reading while handing over a write
 	closed bool
@@ -156,11 +159,11 @@ func (w *writer) run() {
 // well again. A service that is not ready may get no mail that would tell.
 const probeInterval = 2 * time.Second
 
-// await returns the next write; false when there will be none.
+// await returns the next write, which may be nil while large ones wait; false when there
+// will be none.
 func (w *writer) await() (*write, bool) {
-	if op := w.held; op != nil {
-		w.held = nil
-		return op, true
+	if len(w.large) > 0 {
+		return w.next(false, nil), true
 	}
 	for {
 		var due <-chan time.Time
@@ -178,29 +181,46 @@ func (w *writer) await() (*write, bool) {
 	}
 }
 
-// gather returns first and what else waits to be written. As long as all of it
-// is patient it waits for more. A write that would make the group too large is
-// the first of the next.
+// gather returns first, if there is one, and what else waits to be written, of large messages not those
+// that wait for another group. As long as all of it is patient it waits for more.
 func (w *writer) gather(first *write) []*write {
-	group, size, patient := []*write{first}, first.size, first.patient
+	var group []*write
+	patient := first != nil && first.patient
 	var late <-chan time.Time
 	if patient {
 		late = time.After(shareWait)
 	}
-	for len(group) < maxGroupOps && size < maxGroupSize {
-		op := w.next(patient, late)
-		if op == nil {
+	for n, op := 0, first; op != nil; op = w.next(patient && len(w.large) == 0, late) {
+		if op.size > largeSize {
+			w.large = append(w.large, op)
+		} else {
+			group = append(group, op)
+			patient = patient && op.patient
+		}
+		if n++; n == maxGroupOps {
 			break
 		}
-		if size > 0 && size+op.size > maxGroupSize {
-			w.held = op
+	}
+	if len(group) > 0 && w.hadLarge {
+		w.hadLarge = false
+		return group
+	}
+	for size := int64(0); len(w.large) > 0; {
+		if size += w.large[0].size; size > maxGroupSize && size > w.large[0].size {
 			break
 		}
-		group = append(group, op)
-		size += op.size
-		patient = patient && op.patient
+		group = append(group, w.takeLarge())
+		w.hadLarge = true
 	}
 	return group
+}
+
+// takeLarge returns the first of the large ones.
+func (w *writer) takeLarge() *write {
+	op := w.large[0]
+	w.large[0] = nil
+	w.large = w.large[1:]
+	return op
 }
 
 // next returns the next write; nil when there is none, or with wait none until
