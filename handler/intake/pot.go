@@ -19,6 +19,7 @@ import (
 //     length was not announced, or that wait for their turn, are cut.
 //   - A claim over its share cuts only what is slower than itself, and leaves an eighth
 //     of the pot free for the others.
+//   - Large claims leave a 128th of the pot free for small ones.
 //   - A claim that cannot be satisfied so is refused, except the oldest one of all keys: it
 //     waits, and completes in the end.
 
@@ -233,10 +234,18 @@ func (p *pot) hasRoom(c *claim, n int64) bool {
 	return p.limit(c, n)-p.used-p.aside(c) >= min(n, p.size)-c.held
 }
 
+// sparePart is which part of the pot is free for small requests when others have filled
+// it: they need not wait until a large one is gone.
+const sparePart = 128
+
 // limit is how full the pot may be after the claim got n octets.
 func (p *pot) limit(c *claim, n int64) int64 {
+	whole := p.size
+	if n > firstReservation && (p.oldest != c || p.youngest != c) {
+		whole -= p.size / sparePart
+	}
 	if !p.isOver(c, n) {
-		return p.size
+		return whole
 	}
 	limit := p.size - p.size/8
 	if p.spare > 0 {

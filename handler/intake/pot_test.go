@@ -336,3 +336,25 @@ func TestPotStrangers(t *testing.T) {
 		t.Errorf("after the strangers left: held = %d, want 30", got)
 	}
 }
+
+// TestPotSmall: a small claim has room beside large ones that have filled the pot and cannot
+// be cut.
+func TestPotSmall(t *testing.T) {
+	const mib = 1 << 20
+	p := newPotCase(128*mib, 25*mib)
+	for i := range 16 {
+		c := p.enter(fmt.Sprintf("a%d", i))
+		if v, _ := p.pot.grow(c, 8*mib, p.now); v == granted {
+			c.phase.Store(working)
+		}
+	}
+	for i := range 10 {
+		if v, _ := p.pot.grow(p.enter(fmt.Sprintf("b%d", i)), firstReservation, p.now); v != granted {
+			t.Errorf("small claim %d beside large ones: grow = %v, want granted", i, v)
+		}
+	}
+	alone := newPotCase(128*mib, 25*mib)
+	if v, _ := alone.pot.grow(alone.enter("a"), 200*mib, alone.now); v != granted {
+		t.Errorf("a claim larger than the pot, alone: grow = %v, want granted", v)
+	}
+}
