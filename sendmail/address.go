@@ -7,7 +7,6 @@ import (
 	"mime"
 	"net/mail"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -159,7 +158,7 @@ func plainName(name string) string {
 // quotePhrase writes a display name. Encoded-words stay; raw text that is not UTF-8 is
 // left for the server, which knows the charset of the message.
 func quotePhrase(name string) string {
-	name = encodedWord.ReplaceAllStringFunc(name, mendEncodedWord)
+	name = mendEncodedWords(name)
 	switch {
 	case strings.Contains(name, "=?") && isPhraseOfWords(name):
 		return name
@@ -171,18 +170,33 @@ func quotePhrase(name string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name) + `"`
 }
 
-// encodedWord is an encoded-word of RFC 2047 in Q, also one with raw blanks and other
-// characters in it that have no place there.
-var encodedWord = regexp.MustCompile(`=\?[!-<>@-~]+\?[qQ]\?[^?]*\?=`)
-
-// mendEncodedWord encodes what must not be in an encoded-word of a phrase (RFC 2047
-// §5 (3)).
-func mendEncodedWord(word string) string {
-	text := strings.LastIndexByte(word[:len(word)-2], '?') + 1
+// mendEncodedWords encodes in encoded-words of a phrase what must not be in them (RFC
+// 2047 §5 (3)): some programs write raw blanks and commas there.
+func mendEncodedWords(name string) string {
 	var b strings.Builder
-	b.WriteString(word[:text])
-	for i := text; i < len(word)-2; i++ {
-		switch c := word[i]; {
+	for {
+		start := strings.Index(name, "=?")
+		if start < 0 {
+			return b.String() + name
+		}
+		b.WriteString(name[:start])
+		charset, rest, _ := strings.Cut(name[start+len("=?"):], "?")
+		encoding, rest, _ := strings.Cut(rest, "?")
+		end := strings.IndexByte(rest[:min(len(rest), maxToken)], '?')
+		if end < 0 || !strings.HasPrefix(rest[end:], "?=") || !strings.EqualFold(encoding, "q") {
+			b.WriteString("=?")
+			name = name[start+len("=?"):]
+			continue
+		}
+		b.WriteString("=?" + charset + "?" + encoding + "?" + mendQ(rest[:end]) + "?=")
+		name = rest[end+len("?="):]
+	}
+}
+
+func mendQ(text string) string {
+	var b strings.Builder
+	for i := range len(text) {
+		switch c := text[i]; {
 		case c == ' ':
 			b.WriteByte('_')
 		case c == '=' || c == '_' || isAlphanumeric(c) || strings.IndexByte("!*+-/", c) >= 0:
@@ -192,7 +206,7 @@ func mendEncodedWord(word string) string {
 			b.Write([]byte{'=', hex[c>>4], hex[c&15]})
 		}
 	}
-	return b.String() + "?="
+	return b.String()
 }
 
 // isPhraseOfWords says that name needs no quotes, in which encoded-words are not

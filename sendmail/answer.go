@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -117,10 +116,6 @@ func refusalOf(a api.Answer) error {
 	return &failure{e.status, e}
 }
 
-// envelopeTo is how the server names a recipient of a request: the only one, or one of
-// several by its number, from 0.
-var envelopeTo = regexp.MustCompile(`^Envelope-To(?:\[(\d+)\])?$`)
-
 // refusedAddresses returns what is wrong with single recipients of a request that had n
 // of them, by their index. It is empty where something else is wrong, too.
 func refusedAddresses(a api.Answer, n int) map[int]string {
@@ -132,17 +127,24 @@ func refusedAddresses(a api.Answer, n int) map[int]string {
 		if f.Field == "" && len(wrong) > 0 {
 			continue // the server's word that there are more
 		}
-		match := envelopeTo.FindStringSubmatch(f.Field)
-		if match == nil {
-			return nil
-		}
-		i, err := strconv.Atoi(cmp.Or(match[1], "0"))
-		if err != nil || i >= n || match[1] == "" && n > 1 {
+		i, ok := recipientIndex(f.Field, n)
+		if !ok {
 			return nil
 		}
 		wrong[i] = f.Message
 	}
 	return wrong
+}
+
+// recipientIndex reads how the server names one of n recipients: as Envelope-To[2],
+// counted from 0, or as Envelope-To where there is one.
+func recipientIndex(field string, n int) (int, bool) {
+	number, ok := strings.CutPrefix(field, "Envelope-To")
+	if number == "" {
+		return 0, ok && n == 1
+	}
+	i, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(number, "["), "]"))
+	return i, ok && err == nil && i >= 0 && i < n
 }
 
 // problemText is the relay's words on the first recipient, and on how many others.

@@ -222,13 +222,25 @@ func TestMendedFields(t *testing.T) {
 	}
 }
 
+func TestQuotePhrase(t *testing.T) {
+	for in, want := range map[string]string{
+		"Ana": `"Ana"`, `a "b" \c`: `"a \"b\" \\c"`, "=?utf-8?Q?A B, C?= =?utf-8?b?QQ==?=": "=?utf-8?Q?A_B=2C_C?= =?utf-8?b?QQ==?=",
+		"=?utf-8?q?A(b)?=": "=?utf-8?q?A=28b=29?=", "=?": `=?`, "=?utf-8?q?A": "=?utf-8?q?A", "a =?x?q? (b": `"a =?x?q? (b"`, "=?x?q?a?b?=": "=?x?q?a?b?=",
+	} {
+		if got := quotePhrase(in); got != want {
+			t.Errorf("quotePhrase(%q) = %s, want %s", in, got, want)
+		}
+	}
+}
+
 // TestLongListsAreLinear: the time that a list takes does not grow with its square.
 func TestLongListsAreLinear(t *testing.T) {
-	for _, piece := range []string{"a,", `"`, "(", "<", ":", "a:", ";", "\\", "@", "a@x ", "a@x:", `"a" `, "=?", "A,", "[", "a@[", "(a) ", "<a@x>"} {
+	for _, piece := range []string{"a,", `"`, "(", "<", ":", "a:", ";", "\\", "@", "a@x ", "a@x:", `"a" `, "=?", "A,", "[", "a@[", "(a) ", "<a@x>", "=?x?q?", "=?a?q?b?= "} {
 		list := strings.Repeat(piece, (1<<16)/len(piece))
 		for _, rules := range []addressRules{{}, {authors: true}} {
 			parseMailboxes(list+" b@x.test", rules)
 			parseMailboxes(list+" <b@x.test>", rules)
+			quotePhrase(list)
 		}
 	}
 }
