@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"mailsidecar/mailer/relaytest"
 )
@@ -244,6 +245,33 @@ func TestLoginSharedMailbox(t *testing.T) {
 	ana := newPerson(t, account)
 	ana.visit(ana.signIn(term.find(signInAt)))
 	s.wantEnd(t, term, 0, account, "Signed in as "+account+", for the mailbox "+shared+" of SMTP_USERNAME.")
+	s.wantCheck(t, 0)
+}
+
+// webPort is the port that the client "web" has registered.
+const webPort = "18400"
+
+// TestLoginClientSecret: a client with a secret shows it for the code, and at each
+// renewal.
+func TestLoginClientSecret(t *testing.T) {
+	t.Parallel()
+	_, i := newZitadel(t, func(z *zitadel) { z.life = 2 * time.Second })
+	s := newSidecar(t, i, nil)
+	s.settings["SMTP_OAUTH2_CLIENT_ID"], s.settings["SMTP_OAUTH2_CLIENT_AUTH"] = "web", "basic"
+	sign := func(secret string) *terminal {
+		s.settings["SMTP_OAUTH2_CLIENT_SECRET"] = secret
+		term := startIn(t, s.command(t.Context(), "login", "microsoft", "--port", webPort))
+		ana := newPerson(t, account)
+		ana.visit(ana.signIn(term.find(signInAt)))
+		return term
+	}
+	s.wantEnd(t, sign("wrong"), 78, "", "invalid_client", "SMTP_OAUTH2_CLIENT_SECRET")
+	term := sign(webSecret)
+	s.wantEnd(t, term, 0, account)
+	if strings.Contains(term.screen(), webSecret) {
+		t.Error("login prints the client secret")
+	}
+	s.ended(t)
 	s.wantCheck(t, 0)
 }
 

@@ -50,7 +50,7 @@ func (users) GetUserByID(name string) *storage.User {
 }
 
 // public is the registration of a program on a desktop, which may also use device codes.
-type public struct{ *storage.Client }
+type public struct{ op.Client }
 
 func (public) IsScopeAllowed(string) bool           { return true }
 func (public) IDTokenUserinfoClaimsAssertion() bool { return true }
@@ -68,13 +68,19 @@ func (machine) GrantTypes() []oidc.GrantType {
 	return []oidc.GrantType{oidc.GrantTypeClientCredentials}
 }
 
+// webSecret is that of the client "web", a program with a secret in which a person signs
+// in.
+const webSecret = "secret of the web +/="
+
 // newZitadel starts the issuer, with options that may change it.
 func newZitadel(t *testing.T, change func(*zitadel)) (*zitadel, *issuer) {
 	t.Helper()
 	client := storage.NativeClient(clientID, "http://localhost", "http://127.0.0.1")
 	z := &zitadel{
-		Storage: storage.NewStorageWithClients(users{}, map[string]*storage.Client{clientID: client}),
-		life:    time.Hour, issued: map[string]time.Time{},
+		Storage: storage.NewStorageWithClients(users{}, map[string]*storage.Client{
+			clientID: client, "web": storage.WebClient("web", webSecret, "http://localhost:"+webPort),
+		}),
+		life: time.Hour, issued: map[string]time.Time{},
 	}
 	if change != nil {
 		change(z)
@@ -148,7 +154,7 @@ func (z *zitadel) GetClientByClientID(ctx context.Context, id string) (op.Client
 	if err != nil {
 		return nil, err
 	}
-	return public{c.(*storage.Client)}, nil
+	return public{c}, nil
 }
 
 // CreateAccessToken is for grants without a refresh token.
