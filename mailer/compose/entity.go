@@ -449,8 +449,23 @@ func (e *mimeEntity) size() int {
 
 // crlfSize returns the octets that appendCRLF appends.
 func crlfSize(raw []byte) int {
-	pairs := bytes.Count(raw, []byte("\r\n"))
-	return len(raw) + bytes.Count(raw, []byte("\n")) + bytes.Count(raw, []byte("\r")) - 2*pairs - 2*bytes.Count(raw, []byte("\r\r\n"))
+	size, lone := len(raw), bytes.Count(raw, []byte("\r"))
+	for {
+		i := bytes.IndexByte(raw, '\n')
+		if i < 0 {
+			return size + lone
+		}
+		switch {
+		case i >= 2 && raw[i-1] == '\r' && raw[i-2] == '\r': // one line end
+			size--
+			lone -= 2
+		case i >= 1 && raw[i-1] == '\r':
+			lone--
+		default:
+			size++
+		}
+		raw = raw[i+1:]
+	}
 }
 
 func endsWithLine(raw []byte) bool {

@@ -1,7 +1,6 @@
 package compose
 
 import (
-	"bytes"
 	"context"
 	"errors"
 )
@@ -49,9 +48,7 @@ func newGrowth(ctx context.Context, raw []byte) *growth {
 
 // finishedSize returns the size of raw with CRLF line ends, and some room for added
 // fields, in octets.
-func finishedSize(raw []byte) int {
-	return len(raw) + bytes.Count(raw, []byte("\n")) - bytes.Count(raw, []byte("\r\n")) + 512
-}
+func finishedSize(raw []byte) int { return crlfSize(raw) + 512 }
 
 // replace counts that a text of before octets became one of after octets. The error is
 // errGrowth, or that of the context.

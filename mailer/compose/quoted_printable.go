@@ -48,37 +48,47 @@ func appendQuoted[T string | []byte](dst []byte, text T) []byte {
 // quotedSize returns the octets that appendQuotedPrintable appends.
 func quotedSize[T string | []byte](text T) int {
 	size, col, endsBlank := 0, 0, false
-	endLine := func() {
-		switch {
-		case col == 0 || !endsBlank:
-		case col-1+len("=XX") > maxQuotedLine:
-			size += len("=\r\n") + len("=XX") - 1
-		default:
-			size += len("=XX") - 1
+	for len(text) > 0 {
+		n, room := 0, text[:min(len(text), maxQuotedLine-col)]
+		for n < len(room) && isQuotedPlain[room[n]] {
+			n++
 		}
-		col = 0
-	}
-	for i := 0; i < len(text); i++ {
-		width := 1
-		switch c := text[i]; {
+		if n > 0 {
+			size, col, endsBlank = size+n, col+n, isBlank(room[n-1])
+		}
+		if text = text[n:]; len(text) == 0 {
+			break
+		}
+		switch c := text[0]; {
 		case c == '\r' || c == '\n':
-			endLine()
-			size += len("\r\n")
-			i += lineEndSize(text[i:min(i+3, len(text))]) - 1
-			continue
-		case isQuotedPlain[c]:
-			endsBlank = isBlank(c)
-		default:
-			width, endsBlank = len("=XX"), false
-		}
-		if col+width > maxQuotedLine {
+			size += quotedEnd(col, endsBlank) + len("\r\n")
+			col = 0
+			text = text[lineEndSize(text):]
+		case isQuotedPlain[c]: // no room for it
 			size += len("=\r\n")
 			col = 0
+		default:
+			if col+len("=XX") > maxQuotedLine {
+				size += len("=\r\n")
+				col = 0
+			}
+			size, col, endsBlank = size+len("=XX"), col+len("=XX"), false
+			text = text[1:]
 		}
-		size, col = size+width, col+width
 	}
-	endLine()
-	return size
+	return size + quotedEnd(col, endsBlank)
+}
+
+// quotedEnd returns the octets that endQuotedLine adds.
+func quotedEnd(col int, endsBlank bool) int {
+	switch {
+	case col == 0 || !endsBlank:
+		return 0
+	case col-1+len("=XX") > maxQuotedLine:
+		return len("=\r\n") + len("=XX") - 1
+	default:
+		return len("=XX") - 1
+	}
 }
 
 // lineEndSize returns the octets of the line end that text begins with.
