@@ -4,6 +4,7 @@ package diagnosis
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
+	"mailsidecar/mailer/smtp/token"
 	"mailsidecar/netaddr"
 	"mailsidecar/relays"
 )
@@ -357,7 +359,9 @@ func explain(r smtp.Report, g group, p relays.Preset, s Settings) Advice {
 		if f.Err != nil {
 			a.take(tokenText(f.Err, s))
 		}
-		a.tellCause(" The error is: $CAUSE")
+		if !errors.Is(f.Err, token.ErrNotStored) { // that was said
+			a.tellCause(" The error is: $CAUSE")
+		}
 	case smtp.ProblemTokenDead, smtp.ProblemTokenUnfit, smtp.ProblemTokenScope, smtp.ProblemBrowser:
 		a.tellCause(" Before that, $CAUSE.")
 	case smtp.ProblemNoMechanism:

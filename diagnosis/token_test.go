@@ -198,3 +198,14 @@ func TestOfFailureUnwraps(t *testing.T) {
 		}
 	}
 }
+
+// TestNotStoredIsSaidOnce: what a sentence of ours says is not repeated as an error.
+func TestNotStoredIsSaidOnce(t *testing.T) {
+	r := report1("smtp.gmail.com", "", []smtp.RungCheck{{Port: 587, Failure: &smtp.CheckFailure{
+		Problem: smtp.ProblemToken, Cause: token.ErrNotStored.Error(), Err: token.ErrNotStored,
+	}}})
+	got := flatten(OfReport(r, Settings{Grant: GrantLogin, Issuer: "google"}))
+	if strings.Contains(got, "The error is") || !strings.Contains(got, "Log in: mailsidecar login google") {
+		t.Errorf("OfReport() = %q, want the command and no error", got)
+	}
+}
