@@ -33,7 +33,7 @@ func (s *Service) newHandler(c config.Service, version string) (*handler.Server,
 	h, err := handler.New(handler.Options{
 		Submitter: s.submitter, Ledger: ledger, Relays: s.monitor, Keys: entries, From: c.From, Ready: s.ready, Logger: s.log,
 		Compat: apis, TLS: tlsConfig,
-		Version: version, MaxConnections: c.MaxConnections, MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.MaxRecipients,
+		Version: version, MaxConnections: withinFiles(c.MaxConnections, maxFiles(), s.log), MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.MaxRecipients,
 		MaxInFlight: int64(c.MaxInFlight), RequestTimeout: time.Duration(c.RequestTimeout),
 	})
 	if err != nil {
