@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"debug/buildinfo"
 	"encoding/base64"
-	"fmt"
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
@@ -15,7 +14,6 @@ import (
 	"regexp"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"sync"
 	"testing"
 
@@ -116,28 +114,14 @@ func spacious(t *testing.T) *relaytest.Relay {
 
 var memoryLine = regexp.MustCompile(`(?m)^(Vm\w+):\s+(\d+) kB$`)
 
-// wantMemory checks a line of /proc/PID/status.
+// wantMemory checks a line of /proc/PID/status against a limit in MiB.
 func (s *sidecar) wantMemory(t *testing.T, name string, limit int) {
 	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
+	kib := s.memory(t, name)
+	t.Logf("%s = %.1f MiB, target %d", name, float64(kib)/1024, limit)
+	if kib >= limit<<10 {
+		t.Errorf("%s = %d KiB, want under %d MiB", name, kib, limit)
 	}
-	for _, m := range memoryLine.FindAllStringSubmatch(string(status), -1) {
-		if m[1] != name {
-			continue
-		}
-		kib, err := strconv.Atoi(m[2])
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Logf("%s = %.1f MiB, target %d", name, float64(kib)/1024, limit)
-		if kib >= limit<<10 {
-			t.Errorf("%s = %d KiB, want under %d MiB", name, kib, limit)
-		}
-		return
-	}
-	t.Fatalf("no %s in:\n%s", name, status)
 }
 
 // file is n octets that do not compress.

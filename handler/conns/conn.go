@@ -42,7 +42,7 @@ type conn struct {
 	// These belong to the set.
 	list   *list.List
 	place  *list.Element
-	since  time.Time // the header is unfinished since then
+	since  time.Time // the header is unfinished, or the connection idle, since then
 	weight int64     // of the unfinished header
 	fields int       // of the unfinished header
 	key    string

@@ -42,6 +42,9 @@ const (
 	// many clients that come at once, those that have sent their request already wait
 	// for a processor, not for the network.
 	fresh = 50 * time.Millisecond
+	// rested is how long after a request a client that sends one after the other has
+	// surely sent the next.
+	rested = time.Second
 	// look is how often the listener looks again whether there is room.
 	look = 5 * time.Millisecond
 )
@@ -161,6 +164,7 @@ func (s *Set) move(c *conn, to phase) {
 		c.since = time.Now()
 		c.enter(&s.unfinished)
 	case idle:
+		c.since = time.Now()
 		c.enter(s.idleList(c))
 	case strange:
 		c.enter(&s.strangers)
@@ -216,9 +220,19 @@ func (s *Set) tryAdd(c *conn) (bool, error) {
 }
 
 // closeOne closes the connection that matters least. A connection over which a key was
-// sent matters more than others, and a request under way more than none.
+// sent matters more than others, and a request under way more than none. But a client
+// that is about to send its next request could not know that its connection is closed.
 func (s *Set) closeOne() bool {
-	return s.closeFirst(&s.idle) || s.closeUnfinished() || s.closeFirst(&s.idleKeys) || s.closeFirst(&s.strangers)
+	return s.closeFirst(&s.idle) || s.closeUnfinished() || s.closeRested() || s.closeFirst(&s.strangers) || s.closeFirst(&s.idleKeys)
+}
+
+// closeRested closes the longest idle connection over which a key was sent, unless its
+// last request was lately.
+func (s *Set) closeRested() bool {
+	if e := s.idleKeys.Front(); e == nil || time.Since(e.Value.(*conn).since) < rested {
+		return false
+	}
+	return s.closeFirst(&s.idleKeys)
 }
 
 func (s *Set) closeFirst(l *list.List) bool {

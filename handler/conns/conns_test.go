@@ -224,6 +224,29 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// TestBusyClient: a client that sends one request after the other keeps its connection
+// beside any number of requests without a key.
+func TestBusyClient(t *testing.T) {
+	run(t, Limits{Open: 20}, func(t *testing.T, s *server) {
+		busy := s.connect(t, get("/", "shop"))
+		if got := busy.status(); got != http.StatusOK {
+			t.Fatalf("status %d", got)
+		}
+		for range 50 {
+			for range 5 {
+				s.connect(t, get("/hold", ""))
+				synctest.Wait()
+			}
+			if _, err := io.WriteString(busy, get("/", "shop")); err != nil {
+				t.Fatal("the connection was closed")
+			}
+			if got := busy.status(); got != http.StatusOK {
+				t.Fatalf("status %d", got)
+			}
+		}
+	})
+}
+
 // TestShare: the requests of one key leave room for those of others, and requests without
 // a key for those with one.
 func TestShare(t *testing.T) {
