@@ -270,14 +270,16 @@ func (s *Set) close(c *conn) {
 func (s *Set) count(c *conn, octets, fields int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	w := Weight(octets, fields)
 	if c.phase() == idle {
-		octets, fields = octets+c.ahead.octets(), fields+c.ahead.lines()
 		s.move(c, unfinished)
+		// These may be the header's, and need memory then. They may as well be the end
+		// of the last request's body, so that they are no reason to refuse the header.
+		w += Weight(c.ahead.octets(), c.ahead.lines())
 	}
 	if c.phase() != unfinished {
 		return true
 	}
-	w := Weight(octets, fields)
 	c.weight += w
 	c.fields += fields
 	if s.weight += w; c.fields > s.limits.Fields+2 { // and two other lines

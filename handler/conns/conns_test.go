@@ -305,6 +305,24 @@ func TestFields(t *testing.T) {
 	}
 }
 
+// TestLinesBefore: the lines of a body are no reason to refuse the header of the next
+// request over the same connection.
+func TestLinesBefore(t *testing.T) {
+	run(t, Limits{Fields: 100}, func(t *testing.T, s *server) {
+		body := strings.Repeat("\n", 20<<10)
+		c := s.connect(t, "")
+		for i := range 3 {
+			go func() {
+				_, _ = fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+			}()
+			if got := c.status(); got != http.StatusOK {
+				t.Fatalf("answer %d = %d, want 200", i, got)
+			}
+			synctest.Wait()
+		}
+	})
+}
+
 // TestScanner: however a header is cut, its end is found where net/http finds it.
 func TestScanner(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
