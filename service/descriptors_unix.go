@@ -13,5 +13,5 @@ func maxFiles() uint64 {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
 		return math.MaxUint64
 	}
-	return uint64(l.Cur) // it is signed on some systems
+	return uint64(l.Cur) //nolint:unconvert // it is signed on FreeBSD
 }
