@@ -137,6 +137,7 @@ func New(o Options) (*Server, error) {
 	if s.ready == nil {
 		s.ready = func() bool { return true }
 	}
+	s.recallRates()
 	s.echo = s.routes()
 	s.conns = conns.New(conns.Limits{
 		Open: o.MaxConnections, Header: s.maxHeader(), Fields: max(s.maxRecipients, 1000) + otherFields,

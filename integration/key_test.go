@@ -3,6 +3,7 @@ package integration
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 
 	"mailsidecar/mailer/relaytest"
@@ -37,6 +38,30 @@ func TestKeySettings(t *testing.T) {
 		}
 		if wait, _ := strconv.Atoi(a.Header.Get("Retry-After")); step.status == http.StatusTooManyRequests && (wait < 1700 || wait > 1800) {
 			t.Errorf("Retry-After = %d, want half an hour", wait)
+		}
+	}
+}
+
+// TestKeyRateOverRestart: a batch that overdrew a key's rate delays what follows, also when
+// the server was killed meanwhile.
+func TestKeyRateOverRestart(t *testing.T) {
+	t.Parallel()
+	env := durable(t, relaytest.New(t, relaytest.Options{}, nil)).with(environment{
+		"MAILSIDECAR_API_KEYS": "shop:" + honestKey + ",blog:" + malloryKey, "MAILSIDECAR_KEY_RATES": "shop:5/h,blog:5/h",
+	})
+	one := `{"from":"shop@example.com","to":"ana@example.org","subject":"x","text":"x"}`
+	send := func(s *sidecar, path, key, body string) int {
+		return s.request(t, http.MethodPost, path, []byte(body), http.Header{"Authorization": {"Bearer " + key}, "Content-Type": {"application/json"}}).HTTPStatus
+	}
+	s := serve(t, env)
+	if got := send(s, "/v1/messages/batch", honestKey, `{"messages":[`+strings.Repeat(one+",", 49)+one+`]}`); got != http.StatusAccepted {
+		t.Errorf("a batch of 50 with 5/h = %d, want 202", got)
+	}
+	s.kill(t)
+	s = serve(t, env)
+	for key, want := range map[string]int{honestKey: http.StatusTooManyRequests, malloryKey: http.StatusAccepted} {
+		if got := send(s, "/v1/messages", key, one); got != want {
+			t.Errorf("after a restart a message with %s = %d, want %d", key, got, want)
 		}
 	}
 }
