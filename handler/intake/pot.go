@@ -241,7 +241,7 @@ const sparePart = 128
 // limit is how full the pot may be after the claim got n octets.
 func (p *pot) limit(c *claim, n int64) int64 {
 	whole := p.size
-	if n > firstReservation && (p.oldest != c || p.youngest != c) {
+	if n > firstReservation && p.used > c.held {
 		whole -= p.size / sparePart
 	}
 	if !p.isOver(c, n) {
