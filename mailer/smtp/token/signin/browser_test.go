@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -337,10 +336,19 @@ func TestListenTaken(t *testing.T) {
 	if _, err := Listen(t.Context(), r); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("Listen() = %v, want EADDRINUSE", err)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(r.Port))
-	if err != nil {
-		t.Errorf("the port stays taken on 127.0.0.1: %v", err)
-	} else {
-		free.Close()
+	var first net.Listener
+	l := listen(func(ctx context.Context, network, addr string) (net.Listener, error) {
+		if first != nil {
+			return nil, syscall.EADDRINUSE
+		}
+		var err error
+		first, err = new(net.ListenConfig).Listen(ctx, network, "127.0.0.1:0")
+		return first, err
+	})
+	if _, err := l.loopback(t.Context(), 8400); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("loopback() = %v, want EADDRINUSE", err)
+	}
+	if _, err := first.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the first address stays taken: %v", err)
 	}
 }
