@@ -113,13 +113,13 @@ func (b *Browser) answered(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "only GET is served here", http.StatusMethodNotAllowed)
 		return
 	}
+	b.visits.RLock() // before the answer is handed on: the end may follow at once
+	defer b.visits.RUnlock()
 	err := b.offer(r.URL.Query(), true)
 	if _, refused := errors.AsType[*RefusedError](err); err != nil && !refused {
 		Page{"Nothing was changed", sentence(err)}.write(w, http.StatusBadRequest)
 		return
 	}
-	b.visits.RLock()
-	defer b.visits.RUnlock()
 	select {
 	case <-b.ended:
 		b.page.write(w, http.StatusOK)
