@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"errors"
 	"io"
 	"mime/multipart"
 	"regexp"
@@ -28,30 +29,25 @@ var memberPart = regexp.MustCompile(`^(headers|tags)\[([^\[\]]+)\]$`)
 // names as the JSON object. Files are in parts named attachments and inline.
 func (s *Server) decodeForm(b *intake.Body, boundary string) (messageRequest, error) {
 	var m messageRequest
-	if boundary == "" {
-		return m, problem.New(api.CodeMalformedForm, "The Content-Type has no boundary.")
+	parts, err := b.Parts(boundary)
+	if err != nil {
+		return m, err
 	}
 	form := formReader{body: b, message: &m, seen: map[string]bool{}}
-	parts := multipart.NewReader(b, boundary)
 	for n := 0; ; n++ {
-		part, err := parts.NextRawPart()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return m, intake.FormProblem(err)
-		}
-		if n >= s.maxRecipients+formOverhead {
+		part, err := parts.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return m, nil
+		case err != nil:
+			return m, err
+		case n >= s.maxRecipients+formOverhead:
 			return m, problem.New(api.CodeMalformedForm, "The form has too many parts.")
 		}
 		if err := form.read(part); err != nil {
 			return m, err
 		}
 	}
-	if _, err := io.Copy(io.Discard, b); err != nil {
-		return m, intake.FormProblem(err)
-	}
-	return m, nil
 }
 
 type formReader struct {

@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"mime"
@@ -26,6 +27,79 @@ var escapedName = strings.NewReplacer("%22", `"`, "%0D", "\r", "%0d", "\r", "%0A
 // PlainName returns the name of a part, or of its file, as it was before a browser
 // wrote it into the part's header.
 func PlainName(name string) string { return escapedName.Replace(name) }
+
+const (
+	// The header of a form's part may have about so many octets and lines. Clients write
+	// three lines.
+	maxPartHeader = 16 << 10
+	maxPartLines  = 100
+	// partHeaderStep is how many octets are read at once of a part's header.
+	partHeaderStep = 512
+)
+
+// Parts reads the parts of a form (RFC 7578). It limits the header of each while that is
+// read: it takes far more memory than its octets, and a client may send it slowly.
+type Parts struct {
+	source partSource
+	reader *multipart.Reader
+}
+
+// Parts returns the parts of the body, which is a form with this boundary. An empty one
+// is an error.
+func (b *Body) Parts(boundary string) (*Parts, error) {
+	if boundary == "" {
+		return nil, problem.New(api.CodeMalformedForm, "The Content-Type has no boundary.")
+	}
+	p := &Parts{source: partSource{body: b}}
+	p.reader = multipart.NewReader(&p.source, boundary)
+	return p, nil
+}
+
+// Next returns the next part, whose header is read. After the last one the error is
+// [io.EOF], and the body is read to its end. Any other error is a [*problem.Error].
+func (p *Parts) Next() (*multipart.Part, error) {
+	p.source.begin()
+	part, err := p.reader.NextRawPart()
+	p.source.inHeader = false
+	if errors.Is(err, io.EOF) {
+		if _, err := io.Copy(io.Discard, p.source.body); err != nil {
+			return nil, FormProblem(err)
+		}
+		return nil, io.EOF
+	}
+	switch {
+	case p.source.err != nil: // multipart may take it for a field that is cut off
+		return nil, p.source.err
+	case err != nil:
+		return nil, FormProblem(err)
+	}
+	return part, nil
+}
+
+// partSource is the body as [multipart.Reader] reads it. That reads on only while a
+// header is not complete, so that all that came before belongs to the header.
+type partSource struct {
+	body          *Body
+	inHeader      bool
+	octets, lines int   // of the header so far
+	err           error // that the header is too large
+}
+
+func (s *partSource) begin() { s.inHeader, s.octets, s.lines = true, 0, 0 }
+
+func (s *partSource) Read(p []byte) (int, error) {
+	if !s.inHeader {
+		return s.body.Read(p)
+	}
+	if s.octets > maxPartHeader || s.lines > maxPartLines {
+		s.err = problem.New(api.CodeMalformedForm, "The header of a part is too large: it may have 16 KiB and 100 lines.")
+		return 0, s.err
+	}
+	n, err := s.body.Read(p[:min(len(p), partHeaderStep)])
+	s.octets += n
+	s.lines += bytes.Count(p[:n], []byte{'\n'})
+	return n, err
+}
 
 // ReadPart reads a part of a form into one slice. Its memory grows with the octets that
 // come, and copying them waits for its turn where they are many.

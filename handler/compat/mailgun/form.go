@@ -59,29 +59,24 @@ func readForm(x *compat.Exchange, known []compat.FormField) (*formData, error) {
 const maxFormParts = 3000
 
 func (form *formData) readParts(b *intake.Body, boundary string) error {
-	if boundary == "" {
-		return problem.New(api.CodeMalformedForm, "The Content-Type has no boundary.")
+	parts, err := b.Parts(boundary)
+	if err != nil {
+		return err
 	}
-	parts := multipart.NewReader(b, boundary)
 	for n := 0; ; n++ {
-		part, err := parts.NextRawPart()
-		if errors.Is(err, io.EOF) {
-			break
+		part, err := parts.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case n >= maxFormParts:
+			return problem.New(api.CodeMalformedForm, "The form has too many parts.")
 		}
-		if err == nil && n >= maxFormParts {
-			err = problem.New(api.CodeMalformedForm, "The form has too many parts.")
-		}
-		if err == nil {
-			err = form.readPart(b, part)
-		}
-		if err != nil {
+		if err := form.readPart(b, part); err != nil {
 			return intake.FormProblem(err)
 		}
 	}
-	if _, err := io.Copy(io.Discard, b); err != nil {
-		return intake.FormProblem(err)
-	}
-	return nil
 }
 
 func (form *formData) readPart(b *intake.Body, part *multipart.Part) error {
