@@ -18,13 +18,16 @@ const maxLogCopy = 64 << 20
 // checkLog looks at the log that a crash has left, before SQLite does. SQLite uses what
 // is before the first bad frame, and forgets the rest without a word: after a crash it
 // is of a transaction that was being written. Where more is lost, this says so, and
-// keeps a copy.
+// keeps a copy. It does so for a log whose database is gone, too: a new database begins
+// a new log.
 func (s *Store) checkLog() error {
-	if info, err := os.Stat(s.opts.Path); err != nil || info.Size() == 0 {
-		return nil // a log without its database is of no use
+	info, err := os.Stat(s.opts.Path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil // creating the database tells
 	}
+	gone := err != nil || info.Size() == 0
 	path := logPath(s.opts.Path)
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	f, err := os.OpenFile(path, os.O_RDWR|openOwn, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -36,20 +39,32 @@ func (s *Store) checkLog() error {
 	if err != nil {
 		return fault(path, fmt.Errorf("read the log: %w", err), "the disk reports errors: see the kernel's log (dmesg), and move the queue to a sound disk")
 	}
-	if report.lost {
-		if err := s.keepLog(f, path, report); err != nil {
+	if report.lost || gone && report.frames > 0 {
+		if err := s.keepLog(f, path, report, gone); err != nil {
 			return err
 		}
+	}
+	if gone {
+		return nil
 	}
 	return cutLog(f, report)
 }
 
-// keepLog copies a damaged log, and logs what is wrong with it.
-func (s *Store) keepLog(f *os.File, path string, report logReport) error {
-	kept := path + ".damaged"
+// keepLog copies a log of which SQLite will not use all, and logs what is wrong with it.
+func (s *Store) keepLog(f *os.File, path string, report logReport, gone bool) error {
+	kept, wrong := path+".damaged", "damaged"
+	if gone {
+		wrong = "without its database"
+	}
 	if err := copyLog(f, kept); err != nil {
-		return fault(path, fmt.Errorf("damaged, and its copy %s cannot be written: %w", kept, err),
+		return fault(path, fmt.Errorf("%s, and its copy %s cannot be written: %w", wrong, kept, err),
 			"the start would make it impossible to find out what was lost: free space for the copy, or move the log away")
+	}
+	if gone {
+		s.opts.Logger.Error("queue log without its database", "path", path, "frames", report.frames+report.behind, "copy", kept,
+			"meaning", "the database was deleted after a crash, and its last commits were in the log: they may hold accepted mail",
+			"do", `where it was not deleted on purpose, see "A damaged log" in docs/operating.md`)
+		return nil
 	}
 	s.opts.Logger.Error("queue log damaged", "path", path, "header_damaged", report.header, "frames_used", report.frames,
 		"frames_behind", report.behind, "copy", kept,
