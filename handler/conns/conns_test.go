@@ -158,16 +158,19 @@ func TestUnfinished(t *testing.T) {
 // requests that are sent at once are all answered.
 func TestSlowHeaders(t *testing.T) {
 	run(t, Limits{Open: 100, Unfinished: 10}, func(t *testing.T, s *server) {
+		var slow sync.WaitGroup
+		defer slow.Wait()
 		for range 30 {
 			c := s.connect(t, "")
-			go func() {
+			defer c.Close()
+			slow.Go(func() {
 				for next := begin; ; next = "a" {
 					if _, err := io.WriteString(c, next); err != nil {
 						return
 					}
 					time.Sleep(fresh / 3)
 				}
-			}()
+			})
 		}
 		var honest sync.WaitGroup
 		for range 50 {
