@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -69,7 +71,7 @@ func (s *Source) endRenewal(r *renewal, now time.Time) {
 	case r.err != nil:
 		s.failure = failure{err: r.err, count: before.count + 1, told: before.told}
 		s.failure.retry = now.Add(pauseAfter(r.err, s.failure.count))
-		if before.err == nil || before.err.Error() != r.err.Error() || now.Sub(before.told) >= tellAgain {
+		if before.err == nil || reason(before.err) != reason(r.err) || now.Sub(before.told) >= tellAgain {
 			s.failure.told = now
 			events = append(events, Event{Kind: EventFailed, Err: r.err, Retry: s.failure.retry})
 		}
@@ -86,6 +88,32 @@ func (s *Source) endRenewal(r *renewal, now time.Time) {
 		s.opts.Notify(e)
 	}
 	s.tellWarnings(now)
+}
+
+// reason is what of a failure stays the same while its cause does. Descriptions hold
+// numbers of requests, and errors of the network hold ports, one of several addresses,
+// and the time.
+func reason(err error) string {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return fmt.Sprint(e.Status, e.Code, e.Subtype, e.Numbers)
+	}
+	text := err.Error()
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		text = dns.Name + dns.Err
+	} else if op, ok := errors.AsType[*net.OpError](err); ok {
+		for inner := op; ok; inner, ok = errors.AsType[*net.OpError](inner.Err) {
+			op = inner // that of a proxy holds another one
+		}
+		text = op.Op + op.Err.Error()
+	}
+	return strings.Map(withoutDigits, text)
+}
+
+func withoutDigits(r rune) rune {
+	if '0' <= r && r <= '9' {
+		return -1
+	}
+	return r
 }
 
 // fetch gets a token in the way of the grant.

@@ -688,20 +688,25 @@ func TestSourceClose(t *testing.T) {
 func TestSourceBacksOff(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
-		answer      func() *http.Response
+		answer      func(n int) *http.Response
 		least, most int
 	}{
-		{"no network", func() *http.Response { return noAnswer }, 2000, 3000},
-		{"502", func() *http.Response { return answerWith(502, "<html>") }, 2000, 3000},
-		{"revoked", func() *http.Response { return answerWith(400, `{"error":"invalid_grant"}`) }, 90, 110},
-		{"wrong secret", func() *http.Response { return answerWith(401, `{"error":"invalid_client"}`) }, 90, 110},
-		{"too often", func() *http.Response { return answerWith(429, ``) }, 90, 110},
-		{"Retry-After", func() *http.Response { return answerWith(503, ``, "Retry-After", "600") }, 140, 150},
-		{"Retry-After for ever", func() *http.Response { return answerWith(429, ``, "Retry-After", "99999999999") }, 24, 25},
+		{"no network", func(int) *http.Response { return noAnswer }, 2000, 3000},
+		{"502", func(int) *http.Response { return answerWith(502, "<html>") }, 2000, 3000},
+		{"503 with a number", func(n int) *http.Response {
+			return answerWith(503, fmt.Sprintf(`{"error":"temporarily_unavailable","error_description":"request %d failed"}`, n))
+		}, 2000, 3000},
+		{"revoked", func(n int) *http.Response {
+			return answerWith(400, fmt.Sprintf(`{"error":"invalid_grant","error_description":"AADSTS700082: It has expired. Trace ID: %x Timestamp: %d","error_codes":[700082]}`, n, n))
+		}, 90, 110},
+		{"wrong secret", func(int) *http.Response { return answerWith(401, `{"error":"invalid_client"}`) }, 90, 110},
+		{"too often", func(int) *http.Response { return answerWith(429, ``) }, 90, 110},
+		{"Retry-After", func(int) *http.Response { return answerWith(503, ``, "Retry-After", "600") }, 140, 150},
+		{"Retry-After for ever", func(int) *http.Response { return answerWith(429, ``, "Retry-After", "99999999999") }, 24, 25},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			i, notes, store := &issuer{life: 3600}, new(noted), new(MemoryStore)
-			i.fail = func(int, url.Values) *http.Response { return tt.answer() }
+			i.fail = func(n int, _ url.Values) *http.Response { return tt.answer(n) }
 			o := loginOptions(i, store)
 			o.Notify = notes.notify
 			s := open(t, o, true)
