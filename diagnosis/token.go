@@ -332,7 +332,7 @@ func OfWarning(w token.Warning, s Settings) Advice {
 	case token.WarningClock:
 		a.Do = "Set the clock (date -u shows it): signed requests and certificates depend on it."
 	case token.WarningNotStored:
-		a.Do = "See that MAILSIDECAR_DATA_DIR can be written, or is set at all."
+		a.Do = "Set MAILSIDECAR_DATA_DIR to a directory on a volume that lasts, and see that it can be written."
 	}
 	if !w.At.IsZero() && !w.At.After(time.Now()) {
 		a.Do = strings.Replace(a.Do, "before that day", "now", 1)

@@ -786,6 +786,8 @@ func TestSourceWarns(t *testing.T) {
 				return answerWith(200, fmt.Sprintf(`{"access_token":"a%d","expires_in":3599,"refresh_token_expires_in":%d}`, n, 604799))
 			}
 		}, WarningLogin, 0, 5},
+		{"in memory only", func(_ *Options, i *issuer) { i.rotate = true }, WarningNotStored, 0, 5},
+		{"in memory only, not replaced", func(*Options, *issuer) {}, WarningNotStored, -1, 5},
 		{"clock", func(_ *Options, i *issuer) {
 			i.fail = func(n int, _ url.Values) *http.Response {
 				return answerWith(200, fmt.Sprintf(`{"access_token":"a%d","expires_in":3599}`, n), "Date", time.Now().Add(-6*time.Minute).UTC().Format(http.TimeFormat))

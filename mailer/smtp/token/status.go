@@ -27,6 +27,9 @@ type Status struct {
 	Retry time.Time
 	// StoreErr is why the login could not be stored; nil when it is stored.
 	StoreErr error
+	// Forgetful says that the endpoint has replaced the configured refresh token, and
+	// that its successor ends with the process.
+	Forgetful bool
 	// Warnings are what needs a person's attention soon, and does not stop mail yet.
 	Warnings []Warning
 }
@@ -62,7 +65,7 @@ func (s *Source) Status() Status {
 	if st.Skew.Abs() > skewWarning {
 		st.Warnings = append(st.Warnings, Warning{Kind: WarningClock, Skew: st.Skew})
 	}
-	if st.StoreErr != nil {
+	if st.StoreErr != nil || st.Forgetful {
 		st.Warnings = append(st.Warnings, Warning{Kind: WarningNotStored})
 	}
 	return st
@@ -74,6 +77,7 @@ func (s *Source) showLogin(login Record, storeErr error) {
 	defer s.mu.Unlock()
 	s.status.Account, s.status.LoginIssued, s.status.LoginExpires = login.Account, login.Issued, login.end()
 	s.status.StoreErr = storeErr
+	s.status.Forgetful = !s.opts.Store.Lasting() && login.RefreshToken != s.opts.RefreshToken
 }
 
 // end is when the refresh token ends, as far as is known; else zero.
@@ -139,6 +143,6 @@ func (w Warning) String() string {
 		}
 		return fmt.Sprintf("this machine's clock is %s %s the token endpoint's", w.Skew.Abs().Round(time.Second), direction)
 	default:
-		return "the OAuth2 login could not be stored, so that the next start will not have it"
+		return "the OAuth2 login is not stored, so that the next start will not have it"
 	}
 }
