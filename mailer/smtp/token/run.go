@@ -47,24 +47,21 @@ func (s *Source) look(ctx context.Context) {
 func (s *Source) renewIfDue(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.closed && s.renewal == nil && !now.Before(s.due()) {
+	if !s.closed && s.renewal == nil && !now.Before(s.due(now)) {
 		s.beginRenewal("")
 	}
 }
 
 // due is when the next renewal begins; zero means now. The caller holds the lock.
-func (s *Source) due() time.Time {
+func (s *Source) due(now time.Time) time.Time {
 	if s.failure.err != nil {
 		return s.failure.retry
 	}
 	if s.access.token == "" {
 		return time.Time{}
 	}
-	due, earliest := s.access.expires.Add(-s.access.ahead()), s.access.fetched.Add(leastGap)
-	if due.Before(earliest) {
-		return earliest
-	}
-	return due
+	a := s.access
+	return now.Add(max(a.life()-a.ahead(), leastGap) - a.age(now))
 }
 
 // untilLook is how long Run has to wait.
@@ -75,7 +72,7 @@ func (s *Source) untilLook(now time.Time) time.Duration {
 	if s.opts.Grant == GrantLogin {
 		longest = storeLook
 	}
-	wait := s.due().Sub(now)
+	wait := s.due(now).Sub(now)
 	if s.renewal != nil {
 		wait = time.Second
 	}

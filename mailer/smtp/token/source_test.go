@@ -15,6 +15,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 )
 
 // loginOptions are those of a relay with the refresh token "configured".
@@ -136,6 +137,45 @@ func TestSourceRenewsAhead(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAccessSuspended: a token ages while the machine sleeps, and while its clock is
+// set back.
+func TestAccessSuspended(t *testing.T) {
+	begin := time.Now()
+	a := access{"token", begin, begin.Add(time.Hour)}
+	for _, tt := range []struct {
+		name            string
+		monotonic, wall time.Duration
+		fresh, usable   bool
+	}{
+		{"at once", 0, 0, true, true},
+		{"suspended for a while", time.Minute, 50 * time.Minute, false, true},
+		{"suspended for long", time.Minute, 3 * time.Hour, false, false},
+		{"clock set back", 50 * time.Minute, -3 * time.Hour, false, true},
+		{"clock set back for long", 2 * time.Hour, time.Minute, false, false},
+	} {
+		now := later(t, begin, tt.monotonic, tt.wall)
+		if fresh, usable := a.fresh(now), a.usable(now); fresh != tt.fresh || usable != tt.usable {
+			t.Errorf("%s: fresh %v, usable %v, want %v, %v", tt.name, fresh, usable, tt.fresh, tt.usable)
+		}
+	}
+}
+
+// later returns a time after begin, with the difference that each of the two clocks
+// shows. Package time cannot be asked for that.
+func later(t *testing.T, begin time.Time, monotonic, wall time.Duration) time.Time {
+	t.Helper()
+	now := begin.Add(wall)
+	clocks := (*struct { // of time.Time
+		wall uint64
+		ext  int64
+	})(unsafe.Pointer(&now)) //nolint:gosec // see above
+	clocks.ext += int64(monotonic - wall)
+	if now.Sub(begin) != monotonic || now.Round(0).Sub(begin.Round(0)) != wall {
+		t.Fatal("time.Time has another form than this test knows")
+	}
+	return now
 }
 
 // TestSourceReplaces: a token that the relay refuses is replaced before its time,

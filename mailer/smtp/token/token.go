@@ -211,14 +211,21 @@ func (a access) ahead() time.Duration { return min(renewAhead, a.life()/renewSha
 
 func (a access) life() time.Duration { return a.expires.Sub(a.fetched) }
 
+// age is the time since the token was fetched, by the clock that shows more of it: the
+// monotonic one stands still while the machine is suspended, and the other one may be
+// set back.
+func (a access) age(now time.Time) time.Duration {
+	return max(now.Sub(a.fetched), now.Round(0).Sub(a.fetched.Round(0)))
+}
+
 // fresh reports whether the token is there and need not be renewed.
 func (a access) fresh(now time.Time) bool {
-	return a.token != "" && now.Before(a.expires.Add(-a.ahead()))
+	return a.token != "" && a.age(now) < a.life()-a.ahead()
 }
 
 // usable reports whether the token may be used at all.
 func (a access) usable(now time.Time) bool {
-	return a.token != "" && now.Before(a.expires.Add(-min(leastLeft, a.ahead()/2)))
+	return a.token != "" && a.age(now) < a.life()-min(leastLeft, a.ahead()/2)
 }
 
 // Token returns an access token. refused is the token that the relay refused, or
@@ -246,7 +253,7 @@ func (s *Source) Token(ctx context.Context, refused string) (string, error) {
 func (s *Source) tokenOrRenewal(now time.Time, refused string) (string, *renewal, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	good := s.access.usable(now) && (s.access.token != refused || now.Sub(s.access.fetched) < minAge)
+	good := s.access.usable(now) && (s.access.token != refused || s.access.age(now) < minAge)
 	if good && s.access.fresh(now) {
 		return s.access.token, nil, nil
 	}
