@@ -52,23 +52,25 @@ func (i Identity) Account() string {
 	return i.Email
 }
 
-// parseAnswer reads the body of an answer with status 200, given as its JSON object.
+// parseAnswer reads the body of an answer with status 200, given as its JSON object. With
+// an error about the access token the answer holds the refresh token alone.
 func parseAnswer(fields map[string]json.RawMessage) (Answer, error) {
 	a := Answer{
 		AccessToken: textField(fields["access_token"]), RefreshToken: textField(fields["refresh_token"]),
 		Life: lifeField(fields["expires_in"]), RefreshLife: lifeField(fields["refresh_token_expires_in"]),
 		Scopes: scopesField(fields["scope"]), ID: parseIdentity(textField(fields["id_token"])),
 	}
-	if err := checkToken(a.AccessToken); err != nil {
-		return Answer{}, err
-	}
-	if kind := textField(fields["token_type"]); kind != "" && !strings.EqualFold(kind, "Bearer") {
-		return Answer{}, errors.New("the access token is no bearer token")
-	}
 	if a.RefreshToken != "" {
 		if err := checkRefreshToken(a.RefreshToken); err != nil {
 			return Answer{}, err
 		}
+	}
+	err := checkToken(a.AccessToken)
+	if kind := textField(fields["token_type"]); err == nil && kind != "" && !strings.EqualFold(kind, "Bearer") {
+		err = errors.New("the access token is no bearer token")
+	}
+	if err != nil {
+		return Answer{RefreshToken: a.RefreshToken, RefreshLife: a.RefreshLife}, err
 	}
 	return a, nil
 }

@@ -60,7 +60,9 @@ type answered struct {
 	skew     time.Duration
 }
 
-// request asks for a token. An answer without one is an [*Error].
+// request asks for a token. An answer without one is an [*Error]. If the access token
+// alone is of no use, the refresh token comes with that error: it may have replaced the
+// one that was sent.
 func (e *Endpoint) request(ctx context.Context, form url.Values) (Answer, error) {
 	a, secrets, err := e.post(ctx, e.TokenURL, form)
 	if err != nil {
@@ -71,7 +73,7 @@ func (e *Endpoint) request(ctx context.Context, form url.Values) (Answer, error)
 	}
 	answer, err := parseAnswer(a.fields)
 	if err != nil {
-		return Answer{}, &Error{Status: a.response.StatusCode, Description: err.Error(), Skew: a.skew}
+		return answer, &Error{Status: a.response.StatusCode, Description: err.Error(), Skew: a.skew}
 	}
 	answer.Skew = a.skew
 	return answer, nil

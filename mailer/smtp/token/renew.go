@@ -192,13 +192,14 @@ func (s *Source) fetchByLogin(ctx context.Context, refused string) error {
 			answer, err = s.refresh(ctx, login)
 		}
 	}
-	if err != nil {
-		return err
-	}
 	now := time.Now()
-	s.keeper.replace(ctx, s, login.renewed(answer, s.opts, now))
-	s.use(accessOf(answer, now))
-	return nil
+	if err == nil || answer.RefreshToken != "" {
+		s.keeper.replace(ctx, s, login.renewed(answer, s.opts, now))
+	}
+	if err == nil {
+		s.use(accessOf(answer, now))
+	}
+	return err
 }
 
 func (s *Source) refresh(ctx context.Context, login Record) (Answer, error) {

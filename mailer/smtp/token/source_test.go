@@ -202,6 +202,32 @@ func TestSourceReplaces(t *testing.T) {
 	})
 }
 
+// TestSourceSavesFromBadAnswer: a refresh token that was replaced is saved though the
+// access token beside it is of no use.
+func TestSourceSavesFromBadAnswer(t *testing.T) {
+	for _, access := range []string{`""`, `"a b"`, `null`, `"` + strings.Repeat("x", maxToken+1) + `"`, `"a","token_type":"mac"`} {
+		synctest.Test(t, func(t *testing.T) {
+			i, store := &issuer{}, new(MemoryStore)
+			i.fail = func(n int, _ url.Values) *http.Response {
+				if n > 1 {
+					return nil
+				}
+				i.refresh = []string{"next"}
+				return answerWith(200, `{"refresh_token":"next","access_token":`+access+`}`)
+			}
+			s := open(t, loginOptions(i, store), false)
+			if got, err := s.Token(t.Context(), ""); err == nil {
+				t.Errorf("Token() = %q from the access token %.20s", got, access)
+			}
+			if r, err := store.Load(t.Context(), 1); err != nil || r.RefreshToken != "next" || r.AccessToken != "" {
+				t.Errorf("beside the access token %.20s, stored is %v, %v", access, r, err)
+			}
+			time.Sleep(longestPause)
+			want(t, s, "", "access1")
+		})
+	}
+}
+
 // TestSourceFile: a token of another program is read each time, and only as one token.
 func TestSourceFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "token")
