@@ -146,10 +146,10 @@ func (x *authExchange) run(ctx context.Context, client smtp.Auth) *mailer.Failur
 	if err != nil {
 		return x.broken(ctx, err)
 	}
-	w, f := c.exchange(ctx, mailer.StageAuth, x.command(initial))
+	w, f := x.exchange(ctx, x.command(initial))
 	if f == nil && initial != nil && x.pending == nil && isTooLong(w) {
 		x.pending = initial
-		w, f = c.exchange(ctx, mailer.StageAuth, "AUTH "+x.name)
+		w, f = x.exchange(ctx, "AUTH "+x.name)
 	}
 	for step := 0; f == nil && w.code == 334; step++ {
 		if step == maxAuthSteps {
@@ -159,7 +159,7 @@ func (x *authExchange) run(ctx context.Context, client smtp.Auth) *mailer.Failur
 		if response, err = x.respond(client, w); err != nil {
 			return x.broken(ctx, err)
 		}
-		w, f = c.exchange(ctx, mailer.StageAuth, x.encode(response))
+		w, f = x.exchange(ctx, x.encode(response))
 	}
 	if f != nil {
 		return x.unanswered(client, f)
@@ -171,6 +171,18 @@ func (x *authExchange) run(ctx context.Context, client smtp.Auth) *mailer.Failur
 		return x.broken(ctx, err)
 	}
 	return nil
+}
+
+// exchange sends a line and reads what the relay says. The error of what is no reply
+// quotes it.
+func (x *authExchange) exchange(ctx context.Context, line string) (wireReply, *mailer.Failure) {
+	w, f := x.conn.exchange(ctx, mailer.StageAuth, line)
+	if f != nil {
+		if why, ok := errors.AsType[*cause](f.Err); ok && errors.Is(why.err, errReplyMalformed) {
+			why.err = errors.New(x.redact(why.err.Error()))
+		}
+	}
+	return w, f
 }
 
 // refused returns the failure of a login that the relay refused.
@@ -259,15 +271,8 @@ func (x *authExchange) broken(ctx context.Context, err error) *mailer.Failure {
 }
 
 // redact removes our secrets from a relay's words: some relays repeat the line that
-// they refuse.
-func (x *authExchange) redact(s string) string {
-	for _, secret := range x.secrets {
-		if len(secret) > 3 {
-			s = strings.ReplaceAll(s, secret, "[redacted]")
-		}
-	}
-	return s
-}
+// they refuse, or its beginning.
+func (x *authExchange) redact(s string) string { return mailer.Redact(s, x.secrets) }
 
 // scramGuard adds to a SCRAM client what RFC 5802 demands of it: messages in order, a
 // limit on the work, and no success before the relay has proved that it knows the

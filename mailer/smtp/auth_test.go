@@ -196,6 +196,8 @@ func TestAuthRedacts(t *testing.T) {
 		"535 5.7.8 bad password hunter2-hunter2",
 		"500 5.5.2 unrecognized: AUTH PLAIN AHVzZXIAaHVudGVyMi1odW50ZXIy",
 		"535 " + strings.Repeat("x", 490) + "hunter2-hunter2",
+		"500 5.5.2 too long: AUTH PLAIN AHVzZXIAaHVudGVyMi1o",
+		"AUTH PLAIN AHVzZXIAaHVudGVyMi1odW50ZXIy", // an echo
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var log bytes.Buffer

@@ -115,9 +115,8 @@ func (e *Endpoint) post(ctx context.Context, to string, form url.Values) (a answ
 	for _, name := range secretFields {
 		secrets = append(secrets, form[name]...)
 	}
-	if secret := e.Client.Secret; secret != "" {
-		secrets = append(secrets, secret)
-	}
+	_, basic, _ := strings.Cut(header.Get("Authorization"), " ")
+	secrets = append(secrets, e.Client.Secret, basic)
 	a, err = e.exchange(r)
 	if err != nil {
 		err = fmt.Errorf("token endpoint %s: %w", r.URL.Host, bare(err, secrets))
@@ -186,7 +185,7 @@ func bare(err error, secrets []string) error {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return err
 	}
-	text := mailer.Printable(redact(err.Error(), secrets), maxErrorText)
+	text := mailer.Printable(mailer.Redact(err.Error(), secrets), maxErrorText)
 	if text == err.Error() {
 		return err
 	}

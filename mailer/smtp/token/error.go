@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -141,7 +140,7 @@ var aadsts = regexp.MustCompile(`AADSTS(\d{4,8})\b`)
 // object; nil where it is none.
 func refusal(r *http.Response, fields map[string]json.RawMessage, now time.Time, secrets []string) *Error {
 	clean := func(name string, limit int) string {
-		return mailer.Printable(redact(strings.TrimSpace(textField(fields[name])), secrets), limit)
+		return mailer.Printable(mailer.Redact(strings.Join(strings.Fields(textField(fields[name])), " "), secrets), limit)
 	}
 	e := &Error{
 		Status: r.StatusCode, Code: clean("error", maxErrorCode), Description: clean("error_description", maxErrorText),
@@ -167,18 +166,6 @@ func refusal(r *http.Response, fields map[string]json.RawMessage, now time.Time,
 func textField(raw json.RawMessage) string {
 	var s string
 	_ = json.Unmarshal(raw, &s)
-	return s
-}
-
-// redact takes the secrets of a request out of the words of an endpoint that repeats
-// them, also in the form in which they were sent.
-func redact(s string, secrets []string) string {
-	for _, secret := range secrets {
-		if len(secret) > 3 {
-			s = strings.ReplaceAll(s, secret, "[redacted]")
-			s = strings.ReplaceAll(s, url.QueryEscape(secret), "[redacted]")
-		}
-	}
 	return s
 }
 
