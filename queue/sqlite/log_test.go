@@ -253,6 +253,81 @@ func TestKilledInLargeCommit(t *testing.T) {
 	}
 }
 
+// TestKilledWhileFramesChange: the end of a large commit changes frames that are in the log
+// already. A kill within is no damage, as SQLite's index of the log shows. The same frames
+// are damage where the commit is over, or where there is no index that tells.
+func TestKilledWhileFramesChange(t *testing.T) {
+	s := openUnsynced(t, dbPath(t))
+	insertSome(t, s, 10)
+	read := func(suffix string) []byte {
+		data, err := os.ReadFile(s.opts.Path + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	db := read("")
+	var before, indexBefore []byte
+	err := s.write(t.Context(), func(w *writer) error {
+		for n := range 3 {
+			e := randomEntry(30, time.Now())
+			e.Content.Data = make([]byte, 4_000_000+n)
+			if _, err := w.insertBatch(queue.Batch{Entries: []queue.Entry{e}}); err != nil {
+				return err
+			}
+		}
+		before, indexBefore = read("-wal"), read("-shm")
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, indexAfter := read("-wal"), read("-shm")
+	var changed []int // checksums
+	for at := logHeader + 16; at+8 <= len(before); at += testFrame {
+		if !bytes.Equal(before[at:at+8], after[at:at+8]) {
+			changed = append(changed, at)
+		}
+	}
+	if len(changed) < 100 {
+		t.Fatalf("%d frames changed at the end of the commit, want many", len(changed))
+	}
+	other := bytes.Clone(indexBefore)
+	other[32] ^= 1
+	other[48+32] ^= 1
+	torn := bytes.Clone(indexBefore)
+	torn[16] ^= 1
+	for n := 0; n < len(changed); n += len(changed)/3 + 1 {
+		log := bytes.Clone(after)
+		for _, at := range changed[n:] {
+			copy(log[at:at+8], before[at:at+8])
+		}
+		for name, tc := range map[string]struct {
+			index []byte
+			told  bool
+		}{
+			"killed": {indexBefore, false}, "committed": {indexAfter, true}, "of another log": {other, true}, "torn": {torn, true}, "short": {indexBefore[:95], true}, "empty": {nil, true},
+		} {
+			path := files{db, log}.write(t)
+			if err := os.WriteFile(path+"-shm", tc.index, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var logged bytes.Buffer
+			s, err := Open(t.Context(), Options{Path: path, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			u, err := s.Usage(t.Context())
+			if told := strings.Contains(logged.String(), "queue log damaged"); told != tc.told || u.Messages != 1 {
+				t.Errorf("index %s, %d frames changed: told %v, %d messages, %v, want %v, one", name, n, told, u.Messages, err, tc.told)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // TestLogCopyFails: a start that would destroy what is left of lost mail does not happen.
 func TestLogCopyFails(t *testing.T) {
 	_, f, _ := killed(t)

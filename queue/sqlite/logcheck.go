@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"mailsidecar/queue"
 )
@@ -38,6 +40,9 @@ func (s *Store) checkLog() error {
 	report, err := readLog(f, pageSize(s.opts.Path))
 	if err != nil {
 		return fault(path, fmt.Errorf("read the log: %w", err), "the disk reports errors: see the kernel's log (dmesg), and move the queue to a sound disk")
+	}
+	if report.lost && !gone && wasEnd(f, path, report) {
+		report.lost = false
 	}
 	if report.lost || gone && report.frames > 0 {
 		if err := s.keepLog(f, path, report, gone); err != nil {
@@ -71,6 +76,28 @@ func (s *Store) keepLog(f *os.File, path string, report logReport, gone bool) er
 		"meaning", "the frames behind the damage are not used: they may hold accepted mail, or mail that was being accepted",
 		"do", `see "A damaged log" in docs/operating.md, and test the disk and the memory`)
 	return nil
+}
+
+// wasEnd says that the last commit which SQLite uses is the last one that happened. The
+// end of a large one changes frames in the log: a kill just then looks like damage. But
+// SQLite has an index of the log, in a file that outlives a kill, and notes there what
+// was committed.
+func wasEnd(log io.ReaderAt, path string, report logReport) bool {
+	const size = 48 // of its header, which is there twice (https://www.sqlite.org/walformat.html#the_wal_index_file_format)
+	f, err := os.OpenFile(strings.TrimSuffix(path, "-wal")+"-shm", os.O_RDONLY|openOwn, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	header, salt := make([]byte, 2*size), make([]byte, 8)
+	if _, err := f.ReadAt(header, 0); err != nil {
+		return false
+	}
+	if _, err := log.ReadAt(salt, 16); err != nil {
+		return false
+	}
+	return bytes.Equal(header[:size], header[size:]) && bytes.Equal(header[32:40], salt) &&
+		int64(binary.NativeEndian.Uint32(header[16:])) == int64(report.frames)
 }
 
 // copyLog replaces the copy of an earlier damaged log: one is kept.
