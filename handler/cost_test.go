@@ -9,6 +9,7 @@ import (
 	"compress/gzip"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -360,6 +361,50 @@ func TestTestTokenBody(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestArchiveOfNothing: an archive that unpacks to nothing has a limit, too: that of the
+// body.
+func TestArchiveOfNothing(t *testing.T) {
+	var member bytes.Buffer
+	if err := gzip.NewWriter(&member).Close(); err != nil {
+		t.Fatal(err)
+	}
+	s := newTestServer(t, &fakeQueue{durable: true}, nil)
+	for _, d := range doors() {
+		if !d.zips {
+			continue
+		}
+		most := 50 << 20
+		r := d.request(apis[d.name].body, true)
+		if d.name == "postmark" {
+			r.Header.Set("X-Postmark-Server-Token", "POSTMARK_API_TEST")
+			most = 64 << 10
+		}
+		archive := &repeating{unit: strings.Repeat(member.String(), 1000), units: 3 * most / 2000 / member.Len()}
+		sent := &counted{Reader: archive}
+		r.Body, r.ContentLength = io.NopCloser(sent), -1
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, r)
+		if w.Code != http.StatusRequestEntityTooLarge {
+			t.Errorf("%s = %d %s, want 413", d.name, w.Code, w.Body)
+		}
+		if sent.octets > most+8<<10 {
+			t.Errorf("%s: %d octets were read, want at most %d", d.name, sent.octets, most)
+		}
+	}
+}
+
+// counted counts the octets that are read.
+type counted struct {
+	io.Reader
+	octets int
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.octets += n
+	return n, err
 }
 
 // FuzzBodyCost: no body, of which a part is repeated, costs more than the limits of

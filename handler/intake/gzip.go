@@ -53,5 +53,23 @@ func unzipError(err error) error {
 	return err
 }
 
-// Unzip makes the body what its archive holds. Call it before the first Read.
-func (b *Body) Unzip() { b.src, b.length = &unzipper{src: b.src}, -1 }
+// limited reads up to so many octets. The error is that the body is too large.
+type limited struct {
+	src   io.Reader
+	limit int64
+	read  int64
+}
+
+func (l *limited) Read(p []byte) (int, error) {
+	n, err := l.src.Read(p)
+	if l.read += int64(n); l.read > l.limit {
+		return 0, bodyTooLarge(l.limit)
+	}
+	return n, err
+}
+
+// Unzip makes the body what its archive holds. Call it before the first Read. The archive
+// may have as many octets as the body: what unpacks to little or nothing has a limit, too.
+func (b *Body) Unzip() {
+	b.src, b.length = &unzipper{src: &limited{src: b.src, limit: b.limit}}, -1
+}
