@@ -112,6 +112,7 @@ func (c *conditions) and(sql string, args ...any) {
 type span struct {
 	where string // with the table
 	args  []any
+	also  conditions // of those that match, beside the walk's
 }
 
 func newWalk(f queue.Filter, limit int, cursor string) (*walk, error) {
@@ -228,13 +229,13 @@ func (w *walk) plan(v *session) ([]span, error) {
 		return nil, err
 	}
 	if w.searches && w.key == queue.AnyKey && len(keys) > fewSpans {
-		all.where, all.args = "messages WHERE status = ?", []any{string(w.statuses[0])}
+		all.also.and("status = ?", string(w.statuses[0]))
 		return []span{all}, nil
 	}
 	spans := []span{}
 	for _, key := range keys {
 		for _, status := range w.statuses {
-			spans = append(spans, span{"messages INDEXED BY messages_list WHERE key = ? AND status = ?", []any{key, string(status)}})
+			spans = append(spans, span{where: "messages INDEXED BY messages_list WHERE key = ? AND status = ?", args: []any{key, string(status)}})
 		}
 	}
 	return spans, nil
@@ -267,8 +268,8 @@ func (w *walk) match(v *session, spans []span, to []byte, limit int) ([][]byte, 
 	var ids [][]byte
 	for _, s := range spans {
 		var text string
-		err := v.row("SELECT coalesce(group_concat(hex(id), ''), '') FROM (SELECT id FROM "+s.where+" AND id < ? AND id >= ?"+w.sql+
-			" ORDER BY id DESC LIMIT ?)", slices.Concat(s.args, []any{w.from, to}, w.args, []any{limit}), &text)
+		err := v.row("SELECT coalesce(group_concat(hex(id), ''), '') FROM (SELECT id FROM "+s.where+" AND id < ? AND id >= ?"+s.also.sql+w.sql+
+			" ORDER BY id DESC LIMIT ?)", slices.Concat(s.args, []any{w.from, to}, s.also.args, w.args, []any{limit}), &text)
 		if err != nil {
 			return nil, err
 		}

@@ -137,6 +137,39 @@ func testListInSteps(t *testing.T) {
 	}
 }
 
+// TestSearchOfManyKeys: a search among the messages of all keys looks at a part of them in
+// each step, though few or none have the status that is wanted.
+func TestSearchOfManyKeys(t *testing.T) {
+	s := openUnsynced(t, dbPath(t))
+	all := fillMany(t, s, 3000, time.Now())
+	if err := s.writer.exec("UPDATE messages SET key = 'k' || (created / 1000000 % ?)", 2*fewSpans); err != nil {
+		t.Fatal(err)
+	}
+	for status, want := range map[queue.Status]int{queue.StatusHeld: 0, queue.StatusFailed: 300} {
+		w, err := newWalk(queue.Filter{Key: queue.AnyKey, Status: status, Sender: "shop0@example.com"}, len(all), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for steps := 0; !w.ended; steps++ {
+			before := w.from
+			w.rows = 100
+			if err := s.listStep(t.Context(), w); err != nil {
+				t.Fatal(err)
+			}
+			var rows int
+			err := s.view(t.Context(), func(v *session) error {
+				return v.row("SELECT count(*) FROM messages WHERE id < ? AND id >= ?", []any{before, w.from}, &rows)
+			})
+			if err != nil || rows > 100 {
+				t.Fatalf("step %d of a search for %s looks at %d messages, %v, want 100", steps, status, rows, err)
+			}
+		}
+		if len(w.page.Messages) != want {
+			t.Errorf("%d messages are %s, want %d", len(w.page.Messages), status, want)
+		}
+	}
+}
+
 // TestSearchCutShort: a search for what is rare among very many messages answers when
 // its time is over, and goes on from there to the end.
 func TestSearchCutShort(t *testing.T) {
