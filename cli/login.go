@@ -17,7 +17,7 @@ import (
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
 	"mailsidecar/mailer/smtp/token"
-	"mailsidecar/mailer/smtp/token/signin"
+	"mailsidecar/mailer/smtp/token/weblogin"
 	"mailsidecar/service"
 )
 
@@ -32,8 +32,8 @@ func newLogin() *cobra.Command {
 	o := loginOptions{timeout: 10 * time.Minute}
 	cmd := &cobra.Command{
 		Use:   "login [microsoft|google]",
-		Short: "Sign in to the mailbox with a browser, for OAuth2",
-		Long: `Signs a person in at Microsoft or Google and stores the login in the data
+		Short: "Log in to the mailbox with a browser, for OAuth2",
+		Long: `Logs a person in at Microsoft or Google and stores the login in the data
 directory. A running server takes it within 5 seconds, without a restart. It
 needs the settings of the relay, with the client id of an app of your own in
 SMTP_OAUTH2_CLIENT_ID: docs/oauth2.md shows how to register one. Servers of a
@@ -46,16 +46,16 @@ here. For SSH there is also a port to forward: --port 8400 here, and there
 on any other device; many organizations block that.
 
 The new login is tried at the relay, without sending mail, before it is stored.
-If the relay does not take it, it is stored all the same, so that nobody has to
-sign in again once the cause is mended; only the login of another account that
-is stored already then stays, unless --replace is given. A login without the
-right to send mail is never stored. SMTP_USERNAME, where it is set, stays the
+If the relay does not take it, it is stored all the same, so that no second login
+is needed once the cause is mended; only the login of another account that is
+stored already then stays, unless --replace is given. A login without the right
+to send mail is never stored. SMTP_USERNAME, where it is set, stays the
 mailbox: for a shared mailbox it differs from the person's account.
 
-Exit status: 0 signed in, and the relay takes the login; 1 not signed in: it was
+Exit status: 0 logged in, and the relay takes the login; 1 not logged in: it was
 interrupted or took too long, or the login could not be stored; 64 wrong usage;
-69 signed in, but the relay does not take the login or cannot be reached, or the
-OAuth2 provider cannot; 77 the sign-in was refused; 78 wrong configuration.`,
+69 logged in, but the relay does not take the login or cannot be reached, or the
+OAuth2 provider cannot; 77 the login was refused; 78 wrong configuration.`,
 		Example: `  mailsidecar login microsoft
   docker compose exec mailsidecar mailsidecar login google
   mailsidecar login microsoft --device
@@ -110,7 +110,7 @@ func login(cmd *cobra.Command, issuer string, o loginOptions) error {
 		err = s.withBrowser(cmd.Context())
 	}
 	if cmd.Context().Err() != nil && err != nil {
-		return exit(exitFailure, "interrupted: not signed in, and nothing was stored")
+		return exit(exitFailure, "interrupted: not logged in, and nothing was stored")
 	}
 	return err
 }
@@ -155,20 +155,20 @@ func pickRelay(all []config.Relay, issuer string, number int) (config.Relay, err
 	case o.ClientID == "":
 		return r, exit(exitConfig, "%s is not set: register an app of your own as docs/oauth2.md shows, and set its client id", r.Variable("OAUTH2_CLIENT_ID"))
 	case o.Grant() != config.GrantLogin:
-		return r, exit(exitConfig, "the relay %s logs in with credentials of the app itself, so that no person has to: leave them out to sign in", r.Host)
+		return r, exit(exitConfig, "the relay %s logs in with credentials of the app itself, so that no person has to: leave them out to log in", r.Host)
 	case issuer != "" && issuer != service.IssuerName(o):
 		return r, exit(exitUsage, "%s names another OAuth2 provider than %s, here or by its preset", r.Variable("OAUTH2_PROVIDER"), issuer)
 	}
 	return r, nil
 }
 
-// finish ends a sign-in that succeeded at the issuer: the new login is tried at the
+// finish ends a login that succeeded at the issuer: the new login is tried at the
 // relay, and stored.
 func (s *loginSession) finish(ctx context.Context, a token.Answer) error {
 	if err := s.Complete(a); err != nil {
 		return &statusError{exitNoPerm, fmt.Errorf("nothing was stored: %w", err)}
 	}
-	s.say("Signed in%s.", s.asWhom(a))
+	s.say("Logged in%s.", s.asWhom(a))
 	for _, w := range s.Warnings(a, time.Now()) {
 		printAdvice(s.out, diagnosis.OfWarning(w, service.AdviceSettings(s.relay)))
 	}
@@ -242,7 +242,7 @@ func (s *loginSession) say(format string, args ...any) {
 // refusal is an error of the issuer with the words for it, and the exit status.
 func (s *loginSession) refusal(err error) error {
 	cause := err
-	if refused, ok := errors.AsType[*signin.RefusedError](err); ok {
+	if refused, ok := errors.AsType[*weblogin.RefusedError](err); ok {
 		cause = &token.Error{Status: http.StatusBadRequest, Code: refused.Code, Description: refused.Description, Numbers: refused.Numbers}
 	}
 	told := &loginRefused{err: err, advice: diagnosis.OfToken(cause, service.AdviceSettings(s.relay))}
@@ -262,7 +262,7 @@ func (s *loginSession) refusal(err error) error {
 	}
 }
 
-// loginRefused is a sign-in that the issuer did not let pass.
+// loginRefused is a login that the issuer did not let pass.
 type loginRefused struct {
 	err     error // its own words
 	advice  diagnosis.Advice

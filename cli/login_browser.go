@@ -7,11 +7,11 @@ import (
 	"strings"
 	"syscall"
 
-	"mailsidecar/mailer/smtp/token/signin"
+	"mailsidecar/mailer/smtp/token/weblogin"
 	"mailsidecar/units"
 )
 
-// withBrowser signs in with a browser that comes back to this machine, or whose last
+// withBrowser logs in with a browser that comes back to this machine, or whose last
 // address is pasted.
 func (s *loginSession) withBrowser(ctx context.Context) (err error) {
 	b, err := s.AskBrowser(ctx, s.opts.port)
@@ -23,7 +23,7 @@ func (s *loginSession) withBrowser(ctx context.Context) (err error) {
 	case err != nil:
 		return err
 	}
-	page := signin.Page{}
+	page := weblogin.Page{}
 	defer func() { b.End(page) }()
 	grant, err := s.awaitGrant(ctx, b)
 	if err != nil {
@@ -41,26 +41,26 @@ func (s *loginSession) withBrowser(ctx context.Context) (err error) {
 }
 
 // page is what the browser shows in the end.
-func (s *loginSession) page(ctx context.Context, err error) signin.Page {
+func (s *loginSession) page(ctx context.Context, err error) weblogin.Page {
 	switch {
 	case err == nil:
-		return signin.Page{Title: "Signed in", Text: "Mail can be sent through " + s.relay.Host + "."}
+		return weblogin.Page{Title: "Logged in", Text: "Mail can be sent through " + s.relay.Host + "."}
 	case ctx.Err() != nil:
-		return signin.Page{}
+		return weblogin.Page{}
 	case exitStatus(err) == exitUnavailable:
-		return signin.Page{Title: "Mail cannot be sent yet", Text: "The terminal says why: " + err.Error()}
+		return weblogin.Page{Title: "Mail cannot be sent yet", Text: "The terminal says why: " + err.Error()}
 	default:
 		if told, ok := errors.AsType[*loginRefused](err); ok {
 			err = fmt.Errorf("%w; %s", told.err, told.advice.Found)
 		}
-		return signin.Page{Title: "Not signed in", Text: err.Error()}
+		return weblogin.Page{Title: "Not logged in", Text: err.Error()}
 	}
 }
 
-// awaitGrant shows where to sign in and waits for the browser and for a pasted
+// awaitGrant shows where to log in and waits for the browser and for a pasted
 // address, whichever comes first.
-func (s *loginSession) awaitGrant(ctx context.Context, b *signin.Browser) (signin.Grant, error) {
-	fmt.Fprintf(s.out, "Sign in at this address:\n\n  %s\n\n", b.URL)
+func (s *loginSession) awaitGrant(ctx context.Context, b *weblogin.Browser) (weblogin.Grant, error) {
+	fmt.Fprintf(s.out, "Log in at this address:\n\n  %s\n\n", b.URL)
 	if openBrowser(ctx, b.URL) {
 		s.say("It was opened in this machine's browser.")
 	}
@@ -68,7 +68,7 @@ func (s *loginSession) awaitGrant(ctx context.Context, b *signin.Browser) (signi
 	ctx, cancel := context.WithTimeoutCause(ctx, s.opts.timeout, errTooSlow)
 	defer cancel()
 	type arrival struct {
-		grant signin.Grant
+		grant weblogin.Grant
 		err   error
 	}
 	arrived := make(chan arrival, 1)
@@ -77,13 +77,13 @@ func (s *loginSession) awaitGrant(ctx context.Context, b *signin.Browser) (signi
 		arrived <- arrival{g, err}
 	}()
 	defer takeLongLines(s.in)()
-	lines := readLines(ctx, s.in, signin.MaxPasted)
+	lines := readLines(ctx, s.in, weblogin.MaxPasted)
 	for {
 		select {
 		case line, ok := <-lines:
 			if !ok {
 				lines = nil
-				s.say("Nothing can be pasted here, for standard input has ended: only the browser can end the sign-in.")
+				s.say("Nothing can be pasted here, for standard input has ended: only the browser can end the login.")
 				continue
 			}
 			s.pasted(b, line)
@@ -103,7 +103,7 @@ func (s *loginSession) notArrived(ctx context.Context, err error) error {
 	case ctx.Err() == nil:
 		return s.refusal(err)
 	case errors.Is(context.Cause(ctx), errTooSlow):
-		late := fmt.Errorf("the browser did not come back within %s: not signed in, and nothing was stored", units.Duration(s.opts.timeout))
+		late := fmt.Errorf("the browser did not come back within %s: not logged in, and nothing was stored", units.Duration(s.opts.timeout))
 		if address := s.ConsentURL(); address != "" {
 			late = fmt.Errorf("%w\nIf the page says \"Need admin approval\", an administrator gives it here:\n  %s", late, address)
 		}
@@ -114,7 +114,7 @@ func (s *loginSession) notArrived(ctx context.Context, err error) error {
 }
 
 // pasted takes a line that was pasted, and asks again where it does not help.
-func (s *loginSession) pasted(b *signin.Browser, line string) {
+func (s *loginSession) pasted(b *weblogin.Browser, line string) {
 	if strings.TrimSpace(line) == "" {
 		return
 	}
@@ -122,8 +122,8 @@ func (s *loginSession) pasted(b *signin.Browser, line string) {
 	if err == nil {
 		return
 	}
-	if errors.As(err, new(*signin.RefusedError)) {
+	if errors.As(err, new(*weblogin.RefusedError)) {
 		err = s.refusal(err)
 	}
-	fmt.Fprintf(s.out, "%v\nSign in again at the same address, or paste another one here:\n", err)
+	fmt.Fprintf(s.out, "%v\nLog in again at the same address, or paste another one here:\n", err)
 }

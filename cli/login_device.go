@@ -9,7 +9,7 @@ import (
 	"mailsidecar/service"
 )
 
-// withDevice signs in with a code that the person types in on another device.
+// withDevice logs in with a code that the person types in on another device.
 func (s *loginSession) withDevice(ctx context.Context) error {
 	code, err := s.AskDevice(ctx)
 	if errors.As(err, new(*service.ConfigError)) {

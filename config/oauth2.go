@@ -34,7 +34,7 @@ type OAuth2 struct {
 	ServiceAccountFile string `env:"SERVICE_ACCOUNT_FILE" desc:"JSON key of a Google service account that may act for the mailbox SMTP_USERNAME." note:"Google Workspace only. Needs no client id."`
 	RefreshToken       Secret `env:"REFRESH_TOKEN" desc:"Refresh token." unset:"that of mailsidecar login, or client credentials" note:"Where the server replaces it, the new one is kept in the data directory."`
 	TokenURL           string `env:"TOKEN_URL" desc:"Token endpoint, https." unset:"the OAuth2 provider's"`
-	AuthorizeURL       string `env:"AUTHORIZE_URL" desc:"Address where a person signs in for mailsidecar login, https." unset:"the OAuth2 provider's"`
+	AuthorizeURL       string `env:"AUTHORIZE_URL" desc:"Address where a person logs in for mailsidecar login, https." unset:"the OAuth2 provider's"`
 	DeviceURL          string `env:"DEVICE_URL" desc:"Device authorization endpoint for mailsidecar login --device, https." unset:"the OAuth2 provider's"`
 	Scopes             List   `env:"SCOPES" desc:"Scopes to ask for, separated by commas." unset:"the OAuth2 provider's for SMTP"`
 }
@@ -51,7 +51,7 @@ const (
 
 // Grant returns the way in which access tokens are fetched. Desktop clients of Google
 // have a secret and need a login all the same, and so do those with an address where a
-// person signs in.
+// person logs in.
 func (o OAuth2) Grant() Grant {
 	switch {
 	case !o.Fetched():

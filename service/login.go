@@ -14,11 +14,11 @@ import (
 	"mailsidecar/config"
 	"mailsidecar/mailer/smtp"
 	"mailsidecar/mailer/smtp/token"
-	"mailsidecar/mailer/smtp/token/signin"
+	"mailsidecar/mailer/smtp/token/weblogin"
 	"mailsidecar/relays"
 )
 
-// Login is the sign-in of a person, whose mailbox a relay sends from. It needs no
+// Login is the login of a person, from whose mailbox a relay sends. It needs no
 // running server: one that runs takes the login over from the data directory.
 type Login struct {
 	relay    config.Relay
@@ -29,7 +29,7 @@ type Login struct {
 	dir      string
 }
 
-// NewLogin prepares a sign-in for the relay. dataDir is where the login will be
+// NewLogin prepares a login for the relay. dataDir is where the login will be
 // stored. The error is a [*ConfigError].
 func NewLogin(relay config.Relay, dataDir string) (*Login, error) {
 	o := relay.OAuth2
@@ -48,7 +48,7 @@ func NewLogin(relay config.Relay, dataDir string) (*Login, error) {
 }
 
 // firstSegment is the first part of a URL's path: at Microsoft the tenant, which the
-// endpoints of one sign-in must share.
+// endpoints of one login must share.
 func firstSegment(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -58,7 +58,7 @@ func firstSegment(address string) string {
 	return first
 }
 
-// CheckStore reports why the login could not be stored; a person should not sign in for
+// CheckStore reports why the login could not be stored; a person should not log in for
 // nothing.
 func (l *Login) CheckStore() error {
 	err := os.MkdirAll(l.dir, 0o700)
@@ -76,20 +76,20 @@ func (l *Login) CheckStore() error {
 
 // AskBrowser begins to wait for a browser on that port; zero means any. The error is
 // a [*ConfigError] where the issuer's address for that is not known.
-func (l *Login) AskBrowser(ctx context.Context, port int) (*signin.Browser, error) {
+func (l *Login) AskBrowser(ctx context.Context, port int) (*weblogin.Browser, error) {
 	o := l.relay.OAuth2
 	address := cmp.Or(o.AuthorizeURL, l.issuer.AuthorizeURL(l.tenant))
 	if address == "" {
-		return nil, &ConfigError{l.relay.Variable("OAUTH2_AUTHORIZE_URL"), errors.New("is not set: set it to the address where a person signs in")}
+		return nil, &ConfigError{l.relay.Variable("OAUTH2_AUTHORIZE_URL"), errors.New("is not set: set it to the address where a person logs in")}
 	}
-	return signin.Listen(ctx, signin.Request{
+	return weblogin.Listen(ctx, weblogin.Request{
 		AuthorizeURL: address, ClientID: o.ClientID, Scopes: l.scopes(), Params: l.issuer.AuthorizeParams,
 		RedirectHost: cmp.Or(l.issuer.RedirectHost, "127.0.0.1"), Port: port,
 	})
 }
 
 // Redeem gets the tokens for the grant that a browser brought.
-func (l *Login) Redeem(ctx context.Context, g signin.Grant) (token.Answer, error) {
+func (l *Login) Redeem(ctx context.Context, g weblogin.Grant) (token.Answer, error) {
 	return l.endpoint.ExchangeCode(ctx, g.Code, g.RedirectURI, g.Verifier)
 }
 
@@ -100,9 +100,9 @@ func (l *Login) AskDevice(ctx context.Context) (token.DeviceCode, error) {
 	address := cmp.Or(o.DeviceURL, l.issuer.DeviceURL(l.tenant))
 	switch {
 	case address == "" && l.issuer.Name != "":
-		return token.DeviceCode{}, &ConfigError{"--device", fmt.Errorf("%s gives no device code for mail: sign in with a browser, without --device", title(l.issuer.Name))}
+		return token.DeviceCode{}, &ConfigError{"--device", fmt.Errorf("%s gives no device code for mail: log in with a browser, without --device", title(l.issuer.Name))}
 	case address == "":
-		return token.DeviceCode{}, &ConfigError{l.relay.Variable("OAUTH2_DEVICE_URL"), errors.New("is not set: set it to the device authorization endpoint, or sign in without --device")}
+		return token.DeviceCode{}, &ConfigError{l.relay.Variable("OAUTH2_DEVICE_URL"), errors.New("is not set: set it to the device authorization endpoint, or log in without --device")}
 	}
 	return l.endpoint.AskDeviceCode(ctx, address, l.scopes())
 }
@@ -113,7 +113,7 @@ func (l *Login) AwaitDevice(ctx context.Context, code token.DeviceCode) (token.A
 	return l.endpoint.AwaitDevice(ctx, code)
 }
 
-// scopes are those of the mailbox, and those that let the issuer say who signed in.
+// scopes are those of the mailbox, and those that let the issuer say who logged in.
 func (l *Login) scopes() []string {
 	all := slices.Clone([]string(l.relay.OAuth2.Scopes))
 	for _, scope := range l.issuer.AccountScopes {
@@ -141,20 +141,20 @@ func (l *Login) Complete(a token.Answer) error {
 	o := l.relay.OAuth2
 	if missing := notGranted(o.Scopes, a.Scopes); len(missing) > 0 {
 		return &IncompleteError{
-			"the sign-in did not allow everything that was asked for: " + strings.Join(missing, " ") + " is missing",
-			"Sign in again and leave every box ticked. If there is none, add the permission to the app's registration.",
+			"the login did not allow everything that was asked for: " + strings.Join(missing, " ") + " is missing",
+			"Log in again and leave every box ticked. If there is none, add the permission to the app's registration.",
 		}
 	}
 	switch {
 	case l.Mailbox(a) == "":
-		return &IncompleteError{"the answer does not say who signed in", "Set " + l.relay.Variable("USERNAME") + " to the mailbox's address."}
+		return &IncompleteError{"the answer does not say who logged in", "Set " + l.relay.Variable("USERNAME") + " to the mailbox's address."}
 	case a.RefreshToken != "":
 		return nil
 	}
 	remedy := "Add the scope for which your server issues one, such as offline_access, to " + l.relay.Variable("OAUTH2_SCOPES") + "."
 	switch l.issuer.Name {
 	case "google":
-		remedy = "Remove the app at https://myaccount.google.com/connections and sign in again."
+		remedy = "Remove the app at https://myaccount.google.com/connections and log in again."
 	case "microsoft":
 		remedy = "Add offline_access to " + l.relay.Variable("OAUTH2_SCOPES") + ", or leave that variable out."
 	}
@@ -200,7 +200,7 @@ func (l *Login) Warnings(a token.Answer, now time.Time) []token.Warning {
 }
 
 // Mailbox is the name with which the relay is logged in to: the one configured, or
-// else the account that signed in.
+// else the account that logged in.
 func (l *Login) Mailbox(a token.Answer) string {
 	return cmp.Or(l.relay.Username, a.ID.Account())
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // strict is an issuer made with ory/fosite: a refresh token is good once, and when it
-// comes again every token of the same sign-in ends.
+// comes again every token of the same login ends.
 type strict struct {
 	fosite.OAuth2Provider
 	config *fosite.Config
@@ -73,7 +73,7 @@ func newSession(subject string) *openid.DefaultSession {
 	}
 }
 
-// authorize is the page on which the person signs in and agrees.
+// authorize is the page on which the person logs in and agrees.
 func (s *strict) authorize(w http.ResponseWriter, r *http.Request) {
 	request, err := s.NewAuthorizeRequest(r.Context(), r)
 	if err != nil {
@@ -81,7 +81,7 @@ func (s *strict) authorize(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.Method != http.MethodPost {
-		_, _ = w.Write([]byte("sign in"))
+		_, _ = w.Write([]byte("log in"))
 		return
 	}
 	for _, scope := range request.GetRequestedScopes() {

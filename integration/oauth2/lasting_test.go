@@ -14,7 +14,7 @@ func (s *sidecar) login(t *testing.T, person string) {
 	t.Helper()
 	term := startIn(t, s.command(t.Context(), "login"))
 	p := newPerson(t, person)
-	p.visit(p.signIn(term.find(signInAt)))
+	p.visit(p.logIn(term.find(logInAt)))
 	s.wantEnd(t, term, 0, person)
 }
 
@@ -168,7 +168,7 @@ func TestSettingAndLogin(t *testing.T) {
 	s.wantCheck(t, 69, "invalid_grant")
 	term := startIn(t, s.command(t.Context(), "login"))
 	ana := newPerson(t, account)
-	ana.visit(ana.signIn(term.find(signInAt)))
+	ana.visit(ana.logIn(term.find(logInAt)))
 	s.wantEnd(t, term, 0, account, "SMTP_OAUTH2_REFRESH_TOKEN is not used any more, until it changes")
 	s.ended(t)
 	s.wantCheck(t, 0)

@@ -17,9 +17,9 @@ import (
 )
 
 const (
-	// signInAt matches the address that login prints, backAt the one to which the
+	// logInAt matches the address that login prints, backAt the one to which the
 	// browser comes back.
-	signInAt = `Sign in at this address: (http://\S+)`
+	logInAt = `Log in at this address: (http://\S+)`
 	backAt   = `comes back to (http://\S+?)/\.`
 )
 
@@ -75,11 +75,11 @@ func TestLoginBrowser(t *testing.T) {
 	s := newSidecar(t, i, nil)
 	term := startIn(t, s.command(t.Context(), "login", "microsoft"))
 	ana := newPerson(t, account)
-	page := ana.visit(ana.signIn(term.find(signInAt)))
-	if !strings.Contains(page, "<h1>Signed in</h1>") || !strings.Contains(page, "can be closed") {
+	page := ana.visit(ana.logIn(term.find(logInAt)))
+	if !strings.Contains(page, "<h1>Logged in</h1>") || !strings.Contains(page, "can be closed") {
 		t.Errorf("the page is\n%s", page)
 	}
-	s.wantEnd(t, term, 0, account, "Signed in as "+account+".", "The relay takes the login. Result: mail can go to 127.0.0.1 on port", "Stored in "+s.dir+"/oauth2-1.json.")
+	s.wantEnd(t, term, 0, account, "Logged in as "+account+".", "The relay takes the login. Result: mail can go to 127.0.0.1 on port", "Stored in "+s.dir+"/oauth2-1.json.")
 	if n := s.relay.Said("MAIL"); n != 0 || s.relay.Said("QUIT") != 1 {
 		t.Errorf("the relay got %d mails, and %d times QUIT", n, s.relay.Said("QUIT"))
 	}
@@ -95,24 +95,24 @@ func TestLoginPaste(t *testing.T) {
 	_, i := newZitadel(t, nil)
 	s := newSidecar(t, i, nil)
 	term := startIn(t, s.command(t.Context(), "login", "microsoft", "--port", freePort(t)))
-	address, back := term.find(signInAt), term.find(backAt)
+	address, back := term.find(logInAt), term.find(backAt)
 	u, err := url.Parse(address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	term.enter("")
 	term.enter("yes")
-	term.await("this is not the address at the end of the sign-in: it begins with " + back)
+	term.await("this is not the address at the end of the login: it begins with " + back)
 	term.enter(address)
-	term.await("this is an address of the sign-in itself")
+	term.await("this is an address of the login itself")
 	term.enter(back + "/?code=c1&state=old")
-	term.await("this is the answer to another sign-in, perhaps an older one")
+	term.await("this is the answer to another login, perhaps an older one")
 	term.enter(back + "/?error=access_denied&error_description=AADSTS65004%3A+declined&state=" + u.Query().Get("state"))
 	term.await("access_denied: AADSTS65004: declined")
 	term.await("/adminconsent?client_id=" + clientID)
 	ana := newPerson(t, account)
-	term.enter(ana.signIn(address) + "&session_state=" + strings.Repeat("x", 2000))
-	s.wantEnd(t, term, 0, account, "Signed in as "+account)
+	term.enter(ana.logIn(address) + "&session_state=" + strings.Repeat("x", 2000))
+	s.wantEnd(t, term, 0, account, "Logged in as "+account)
 }
 
 // TestLoginLongAddress: a terminal cuts lines at 4,095 octets, unless told otherwise.
@@ -122,19 +122,19 @@ func TestLoginLongAddress(t *testing.T) {
 	s := newSidecar(t, i, nil)
 	term := startIn(t, s.command(t.Context(), "login", "microsoft"))
 	ana := newPerson(t, account)
-	last := ana.signIn(term.find(signInAt))
+	last := ana.logIn(term.find(logInAt))
 	before, after, _ := strings.Cut(last, "?")
 	term.enter(before + "?session_state=" + strings.Repeat("x", 9000) + "&" + after)
 	s.wantEnd(t, term, 0, account)
 }
 
-// TestLoginStrangers: other programs' requests do not end the sign-in.
+// TestLoginStrangers: other programs' requests do not end the login.
 func TestLoginStrangers(t *testing.T) {
 	t.Parallel()
 	_, i := newZitadel(t, nil)
 	s := newSidecar(t, i, nil)
 	term := startIn(t, s.command(t.Context(), "login", "microsoft"))
-	address, back := term.find(signInAt), term.find(backAt)
+	address, back := term.find(logInAt), term.find(backAt)
 	for _, target := range []string{"/", "/favicon.ico", "/?code=c1&state=x", "/?error=access_denied&state=x"} {
 		newPerson(t, otherAccount).visit(back + target)
 	}
@@ -145,7 +145,7 @@ func TestLoginStrangers(t *testing.T) {
 	defer conn.Close()
 	_, _ = io.WriteString(conn, "\x16\x03\x01nonsense\r\n\r\n")
 	ana := newPerson(t, account)
-	ana.visit(ana.signIn(address))
+	ana.visit(ana.logIn(address))
 	s.wantEnd(t, term, 0, account)
 }
 
@@ -157,8 +157,8 @@ func TestLoginDeclined(t *testing.T) {
 	s := newSidecar(t, i, nil)
 	term := startIn(t, s.command(t.Context(), "login", "microsoft"))
 	ana := newPerson(t, account)
-	page := ana.visit(ana.signIn(term.find(signInAt)))
-	if !strings.Contains(page, "Not signed in") || !strings.Contains(page, "AADSTS65004") {
+	page := ana.visit(ana.logIn(term.find(logInAt)))
+	if !strings.Contains(page, "Not logged in") || !strings.Contains(page, "AADSTS65004") {
 		t.Errorf("the page is\n%s", page)
 	}
 	s.wantEnd(t, term, 77, "", "access_denied: AADSTS65004", "administrator", "/adminconsent?")
@@ -173,7 +173,7 @@ func TestLoginDevice(t *testing.T) {
 		stored string
 		say    string
 	}{
-		{"allow", 0, account, "Signed in as " + account},
+		{"allow", 0, account, "Logged in as " + account},
 		{"deny", 77, "", "access_denied"},
 	} {
 		t.Run(c.action, func(t *testing.T) {
@@ -208,10 +208,10 @@ func TestLoginAnswer(t *testing.T) {
 			"another scope",
 			map[string]any{"scope": "openid profile"},
 			nil, 77, "",
-			[]string{"nothing was stored: the sign-in did not allow everything that was asked for: " + mailScope + " is missing"},
+			[]string{"nothing was stored: the login did not allow everything that was asked for: " + mailScope + " is missing"},
 		},
 		{"no refresh token", map[string]any{"refresh_token": nil}, nil, 77, "", []string{"there is no refresh token in the answer", "offline_access"}},
-		{"nobody's name", map[string]any{"id_token": nil}, nil, 77, "", []string{"the answer does not say who signed in. Set SMTP_USERNAME"}},
+		{"nobody's name", map[string]any{"id_token": nil}, nil, 77, "", []string{"the answer does not say who logged in. Set SMTP_USERNAME"}},
 		{"another kind of token", map[string]any{"token_type": "DPoP"}, nil, 69, "", []string{"no bearer token"}},
 		{"a week", map[string]any{"refresh_token_expires_in": 604799}, nil, 0, account, []string{"The OAuth2 login ends on 20", "Log in again before that day"}},
 		{"a week at Google", map[string]any{"refresh_token_expires_in": 604799}, map[string]string{"SMTP_OAUTH2_PROVIDER": "google", "SMTP_OAUTH2_SCOPES": mailScope + ",offline_access,profile"}, 0, account, []string{"publish the app"}},
@@ -226,13 +226,13 @@ func TestLoginAnswer(t *testing.T) {
 			}
 			term := startIn(t, s.command(t.Context(), "login"))
 			ana := newPerson(t, account)
-			ana.visit(ana.signIn(term.find(signInAt)))
+			ana.visit(ana.logIn(term.find(logInAt)))
 			s.wantEnd(t, term, c.status, c.stored, c.says...)
 		})
 	}
 }
 
-// TestLoginSharedMailbox: SMTP_USERNAME stays the mailbox, whoever signs in.
+// TestLoginSharedMailbox: SMTP_USERNAME stays the mailbox, whoever logs in.
 func TestLoginSharedMailbox(t *testing.T) {
 	t.Parallel()
 	_, i := newZitadel(t, nil)
@@ -243,8 +243,8 @@ func TestLoginSharedMailbox(t *testing.T) {
 	s.settings["SMTP_USERNAME"] = shared
 	term := startIn(t, s.command(t.Context(), "login", "microsoft"))
 	ana := newPerson(t, account)
-	ana.visit(ana.signIn(term.find(signInAt)))
-	s.wantEnd(t, term, 0, account, "Signed in as "+account+", for the mailbox "+shared+" of SMTP_USERNAME.")
+	ana.visit(ana.logIn(term.find(logInAt)))
+	s.wantEnd(t, term, 0, account, "Logged in as "+account+", for the mailbox "+shared+" of SMTP_USERNAME.")
 	s.wantCheck(t, 0)
 }
 
@@ -262,7 +262,7 @@ func TestLoginClientSecret(t *testing.T) {
 		s.settings["SMTP_OAUTH2_CLIENT_SECRET"] = secret
 		term := startIn(t, s.command(t.Context(), "login", "microsoft", "--port", webPort))
 		ana := newPerson(t, account)
-		ana.visit(ana.signIn(term.find(signInAt)))
+		ana.visit(ana.logIn(term.find(logInAt)))
 		return term
 	}
 	s.wantEnd(t, sign("wrong"), 78, "", "invalid_client", "SMTP_OAUTH2_CLIENT_SECRET")
@@ -297,7 +297,7 @@ func TestLoginRelayRefuses(t *testing.T) {
 	sign := func(person string, args ...string) *terminal {
 		term := startIn(t, s.command(t.Context(), append([]string{"login", "microsoft"}, args...)...))
 		p := newPerson(t, person)
-		if page := p.visit(p.signIn(term.find(signInAt))); !strings.Contains(page, "Mail cannot be sent yet") {
+		if page := p.visit(p.logIn(term.find(logInAt))); !strings.Contains(page, "Mail cannot be sent yet") {
 			t.Errorf("the page is\n%s", page)
 		}
 		return term
@@ -320,11 +320,11 @@ func TestLoginInterrupted(t *testing.T) {
 		if _, err := io.WriteString(term.master, "\x03"); err != nil {
 			t.Fatal(err)
 		}
-		s.wantEnd(t, term, 1, "", "interrupted: not signed in, and nothing was stored")
+		s.wantEnd(t, term, 1, "", "interrupted: not logged in, and nothing was stored")
 	}
 }
 
-// TestLoginLate: nobody signs in.
+// TestLoginLate: nobody logs in.
 func TestLoginLate(t *testing.T) {
 	t.Parallel()
 	_, i := newZitadel(t, nil)
@@ -333,7 +333,7 @@ func TestLoginLate(t *testing.T) {
 	s.wantEnd(t, term, 1, "", "the browser did not come back within 1s")
 }
 
-// TestLoginWithoutTerminal: standard input is closed; the browser ends the sign-in.
+// TestLoginWithoutTerminal: standard input is closed; the browser ends the login.
 func TestLoginWithoutTerminal(t *testing.T) {
 	t.Parallel()
 	_, i := newZitadel(t, nil)
@@ -360,7 +360,7 @@ func TestLoginWithoutTerminal(t *testing.T) {
 	_, address, _ := strings.Cut(printed.String(), "at this address:\n\n  ")
 	address, _, _ = strings.Cut(address, "\n")
 	ana := newPerson(t, account)
-	ana.visit(ana.signIn(address))
+	ana.visit(ana.logIn(address))
 	_, _ = io.Copy(&printed, out)
 	if err := cmd.Wait(); err != nil || s.stored(t) == nil {
 		t.Errorf("login: %v\n%s%s", err, printed.String(), errOut.String())
@@ -388,7 +388,7 @@ func TestLoginOpensBrowser(t *testing.T) {
 		return err == nil
 	})
 	ana := newPerson(t, account)
-	ana.visit(ana.signIn(string(address)))
+	ana.visit(ana.logIn(string(address)))
 	s.wantEnd(t, term, 0, account, "opened in this machine's browser")
 }
 
@@ -463,6 +463,6 @@ func TestLoginLoopbackAddress(t *testing.T) {
 		t.Errorf("the browser comes back to %s", back)
 	}
 	ana := newPerson(t, account)
-	ana.visit(ana.signIn(term.find(signInAt)))
-	s.wantEnd(t, term, 0, account, "Signed in as "+account)
+	ana.visit(ana.logIn(term.find(logInAt)))
+	s.wantEnd(t, term, 0, account, "Logged in as "+account)
 }

@@ -19,7 +19,7 @@ import (
 // The grants without a person. In each the issuer proves for itself what the client
 // shows, and the relay asks the issuer whose token it is.
 
-// newMachine is newSidecar where no person signs in.
+// newMachine is newSidecar where no person logs in.
 func newMachine(t *testing.T, i *issuer) *sidecar {
 	t.Helper()
 	s := newSidecar(t, i, nil)

@@ -179,9 +179,9 @@ func newPerson(t *testing.T, account string) *person {
 	}}
 }
 
-// signIn opens the address, signs in, agrees, and returns the address to which the
+// logIn opens the address, logs in, agrees, and returns the address to which the
 // issuer sends the browser in the end.
-func (p *person) signIn(address string) string {
+func (p *person) logIn(address string) string {
 	p.t.Helper()
 	start := hostOf(p.t, address)
 	for range 10 {
@@ -194,14 +194,14 @@ func (p *person) signIn(address string) string {
 			}
 			w.Body.Close()
 			if next = location(p.t, w, address); next == "" {
-				p.t.Fatalf("the sign-in ends at %s with %s", address, w.Status)
+				p.t.Fatalf("the login ends at %s with %s", address, w.Status)
 			}
 		}
 		if address = next; hostOf(p.t, address) != start {
 			return address
 		}
 	}
-	p.t.Fatal("the sign-in leads in a circle")
+	p.t.Fatal("the login leads in a circle")
 	return ""
 }
 

@@ -106,11 +106,11 @@ func newZitadel(t *testing.T, change func(*zitadel)) (*zitadel, *issuer) {
 	return z, i
 }
 
-// login is the page on which the person signs in and agrees, or does not.
+// login is the page on which the person logs in and agrees, or does not.
 func (z *zitadel) login(w http.ResponseWriter, r *http.Request, callback func(context.Context, string) string) {
 	id := r.FormValue("authRequestID")
 	if r.Method != http.MethodPost {
-		_, _ = w.Write([]byte("sign in"))
+		_, _ = w.Write([]byte("log in"))
 		return
 	}
 	z.mu.Lock()

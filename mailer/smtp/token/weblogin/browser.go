@@ -1,4 +1,4 @@
-package signin
+package weblogin
 
 import (
 	"context"
@@ -32,7 +32,7 @@ const MaxPasted = maxHeader
 
 // Browser waits for the answer to one request. Its methods may be called at any time.
 type Browser struct {
-	// URL is the address where the person signs in.
+	// URL is the address where the person logs in.
 	URL string
 	// RedirectURI is the address to which the browser comes back. It has no path.
 	RedirectURI string
@@ -150,11 +150,11 @@ func (b *Browser) Paste(text string) error {
 		return errors.New("this is too long to be the address")
 	}
 	if host := hostOf(text); host != "" && host == hostOf(b.URL) {
-		return fmt.Errorf("this is an address of the sign-in itself: paste the one at its end, which begins with %s/", b.RedirectURI)
+		return fmt.Errorf("this is an address of the login itself: paste the one at its end, which begins with %s/", b.RedirectURI)
 	}
 	_, query, ok := strings.Cut(text, "?")
 	if !ok {
-		return fmt.Errorf("this is not the address at the end of the sign-in: it begins with %s/?", b.RedirectURI)
+		return fmt.Errorf("this is not the address at the end of the login: it begins with %s/?", b.RedirectURI)
 	}
 	query, _, _ = strings.Cut(query, "#")
 	parameters, err := url.ParseQuery(query)
@@ -184,7 +184,7 @@ func (b *Browser) Await(ctx context.Context) (Grant, error) {
 }
 
 // End shows the page to the browser that came back, and stops listening. Only the first
-// call counts. Without a title the page says that the sign-in was not completed.
+// call counts. Without a title the page says that the login was not completed.
 func (b *Browser) End(p Page) {
 	b.end.Do(func() {
 		if p.Title != "" {

@@ -1,4 +1,4 @@
-package signin
+package weblogin
 
 import (
 	"fmt"
@@ -12,8 +12,8 @@ type Page struct {
 	Title, Text string // plain text
 }
 
-// notCompleted is shown when the program ends before the sign-in does.
-var notCompleted = Page{"The sign-in was not completed", "The program in the terminal has ended. To sign in, start it again there."}
+// notCompleted is shown when the program ends before the login does.
+var notCompleted = Page{"The login was not completed", "The program in the terminal has ended. To log in, start it again there."}
 
 const pageForm = `<!DOCTYPE html>
 <html lang="en">

@@ -1,11 +1,11 @@
-// Package signin is the part of OAuth2 that needs a person: the first sign-in, with a
+// Package weblogin is the part of OAuth2 that needs a person: the first login, with a
 // browser on this machine or on another one. What comes of it is a grant, for which
-// the token endpoint gives the first refresh token. The sign-in with a device code
+// the token endpoint gives the first refresh token. The login with a device code
 // needs no browser that comes back, and is in package token.
 //
 // [Browser] is the authorization code grant with PKCE, whose answer comes back to a
 // port of the loopback interface or is pasted (RFC 6749 §4.1, RFC 7636, RFC 8252 §7.3).
-package signin
+package weblogin
 
 import (
 	"crypto/subtle"
@@ -41,7 +41,7 @@ type Request struct {
 	Port int
 }
 
-// Grant is a sign-in that succeeded: what the token endpoint wants to see. Code and
+// Grant is a login that succeeded: what the token endpoint wants to see. Code and
 // Verifier are secrets, and of use once.
 type Grant struct {
 	Code, Verifier, RedirectURI string
@@ -69,15 +69,15 @@ func newRefusedError(code, description string) *RefusedError {
 
 func (e *RefusedError) Error() string {
 	if e.Description == "" {
-		return "the sign-in was refused: " + e.Code
+		return "the login was refused: " + e.Code
 	}
-	return fmt.Sprintf("the sign-in was refused: %s: %s", e.Code, e.Description)
+	return fmt.Sprintf("the login was refused: %s: %s", e.Code, e.Description)
 }
 
 var (
-	errForeign  = errors.New("this is the answer to another sign-in, perhaps an older one: its state differs")
-	errNoAnswer = errors.New("this is not the answer to a sign-in: it has no code")
-	errTwice    = errors.New("this is not the answer to a sign-in: a parameter is there twice")
+	errForeign  = errors.New("this is the answer to another login, perhaps an older one: its state differs")
+	errNoAnswer = errors.New("this is not the answer to a login: it has no code")
+	errTwice    = errors.New("this is not the answer to a login: a parameter is there twice")
 )
 
 // proof is what ties an answer to its request: state to this process (RFC 6749
@@ -89,7 +89,7 @@ type proof struct {
 // newProof makes both of 256 random bits, 43 characters long.
 func newProof() proof { return proof{state: token.NewVerifier(), verifier: token.NewVerifier()} }
 
-// authorizeURL returns the address where the person signs in.
+// authorizeURL returns the address where the person logs in.
 func (r Request) authorizeURL(redirect string, p proof) (string, error) {
 	u, err := url.Parse(r.AuthorizeURL)
 	if err != nil {

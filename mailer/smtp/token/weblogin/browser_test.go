@@ -1,4 +1,4 @@
-package signin
+package weblogin
 
 import (
 	"context"
@@ -31,7 +31,7 @@ func start(t *testing.T, r Request) *Browser {
 	return b
 }
 
-// query returns the parameters of the address where the person signs in.
+// query returns the parameters of the address where the person logs in.
 func query(t *testing.T, b *Browser) url.Values {
 	t.Helper()
 	u, err := url.Parse(b.URL)
@@ -123,12 +123,12 @@ func TestBrowserComesBack(t *testing.T) {
 			if got := base64.RawURLEncoding.EncodeToString(sum[:]); got != q.Get("code_challenge") {
 				t.Errorf("the verifier's S256 is %s, the challenge %s", got, q.Get("code_challenge"))
 			}
-			b.End(Page{"Signed in", "As <ana> & co."})
+			b.End(Page{"Logged in", "As <ana> & co."})
 			got := <-page
 			if got.status != http.StatusOK || got.header.Get("Cache-Control") != "no-store" || got.header.Get("Referrer-Policy") != "no-referrer" {
 				t.Errorf("GET = %d %v", got.status, got.header)
 			}
-			for _, want := range []string{"<h1>Signed in</h1>", "As &lt;ana&gt; &amp; co.", "can be closed"} {
+			for _, want := range []string{"<h1>Logged in</h1>", "As &lt;ana&gt; &amp; co.", "can be closed"} {
 				if !strings.Contains(got.body, want) {
 					t.Errorf("the page is\n%s\nwant %q", got.body, want)
 				}
@@ -140,7 +140,7 @@ func TestBrowserComesBack(t *testing.T) {
 	}
 }
 
-// Whatever strangers send, the sign-in goes on, and succeeds with the right answer.
+// Whatever strangers send, the login goes on, and succeeds with the right answer.
 func TestBrowserStrangers(t *testing.T) {
 	b := start(t, request)
 	state := query(t, b).Get("state")
@@ -207,7 +207,7 @@ func TestBrowserRefused(t *testing.T) {
 	if !ok || refused.Code != "access_denied" || refused.Description != `AADSTS65004: declined. Trace\x1b[31m` || !slices.Equal(refused.Numbers, []int{65004}) {
 		t.Fatalf("Await() = %#v", err)
 	}
-	b.End(Page{"Not signed in", err.Error()})
+	b.End(Page{"Not logged in", err.Error()})
 	if got := <-page; !strings.Contains(got.body, "access_denied") {
 		t.Errorf("the page is %s", got.body)
 	}
@@ -219,8 +219,8 @@ func TestPaste(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"", "begins with " + b.RedirectURI},
 		{"c1", "begins with " + b.RedirectURI},
-		{b.URL, "of the sign-in itself"},
-		{"https://login.example.com/kmsi?x=y", "of the sign-in itself"},
+		{b.URL, "of the login itself"},
+		{"https://login.example.com/kmsi?x=y", "of the login itself"},
 		{b.RedirectURI + "/", "begins with " + b.RedirectURI},
 		{b.RedirectURI + "/?code=%zz", "has no code"},
 		{b.RedirectURI + "/?session=1", "has no code"},

@@ -9,7 +9,7 @@ import (
 
 	"mailsidecar/config"
 	"mailsidecar/mailer/smtp/token"
-	"mailsidecar/mailer/smtp/token/signin"
+	"mailsidecar/mailer/smtp/token/weblogin"
 )
 
 func TestNotGranted(t *testing.T) {
@@ -36,8 +36,8 @@ func TestNotGranted(t *testing.T) {
 	}
 }
 
-// signInFor prepares a sign-in at a relay of Microsoft.
-func signInFor(t *testing.T, dir string, change func(*config.Relay)) *Login {
+// loginFor prepares a login at a relay of Microsoft.
+func loginFor(t *testing.T, dir string, change func(*config.Relay)) *Login {
 	t.Helper()
 	r := config.Default().Relays[0]
 	r.Host, r.OAuth2.Provider, r.OAuth2.ClientID = "smtp.office365.com", "microsoft", "id"
@@ -60,7 +60,7 @@ func answerFor(account string) token.Answer {
 }
 
 func TestComplete(t *testing.T) {
-	l := signInFor(t, t.TempDir(), nil)
+	l := loginFor(t, t.TempDir(), nil)
 	good := answerFor("ana@example.com")
 	if err := l.Complete(good); err != nil {
 		t.Errorf("Complete() = %v", err)
@@ -82,21 +82,21 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// TestSignInTenant: the endpoints of one sign-in are those of one tenant.
-func TestSignInTenant(t *testing.T) {
+// TestLoginTenant: the endpoints of one login are those of one tenant.
+func TestLoginTenant(t *testing.T) {
 	for tokenURL, want := range map[string]string{
 		"https://login.microsoftonline.com/contoso.com/oauth2/v2.0/token": "https://login.microsoftonline.com/contoso.com/oauth2/v2.0/authorize?",
 		"https://login.microsoftonline.us/t1/oauth2/v2.0/token":           "https://login.microsoftonline.us/t1/oauth2/v2.0/authorize?",
 		"https://proxy.example.com/token":                                 "https://login.microsoftonline.com/t2/oauth2/v2.0/authorize?",
 	} {
-		l := signInFor(t, t.TempDir(), func(r *config.Relay) { r.OAuth2.TokenURL, r.OAuth2.Tenant = tokenURL, "t2" })
+		l := loginFor(t, t.TempDir(), func(r *config.Relay) { r.OAuth2.TokenURL, r.OAuth2.Tenant = tokenURL, "t2" })
 		b, err := l.AskBrowser(t.Context(), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.End(signin.Page{})
+		b.End(weblogin.Page{})
 		if !strings.HasPrefix(b.URL, want) {
-			t.Errorf("with the token endpoint %s the person signs in at %s, want %s", tokenURL, b.URL, want)
+			t.Errorf("with the token endpoint %s the person logs in at %s, want %s", tokenURL, b.URL, want)
 		}
 	}
 }
@@ -130,11 +130,11 @@ func TestKeep(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		if tt.before != "" {
-			if _, err := signInFor(t, dir, tt.was).Keep(t.Context(), answerFor(tt.before), true, false); err != nil {
+			if _, err := loginFor(t, dir, tt.was).Keep(t.Context(), answerFor(tt.before), true, false); err != nil {
 				t.Fatal(err)
 			}
 		}
-		l := signInFor(t, dir, tt.change)
+		l := loginFor(t, dir, tt.change)
 		kept, err := l.Keep(t.Context(), answerFor(tt.fresh), tt.proved, tt.replace)
 		if err != nil {
 			t.Errorf("%s: Keep() = %v", tt.name, err)
@@ -151,7 +151,7 @@ func TestKeep(t *testing.T) {
 
 // TestKeepRecord: the record has all that a later renewal, and the warnings, need.
 func TestKeepRecord(t *testing.T) {
-	l := signInFor(t, t.TempDir(), func(r *config.Relay) {
+	l := loginFor(t, t.TempDir(), func(r *config.Relay) {
 		r.Number, r.OAuth2.Tenant, r.OAuth2.RefreshToken = 2, "example.com", config.NewSecret("configured")
 	})
 	begin := time.Now()
