@@ -40,6 +40,7 @@ func Load() (Config, []string, error) {
 	c := Config{Relays: r.relays(), Service: r.service(), sources: r.sources}
 	r.requireKey(c.Service)
 	r.requireLoginStore(c.Relays, c.Service.DataDir)
+	r.warnSharedTokens(c.Relays)
 	r.warnUnknown(os.Environ())
 	return c, r.warnings, r.err()
 }
@@ -49,6 +50,7 @@ func Load() (Config, []string, error) {
 func LoadRelays() ([]Relay, []string, error) {
 	r := newReader(os.Getenv)
 	relays := r.relays()
+	r.warnSharedTokens(relays)
 	r.warnUnknown(os.Environ())
 	return relays, r.warnings, r.err()
 }

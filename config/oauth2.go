@@ -258,6 +258,20 @@ func (r *reader) requireLoginStore(all []Relay, dataDir string) {
 	}
 }
 
+// warnSharedTokens warns of one refresh token in two relays. Each keeps its own
+// successor of it.
+func (r *reader) warnSharedTokens(all []Relay) {
+	for i, relay := range all {
+		same := func(other Relay) bool {
+			return other.OAuth2.RefreshToken.IsSet() && other.OAuth2.RefreshToken.Reveal() == relay.OAuth2.RefreshToken.Reveal()
+		}
+		if n := slices.IndexFunc(all[:i], same); n >= 0 {
+			r.warn("%s is the same as %s: if the OAuth2 server replaces the token, the second use may end both logins; make a login of its own with mailsidecar login --relay %d",
+				relay.Variable("OAUTH2_REFRESH_TOKEN"), all[n].Variable("OAUTH2_REFRESH_TOKEN"), relay.Number)
+		}
+	}
+}
+
 func (r *reader) checkTokenURL(relay *Relay) {
 	name := relay.Variable("OAUTH2_TOKEN_URL")
 	if relay.OAuth2.TokenURL == "" {

@@ -97,3 +97,21 @@ func TestOAuth2Problems(t *testing.T) {
 		}
 	}
 }
+
+// TestSharedRefreshToken: one refresh token in two relays is allowed, with a warning
+// that does not show it.
+func TestSharedRefreshToken(t *testing.T) {
+	base := good.with("SMTP_PASSWORD=", "SMTP_PROVIDER=microsoft365", "SMTP_HOST=", "SMTP_OAUTH2_CLIENT_ID=id", "SMTP_OAUTH2_REFRESH_TOKEN=hunter2",
+		"SMTP2_PROVIDER=microsoft365", "SMTP2_USERNAME=b@example.com", "SMTP2_OAUTH2_CLIENT_ID=id")
+	for token, want := range map[string]int{"": 0, "other": 0, "hunter2": 1} {
+		_, warnings := mustLoad(t, base.with("SMTP2_OAUTH2_REFRESH_TOKEN="+token))
+		if len(warnings) != want {
+			t.Errorf("with %q: warnings %q, want %d", token, warnings, want)
+		}
+		for _, w := range warnings {
+			if strings.Contains(w, "hunter2") || !strings.HasPrefix(w, "SMTP2_OAUTH2_REFRESH_TOKEN is the same as SMTP_OAUTH2_REFRESH_TOKEN:") || !strings.HasSuffix(w, "mailsidecar login --relay 2") {
+				t.Errorf("warning %q", w)
+			}
+		}
+	}
+}
