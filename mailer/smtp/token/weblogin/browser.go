@@ -164,12 +164,13 @@ func (b *Browser) Paste(text string) error {
 	return b.offer(parameters, false)
 }
 
+// hostOf returns host and port.
 func hostOf(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
 		return ""
 	}
-	return u.Hostname()
+	return strings.ToLower(u.Host)
 }
 
 // Await returns the grant, once the browser has come back or an address was pasted. The

@@ -256,6 +256,19 @@ func TestPasteForms(t *testing.T) {
 	}
 }
 
+// The server may be on this machine, too.
+func TestPasteLocal(t *testing.T) {
+	local := request
+	local.AuthorizeURL, local.RedirectHost = "http://127.0.0.1:1/authorize", "127.0.0.1"
+	b := start(t, local)
+	if err := b.Paste(b.RedirectURI + "/?code=c1&state=" + query(t, b).Get("state")); err != nil {
+		t.Errorf("Paste() = %v", err)
+	}
+	if err := b.Paste(b.URL); err == nil || !strings.Contains(err.Error(), "of the login itself") {
+		t.Errorf("Paste(URL) = %v", err)
+	}
+}
+
 // The first answer counts; the same browser that comes again does no harm.
 func TestBrowserFirstCounts(t *testing.T) {
 	b := start(t, request)
