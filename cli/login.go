@@ -98,7 +98,7 @@ func login(cmd *cobra.Command, issuer string, o loginOptions) error {
 	}
 	l, err := service.NewLogin(relay, dir)
 	if err == nil {
-		err = l.CheckStore()
+		err = l.CheckStore(cmd.Context())
 	}
 	if err != nil {
 		return err

@@ -59,8 +59,8 @@ func firstSegment(address string) string {
 }
 
 // CheckStore reports why the login could not be stored; a person should not log in for
-// nothing.
-func (l *Login) CheckStore() error {
+// nothing. It waits while another process has the lock, for 70 seconds at most.
+func (l *Login) CheckStore(ctx context.Context) error {
 	err := os.MkdirAll(l.dir, 0o700)
 	if err == nil {
 		var probe *os.File
@@ -71,7 +71,35 @@ func (l *Login) CheckStore() error {
 	if err != nil {
 		return fmt.Errorf("the login could not be stored in MAILSIDECAR_DATA_DIR: %w", err)
 	}
+	unlock, err := l.lock(ctx)
+	if err != nil {
+		return err
+	}
+	unlock()
 	return nil
+}
+
+// lockTimeout is how long to wait for the lock of a login. A server has it while it
+// renews a token, with two requests at most.
+const lockTimeout = 2*token.RequestTimeout + 10*time.Second
+
+// lock takes the lock of the relay's login. A directory that has no locks is used
+// without one, as by the server.
+func (l *Login) lock(ctx context.Context) (unlock func(), err error) {
+	waiting, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	unlock, err = l.store.Lock(waiting, l.relay.Number)
+	switch {
+	case err == nil:
+		return unlock, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case waiting.Err() != nil:
+		return nil, fmt.Errorf("another process holds the lock of %s: see that the server can write there and that its disk is not full, or stop it, and log in again",
+			l.store.Path(l.relay.Number))
+	default:
+		return func() {}, nil
+	}
 }
 
 // AskBrowser begins to wait for a browser on that port; zero means any. The error is
@@ -236,9 +264,7 @@ type Kept struct {
 // replace.
 func (l *Login) Keep(ctx context.Context, a token.Answer, proved, replace bool) (Kept, error) {
 	kept := Kept{Path: l.store.Path(l.relay.Number)}
-	ctx, cancel := context.WithTimeout(ctx, token.RequestTimeout+10*time.Second)
-	defer cancel()
-	unlock, err := l.store.Lock(ctx, l.relay.Number)
+	unlock, err := l.lock(ctx)
 	if err != nil {
 		return kept, fmt.Errorf("the login is not stored: %w", err)
 	}

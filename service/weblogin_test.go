@@ -2,9 +2,12 @@ package service
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"mailsidecar/config"
@@ -168,5 +171,43 @@ func TestKeepRecord(t *testing.T) {
 	}
 	if r.Issued.Before(begin.Truncate(time.Second)) || r.Expires.Sub(r.Issued) != 7*24*time.Hour || r.AccessExpires.Sub(r.Issued) != time.Hour {
 		t.Errorf("issued %v, expires %v, access token expires %v", r.Issued, r.Expires, r.AccessExpires)
+	}
+}
+
+// TestLoginLocked: a login waits while a server renews its token. It says so before the
+// person logs in if that lasts, and does without the lock where there is none.
+func TestLoginLocked(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		held time.Duration // by the server; negative: the directory has no locks
+		ok   bool
+	}{
+		{"free", 0, true},
+		{"while a token is renewed", 65 * time.Second, true},
+		{"for ever", time.Hour, false},
+		{"no locks", -1, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l := loginFor(t, t.TempDir(), nil)
+			if tt.held < 0 {
+				if err := os.Mkdir(filepath.Join(l.dir, "oauth2-1.lock"), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if tt.held > 0 {
+				unlock, err := token.NewFileStore(l.dir).Lock(t.Context(), 1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.AfterFunc(tt.held, unlock)
+			}
+			if err := l.CheckStore(t.Context()); (err == nil) != tt.ok || err != nil && !strings.Contains(err.Error(), "another process holds the lock of "+l.dir) {
+				t.Errorf("%s: CheckStore() = %v", tt.name, err)
+			}
+			if _, err := l.Keep(t.Context(), answerFor("ana@example.com"), true, false); (err == nil) != tt.ok {
+				t.Errorf("%s: Keep() = %v", tt.name, err)
+			}
+			time.Sleep(time.Hour)
+		})
 	}
 }
