@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"math"
 	"time"
 
 	"mailsidecar/mailer"
@@ -166,19 +165,21 @@ func (t *takeover) countTurns(gone []string) error {
 }
 
 // countCrashes notes that this run began and that others crashed, and returns how
-// many have of late.
+// many have of late. Of a run that has leases it is kept that it crashed, lest what it had
+// leased is counted twice.
 func (t *takeover) countCrashes() (crashes int, err error) {
 	now := t.now.UnixMicro()
 	window := queue.CrashWindow.Microseconds()
 	err = errors.Join(
 		t.exec(`UPDATE runs SET crashed = ? WHERE owner <> ? AND crashed IS NULL`, now, t.owner),
-		t.exec(`DELETE FROM runs WHERE crashed NOT BETWEEN ? AND ?`, now-window+1, now+window),
+		t.exec(`DELETE FROM runs WHERE crashed NOT BETWEEN ? AND ?
+			AND NOT EXISTS (SELECT 1 FROM recipients WHERE recipients.owner = runs.owner)`, now-window+1, now+window),
 		t.exec(`INSERT INTO runs (owner) VALUES (?) ON CONFLICT DO NOTHING`, t.owner),
 	)
 	if err != nil {
 		return 0, err
 	}
-	err = t.row(`SELECT count(*) FROM runs WHERE crashed IS NOT NULL`, nil, &crashes)
+	err = t.row(`SELECT count(*) FROM runs WHERE crashed BETWEEN ? AND ?`, []any{now - window + 1, now + window}, &crashes)
 	return crashes, err
 }
 
@@ -186,8 +187,8 @@ func (t *takeover) countCrashes() (crashes int, err error) {
 // is suspect then. What a run that crashed before it had leased is not.
 func (t *takeover) suspects(owner string) (bool, error) {
 	var crashes int
-	err := t.row(`SELECT count(*) FROM runs WHERE crashed <= coalesce((SELECT crashed FROM runs WHERE owner = ?), ?)`,
-		[]any{owner, math.MaxInt64}, &crashes)
+	err := t.row(`SELECT count(*) FROM runs, (SELECT coalesce((SELECT crashed FROM runs WHERE owner = ?1), ?2) AS last)
+		WHERE crashed > last - ?3 AND crashed <= last`, []any{owner, t.now.UnixMicro(), queue.CrashWindow.Microseconds()}, &crashes)
 	return crashes >= queue.SuspectCrashes, err
 }
 

@@ -303,6 +303,47 @@ func testUnfinished(t *testing.T, s queue.Store, reopen func(queue.Store) queue.
 	}
 }
 
+// testLongUnfinished: leases of a run that crashed stay for longer than a crash counts, as
+// the runs that follow end too soon. Each message has used one turn all the same, and
+// crashes long before or after do not make it suspect.
+func testLongUnfinished(t *testing.T, s queue.Store, reopen func(queue.Store) queue.Store) {
+	const messages = 2000
+	lease := func(owner string, at time.Duration) {
+		t.Helper()
+		var batch []queue.Entry
+		for n := range messages {
+			e := entry(at+time.Duration(n)*time.Millisecond, "a@example.org")
+			e.Owner = owner
+			batch = append(batch, e)
+		}
+		insert(t, s, batch...)
+	}
+	begin(t, s, "run0", Start)
+	lease("run0", 0)
+	var total queue.Recovered
+	for n, end := range []bool{false, true, false, true, true} { // whether the run ends in order
+		s = reopen(s)
+		owner, now := fmt.Sprint("run", n+1), Start.Add(time.Duration(n+1)*queue.CrashWindow)
+		_, r := begin(t, s, owner, now)
+		total.Add(r)
+		switch {
+		case n == 0:
+			lease(owner, time.Hour)
+		case end:
+			if err := s.End(t.Context(), owner); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s = reopen(s)
+	total.Add(recoverAll(t, s, "last", Start.Add(10*queue.CrashWindow), false))
+	wantDiff(t, "Recover in all", total, queue.Recovered{Uncertain: 2 * messages})
+	turns, err := s.Turns(t.Context(), "relay", Start, 10*messages)
+	if err != nil || len(turns) != 2*messages {
+		t.Errorf("Turns = %d, %v, want one for each message", len(turns), err)
+	}
+}
+
 // testKills: the service is killed at random, while others than the message in hand
 // wait or are leased. Nothing is held for it.
 func testKills(t *testing.T, s queue.Store, reopen func(queue.Store) queue.Store) {

@@ -72,15 +72,16 @@ func Run(t *testing.T, open func(*testing.T) queue.Store, reopen func(*testing.T
 	}
 	t.Run("Reopen", func(t *testing.T) { testReopen(t, open(t), reopen) })
 	lasting := map[string]func(t *testing.T, s queue.Store, reopen func(queue.Store) queue.Store){
-		"Turns":      testTurns,
-		"TurnsLost":  testTurnsLost,
-		"Crashes":    testCrashes,
-		"Unfinished": testUnfinished,
-		"Suspects":   testSuspects,
-		"Blame":      testBlame,
-		"BlameHold":  testBlameHold,
-		"Kills":      testKills,
-		"Unmarked":   testUnmarked,
+		"Turns":          testTurns,
+		"TurnsLost":      testTurnsLost,
+		"Crashes":        testCrashes,
+		"Unfinished":     testUnfinished,
+		"LongUnfinished": testLongUnfinished,
+		"Suspects":       testSuspects,
+		"Blame":          testBlame,
+		"BlameHold":      testBlameHold,
+		"Kills":          testKills,
+		"Unmarked":       testUnmarked,
 	}
 	for name, test := range lasting {
 		t.Run(name, func(t *testing.T) {
