@@ -166,6 +166,7 @@ func TestRealHTTP(t *testing.T) {
 // TestAnswer: what is read of a good answer, in all the forms that servers give it.
 func TestAnswer(t *testing.T) {
 	claims := base64.RawURLEncoding.EncodeToString([]byte(`{"preferred_username":"jo@example.com","email":"other@example.com","tid":"t-1"}`))
+	tricks := base64.RawURLEncoding.EncodeToString([]byte(`{"preferred_username":"jo\u009b31m@example.com","email":"\u202emoc.elpmaxe@oj","tid":"t\n1"}`))
 	for _, tt := range []struct {
 		body string
 		want Answer
@@ -186,6 +187,7 @@ func TestAnswer(t *testing.T) {
 		{`{"access_token":"a","scope":"mail  offline_access"}`, Answer{AccessToken: "a", Scopes: []string{"mail", "offline_access"}}},
 		{`{"access_token":"a","scope":["mail"]}`, Answer{AccessToken: "a", Scopes: []string{"mail"}}},
 		{`{"access_token":"a","id_token":"e30.` + claims + `.x"}`, Answer{AccessToken: "a", ID: Identity{"jo@example.com", "other@example.com", "t-1"}}},
+		{`{"access_token":"a","id_token":"e30.` + tricks + `.x"}`, Answer{AccessToken: "a"}},
 		{`{"access_token":"a","id_token":"e30.!!!.x"}`, Answer{AccessToken: "a"}},
 		{`{"access_token":"a","Access_Token":"b"}`, Answer{AccessToken: "a"}},
 	} {

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
 )
 
 const (
@@ -210,4 +211,6 @@ func checkRefreshToken(s string) error {
 	return nil
 }
 
-func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+// isControl reports whether the character has no place in a line of text: also those
+// of C1, and the marks that turn the direction of writing.
+func isControl(r rune) bool { return !unicode.IsPrint(r) }

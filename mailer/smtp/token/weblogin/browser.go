@@ -92,6 +92,9 @@ func listenWith(ctx context.Context, r Request, l listen) (*Browser, error) {
 // to lead here by a foreign page (DNS rebinding).
 func onlyHosts(port string, next http.Handler) http.Handler {
 	hosts := []string{"localhost:" + port, "127.0.0.1:" + port, "[::1]:" + port}
+	if port == "80" { // which browsers leave out
+		hosts = append(hosts, "localhost", "127.0.0.1", "[::1]")
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !slices.Contains(hosts, strings.ToLower(r.Host)) {
 			http.Error(w, "not served under this name", http.StatusForbidden)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -98,6 +99,41 @@ func TestRequest(t *testing.T) {
 	}
 	if !strings.HasPrefix(b.URL, "https://login.example.com/authorize?") || !strings.HasPrefix(b.RedirectURI, "http://localhost:") {
 		t.Errorf("URL %s, redirect %s", b.URL, b.RedirectURI)
+	}
+}
+
+// A server of one's own may have no scopes.
+func TestRequestWithoutScopes(t *testing.T) {
+	r := request
+	r.Scopes = nil
+	if q := query(t, start(t, r)); q.Has("scope") {
+		t.Errorf("the scope is %q, want none", q.Get("scope"))
+	}
+}
+
+// Browsers leave out port 80, which is that of http.
+func TestOnlyHosts(t *testing.T) {
+	for _, c := range []struct {
+		port, host string
+		want       int
+	}{
+		{"80", "localhost", 200},
+		{"80", "LOCALHOST:80", 200},
+		{"80", "[::1]", 200},
+		{"80", "127.0.0.1", 200},
+		{"80", "evil.example.com", 403},
+		{"8400", "localhost:8400", 200},
+		{"8400", "localhost", 403},
+		{"8400", "localhost:80", 403},
+		{"8400", "127.0.0.1.example.com:8400", 403},
+		{"8400", "", 403},
+	} {
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Host = c.host
+		onlyHosts(c.port, http.NotFoundHandler()).ServeHTTP(w, r)
+		if got := w.Code; got != c.want && (got != http.StatusNotFound || c.want != 200) {
+			t.Errorf("port %s, Host %q: %d, want %d", c.port, c.host, got, c.want)
+		}
 	}
 }
 

@@ -101,10 +101,13 @@ func (r Request) authorizeURL(redirect string, p proof) (string, error) {
 	}
 	for name, value := range map[string]string{
 		"response_type": "code", "client_id": r.ClientID, "redirect_uri": redirect,
-		"scope": strings.Join(r.Scopes, " "), "state": p.state,
+		"state":          p.state,
 		"code_challenge": token.Challenge(p.verifier), "code_challenge_method": "S256",
 	} {
 		query.Set(name, value)
+	}
+	if len(r.Scopes) > 0 {
+		query.Set("scope", strings.Join(r.Scopes, " "))
 	}
 	u.RawQuery = query.Encode()
 	return u.String(), nil
