@@ -60,6 +60,13 @@ type answered struct {
 	skew     time.Duration
 }
 
+// names reports whether the answer has the field. Some servers send null, or an empty
+// text, for what others leave out.
+func (a answered) names(field string) bool {
+	value := string(a.fields[field])
+	return value != "" && value != "null" && value != `""`
+}
+
 // request asks for a token. An answer without one is an [*Error]. If the access token
 // alone is of no use, the refresh token comes with that error: it may have replaced the
 // one that was sent.
@@ -68,7 +75,7 @@ func (e *Endpoint) request(ctx context.Context, form url.Values) (Answer, error)
 	if err != nil {
 		return Answer{}, err
 	}
-	if a.response.StatusCode != http.StatusOK || a.fields == nil || a.fields["error"] != nil {
+	if a.response.StatusCode != http.StatusOK || a.fields == nil || a.names("error") {
 		return Answer{}, a.refused(secrets)
 	}
 	answer, err := parseAnswer(a.fields)

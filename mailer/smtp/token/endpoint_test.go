@@ -189,6 +189,8 @@ func TestAnswer(t *testing.T) {
 		{`{"access_token":"a","id_token":"e30.` + claims + `.x"}`, Answer{AccessToken: "a", ID: Identity{"jo@example.com", "other@example.com", "t-1"}}},
 		{`{"access_token":"a","id_token":"e30.` + tricks + `.x"}`, Answer{AccessToken: "a"}},
 		{`{"access_token":"a","id_token":"e30.!!!.x"}`, Answer{AccessToken: "a"}},
+		{`{"access_token":"a","error":null,"refresh_token":null,"token_type":null,"scope":null,"id_token":null}`, Answer{AccessToken: "a"}},
+		{`{"access_token":"a","error":"","error_description":"","refresh_token":"","scope":""}`, Answer{AccessToken: "a"}},
 		{`{"access_token":"a","Access_Token":"b"}`, Answer{AccessToken: "a"}},
 	} {
 		i := &issuer{fail: func(int, url.Values) *http.Response { return answerWith(200, tt.body) }}

@@ -105,7 +105,7 @@ func (e *Endpoint) AskDeviceCode(ctx context.Context, deviceURL string, scopes [
 	if d.VerificationURI == "" { // an older name, still Google's
 		d.VerificationURI = text("verification_url")
 	}
-	if a.response.StatusCode != http.StatusOK || a.fields == nil || a.fields["error"] != nil {
+	if a.response.StatusCode != http.StatusOK || a.fields == nil || a.names("error") {
 		return DeviceCode{}, a.refused(secrets)
 	}
 	if d.UserCode == "" || d.device == "" || d.VerificationURI == "" {
