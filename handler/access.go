@@ -77,7 +77,7 @@ func (s *Server) guard(c echo.Context, next echo.HandlerFunc) (err error) {
 		return problem.New(api.CodeCrossOrigin, "")
 	}
 	if headerSize(c.Request()) > maxSmallHeader && !takesEnvelope(c.Request()) {
-		return problem.New(api.CodeHeaderTooLarge, "A header may have 12 KiB, with 128 octets for each field. Only POST /v1/messages takes a larger one, for Envelope-To.")
+		return problem.New(api.CodeHeaderTooLarge, "A header may have 16 KiB, with 128 octets for each field. Only POST /v1/messages takes a larger one, for Envelope-To.")
 	}
 	return next(c)
 }

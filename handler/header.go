@@ -43,9 +43,10 @@ func preferredWait(h http.Header) time.Duration {
 }
 
 // maxSmallHeader is the size of a header that every request may have, with octetsPerField
-// for each field: as much as the memory of a connection has room for.
+// for each field: a cookie of 8 KiB and what several proxies add have room in it, and so
+// has it in the memory of a connection.
 const (
-	maxSmallHeader = 12 << 10
+	maxSmallHeader = 16 << 10
 	octetsPerField = 128
 )
 

@@ -117,7 +117,7 @@ func problemCases() []problemCase {
 		{name: "no route", queue: answering(queue.ErrNoRoute), status: 403, code: api.CodeSenderNotAllowed},
 		{name: "sender of another", change: func(o *Options) { o.Keys[0].Senders = []string{"example.net", "a@example.com"} }, status: 403, code: api.CodeSenderNotAllowed, field: "from", detail: "key shop may not send from shop@example.com (MAILSIDECAR_KEY_SENDERS)"},
 		// 431
-		{name: "large header", method: "GET", fields: []string{"X: " + strings.Repeat("x", 12<<10)}, body: "-", status: 431, code: api.CodeHeaderTooLarge, detail: "12 KiB"},
+		{name: "large header", method: "GET", fields: []string{"X: " + strings.Repeat("x", 16<<10)}, body: "-", status: 431, code: api.CodeHeaderTooLarge, detail: "16 KiB"},
 		// 404, 405
 		{name: "no route", target: "/v2/messages", status: 404, code: api.CodeNotFound},
 		{name: "no message", queue: answering(queue.ErrNotFound), method: "GET", target: "/v1/messages/x", body: "-", status: 404, code: api.CodeMessageNotFound},
