@@ -213,7 +213,10 @@ func (s *Source) refresh(ctx context.Context, login Record) (Answer, error) {
 // useStored uses the access token that another process has stored, if it is fresh and
 // is not the one that was refused.
 func (s *Source) useStored(login Record, refused string) bool {
-	a, now := access{login.AccessToken, login.AccessFetched, login.AccessExpires}, time.Now()
+	now := time.Now()
+	// Stored times lack what the monotonic clock adds, see access.age.
+	since := func(t time.Time) time.Time { return now.Add(t.Sub(now)) }
+	a := access{login.AccessToken, since(login.AccessFetched), since(login.AccessExpires)}
 	if !a.fresh(now) || a.token == refused || a.fetched.After(now.Add(minAge)) || !slices.Equal(login.Scopes, s.opts.Scopes) {
 		return false
 	}

@@ -162,6 +162,19 @@ func TestAccessSuspended(t *testing.T) {
 	}
 }
 
+// TestStoredAccessSuspended: that holds for a token from the store, too.
+func TestStoredAccessSuspended(t *testing.T) {
+	s, begin := open(t, loginOptions(&issuer{}, nil), false), time.Now()
+	login := s.opts.configuredLogin(begin)
+	login.AccessToken, login.AccessFetched, login.AccessExpires = "token", begin.Add(-time.Minute).Round(0), begin.Add(time.Hour).Round(0)
+	if !s.useStored(login, "") || !s.access.usable(begin) {
+		t.Fatal("the stored token is not used")
+	}
+	if s.access.usable(later(t, begin, 2*time.Hour, -3*time.Hour)) || s.access.usable(later(t, begin, time.Minute, 3*time.Hour)) {
+		t.Error("the stored token is used after its end")
+	}
+}
+
 // later returns a time after begin, with the difference that each of the two clocks
 // shows. Package time cannot be asked for that.
 func later(t *testing.T, begin time.Time, monotonic, wall time.Duration) time.Time {
