@@ -22,10 +22,10 @@ type Client struct {
 // none of them is needed: what is not set comes from the server's. The error is
 // an [*Error].
 func LoadClient() (Client, error) {
-	r := newReader(os.Getenv)
+	r := newReader(os.Getenv, nil)
 	var c Client
 	r.read(servicePrefix, &c)
-	server := newReader(os.Getenv)
+	server := newReader(os.Getenv, nil)
 	s := server.service()
 	if c.URL == "" {
 		c.URL = "http://" + s.dialAddr()

@@ -36,38 +36,38 @@ type Config struct {
 // They are returned beside an error, too, because a misspelt name is often its
 // cause. The error is an [*Error].
 func Load() (Config, []string, error) {
-	r := newReader(os.Getenv)
+	r := newReader(os.Getenv, os.Environ())
 	c := Config{Relays: r.relays(), Service: r.service(), sources: r.sources}
 	r.requireKey(c.Service)
 	r.requireLoginStore(c.Relays, c.Service.DataDir)
 	r.warnSharedTokens(c.Relays)
-	r.warnUnknown(os.Environ())
+	r.warnUnknown()
 	return c, r.warnings, r.err()
 }
 
 // LoadRelays reads the relays alone, for commands that need no server. Warnings
 // and error are as in [Load].
 func LoadRelays() ([]Relay, []string, error) {
-	r := newReader(os.Getenv)
+	r := newReader(os.Getenv, os.Environ())
 	relays := r.relays()
 	r.warnSharedTokens(relays)
-	r.warnUnknown(os.Environ())
+	r.warnUnknown()
 	return relays, r.warnings, r.err()
 }
 
 // LoadService reads the service's settings alone, for commands that work on the
 // store. It does not insist on an API key. Warnings and error are as in [Load].
 func LoadService() (Service, []string, error) {
-	r := newReader(os.Getenv)
+	r := newReader(os.Getenv, os.Environ())
 	s := r.service()
-	r.warnUnknown(os.Environ())
+	r.warnUnknown()
 	return s, r.warnings, r.err()
 }
 
 // Default returns the defaults, without the environment: one relay that
 // has no host yet, and a queue that has no path yet.
 func Default() Config {
-	r := newReader(func(string) string { return "" })
+	r := newReader(func(string) string { return "" }, nil)
 	relay := Relay{Number: 1}
 	r.read(relay.prefix(), &relay)
 	return Config{Relays: []Relay{relay}, Service: r.service(), sources: r.sources}

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -106,8 +107,9 @@ func (d Date) String() string {
 }
 
 // checkOAuth2 fills in what OAUTH2_PROVIDER stands for and checks that a token
-// can be had in one way.
-func (r *reader) checkOAuth2(relay *Relay) {
+// can be had in one way. False means that none can be had though OAuth2 is meant, which
+// is reported, so that other credentials are not missed.
+func (r *reader) checkOAuth2(relay *Relay) bool {
 	o := &relay.OAuth2
 	if o.AccessToken.IsSet() && o.AccessTokenFile != "" {
 		r.problem(relay.Variable("OAUTH2_ACCESS_TOKEN_FILE"), "is set and so is "+relay.Variable("OAUTH2_ACCESS_TOKEN"), "set only one of them")
@@ -118,29 +120,138 @@ func (r *reader) checkOAuth2(relay *Relay) {
 				relay.Variable("OAUTH2_ACCESS_TOKEN_FILE"), shownPath(o.AccessTokenFile), err)
 		}
 	}
+	if r.missesSource(relay) {
+		r.reportSource(relay)
+		return false
+	}
 	if !o.Fetched() {
 		for _, suffix := range []string{"PROVIDER", "CLOUD", "TENANT", "CLIENT_AUTH", "SECRET_EXPIRES", "KEY_FILE", "TOKEN_URL", "AUTHORIZE_URL", "DEVICE_URL", "SCOPES"} {
 			if relay.sets(r, "OAUTH2_"+suffix) {
 				r.warn("%s has no effect without %s", relay.Variable("OAUTH2_"+suffix), relay.Variable("OAUTH2_CLIENT_ID"))
 			}
 		}
-		return
+		return true
 	}
 	if o.AccessToken.IsSet() || o.AccessTokenFile != "" {
-		r.problem(relay.Variable("OAUTH2_CLIENT_ID"), "is set beside an access token", "set the access token or what fetches one, not both")
+		r.problem(r.fetcher(*relay), "is set beside an access token", "set the access token or what fetches one, not both")
 	}
 	if o.ServiceAccountFile != "" {
 		r.checkServiceAccount(relay)
-	} else if o.ClientID == "" {
-		r.problem(relay.Variable("OAUTH2_CLIENT_ID"), "is not set", "set the id of the client that the token was issued to")
+	} else {
+		r.checkClientID(relay)
 	}
 	r.checkProof(relay)
 	r.applyIssuer(relay)
+	r.checkDirectory(relay)
 	r.checkTokenURL(relay)
 	r.checkLoginURLs(relay)
 	if o.Grant() == GrantClient && o.Provider == microsoft && !relay.sets(r, "OAUTH2_TOKEN_URL") {
 		r.checkOwnTenant(relay)
 	}
+	return true
+}
+
+// checkClientID insists on a client id.
+func (r *reader) checkClientID(relay *Relay) {
+	o, name := relay.OAuth2, relay.Variable("OAUTH2_CLIENT_ID")
+	switch {
+	case o.ClientID != "":
+	case o.AccessToken.IsSet() || o.AccessTokenFile != "": // they conflict with what else is set
+	case o.RefreshToken.IsSet():
+		r.problem(name, "is not set", "set the id of the client that the token was issued to")
+	default:
+		r.problem(name, "is not set", "set it to the Application (client) ID in the registration of the app, as docs/oauth2.md shows")
+	}
+}
+
+// fetchers are the settings without which no tokens are fetched.
+var fetchers = []string{"OAUTH2_CLIENT_ID", "OAUTH2_REFRESH_TOKEN", "OAUTH2_SERVICE_ACCOUNT_FILE", "OAUTH2_CLIENT_SECRET", "OAUTH2_CERT_FILE", "OAUTH2_ASSERTION_FILE"}
+
+// fetcher is the name of the first of these that is set.
+func (r *reader) fetcher(relay Relay) string {
+	for _, suffix := range fetchers {
+		if source := r.sources[relay.Variable(suffix)]; source == FromVariable || source == FromFile {
+			return relay.nameSet(r, suffix)
+		}
+	}
+	return relay.Variable("OAUTH2_CLIENT_ID")
+}
+
+// missesSource says that OAuth2 is meant, and that no setting says where the tokens come
+// from: there is no password, and some setting is about OAuth2, perhaps with a misspelt
+// name, or the relay takes tokens only.
+func (r *reader) missesSource(relay *Relay) bool {
+	if relay.OAuth2.Configured() || relay.Password.IsSet() || relay.Auth != "auto" && !relay.takesToken() {
+		return false
+	}
+	if r.failed[relay.Variable("PASSWORD")] || r.failed[relay.Variable("AUTH")] {
+		return false
+	}
+	p, ok := relays.PresetNamed(relay.Provider)
+	return ok && p.TokensOnly || r.misspelt(*relay) != "" || slices.ContainsFunc(variables(relay.prefix()+"_OAUTH2", &relay.OAuth2), func(v variable) bool {
+		return r.sources[v.name] == FromVariable
+	})
+}
+
+// misspelt is the first unknown name of the relay that looks like one of OAuth2; empty
+// where there is none.
+func (r *reader) misspelt(relay Relay) string {
+	for prefix, name := range r.unknown() {
+		if prefix == relay.prefix() && strings.HasPrefix(name, relay.Variable("OAUTH2_")) {
+			return name
+		}
+	}
+	return ""
+}
+
+// reportSource names the setting that [reader.missesSource] misses: the one whose name is
+// misspelt, or else the client id. One that is set, and has a problem, is not missing.
+func (r *reader) reportSource(relay *Relay) {
+	for _, suffix := range append([]string{"OAUTH2_ACCESS_TOKEN", "OAUTH2_ACCESS_TOKEN_FILE"}, fetchers...) {
+		if r.failed[relay.Variable(suffix)] {
+			return
+		}
+	}
+	if name := r.misspelt(*relay); name != "" {
+		meant := suggestion(relay.prefix(), name, knownNames(relay.prefix()))
+		suffix := strings.TrimSuffix(strings.TrimPrefix(meant, relay.Variable("")), "_FILE")
+		sources := append(slices.Clone(fetchers[1:]), "OAUTH2_ACCESS_TOKEN")
+		if slices.ContainsFunc(sources, func(s string) bool { return strings.TrimSuffix(s, "_FILE") == suffix }) {
+			r.problem(meant, "is not set, and "+name+" is no setting", "write the name as it is here")
+			return
+		}
+	}
+	r.checkClientID(relay)
+}
+
+// checkDirectory checks what only Microsoft has: directories, and several clouds.
+func (r *reader) checkDirectory(relay *Relay) {
+	o, name := relay.OAuth2, relay.Variable("OAUTH2_TENANT")
+	issuer, _ := relays.IssuerAt(o.TokenURL)
+	if o.Provider != microsoft && o.TokenURL != "" && !issuer.Tenants {
+		for _, suffix := range []string{"OAUTH2_CLOUD", "OAUTH2_TENANT"} {
+			if relay.sets(r, suffix) {
+				r.warn("%s has no effect: the OAuth2 provider is not microsoft", relay.Variable(suffix))
+			}
+		}
+	}
+	switch {
+	case o.Tenant == "":
+	case relay.sets(r, "OAUTH2_TOKEN_URL") && issuer.Tenants:
+		r.warn("%s has no effect: %s names the directory", name, relay.Variable("OAUTH2_TOKEN_URL"))
+	case o.Provider == microsoft && !isDirectory(o.Tenant):
+		r.problem(name, "is "+units.Quote(o.Tenant)+", which is neither the id of a directory nor a domain",
+			"set \"Directory (tenant) ID\", a domain of the organization, "+strings.Join(commonTenants[:2], ", ")+" or "+commonTenants[2])
+	}
+}
+
+// directoryID is the form of Microsoft's directory ids.
+var directoryID = regexp.MustCompile(`^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$`)
+
+// isDirectory reports whether Microsoft may have a directory of that name.
+func isDirectory(tenant string) bool {
+	return directoryID.MatchString(tenant) || slices.Contains(commonTenants, strings.ToLower(tenant)) ||
+		strings.Contains(strings.Trim(tenant, "."), ".") && isDomain(tenant)
 }
 
 // checkServiceAccount checks the key of a service account, which needs no other
@@ -152,7 +263,7 @@ func (r *reader) checkServiceAccount(relay *Relay) {
 		"name the JSON file that Google's console gave with the key")
 	for _, suffix := range []string{"OAUTH2_CLIENT_ID", "OAUTH2_CLIENT_SECRET", "OAUTH2_REFRESH_TOKEN", "OAUTH2_CERT_FILE", "OAUTH2_ASSERTION_FILE"} {
 		if source := r.sources[relay.Variable(suffix)]; source == FromVariable || source == FromFile {
-			r.problem(relay.Variable(suffix), "is set beside "+name, "set only one of them")
+			r.problem(relay.nameSet(r, suffix), "is set beside "+name, "set only one of them")
 		}
 	}
 	if !relay.sets(r, "OAUTH2_PROVIDER") && o.TokenURL == "" {
@@ -166,7 +277,7 @@ func (r *reader) checkServiceAccount(relay *Relay) {
 // checkProof checks what the client proves itself with: one thing at most.
 func (r *reader) checkProof(relay *Relay) {
 	o := &relay.OAuth2
-	secret, cert, assertion := relay.Variable("OAUTH2_CLIENT_SECRET"), relay.Variable("OAUTH2_CERT_FILE"), relay.Variable("OAUTH2_ASSERTION_FILE")
+	secret, cert, assertion := relay.nameSet(r, "OAUTH2_CLIENT_SECRET"), relay.Variable("OAUTH2_CERT_FILE"), relay.Variable("OAUTH2_ASSERTION_FILE")
 	switch {
 	case o.CertFile != "" && o.ClientSecret.IsSet():
 		r.problem(cert, "is set and so is "+secret, "set only one of them")
@@ -200,7 +311,7 @@ func (r *reader) checkProof(relay *Relay) {
 
 func (r *reader) checkSecretExpires(relay *Relay) {
 	if ends := relay.OAuth2.SecretExpires; !ends.IsZero() && time.Now().After(ends.Time) {
-		r.warn("%s is %s: by that the client secret has ended; make a new one, and set both", relay.Variable("OAUTH2_SECRET_EXPIRES"), ends)
+		r.warn("%s is %s, so the client secret has ended: make a new one, and set both", relay.Variable("OAUTH2_SECRET_EXPIRES"), ends)
 	}
 }
 
@@ -210,11 +321,16 @@ func (r *reader) checkCertificate(relay *Relay) {
 	o, name := &relay.OAuth2, relay.Variable("OAUTH2_CERT_FILE")
 	var cert credentials.Certificate
 	read := func() (err error) { cert, err = credentials.ReadCertificate(o.CertFile, o.KeyFile); return err }
-	if !r.checkFile(name, read, "name a certificate in PEM form, and in "+relay.Variable("OAUTH2_KEY_FILE")+" the RSA key that belongs to it") {
+	key := relay.Variable("OAUTH2_KEY_FILE")
+	if e, ok := errors.AsType[*credentials.FileError](read()); ok && e.Kind == credentials.KindKey {
+		r.checkFile(key, func() error { return e }, "name the RSA key that belongs to the certificate, in PEM form")
+		return
+	}
+	if !r.checkFile(name, read, "name a certificate in PEM form, and in "+key+" the RSA key that belongs to it") {
 		return
 	}
 	if time.Now().After(cert.NotAfter()) {
-		r.warn("%s names a certificate that ended on %s: put a new one there, and register it", name, cert.NotAfter().UTC().Format(time.DateOnly))
+		r.warn("%s names a certificate that ended on %s: put a new one there and its key into %s, and register it", name, cert.NotAfter().UTC().Format(time.DateOnly), key)
 	}
 }
 
@@ -267,7 +383,7 @@ func (r *reader) warnSharedTokens(all []Relay) {
 		}
 		if n := slices.IndexFunc(all[:i], same); n >= 0 {
 			r.warn("%s is the same as %s: if the OAuth2 server replaces the token, the second use may end both logins; make a login of its own with mailsidecar login --relay %d",
-				relay.Variable("OAUTH2_REFRESH_TOKEN"), all[n].Variable("OAUTH2_REFRESH_TOKEN"), relay.Number)
+				relay.nameSet(r, "OAUTH2_REFRESH_TOKEN"), all[n].nameSet(r, "OAUTH2_REFRESH_TOKEN"), relay.Number)
 		}
 	}
 }
@@ -275,7 +391,7 @@ func (r *reader) warnSharedTokens(all []Relay) {
 func (r *reader) checkTokenURL(relay *Relay) {
 	name := relay.Variable("OAUTH2_TOKEN_URL")
 	if relay.OAuth2.TokenURL == "" {
-		if !r.failed[relay.Variable("OAUTH2_PROVIDER")] {
+		if !r.failed[relay.Variable("OAUTH2_PROVIDER")] && !r.failed[relay.Variable("OAUTH2_CLOUD")] {
 			r.problem(name, "is not set", "set it, or set "+relay.Variable("OAUTH2_PROVIDER")+" to google or microsoft")
 		}
 		return

@@ -52,7 +52,7 @@ func TestOAuth2Problems(t *testing.T) {
 		want []string // each in a problem of its own
 	}{
 		{base.with("SMTP_OAUTH2_CLIENT_SECRET=s", "SMTP_OAUTH2_CLOUD=de"), []string{"SMTP_OAUTH2_CLOUD has no value we know; set one of us, cn"}},
-		{base.with("SMTP_OAUTH2_REFRESH_TOKEN=rt", "SMTP_OAUTH2_PROVIDER=google", "SMTP_OAUTH2_CLOUD=us"), []string{"SMTP_OAUTH2_CLOUD is us, and the OAuth2 provider is not microsoft", "SMTP_OAUTH2_TOKEN_URL is not set"}},
+		{base.with("SMTP_OAUTH2_REFRESH_TOKEN=rt", "SMTP_OAUTH2_PROVIDER=google", "SMTP_OAUTH2_CLOUD=us"), []string{"SMTP_OAUTH2_CLOUD is us, and the OAuth2 provider is not microsoft"}},
 		{base.with("SMTP_OAUTH2_REFRESH_TOKEN=rt", "SMTP_OAUTH2_CLOUD=us", "SMTP_HOST=smtp.office365.com"), []string{"SMTP_OAUTH2_CLOUD does not fit SMTP_HOST: smtp.office365.com takes tokens of another cloud; set SMTP_HOST=smtp.office365.us"}},
 		{base.with("SMTP_OAUTH2_CLIENT_SECRET=s", "SMTP_OAUTH2_CLIENT_AUTH=jwt"), []string{"SMTP_OAUTH2_CLIENT_AUTH has no value we know; set one of post, basic"}},
 		{base.with("SMTP_OAUTH2_CLIENT_SECRET=s", "SMTP_OAUTH2_SECRET_EXPIRES=next year"), []string{`SMTP_OAUTH2_SECRET_EXPIRES is "next year", which is no day; write it as 2027-11-30`}},

@@ -40,7 +40,7 @@ func (r *reader) applyPreset(relay *Relay) {
 	relay.Provider, relay.Advice = p.Name, p.Advice
 	r.fill(relay, presetValues(p, relay))
 	if p.TokensOnly && relay.Password.IsSet() && !relay.OAuth2.Configured() {
-		r.warn("%s is set, but %s", relay.Variable("PASSWORD"), p.Advice)
+		r.warn("%s is set, but %s", relay.nameSet(r, "PASSWORD"), p.Advice)
 	}
 }
 

@@ -103,7 +103,7 @@ func TestOAuth2(t *testing.T) {
 		{base.with("SMTP_PROVIDER=gmail", "SMTP_OAUTH2_REFRESH_TOKEN=rt"), "google", "https://oauth2.googleapis.com/token", "https://mail.google.com/"},
 		{base.with("SMTP_OAUTH2_PROVIDER=Google", "SMTP_OAUTH2_REFRESH_TOKEN=rt", "SMTP_OAUTH2_SCOPES=a, b"), "google", "https://oauth2.googleapis.com/token", "a,b"},
 		{base.with("SMTP_PROVIDER=microsoft365", "SMTP_OAUTH2_REFRESH_TOKEN=rt"), "microsoft", "https://login.microsoftonline.com/common/oauth2/v2.0/token", "https://outlook.office.com/SMTP.Send,offline_access"},
-		{base.with("SMTP_PROVIDER=outlook", "SMTP_OAUTH2_CLIENT_SECRET=cs", "SMTP_OAUTH2_TENANT=example.com/x"), "microsoft", "https://login.microsoftonline.com/example.com%2Fx/oauth2/v2.0/token", "https://outlook.office365.com/.default"},
+		{base.with("SMTP_PROVIDER=outlook", "SMTP_OAUTH2_CLIENT_SECRET=cs", "SMTP_OAUTH2_TENANT=example.com"), "microsoft", "https://login.microsoftonline.com/example.com/oauth2/v2.0/token", "https://outlook.office365.com/.default"},
 		{base.with("SMTP_PROVIDER=gmail", "SMTP_OAUTH2_REFRESH_TOKEN=rt", "SMTP_OAUTH2_TOKEN_URL=http://127.0.0.1:1/token"), "", "http://127.0.0.1:1/token", ""},
 	}
 	for _, test := range tests {

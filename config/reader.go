@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/kelseyhightower/envconfig"
@@ -130,14 +131,15 @@ func (v variable) bound(text string) int64 {
 // reader gathers values, where they came from, and what is wrong with them.
 type reader struct {
 	getenv   func(string) string
+	environ  []string          // all of the environment, sorted
 	sources  map[string]Source // by name
 	failed   map[string]bool   // names with a problem
 	problems []Problem
 	warnings []string
 }
 
-func newReader(getenv func(string) string) *reader {
-	return &reader{getenv: getenv, sources: map[string]Source{}, failed: map[string]bool{}}
+func newReader(getenv func(string) string, environ []string) *reader {
+	return &reader{getenv: getenv, environ: slices.Sorted(slices.Values(environ)), sources: map[string]Source{}, failed: map[string]bool{}}
 }
 
 // problem records what is wrong with a variable. Only the first counts: the
@@ -204,6 +206,10 @@ func (r *reader) readFile(v variable, twin string) {
 		r.reject(v, twin, &invalid{"is set and so is " + v.name, "set only one of them"})
 		return
 	}
+	if bad := checkName(twin, r.get(twin)); bad != nil {
+		r.reject(v, twin, bad)
+		return
+	}
 	secret, bad := readSecretFile(r.get(twin))
 	if bad == nil {
 		if bad = checkText(secret.Reveal(), v.tag("lines") != ""); bad != nil {
@@ -262,6 +268,9 @@ func (r *reader) key(v variable) string {
 // set decodes the value of key in the environment, and checks
 // what the tags say of it.
 func (v variable) set(key, raw string) *invalid {
+	if bad := checkName(key, raw); bad != nil {
+		return bad
+	}
 	if !v.secret() {
 		if bad := checkText(raw, false); bad != nil {
 			return bad

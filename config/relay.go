@@ -44,8 +44,9 @@ type Relay struct {
 func (r *reader) checkRelay(relay *Relay) {
 	r.checkHost(relay)
 	r.checkTLS(relay)
-	r.checkOAuth2(relay)
-	r.checkCredentials(relay)
+	if r.checkOAuth2(relay) {
+		r.checkCredentials(relay)
+	}
 	r.checkSenders(relay)
 	if name := relay.Variable("HELO"); !isDomain(relay.HELO) && !isAddressLiteral(relay.HELO) && relay.HELO != "" {
 		r.problem(name, "is no domain", "set a domain in ASCII, such as app.example.com, or an address literal, such as [192.0.2.1]")
@@ -125,14 +126,14 @@ func (r *reader) checkCredentials(relay *Relay) {
 		r.problem(user, "is not set, and OAuth2 needs one", "set it to the mailbox's address")
 	case token && (relay.takesToken() || relay.Auth == "auto"):
 		if relay.Password.IsSet() {
-			r.warn("%s has no effect, because the login is with OAuth2", password)
+			r.warn("%s has no effect, because the login is with OAuth2", relay.nameSet(r, "PASSWORD"))
 		}
 	case token && !relay.Password.IsSet():
 		r.problem(relay.Variable("AUTH"), "is "+relay.Auth+", which takes no OAuth2 token", "set "+relay.Variable("AUTH")+"=auto, or leave "+relay.Variable("OAUTH2_…")+" out")
 	case relay.Username != "" && !relay.Password.IsSet():
 		r.problem(password, "is not set, but "+relay.loginName(r), "set it or "+password+"_FILE"+relay.advice())
 	case relay.Password.IsSet() && relay.Username == "":
-		r.problem(user, "is not set, but "+password+" is", "set the user name that belongs to it"+relay.advice())
+		r.problem(user, "is not set, but "+relay.nameSet(r, "PASSWORD")+" is", "set the user name that belongs to it"+relay.advice())
 	case token:
 		r.warn("%s has no effect, because %s is %s, which takes the password", relay.Variable("OAUTH2_…"), relay.Variable("AUTH"), relay.Auth)
 	case relay.Auth != "auto" && !relay.Password.IsSet():
@@ -148,6 +149,16 @@ func (relay Relay) takesToken() bool { return relay.Auth == "xoauth2" || relay.A
 // sets says that the environment, not a preset, gives the value.
 func (relay Relay) sets(r *reader, suffix string) bool {
 	return r.sources[relay.Variable(suffix)] == FromVariable
+}
+
+// nameSet is the name under which a setting is set: its own, or that of the file which
+// holds the secret.
+func (relay Relay) nameSet(r *reader, suffix string) string {
+	name := relay.Variable(suffix)
+	if r.sources[name] == FromFile {
+		return name + "_FILE"
+	}
+	return name
 }
 
 // loginName says where the user name comes from, for a sentence.

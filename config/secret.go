@@ -115,6 +115,14 @@ func shownPath(path string) string {
 	return "a file (not shown: it is no absolute path, and may be the secret itself)"
 }
 
+// checkName refuses the content of a file where the setting called key names one.
+func checkName(key, value string) *invalid {
+	if !strings.HasSuffix(key, "_FILE") || !strings.ContainsAny(strings.TrimSpace(value), "\r\n") {
+		return nil
+	}
+	return &invalid{"holds several lines, and wants the name of a file", "write the text into a file, and set the name of that"}
+}
+
 // checkText returns what is wrong with the characters of s, or nil. Line ends
 // are allowed where a value may have several lines.
 func checkText(s string, lines bool) *invalid {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"iter"
 	"regexp"
 	"slices"
 	"strings"
@@ -31,23 +32,35 @@ var synonyms = map[string]string{
 }
 
 // warnUnknown warns about names that look like ours and are not.
-func (r *reader) warnUnknown(environ []string) {
-	environ = slices.Sorted(slices.Values(environ))
-	for _, entry := range environ {
-		name, value, _ := strings.Cut(entry, "=")
-		match := ourName.FindStringSubmatch(name)
-		if match == nil || value == "" || injected(name, value) {
-			continue
-		}
-		known := knownNames(match[1])
-		if slices.Contains(known, name) {
-			continue
-		}
+func (r *reader) warnUnknown() {
+	for prefix, name := range r.unknown() {
+		known := knownNames(prefix)
 		if len(known) == 0 {
 			r.warn("%s is ignored: relays are numbered SMTP_…, SMTP2_… to SMTP9_…", name)
 			continue
 		}
-		r.warn("%s is not a variable of mailsidecar and is ignored%s", name, suggestion(match[1], name, known))
+		hint := ""
+		if meant := suggestion(prefix, name, known); meant != "" {
+			hint = "; did you mean " + meant + "?"
+		}
+		r.warn("%s is not a variable of mailsidecar and is ignored%s", name, hint)
+	}
+}
+
+// unknown gives the names in the environment that look like ours and are not, each
+// after its prefix.
+func (r *reader) unknown() iter.Seq2[string, string] {
+	return func(yield func(prefix, name string) bool) {
+		for _, entry := range r.environ {
+			name, value, _ := strings.Cut(entry, "=")
+			match := ourName.FindStringSubmatch(name)
+			if match == nil || value == "" || injected(name, value) || slices.Contains(knownNames(match[1]), name) {
+				continue
+			}
+			if !yield(match[1], name) {
+				return
+			}
+		}
 	}
 }
 
@@ -70,7 +83,7 @@ func knownNames(prefix string) []string {
 	return names
 }
 
-// suggestion names what was probably meant, as the end of a sentence.
+// suggestion is the name that was probably meant; empty where no known one is near.
 func suggestion(prefix, name string, known []string) string {
 	meant := synonyms[name]
 	if prefix != servicePrefix { // SMTP2_USER is to SMTP2_USERNAME as SMTP_USER to SMTP_USERNAME
@@ -80,10 +93,7 @@ func suggestion(prefix, name string, known []string) string {
 	if meant == "" {
 		meant = nearestName(name, known)
 	}
-	if meant == "" {
-		return ""
-	}
-	return "; did you mean " + meant + "?"
+	return meant
 }
 
 // nearestName is the known name with the fewest letters to change, unless it

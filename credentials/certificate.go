@@ -28,27 +28,28 @@ type Certificate struct {
 // passphrase, and be an RSA key of 2048 bits or more. The error is a [*FileError]. A
 // certificate that has ended is none.
 func ReadCertificate(certFile, keyFile string) (Certificate, error) {
+	keyKind := KindKey
 	if keyFile == "" {
-		keyFile = certFile
+		keyFile, keyKind = certFile, KindCertificate
 	}
-	certPEM, err := Read(certFile)
+	certPEM, err := Read(certFile, KindCertificate)
 	if err != nil {
 		return Certificate{}, err
 	}
-	keyPEM, err := Read(keyFile)
+	keyPEM, err := Read(keyFile, keyKind)
 	if err != nil {
 		return Certificate{}, err
 	}
 	if !holdsPEM(certPEM, "CERTIFICATE") {
-		return Certificate{}, &FileError{certFile, errors.New("it holds no certificate in PEM form")}
+		return Certificate{}, unfit(certFile, KindCertificate, errors.New("it holds no certificate in PEM form"))
 	}
 	pair, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
-		return Certificate{}, &FileError{keyFile, pairProblem(keyPEM)}
+		return Certificate{}, unfit(keyFile, keyKind, pairProblem(keyPEM))
 	}
 	key, ok := pair.PrivateKey.(*rsa.PrivateKey)
 	if !ok || key.N.BitLen() < leastKeySize {
-		return Certificate{}, &FileError{keyFile, fmt.Errorf("its key is no RSA key of %d bits or more", leastKeySize)}
+		return Certificate{}, unfit(keyFile, keyKind, fmt.Errorf("its key is no RSA key of %d bits or more", leastKeySize))
 	}
 	return Certificate{pair.Leaf, key}, nil
 }

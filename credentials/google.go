@@ -24,13 +24,13 @@ type ServiceAccount struct {
 // ReadServiceAccount reads the JSON file that Google's console gives with a new key.
 // The error is a [*FileError].
 func ReadServiceAccount(path string) (ServiceAccount, error) {
-	data, err := Read(path)
+	data, err := Read(path, KindServiceAccount)
 	if err != nil {
 		return ServiceAccount{}, err
 	}
 	a, err := parseServiceAccount(data)
 	if err != nil {
-		return ServiceAccount{}, &FileError{path, err}
+		return ServiceAccount{}, unfit(path, KindServiceAccount, err)
 	}
 	return a, nil
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -32,8 +31,7 @@ func (c Client) signAssertion(audience string) (string, error) {
 	}
 	now := time.Now()
 	if now.After(cert.NotAfter()) {
-		ended := cert.NotAfter().UTC().Format(time.DateOnly)
-		return "", &ClientError{File: c.CertFile, Err: errors.New("the certificate ended on " + ended + "; put a new one there, and register it")}
+		return "", &ClientError{File: c.CertFile, Err: &credentials.EndedError{At: cert.NotAfter()}, Kind: credentials.KindCertificate}
 	}
 	header := map[string]any{"alg": "PS256", "typ": "JWT", "x5t#S256": cert.Thumbprint()}
 	claims := map[string]any{

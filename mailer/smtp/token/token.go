@@ -182,13 +182,16 @@ func New(o Options) (*Source, error) {
 }
 
 func readToken(path string) (string, error) {
-	data, err := credentials.Read(path)
+	data, err := credentials.Read(path, credentials.KindAccessToken)
 	if err != nil {
 		return "", err
 	}
 	token := strings.TrimSpace(string(data))
+	if token == "" {
+		return "", &ClientError{File: path, Err: errors.New("it is empty, and should hold the access token"), Kind: credentials.KindAccessToken}
+	}
 	if err := checkToken(token); err != nil {
-		return "", &ClientError{File: path, Err: errors.New("it does not hold one token: " + err.Error())}
+		return "", &ClientError{File: path, Err: errors.New("it does not hold one token: " + err.Error()), Kind: credentials.KindAccessToken}
 	}
 	return token, nil
 }
