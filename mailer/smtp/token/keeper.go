@@ -105,6 +105,13 @@ func (s *Source) forget() {
 	s.access, s.failure.retry, s.failure.count = access{}, time.Time{}, 0
 }
 
+// endPause lets a renewal begin at once, which ends a failure where there is a token.
+func (s *Source) endPause() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failure.retry = time.Time{}
+}
+
 // takeConfigured begins to use the configured refresh token. It is saved with the
 // first answer.
 func (k *keeper) takeConfigured(s *Source, stored Record) Record {
@@ -181,8 +188,8 @@ func (r Record) loginTime() time.Time {
 func (k *keeper) look(ctx context.Context, s *Source) {
 	stored, err := s.opts.Store.Load(ctx, s.opts.Relay)
 	if err == nil && !stored.same(k.seen) {
-		if _, err := k.take(s, stored); err == nil {
-			s.useStored(k.login, "")
+		if _, err := k.take(s, stored); err == nil && s.useStored(k.login, "") {
+			s.endPause()
 		}
 		k.free(s)
 		k.looked = true

@@ -669,6 +669,29 @@ func TestSourceTakesLogin(t *testing.T) {
 	}
 }
 
+// TestSourceRecoversWithOthers: a token that another process has fetched ends a failure
+// at once.
+func TestSourceRecoversWithOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i, store, notes := &issuer{life: 3600}, new(MemoryStore), new(noted)
+		i.fail = func(int, url.Values) *http.Response { return answerWith(400, `{"error":"invalid_grant"}`) }
+		o := loginOptions(i, store)
+		o.Notify = notes.notify
+		s := open(t, o, true)
+		time.Sleep(50 * time.Minute)
+		i.mu.Lock()
+		i.fail = nil
+		i.mu.Unlock()
+		o.Notify = nil
+		want(t, open(t, o, false), "", "access1")
+		time.Sleep(5 * time.Second)
+		if st := s.Status(); st.Err != nil || notes.count(EventRecovered) != 1 || notes.count(EventLogin) != 0 {
+			t.Errorf("Status() = %+v after another process has fetched a token, events %+v", st, notes.events)
+		}
+		want(t, s, "", "access1")
+	})
+}
+
 // TestSourceSharesLogin: what another process fetches under the lock is used, and is no
 // new login. The two spend no token twice.
 func TestSourceSharesLogin(t *testing.T) {
