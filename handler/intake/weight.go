@@ -30,6 +30,9 @@ const (
 
 	// maxDepth is how deep values may be nested.
 	maxDepth = 100
+	// maxName is how many octets the name of a member may have, as it is written. A name is
+	// copied several times, for messages about it too.
+	maxName = 4 << 10
 )
 
 // maxWeight is what the body's elements may weigh together, in octets: 2 MiB and 16
@@ -138,8 +141,7 @@ func (s *scale) weigh() error {
 func (s *scale) step() error {
 	switch c := s.data[s.pos]; c {
 	case '"':
-		s.text()
-		return nil
+		return s.text()
 	case '{', '[':
 		return s.begin(c == '[')
 	case '}', ']':
@@ -185,12 +187,15 @@ func (s *scale) begin(isList bool) error {
 }
 
 // text passes over a string, which is a name or a value.
-func (s *scale) text() {
+func (s *scale) text() error {
 	start := s.pos
 	s.pos = stringEnd(s.data, start)
 	switch in := s.in(); {
 	case in == nil:
 	case in.atName:
+		if s.pos-start > maxName {
+			return problem.New(api.CodeMalformedJSON, "The name of a member may have 4 KiB.")
+		}
 		in.atName, in.name.from, in.name.to = false, int32(start), int32(s.pos)
 		s.weight += weightMember
 	case s.pos-start == len(`""`):
@@ -198,6 +203,7 @@ func (s *scale) text() {
 	default:
 		s.element(weightText)
 	}
+	return nil
 }
 
 // stringEnd returns the position after the string that begins at start.

@@ -56,6 +56,10 @@ func TestWeightLimits(t *testing.T) {
 		{list((maxWeight+most)/weightElement, 3<<20), ""},
 		{list((maxWeight+most)/weightElement+1, 3<<20), api.CodeBodyTooLarge},
 		{strings.Repeat("[", maxDepth+1), api.CodeMalformedJSON},
+		{`{"` + strings.Repeat("a", maxName-2) + `":1}`, ""},
+		{`{"` + strings.Repeat("a", maxName-1) + `":1}`, api.CodeMalformedJSON},
+		{`[{"a":{"` + strings.Repeat(`\u0061`, maxName/6+1) + `":1}}]`, api.CodeMalformedJSON},
+		{`{"a":"` + strings.Repeat("a", 2*maxName) + `"}`, ""},
 		{strings.Repeat(`{"a":`, maxDepth+1), api.CodeMalformedJSON},
 	} {
 		share := NewBudget(64<<20, 8<<20, 1000).Share()
