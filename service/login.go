@@ -278,6 +278,9 @@ func (l *Login) Keep(ctx context.Context, a token.Answer, proved, replace bool) 
 			return kept, nil
 		}
 		kept.Replaced = other
+		for _, digest := range append(old.Outlived, old.Digest) {
+			fresh = fresh.Outliving(digest)
+		}
 	}
 	if err := l.store.Save(ctx, l.relay.Number, fresh); err != nil {
 		return kept, fmt.Errorf("the login is not stored: %w", err)
@@ -289,7 +292,7 @@ func (l *Login) Keep(ctx context.Context, a token.Answer, proved, replace bool) 
 func (l *Login) fits(r token.Record) bool {
 	o := l.relay.OAuth2
 	expired := !r.Expires.IsZero() && !time.Now().Before(r.Expires)
-	replaced := o.RefreshToken.IsSet() && r.Digest != token.Digest(o.RefreshToken.Reveal())
+	replaced := !r.Outlives(token.Digest(o.RefreshToken.Reveal()))
 	return !expired && !replaced && r.ClientID == o.ClientID && r.TokenURL == o.TokenURL
 }
 

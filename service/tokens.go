@@ -132,7 +132,16 @@ func (r *tokenRelay) notify(e token.Event) {
 	case token.EventFailed:
 		r.logFailure(e)
 	case token.EventReplaced:
-		r.log.Warn("stored OAuth2 login is set aside for the configured refresh token", "relay", r.config.Host, "error", errorText(e.Err))
+		r.logReplaced(e.Err)
+	case token.EventYielded:
+		setting := r.config.Variable("OAUTH2_REFRESH_TOKEN")
+		r.log.Warn("configured OAuth2 refresh token is refused, and the stored login is used", "relay", r.config.Host,
+			"account", r.source.Status().Account, "found", "The OAuth2 server refuses "+setting+". A login is stored that was made without it.",
+			"do", "Remove "+setting+", or set it to a refresh token that is valid.")
+	case token.EventForeign:
+		r.log.Warn("stored OAuth2 login does not fit the settings of this process", "relay", r.config.Host, "error", e.Err,
+			"found", "A person has logged in with other settings. This process goes on with its own login, which is not stored any more.",
+			"do", "Restart mailsidecar with the new settings. If the new login is wrong, log in again with the settings of this process.")
 	case token.EventNotSaved:
 		r.log.Error("OAuth2 login is not stored", "relay", r.config.Host, "error", e.Err,
 			"found", "The refresh token that the server has just replaced cannot be written, so that a restart would lose it.",
@@ -148,11 +157,19 @@ func (r *tokenRelay) notify(e token.Event) {
 	}
 }
 
-func errorText(err error) string {
-	if err == nil {
-		return ""
+// logReplaced says that the configured refresh token wins over the stored login. err is
+// what is wrong with that, or nil.
+func (r *tokenRelay) logReplaced(err error) {
+	setting := r.config.Variable("OAUTH2_REFRESH_TOKEN")
+	found := setting + " was set or changed after that login was stored, or names another client, so that it is used. What is stored is replaced once it has proved good."
+	remedy := "If the stored login is the right one, remove " + setting + " before it is replaced. Else nothing has to be done."
+	attrs := []any{"relay", r.config.Host}
+	if err != nil {
+		attrs = append(attrs, "error", err)
+		found = "The stored login is damaged, and " + setting + " is used in its place."
+		remedy = "If that one is refused, log in again. Else nothing has to be done."
 	}
-	return err.Error()
+	r.log.Warn("stored OAuth2 login is set aside for the configured refresh token", append(attrs, "found", found, "do", remedy)...)
 }
 
 // tokenIsBack lets mail go on at once.

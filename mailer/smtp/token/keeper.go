@@ -28,7 +28,15 @@ type keeper struct {
 	held     func()
 	unlocked bool // EventUnlocked was told
 	looked   bool // a first time for the login in the store
-	told     map[WarningKind]time.Time
+	// refused says that the endpoint refuses the configured refresh token.
+	refused bool
+	// amended says that login lacks nothing but the mark, in the store, that it came
+	// after the configured refresh token.
+	amended bool
+	// aside says that the store has a later login, which the settings do not fit. It
+	// stays there, and login ends with the process.
+	aside bool
+	told  map[WarningKind]time.Time
 }
 
 // current returns the login to use: the stored one; the configured one where another
@@ -52,7 +60,7 @@ func (k *keeper) current(ctx context.Context, s *Source) (Record, error) {
 		return k.takeConfigured(s, stored), nil
 	case err != nil:
 		return Record{}, fmt.Errorf("the stored login cannot be read: %w", err)
-	case k.login.RefreshToken != "" && stored.same(k.seen):
+	case k.login.RefreshToken != "" && stored.same(k.seen) && !k.mustYield(s, stored):
 		return k.login, nil
 	}
 	return k.take(s, stored)
@@ -61,37 +69,62 @@ func (k *keeper) current(ctx context.Context, s *Source) (Record, error) {
 // take begins to use a record that was loaded. A configured refresh token wins over
 // the login that was stored before it was configured.
 func (k *keeper) take(s *Source, stored Record) (Record, error) {
-	err := s.opts.fits(stored)
-	configured := Digest(s.opts.RefreshToken)
+	err, configured := s.opts.fits(stored), Digest(s.opts.RefreshToken)
+	isNew := k.looked && k.isNew(stored, configured)
+	yields := err == nil && k.mustYield(s, stored)
 	switch {
-	case configured != "" && (err != nil || stored.Digest != configured):
-		s.opts.Notify(Event{Kind: EventReplaced})
-		if k.login.RefreshToken != "" { // and has been spent by now
-			k.seen, k.unsaved = stored, true
-			return k.login, nil
-		}
-		return k.takeConfigured(s, stored), nil
+	case configured != "" && err != nil && isNew && k.login.RefreshToken != "":
+		s.opts.Notify(Event{Kind: EventForeign, Err: err})
+		k.seen, k.unsaved, k.aside = stored, false, true
+		return k.login, nil
+	case configured != "" && (err != nil || !isNew && !yields && !stored.Outlives(configured)):
+		return k.keepSetting(s, stored), nil
 	case err != nil:
 		return Record{}, err
 	}
-	isNew := k.looked && k.isNew(stored, configured)
-	k.seen, k.unsaved = stored, false
+	k.amended = !stored.Outlives(configured) && Digest(stored.RefreshToken) != stored.Digest
+	k.seen, k.unsaved, k.aside = stored, false, false
 	k.login = stored.at(s.opts.Endpoint.TokenURL)
+	if k.amended {
+		k.login = k.login.Outliving(configured)
+	}
 	s.showLogin(k.login, nil)
-	if isNew {
+	switch {
+	case isNew:
 		s.forget()
 		s.opts.Notify(Event{Kind: EventLogin})
+	case yields:
+		s.opts.Notify(Event{Kind: EventYielded})
 	}
 	return k.login, nil
 }
 
-// isNew reports whether a person has logged in since the login in use. Before that is
-// saved there is no time to compare: another process may have saved the configured one.
+// keepSetting goes on with the configured refresh token, or what it was replaced by,
+// though another login is stored.
+func (k *keeper) keepSetting(s *Source, stored Record) Record {
+	if k.login.RefreshToken == "" {
+		s.opts.Notify(Event{Kind: EventReplaced})
+		return k.takeConfigured(s, stored)
+	}
+	k.seen = stored
+	k.unsaved = k.unsaved || k.login.RefreshToken != s.opts.RefreshToken || k.login.AccessToken != ""
+	return k.login
+}
+
+// mustYield reports whether the configured refresh token gives way to a stored login
+// that was made where none is configured: the endpoint refuses it.
+func (k *keeper) mustYield(s *Source, stored Record) bool {
+	return k.refused && stored.Digest == "" && k.login.RefreshToken == s.opts.RefreshToken && !stored.Outlives(Digest(s.opts.RefreshToken))
+}
+
+// isNew reports whether a person has logged in since the login in the store was last
+// seen. Before one was seen there is no time to compare: another process may have saved
+// the configured one.
 func (k *keeper) isNew(stored Record, configured string) bool {
 	switch {
 	case k.seen.RefreshToken != "":
-		return !stored.loginTime().Equal(k.login.loginTime())
-	case configured == "":
+		return !stored.loginTime().Equal(k.seen.loginTime())
+	case configured == "" || stored.Digest != configured:
 		return true
 	default:
 		return stored.loginTime().Equal(stored.Issued) && Digest(stored.RefreshToken) != configured
@@ -152,11 +185,15 @@ func (k *keeper) free(s *Source) {
 // save saves the login in use. worthTelling says that a failure loses more than an
 // access token.
 func (k *keeper) save(ctx context.Context, s *Source, worthTelling bool) {
+	if k.aside {
+		s.showLogin(k.login, nil)
+		return
+	}
 	err := s.opts.Store.Save(ctx, s.opts.Relay, k.login)
 	wasUnsaved := k.unsaved
 	k.unsaved = err != nil
 	if err == nil {
-		k.seen = k.login
+		k.seen, k.amended = k.login, false
 	} else {
 		k.saveNext = time.Now().Add(saveAgain)
 	}
@@ -192,11 +229,9 @@ func (k *keeper) look(ctx context.Context, s *Source) {
 			s.endPause()
 		}
 		k.free(s)
-		k.looked = true
-		return
 	}
 	k.looked = true
-	if !k.unsaved || time.Now().Before(k.saveNext) {
+	if !k.unsaved && !k.amended || time.Now().Before(k.saveNext) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, saveAgain)
@@ -207,6 +242,18 @@ func (k *keeper) look(ctx context.Context, s *Source) {
 	}
 	defer func() { k.release(s, unlock) }()
 	if stored, err := s.opts.Store.Load(ctx, s.opts.Relay); err != nil || stored.same(k.seen) {
+		k.saveLate(ctx, s)
+	}
+}
+
+// saveLate saves what was left unsaved. The mark alone is worth no word.
+func (k *keeper) saveLate(ctx context.Context, s *Source) {
+	if k.unsaved {
 		k.save(ctx, s, false)
+		return
+	}
+	k.saveNext = time.Now().Add(saveAgain)
+	if s.opts.Store.Save(ctx, s.opts.Relay, k.login) == nil {
+		k.seen, k.amended = k.login, false
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -26,6 +27,8 @@ const (
 	maxRefreshToken = 16 << 10
 	// maxRecordText limits each other text of a record, in octets.
 	maxRecordText = 2 << 10
+	// maxOutlived limits Outlived of a record.
+	maxOutlived = 8
 	// maxScopes limits the scopes of a record.
 	maxScopes = 50
 )
@@ -54,8 +57,12 @@ type Record struct {
 	// replaced since; zero means Issued. It tells a new login from a replaced token.
 	LoggedIn time.Time
 	// Digest is that of the refresh token which was configured when this login was
-	// stored, see [Digest]. With another one configured the record is replaced.
+	// stored, see [Digest]; empty where none was. With another one configured the record
+	// is replaced, unless it is one of Outlived.
 	Digest string
+	// Outlived are the digests of other refresh tokens that were configured before the
+	// person logged in, as far as is known. None of them takes the login's place.
+	Outlived []string
 
 	// AccessToken is kept to spare a request at the next start; it may be empty. It is
 	// good from AccessFetched to AccessExpires.
@@ -72,6 +79,22 @@ func Digest(refreshToken string) string {
 	}
 	sum := sha256.Sum256([]byte("mailsidecar oauth2 refresh token\n" + refreshToken))
 	return hex.EncodeToString(sum[:])
+}
+
+// Outlives reports whether the login came after the configured refresh token of that
+// digest, so that it is used in its place. An empty digest stands for none.
+func (r Record) Outlives(digest string) bool {
+	return digest == "" || r.Digest == digest || slices.Contains(r.Outlived, digest)
+}
+
+// Outliving is the login with the mark that it came after the configured refresh token
+// of that digest. The latest 8 such marks are kept.
+func (r Record) Outliving(digest string) Record {
+	if !r.Outlives(digest) {
+		r.Outlived = append(slices.Clone(r.Outlived), digest)
+		r.Outlived = r.Outlived[max(0, len(r.Outlived)-maxOutlived):]
+	}
+	return r
 }
 
 // String names the record without its secrets.
@@ -96,6 +119,7 @@ type storedRecord struct {
 	Expires       time.Time `json:"expires,omitzero"`
 	LoggedIn      time.Time `json:"logged_in,omitzero"`
 	Digest        string    `json:"setting_sha256,omitempty"`
+	Outlived      []string  `json:"outlived_settings_sha256,omitempty"`
 	AccessToken   string    `json:"access_token,omitempty"`
 	AccessFetched time.Time `json:"access_token_fetched,omitzero"`
 	AccessExpires time.Time `json:"access_token_expires,omitzero"`
@@ -109,7 +133,7 @@ func (r Record) Marshal() ([]byte, error) {
 	}
 	stored := storedRecord{
 		recordVersion, r.RefreshToken, r.TokenURL, r.Issuer, r.Tenant, r.ClientID, r.Scopes, r.Account,
-		r.Issued.UTC(), r.Expires.UTC(), r.LoggedIn.UTC(), r.Digest, r.AccessToken, r.AccessFetched.UTC(), r.AccessExpires.UTC(),
+		r.Issued.UTC(), r.Expires.UTC(), r.LoggedIn.UTC(), r.Digest, r.Outlived, r.AccessToken, r.AccessFetched.UTC(), r.AccessExpires.UTC(),
 	}
 	data, err := json.MarshalIndent(stored, "", "  ") //nolint:gosec // the secrets are what is stored
 	if err != nil {
@@ -147,7 +171,7 @@ func ParseRecord(data []byte) (Record, error) {
 	}
 	r := Record{
 		RefreshToken: s.RefreshToken, TokenURL: s.TokenURL, Issuer: s.Issuer, Tenant: s.Tenant, ClientID: s.ClientID,
-		Scopes: s.Scopes, Account: s.Account, Issued: s.Issued, Expires: s.Expires, LoggedIn: s.LoggedIn, Digest: s.Digest,
+		Scopes: s.Scopes, Account: s.Account, Issued: s.Issued, Expires: s.Expires, LoggedIn: s.LoggedIn, Digest: s.Digest, Outlived: s.Outlived,
 		AccessToken: s.AccessToken, AccessFetched: s.AccessFetched, AccessExpires: s.AccessExpires,
 	}
 	return r, r.check()
@@ -170,6 +194,7 @@ func (r Record) check() error {
 		return errors.New("the client id is missing")
 	}
 	texts := append([]string{r.TokenURL, r.Issuer, r.Tenant, r.ClientID, r.Account, r.Digest}, r.Scopes...)
+	texts = append(texts, r.Outlived...)
 	for _, text := range texts {
 		if len(text) > maxRecordText || strings.ContainsFunc(text, isControl) {
 			return errors.New("a text is too long or holds a control character")
@@ -177,6 +202,9 @@ func (r Record) check() error {
 	}
 	if len(r.Scopes) > maxScopes {
 		return errors.New("there are too many scopes")
+	}
+	if len(r.Outlived) > maxOutlived {
+		return errors.New("there are too many digests of settings")
 	}
 	if r.Issued.IsZero() {
 		return errors.New("the time of issue is missing")

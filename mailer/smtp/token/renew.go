@@ -183,6 +183,7 @@ func (s *Source) fetchByLogin(ctx context.Context, refused string) error {
 	}
 	answer, err := s.refresh(ctx, login)
 	if KindOf(err) == KindLogin {
+		s.keeper.refused = s.keeper.refused || login.RefreshToken == s.opts.RefreshToken
 		// Somebody may have logged in, or spent the token, without the lock.
 		again, loadErr := s.keeper.current(ctx, s)
 		if loadErr == nil && again.RefreshToken != login.RefreshToken {

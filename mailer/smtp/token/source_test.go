@@ -692,6 +692,103 @@ func TestSourceRecoversWithOthers(t *testing.T) {
 	})
 }
 
+// TestSourceKeepsLater: what another process stores while this one runs is later than the
+// configured refresh token. It is never replaced by that, nor by its successors, whether
+// or not the endpoint refuses it; and the next process uses it, too.
+func TestSourceKeepsLater(t *testing.T) {
+	for _, dead := range []bool{false, true} {
+		for _, before := range []string{"nothing", "of this setting", "of another setting"} {
+			for _, digest := range []string{"", "configured", "another"} {
+				for _, client := range []string{"id", "other"} {
+					name := fmt.Sprintf("refused: %v, before: %s, login with %q for client %s", dead, before, digest, client)
+					synctest.Test(t, func(t *testing.T) { keepsLater(t, name, dead, before, digest, client) })
+				}
+			}
+		}
+	}
+}
+
+func keepsLater(t *testing.T, name string, dead bool, before, digest, client string) {
+	i, store, notes := &issuer{life: 3600}, new(MemoryStore), new(noted)
+	i.fail = func(_ int, form url.Values) *http.Response {
+		token := form.Get("refresh_token")
+		if token == "configured" && dead || token == "earlier" {
+			return answerWith(400, `{"error":"invalid_grant"}`)
+		}
+		return answerWith(200, `{"access_token":"of-`+token+`","expires_in":3600}`)
+	}
+	o := loginOptions(i, store)
+	o.Notify = notes.notify
+	login := o.configuredLogin(time.Now())
+	if before != "nothing" {
+		login.RefreshToken = "earlier"
+		if before == "of another setting" {
+			login.Digest = Digest("earlier")
+		}
+		if err := store.Save(t.Context(), 1, login); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := open(t, o, true)
+	time.Sleep(2 * time.Hour)
+	login.RefreshToken, login.Digest, login.Issued, login.ClientID = "login", Digest(digest), time.Now(), client
+	if err := store.Save(t.Context(), 1, login); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(6 * time.Hour)
+	if r, err := store.Load(t.Context(), 1); err != nil || r.RefreshToken != "login" || r.ClientID != client {
+		t.Errorf("%s: after 6 hours the store has %s of %s, %v, want the login", name, r.RefreshToken, r.ClientID, err)
+	}
+	if client == "other" {
+		return
+	}
+	for _, s := range []*Source{s, open(t, o, true)} {
+		want(t, s, "", "of-login")
+	}
+	time.Sleep(2 * time.Hour)
+	if r, err := store.Load(t.Context(), 1); err != nil || r.RefreshToken != "login" || notes.count(EventLogin) != 1 {
+		t.Errorf("%s: the next process left %s, %v; told %d times of a new login", name, r.RefreshToken, err, notes.count(EventLogin))
+	}
+	o.RefreshToken = "changed"
+	want(t, open(t, o, true), "", "of-changed")
+}
+
+// TestSourceYields: a configured refresh token that is refused gives way to a login that
+// was stored without it before the start, and to no other one.
+func TestSourceYields(t *testing.T) {
+	for digest, yields := range map[string]bool{"": true, "earlier": false} {
+		synctest.Test(t, func(t *testing.T) {
+			i, store, notes := &issuer{life: 3600}, new(MemoryStore), new(noted)
+			i.fail = func(_ int, form url.Values) *http.Response {
+				if form.Get("refresh_token") == "configured" {
+					return answerWith(400, `{"error":"invalid_grant"}`)
+				}
+				return answerWith(200, `{"access_token":"of-login","expires_in":3600}`)
+			}
+			o := loginOptions(i, store)
+			o.Notify = notes.notify
+			login := o.configuredLogin(time.Now())
+			login.RefreshToken, login.Digest = "login", Digest(digest)
+			if err := store.Save(t.Context(), 1, login); err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				s := open(t, o, false)
+				if token, err := s.Token(t.Context(), ""); (token == "of-login") != yields || (err == nil) != yields {
+					t.Errorf("login with setting %q: Token() = %q, %v, want the login to be used: %v", digest, token, err, yields)
+				}
+				time.Sleep(2 * time.Hour)
+			}
+			if (notes.count(EventYielded) == 1) != yields {
+				t.Errorf("login with setting %q: told %+v", digest, notes.events)
+			}
+			if r, err := store.Load(t.Context(), 1); err != nil || r.RefreshToken != "login" {
+				t.Errorf("stored is %s, %v, want the login", r.RefreshToken, err)
+			}
+		})
+	}
+}
+
 // TestSourceSharesLogin: what another process fetches under the lock is used, and is no
 // new login. The two spend no token twice.
 func TestSourceSharesLogin(t *testing.T) {

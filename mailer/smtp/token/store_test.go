@@ -22,7 +22,7 @@ func sample() Record {
 	return Record{
 		RefreshToken: "refresh-secret", TokenURL: "https://login.example.com/token", Issuer: "microsoft", Tenant: "common",
 		ClientID: "id", Scopes: []string{"https://outlook.office.com/SMTP.Send", "offline_access"}, Account: "jo@example.com",
-		Issued: at, Expires: at.Add(7 * 24 * time.Hour), LoggedIn: at.Add(-time.Hour), Digest: Digest("configured-secret"),
+		Issued: at, Expires: at.Add(7 * 24 * time.Hour), LoggedIn: at.Add(-time.Hour), Digest: Digest("configured-secret"), Outlived: []string{Digest("earlier-secret")},
 		AccessToken: "access-secret", AccessFetched: at, AccessExpires: at.Add(time.Hour),
 	}
 }

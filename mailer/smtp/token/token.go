@@ -77,6 +77,12 @@ const (
 	// EventReplaced is a stored login that was set aside for the configured refresh
 	// token: because another one is configured than before, or because it is damaged.
 	EventReplaced
+	// EventYielded is a configured refresh token that the endpoint refuses: the login
+	// that is stored is used in its place.
+	EventYielded
+	// EventForeign is a login that another process has stored, and that the settings of
+	// this one do not fit. It is not touched.
+	EventForeign
 	// EventNotSaved is a refresh token that could not be saved. It is used all the same,
 	// and saving it is tried again. EventSaved is when that succeeded.
 	EventNotSaved
@@ -91,7 +97,7 @@ const (
 // Event is something that happens to a source.
 type Event struct {
 	Kind    EventKind
-	Err     error     // of EventFailed, EventNotSaved and EventUnlocked; of EventReplaced where it is damaged
+	Err     error     // of EventFailed, EventForeign, EventNotSaved and EventUnlocked; of EventReplaced where it is damaged
 	Retry   time.Time // of EventFailed
 	Warning Warning   // of EventWarning
 }
