@@ -109,7 +109,13 @@ func login(cmd *cobra.Command, issuer string, o loginOptions) error {
 	} else {
 		err = s.withBrowser(cmd.Context())
 	}
-	if cmd.Context().Err() != nil && err != nil {
+	return orInterrupted(cmd.Context(), err)
+}
+
+// orInterrupted is err, but in other words where the end of ctx caused it: then nothing
+// was stored.
+func orInterrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return exit(exitFailure, "interrupted: not logged in, and nothing was stored")
 	}
 	return err

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"strings"
 	"testing"
 
@@ -44,6 +45,32 @@ func TestPickRelay(t *testing.T) {
 		}
 		if err == nil || exitStatus(err) != tt.status || !strings.Contains(err.Error(), tt.say) {
 			t.Errorf("%s: pickRelay() = %v, want status %d and %q", tt.name, err, tt.status, tt.say)
+		}
+	}
+}
+
+// TestInterrupted: a login that was stored before the person interrupts it is not said
+// to be lost.
+func TestInterrupted(t *testing.T) {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, tt := range []struct {
+		name string
+		ctx  context.Context
+		err  error
+		want string
+	}{
+		{"done", ended, nil, ""},
+		{"while it waits", ended, &statusError{exitNoPerm, &loginRefused{err: ended.Err()}}, "interrupted: "},
+		{"after it was stored", ended, exit(exitUnavailable, "no mail can go to the relay yet"), "no mail can go"},
+		{"not at all", t.Context(), exit(exitUnavailable, "no mail can go to the relay yet"), "no mail can go"},
+	} {
+		got := ""
+		if err := orInterrupted(tt.ctx, tt.err); err != nil {
+			got = err.Error()
+		}
+		if !strings.HasPrefix(got, tt.want) || (got == "") != (tt.want == "") {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
 	}
 }
