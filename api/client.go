@@ -140,14 +140,14 @@ func Trust(file string) (*tls.Config, error) {
 	}
 	pem, err := files.Read(file, maxAuthorities)
 	if err != nil {
-		return nil, fmt.Errorf("MAILSIDECAR_TLS_CA_FILE: %s: %w", file, err)
+		return nil, fmt.Errorf("MAILSIDECAR_TLS_CA_FILE: %s: %w", files.Shown(file), err)
 	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		pool = x509.NewCertPool()
 	}
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("MAILSIDECAR_TLS_CA_FILE: %s has no certificate in PEM form", file)
+		return nil, fmt.Errorf("MAILSIDECAR_TLS_CA_FILE: %s has no certificate in PEM form", files.Shown(file))
 	}
 	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
 }

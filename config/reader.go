@@ -9,6 +9,7 @@ import (
 
 	"github.com/kelseyhightower/envconfig"
 
+	"mailsidecar/files"
 	"mailsidecar/units"
 )
 
@@ -89,6 +90,9 @@ func (v variable) names() []string {
 // text is the value as one would write it, secrets redacted.
 func (v variable) text() string {
 	text := fmt.Sprint(v.value.Interface())
+	if strings.HasSuffix(v.name, "_FILE") && text != "" {
+		return files.Shown(text)
+	}
 	if v.tag("oneof") != "" {
 		text = strings.ToLower(text) // slog.Level prints as INFO
 	}

@@ -94,12 +94,12 @@ func (r *reader) readRootCAs(relay *Relay) {
 	name := relay.Variable("TLS_CA_FILE")
 	text, err := readAll(relay.TLSCAFile)
 	if err != nil {
-		r.problem(name, "names "+strconv.Quote(relay.TLSCAFile)+", which cannot be read: "+err.Error(), "name a PEM file that this process may read")
+		r.problem(name, "names "+shownPath(relay.TLSCAFile)+", which cannot be read: "+err.Error(), "name a PEM file that this process may read")
 		return
 	}
 	relay.RootCAs = x509.NewCertPool()
 	if !relay.RootCAs.AppendCertsFromPEM([]byte(text)) {
-		r.problem(name, "names "+strconv.Quote(relay.TLSCAFile)+", which holds no certificate", "name a file with certificates in PEM form")
+		r.problem(name, "names "+shownPath(relay.TLSCAFile)+", which holds no certificate", "name a file with certificates in PEM form")
 	}
 }
 

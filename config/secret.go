@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -106,13 +105,12 @@ func readAll(path string) (string, error) {
 	return string(data), err
 }
 
-// shownPath is path where it surely is one. A bare word may be the secret
-// itself, set to the _FILE variable by mistake.
+// shownPath is path in quotes where it surely is one, see [files.Shown].
 func shownPath(path string) string {
-	if filepath.IsAbs(path) || strings.HasPrefix(path, ".") {
+	if files.IsPath(path) {
 		return strconv.Quote(path)
 	}
-	return "a file (not shown: it is no absolute path, and may be the secret itself)"
+	return files.Shown(path)
 }
 
 // checkName refuses the content of a file where the setting called key names one.

@@ -36,7 +36,8 @@ type FileError struct {
 	Unread bool
 }
 
-func (e *FileError) Error() string { return e.File + ": " + e.Err.Error() }
+// Error names the file where its name surely is no secret, see [files.Shown].
+func (e *FileError) Error() string { return files.Shown(e.File) + ": " + e.Err.Error() }
 
 func (e *FileError) Unwrap() error { return e.Err }
 

@@ -6,8 +6,25 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 )
+
+// Shown is path where it surely is one: absolute, or relative with a leading dot. Any other
+// word may be a secret that was set in place of the name of its file, and stays out of
+// logs, errors and answers.
+func Shown(path string) string {
+	if IsPath(path) {
+		return path
+	}
+	return "a file (not shown: it is no absolute path, and may be the secret itself)"
+}
+
+// IsPath reports whether a setting that should name a file surely does.
+func IsPath(path string) bool {
+	return filepath.IsAbs(path) || strings.HasPrefix(path, "./") || strings.HasPrefix(path, "../")
+}
 
 // patience is how long a file may take to be read. It is for pipes, such as those that a
 // shell makes of <(command), and for file systems that do not answer.

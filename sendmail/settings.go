@@ -150,10 +150,10 @@ func apiKey(get func(string) string) (string, error) {
 		source = "MAILSIDECAR_API_KEY_FILE"
 		data, err := files.Read(file, maxFile)
 		if err != nil {
-			return "", fail(exitConfig, "%s: %s: %w", source, file, err)
+			return "", fail(exitConfig, "%s: %s: %w", source, files.Shown(file), err)
 		}
 		if key = strings.TrimSpace(string(data)); key == "" {
-			return "", fail(exitConfig, "%s: %s is empty", source, file)
+			return "", fail(exitConfig, "%s: %s is empty", source, files.Shown(file))
 		}
 	}
 	if strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' }) {

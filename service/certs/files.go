@@ -109,7 +109,7 @@ func readPair(certFile, keyFile string) (pair tls.Certificate, err error) {
 	var data [2][]byte
 	for i, path := range []string{certFile, keyFile} {
 		if data[i], err = files.Read(path, maxFile); err != nil {
-			return pair, fmt.Errorf("%s: %w", path, err)
+			return pair, fmt.Errorf("%s: %w", files.Shown(path), err)
 		}
 	}
 	return tls.X509KeyPair(data[0], data[1])
@@ -118,7 +118,7 @@ func readPair(certFile, keyFile string) (pair tls.Certificate, err error) {
 // withoutPath shortens an error to what is wrong, with the file's name once.
 func withoutPath(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return fmt.Errorf("%s: %w", e.Path, e.Err)
+		return fmt.Errorf("%s: %w", files.Shown(e.Path), e.Err)
 	}
 	return err
 }
