@@ -1032,3 +1032,24 @@ func TestSourceWarns(t *testing.T) {
 		})
 	}
 }
+
+// TestStatusOfDeadLogin: a login that is refused has no end any more, and none to warn of.
+func TestStatusOfDeadLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{life: 3600}
+		o := loginOptions(i, nil)
+		o.Issuer = "microsoft"
+		s := open(t, o, true)
+		want(t, s, "", "access1")
+		if s.Status().LoginExpires.IsZero() {
+			t.Error("the end of a login that is good is not shown")
+		}
+		i.mu.Lock()
+		i.fail = func(int, url.Values) *http.Response { return answerWith(400, `{"error":"invalid_grant"}`) }
+		i.mu.Unlock()
+		time.Sleep(2 * time.Hour)
+		if st := s.Status(); KindOf(st.Err) != KindLogin || !st.LoginExpires.IsZero() || !st.LoginIssued.IsZero() || len(st.Warnings) != 0 {
+			t.Errorf("Status() of a login that was revoked = %+v, want no end of it", st)
+		}
+	})
+}

@@ -13,7 +13,8 @@ type Status struct {
 	// Expires is when the access token in use ends; zero where there is none.
 	Expires time.Time
 	// LoginIssued is when the refresh token was issued, LoginExpires when it ends;
-	// zero where that is not known, and for the grants without a person.
+	// zero where that is not known, for the grants without a person, and while Err says
+	// that the login is not valid.
 	LoginIssued, LoginExpires time.Time
 	// SecretExpires and CertificateExpires are those of the client; zero where that is
 	// not known.
@@ -54,6 +55,9 @@ func (s *Source) Status() Status {
 	defer s.mu.Unlock()
 	st, now := s.status, time.Now()
 	st.Expires, st.Err, st.Retry = s.access.expires, s.failure.err, s.failure.retry
+	if KindOf(st.Err) == KindLogin {
+		st.LoginIssued, st.LoginExpires = time.Time{}, time.Time{}
+	}
 	soon := func(kind WarningKind, at time.Time, ahead time.Duration) {
 		if !at.IsZero() && now.After(at.Add(-ahead)) {
 			st.Warnings = append(st.Warnings, Warning{Kind: kind, At: at})
