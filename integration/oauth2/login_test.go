@@ -20,7 +20,7 @@ const (
 	// logInAt matches the address that login prints, backAt the one to which the
 	// browser comes back.
 	logInAt = `Log in at this address: (http://\S+)`
-	backAt   = `comes back to (http://\S+?)/\.`
+	backAt  = `comes back to (http://\S+?)/\.`
 )
 
 // stored returns what the data directory has of the first relay; nil for nothing.
