@@ -87,7 +87,7 @@ func checkAll(ctx context.Context, configs []config.Relay, timeout time.Duration
 	}
 	results := make([]checked, len(built))
 	for i, report := range service.CheckRelays(ctx, built) {
-		results[i] = checked{report, service.CheckAdvice(configs[i], built[i], report), service.OAuth2Status(built[i])}
+		results[i] = checked{report, service.CheckAdvice(adviceSettings(configs[i]), built[i], report), service.OAuth2Status(built[i])}
 		built[i].Close()
 	}
 	return results, nil

@@ -176,7 +176,7 @@ func (s *loginSession) finish(ctx context.Context, a token.Answer) error {
 	}
 	s.say("Logged in%s.", s.asWhom(a))
 	for _, w := range s.Warnings(a, time.Now()) {
-		printAdvice(s.out, diagnosis.OfWarning(w, service.AdviceSettings(s.relay)))
+		printAdvice(s.out, diagnosis.OfWarning(w, adviceSettings(s.relay)))
 	}
 	report, err := s.Try(ctx, a, 20*time.Second)
 	if err != nil {
@@ -197,13 +197,20 @@ func (s *loginSession) finish(ctx context.Context, a token.Answer) error {
 	return nil
 }
 
+// adviceSettings are the settings of a relay for the advice of a command.
+func adviceSettings(c config.Relay) diagnosis.Settings {
+	s := service.AdviceSettings(c)
+	s.Ends = true
+	return s
+}
+
 // sayReport says what the relay made of the login.
 func (s *loginSession) sayReport(r smtp.Report) {
 	if r.OK {
 		s.say("The relay takes the login. %s", diagnosis.Conclusion(r))
 		return
 	}
-	for _, advice := range diagnosis.OfReport(r, service.AdviceSettings(s.relay)) {
+	for _, advice := range diagnosis.OfReport(r, adviceSettings(s.relay)) {
 		printAdvice(s.out, advice)
 	}
 }
@@ -251,7 +258,7 @@ func (s *loginSession) refusal(err error) error {
 	if refused, ok := errors.AsType[*weblogin.RefusedError](err); ok {
 		cause = &token.Error{Status: http.StatusBadRequest, Code: refused.Code, Description: refused.Description, Numbers: refused.Numbers}
 	}
-	told := &loginRefused{err: err, advice: diagnosis.OfToken(cause, service.AdviceSettings(s.relay))}
+	told := &loginRefused{err: err, advice: diagnosis.OfToken(cause, adviceSettings(s.relay))}
 	switch token.KindOf(cause) {
 	case token.KindClient:
 		return &statusError{exitConfig, told}
@@ -259,11 +266,6 @@ func (s *loginSession) refusal(err error) error {
 		told.consent = s.ConsentURL()
 		return &statusError{exitNoPerm, told}
 	default:
-		// The server asks again by itself, and this command does not.
-		told.advice.Do = strings.Replace(told.advice.Do, "It is asked again by itself.", "", 1)
-		if strings.HasPrefix(told.advice.Do, "Nothing has to be done") {
-			told.advice.Do = "Try again in some minutes."
-		}
 		return &statusError{exitUnavailable, told}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -41,7 +42,27 @@ type Settings struct {
 	// LoginURL and DeviceURL report whether the settings name where a person logs in at
 	// another server, with a browser or with a device code.
 	LoginURL, DeviceURL bool
+	// Proof is what the OAuth2 client proves itself with.
+	Proof Proof
+	// KeyFile reports whether the key of a certificate has a file of its own.
+	KeyFile bool
+	// Auth is the AUTH mechanism that SMTP_AUTH names, in lower case; empty where the
+	// best that the relay offers is chosen.
+	Auth string
+	// Ends reports whether the advice is that of a command that ends: it does not try
+	// again by itself, as a server does.
+	Ends bool
 }
+
+// Proof is what an OAuth2 client proves itself with.
+type Proof int
+
+const (
+	ProofNone Proof = iota // a public client, or a grant without a client
+	ProofSecret
+	ProofCertificate
+	ProofAssertion // a JWT of another issuer
+)
 
 // Grant is how a relay's OAuth2 token is got.
 type Grant int
@@ -72,7 +93,8 @@ func (s Settings) login() string {
 	case s.DeviceURL:
 		command += " --device"
 	default:
-		return "get a new refresh token from the provider, and set SMTP_OAUTH2_REFRESH_TOKEN"
+		return "get a refresh token from the provider and set SMTP_OAUTH2_REFRESH_TOKEN," +
+			" or set SMTP_OAUTH2_AUTHORIZE_URL or SMTP_OAUTH2_DEVICE_URL and run mailsidecar login"
 	}
 	if s.Number > 1 || s.Others {
 		command += fmt.Sprintf(" --relay %d", max(1, s.Number))
@@ -83,7 +105,8 @@ func (s Settings) login() string {
 // adviceText is the advice for a problem before [Advice.expand]: $HOST is the
 // relay's name, $PORTS/tls the ports in question with that mode, $LOGIN the command
 // that logs in, and SMTP_ becomes the prefix of the relay's own variables. $SAID and
-// $CAUSE are the words of relay and OAuth2 server, in which nothing is replaced.
+// $CAUSE are the words of relay and OAuth2 server, in which nothing is replaced. Of
+// {this|that} a server says this, and a command that ends says that.
 type adviceText struct{ found, do string }
 
 // adviceTexts has one for each problem. [OfReport] adds what depends on the
@@ -176,21 +199,21 @@ var adviceTexts = map[smtp.Problem]adviceText{
 	},
 	smtp.ProblemMechanism: {
 		"the relay offers this AUTH mechanism, and yet does not know it.",
-		"Set SMTP_AUTH to another one that it offers; with OAuth2 that is xoauth2 or oauthbearer. \"mailsidecar check\" lists them.",
+		"Set SMTP_AUTH to another one that it offers; \"mailsidecar check\" lists them.",
 	},
 	smtp.ProblemTokenDead: {
 		"the relay refused the OAuth2 token: it has expired or was revoked, or is of another account than SMTP_USERNAME.",
-		"A new token is fetched by itself, once. If it is refused, too, compare SMTP_USERNAME with the account that the token is for.",
+		"{A new token is fetched by itself, once. If it is refused, too, compare|Compare} SMTP_USERNAME with the account that the token is for.",
 	},
 	smtp.ProblemTokenEndsSoon: {
 		"the relay refused the OAuth2 token because it ends soon: High Volume Email wants 10 minutes at least.",
-		"A new token is fetched by itself, once. A program that writes SMTP_OAUTH2_ACCESS_TOKEN_FILE must renew it earlier.",
+		"{A new token is fetched by itself, once. |}A program that writes SMTP_OAUTH2_ACCESS_TOKEN_FILE must renew it earlier.",
 	},
 	smtp.ProblemTokenUnfit: {
 		"the relay refused the OAuth2 token: it is for another resource or another mailbox, or a permission is missing.",
 		"Check that SMTP_USERNAME is the mailbox, and that the scope is the relay's own: for Microsoft 365 not one of Microsoft Graph." +
 			" For client credentials: New-ServicePrincipal must have the object id of Enterprise applications, the mailbox a role or permission for it, and the app an administrator's consent." +
-			" Such a change can take hours; a new token is fetched when the old one ends, or at the next start.",
+			" Such a change can take hours{; a new token is fetched when the old one ends, or at the next start|}.",
 	},
 	smtp.ProblemTokenScope: {
 		"the relay refused the OAuth2 token: it has no right to send mail.",
@@ -276,6 +299,7 @@ func (a *Advice) tellCause(text string) {
 // expand fills in what both texts leave open, see [adviceText].
 func (a *Advice) expand(host string, s Settings) {
 	for _, text := range []*string{&a.Found, &a.Do} {
+		*text = s.choose(*text)
 		for _, mode := range []string{"/tls", "/starttls"} {
 			*text = strings.ReplaceAll(*text, "$PORTS"+mode, withMode(a.Ports, mode))
 		}
@@ -283,7 +307,26 @@ func (a *Advice) expand(host string, s Settings) {
 		*text = strings.ReplaceAll(*text, "$LOGIN", s.login())
 		*text = withPrefix(*text, s.prefix())
 	}
-	a.Found = strings.NewReplacer("$SAID", a.said, "$CAUSE", a.cause).Replace(a.Found)
+	a.Found = strings.NewReplacer("$SAID", fullStop(a.said), "$CAUSE", fullStop(a.cause)).Replace(a.Found)
+}
+
+// fullStop ends a sentence.
+func fullStop(s string) string {
+	if s == "" || strings.HasSuffix(s, ".") || strings.HasSuffix(s, "!") || strings.HasSuffix(s, "?") {
+		return s
+	}
+	return s + "."
+}
+
+// alternatives are those of {this|that} in an [adviceText].
+var alternatives = regexp.MustCompile(`\{([^{|}]*)\|([^{|}]*)\}`)
+
+// choose chooses among the alternatives.
+func (s Settings) choose(text string) string {
+	if s.Ends {
+		return alternatives.ReplaceAllString(text, "$2")
+	}
+	return alternatives.ReplaceAllString(text, "$1")
 }
 
 // withPrefix gives the variables in text the prefix. The user name that SparkPost
@@ -359,16 +402,21 @@ func explain(r smtp.Report, g group, p relays.Preset, s Settings) Advice {
 		if f.Err != nil {
 			a.take(tokenText(f.Err, s))
 		}
-		if !errors.Is(f.Err, token.ErrNotStored) { // that was said
+		if !errors.Is(f.Err, token.ErrNotStored) && !errors.As(f.Err, new(*token.ClientError)) { // that was said
 			a.tellCause(" The error is: $CAUSE")
 		}
 	case smtp.ProblemTokenDead, smtp.ProblemTokenUnfit, smtp.ProblemTokenScope, smtp.ProblemBrowser:
-		a.tellCause(" Before that, $CAUSE.")
+		a.tellCause(" Before that, $CAUSE")
 	case smtp.ProblemNoMechanism:
 		if g.rungs[0].Mode == "none" && offersSTARTTLS(g.rungs[0]) {
 			a.Found = "the relay offers no login in the clear: it wants STARTTLS first."
 			a.Do = "Remove SMTP_TLS=none."
+		} else {
+			a.take(noMechanism(g.rungs[0].Mechanisms, s))
 		}
+	case smtp.ProblemMechanism:
+		a.take(otherMechanism(g.rungs[0], s))
+		a.Found += " The relay said: $SAID"
 	case smtp.ProblemTLSMode:
 		if g.rungs[0].Mode == "starttls" {
 			a.Do = strings.Replace(a.Do, "/starttls", "/tls", 1)
@@ -398,11 +446,10 @@ func adviceFor(r smtp.Report, p smtp.Problem, ports []int, s Settings) Advice {
 	switch {
 	case p == smtp.ProblemRefused && netaddr.IsLoopback(r.Host) && !answers:
 		text.do = "Start the relay. In a container, $HOST is the container itself: set SMTP_HOST to the relay's own name."
-	case p == smtp.ProblemNoMechanism && s.Grant != NoGrant:
-		text = adviceText{
-			"the relay offers no AUTH mechanism that takes an OAuth2 token: neither XOAUTH2 nor OAUTHBEARER.",
-			"Compare SMTP_HOST with what the provider names, and leave SMTP_AUTH unset. If this relay takes passwords only, remove SMTP_OAUTH2_… and set SMTP_PASSWORD.",
-		}
+	case p == smtp.ProblemNoMechanism:
+		text = noMechanism(nil, s)
+	case p == smtp.ProblemMechanism:
+		text = otherMechanism(smtp.RungCheck{}, s)
 	case p == smtp.ProblemSubmissionOff && isPersonal(r.Host):
 		text.do = "Outlook.com has no switch for it that is known: some new accounts cannot send by SMTP. Use another mailbox."
 	default:
@@ -419,17 +466,17 @@ var grantRemedies = map[Grant]map[smtp.Problem]string{
 		smtp.ProblemTokenEndsSoon: renewGiven,
 	},
 	GrantLogin: {
-		smtp.ProblemTokenDead: "A new token is fetched by itself, once. If it is refused, too, compare SMTP_USERNAME with the account that logged in," +
+		smtp.ProblemTokenDead: "{A new token is fetched by itself, once. If it is refused, too, compare|Compare} SMTP_USERNAME with the account that logged in," +
 			" and log in again: $LOGIN.",
 		smtp.ProblemTokenUnfit: "Check that SMTP_USERNAME is the mailbox that logged in, or one for which it has Send As. Leave SMTP_OAUTH2_SCOPES unset:" +
 			" a token for Microsoft Graph is refused. Then log in again: $LOGIN.",
 		smtp.ProblemTokenScope: "Leave SMTP_OAUTH2_SCOPES unset, and log in again with every box ticked: $LOGIN.",
 	},
 	GrantClient: {
-		smtp.ProblemTokenDead: "A new token is fetched by itself, once. If it is refused, too, check that SMTP_USERNAME is a mailbox that the app may send for.",
+		smtp.ProblemTokenDead: "{A new token is fetched by itself, once. If it is refused, too, check|Check} that SMTP_USERNAME is a mailbox that the app may send for.",
 		smtp.ProblemTokenUnfit: "Check that SMTP_USERNAME is a mailbox that the app may send for: in Exchange Online PowerShell, New-ServicePrincipal with the object id of" +
 			" Enterprise applications (not of App registrations), and a role or mailbox permission for it. Leave SMTP_OAUTH2_SCOPES unset." +
-			" A change can take hours; a new token comes when the old one ends, or at the next start.",
+			" A change can take hours{; a new token comes when the old one ends, or at the next start|}.",
 		smtp.ProblemTokenScope: "Leave SMTP_OAUTH2_SCOPES unset, and see which permissions the app's registration has.",
 	},
 	GrantServiceAccount: {
@@ -442,7 +489,7 @@ var grantRemedies = map[Grant]map[smtp.Problem]string{
 const (
 	renewGiven = "The program that provides the token must renew it in time: see SMTP_OAUTH2_ACCESS_TOKEN_FILE. SMTP_OAUTH2_ACCESS_TOKEN is for tests." +
 		" Check that SMTP_USERNAME is the token's account."
-	checkSubject = "Set SMTP_USERNAME to the primary address of a user who has Gmail. A new token is fetched by itself."
+	checkSubject = "Set SMTP_USERNAME to the primary address of a user who has Gmail.{ A new token is fetched by itself.|}"
 )
 
 // isPersonal reports whether the relay is that of Microsoft's personal accounts.

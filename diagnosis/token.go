@@ -1,6 +1,7 @@
 package diagnosis
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"mailsidecar/credentials"
 	"mailsidecar/mailer/smtp/token"
 	"mailsidecar/relays"
 )
@@ -121,6 +123,11 @@ var tokenTexts = map[relays.TokenWord]adviceText{
 		"the app's registration does not have this certificate.",
 		"Upload it in entra.microsoft.com > App registrations > the app > Certificates & secrets, or set SMTP_OAUTH2_CERT_FILE and SMTP_OAUTH2_KEY_FILE to the one that is there.",
 	},
+	relays.FederationUnfit: {
+		"no federated credential in the app's registration fits the token of the platform.",
+		"Compare issuer, subject and audience of the federated credential (App registrations > the app > Certificates & secrets > Federated credentials)" +
+			" with those of the token in SMTP_OAUTH2_ASSERTION_FILE: its fields iss, sub and aud. Each must be the same, letter by letter.",
+	},
 	relays.AssertionTimes: {
 		"the signed request was not valid at this time: most likely this machine's clock is wrong.",
 		"Set the clock (date -u shows it). For SMTP_OAUTH2_ASSERTION_FILE, see that its token is renewed.",
@@ -167,11 +174,11 @@ var tokenTexts = map[relays.TokenWord]adviceText{
 	},
 	relays.AskedTooOften: {
 		"the OAuth2 server was asked too often.",
-		"Nothing has to be done: it is asked again later. If this stays, look for another program with the same client.",
+		"{Nothing has to be done: it is asked again later|Try again in some minutes}. If this stays, look for another program with the same client.",
 	},
 	relays.ServerFault: {
 		"the OAuth2 server has a fault.",
-		"Nothing has to be done: it is asked again by itself.",
+		"{Nothing has to be done: it is asked again by itself|Try again in some minutes}.",
 	},
 	relays.NotAnEndpoint: {
 		"what answers is no token endpoint: a proxy, or another page.",
@@ -203,6 +210,30 @@ var workloadTexts = map[relays.TokenWord]adviceText{
 	},
 }
 
+// clientTexts are for a client that the server does not accept, by what it proves itself
+// with.
+var clientTexts = map[Proof]adviceText{
+	ProofNone: {
+		"the OAuth2 server does not know the client, or wants a secret of it.",
+		"Compare SMTP_OAUTH2_CLIENT_ID with the registration of the app; it may have been deleted. If the app has a secret, set SMTP_OAUTH2_CLIENT_SECRET.",
+	},
+	ProofCertificate: {
+		"the OAuth2 server does not know the client, or its certificate.",
+		"Compare SMTP_OAUTH2_CLIENT_ID with \"Application (client) ID\", and the certificate in SMTP_OAUTH2_CERT_FILE with those in the registration of the app" +
+			" (Certificates & secrets > Certificates).",
+	},
+	ProofAssertion: {
+		"the OAuth2 server does not know the client, or does not trust the token of the platform.",
+		"Compare SMTP_OAUTH2_CLIENT_ID with \"Application (client) ID\", and issuer, subject and audience of the federated credential with those of the token in SMTP_OAUTH2_ASSERTION_FILE.",
+	},
+}
+
+// serviceAccountText is for a service account that the server does not know.
+var serviceAccountText = adviceText{
+	"the OAuth2 server does not know the service account.",
+	"See in console.cloud.google.com > IAM & Admin > Service Accounts whether it is there and enabled. Otherwise set SMTP_OAUTH2_SERVICE_ACCOUNT_FILE to the JSON file of another one.",
+}
+
 // OfToken says why there is no OAuth2 token and what to do about it. err is that of a
 // token source or of a login; it must not be nil.
 func OfToken(err error, s Settings) Advice {
@@ -216,9 +247,12 @@ func tokenText(err error, s Settings) adviceText {
 	if refused, ok := errors.AsType[*token.Error](err); ok {
 		return ofRefusal(refused, s)
 	}
+	if file, ok := errors.AsType[*token.ClientError](err); ok {
+		return ofFile(file, s)
+	}
 	switch {
 	case errors.Is(err, token.ErrNotStored):
-		return adviceText{"no OAuth2 login is stored for this relay.", "Log in: $LOGIN."}
+		return notStored(s)
 	case errors.As(err, new(*token.ForeignError)):
 		return adviceText{
 			"the stored OAuth2 login does not belong to the client or the server that the settings name.",
@@ -226,11 +260,6 @@ func tokenText(err error, s Settings) adviceText {
 		}
 	case errors.As(err, new(*token.DamagedError)):
 		return adviceText{"the stored OAuth2 login is damaged.", "Log in again: $LOGIN."}
-	case errors.As(err, new(*token.ClientError)):
-		return adviceText{
-			"a file that proves the OAuth2 client cannot be used.",
-			"See that SMTP_OAUTH2_CERT_FILE, SMTP_OAUTH2_KEY_FILE, SMTP_OAUTH2_ASSERTION_FILE or SMTP_OAUTH2_SERVICE_ACCOUNT_FILE is there, and that user 65532 may read it in a container.",
-		}
 	case errors.As(err, new(*fs.PathError)):
 		return adviceText{
 			"a file with the OAuth2 token cannot be read or written.",
@@ -246,11 +275,64 @@ func tokenText(err error, s Settings) adviceText {
 	}
 }
 
+// notStored is for a relay that needs a login, and has none. Perhaps it was to need none.
+func notStored(s Settings) adviceText {
+	text := adviceText{"no OAuth2 login is stored for this relay.", "Log in: $LOGIN."}
+	if s.Proof == ProofNone && s.Issuer != "google" {
+		text.do += " Or, so that no person has to log in, set what the client proves itself with: SMTP_OAUTH2_CLIENT_SECRET, SMTP_OAUTH2_CERT_FILE or SMTP_OAUTH2_ASSERTION_FILE."
+	}
+	return text
+}
+
+// fileTexts name each kind of file with its setting, and say what belongs there.
+var fileTexts = map[credentials.Kind]struct{ name, content string }{
+	credentials.KindCertificate:    {"the OAuth2 client's certificate (SMTP_OAUTH2_CERT_FILE)", "Put the certificate there in PEM form, with its RSA key or with that in SMTP_OAUTH2_KEY_FILE."},
+	credentials.KindKey:            {"the key of the OAuth2 client's certificate (SMTP_OAUTH2_KEY_FILE)", "Put the RSA key there that belongs to the certificate in SMTP_OAUTH2_CERT_FILE, in PEM form and without a passphrase."},
+	credentials.KindAssertion:      {"the JWT that proves the OAuth2 client (SMTP_OAUTH2_ASSERTION_FILE)", "See that the platform writes its token there."},
+	credentials.KindServiceAccount: {"the service account (SMTP_OAUTH2_SERVICE_ACCOUNT_FILE)", "Put the JSON file there that Google's console gave with the key."},
+	credentials.KindAccessToken:    {"the access token (SMTP_OAUTH2_ACCESS_TOKEN_FILE)", "See that the program which renews the token writes it there, and no more than the token."},
+}
+
+// ofFile is for a file of the settings that cannot be used.
+func ofFile(e *token.ClientError, s Settings) adviceText {
+	text, ok := fileTexts[e.Kind]
+	switch {
+	case !ok:
+		text.name = "the OAuth2 client"
+	case errors.As(e.Err, new(*credentials.EndedError)):
+		return adviceText{"the OAuth2 client's certificate has ended.", renewCertificate(s)}
+	}
+	if e.Unread {
+		return adviceText{
+			"the file with " + text.name + " cannot be read: " + e.Err.Error() + ".",
+			"See that it is there, and that this process may read it: in a container that is user 65532.",
+		}
+	}
+	return adviceText{"the file with " + text.name + " cannot be used: " + e.Err.Error() + ".", cmp.Or(text.content, "Check SMTP_OAUTH2_….")}
+}
+
+// renewCertificate says where a new certificate goes.
+func renewCertificate(s Settings) string {
+	text := "Make a new certificate, upload it to the app's registration, and put it into SMTP_OAUTH2_CERT_FILE"
+	if s.KeyFile {
+		return text + " and its key into SMTP_OAUTH2_KEY_FILE."
+	}
+	return text + ", together with its key."
+}
+
 func ofRefusal(e *token.Error, s Settings) adviceText {
 	word := relays.TokenRefusal{
 		Status: e.Status, Code: e.Code, Subtype: e.Subtype, Description: e.Description, Numbers: e.Numbers,
 	}.Word()
 	text := tokenTexts[word]
+	if word == relays.ClientUnknown || word == relays.CertificateUnfit && s.Proof == ProofAssertion {
+		if s.Grant == GrantServiceAccount {
+			return serviceAccountText
+		}
+		if other, ok := clientTexts[s.Proof]; ok {
+			return other
+		}
+	}
 	if s.Grant == GrantClient || s.Grant == GrantServiceAccount {
 		if other, ok := workloadTexts[word]; ok {
 			text = other
@@ -293,7 +375,7 @@ func ofNetwork(err error) (text adviceText, ok bool) {
 	case isUnreached(err):
 		return adviceText{
 			"the OAuth2 server cannot be reached.",
-			"This machine must reach it over HTTPS, port 443, or through the proxy that HTTPS_PROXY names. It is asked again by itself.",
+			"This machine must reach it over HTTPS, port 443, or through the proxy that HTTPS_PROXY names.{ It is asked again by itself.|}",
 		}, true
 	}
 	return adviceText{}, false
@@ -328,7 +410,7 @@ func OfWarning(w token.Warning, s Settings) Advice {
 	case token.WarningSecret:
 		a.Do = "Make a new secret, set SMTP_OAUTH2_CLIENT_SECRET to its Value and SMTP_OAUTH2_SECRET_EXPIRES to its end."
 	case token.WarningCertificate:
-		a.Do = "Upload a new certificate to the app's registration, and put it into SMTP_OAUTH2_CERT_FILE."
+		a.Do = renewCertificate(s)
 	case token.WarningClock:
 		a.Do = "Set the clock (date -u shows it): signed requests and certificates depend on it."
 	case token.WarningNotStored:

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"mailsidecar/credentials"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
 	"mailsidecar/mailer/smtp/token"
@@ -56,7 +57,7 @@ func TestOfToken(t *testing.T) {
 		{"ended", refusal("invalid_grant", "AADSTS700082: …", 700082), person, []string{"not valid any more", "mailsidecar login microsoft --relay 2", "docker compose exec mailsidecar mailsidecar login microsoft --relay 2"}, []string{"testing"}},
 		{"ended, the first of two", refusal("invalid_grant", ""), Settings{Number: 1, Others: true, Grant: GrantLogin, Issuer: "google"}, []string{"mailsidecar login google --relay 1 ("}, nil},
 		{"ended at Google", refusal("invalid_grant", "Token has been expired or revoked."), gmail, []string{"mailsidecar login google (", "publish the app"}, []string{"--relay"}},
-		{"ended elsewhere", refusal("invalid_grant", ""), other, []string{"set SMTP_OAUTH2_REFRESH_TOKEN"}, []string{"mailsidecar login"}},
+		{"ended elsewhere", refusal("invalid_grant", ""), other, []string{"set SMTP_OAUTH2_REFRESH_TOKEN", "run mailsidecar login"}, []string{"new refresh token"}},
 		{"ended elsewhere, with a browser", refusal("invalid_grant", ""), Settings{Grant: GrantLogin, LoginURL: true, DeviceURL: true, Number: 3}, []string{"again: mailsidecar login --relay 3 ("}, nil},
 		{"ended elsewhere, with a device code", refusal("invalid_grant", ""), Settings{Grant: GrantLogin, DeviceURL: true}, []string{"again: mailsidecar login --device ("}, nil},
 		{"single tenant", refusal("invalid_request", "", 50194), person, []string{"a single directory", "SMTP2_OAUTH2_TENANT"}, nil},
@@ -70,7 +71,7 @@ func TestOfToken(t *testing.T) {
 		{"not stored", fmt.Errorf("relay: %w", token.ErrNotStored), person, []string{"no OAuth2 login is stored", "mailsidecar login microsoft --relay 2"}, nil},
 		{"foreign", &token.ForeignError{What: "client", Stored: "a", Configured: "b"}, person, []string{"does not belong", "mailsidecar login"}, nil},
 		{"damaged", &token.DamagedError{Where: "/data/x", Err: errors.New("no")}, person, []string{"damaged", "mailsidecar login"}, nil},
-		{"certificate file", &token.ClientError{File: "/x.pem", Err: errors.New("no")}, client, []string{"SMTP_OAUTH2_CERT_FILE"}, nil},
+		{"certificate file", &token.ClientError{File: "/x.pem", Err: errors.New("no"), Kind: credentials.KindCertificate}, client, []string{"SMTP_OAUTH2_CERT_FILE"}, nil},
 		{"token file", &os.PathError{Op: "open", Path: "/x", Err: os.ErrPermission}, Settings{Grant: GrantGiven}, []string{"cannot be read", "65532"}, nil},
 		{"DNS", &net.DNSError{Name: "login.microsoftonline.com", IsNotFound: true}, person, []string{"login.microsoftonline.com could not be looked up", "HTTPS_PROXY"}, nil},
 		{"not reached", &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, person, []string{"cannot be reached", "HTTPS_PROXY"}, []string{"mailsidecar login"}},
@@ -163,7 +164,7 @@ func TestOfWarning(t *testing.T) {
 		{token.Warning{Kind: token.WarningLogin, At: soon}, []string{"ends on", "before that day: mailsidecar login microsoft --relay 2"}},
 		{token.Warning{Kind: token.WarningLogin, At: past}, []string{"ended on", "Log in again now"}},
 		{token.Warning{Kind: token.WarningSecret, At: soon}, []string{"SMTP2_OAUTH2_CLIENT_SECRET", "SMTP2_OAUTH2_SECRET_EXPIRES"}},
-		{token.Warning{Kind: token.WarningCertificate, At: soon}, []string{"SMTP2_OAUTH2_CERT_FILE"}},
+		{token.Warning{Kind: token.WarningCertificate, At: soon}, []string{"SMTP2_OAUTH2_CERT_FILE, together with its key"}},
 		{token.Warning{Kind: token.WarningClock, Skew: -time.Hour}, []string{"clock", "date -u"}},
 		{token.Warning{Kind: token.WarningNotStored}, []string{"MAILSIDECAR_DATA_DIR"}},
 	} {

@@ -76,6 +76,13 @@ func (s *Server) getRelays(c echo.Context) error {
 	return writeJSON(c, http.StatusOK, intake.TypeJSON, b)
 }
 
+// newRelayFailure is a failure of the relay itself. Its codes are those of the relay alone.
+func newRelayFailure(f *mailer.Failure) api.Outcome {
+	o := newOutcome(mailer.Result{Failure: f})
+	o.Kind, o.EnhancedCode = "", f.Reply.Enhanced
+	return o
+}
+
 func newRelay(r RelayStatus) api.Relay {
 	b := api.Relay{
 		Name: r.Name, Host: r.Host, Status: api.RelayUnknown, Ladder: []api.RelayRung{}, Senders: r.Senders, PausedUntil: inUTC(r.PausedUntil),
@@ -85,14 +92,11 @@ func newRelay(r RelayStatus) api.Relay {
 		b.Ladder = append(b.Ladder, api.RelayRung{Port: rung.Port, Mode: rung.Mode(), Serving: rung == r.Serving})
 	}
 	if r.Failure != nil {
-		o := newOutcome(mailer.Result{Failure: r.Failure})
-		o.Kind = ""
+		o := newRelayFailure(r.Failure)
 		b.Failure = &o
 	}
 	if l := r.Logins; l.Failure != nil {
-		o := newOutcome(mailer.Result{Failure: l.Failure})
-		o.Kind = ""
-		b.Login = &api.Login{Refused: l.Refused, Next: inUTC(l.Next), Failure: o}
+		b.Login = &api.Login{Refused: l.Refused, Next: inUTC(l.Next), Failure: newRelayFailure(l.Failure)}
 	}
 	if t := r.Turns; t.Messages > 0 {
 		b.Rate = &api.Rate{Messages: t.Messages, Per: t.Per.String(), Waiting: t.Waiting, Next: inUTC(t.Next.Truncate(time.Millisecond))}

@@ -48,6 +48,7 @@ const (
 	SecretUnwanted   // a public client sent one
 	SecretMissing    // a confidential client sent none, or public flows are off
 	CertificateUnfit // it is not that of the registration
+	FederationUnfit  // no federated credential of the registration fits the assertion
 	AssertionTimes   // the assertion is not valid now: a clock is wrong
 	TenantUnknown
 	TenantNeeded       // a client of one directory came to "common"
@@ -83,6 +84,7 @@ var aadsts = map[int]TokenWord{
 	50105: AccountNotInApp, 50057: AccountDisabled, 50053: AccountDisabled,
 	54005: CodeUsed, 501481: CodeUsed, 700005: CodeUsed, 50011: RedirectUnfit,
 	7000215: SecretWrong, 7000222: SecretEnded, 700025: SecretUnwanted, 7000218: SecretMissing,
+	70021: FederationUnfit, 700211: FederationUnfit, 700212: FederationUnfit, 700213: FederationUnfit,
 	700027: CertificateUnfit, 700030: CertificateUnfit, 50012: CertificateUnfit, 700024: AssertionTimes,
 	700016: ClientInOther, 700011: ClientInOther, 90002: TenantUnknown, 90038: TenantUnknown, 50194: TenantNeeded,
 	9001023: AccountKindUnfit, 9002332: AccountKindUnfit, 500011: ResourceUnknown,

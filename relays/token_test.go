@@ -14,7 +14,7 @@ func TestTokenWord(t *testing.T) {
 		ConditionalBlock: {53003, 53000, 53001, 53002, 530032, 50131, 530034}, DefaultsBlock: {530035},
 		ConsentMissing: {65001}, ConsentDeclined: {65004}, ConsentByAdmin: {90094, 90095}, PermissionUnset: {650056, 650057},
 		SecretWrong: {7000215}, SecretEnded: {7000222}, SecretUnwanted: {700025}, SecretMissing: {7000218},
-		CertificateUnfit: {700027, 700030, 50012}, AssertionTimes: {700024},
+		FederationUnfit: {70021, 700211, 700212, 700213}, CertificateUnfit: {700027, 700030, 50012}, AssertionTimes: {700024},
 		ClientInOther: {700016, 700011}, TenantUnknown: {90002, 90038}, TenantNeeded: {50194}, ResourceUnknown: {500011},
 		AccountKindUnfit: {9001023, 9002332, 500208}, AccountUnknown: {50034, 50020, 50014}, AccountNotInApp: {50105}, AccountDisabled: {50057, 50053},
 		RedirectUnfit: {50011}, CodeUsed: {54005, 501481, 700005}, AppBarred: {7000112},

@@ -2,6 +2,7 @@ package service
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"mailsidecar/api"
@@ -17,7 +18,21 @@ import (
 func AdviceSettings(c config.Relay) diagnosis.Settings {
 	o := c.OAuth2
 	return diagnosis.Settings{
-		Number: c.Number, Others: c.Others, Grant: grantOf(o), Issuer: IssuerName(o), LoginURL: o.AuthorizeURL != "", DeviceURL: o.DeviceURL != "",
+		Number: c.Number, Others: c.Others, Grant: grantOf(c), Issuer: IssuerName(o), LoginURL: o.AuthorizeURL != "", DeviceURL: o.DeviceURL != "",
+		Proof: proofOf(o), KeyFile: o.KeyFile != "", Auth: strings.TrimPrefix(c.Auth, "auto"),
+	}
+}
+
+func proofOf(o config.OAuth2) diagnosis.Proof {
+	switch {
+	case o.ClientSecret.IsSet():
+		return diagnosis.ProofSecret
+	case o.CertFile != "":
+		return diagnosis.ProofCertificate
+	case o.AssertionFile != "":
+		return diagnosis.ProofAssertion
+	default:
+		return diagnosis.ProofNone
 	}
 }
 
@@ -31,9 +46,12 @@ func IssuerName(o config.OAuth2) string {
 	return issuer.Name
 }
 
-func grantOf(o config.OAuth2) diagnosis.Grant {
+// grantOf returns how the relay gets its tokens. With an AUTH mechanism for passwords it
+// uses none.
+func grantOf(c config.Relay) diagnosis.Grant {
+	o := c.OAuth2
 	switch {
-	case !o.Configured():
+	case !o.Configured(), c.Auth != "" && c.Auth != "auto" && c.Auth != "xoauth2" && c.Auth != "oauthbearer":
 		return diagnosis.NoGrant
 	case !o.Fetched():
 		return diagnosis.GrantGiven
@@ -63,29 +81,29 @@ func statusAdvice(c config.Relay, r Relay, now handler.RelayStatus) []diagnosis.
 	for _, f := range []*mailer.Failure{now.Failure, now.Logins.Failure} {
 		if f != nil && f.Class == mailer.ClassRelay {
 			told := smtp.ProblemOf(f) == smtp.ProblemToken
-			return append([]diagnosis.Advice{adviceOn(c, f)}, tokenAdvice(c, r, told)...)
+			return append([]diagnosis.Advice{adviceOn(c, f)}, tokenAdvice(AdviceSettings(c), r, told)...)
 		}
 	}
-	return tokenAdvice(c, r, false)
+	return tokenAdvice(AdviceSettings(c), r, false)
 }
 
-// CheckAdvice says what a check has found out about a relay, and what to do.
-func CheckAdvice(c config.Relay, r Relay, report smtp.Report) []diagnosis.Advice {
+// CheckAdvice says what a check has found out about a relay with those settings, and what
+// to do.
+func CheckAdvice(s diagnosis.Settings, r Relay, report smtp.Report) []diagnosis.Advice {
 	told := slices.ContainsFunc(report.Rungs, func(rung smtp.RungCheck) bool {
 		return rung.Failure != nil && rung.Failure.Problem == smtp.ProblemToken
 	})
-	return append(diagnosis.OfReport(report, AdviceSettings(c)), tokenAdvice(c, r, told)...)
+	return append(diagnosis.OfReport(report, s), tokenAdvice(s, r, told)...)
 }
 
 // tokenAdvice says what is wrong with the tokens of a relay, or will be. With failure
 // told, only what will be.
-func tokenAdvice(c config.Relay, r Relay, told bool) []diagnosis.Advice {
+func tokenAdvice(s diagnosis.Settings, r Relay, told bool) []diagnosis.Advice {
 	st, ok := TokenStatus(r)
 	if !ok {
 		return nil
 	}
 	var all []diagnosis.Advice
-	s := AdviceSettings(c)
 	if st.Err != nil && !told {
 		all = append(all, diagnosis.OfToken(st.Err, s))
 	}

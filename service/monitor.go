@@ -136,7 +136,7 @@ func (m *relayMonitor) Check(ctx context.Context) []handler.RelayReport {
 			m.resume(r.Name)
 		}
 		reports[i] = handler.RelayReport{
-			Report: r, OAuth2: OAuth2Status(m.relays[i]), Advice: forAPI(CheckAdvice(m.configs[i], m.relays[i], r)),
+			Report: r, OAuth2: OAuth2Status(m.relays[i]), Advice: forAPI(CheckAdvice(AdviceSettings(m.configs[i]), m.relays[i], r)),
 		}
 	}
 	return reports
