@@ -24,6 +24,7 @@ type validMessage struct {
 	date        string
 	messageID   string
 	priority    mailer.Priority
+	headerText  int // octets of the texts so far, see maxHeaderText
 }
 
 // problemList collects what is wrong with a message.
@@ -129,9 +130,23 @@ func (v *validMessage) address(at mailer.Position, a mailer.Address) mailer.Addr
 	return canonical
 }
 
-// text refuses a value that could end its header field and begin another one.
+// maxHeaderText limits the texts of the header section that are written by callers, all
+// together, in octets: encoding them takes fifty times as long as writing a body. It has
+// room for ten thousand recipients. One of them may have maxRewritten.
+const maxHeaderText = 4 << 20
+
+// text refuses a value that could end its header field and begin another one, and one
+// that is too long.
 func (v *validMessage) text(at mailer.Position, value string) bool {
+	before := v.headerText
+	v.headerText += len(value)
 	switch {
+	case len(value) > maxRewritten:
+		v.invalid(at, "longer than 1 MiB")
+	case v.headerText > maxHeaderText:
+		if before <= maxHeaderText { // said once
+			v.invalid(at, "the header fields of a message may have 4 MiB together")
+		}
 	case !utf8.ValidString(value):
 		v.malformed(at, "not valid UTF-8")
 	case strings.ContainsAny(value, "\r\n\x00"):
