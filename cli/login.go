@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -92,6 +93,12 @@ func login(cmd *cobra.Command, issuer string, o loginOptions) error {
 	if o.port < 0 || o.port > 65535 {
 		return exit(exitUsage, "--port %d is no port: give one from 1 to 65535", o.port)
 	}
+	switch {
+	case o.timeout <= 0:
+		return exit(exitUsage, "--timeout must be longer than 0, such as 10m")
+	case o.device && o.port != 0:
+		return exit(exitUsage, "--port is for a browser that comes back, and --device has none: leave one of the two out")
+	}
 	relay, dir, err := loginTarget(issuer, o.relay)
 	if err != nil {
 		return err
@@ -152,20 +159,39 @@ func pickRelay(all []config.Relay, issuer string, number int) (config.Relay, err
 	case len(found) == 0 && number != 0:
 		return config.Relay{}, exit(exitUsage, "--relay %d: no setting begins with %s", number, config.Relay{Number: number}.Variable(""))
 	case len(found) == 0:
-		found = all[:1]
+		found = all[max(0, slices.IndexFunc(all, func(r config.Relay) bool { return r.OAuth2.Configured() })):]
 	case len(found) > 1:
 		return config.Relay{}, exit(exitUsage, "%d relays use OAuth2: say which with --relay, such as --relay %d", len(found), found[0].Number)
 	}
 	r := found[0]
 	switch o := r.OAuth2; {
-	case o.ClientID == "":
+	case !o.Configured():
 		return r, exit(exitConfig, "%s is not set: register an app of your own as docs/oauth2.md shows, and set its client id", r.Variable("OAUTH2_CLIENT_ID"))
+	case o.Grant() == config.GrantClient && o.ClientID == "": // a problem that the configuration tells
 	case o.Grant() != config.GrantLogin:
-		return r, exit(exitConfig, "the relay %s logs in with credentials of the app itself, so that no person has to: leave them out to log in", r.Host)
+		return r, exit(exitConfig, "no person has to log in for the relay %s: %s gives its tokens; to log in, leave that out", r.Host, r.Variable(tokenSetting(o)))
 	case issuer != "" && issuer != service.IssuerName(o):
 		return r, exit(exitUsage, "%s names another OAuth2 provider than %s, here or by its preset", r.Variable("OAUTH2_PROVIDER"), issuer)
 	}
 	return r, nil
+}
+
+// tokenSetting is the setting without which a person would have to log in.
+func tokenSetting(o config.OAuth2) string {
+	switch {
+	case o.ServiceAccountFile != "":
+		return "OAUTH2_SERVICE_ACCOUNT_FILE"
+	case o.CertFile != "":
+		return "OAUTH2_CERT_FILE"
+	case o.AssertionFile != "":
+		return "OAUTH2_ASSERTION_FILE"
+	case o.ClientSecret.IsSet():
+		return "OAUTH2_CLIENT_SECRET"
+	case o.AccessToken.IsSet():
+		return "OAUTH2_ACCESS_TOKEN"
+	default:
+		return "OAUTH2_ACCESS_TOKEN_FILE"
+	}
 }
 
 // finish ends a login that succeeded at the issuer: the new login is tried at the

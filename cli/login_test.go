@@ -15,6 +15,7 @@ func TestPickRelay(t *testing.T) {
 	plain := config.Relay{Number: 1, Host: "plain"}
 	machine := relay(1, "microsoft")
 	machine.OAuth2.ClientSecret = config.NewSecret("secret")
+	with := func(o config.OAuth2) []config.Relay { return []config.Relay{{Number: 1, Host: "relay", OAuth2: o}} }
 	for _, tt := range []struct {
 		name   string
 		all    []config.Relay
@@ -34,7 +35,13 @@ func TestPickRelay(t *testing.T) {
 		{"another issuer", []config.Relay{relay(1, "google")}, "microsoft", 0, 0, exitUsage, "SMTP_OAUTH2_PROVIDER names another"},
 		{"no such number", []config.Relay{relay(1, "google")}, "", 4, 0, exitUsage, "SMTP4_"},
 		{"no client id", []config.Relay{plain}, "google", 0, 0, exitConfig, "SMTP_OAUTH2_CLIENT_ID is not set"},
-		{"no person", []config.Relay{machine}, "", 0, 0, exitConfig, "credentials of the app itself"},
+		{"no person", []config.Relay{machine}, "", 0, 0, exitConfig, "no person has to log in for the relay relay: SMTP_OAUTH2_CLIENT_SECRET gives"},
+		{"a certificate", with(config.OAuth2{ClientID: "id", CertFile: "/c"}), "", 0, 0, exitConfig, "no person has to log in for the relay relay: SMTP_OAUTH2_CERT_FILE"},
+		{"an assertion", with(config.OAuth2{ClientID: "id", AssertionFile: "/a"}), "microsoft", 0, 0, exitConfig, "no person has to log in for the relay relay: SMTP_OAUTH2_ASSERTION_FILE"},
+		{"a service account", with(config.OAuth2{Provider: "google", ServiceAccountFile: "/s"}), "google", 0, 0, exitConfig, "no person has to log in for the relay relay: SMTP_OAUTH2_SERVICE_ACCOUNT_FILE"},
+		{"a token file", with(config.OAuth2{AccessTokenFile: "/t"}), "", 1, 0, exitConfig, "no person has to log in for the relay relay: SMTP_OAUTH2_ACCESS_TOKEN_FILE"},
+		{"a token", with(config.OAuth2{AccessToken: config.NewSecret("t")}), "", 0, 0, exitConfig, "no person has to log in for the relay relay: SMTP_OAUTH2_ACCESS_TOKEN gives"},
+		{"a token file after a relay without OAuth2", []config.Relay{plain, {Number: 2, Host: "relay", OAuth2: config.OAuth2{AccessTokenFile: "/t"}}}, "", 0, 0, exitConfig, "no person has to log in for the relay relay: SMTP2_OAUTH2_ACCESS_TOKEN_FILE"},
 	} {
 		got, err := pickRelay(tt.all, tt.issuer, tt.number)
 		if tt.want != 0 {
@@ -71,6 +78,23 @@ func TestInterrupted(t *testing.T) {
 		}
 		if !strings.HasPrefix(got, tt.want) || (got == "") != (tt.want == "") {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestLoginUsage: options that cannot be meant are refused before anything else.
+func TestLoginUsage(t *testing.T) {
+	for args, want := range map[string]string{
+		"--timeout 0":          "--timeout must be longer than 0",
+		"--device --port 80":   "--port is for a browser",
+		"--port 65536":         "is no port",
+		"--port 1 --timeout 0": "--timeout must be longer than 0",
+	} {
+		cmd := newLogin()
+		cmd.SetArgs(strings.Fields(args))
+		cmd.SilenceErrors, cmd.SilenceUsage = true, true
+		if err := cmd.Execute(); err == nil || exitStatus(err) != exitUsage || !strings.Contains(err.Error(), want) {
+			t.Errorf("login %s = %v, want status %d and %q", args, err, exitUsage, want)
 		}
 	}
 }

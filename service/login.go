@@ -153,9 +153,15 @@ func (l *Login) scopes() []string {
 }
 
 // ConsentURL is where an administrator approves the app for everyone; empty where
-// there is no such page.
+// there is no such page, or none that is known because a person logs in elsewhere.
 func (l *Login) ConsentURL() string {
-	return l.issuer.ConsentURL(l.tenant, l.relay.OAuth2.ClientID, "http://"+cmp.Or(l.issuer.RedirectHost, "127.0.0.1"))
+	o := l.relay.OAuth2
+	for _, address := range []string{o.AuthorizeURL, o.DeviceURL, o.TokenURL} {
+		if at, _ := relays.IssuerAt(address); address != "" && at.Name != l.issuer.Name {
+			return ""
+		}
+	}
+	return l.issuer.ConsentURL(l.tenant, o.ClientID, "http://"+cmp.Or(l.issuer.RedirectHost, "127.0.0.1"))
 }
 
 // IncompleteError is an answer of the token endpoint that no mail could be sent with,
@@ -271,7 +277,7 @@ func (l *Login) Keep(ctx context.Context, a token.Answer, proved, replace bool) 
 	defer unlock()
 	fresh := l.record(a, time.Now())
 	if old, err := l.store.Load(ctx, l.relay.Number); err == nil {
-		other := cmp.Or(old.Account, "another account")
+		other := cmp.Or(old.Account, "an account that is not known")
 		same := strings.EqualFold(old.Account, fresh.Account) && slices.Equal(old.Scopes, fresh.Scopes)
 		if l.fits(old) && !same && !proved && !replace {
 			kept.Stays = other

@@ -94,3 +94,28 @@ func TestRelaysOfOneAccount(t *testing.T) {
 		t.Errorf("%d logins, want 2 over both relays", n)
 	}
 }
+
+// TestConsentURL: the page for administrators is that of the server where a person logs
+// in, or none.
+func TestConsentURL(t *testing.T) {
+	const microsoft = "https://login.microsoftonline.com/t/oauth2/v2.0/"
+	for _, tt := range []struct {
+		authorize, device, token string
+		want                     bool
+	}{
+		{"", "", microsoft + "token", true},
+		{microsoft + "authorize", microsoft + "devicecode", microsoft + "token", true},
+		{"https://login.example.com/authorize", "", microsoft + "token", false},
+		{"", "https://login.example.com/device", microsoft + "token", false},
+		{"", "", "https://login.example.com/token", false},
+	} {
+		o := config.OAuth2{Provider: "microsoft", ClientID: "id", AuthorizeURL: tt.authorize, DeviceURL: tt.device, TokenURL: tt.token}
+		l, err := NewLogin(config.Relay{OAuth2: o}, t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := l.ConsentURL(); (got != "") != tt.want {
+			t.Errorf("ConsentURL() of %+v = %q, want one: %v", tt, got, tt.want)
+		}
+	}
+}
