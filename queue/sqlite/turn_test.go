@@ -59,3 +59,46 @@ func TestSmallBesideLarge(t *testing.T) {
 		}
 	}
 }
+
+// TestGroupSize: what shares a commit has two times maxGroupSize at most, half of it small
+// messages and half large ones, but for a single larger write.
+func TestGroupSize(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	for _, most := range []int64{largeSize, 2 * largeSize, 3 * maxGroupSize} {
+		s := openUnsynced(t, dbPath(t))
+		begun, hold := make(chan struct{}), make(chan struct{})
+		var all sync.WaitGroup
+		groups := map[int64][]int64{} // sizes, by the commits before
+		hand := func(op *write) {
+			all.Go(func() {
+				if err := s.writer.do(t.Context(), op); err != nil {
+					t.Errorf("write = %v", err)
+				}
+			})
+		}
+		hand(&write{run: func(*writer) error { close(begun); <-hold; return nil }})
+		<-begun
+		for range maxGroupOps {
+			size := most - rng.Int64N(largeSize/2)
+			hand(&write{size: size, run: func(w *writer) error {
+				n := w.commits.Load()
+				groups[n] = append(groups[n], size)
+				return nil
+			}})
+		}
+		for len(s.writer.writes) < maxGroupOps {
+			// until all are handed over
+		}
+		close(hold)
+		all.Wait()
+		for n, sizes := range groups {
+			octets := int64(0)
+			for _, size := range sizes {
+				octets += size
+			}
+			if octets > 2*maxGroupSize && len(sizes) > 1 {
+				t.Errorf("with writes of %d octets commit %d has %d of them, %d octets, want %d at most", most, n, len(sizes), octets, 2*maxGroupSize)
+			}
+		}
+	}
+}

@@ -13,10 +13,11 @@ import (
 	"mailsidecar/queue"
 )
 
-// Bounds of one group. They keep a commit short, and what it changes within SQLite's cache:
-// what does not fit there costs a fifth more of the processor. What has a large message
-// waits for a group of large ones, and every other group has none: so a small message waits
-// for the commit of one such group at most, however many large messages there are.
+// Bounds of one group. They keep a commit short, and most of what it changes within SQLite's
+// cache: what does not fit there costs a fifth more of the processor. What has a large
+// message waits for a group of large ones, and every other group has none: so a small
+// message waits for the commit of one such group at most, however many large messages there
+// are. maxGroupSize is in octets, of the large messages and of the others.
 const (
 	maxGroupOps  = 256
 	maxGroupSize = 4 << 20
@@ -191,14 +192,16 @@ func (w *writer) gather(first *write) []*write {
 	if patient {
 		late = time.After(shareWait)
 	}
+	small := int64(0) // octets
 	for n, op := 0, first; op != nil; op = w.next(patient && len(w.large) == 0, late) {
 		if op.size > largeSize {
 			w.large = append(w.large, op)
 		} else {
 			group = append(group, op)
 			patient = patient && op.patient
+			small += op.size
 		}
-		if n++; n == maxGroupOps {
+		if n++; n == maxGroupOps || small > maxGroupSize-largeSize {
 			break
 		}
 	}
