@@ -180,6 +180,10 @@ func (s *Service) stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.stopTimeout)
 	defer cancel()
 	s.stopping.Store(true) // not ready any more
+	if s.endTokens != nil {
+		// A refresh token that is replaced in the last moment might be lost.
+		s.endTokens()
+	}
 	var errs []error
 	if s.addr == nil {
 		s.bound.close()
