@@ -244,6 +244,18 @@ func OfToken(err error, s Settings) Advice {
 }
 
 func tokenText(err error, s Settings) adviceText {
+	memory, ok := errors.AsType[*token.MemoryError](err)
+	if !ok {
+		return tokenTextOf(err, s)
+	}
+	text := tokenTextOf(memory.Err, s)
+	if strings.Contains(text.do, "$LOGIN") {
+		text.do = "Set MAILSIDECAR_DATA_DIR to a directory that lasts and restart mailsidecar: without one no login can be stored. Then: " + text.do
+	}
+	return text
+}
+
+func tokenTextOf(err error, s Settings) adviceText {
 	if refused, ok := errors.AsType[*token.Error](err); ok {
 		return ofRefusal(refused, s)
 	}
@@ -251,6 +263,11 @@ func tokenText(err error, s Settings) adviceText {
 		return ofFile(file, s)
 	}
 	switch {
+	case errors.As(err, new(*token.LockedError)):
+		return adviceText{
+			"another mailsidecar process holds the OAuth2 login of this relay.",
+			"Try again in a minute: it may be renewing the token. If this stays, see the log of that process: it may be unable to store its token. Make MAILSIDECAR_DATA_DIR writable for it, and free some space.",
+		}
 	case errors.Is(err, token.ErrNotStored):
 		return notStored(s)
 	case errors.As(err, new(*token.ForeignError)):

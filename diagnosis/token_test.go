@@ -76,6 +76,8 @@ func TestOfToken(t *testing.T) {
 		{"DNS", &net.DNSError{Name: "login.microsoftonline.com", IsNotFound: true}, person, []string{"login.microsoftonline.com could not be looked up", "HTTPS_PROXY"}, nil},
 		{"not reached", &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, person, []string{"cannot be reached", "HTTPS_PROXY"}, []string{"mailsidecar login"}},
 		{"closed in the middle", fmt.Errorf("token endpoint login.example.com: %w", io.ErrUnexpectedEOF), person, []string{"cannot be reached"}, nil},
+		{"locked by another process", fmt.Errorf("auth: %w", &token.LockedError{Path: "/data/oauth2-1.lock", Err: context.DeadlineExceeded}), person, []string{"another mailsidecar process holds", "MAILSIDECAR_DATA_DIR"}, []string{"cannot be reached"}},
+		{"refused, in memory", &token.MemoryError{Err: &token.Error{Status: 400, Code: "invalid_grant"}}, person, []string{"Set MAILSIDECAR_DATA_DIR", "Then: Log in again"}, nil},
 		{"too slow", fmt.Errorf("token endpoint: %w", context.DeadlineExceeded), person, []string{"cannot be reached"}, []string{"mailsidecar login"}},
 		{"proxy", fmt.Errorf("token endpoint: %w", &net.OpError{Op: "proxyconnect", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}), person, []string{"through the HTTP proxy", "HTTPS_PROXY"}, nil},
 		{"proxy without name", &net.OpError{Op: "proxyconnect", Err: &net.OpError{Op: "dial", Err: &net.DNSError{Name: "proxy"}}}, person, []string{"through the HTTP proxy"}, nil},

@@ -69,7 +69,7 @@ func (l *Login) CheckStore(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("the login could not be stored in MAILSIDECAR_DATA_DIR: %w", err)
+		return &StoreError{Dir: l.dir, Err: err}
 	}
 	unlock, err := l.lock(ctx)
 	if err != nil {
@@ -78,6 +78,24 @@ func (l *Login) CheckStore(ctx context.Context) error {
 	unlock()
 	return nil
 }
+
+// StoreError is a data directory in which no login can be stored. It is found before a
+// person logs in.
+type StoreError struct {
+	Dir string
+	Err error
+}
+
+func (e *StoreError) Error() string {
+	reason := e.Err
+	if path, ok := errors.AsType[*os.PathError](reason); ok {
+		reason = path.Err
+	}
+	return fmt.Sprintf("no login can be stored in MAILSIDECAR_DATA_DIR %s: %v. Make it a directory that this user can write to, and log in then: you have not been logged in yet",
+		e.Dir, reason)
+}
+
+func (e *StoreError) Unwrap() error { return e.Err }
 
 // lockTimeout is how long to wait for the lock of a login. A server has it while it
 // renews a token, with two requests at most.

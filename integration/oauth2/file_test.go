@@ -1,8 +1,12 @@
 package oauth2_test
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -38,5 +42,30 @@ func TestTokenInPlaceOfFile(t *testing.T) {
 		if where != "queue list" && !strings.Contains(text, "not shown") {
 			t.Errorf("%s does not say that the name is not shown:\n%s", where, text)
 		}
+	}
+}
+
+// TestCheckWaitsForLock: while another process has the lock, check says so, and does not
+// blame the network.
+func TestCheckWaitsForLock(t *testing.T) {
+	t.Parallel()
+	_, i := newZitadel(t, nil)
+	s := newSidecar(t, i, nil)
+	s.settings["SMTP_OAUTH2_REFRESH_TOKEN"], s.settings["SMTP_USERNAME"] = "any", account
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := os.Create(filepath.Join(s.dir, "oauth2-1.lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := errors.Join(lock.Chmod(0o600), syscall.Flock(int(lock.Fd()), syscall.LOCK_EX)); err != nil {
+		t.Fatal(err)
+	}
+	status, printed := s.run(t, "check", "--timeout", "3s")
+	printed = strings.Join(strings.Fields(printed), " ")
+	if status != 69 || !strings.Contains(printed, "another mailsidecar process holds") || !strings.Contains(printed, "oauth2-1.lock") || strings.Contains(printed, "cannot be reached") {
+		t.Errorf("check = %d, want 69 and word of the lock alone; it prints\n%s", status, printed)
 	}
 }

@@ -420,7 +420,7 @@ func TestLoginCannot(t *testing.T) {
 		{"port out of range", nil, []string{"--port", "65536"}, 64, "--port 65536 is no port"},
 		{"port taken", nil, []string{"--port", port}, 1, "--port " + port + " is taken by another program"},
 		{"no data directory", map[string]string{"MAILSIDECAR_DATA_DIR": "", "MAILSIDECAR_QUEUE": "none"}, nil, 78, "MAILSIDECAR_DATA_DIR: is not set"},
-		{"no directory", map[string]string{"MAILSIDECAR_DATA_DIR": "/dev/null/data"}, nil, 1, "could not be stored in MAILSIDECAR_DATA_DIR: mkdir /dev/null: not a directory"},
+		{"no directory", map[string]string{"MAILSIDECAR_DATA_DIR": "/dev/null/data"}, nil, 1, "no login can be stored in MAILSIDECAR_DATA_DIR /dev/null/data: not a directory."},
 		{"no device code", map[string]string{"SMTP_OAUTH2_PROVIDER": "google", "SMTP_OAUTH2_DEVICE_URL": ""}, []string{"google", "--device"}, 78, "Google gives no device code for mail"},
 		{"token endpoint down", map[string]string{"SMTP_OAUTH2_DEVICE_URL": "http://127.0.0.1:1/device"}, []string{"--device"}, 69, "The OAuth2 server cannot be reached"},
 	} {

@@ -129,6 +129,14 @@ func (e *ForeignError) Error() string {
 		e.What, mailer.Printable(e.Stored, maxErrorCode), mailer.Printable(e.Configured, maxErrorCode))
 }
 
+// MemoryError is a login that is not valid where no other one can be stored: the store
+// is in memory, and the command login does not reach it.
+type MemoryError struct{ Err error }
+
+func (e *MemoryError) Error() string { return e.Err.Error() }
+
+func (e *MemoryError) Unwrap() error { return e.Err }
+
 // ClientError is a certificate, a key or an assertion of the client that cannot be
 // used.
 type ClientError = credentials.FileError

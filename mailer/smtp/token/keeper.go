@@ -200,6 +200,7 @@ func (k *keeper) save(ctx context.Context, s *Source, worthTelling bool) {
 	s.showLogin(k.login, err)
 	switch {
 	case err != nil && worthTelling:
+		k.told[WarningNotStored] = time.Now() // one word for one event
 		s.opts.Notify(Event{Kind: EventNotSaved, Err: err})
 	case err == nil && wasUnsaved:
 		s.opts.Notify(Event{Kind: EventSaved})

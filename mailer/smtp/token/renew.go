@@ -33,8 +33,31 @@ const (
 	tellAgain = time.Hour
 )
 
-// errLocked is a store whose lock another process holds for too long, see keeper.held.
-var errLocked = errors.New("another process has the lock of the login; either it hangs, or it cannot write a new refresh token to the disk")
+// LockedError says that another process held the lock of the login all the time: it
+// renews the token, it hangs, or it cannot write a new refresh token to the disk.
+type LockedError struct {
+	Path string // of the lock; empty where it is no file
+	Err  error  // the end of the caller's context; nil after 70 s, the longest wait
+}
+
+func (e *LockedError) Error() string {
+	text := "another mailsidecar process holds the login of this relay"
+	if e.Path != "" {
+		text += ": lock " + e.Path
+	}
+	return text
+}
+
+func (e *LockedError) Unwrap() error { return e.Err }
+
+// lockedFor is that error.
+func (s *Source) lockedFor(err error) error {
+	e := &LockedError{Err: err}
+	if store, ok := s.opts.Store.(interface{ lockPath(relay int) string }); ok {
+		e.Path = store.lockPath(s.opts.Relay)
+	}
+	return e
+}
 
 // pauseAfter returns how long no request is made after count failures in a row, the
 // last of them err.
@@ -200,6 +223,9 @@ func (s *Source) fetchByLogin(ctx context.Context, refused string) error {
 	if err == nil {
 		s.use(accessOf(answer, now))
 	}
+	if KindOf(err) == KindLogin && !s.opts.Store.Lasting() {
+		return &MemoryError{err}
+	}
 	return err
 }
 
@@ -233,14 +259,16 @@ func (s *Source) lockStore(ctx context.Context) (unlock func(), err error) {
 	}
 	waiting, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
+	s.locking.Store(true)
 	unlock, err = s.opts.Store.Lock(waiting, s.opts.Relay)
+	s.locking.Store(false)
 	switch {
 	case err == nil:
 		return unlock, nil
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case waiting.Err() != nil:
-		return nil, errLocked
+		return nil, s.lockedFor(nil)
 	}
 	if !s.keeper.unlocked {
 		s.keeper.unlocked = true

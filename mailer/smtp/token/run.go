@@ -40,6 +40,7 @@ func (s *Source) look(ctx context.Context) {
 	case s.turn <- struct{}{}:
 		defer func() { <-s.turn }()
 		s.keeper.look(ctx, s)
+		s.tellWarnings(time.Now())
 	case <-ctx.Done():
 	}
 }

@@ -380,6 +380,9 @@ func TestSourceCannotSave(t *testing.T) {
 		if n := notes.count(EventNotSaved); n < 1 || n > i.asked() {
 			t.Errorf("told %d times that it cannot be saved, with %d tokens", n, i.asked())
 		}
+		if n := notes.count(EventWarning); n != 0 {
+			t.Errorf("the same is told %d times as a warning, too", n)
+		}
 		if st := s.Status(); st.StoreErr == nil || !slices.ContainsFunc(st.Warnings, func(w Warning) bool { return w.Kind == WarningNotStored }) {
 			t.Errorf("Status() = %+v, want the store's error", st)
 		}
@@ -412,7 +415,7 @@ func TestSourceKeepsOthersOff(t *testing.T) {
 		full.Store(true)
 		time.Sleep(2 * time.Hour)
 		check := open(t, loginOptions(i, store), false)
-		if _, err := check.Token(t.Context(), ""); !errors.Is(err, errLocked) {
+		if _, err := check.Token(t.Context(), ""); !errors.As(err, new(*LockedError)) {
 			t.Errorf("Token() of a check = %v, want the lock", err)
 		}
 		full.Store(false)
@@ -1050,6 +1053,26 @@ func TestStatusOfDeadLogin(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		if st := s.Status(); KindOf(st.Err) != KindLogin || !st.LoginExpires.IsZero() || !st.LoginIssued.IsZero() || len(st.Warnings) != 0 {
 			t.Errorf("Status() of a login that was revoked = %+v, want no end of it", st)
+		}
+	})
+}
+
+// TestSourceWarnsAtStart: a stored login that ends soon is warned of at the start, though
+// no token has to be renewed yet.
+func TestSourceWarnsAtStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i, store, notes := &issuer{life: 3600}, new(MemoryStore), new(noted)
+		o := loginOptions(i, store)
+		o.Issuer, o.Notify = "microsoft", notes.notify
+		login := o.configuredLogin(time.Now().Add(-80 * 24 * time.Hour))
+		login.AccessToken, login.AccessFetched, login.AccessExpires = "access", time.Now(), time.Now().Add(time.Hour)
+		if err := store.Save(t.Context(), 1, login); err != nil {
+			t.Fatal(err)
+		}
+		open(t, o, true)
+		time.Sleep(5 * time.Second)
+		if notes.count(EventWarning) != 1 || i.asked() != 0 {
+			t.Errorf("told of %+v after 5 s and %d requests, want one warning and no request", notes.events, i.asked())
 		}
 	})
 }

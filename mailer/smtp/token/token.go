@@ -12,6 +12,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mailsidecar/credentials"
@@ -111,8 +112,9 @@ type Source struct {
 	work   sync.WaitGroup // renewals
 	// turn holds one value while the login is renewed, looked at in the store or saved
 	// there. Its holder alone calls Notify and uses the fields of keeper.
-	turn   chan struct{}
-	keeper keeper
+	turn    chan struct{}
+	keeper  keeper
+	locking atomic.Bool // the lock of the store is waited for
 
 	mu      sync.Mutex
 	closed  bool
@@ -252,6 +254,9 @@ func (s *Source) Token(ctx context.Context, refused string) (string, error) {
 	select {
 	case <-r.done:
 	case <-ctx.Done():
+		if s.locking.Load() {
+			return "", s.lockedFor(ctx.Err())
+		}
 		return "", ctx.Err()
 	}
 	return r.token, r.err
