@@ -217,3 +217,29 @@ func TestOAuth2DocumentCommands(t *testing.T) {
 		}
 	}
 }
+
+// TestOAuth2DocumentLinks: each link to a section of docs/oauth2.md leads to one, and
+// each way of the table has a section with a block of variables.
+func TestOAuth2DocumentLinks(t *testing.T) {
+	doc := readOAuth2Doc(t)
+	notInAnchor := regexp.MustCompile(`[^a-z0-9 -]`)
+	var anchors []string
+	for _, found := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(doc, -1) {
+		anchors = append(anchors, strings.ReplaceAll(notInAnchor.ReplaceAllString(strings.ToLower(found[1]), ""), " ", "-"))
+	}
+	for _, found := range regexp.MustCompile(`\]\(#([^)]*)\)`).FindAllStringSubmatch(doc, -1) {
+		if !slices.Contains(anchors, found[1]) {
+			t.Errorf("%s links to #%s, which is no section", oauth2Doc, found[1])
+		}
+	}
+	for _, section := range []string{"with-workload-identity-federation", "another-server", "files-in-compose"} {
+		if !strings.Contains(doc, "(#"+section+")") {
+			t.Errorf("%s has no link to #%s", oauth2Doc, section)
+		}
+	}
+	for _, number := range []string{"70021", "700211", "700213", "7000215", "53003"} {
+		if !strings.Contains(doc, "`AADSTS"+number+"`") {
+			t.Errorf("%s does not name AADSTS%s", oauth2Doc, number)
+		}
+	}
+}
