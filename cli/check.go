@@ -80,7 +80,7 @@ func checkAll(ctx context.Context, configs []config.Relay, timeout time.Duration
 	// Only the data directory counts here: faults of other settings are the server's.
 	s, _, _ := config.LoadService()
 	built, err := service.NewRelays(configs, service.RelayOptions{
-		Timeouts: smtp.Timeouts{Connect: timeout / 4, Hello: timeout / 3}, DataDir: s.DataDir,
+		Timeouts: smtp.Timeouts{Connect: timeout / 4, Hello: timeout / 3}, DataDir: s.DataDir, Diagnosis: true,
 	})
 	if err != nil {
 		return nil, err

@@ -263,6 +263,11 @@ func tokenTextOf(err error, s Settings) adviceText {
 		return ofFile(file, s)
 	}
 	switch {
+	case errors.As(err, new(*token.UnwritableError)):
+		return adviceText{
+			"the OAuth2 login cannot be stored, so that its refresh token is spared as long as possible: an OAuth2 server that replaces it would end the login.",
+			"Make MAILSIDECAR_DATA_DIR writable for this user, and free some space: in a container that is user 65532.",
+		}
 	case errors.As(err, new(*token.LockedError)):
 		return adviceText{
 			"another mailsidecar process holds the OAuth2 login of this relay.",

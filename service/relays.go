@@ -42,6 +42,9 @@ type RelayOptions struct {
 	Logger   *slog.Logger  // nil logs nothing
 	// DataDir is where OAuth2 logins are stored; empty means in memory.
 	DataDir string
+	// Diagnosis lets no OAuth2 refresh token be spent whose successor could not be
+	// stored.
+	Diagnosis bool
 }
 
 // NewRelays makes a relay of each configuration. Relays that are one account count its
@@ -49,7 +52,7 @@ type RelayOptions struct {
 func NewRelays(configs []config.Relay, o RelayOptions) ([]Relay, error) {
 	var made []Relay
 	var logins smtp.Logins
-	store, names := newTokenStore(o.DataDir), relayNames(configs)
+	store, names := newTokenStore(o.DataDir, o.Diagnosis), relayNames(configs)
 	for i, c := range configs {
 		options := relayOptions(c, names[i], o.Logger)
 		options.Timeouts, options.Logins = o.Timeouts, &logins

@@ -77,11 +77,13 @@ func TokenClient(o config.OAuth2) token.Client {
 
 // newTokenStore returns where the logins of relays are kept: in the data directory, and
 // in memory without one.
-func newTokenStore(dataDir string) token.Store {
+func newTokenStore(dataDir string, careful bool) token.Store {
 	if dataDir == "" {
 		return new(token.MemoryStore)
 	}
-	return token.NewFileStore(dataDir)
+	store := token.NewFileStore(dataDir)
+	store.Careful = careful
+	return store
 }
 
 // warnForgetful warns of logins that end with the process.
@@ -146,6 +148,10 @@ func (r *tokenRelay) notify(e token.Event) {
 		r.log.Error("OAuth2 login is not stored", "relay", r.config.Host, "error", e.Err,
 			"found", "The refresh token that the server has just replaced cannot be written, so that a restart would lose it.",
 			"do", "Make MAILSIDECAR_DATA_DIR writable and free some space: writing is tried again.")
+	case token.EventUnwritable:
+		r.log.Error("OAuth2 login cannot be stored", "relay", r.config.Host, "error", e.Err,
+			"found", "Nothing can be written to the data directory, so that a refresh token which the server replaces would be lost.",
+			"do", "Make MAILSIDECAR_DATA_DIR writable for this user, and free some space.")
 	case token.EventSaved:
 		r.log.Info("OAuth2 login is stored", "relay", r.config.Host)
 	case token.EventUnlocked:

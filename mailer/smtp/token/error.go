@@ -129,6 +129,16 @@ func (e *ForeignError) Error() string {
 		e.What, mailer.Printable(e.Stored, maxErrorCode), mailer.Printable(e.Configured, maxErrorCode))
 }
 
+// UnwritableError says that the successor of a refresh token could not be saved, so that
+// it is not spent now.
+type UnwritableError struct{ Err error }
+
+func (e *UnwritableError) Error() string {
+	return "a new refresh token could not be stored, so that none was asked for: " + e.Err.Error()
+}
+
+func (e *UnwritableError) Unwrap() error { return e.Err }
+
 // MemoryError is a login that is not valid where no other one can be stored: the store
 // is in memory, and the command login does not reach it.
 type MemoryError struct{ Err error }

@@ -22,6 +22,10 @@ const lockLook = 50 * time.Millisecond
 // read them. A new record is written beside the old one, synced to the disk and then
 // renamed, so that one of the two is always whole.
 type FileStore struct {
+	// Careful lets no refresh token be spent whose successor could not be saved, as a
+	// diagnosis wants it. Set it before the first use.
+	Careful bool
+
 	dir string
 }
 
@@ -29,7 +33,7 @@ var _ Store = (*FileStore)(nil)
 
 // NewFileStore returns the store in that directory, which is made when it is first
 // needed.
-func NewFileStore(dir string) *FileStore { return &FileStore{dir} }
+func NewFileStore(dir string) *FileStore { return &FileStore{dir: dir} }
 
 // Path returns the file with the relay's record.
 func (s *FileStore) Path(relay int) string {
@@ -115,6 +119,24 @@ func (s *FileStore) Save(_ context.Context, relay int, r Record) error {
 	}
 	return syncDir(s.dir)
 }
+
+// probeSize is what a probe writes, in octets: about a large record.
+const probeSize = 8 << 10
+
+// probe reports why Save would fail, as far as that can be told before. The caller
+// holds the relay's lock.
+func (s *FileStore) probe(relay int) error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	fresh := s.Path(relay) + ".new"
+	if err := removeIfThere(fresh); err != nil {
+		return err
+	}
+	return errors.Join(writeSynced(fresh, make([]byte, probeSize)), removeIfThere(fresh))
+}
+
+func (s *FileStore) careful() bool { return s.Careful }
 
 // writeSynced makes a file, which must not be there, and syncs it to the disk.
 func writeSynced(path string, data []byte) error {

@@ -224,6 +224,9 @@ func (r Record) loginTime() time.Time {
 // look takes a login that another process has stored since, and saves what could not
 // be saved before.
 func (k *keeper) look(ctx context.Context, s *Source) {
+	if !k.looked {
+		k.tryStore(ctx, s)
+	}
 	stored, err := s.opts.Store.Load(ctx, s.opts.Relay)
 	if err == nil && !stored.same(k.seen) {
 		if _, err := k.take(s, stored); err == nil && s.useStored(k.login, "") {
@@ -244,6 +247,28 @@ func (k *keeper) look(ctx context.Context, s *Source) {
 	defer func() { k.release(s, unlock) }()
 	if stored, err := s.opts.Store.Load(ctx, s.opts.Relay); err != nil || stored.same(k.seen) {
 		k.saveLate(ctx, s)
+	}
+}
+
+// tryStore tells of a store to which nothing can be written. Where another process has
+// the lock, that one looks after it.
+func (k *keeper) tryStore(ctx context.Context, s *Source) {
+	store, ok := s.opts.Store.(prober)
+	if !ok || s.opts.Issuer == "google" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	unlock, err := s.opts.Store.Lock(ctx, s.opts.Relay)
+	if ctx.Err() != nil {
+		return
+	}
+	if err == nil {
+		defer unlock()
+	}
+	if err := store.probe(s.opts.Relay); err != nil {
+		k.unlocked = true // that is told herewith
+		s.opts.Notify(Event{Kind: EventUnwritable, Err: err})
 	}
 }
 

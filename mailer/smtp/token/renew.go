@@ -204,6 +204,9 @@ func (s *Source) fetchByLogin(ctx context.Context, refused string) error {
 	if s.useStored(login, refused) {
 		return nil
 	}
+	if err := s.mustSpare(refused); err != nil {
+		return err
+	}
 	answer, err := s.refresh(ctx, login)
 	if KindOf(err) == KindLogin {
 		s.keeper.refused = s.keeper.refused || login.RefreshToken == s.opts.RefreshToken
@@ -227,6 +230,36 @@ func (s *Source) fetchByLogin(ctx context.Context, refused string) error {
 		return &MemoryError{err}
 	}
 	return err
+}
+
+// prober is a store that tells beforehand whether it can save.
+type prober interface {
+	probe(relay int) error
+	careful() bool
+}
+
+// mustSpare reports, as an [*UnwritableError], that the refresh token must not be spent
+// now, because its successor could not be saved: in a diagnosis never, and else not
+// before the access token in use has 2 minutes left. Mail must go on then. Google does
+// not replace refresh tokens.
+func (s *Source) mustSpare(refused string) error {
+	store, ok := s.opts.Store.(prober)
+	if !ok || s.opts.Issuer == "google" || !store.careful() && !s.canWait(refused, time.Now()) {
+		return nil
+	}
+	if err := store.probe(s.opts.Relay); err != nil {
+		return &UnwritableError{err}
+	}
+	return nil
+}
+
+// canWait reports whether the access token in use, other than the one that was refused,
+// is good for some time.
+func (s *Source) canWait(refused string, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.access
+	return a.token != "" && a.token != refused && a.life()-a.age(now) > min(2*leastLeft, a.ahead())
 }
 
 func (s *Source) refresh(ctx context.Context, login Record) (Answer, error) {

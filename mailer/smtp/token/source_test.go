@@ -1076,3 +1076,43 @@ func TestSourceWarnsAtStart(t *testing.T) {
 		}
 	})
 }
+
+// TestSourceSparesLogin: where nothing can be stored, that is told at the start, and no
+// refresh token is spent while the access token lasts; in a diagnosis never.
+func TestSourceSparesLogin(t *testing.T) {
+	for _, careful := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			i, store, notes := &issuer{rotate: true, reuseKills: true, life: 3600}, NewFileStore(t.TempDir()), new(noted)
+			store.Careful = careful
+			o := loginOptions(i, store)
+			o.Notify = notes.notify
+			login := o.configuredLogin(time.Now())
+			login.AccessToken, login.AccessFetched, login.AccessExpires = "stored", time.Now(), time.Now().Add(time.Hour)
+			if err := store.Save(t.Context(), 1, login); err != nil {
+				t.Fatal(err)
+			}
+			// A directory that is not empty cannot be removed: an obstacle, for root too.
+			obstacle := filepath.Join(store.Path(1)+".new", "x")
+			if err := os.MkdirAll(obstacle, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			s := open(t, o, true)
+			time.Sleep(57 * time.Minute)
+			want(t, s, "", "stored")
+			if n := notes.count(EventUnwritable); n != 1 || i.asked() != 0 {
+				t.Errorf("careful: %v: told %d times, %d requests, want it told once and no request", careful, n, i.asked())
+			}
+			time.Sleep(2*time.Minute + 30*time.Second)
+			if _, err := s.Token(t.Context(), ""); (err != nil) != careful || errors.As(err, new(*UnwritableError)) != careful || (i.asked() == 0) != careful {
+				t.Errorf("careful: %v: Token() = %v, %d requests", careful, err, i.asked())
+			}
+			if err := os.RemoveAll(filepath.Dir(obstacle)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+			if r, err := store.Load(t.Context(), 1); err != nil || r.RefreshToken != "refresh1" || i.dead {
+				t.Errorf("careful: %v: stored is %s, %v, want refresh1", careful, r.RefreshToken, err)
+			}
+		})
+	}
+}

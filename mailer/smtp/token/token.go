@@ -88,6 +88,8 @@ const (
 	// and saving it is tried again. EventSaved is when that succeeded.
 	EventNotSaved
 	EventSaved
+	// EventUnwritable is a store to which nothing can be written, found at the start.
+	EventUnwritable
 	// EventUnlocked is a store in which no lock can be had, such as one on a file system
 	// without locks. It is used without one.
 	EventUnlocked
@@ -98,7 +100,7 @@ const (
 // Event is something that happens to a source.
 type Event struct {
 	Kind    EventKind
-	Err     error     // of EventFailed, EventForeign, EventNotSaved and EventUnlocked; of EventReplaced where it is damaged
+	Err     error     // of EventFailed, EventForeign, EventNotSaved, EventUnwritable and EventUnlocked; of EventReplaced where it is damaged
 	Retry   time.Time // of EventFailed
 	Warning Warning   // of EventWarning
 }
