@@ -127,8 +127,8 @@ ALTER TABLE messages ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE recipients ADD COLUMN lease INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE attempts ADD COLUMN lease INTEGER NOT NULL DEFAULT 0;
 `, `
--- The messages that are not final, counted in the commits that change them: to count
--- them at each start takes the longer, the more there are. It has one row.
+-- The messages that are not final: to count them at each start takes the longer, the
+-- more there are. It has one row while the store is closed, if that was in order.
 CREATE TABLE usage (messages INTEGER NOT NULL, bytes INTEGER NOT NULL);
 INSERT INTO usage
 	WITH RECURSIVE keys (key) AS (

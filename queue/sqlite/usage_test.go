@@ -3,6 +3,8 @@ package sqlite
 import (
 	"errors"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -75,4 +77,64 @@ func TestUsageCounted(t *testing.T) {
 	if u := countUsage(t, s); u.Messages == 0 || u.Messages == int64(len(entries)) {
 		t.Errorf("%d of %d messages wait, want some", u.Messages, len(entries))
 	}
+}
+
+// TestUsageStored: an orderly close stores the number, and the next start takes it without
+// a look at the messages. After a crash, and after any change, the messages are counted.
+func TestUsageStored(t *testing.T) {
+	path := dbPath(t)
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	rows := func(s *Store) (n int) {
+		t.Helper()
+		if err := s.view(t.Context(), func(v *session) error { return v.row(`SELECT count(*) FROM usage`, nil, &n) }); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	want := func(s *Store, when string, known bool) {
+		t.Helper()
+		if got := s.writer.usage.current.Load() != nil; got != known {
+			t.Errorf("%s: the number is known: %t, want %t", when, got, known)
+		}
+		if got, err := s.Usage(t.Context()); err != nil || got != countUsage(t, s) {
+			t.Errorf("%s: Usage = %+v, %v, want %+v", when, got, err, countUsage(t, s))
+		}
+	}
+	insert := func(s *Store) {
+		t.Helper()
+		if _, err := s.Insert(t.Context(), queue.Batch{Entries: []queue.Entry{randomEntry(0, now)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := openUnsynced(t, path)
+	insert(s)
+	want(s, "new", true)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openUnsynced(t, path)
+	want(s, "closed in order", true)
+	if rows(s) != 1 {
+		t.Error("an orderly close has stored no number")
+	}
+	insert(s)
+	if rows(s) != 0 {
+		t.Error("a number is stored that is not true any more")
+	}
+	want(s, "changed", true)
+	crashed := filepath.Join(t.TempDir(), "queue.db")
+	for _, end := range []string{"", "-wal"} {
+		data, err := os.ReadFile(path + end)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(crashed+end, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := openUnsynced(t, crashed)
+	want(c, "after a crash", false)
+	want(c, "counted", true)
+	insert(c)
+	want(c, "changed after a crash", true)
 }

@@ -61,6 +61,7 @@ type writer struct {
 	probes   probes      // of the disk, when a write fails
 	doubtful bool        // the last transaction failed, and may have been committed
 	added    queue.Usage // to the messages that are not final, by the open transaction
+	usage    usageCount
 
 	failed  atomic.Pointer[error] // what the last commit came to
 	probeAt time.Time             // when to try again after it failed
@@ -78,7 +79,7 @@ func openWriter(ctx context.Context, s *Store) (*writer, error) {
 		return nil, err
 	}
 	db.SetMaxIdleConns(-1)
-	w := &writer{store: s, db: db, probes: probes{ask: probeDisk}, writes: make(chan *write, maxGroupOps), ended: make(chan struct{}), logPath: logPath(s.opts.Path)}
+	w := &writer{store: s, db: db, probes: probes{ask: probeDisk}, writes: make(chan *write, maxGroupOps), ended: make(chan struct{}), usage: usageCount{turn: make(chan struct{}, 1)}, logPath: logPath(s.opts.Path)}
 	c, err := w.connect()
 	if err == nil {
 		err = migrate(ctx, c.conn, s.opts.Path, s.opts.Logger)
@@ -89,6 +90,9 @@ func openWriter(ctx context.Context, s *Store) (*writer, error) {
 	// A group commit cannot be cancelled for one caller, so writes use a context that
 	// never ends. The driver is also faster that way.
 	w.session = &session{context.Background(), c}
+	if err := w.usage.read(w.session); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	return w, nil
 }
 
@@ -325,17 +329,14 @@ func (w *writer) transaction(group []*write) (err error) {
 			return err
 		}
 	}
-	if err := w.count(); err != nil {
+	if err := w.forgetUsage(); err != nil {
 		return err
 	}
 	committing = true
 	if err := w.commitFault(false); err != nil {
 		return err
 	}
-	if err := w.control("COMMIT"); err != nil {
-		return err
-	}
-	if err := w.commitFault(true); err != nil {
+	if err := w.commitUsage(); err != nil {
 		return err
 	}
 	w.commits.Add(1)
@@ -393,5 +394,6 @@ func (w *writer) close() error {
 	close(w.writes)
 	w.mu.Unlock()
 	<-w.ended
+	w.storeUsage()
 	return errors.Join(w.connection.close(), w.db.Close())
 }
