@@ -19,6 +19,9 @@ const (
 	// uncounted is what each request may take beside the budget, in octets: the memory
 	// for connections covers it.
 	uncounted = 4 << 10
+	// smallWait is how long a small request within its key's share waits for requests that
+	// are being answered.
+	smallWait = 2 * time.Second
 	// tolerance is how much larger than its body a message may become without
 	// reserving more, in octets: a few fields are added to finished messages.
 	tolerance = 64 << 10
@@ -139,10 +142,15 @@ func (s *Share) await(v verdict, told []*claim) bool {
 	}
 	s.wake = make(chan struct{}, 1)
 	wake := s.wake
+	var late <-chan time.Time
+	if s.claim.held == 0 {
+		late = time.After(smallWait)
+	}
 	b.mu.Unlock()
 	select {
 	case <-wake:
 	case <-s.done:
+	case <-late:
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -328,9 +328,16 @@ func (p *pot) makeRoom(c *claim, n int64, now time.Time) (victims []*claim, ok b
 		need -= v.held
 	}
 	if need > 0 {
-		return nil, p.isFirst(c) && c.held > 0 && !p.isOver(c, n)
+		return nil, !p.isOver(c, n) && (p.isFirst(c) && c.held > 0 || p.isSmall(c, n))
 	}
 	return p.cutAll(victims), true
+}
+
+// isSmall says that the claim is a small request of a key that has nothing yet. It may wait
+// for requests that are being answered, which cannot be cut: while it holds nothing, no
+// other request waits for it. See [smallWait].
+func (p *pot) isSmall(c *claim, n int64) bool {
+	return c.holder.proven && c.held == 0 && n <= min(firstReservation, p.size/sparePart)
 }
 
 // cutAll cuts claims, but for those that have gone on to what cannot be cut.

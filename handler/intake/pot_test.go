@@ -168,6 +168,9 @@ func (w *potWorld) check() {
 		w.failf("used = %d of %d, strangers %d of %d; the pot says %d and %d", used, w.pot.size, strangers, w.pot.strangersMost(), w.pot.used, w.pot.strangers.held)
 	}
 	for _, c := range w.pot.waiting {
+		if w.pot.isSmall(c, c.wanted) {
+			continue // it waits for a time, and others need not leave
+		}
 		if !leaving && !w.pot.isFirst(c) && !slices.ContainsFunc(w.live, func(other *potClient) bool { return other.phase.Load() == working }) {
 			w.failf("a claim waits, and no other is about to leave")
 		}
@@ -356,5 +359,37 @@ func TestPotSmall(t *testing.T) {
 	alone := newPotCase(128*mib, 25*mib)
 	if v, _ := alone.pot.grow(alone.enter("a"), 200*mib, alone.now); v != granted {
 		t.Errorf("a claim larger than the pot, alone: grow = %v, want granted", v)
+	}
+}
+
+// TestPotSmallWaits: a small claim waits for large ones that can neither be cut nor leave
+// the room that is kept for small ones, and gets what the first of them leaves.
+func TestPotSmallWaits(t *testing.T) {
+	const mib = 1 << 20
+	p := newPotCase(128*mib, 25*mib)
+	var large []*claim
+	for i := range 16 {
+		c := p.enter(fmt.Sprintf("a%d", i))
+		if v, _ := p.pot.grow(c, 8*mib, p.now); v == granted {
+			c.phase.Store(working)
+			large = append(large, c)
+		}
+	}
+	for p.pot.used < p.pot.size { // the rest, with small ones
+		c := p.enter("s")
+		if v, _ := p.pot.grow(c, min(firstReservation, p.pot.size-p.pot.used), p.now); v != granted {
+			t.Fatalf("grow with %d of %d used = %v, want granted", p.pot.used, p.pot.size, v)
+		}
+		c.phase.Store(working)
+	}
+	b := p.enter("b")
+	if v, _ := p.pot.grow(b, firstReservation, p.now); v != waits {
+		t.Errorf("a small claim beside a full pot: grow = %v, want that it waits", v)
+	}
+	if v, _ := p.pot.grow(p.enter("c"), 8*mib, p.now); v != refused {
+		t.Errorf("a large claim beside a full pot: grow = %v, want refused", v)
+	}
+	if told := p.pot.leave(large[0], p.now); !slices.Contains(told, b) || b.held != firstReservation {
+		t.Errorf("after a large claim left: held = %d, want %d", b.held, firstReservation)
 	}
 }
