@@ -234,15 +234,6 @@ func TestFormCost(t *testing.T) {
 	}
 }
 
-func formRequest(path, contentType, body string) *http.Request {
-	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
-	r.Header.Set("Content-Type", contentType)
-	if r.SetBasicAuth("api", testKey); path == "/v1/messages" {
-		authorize(r, "native", testKey)
-	}
-	return r
-}
-
 // TestFinishedCost is [TestJSONCost] for finished messages and their envelopes.
 func TestFinishedCost(t *testing.T) {
 	s := newTestServer(t, &fakeQueue{durable: true}, nil)

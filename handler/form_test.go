@@ -70,3 +70,12 @@ func TestPartsOfManyLines(t *testing.T) {
 		}
 	}
 }
+
+func formRequest(path, contentType, body string) *http.Request {
+	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
+	r.Header.Set("Content-Type", contentType)
+	if r.SetBasicAuth("api", testKey); path == "/v1/messages" {
+		authorize(r, "native", testKey)
+	}
+	return r
+}

@@ -221,9 +221,11 @@ func (s *Set) tryAdd(c *conn) (bool, error) {
 
 // closeOne closes the connection that matters least. A connection over which a key was
 // sent matters more than others, and a request under way more than none. But a client
-// that is about to send its next request could not know that its connection is closed.
+// that is about to send its next request could not know that its connection is closed:
+// rather than that, a new one waits until an unfinished header is no longer fresh.
 func (s *Set) closeOne() bool {
-	return s.closeFirst(&s.idle) || s.closeUnfinished() || s.closeRested() || s.closeFirst(&s.strangers) || s.closeFirst(&s.idleKeys)
+	return s.closeFirst(&s.idle) || s.closeUnfinished() || s.closeRested() || s.closeFirst(&s.strangers) ||
+		s.unfinished.Len() == 0 && s.closeFirst(&s.idleKeys)
 }
 
 // closeRested closes the longest idle connection over which a key was sent, unless its

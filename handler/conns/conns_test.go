@@ -308,6 +308,24 @@ func TestFields(t *testing.T) {
 	}
 }
 
+// TestBetweenRequests: a client with a key keeps its connection between two requests, when
+// all others have only just come.
+func TestBetweenRequests(t *testing.T) {
+	run(t, Limits{Open: 4, Unfinished: 4}, func(t *testing.T, s *server) {
+		honest := s.connect(t, get("/", "shop"))
+		if got := honest.status(); got != http.StatusOK {
+			t.Fatalf("first request = %d, want 200", got)
+		}
+		for range 20 {
+			s.connect(t, begin)
+		}
+		go func() { _, _ = io.WriteString(honest, get("/", "shop")) }()
+		if got := honest.status(); got != http.StatusOK {
+			t.Errorf("second request = %d, want 200", got)
+		}
+	})
+}
+
 // TestLinesBefore: the lines of a body are no reason to refuse the header of the next
 // request over the same connection.
 func TestLinesBefore(t *testing.T) {
