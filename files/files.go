@@ -2,12 +2,14 @@
 package files
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -32,25 +34,55 @@ const patience = 5 * time.Second
 
 // Read reads a file of at most limit octets, in 5 s at most. It reads a named pipe, too, and
 // waits for a program that writes into it. The error names neither the file nor its content.
+// Calls for one file at the same time read it once.
 func Read(path string, limit int) ([]byte, error) {
-	type result struct {
-		data []byte
-		err  error
-	}
-	done := make(chan result, 1)
-	end := time.Now().Add(patience)
-	go func() {
-		data, err := read(path, limit, end)
-		done <- result{data, err}
-	}()
+	r := begin(file{path, limit})
 	timer := time.NewTimer(patience + time.Second/2) // read ends by itself where it can
 	defer timer.Stop()
 	select {
-	case r := <-done:
-		return r.data, r.err
+	case <-r.done:
+		return bytes.Clone(r.data), r.err
 	case <-timer.C:
 		return nil, errTooSlow
 	}
+}
+
+// file is what is read.
+type file struct {
+	path  string
+	limit int
+}
+
+// reading is a file that is being read. Where a file system does not answer, that goes on
+// after the time-out, and some files are read again and again: so the next call waits for
+// it, and begins no other.
+type reading struct {
+	done chan struct{} // closed when data and err are there
+	data []byte
+	err  error
+}
+
+var (
+	mu       sync.Mutex
+	underWay = map[file]*reading{}
+)
+
+func begin(f file) *reading {
+	mu.Lock()
+	defer mu.Unlock()
+	if r := underWay[f]; r != nil {
+		return r
+	}
+	r := &reading{done: make(chan struct{})}
+	underWay[f] = r
+	go func() {
+		r.data, r.err = read(f.path, f.limit, time.Now().Add(patience))
+		mu.Lock()
+		delete(underWay, f)
+		mu.Unlock()
+		close(r.done)
+	}()
+	return r
 }
 
 var errTooSlow = fmt.Errorf("its content did not come within %v", patience)

@@ -99,3 +99,37 @@ func openPipe(t *testing.T, path string) *os.File {
 	t.Cleanup(func() { _ = f.Close() })
 	return f
 }
+
+// TestReadOnce: calls for one file share one read, so that a file system which does not answer
+// holds no more than one for each file.
+func TestReadOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	first := begin(file{path, 100})
+	for range 20 {
+		if begin(file{path, 100}) != first {
+			t.Fatal("a second call began a read of its own")
+		}
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0) // waits for the reader
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString("s3cret"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-first.done
+	if string(first.data) != "s3cret" || first.err != nil {
+		t.Errorf("read = %q, %v, want s3cret", first.data, first.err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if r := underWay[file{path, 100}]; r != nil {
+		t.Error("a read that has ended is still under way")
+	}
+}

@@ -97,14 +97,10 @@ func (e *StoreError) Error() string {
 
 func (e *StoreError) Unwrap() error { return e.Err }
 
-// lockTimeout is how long to wait for the lock of a login. A server has it while it
-// renews a token, with two requests at most.
-const lockTimeout = 2*token.RequestTimeout + 10*time.Second
-
 // lock takes the lock of the relay's login. A directory that has no locks is used
 // without one, as by the server.
 func (l *Login) lock(ctx context.Context) (unlock func(), err error) {
-	waiting, cancel := context.WithTimeout(ctx, lockTimeout)
+	waiting, cancel := context.WithTimeout(ctx, token.LockTimeout)
 	defer cancel()
 	unlock, err = l.store.Lock(waiting, l.relay.Number)
 	switch {

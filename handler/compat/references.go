@@ -62,6 +62,12 @@ func decodedID(cid string) string {
 // change. What refers to none, or to an unchanged one, stays as it is, octet for octet.
 // The time is linear in the HTML.
 func changeReferences(doc string, change func(cid string) string) string {
+	return changeHTML(doc, true, change)
+}
+
+// changeHTML looks into comments, too, because Outlook reads the HTML in its conditional
+// ones; but not into comments in a comment.
+func changeHTML(doc string, comments bool, change func(cid string) string) string {
 	if !mentions(doc) {
 		return doc
 	}
@@ -84,30 +90,9 @@ func changeReferences(doc string, change func(cid string) string) string {
 			if style {
 				raw = changeCSS(raw, change)
 			}
-		case html.CommentToken: // Outlook reads the HTML in its conditional comments
-			if inner, ok := strings.CutPrefix(raw, "<!--"); ok {
-				raw = "<!--" + changeComment(inner, change)
-			}
-		default:
-		}
-		b.WriteString(raw)
-	}
-}
-
-// changeComment does as changeReferences, without looking into comments in a comment.
-func changeComment(text string, change func(string) string) string {
-	var b strings.Builder
-	z := html.NewTokenizer(strings.NewReader(text))
-	for {
-		kind := z.Next()
-		raw := string(z.Raw())
-		switch kind {
-		case html.ErrorToken:
-			b.WriteString(raw)
-			return b.String()
-		case html.StartTagToken, html.SelfClosingTagToken:
-			if mentions(raw) {
-				raw = changeTag(raw, z.Token(), change)
+		case html.CommentToken:
+			if inner, ok := strings.CutPrefix(raw, "<!--"); ok && comments {
+				raw = "<!--" + changeHTML(inner, false, change)
 			}
 		default:
 		}

@@ -143,7 +143,7 @@ func (s *Share) await(v verdict, told []*claim) bool {
 	s.wake = make(chan struct{}, 1)
 	wake := s.wake
 	var late <-chan time.Time
-	if s.claim.held == 0 {
+	if b.pot.isSmall(&s.claim, s.claim.wanted) {
 		late = time.After(smallWait)
 	}
 	b.mu.Unlock()

@@ -76,16 +76,28 @@ func named(path string, err error, probe func(dir string) error) error {
 const probeSize = 64 << 10
 
 // probeDisk writes a file and deletes it, and returns what the system says to it.
-func probeDisk(dir string) (err error) {
+func probeDisk(dir string) error {
 	f, err := os.CreateTemp(dir, ".probe-*")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close(), os.Remove(f.Name())) }()
+	defer closeProbe(f)()
 	if _, err := f.Write(make([]byte, probeSize)); err != nil {
 		return err
 	}
 	return f.Sync()
+}
+
+// closeProbe deletes the file at once, so that a crash leaves nothing, and returns what
+// closes it. A system that deletes no open file does it then.
+func closeProbe(f *os.File) func() {
+	deleted := os.Remove(f.Name()) == nil
+	return func() {
+		_ = f.Close() // nothing in it is of use
+		if !deleted {
+			_ = os.Remove(f.Name())
+		}
+	}
 }
 
 // probeRest is how long the answer of a probe is used again: many writes may fail at a

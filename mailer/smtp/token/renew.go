@@ -16,9 +16,10 @@ import (
 
 const (
 	// renewalTimeout limits one renewal: the wait for the lock and two requests.
-	renewalTimeout = lockTimeout + 2*RequestTimeout + 10*time.Second
-	// lockTimeout is how long to wait for the lock. A holder has it for a renewal.
-	lockTimeout = 2*RequestTimeout + 10*time.Second
+	renewalTimeout = LockTimeout + 2*RequestTimeout + 10*time.Second
+	// LockTimeout is how long to wait for the lock of a login. A server has it while it
+	// renews a token, with two requests at most.
+	LockTimeout = 2*RequestTimeout + 10*time.Second
 
 	// After a fault that may pass the next request comes after firstPause, twice that,
 	// and so on up to longestPause, so that mail goes on soon after it.
@@ -290,7 +291,7 @@ func (s *Source) lockStore(ctx context.Context) (unlock func(), err error) {
 		s.keeper.held = nil
 		return held, nil
 	}
-	waiting, cancel := context.WithTimeout(ctx, lockTimeout)
+	waiting, cancel := context.WithTimeout(ctx, LockTimeout)
 	defer cancel()
 	s.locking.Store(true)
 	unlock, err = s.opts.Store.Lock(waiting, s.opts.Relay)
