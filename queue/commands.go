@@ -179,6 +179,36 @@ func (d *Durable) cancel(ctx context.Context, key, id string) (busy []*dispatch.
 	return append(busy, late...), err
 }
 
+// Reschedule makes a message that waits for its send_at wait until at instead; a time
+// that is zero or past makes it due now. Its lifetime begins then. The error is
+// [ErrNotScheduled] when it does not wait for its time any more: it is due, was tried, or
+// is final.
+func (d *Durable) Reschedule(ctx context.Context, key, id string, at time.Time) (Message, error) {
+	m, err := d.store.Get(ctx, key, id)
+	if err != nil {
+		return Message{}, err
+	}
+	now := d.now()
+	at = at.UTC().Truncate(time.Microsecond)
+	if at.Before(now) {
+		at = now
+	}
+	d.account.begin()
+	scheduled, err := d.store.Reschedule(ctx, m.Key, id, at, nil, now)
+	d.account.end(Usage{}, false)
+	d.changed(ctx) // even with an error the commit may have happened
+	switch {
+	case err != nil:
+		return Message{}, err
+	case !scheduled:
+		return Message{}, ErrNotScheduled
+	}
+	if m, err = d.Get(ctx, key, id); err == nil {
+		d.logRescheduled(m)
+	}
+	return m, err
+}
+
 // changed follows on a change that was made in the store by command.
 func (d *Durable) changed(ctx context.Context) {
 	d.account.tryRecount(ctx)

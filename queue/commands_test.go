@@ -1,6 +1,7 @@
 package queue_test
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -92,6 +93,38 @@ func TestCancelWhileTried(t *testing.T) {
 			m := q.MustSubmit(s).Message
 			if took := time.Since(began); m.Status() != tt.want || took < takes {
 				t.Errorf("%s: Submit = %s after %v, want %s after %v", tt.name, m.Status(), took, tt.want, takes)
+			}
+		})
+	}
+}
+
+// TestReschedule: a scheduled message goes out at its new time, earlier or later, and not
+// at the old one. What does not wait for its time is not rescheduled.
+func TestReschedule(t *testing.T) {
+	for _, to := range []time.Duration{-time.Hour, 30 * time.Minute, 3 * time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			relay := queuetest.NewRelay(queuetest.Accept)
+			q := start(t, nil, relay)
+			began := time.Now()
+			s := queuetest.Submission("x", "a@example.org")
+			s.SendAt, s.ExpiresIn = began.Add(time.Hour), time.Minute
+			id := q.MustSubmit(s).Message.ID
+			if _, err := q.Reschedule(t.Context(), "other", id, began); !errors.Is(err, queue.ErrNotFound) {
+				t.Errorf("Reschedule(other key) = %v, want ErrNotFound", err)
+			}
+			m, err := q.Reschedule(t.Context(), "app", id, began.Add(to))
+			want := began.Add(max(to, 0)).UTC().Truncate(time.Microsecond)
+			if got := m.SendAt.Sub(want).Abs(); err != nil || got > time.Second || !m.Expires.Equal(m.SendAt.Add(time.Minute)) || !m.Recipients[0].NextAttempt.Equal(m.SendAt) {
+				t.Fatalf("Reschedule(%v) = %+v, %v, want it sent at %v", to, m, err, want)
+			}
+			time.Sleep(4 * time.Hour)
+			queuetest.SettleDown()
+			q.WantStatus(id, queue.StatusDelivered)
+			if seen := relay.Attempts(); len(seen) != 1 || seen[0].At.Sub(want).Abs() > time.Second {
+				t.Errorf("Reschedule(%v): attempts = %+v, want one at %v", to, seen, want)
+			}
+			if _, err := q.Reschedule(t.Context(), "app", id, time.Now().Add(time.Hour)); !errors.Is(err, queue.ErrNotScheduled) {
+				t.Errorf("Reschedule(delivered) = %v, want ErrNotScheduled", err)
 			}
 		})
 	}

@@ -60,6 +60,8 @@ var (
 	ErrNothingToRetry = errors.New("nothing to retry")
 	// ErrNothingToCancel: every recipient is in a final state already.
 	ErrNothingToCancel = errors.New("nothing to cancel")
+	// ErrNotScheduled: the message does not wait for its time any more.
+	ErrNotScheduled = errors.New("not scheduled any more")
 	// ErrContentGone: the message is known, its bytes were removed.
 	ErrContentGone = errors.New("message content removed")
 )

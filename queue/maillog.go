@@ -132,6 +132,13 @@ func (d *Direct) logVerdicts(m Message) {
 	}
 }
 
+// logRescheduled logs when a message that waits for its send_at is due now.
+func (d *Durable) logRescheduled(m Message) {
+	for _, r := range m.Recipients {
+		d.log.Info("rescheduled", "id", m.ID, "reverse_path", m.Envelope.ReversePath, "forward_path", r.ForwardPath, "next_attempt", m.SendAt)
+	}
+}
+
 // stateLine is the line of a recipient's new state.
 type stateLine struct {
 	Change

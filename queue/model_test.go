@@ -192,6 +192,8 @@ func (m *model) operator() {
 			_, _, _ = m.q.RetryMatching(m.t.Context(), queue.Filter{Key: "news"}, "")
 		case 7:
 			m.q.Resume("one")
+		case 8:
+			_, _ = m.q.Reschedule(m.t.Context(), "app", id, time.Now().Add(time.Duration(m.roll(300))*time.Second))
 		}
 	}
 }

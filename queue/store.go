@@ -128,6 +128,12 @@ type Store interface {
 	// recipient ends unless its attempt decides otherwise. ended is false when
 	// there was no recipient to end.
 	Cancel(ctx context.Context, key, id, owner string, withdrawn []string, now time.Time) (ended bool, err error)
+	// Reschedule makes a message that waits for its SendAt wait until sendAt instead, or
+	// be due at now where that is earlier. SendAt is then when it is due, and its
+	// lifetime begins there. A content that is not nil takes the place of the message's
+	// own. scheduled is false, and nothing is changed, unless SendAt is after now and
+	// every recipient is queued, untried and not leased.
+	Reschedule(ctx context.Context, key, id string, sendAt time.Time, content *mailer.Content, now time.Time) (scheduled bool, err error)
 
 	// Usage counts messages that are not final, and the octets of them.
 	Usage(ctx context.Context) (Usage, error)

@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"bytes"
 	"context"
 	"maps"
 	"slices"
@@ -198,6 +199,49 @@ func (s *Store) Cancel(ctx context.Context, key, id, owner string, withdrawn []s
 		return nil
 	})
 	return ended, err
+}
+
+// Reschedule changes when a scheduled message is due.
+func (s *Store) Reschedule(ctx context.Context, key, id string, sendAt time.Time, content *mailer.Content, now time.Time) (scheduled bool, err error) {
+	err = s.write(ctx, "Reschedule", func() error {
+		m, err := s.message(key, id)
+		if err != nil {
+			return err
+		}
+		if scheduled = m.scheduled(now); scheduled {
+			s.reschedule(m, sendAt, content, now)
+		}
+		return nil
+	})
+	return scheduled, err
+}
+
+// scheduled says that the message waits for its SendAt.
+func (m *message) scheduled(now time.Time) bool {
+	return m.SendAt.After(now) && !slices.ContainsFunc(m.recipients, func(r *recipient) bool {
+		return r.State != queue.Queued || r.attempts > 0 || r.owner != ""
+	})
+}
+
+func (s *Store) reschedule(m *message, sendAt time.Time, content *mailer.Content, now time.Time) {
+	if sendAt.Before(now) {
+		sendAt = now
+	}
+	s.unfile(m)
+	lifetime := m.Expires.Sub(m.SendAt)
+	if m.Created.After(m.SendAt) {
+		lifetime = m.Expires.Sub(m.Created)
+	}
+	m.SendAt, m.Expires = sendAt, sendAt.Add(lifetime)
+	m.clock = m.Expires
+	if content != nil {
+		m.content, m.Size = *content, int64(len(content.Data))
+		m.content.Data = bytes.Clone(content.Data)
+	}
+	s.file(m)
+	for _, r := range m.recipients {
+		s.update(r, func() { r.NextAttempt = sendAt })
+	}
 }
 
 // Usage returns what is counted whenever a message changes.

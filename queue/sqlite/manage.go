@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
 
@@ -98,6 +99,65 @@ func (s *Store) Cancel(ctx context.Context, key, id, owner string, withdrawn []s
 		return err
 	})
 	return ended, err
+}
+
+// Reschedule changes when a scheduled message is due.
+func (s *Store) Reschedule(ctx context.Context, key, id string, sendAt time.Time, content *mailer.Content, now time.Time) (bool, error) {
+	raw, ok := blob(id)
+	if !ok {
+		return false, queue.ErrNotFound
+	}
+	var scheduled bool
+	op := &write{run: func(w *writer) error {
+		scheduled = false
+		if has, err := w.has(key, raw, ""); err != nil {
+			return err
+		} else if !has {
+			return queue.ErrNotFound
+		}
+		var err error
+		if scheduled, err = w.reschedule(raw, sendAt, now); err == nil && scheduled && content != nil {
+			err = w.replaceContent(raw, *content)
+		}
+		return err
+	}}
+	if content != nil {
+		op.size = int64(len(content.Data))
+	}
+	err := s.writer.do(ctx, op)
+	return scheduled, err
+}
+
+func (w *writer) reschedule(id []byte, sendAt, now time.Time) (bool, error) {
+	due := max(sendAt.UnixMicro(), now.UnixMicro())
+	n, err := w.affect(`UPDATE messages SET send_at = ?1,
+			expires = ?1 + expires - max(created, send_at), clock = ?1 + expires - max(created, send_at)
+		WHERE id = ?2 AND send_at > ?3 AND NOT EXISTS
+			(SELECT 1 FROM recipients WHERE message = ?2 AND (state <> 'queued' OR attempts > 0 OR owner IS NOT NULL))`,
+		due, id, now.UnixMicro())
+	if err != nil || n == 0 {
+		return false, err
+	}
+	return true, w.exec(`UPDATE recipients SET due = ? WHERE message = ?`, due, id)
+}
+
+// replaceContent gives a message that is not final other bytes.
+func (w *writer) replaceContent(id []byte, c mailer.Content) error {
+	var size int64
+	if err := w.row(`SELECT size FROM messages WHERE id = ?`, []any{id}, &size); err != nil {
+		return err
+	}
+	if err := w.deleteContent(id); err != nil {
+		return err
+	}
+	body, err := w.insertContent(c)
+	if err != nil {
+		return err
+	}
+	w.add(-1, size)
+	w.add(1, int64(len(c.Data)))
+	return w.exec(`UPDATE messages SET body = ?, chunks = ?, size = ?, eight_bit = ?, utf8_header = ? WHERE id = ?`,
+		body.first, body.count, len(c.Data), c.EightBit, c.UTF8Header, id)
 }
 
 // Sweep removes what retention no longer covers, and gives room back to the file

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
 
@@ -43,10 +44,13 @@ func TestUsageCounted(t *testing.T) {
 			return nil
 		}
 		var err error
-		switch random.IntN(8) {
+		switch random.IntN(9) {
 		case 0, 1:
 			e := randomEntry(random.IntN(3), now)
 			e.Message.Size = random.Int64N(1000)
+			if random.IntN(2) == 0 {
+				e.Message.SendAt = now.Add(time.Hour)
+			}
 			entries = append(entries, e)
 			_, err = s.Insert(t.Context(), queue.Batch{Entries: []queue.Entry{e}})
 		case 2, 3:
@@ -65,6 +69,11 @@ func TestUsageCounted(t *testing.T) {
 			_, err = s.Expire(t.Context(), now.Add(time.Duration(random.IntN(3)-2)*time.Hour), 5)
 		case 7:
 			_, err = s.Recover(t.Context(), "you", now, random.IntN(2) == 0)
+		case 8:
+			if len(entries) > 0 {
+				other := mailer.Content{Data: make([]byte, random.IntN(1000))}
+				_, err = s.Reschedule(t.Context(), queue.AnyKey, pick().Message.ID, now.Add(time.Minute), &other, now)
+			}
 		}
 		if err != nil && !errors.Is(err, errFault) && !errors.Is(err, queue.ErrNotFound) {
 			t.Fatal(err)

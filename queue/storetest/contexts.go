@@ -62,6 +62,10 @@ func hasty(s queue.Store, e queue.Entry) []func(context.Context) error {
 			_, err := s.Cancel(ctx, "app", idOf(Start), "me", nil, Start)
 			return err
 		},
+		func(ctx context.Context) error {
+			_, err := s.Reschedule(ctx, "app", id, Start.Add(time.Hour), nil, Start)
+			return err
+		},
 		func(ctx context.Context) error { _, err := s.Sweep(ctx, Start, 1); return err },
 	}
 }

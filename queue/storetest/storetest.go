@@ -59,6 +59,7 @@ func Run(t *testing.T, open func(*testing.T) queue.Store, reopen func(*testing.T
 		"Cancel":          testCancel,
 		"CancelInHand":    testCancelInHand,
 		"CancelReleased":  testCancelReleased,
+		"Reschedule":      testReschedule,
 		"Usage":           testUsage,
 		"Sweep":           testSweep,
 		"Contexts":        testContexts,
@@ -1033,6 +1034,65 @@ func testCancelReleased(t *testing.T, s queue.Store) {
 	}
 	if u, err := s.Usage(t.Context()); err != nil || u.Messages != 1 {
 		t.Errorf("Usage = %+v, %v, want the message that is in hand", u, err)
+	}
+}
+
+// testReschedule: only what waits for its time is rescheduled, with its lifetime, and
+// with other bytes where they are given.
+func testReschedule(t *testing.T, s queue.Store) {
+	const day = 24 * time.Hour
+	scheduled := func(to ...string) queue.Entry {
+		e := entry(0, to...)
+		e.Message.SendAt, e.Due, e.Message.Expires = Start.Add(day), Start.Add(day), Start.Add(3*day)
+		return e
+	}
+	e, plain, canceled, leased := scheduled("a@example.org", "b@example.org"), entry(0, "a@example.org"), scheduled("a@example.org"), scheduled("a@example.org")
+	leased.Owner = "me"
+	insert(t, s, e, plain, canceled, leased)
+	if _, err := s.Cancel(t.Context(), "app", canceled.Message.ID, "me", nil, Start); err != nil {
+		t.Fatal(err)
+	}
+	other := mailer.Content{Data: bytes.Repeat([]byte("y"), 300<<10), MessageID: e.Content.MessageID, UTF8Header: true}
+	for _, c := range []struct {
+		name        string
+		id          string
+		at, now     time.Duration
+		content     *mailer.Content
+		want        bool
+		due, expiry time.Duration
+	}{
+		{"later", e.Message.ID, 2 * day, 0, nil, true, 2 * day, 4 * day},
+		{"earlier, with other bytes", e.Message.ID, time.Hour, 0, &other, true, time.Hour, 2*day + time.Hour},
+		{"past", e.Message.ID, -day, time.Minute, nil, true, time.Minute, 2*day + time.Minute},
+		{"due", e.Message.ID, day, time.Minute, &e.Content, false, time.Minute, 2*day + time.Minute},
+		{"without a time", plain.Message.ID, day, 0, &other, false, 0, 5 * day},
+		{"canceled", canceled.Message.ID, 2 * day, 0, &other, false, day, 3 * day},
+		{"leased", leased.Message.ID, 2 * day, 0, &other, false, day, 3 * day},
+	} {
+		got, err := s.Reschedule(t.Context(), "app", c.id, Start.Add(c.at), c.content, Start.Add(c.now))
+		m := get(t, s, c.id)
+		if err != nil || got != c.want || !m.Expires.Equal(Start.Add(c.expiry)) {
+			t.Errorf("%s: Reschedule = %v, %v, expires %v, want %v and %v", c.name, got, err, m.Expires, c.want, Start.Add(c.expiry))
+		}
+		if next := m.Recipients[0].NextAttempt; !next.IsZero() && !next.Equal(Start.Add(c.due)) {
+			t.Errorf("%s: next attempt = %v, want %v", c.name, next, Start.Add(c.due))
+		}
+	}
+	content, err := s.Content(t.Context(), "app", e.Message.ID)
+	if m := get(t, s, e.Message.ID); err != nil || m.Size != 300<<10 || !m.SendAt.Equal(Start.Add(time.Minute)) {
+		t.Errorf("message = %d octets at %v, %v, want %d at %v", m.Size, m.SendAt, err, 300<<10, Start.Add(time.Minute))
+	}
+	wantDiff(t, "content", content, other)
+	if u, err := s.Usage(t.Context()); err != nil || u.Messages != 3 || u.Bytes != 300<<10+plain.Message.Size+leased.Message.Size {
+		t.Errorf("Usage = %+v, %v, want the new size counted", u, err)
+	}
+	if works := claim(t, s, Start.Add(time.Minute), 10); len(works) != 2 || works[1].ID != e.Message.ID || works[1].Size != 300<<10 || len(works[1].Recipients) != 2 {
+		t.Errorf("Claim = %+v, want the plain and the rescheduled message", works)
+	}
+	for _, c := range []struct{ key, id string }{{"other", e.Message.ID}, {"app", idOf(Start)}, {"app", "x"}} {
+		if _, err := s.Reschedule(t.Context(), c.key, c.id, Start, nil, Start); !errors.Is(err, queue.ErrNotFound) {
+			t.Errorf("Reschedule(%q, %q) = %v, want ErrNotFound", c.key, c.id, err)
+		}
 	}
 }
 
