@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -32,20 +33,44 @@ type logKeeper struct {
 	hung   time.Time       // when to try again in any case
 }
 
-// logSize is the length of the log, in octets: what is in it, and up to longLog of
-// what was.
-func (w *writer) logSize() int64 {
-	info, err := os.Stat(w.logPath)
-	if err != nil { // deleted; it has no length that matters
+// logFile is the log, open to find its length. To ask for the attributes of the file with
+// each commit is expensive: Linux then notes the exact time of the next change, and each
+// fsync writes that, too.
+type logFile struct {
+	path string
+	file *os.File // nil until the length is asked for
+}
+
+// size is the length of the log, in octets: what is in it, and up to longLog of what was.
+func (l *logFile) size() int64 {
+	if l.file == nil {
+		f, err := os.Open(l.path)
+		if err != nil { // deleted; it has no length that matters
+			return 0
+		}
+		l.file = f
+	}
+	n, err := l.file.Seek(0, io.SeekEnd)
+	if err != nil {
 		return 0
 	}
-	return info.Size()
+	return n
+}
+
+// close closes the file. The next call of size opens the one that is there then.
+func (l *logFile) close() error {
+	if l.file == nil {
+		return nil
+	}
+	err := l.file.Close()
+	l.file = nil
+	return err
 }
 
 // trimLog makes room in the log for a commit of so many octets. It waits for the views
 // inside, for viewTime at most, only where there is not enough.
 func (w *writer) trimLog(size int64) {
-	log := w.logSize()
+	log := w.log.size()
 	full := log+size > longestLog
 	if w.keep.quiet == nil {
 		now := time.Now()

@@ -96,6 +96,28 @@ func TestLogStaysShort(t *testing.T) {
 	}
 }
 
+// TestLogIsMeasured: the length of the log is that of the file, which is opened once for
+// each connection of the writer.
+func TestLogIsMeasured(t *testing.T) {
+	s := openUnsynced(t, dbPath(t))
+	for _, size := range []int{1, 1 << 20, 1} {
+		want := insertSized(t, s, size)
+		if got := s.writer.log.size(); got != want {
+			t.Errorf("size of the log = %d, want %d", got, want)
+		}
+	}
+	opened := s.writer.log.file
+	insertSized(t, s, 1)
+	if s.writer.log.file != opened {
+		t.Error("the log was opened for each commit")
+	}
+	s.writer.unsure = true // the writer is at rest
+	want := insertSized(t, s, 1)
+	if got := s.writer.log.size(); got != want || s.writer.log.file == opened {
+		t.Errorf("size of the log of another connection = %d, want %d of the file opened anew", got, want)
+	}
+}
+
 // TestLogBehindHangingView: while a view never ends, messages are stored and others
 // read, with short delays.
 func TestLogBehindHangingView(t *testing.T) {

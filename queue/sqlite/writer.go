@@ -51,7 +51,7 @@ type writer struct {
 	writes   chan *write
 	large    []*write // wait for a group of large messages
 	hadLarge bool     // the last group had large messages
-	logPath  string
+	log      logFile
 	keep     logKeeper
 
 	mu     sync.RWMutex // held for reading while handing over a write
@@ -79,7 +79,7 @@ func openWriter(ctx context.Context, s *Store) (*writer, error) {
 		return nil, err
 	}
 	db.SetMaxIdleConns(-1)
-	w := &writer{store: s, db: db, probes: probes{ask: probeDisk}, writes: make(chan *write, maxGroupOps), ended: make(chan struct{}), usage: usageCount{turn: make(chan struct{}, 1)}, logPath: logPath(s.opts.Path)}
+	w := &writer{store: s, db: db, probes: probes{ask: probeDisk}, writes: make(chan *write, maxGroupOps), ended: make(chan struct{}), usage: usageCount{turn: make(chan struct{}, 1)}, log: logFile{path: logPath(s.opts.Path)}}
 	c, err := w.connect()
 	if err == nil {
 		err = migrate(ctx, c.conn, s.opts.Path, s.opts.Logger)
@@ -368,6 +368,7 @@ func (w *writer) begin() error {
 		return err
 	}
 	w.connection = c
+	_ = w.log.close() // another one may be in its place
 	return w.control("BEGIN IMMEDIATE")
 }
 
@@ -395,5 +396,5 @@ func (w *writer) close() error {
 	w.mu.Unlock()
 	<-w.ended
 	w.storeUsage()
-	return errors.Join(w.connection.close(), w.db.Close())
+	return errors.Join(w.log.close(), w.connection.close(), w.db.Close())
 }
