@@ -96,7 +96,7 @@ func TestLoadEveryVariable(t *testing.T) {
 	c, warnings := mustLoad(t, env{
 		"SMTP_PROVIDER=Mailgun", "SMTP_HOST= 192.0.2.7 ", "SMTP_PORT=465, 2525/tls,587/STARTTLS", "SMTP_USERNAME=u", "SMTP_PASSWORD=p:,ü",
 		"SMTP_AUTH=Plain", "SMTP_TLS=required", "SMTP_ALLOW_CLEARTEXT=0", "SMTP_TLS_SERVER_NAME=relay.example.com",
-		"SMTP_HELO=[IPv6:2001:db8::1]", "SMTP_MAX_RECIPIENTS=7", "SMTP_MAX_CONNECTIONS=20", "SMTP_MESSAGES_PER_CONNECTION=5", "SMTP_IDLE_TIMEOUT=1m", "SMTP_RATE=30/m", "SMTP_SENDERS=Shop@Example.com, @example.org.,", "SMTP2_HOST=second", "SMTP2_AUTH=none",
+		"SMTP_HELO=[IPv6:2001:db8::1]", "SMTP_MAX_RECIPIENTS=7", "SMTP_MAX_CONNECTIONS=20", "SMTP_MESSAGES_PER_CONNECTION=5", "SMTP_IDLE_TIMEOUT=1m", "SMTP_RATE=30/m", "SMTP_SENDERS=Shop@Example.com, @example.org.,\"A..B\"@docomo.test,bücher.test", "SMTP2_HOST=second", "SMTP2_AUTH=none",
 		"MAILSIDECAR_ADDR=[::1]:0", "MAILSIDECAR_QUEUE=sqlite:/q/x.db", "MAILSIDECAR_DATA_DIR=/q", "MAILSIDECAR_FROM=Shop <shop@example.com>",
 		"MAILSIDECAR_MAX_MESSAGE_SIZE=1 mb", "MAILSIDECAR_MAX_RECIPIENTS=5", "MAILSIDECAR_MAX_IN_FLIGHT=1500001", "MAILSIDECAR_MAX_CONNECTIONS=50", "MAILSIDECAR_REQUEST_TIMEOUT=1m30s",
 		"MAILSIDECAR_SHUTDOWN_TIMEOUT=20s", "MAILSIDECAR_LOG_LEVEL=DEBUG", "MAILSIDECAR_LOG_FORMAT=Text", "MAILSIDECAR_COMPAT=Resend, ses", "MAILSIDECAR_TLS=Self-Signed", "MAILSIDECAR_TLS_ADDR=127.0.0.1:9443", "MAILSIDECAR_QUEUE_MAX_MESSAGES=0",
@@ -113,7 +113,7 @@ func TestLoadEveryVariable(t *testing.T) {
 			Username: "u", Password: NewSecret("p:,ü"), Auth: "plain", TLS: "required", TLSServerName: "relay.example.com",
 			OAuth2: OAuth2{ClientAuth: "post"}, HELO: "[IPv6:2001:db8::1]", MaxRecipients: 7,
 			MaxConnections: 20, MessagesPerConnection: 5, IdleTimeout: units.Duration(time.Minute), Rate: units.Rate{Messages: 30, Per: time.Minute},
-			Senders: List{"shop@example.com", "example.org"},
+			Senders: List{"shop@example.com", "example.org", "a..b@docomo.test", "xn--bcher-kva.test"},
 		}, {
 			Number: 2, Others: true, Host: "second", Ports: Ladder{{Port: 587}, {Port: 2525}}, Auth: "none", TLS: "required", OAuth2: OAuth2{ClientAuth: "post"}, MaxRecipients: 100,
 			MaxConnections: 8, MessagesPerConnection: 100, IdleTimeout: units.Duration(30 * time.Second),
@@ -190,8 +190,8 @@ func TestProblems(t *testing.T) {
 		{good.with("SMTP_MAX_RECIPIENTS=many"), `SMTP_MAX_RECIPIENTS is "many", which is no whole number; set a number in digits`},
 		{good.with("SMTP_MAX_RECIPIENTS=0"), "SMTP_MAX_RECIPIENTS is 0, which is too low; set 1 or more"},
 		{good.with("SMTP_MAX_RECIPIENTS=10001"), "SMTP_MAX_RECIPIENTS is 10001, which is too high; set 10000 or less"},
-		{good.with("SMTP_SENDERS=a@b@example.com"), `SMTP_SENDERS has an entry that is neither address nor domain: "a@b@example.com"; write them bare, such as shop@example.com,example.org; domains in ASCII (xn--…)`},
-		{good.with("SMTP_SENDERS=bücher.example"), `SMTP_SENDERS has an entry that is neither address nor domain: "bücher.example"; write them bare, such as shop@example.com,example.org; domains in ASCII (xn--…)`},
+		{good.with("SMTP_SENDERS=a@b@example.com"), `SMTP_SENDERS has an entry that is neither address nor domain: "a@b@example.com", the part before the @ is not valid; write them bare, such as shop@example.com,example.org`},
+		{good.with("SMTP_SENDERS=b\u00adücher.example"), `SMTP_SENDERS has an entry that is neither address nor domain: "b\u00adücher.example", the invisible character U+00AD is not allowed in an address; write them bare, such as shop@example.com,example.org`},
 		{good.with("MAILSIDECAR_ADDR=8587"), "MAILSIDECAR_ADDR is no address and port; write one such as :8587 or 127.0.0.1:8587"},
 		{good.with("MAILSIDECAR_ADDR=:http"), "MAILSIDECAR_ADDR is no address and port; write one such as :8587 or 127.0.0.1:8587"},
 		{good.with("MAILSIDECAR_TLS=on"), "MAILSIDECAR_TLS has no value we know; set one of self-signed"},
@@ -209,7 +209,7 @@ func TestProblems(t *testing.T) {
 		{good.with("MAILSIDECAR_QUEUE=Foo"), `MAILSIDECAR_QUEUE is "Foo", which is no store we know; set sqlite, sqlite:PATH or none`},
 		{good.with("MAILSIDECAR_QUEUE=hunter2@db:5432"), "MAILSIDECAR_QUEUE names no store we know; set sqlite, sqlite:PATH or none"},
 		{good.with("MAILSIDECAR_DATA_DIR="), "MAILSIDECAR_DATA_DIR is not set, and there is no home directory; set it to a directory on a volume that lasts"},
-		{good.with("MAILSIDECAR_FROM=Shop"), "MAILSIDECAR_FROM is no address; write one such as shop@example.com or Shop <shop@example.com>"},
+		{good.with("MAILSIDECAR_FROM=Shop"), "MAILSIDECAR_FROM is no address: an address needs an @; write one such as shop@example.com or Shop <shop@example.com>"},
 		{good.with("MAILSIDECAR_MAX_MESSAGE_SIZE=25 potatoes and a half"), `MAILSIDECAR_MAX_MESSAGE_SIZE is "25 potatoes and a half", which is no size; write a size such as 25MiB, 500KB or 26214400`},
 		{good.with("MAILSIDECAR_MAX_MESSAGE_SIZE=1"), "MAILSIDECAR_MAX_MESSAGE_SIZE is 1B, which is too low; set 1KiB or more"},
 		{good.with("MAILSIDECAR_MAX_IN_FLIGHT=30MiB"), "MAILSIDECAR_MAX_IN_FLIGHT is 30MiB, too little for one message of MAILSIDECAR_MAX_MESSAGE_SIZE (25MiB); set 38400KiB or more"},
@@ -228,9 +228,9 @@ func TestProblems(t *testing.T) {
 		{good.with("MAILSIDECAR_API_KEYS=a:hunter2,a:hunter3"), "MAILSIDECAR_API_KEYS entry 2 repeats the name or the secret of entry 1; give each its own"},
 		{good.with("MAILSIDECAR_API_KEYS=a:hunter2,b:x,c:hunter2"), "MAILSIDECAR_API_KEYS entry 3 repeats the name or the secret of entry 1; give each its own"},
 		{good.with("MAILSIDECAR_KEY_SENDERS=0123456789abcdef:example.com"), "MAILSIDECAR_KEY_SENDERS entry 1 names no key of MAILSIDECAR_API_KEYS; write name:sender|sender, such as shop:shop@example.com|example.org"},
-		{good.with("MAILSIDECAR_KEY_SENDERS=shop:example.com|a@b@example.org"), "MAILSIDECAR_KEY_SENDERS entry 1 has a sender that is neither address nor domain in ASCII; write name:sender|sender, such as shop:shop@example.com|example.org"},
+		{good.with("MAILSIDECAR_KEY_SENDERS=shop:example.com|a@b@example.org"), "MAILSIDECAR_KEY_SENDERS entry 1 has a sender that is neither address nor domain; write name:sender|sender, such as shop:shop@example.com|example.org"},
 		{good.with("MAILSIDECAR_KEY_SENDERS=shop"), "MAILSIDECAR_KEY_SENDERS entry 1 has no colon after a key's name; write name:sender|sender, such as shop:shop@example.com|example.org"},
-		{good.with("MAILSIDECAR_KEY_SENDERS=shop:"), "MAILSIDECAR_KEY_SENDERS entry 1 has a sender that is neither address nor domain in ASCII; write name:sender|sender, such as shop:shop@example.com|example.org"},
+		{good.with("MAILSIDECAR_KEY_SENDERS=shop:"), "MAILSIDECAR_KEY_SENDERS entry 1 has a sender that is neither address nor domain; write name:sender|sender, such as shop:shop@example.com|example.org"},
 		{good.with("MAILSIDECAR_KEY_SENDERS=shop:example.com,shop:example.org"), "MAILSIDECAR_KEY_SENDERS entry 2 names a key for the second time; write name:sender|sender, such as shop:shop@example.com|example.org"},
 		{good.with("MAILSIDECAR_KEY_RATES=shop:100"), "MAILSIDECAR_KEY_RATES entry 1 has no rate after the name; write name:rate, such as shop:10/s, shop:30/m, shop:500/h or shop:2000/d"},
 		{good.with("MAILSIDECAR_KEY_RATES=blog:1/m"), "MAILSIDECAR_KEY_RATES entry 1 names no key of MAILSIDECAR_API_KEYS; write name:rate, such as shop:10/s, shop:30/m, shop:500/h or shop:2000/d"},
@@ -383,9 +383,9 @@ func TestSecretsFromFiles(t *testing.T) {
 // wrong is reported.
 func TestKeySettings(t *testing.T) {
 	keys := good.with("MAILSIDECAR_API_KEYS=shop:0123456789abcdef,blog:fedcba9876543210,cron:0011223344556677")
-	c, warnings := mustLoad(t, keys.with("MAILSIDECAR_KEY_SENDERS=shop: Shop@Example.com | @example.org., blog:example.net", "MAILSIDECAR_KEY_RATES=blog:100/m, cron:2/D"))
+	c, warnings := mustLoad(t, keys.with("MAILSIDECAR_KEY_SENDERS=shop: Shop@Example.com | @example.org. | Ä..b@Bücher.test, blog:example.net", "MAILSIDECAR_KEY_RATES=blog:100/m, cron:2/D"))
 	want := []APIKey{
-		{Name: "shop", Secret: NewSecret("0123456789abcdef"), Senders: []string{"shop@example.com", "example.org"}},
+		{Name: "shop", Secret: NewSecret("0123456789abcdef"), Senders: []string{"shop@example.com", "example.org", "ä..b@xn--bcher-kva.test"}},
 		{Name: "blog", Secret: NewSecret("fedcba9876543210"), Senders: []string{"example.net"}, Rate: units.Rate{Messages: 100, Per: time.Minute}},
 		{Name: "cron", Secret: NewSecret("0011223344556677"), Rate: units.Rate{Messages: 2, Per: units.Day}},
 	}
@@ -395,7 +395,7 @@ func TestKeySettings(t *testing.T) {
 	setenv(t, keys.with("MAILSIDECAR_KEY_SENDERS=nobody:example.com,shop:,blog:a b@example.com", "MAILSIDECAR_KEY_RATES=shop:fast,shop:1/s,0011223344556677:1/s"))
 	_, _, err := Load()
 	wrong := `configuration: 2 problems:
-MAILSIDECAR_KEY_SENDERS entry 1 names no key of MAILSIDECAR_API_KEYS, entry 2 has a sender that is neither address nor domain in ASCII, entry 3 has a sender that is neither address nor domain in ASCII; write name:sender|sender, such as shop:shop@example.com|example.org
+MAILSIDECAR_KEY_SENDERS entry 1 names no key of MAILSIDECAR_API_KEYS, entry 2 has a sender that is neither address nor domain, entry 3 has a sender that is neither address nor domain; write name:sender|sender, such as shop:shop@example.com|example.org
 MAILSIDECAR_KEY_RATES entry 1 has no rate after the name, entry 2 names a key for the second time, entry 3 names no key of MAILSIDECAR_API_KEYS; write name:rate, such as shop:10/s, shop:30/m, shop:500/h or shop:2000/d`
 	if err == nil || err.Error() != wrong {
 		t.Errorf("Load() = %v\nwant %s", err, wrong)

@@ -13,7 +13,7 @@ func (r *reader) checkKeySenders(s *Service) {
 		for text := range strings.SplitSeq(value, "|") {
 			sender, bad := parseSender(strings.TrimSpace(text))
 			if bad != nil {
-				return "has a sender that is neither address nor domain in ASCII"
+				return "has a sender that is neither address nor domain"
 			}
 			k.Senders = append(k.Senders, sender)
 		}

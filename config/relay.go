@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"mailsidecar/mailer"
 	"mailsidecar/units"
 )
 
@@ -189,15 +190,13 @@ func (r *reader) checkSenders(relay *Relay) {
 }
 
 // parseSender brings an address or a domain into the form that senders are
-// compared in: lower case, a domain without its @.
+// compared in.
 func parseSender(text string) (string, *invalid) {
-	sender := strings.TrimSuffix(strings.TrimPrefix(strings.ToLower(text), "@"), ".")
-	at := strings.LastIndexByte(sender, '@')
-	local, domain := sender[:max(at, 0)], sender[at+1:]
-	if at == 0 || strings.ContainsAny(local, " <>\"@") || !isDomain(domain) {
+	sender, err := mailer.ParseSender(text)
+	if err != nil {
 		return "", &invalid{
-			"has an entry that is neither address nor domain: " + units.Quote(sender),
-			"write them bare, such as shop@example.com,example.org; domains in ASCII (xn--…)",
+			"has an entry that is neither address nor domain: " + units.Quote(text) + ", " + err.Error(),
+			"write them bare, such as shop@example.com,example.org",
 		}
 	}
 	return sender, nil

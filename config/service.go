@@ -3,11 +3,11 @@ package config
 import (
 	"log/slog"
 	"net"
-	"net/mail"
 	"path/filepath"
 	"strconv"
 	"strings"
 
+	"mailsidecar/mailer"
 	"mailsidecar/netaddr"
 	"mailsidecar/units"
 )
@@ -78,8 +78,8 @@ func (r *reader) checkService(s *Service) {
 	r.checkCompat(s)
 	r.checkHTTPS(s)
 	if s.From != "" {
-		if _, err := mail.ParseAddress(s.From); err != nil {
-			r.problem(serviceName("FROM"), "is no address", "write one such as shop@example.com or Shop <shop@example.com>")
+		if _, err := mailer.ParseAddress(s.From); err != nil {
+			r.problem(serviceName("FROM"), "is no address: "+err.Error(), "write one such as shop@example.com or Shop <shop@example.com>")
 		}
 	}
 	if least := s.MaxMessageSize + s.MaxMessageSize/2; s.MaxInFlight < least && !r.failed[serviceName("MAX_MESSAGE_SIZE")] {

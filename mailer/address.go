@@ -1,6 +1,7 @@
 package mailer
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"unicode"
@@ -9,13 +10,13 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// Limits of RFC 5321 §4.5.3.1, in octets. The path of 256 octets counts its
-// angle brackets.
+// Limits in octets. A path has 256, its angle brackets included (RFC 5321 §4.5.3.1.3).
+// The local part has no limit of its own: the 64 octets of §4.5.3.1.1 are what each
+// relay must take at least, and relays take the longer ones of VERP and SRS.
 const (
-	maxLocalPart = 64
-	maxAddrSpec  = 254
-	maxDomain    = 253
-	maxLabel     = 63
+	maxAddrSpec = 254
+	maxDomain   = 253
+	maxLabel    = 63
 )
 
 // AddressError is why a text is not the address, or the list of addresses, that it
@@ -96,24 +97,28 @@ func checkAddressText(s string) error {
 	if strings.ContainsAny(s, "\r\n\x00") {
 		return &AddressError{Reason: "CR, LF and NUL are not allowed", Malformed: true}
 	}
-	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return addressError("control characters are not allowed")
+	if i := strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }); i >= 0 {
+		return addressError(fmt.Sprintf("control characters are not allowed, and U+%04X is one", s[i]))
 	}
 	return nil
 }
 
-// canonicalAddrSpec validates local-part@domain and returns it in a form that is safe
-// in an SMTP path and in a header field alike.
+// canonicalAddrSpec validates local-part@domain and returns it in canonical form: its
+// local part as people write it, quoted only where it would not be safe without, and
+// its domain in A-labels. In a header field it needs [HeaderAddrSpec].
 func canonicalAddrSpec(s string) (string, error) {
 	if err := checkAddressText(s); err != nil {
+		return "", err
+	}
+	if len(s) > utf8.UTFMax*maxAddrSpec { // IDNA makes at least one octet of each character
+		return "", addressError("the address is longer than 254 octets")
+	}
+	if err := checkVisible(s); err != nil {
 		return "", err
 	}
 	local, domain, err := splitAddrSpec(s)
 	if err != nil {
 		return "", err
-	}
-	if len(local) > maxLocalPart {
-		return "", addressError("the part before the @ is longer than 64 octets")
 	}
 	domain, err = canonicalDomain(domain)
 	if err != nil {
@@ -136,7 +141,7 @@ func splitAddrSpec(s string) (local, domain string, err error) {
 		return "", "", addressError("an address needs an @")
 	}
 	local, domain = s[:at], s[at+1:]
-	if !isDotAtom(local) {
+	if !isPlainLocal(local) {
 		return "", "", addressError("the part before the @ is not valid")
 	}
 	return local, domain, nil
@@ -149,37 +154,90 @@ func splitQuotedLocal(s string) (local, domain string, err error) {
 	if !ok || content == "" || !strings.HasPrefix(rest, "@") {
 		return "", "", addressError("the quoted part before the @ is not valid")
 	}
-	for _, r := range content {
-		if r >= utf8.RuneSelf && !isAddressRune(r) {
-			return "", "", addressError("the quoted part before the @ is not valid")
-		}
-	}
-	if !isDotAtom(content) {
+	if !isPlainLocal(content) {
 		content = Quote(content)
 	}
 	return content, rest[1:], nil
 }
 
-// isDotAtom reports whether s is a dot-atom-text (RFC 5322 §3.2.3, RFC 6532
-// §3.2): atoms of ASCII atext or any other Unicode letter, joined by dots.
-func isDotAtom(s string) bool {
-	for atom := range strings.SplitSeq(s, ".") {
-		if atom == "" {
+// isPlainLocal reports whether s may be a local part without quotes: atext of ASCII or
+// any other Unicode (RFC 5322 §3.2.3, RFC 6532 §3.2), and dots. Beyond the RFC, the
+// dots may stand anywhere: Japanese carriers gave out a..b@ and a.@, and Postfix, Exim
+// and sendmail take them.
+func isPlainLocal(s string) bool {
+	for _, r := range s {
+		if r != '.' && r < utf8.RuneSelf && !IsAtext(byte(r)) {
 			return false
 		}
-		for _, r := range atom {
-			if r < utf8.RuneSelf && !IsAtext(byte(r)) || r >= utf8.RuneSelf && !isAddressRune(r) {
-				return false
-			}
-		}
 	}
-	return true
+	return strings.Trim(s, ".") != ""
 }
 
-// isAddressRune reports whether r may be in a local part: not Unicode's controls and
-// blanks, U+2028 among them, which people cannot see or type.
-func isAddressRune(r rune) bool {
-	return r != utf8.RuneError && !unicode.IsControl(r) && !unicode.IsSpace(r) && !unicode.Is(unicode.Z, r)
+// HeaderAddrSpec returns a canonical addr-spec as it must be written in a header field,
+// and where a server takes no other form: with quotes around a local part whose dots are
+// not between atoms (RFC 5322 §3.4.1). To SMTP both forms are one mailbox (RFC 5321
+// §4.1.2).
+func HeaderAddrSpec(email string) string {
+	at := strings.LastIndexByte(email, '@')
+	if at <= 0 || email[0] == '"' {
+		return email
+	}
+	if local := email[:at]; local[0] == '.' || local[at-1] == '.' || strings.Contains(local, "..") {
+		return Quote(local) + email[at:]
+	}
+	return email
+}
+
+// checkVisible refuses characters that people cannot see or type.
+func checkVisible(s string) error {
+	if IsASCII(s) {
+		return nil
+	}
+	for _, r := range s {
+		switch {
+		case r == utf8.RuneError:
+			return addressError("U+FFFD is not allowed in an address: it is in the place of a character that was lost")
+		case r != zeroWidthNonJoiner && r != zeroWidthJoiner && isInvisible(r):
+			return invisibleError(r)
+		}
+	}
+	return checkJoiners(s)
+}
+
+func invisibleError(r rune) error {
+	return addressError(fmt.Sprintf("the invisible character U+%04X is not allowed in an address", r))
+}
+
+const (
+	zeroWidthNonJoiner = '\u200c'
+	zeroWidthJoiner    = '\u200d'
+	brailleBlank       = '\u2800' // a symbol to Unicode, and as empty as a blank
+)
+
+// isInvisible reports whether nothing is seen of a character beyond ASCII: controls,
+// format characters such as the bidirectional ones and the tags, blanks, line and
+// paragraph separators, fillers and variation selectors.
+func isInvisible(r rune) bool {
+	return r >= utf8.RuneSelf && (r == brailleBlank || unicode.In(r, unicode.Cc, unicode.Cf, unicode.Z,
+		unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector, unicode.Noncharacter_Code_Point))
+}
+
+// joinersAlone is a profile that checks no more than where joiners stand.
+var joinersAlone = idna.New(idna.CheckJoiners(true))
+
+// checkJoiners refuses U+200C and U+200D where they make no difference that can be seen.
+// Some scripts need them (RFC 5892, Appendix A.1 and A.2): for a local part there is no
+// other rule than that of domains. s has a limited length.
+func checkJoiners(s string) error {
+	i := strings.IndexAny(s, string(zeroWidthNonJoiner)+string(zeroWidthJoiner))
+	if i < 0 {
+		return nil
+	}
+	if _, err := joinersAlone.ToUnicode(s); err != nil {
+		r, _ := utf8.DecodeRuneInString(s[i:])
+		return invisibleError(r)
+	}
+	return nil
 }
 
 // canonicalDomain validates a domain or an address literal (RFC 5321 §4.1.2,
@@ -189,11 +247,7 @@ func canonicalDomain(domain string) (string, error) {
 		return canonicalLiteral(domain)
 	}
 	if !IsASCII(domain) {
-		// The conversion takes time that grows with the square of a label, and makes at
-		// least one octet of each character.
-		if len(domain) > utf8.UTFMax*maxDomain {
-			return "", addressError("the domain is longer than 253 octets")
-		}
+		// The conversion takes time that grows with the square of a label.
 		ascii, err := idna.Lookup.ToASCII(domain)
 		if err != nil {
 			return "", addressError("the domain is not a valid international domain name")
@@ -211,12 +265,14 @@ func canonicalDomain(domain string) (string, error) {
 	return domain, nil
 }
 
+// isLabel reports whether label may be part of a domain. Underscores may: no host name
+// of RFC 952 has them, but domains do, and relays take them.
 func isLabel(label string) bool {
 	if label == "" || len(label) > maxLabel || label[0] == '-' || label[len(label)-1] == '-' {
 		return false
 	}
 	for i := range len(label) {
-		if c := label[i]; c != '-' && (!IsAtext(c) || strings.IndexByte("!#$%&'*+/=?^_`{|}~", c) >= 0) {
+		if c := label[i]; !IsAtext(c) || strings.IndexByte("!#$%&'*+/=?^`{|}~", c) >= 0 {
 			return false
 		}
 	}
@@ -258,10 +314,23 @@ func UniqueEmails(all []string) []string {
 			continue
 		}
 		at := strings.LastIndexByte(email, '@')
-		if key := email[:at] + strings.ToLower(email[at:]); !seen[key] {
+		if key := email[:at] + Lower(email[at:]); !seen[key] {
 			seen[key] = true
 			unique = append(unique, email)
 		}
 	}
 	return unique
+}
+
+// ParseSender reads who may send: an address, or a domain with or without an @ before
+// it. The result is in the form in which senders are compared: canonical, in
+// lower case. The error is an [*AddressError].
+func ParseSender(s string) (string, error) {
+	s = strings.TrimSuffix(strings.TrimPrefix(s, "@"), ".")
+	anyone := ""
+	if !strings.Contains(s, "@") {
+		anyone = "any@"
+	}
+	email, err := canonicalAddrSpec(anyone + s)
+	return Lower(strings.TrimPrefix(email, anyone)), err
 }

@@ -1,6 +1,9 @@
 package mailer
 
-import "strings"
+import (
+	"strings"
+	"unicode"
+)
 
 // mailboxText is one mailbox of a list as it was written, not validated.
 type mailboxText struct {
@@ -123,15 +126,15 @@ func (sc *mailboxScanner) openGroup() error {
 
 func (sc *mailboxScanner) endMailbox() error {
 	text := sc.text[sc.start:sc.pos]
-	m := mailboxText{addrSpec: strings.TrimSpace(text), grouped: sc.grouped}
+	m := mailboxText{addrSpec: trimBlanks(text), grouped: sc.grouped}
 	if sc.angle >= 0 {
 		if sc.close < 0 {
 			return addressError("angle brackets do not match")
 		}
-		if strings.TrimSpace(StripComments(sc.text[sc.close+1:sc.pos])) != "" {
+		if trimBlanks(StripComments(sc.text[sc.close+1:sc.pos])) != "" {
 			return addressError("text after the address")
 		}
-		m.name = strings.TrimSpace(sc.text[sc.start:sc.angle])
+		m.name = trimBlanks(sc.text[sc.start:sc.angle])
 		m.addrSpec = sc.text[sc.angle+1 : sc.close]
 	}
 	if len(sc.found) == maxMailboxes {
@@ -148,6 +151,12 @@ func (sc *mailboxScanner) endMailbox() error {
 	}
 	sc.start, sc.angle, sc.close = sc.pos+1, -1, -1
 	return nil
+}
+
+// trimBlanks removes blanks at both ends, those of Unicode too: people paste them with
+// an address. Line separators and other characters that cannot be seen stay.
+func trimBlanks(s string) string {
+	return strings.TrimFunc(s, func(r rune) bool { return r == '\t' || unicode.Is(unicode.Zs, r) })
 }
 
 // FieldAddress is one member of an address field: its canonical addr-spec, or why
@@ -176,7 +185,7 @@ func ParseAddressField(value string) ([]FieldAddress, error) {
 // plainAddrSpec drops what old software puts around an address: comments,
 // blanks and a route.
 func plainAddrSpec(s string) string {
-	s = strings.Trim(StripComments(s), " \t")
+	s = trimBlanks(StripComments(s))
 	if strings.HasPrefix(s, "@") {
 		if _, after, found := strings.Cut(s, ":"); found {
 			return after

@@ -2,6 +2,7 @@ package mailer
 
 import (
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -93,4 +94,16 @@ func IsASCII(s string) bool {
 		}
 	}
 	return true
+}
+
+// Lower returns s in lower case, in which addresses are compared. A letter beyond ASCII
+// never becomes one of ASCII, as the Kelvin sign would become a k: two addresses would be
+// one.
+func Lower(s string) string {
+	return strings.Map(func(r rune) rune {
+		if lower := unicode.ToLower(r); lower >= utf8.RuneSelf || r < utf8.RuneSelf {
+			return lower
+		}
+		return r
+	}, s)
 }

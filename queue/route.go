@@ -11,8 +11,8 @@ import (
 // Route is a relay and the senders whose mail it takes (SMTP_SENDERS).
 type Route struct {
 	Relay mailer.Deliverer
-	// Senders are addresses ("a@example.com") or domains ("example.com"), in
-	// lower case; none means any sender that no other route names.
+	// Senders are addresses ("a@example.com") or domains ("example.com"), as
+	// [mailer.ParseSender] returns them; none means any sender that no other route names.
 	Senders []string
 }
 
@@ -23,7 +23,7 @@ type Routes []Route
 // name its address, otherwise those that name its domain, otherwise those that
 // name no sender.
 func (rs Routes) For(sender string) []mailer.Deliverer {
-	sender = strings.ToLower(sender)
+	sender = mailer.Lower(sender)
 	domain := sender[strings.LastIndexByte(sender, '@')+1:]
 	for _, want := range []string{sender, domain, ""} {
 		if found := rs.naming(want); len(found) > 0 {

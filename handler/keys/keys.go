@@ -16,6 +16,7 @@ import (
 	"mailsidecar/api"
 	"mailsidecar/handler/conns"
 	"mailsidecar/handler/problem"
+	"mailsidecar/mailer"
 	"mailsidecar/units"
 )
 
@@ -60,7 +61,7 @@ func (k *Key) MaySend(sender string) bool {
 	if k == nil || len(k.senders) == 0 {
 		return true
 	}
-	sender = strings.ToLower(sender)
+	sender = mailer.Lower(sender)
 	domain := sender[strings.LastIndexByte(sender, '@')+1:]
 	for _, allowed := range k.senders {
 		if allowed == sender || allowed == domain {
@@ -134,7 +135,7 @@ func NewRing(entries []Entry, keepSecrets bool) (*Ring, error) {
 		seen[e.Name] = true
 		k := &Key{name: e.Name, digest: sha256.Sum256([]byte(e.Secret)), rate: e.Rate}
 		for _, sender := range e.Senders {
-			k.senders = append(k.senders, strings.ToLower(sender))
+			k.senders = append(k.senders, mailer.Lower(sender))
 		}
 		r.keys = append(r.keys, k)
 	}

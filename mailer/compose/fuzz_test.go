@@ -18,6 +18,7 @@ func FuzzParseAddress(f *testing.F) {
 	for _, s := range []string{
 		"a@example.com", `"Doe, John" <j@example.org>`, `John "Joe" Doe <j@example.org>`, `"a> RCPT"@example.org`,
 		"用户@例子.公司", "a@[IPv6:2001:db8::1]", "G: a@b;", "a@b\r\nRCPT TO:<c@d>", `"a\"b"@c`, "=?utf-8?q?a?= <a@b>", "(c) a@b",
+		"a..b@docomo.test", "T <a.@docomo.test>", `".a"@docomo.test`, strings.Repeat("l", 242) + "@example.org", "a\u202eb@c", "a@ex\u200bample.org", "a@b_c",
 	} {
 		f.Add(s)
 	}

@@ -121,10 +121,10 @@ func mailboxWords(name string, list []mailer.Address) []string {
 	var words []string
 	for i, a := range list {
 		words = append(words, phraseWords(name, a.Name)...)
-		if a.Name == "" {
-			words = append(words, " "+a.Email)
+		if email := mailer.HeaderAddrSpec(a.Email); a.Name == "" {
+			words = append(words, " "+email)
 		} else {
-			words = append(words, " <"+a.Email+">")
+			words = append(words, " <"+email+">")
 		}
 		if i < len(list)-1 {
 			words[len(words)-1] += ","
