@@ -57,6 +57,9 @@ type delivery struct {
 	retriedPushback bool
 	booked          *transaction // its envelope was sent on conn already; nil mostly
 	form            *form        // that was converted last; nil mostly
+	// quoted are the recipients that go with their local part quoted, see
+	// [transaction.rcptTo].
+	quoted map[*mailer.Result]bool
 	// refusedInDoubt holds the refusals that were taken back, see doubtLogin.
 	refusedInDoubt map[*mailer.Result]mailer.Reply
 }
@@ -193,7 +196,7 @@ const maxRefused = 5
 // conclude decides what follows a transaction: it puts recipients back that may go
 // once more, and gives up the connection where that has ended.
 func (d *delivery) conclude(ctx context.Context, t *transaction) {
-	d.open = append(t.tooMany, d.open...)
+	d.open = append(t.again, d.open...)
 	if list := d.doubtLogin(t); len(list) > 0 {
 		d.retryOnNewConn(list)
 		return
@@ -253,7 +256,7 @@ func (d *delivery) doubtLogin(t *transaction) []*mailer.Result {
 			continue
 		}
 		kept = kept && r.Failure == nil
-		if r.Failure != nil && r.Reply.Code/100 == 5 && !slices.Contains(t.tooMany, r) {
+		if r.Failure != nil && r.Reply.Code/100 == 5 && !slices.Contains(t.again, r) {
 			if d.refusedInDoubt == nil {
 				d.refusedInDoubt = map[*mailer.Result]mailer.Reply{}
 			}
@@ -516,9 +519,13 @@ func (d *delivery) take(content mailer.Content, ext extensions) *transaction {
 			}
 			utf8 = true
 		}
+		if d.quoted == nil && mailer.HeaderAddrSpec(r.ForwardPath) != r.ForwardPath {
+			d.quoted = map[*mailer.Result]bool{}
+		}
 		r.Reply, r.Failure = mailer.Reply{}, noVerdict
 		t.results = append(t.results, r)
 	}
+	t.quoted = d.quoted
 	d.open = d.open[n:]
 	t.last = len(d.open) == 0
 	if len(t.results) == 0 {

@@ -271,6 +271,66 @@ func TestDeliverCleartext(t *testing.T) {
 	}
 }
 
+// TestDeliverDots: an address that RFC 5321 allows in quotes only goes as it is, and in
+// quotes to a relay that refuses it so. Other recipients are not sent to twice.
+func TestDeliverDots(t *testing.T) {
+	tests := []struct {
+		name   string
+		script relaytest.Script
+		want   string
+		rcpts  string // in order
+	}{
+		{"lenient", nil, "accepted 250, accepted 250, accepted 250", "a..b@docomo.test b@example.org .c.@docomo.test"},
+		{
+			"strict",
+			relaytest.Script{"RCPT TO:<a..": "501 5.1.3 syntax", "RCPT TO:<.": "553 5.1.3 not RFC 5321"},
+			"accepted 250, accepted 250, accepted 250",
+			`a..b@docomo.test b@example.org .c.@docomo.test "a..b"@docomo.test ".c."@docomo.test`,
+		},
+		{
+			"unknown",
+			relaytest.Script{"RCPT TO:<a..": "550 5.1.1 unknown", "RCPT TO:<\"a": "550 5.1.1 unknown"},
+			"permanent rcpt 550, accepted 250, accepted 250",
+			`a..b@docomo.test b@example.org .c.@docomo.test "a..b"@docomo.test`,
+		},
+		{"busy", relaytest.Script{"RCPT TO:<a..": "450 4.2.1 busy"}, "transient rcpt 450, accepted 250, accepted 250", "a..b@docomo.test b@example.org .c.@docomo.test"},
+		{
+			"no further transaction",
+			relaytest.Script{"RCPT TO:<a..": "501 5.1.3 syntax", ".": "drop"},
+			"transient rcpt 501, uncertain content, uncertain content",
+			"a..b@docomo.test b@example.org .c.@docomo.test",
+		},
+	}
+	for _, tt := range tests {
+		for _, extensions := range [][]string{{"AUTH PLAIN", "PIPELINING"}, {"AUTH PLAIN"}} {
+			synctest.Test(t, func(t *testing.T) {
+				scripted := relaytest.New(t, relaytest.Options{TLSExtensions: extensions}, tt.script)
+				opts := options(&relaytest.Network{Port: map[int]any{587: scripted}})
+				opts.Ladder = opts.Ladder[:1]
+				env := envelope("a..b@docomo.test", "b@example.org", ".c.@docomo.test")
+				env.ReversePath = "bounce..x@docomo.test"
+				a := newRelay(t, opts).Deliver(t.Context(), env, content(messageText))
+				if got := outcomes(a); got != tt.want {
+					t.Errorf("%s, %q: Deliver() = %s, want %s", tt.name, extensions, got, tt.want)
+				}
+				var rcpts []string
+				for _, command := range scripted.Commands() {
+					line := command.Line
+					if path, ok := strings.CutPrefix(line, "RCPT TO:<"); ok {
+						rcpts = append(rcpts, strings.TrimSuffix(path, ">"))
+					}
+					if strings.HasPrefix(line, "MAIL") && !strings.HasPrefix(line, `MAIL FROM:<"bounce..x"@docomo.test>`) {
+						t.Errorf("%s: %s, want its local part quoted", tt.name, line)
+					}
+				}
+				if got := strings.Join(rcpts, " "); got != tt.rcpts {
+					t.Errorf("%s, %q: RCPT %s, want %s", tt.name, extensions, got, tt.rcpts)
+				}
+			})
+		}
+	}
+}
+
 // TestDeliverStops ends the context at every stage.
 func TestDeliverStops(t *testing.T) {
 	for _, stage := range []string{"greeting", "EHLO", "TLS", "AUTH", "MAIL", "RCPT", "DATA", "."} {

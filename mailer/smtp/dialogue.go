@@ -102,11 +102,32 @@ func (t *transaction) commands(reset bool) []string {
 	if reset {
 		list = append(list, "RSET\r\n")
 	}
-	list = append(list, "MAIL FROM:<"+t.reversePath+">"+t.params+"\r\n")
+	list = append(list, "MAIL FROM:<"+mailer.HeaderAddrSpec(t.reversePath)+">"+t.params+"\r\n")
 	for _, r := range t.results {
-		list = append(list, "RCPT TO:<"+r.ForwardPath+">\r\n")
+		list = append(list, "RCPT TO:<"+t.rcptTo(r)+">\r\n")
 	}
 	return append(list, "DATA\r\n")
+}
+
+// rcptTo returns the path of RCPT. An address such as a..b@example.org, which carriers
+// gave out and RFC 5321 allows in quotes only, goes as it is first: Postfix, Exim and
+// sendmail take both forms and pass them on, and servers of carriers may know just this
+// one. SendGrid, Gmail and go-smtp refuse it, and take the quoted one.
+func (t *transaction) rcptTo(r *mailer.Result) string {
+	if t.quoted[r] {
+		return mailer.HeaderAddrSpec(r.ForwardPath)
+	}
+	return r.ForwardPath
+}
+
+// goesQuoted reports whether a recipient that was refused is to go once more, with its
+// local part quoted.
+func (t *transaction) goesQuoted(r *mailer.Result) bool {
+	if t.quoted[r] || r.Failure.Class != mailer.ClassPermanent || mailer.HeaderAddrSpec(r.ForwardPath) == r.ForwardPath {
+		return false
+	}
+	t.quoted[r] = true
+	return true
 }
 
 // reset ends the transaction before.
@@ -199,9 +220,9 @@ func (t *transaction) rcpt(c *conn, r *mailer.Result, reply mailer.Reply) {
 		return
 	}
 	r.Failure = c.refused(mailer.StageRcpt, reply)
-	if t.isTooMany(r) {
+	if t.isTooMany(r) || t.goesQuoted(r) {
 		r.Failure.Class = mailer.ClassTransient
-		t.tooMany = append(t.tooMany, r)
+		t.again = append(t.again, r)
 		return
 	}
 	t.refused++
@@ -325,7 +346,7 @@ func (t *transaction) takeBack() {
 	for _, r := range t.results {
 		r.Reply, r.Failure = mailer.Reply{}, noVerdict
 	}
-	t.accepted, t.tooMany, t.refused = nil, nil, 0
+	t.accepted, t.again, t.refused = nil, nil, 0
 }
 
 // takeBackRefusals takes back what was refused for good, and returns it.

@@ -47,13 +47,17 @@ type transaction struct {
 	messageID   string // for the log of a late verdict
 	results     []*mailer.Result
 	accepted    []*mailer.Result // by RCPT; they wait for the verdict on the content
-	tooMany     []*mailer.Result // refused only because of the number before them
-	refused     int              // recipients that were refused for another reason
-	last        bool             // of its delivery
-	sent        bool             // the envelope was sent behind the content of another message, see pool.send
-	lockStep    bool             // without PIPELINING, though the relay offers it
-	careful     bool             // in lock-step, and not repeated, see delivery.doubtful
-	began       time.Time        // when the envelope was sent
+	// again are recipients for a further transaction: refused only because of the number
+	// before them, or in the form in which they were named.
+	again []*mailer.Result
+	// quoted are the recipients whose local part is quoted in RCPT, see rcptTo.
+	quoted   map[*mailer.Result]bool
+	refused  int       // recipients that were refused for another reason
+	last     bool      // of its delivery
+	sent     bool      // the envelope was sent behind the content of another message, see pool.send
+	lockStep bool      // without PIPELINING, though the relay offers it
+	careful  bool      // in lock-step, and not repeated, see delivery.doubtful
+	began    time.Time // when the envelope was sent
 	// loginDoubted says that the relay may have forgotten the login before it began, see
 	// delivery.doubtLogin.
 	loginDoubted bool
@@ -144,7 +148,7 @@ func (c *conn) content(ctx context.Context, t *transaction) bool {
 			}
 			buf = append(buf, ".\r\n"...)
 			dot = len(buf)
-			if t.last && len(t.tooMany) == 0 {
+			if t.last && len(t.again) == 0 {
 				buf = c.appendNext(buf)
 			}
 		}
@@ -282,7 +286,7 @@ func (c *conn) behind() *turn {
 // awaitReply waits for the reply to the final dot, and lets another delivery book
 // the connection until then. It returns false when ctx ends first.
 func (c *conn) awaitReply(ctx context.Context, t *transaction, answers <-chan answer) (answer, bool) {
-	if t.last && len(t.tooMany) == 0 {
+	if t.last && len(t.again) == 0 {
 		c.relay.pool.offer(c)
 		defer c.relay.pool.withdraw(c)
 	}
