@@ -138,9 +138,20 @@ func readsAs(value string, boxes []mailbox) bool {
 // String is the mailbox as it stands in a field.
 func (b mailbox) String() string {
 	if name := plainName(b.name); name != "" {
-		return quotePhrase(name) + " <" + b.address + ">"
+		return quotePhrase(name) + " <" + fieldAddress(b.address) + ">"
 	}
-	return "<" + b.address + ">"
+	return "<" + fieldAddress(b.address) + ">"
+}
+
+// fieldAddress is an address as it must be written in a field: quoted where a dot of its
+// local part is not between two atoms, as in those that Japanese carriers gave out (RFC
+// 5322 §3.4.1). In the envelope it stays as it is.
+func fieldAddress(address string) string {
+	local, domain, _ := cutAddress(address)
+	if local == "" || local[0] == '"' || !strings.Contains("."+local+".", "..") {
+		return address
+	}
+	return `"` + local + `"@` + domain
 }
 
 // plainName makes control characters blanks, octet by octet: the name may be in any

@@ -124,6 +124,9 @@ func withCRLF(text string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\n", "\r\n")
 }
 
+// longAddress has more than 64 octets before the @, as VERP and SRS make them.
+var longAddress = "bounce+" + strings.Repeat("x", 80) + "=example.org@example.com"
+
 func TestEnvelope(t *testing.T) {
 	const head = "From: shop@example.com\nDate: x\nMessage-ID: <1@x>\n"
 	for _, tt := range []struct {
@@ -142,6 +145,17 @@ func TestEnvelope(t *testing.T) {
 		{"-t and arguments", []string{"-t", "--", "dee@example.org"}, head + "To: ana@example.org\n\nx\n", "", "ana@example.org, dee@example.org"},
 		{"each recipient once", []string{"-ti", "ana@example.org"}, head + "To: ana@example.org, ana@example.org\n\nx\n", "", "ana@example.org"},
 		{"Resent fields alone", []string{"-t"}, head + "To: ana@example.org\nResent-To: bo@example.org\n\nx\n", "", "bo@example.org"},
+		{
+			"dots, long local parts and IDN as arguments",
+			[]string{"-f", "bounce..1@docomo.test", "a..b@docomo.test", ".a@docomo.test", "a.@docomo.test", longAddress, "x@müller.test"},
+			head + "\nx\n", "bounce..1@docomo.test", "a..b@docomo.test, .a@docomo.test, a.@docomo.test, " + longAddress + ", x@müller.test",
+		},
+		{
+			"dots, long local parts and IDN in fields",
+			[]string{"-t"},
+			head + "To: a..b@docomo.test, Taro <.a@docomo.test>\nCc: a.@docomo.test\nBcc: " + longAddress + ", x@müller.test\n\nx\n",
+			"", "a..b@docomo.test, .a@docomo.test, a.@docomo.test, " + longAddress + ", x@müller.test",
+		},
 		{"local recipient", []string{"root"}, head + "\nx\n", "", "root@example.com"},
 		{"null reverse-path", []string{"-f", "<>", "ana@example.org"}, head + "\nx\n", "<>", "ana@example.org"},
 		{"empty reverse-path", []string{"-f", "", "ana@example.org"}, head + "\nx\n", "<>", "ana@example.org"},
@@ -193,6 +207,10 @@ func TestMessage(t *testing.T) {
 		{"header ends without an empty line", nil, "From: b@x\nDate: x\nMessage-ID: <1@x>\nno field here\nX: 1\n", "From: b@x\r\n" + rest + "\r\nno field here\nX: 1\n"},
 		{"mailbox line in front", nil, "From b@x Sun Nov 22\nFrom: b@x\nDate: x\nMessage-ID: <1@x>\n\nx", "From: b@x\r\n" + rest + "\r\nx"},
 		{"raw UTF-8 stays for the server to encode", nil, "From: Jörg <b@x>\nSubject: Grüße\nDate: x\nMessage-ID: <1@x>\n\nx", "From: Jörg <b@x>\r\nSubject: Grüße\r\n" + rest + "\r\nx"},
+		{
+			"dots that need quotes in a field", nil, "From: b..c@docomo.test\nTo: Taro <a.@docomo.test>, \".d\"@docomo.test\nDate: x\nMessage-ID: <1@x>\n\nx",
+			"From: <\"b..c\"@docomo.test>\r\nTo: \"Taro\" <\"a.\"@docomo.test>,\r\n <\".d\"@docomo.test>\r\n" + rest + "\r\nx",
+		},
 		{"From of cron", nil, "From: root (Cron Daemon)\nDate: x\nMessage-ID: <1@x>\n\nx", "From: \"Cron Daemon\" <app@example.com>\r\n" + rest + "\r\nx"},
 		{"From without domain", nil, "From: www-data\nDate: x\nMessage-ID: <1@x>\n\nx", "From: \"www-data\" <app@example.com>\r\n" + rest + "\r\nx"},
 		{"no From, -f and -F", []string{"-f", "bo@example.com", "-FBo Ö"}, "Date: x\nMessage-ID: <1@x>\n\nx", rest + "From: =?utf-8?q?Bo_=C3=96?= <bo@example.com>\r\n\r\nx"},
