@@ -240,6 +240,7 @@ func TestFinishedCost(t *testing.T) {
 	lists := map[string]string{
 		"a": strings.Repeat("a,", repeated), "addresses": strings.Repeat("a@b.cc,", repeated), "commas": strings.Repeat(",", repeated),
 		"few bad": strings.Repeat("a,", 9000), "angles": strings.Repeat("<>,", repeated), "groups": strings.Repeat("a:;", repeated),
+		"foreign": strings.Repeat("\xe4 <a@b.cc>,", repeated/4),
 	}
 	for name, list := range lists {
 		for field, count := range map[string]int{"To": 1, "Cc": 50, "Reply-To": 1, "Sender": 1} {

@@ -106,7 +106,11 @@ func (v *validMessage) header(ctx context.Context, m mailer.Message) (header []b
 		switch key := strings.ToLower(f.Name); {
 		case key == "date" || key == "message-id":
 		case isStructured(key):
-			header = appendHeaderField(header, f.Name, structuredWords("utf-8", f.Name, f.Value))
+			words, err := structuredWords(f.Name, headerText{text: f.Value, charset: utf8Charset})
+			if err != nil {
+				return nil, "", err
+			}
+			header = appendHeaderField(header, f.Name, words)
 		default:
 			header = appendHeaderField(header, f.Name, unstructuredWords(f.Name, f.Value))
 		}

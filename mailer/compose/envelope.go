@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
@@ -106,7 +107,13 @@ func (f *finisher) mailboxes(key string) []string {
 			f.problems.invalid(whole(key), "a bare CR stands in the field")
 			continue
 		}
-		list, err := mailer.ParseAddressField(field.value())
+		value := readText(f.charset, field.value())
+		if err := value.checkAddresses(field); err != nil {
+			f.problems.Malformed = f.problems.Malformed || errors.Is(err, errForeign)
+			f.problems.invalid(whole(key), err.Error())
+			continue
+		}
+		list, err := mailer.ParseAddressField(value.text)
 		if err != nil {
 			f.problems.problem(whole(key), err)
 			continue

@@ -3,6 +3,7 @@ package compose
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"strings"
 	"unicode/utf8"
 
@@ -61,33 +62,36 @@ func hasLongLine(raw []byte) bool {
 }
 
 // rewrite encodes the field's raw 8-bit text and folds the field anew. It reads text
-// that is not UTF-8 as charset. Addresses and identifiers stay as they are (RFC 6532
-// §3.2). The error is errParams.
+// that is not UTF-8 as charset. Addresses and identifiers in UTF-8 stay as they are (RFC
+// 6532 §3.2), and so does a field where they are not UTF-8. The error is errParams.
 func (f *rawField) rewrite(charset string) error {
-	value := f.value()
-	if utf8.ValidString(value) {
-		charset = "utf-8"
-	}
-	words, err := f.words(charset, value)
-	if err != nil || strings.Join(words, "") == " "+value && !hasLongLine(f.raw) {
+	value := readText(charset, f.value())
+	words, err := f.words(value)
+	switch {
+	case errors.Is(err, errForeign):
+		return nil
+	case err != nil || strings.Join(words, "") == " "+value.text && !value.foreign && !hasLongLine(f.raw):
 		return err // or only addresses hold raw UTF-8
 	}
 	f.text = appendHeaderField(nil, f.name, words)
 	return nil
 }
 
-func (f *rawField) words(charset, value string) ([]string, error) {
+// errForeign says that an address or identifier is not UTF-8. Its charset is not guessed.
+var errForeign = errors.New("an address or identifier is not valid UTF-8")
+
+func (f *rawField) words(value headerText) ([]string, error) {
 	switch {
-	case mailer.IsASCII(value):
-		return headerWords(value), nil
+	case mailer.IsASCII(value.text):
+		return headerWords(value.text), nil
 	case isAddressField(f.key):
-		return addressFieldWords(charset, f.name, value), nil
+		return addressFieldWords(f.name, value)
 	case isParamField(f.key):
-		return paramFieldWords(value)
-	case isTraceField(f.key) || strings.Contains(value, "=?"):
-		return structuredWords(charset, f.name, value), nil
+		return paramFieldWords(value.text)
+	case isTraceField(f.key):
+		return structuredWords(f.name, value)
 	default:
-		return encodedWords(charset, value, wordRoom(f.name)), nil
+		return mixedWords(value.charset, value.text, wordRoom(f.name)), nil
 	}
 }
 
@@ -108,29 +112,36 @@ func paramFieldWords(value string) ([]string, error) {
 		if len(name) > maxParamName {
 			return nil, errParams
 		}
-		text = appendParam(text, name, validText(p.value))
+		text = appendParam(text, name, decodeText(utf8Charset, p.value))
 	}
 	return []string{" " + string(text)}, nil
 }
 
-// validText returns s as UTF-8. It reads text that is not UTF-8 as ISO 8859-1.
-func validText(s string) string {
-	if utf8.ValidString(s) {
-		return s
+// addressFieldWords encodes the phrases and comments of an address field, and leaves
+// the addresses as they are. The error is errForeign.
+func addressFieldWords(name string, value headerText) ([]string, error) {
+	w := addressFieldWriter{charset: value.charset, name: name}
+	w.field(value.text)
+	if value.foreign && w.raw {
+		return nil, errForeign
 	}
-	runes := make([]rune, len(s))
-	for i := range len(s) {
-		runes[i] = rune(s[i])
-	}
-	return string(runes)
+	return w.words, nil
 }
 
-// addressFieldWords encodes the phrases and comments of an address field, and leaves
-// the addresses as they are.
-func addressFieldWords(charset, name, value string) []string {
-	w := addressFieldWriter{charset: charset, name: name}
-	w.field(value)
-	return w.words
+// checkAddresses returns errForeign where the field has an address that is not UTF-8, and
+// errLongField where it is too long to encode.
+func (v headerText) checkAddresses(f *rawField) error {
+	switch {
+	case !v.foreign:
+		return nil
+	case len(f.raw) > maxRewritten:
+		return errLongField
+	}
+	w := addressFieldWriter{dry: true}
+	if w.field(v.text); w.raw {
+		return errForeign
+	}
+	return nil
 }
 
 // addressFieldWriter collects text until the next token shows what it is: before an
@@ -141,6 +152,8 @@ type addressFieldWriter struct {
 	phrase        []string // as written
 	words         []string
 
+	dry     bool // only look at the addresses
+	raw     bool // addresses hold characters beyond ASCII
 	ascii   bool // addresses must be ASCII, too, see ASCIIHeader
 	inGroup bool
 	groups  int // addresses that became groups
@@ -260,14 +273,20 @@ func commentLen(s string) int {
 
 // address writes an address, in its angle brackets where it has them.
 func (w *addressFieldWriter) address(s string) {
-	if w.ascii && !mailer.IsASCII(s) {
+	isASCII := mailer.IsASCII(s)
+	w.raw = w.raw || !isASCII
+	if w.ascii && !isASCII {
 		w.internationalAddress(s)
 		return
 	}
 	w.word(s)
 }
 
-func (w *addressFieldWriter) word(s string) { w.words = append(w.words, " "+s) }
+func (w *addressFieldWriter) word(s string) {
+	if !w.dry {
+		w.words = append(w.words, " "+s)
+	}
+}
 
 // attach appends a separator to the last word.
 func (w *addressFieldWriter) attach(s string) {
@@ -282,12 +301,13 @@ func (w *addressFieldWriter) attach(s string) {
 func (w *addressFieldWriter) endPhrase(isName bool) {
 	raw := strings.Join(w.phrase, " ")
 	switch {
+	case isName && w.dry:
 	case isName && !mailer.IsASCII(raw):
 		text := make([]string, len(w.phrase))
 		for i, p := range w.phrase {
 			text[i] = mailer.Unquote(p)
 		}
-		w.words = append(w.words, encodedWords(w.charset, strings.Join(text, " "), wordRoom(w.name))...)
+		w.words = append(w.words, mixedPhrase(w.charset, strings.Join(text, " "), wordRoom(w.name))...)
 	default:
 		parts := 0
 		for _, p := range w.phrase {
@@ -306,7 +326,10 @@ func (w *addressFieldWriter) endPhrase(isName bool) {
 
 // comment encodes the text of a comment that is not ASCII.
 func (w *addressFieldWriter) comment(s string) {
-	words := encodedWords(w.charset, strings.TrimSuffix(s[1:], ")"), wordRoom(w.name)-len("()"))
+	if w.dry {
+		return
+	}
+	words := mixedPhrase(w.charset, strings.TrimSuffix(s[1:], ")"), wordRoom(w.name)-len("()"))
 	words[0] = " (" + words[0][1:]
 	words[len(words)-1] += ")"
 	w.words = append(w.words, words...)

@@ -22,7 +22,8 @@ func TestAddressFieldWords(t *testing.T) {
 		{", ü@b", ", ü@b"},
 	}
 	for _, tt := range tests {
-		if got := strings.TrimPrefix(strings.Join(addressFieldWords("utf-8", "To", tt.in), ""), " "); got != tt.want {
+		words, _ := addressFieldWords("To", headerText{text: tt.in, charset: utf8Charset})
+		if got := strings.TrimPrefix(strings.Join(words, ""), " "); got != tt.want {
 			t.Errorf("addressFieldWords(%q) = %q, want %q", tt.in, got, tt.want)
 		}
 	}

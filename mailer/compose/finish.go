@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"mime"
 	"strings"
 	"time"
 
@@ -32,7 +31,9 @@ type FinishOptions struct {
 //   - Bcc, Resent-Bcc and Return-Path are removed
 //   - Date and Message-ID are added when missing
 //   - raw 8-bit text in header fields becomes encoded-words or, in parameters,
-//     what RFC 2231 has for them; addresses stay as they are
+//     what RFC 2231 has for them; addresses and encoded-words stay as they are. Text that
+//     is not UTF-8 is in the charset that Content-Type names, that of the first text part
+//     in a multipart, else in ISO 8859-1
 //   - header lines over 998 octets are folded
 //   - a part with a line over 998 octets, a NUL or, unless it is text, a CR of
 //     its own is encoded anew; so is one in the encoding binary whose octets would change
@@ -49,6 +50,7 @@ func Finish(ctx context.Context, raw []byte, opts FinishOptions) (Composed, erro
 		return Composed{}, malformedMessage(whole("message"), "its line ends are bare CR; end each line with CRLF")
 	}
 	f := &finisher{root: parseMessage(ctx, raw), growth: newGrowth(ctx, raw)}
+	f.charset = f.root.headerCharset()
 	if err := ctx.Err(); err != nil {
 		return Composed{}, err
 	}
@@ -60,12 +62,12 @@ func Finish(ctx context.Context, raw []byte, opts FinishOptions) (Composed, erro
 	if err := f.problems.err(); err != nil {
 		return Composed{}, err
 	}
-	c.Subject = decodeText(f.first("subject"))
+	c.Subject = decodeText(f.charset, f.first("subject"))
 	messageID, err := f.changeHeader(c.Sender)
 	if err != nil {
 		return Composed{}, err
 	}
-	e := entityFixer{growth: f.growth, signed: f.signed}
+	e := entityFixer{growth: f.growth, charset: f.charset, signed: f.signed}
 	if err := e.fix(f.root); err != nil {
 		return Composed{}, err
 	}
@@ -80,6 +82,7 @@ func Finish(ctx context.Context, raw []byte, opts FinishOptions) (Composed, erro
 // finisher is one call of Finish.
 type finisher struct {
 	root         *mimeEntity
+	charset      string // of raw header text that is not UTF-8
 	growth       *growth
 	problems     problemList
 	signed       bool            // by DKIM
@@ -166,9 +169,8 @@ func conversionRefused(text string) error {
 
 // changeHeader makes the header section fit for SMTP and returns the Message-ID.
 func (f *finisher) changeHeader(sender string) (messageID string, err error) {
-	charset := f.root.headerCharset()
 	for i, field := range f.root.fields {
-		if err := f.changeField(i, field, charset); err != nil {
+		if err := f.changeField(i, field); err != nil {
 			return "", err
 		}
 	}
@@ -203,7 +205,7 @@ func (f *finisher) addMessageID(id string) {
 	f.root.added = append(f.root.added, mailer.Field{Name: "Message-ID", Value: id})
 }
 
-func (f *finisher) changeField(i int, field *rawField, charset string) error {
+func (f *finisher) changeField(i int, field *rawField) error {
 	switch field.key {
 	case "bcc", "resent-bcc", "return-path":
 		field.drop = true
@@ -211,7 +213,7 @@ func (f *finisher) changeField(i int, field *rawField, charset string) error {
 		if !field.needsASCII() && !hasLongLine(field.raw) {
 			break
 		}
-		if err := f.growth.rewrite(field, charset); isLimit(err) {
+		if err := f.growth.rewrite(field, f.charset); isLimit(err) {
 			return &mailer.InvalidError{Fields: []mailer.FieldError{{Position: headerField(i, printableName(field.name)), Message: err.Error()}}}
 		} else if err != nil {
 			return err
@@ -225,28 +227,6 @@ func (f *finisher) changeField(i int, field *rawField, charset string) error {
 		return &mailer.InvalidError{Fields: []mailer.FieldError{{Position: headerField(i, printableName(field.name)), Message: "a line over 998 octets cannot be folded"}}}
 	}
 	return nil
-}
-
-// headerCharset returns the charset that raw header text most likely has when it is
-// not UTF-8: that of the body if it has one octet a character, else ISO 8859-1.
-func (e *mimeEntity) headerCharset() string {
-	charset := strings.ToLower(e.param("charset"))
-	for _, family := range []string{"iso-8859-", "windows-125", "koi8-"} {
-		if strings.HasPrefix(charset, family) && len(charset) < 16 && isAtoms(charset) {
-			return charset
-		}
-	}
-	return "iso-8859-1"
-}
-
-// decodeText decodes the encoded-words of a field, for people to read.
-func decodeText(value string) string {
-	value = validText(value)
-	var d mime.WordDecoder
-	if decoded, err := d.DecodeHeader(value); err == nil {
-		return validText(decoded)
-	}
-	return value
 }
 
 // checkedContent returns data as content after a check that it is fit for SMTP, so

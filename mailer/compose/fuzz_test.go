@@ -151,6 +151,13 @@ func FuzzFinish(f *testing.F) {
 	f.Add([]byte("From: a@b.example\r\nContent-Disposition: attachment; " + strings.Repeat("a", 400) + `="` + strings.Repeat("é", 200) + "\"\r\n\r\nx"))
 	f.Add([]byte("From: a@b.example\r\nReply-To: \xe4" + strings.Repeat(`"\"<,:`, 200) + "\r\n\r\nx"))
 	f.Add([]byte("From: a@b.example\r\nX-A: é" + strings.Repeat(" é\xe4", 300) + "\r\nContent-Type: a/b" + strings.Repeat(";a=é", 300) + "\r\n\r\nx"))
+	for charset, text := range charsetTexts {
+		octets, err := encodeIn(charset, text)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add([]byte("From: \"" + octets + " =?utf-8?q?a?=\" <a@b.example>\r\nSubject: " + octets + "\r\nContent-Type: text/plain; charset=" + charset + "\r\n\r\n" + octets))
+	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		opts := FinishOptions{To: []mailer.Address{{Email: "x@example.org"}}}
 		c, err := Finish(t.Context(), raw, opts)

@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"regexp"
 	"strings"
-	"unicode/utf8"
 
 	"mailsidecar/mailer"
 )
@@ -71,7 +70,10 @@ func unstructuredWords(name, value string) []string {
 		!losesBlanks(name, value) {
 		return words
 	}
-	return encodedWords("utf-8", value, wordRoom(name))
+	if !mailer.IsASCII(value) {
+		return mixedWords(utf8Charset, value, wordRoom(name))
+	}
+	return encodedWords(utf8Charset, value, wordRoom(name))
 }
 
 // losesBlanks reports whether folding may lose blanks of the value: some readers
@@ -86,17 +88,22 @@ func wordRoom(name string) int { return maxEncodedLine - len(name) - len(": ") }
 
 // structuredWords splits a field of tokens, msg-ids or URIs into words. It encodes
 // words that are not ASCII, except in addresses and identifiers, where encoded-words
-// are not allowed (RFC 2047 §5).
-func structuredWords(charset, name, value string) []string {
+// are not allowed (RFC 2047 §5). The error is errForeign.
+func structuredWords(name string, value headerText) ([]string, error) {
 	var out, run []string
 	flush := func() {
 		if len(run) > 0 {
-			out = append(out, encodedWords(charset, strings.Join(run, " "), wordRoom(name))...)
+			out = append(out, encodedWords(value.charset, strings.Join(run, " "), wordRoom(name))...)
 			run = nil
 		}
 	}
-	for _, w := range blankFields(value) {
-		if !mailer.IsASCII(w) && !strings.ContainsAny(w, addressMarks) {
+	for _, w := range blankFields(value.text) {
+		isASCII := mailer.IsASCII(w)
+		isAddress := strings.ContainsAny(w, addressMarks)
+		if !isASCII && isAddress && value.foreign {
+			return nil, errForeign
+		}
+		if !isASCII && !isAddress {
 			run = append(run, w)
 			continue
 		}
@@ -104,7 +111,7 @@ func structuredWords(charset, name, value string) []string {
 		out = append(out, " "+w)
 	}
 	flush()
-	return out
+	return out, nil
 }
 
 // addressMarks are the characters that only words of an address or an identifier
@@ -151,7 +158,10 @@ func phraseWords(field, name string) []string {
 	case len(name) < foldedLine-len(field)-4 && !strings.Contains(name, "=?"):
 		return []string{" " + mailer.Quote(name)}
 	}
-	return encodedWords("utf-8", name, wordRoom(field))
+	if !mailer.IsASCII(name) {
+		return mixedPhrase(utf8Charset, name, wordRoom(field))
+	}
+	return encodedWords(utf8Charset, name, wordRoom(field))
 }
 
 func isAtoms(name string) bool {
@@ -183,21 +193,19 @@ func longestWord(words []string) int {
 
 // encodedWords returns text as encoded-words (RFC 2047): in Q, which is readable,
 // unless most of the text is not ASCII. No character is split over two of them, as §5
-// demands. room is the room for the first one beside the field's name, in octets.
-// Charsets other than UTF-8 must have one octet a character.
+// demands. room is the room for the first one beside the field's name, in octets. They
+// are in UTF-8 where the charset does not have all characters of the text.
 //
 // The standard library's encoder is not used, because it ignores the length of the
 // field's name and does not fold.
 func encodedWords(charset, text string, room int) []string {
+	encoder, charset, octets := newCharsetEncoder(charset, text)
 	e := wordEncoder{charset: charset, room: max(min(room, maxEncodedWord), minEncodedWord)}
-	e.base64 = 2*qLen(text) > 5*len(text)
-	for len(text) > 0 {
-		n := 1
-		if charset == "utf-8" {
-			_, n = utf8.DecodeRuneInString(text)
-		}
-		e.add(text[:n])
-		text = text[n:]
+	e.base64 = 2*qLen(octets) > 5*len(octets)
+	for _, r := range text {
+		n := min(encoder.size(r), len(octets))
+		e.add(octets[:n])
+		octets = octets[n:]
 	}
 	e.flush()
 	return e.words

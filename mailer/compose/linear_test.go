@@ -111,7 +111,13 @@ func hardMessages() map[string]func(n int) string {
 		},
 		"long name of a field": func(n int) string { return placed["message"](strings.Repeat("a", n) + ": é") },
 		"fields":               func(n int) string { return placed["message"](strings.Repeat("X-A: é\r\n", n/9) + "X-B: c") },
-		"recipient fields":     func(n int) string { return placed["message"](strings.Repeat("Cc: a\r\n", n/7) + "X-B: c") },
+		"fields in GBK": func(n int) string {
+			return placed["message"]("Content-Type: text/plain; charset=gbk\r\nReply-To: " + strings.Repeat("\x81\x5c", n/4) + "\r\nSubject: " + strings.Repeat("\x81\x5c =?a?q?b?=", n/30))
+		},
+		"fields in a cut UTF-8": func(n int) string {
+			return placed["message"]("Content-Type: text/plain; charset=utf-8\r\nSubject: " + strings.Repeat("é\xc3", n/3))
+		},
+		"recipient fields": func(n int) string { return placed["message"](strings.Repeat("Cc: a\r\n", n/7) + "X-B: c") },
 		"signatures": func(n int) string {
 			return placed["message"](strings.Repeat("DKIM-Signature: h=a:b\r\n", n/23) + "X-B: c")
 		},

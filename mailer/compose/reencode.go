@@ -12,10 +12,11 @@ import (
 // entityFixer encodes anew what SMTP cannot carry as it is.
 type entityFixer struct {
 	*growth
-	sevenBit bool // 8-bit text cannot be carried either: the relay lacks 8BITMIME
-	signed   bool // a signature covers the entity
-	checked  bool // the signed octets have no bare CR
-	depth    int  // number of attached messages around the entity
+	charset  string // of raw header text that is not UTF-8
+	sevenBit bool   // 8-bit text cannot be carried either: the relay lacks 8BITMIME
+	signed   bool   // a signature covers the entity
+	checked  bool   // the signed octets have no bare CR
+	depth    int    // number of attached messages around the entity
 }
 
 // fix plans the changes to the entity and the entities in it. It leaves the header
@@ -46,10 +47,7 @@ func (x entityFixer) fix(e *mimeEntity) error {
 		x.depth++
 	}
 	for _, p := range e.parts {
-		if err := x.fixFields(p.mimeEntity); err != nil {
-			return err
-		}
-		if err := x.fix(p.mimeEntity); err != nil {
+		if err := x.fixPart(p.mimeEntity); err != nil {
 			return err
 		}
 	}
@@ -57,6 +55,19 @@ func (x entityFixer) fix(e *mimeEntity) error {
 		return x.setField(e, "Content-Transfer-Encoding", "7bit")
 	}
 	return nil
+}
+
+// fixPart plans the changes to a part, or to an attached message.
+func (x entityFixer) fixPart(e *mimeEntity) error {
+	if charset, ok := e.textCharset(); ok {
+		x.charset = charset
+	} else if e.isMessage {
+		x.charset = guessedCharset
+	}
+	if err := x.fixFields(e); err != nil {
+		return err
+	}
+	return x.fix(e)
 }
 
 // unfit reports whether SMTP cannot carry raw as it is.
@@ -132,7 +143,6 @@ func (x entityFixer) fixSurroundings(e *mimeEntity) error {
 // carry. It also encodes raw 8-bit text in the fields of a part, unless a signature
 // covers them or they belong to an attached message.
 func (x entityFixer) fixFields(e *mimeEntity) error {
-	charset := e.headerCharset()
 	for _, f := range e.fields {
 		if bytes.IndexByte(f.raw, 0) >= 0 {
 			return malformedMessage(whole("message"), "NUL is not allowed in a part's header section")
@@ -145,7 +155,7 @@ func (x entityFixer) fixFields(e *mimeEntity) error {
 		if x.signed {
 			return x.refuse("part's header section")
 		}
-		if err := x.rewrite(f, charset); err != nil {
+		if err := x.rewrite(f, x.charset); err != nil {
 			return x.refuseFor(err, "part's field "+printableName(f.name))
 		}
 		if !f.foldable() || x.sevenBit && hasEightBit(f.written()) {

@@ -22,7 +22,7 @@ func SevenBit(ctx context.Context, c mailer.Content, reserve Reserve) (mailer.Co
 		return c, nil
 	}
 	root := parseMessage(ctx, c.Data)
-	x := entityFixer{growth: newGrowth(ctx, c.Data), sevenBit: true, signed: root.hasField("dkim-signature")}
+	x := entityFixer{growth: newGrowth(ctx, c.Data), charset: root.headerCharset(), sevenBit: true, signed: root.hasField("dkim-signature")}
 	if err := x.fix(root); err != nil {
 		return mailer.Content{}, err
 	}
