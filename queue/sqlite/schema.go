@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"mailsidecar/queue"
@@ -163,17 +164,26 @@ func migrate(ctx context.Context, conn *sql.Conn, path string, log *slog.Logger)
 	if version > 0 && version < len(migrations) {
 		log.Info("queue store is migrated", "from_schema", version, "to_schema", len(migrations))
 	}
+	if tables == 0 && version == 0 { // all at once, which the start waits for
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return migrateStep(conn, migration(strings.Join(migrations, ";"), len(migrations)), log)
+	}
 	for ; version < len(migrations); version++ {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		script := fmt.Sprintf("BEGIN IMMEDIATE; %s; PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
-			migrations[version], applicationID, version+1)
-		if err := migrateStep(conn, script, log.With("schema", version+1)); err != nil {
+		if err := migrateStep(conn, migration(migrations[version], version+1), log.With("schema", version+1)); err != nil {
 			return fmt.Errorf("migrate to schema %d: %w", version+1, err)
 		}
 	}
 	return nil
+}
+
+// migration is the transaction that makes a schema of the one before.
+func migration(script string, schema int) string {
+	return fmt.Sprintf("BEGIN IMMEDIATE; %s; PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT", script, applicationID, schema)
 }
 
 // migrationNews is how often the log says that a step of a migration goes on.

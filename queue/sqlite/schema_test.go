@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -67,6 +68,45 @@ func explain(t *testing.T, db *sql.DB, statement string) (steps []string) {
 		t.Fatal(err)
 	}
 	return steps
+}
+
+// TestNewSchema: a new file, made in one transaction, has the schema of one that was
+// migrated step by step.
+func TestNewSchema(t *testing.T) {
+	all := migrations
+	t.Cleanup(func() { migrations = all })
+	path := dbPath(t)
+	for n := range all {
+		migrations = all[:n+1]
+		if err := openStore(t, path).Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, got := schemaOf(t, openStore(t, path)), schemaOf(t, openStore(t, dbPath(t)))
+	if !slices.Equal(got, want) {
+		t.Errorf("schema of a new file =\n%q\nwant that of a migrated one\n%q", got, want)
+	}
+}
+
+// schemaOf is what makes the tables and indexes, and which version they are of.
+func schemaOf(t *testing.T, s *Store) []string {
+	t.Helper()
+	var all []string
+	err := s.view(t.Context(), func(v *session) error {
+		return v.each(`SELECT name || ': ' || coalesce(sql, '') FROM sqlite_schema
+			UNION ALL SELECT 'version ' || user_version FROM pragma_user_version
+			UNION ALL SELECT 'application ' || application_id FROM pragma_application_id
+			UNION ALL SELECT 'usage ' || messages || ' ' || bytes FROM usage ORDER BY 1`, nil, func(rows *sql.Rows) error {
+			var one string
+			err := rows.Scan(&one)
+			all = append(all, one)
+			return err
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
 }
 
 // TestMigrationIsLogged: whoever waits for a start that migrates can see why.
