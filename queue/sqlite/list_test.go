@@ -262,8 +262,8 @@ func TestSearchesLeaveLookUps(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		if free := len(s.readers.free); free != readConnections {
-			t.Errorf("connections for look-ups that are free = %d, want %d", free, readConnections)
+		if free, all := len(s.readers.free), s.readers.left(); free != all {
+			t.Errorf("connections for look-ups that are free = %d, want all %d", free, all)
 		}
 		began := time.Now()
 		_, err1 := s.Get(t.Context(), "app", e.Message.ID)

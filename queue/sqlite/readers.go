@@ -12,7 +12,7 @@ import (
 	"mailsidecar/queue"
 )
 
-// How many connections read: each has a page cache of 2 MiB.
+// How many connections read at most: each has a page cache of up to 2 MiB.
 const (
 	readConnections = 4 // for what the queue asks, and for look-ups of one message
 	listConnections = 2
@@ -29,8 +29,10 @@ type readers struct {
 	all int // connections, in use or not; at least one
 }
 
-// openReaders opens every connection now: once the file is deleted none can be
-// opened any more, and what is stored must be read all the same.
+// openReaders opens one connection, of up to n. The others are opened when so many are
+// in use at once: a start does not wait for them, and an idle server does not need their
+// memory. The first one is opened now: once the file is deleted none can be opened any
+// more, and what is stored must be read all the same.
 func openReaders(s *Store, n int) (*readers, error) {
 	db, err := sql.Open("sqlite", dsn(s.opts.Path, "query_only(1)")+"&mode=rw")
 	if err != nil {
@@ -38,15 +40,12 @@ func openReaders(s *Store, n int) (*readers, error) {
 	}
 	db.SetMaxIdleConns(-1)
 	p := &readers{store: s, db: db, free: make(chan *connection, n), closed: make(chan struct{})}
-	for range n {
-		c, err := p.connect()
-		if err != nil {
-			p.refuse()
-			return nil, errors.Join(err, p.close())
-		}
-		p.all++
-		p.free <- c
+	c, err := p.connect()
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
 	}
+	p.all = 1
+	p.free <- c
 	return p, nil
 }
 
@@ -74,6 +73,11 @@ func (s *session) read() error {
 
 // take waits for a connection that is not in use.
 func (p *readers) take(ctx context.Context) (*connection, error) {
+	select {
+	case c := <-p.free:
+		return c, nil
+	default:
+	}
 	if c := p.another(); c != nil {
 		return c, nil
 	}
@@ -87,8 +91,8 @@ func (p *readers) take(ctx context.Context) (*connection, error) {
 	}
 }
 
-// another opens a connection in place of one that was given up; nil when none was,
-// or none can be opened.
+// another opens one more connection; nil when there are as many as there may be, or none
+// can be opened.
 func (p *readers) another() *connection {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -33,6 +33,61 @@ func viewTogether(t *testing.T, s *Store, n int) error {
 	return errors.Join(errs...)
 }
 
+// openAll opens every connection that there may be, and returns them.
+func openAll(t *testing.T, p *readers) []*connection {
+	t.Helper()
+	var all []*connection
+	for range cap(p.free) {
+		c, err := p.take(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, c)
+	}
+	for _, c := range all {
+		p.giveBack(c)
+	}
+	return all
+}
+
+// TestReadersOpenWhenNeeded: there are as many connections as were in use at once, but
+// one from the start on, so that what is stored is read when the file is gone.
+func TestReadersOpenWhenNeeded(t *testing.T) {
+	s := openStore(t, dbPath(t))
+	if _, err := s.Insert(t.Context(), queue.Batch{Entries: []queue.Entry{randomEntry(0, time.Now())}}); err != nil {
+		t.Fatal(err)
+	}
+	readOne := func() {
+		t.Helper()
+		for range 3 {
+			page, err := s.List(t.Context(), queue.Filter{Key: queue.AnyKey}, 50, "")
+			if err != nil || len(page.Messages) == 0 {
+				t.Fatalf("List = %d messages, %v, want some", len(page.Messages), err)
+			}
+			if _, err := s.Content(t.Context(), queue.AnyKey, page.Messages[0].ID); err != nil {
+				t.Errorf("Content = %v", err)
+			}
+		}
+	}
+	readOne()
+	if look, list := s.readers.left(), s.lists.left(); look != 1 || list != 1 {
+		t.Errorf("connections of one who reads = %d and %d, want 1 and 1", look, list)
+	}
+	if err := viewTogether(t, s, readConnections-1); err != nil {
+		t.Errorf("views at once = %v", err)
+	}
+	if err := os.Remove(s.opts.Path); err != nil {
+		t.Fatal(err)
+	}
+	readOne()
+	if err := viewTogether(t, s, readConnections-1); err != nil {
+		t.Errorf("views at once of a file that is gone = %v", err)
+	}
+	if got := s.readers.left(); got != readConnections-1 {
+		t.Errorf("connections after %d views at once = %d", readConnections-1, got)
+	}
+}
+
 // TestEveryReaderSurvives: after callers have left at any time, as many read at
 // once as there are connections, and the writer writes.
 func TestEveryReaderSurvives(t *testing.T) {
@@ -89,6 +144,7 @@ func TestSpoiledReaders(t *testing.T) {
 	for name, spoil := range spoil {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t, dbPath(t))
+			openAll(t, s.readers)
 			spoilReaders(t, s, spoil)
 			for range 2 {
 				if err := viewTogether(t, s, readConnections); err != nil {
@@ -139,6 +195,7 @@ func TestSpoiledWriter(t *testing.T) {
 // used is, and what happens is told.
 func TestSpoiledAfterDeletion(t *testing.T) {
 	s := openStore(t, dbPath(t))
+	openAll(t, s.readers)
 	if err := os.Remove(s.opts.Path); err != nil {
 		t.Fatal(err)
 	}
@@ -174,6 +231,7 @@ func TestSpoiledAfterDeletion(t *testing.T) {
 // and Close does not wait for what is gone.
 func TestLastReader(t *testing.T) {
 	s := openStore(t, dbPath(t))
+	openAll(t, s.readers)
 	open := s.readers.db
 	s.readers.db = closedDB(t)
 	spoilReaders(t, s, spoil["closed"])

@@ -138,11 +138,7 @@ func TestNoScans(t *testing.T) {
 		s := openKeeping(t, dbPath(t))
 		used = append(used, s.writer.connection)
 		for _, p := range []*readers{s.readers, s.lists} {
-			for range cap(p.free) {
-				c := <-p.free
-				used = append(used, c)
-				p.free <- c
-			}
+			used = append(used, openAll(t, p)...)
 		}
 		return s
 	}, func(t *testing.T, s queue.Store) queue.Store {
