@@ -57,8 +57,9 @@ type Position struct {
 	Field string
 	// Item is which one of a list, from 1; zero means the field as a whole.
 	Item int
-	// Member is a part of the field or of its item: the name of a header field, or
-	// "filename", "content_type" or "content_id" of an attachment. Empty means all.
+	// Member is a part of the field or of its item: the name of a header field,
+	// "filename", "content_type" or "content_id" of an attachment, or "name" where that of
+	// an address is wrong. Empty means all.
 	Member string
 }
 

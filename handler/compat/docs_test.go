@@ -1,19 +1,16 @@
 package compat_test
 
 import (
-	"flag"
 	"fmt"
 	"os"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"mailsidecar/handler/compat"
 	"mailsidecar/handler/compat/all"
+	"mailsidecar/handler/compat/compattest"
 )
-
-var update = flag.Bool("update", false, "rewrite what is generated in the documentation")
 
 // TestProviderDocs compares the tables in docs/provider-apis.md with the types of
 // the requests; with -update it rewrites them.
@@ -36,7 +33,7 @@ func TestProviderDocs(t *testing.T) {
 	}
 	switch {
 	case doc == string(data):
-	case *update:
+	case *compattest.Update:
 		if err := os.WriteFile(path, []byte(doc), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -61,38 +58,9 @@ func tables(p *compat.API) string {
 			continue
 		}
 		b.WriteString("\n| field | | |\n|---|---|---|\n")
-		for _, f := range documented(r.Fields) {
+		for _, f := range compattest.Documented(r) {
 			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", f.Name, f.Treatment, f.Note)
 		}
 	}
 	return b.String() + "\n"
-}
-
-func documented(fields any) []compat.FormField {
-	if list, ok := fields.([]compat.FormField); ok {
-		return slices.Clone(list)
-	}
-	return fieldsOf(reflect.TypeOf(fields), "")
-}
-
-// fieldsOf lists the members of a type, those inside it after it.
-func fieldsOf(t reflect.Type, path string) []compat.FormField {
-	var all []compat.FormField
-	for i := range t.NumField() {
-		f := t.Field(i)
-		name := strings.TrimPrefix(path+"."+f.Tag.Get("json"), ".")
-		treatment := compat.Honoured
-		if own := compat.OwnTypes[f.Type]; own != "" {
-			treatment = own
-		}
-		all = append(all, compat.FormField{Name: name, Treatment: treatment, Note: f.Tag.Get("note")})
-		inner, name := f.Type, name
-		if inner.Kind() == reflect.Slice && inner != reflect.TypeFor[compat.Pairs]() {
-			inner, name = inner.Elem(), name+"[]"
-		}
-		if inner.Kind() == reflect.Struct && compat.OwnTypes[inner] == "" && inner != reflect.TypeFor[compat.Person]() {
-			all = append(all, fieldsOf(inner, name)...)
-		}
-	}
-	return all
 }

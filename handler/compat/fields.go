@@ -1,7 +1,9 @@
 package compat
 
 import (
+	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -85,12 +87,14 @@ func People(list []Person) []mailer.Address {
 	return all
 }
 
-// Overridden merges two lists; a later value replaces the one of that name.
-func Overridden(base, more Pairs) []mailer.Field {
+// Overridden merges two lists; a later value replaces the one of that name. own says of
+// each place whether what stands there is of more; the others are at the places that they
+// have in base.
+func Overridden(base, more Pairs) (merged []mailer.Field, own []bool) {
 	if len(more) == 0 {
-		return slices.Clone([]mailer.Field(base))
+		return slices.Clone([]mailer.Field(base)), make([]bool, len(base))
 	}
-	merged := make([]mailer.Field, 0, len(base)+len(more))
+	merged, own = make([]mailer.Field, 0, len(base)+len(more)), make([]bool, len(base), len(base)+len(more))
 	places := make(map[string]int, len(base)+len(more)) // of the first field of each name
 	for i, fields := range []Pairs{base, more} {
 		for _, f := range fields {
@@ -98,18 +102,28 @@ func Overridden(base, more Pairs) []mailer.Field {
 			place, known := places[key]
 			switch {
 			case known && i > 0:
-				merged[place] = f
+				merged[place], own[place] = f, true
 				continue
 			case !known:
 				places[key] = len(merged)
 			}
-			merged = append(merged, f)
+			if merged = append(merged, f); i > 0 {
+				own = append(own, true)
+			}
 		}
 	}
-	return merged
+	return merged, own
 }
+
+// PersonPath is the path of what is wrong with a person that is at a path: the name, or
+// else the address.
+func PersonPath(path string, at mailer.Position) string {
+	return path + "." + cmp.Or(at.Member, "email")
+}
+
+var placeInList = regexp.MustCompile(`\[(\d+)\]`)
 
 // Dotted writes a path of ours, to[1].email, as most providers do: to.1.email.
 func Dotted(path string) string {
-	return strings.TrimPrefix(strings.NewReplacer("[", ".", "]", "").Replace(path), ".")
+	return strings.TrimPrefix(placeInList.ReplaceAllString(path, ".$1"), ".")
 }

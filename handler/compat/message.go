@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/textproto"
 	"regexp"
 	"slices"
 	"strings"
@@ -37,11 +38,18 @@ type Message struct {
 	Fingerprint    [32]byte
 	// Limit is the request's limit on the work for its messages, see [Exchange.Expansion].
 	Limit *Expansion
-	// Path says where in the provider's request something is. Nil: where it is in the
-	// native one.
+	// Path says where in the provider's request something is: of a finished message all
+	// is at the position message. Nil: where it is in the native one.
 	Path func(mailer.Position) string
+	// HeaderPath says where in the provider's request the n-th field of Header is, from 0.
+	HeaderPath func(n int) string
 
 	references references
+	// kept has the places that the fields of Header had before tidy.
+	kept []int
+	// senderPath and replyToPath are where the header fields are that became the sender or
+	// the addresses for replies; empty: they are not from header fields.
+	senderPath, replyToPath string
 }
 
 // make composes the message, or finishes it. It asks reserve before. Its error has the
@@ -67,17 +75,42 @@ func (o *Message) make(ctx context.Context, reserve compose.Reserve) (compose.Co
 
 // path says where in the provider's request something is.
 func (o *Message) path(at mailer.Position) string {
-	if o.Path == nil {
+	switch {
+	case o.Path == nil:
 		return at.String()
+	case o.Finished != nil:
+		return o.Path(mailer.Position{Field: "message"})
+	case at.Field == mailer.FieldHeaders && at.Item > 0 && at.Item <= len(o.kept):
+		return o.headerPath(o.kept[at.Item-1])
+	case at.Field == "sender" && o.senderPath != "":
+		return o.senderPath
+	case at.Field == "reply_to" && o.replyToPath != "":
+		return o.replyToPath
+	default:
+		return o.Path(at)
 	}
-	return o.Path(at)
+}
+
+// headerPath is where the n-th header field is that was made, from 0.
+func (o *Message) headerPath(n int) string {
+	if o.HeaderPath == nil {
+		return mailer.FieldHeaders
+	}
+	return problem.Cut(o.HeaderPath(n))
+}
+
+// Within says that the message's request is at a path in another one.
+func (o *Message) Within(place string) {
+	path, headerPath := o.Path, o.HeaderPath
+	o.Path = func(at mailer.Position) string { return place + "." + path(at) }
+	o.HeaderPath = func(n int) string { return place + "." + headerPath(n) }
 }
 
 // locate gives an error the provider's paths: that of the composer, and that of
 // [Desk.Accept], whose fields are the native API's.
 func (o *Message) locate(err error) error {
 	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok {
-		return problem.Invalid(invalid.Malformed, problem.Located(invalid.Fields, o.path))
+		return problem.Invalid(invalid.Malformed, o.located(invalid.Fields))
 	}
 	p, ok := errors.AsType[*problem.Error](err)
 	if !ok {
@@ -89,6 +122,25 @@ func (o *Message) locate(err error) error {
 		located.Fields[i].Field = o.path(mailer.Position{Field: f.Field})
 	}
 	return &located
+}
+
+// located writes where in the provider's request each field is, and which header field
+// that is where its path does not tell.
+func (o *Message) located(fields []mailer.FieldError) []api.FieldError {
+	all := problem.Located(fields, o.path)
+	for i, f := range fields {
+		switch {
+		case o.Finished != nil && f.Field != mailer.FieldHeaders && f.Field != "message":
+			all[i].Message = headerMessage(textproto.CanonicalMIMEHeaderKey(f.Field), f.Message)
+		case f.Field == mailer.FieldHeaders && f.Item > 0 && (o.Finished != nil || strings.HasSuffix(all[i].Field, "]")):
+			all[i].Message = headerMessage(f.Member, f.Message)
+		}
+	}
+	return all
+}
+
+func headerMessage(name, text string) string {
+	return fmt.Sprintf("the header field %s: %s", name, text)
 }
 
 // tidy prepares a message for [compose.Compose]. It is called after the
@@ -147,27 +199,29 @@ func unfold(s string) string { return strings.Trim(fold.ReplaceAllString(s, " ")
 // caller's own. Frameworks repeat some of them there.
 func (o *Message) tidyHeader() error {
 	m := &o.Message
+	o.kept = nil
 	var f Fields
 	var kept []mailer.Field
 	for i, field := range m.Header {
 		field.Name, field.Value = strings.TrimSpace(field.Name), unfold(field.Value)
-		path := o.path(mailer.Position{Field: mailer.FieldHeaders, Item: i + 1, Member: problem.Cut(field.Name)})
 		switch key := strings.ToLower(field.Name); {
 		case field.Value == "":
 		case key == "reply-to":
 			if len(m.ReplyTo) == 0 {
-				m.ReplyTo = f.List(path, field.Value)
+				o.replyToPath = o.headerPath(i)
+				m.ReplyTo = f.List(o.replyToPath, field.Value)
 			}
 		case key == "sender":
-			if list := f.List(path, field.Value); len(list) > 0 {
+			o.senderPath = o.headerPath(i)
+			if list := f.List(o.senderPath, field.Value); len(list) > 0 {
 				m.Sender = list[0]
 			}
 		case slices.Contains([]string{"from", "to", "cc", "bcc", "subject"}, key):
-			f.Add(path, "is reserved: use the field of the request")
+			f.Add(o.headerPath(i), field.Name+" is reserved: use the field of the request")
 		case slices.Contains([]string{"mime-version", "received", "dkim-signature", "return-path"}, key),
 			strings.HasPrefix(key, "content-"), strings.HasPrefix(key, "resent-"):
 		default:
-			kept = append(kept, field)
+			kept, o.kept = append(kept, field), append(o.kept, i)
 		}
 	}
 	m.Header = kept

@@ -131,7 +131,7 @@ func Decode(data []byte, v any, path string) error {
 // in the request.
 func JSONProblem(err error, data []byte, base string) *problem.Error {
 	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
-		path := fieldPath(base, syntactic.JSONPointer)
+		path := fieldPath(base, data, syntactic.JSONPointer)
 		if errors.Is(err, jsontext.ErrDuplicateName) {
 			return problem.New(api.CodeDuplicateField, "", problem.At(path, "is given twice"))
 		}
@@ -141,7 +141,7 @@ func JSONProblem(err error, data []byte, base string) *problem.Error {
 	if !ok {
 		return problem.New(api.CodeMalformedJSON, "")
 	}
-	path := fieldPath(base, semantic.JSONPointer)
+	path := fieldPath(base, data, semantic.JSONPointer)
 	switch corrupt := base64.CorruptInputError(0); {
 	case errors.Is(err, json.ErrUnknownName):
 		return problem.New(api.CodeUnknownField, "", problem.At(path, "is not a field of this request"+nearest(semantic)))
@@ -214,23 +214,39 @@ func TypeName(t reflect.Type) string {
 	}
 }
 
-// fieldPath writes a JSON pointer (RFC 6901) as people write a path:
+// fieldPath writes a JSON pointer (RFC 6901) into data as people write a path:
 // "attachments[0].content", "headers.X-Order".
-func fieldPath(base string, p jsontext.Pointer) string {
-	path, parent := base, ""
+func fieldPath(base string, data []byte, p jsontext.Pointer) string {
+	path, items := base, listItems(data, p)
 	for token := range p.Tokens() {
-		_, err := strconv.ParseUint(token, 10, 32)
 		switch {
-		case err == nil && parent != "headers" && parent != "tags":
+		case len(items) > 0 && items[0]:
 			path += "[" + token + "]"
 		case path == "":
 			path = token
 		default:
 			path += "." + token
 		}
-		if parent = token; len(path) > problem.MaxPath {
+		if len(path) > problem.MaxPath {
 			break // a long name is not copied for each name below it
 		}
+		items = items[min(1, len(items)):]
 	}
 	return problem.Cut(path)
+}
+
+// listItems says of each token of a pointer into data whether it is the place of an item
+// in a list: a member of an object may have a number for its name.
+func listItems(data []byte, p jsontext.Pointer) (items []bool) {
+	d := jsontext.NewDecoder(bytes.NewBuffer(data), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	for d.StackPointer() != p {
+		if _, err := d.ReadToken(); err != nil {
+			break // the pointer is to what cannot be read
+		}
+	}
+	for depth := range d.StackDepth() {
+		kind, _ := d.StackIndex(depth + 1)
+		items = append(items, kind == '[')
+	}
+	return items
 }

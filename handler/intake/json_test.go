@@ -11,18 +11,25 @@ import (
 	"mailsidecar/handler/problem"
 )
 
+// TestFieldPath: a number is the place of an item where data has a list, and a name where
+// it has an object.
 func TestFieldPath(t *testing.T) {
+	data := `{"to":["a",{"email":1}],"attachments":[{"content":1}],"headers":{"X-Order":1,"5":1,"a/b~c":1},"messages":[0,1,2,{"tags":{"7":[1]},"headers":[{"name":1}]}],"` + long(200) + `":{"a":1},"cut":[{"1":`
 	for pointer, want := range map[jsontext.Pointer]string{
 		"":                                "",
 		"/to/1/email":                     "to[1].email",
+		"/to/0":                           "to[0]",
+		"/attachments/0":                  "attachments[0]",
 		"/attachments/0/content":          "attachments[0].content",
 		"/headers/X-Order":                "headers.X-Order",
 		"/headers/5":                      "headers.5",
-		"/messages/3/tags/7":              "messages[3].tags.7",
+		"/messages/3/tags/7/0":            "messages[3].tags.7[0]",
+		"/messages/3/headers/0/name":      "messages[3].headers[0].name",
 		"/headers/a~1b~0c":                "headers.a/b~c",
+		"/cut/0/1":                        "cut[0].1",
 		jsontext.Pointer("/" + long(200)): long(problem.MaxPath) + "…",
 	} {
-		if got := fieldPath("", pointer); got != want {
+		if got := fieldPath("", []byte(data), pointer); got != want {
 			t.Errorf("fieldPath(%q) = %q, want %q", pointer, got, want)
 		}
 	}

@@ -119,7 +119,7 @@ func Below(path string, err error) error {
 			under.Fields[i] = f
 			continue
 		}
-		under.Fields[i] = At(path+"."+f.Field, f.Message)
+		under.Fields[i] = At(strings.TrimSuffix(path+"."+f.Field, "."), f.Message)
 	}
 	return &under
 }

@@ -55,8 +55,8 @@ func TestComposeRefuses(t *testing.T) {
 			m.Cc = []mailer.Address{{Name: "", Email: "@"}}
 		}, "to[1] cc[0]", false},
 		{"line break in subject", func(m *mailer.Message) { m.Subject = "a\r\nBcc: x@y" }, "subject", true},
-		{"line break in name", func(m *mailer.Message) { m.From.Name = "a\nb" }, "from", true},
-		{"NUL in reply-to", func(m *mailer.Message) { m.ReplyTo = []mailer.Address{{Name: "a\x00", Email: "a@b"}} }, "reply_to[0]", true},
+		{"line break in name", func(m *mailer.Message) { m.From.Name = "a\nb" }, "from.name", true},
+		{"NUL in reply-to", func(m *mailer.Message) { m.ReplyTo = []mailer.Address{{Name: "a\x00", Email: "a@b"}} }, "reply_to[0].name", true},
 		{"invalid UTF-8", func(m *mailer.Message) { m.Subject, m.Text, m.HTML = "\xff", "\xff", "\xff" }, "subject text html", true},
 		{"return path", func(m *mailer.Message) { m.ReturnPath = "x" }, "return_path", false},
 		{"address with line break", func(m *mailer.Message) { m.ReturnPath = "x@y\r\nz" }, "return_path", true},

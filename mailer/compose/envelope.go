@@ -72,7 +72,7 @@ func (f *finisher) forwardPaths(to []mailer.Address) []string {
 	if len(to) == 0 {
 		all = f.ownForwardPaths()
 		if len(all) == 0 && len(f.problems.Fields) == 0 {
-			f.problems.invalid(whole("to"), "at least one recipient is required, in Envelope-To or in the message")
+			f.problems.invalid(whole("to"), "at least one recipient is required, beside the message or in its To, Cc or Bcc field")
 		}
 	}
 	return mailer.UniqueEmails(all)

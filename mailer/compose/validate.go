@@ -100,7 +100,7 @@ func (v *validMessage) addresses(m mailer.Message) {
 	v.bcc = v.addressList("bcc", m.Bcc)
 	v.replyTo = v.addressList("reply_to", m.ReplyTo)
 	if len(m.To)+len(m.Cc)+len(m.Bcc) == 0 {
-		v.invalid(whole("to"), "at least one recipient is required, in to, cc or bcc")
+		v.invalid(whole("to"), "at least one recipient is required, as To, Cc or Bcc")
 	}
 	if m.ReturnPath != "" && m.ReturnPath != "<>" {
 		v.returnPath = v.address(whole("return_path"), mailer.Address{Email: m.ReturnPath}).Email
@@ -120,7 +120,9 @@ func (v *validMessage) addressList(field string, list []mailer.Address) []mailer
 }
 
 func (v *validMessage) address(at mailer.Position, a mailer.Address) mailer.Address {
-	if !v.text(at, a.Name) {
+	name := at
+	name.Member = "name"
+	if !v.text(name, a.Name) {
 		return a
 	}
 	canonical, err := a.Canonical()
@@ -159,7 +161,7 @@ func (v *validMessage) text(at mailer.Position, value string) bool {
 
 func (v *validMessage) bodies(m mailer.Message) {
 	if m.Text == "" && m.HTML == "" && len(m.Attachments) == 0 {
-		v.invalid(whole("text"), "at least one of text, html, attachments is required")
+		v.invalid(whole("text"), "a text, HTML or an attachment is required")
 	}
 	if !utf8.ValidString(m.Text) {
 		v.malformed(whole("text"), "not valid UTF-8")

@@ -126,7 +126,7 @@ func (m *mail) takeOptions(x *compat.Exchange) (idempotencyKey string, err error
 		switch {
 		case isIdempotency(h.Name):
 			if idempotencyKey, err = x.Idempotency(http.Header{intake.HeaderIdempotencyKey: {h.Value}}); err != nil {
-				return "", err
+				return "", locatedAt("headers."+h.Name, err)
 			}
 		case strings.EqualFold(h.Name, headerSandbox):
 			if h.Value != "drop" {
@@ -139,6 +139,15 @@ func (m *mail) takeOptions(x *compat.Exchange) (idempotencyKey string, err error
 	}
 	m.Headers = kept
 	return idempotencyKey, nil
+}
+
+// locatedAt makes the fields of an error that one.
+func locatedAt(path string, err error) error {
+	p := problem.For(err)
+	if len(p.Fields) == 0 {
+		return err
+	}
+	return problem.New(p.Code, p.Detail, problem.At(path, p.Fields[0].Message))
 }
 
 func isIdempotency(name string) bool {
@@ -179,7 +188,11 @@ func (m *mail) outgoing(e *compat.Expansion) ([]compat.Message, error) {
 		recipients += len(all[i].To) + len(all[i].Cc) + len(all[i].Bcc)
 	}
 	if recipients > maxRecipients {
-		f.Add("to", fmt.Sprintf("a request may have %d recipients", maxRecipients))
+		field := "to"
+		if len(m.MessageVersions) > 0 {
+			field = "messageVersions"
+		}
+		f.Add(field, fmt.Sprintf("a request may have %d recipients", maxRecipients))
 	}
 	return all, errors.Join(f.Err(), e.Err())
 }
@@ -203,8 +216,13 @@ func (m *mail) versions(f *compat.Fields) []version {
 	if len(m.MessageVersions) > maxVersions {
 		f.Add("messageVersions", fmt.Sprintf("may have %d items", maxVersions))
 	}
-	if len(m.To)+len(m.Cc)+len(m.Bcc) > 0 {
-		f.Add("to", "recipients stand in messageVersions, or outside of it, not both")
+	for _, list := range []struct {
+		field string
+		items int
+	}{{"to", len(m.To)}, {"cc", len(m.Cc)}, {"bcc", len(m.Bcc)}} {
+		if list.items > 0 {
+			f.Add(list.field, "recipients stand in messageVersions, or outside of it, not both")
+		}
 	}
 	return m.MessageVersions
 }
@@ -242,8 +260,14 @@ func (m *mail) attach(o *compat.Message) {
 func (m *mail) version(o compat.Message, v *version, path string, f *compat.Fields) compat.Message {
 	o.To, o.Cc, o.Bcc = compat.People(v.To), compat.People(v.Cc), compat.People(v.Bcc)
 	o.Subject, o.Text = cmp.Or(v.Subject, o.Subject), cmp.Or(v.TextContent, o.Text)
-	o.Header = compat.Overridden(m.Headers, v.Headers)
-	o.Path = func(at mailer.Position) string { return fieldPath(path, at) }
+	header, own := compat.Overridden(m.Headers, v.Headers)
+	o.Header, o.HeaderPath = header, func(n int) string {
+		if own[n] {
+			return path + "headers." + header[n].Name
+		}
+		return "headers." + header[n].Name
+	}
+	o.Path = func(at mailer.Position) string { return fieldPath(path, v, at) }
 	if v.HTMLContent != "" {
 		o.HTML, o.Attachments = v.HTMLContent, nil
 		m.attach(&o)
@@ -312,25 +336,32 @@ func params(own, common map[string]string) compat.Substitution {
 	})
 }
 
-// fieldPath is where something is in the request, whose version is at path.
-func fieldPath(path string, at mailer.Position) string {
+// fieldPath is where something is in the request, whose version v is at path.
+func fieldPath(path string, v *version, at mailer.Position) string {
+	// what a version has of its own stands there.
+	own := func(is bool, name string) string {
+		if is {
+			return path + name
+		}
+		return name
+	}
 	switch at.Field {
 	case "from":
-		return "sender.email"
+		return compat.PersonPath("sender", at)
 	case "to", "cc", "bcc":
 		if at.Item > 0 {
-			return fmt.Sprintf("%s%s[%d].email", path, at.Field, at.Item-1)
+			return compat.PersonPath(fmt.Sprintf("%s%s[%d]", path, at.Field, at.Item-1), at)
 		}
 	case "reply_to":
-		return "replyTo.email"
+		return compat.PersonPath(own(!v.ReplyTo.Absent(), "replyTo"), at)
+	case "subject":
+		return own(v.Subject != "", "subject")
 	case "text":
-		return "textContent"
+		return own(v.TextContent != "", "textContent")
 	case "html":
-		return "htmlContent"
+		return own(v.HTMLContent != "", "htmlContent")
 	case "attachments":
-		if at.Item > 0 {
-			at.Field, at.Member = "attachment", strings.Replace(at.Member, "filename", "name", 1)
-		}
+		at.Field, at.Member = "attachment", strings.NewReplacer("filename", "name", "content_id", "name").Replace(at.Member)
 	}
 	return at.String()
 }

@@ -16,8 +16,8 @@ import (
 	"mailsidecar/handler/compat"
 )
 
-// Update rewrites the expected answers instead of comparing with them.
-var Update = flag.Bool("update", false, "rewrite the answers in testdata")
+// Update rewrites what is expected, answers and documentation, instead of comparing with it.
+var Update = flag.Bool("update", false, "rewrite what is expected")
 
 // shown are the header fields of an answer that a golden file has.
 var shown = []string{"Content-Type", "X-Message-Id", "X-Amzn-Errortype"}

@@ -38,8 +38,9 @@ var Created = time.Date(2030, 1, 31, 8, 0, 0, 0, time.UTC)
 
 // Desk accepts every message.
 type Desk struct {
-	Direct bool  // nothing is stored
-	Err    error // of Submit
+	Direct  bool  // nothing is stored
+	Refused error // of Accept
+	Err     error // of Submit
 
 	Submitted []queue.Submission
 	Commits   int // calls of Submit that succeeded
@@ -64,10 +65,10 @@ func (d *Desk) UntilStopped(ctx context.Context) context.Context { return ctx }
 // CheckSize has no limit.
 func (d *Desk) CheckSize(int) error { return nil }
 
-// Accept has no limits.
+// Accept has no limits but Refused.
 func (d *Desk) Accept(sub queue.Submission, m compose.Composed, _ *keys.Key) (queue.Submission, error) {
 	sub.Envelope, sub.Content, sub.Sender, sub.Subject = m.Envelope, m.Content, m.Sender, m.Subject
-	return sub, nil
+	return sub, d.Refused
 }
 
 // Submit remembers the messages, of which every recipient is delivered.

@@ -158,8 +158,7 @@ func readItem(x *compat.Exchange, data []byte, i int, e *compat.Expansion) ([]co
 	}
 	messages, err := m.outgoing(e)
 	for j := range messages {
-		within := messages[j].Path
-		messages[j].Path = func(at mailer.Position) string { return place + "." + within(at) }
+		messages[j].Within(place)
 	}
 	return messages, problem.Below(place, err)
 }
@@ -170,8 +169,9 @@ func (m *mail) outgoing(e *compat.Expansion) ([]compat.Message, error) {
 	m.check(&f)
 	o := compat.Message{Message: mailer.Message{
 		From: m.From.Address(), To: compat.People(m.To), Cc: compat.People(m.Cc), Bcc: compat.People(m.Bcc),
-		Subject: m.Subject, Text: m.Text, HTML: m.HTML, Header: m.header(),
+		Subject: m.Subject, Text: m.Text, HTML: m.HTML,
 	}, Limit: e}
+	o.Header, o.HeaderPath = m.header()
 	if !m.ReplyTo.Absent() {
 		o.ReplyTo = []mailer.Address{m.ReplyTo.Address()}
 	}
@@ -234,18 +234,28 @@ func (m *mail) checkPersonal(f *compat.Fields) {
 		return
 	}
 	if len(m.To) > 1 && len(m.Cc)+len(m.Bcc) > 0 {
-		f.Add("personalization", "makes a message of each recipient: send cc and bcc apart, or name one recipient in to")
+		field := "personalization"
+		if len(m.Personalization) == 0 {
+			field = "variables"
+		}
+		f.Add(field, "makes a message of each recipient: send cc and bcc apart, or name one recipient in to")
 	}
-	for field, text := range map[string]string{"subject": m.Subject, "text": m.Text, "html": m.HTML} {
-		if strings.Contains(text, "{%") {
-			f.Add(field, "has conditions or loops, which personalization does not know here")
+	for _, text := range []mailer.Field{{Name: "subject", Value: m.Subject}, {Name: "text", Value: m.Text}, {Name: "html", Value: m.HTML}} {
+		if strings.Contains(text.Value, "{%") {
+			f.Add(text.Name, "has conditions or loops, which personalization does not know here")
 		}
 	}
 }
 
 func (m *mail) personal() bool { return len(m.Personalization)+len(m.Variables) > 0 }
 
-func (m *mail) header() []mailer.Field {
+// ownNames are the fields of the request that become header fields.
+var ownNames = map[string]string{
+	"In-Reply-To": "in_reply_to", "References": "references", "List-Unsubscribe": "list_unsubscribe", "Precedence": "precedence_bulk",
+}
+
+// header returns the header fields, and where each of them is in the request.
+func (m *mail) header() (fields []mailer.Field, path func(n int) string) {
 	var all []mailer.Field
 	for _, h := range m.Headers {
 		all = append(all, mailer.Field{Name: h.Name, Value: string(h.Value)})
@@ -259,7 +269,13 @@ func (m *mail) header() []mailer.Field {
 		more = append(more, mailer.Field{Name: "Precedence", Value: "bulk"})
 	}
 	more = slices.DeleteFunc(more, func(h mailer.Field) bool { return h.Value == "" })
-	return compat.Overridden(all, more)
+	fields, own := compat.Overridden(all, more)
+	return fields, func(n int) string {
+		if own[n] {
+			return ownNames[fields[n].Name]
+		}
+		return fmt.Sprintf("headers[%d]", n)
+	}
 }
 
 func (m *mail) personalize(o compat.Message, e *compat.Expansion) []compat.Message {
@@ -328,14 +344,14 @@ func substitution(values map[string]string) compat.Substitution {
 func path(first int, at mailer.Position) string {
 	switch at.Field {
 	case "from", "reply_to":
-		return at.Field + ".email"
+		return compat.PersonPath(at.Field, at)
 	case "to":
 		if at.Item > 0 {
-			return fmt.Sprintf("to[%d].email", first+at.Item-1)
+			return compat.PersonPath(fmt.Sprintf("to[%d]", first+at.Item-1), at)
 		}
 	case "cc", "bcc":
 		if at.Item > 0 {
-			at.Member = "email"
+			return compat.PersonPath(fmt.Sprintf("%s[%d]", at.Field, at.Item-1), at)
 		}
 	case "attachments":
 		at.Member = strings.NewReplacer("content_type", "type", "content_id", "id").Replace(at.Member)

@@ -106,7 +106,13 @@ func (form *formData) addText(name, text string) error {
 
 var indexedName = regexp.MustCompile(`\[\d*\]$`)
 
-func plainName(name string) string { return indexedName.ReplaceAllString(name, "") }
+// plainName is the name without an index. A header field may have such a name.
+func plainName(name string) string {
+	if strings.HasPrefix(name, "h:") {
+		return name
+	}
+	return indexedName.ReplaceAllString(name, "")
+}
 
 func (form *formData) readQuery(b *intake.Body) error {
 	data, err := b.All()

@@ -131,13 +131,14 @@ func finished(x *compat.Exchange) error {
 		return err
 	}
 	var f compat.Fields
-	o := compat.Message{Path: path, Limit: x.Expansion()}
+	container := "message"
+	o := compat.Message{Path: func(mailer.Position) string { return container }, Limit: x.Expansion()}
 	to := list(form, "to", &f)
 	checkCount(&f, len(to))
 	o.Envelope.To = to
 	for _, name := range []string{"message", "message.mime", "MimeMessage"} {
 		if content := form.content(name); len(content) > 0 {
-			o.Finished, o.OwnReversePath = content, true
+			o.Finished, o.OwnReversePath, container = content, true, name
 		}
 	}
 	if o.Finished == nil {
@@ -167,7 +168,7 @@ func read(x *compat.Exchange, form *formData) ([]compat.Message, error) {
 	o := compat.Message{Message: mailer.Message{
 		To: list(form, "to", &f), Cc: list(form, "cc", &f), Bcc: list(form, "bcc", &f),
 		Subject: form.value("subject"), Text: form.value("text"), HTML: form.value("html"),
-	}, Path: path, Limit: e}
+	}, Path: form.path, Limit: e}
 	switch from := list(form, "from", &f); {
 	case len(from) == 1:
 		o.From = from[0]
@@ -188,6 +189,8 @@ func read(x *compat.Exchange, form *formData) ([]compat.Message, error) {
 			o.Header = append(o.Header, mailer.Field{Name: name, Value: v.Value})
 		}
 	}
+	header := o.Header
+	o.HeaderPath = func(n int) string { return "h:" + header[n].Name }
 	attach(form, &o, &f)
 	readOptions(x, form, &o, &f)
 	if err := f.Err(); err != nil {
@@ -301,20 +304,9 @@ func personalize(form *formData, o compat.Message, e *compat.Expansion, f *compa
 }
 
 // path is the parameter that holds the position.
-func path(at mailer.Position) string {
-	switch at.Field {
-	case mailer.FieldHeaders:
-		if at.Item > 0 {
-			return "h:" + at.Member
-		}
-	case "reply_to":
-		if at.Item == 0 {
-			return "h:Reply-To"
-		}
-	case "attachments":
-		if at.Item > 0 {
-			return "attachment"
-		}
+func (form *formData) path(at mailer.Position) string {
+	if at.Field == "attachments" && at.Item > 0 {
+		return form.files[at.Item-1].name
 	}
 	return at.Field
 }

@@ -151,7 +151,7 @@ func (m *mail) outgoing(e *compat.Expansion) (compat.Message, error) {
 		Subject: m.Subject, Text: m.TextBody, HTML: m.HTMLBody,
 		To: list("To", m.To, &f), Cc: list("Cc", m.Cc, &f), Bcc: list("Bcc", m.Bcc, &f),
 		ReplyTo: list("ReplyTo", m.ReplyTo, &f),
-	}, Path: path, Limit: e}
+	}, Path: path, HeaderPath: func(n int) string { return fmt.Sprintf("Headers[%d]", n) }, Limit: e}
 	from := list("From", m.From, &f)
 	switch people := len(o.To) + len(o.Cc) + len(o.Bcc); {
 	case len(f.Fields) > 0:
@@ -199,16 +199,13 @@ func list(field, text string, f *compat.Fields) []mailer.Address {
 // fieldNames are the names of the mailer's fields.
 var fieldNames = map[string]string{
 	"from": "From", "to": "To", "cc": "Cc", "bcc": "Bcc", "reply_to": "ReplyTo", "subject": "Subject",
-	"text": "TextBody", "html": "HtmlBody",
+	"text": "TextBody", "html": "HtmlBody", "headers": "Headers", "attachments": "Attachments",
 	"filename": "Name", "content_type": "ContentType", "content_id": "ContentID",
 }
 
 // path is where something is in the request.
 func path(at mailer.Position) string {
-	switch {
-	case at.Field == mailer.FieldHeaders && at.Item > 0:
-		return "Headers." + at.Member
-	case at.Field == "attachments" && at.Item > 0:
+	if at.Field == "attachments" && at.Item > 0 {
 		return fmt.Sprintf("Attachments[%d].%s", at.Item-1, fieldNames[at.Member])
 	}
 	return cmp.Or(fieldNames[at.Field], at.Field)

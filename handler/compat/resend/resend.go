@@ -115,7 +115,7 @@ func (m *mail) outgoing(e *compat.Expansion) (compat.Message, error) {
 	o := compat.Message{Message: mailer.Message{
 		Subject: m.Subject, Text: m.Text, HTML: m.HTML, Header: m.Headers,
 		To: f.Lists("to", m.To), Cc: f.Lists("cc", m.Cc), Bcc: f.Lists("bcc", m.Bcc), ReplyTo: f.Lists("reply_to", m.ReplyTo),
-	}, Path: path, Limit: e}
+	}, Path: m.path, HeaderPath: func(n int) string { return "headers." + m.Headers[n].Name }, Limit: e}
 	m.require(&f)
 	if from := f.Lists("from", compat.Texts{m.From}); len(from) == 1 {
 		o.From = from[0]
@@ -164,12 +164,14 @@ func (m *mail) require(f *compat.Fields) {
 }
 
 // path is where something is in the request; lists of addresses are one field each.
-func path(at mailer.Position) string {
-	switch at.Field {
-	case "attachments", mailer.FieldHeaders:
-		return at.String()
+func (m *mail) path(at mailer.Position) string {
+	if at.Field != "attachments" {
+		return at.Field
 	}
-	return at.Field
+	if at.Member == "content_id" && m.Attachments[at.Item-1].ContentID == "" {
+		at.Member = "inline_content_id"
+	}
+	return at.String()
 }
 
 type itemFault struct {
@@ -209,7 +211,7 @@ func batch(x *compat.Exchange) error {
 		case permissive && problem.For(err).Status() < http.StatusInternalServerError:
 			answer.Errors = append(answer.Errors, itemFault{i, text(compat.NewProblem(problem.For(err), nil))})
 		default:
-			return err
+			return problem.Below(fmt.Sprintf("[%d]", i), err)
 		}
 	}
 	if len(subs) > 0 {
@@ -279,7 +281,7 @@ func faultName(p compat.Problem) string {
 		return "validation_error"
 	}
 	switch f := p.Fields[0]; {
-	case strings.HasPrefix(f.Field, "attachments"):
+	case strings.Contains(f.Field, "attachments["):
 		return "invalid_attachment"
 	case strings.HasSuffix(f.Message, compat.Required):
 		return "missing_required_field"

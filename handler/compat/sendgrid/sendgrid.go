@@ -243,17 +243,23 @@ func (m *mail) bodies(o *compat.Message, f *compat.Fields) {
 func (m *mail) personalize(o compat.Message, i int, f *compat.Fields) compat.Message {
 	p := &m.Personalizations[i]
 	o.To, o.Cc, o.Bcc = compat.People(p.To), compat.People(p.Cc), compat.People(p.Bcc)
-	fromPath := "from.email"
 	if !p.From.Absent() {
-		o.From, fromPath = p.From.Address(), fmt.Sprintf("personalizations[%d].from.email", i)
+		o.From = p.From.Address()
 	}
 	o.Subject = cmp.Or(p.Subject, o.Subject)
 	if o.Subject == "" {
 		f.Add("subject", "The subject is required. You can get around this requirement if you use a template with a subject defined or if every personalization has a subject defined.")
 	}
-	o.Header = compat.Overridden(m.Headers, p.Headers)
+	header, own := compat.Overridden(m.Headers, p.Headers)
+	o.Header, o.HeaderPath = header, func(n int) string {
+		if own[n] {
+			return fmt.Sprintf("personalizations[%d].headers.%s", i, header[n].Name)
+		}
+		return "headers." + header[n].Name
+	}
 	o.Tags = maps.Clone(o.Tags)
-	for _, arg := range compat.Overridden(m.CustomArgs, p.CustomArgs) {
+	args, _ := compat.Overridden(m.CustomArgs, p.CustomArgs)
+	for _, arg := range args {
 		o.Tag(arg.Name, arg.Value)
 	}
 	at, path := p.SendAt.Time, fmt.Sprintf("personalizations[%d].send_at", i)
@@ -264,7 +270,7 @@ func (m *mail) personalize(o compat.Message, i int, f *compat.Fields) compat.Mes
 	if o.SendAt, err = compat.Later(at, maxAhead); err != nil {
 		f.Add(path, err.Error())
 	}
-	o.Path = func(at mailer.Position) string { return fieldPath(i, fromPath, at) }
+	o.Path = func(at mailer.Position) string { return m.path(i, at) }
 	return o
 }
 
@@ -291,20 +297,37 @@ func replace(o *compat.Message, e *compat.Expansion, values []mailer.Field) {
 	}
 }
 
-// fieldPath is where something of the i-th message is in the request.
-func fieldPath(i int, fromPath string, at mailer.Position) string {
+// path is where something of the i-th message is in the request.
+func (m *mail) path(i int, at mailer.Position) string {
+	p, within := &m.Personalizations[i], fmt.Sprintf("personalizations[%d].", i)
 	switch at.Field {
 	case "from":
-		return fromPath
+		if p.From.Absent() {
+			within = ""
+		}
+		return compat.PersonPath(within+"from", at)
+	case "subject":
+		if p.Subject == "" {
+			within = ""
+		}
+		return within + "subject"
 	case "to", "cc", "bcc":
 		if at.Item > 0 {
-			return fmt.Sprintf("personalizations[%d].%s[%d].email", i, at.Field, at.Item-1)
+			return compat.PersonPath(fmt.Sprintf("%s%s[%d]", within, at.Field, at.Item-1), at)
 		}
 	case "reply_to":
-		if at.Item > 0 {
-			return "reply_to.email"
+		switch {
+		case !m.ReplyTo.Absent():
+			return compat.PersonPath("reply_to", at)
+		case at.Item > 0:
+			return compat.PersonPath(fmt.Sprintf("reply_to_list[%d]", at.Item-1), at)
+		default:
+			return "reply_to_list"
 		}
 	case "attachments":
+		if at.Member == "content_id" && m.Attachments[at.Item-1].ContentID == "" {
+			at.Member = "contentId"
+		}
 		at.Member = strings.Replace(at.Member, "content_type", "type", 1)
 	case "text", "html":
 		return "content"

@@ -3,7 +3,6 @@
 package ses
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -164,7 +163,7 @@ const detailSignature = "The request signature we calculated does not match the 
 
 func (m *mail) outgoing(e *compat.Expansion) (compat.Message, error) {
 	var f compat.Fields
-	o := compat.Message{Path: path, Limit: e}
+	o := compat.Message{Path: path, HeaderPath: func(n int) string { return fmt.Sprintf("Content.Simple.Headers[%d]", n) }, Limit: e}
 	for _, t := range m.EmailTags {
 		o.Tag(t.Name, t.Value)
 	}
@@ -193,9 +192,12 @@ func (s *simple) given() bool {
 // finished makes the envelope of a raw message.
 func (m *mail) finished(o *compat.Message, f *compat.Fields) {
 	o.Finished = m.Content.Raw.Data.Data
-	if from := cmp.Or(m.FeedbackForwarding, m.FromEmailAddress); from != "" {
-		if list := f.List("FromEmailAddress", from); len(list) == 1 {
-			o.Envelope.From = list[0]
+	for _, from := range []mailer.Field{{Name: "FeedbackForwardingEmailAddress", Value: m.FeedbackForwarding}, {Name: "FromEmailAddress", Value: m.FromEmailAddress}} {
+		if from.Value == "" {
+			continue
+		}
+		if a := one(from.Name, from.Value, f); o.Envelope.From.Email == "" {
+			o.Envelope.From = a
 		}
 	}
 	d := m.Destination
@@ -205,6 +207,16 @@ func (m *mail) finished(o *compat.Message, f *compat.Fields) {
 	)
 }
 
+// one reads a single address, which is at path.
+func one(path, text string, f *compat.Fields) mailer.Address {
+	list := f.Lists(path, compat.Texts{text})
+	if len(list) != 1 {
+		f.Add(path, "must be one address")
+		return mailer.Address{}
+	}
+	return list[0]
+}
+
 func (m *mail) simple(o *compat.Message, f *compat.Fields) {
 	s, d := &m.Content.Simple, m.Destination
 	o.Message = mailer.Message{
@@ -212,8 +224,9 @@ func (m *mail) simple(o *compat.Message, f *compat.Fields) {
 		Bcc: f.Lists("Destination.BccAddresses", d.BccAddresses), ReplyTo: f.Lists("ReplyToAddresses", m.ReplyToAddresses),
 		Subject: s.Subject.Data, Text: s.Body.Text.Data, HTML: s.Body.HTML.Data, ReturnPath: m.FeedbackForwarding,
 	}
-	if list := f.Lists("FromEmailAddress", compat.Texts{m.FromEmailAddress}); len(list) == 1 {
-		o.From = list[0]
+	o.From = one("FromEmailAddress", m.FromEmailAddress, f)
+	if len(o.To)+len(o.Cc)+len(o.Bcc) == 0 {
+		f.Add("Destination", "at least one address "+compat.Required)
 	}
 	for _, h := range s.Headers {
 		o.Header = append(o.Header, mailer.Field(h))
@@ -231,19 +244,18 @@ func (m *mail) simple(o *compat.Message, f *compat.Fields) {
 var fieldNames = map[string]string{
 	"from": "FromEmailAddress", "to": "Destination.ToAddresses", "cc": "Destination.CcAddresses",
 	"bcc": "Destination.BccAddresses", "reply_to": "ReplyToAddresses", "return_path": "FeedbackForwardingEmailAddress",
-	"subject": "Content.Simple.Subject", "text": "Content.Simple.Body", "message": "Content.Raw.Data",
+	"subject": "Content.Simple.Subject.Data", "text": "Content.Simple.Body", "html": "Content.Simple.Body", "message": "Content.Raw.Data",
+	"headers": "Content.Simple.Headers", "attachments": "Content.Simple.Attachments",
+	"filename": "FileName", "content_type": "ContentType", "content_id": "ContentId",
 }
 
-// path is where something is in the request.
+// path is where something is in the request; lists of addresses are one field each.
 func path(at mailer.Position) string {
-	switch {
-	case at.Field == "attachments" && at.Item > 0:
-		at.Field = "Content.Simple.Attachments"
-	case at.Field == mailer.FieldHeaders:
-	default:
-		at.Field = cmp.Or(fieldNames[at.Field], at.Field)
+	name := fieldNames[at.Field]
+	if at.Field == "attachments" && at.Item > 0 {
+		return fmt.Sprintf("%s[%d].%s", name, at.Item-1, fieldNames[at.Member])
 	}
-	return at.String()
+	return name
 }
 
 // answer names the exception in the header, where the SDKs look for it.
