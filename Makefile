@@ -56,6 +56,10 @@ fmt: $(TOOLS)/golangci-lint-$(GOLANGCI_LINT) ## format the code
 fuzz: ## run each fuzz target for FUZZTIME (30s)
 	scripts/fuzz $(FUZZTIME)
 
+.PHONY: sim
+sim: ## try to break every promise, 4 minutes; SEEDS=100000 for as many histories
+	scripts/sim
+
 .PHONY: bench
 bench: ## measure beside the peers, about ten minutes (Debian installs peers; root for Postfix)
 	bench/install-peers

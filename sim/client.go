@@ -1,0 +1,202 @@
+package sim
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"time"
+
+	"mailsidecar/sim/model"
+)
+
+// answer is what a client got; come is false when it got none.
+type answer struct {
+	status int
+	body   []byte
+	come   bool
+	// sent says that the service got the request at all.
+	sent bool
+}
+
+// ask makes a request, and waits for the answer at most as long as leaves; zero means
+// without end.
+func (h *history) ask(method, path string, header http.Header, body []byte, leaves time.Duration) answer {
+	s := h.running()
+	if s == nil || !s.enter() {
+		return answer{}
+	}
+	defer s.requests.Done()
+	ctx, cancel := context.WithCancel(s.ctx)
+	if leaves > 0 {
+		cancel()
+		ctx, cancel = context.WithTimeout(s.ctx, leaves)
+	}
+	defer cancel()
+	r := httptest.NewRequestWithContext(ctx, method, path, bytes.NewReader(body))
+	if len(body) == 0 {
+		r.Body = http.NoBody
+	}
+	r.Header = header
+	w := httptest.NewRecorder()
+	s.http.ServeHTTP(w, r)
+	if ctx.Err() != nil || s.dead.Load() {
+		return answer{sent: true}
+	}
+	return answer{w.Code, w.Body.Bytes(), true, true}
+}
+
+// enter counts a request, unless the service stops.
+func (s *service) enter() bool {
+	s.history.mu.Lock()
+	defer s.history.mu.Unlock()
+	if s.refuses.Load() {
+		return false
+	}
+	s.requests.Add(1)
+	return true
+}
+
+// receipt is what the answers of the native API have.
+type receipt struct {
+	ID         string `json:"id"`
+	MessageID  string `json:"MessageID"` // Postmark's
+	Recipients []struct {
+		Email string `json:"email"`
+		State string `json:"state"`
+	} `json:"recipients"`
+	Expires time.Time `json:"expires_at"`
+	Code    string    `json:"code"`
+	Results []struct {
+		ID      string `json:"id"`
+		Problem *struct {
+			Code string `json:"code"`
+		} `json:"problem"`
+	} `json:"results"`
+	Messages []struct {
+		ID string `json:"id"`
+	} `json:"messages"`
+}
+
+func (r *receipt) states() map[string]string {
+	states := map[string]string{}
+	for _, one := range r.Recipients {
+		states[one.Email] = one.State
+	}
+	return states
+}
+
+// submit makes the request of a draft, and notes the answer.
+func (h *history) submit(d *draft) {
+	d.request.Begun = time.Now()
+	a := h.ask(http.MethodPost, d.path, d.header, d.body, d.leaves)
+	d.request.Ended, d.request.Wait = time.Now(), d.wait
+	var r receipt
+	_ = json.Unmarshal(a.body, &r) // an answer that is none is judged by its status
+	d.request.Status, d.request.Code, d.request.States = a.status, r.Code, r.states()
+	d.request.IDs = map[string]string{}
+	d.request.Answer = verdict(a, r.Code)
+	if d.request.Answer == model.Accepted {
+		d.accepted(r)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.told.Requests = append(h.told.Requests, d.request)
+	for token, id := range d.request.IDs {
+		h.ids[token] = id
+	}
+	h.log.Add("client", "answer "+r.Code, d.request.Submissions[0].Token, a.status)
+}
+
+// accepted notes which messages were accepted under which id.
+func (d *draft) accepted(r receipt) {
+	if !d.batch {
+		d.request.IDs[d.request.Submissions[0].Token] = r.ID
+		return
+	}
+	for i, one := range r.Results {
+		if i < len(d.request.Submissions) && one.Problem == nil {
+			d.request.IDs[d.request.Submissions[i].Token] = one.ID
+		}
+	}
+}
+
+// verdict says whether a message was stored.
+func verdict(a answer, code string) model.Answer {
+	switch {
+	case !a.sent:
+		return model.Refused
+	case !a.come:
+		return model.Unknown
+	case a.status/100 == 2:
+		return model.Accepted
+	}
+	switch code {
+	case "rejected", "canceled", "expired", "uncertain": // with Prefer: wait
+		return model.Accepted
+	case "internal", "queue_unavailable", "timeout", "idempotency_key_in_use", "":
+		return model.Unknown
+	}
+	return model.Refused
+}
+
+// command makes a request about a message that was submitted; token names one of a batch.
+func (h *history) command(a Action) {
+	d := h.world.draft(a.Of, a.ID, false, h.began)
+	token := d.request.Submissions[h.world.chance.Of("one of").N(a.ID).Below(len(d.request.Submissions))]
+	header := http.Header{"Authorization": {"Bearer " + d.key.Secret()}}
+	id := h.find(token, header)
+	if id == "" {
+		return
+	}
+	c := model.Command{Kind: string(a.Kind), Key: d.key.Name, ID: id, Begun: time.Now()}
+	method, path := http.MethodGet, "/v1/messages/"+id
+	switch a.Kind {
+	default:
+	case Cancel:
+		method = http.MethodDelete
+	case Retry:
+		method, path = http.MethodPost, path+"/retry"
+	}
+	h.log.Add("client", string(a.Kind), token.Token, 0)
+	h.note(c, h.ask(method, path, header, nil, 0))
+}
+
+// retryAll has all be tried again of a key.
+func (h *history) retryAll(a Action) {
+	k := h.world.Keys[h.world.chance.Of("of key").N(a.ID).Below(len(h.world.Keys))]
+	header := http.Header{"Authorization": {"Bearer " + k.Secret()}, "Content-Type": {"application/json"}}
+	c := model.Command{Kind: string(RetryAll), Key: k.Name, Begun: time.Now()}
+	h.log.Add("client", "retry all", k.Name, 0)
+	h.note(c, h.ask(http.MethodPost, "/v1/messages/retry", header, []byte(`{"sender":"`+h.world.from(k, "mail")+`"}`), 0))
+}
+
+func (h *history) note(c model.Command, a answer) {
+	var r receipt
+	_ = json.Unmarshal(a.body, &r)
+	c.Ended, c.Status, c.States, c.Expire = time.Now(), a.status, r.states(), r.Expires
+	c.Answer = verdict(a, r.Code)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.told.Commands = append(h.told.Commands, c)
+	h.log.Add("client", c.Kind+" answer "+r.Code, c.ID[:min(len(c.ID), 0)], a.status)
+}
+
+// find returns the id of a message. A client that was not told looks for it by its
+// recipient.
+func (h *history) find(s model.Submission, header http.Header) string {
+	h.mu.Lock()
+	id := h.ids[s.Token]
+	h.mu.Unlock()
+	if id != "" {
+		return id
+	}
+	a := h.ask(http.MethodGet, "/v1/messages?recipient="+url.QueryEscape(s.Paths[0]), header, nil, 0)
+	var r receipt
+	if json.Unmarshal(a.body, &r) != nil || len(r.Messages) == 0 {
+		return ""
+	}
+	return r.Messages[0].ID
+}

@@ -1,0 +1,210 @@
+package model
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"mailsidecar/mailer"
+	"mailsidecar/queue"
+	"mailsidecar/sim/relay"
+)
+
+// each calls f with each recipient of each stored message.
+func (c *checker) each(f func(m *queue.Message, path string, s story, takes []taken)) {
+	for i := range c.Messages {
+		m := &c.Messages[i]
+		for _, path := range m.Envelope.ForwardPaths {
+			f(m, path, storyOf(m, path), c.takes[path])
+		}
+	}
+}
+
+// finals: each recipient ends in one final state, or waits for a person.
+func (c *checker) finals() {
+	c.each(func(m *queue.Message, path string, s story, _ []taken) {
+		if !s.state.Final() && (s.state != queue.Held || !c.Hold) {
+			c.fail("final", "%s of %s is %s in the end", path, m.Subject, s.state)
+		}
+	})
+}
+
+// deliveries: what is delivered a relay took and said so, and what a relay took is
+// delivered, or its story has an attempt of which the outcome is unknown.
+func (c *checker) deliveries() {
+	c.each(func(m *queue.Message, path string, s story, takes []taken) {
+		told := slices.ContainsFunc(takes, func(t taken) bool { return t.Told })
+		switch {
+		case s.state == queue.Delivered && !told:
+			c.fail("delivered", "%s of %s is delivered, and no relay said so", path, m.Subject)
+		case s.state != queue.Delivered && len(takes) > 0 && s.uncertain == 0:
+			c.fail("delivered", "%s of %s is %s, a relay took it, and no attempt in its story is uncertain", path, m.Subject, s.state)
+		}
+	})
+}
+
+// refusals: what bounced a relay refused for good.
+func (c *checker) refusals() {
+	c.each(func(m *queue.Message, path string, s story, _ []taken) {
+		refused := slices.ContainsFunc(s.quoted, func(r mailer.Result) bool {
+			return r.Failure != nil && r.Failure.Class == mailer.ClassPermanent && r.Reply.Code/100 == 5 && r.Failure.Stage >= mailer.StageMail
+		})
+		if s.state == queue.Bounced && !refused && !s.unfit {
+			c.fail("bounced", "%s of %s bounced, and no relay refused it", path, m.Subject)
+		}
+	})
+}
+
+// copies: no recipient gets a message twice, unless the attempt before was uncertain;
+// with hold a person must have had it tried again.
+func (c *checker) copies() {
+	c.each(func(m *queue.Message, path string, s story, takes []taken) {
+		again := c.retried[m.ID].count
+		switch n := len(takes); {
+		case n > 1+s.uncertain:
+			c.fail("copies", "%s of %s was taken %d times, with %d uncertain attempts", path, m.Subject, n, s.uncertain)
+		case c.Hold && n > 1+again:
+			c.fail("hold", "%s of %s was taken %d times, though uncertain mail is held, and tried again by hand %d times", path, m.Subject, n, again)
+		}
+	})
+}
+
+// cancelSlack is for an attempt that was about to begin when the cancel found it.
+const cancelSlack = 5 * time.Millisecond
+
+// cancels: what was canceled is not sent after the answer, and stays canceled. Of what
+// was being tried no further attempt begins.
+func (c *checker) cancels() {
+	for _, cmd := range c.Commands {
+		m := c.byID[cmd.ID]
+		if cmd.Kind != "cancel" || cmd.Answer != Accepted || m == nil {
+			continue
+		}
+		again := c.retried[m.ID]
+		for path, state := range cmd.States {
+			if is := storyOf(m, path).state; state == string(queue.Canceled) && is != queue.Canceled {
+				c.fail("cancel", "%s of %s was canceled, and is %s", path, m.Subject, is)
+			}
+			for name, r := range c.Relays {
+				for _, t := range r.Notes.Mails {
+					late := t.At.After(cmd.Ended.Add(cancelSlack)) && slices.Contains(t.Paths, path)
+					if late && (state == string(queue.Canceled) || c.begunLate(m, path, cmd.Ended)) && (again.count == 0 || t.At.Before(again.first)) {
+						c.fail("cancel", "%s of %s, %s at the cancel, was sent to %s %v after the answer", path, m.Subject, state, name, t.At.Sub(cmd.Ended))
+					}
+				}
+			}
+		}
+	}
+}
+
+// begunLate says that an attempt on the recipient began after the time.
+func (c *checker) begunLate(m *queue.Message, path string, at time.Time) bool {
+	return !c.Steps && slices.ContainsFunc(m.Attempts, func(a mailer.Attempt) bool {
+		return a.Started.After(at.Add(cancelSlack)) && !lost(a) && slices.ContainsFunc(a.Results, func(r mailer.Result) bool { return r.ForwardPath == path })
+	})
+}
+
+// lost says that the attempt is one that a crash interrupted: it has the time of the
+// restart.
+func lost(a mailer.Attempt) bool { return a.Relay == "" }
+
+// lastTry is how long before its end a message is not tried any more.
+const lastTry = 10 * time.Second
+
+// expiries: nothing expires before its time, and no MAIL is sent after it.
+func (c *checker) expiries() {
+	if c.Steps {
+		return
+	}
+	for _, cmd := range c.Commands {
+		if m := c.byID[cmd.ID]; m == nil || cmd.Answer != Accepted || c.retried[m.ID].count > 0 {
+			continue
+		}
+		for path, state := range cmd.States {
+			if state == string(queue.Expired) && !cmd.Expire.IsZero() && cmd.Ended.Before(cmd.Expire.Add(-lastTry)) {
+				c.fail("expired", "%s is expired %v before its time", path, cmd.Expire.Sub(cmd.Ended))
+			}
+		}
+	}
+	sent := map[string]time.Time{}
+	for _, r := range c.Relays {
+		for _, t := range r.Notes.Mails {
+			for _, path := range t.Paths {
+				if !t.Ahead && t.At.After(sent[path]) {
+					sent[path] = t.At
+				}
+			}
+		}
+	}
+	c.each(func(m *queue.Message, path string, _ story, _ []taken) {
+		if late := sent[path].Sub(m.Expires); c.retried[m.ID].count == 0 && late > time.Second {
+			c.fail("expired", "%s of %s was sent %v after its end", path, m.Subject, late)
+		}
+	})
+}
+
+// stories: each reply in a story was said by that relay about that recipient, and each
+// take has an attempt of its own.
+func (c *checker) stories() {
+	c.each(func(m *queue.Message, path string, s story, takes []taken) {
+		said := map[int]int{}
+		for i, r := range s.quoted {
+			if why := c.quotes(r, s.relays[i], path); why != "" {
+				c.fail("story", "%s of %s: the story quotes %d %q of relay %s, %s", path, m.Subject, r.Reply.Code, r.Reply.Text, s.relays[i], why)
+			}
+			if _, n, ok := relay.Serial(r.Reply.Text); ok && r.Failure == nil {
+				said[n]++
+				if said[n] > 1 {
+					c.fail("story", "%s of %s: the story has the delivery by %q twice", path, m.Subject, r.Reply.Text)
+				}
+			}
+		}
+		if len(takes) > s.delivered+s.uncertain {
+			c.fail("story", "%s of %s was taken %d times; its story has %d deliveries and %d uncertain attempts", path, m.Subject, len(takes), s.delivered, s.uncertain)
+		}
+	})
+}
+
+// quotes says why a result does not quote what that relay said of the recipient.
+func (c *checker) quotes(result mailer.Result, from, path string) string {
+	name, n, ok := relay.Serial(result.Reply.Text)
+	if !ok {
+		return ""
+	}
+	notes := c.Relays[name].Notes
+	f := result.Failure
+	doubtful := f != nil && f.Class != mailer.ClassPermanent && (c.Relays[name].Strays || s421(result.Reply.Code))
+	if doubtful {
+		return ""
+	}
+	if name != from || n >= len(notes.Said) {
+		return "which never said that"
+	}
+	s := notes.Said[n]
+	switch {
+	case s.Code != result.Reply.Code:
+		return fmt.Sprintf("which said %d", s.Code)
+	case s.Path != "" && s.Path != path:
+		return "which said that of " + s.Path
+	case s.Stage == relay.Dot && !slices.Contains(s.Paths, path):
+		return fmt.Sprintf("which said that of %v", s.Paths)
+	case s.Transaction >= 0 && s.Stage >= relay.Mail && len(notes.Mails[s.Transaction].Paths) > 0 && !slices.Contains(notes.Mails[s.Transaction].Paths, path):
+		return fmt.Sprintf("which said that of the transaction for %v", notes.Mails[s.Transaction].Paths)
+	case result.Failure == nil && (s.Stage != relay.Dot || s.Code/100 != 2):
+		return "which did not say yes by that"
+	}
+	return ""
+}
+
+// s421 says that a reply is about all of the transaction: 421, and 452 for the recipients
+// that were too many.
+func s421(code int) bool { return code == 421 || code == 452 }
+
+// contents: what a relay took is the whole of that message, and has no Bcc recipient.
+func (c *checker) contents() {
+	for name, r := range c.Relays {
+		for _, wrong := range r.Notes.Foreign {
+			c.fail("content", "relay %s: %s", name, wrong)
+		}
+	}
+}

@@ -1,0 +1,210 @@
+// Package model is the reference that a simulated history is compared with. It knows
+// requests, answers and what the relays took and said, and nothing of how the product
+// works. Where an answer was lost it does not know: unknown is a third answer
+// everywhere.
+package model
+
+import (
+	"fmt"
+	"time"
+
+	"mailsidecar/mailer"
+	"mailsidecar/queue"
+	"mailsidecar/sim/relay"
+	"mailsidecar/units"
+)
+
+// Answer is what a request came to.
+type Answer int
+
+const (
+	Unknown  Answer = iota // the answer was lost, or says that it is not known
+	Accepted               // 2xx, or a state that a stored message has
+	Refused                // for certain
+)
+
+// Submission is a message of a request.
+type Submission struct {
+	Token    string // its subject, and part of its addresses
+	Paths    []string
+	Priority string
+	Valid    bool      // else it must be refused
+	SendAt   time.Time // zero: at once
+}
+
+// Request is a request that submits.
+type Request struct {
+	Key         string
+	Name        string // its Idempotency-Key; empty: none
+	Submissions []Submission
+	Begun       time.Time
+	Ended       time.Time
+	Wait        time.Duration // Prefer: wait
+	Answer      Answer
+	Status      int
+	Code        string            // of a problem
+	IDs         map[string]string // by token, of what was accepted; where the answer has them
+	States      map[string]string // of recipients, as the answer has them
+}
+
+// Command is a cancel, a retry, or a look at a message.
+type Command struct {
+	Kind   string // "cancel", "retry", "retry all", "look"
+	Key    string
+	ID     string // empty for all
+	Begun  time.Time
+	Ended  time.Time
+	Answer Answer
+	Status int
+	States map[string]string // of recipients, as the answer has them
+	Expire time.Time         // as the answer has it
+}
+
+// Life is a run of the service.
+type Life struct {
+	Begun, Ended time.Time
+	Crashed      bool
+}
+
+// Relay is a relay, and how it was to be used.
+type Relay struct {
+	Notes relay.Notes
+	Rate  units.Rate
+	// Strays says that it may send replies that answer no command. Then which recipient a
+	// refusal was about cannot always be seen.
+	Strays bool
+}
+
+// History is all that is known of a history.
+type History struct {
+	Hold, Steps, Calm bool
+	Slack             time.Duration // by how much an answer may be late: the store may be slow
+	Requests          []Request
+	Commands          []Command
+	Lives             []Life
+	Relays            map[string]Relay
+	Messages          []queue.Message // stored, in the end
+	Calmed            time.Time       // when all faults ended
+}
+
+// checker compares.
+type checker struct {
+	*History
+	byToken map[string][]*queue.Message
+	byID    map[string]*queue.Message
+	takes   map[string][]taken // by path
+	retried map[string]retries // by id
+	found   []string
+}
+
+// taken is a take with its relay.
+type taken struct {
+	relay.Take
+	relay string
+	begun time.Time // its MAIL
+	conn  int
+}
+
+// retries are the retries by hand of a message, which may have had an effect.
+type retries struct {
+	count int
+	first time.Time // when the first began
+}
+
+// Check returns what must not have happened. Each line begins with the name of the
+// check.
+func Check(h *History) []string {
+	c := &checker{History: h, byToken: map[string][]*queue.Message{}, byID: map[string]*queue.Message{}, takes: map[string][]taken{}, retried: map[string]retries{}}
+	c.index()
+	for _, check := range []func(){
+		c.counts, c.idempotency, c.finals, c.deliveries, c.refusals, c.copies, c.cancels, c.expiries, c.stories,
+		c.contents, c.rates, c.logins, c.waits, c.answers, c.looks, c.order,
+	} {
+		check()
+	}
+	return c.found
+}
+
+func (c *checker) fail(check, format string, args ...any) {
+	c.found = append(c.found, check+": "+fmt.Sprintf(format, args...))
+}
+
+func (c *checker) index() {
+	for i := range c.Messages {
+		m := &c.Messages[i]
+		c.byToken[m.Subject] = append(c.byToken[m.Subject], m)
+		c.byID[m.ID] = m
+	}
+	for name, r := range c.Relays {
+		for _, t := range r.Notes.Takes {
+			mail := r.Notes.Mails[t.Transaction]
+			c.takes[t.Path] = append(c.takes[t.Path], taken{t, name, mail.At, mail.Conn})
+		}
+	}
+	for _, cmd := range c.Commands {
+		if cmd.Answer == Refused || cmd.Kind != "retry" && cmd.Kind != "retry all" {
+			continue
+		}
+		for _, m := range c.Messages {
+			if m.ID == cmd.ID || cmd.Kind == "retry all" && m.Key == cmd.Key {
+				c.noteRetry(m.ID, cmd.Begun)
+			}
+		}
+	}
+}
+
+func (c *checker) noteRetry(id string, at time.Time) {
+	r := c.retried[id]
+	if r.count == 0 || at.Before(r.first) {
+		r.first = at
+	}
+	r.count++
+	c.retried[id] = r
+}
+
+// story is what became of a recipient, by its attempts.
+type story struct {
+	state     queue.State
+	uncertain int
+	delivered int
+	unfit     bool            // no relay can take it
+	quoted    []mailer.Result // those of its results that quote a reply
+	relays    []string        // of quoted
+}
+
+func storyOf(m *queue.Message, path string) (s story) {
+	for _, r := range m.Recipients {
+		if r.ForwardPath == path {
+			s.state = r.State
+		}
+	}
+	for _, a := range m.Attempts {
+		for _, r := range a.Results {
+			if r.ForwardPath != path {
+				continue
+			}
+			switch {
+			case r.Failure == nil:
+				s.delivered++
+			case r.Failure.Class == mailer.ClassUncertain:
+				s.uncertain++
+			case r.Failure.Class == mailer.ClassPermanent && r.Reply.Code == 0:
+				s.unfit = true
+			}
+			if r.Reply.Code != 0 {
+				s.quoted, s.relays = append(s.quoted, r), append(s.relays, a.Relay)
+			}
+		}
+	}
+	return s
+}
+
+// crashed says whether a run crashed in the time.
+func (c *checker) crashed(from, to time.Time) bool {
+	for _, l := range c.Lives {
+		if l.Crashed && !l.Ended.Before(from) && l.Begun.Before(to) && l.Ended.Before(to) {
+			return true
+		}
+	}
+	return false
+}

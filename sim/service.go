@@ -1,0 +1,204 @@
+package sim
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"mailsidecar/handler"
+	"mailsidecar/handler/compat/all"
+	"mailsidecar/handler/keys"
+	"mailsidecar/mailer"
+	"mailsidecar/mailer/relaytest"
+	"mailsidecar/mailer/smtp"
+	"mailsidecar/queue"
+	"mailsidecar/sim/face"
+	"mailsidecar/sim/network"
+)
+
+// stopTimeout is MAILSIDECAR_SHUTDOWN_TIMEOUT.
+const stopTimeout = 8 * time.Second
+
+// service is one run of the product, wired as package service does it.
+type service struct {
+	history *history
+	queue   *queue.Durable
+	http    *handler.Server
+	relays  []*smtp.Relay
+	line    *network.Line
+	face    *face.Face
+
+	ctx      context.Context //nolint:containedctx // it spans the requests of this run
+	crash    context.CancelFunc
+	endQueue context.CancelFunc
+	done     chan struct{} // closed when the queue has ended; then err is set
+	err      error
+	dead     atomic.Bool
+	requests sync.WaitGroup
+	refuses  atomic.Bool // it accepts no request any more
+}
+
+// start begins a run on the store.
+func (h *history) start(store queue.Store) (*service, error) {
+	s := &service{history: h, line: h.network.Line(), face: face.New(store, h.weather), done: make(chan struct{})}
+	s.ctx, s.crash = context.WithCancel(context.Background())
+	var routes queue.Routes
+	for i, r := range h.world.Relays {
+		made, err := smtp.New(s.relayOptions(r))
+		if err != nil {
+			return nil, err
+		}
+		s.relays = append(s.relays, made)
+		var d mailer.Deliverer = made
+		if h.world.Steps {
+			d = stepped{made, h}
+		}
+		routes = append(routes, queue.Route{Relay: d, Senders: h.world.Relays[i].Senders})
+	}
+	o := queue.Options{
+		Store: s.face, Routes: routes, Workers: h.world.Workers, ExpiresIn: h.world.ExpiresIn, HoldUncertain: h.world.Hold,
+		MaxMessages: h.world.MaxMessages, MaxMemory: h.world.MaxMemory, Now: h.now, Random: h.spread,
+	}
+	var err error
+	if s.queue, err = queue.New(o); err != nil {
+		return nil, err
+	}
+	if err := s.serve(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.endQueue = cancel
+	go func() {
+		defer close(s.done)
+		s.err = s.queue.Run(ctx)
+	}()
+	return s, nil
+}
+
+func (s *service) relayOptions(r Relay) smtp.Options {
+	o := smtp.Options{
+		Name: r.Name, Host: "127.0.0.1", Cleartext: r.TLS == nil, Helo: "app.example", Dial: s.line.Dial,
+		MaxConnections: r.UseConnections, MessagesPerConnection: r.MessagesPerConnection,
+		MaxRecipients: r.RecipientsPerTransaction, IdleTimeout: r.IdleTimeout, Rate: r.Rate,
+	}
+	for _, port := range r.Ports {
+		o.Ladder = append(o.Ladder, mailer.Rung{Port: port})
+	}
+	if r.Login {
+		o.Username, o.Password, o.Mechanism = "user-"+r.Name, "secret", "PLAIN"
+	}
+	if r.TLS != nil {
+		o.RootCAs = relaytest.RootCAs()
+	}
+	return o
+}
+
+func (s *service) serve() error {
+	apis, err := all.Choose(nil)
+	if err != nil {
+		return err
+	}
+	o := handler.Options{Submitter: s.queue, Ledger: s.queue, Compat: apis}
+	for _, k := range s.history.world.Keys {
+		o.Keys = append(o.Keys, keys.Entry{Name: k.Name, Secret: k.Secret(), Senders: []string{k.Domain}, Rate: k.Rate})
+	}
+	s.http, err = handler.New(o)
+	return err
+}
+
+// stop ends the run in order.
+func (s *service) stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	s.refuses.Store(true)
+	s.endQueue()
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		s.requests.Wait()
+	}()
+	select {
+	case <-answered:
+	case <-ctx.Done():
+		s.history.log.Add("service", "cuts requests", "", 0)
+	}
+	select {
+	case <-s.done:
+	case <-ctx.Done():
+		s.history.log.Add("service", "cuts the queue", "", 0)
+	}
+	s.die()
+}
+
+// die ends the run at once: nothing that it does from then on has an effect.
+func (s *service) die() {
+	s.dead.Store(true)
+	s.refuses.Store(true)
+	s.face.Die()
+	s.line.Cut()
+	s.crash()
+	s.endQueue()
+}
+
+// buried waits until nothing of a run that died goes on.
+func (s *service) buried() {
+	s.die()
+	s.requests.Wait()
+	<-s.done
+	for _, r := range s.relays {
+		r.Close()
+	}
+}
+
+// stepped is a relay in a world where the clock is set: the mailer's own clock is not,
+// so what it says and hears of times is translated.
+type stepped struct {
+	*smtp.Relay
+	history *history
+}
+
+// Deliver makes an attempt.
+func (s stepped) Deliver(ctx context.Context, env mailer.Envelope, c mailer.Content) mailer.Attempt {
+	if !env.Expires.IsZero() {
+		env.Expires = env.Expires.Add(-s.history.skew())
+	}
+	a := s.Relay.Deliver(ctx, env, c)
+	by := s.history.skew()
+	a.Started = a.Started.Add(by)
+	for i := range a.Turns {
+		a.Turns[i] = a.Turns[i].Add(by)
+	}
+	for i := range a.Results {
+		a.Results[i].Failure = shifted(a.Results[i].Failure, by)
+	}
+	return a
+}
+
+func shifted(f *mailer.Failure, by time.Duration) *mailer.Failure {
+	if f == nil {
+		return nil
+	}
+	g := *f
+	switch err := f.Err.(type) { //nolint:errorlint // these are not wrapped
+	case *mailer.RateError:
+		g.Err = &mailer.RateError{At: err.At.Add(by)}
+	case *mailer.LoginError:
+		login := *err
+		if !login.Next.IsZero() {
+			login.Next = login.Next.Add(by)
+		}
+		g.Err = &login
+	}
+	return &g
+}
+
+// Used tells the relay what an earlier run used of its rate.
+func (s stepped) Used(times []time.Time) {
+	by := s.history.skew()
+	moved := make([]time.Time, len(times))
+	for i, t := range times {
+		moved[i] = t.Add(-by)
+	}
+	s.Relay.Used(moved)
+}

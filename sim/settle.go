@@ -1,0 +1,134 @@
+package sim
+
+import (
+	"context"
+	"time"
+
+	"mailsidecar/queue"
+	"mailsidecar/sim/model"
+)
+
+const (
+	// settleStep is how often it is looked whether all is over.
+	settleStep = 10 * time.Minute
+	// patience is after which time without faults nothing that is due may lie there for
+	// longer than lies.
+	patience = 3 * time.Hour
+	lies     = time.Hour
+	// longest is how long it takes at most until all is over: a send_at is half a day
+	// ahead, and the clock may have been set.
+	longest = 3 * 24 * time.Hour
+)
+
+// settle ends all faults, and lets time run until all is over.
+func (h *history) settle() {
+	for _, r := range h.relays {
+		r.Calm()
+	}
+	h.weather.Calm()
+	h.told.Calmed = time.Now()
+	h.log.Add("world", "calm", "", 0)
+	if h.running() == nil {
+		h.up()
+	}
+	s := h.running()
+	if s == nil {
+		return
+	}
+	for over := false; !over; {
+		time.Sleep(settleStep)
+		took := time.Since(h.told.Calmed)
+		over = h.over(s, took)
+		if !over && took > longest {
+			break // the model says what is left
+		}
+	}
+	if l := s.queue.Load(); l != (queue.Load{}) {
+		h.fail("left", "in memory: %+v", l)
+	}
+}
+
+// over says whether nothing waits any more but for a person, and fails where something
+// lies there for no reason.
+func (h *history) over(s *service, took time.Duration) bool {
+	over, cursor := true, ""
+	for {
+		page, err := s.queue.List(context.Background(), queue.Filter{Key: queue.AnyKey}, 500, cursor)
+		if err != nil {
+			h.fail("liveness", "list: %v", err)
+			return true
+		}
+		for _, m := range page.Messages {
+			for _, r := range m.Recipients {
+				if r.State.Final() || r.State == queue.Held {
+					continue
+				}
+				over = false
+				if since := h.now().Sub(r.NextAttempt); took > patience && since > lies && !r.NextAttempt.IsZero() {
+					h.fail("liveness", "%s of %s is %s, and due for %v", r.ForwardPath, m.Subject, r.State, since)
+					return true
+				}
+			}
+		}
+		if cursor = page.Next; cursor == "" {
+			return over
+		}
+	}
+}
+
+// audit reads the store when the service has ended, and looks for what is left.
+func (h *history) audit() {
+	store, err := h.open()
+	if err != nil {
+		h.fail("audit", "%v", err)
+		return
+	}
+	defer store.Close()
+	ctx := context.Background()
+	if leases, err := store.Recover(ctx, "auditor", time.Now(), false); err != nil || leases.Any() {
+		h.fail("left", "leases: %+v, %v", leases, err)
+	}
+	cursor := ""
+	for {
+		page, err := store.List(ctx, queue.Filter{Key: queue.AnyKey}, 500, cursor)
+		if err != nil {
+			h.fail("audit", "%v", err)
+			return
+		}
+		for _, listed := range page.Messages {
+			m, err := store.Get(ctx, queue.AnyKey, listed.ID)
+			if err != nil {
+				h.fail("audit", "%v", err)
+				return
+			}
+			h.told.Messages = append(h.told.Messages, m)
+		}
+		if cursor = page.Next; cursor == "" {
+			break
+		}
+	}
+	h.auditUsage(store)
+	for i, r := range h.world.Relays {
+		h.told.Relays[r.Name] = model.Relay{Notes: h.relays[i].Notes(), Rate: r.Rate, Strays: r.Odds.Strays()}
+	}
+}
+
+// auditUsage compares the store's count with its messages.
+func (h *history) auditUsage(store queue.Store) {
+	usage, err := store.Usage(context.Background())
+	if err != nil {
+		h.fail("audit", "%v", err)
+	}
+	var want queue.Usage
+	for _, m := range h.told.Messages {
+		switch m.Status() {
+		default:
+		case queue.StatusQueued, queue.StatusDeferred, queue.StatusHeld:
+			want.Messages++
+			want.Bytes += m.Size
+		}
+	}
+	if usage != want {
+		h.fail("audit", "the store counts %+v, and has %+v", usage, want)
+	}
+}
