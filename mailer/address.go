@@ -240,6 +240,13 @@ func checkJoiners(s string) error {
 	return nil
 }
 
+// CanonicalDomain returns a domain in the form of [ParseAddress]: a Unicode one in
+// A-labels. The error is an [*AddressError].
+func CanonicalDomain(domain string) (string, error) {
+	email, err := canonicalAddrSpec("any@" + domain)
+	return strings.TrimPrefix(email, "any@"), err
+}
+
 // canonicalDomain validates a domain or an address literal (RFC 5321 §4.1.2,
 // §4.1.3) and turns Unicode labels into A-labels (RFC 5891).
 func canonicalDomain(domain string) (string, error) {

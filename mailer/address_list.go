@@ -126,15 +126,15 @@ func (sc *mailboxScanner) openGroup() error {
 
 func (sc *mailboxScanner) endMailbox() error {
 	text := sc.text[sc.start:sc.pos]
-	m := mailboxText{addrSpec: trimBlanks(text), grouped: sc.grouped}
+	m := mailboxText{addrSpec: TrimBlanks(text), grouped: sc.grouped}
 	if sc.angle >= 0 {
 		if sc.close < 0 {
 			return addressError("angle brackets do not match")
 		}
-		if trimBlanks(StripComments(sc.text[sc.close+1:sc.pos])) != "" {
+		if TrimBlanks(StripComments(sc.text[sc.close+1:sc.pos])) != "" {
 			return addressError("text after the address")
 		}
-		m.name = trimBlanks(sc.text[sc.start:sc.angle])
+		m.name = TrimBlanks(sc.text[sc.start:sc.angle])
 		m.addrSpec = sc.text[sc.angle+1 : sc.close]
 	}
 	if len(sc.found) == maxMailboxes {
@@ -153,9 +153,9 @@ func (sc *mailboxScanner) endMailbox() error {
 	return nil
 }
 
-// trimBlanks removes blanks at both ends, those of Unicode too: people paste them with
+// TrimBlanks removes blanks at both ends, those of Unicode too: people paste them with
 // an address. Line separators and other characters that cannot be seen stay.
-func trimBlanks(s string) string {
+func TrimBlanks(s string) string {
 	return strings.TrimFunc(s, func(r rune) bool { return r == '\t' || unicode.Is(unicode.Zs, r) })
 }
 
@@ -185,7 +185,7 @@ func ParseAddressField(value string) ([]FieldAddress, error) {
 // plainAddrSpec drops what old software puts around an address: comments,
 // blanks and a route.
 func plainAddrSpec(s string) string {
-	s = trimBlanks(StripComments(s))
+	s = TrimBlanks(StripComments(s))
 	if strings.HasPrefix(s, "@") {
 		if _, after, found := strings.Cut(s, ":"); found {
 			return after

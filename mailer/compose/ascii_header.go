@@ -105,10 +105,6 @@ func (f *rawField) downgrade() bool {
 // where it has them, so that it is.
 func (w *addressFieldWriter) internationalAddress(s string) {
 	bare := strings.TrimSuffix(strings.TrimPrefix(s, "<"), ">")
-	if a, err := mailer.ParseAddress(bare); err == nil && mailer.IsASCII(a.Email) {
-		w.word(strings.Replace(s, bare, a.Email, 1))
-		return
-	}
 	w.groups++
 	w.unclear = w.unclear || w.inGroup || !strings.Contains(bare, "@")
 	if s != bare { // the name before it is encoded, too, and would run into it

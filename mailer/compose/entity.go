@@ -56,6 +56,8 @@ type rawField struct {
 	drop bool
 	// cleaned says that raw is a copy, in which CRs that end no line are blanks.
 	cleaned bool
+	// signed says that a signature covers the field.
+	signed bool
 }
 
 // value returns the field's value, unfolded and trimmed.

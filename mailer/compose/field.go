@@ -62,8 +62,9 @@ func hasLongLine(raw []byte) bool {
 }
 
 // rewrite encodes the field's raw 8-bit text and folds the field anew. It reads text
-// that is not UTF-8 as charset. Addresses and identifiers in UTF-8 stay as they are (RFC
-// 6532 §3.2), and so does a field where they are not UTF-8. The error is errParams.
+// that is not UTF-8 as charset. Domains of addresses become A-labels, unless the
+// field is signed; other addresses and identifiers in UTF-8 stay as they are (RFC 6532
+// §3.2), and so does a field where they are not UTF-8. The error is errParams.
 func (f *rawField) rewrite(charset string) error {
 	value := readText(charset, f.value())
 	words, err := f.words(value)
@@ -85,7 +86,7 @@ func (f *rawField) words(value headerText) ([]string, error) {
 	case mailer.IsASCII(value.text):
 		return headerWords(value.text), nil
 	case isAddressField(f.key):
-		return addressFieldWords(f.name, value)
+		return f.addressWords(value)
 	case isParamField(f.key):
 		return paramFieldWords(value.text)
 	case isTraceField(f.key):
@@ -117,10 +118,11 @@ func paramFieldWords(value string) ([]string, error) {
 	return []string{" " + string(text)}, nil
 }
 
-// addressFieldWords encodes the phrases and comments of an address field, and leaves
-// the addresses as they are. The error is errForeign.
-func addressFieldWords(name string, value headerText) ([]string, error) {
-	w := addressFieldWriter{charset: value.charset, name: name}
+// addressWords encodes the phrases and comments of an address field, and writes the
+// domains of its addresses in A-labels, unless the field is signed. The error is
+// errForeign.
+func (f *rawField) addressWords(value headerText) ([]string, error) {
+	w := addressFieldWriter{charset: value.charset, name: f.name, keep: f.signed || value.foreign}
 	w.field(value.text)
 	if value.foreign && w.raw {
 		return nil, errForeign
@@ -137,7 +139,7 @@ func (v headerText) checkAddresses(f *rawField) error {
 	case len(f.raw) > maxRewritten:
 		return errLongField
 	}
-	w := addressFieldWriter{dry: true}
+	w := addressFieldWriter{dry: true, keep: true}
 	if w.field(v.text); w.raw {
 		return errForeign
 	}
@@ -154,6 +156,7 @@ type addressFieldWriter struct {
 
 	dry     bool // only look at the addresses
 	raw     bool // addresses hold characters beyond ASCII
+	keep    bool // addresses stay as they are
 	ascii   bool // addresses must be ASCII, too, see ASCIIHeader
 	inGroup bool
 	groups  int // addresses that became groups
@@ -273,6 +276,9 @@ func commentLen(s string) int {
 
 // address writes an address, in its angle brackets where it has them.
 func (w *addressFieldWriter) address(s string) {
+	if !w.keep && !mailer.IsASCII(s) {
+		s = asciiAddress(s)
+	}
 	isASCII := mailer.IsASCII(s)
 	w.raw = w.raw || !isASCII
 	if w.ascii && !isASCII {
@@ -280,6 +286,53 @@ func (w *addressFieldWriter) address(s string) {
 		return
 	}
 	w.word(s)
+}
+
+// asciiAddress returns an address, in its angle brackets where it has them, as the
+// envelope has it: without blanks of Unicode around it, its domain in A-labels.
+func asciiAddress(s string) string {
+	if bare, ok := strings.CutPrefix(s, "<"); ok {
+		bare, closed := strings.CutSuffix(bare, ">")
+		s = "<" + asciiDomains(mailer.TrimBlanks(bare))
+		if closed {
+			s += ">"
+		}
+		return s
+	}
+	return asciiDomains(mailer.TrimBlanks(s))
+}
+
+// asciiDomains returns s with each domain in A-labels: what stands behind an @, outside
+// of quotes and comments. A domain that has none stays as it is.
+func asciiDomains(s string) string {
+	var b strings.Builder
+	quoted, depth, done := false, 0, 0
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '\\' && (quoted || depth > 0):
+			i++
+		case c == '"' && depth == 0:
+			quoted = !quoted
+		case quoted:
+		case c == '(':
+			depth++
+		case c == ')':
+			depth = max(depth-1, 0)
+		case c == '@' && depth == 0:
+			end := len(s)
+			if n := strings.IndexAny(s[i+1:], " \t\"(<>,;:@"); n >= 0 {
+				end = i + 1 + n
+			}
+			if domain := s[i+1 : end]; !mailer.IsASCII(domain) {
+				if ascii, err := mailer.CanonicalDomain(domain); err == nil {
+					b.WriteString(s[done:i+1] + ascii)
+					done = end
+				}
+			}
+			i = end - 1
+		}
+	}
+	return b.String() + s[done:]
 }
 
 func (w *addressFieldWriter) word(s string) {

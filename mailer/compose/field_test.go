@@ -6,13 +6,24 @@ import (
 	"testing"
 )
 
-// TestAddressFieldWords: only names and comments are encoded.
+// TestAddressFieldWords: only names and comments are encoded, and only domains become
+// A-labels.
 func TestAddressFieldWords(t *testing.T) {
 	tests := []struct{ in, want string }{
 		{"Jörg Bär <j@b>, a@b", "=?utf-8?q?J=C3=B6rg_B=C3=A4r?= <j@b>, a@b"},
 		{`"Bär, Jörg" "x" <j@b>`, "=?utf-8?q?B=C3=A4r=2C_J=C3=B6rg_x?= <j@b>"},
 		{`Jörg Bär <"ü> \" x"@b>`, `=?utf-8?q?J=C3=B6rg_B=C3=A4r?= <"ü> \" x"@b>`},
-		{"jörg@bär.example, Ana <ana@b>", "jörg@bär.example, Ana <ana@b>"},
+		{"jörg@bär.example, Ana <ana@b>", "jörg@xn--br-via.example, Ana <ana@b>"},
+		{"j@Bär.example", "j@xn--br-via.example"},
+		{"J <j@bär.example>,k@BÄR.example", "J <j@xn--br-via.example>, k@xn--br-via.example"},
+		{"Bär <j@bär.example> (@bär.example)", "=?utf-8?q?B=C3=A4r?= <j@xn--br-via.example> (=?utf-8?q?=40b=C3=A4r=2Eexample?=)"},
+		{"Alle: j@bär.example, <k@bär.example>;", "Alle : j@xn--br-via.example, <k@xn--br-via.example>;"},
+		{`"a@bär b"@bär.example, <"a@bär"@bär.example>`, `"a@bär b"@xn--br-via.example, <"a@bär"@xn--br-via.example>`},
+		{"<@bär.example:j@bär.example>", "<@xn--br-via.example:j@xn--br-via.example>"},
+		{"<j@bär.example (ö)>", "<j@xn--br-via.example (ö)>"},
+		{"\u00a0j@bär.example\u3000, <\u2003k@x\u00a0>", "j@xn--br-via.example, <k@x>"},
+		{"j@bär。example, j@" + strings.Repeat("bär", 400), "j@xn--br-via.example, j@" + strings.Repeat("bär", 400)},
+		{"j@bä\u200br.example, j@-bär.example, j@bär..example, j@", "j@bä\u200br.example, j@-bär.example, j@bär..example, j@"},
 		{`"j ö"@b, c@d`, `"j ö"@b, c@d`},
 		{`"j ö"@b`, `"j ö"@b`},
 		{"j@b (Jörg (Bär) und so)", "j@b (=?utf-8?q?J=C3=B6rg_=28B=C3=A4r=29_und_so?=)"},
@@ -22,9 +33,9 @@ func TestAddressFieldWords(t *testing.T) {
 		{", ü@b", ", ü@b"},
 	}
 	for _, tt := range tests {
-		words, _ := addressFieldWords("To", headerText{text: tt.in, charset: utf8Charset})
+		words, _ := (&rawField{name: "To"}).addressWords(headerText{text: tt.in, charset: utf8Charset})
 		if got := strings.TrimPrefix(strings.Join(words, ""), " "); got != tt.want {
-			t.Errorf("addressFieldWords(%q) = %q, want %q", tt.in, got, tt.want)
+			t.Errorf("addressWords(%q) = %q, want %q", tt.in, got, tt.want)
 		}
 	}
 }

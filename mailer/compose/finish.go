@@ -31,9 +31,10 @@ type FinishOptions struct {
 //   - Bcc, Resent-Bcc and Return-Path are removed
 //   - Date and Message-ID are added when missing
 //   - raw 8-bit text in header fields becomes encoded-words or, in parameters,
-//     what RFC 2231 has for them; addresses and encoded-words stay as they are. Text that
-//     is not UTF-8 is in the charset that Content-Type names, that of the first text part
-//     in a multipart, else in ISO 8859-1
+//     what RFC 2231 has for them; encoded-words stay as they are, and so do addresses
+//     but for their domains, which become A-labels unless the field is signed. Text
+//     that is not UTF-8 is in the charset that Content-Type names, that of the first
+//     text part in a multipart, else in ISO 8859-1
 //   - header lines over 998 octets are folded
 //   - a part with a line over 998 octets, a NUL or, unless it is text, a CR of
 //     its own is encoded anew; so is one in the encoding binary whose octets would change
@@ -213,6 +214,7 @@ func (f *finisher) changeField(i int, field *rawField) error {
 		if !field.needsASCII() && !hasLongLine(field.raw) {
 			break
 		}
+		field.signed = f.signedFields[field.key]
 		if err := f.growth.rewrite(field, f.charset); isLimit(err) {
 			return &mailer.InvalidError{Fields: []mailer.FieldError{{Position: headerField(i, printableName(field.name)), Message: err.Error()}}}
 		} else if err != nil {

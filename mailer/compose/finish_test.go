@@ -299,3 +299,52 @@ func addresses(t *testing.T, list string) []mailer.Address {
 	}
 	return all
 }
+
+// TestFinishIDN: an address with an international domain is the same in the fields of a
+// finished message as in one in parts: in A-labels. No relay needs SMTPUTF8 for it.
+func TestFinishIDN(t *testing.T) {
+	for _, name := range []string{
+		"From", "Sender", "Reply-To", "To", "Cc", "Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Reply-To",
+		"Disposition-Notification-To", "Return-Receipt-To", "Errors-To",
+	} {
+		for in, want := range map[string]string{
+			"x@müller.test":                        "x@xn--mller-kva.test",
+			"<x@MÜLLER.test>":                      "<x@xn--mller-kva.test>",
+			"Ann <x@müller.test>":                  "Ann <x@xn--mller-kva.test>",
+			`"Müller, A." <"x y"@müller.test>`:     `=?utf-8?q?M=C3=BCller=2C_A=2E?= <"x y"@xn--mller-kva.test>`,
+			"x@müller.test (bei Müller), y@x.test": "x@xn--mller-kva.test (=?utf-8?q?bei_M=C3=BCller?=), y@x.test",
+		} {
+			raw := name + ": " + in + "\nSubject: x\n"
+			if name != "From" {
+				raw += "From: shop@example.com\n"
+			}
+			c, err := Finish(t.Context(), []byte(raw+"\nx\n"), FinishOptions{To: addresses(t, "ana@example.org")})
+			if err != nil || c.Content.UTF8Header || !strings.Contains(strings.ReplaceAll(string(c.Content.Data), "\r\n ", " "), name+": "+want+"\r\n") {
+				t.Errorf("Finish of %s: %s = %q, %v, want %s", name, in, c.Content.Data, err, want)
+			}
+		}
+	}
+}
+
+// TestFinishSignedIDN: a field that a signature covers is passed on as it is, and goes
+// where the relay offers SMTPUTF8. Its envelope is in A-labels all the same.
+func TestFinishSignedIDN(t *testing.T) {
+	const fields = "From: a@b.test\r\nTo: x@müller.test\r\nCc: y@müller.test\r\nDate: x\r\nMessage-ID: <1@x>\r\n"
+	for signature, want := range map[string]string{
+		"DKIM-Signature: v=1; h=From:To; b=x\r\n":                       "To: x@müller.test\r\nCc: y@xn--mller-kva.test\r\n",
+		"Content-Type: multipart/signed; boundary=b\r\n":                "To: x@xn--mller-kva.test\r\nCc: y@xn--mller-kva.test\r\n",
+		"DKIM-Signature: v=1; h=From; b=x\r\nX: \r\n":                   "To: x@xn--mller-kva.test\r\nCc: y@xn--mller-kva.test\r\n",
+		"DKIM-Signature: v=1; h=From:To:Cc; b=x\r\nMIME-Version: 1\r\n": "To: x@müller.test\r\nCc: y@müller.test\r\n",
+	} {
+		c, err := Finish(t.Context(), []byte(fields+signature+"\r\nx\r\n"), FinishOptions{})
+		if err != nil || !strings.Contains(string(c.Content.Data), want) || c.Content.UTF8Header != strings.Contains(want, "ü") {
+			t.Errorf("Finish with %q = %q (UTF8Header %v), %v, want %q", signature, c.Content.Data, c.Content.UTF8Header, err, want)
+		}
+		if want := []string{"x@xn--mller-kva.test", "y@xn--mller-kva.test"}; !slices.Equal(c.Envelope.ForwardPaths, want) {
+			t.Errorf("Finish with %q: ForwardPaths = %q, want %q", signature, c.Envelope.ForwardPaths, want)
+		}
+	}
+	signedName := "DKIM-Signature: v=1; h=From:To; b=x\r\nFrom: a@b.test\r\nTo: Müller <x@müller.test>\r\nDate: x\r\nMessage-ID: <1@x>\r\n\r\nx\r\n"
+	_, err := Finish(t.Context(), []byte(signedName), FinishOptions{})
+	wantConversionRefused(t, "Finish of a signed field with a raw name", err)
+}

@@ -147,6 +147,7 @@ func FuzzFinish(f *testing.F) {
 		f.Add(raw)
 	}
 	f.Add([]byte(dkimHeader + "\r\nx"))
+	f.Add([]byte("From: Bär <a..b@bär.example>\r\nTo: G: <\"x@ö\"@bär。example> (ö@bär.example);, .x@b_r.example,\u00a0y@bä\u200br.example\r\n\r\nx"))
 	f.Add([]byte("From: a@x.test\nTo: b@x.test\nSubject: hi\rBcc: eve@x.test\r\r\n there\r\r\r\n\r\r\none\rtwo\r\r\n"))
 	f.Add([]byte("From: a@b.example\r\nContent-Disposition: attachment; " + strings.Repeat("a", 400) + `="` + strings.Repeat("é", 200) + "\"\r\n\r\nx"))
 	f.Add([]byte("From: a@b.example\r\nReply-To: \xe4" + strings.Repeat(`"\"<,:`, 200) + "\r\n\r\nx"))
