@@ -103,9 +103,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		cancel()
 		switch {
 		case err == nil:
+			s.conns.Drain(ctx)
 			return nil
 		case ended, !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled):
-			return errors.Join(fmt.Errorf("shut down: %w", err), s.http.Close())
+			err = errors.Join(fmt.Errorf("shut down: %w", err), s.http.Close())
+			s.conns.Drain(ctx)
+			return err
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync/atomic"
 	"time"
 )
@@ -22,6 +23,7 @@ const (
 	idle                    // waits for a request, of which nothing came yet
 	strange                 // has a request under way, without a key as yet
 	keyed                   // has a request under way, with a key
+	lingering               // answered for the last time, and read on: see Close
 	gone                    // closed, or about to be
 )
 
@@ -34,16 +36,21 @@ type conn struct {
 	state   atomic.Int32 // a phase, changed with the set locked
 	waits   atomic.Bool  // for the client to send something
 	refused atomic.Bool  // no answer but ours may be written
+	wrote   atomic.Bool  // something, since the last request ended
+	reading atomic.Bool  // a Read is under way
+	ended   atomic.Bool  // Close was called
 
 	// These belong to the reader.
-	scan  scanner
-	ahead ahead
+	scan    scanner
+	ahead   ahead
+	opening opening
 
 	// These belong to the set.
 	list   *list.List
 	place  *list.Element
 	since  time.Time // the header is unfinished, or the connection idle, since then
 	weight int64     // of the unfinished header
+	octets int       // of the unfinished header, or of the TLS handshake
 	fields int       // of the unfinished header
 	key    string
 	known  bool // some request had a key
@@ -58,50 +65,74 @@ func (c *conn) phase() phase { return phase(c.state.Load()) }
 
 func (c *conn) enter(l *list.List) { c.list, c.place = l, l.PushBack(c) }
 
-// Read counts what it reads, up to the end of the header.
+// Read counts what it reads, up to the end of the header. Once Close is called it reads
+// nothing: what comes then is thrown away and must not be taken for a request.
 func (c *conn) Read(p []byte) (int, error) {
+	c.reading.Store(true)
+	defer c.reading.Store(false)
+	switch {
+	case c.ended.Load():
+		return 0, net.ErrClosed
+	case c.refused.Load():
+		return 0, io.EOF
+	}
 	n, err := c.Conn.Read(p)
 	if n == 0 {
+		c.late(err)
 		return n, err
 	}
 	switch c.phase() {
 	case unfinished, idle:
-		octets, fields := c.scan.header(p[:n])
-		if !c.set.count(c, octets, fields) {
-			c.refuse()
+		if f := c.judge(p[:n]); f != nil {
+			c.refuse(f)
 			return 0, io.EOF
 		}
-		c.ahead = ahead{}
-		c.ahead.add(p[octets:n])
 	default:
 		c.ahead.add(p[:n])
 	}
 	return n, err
 }
 
-// refuse answers as net/http does to a header of too many octets. It does not wait until
-// the client has read the answer: what was read of the header is in memory until then.
-func (c *conn) refuse() {
-	const status = "431 Request Header Fields Too Large"
-	_ = c.SetWriteDeadline(time.Now().Add(time.Second))
-	_, _ = io.WriteString(c.Conn, "HTTP/1.1 "+status+"\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"+status)
+// judge takes in octets of which some may be a header's. It returns the answer to what can
+// be no request.
+func (c *conn) judge(p []byte) *foreign {
+	if f := c.opening.add(p); f != nil {
+		return f
+	}
+	octets, fields := c.scan.header(p)
+	if !c.set.count(c, octets, fields) {
+		return largeHeader
+	}
+	c.ahead = ahead{}
+	c.ahead.add(p[octets:])
+	return nil
+}
+
+// late answers a client that has not sent its header in time.
+func (c *conn) late(err error) {
+	switch {
+	case !errors.Is(err, os.ErrDeadlineExceeded) || c.phase() != unfinished || c.refused.Load():
+	case c.opening.n > 0:
+		c.refuse(slowHeader)
+	default:
+		c.refuse(silentToHTTP)
+	}
+}
+
+// refuse answers in place of net/http, which then has nothing to say.
+func (c *conn) refuse(f *foreign) {
+	f.send(c.Conn, c.SetWriteDeadline)
 	c.refused.Store(true)
-	_ = c.CloseWrite()
+	c.wrote.Store(true)
+	c.set.note(f, c.raw.RemoteAddr().String())
 }
 
 func (c *conn) Write(p []byte) (int, error) {
 	if c.refused.Load() {
 		return 0, net.ErrClosed
 	}
+	c.wrote.Store(true)
 	return c.Conn.Write(p)
-}
-
-// CloseWrite lets net/http end an answer before the client has sent all it has to send.
-func (c *conn) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return nil
 }
 
 // wire is what is below conn: the TCP connection. It knows when the server waits for the
@@ -110,24 +141,19 @@ type wire struct {
 	net.Conn
 	conn      *conn
 	handshake bool
+	came      bool // an octet, during the handshake
 }
 
 func (w *wire) Read(p []byte) (int, error) {
 	w.conn.waits.Store(true)
 	n, err := w.Conn.Read(p)
 	w.conn.waits.Store(false)
-	if w.handshake && n > 0 && !w.conn.set.count(w.conn, n, 0) {
-		return 0, errors.New("the handshake is too large")
+	if w.handshake && n > 0 {
+		if w.came = true; !w.conn.set.count(w.conn, n, 0) {
+			return 0, errors.New("the handshake is too large")
+		}
 	}
 	return n, err
-}
-
-// CloseWrite ends what is written.
-func (w *wire) CloseWrite() error {
-	if half, ok := w.Conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return nil
 }
 
 // tlsConn is a connection over TLS. net/http asks for its state before it reads, in the
@@ -152,22 +178,21 @@ func (t *tlsConn) ConnectionState() tls.ConnectionState {
 	return t.tls.ConnectionState()
 }
 
-// failed logs why there is no handshake, and answers a client that speaks HTTP instead.
+// failed logs why there is no handshake, and answers a client that speaks something else.
 func (t *tlsConn) failed(err error) {
-	t.set.log.Debug("TLS handshake failed", "remote", t.raw.RemoteAddr().String(), "error", err)
-	if header, ok := errors.AsType[tls.RecordHeaderError](err); ok && header.Conn != nil && looksLikeHTTP(header.RecordHeader) {
-		_ = t.raw.SetWriteDeadline(time.Now().Add(time.Second))
-		_, _ = io.WriteString(t.raw, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
+	remote := t.raw.RemoteAddr().String()
+	t.set.log.Debug("TLS handshake failed", "remote", remote, "error", err)
+	var f *foreign
+	if header, ok := errors.AsType[tls.RecordHeaderError](err); ok && header.Conn != nil {
+		f = speaksInClear(header.RecordHeader)
+	} else if errors.Is(err, os.ErrDeadlineExceeded) && !t.wire.came {
+		f = silentToHTTPS
+	}
+	if f != nil {
+		f.send(t.raw, t.raw.SetWriteDeadline)
+		t.set.note(f, remote)
 	}
 	t.refused.Store(true)
-	_ = t.raw.Close()
-}
-
-// looksLikeHTTP reports whether the first octets begin a request.
-func looksLikeHTTP(header [5]byte) bool {
-	switch string(header[:]) {
-	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "DELET", "PATCH":
-		return true
-	}
-	return false
+	t.wrote.Store(true) // the answer, or an alert
+	_ = t.Close()
 }

@@ -65,11 +65,14 @@ type Set struct {
 	idle       list.List // without a request under way, none of whose requests had a key
 	idleKeys   list.List // the same, after a request that had one
 	strangers  list.List // with a request under way that has no key yet
+	lingering  list.List // answered for the last time
 	keys       map[string]int
 	keyed      int   // connections in keys
 	weight     int64 // of the unfinished headers
 	closed     bool
+	draining   bool
 	complained time.Time
+	foreign    map[*foreign]tally
 }
 
 // New returns an empty set.
@@ -78,12 +81,12 @@ func New(l Limits, log *slog.Logger) *Set {
 	l.Unfinished = min(cmp.Or(l.Unfinished, defaultUnfinished), l.Open)
 	l.Header, l.Fields = cmp.Or(l.Header, defaultHeader), cmp.Or(l.Fields, defaultFields)
 	one := Weight(l.Header+(8<<10), l.Fields) // net/http allows 4 KiB more, and reads 4 KiB ahead
-	return &Set{limits: l, maxHeader: one, maxWeight: max(leastWeight, one), log: log, keys: map[string]int{}}
+	return &Set{limits: l, maxHeader: one, maxWeight: max(leastWeight, one), log: log, keys: map[string]int{}, foreign: map[*foreign]tally{}}
 }
 
 // open is the number of connections.
 func (s *Set) open() int {
-	return s.unfinished.Len() + s.idle.Len() + s.idleKeys.Len() + s.strangers.Len() + s.keyed
+	return s.unfinished.Len() + s.idle.Len() + s.idleKeys.Len() + s.strangers.Len() + s.lingering.Len() + s.keyed
 }
 
 // Context returns a context for the requests over a connection of the set, for
@@ -134,20 +137,23 @@ func (s *Set) Track(nc net.Conn, state http.ConnState) {
 		s.move(c, strange)
 	case http.StateIdle:
 		c.scan.next() // the connection's own goroutine calls, which is the reader
+		c.wrote.Store(false)
 		s.move(c, idle)
 	case http.StateHijacked, http.StateClosed:
-		s.move(c, gone)
+		if c.phase() != lingering {
+			s.move(c, gone)
+		}
 	}
 }
 
 // move takes the connection from one list to another.
 func (s *Set) move(c *conn, to phase) {
 	from := c.phase()
-	if from == gone || from == to {
+	if from == gone || from == to || from == lingering && to != gone {
 		return
 	}
 	s.weight -= c.weight
-	c.weight, c.fields = 0, 0
+	c.weight, c.octets, c.fields = 0, 0, 0
 	if from == keyed {
 		if s.keyed--; s.keys[c.key] > 1 {
 			s.keys[c.key]--
@@ -171,6 +177,8 @@ func (s *Set) move(c *conn, to phase) {
 	case keyed:
 		s.keyed++
 		s.keys[c.key]++
+	case lingering:
+		c.enter(&s.lingering)
 	case gone:
 	}
 	c.state.Store(int32(to))
@@ -219,12 +227,12 @@ func (s *Set) tryAdd(c *conn) (bool, error) {
 	return true, nil
 }
 
-// closeOne closes the connection that matters least. A connection over which a key was
-// sent matters more than others, and a request under way more than none. But a client
+// closeOne closes the connection that matters least: one that lingers is answered already.
+// A connection over which a key was sent matters more than others, and a request under way more than none. But a client
 // that is about to send its next request could not know that its connection is closed:
 // rather than that, a new one waits until an unfinished header is no longer fresh.
 func (s *Set) closeOne() bool {
-	return s.closeFirst(&s.idle) || s.closeUnfinished() || s.closeRested() || s.closeFirst(&s.strangers) ||
+	return s.closeFirst(&s.lingering) || s.closeFirst(&s.idle) || s.closeUnfinished() || s.closeRested() || s.closeFirst(&s.strangers) ||
 		s.unfinished.Len() == 0 && s.closeFirst(&s.idleKeys)
 }
 
@@ -283,8 +291,9 @@ func (s *Set) count(c *conn, octets, fields int) bool {
 		return true
 	}
 	c.weight += w
+	c.octets += octets
 	c.fields += fields
-	if s.weight += w; c.fields > s.limits.Fields+2 { // and two other lines
+	if s.weight += w; c.octets > s.limits.Header || c.fields > s.limits.Fields+2 { // and two other lines
 		return false
 	}
 	for e := s.unfinished.Front(); e != nil && s.weight > s.maxWeight; {
@@ -301,7 +310,7 @@ func (s *Set) finished(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.weight -= c.weight
-	c.weight, c.fields = 0, 0
+	c.weight, c.octets, c.fields = 0, 0, 0
 }
 
 // CloseUnused closes the connections over which no request has begun, now and from now

@@ -3,6 +3,7 @@ package conns
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -55,6 +56,11 @@ type server struct {
 
 // run runs the test in virtual time.
 func run(t *testing.T, limits Limits, test func(*testing.T, *server)) {
+	runOn(t, limits, nil, test)
+}
+
+// runOn is run on a port that speaks TLS, with a configuration.
+func runOn(t *testing.T, limits Limits, config *tls.Config, test func(*testing.T, *server)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{l: &memory{conns: make(chan net.Conn), errs: make(chan error), closed: make(chan struct{})}, hold: make(chan struct{})}
 		s.set = New(limits, slog.New(slog.NewTextHandler(&s.log, nil)))
@@ -63,13 +69,14 @@ func run(t *testing.T, limits Limits, test func(*testing.T, *server)) {
 			MaxHeaderBytes: s.set.limits.Header, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0),
 		}
 		served := make(chan error)
-		go func() { served <- h.Serve(s.set.Listen(s.l, nil)) }()
+		go func() { served <- h.Serve(s.set.Listen(s.l, config)) }()
 		test(t, s)
 		close(s.hold)
 		_ = h.Close()
 		if err := <-served; !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			t.Error(err)
 		}
+		time.Sleep(lingerTime + lingerPause) // for what the server does not wait for
 	})
 }
 
