@@ -2,8 +2,11 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
+	"net/url"
 	"slices"
 	"time"
 
@@ -16,29 +19,45 @@ import (
 	"mailsidecar/service"
 )
 
+// checkOptions are the flags of check.
+type checkOptions struct {
+	timeout time.Duration
+	from    string // as given, or as MAILSIDECAR_FROM
+	json    bool
+}
+
 func newCheck() *cobra.Command {
-	var asJSON bool
-	timeout := 20 * time.Second
+	o := checkOptions{timeout: 20 * time.Second}
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Find out which ports of the relay answer, and what is wrong",
 		Long: `Tries every port of every configured relay at the same time, without sending
-mail: name, connection, greeting, TLS and its certificate, and login, once for
-each relay. Then says in plain words what is wrong and what to do. It needs the
-configuration of the relays and no running server.
+mail: name, connection, greeting, TLS and its certificate, then the login and the
+sender (MAIL, which is taken back), once for each relay. Where no port takes mail,
+it looks which other port does. Then says in plain words what is wrong and what to
+do.
 
-Exit status: 0 every relay can take mail; 69 some relay cannot; 78 wrong
-configuration.`,
+It needs the settings of the relays (SMTP_...) and no running server. Without them
+it asks the server at MAILSIDECAR_URL to check its own relays.
+
+A name server and a port have 5 seconds to answer. What has connected has until
+--timeout.
+
+Exit status: 0 every relay can take mail, as far as that was tried; 69 some relay
+cannot; 77 the server wants another API key; 78 wrong configuration, or neither
+relays nor a server.`,
 		Example: `  mailsidecar check
+  mailsidecar check --from shop@example.com
   SMTP_HOST=smtp.example.com SMTP_PORTS=587,465,2525 mailsidecar check
   mailsidecar check --json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return check(cmd, timeout, asJSON)
+			return check(cmd, o)
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print everything found out as JSON")
-	durationFlag(cmd, &timeout, "timeout", "end the check after this long")
+	cmd.Flags().BoolVar(&o.json, "json", false, "print everything found out as JSON")
+	cmd.Flags().StringVar(&o.from, "from", "", "try whether the relay takes mail of this `address` (default MAILSIDECAR_FROM)")
+	durationFlag(cmd, &o.timeout, "timeout", "end the check after this long")
 	return cmd
 }
 
@@ -49,19 +68,15 @@ type checked struct {
 	OAuth2 *api.OAuth2        `json:"oauth2,omitempty"`
 }
 
-func check(cmd *cobra.Command, timeout time.Duration, asJSON bool) error {
-	relays, warnings, err := config.LoadRelays()
-	if err != nil {
-		return misconfigured(err, warnings)
+func check(cmd *cobra.Command, o checkOptions) error {
+	if o.from != "" && service.SenderOf(o.from) == "" {
+		return exit(exitUsage, "--from is no address: write one such as shop@example.com")
 	}
-	for _, w := range warnings {
-		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", w)
-	}
-	results, err := checkAll(cmd.Context(), relays, timeout)
+	results, err := checkHereOrThere(cmd, o)
 	if err != nil {
 		return err
 	}
-	if asJSON {
+	if o.json {
 		err = printResultsJSON(cmd.OutOrStdout(), results)
 	} else {
 		printResults(cmd.OutOrStdout(), results)
@@ -72,25 +87,85 @@ func check(cmd *cobra.Command, timeout time.Duration, asJSON bool) error {
 	return err
 }
 
-// checkAll checks the relays configured. Every rung is followed up to the login
-// before there is one login, and some of the time is left for that.
-func checkAll(ctx context.Context, configs []config.Relay, timeout time.Duration) ([]checked, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+// checkHereOrThere checks the relays that are configured, or has the server check its
+// own.
+func checkHereOrThere(cmd *cobra.Command, o checkOptions) ([]checked, error) {
+	if !config.HasRelays() {
+		return askServer(cmd, o)
+	}
+	relays, warnings, err := config.LoadRelays()
+	if err != nil {
+		return nil, misconfigured(err, warnings)
+	}
+	for _, w := range warnings {
+		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", w)
+	}
+	return checkAll(cmd.Context(), relays, o)
+}
+
+// checkAll checks the relays configured.
+func checkAll(ctx context.Context, configs []config.Relay, o checkOptions) ([]checked, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	// Only the data directory counts here: faults of other settings are the server's.
+	// Only the data directory and the sender count here: faults of other settings are
+	// the server's.
 	s, _, _ := config.LoadService()
-	built, err := service.NewRelays(configs, service.RelayOptions{
-		Timeouts: smtp.Timeouts{Connect: timeout / 4, Hello: timeout / 3}, DataDir: s.DataDir, Diagnosis: true,
-	})
+	built, err := service.NewRelays(configs, service.RelayOptions{Timeouts: service.CheckTimeouts(o.timeout), DataDir: s.DataDir, Diagnosis: true})
 	if err != nil {
 		return nil, err
 	}
+	if o.from == "" {
+		o.from = s.From
+	}
 	results := make([]checked, len(built))
-	for i, report := range service.CheckRelays(ctx, built) {
+	for i, report := range service.CheckRelays(ctx, configs, built, service.SenderOf(o.from)) {
 		results[i] = checked{report, service.CheckAdvice(adviceSettings(configs[i]), built[i], report), service.OAuth2Status(built[i])}
 		built[i].Close()
 	}
 	return results, nil
+}
+
+// serverTime is what a server has for a check, and to answer.
+const serverTime = 70 * time.Second
+
+// askServer has the running server check its relays.
+func askServer(cmd *cobra.Command, o checkOptions) ([]checked, error) {
+	timeout := serverTime
+	if cmd.Flags().Changed("timeout") {
+		timeout = o.timeout
+	}
+	c, err := connect(timeout)
+	if err != nil {
+		return nil, err
+	}
+	path := "/v1/relays/check"
+	if from := service.SenderOf(o.from); from != "" {
+		path += "?from=" + url.QueryEscape(from)
+	}
+	got, err := c.do(cmd.Context(), http.MethodPost, path, nil, nil)
+	if err != nil {
+		_, warnings, _ := config.LoadRelays() // perhaps a misspelt name
+		for _, w := range warnings {
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", w)
+		}
+		return nil, exit(exitConfig, "SMTP_HOST is not set, so the server was asked to check its relays: %w\n"+
+			"  -> set SMTP_HOST and the other settings of the relay, or MAILSIDECAR_URL to the server's address", err)
+	}
+	if got.status != http.StatusOK {
+		return nil, got.problem().err()
+	}
+	var answer struct {
+		Relays []checked `json:"relays"`
+	}
+	if err := json.Unmarshal(got.body, &answer); err != nil {
+		return nil, exit(exitUnavailable, "the server's answer cannot be read: %w", err)
+	}
+	told := cmd.OutOrStdout()
+	if o.json {
+		told = cmd.ErrOrStderr()
+	}
+	fmt.Fprintf(told, "SMTP_HOST is not set here: the server at %s has checked its relays.\n\n", c.Server())
+	return answer.Relays, nil
 }
 
 func printResults(w io.Writer, results []checked) {

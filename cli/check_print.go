@@ -30,7 +30,7 @@ func printReport(w io.Writer, c checked) {
 		fmt.Fprintln(w)
 		printAdvice(w, a)
 	}
-	fmt.Fprintf(w, "\n%s\n", diagnosis.Conclusion(c.Report))
+	fmt.Fprintf(w, "\n%s\n", wrap(diagnosis.Conclusion(c.Report), ""))
 }
 
 // oauth2Line says whose the token is, and what ends when.

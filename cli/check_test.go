@@ -3,9 +3,13 @@ package cli
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -91,13 +95,13 @@ func TestCheck(t *testing.T) {
 			"good", relay.password,
 			[]int{relay.port},
 			0,
-			[]string{" open ", "TLS 1.3", "days left", "PLAIN accepted", "Result: mail can go to 127.0.0.1"},
+			[]string{" open ", "TLS 1.3", "days left", "PLAIN accepted", "Result: 127.0.0.1 takes the login", "No sender was tried"},
 		},
 		{
 			"refused, then good", relay.password,
 			[]int{refused, relay.port},
 			0,
-			[]string{" refused ", "PLAIN accepted", "this port serves", "Nothing has to be done", "Result: mail can go"},
+			[]string{" refused ", "PLAIN accepted", "Nothing has to be done: port", "serves", "takes the login"},
 		},
 		{
 			"refused", relay.password,
@@ -115,7 +119,7 @@ func TestCheck(t *testing.T) {
 			"blocked, then good", relay.password,
 			[]int{dead, relay.port},
 			0,
-			[]string{"no answer", "PLAIN accepted", "the packets are dropped", "Result: mail can go"},
+			[]string{"no answer", "PLAIN accepted", "the packets are dropped", "takes the login"},
 		},
 	} {
 		checkEnv(t, relay, c.password, c.ports...)
@@ -148,7 +152,80 @@ func TestCheckNoAnswer(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &got); err != nil || len(got.Relays) != 1 || len(got.Relays[0].Rungs) != 3 {
 		t.Fatalf("check --json: %v\n%s", err, out)
 	}
-	if len(got.Relays[0].Advice) == 0 || !strings.Contains(got.Relays[0].Advice[0].Found, "none of the relay's ports answers") {
+	if len(got.Relays[0].Advice) == 0 || !strings.Contains(got.Relays[0].Advice[0].Found, "no answer: the packets are dropped") {
 		t.Errorf("advice = %+v, want the way out first", got.Relays[0].Advice)
+	}
+}
+
+// serverAnswer is what a server of the release before says of a refused login.
+const serverAnswer = `{"ok":false,"relays":[{"name":"smtp.example.com","host":"smtp.example.com","dns_ms":1,"ok":false,
+	"rungs":[{"port":587,"mode":"starttls","tcp":"open","tcp_ms":1,"auth":"refused","mechanism":"PLAIN","ms":9,
+		"failure":{"stage":"auth","class":"relay","problem":"credentials_refused","code":535,"text":"no"}}],
+	"advice":[{"ports":[587],"found":"the relay refused the password.","do":"Set another."}]}]}`
+
+// Without the settings of a relay the server is asked, and that is said.
+func TestCheckAsksTheServer(t *testing.T) {
+	var asked []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.Method+" "+r.URL.String()+" "+r.Header.Get("Authorization"))
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Mailsidecar", "1")
+		_, _ = io.WriteString(w, serverAnswer)
+	}))
+	defer server.Close()
+	clearEnv(t)
+	t.Setenv("MAILSIDECAR_URL", server.URL)
+	t.Setenv("MAILSIDECAR_API_KEY", "secret-of-the-key")
+	status, out, errOut := run(t.Context(), "check", "--from", "Shop <shop@example.com>")
+	for _, want := range []string{"the server at " + server.URL + " has checked", "PLAIN refused", "Port 587: the relay refused the password.", "-> Set another.", "no mail can go"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("check prints\n%s\nwant %q", out, want)
+		}
+	}
+	if status != 69 || errOut != "" {
+		t.Errorf("check = %d %q, want 69", status, errOut)
+	}
+	status, out, errOut = run(t.Context(), "check", "--json")
+	if status != 69 || !strings.Contains(out, `"reply_code": 535`) || !strings.Contains(out, `"code": 535`) || !strings.Contains(errOut, "has checked its relays") {
+		t.Errorf("check --json = %d %q\n%s\nwant both names of the reply code, and on standard error that the server was asked", status, errOut, out)
+	}
+	want := []string{"POST /v1/relays/check?from=shop%40example.com Bearer secret-of-the-key", "POST /v1/relays/check Bearer secret-of-the-key"}
+	if !slices.Equal(asked, want) {
+		t.Errorf("the server was asked %q, want %q", asked, want)
+	}
+}
+
+// With neither relays nor a server, both ways out are told.
+func TestCheckWithoutSettings(t *testing.T) {
+	clearEnv(t)
+	t.Setenv("MAILSIDECAR_URL", "http://127.0.0.1:"+strconv.Itoa(refusedPort(t)))
+	t.Setenv("SMPT_HOST", "smtp.example.com")
+	status, _, errOut := run(t.Context(), "check")
+	for _, want := range []string{"SMTP_HOST is not set", "MAILSIDECAR_URL", "connection refused"} {
+		if !strings.Contains(errOut, want) {
+			t.Errorf("check says %q, want %q", errOut, want)
+		}
+	}
+	if status != 78 {
+		t.Errorf("check = %d, want 78", status)
+	}
+	if status, _, errOut = run(t.Context(), "check", "--from", "shop"); status != 64 || !strings.Contains(errOut, "--from is no address") {
+		t.Errorf("check --from shop = %d %q, want 64", status, errOut)
+	}
+}
+
+// The sender is that of --from, or else of MAILSIDECAR_FROM.
+func TestCheckSender(t *testing.T) {
+	relay := startRelay(t)
+	checkEnv(t, relay, relay.password, relay.port)
+	t.Setenv("MAILSIDECAR_FROM", "Shop <shop@example.com>")
+	for _, c := range []struct {
+		args []string
+		want string
+	}{{nil, "from the sender shop@example.com."}, {[]string{"--from", "other@example.com"}, "from the sender other@example.com."}} {
+		status, out, _ := run(t.Context(), append([]string{"check"}, c.args...)...)
+		if said := strings.Join(strings.Fields(out), " "); status != 0 || !strings.Contains(said, "mail can go to 127.0.0.1") || !strings.Contains(said, c.want) {
+			t.Errorf("check %v = %d\n%s\nwant %q", c.args, status, out, c.want)
+		}
 	}
 }

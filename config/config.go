@@ -55,6 +55,18 @@ func LoadRelays() ([]Relay, []string, error) {
 	return relays, r.warnings, r.err()
 }
 
+// HasRelays reports whether any variable of a relay is set.
+func HasRelays() bool {
+	r := newReader(os.Getenv, os.Environ())
+	for n := 1; n <= maxRelays; n++ {
+		relay := Relay{Number: n}
+		if r.anySet(relay.prefix(), &relay) {
+			return true
+		}
+	}
+	return false
+}
+
 // LoadService reads the service's settings alone, for commands that work on the
 // store. It does not insist on an API key. Warnings and error are as in [Load].
 func LoadService() (Service, []string, error) {

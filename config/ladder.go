@@ -1,12 +1,12 @@
 package config
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/kelseyhightower/envconfig"
 
+	"mailsidecar/relays"
 	"mailsidecar/units"
 )
 
@@ -16,15 +16,12 @@ type Rung struct {
 	Implicit bool // TLS from the first octet (RFC 8314 §3.3), else STARTTLS
 }
 
-// implicitPorts speak TLS from the first octet unless told otherwise.
-var implicitPorts = []int{465, 2465, 8465, 443}
-
 // String is the rung as one would write it: the mode is left out where the port
 // says it.
 func (g Rung) String() string {
 	port := strconv.Itoa(g.Port)
 	switch {
-	case g.Implicit == slices.Contains(implicitPorts, g.Port):
+	case g.Implicit == relays.ImplicitTLS(g.Port):
 		return port
 	case g.Implicit:
 		return port + "/tls"
@@ -78,7 +75,7 @@ func parseRung(s string) (Rung, bool) {
 	if err != nil || n == 0 {
 		return Rung{}, false
 	}
-	rung := Rung{Port: int(n), Implicit: slices.Contains(implicitPorts, int(n))}
+	rung := Rung{Port: int(n), Implicit: relays.ImplicitTLS(int(n))}
 	switch {
 	case !explicit:
 	case strings.EqualFold(mode, "tls"):

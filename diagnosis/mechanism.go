@@ -43,12 +43,26 @@ func noMechanism(offered []string, s Settings) adviceText {
 			"The account needs OAuth2, which docs/oauth2.md sets up.",
 		}
 	case slices.Contains(offered, "NTLM"):
-		return adviceText{adviceTexts[smtp.ProblemNoMechanism].found + offers(offered), "Set SMTP_AUTH=ntlm: it is weak, and not chosen by itself."}
+		return adviceText{
+			"the relay offers no AUTH mechanism that is chosen by itself." + offers(offered),
+			"Set SMTP_AUTH=ntlm: it is weak, and so it must be asked for. Better is a relay that offers PLAIN or LOGIN.",
+		}
+	case len(offered) > 0 && !slices.ContainsFunc(offered, usesPassword):
+		return adviceText{
+			"the relay offers no AUTH mechanism that takes a password." + offers(offered),
+			"The relay's operator must allow PLAIN or LOGIN for this account or this port (of Exchange: basic authentication). Compare SMTP_PORTS with what the provider names.",
+		}
 	default:
 		text := adviceTexts[smtp.ProblemNoMechanism]
 		text.found += offers(offered)
 		return text
 	}
+}
+
+// usesPassword says that a mechanism takes a password, and neither a ticket of Kerberos
+// nor a certificate of the client.
+func usesPassword(mechanism string) bool {
+	return !slices.Contains([]string{"GSSAPI", "GS2-KRB5", "GSS-SPNEGO", "EXTERNAL", "ANONYMOUS"}, mechanism)
 }
 
 // otherMechanism is for an AUTH mechanism that the relay offers and then refuses.

@@ -5,6 +5,7 @@ package examples
 import (
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -128,11 +129,41 @@ func TestSystemd(t *testing.T) {
 		case "Environment":
 			name, v, _ := strings.Cut(strings.Trim(value, `"`), "=")
 			env[name] = v
+		case "EnvironmentFile":
+			readEnvironmentFile(t, filepath.Base(value), env)
 		case "TimeoutStopSec":
 			grace = value
 		}
 	}
 	wantGrace(t, grace, load(t, env))
+}
+
+// readEnvironmentFile adds the settings of the file that the unit names. A shell must
+// read the same in it.
+func readEnvironmentFile(t *testing.T, name string, env map[string]string) {
+	t.Helper()
+	path := filepath.Join("systemd", name)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(name, "#") {
+			env[name] = strings.Trim(value, `"`)
+		}
+	}
+	said, err := exec.CommandContext(t.Context(), "sh", "-c", "set -a; . ./"+path+"; env").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range env {
+		if strings.HasPrefix(name, "SMTP_PASSWORD") {
+			continue
+		}
+		if want := name + "=" + value + "\n"; !strings.Contains(string(said), want) {
+			t.Errorf("a shell that reads %s lacks %q", path, want)
+		}
+	}
 }
 
 // load reads the environment as the server would, and nothing else: the

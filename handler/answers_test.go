@@ -220,7 +220,7 @@ func (pinnedRelays) Status() []RelayStatus {
 	return all
 }
 
-func (pinnedRelays) Check(context.Context) []RelayReport {
+func (pinnedRelays) Check(context.Context, string) []RelayReport {
 	return []RelayReport{{Report: smtp.Report{Name: "a", OK: true, Addresses: []string{"192.0.2.1"}, Rungs: []smtp.RungCheck{{
 		Port: 587, Mode: "starttls", TCP: "open", Address: "192.0.2.1:587", Auth: "paused", Mechanism: "PLAIN", NextLogin: nextTurn,
 		TLS:     &smtp.TLSCheck{Version: "TLS 1.3", NotAfter: nextTurn, DaysLeft: 7},

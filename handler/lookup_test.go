@@ -190,7 +190,7 @@ func (r *fakeRelays) Status() []RelayStatus {
 	}
 }
 
-func (r *fakeRelays) Check(ctx context.Context) []RelayReport {
+func (r *fakeRelays) Check(ctx context.Context, _ string) []RelayReport {
 	r.mu.Lock()
 	r.checks++
 	r.mu.Unlock()

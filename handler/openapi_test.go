@@ -178,7 +178,7 @@ func (s *specification) validate(schema, v any, path string) []string {
 	given := s.resolve(schema)
 	for keyword, want := range given {
 		switch keyword {
-		case "description", "default", "contentEncoding":
+		case "description", "default", "contentEncoding", "deprecated":
 		case "type":
 			if !hasType(want, v) {
 				add("%v is no %v", v, want)

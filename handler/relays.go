@@ -2,6 +2,7 @@ package handler
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 
 	"mailsidecar/api"
 	"mailsidecar/handler/intake"
+	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
 	"mailsidecar/queue"
@@ -21,9 +23,10 @@ const checkTimeout = time.Minute
 type Relays interface {
 	// Status is what is known of every relay, without asking it.
 	Status() []RelayStatus
-	// Check asks every relay, without sending mail. It returns when all are
-	// done or ctx ends.
-	Check(ctx context.Context) []RelayReport
+	// Check asks every relay, without sending mail, also whether it takes mail of that
+	// sender; an empty one means the server's own. It returns when all are done or ctx
+	// ends.
+	Check(ctx context.Context, sender string) []RelayReport
 }
 
 // RelayReport is what a check found out about one relay.
@@ -116,10 +119,14 @@ func newRelay(r RelayStatus) api.Relay {
 // one check: a relay that counts logins must not be asked by each of them. So it
 // goes on when the client that began it leaves, but not past Shutdown.
 func (s *Server) postRelaysCheck(c echo.Context) error {
-	reports, err, _ := s.checks.Do("", func() (any, error) {
+	sender, err := checkSender(c)
+	if err != nil {
+		return err
+	}
+	reports, err, _ := s.checks.Do(sender, func() (any, error) {
 		ctx, cancel := context.WithTimeout(s.serving, checkTimeout)
 		defer cancel()
-		return s.relays.Check(ctx), s.serving.Err()
+		return s.relays.Check(ctx, sender), s.serving.Err()
 	})
 	if err != nil {
 		return queue.ErrShuttingDown
@@ -129,4 +136,21 @@ func (s *Server) postRelaysCheck(c echo.Context) error {
 		b.OK = b.OK || report.OK
 	}
 	return writeJSON(c, http.StatusOK, intake.TypeJSON, b)
+}
+
+// checkSender returns the address that the parameter from names; empty without one.
+func checkSender(c echo.Context) (string, error) {
+	text := c.QueryParam("from")
+	if text == "" {
+		return "", nil
+	}
+	address, err := mailer.ParseAddress(text)
+	if err != nil {
+		return "", problem.New(api.CodeInvalidParameter, "", problem.At("from", err.Error()))
+	}
+	if key := request(c).key; !key.MaySend(address.Email) {
+		return "", problem.New(api.CodeSenderNotAllowed, fmt.Sprintf("The key %s may not send from %s (MAILSIDECAR_KEY_SENDERS).", key.Name(), problem.Cut(address.Email)),
+			problem.At("from", "is not allowed for this key"))
+	}
+	return address.Email, nil
 }

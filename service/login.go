@@ -260,12 +260,12 @@ func (l *Login) Try(ctx context.Context, a token.Answer, timeout time.Duration) 
 	c.OAuth2 = config.OAuth2{AccessToken: config.NewSecret(a.AccessToken)}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	built, err := NewRelays([]config.Relay{c}, RelayOptions{Timeouts: smtp.Timeouts{Connect: timeout / 4, Hello: timeout / 3}})
+	built, err := NewRelays([]config.Relay{c}, RelayOptions{Timeouts: CheckTimeouts(timeout)})
 	if err != nil {
 		return smtp.Report{}, err
 	}
 	defer built[0].Close()
-	return built[0].Check(ctx), nil
+	return built[0].Check(ctx, ""), nil
 }
 
 // Kept says what became of a login.

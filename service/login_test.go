@@ -51,7 +51,7 @@ func TestWrongPasswordWithoutQueue(t *testing.T) {
 	if l := status.Logins; l.Refused != 2 || l.Next.Before(time.Now()) || l.Failure.Reply.Code != 535 {
 		t.Errorf("Logins = %+v, want two refused ones", l)
 	}
-	report := s.monitor.Check(t.Context())[0]
+	report := s.monitor.Check(t.Context(), "")[0]
 	if report.OK || report.Rungs[0].Auth != "paused" {
 		t.Errorf("Check() = %+v, want it paused", report)
 	}

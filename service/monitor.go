@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -19,6 +20,7 @@ type relayMonitor struct {
 	pauses  func() []queue.Pause
 	resume  func(relayName string) // called for a relay that a check finds at work
 	observe func(mailer.Attempt)   // called for every attempt; or nil
+	from    string                 // the sender that checks try; empty tries none
 	log     *slog.Logger
 
 	mu   sync.Mutex
@@ -128,10 +130,11 @@ func (m *relayMonitor) Status() []handler.RelayStatus {
 	return all
 }
 
-// Check checks every relay, and ends the pause of each that works.
-func (m *relayMonitor) Check(ctx context.Context) []handler.RelayReport {
+// Check checks every relay, and ends the pause of each that works. An empty sender
+// means MAILSIDECAR_FROM.
+func (m *relayMonitor) Check(ctx context.Context, sender string) []handler.RelayReport {
 	reports := make([]handler.RelayReport, len(m.relays))
-	for i, r := range CheckRelays(ctx, m.relays) {
+	for i, r := range CheckRelays(ctx, m.configs, m.relays, cmp.Or(sender, m.from)) {
 		if r.OK {
 			m.resume(r.Name)
 		}

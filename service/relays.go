@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -11,14 +13,16 @@ import (
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
 	"mailsidecar/mailer/smtp/token"
+	"mailsidecar/queue"
 	"mailsidecar/units"
 )
 
 // Relay is an upstream relay as the service uses it.
 type Relay interface {
 	mailer.Deliverer
-	// Check asks the relay, without sending mail, what works and what does not.
-	Check(ctx context.Context) smtp.Report
+	// Check asks the relay, without sending mail, what works and what does not, and
+	// whether it takes mail of that sender; an empty one is not tried.
+	Check(ctx context.Context, sender string) smtp.Report
 	Connections() smtp.Connections
 	Turns() smtp.Turns
 	Logins() smtp.LoginState
@@ -131,14 +135,54 @@ func workers(configs []config.Relay) int {
 	return 3 * most
 }
 
+// CheckTimeouts are those of a check that ends after a time: where nothing comes, it
+// ends after 5 seconds, and a connection has all of the time.
+func CheckTimeouts(all time.Duration) smtp.Timeouts {
+	return smtp.Timeouts{Connect: min(5*time.Second, max(all/2, time.Millisecond)), Hello: all}
+}
+
 // CheckRelays checks the relays at the same time: it takes as long as the
-// slowest.
-func CheckRelays(ctx context.Context, relays []Relay) []smtp.Report {
+// slowest. Each is asked whether it takes mail from the address from, or from another
+// one where that mail goes elsewhere, see [checkSenders].
+func CheckRelays(ctx context.Context, configs []config.Relay, relays []Relay, from string) []smtp.Report {
+	senders := checkSenders(configs, relays, from)
 	reports := make([]smtp.Report, len(relays))
 	var wg sync.WaitGroup
 	for i, r := range relays {
-		wg.Go(func() { reports[i] = r.Check(ctx) })
+		wg.Go(func() { reports[i] = r.Check(ctx, senders[i]) })
 	}
 	wg.Wait()
 	return reports
+}
+
+// checkSenders returns the sender to try at each relay: from, where the relay takes its
+// mail; otherwise the first address that SMTP_SENDERS of the relay names. It is empty
+// where there is neither.
+func checkSenders(configs []config.Relay, relays []Relay, from string) []string {
+	routes := make(queue.Routes, len(relays))
+	for i, r := range relays {
+		routes[i] = queue.Route{Relay: r, Senders: configs[i].Senders}
+	}
+	takes := routes.For(from)
+	senders := make([]string, len(relays))
+	for i, r := range relays {
+		if from != "" && slices.Contains(takes, mailer.Deliverer(r)) {
+			senders[i] = from
+			continue
+		}
+		if n := slices.IndexFunc(configs[i].Senders, func(s string) bool { return strings.Contains(s, "@") }); n >= 0 {
+			senders[i] = configs[i].Senders[n]
+		}
+	}
+	return senders
+}
+
+// SenderOf returns the address in a From such as that of MAILSIDECAR_FROM; empty where
+// there is none.
+func SenderOf(from string) string {
+	address, err := mailer.ParseAddress(from)
+	if err != nil {
+		return ""
+	}
+	return address.Email
 }

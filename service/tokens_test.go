@@ -108,13 +108,13 @@ func TestCheckBesideServer(t *testing.T) {
 				return
 			}
 			defer relays[0].Close()
-			if report := relays[0].Check(t.Context()); !report.OK {
+			if report := relays[0].Check(t.Context(), ""); !report.OK {
 				t.Errorf("Check() = %+v", report)
 			}
 		})
 	}
 	checks.Wait()
-	if report := s.monitor.Check(t.Context())[0]; !report.OK {
+	if report := s.monitor.Check(t.Context(), "")[0]; !report.OK {
 		t.Errorf("the server's Check() = %+v", report)
 	}
 	if err := stop(); err != nil {

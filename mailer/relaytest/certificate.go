@@ -27,6 +27,16 @@ const (
 	Expired
 	WrongName
 	UnknownCA
+	NotYetValid
+	SelfSigned
+	Intercepted   // by antivirus software, in the good one's name
+	Chained       // by an intermediate authority, with its certificate
+	Incomplete    // the same without the intermediate authority's
+	ChainExpired  // the intermediate authority's has expired
+	Stranger      // for another name, by an unknown authority
+	IssuedByOwner // by an unknown authority, which is sent, too
+	Nameless      // no name but a Common Name
+	ClientOnly    // not for servers
 )
 
 // The times fit the real clock and that of testing/synctest, which begins with
@@ -71,14 +81,20 @@ func certificatePEM(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-func newAuthority(name string) authority {
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name + " CA"},
+func newAuthority(name string) authority { return newAuthorityNamed(name + " CA") }
+
+func newAuthorityNamed(name string) authority {
+	template := authorityTemplate(name)
+	key := newKey()
+	return authority{sign(template, template, key, key), key}
+}
+
+func authorityTemplate(name string) *x509.Certificate {
+	return &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
 		NotBefore: longAgo, NotAfter: farOff,
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
-	key := newKey()
-	return authority{sign(template, template, key, key), key}
 }
 
 func newKey() *ecdsa.PrivateKey {
@@ -106,9 +122,65 @@ var certificates = map[Certificate]func() tls.Certificate{
 	Expired:   sync.OnceValue(func() tls.Certificate { return issue(ca(), Host, ago) }),
 	WrongName: sync.OnceValue(func() tls.Certificate { return issue(ca(), "other.test", farOff) }),
 	UnknownCA: sync.OnceValue(func() tls.Certificate { return issue(newAuthority("unknown"), Host, farOff) }),
+	NotYetValid: sync.OnceValue(func() tls.Certificate {
+		return issueAs(ca(), Host, farOff, func(c *x509.Certificate) { c.NotBefore = farOff.AddDate(0, -1, 0) })
+	}),
+	SelfSigned: sync.OnceValue(selfSigned),
+	Intercepted: sync.OnceValue(func() tls.Certificate {
+		return issue(newAuthorityNamed("Avast Web/Mail Shield Root"), Host, farOff)
+	}),
+	Chained:      sync.OnceValue(func() tls.Certificate { return chain(farOff, true) }),
+	Incomplete:   sync.OnceValue(func() tls.Certificate { return chain(farOff, false) }),
+	ChainExpired: sync.OnceValue(func() tls.Certificate { return chain(ago, true) }),
+	Stranger:     sync.OnceValue(func() tls.Certificate { return issue(newAuthority("stranger"), "mail.stranger.test", farOff) }),
+	IssuedByOwner: sync.OnceValue(func() tls.Certificate {
+		owner := newAuthority("owner")
+		c := issue(owner, Host, farOff)
+		c.Certificate = append(c.Certificate, owner.cert.Raw)
+		return c
+	}),
+	Nameless: sync.OnceValue(func() tls.Certificate {
+		return issueAs(ca(), Host, farOff, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = nil, nil })
+	}),
+	ClientOnly: sync.OnceValue(func() tls.Certificate {
+		return issueAs(ca(), Host, farOff, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })
+	}),
+}
+
+// chain returns a certificate of an intermediate authority that ends at the time given.
+func chain(notAfter time.Time, whole bool) tls.Certificate {
+	template := authorityTemplate("relaytest Intermediate CA")
+	template.SerialNumber, template.NotAfter = big.NewInt(3), notAfter
+	key := newKey()
+	middle := authority{sign(template, ca().cert, key, ca().key), key}
+	c := issue(middle, Host, farOff)
+	if whole {
+		c.Certificate = append(c.Certificate, middle.cert.Raw)
+	}
+	return c
+}
+
+// selfSigned returns a certificate by no authority.
+func selfSigned() tls.Certificate {
+	key := newKey()
+	template := serverTemplate(Host, farOff)
+	cert := sign(template, template, key, key)
+	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}
 }
 
 func issue(by authority, name string, notAfter time.Time) tls.Certificate {
+	return issueAs(by, name, notAfter, func(*x509.Certificate) {})
+}
+
+func issueAs(by authority, name string, notAfter time.Time, change func(*x509.Certificate)) tls.Certificate {
+	template := serverTemplate(name, notAfter)
+	change(template)
+	key := newKey()
+	cert := sign(template, by.cert, key, by.key)
+	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}
+}
+
+func serverTemplate(name string, notAfter time.Time) *x509.Certificate {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name},
 		NotBefore: longAgo, NotAfter: notAfter, DNSNames: []string{name},
@@ -118,9 +190,7 @@ func issue(by authority, name string, notAfter time.Time) tls.Certificate {
 		template.DNSNames = append(template.DNSNames, "localhost")
 		template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
 	}
-	key := newKey()
-	cert := sign(template, by.cert, key, by.key)
-	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}
+	return template
 }
 
 func (c Certificate) config(maxVersion uint16) *tls.Config {

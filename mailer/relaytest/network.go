@@ -19,9 +19,11 @@ import (
 type Network struct {
 	// IP is the address of the relays; zero means 127.0.0.1.
 	IP netip.Addr
-	// Port maps a port to a *Relay, [BlackHole] or [Refused]. Other ports refuse
-	// connections.
+	// Port maps a port to a *Relay, [BlackHole], [Refused] or another fate. Other ports
+	// refuse connections.
 	Port map[int]any
+	// Address has the fate of all ports of an IP address; it goes before Port.
+	Address map[string]any
 
 	mu    sync.Mutex
 	dials []int
@@ -35,11 +37,19 @@ type fate int
 const (
 	Refused   fate = iota // as a closed port
 	BlackHole             // as a firewall that drops every packet
+	Rejected              // as a firewall or router that says so (ICMP)
+	NoRoute               // as a machine without a route
+	Forbidden             // as a system that lets the process not connect
 )
 
-// Dial connects as a net.Dialer does.
-func (n *Network) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
-	_, number, err := net.SplitHostPort(addr)
+// errno is what connect(2) says.
+var errno = map[fate]syscall.Errno{
+	Refused: syscall.ECONNREFUSED, Rejected: syscall.EHOSTUNREACH, NoRoute: syscall.ENETUNREACH, Forbidden: syscall.EACCES,
+}
+
+// Dial connects as a net.Dialer does. A socket of UDP needs a route and no more.
+func (n *Network) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	host, number, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err
 	}
@@ -48,11 +58,23 @@ func (n *Network) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 		return nil, err
 	}
 	n.mu.Lock()
-	n.dials = append(n.dials, port)
-	behind := n.Port[port]
+	behind, known := n.Address[host]
+	if !known {
+		behind = n.Port[port]
+	}
+	if network != "udp" {
+		n.dials = append(n.dials, port)
+	}
 	n.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, opError(err)
+	}
+	if network == "udp" {
+		if behind == NoRoute {
+			return nil, opError(os.NewSyscallError("connect", errno[NoRoute]))
+		}
+		client, _ := pipe()
+		return client, nil
 	}
 	switch x := behind.(type) {
 	case *Relay:
@@ -67,6 +89,7 @@ func (n *Network) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, opError(os.ErrDeadlineExceeded)
 		}
+		return nil, opError(os.NewSyscallError("connect", errno[x]))
 	}
 	return nil, opError(os.NewSyscallError("connect", syscall.ECONNREFUSED))
 }

@@ -5,16 +5,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"math"
-	"net"
 	"slices"
-	"strconv"
-	"strings"
-	"sync"
 	"time"
 
 	"mailsidecar/mailer"
+	"mailsidecar/relays"
 )
 
 // Report is the result of [Relay.Check] for one relay: every rung of its ladder, each
@@ -22,15 +20,31 @@ import (
 type Report struct {
 	Name string `json:"name"`
 	Host string `json:"host"`
+	// ServerName is the name that the certificate must carry, where it is not Host.
+	ServerName string `json:"server_name,omitempty"`
 	// Addresses are the IP addresses that Host resolves to.
 	Addresses []string `json:"addresses,omitempty"`
 	DNSMillis int64    `json:"dns_ms"`
+	// NameServers are those that were asked in vain when Host could not be resolved.
+	NameServers []NameServer `json:"name_servers,omitempty"`
 	// Failure is set when Host could not be resolved; the rungs are then not tried.
 	Failure *CheckFailure `json:"failure,omitempty"`
 	Rungs   []RungCheck   `json:"rungs,omitempty"` // in the ladder's order
+	// Others are other ports on which relays listen, without a login. They are tried
+	// where no rung can take mail before the login.
+	Others []RungCheck `json:"other_ports,omitempty"`
+	// Sender is the reverse-path that MAIL was tried with; empty where none was.
+	Sender string `json:"sender,omitempty"`
 	// OK says that a message could be sent now: some rung has no failure, and the
-	// credentials, if there are any, were accepted.
+	// credentials and the sender, if there are any, were accepted.
 	OK bool `json:"ok"`
+}
+
+// NameServer is a DNS server that this machine asks.
+type NameServer struct {
+	Address string `json:"address"` // IP address; with the port where that is not 53
+	// Answers says that it had an answer in time, when it was asked on its own.
+	Answers bool `json:"answers"`
 }
 
 // RungCheck is how far the check of one rung came.
@@ -43,7 +57,9 @@ type RungCheck struct {
 	TCP       string `json:"tcp"`
 	TCPMillis int64  `json:"tcp_ms"`
 	Address   string `json:"address,omitempty"` // IP address and port that answered
-	Banner    string `json:"banner,omitempty"`
+	// Families are IPv4 and IPv6 apart, where the relay has addresses of both.
+	Families []FamilyCheck `json:"families,omitempty"`
+	Banner   string        `json:"banner,omitempty"`
 	// Capabilities are the lines of the last EHLO reply, after TLS where there is any.
 	Capabilities []string `json:"capabilities,omitempty"`
 	// Mechanisms are the AUTH mechanisms offered there, in upper case.
@@ -61,15 +77,28 @@ type RungCheck struct {
 	Millis  int64         `json:"ms"` // the whole check of this rung
 }
 
+// FamilyCheck is what a port is over one family of addresses.
+type FamilyCheck struct {
+	Family  string  `json:"family"`            // "IPv4" or "IPv6"
+	TCP     string  `json:"tcp"`               // as that of [RungCheck]
+	Problem Problem `json:"problem,omitempty"` // empty where it is open
+}
+
 // TLSCheck is the TLS session and the certificate of a rung, also of a certificate
 // that does not verify.
 type TLSCheck struct {
-	Version  string    `json:"version,omitempty"` // "TLS 1.3"; empty when the handshake failed
-	Subject  string    `json:"subject,omitempty"`
-	Names    []string  `json:"names,omitempty"` // DNS names and IP addresses
-	Issuer   string    `json:"issuer,omitempty"`
-	NotAfter time.Time `json:"not_after"`
-	DaysLeft int       `json:"days_left"` // negative when expired
+	Version string   `json:"version,omitempty"` // "TLS 1.3"; empty when the handshake failed
+	Subject string   `json:"subject,omitempty"`
+	Names   []string `json:"names,omitempty"` // DNS names and IP addresses
+	Issuer  string   `json:"issuer,omitempty"`
+	// Interceptor is the software that has made the certificate in the relay's place.
+	Interceptor string    `json:"interceptor,omitempty"`
+	NotBefore   time.Time `json:"not_before"`
+	NotAfter    time.Time `json:"not_after"`
+	DaysLeft    int       `json:"days_left"` // negative when expired
+	// LinkExpired is when the first of the authorities' own certificates ended that the
+	// relay sends; zero where none has.
+	LinkExpired time.Time `json:"chain_expired_at,omitzero"`
 }
 
 // CheckFailure is a [mailer.Failure] for printing.
@@ -77,7 +106,7 @@ type CheckFailure struct {
 	Stage    string  `json:"stage"` // Stage.String
 	Class    string  `json:"class"` // Class.String
 	Problem  Problem `json:"problem"`
-	Code     int     `json:"code,omitempty"`
+	Code     int     `json:"reply_code,omitempty"`
 	Enhanced string  `json:"enhanced_code,omitempty"`
 	// Text is the relay's own words where there is a code, else ours.
 	Text string `json:"text"`
@@ -88,34 +117,62 @@ type CheckFailure struct {
 	Err error `json:"-"`
 }
 
+// checkFailureJSON is a [CheckFailure] with the old name of the reply code.
+type checkFailureJSON struct {
+	plainFailure
+	OldCode int `json:"code,omitempty"` // deprecated
+}
+
+type plainFailure CheckFailure
+
+// MarshalJSON writes the reply code by its old name, "code", too.
+func (f CheckFailure) MarshalJSON() ([]byte, error) {
+	return json.Marshal(checkFailureJSON{plainFailure(f), f.Code})
+}
+
+// UnmarshalJSON takes the reply code by either name.
+func (f *CheckFailure) UnmarshalJSON(data []byte) error {
+	var read checkFailureJSON
+	err := json.Unmarshal(data, &read)
+	*f = CheckFailure(read.plainFailure)
+	f.Code = cmp.Or(f.Code, read.OldCode)
+	return err
+}
+
 // Check tries every rung on its own, all at the same time and without a race, and
-// logs in on the first that could take mail. It sends no mail, and does not change
-// which rung deliveries use.
-func (r *Relay) Check(ctx context.Context) Report {
+// logs in on the first that could take mail. There it says MAIL with the reverse-path
+// sender, unless that is empty, and RSET. It sends no mail, and does not change which
+// rung deliveries use.
+//
+// A name server and a port have [Timeouts.Connect] to answer. A rung that has
+// connected has the other time-outs, and until ctx ends.
+func (r *Relay) Check(ctx context.Context, sender string) Report {
 	report := Report{Name: r.opts.Name, Host: r.opts.Host}
+	if r.opts.ServerName != r.opts.Host {
+		report.ServerName = r.opts.ServerName
+	}
 	if !r.enter() {
 		report.Failure = checkFailure(&mailer.Failure{Stage: mailer.StageConnect, Text: "shutting down"})
 		return report
 	}
 	defer r.work.Done()
 	begin := time.Now()
-	addresses, f := r.resolve(ctx)
-	report.Addresses, report.DNSMillis = addresses, time.Since(begin).Milliseconds()
+	var f *mailer.Failure
+	report.Addresses, report.NameServers, f = r.resolve(ctx)
+	report.DNSMillis = time.Since(begin).Milliseconds()
 	if f != nil {
 		report.Failure = checkFailure(f)
 		return report
 	}
-	report.Rungs = make([]RungCheck, len(r.opts.Ladder))
-	conns := make([]*conn, len(r.opts.Ladder))
-	var rungs sync.WaitGroup
-	for i, rung := range r.opts.Ladder {
-		rungs.Go(func() { report.Rungs[i], conns[i] = r.checkRung(ctx, rung) })
+	k := newCheckup(r, report.Addresses, sender)
+	k.run(ctx)
+	report.Rungs, report.Others = k.checks, k.otherChecks()
+	if k.sender != "" && k.senderTried {
+		report.Sender = k.sender
 	}
-	rungs.Wait()
-	r.checkLogins(ctx, report.Rungs, conns)
 	report.OK = slices.ContainsFunc(report.Rungs, func(c RungCheck) bool {
 		return c.Failure == nil && (!r.opts.authenticates() || c.Auth == authAccepted)
-	})
+	}) && (!k.senderTried || k.senderAccepted)
 	return report
 }
 
@@ -127,98 +184,48 @@ const (
 	authNotTried = "not_tried"
 )
 
-// resolve returns the host's IP addresses.
-func (r *Relay) resolve(ctx context.Context) ([]string, *mailer.Failure) {
-	if net.ParseIP(r.opts.Host) != nil {
-		return []string{r.opts.Host}, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*r.opts.Timeouts.Connect)
-	defer cancel()
-	addresses, err := r.lookup(ctx, r.opts.Host)
-	if err != nil {
-		why := dialCause(err)
-		return nil, &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageConnect, Relay: r.opts.Name, Text: why.text, Err: why}
-	}
-	return addresses, nil
-}
+// The values of RungCheck.TCP.
+const (
+	tcpOpen        = "open"
+	tcpRefused     = "refused"
+	tcpNoAnswer    = "no_answer"
+	tcpUnreachable = "unreachable"
+)
 
-// checkRung opens one rung, up to its last EHLO. The conn is nil when it did not get
-// so far.
-func (r *Relay) checkRung(ctx context.Context, rung mailer.Rung) (RungCheck, *conn) {
-	begin := time.Now()
-	c := r.newConn(rung)
-	f := c.open(ctx)
-	check := RungCheck{
-		Port: rung.Port, Mode: rung.Mode(), TCP: tcpState(c, f), TCPMillis: c.dialled.Milliseconds(),
-		Banner: c.banner, Auth: authNotTried, TLS: tlsCheck(c, f),
-		Mechanisms: strings.Fields(strings.ToUpper(mailer.Printable(c.ext["AUTH"], maxReplyText))),
-	}
-	if c.raw != nil {
-		check.Address = c.raw.RemoteAddr().String()
-	}
-	for _, line := range c.ehlo {
-		check.Capabilities = append(check.Capabilities, mailer.Printable(line, maxReplyText))
-	}
-	if f != nil {
-		if f.Stage == mailer.StageGreeting && ProblemOf(f) == ProblemSilent && r.speaksTLS(ctx, rung) {
-			why := &cause{problem: ProblemTLSMode, text: "wrong TLS mode: the port speaks TLS from the first octet"}
-			f.Text, f.Err = why.text, why
-		}
-		check.Failure, c = checkFailure(f), nil
-	}
-	check.Millis = time.Since(begin).Milliseconds()
-	return check, c
-}
-
-func tcpState(c *conn, f *mailer.Failure) string {
-	if c.raw != nil {
-		return "open"
-	}
-	switch ProblemOf(f) {
+func tcpState(p Problem) string {
+	switch p {
+	case "":
+		return tcpOpen
 	case ProblemRefused:
-		return "refused"
+		return tcpRefused
 	case ProblemNoAnswer:
-		return "no_answer"
+		return tcpNoAnswer
 	default:
-		return "unreachable"
+		return tcpUnreachable
 	}
-}
-
-// speaksTLS reports whether a port that sends no greeting expects TLS from the first
-// octet.
-func (r *Relay) speaksTLS(ctx context.Context, rung mailer.Rung) bool {
-	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeouts.Connect)
-	defer cancel()
-	raw, err := r.opts.Dial(ctx, "tcp", net.JoinHostPort(r.opts.Host, strconv.Itoa(rung.Port)))
-	if err != nil {
-		return false
-	}
-	defer raw.Close()
-	err = tls.Client(raw, r.tlsConfig()).HandshakeContext(ctx)
-	_, unverified := errors.AsType[*tls.CertificateVerificationError](err)
-	return err == nil || unverified
 }
 
 // tlsCheck describes the session, or the certificate that did not verify. It returns
 // nil when there was neither.
 func tlsCheck(c *conn, f *mailer.Failure) *TLSCheck {
 	if c.tls != nil {
-		check := certificateCheck(c.tls.PeerCertificates[0])
+		check := certificateCheck(c.tls.PeerCertificates)
 		check.Version = tls.VersionName(c.tls.Version)
 		return check
 	}
 	if f != nil {
 		if e, ok := errors.AsType[*tls.CertificateVerificationError](f.Err); ok && len(e.UnverifiedCertificates) > 0 {
-			return certificateCheck(e.UnverifiedCertificates[0])
+			return unverifiedCheck(e.UnverifiedCertificates)
 		}
 	}
 	return nil
 }
 
-func certificateCheck(cert *x509.Certificate) *TLSCheck {
+func certificateCheck(chain []*x509.Certificate) *TLSCheck {
+	cert := chain[0]
 	check := &TLSCheck{
 		Subject: mailer.Printable(cert.Subject.String(), maxReplyText), Issuer: mailer.Printable(cert.Issuer.String(), maxReplyText),
-		NotAfter: cert.NotAfter, DaysLeft: int(math.Floor(time.Until(cert.NotAfter).Hours() / 24)),
+		NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, DaysLeft: int(math.Floor(time.Until(cert.NotAfter).Hours() / 24)),
 	}
 	for _, name := range cert.DNSNames {
 		check.Names = append(check.Names, mailer.Printable(name, maxReplyText))
@@ -229,43 +236,25 @@ func certificateCheck(cert *x509.Certificate) *TLSCheck {
 	return check
 }
 
-// checkLogins logs in on the first rung that can, and on the next one only when no
-// answer came. Then it says QUIT on all.
-func (r *Relay) checkLogins(ctx context.Context, checks []RungCheck, conns []*conn) {
-	answered := !r.opts.authenticates()
-	for i, c := range conns {
-		if c == nil {
-			continue
+func unverifiedCheck(chain []*x509.Certificate) *TLSCheck {
+	check := certificateCheck(chain)
+	check.Interceptor = interceptorOf(chain)
+	for _, cert := range chain[1:] {
+		if time.Now().After(cert.NotAfter) && (check.LinkExpired.IsZero() || cert.NotAfter.Before(check.LinkExpired)) {
+			check.LinkExpired = cert.NotAfter
 		}
-		if !answered {
-			answered = checkLogin(ctx, &checks[i], c)
-		}
-		c.quit()
 	}
+	return check
 }
 
-// checkLogin logs in and reports whether the relay answered.
-func checkLogin(ctx context.Context, check *RungCheck, c *conn) bool {
-	begin := time.Now()
-	check.Mechanism, _ = c.mechanism(ctx)
-	f := c.login(ctx)
-	check.Millis += time.Since(begin).Milliseconds()
-	if f == nil {
-		check.Auth = authAccepted
-		return true
+// RungOf is what a failed delivery shows of the rung that failed.
+func RungOf(f *mailer.Failure) RungCheck {
+	rung := mailer.Rung{Port: f.Port, Implicit: relays.ImplicitTLS(f.Port)} // as far as is known
+	check := RungCheck{Port: f.Port, Mode: rung.Mode(), TCP: tcpOpen, Auth: authNotTried, TLS: tlsCheck(&conn{}, f), Failure: checkFailure(f)}
+	if f.Stage == mailer.StageConnect {
+		check.TCP = tcpState(check.Failure.Problem)
 	}
-	check.Failure = checkFailure(f)
-	if f.Reply.Code != 0 {
-		check.Auth = authRefused
-	}
-	if why, ok := errors.AsType[*mailer.LoginError](f.Err); ok {
-		check.NextLogin = why.Next.UTC()
-		if !why.Tried {
-			check.Auth = authPaused
-			return true
-		}
-	}
-	return f.Reply.Code != 0
+	return check
 }
 
 func checkFailure(f *mailer.Failure) *CheckFailure {

@@ -68,7 +68,7 @@ func TestCheckRung(t *testing.T) {
 				opts.Ladder = []mailer.Rung{{Port: 587, Implicit: tt.implicit}}
 				relay := newRelayToCheck(t, opts)
 				begin := time.Now()
-				report := relay.Check(t.Context())
+				report := relay.Check(t.Context(), "")
 				if took := time.Since(begin); took > tt.within {
 					t.Errorf("Check() took %v, want %v", took, tt.within)
 				}
@@ -104,7 +104,7 @@ func TestCheckLadder(t *testing.T) {
 		opts := options(network)
 		opts.Ladder = []mailer.Rung{{Port: 587}, {Port: 588}, {Port: 2525}, {Port: 465, Implicit: true}}
 		begin := time.Now()
-		report := newRelayToCheck(t, opts).Check(t.Context())
+		report := newRelayToCheck(t, opts).Check(t.Context(), "")
 		if took := time.Since(begin); took != 5*time.Second {
 			t.Errorf("Check() took %v, want that of the slowest rung, 5s", took)
 		}
@@ -135,7 +135,7 @@ func TestCheckName(t *testing.T) {
 	relay.SetLookup(func(context.Context, string) ([]string, error) {
 		return nil, &net.DNSError{Err: "no such host", Name: relaytest.Host, IsNotFound: true}
 	})
-	report := relay.Check(t.Context())
+	report := relay.Check(t.Context(), "")
 	if report.OK || report.Failure == nil || report.Failure.Problem != smtp.ProblemName || len(network.Dials()) > 0 {
 		t.Errorf("Check() = %+v, want only that the name is not found", report)
 	}
@@ -147,12 +147,48 @@ func TestCheckExpired(t *testing.T) {
 		network := &relaytest.Network{Port: map[int]any{587: relaytest.New(t, relaytest.Options{Certificate: relaytest.Expired}, nil)}}
 		opts := options(network)
 		opts.Ladder = opts.Ladder[:1]
-		rung := newRelayToCheck(t, opts).Check(t.Context()).Rungs[0]
+		rung := newRelayToCheck(t, opts).Check(t.Context(), "").Rungs[0]
 		if rung.TLS == nil || rung.TLS.DaysLeft >= 0 || rung.TLS.Version != "" {
 			t.Errorf("TLS = %+v, want negative days left and no version", rung.TLS)
 		}
 		if !strings.Contains(rung.Failure.Text, "expired") {
 			t.Errorf("Failure = %+v, want to read of an expired certificate", rung.Failure)
+		}
+	})
+}
+
+// TestCheckFailureJSON: the reply code has its name, and its old one for a release.
+func TestCheckFailureJSON(t *testing.T) {
+	want := smtp.CheckFailure{Stage: "auth", Class: "relay", Problem: smtp.ProblemCredentials, Code: 535, Enhanced: "5.7.8", Text: "no"}
+	text, err := json.Marshal(want)
+	if err != nil || !strings.Contains(string(text), `"reply_code":535`) || !strings.Contains(string(text), `"code":535`) {
+		t.Errorf("Marshal(%+v) = %s, %v, want the reply code by both names", want, text, err)
+	}
+	for _, text := range []string{
+		string(text), strings.Replace(string(text), `"code":535`, `"x":1`, 1), strings.Replace(string(text), `"reply_code":535`, `"x":1`, 1),
+	} {
+		var got smtp.CheckFailure
+		if err := json.Unmarshal([]byte(text), &got); err != nil || got != want {
+			t.Errorf("Unmarshal(%s) = %+v, %v, want %+v", text, got, err, want)
+		}
+	}
+	if text, err := json.Marshal(smtp.CheckFailure{Stage: "connect"}); err != nil || strings.Contains(string(text), "code") {
+		t.Errorf("Marshal without a reply = %s, %v, want no code", text, err)
+	}
+}
+
+// TestCheckSender: MAIL is taken back, and said once on the connection that is logged in.
+func TestCheckSender(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one, two := relaytest.New(t, relaytest.Options{}, nil), relaytest.New(t, relaytest.Options{}, nil)
+		network := &relaytest.Network{Port: map[int]any{587: one, 2525: two}}
+		report := newRelayToCheck(t, options(network)).Check(t.Context(), "shop@example.com")
+		synctest.Wait()
+		if !report.OK || report.Sender != "shop@example.com" {
+			t.Errorf("Check() = %+v, want the sender accepted", report)
+		}
+		if one.Said("MAIL FROM:<shop@example.com>") != 1 || one.Said("RSET") != 1 || two.Said("MAIL")+two.Said("AUTH") != 0 || one.Said("RCPT") != 0 {
+			t.Errorf("commands = %v and %v, want MAIL and RSET once", one.Commands(), two.Commands())
 		}
 	})
 }

@@ -33,7 +33,10 @@ type conn struct {
 	nc    net.Conn // raw, or TLS over it
 	br    *bufio.Reader
 
-	opening *opening      // records how far the connection has come; nil outside the pool
+	// dialer connects in place of Options.Dial; nil outside a check.
+	dialer func(ctx context.Context, port int) (net.Conn, error)
+
+	opening *opening      // records how far the connection has come; nil outside pool and check
 	up      chan struct{} // closed once TCP has connected
 	dialled time.Duration // how long that took
 	banner  string
@@ -120,9 +123,8 @@ func (c *conn) open(ctx context.Context) *mailer.Failure {
 func (c *conn) dial(ctx context.Context) *mailer.Failure {
 	dialCtx, cancel := context.WithTimeout(ctx, c.relay.opts.Timeouts.Connect)
 	defer cancel()
-	addr := net.JoinHostPort(c.relay.opts.Host, strconv.Itoa(c.rung.Port))
 	begin := time.Now()
-	raw, err := c.relay.opts.Dial(dialCtx, "tcp", addr)
+	raw, err := c.connect(dialCtx)
 	c.dialled = time.Since(begin)
 	if err != nil {
 		return c.failed(ctx, mailer.StageConnect, dialCause(err))
@@ -138,6 +140,13 @@ func (c *conn) dial(ctx context.Context) *mailer.Failure {
 		})
 	}
 	return nil
+}
+
+func (c *conn) connect(ctx context.Context) (net.Conn, error) {
+	if c.dialer != nil {
+		return c.dialer(ctx, c.rung.Port)
+	}
+	return c.relay.opts.Dial(ctx, "tcp", net.JoinHostPort(c.relay.opts.Host, strconv.Itoa(c.rung.Port)))
 }
 
 // use makes nc the connection for commands and replies, with nothing read from it.
@@ -254,7 +263,7 @@ func (c *conn) handshake(ctx context.Context) *mailer.Failure {
 	tc := tls.Client(c.raw, c.relay.tlsConfig())
 	c.arm(ctx, c.relay.opts.Timeouts.Hello)
 	if err := tc.HandshakeContext(ctx); err != nil {
-		return c.failed(ctx, mailer.StageTLS, tlsCause(err))
+		return c.failed(ctx, mailer.StageTLS, c.relay.opts.tlsCause(err))
 	}
 	state := tc.ConnectionState()
 	c.tls = &state

@@ -4,5 +4,5 @@ import "context"
 
 // SetLookup replaces DNS.
 func (r *Relay) SetLookup(lookup func(ctx context.Context, host string) ([]string, error)) {
-	r.lookup = lookup
+	r.opts.Names = &Names{Lookup: lookup, Servers: func() []string { return nil }}
 }

@@ -200,7 +200,7 @@ func (x *race) furthest() *mailer.Failure {
 			worst = report.Failure
 		}
 	}
-	if worst == nil || worst.Stage != mailer.StageConnect || ProblemOf(worst) == ProblemName {
+	if worst == nil || worst.Stage != mailer.StageConnect || ProblemOf(worst).OfName() {
 		return worst
 	}
 	return x.unreached(*worst)

@@ -83,7 +83,7 @@ func TestWrongPassword(t *testing.T) {
 				for range 600 {
 					switch random.IntN(3) {
 					case 0:
-						callers.Go(func() { p.relay.Check(t.Context()) })
+						callers.Go(func() { p.relay.Check(t.Context(), "") })
 					default:
 						wait := time.Duration(random.Int64N(int64(5 * time.Second)))
 						callers.Go(func() {
@@ -128,7 +128,7 @@ func TestWrongPasswordTells(t *testing.T) {
 		if got := a.Results[0].Failure.Error(); got != want {
 			t.Errorf("Error() = %q, want %q", got, want)
 		}
-		report := p.relay.Check(t.Context())
+		report := p.relay.Check(t.Context(), "")
 		rung := report.Rungs[0]
 		if report.OK || rung.Auth != "paused" || !rung.NextLogin.Equal(begin.Add(time.Minute)) || rung.Failure.Code != 535 ||
 			rung.Failure.Problem != smtp.ProblemCredentials || rung.TLS == nil {
@@ -141,7 +141,7 @@ func TestWrongPasswordTells(t *testing.T) {
 			t.Errorf("%d logins, want 2", n)
 		}
 		time.Sleep(40 * time.Second)
-		if rung = p.relay.Check(t.Context()).Rungs[0]; rung.Auth != "refused" || !rung.NextLogin.Equal(begin.Add(2*time.Minute)) {
+		if rung = p.relay.Check(t.Context(), "").Rungs[0]; rung.Auth != "refused" || !rung.NextLogin.Equal(begin.Add(2*time.Minute)) {
 			t.Errorf("Check() after the pause = %+v, want refused, the next a minute later", rung)
 		}
 	})

@@ -27,7 +27,7 @@ func (o *opening) reached(stage mailer.Stage) {
 	}
 }
 
-// reached records how far the connection has come, where the pool opens it.
+// reached records how far the connection has come, where the pool or a check opens it.
 func (c *conn) reached(stage mailer.Stage) {
 	if c.opening != nil {
 		c.opening.reached(stage)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -22,38 +21,57 @@ import (
 type Problem string
 
 const (
-	ProblemName            Problem = "name_not_found"         // DNS has no address for the host
-	ProblemRefused         Problem = "refused"                // nothing listens there, or a firewall rejects
-	ProblemNoAnswer        Problem = "no_answer"              // packets are dropped: a blocked port, or a dead host
-	ProblemUnreachable     Problem = "unreachable"            // no route, or another network error
-	ProblemSilent          Problem = "silent"                 // connected, but a reply never came
-	ProblemDropped         Problem = "dropped"                // the relay closed the connection
-	ProblemTLSMode         Problem = "wrong_tls_mode"         // implicit TLS where STARTTLS is spoken, or the reverse
-	ProblemNoSTARTTLS      Problem = "starttls_not_offered"   // or stripped on the way
-	ProblemTLS             Problem = "tls_failed"             // no common version or cipher, or an alert
-	ProblemExpired         Problem = "certificate_expired"    // or not valid yet: a wrong clock on either side
-	ProblemWrongName       Problem = "certificate_wrong_name" // SMTP_HOST is not in the certificate
-	ProblemUnknownCA       Problem = "certificate_unknown_ca" // self-signed, private CA, or an intercepting proxy
-	ProblemCertificate     Problem = "certificate_not_valid"  // anything else about the certificate
-	ProblemNoMechanism     Problem = "no_common_mechanism"    // AUTH mechanisms of the relay and ours do not meet
-	ProblemCredentials     Problem = "credentials_refused"    // wrong user name or password
-	ProblemAppPassword     Problem = "app_password_needed"    // the account has two-step verification
-	ProblemOAuth2          Problem = "oauth2_needed"          // the provider no longer takes passwords
-	ProblemLoginNeeded     Problem = "login_needed"           // the relay says that the session is not logged in
-	ProblemSubmissionOff   Problem = "smtp_auth_disabled"     // for the mailbox or all of the customer's: no login gets in
-	ProblemForbidden       Problem = "login_forbidden"        // by a rule of the customer's organization
-	ProblemBrowser         Problem = "browser_login_needed"   // the account's owner must log in with a browser
-	ProblemMechanism       Problem = "mechanism_refused"      // the relay offers it, but does not know it
-	ProblemToken           Problem = "token_not_available"    // the OAuth2 token could not be fetched
-	ProblemTokenDead       Problem = "token_refused"          // the relay says that it expired or was revoked
-	ProblemTokenEndsSoon   Problem = "token_ends_soon"        // the relay wants one that lasts longer
-	ProblemTokenUnfit      Problem = "token_does_not_fit"     // another resource or mailbox, or no permission
-	ProblemTokenScope      Problem = "token_without_right"    // its scope does not cover sending
-	ProblemAuthUnavailable Problem = "auth_unavailable"       // 4yz to AUTH: try again later
-	ProblemCleartext       Problem = "clear_text_refused"     // SMTP_TLS=none on a public address
-	ProblemNotSMTP         Problem = "not_smtp"               // what answers does not speak SMTP
+	ProblemName            Problem = "name_not_found"               // DNS has no address for the host
+	ProblemNameFailed      Problem = "name_server_failed"           // the resolver answers with an error, or refuses
+	ProblemNameSilent      Problem = "name_server_silent"           // the resolver does not answer
+	ProblemRefused         Problem = "refused"                      // nothing listens there, or a firewall rejects
+	ProblemNoAnswer        Problem = "no_answer"                    // packets are dropped: a blocked port, or a dead host
+	ProblemRejected        Problem = "rejected"                     // a router or firewall says that the host cannot be reached, or may not be
+	ProblemUnreachable     Problem = "unreachable"                  // no route, or another network error
+	ProblemBarred          Problem = "barred"                       // the system forbids this process to connect
+	ProblemSilent          Problem = "silent"                       // connected, but a reply never came
+	ProblemDropped         Problem = "dropped"                      // the relay closed the connection
+	ProblemTurnedAway      Problem = "turned_away"                  // 5yz in place of a greeting
+	ProblemBusy            Problem = "busy"                         // 4yz before the login, or to MAIL: try again later
+	ProblemHelo            Problem = "helo_refused"                 // 5yz to EHLO
+	ProblemTLSMode         Problem = "wrong_tls_mode"               // implicit TLS where STARTTLS is spoken, or the reverse
+	ProblemNoSTARTTLS      Problem = "starttls_not_offered"         // or stripped on the way
+	ProblemSTARTTLSRefused Problem = "starttls_refused"             // offered, and refused
+	ProblemTLS             Problem = "tls_failed"                   // no common version or cipher, or an alert
+	ProblemIntercepted     Problem = "intercepted"                  // by the issuer: antivirus software, or a firewall
+	ProblemExpired         Problem = "certificate_expired"          // or the clock is ahead
+	ProblemNotYetValid     Problem = "certificate_not_yet_valid"    // most likely a wrong clock
+	ProblemWrongName       Problem = "certificate_wrong_name"       // SMTP_HOST is not in the certificate
+	ProblemSelfSigned      Problem = "certificate_self_signed"      // by no authority
+	ProblemNoIntermediate  Problem = "certificate_chain_incomplete" // the relay does not send the authority's own certificate
+	ProblemUnknownCA       Problem = "certificate_unknown_ca"       // private CA, or an intercepting proxy
+	ProblemNoAuthorities   Problem = "no_authorities"               // this machine trusts none
+	ProblemCertificate     Problem = "certificate_not_valid"        // anything else about the certificate
+	ProblemNoMechanism     Problem = "no_common_mechanism"          // AUTH mechanisms of the relay and ours do not meet
+	ProblemCredentials     Problem = "credentials_refused"          // wrong user name or password
+	ProblemAppPassword     Problem = "app_password_needed"          // the account has two-step verification
+	ProblemOAuth2          Problem = "oauth2_needed"                // the provider no longer takes passwords
+	ProblemLoginNeeded     Problem = "login_needed"                 // the relay says that the session is not logged in
+	ProblemSubmissionOff   Problem = "smtp_auth_disabled"           // for the mailbox or all of the customer's: no login gets in
+	ProblemForbidden       Problem = "login_forbidden"              // by a rule of the customer's organization
+	ProblemBrowser         Problem = "browser_login_needed"         // the account's owner must log in with a browser
+	ProblemMechanism       Problem = "mechanism_refused"            // the relay offers it, but does not know it
+	ProblemToken           Problem = "token_not_available"          // the OAuth2 token could not be fetched
+	ProblemTokenDead       Problem = "token_refused"                // the relay says that it expired or was revoked
+	ProblemTokenEndsSoon   Problem = "token_ends_soon"              // the relay wants one that lasts longer
+	ProblemTokenUnfit      Problem = "token_does_not_fit"           // another resource or mailbox, or no permission
+	ProblemTokenScope      Problem = "token_without_right"          // its scope does not cover sending
+	ProblemAuthUnavailable Problem = "auth_unavailable"             // 4yz to AUTH: try again later
+	ProblemSender          Problem = "sender_refused"               // 5yz to MAIL
+	ProblemCleartext       Problem = "clear_text_refused"           // SMTP_TLS=none on a public address
+	ProblemNotSMTP         Problem = "not_smtp"                     // what answers does not speak SMTP
 	ProblemOther           Problem = "other"
 )
+
+// OfName reports whether the relay's name could not be resolved.
+func (p Problem) OfName() bool {
+	return p == ProblemName || p == ProblemNameFailed || p == ProblemNameSilent
+}
 
 // cause is why something failed where no reply says it: the problem, one sentence for
 // the caller, and the error for the log.
@@ -112,6 +130,21 @@ func ProblemOf(f *mailer.Failure) Problem {
 	case f.Class == mailer.ClassRelay && relays.WantsOAuth2(f.Reply):
 		return ProblemOAuth2
 	default:
+		return refusalOf(f.Stage, f.Reply)
+	}
+}
+
+// refusalOf returns what a reply before the login means.
+func refusalOf(stage mailer.Stage, r mailer.Reply) Problem {
+	refused := map[mailer.Stage]Problem{
+		mailer.StageGreeting: ProblemTurnedAway, mailer.StageEHLO: ProblemHelo, mailer.StageStartTLS: ProblemSTARTTLSRefused,
+	}[stage]
+	switch {
+	case refused != "" && r.Code/100 == 4:
+		return ProblemBusy
+	case refused != "" && r.Code != 0:
+		return refused
+	default:
 		return ProblemOther
 	}
 }
@@ -164,19 +197,37 @@ var loginProblems = map[relays.LoginWord]Problem{
 
 // dialCause returns why there is no TCP connection.
 func dialCause(err error) *cause {
+	if known, ok := errors.AsType[*cause](err); ok {
+		return known
+	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
-		if dns.IsNotFound {
-			return &cause{ProblemName, "the relay's host name does not exist", err}
-		}
-		return &cause{ProblemName, "the relay's host name could not be looked up", err}
+		return nameCause(dns, err)
 	}
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return &cause{ProblemRefused, "connection refused", err}
+	case errors.Is(err, syscall.EHOSTUNREACH):
+		return &cause{ProblemRejected, "the way to the relay is closed: a router or firewall rejects the connection, or the host is down", err}
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		return &cause{ProblemBarred, "this system forbids the connection", err}
 	case isTimeout(err):
 		return &cause{ProblemNoAnswer, "no answer: the port is blocked or the relay is down", err}
+	case errors.Is(err, syscall.ENETUNREACH):
+		return &cause{ProblemUnreachable, "this machine has no route to the relay, or the network cannot be reached", err}
 	default:
 		return &cause{ProblemUnreachable, "the relay cannot be reached", err}
+	}
+}
+
+// nameCause returns why there is no address. err holds dns.
+func nameCause(dns *net.DNSError, err error) *cause {
+	switch {
+	case dns.IsNotFound:
+		return &cause{ProblemName, "the relay's host name does not exist", err}
+	case dns.IsTimeout:
+		return &cause{ProblemNameSilent, "the relay's host name could not be looked up: the name server does not answer", err}
+	default:
+		return &cause{ProblemNameFailed, "the relay's host name could not be looked up: the name server fails", err}
 	}
 }
 
@@ -193,29 +244,18 @@ func readCause(err error) *cause {
 }
 
 // tlsCause returns why there is no verified TLS session.
-func tlsCause(err error) *cause {
+func (o *Options) tlsCause(err error) *cause {
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return &cause{ProblemTLSMode, "wrong TLS mode: what answers does not speak TLS here", err}
 	}
-	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
-		if time.Now().Before(invalid.Cert.NotBefore) {
-			return &cause{ProblemExpired, "the certificate is not valid yet", err}
-		}
-		return &cause{ProblemExpired, "the certificate has expired", err}
-	}
-	if _, ok := errors.AsType[x509.HostnameError](err); ok {
-		return &cause{ProblemWrongName, "the certificate is for another name", err}
-	}
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return &cause{ProblemUnknownCA, "the certificate is signed by an unknown authority", err}
-	}
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return &cause{ProblemCertificate, "the certificate is not valid", err}
+	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok && len(e.UnverifiedCertificates) > 0 {
+		problem := o.judge(e.UnverifiedCertificates, time.Now())
+		return &cause{problem, certificateTexts[problem], err}
 	}
 	switch {
 	case isTimeout(err):
 		return &cause{ProblemSilent, "the relay did not answer the TLS handshake in time", err}
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return &cause{ProblemDropped, "the relay closed the connection in the TLS handshake", err}
 	default:
 		return &cause{ProblemTLS, "the TLS handshake failed", err}

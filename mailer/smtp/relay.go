@@ -83,8 +83,10 @@ type Options struct {
 	Timeouts Timeouts     // zero fields mean the defaults
 	Logger   *slog.Logger // nil discards
 
-	// Dial replaces the network in tests; nil means net.Dialer.
-	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Dial replaces the network in tests; nil means net.Dialer. Names replaces the DNS of
+	// [Relay.Check] in tests; nil means that of the system.
+	Dial  func(ctx context.Context, network, addr string) (net.Conn, error)
+	Names *Names
 }
 
 // Timeouts limits each stage of the dialogue with a relay (RFC 5321 §4.5.3.2). The
@@ -121,7 +123,6 @@ type Relay struct {
 	account  *account
 	// keepsLogin says that a further EHLO does not end the login, see delivery.doubtLogin.
 	keepsLogin atomic.Bool
-	lookup     func(ctx context.Context, host string) ([]string, error)
 
 	// Background work (probes of preferred rungs, late listeners) ends with ctx, and
 	// QUIT within its own timeout. work counts all of it, and every delivery.
@@ -140,7 +141,7 @@ func New(opts Options) (*Relay, error) {
 	if err := opts.complete(); err != nil {
 		return nil, fmt.Errorf("relay %s: %w", cmp.Or(opts.Name, opts.Host, "without host"), err)
 	}
-	r := &Relay{opts: opts, lookup: net.DefaultResolver.LookupHost}
+	r := &Relay{opts: opts}
 	r.ladder.known = -1
 	r.account = opts.Logins.account(opts)
 	r.pace.rate, r.pace.quit = schedule{opts.Rate}, make(chan struct{})
@@ -165,6 +166,9 @@ func (o *Options) complete() error {
 	}
 	if o.Dial == nil {
 		o.Dial = (&net.Dialer{}).DialContext
+	}
+	if o.Names == nil {
+		o.Names = &systemNames
 	}
 	if o.Host == "" || strings.ContainsAny(o.Host+o.Helo, " \r\n") {
 		return errors.New("host and HELO name must be single words")
