@@ -141,12 +141,12 @@ func (c Config) Effective() []Setting {
 func (c Config) settings(prefix string, spec any) []Setting {
 	var settings []Setting
 	secrets := map[string]bool{}
-	for _, v := range variables(prefix, spec) {
+	for v := range variables(prefix, spec) {
 		if v.secret() {
 			secrets[v.value.Interface().(Secret).Reveal()] = true
 		}
 	}
-	for _, v := range variables(prefix, spec) {
+	for v := range variables(prefix, spec) {
 		text := v.text()
 		if text == "" {
 			continue

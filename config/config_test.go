@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -142,7 +143,7 @@ func TestUnset(t *testing.T) {
 		"MAILSIDECAR_PORT=tcp://10.0.0.9:8587", "MAILSIDECAR_SERVICE_HOST=10.0.0.9",
 		"MAILSIDECAR_URL=http://x", "MAILSIDECAR_API_KEY=x", "MAILSIDECAR_API_KEY_FILE=x", "MAILSIDECAR_TLS_CA_FILE=x", "MAILSIDECAR_WAIT=1s",
 		"SMTP_PORTS=", "SMTP_MAX_RECIPIENTS=", "SMTP_ALLOW_CLEARTEXT=", "SMTP_TLS=  ", "SMTP_PASSWORD_FILE=", "SMTP_UNKNOWN=", "SMTP3_HOST=")
-	for _, v := range variables(servicePrefix, &Service{}) {
+	for v := range variables(servicePrefix, &Service{}) {
 		if v.name != "MAILSIDECAR_API_KEYS" && v.name != "MAILSIDECAR_DATA_DIR" {
 			e = append(e, v.name+"=")
 		}
@@ -529,5 +530,23 @@ func TestLoadClient(t *testing.T) {
 		if c.URL != test.url || c.APIKey.Reveal() != test.key || time.Duration(c.Wait) != test.wait {
 			t.Errorf("LoadClient() with %q = %v %q, want %s %q %v", test.env, c, c.APIKey.Reveal(), test.url, test.key, test.wait)
 		}
+	}
+}
+
+// TestVariablesAreNotListed: to look at all variables, as the start does many times,
+// takes little memory.
+func TestVariablesAreNotListed(t *testing.T) {
+	var before, after runtime.MemStats
+	const looks = 100
+	n := 0
+	runtime.ReadMemStats(&before)
+	for range looks {
+		for range variables(servicePrefix, &Service{}) {
+			n++
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if octets := int(after.TotalAlloc-before.TotalAlloc) / n; octets > 200 {
+		t.Errorf("a look takes %d octets for each variable, want 200 at most", octets)
 	}
 }

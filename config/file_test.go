@@ -11,7 +11,7 @@ import (
 func TestSecretInPlaceOfFile(t *testing.T) {
 	for prefix, spec := range map[string]any{"SMTP": new(Relay), "MAILSIDECAR": new(Service), "MAILSIDECAR_CLIENT": new(Client)} {
 		client := prefix == "MAILSIDECAR_CLIENT"
-		for _, v := range variables(strings.TrimSuffix(prefix, "_CLIENT"), spec) {
+		for v := range variables(strings.TrimSuffix(prefix, "_CLIENT"), spec) {
 			for _, name := range v.names() {
 				if !strings.HasSuffix(name, "_FILE") {
 					continue

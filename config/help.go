@@ -3,6 +3,7 @@ package config
 import (
 	"bufio"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -14,9 +15,9 @@ type group struct {
 
 func groups() []group {
 	return []group{
-		{"Relay", "The same names with SMTP2_ to SMTP9_ configure further relays, in order of preference.", variables(Relay{}.prefix(), &Relay{})},
-		{"Service", "", variables(servicePrefix, &Service{})},
-		{"Clients", "What send, queue, healthcheck and other clients of a running server read.", variables(servicePrefix, &Client{})},
+		{"Relay", "The same names with SMTP2_ to SMTP9_ configure further relays, in order of preference.", slices.Collect(variables(Relay{}.prefix(), &Relay{}))},
+		{"Service", "", slices.Collect(variables(servicePrefix, &Service{}))},
+		{"Clients", "What send, queue, healthcheck and other clients of a running server read.", slices.Collect(variables(servicePrefix, &Client{}))},
 	}
 }
 

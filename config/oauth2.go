@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -188,9 +187,15 @@ func (r *reader) missesSource(relay *Relay) bool {
 		return false
 	}
 	p, ok := relays.PresetNamed(relay.Provider)
-	return ok && p.TokensOnly || r.misspelt(*relay) != "" || slices.ContainsFunc(variables(relay.prefix()+"_OAUTH2", &relay.OAuth2), func(v variable) bool {
-		return r.sources[v.name] == FromVariable
-	})
+	if ok && p.TokensOnly || r.misspelt(*relay) != "" {
+		return true
+	}
+	for v := range variables(relay.prefix()+"_OAUTH2", &relay.OAuth2) {
+		if r.sources[v.name] == FromVariable {
+			return true
+		}
+	}
+	return false
 }
 
 // misspelt is the first unknown name of the relay that looks like one of OAuth2; empty
@@ -213,7 +218,7 @@ func (r *reader) reportSource(relay *Relay) {
 		}
 	}
 	if name := r.misspelt(*relay); name != "" {
-		meant := suggestion(relay.prefix(), name, knownNames(relay.prefix()))
+		meant := suggestion(relay.prefix(), name, slices.Collect(knownNames(relay.prefix())))
 		suffix := strings.TrimSuffix(strings.TrimPrefix(meant, relay.Variable("")), "_FILE")
 		sources := append(slices.Clone(fetchers[1:]), "OAUTH2_ACCESS_TOKEN")
 		if slices.ContainsFunc(sources, func(s string) bool { return strings.TrimSuffix(s, "_FILE") == suffix }) {
@@ -245,13 +250,25 @@ func (r *reader) checkDirectory(relay *Relay) {
 	}
 }
 
-// directoryID is the form of Microsoft's directory ids.
-var directoryID = regexp.MustCompile(`^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$`)
-
 // isDirectory reports whether Microsoft may have a directory of that name.
 func isDirectory(tenant string) bool {
-	return directoryID.MatchString(tenant) || slices.Contains(commonTenants, strings.ToLower(tenant)) ||
+	return isDirectoryID(tenant) || slices.Contains(commonTenants, strings.ToLower(tenant)) ||
 		strings.Contains(strings.Trim(tenant, "."), ".") && isDomain(tenant)
+}
+
+// isDirectoryID reports whether s has the form of Microsoft's directory ids: groups of 8,
+// 4, 4, 4 and 12 hexadecimal digits with hyphens between them.
+func isDirectoryID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i := range len(s) {
+		hyphen := i == 8 || i == 13 || i == 18 || i == 23
+		if hyphen != (s[i] == '-') || !hyphen && !strings.ContainsRune("0123456789abcdefABCDEF", rune(s[i])) {
+			return false
+		}
+	}
+	return true
 }
 
 // checkServiceAccount checks the key of a service account, which needs no other

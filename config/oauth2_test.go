@@ -115,3 +115,22 @@ func TestSharedRefreshToken(t *testing.T) {
 		}
 	}
 }
+
+func TestIsDirectoryID(t *testing.T) {
+	for id, want := range map[string]bool{
+		"72f988bf-86f1-41af-91ab-2d7cd011db47":  true,
+		"72F988BF-86F1-41AF-91AB-2D7CD011DB47":  true,
+		"72f988bf-86f1-41af-91ab-2d7cd011db4":   false,
+		"72f988bf-86f1-41af-91ab-2d7cd011db477": false,
+		"72f988bf-86f1-41af-91ab02d7cd011db47":  false,
+		"72f988bf-86f1-41af-91a-b2d7cd011db47":  false,
+		"72f988bg-86f1-41af-91ab-2d7cd011db47":  false,
+		"72f988b-f86f1-41af-91ab-2d7cd011db47":  false,
+		"72f988bé-86f1-41af-91ab-2d7cd011db4":   false,
+		"":                                      false,
+	} {
+		if got := isDirectoryID(id); got != want {
+			t.Errorf("isDirectoryID(%q) = %v, want %v", id, got, want)
+		}
+	}
+}

@@ -80,7 +80,7 @@ func portsText(ports []int) string {
 // fill gives values to variables that are not set. A value must be valid: a test
 // reads every preset.
 func (r *reader) fill(relay *Relay, values map[string]string) {
-	for _, v := range variables(relay.prefix(), relay) {
+	for v := range variables(relay.prefix(), relay) {
 		value := values[strings.TrimPrefix(v.name, relay.prefix()+"_")]
 		if value == "" || r.sources[v.name] != FromDefault {
 			continue

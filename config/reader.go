@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"reflect"
 	"slices"
 	"strings"
@@ -38,17 +39,18 @@ type variable struct {
 	value reflect.Value
 }
 
-// variables lists the fields of spec, a pointer to one of the structs.
-func variables(prefix string, spec any) []variable {
-	return gather(prefix, reflect.ValueOf(spec).Elem())
+// variables yields the fields of spec, a pointer to one of the structs. A list of them
+// would have ten times as many octets as the struct, and the start asks twenty times.
+func variables(prefix string, spec any) iter.Seq[variable] {
+	return func(yield func(variable) bool) { gather(prefix, reflect.ValueOf(spec).Elem(), yield) }
 }
 
-func gather(prefix string, spec reflect.Value) []variable {
-	var vs []variable
+// gather reports whether yield wants more.
+func gather(prefix string, spec reflect.Value, yield func(variable) bool) bool {
 	for i := range spec.NumField() {
 		field := spec.Type().Field(i)
-		if group := field.Tag.Get("group"); group != "" {
-			vs = append(vs, gather(prefix+"_"+group, spec.Field(i))...)
+		if group := field.Tag.Get("group"); group != "" && !gather(prefix+"_"+group, spec.Field(i), yield) {
+			return false
 		}
 		env, ok := field.Tag.Lookup("env")
 		if !ok {
@@ -58,9 +60,11 @@ func gather(prefix string, spec reflect.Value) []variable {
 		if alias := field.Tag.Get("alias"); alias != "" {
 			v.alias = prefix + "_" + alias
 		}
-		vs = append(vs, v)
+		if !yield(v) {
+			return false
+		}
 	}
-	return vs
+	return true
 }
 
 func (v variable) tag(key string) string { return v.field.Tag.Get(key) }
@@ -184,7 +188,7 @@ func (r *reader) get(name string) string {
 
 // anySet reports whether the environment has any variable of spec.
 func (r *reader) anySet(prefix string, spec any) bool {
-	for _, v := range variables(prefix, spec) {
+	for v := range variables(prefix, spec) {
 		for _, name := range v.names() {
 			if r.get(name) != "" {
 				return true
@@ -196,7 +200,7 @@ func (r *reader) anySet(prefix string, spec any) bool {
 
 // read fills spec from the environment.
 func (r *reader) read(prefix string, spec any) {
-	for _, v := range variables(prefix, spec) {
+	for v := range variables(prefix, spec) {
 		if twin := v.twin(); twin != "" && r.get(twin) != "" {
 			r.readFile(v, twin)
 			continue

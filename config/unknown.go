@@ -34,7 +34,7 @@ var synonyms = map[string]string{
 // warnUnknown warns about names that look like ours and are not.
 func (r *reader) warnUnknown() {
 	for prefix, name := range r.unknown() {
-		known := knownNames(prefix)
+		known := slices.Collect(knownNames(prefix))
 		if len(known) == 0 {
 			r.warn("%s is ignored: relays are numbered SMTP_…, SMTP2_… to SMTP9_…", name)
 			continue
@@ -54,7 +54,7 @@ func (r *reader) unknown() iter.Seq2[string, string] {
 		for _, entry := range r.environ {
 			name, value, _ := strings.Cut(entry, "=")
 			match := ourName.FindStringSubmatch(name)
-			if match == nil || value == "" || injected(name, value) || slices.Contains(knownNames(match[1]), name) {
+			if match == nil || value == "" || injected(name, value) || isKnown(match[1], name) {
 				continue
 			}
 			if !yield(match[1], name) {
@@ -64,9 +64,18 @@ func (r *reader) unknown() iter.Seq2[string, string] {
 	}
 }
 
-// knownNames lists what may follow the prefix SMTP, SMTP2 or MAILSIDECAR, with
+func isKnown(prefix, name string) bool {
+	for known := range knownNames(prefix) {
+		if known == name {
+			return true
+		}
+	}
+	return false
+}
+
+// knownNames yields what may follow the prefix SMTP, SMTP2 or MAILSIDECAR, with
 // it; nothing for a prefix that is not ours.
-func knownNames(prefix string) []string {
+func knownNames(prefix string) iter.Seq[string] {
 	var specs []any
 	switch number := strings.TrimPrefix(prefix, "SMTP"); {
 	case prefix == servicePrefix:
@@ -74,13 +83,17 @@ func knownNames(prefix string) []string {
 	case number == "" || len(number) == 1 && number >= "2":
 		specs = []any{&Relay{}}
 	}
-	var names []string
-	for _, spec := range specs {
-		for _, v := range variables(prefix, spec) {
-			names = append(names, v.names()...)
+	return func(yield func(string) bool) {
+		for _, spec := range specs {
+			for v := range variables(prefix, spec) {
+				for _, name := range v.names() {
+					if !yield(name) {
+						return
+					}
+				}
+			}
 		}
 	}
-	return names
 }
 
 // suggestion is the name that was probably meant; empty where no known one is near.

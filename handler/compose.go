@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 	"unicode"
@@ -25,7 +24,19 @@ const (
 	maxExpiresIn = 30 * 24 * time.Hour
 )
 
-var tagName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
+const maxTagName = 64
+
+// isTagName reports whether a tag may have that name.
+func isTagName(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_', c == '.', c == '-':
+		default:
+			return false
+		}
+	}
+	return s != "" && len(s) <= maxTagName
+}
 
 // fieldErrors collects what is wrong with the fields of a native request.
 type fieldErrors struct{ problem.FieldErrors }
@@ -217,7 +228,7 @@ func (f *fieldErrors) tags(list members) map[string]string {
 	for _, t := range list {
 		path := problem.Cut("tags." + t.Name)
 		switch {
-		case !tagName.MatchString(t.Name):
+		case !isTagName(t.Name):
 			f.Add(path, "a tag's name has 1 to 64 letters, digits, dots, dashes and underscores")
 		case len(t.Value) > api.MaxTagValue:
 			f.Add(path, fmt.Sprintf("a tag's value has at most %d octets", api.MaxTagValue))

@@ -26,7 +26,7 @@ const maxFilterBody = 64 << 10
 func readFilter(r api.Filter, key string) (queue.Filter, []api.FieldError) {
 	var f fieldErrors
 	tag, value, _ := strings.Cut(r.Tag, ":")
-	if r.Tag != "" && !tagName.MatchString(tag) {
+	if r.Tag != "" && !isTagName(tag) {
 		f.Add("tag", "must be NAME or NAME:VALUE")
 	}
 	if r.Status != "" && !slices.Contains(queue.Statuses, queue.Status(r.Status)) {

@@ -3,6 +3,7 @@ package handler
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"mailsidecar/api"
@@ -99,4 +100,15 @@ func FuzzDecodeForm(f *testing.F) {
 			t.Fatalf("decodeForm(%q) = %v", in, err)
 		}
 	})
+}
+
+func TestIsTagName(t *testing.T) {
+	for name, want := range map[string]bool{
+		"a": true, "A.b_c-9": true, strings.Repeat("x", 64): true, strings.Repeat("x", 65): false,
+		"": false, "a b": false, "é": false, "a\n": false, "a/b": false, "a@": false, "[": false, "`": false, "{": false, ":": false,
+	} {
+		if got := isTagName(name); got != want {
+			t.Errorf("isTagName(%q) = %v, want %v", name, got, want)
+		}
+	}
 }

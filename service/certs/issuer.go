@@ -6,7 +6,6 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"net"
-	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -57,7 +56,23 @@ func (i *Issuer) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, e
 	return leaf, nil
 }
 
-var dnsName = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$`)
+// isDNSName reports whether name is one in lower case, of labels of up to 63 letters,
+// digits, hyphens and underscores (RFC 1123 §2.1).
+func isDNSName(name string) bool {
+	if len(name) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' || strings.ContainsFunc(label, notInLabel) {
+			return false
+		}
+	}
+	return true
+}
+
+func notInLabel(c rune) bool {
+	return (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && c != '-'
+}
 
 func (i *Issuer) issue(name string, local net.IP) (*tls.Certificate, error) {
 	now := time.Now()
@@ -70,7 +85,7 @@ func (i *Issuer) issue(name string, local net.IP) (*tls.Certificate, error) {
 	switch {
 	case local != nil:
 		template.IPAddresses = append(template.IPAddresses, local)
-	case len(name) <= 253 && dnsName.MatchString(name):
+	case isDNSName(name):
 		template.DNSNames = append(template.DNSNames, name)
 	default:
 		return nil, errors.New("the client asks for a name that is none")
