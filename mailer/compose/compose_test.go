@@ -75,7 +75,7 @@ func TestComposeRefuses(t *testing.T) {
 		{"message id", func(m *mailer.Message) { m.Header = []mailer.Field{{Name: "Message-ID", Value: "a@b"}} }, "headers.Message-ID", false},
 		{"message id with blank", func(m *mailer.Message) { m.Header = []mailer.Field{{Name: "Message-ID", Value: "<a b@c>"}} }, "headers.Message-ID", false},
 		{"long reference", func(m *mailer.Message) {
-			m.Header = []mailer.Field{{Name: "References", Value: strings.Repeat("x", 901)}}
+			m.Header = []mailer.Field{{Name: "References", Value: strings.Repeat("x", 998)}}
 		}, "headers.References", false},
 		{"list address", func(m *mailer.Message) { m.Header = []mailer.Field{{Name: "List-Unsubscribe", Value: "<mailto:ü@b>"}} }, "headers.List-Unsubscribe", false},
 		{"attachment", func(m *mailer.Message) {

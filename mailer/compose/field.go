@@ -84,7 +84,7 @@ var errForeign = errors.New("an address or identifier is not valid UTF-8")
 func (f *rawField) words(value headerText) ([]string, error) {
 	switch {
 	case mailer.IsASCII(value.text):
-		return headerWords(value.text), nil
+		return f.foldedWords(value.text), nil
 	case isAddressField(f.key):
 		return f.addressWords(value)
 	case isParamField(f.key):
@@ -94,6 +94,18 @@ func (f *rawField) words(value headerText) ([]string, error) {
 	default:
 		return mixedWords(value.charset, value.text, wordRoom(f.name)), nil
 	}
+}
+
+// foldedWords returns the words of a value in ASCII with a line over 998 octets.
+func (f *rawField) foldedWords(value string) []string {
+	if words := headerWords(value); fits(words) && !strings.HasPrefix(value, "{") && !strings.HasPrefix(value, "[") {
+		return words
+	}
+	if isTextField(f.key) {
+		return textWords(utf8Charset, f.name, value)
+	}
+	words, _ := asciiWords(f.name, value)
+	return words
 }
 
 // paramFieldWords encodes the parameters that are not ASCII by RFC 2231, because

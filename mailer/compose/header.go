@@ -14,9 +14,9 @@ const (
 	foldedLine     = 78
 	maxEncodedWord = 75
 	maxEncodedLine = 76
-	// maxHeaderWord is the longest word that a header field may hold, in octets: it
-	// fits in a line with the longest field name before it.
-	maxHeaderWord = 900
+	// maxHeaderWord is the longest word that a header field may hold, in octets: with
+	// a blank before it, it fits in a line.
+	maxHeaderWord = maxLine - 1
 	maxFieldName  = 76
 )
 
@@ -28,9 +28,9 @@ func appendHeaderField(dst []byte, name string, words []string) []byte {
 	dst = append(dst, ':')
 	col := len(name) + 1
 	for i, w := range words {
-		// The first word is never folded: some readers take a field whose first line is
-		// empty for an empty field.
-		if col+len(w) > foldedLine && i > 0 {
+		// The first word is folded only where it must be: some readers take a field whose
+		// first line is empty for an empty field.
+		if col+len(w) > foldedLine && i > 0 || col+len(w) > maxLine {
 			dst = append(dst, '\r', '\n')
 			col = 0
 		}
@@ -62,18 +62,18 @@ func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
 // unstructuredWords splits the value of an unstructured field (RFC 5322 §2.2.1) into
 // words. Printable ASCII stays as it is; that includes encoded-words, because some
-// clients encode values themselves. Other text becomes encoded-words, and so does
-// text that cannot be folded.
+// clients encode values themselves. Other text becomes encoded-words, and so does,
+// where people alone read it, text that cannot be folded.
 func unstructuredWords(name, value string) []string {
-	words := headerWords(value)
-	if isPrintable(value) && value == strings.Trim(value, " ") && longestWord(words) <= maxHeaderWord &&
-		!losesBlanks(name, value) {
+	if !isTextField(strings.ToLower(name)) && isLine(value) {
+		words, _ := asciiWords(name, value)
 		return words
 	}
-	if !mailer.IsASCII(value) {
-		return mixedWords(utf8Charset, value, wordRoom(name))
+	words := headerWords(value)
+	if isPrintable(value) && value == strings.Trim(value, " ") && fits(words) && !losesBlanks(name, value) {
+		return words
 	}
-	return encodedWords(utf8Charset, value, wordRoom(name))
+	return textWords(utf8Charset, name, value)
 }
 
 // losesBlanks reports whether folding may lose blanks of the value: some readers

@@ -118,10 +118,14 @@ func safeQ(encoded string) string {
 	return string(b)
 }
 
+// maxStandingWord limits an encoded-word that is kept, in octets, far over the 75 of RFC
+// 2047 §2: many programs write a whole subject as one.
+const maxStandingWord = 900
+
 // cutShort cuts s at the next question mark, unless that is further than a word may be
 // long.
 func cutShort(s string) (before, after string, found bool) {
-	before, _, found = strings.Cut(s[:min(len(s), maxHeaderWord)], "?")
+	before, _, found = strings.Cut(s[:min(len(s), maxStandingWord)], "?")
 	if !found || !mailer.IsASCII(before) {
 		return "", "", false
 	}

@@ -243,6 +243,12 @@ func (v *validMessage) callerField(at mailer.Position, key, value string) {
 	if isStructured(key) && !v.structuredField(at, value) {
 		return
 	}
+	if !isStructured(key) && !isTextField(key) && isLine(value) {
+		if _, ok := asciiWords("", value); !ok {
+			v.invalid(at, "more than 997 octets without a blank cannot be folded; JSON can be, behind commas")
+		}
+		return
+	}
 	value = strings.TrimSpace(value)
 	switch key {
 	case "date":
@@ -267,7 +273,7 @@ func (v *validMessage) structuredField(at mailer.Position, value string) bool {
 	for _, w := range blankFields(value) {
 		switch {
 		case len(w) > maxHeaderWord:
-			v.invalid(at, "a word of more than 900 octets cannot be folded")
+			v.invalid(at, "a word of more than 997 octets cannot be folded")
 		case !mailer.IsASCII(w) && strings.ContainsAny(w, addressMarks):
 			v.invalid(at, "only ASCII is allowed in addresses and identifiers")
 		case strings.ContainsFunc(w, func(r rune) bool { return r < ' ' || r == 0x7f }):
