@@ -187,11 +187,11 @@ func (m *message) isSigned() bool {
 	return m.field("DKIM-Signature") != nil
 }
 
-// singleFields may stand once in a message (RFC 5322 §3.6), and many servers refuse a
+// singleFields may stand once in a message (RFC 5322 §3.6, RFC 2045 §3), and many servers refuse a
 // second one. The recipients' are joined, of the others the first counts.
 var (
 	joinedFields = []string{"To", "Cc"}
-	singleFields = []string{"From", "Sender", "Reply-To", "Date", "Message-ID", "In-Reply-To", "References", "Subject", "MIME-Version"}
+	singleFields = []string{"From", "Sender", "Reply-To", "Date", "Message-ID", "In-Reply-To", "References", "Subject", "MIME-Version", "Content-Type", "Content-Transfer-Encoding"}
 )
 
 // mergeRepeated leaves one field of each name that may stand once.

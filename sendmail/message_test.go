@@ -83,7 +83,7 @@ func TestRepeatedFields(t *testing.T) {
 	for _, tt := range []struct{ in, want, to string }{
 		{"To: a@x.test\nFrom: s@x.test\nTo: b@x.test\nCC: c@x.test\nCc: d@x.test\n" + tail, "To: a@x.test,\r\n b@x.test\r\nFrom: s@x.test\r\nCC: c@x.test,\r\n d@x.test\r\n" + tail, "a@x.test, b@x.test, c@x.test, d@x.test, "},
 		{"To:\nFrom: s@x.test\nTo: b@x.test\nTo:\n" + tail, "To: b@x.test\r\nFrom: s@x.test\r\n" + tail, "b@x.test, "},
-		{"From: s@x.test\nFrom: t@x.test\nSubject: one\nsubject: two\n" + tail + tail + "Reply-To: a@x.test\nReply-To: b@x.test\nX-A: 1\nX-A: 2\n", "From: s@x.test\r\nSubject: one\r\n" + tail + "Reply-To: a@x.test\r\nX-A: 1\r\nX-A: 2\r\n", ""},
+		{"From: s@x.test\nFrom: t@x.test\nSubject: one\nsubject: two\nContent-Type: text/html\nContent-Type: text/plain\n" + tail + tail + "Reply-To: a@x.test\nReply-To: b@x.test\nX-A: 1\nX-A: 2\n", "From: s@x.test\r\nSubject: one\r\nContent-Type: text/html\r\n" + tail + "Reply-To: a@x.test\r\nX-A: 1\r\nX-A: 2\r\n", ""},
 		{"From: s@x.test\nTo: a@x.test\nTo: b@x.test\nDKIM-Signature: h=to\n" + tail, "From: s@x.test\r\nTo: a@x.test\r\nTo: b@x.test\r\nDKIM-Signature: h=to\r\n" + tail, "a@x.test, b@x.test, "},
 		{"From: Shop, Ltd <s@x.test>\nTo: a@x.test\nTo: b@x.test\nContent-Type: multipart/signed; boundary=x\n" + tail, "From: Shop, Ltd <s@x.test>\r\nTo: a@x.test\r\nTo: b@x.test\r\nContent-Type: multipart/signed; boundary=x\r\n" + tail, "a@x.test, b@x.test, "},
 	} {

@@ -581,7 +581,7 @@ function clean_header( $message ) {
  */
 function merge_repeated( $header ) {
 	$joined = array( 'to', 'cc' );
-	$single = array( 'from', 'sender', 'reply-to', 'date', 'message-id', 'in-reply-to', 'references', 'subject', 'mime-version' );
+	$single = array( 'from', 'sender', 'reply-to', 'date', 'message-id', 'in-reply-to', 'references', 'subject', 'mime-version', 'content-type', 'content-transfer-encoding' );
 	$kept   = array();
 	foreach ( preg_split( '/\r\n(?![ \t])/', $header ) as $field ) {
 		$parts = explode( ':', $field, 2 ) + array( '', '' );

@@ -169,8 +169,8 @@ func TestFinishDoubtfulCharset(t *testing.T) {
 			t.Errorf("%q in %s is %s, want %s", tt.subject, tt.contentType, got, tt.want)
 		}
 	}
-	for _, field := range []string{"To: <\xb6\xa9@x.test>", "Reply-To: x <a@\xb6\xa9.test>", "Message-ID: <\xb6\xa9@x.test>", "Bcc: \xb6\xa9@x.test", "Cc: \xb6\xa9 <c@x.test>, d\xb6\xa9@x.test"} {
-		_, err := Finish(t.Context(), []byte("From: a@x.test\nTo: b@x.test\n"+field+"\nContent-Type: text/plain; charset=gbk\n\nx\n"), FinishOptions{})
+	for _, field := range []string{"To: <\xb6\xa9@x.test>", "Reply-To: x <a@\xb6\xa9.test>", "Message-ID: <\xb6\xa9@x.test>", "Resent-Bcc: \xb6\xa9@x.test", "Cc: \xb6\xa9 <c@x.test>, d\xb6\xa9@x.test"} {
+		_, err := Finish(t.Context(), []byte("From: a@x.test\nResent-To: b@x.test\n"+field+"\nContent-Type: text/plain; charset=gbk\n\nx\n"), FinishOptions{})
 		if invalid := new(mailer.InvalidError); !errors.As(err, &invalid) || !invalid.Malformed {
 			t.Errorf("Finish with %q = %v, want it refused as malformed", field, err)
 		}

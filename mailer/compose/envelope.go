@@ -99,7 +99,7 @@ const maxMailboxes = 100_000
 func (f *finisher) mailboxes(key string) []string {
 	var all []string
 	for _, field := range f.root.fields {
-		if field.key != key {
+		if field.key != key || f.isEmpty(field) {
 			continue
 		}
 		if field.cleaned {

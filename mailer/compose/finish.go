@@ -36,12 +36,15 @@ type FinishOptions struct {
 //     that is not UTF-8 is in the charset that Content-Type names, that of the first
 //     text part in a multipart, else in ISO 8859-1
 //   - header lines over 998 octets are folded
+//   - fields of addresses or message ids that are empty are left out
+//   - text in UTF-8 that names no charset gets its Content-Type, and in a message
+//     without MIME fields MIME-Version and Content-Transfer-Encoding
 //   - a part with a line over 998 octets, a NUL or, unless it is text, a CR of
 //     its own is encoded anew; so is one in the encoding binary whose octets would change
 //
 // Fields keep their order, and repeated fields are kept. A message without a From
-// field or without a header section, or which cannot be made fit, is an
-// [*mailer.InvalidError]. That includes one that would become larger than four times
+// field or without a header section, with two fields of a name that may stand once, or
+// which cannot be made fit, is an [*mailer.InvalidError]. That includes one that would become larger than four times
 // its size and 64 KiB, and one whose lines all end with CR. A signed message (multipart/signed, DKIM-Signature) that would
 // have to change where the signature may cover it is a permanent [*mailer.Failure].
 // When ctx ends, the error is that of the context, and that of opts.Reserve is returned
@@ -59,6 +62,10 @@ func Finish(ctx context.Context, raw []byte, opts FinishOptions) (Composed, erro
 		return Composed{}, err
 	}
 	f.readSignatures()
+	f.checkRepeated()
+	if err := f.problems.err(); err != nil {
+		return Composed{}, err
+	}
 	c := f.addresses(opts)
 	if err := f.problems.err(); err != nil {
 		return Composed{}, err
@@ -68,7 +75,7 @@ func Finish(ctx context.Context, raw []byte, opts FinishOptions) (Composed, erro
 	if err != nil {
 		return Composed{}, err
 	}
-	e := entityFixer{growth: f.growth, charset: f.charset, signed: f.signed}
+	e := entityFixer{growth: f.growth, charset: f.charset, signed: f.signed, label: true}
 	if err := e.fix(f.root); err != nil {
 		return Composed{}, err
 	}
@@ -87,6 +94,7 @@ type finisher struct {
 	growth       *growth
 	problems     problemList
 	signed       bool            // by DKIM
+	sealed       bool            // with DKIM, S/MIME or PGP: fields that stand are passed on
 	signedFields map[string]bool // the fields that its signatures cover, in lower case
 }
 
@@ -103,8 +111,6 @@ func (f *finisher) checkHeader() error {
 		return malformedMessage(whole("message"), "a line in the header section is not a header field, or there are too many")
 	case f.count("from") == 0:
 		return malformedMessage(whole("from"), "the message has no From field")
-	case f.count("from") > 1:
-		return malformedMessage(whole("from"), "the message has more than one From field")
 	}
 	for i, field := range f.root.fields {
 		if bytes.IndexByte(field.raw, 0) >= 0 {
@@ -112,6 +118,52 @@ func (f *finisher) checkHeader() error {
 		}
 	}
 	return nil
+}
+
+// isSingleField reports whether a message may have one field of that name only (RFC 5322
+// §3.6, RFC 2045 §3). Of Bcc, which is removed, it may have several.
+func isSingleField(key string) bool {
+	switch key {
+	case "date", "from", "sender", "reply-to", "to", "cc", "message-id", "in-reply-to", "references", "subject",
+		"mime-version", "content-type", "content-transfer-encoding":
+		return true
+	}
+	return false
+}
+
+// checkRepeated refuses fields that may stand once and stand twice: many servers refuse
+// such mail, and readers differ on which one counts. A signed message is passed on, for a
+// further field may be what its signer wanted to forbid; but it has one author field.
+func (f *finisher) checkRepeated() {
+	seen := map[string]bool{}
+	for i, field := range f.root.fields {
+		if !isSingleField(field.key) || f.isEmpty(field) || f.sealed && field.key != "from" {
+			continue
+		}
+		if seen[field.key] {
+			at := headerField(i, field.name)
+			if isRecipientField(field.key) || field.key == "from" {
+				at = whole(field.key)
+			}
+			f.problems.invalid(at, "the message has more than one "+field.name+" field")
+		}
+		seen[field.key] = true
+	}
+}
+
+func isRecipientField(key string) bool { return key == "to" || key == "cc" }
+
+// isEmpty reports whether the field has no content and must have one (RFC 5322 §3.6): it
+// is left out, unless the message is signed. Dates and message ids are filled in.
+func (f *finisher) isEmpty(field *rawField) bool {
+	switch key := strings.TrimPrefix(field.key, "resent-"); {
+	case f.sealed || key == "from":
+		return false
+	case !isAddressField(field.key) && key != "in-reply-to" && key != "references":
+		return false
+	}
+	value := field.value()
+	return len(value) <= maxLine && strings.Trim(mailer.StripComments(value), " \t,;") == ""
 }
 
 func (f *finisher) count(key string) int {
@@ -138,6 +190,10 @@ func (f *finisher) first(key string) string {
 // DKIM signatures cover (RFC 6376 §3.5).
 func (f *finisher) readSignatures() {
 	f.signedFields = map[string]bool{}
+	switch f.root.mediaType {
+	case "multipart/signed", "application/pkcs7-mime", "application/x-pkcs7-mime":
+		f.sealed = true
+	}
 	known := map[string]bool{"date": true, "message-id": true, "mime-version": true, "content-type": true, "content-transfer-encoding": true}
 	for _, field := range f.root.fields {
 		known[field.key] = true
@@ -146,7 +202,7 @@ func (f *finisher) readSignatures() {
 		if field.key != "dkim-signature" {
 			continue
 		}
-		f.signed = true
+		f.signed, f.sealed = true, true
 		f.signedFields["dkim-signature"] = true
 		for tag := range strings.SplitSeq(field.value(), ";") {
 			name, names, _ := strings.Cut(tag, "=")
@@ -175,14 +231,14 @@ func (f *finisher) changeHeader(sender string) (messageID string, err error) {
 			return "", err
 		}
 	}
-	if f.count("date") == 0 {
-		f.root.added = append(f.root.added, mailer.Field{Name: "Date", Value: time.Now().UTC().Format(time.RFC1123Z)})
+	if f.first("date") == "" {
+		f.supply("Date", time.Now().UTC().Format(time.RFC1123Z))
 	}
 	if messageID = f.first("message-id"); messageID == "" {
 		if messageID, err = newMessageID(sender); err != nil {
 			return "", err
 		}
-		f.addMessageID(messageID)
+		f.supply("Message-ID", messageID)
 	}
 	for _, added := range f.root.added {
 		if f.signedFields[strings.ToLower(added.Name)] {
@@ -195,20 +251,20 @@ func (f *finisher) changeHeader(sender string) (messageID string, err error) {
 	return messageID, nil
 }
 
-// addMessageID puts the id into an empty Message-ID field, or adds one.
-func (f *finisher) addMessageID(id string) {
+// supply puts a value into the empty field of that name, or adds the field.
+func (f *finisher) supply(name, value string) {
 	for _, field := range f.root.fields {
-		if field.key == "message-id" {
-			field.text = appendHeaderField(nil, field.name, headerWords(id))
+		if field.key == strings.ToLower(name) {
+			field.text = appendHeaderField(nil, field.name, headerWords(value))
 			return
 		}
 	}
-	f.root.added = append(f.root.added, mailer.Field{Name: "Message-ID", Value: id})
+	f.root.added = append(f.root.added, mailer.Field{Name: name, Value: value})
 }
 
 func (f *finisher) changeField(i int, field *rawField) error {
-	switch field.key {
-	case "bcc", "resent-bcc", "return-path":
+	switch {
+	case field.key == "bcc" || field.key == "resent-bcc" || field.key == "return-path" || f.isEmpty(field):
 		field.drop = true
 	default:
 		if !field.needsASCII() && !hasLongLine(field.raw) {

@@ -19,8 +19,8 @@ func wantConversionRefused(t *testing.T, what string, err error) {
 }
 
 func TestFinishEnvelope(t *testing.T) {
-	const fields = "From: Shop <shop@example.com>\nTo: Ana\n <ana@example.org>, \"B, b\"\n\t<bob@example.org>\nCc: ana@EXAMPLE.org, (c) <@relay:cy@bücher.example>\n" +
-		"Cc: list: d@example.org, e@example.org;\nBcc: hidden@example.net\nSubject: =?utf-8?q?Gr=C3=B6=C3=9Fe?=\n"
+	const fields = "From: Shop <shop@example.com>\nTo: Ana\n <ana@example.org>, \"B, b\"\n\t<bob@example.org>\nCc: ana@EXAMPLE.org, (c) <@relay:cy@bücher.example>,\n " +
+		"list: d@example.org, e@example.org;\nBcc: hidden@example.net\nSubject: =?utf-8?q?Gr=C3=B6=C3=9Fe?=\n"
 	tests := []struct {
 		name, extra string
 		opts        FinishOptions
@@ -153,7 +153,7 @@ func TestFinishRefuses(t *testing.T) {
 		{"no field", "From: a@b\nTo: c@d\nno field\n\n", FinishOptions{}, "message", true},
 		{"no From", "To: c@d\n\n", FinishOptions{}, "from", true},
 		{"empty From", "From: \nTo: c@d\n\n", FinishOptions{}, "from", true},
-		{"two From", "From: a@b\nTo: c@d\nfrom: e@f\n\n", FinishOptions{}, "from", true},
+		{"two From", "From: a@b\nTo: c@d\nfrom: e@f\n\n", FinishOptions{}, "from", false},
 		{"NUL", "From: a@b\nTo: c@d\nX: \x00\n\n", FinishOptions{}, "headers.X", true},
 		{"no recipient", "From: a@b\nTo: undisclosed-recipients:;\n\n", FinishOptions{}, "to", false},
 		{"bad recipient", "From: a@b\nTo: c@d, e\n\n", FinishOptions{}, "to[1]", false},
@@ -161,7 +161,7 @@ func TestFinishRefuses(t *testing.T) {
 		{"bad list", "From: a@b\nTo: \"c@d\n\n", FinishOptions{}, "to", false},
 		{"long line", "From: a@b\nTo: c@d\nX-Long: " + long + "\n\n", FinishOptions{}, "headers.X-Long", false},
 		{"address not UTF-8", "From: a@b\nTo: <\xff@d>\n\n", FinishOptions{To: addresses(t, "c@d")}, "headers", true},
-		{"two types, long line", "From: a@b\nTo: c@d\nContent-Type: text/plain\nContent-Type: text/html\n\n" + long, FinishOptions{}, "message", false},
+		{"two types, long line", "From: a@b\nTo: c@d\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/plain\nContent-Type: text/html\n\n" + long, FinishOptions{}, "message", false},
 		{"unknown encoding, NUL", "From: a@b\nTo: c@d\nContent-Transfer-Encoding: x-uuencode\n\n\x00", FinishOptions{}, "message", false},
 		{"partial, long line", "From: a@b\nTo: c@d\nContent-Type: message/partial\n\n" + long, FinishOptions{}, "message", false},
 		{"NUL in a part's header", "From: a@b\nTo: c@d\nContent-Type: multipart/mixed; boundary=b\n\n--b\nX: \x00\n\n--b--\n", FinishOptions{}, "message", true},

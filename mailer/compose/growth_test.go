@@ -33,7 +33,7 @@ func TestConversionLimits(t *testing.T) {
 			"message", "in a part's field Content-Disposition: " + errParams.Error(),
 		},
 		"many addresses": {
-			start + strings.Repeat("Cc: "+strings.Repeat("a@b.example,", 50)+"\r\n", 2001) + "\r\nx", "cc", "more than 100000 addresses",
+			start + strings.Repeat("Bcc: "+strings.Repeat("a@b.example,", 50)+"\r\n", 2001) + "\r\nx", "bcc", "more than 100000 addresses",
 		},
 	} {
 		_, err := Finish(t.Context(), []byte(tt.raw), FinishOptions{})

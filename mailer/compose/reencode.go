@@ -15,6 +15,7 @@ type entityFixer struct {
 	charset  string // of raw header text that is not UTF-8
 	sevenBit bool   // 8-bit text cannot be carried either: the relay lacks 8BITMIME
 	signed   bool   // a signature covers the entity
+	label    bool   // text in UTF-8 that names no charset gets one
 	checked  bool   // the signed octets have no bare CR
 	depth    int    // number of attached messages around the entity
 }
@@ -169,7 +170,7 @@ func (x entityFixer) fixFields(e *mimeEntity) error {
 func (x entityFixer) fixLeaf(e *mimeEntity) error {
 	own := isIdentity(e.encoding) && !isText(e.mediaType) && hasLoneCR(e.body) || e.encoding == "binary" && e.losesOctets()
 	if !own && !x.unfit(e.body) {
-		return nil
+		return x.labelText(e)
 	}
 	if x.signed {
 		return x.refuse("part")
@@ -189,6 +190,71 @@ func (x entityFixer) fixLeaf(e *mimeEntity) error {
 		return x.refuse("part in an unknown encoding")
 	}
 	return x.refuseFor(x.replace(len(e.body), e.encoded.size), "part")
+}
+
+// labelText adds the charset to 8-bit text in UTF-8 that names none, and the other MIME
+// fields to a message that has none. Text in another charset is left alone: readers
+// guess as well.
+func (x entityFixer) labelText(e *mimeEntity) error {
+	if !x.label || x.signed || x.depth > 0 || !isIdentity(e.encoding) || !e.lacksCharset() || !utf8.Valid(e.body) {
+		return nil
+	}
+	before := e.headerSize()
+	if !e.addCharset(utf8Charset) {
+		return nil
+	}
+	if e.isMessage {
+		e.addMissing("MIME-Version", "1.0")
+		e.addMissing("Content-Transfer-Encoding", "8bit")
+	}
+	return x.refuseFor(x.replace(before, e.headerSize()), "part")
+}
+
+// lacksCharset reports whether the entity is 8-bit text of an unknown charset.
+func (e *mimeEntity) lacksCharset() bool {
+	return strings.HasPrefix(e.mediaType, "text/") && hasEightBit(e.body) &&
+		!slices.ContainsFunc(e.params, func(p mimeParam) bool { return strings.HasPrefix(p.name, "charset") })
+}
+
+// addCharset names the charset of the text. It returns false where the field is too
+// strange to add to.
+func (e *mimeEntity) addCharset(charset string) bool {
+	i := slices.IndexFunc(e.fields, func(f *rawField) bool { return f.key == "content-type" })
+	if i < 0 {
+		e.added = append(e.added, mailer.Field{Name: "Content-Type", Value: e.mediaType + "; charset=" + charset})
+		return true
+	}
+	f := e.fields[i]
+	_, value, _ := strings.Cut(string(f.written()), ":")
+	value = strings.TrimRight(strings.Trim(unfold([]byte(value)), " \t"), "; \t") + "; charset=" + charset
+	mediaType, params, _ := parseParams(value)
+	if mediaType != e.mediaType || len(params) == 0 || params[len(params)-1].value != charset {
+		return false
+	}
+	text := appendHeaderField(nil, f.name, headerWords(value))
+	if hasLongLine(text) {
+		return false
+	}
+	f.text = text
+	return true
+}
+
+func (e *mimeEntity) addMissing(name, value string) {
+	if !e.hasField(strings.ToLower(name)) {
+		e.added = append(e.added, mailer.Field{Name: name, Value: value})
+	}
+}
+
+// headerSize returns the octets of the header section.
+func (e *mimeEntity) headerSize() int {
+	n := 0
+	for _, f := range e.fields {
+		n += len(f.written())
+	}
+	for _, f := range e.added {
+		n += len(f.Name) + len(": ") + len(f.Value) + len("\r\n")
+	}
+	return n
 }
 
 // encodedBody is a body that is encoded when the message is written: its octets are
@@ -246,15 +312,15 @@ func (e *mimeEntity) isWide() bool {
 // a message, and a Content-Type for text beyond ASCII. Where that is not UTF-8, its
 // charset is unknown (RFC 1428 §3).
 func (e *mimeEntity) describeEncoded() {
-	if e.isMessage && !e.hasField("mime-version") {
-		e.added = append(e.added, mailer.Field{Name: "MIME-Version", Value: "1.0"})
+	if e.isMessage {
+		e.addMissing("MIME-Version", "1.0")
 	}
-	if !e.hasField("content-type") && e.mediaType == "text/plain" && hasEightBit(e.body) {
-		charset := "unknown-8bit"
-		if utf8.Valid(e.body) {
-			charset = "utf-8"
-		}
-		e.added = append(e.added, mailer.Field{Name: "Content-Type", Value: "text/plain; charset=" + charset})
+	switch {
+	case !e.lacksCharset():
+	case utf8.Valid(e.body):
+		e.addCharset(utf8Charset)
+	case !e.hasField("content-type"):
+		e.addCharset("unknown-8bit")
 	}
 }
 
