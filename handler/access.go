@@ -45,6 +45,7 @@ func (s *Server) logAndGuard(next echo.HandlerFunc) echo.HandlerFunc {
 		started := time.Now()
 		r := &requestInfo{id: requestID(c.Request().Header.Get(headerRequestID))}
 		c.Set(contextKey, r)
+		s.tidyPath(c)
 		s.prepare(c, r)
 		defer func() { s.logAccess(c, r, time.Since(started)) }()
 		if err := s.guard(c, next); err != nil {

@@ -3,7 +3,9 @@ package handler
 import (
 	"context"
 	"net/http"
+	"regexp"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -58,6 +60,27 @@ func (d desk) submitOne(ctx context.Context, sub queue.Submission) (queue.Messag
 	return receipt.Message, err
 }
 
+func (d desk) Get(ctx context.Context, key, id string) (queue.Message, error) {
+	if !d.Stores() {
+		return queue.Message{}, queue.ErrQueueRequired
+	}
+	return d.ledger.Get(ctx, key, id)
+}
+
+func (d desk) Reschedule(ctx context.Context, key, id string, at time.Time) (queue.Message, error) {
+	if !d.Stores() {
+		return queue.Message{}, queue.ErrQueueRequired
+	}
+	return d.ledger.Reschedule(ctx, key, id, at)
+}
+
+func (d desk) Cancel(ctx context.Context, key, id string) (queue.Message, error) {
+	if !d.Stores() {
+		return queue.Message{}, queue.ErrQueueRequired
+	}
+	return d.ledger.Cancel(ctx, key, id)
+}
+
 // addCompat adds the providers' routes. Echo writes {name} as :name.
 func (s *Server) addCompat(e *echo.Echo) {
 	host := compat.Host{
@@ -66,8 +89,11 @@ func (s *Server) addCompat(e *echo.Echo) {
 	pattern := strings.NewReplacer("{", ":", "}", "")
 	for _, a := range s.compat {
 		for _, r := range a.Routes {
-			e.POST(pattern.Replace(r.Path), func(c echo.Context) error {
+			e.Add(r.Verb(), pattern.Replace(r.Path), func(c echo.Context) error {
 				info := request(c)
+				for i, name := range c.ParamNames() {
+					c.Request().SetPathValue(name, c.ParamValues()[i])
+				}
 				x := host.Begin(a, c.Response(), c.Request(), info.id)
 				defer func() {
 					info.key, info.message = x.Key, x.LoggedID
@@ -78,6 +104,25 @@ func (s *Server) addCompat(e *echo.Echo) {
 		}
 	}
 }
+
+// tidyPath takes out of a path what clients put there whose base URL ends in a slash: "//"
+// at the beginning, and "//" and the slash at the end of a path of a provider's API. In a
+// path of the native API these may be an id that is empty.
+func (s *Server) tidyPath(c echo.Context) {
+	r := c.Request()
+	if !strings.Contains(r.URL.Path, "//") && !strings.HasSuffix(r.URL.Path, "/") {
+		return
+	}
+	tidy := strings.TrimSuffix(slashes.ReplaceAllString(r.URL.Path, "/"), "/")
+	if s.compatOf(tidy) == nil {
+		if tidy = "/" + strings.TrimLeft(r.URL.Path, "/"); tidy == r.URL.Path {
+			return
+		}
+	}
+	r.URL.Path, r.URL.RawPath = tidy, "" // of the request itself: echo's router looks there
+}
+
+var slashes = regexp.MustCompile(`//+`)
 
 // compatOf returns the API whose clients use the path, or nil.
 func (s *Server) compatOf(path string) *compat.API {

@@ -321,6 +321,70 @@ func TestProviderPaths(t *testing.T) {
 	}
 }
 
+// TestProviderSlashes: a base URL that ends in a slash works with every provider; ids that
+// are empty still are.
+func TestProviderSlashes(t *testing.T) {
+	for name, api := range apis {
+		at := strings.LastIndex(api.path, "/")
+		for _, path := range []string{"/" + api.path, "//" + api.path, api.path + "/", api.path[:at] + "/" + api.path[at:], "/" + api.path + "//"} {
+			for _, signed := range []string{path, api.path} { // as SDKs of Amazon's sign it
+				q := &fakeQueue{durable: true}
+				r := httptest.NewRequest(http.MethodPost, "http://example.com"+path, strings.NewReader(api.body))
+				r.RequestURI, r.URL.Path = path, signed
+				r.Header.Set("Content-Type", api.contentType)
+				authorize(r, name, testKey)
+				r.URL.Path = path
+				if got := serve(newTestServer(t, q, nil), r); got.status != api.status || len(q.submissions()) != 1 {
+					t.Errorf("%s: POST %s = %d %s, want %d", name, path, got.status, text(got), api.status)
+				}
+			}
+		}
+	}
+	s := newTestServer(t, &fakeQueue{durable: true}, nil)
+	for target, want := range map[string]int{
+		"GET //v1/messages": 200, "GET /v1/messages/": 404, "DELETE /v1/messages/": 404, "GET //v1//messages": 404,
+		"GET /emails/": 405, "POST /emails//cancel": 405,
+	} {
+		method, path, _ := strings.Cut(target, " ")
+		r := newRequest(method, "/", "")
+		r.RequestURI, r.URL.Path = path, path
+		if got := serve(s, r).status; got != want {
+			t.Errorf("%s = %d, want %d", target, got, want)
+		}
+	}
+}
+
+// TestProviderNotServed: what is not served is named with its method and path, in the
+// provider's own form, beside what is.
+func TestProviderNotServed(t *testing.T) {
+	s := newTestServer(t, &fakeQueue{durable: true}, nil)
+	for name, api := range apis {
+		pattern := strings.Replace(api.path, "mg.example.com", "{domain}", 1)
+		for _, target := range []string{"GET " + api.path, "PUT " + api.path + "/", "DELETE //" + api.path[1:] + "/x/y", "PURGE " + api.path + "/%C3%BC"} {
+			method, path, _ := strings.Cut(target, " ")
+			r := httptest.NewRequest(method, "http://example.com"+path, nil)
+			r.RequestURI = path + "?q=secret"
+			authorize(r, name, testKey)
+			got := serve(s, r)
+			body := text(got)
+			if got.status != 404 && got.status != 405 {
+				t.Errorf("%s: %s = %d %s, want 404 or 405", name, target, got.status, body)
+			}
+			// Below /v3 an unknown path may be of several providers.
+			if name != "mailgun" || got.status == 405 {
+				checkShape(t, name, target, got, body)
+			}
+			if !strings.Contains(body, target+" is not supported here") || !strings.Contains(body, "POST "+pattern) || strings.Contains(body, "secret") {
+				t.Errorf("%s: %s = %s, want its method and path and %s", name, target, body, pattern)
+			}
+		}
+	}
+	got := serve(s, newRequest("PUT", "/v1/messages?q=secret", ""))
+	if body := text(got); got.status != 405 || !strings.Contains(body, "PUT /v1/messages is not") || strings.Contains(body, "secret") {
+		t.Errorf("PUT /v1/messages = %d %s, want method and path", got.status, body)
+	}
+}
+
 func TestProvidersNarrowed(t *testing.T) {
 	q := &fakeQueue{durable: true}
 	s := newTestServer(t, q, func(o *Options) { o.Compat = compatAPIs("resend") })

@@ -119,6 +119,11 @@ func (q *fakeQueue) Cancel(_ context.Context, key, id string) (queue.Message, er
 	return q.message, q.err
 }
 
+func (q *fakeQueue) Reschedule(_ context.Context, key, id string, _ time.Time) (queue.Message, error) {
+	q.scope = []string{key, id}
+	return q.message, q.err
+}
+
 func (q *fakeQueue) Content(_ context.Context, key, id string) ([]byte, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -13,6 +13,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/compat"
 	"mailsidecar/handler/intake"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
@@ -139,7 +140,7 @@ func (s *Server) getMessages(c echo.Context) error {
 	}
 	share := s.share(c)
 	defer share.Close()
-	if !share.Grow(answerShare(found.Messages...)) {
+	if !share.Grow(compat.AnswerShare(found.Messages...)) {
 		return problem.New(api.CodeBusy, "")
 	}
 	b := api.Page{Messages: make([]api.Message, len(found.Messages)), Next: found.Next, SearchedBackTo: inUTC(found.SearchedBackTo)}
@@ -147,30 +148,6 @@ func (s *Server) getMessages(c echo.Context) error {
 		b.Messages[i] = newMessage(m)
 	}
 	return writeJSON(c, http.StatusOK, intake.TypeJSON, b)
-}
-
-const (
-	// answerRow is about what a recipient, an attempt or a result takes in memory, in octets:
-	// as it was found, as a part of the answer and as JSON. A message itself takes two of them.
-	answerRow = 1536
-	// smallAnswer is what an answer takes, in octets, that needs no share of the budget.
-	smallAnswer = 64 << 10
-)
-
-// answerShare is the share of the budget that an answer with the messages needs, until
-// the client has read it.
-func answerShare(messages ...queue.Message) int64 {
-	rows := 0
-	for _, m := range messages {
-		rows += 2 + len(m.Recipients) + len(m.Attempts)
-		for _, a := range m.Attempts {
-			rows += len(a.Results)
-		}
-	}
-	if size := int64(rows) * answerRow; size > smallAnswer {
-		return size
-	}
-	return 0
 }
 
 type paging struct {
@@ -215,7 +192,7 @@ func (s *Server) getMessage(c echo.Context) error {
 	}
 	share := s.share(c)
 	defer share.Close()
-	if !share.Grow(answerShare(m)) {
+	if !share.Grow(compat.AnswerShare(m)) {
 		return problem.New(api.CodeBusy, "")
 	}
 	return writeJSON(c, http.StatusOK, intake.TypeJSON, newMessage(m))

@@ -2,6 +2,7 @@ package handler
 
 import (
 	"context"
+	"time"
 
 	"mailsidecar/queue"
 )
@@ -42,6 +43,10 @@ type Ledger interface {
 	// tried keeps the outcome of that attempt. It returns the message as it
 	// is then; [queue.ErrNothingToCancel] when there was no such recipient.
 	Cancel(ctx context.Context, key, id string) (queue.Message, error)
+	// Reschedule makes a message that waits for its SendAt wait until at instead, or be
+	// due now where that is zero or past; [queue.ErrNotScheduled] when it does not wait
+	// for its time any more.
+	Reschedule(ctx context.Context, key, id string, at time.Time) (queue.Message, error)
 	// Content returns the message's bytes as they go to the relay, or
 	// [queue.ErrContentGone].
 	Content(ctx context.Context, key, id string) ([]byte, error)

@@ -2,11 +2,14 @@ package handler
 
 import (
 	"errors"
+	"fmt"
+	"net/http"
 	"strconv"
 
 	"github.com/labstack/echo/v4"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/compat"
 	"mailsidecar/handler/problem"
 )
 
@@ -36,7 +39,11 @@ func (s *Server) writeProblem(err error, c echo.Context) {
 		c.Response().Header().Set("Connection", "close")
 	default:
 	}
-	if a := s.compatOf(c.Request().URL.Path); a != nil {
+	a := s.compatOf(c.Request().URL.Path)
+	if isUnrouted(err) {
+		p.Detail = notServed(a, c.Request())
+	}
+	if a != nil {
 		err = a.WriteProblem(c.Response(), p)
 	} else {
 		err = writeJSON(c, p.Status(), "application/problem+json", p.Body(r.id))
@@ -46,13 +53,26 @@ func (s *Server) writeProblem(err error, c echo.Context) {
 	}
 }
 
+// isUnrouted says that no route serves the request.
+func isUnrouted(err error) bool {
+	return errors.Is(err, echo.ErrNotFound) || errors.Is(err, echo.ErrMethodNotAllowed)
+}
+
+// notServed says of a request that no route serves what could be asked instead.
+func notServed(a *compat.API, r *http.Request) string {
+	if a != nil {
+		return a.NotServed(r)
+	}
+	return fmt.Sprintf("%s %s is not a request of this server: GET /openapi.yaml describes those that are.", problem.Cut(r.Method), problem.Cut(compat.SentPath(r)))
+}
+
 // problemOf finds the problem of an error, those of the router included.
 func problemOf(err error) *problem.Error {
 	switch {
 	case errors.Is(err, echo.ErrNotFound):
 		return problem.New(api.CodeNotFound, "")
 	case errors.Is(err, echo.ErrMethodNotAllowed):
-		return problem.New(api.CodeMethodNotAllowed, "The Allow field lists the methods that are.")
+		return problem.New(api.CodeMethodNotAllowed, "")
 	default:
 		return problem.For(err)
 	}

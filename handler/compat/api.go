@@ -5,7 +5,10 @@
 package compat
 
 import (
+	"cmp"
+	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -22,6 +25,8 @@ type API struct {
 	Name   string // as in MAILSIDECAR_COMPAT
 	Title  string
 	Routes []Route
+	// Supported says what is served, such as "POST /emails", where Routes do not.
+	Supported []string
 	// Owns reports whether a path is the provider's, with any method: its clients
 	// understand only its own answers, also to mistakes.
 	Owns func(path string) bool
@@ -42,11 +47,49 @@ type API struct {
 	Requests []RequestDoc
 }
 
-// Route is a path, whose parts in braces match any one segment, and what a POST
-// there does.
+// Route is a path, whose parts in braces match any one segment, and what a request
+// there does. Its PathValue has these parts.
 type Route struct {
-	Path  string // such as "/v3/{domain}/messages"
-	Serve func(*Exchange) error
+	Method string // empty: POST
+	Path   string // such as "/v3/{domain}/messages"
+	// Refuses says that the request is answered with why it is not served.
+	Refuses bool
+	Serve   func(*Exchange) error
+}
+
+// Verb is the route's method.
+func (r Route) Verb() string { return cmp.Or(r.Method, http.MethodPost) }
+
+// NotServed is the detail for a request that no route serves.
+func (a *API) NotServed(r *http.Request) string {
+	text := fmt.Sprintf("%s %s is not supported here.", problem.Cut(r.Method), problem.Cut(SentPath(r)))
+	if supported := a.supported(); len(supported) > 0 {
+		text += fmt.Sprintf(" What is supported of %s: %s.", a.Title, strings.Join(supported, ", "))
+	}
+	return text
+}
+
+// supported are the requests that are served.
+func (a *API) supported() []string {
+	if a.Supported != nil {
+		return a.Supported
+	}
+	var all []string
+	for _, r := range a.Routes {
+		if !r.Refuses {
+			all = append(all, r.Verb()+" "+r.Path)
+		}
+	}
+	return all
+}
+
+// SentPath is the path of a request as the client sent it, escaped.
+func SentPath(r *http.Request) string {
+	u, err := url.ParseRequestURI(r.RequestURI)
+	if err != nil {
+		u = r.URL
+	}
+	return u.EscapedPath()
 }
 
 // RequestDoc is a request in the documentation.

@@ -40,6 +40,19 @@ type Desk interface {
 	// Submit takes all of the messages or none. Without a store its error is also
 	// that a relay accepted the message for no recipient.
 	Submit(ctx context.Context, subs []queue.Submission) ([]queue.Message, error)
+	Ledger
+}
+
+// Ledger are the messages that are stored. Those of another key are [queue.ErrNotFound].
+// Where none is stored the error is [queue.ErrQueueRequired].
+type Ledger interface {
+	Get(ctx context.Context, key, id string) (queue.Message, error)
+	// Reschedule makes a message that waits for its time wait until at, or be due now
+	// where that is zero or past; [queue.ErrNotScheduled] if it does not wait any more.
+	Reschedule(ctx context.Context, key, id string, at time.Time) (queue.Message, error)
+	// Cancel ends every recipient that is not final; [queue.ErrNothingToCancel] if there
+	// is none. One that is being tried keeps the outcome of that attempt.
+	Cancel(ctx context.Context, key, id string) (queue.Message, error)
 }
 
 // Host has what requests share.
@@ -61,7 +74,7 @@ type Exchange struct {
 	requestID string
 	Key       *keys.Key // nil without keys, and before it is known
 	// LoggedID is the id for the access log: that of the first message of the last
-	// commit, or empty.
+	// commit, or of the stored message that the request is about.
 	LoggedID string
 	share    *intake.Share
 	// Test says that the request is judged, and nothing is sent.
@@ -132,6 +145,51 @@ func (x *Exchange) ProveSigned(name, detail string, matches func(secret string) 
 
 // DetailKeyMissing is the detail of a 401 for a request without a key.
 const DetailKeyMissing = "The API key is missing."
+
+const (
+	// answerRow is about what a recipient, an attempt or a result takes in memory, in octets:
+	// as it was found, as a part of the answer and as JSON. A message itself takes two of them.
+	answerRow = 1536
+	// smallAnswer is what an answer takes, in octets, that needs no share of the budget.
+	smallAnswer = 64 << 10
+)
+
+// AnswerShare is the share of the budget that an answer with stored messages needs, until
+// the client has read it.
+func AnswerShare(messages ...queue.Message) int64 {
+	rows := 0
+	for _, m := range messages {
+		rows += 2 + len(m.Recipients) + len(m.Attempts)
+		for _, a := range m.Attempts {
+			rows += len(a.Results)
+		}
+	}
+	if size := int64(rows) * answerRow; size > smallAnswer {
+		return size
+	}
+	return 0
+}
+
+// Stored returns the request's stored message, whose id is the part {id} of the path.
+func (x *Exchange) Stored() (queue.Message, error) {
+	m, err := x.Get(x.Request.Context(), x.Key.Name(), x.StoredID())
+	if err == nil && !x.share.Grow(AnswerShare(m)) {
+		err = problem.New(api.CodeBusy, "")
+	}
+	return m, err
+}
+
+// maxID is the length, in octets, up to which an id of a client's goes into the log.
+const maxID = 64
+
+// StoredID is the id in the request's path. It is noted for the log.
+func (x *Exchange) StoredID() string {
+	id := x.Request.PathValue("id")
+	if len(id) <= maxID {
+		x.LoggedID = id
+	}
+	return id
+}
 
 // AnswerJSON answers with v.
 func (x *Exchange) AnswerJSON(status int, v any) error {

@@ -148,6 +148,20 @@ const scenarios = {
   async 'resend-later'() {
     return resendClient().emails.send({ from: quoted, to: to('resend-later'), subject, text, scheduledAt: 'in 2 hours' })
   },
+  async 'resend-change'() {
+    const { emails } = new Resend(key, { baseUrl: url + '/' })
+    const later = new Date(Date.now() + 3 * 3600e3)
+    const { data: { id } } = await emails.send({ from: quoted, to: to('resend-change'), subject, text, scheduledAt: 'in 2 hours' })
+    const updated = await emails.update({ id, scheduledAt: later.toISOString() })
+    const { data: shown } = await emails.get(id)
+    const canceled = await emails.cancel(id)
+    const { data: after } = await emails.get(id)
+    const again = await emails.cancel(id)
+    return {
+      updated: updated.data.id === id, to: shown.to, subject: shown.subject, last: shown.last_event, moved: Math.abs(new Date(shown.scheduled_at) - later) < 2,
+      canceled: canceled.data.id === id, after: after.last_event, again: again.error ?? again.data.id === id,
+    }
+  },
   async 'resend-get'() { return resendClient().emails.get('00000000-0000-0000-0000-000000000000') },
   async 'resend-key'() { return resendClient('re_wrong').emails.send({ from: quoted, to: to('resend-key'), subject, text }) },
 

@@ -44,7 +44,7 @@ func Choose(names []string) ([]*compat.API, error) {
 		}
 	}
 	if len(chosen) > 0 {
-		chosen = append(chosen, v3NotFound)
+		chosen = append(chosen, v3NotFound(chosen))
 	}
 	return chosen, nil
 }
@@ -52,15 +52,26 @@ func Choose(names []string) ([]*compat.API, error) {
 // v3NotFound answers unknown paths under /v3/, where several providers have routes: the
 // path does not tell whose client asked. Each of these clients finds the field that it
 // reads in the answer.
-var v3NotFound = &compat.API{
-	Owns: func(path string) bool { return strings.HasPrefix(path, "/v3/") },
-	Answer: func(p compat.Problem) (int, any) {
-		type item struct {
-			Message string `json:"message"`
+func v3NotFound(chosen []*compat.API) *compat.API {
+	supported := []string{}
+	for _, a := range chosen {
+		for _, r := range a.Routes {
+			if strings.HasPrefix(r.Path, "/v3/") {
+				supported = append(supported, r.Verb()+" "+r.Path)
+			}
 		}
-		return p.Status, struct {
-			Message string `json:"message"`
-			Errors  []item `json:"errors"`
-		}{p.Text, []item{{p.Text}}}
-	},
+	}
+	return &compat.API{
+		Title: "the APIs under /v3", Supported: supported,
+		Owns: func(path string) bool { return strings.HasPrefix(path, "/v3/") },
+		Answer: func(p compat.Problem) (int, any) {
+			type item struct {
+				Message string `json:"message"`
+			}
+			return p.Status, struct {
+				Message string `json:"message"`
+				Errors  []item `json:"errors"`
+			}{p.Text, []item{{p.Text}}}
+		},
+	}
 }

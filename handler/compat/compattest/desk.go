@@ -42,6 +42,12 @@ type Desk struct {
 	Refused error // of Accept
 	Err     error // of Submit
 
+	// Stored is the only message that is stored. Scheduled says that it waits for its
+	// time, and Tried that it is being tried.
+	Stored    queue.Message
+	Scheduled bool
+	Tried     bool
+
 	Submitted []queue.Submission
 	Commits   int // calls of Submit that succeeded
 }
@@ -88,6 +94,49 @@ func (d *Desk) Submit(_ context.Context, subs []queue.Submission) ([]queue.Messa
 	return messages, nil
 }
 
+// Get returns the message that is stored.
+func (d *Desk) Get(_ context.Context, key, id string) (queue.Message, error) {
+	if d.Direct {
+		return queue.Message{}, queue.ErrQueueRequired
+	}
+	if id == "" || id != d.Stored.ID || key != d.Stored.Key {
+		return queue.Message{}, queue.ErrNotFound
+	}
+	return d.Stored, nil
+}
+
+// Reschedule changes the message that is stored, if it is scheduled.
+func (d *Desk) Reschedule(ctx context.Context, key, id string, at time.Time) (queue.Message, error) {
+	if _, err := d.Get(ctx, key, id); err != nil {
+		return queue.Message{}, err
+	}
+	if !d.Scheduled {
+		return queue.Message{}, queue.ErrNotScheduled
+	}
+	d.Stored.SendAt = at
+	return d.Stored, nil
+}
+
+// Cancel cancels the message that is stored, unless it is being tried.
+func (d *Desk) Cancel(ctx context.Context, key, id string) (queue.Message, error) {
+	if _, err := d.Get(ctx, key, id); err != nil {
+		return queue.Message{}, err
+	}
+	ended := false
+	for i := range d.Stored.Recipients {
+		if r := &d.Stored.Recipients[i]; !r.State.Final() {
+			ended = true
+			if !d.Tried {
+				r.State = queue.Canceled
+			}
+		}
+	}
+	if !ended {
+		return queue.Message{}, queue.ErrNothingToCancel
+	}
+	return d.Stored, nil
+}
+
 // Serve answers a request to the API.
 func (d *Desk) Serve(t testing.TB, a *compat.API, r *http.Request) *httptest.ResponseRecorder {
 	t.Helper()
@@ -109,7 +158,7 @@ func (d *Desk) Serve(t testing.TB, a *compat.API, r *http.Request) *httptest.Res
 		}
 	}
 	for _, route := range a.Routes {
-		mux.HandleFunc("POST "+route.Path, func(w http.ResponseWriter, r *http.Request) {
+		mux.HandleFunc(route.Verb()+" "+route.Path, func(w http.ResponseWriter, r *http.Request) {
 			x := host.Begin(a, w, r, "test")
 			defer x.Close()
 			answer(w, x.Serve(route))

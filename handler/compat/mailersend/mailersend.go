@@ -25,7 +25,8 @@ var API = &compat.API{
 	Name:   "mailersend",
 	Title:  "MailerSend",
 	Routes: []compat.Route{{Path: "/v1/email", Serve: email}, {Path: "/v1/bulk-email", Serve: bulk}},
-	Owns:   compat.Under("/v1/email", "/v1/bulk-email"),
+	Owns: compat.Under("/v1/email", "/v1/bulk-email", "/v1/activity", "/v1/activities", "/v1/analytics", "/v1/domains", "/v1/identities",
+		"/v1/inbound", "/v1/message-schedules", "/v1/recipients", "/v1/sms", "/v1/suppressions", "/v1/templates", "/v1/token", "/v1/webhooks"),
 	Secret: compat.Bearer,
 	Answer: answer,
 	Requests: []compat.RequestDoc{

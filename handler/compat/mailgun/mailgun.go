@@ -28,7 +28,8 @@ var API = &compat.API{
 	Owns: func(path string) bool {
 		rest, found := strings.CutPrefix(path, "/v3/")
 		domain, rest, _ := strings.Cut(rest, "/")
-		return found && domain != "" && (rest == "messages" || rest == "messages.mime")
+		messages := found && domain != "" && (rest == "messages" || rest == "messages.mime")
+		return messages || strings.HasPrefix(path, "/v4/") || strings.HasPrefix(path, "/v5/")
 	},
 	Secret: func(h http.Header) string {
 		_, secret, _ := (&http.Request{Header: h}).BasicAuth()

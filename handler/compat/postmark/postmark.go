@@ -25,11 +25,11 @@ var API = &compat.API{
 	Routes: []compat.Route{
 		{Path: "/email", Serve: email},
 		{Path: "/email/batch", Serve: batch},
-		{Path: "/email/withTemplate", Serve: refuseTemplate},
-		{Path: "/email/batchWithTemplates", Serve: refuseTemplate},
-		{Path: "/email/bulk", Serve: refuseTemplate},
+		{Path: "/email/withTemplate", Refuses: true, Serve: refuseTemplate},
+		{Path: "/email/batchWithTemplates", Refuses: true, Serve: refuseTemplate},
+		{Path: "/email/bulk", Refuses: true, Serve: refuseTemplate},
 	},
-	Owns:   compat.Under("/email"),
+	Owns:   compat.Under("/email", "/messages", "/bounces", "/server", "/servers", "/stats", "/message-streams", "/deliverystats"),
 	Secret: func(h http.Header) string { return h.Get("X-Postmark-Server-Token") },
 
 	TestSecret: testToken,

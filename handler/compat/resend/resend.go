@@ -20,10 +20,16 @@ import (
 
 // API is the API of Resend.
 var API = &compat.API{
-	Name:   "resend",
-	Title:  "Resend",
-	Routes: []compat.Route{{Path: "/emails", Serve: email}, {Path: "/emails/batch", Serve: batch}},
-	Owns:   compat.Under("/emails"),
+	Name:  "resend",
+	Title: "Resend",
+	Routes: []compat.Route{
+		{Path: "/emails", Serve: email},
+		{Path: "/emails/batch", Serve: batch},
+		{Method: http.MethodGet, Path: "/emails/{id}", Serve: get},
+		{Method: http.MethodPatch, Path: "/emails/{id}", Serve: update},
+		{Path: "/emails/{id}/cancel", Serve: cancel},
+	},
+	Owns:   compat.Under("/emails", "/audiences", "/contacts", "/broadcasts", "/api-keys", "/segments", "/topics"),
 	Secret: compat.Bearer,
 	Answer: func(p compat.Problem) (int, any) {
 		f := faultFor(p)
@@ -33,6 +39,7 @@ var API = &compat.API{
 	Requests: []compat.RequestDoc{
 		{Path: "POST /emails", Fields: mail{}},
 		{Path: "POST /emails/batch (a list of up to 100, each as in /emails)"},
+		{Path: "PATCH /emails/{id}", Fields: change{}},
 	},
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/compat"
 	"mailsidecar/handler/problem"
 )
 
@@ -98,13 +99,16 @@ func distinct(names []string) bool {
 }
 
 // matches reports whether the request was signed with the secret; hash is that
-// of its payload, in hexadecimal.
+// of its payload, in hexadecimal. Where the base URL ends in a slash, some SDKs sign the
+// path as they send it, and others without the slash that is too much.
 func (s *signature) matches(r *http.Request, secret, hash string) bool {
-	return hmac.Equal([]byte(s.sign(r, secret, hash)), []byte(s.sum))
+	sent := hmac.Equal([]byte(s.sign(r, compat.SentPath(r), secret, hash)), []byte(s.sum))
+	tidy := hmac.Equal([]byte(s.sign(r, r.URL.EscapedPath(), secret, hash)), []byte(s.sum))
+	return sent || tidy
 }
 
-func (s *signature) sign(r *http.Request, secret, hash string) string {
-	sum := sha256.Sum256([]byte(s.canonical(r, hash)))
+func (s *signature) sign(r *http.Request, path, secret, hash string) string {
+	sum := sha256.Sum256([]byte(s.canonical(r, path, hash)))
 	toSign := strings.Join([]string{algorithm, s.at.Format(timeFormat), s.scope, hex.EncodeToString(sum[:])}, "\n")
 	key := []byte("AWS4" + secret)
 	for _, part := range []string{s.date, s.region, s.service, terminator} {
@@ -120,9 +124,9 @@ func keyedHash(key []byte, text string) []byte {
 }
 
 // canonical writes the request in the one form that is signed.
-func (s *signature) canonical(r *http.Request, hash string) string {
+func (s *signature) canonical(r *http.Request, path, hash string) string {
 	var b strings.Builder
-	b.WriteString(r.Method + "\n" + escapePath(r.URL.EscapedPath()) + "\n" + canonicalQuery(r.URL.Query()) + "\n")
+	b.WriteString(r.Method + "\n" + escapePath(path) + "\n" + canonicalQuery(r.URL.Query()) + "\n")
 	for _, name := range s.signedHeaders {
 		values := r.Header.Values(name)
 		switch name {

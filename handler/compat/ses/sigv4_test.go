@@ -26,7 +26,7 @@ func TestSignatureKnown(t *testing.T) {
 	}
 	const emptyHash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 	if !s.matches(r, "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", emptyHash) {
-		t.Errorf("the known signature does not match; canonical request:\n%s", s.canonical(r, emptyHash))
+		t.Errorf("the known signature does not match; canonical request:\n%s", s.canonical(r, "/", emptyHash))
 	}
 }
 
