@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/mail"
+	"net/url"
 	"runtime"
 	"slices"
 	"strconv"
@@ -683,6 +684,43 @@ func TestProvidersSchedule(t *testing.T) {
 		none := &fakeQueue{receipt: judged([]queue.State{queue.Delivered}, nil)}
 		if r := try(t, newTestServer(t, none, nil), name, body(soon)); r.status < 400 || r.status >= 500 || len(none.got) > 0 {
 			t.Errorf("%s: later without a queue = %d", name, r.status)
+		}
+	}
+}
+
+// TestScheduleForms: a schedule is taken in the forms that the provider's text names, and
+// refused in others with its field.
+func TestScheduleForms(t *testing.T) {
+	at := time.Now().Add(2 * time.Hour).UTC().Truncate(time.Second)
+	forms := map[string]string{
+		"RFC 3339": at.Format(time.RFC3339), "with milliseconds": at.Format("2006-01-02T15:04:05.000Z07:00"), "with a zone": at.In(time.FixedZone("", 7200)).Format(time.RFC3339),
+		"in lower case": strings.ToLower(at.Format(time.RFC3339)), "with a blank": at.Format("2006-01-02 15:04:05Z07:00"), "zone without colon": at.In(time.FixedZone("", 7200)).Format("2006-01-02T15:04:05-0700"),
+		"from now on": "in 2 hours", "seconds": strconv.FormatInt(at.Unix(), 10), "RFC 2822": at.Format(time.RFC1123Z), "words": "tomorrow at noon", "a day": at.Format(time.DateOnly), "no zone": at.Format("2006-01-02T15:04:05"),
+	}
+	strict := []string{"RFC 3339", "with milliseconds", "with a zone", "in lower case"}
+	for name, tt := range map[string]struct {
+		field string
+		body  func(text string) string
+		taken []string
+	}{
+		"brevo":      {"scheduledAt", func(text string) string { return with("brevo", `"scheduledAt":"`+text+`"`) }, strict},
+		"resend":     {"scheduled_at", func(text string) string { return with("resend", `"scheduled_at":"`+text+`"`) }, append(strict, "with a blank", "zone without colon", "from now on")},
+		"sendgrid":   {"send_at", func(text string) string { return with("sendgrid", `"send_at":"`+text+`"`) }, []string{"seconds"}},
+		"mailersend": {"send_at", func(text string) string { return with("mailersend", `"send_at":"`+text+`"`) }, []string{"seconds"}},
+		"mailgun":    {"o:deliverytime", func(text string) string { return formBody + "&o:deliverytime=" + url.QueryEscape(text) }, []string{"RFC 2822", "seconds"}},
+	} {
+		for form, text := range forms {
+			q := &fakeQueue{durable: true}
+			r := try(t, newTestServer(t, q, nil), name, tt.body(text))
+			taken := r.status == apis[name].status
+			switch got := q.submissions(); {
+			case taken != slices.Contains(tt.taken, form):
+				t.Errorf("%s: %s %q = %d %s, want it taken: %v", name, form, text, r.status, r.body, !taken)
+			case taken && got[0].SendAt.Sub(at).Abs() > 5*time.Second:
+				t.Errorf("%s: %s %q is sent at %v, want %v", name, form, text, got[0].SendAt, at)
+			case !taken && !strings.Contains(string(r.body), tt.field):
+				t.Errorf("%s: %s %q = %s, want %s named", name, form, text, r.body, tt.field)
+			}
 		}
 	}
 }

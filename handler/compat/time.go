@@ -1,6 +1,7 @@
 package compat
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -10,7 +11,8 @@ import (
 
 var delay = regexp.MustCompile(`^in (\d{1,4}|an?|one) ?(m|mins?|minutes?|h|hours?|d|days?|weeks?)$`)
 
-// ParseTime reads a time of RFC 3339 or one that databases and people write: in 10 minutes.
+// ParseTime reads a time of RFC 3339, perhaps with a blank in place of its T or a zone
+// without colon, as databases write it, or one from now on: in 10 minutes.
 func ParseTime(text string, now time.Time) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
@@ -30,6 +32,19 @@ func ParseTime(text string, now time.Time) (time.Time, error) {
 	}
 	unit := map[byte]time.Duration{'m': time.Minute, 'h': time.Hour, 'd': 24 * time.Hour, 'w': 7 * 24 * time.Hour}[m[2][0]]
 	return now.Add(time.Duration(n) * unit), nil
+}
+
+// ParseRFC3339 reads a time of RFC 3339, whose T and Z may be in lower case (§5.6); zero
+// where there is none.
+func ParseRFC3339(text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	at, err := time.Parse(time.RFC3339, strings.ToUpper(text))
+	if err != nil {
+		return time.Time{}, errors.New("must be a time of RFC 3339, such as 2030-01-31T08:00:00Z")
+	}
+	return at, nil
 }
 
 // Later checks a schedule. A time in the past becomes zero, which sends at once; a time

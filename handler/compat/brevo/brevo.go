@@ -299,11 +299,11 @@ func (m *mail) require(o *compat.Message, path string, f *compat.Fields) {
 }
 
 func scheduled(text string, f *compat.Fields) time.Time {
-	at, err := compat.ParseTime(text, time.Now())
-	if err != nil {
-		f.Add("scheduledAt", "must be a time of RFC 3339, such as 2030-01-31T08:00:00Z")
+	at, err := compat.ParseRFC3339(text)
+	if err == nil {
+		at, err = compat.Later(at, maxAhead)
 	}
-	if at, err = compat.Later(at, maxAhead); err != nil {
+	if err != nil {
 		f.Add("scheduledAt", err.Error())
 	}
 	return at

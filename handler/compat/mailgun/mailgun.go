@@ -67,7 +67,7 @@ func refused(name, note string) compat.FormField {
 var options = []compat.FormField{
 	honoured("o:tag", "kept as tags of the message"),
 	honoured("o:testmode", "the request is judged, and nothing is sent"),
-	honoured("o:deliverytime", "a date of RFC 2822, at most 3 days ahead; needs a queue"),
+	honoured("o:deliverytime", "a date of RFC 2822, or seconds since 1970, at most 3 days ahead; needs a queue"),
 	honoured("v:*", "kept as tags of the message"),
 	refused("o:deliverytime-optimize-period", "give the time in o:deliverytime"),
 	refused("o:time-zone-localize", "give the time in o:deliverytime"),
@@ -251,7 +251,7 @@ func readOptions(x *compat.Exchange, form *formData, o *compat.Message, f *compa
 		case v.Name == "o:deliverytime" && v.Value != "":
 			at, err := parseTime(v.Value)
 			if err != nil {
-				f.Add(v.Name, "parameter is not a valid RFC 2822 date")
+				f.Add(v.Name, "parameter is not a valid RFC 2822 date, nor a time in seconds since 1970")
 			}
 			if o.SendAt, err = compat.Later(at, maxAhead); err != nil {
 				f.Add(v.Name, "parameter is more than 3 days ahead")

@@ -63,7 +63,7 @@ type mail struct {
 	Headers     compat.Pairs   `json:"headers"`
 	Attachments []file         `json:"attachments"`
 	Tags        []tag          `json:"tags" note:"kept as tags of the message"`
-	ScheduledAt string         `json:"scheduled_at" note:"a time of RFC 3339 or such as in 10 minutes, at most 30 days ahead; needs a queue"`
+	ScheduledAt string         `json:"scheduled_at" note:"a time of RFC 3339, also with a blank for its T or a zone such as +0200, or such as in 10 minutes; at most 30 days ahead; needs a queue"`
 	Template    compat.Refused `json:"template" note:"templates are kept by the provider: render them in the app"`
 	TopicID     compat.Ignored `json:"topic_id"`
 }

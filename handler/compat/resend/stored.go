@@ -82,8 +82,8 @@ func lastEvent(m queue.Message, now time.Time) string {
 		return "delivery_delayed"
 	case queue.StatusCanceled:
 		return "canceled"
-	case queue.StatusDelivered:
-		return "delivered"
+	case queue.StatusDelivered, queue.StatusPartial, queue.StatusFailed:
+		// one of the recipients' states below
 	}
 	switch {
 	case has[queue.Bounced]:
@@ -91,7 +91,7 @@ func lastEvent(m queue.Message, now time.Time) string {
 	case has[queue.Expired]:
 		return "failed"
 	default:
-		return "delivered" // the others were canceled
+		return "delivered" // to all that were not canceled
 	}
 }
 
