@@ -168,7 +168,7 @@ func (f finding) brokenText(text adviceText) adviceText {
 			"connected, but no greeting came, and the port does not speak TLS from the first octet.",
 			"Something on the way takes connections in the relay's place, such as a firewall, a proxy, or a load balancer whose server is down. Use another port, or ask the relay's operator.",
 		}
-	case f.checked() && f.rungs[0].Mode == "starttls":
+	case f.checked():
 		return adviceText{
 			"the connection was closed before a greeting came.",
 			"Some relays do so for addresses that they block, and firewalls for all: ask the relay's provider, or use another port.",
@@ -181,7 +181,10 @@ func (f finding) brokenText(text adviceText) adviceText {
 // modeText is for TLS from the first octet where the relay speaks STARTTLS, or the
 // reverse.
 func (f finding) modeText() adviceText {
-	if f.rungs[0].Mode == "starttls" {
+	switch f.rungs[0].Mode {
+	case "none":
+		return adviceText{"the port expects TLS from the first octet, and SMTP_TLS=none is configured.", "Remove SMTP_TLS=none, and say the mode with the port: SMTP_PORTS=$PORTS/tls."}
+	case "starttls":
 		return adviceText{
 			"the TLS mode is the wrong one: the port expects TLS from the first octet, and STARTTLS is configured.",
 			"Say the mode with the port: SMTP_PORTS=$PORTS/tls.",

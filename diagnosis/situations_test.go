@@ -144,7 +144,7 @@ var situations = []situation{
 	{name: "other top-level domain", world: and(host("smtp.sendgrid.com"), dnsError(0, net.DNSError{Err: "no such host", IsNotFound: true})), cause: "DNS has no address", remedy: "Did you mean smtp.sendgrid.net?"},
 	{name: "misspelt regional name", world: and(host("email-stmp.eu-west-1.amazonaws.com"), dnsError(0, net.DNSError{Err: "no such host", IsNotFound: true})), cause: "DNS has no address", remedy: "Did you mean email-smtp.eu-west-1.amazonaws.com?"},
 	{name: "name of another container", world: and(host("mailpit"), dnsError(0, net.DNSError{Err: "no such host", IsNotFound: true})), cause: "DNS has no address for mailpit", remedy: "known only in a network that both share"},
-	{name: "name server fails", world: dnsError(0, net.DNSError{Err: "server misbehaving", Server: "192.0.2.53:53", IsTemporary: true}), cause: "the name server 192.0.2.53 answers with an error", remedy: "/etc/resolv.conf", no: []string{"spelling"}},
+	{name: "name server fails", world: dnsError(0, net.DNSError{Err: "server misbehaving", Server: "192.0.2.53:53", IsTemporary: true}), cause: "the name server 192.0.2.53 answers with an error", remedy: "/etc/resolv.conf", within: time.Nanosecond, no: []string{"spelling"}},
 	{name: "name server refuses the packets", world: dnsError(0, net.DNSError{Err: "read: connection refused", Server: "127.0.0.53:53"}), cause: "the name server 127.0.0.53 answers with an error, or refuses", remedy: "/etc/resolv.conf", no: []string{"spelling"}},
 	{name: "name server silent", world: and(dnsError(never, net.DNSError{}), nameServers([]string{"192.0.2.53:53"}, nil)), cause: "the name server 192.0.2.53 does not answer", remedy: "port 53 is open", within: 5 * time.Second, no: []string{"spelling"}},
 	{name: "first of two name servers silent", world: and(dnsError(never, net.DNSError{}), nameServers([]string{"192.0.2.53:53", "192.0.2.54:53"}, []string{"192.0.2.54:53"})), cause: "the name server 192.0.2.53 does not answer, and 192.0.2.54 is asked too late", remedy: "/etc/resolv.conf", within: 5 * time.Second},
@@ -164,6 +164,7 @@ var situations = []situation{
 	// IPv4 and IPv6
 	{name: "IPv6 dropped, IPv4 good", world: and(bothFamilies, all(relaytest.Options{}, nil), func(w *world) { w.network.Address = map[string]any{"2001:db8::1": relaytest.BlackHole} }), cause: "IPv6 does not work: there is no answer. IPv4 does.", remedy: "Nothing has to be done", result: "takes the login"},
 	{name: "IPv4 refused, IPv6 good", world: and(bothFamilies, all(relaytest.Options{}, nil), func(w *world) { w.network.Address = map[string]any{"192.0.2.1": relaytest.Refused} }), cause: "IPv4 does not work: the connection is refused. IPv6 does.", remedy: "Nothing has to be done", result: "takes the login"},
+	{name: "IPv6 forbidden, IPv4 good", world: and(bothFamilies, all(relaytest.Options{}, nil), func(w *world) { w.network.Address = map[string]any{"2001:db8::1": relaytest.Forbidden} }), cause: "IPv6 does not work: a router or firewall rejects the connection. IPv4 does.", remedy: "Nothing has to be done", result: "takes the login"},
 	{name: "no IPv6 on this machine", world: and(bothFamilies, all(relaytest.Options{}, nil), func(w *world) { w.network.Address = map[string]any{"2001:db8::1": relaytest.NoRoute} }), result: "takes the login"},
 	{name: "IPv4 dropped, no IPv6 on this machine", world: and(bothFamilies, func(w *world) {
 		w.network.Address = map[string]any{"2001:db8::1": relaytest.NoRoute, "192.0.2.1": relaytest.BlackHole}
@@ -179,6 +180,7 @@ var situations = []situation{
 	{name: "silent after AUTH", world: all(relaytest.Options{}, relaytest.Script{"AUTH": "silence"}), cause: "broke off the login, or did not answer it", remedy: "Try again in some minutes", within: 21 * time.Second},
 	{name: "silent after MAIL", world: and(all(relaytest.Options{}, relaytest.Script{"MAIL": "silence"}), from("shop@example.com")), cause: "at the sender (MAIL) it said nothing more", remedy: "ask the provider", within: 21 * time.Second},
 	{name: "closed after TCP", world: all(relaytest.Options{}, relaytest.Script{"greeting": "drop"}), cause: "closed before a greeting came", remedy: "addresses that they block", no: []string{"/tls"}},
+	{name: "reset after TCP", world: fated(relaytest.Reset), cause: "closed before a greeting came", remedy: "addresses that they block", no: []string{"/tls", "router"}},
 	{name: "closed after the greeting", world: all(relaytest.Options{}, relaytest.Script{"EHLO": "drop"}), cause: "after our own (EHLO) it closed the connection", remedy: "inspect mail"},
 	{name: "closed after STARTTLS", world: all(relaytest.Options{}, relaytest.Script{"STARTTLS": "drop"}), cause: "offers STARTTLS, and when it was asked for the relay closed the connection", remedy: "inspect mail"},
 	{name: "closed in the handshake", world: all(relaytest.Options{}, relaytest.Script{"TLS": "drop"}), cause: "closed in the TLS handshake", remedy: "inspects it"},
@@ -195,6 +197,7 @@ var situations = []situation{
 
 	// TLS
 	{name: "TLS from the first octet", world: all(relaytest.Options{Implicit: true}, nil), cause: "the port expects TLS from the first octet, and STARTTLS is configured", remedy: "/tls", within: 6 * time.Second},
+	{name: "TLS from the first octet, and none configured", world: and(clearText, all(relaytest.Options{Implicit: true}, nil)), cause: "expects TLS from the first octet, and SMTP_TLS=none", remedy: "Remove SMTP_TLS=none", within: 6 * time.Second},
 	{name: "no STARTTLS", world: all(relaytest.Options{Extensions: []string{"SIZE"}}, nil), cause: "the relay offers no STARTTLS", remedy: "Use a port with TLS"},
 	{name: "no STARTTLS, and 465 open", world: and(all(relaytest.Options{Extensions: []string{"SIZE"}}, nil), func(w *world) { w.relay(relaytest.Options{Implicit: true}, nil, 465) }), cause: "the relay offers no STARTTLS", remedy: "set SMTP_PORTS=465."},
 	{name: "STARTTLS refused", world: all(relaytest.Options{}, relaytest.Script{"STARTTLS": "554 5.7.3 TLS is broken"}), cause: "offers STARTTLS, and then refuses it. The relay said: 554", remedy: "mend its TLS"},

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mailsidecar/api"
+	"mailsidecar/handler/keys"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/smtp"
 	"mailsidecar/queue"
@@ -169,6 +170,7 @@ func TestAnswerBudget(t *testing.T) {
 type fakeRelays struct {
 	mu     sync.Mutex
 	checks int
+	sender string // of the last check
 }
 
 func (r *fakeRelays) Status() []RelayStatus {
@@ -190,9 +192,10 @@ func (r *fakeRelays) Status() []RelayStatus {
 	}
 }
 
-func (r *fakeRelays) Check(ctx context.Context, _ string) []RelayReport {
+func (r *fakeRelays) Check(ctx context.Context, sender string) []RelayReport {
 	r.mu.Lock()
 	r.checks++
+	r.sender = sender
 	r.mu.Unlock()
 	select {
 	case <-time.After(time.Second):
@@ -258,5 +261,31 @@ func TestCheckIsShared(t *testing.T) {
 			t.Error(err)
 		}
 		wg.Wait()
+	})
+}
+
+// The parameter from names the sender that a check tries, as far as the key may use it.
+func TestCheckFrom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		relays := &fakeRelays{}
+		s := newTestServer(t, &fakeQueue{}, func(o *Options) {
+			o.Relays, o.Keys = relays, []keys.Entry{{Name: "shop", Secret: testKey, Senders: []string{"example.com"}}}
+		})
+		for _, tc := range []struct {
+			query, sender string
+			status        int
+		}{
+			{"", "", 200},
+			{"?from=", "", 200},
+			{"?from=Shop+%3Cshop%40example.com%3E", "shop@example.com", 200},
+			{"?from=shop", "", 400},
+			{"?from=a%40example.com%0D%0ARSET", "", 400},
+			{"?from=a%40other.example", "", 403},
+		} {
+			relays.sender = ""
+			if got := serve(s, newRequest("POST", "/v1/relays/check"+tc.query, "")); got.status != tc.status || relays.sender != tc.sender {
+				t.Errorf("check%s = %d with the sender %q, want %d with %q", tc.query, got.status, relays.sender, tc.status, tc.sender)
+			}
+		}
 	})
 }

@@ -39,12 +39,13 @@ const (
 	BlackHole             // as a firewall that drops every packet
 	Rejected              // as a firewall or router that says so (ICMP)
 	NoRoute               // as a machine without a route
-	Forbidden             // as a system that lets the process not connect
+	Forbidden             // as a system that does not let the process connect
+	Reset                 // as a relay that ends the connection before it is used
 )
 
 // errno is what connect(2) says.
 var errno = map[fate]syscall.Errno{
-	Refused: syscall.ECONNREFUSED, Rejected: syscall.EHOSTUNREACH, NoRoute: syscall.ENETUNREACH, Forbidden: syscall.EACCES,
+	Refused: syscall.ECONNREFUSED, Rejected: syscall.EHOSTUNREACH, NoRoute: syscall.ENETUNREACH, Forbidden: syscall.EACCES, Reset: syscall.ECONNRESET,
 }
 
 // Dial connects as a net.Dialer does. A socket of UDP needs a route and no more.

@@ -194,7 +194,7 @@ const (
 
 func tcpState(p Problem) string {
 	switch p {
-	case "":
+	case "", ProblemDropped:
 		return tcpOpen
 	case ProblemRefused:
 		return tcpRefused

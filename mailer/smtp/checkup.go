@@ -290,7 +290,7 @@ func (r *Relay) checkRung(ctx context.Context, x *reach, rung mailer.Rung) (Rung
 // openChecked opens c. While the relay sends no greeting, it looks whether the port
 // expects TLS from the first octet.
 func (r *Relay) openChecked(ctx context.Context, c *conn) *mailer.Failure {
-	if c.rung.Implicit || c.rung.Clear {
+	if c.rung.Implicit {
 		return c.open(ctx)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -309,7 +309,7 @@ func (r *Relay) openChecked(ctx context.Context, c *conn) *mailer.Failure {
 		}
 	})
 	f := c.open(ctx)
-	quiet := f != nil && f.Stage == mailer.StageGreeting && f.Reply.Code == 0
+	quiet := f != nil && c.raw != nil && f.Stage == mailer.StageGreeting && f.Reply.Code == 0
 	if found := errors.Is(context.Cause(ctx), errSpeaksTLS); quiet && (found || ProblemOf(f) == ProblemDropped && r.speaksTLS(ctx, c.raw.RemoteAddr())) {
 		f.Class = mailer.ClassRelay
 		why := &cause{problem: ProblemTLSMode, text: "wrong TLS mode: the port speaks TLS from the first octet"}

@@ -127,7 +127,11 @@ func (c *conn) dial(ctx context.Context) *mailer.Failure {
 	raw, err := c.connect(dialCtx)
 	c.dialled = time.Since(begin)
 	if err != nil {
-		return c.failed(ctx, mailer.StageConnect, dialCause(err))
+		why, stage := dialCause(err), mailer.StageConnect
+		if why.problem == ProblemDropped { // it was there, for a moment
+			stage = mailer.StageGreeting
+		}
+		return c.failed(ctx, stage, why)
 	}
 	c.raw = raw
 	c.use(raw)

@@ -68,11 +68,15 @@ func (r *Relay) resolve(ctx context.Context) ([]string, []NameServer, *mailer.Fa
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeouts.Connect)
 	defer cancel()
-	survey := r.surveyLater(ctx)
+	asking, stopAsking := context.WithCancel(ctx)
+	defer stopAsking()
+	begin, survey := time.Now(), r.surveyLater(asking)
 	addresses, err := r.opts.Names.Lookup(ctx, r.opts.Host)
+	if err == nil || time.Since(begin) < r.surveyDelay() {
+		stopAsking()
+	}
+	servers := <-survey
 	if err == nil {
-		cancel()
-		<-survey
 		return addresses, nil, nil
 	}
 	why := dialCause(err)
@@ -81,22 +85,24 @@ func (r *Relay) resolve(ctx context.Context) ([]string, []NameServer, *mailer.Fa
 	}
 	f := &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageConnect, Relay: r.opts.Name, Text: why.text, Err: why}
 	if why.problem == ProblemName {
-		cancel()
-		<-survey
 		return nil, nil, f
 	}
-	return nil, r.asked(err, <-survey), f
+	return nil, r.asked(err, servers), f
 }
 
-// surveyLater asks every name server on its own once the look-up has taken half of its
-// time, and returns which of them answer. There is no survey where ctx ends before.
+// surveyDelay is how long a look-up may take before the name servers are asked one by
+// one.
+func (r *Relay) surveyDelay() time.Duration { return r.opts.Timeouts.Connect / 2 }
+
+// surveyLater asks every name server on its own after surveyDelay, and returns which of
+// them answer. There is no survey where ctx ends before.
 func (r *Relay) surveyLater(ctx context.Context) <-chan []NameServer {
 	result := make(chan []NameServer, 1)
 	r.background(func(context.Context) {
 		select {
 		case <-ctx.Done():
 			result <- nil
-		case <-time.After(r.opts.Timeouts.Connect / 2):
+		case <-time.After(r.surveyDelay()):
 			result <- r.survey(ctx)
 		}
 	})

@@ -206,8 +206,10 @@ func dialCause(err error) *cause {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return &cause{ProblemRefused, "connection refused", err}
-	case errors.Is(err, syscall.EHOSTUNREACH):
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EHOSTDOWN), errors.Is(err, syscall.ENOPROTOOPT):
 		return &cause{ProblemRejected, "the way to the relay is closed: a router or firewall rejects the connection, or the host is down", err}
+	case errors.Is(err, syscall.ECONNRESET):
+		return &cause{ProblemDropped, "the relay closed the connection", err}
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		return &cause{ProblemBarred, "this system forbids the connection", err}
 	case isTimeout(err):

@@ -2,12 +2,10 @@ package smtp
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/netip"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -31,11 +29,7 @@ type family struct {
 func newReach(r *Relay, addresses []string) *reach {
 	x := &reach{relay: r}
 	for _, address := range addresses {
-		name := "IPv4"
-		if ip, err := netip.ParseAddr(address); err == nil && !ip.Unmap().Is4() {
-			name = "IPv6"
-		}
-		i := 0
+		name, i := familyOf(address), 0
 		for ; i < len(x.families) && x.families[i].name != name; i++ {
 		}
 		if i == len(x.families) {
@@ -44,6 +38,19 @@ func newReach(r *Relay, addresses []string) *reach {
 		x.families[i].addresses = append(x.families[i].addresses, address)
 	}
 	return x
+}
+
+// The names of families.
+const (
+	ipv4 = "IPv4"
+	ipv6 = "IPv6"
+)
+
+func familyOf(address string) string {
+	if ip, err := netip.ParseAddr(address); err == nil && !ip.Unmap().Is4() {
+		return ipv6
+	}
+	return ipv4
 }
 
 // attempt is the connection to one port, over both families at the same time.
@@ -139,8 +146,14 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func (x *reach) dialAddress(ctx context.Context, address string, port int) (net.Conn, error) {
 	at := net.JoinHostPort(address, strconv.Itoa(port))
 	conn, err := x.relay.opts.Dial(ctx, "tcp", at)
-	if !errors.Is(err, syscall.ENETUNREACH) && !errors.Is(err, syscall.EHOSTUNREACH) {
-		return conn, err
+	if err == nil {
+		return conn, nil
+	}
+	// Over IPv6 "administratively prohibited" is EACCES, too.
+	switch p := dialCause(err).problem; {
+	case p == ProblemRejected, p == ProblemUnreachable, p == ProblemBarred && familyOf(address) == ipv6 && x.hasRoute(ctx, at):
+	default:
+		return nil, err
 	}
 	if x.hasRoute(ctx, at) {
 		return nil, &cause{ProblemRejected, "a router or firewall on the way rejects the connection, or the host is down", err}

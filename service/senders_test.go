@@ -1,0 +1,48 @@
+package service
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"mailsidecar/config"
+)
+
+// A check tries at each relay a sender whose mail goes there.
+func TestCheckSenders(t *testing.T) {
+	for _, tt := range []struct {
+		senders []string // of each relay
+		from    string
+		want    []string
+	}{
+		{[]string{""}, "shop@example.com", []string{"shop@example.com"}},
+		{[]string{""}, "", []string{""}},
+		{[]string{"", ""}, "shop@example.com", []string{"shop@example.com", "shop@example.com"}},
+		{[]string{"", "example.com"}, "shop@example.com", []string{"", "shop@example.com"}},
+		{[]string{"", "example.org,news@example.org"}, "shop@example.com", []string{"shop@example.com", "news@example.org"}},
+		{[]string{"", "example.org"}, "Shop@Example.ORG", []string{"", "Shop@Example.ORG"}},
+		{[]string{"a@example.org", "b@example.org"}, "", []string{"a@example.org", "b@example.org"}},
+	} {
+		var configs []config.Relay
+		for i, senders := range tt.senders {
+			c := config.Relay{Number: i + 1, Host: "127.0.0.1", Ports: config.Ladder{{Port: 587}}}
+			if senders != "" {
+				c.Senders = strings.Split(senders, ",")
+			}
+			configs = append(configs, c)
+		}
+		relays, err := NewRelays(configs, RelayOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := checkSenders(configs, relays, tt.from); !slices.Equal(got, tt.want) {
+			t.Errorf("checkSenders(%q, %q) = %q, want %q", tt.senders, tt.from, got, tt.want)
+		}
+		for _, r := range relays {
+			r.Close()
+		}
+	}
+	if got := SenderOf("Shop <shop@example.com>") + SenderOf("shop") + SenderOf(""); got != "shop@example.com" {
+		t.Errorf("SenderOf = %q", got)
+	}
+}
