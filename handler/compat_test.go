@@ -680,6 +680,7 @@ func TestProvidersSchedule(t *testing.T) {
 			if got := q.submissions()[i].SendAt; !got.Equal(want) {
 				t.Errorf("%s: at %v is sent at %v, want %v", name, at, got, want)
 			}
+			wantDate(t, name, q.submissions()[i], want)
 		}
 		none := &fakeQueue{receipt: judged([]queue.State{queue.Delivered}, nil)}
 		if r := try(t, newTestServer(t, none, nil), name, body(soon)); r.status < 400 || r.status >= 500 || len(none.got) > 0 {

@@ -59,7 +59,9 @@ func (s *Server) compose(ctx context.Context, m *messageRequest, key *keys.Key, 
 		Key: key.Name(), Tags: f.tags(m.Tags), SendAt: f.sendAt(m.SendAt), ExpiresIn: f.expiresIn(m.ExpiresIn),
 	}
 	priority := f.priority("priority", m.Priority)
-	composed, err := compose.Compose(ctx, f.message(m), reserve)
+	message := f.message(m)
+	message.Date = sub.SendAt
+	composed, err := compose.Compose(ctx, message, reserve)
 	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok {
 		f.Malformed = f.Malformed || invalid.Malformed
 		for _, field := range problem.Located(invalid.Fields, m.path) {

@@ -3,6 +3,7 @@ package mailer
 import (
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Message is what an app asks to be sent, before compose.Compose makes bytes of it.
@@ -17,6 +18,9 @@ type Message struct {
 	Subject string
 	Text    string
 	HTML    string
+	// Date is that of the Date field, unless Header has one: when the message is to be
+	// sent. A past one, and the zero Time, mean now.
+	Date time.Time
 	// Header holds the caller's own fields, in order.
 	Header      []Field
 	Attachments []Attachment

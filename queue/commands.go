@@ -2,10 +2,12 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
 
+	"mailsidecar/mailer"
 	"mailsidecar/queue/dispatch"
 )
 
@@ -182,8 +184,14 @@ func (d *Durable) cancel(ctx context.Context, key, id string) (busy []*dispatch.
 // Reschedule makes a message that waits for its send_at wait until at instead; a time
 // that is zero or past makes it due now. Its lifetime begins then. The error is
 // [ErrNotScheduled] when it does not wait for its time any more: it is due, was tried, or
-// is final.
+// is final. A Date field that is the old time becomes the new one, unless the message is signed.
 func (d *Durable) Reschedule(ctx context.Context, key, id string, at time.Time) (Message, error) {
+	select {
+	case d.rescheduling <- struct{}{}:
+		defer func() { <-d.rescheduling }()
+	case <-ctx.Done():
+		return Message{}, ctx.Err()
+	}
 	m, err := d.store.Get(ctx, key, id)
 	if err != nil {
 		return Message{}, err
@@ -193,8 +201,12 @@ func (d *Durable) Reschedule(ctx context.Context, key, id string, at time.Time) 
 	if at.Before(now) {
 		at = now
 	}
+	content, err := d.redate(ctx, m, at)
+	if err != nil {
+		return Message{}, err
+	}
 	d.account.begin()
-	scheduled, err := d.store.Reschedule(ctx, m.Key, id, at, nil, now)
+	scheduled, err := d.store.Reschedule(ctx, m.Key, id, at, content, now)
 	d.account.end(Usage{}, false)
 	d.changed(ctx) // even with an error the commit may have happened
 	switch {
@@ -207,6 +219,25 @@ func (d *Durable) Reschedule(ctx context.Context, key, id string, at time.Time) 
 		d.logRescheduled(m)
 	}
 	return m, err
+}
+
+// redate returns the content that a scheduled message has at another time; nil where it
+// stays as it is.
+func (d *Durable) redate(ctx context.Context, m Message, at time.Time) (*mailer.Content, error) {
+	if m.SendAt.Unix() == at.Unix() {
+		return nil, nil
+	}
+	c, err := d.store.Content(ctx, m.Key, m.ID)
+	if errors.Is(err, ErrContentGone) {
+		return nil, nil // it is final, which the store tells
+	}
+	if err != nil {
+		return nil, err
+	}
+	if c, changed := c.Redated(m.SendAt, at); changed {
+		return &c, nil
+	}
+	return nil, nil
 }
 
 // changed follows on a change that was made in the store by command.

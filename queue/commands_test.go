@@ -3,6 +3,7 @@ package queue_test
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -95,6 +96,51 @@ func TestCancelWhileTried(t *testing.T) {
 				t.Errorf("%s: Submit = %s after %v, want %s after %v", tt.name, m.Status(), took, tt.want, takes)
 			}
 		})
+	}
+}
+
+// TestRescheduleDate: the Date field of a message that waits is the time at which it
+// goes out, unless it is the message's own or signed.
+func TestRescheduleDate(t *testing.T) {
+	filler := strings.Repeat("text\r\n", 50_000) // more than one chunk of the store
+	for _, tt := range []struct {
+		name, fields string
+		own          bool
+	}{
+		{"ours", "", false},
+		{"its own", "Date: Mon, 02 Feb 2026 15:04:05 +0000\r\n", true},
+		{"signed", "DKIM-Signature: v=1; h=date; b=x\r\n", true},
+	} {
+		for _, to := range []time.Duration{-time.Hour, 30 * time.Minute, 30 * time.Hour} {
+			synctest.Test(t, func(t *testing.T) {
+				relay := queuetest.NewRelay(queuetest.Accept)
+				q := start(t, nil, relay)
+				s := queuetest.Submission("x", "a@example.org")
+				s.SendAt = time.Now().Add(time.Hour)
+				date := "Date: " + mailer.FormatDate(s.SendAt) + "\r\n"
+				if strings.HasPrefix(tt.fields, "Date") {
+					date = ""
+				}
+				s.Content.Data = []byte("From: a@example.com\r\n" + tt.fields + date + "\r\n" + filler)
+				id := q.MustSubmit(s).Message.ID
+				for _, at := range []time.Duration{5 * time.Hour, to} {
+					m, err := q.Reschedule(t.Context(), "app", id, time.Now().Add(at))
+					if err != nil {
+						t.Fatal(err)
+					}
+					want := string(s.Content.Data)
+					if !tt.own {
+						want = strings.Replace(want, date, "Date: "+mailer.FormatDate(m.SendAt)+"\r\n", 1)
+					}
+					if got, err := q.Content(t.Context(), "app", id); err != nil || string(got) != want || m.Size != int64(len(want)) {
+						t.Errorf("%s, to %v: content = %.120q of %d octets, size %d, %v, want %.120q of %d", tt.name, at, got, len(got), m.Size, err, want, len(want))
+					}
+				}
+				time.Sleep(31 * time.Hour)
+				queuetest.SettleDown()
+				q.WantStatus(id, queue.StatusDelivered)
+			})
+		}
 	}
 }
 

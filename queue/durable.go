@@ -107,7 +107,10 @@ type Durable struct {
 	driver   *driver
 	recorder *recorder
 	house    *house
-	phase    atomic.Int32
+	// rescheduling holds one while a message is rescheduled: its content is in memory
+	// meanwhile, and must not change.
+	rescheduling chan struct{}
+	phase        atomic.Int32
 }
 
 // shared is what the parts of a queue have in common. It does not change.
@@ -147,7 +150,7 @@ func New(o Options) (*Durable, error) {
 	}
 	dr, r := newDriver(s), newRecorder(s)
 	dr.recorder, r.driver = r, dr
-	return &Durable{shared: s, intake: newIntake(s, dr), driver: dr, recorder: r, house: &house{shared: s, driver: dr}}, nil
+	return &Durable{shared: s, intake: newIntake(s, dr), driver: dr, recorder: r, house: &house{shared: s, driver: dr}, rescheduling: make(chan struct{}, 1)}, nil
 }
 
 // Ready returns why messages cannot be accepted just now; nil when they can.

@@ -56,7 +56,7 @@ type Message struct {
 // provider's paths.
 func (o *Message) make(ctx context.Context, reserve compose.Reserve) (compose.Composed, error) {
 	if o.Finished != nil {
-		o.Envelope.Reserve = reserve
+		o.Envelope.Reserve, o.Envelope.Date = reserve, o.SendAt
 		c, err := compose.Finish(ctx, o.Finished, o.Envelope)
 		if o.OwnReversePath {
 			c.Envelope.ReversePath = c.Sender
@@ -69,6 +69,7 @@ func (o *Message) make(ctx context.Context, reserve compose.Reserve) (compose.Co
 	if err := o.tidy(); err != nil {
 		return compose.Composed{}, err
 	}
+	o.Message.Date = o.SendAt
 	c, err := compose.Compose(ctx, o.Message, reserve)
 	return c, o.locate(err)
 }

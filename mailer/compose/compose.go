@@ -77,7 +77,7 @@ func Compose(ctx context.Context, m mailer.Message, reserve Reserve) (Composed, 
 func (v *validMessage) header(ctx context.Context, m mailer.Message) (header []byte, messageID string, err error) {
 	date, messageID := v.date, v.messageID
 	if date == "" {
-		date = time.Now().UTC().Format(time.RFC1123Z)
+		date = dateField(m.Date)
 	}
 	if messageID == "" {
 		if messageID, err = newMessageID(v.from.Email); err != nil {
@@ -133,6 +133,15 @@ func newMessageID(sender string) (string, error) {
 		return "", fmt.Errorf("new Message-ID: %w", err)
 	}
 	return "<" + id.String() + sender[strings.LastIndexByte(sender, '@'):] + ">", nil
+}
+
+// dateField returns the value of the Date field of a message that is sent at that time; a
+// past one means now.
+func dateField(at time.Time) string {
+	if now := time.Now(); at.Before(now) {
+		at = now
+	}
+	return mailer.FormatDate(at)
 }
 
 // maxDate limits a date with its comments, in octets.

@@ -19,6 +19,8 @@ type FinishOptions struct {
 	NullFrom bool
 	// To are the recipients; none means those that the message names itself.
 	To []mailer.Address
+	// Date is that of a Date field that the message lacks, as in [mailer.Message].
+	Date time.Time
 	// Reserve is asked before the octets are made.
 	Reserve Reserve
 }
@@ -54,7 +56,7 @@ func Finish(ctx context.Context, raw []byte, opts FinishOptions) (Composed, erro
 		return Composed{}, malformedMessage(whole("message"), "its line ends are bare CR; end each line with CRLF")
 	}
 	f := &finisher{root: parseMessage(ctx, raw), growth: newGrowth(ctx, raw)}
-	f.charset = f.root.headerCharset()
+	f.charset, f.date = f.root.headerCharset(), opts.Date
 	if err := ctx.Err(); err != nil {
 		return Composed{}, err
 	}
@@ -90,6 +92,7 @@ func Finish(ctx context.Context, raw []byte, opts FinishOptions) (Composed, erro
 // finisher is one call of Finish.
 type finisher struct {
 	root         *mimeEntity
+	date         time.Time
 	charset      string // of raw header text that is not UTF-8
 	growth       *growth
 	problems     problemList
@@ -232,7 +235,7 @@ func (f *finisher) changeHeader(sender string) (messageID string, err error) {
 		}
 	}
 	if f.first("date") == "" {
-		f.supply("Date", time.Now().UTC().Format(time.RFC1123Z))
+		f.supply("Date", dateField(f.date))
 	}
 	if messageID = f.first("message-id"); messageID == "" {
 		if messageID, err = newMessageID(sender); err != nil {

@@ -3,8 +3,10 @@ package compose
 import (
 	"bytes"
 	"errors"
+	"net/mail"
 	"strings"
 	"testing"
+	"time"
 
 	"mailsidecar/mailer"
 )
@@ -71,6 +73,24 @@ func TestFinishEmptyFields(t *testing.T) {
 		c, err := Finish(t.Context(), []byte("From: a@x.test\n"+name+":\nTo: b@x.test\n\nx\n"), FinishOptions{})
 		if err != nil || fieldOf(t, c.Content.Data, name) == "" || bytes.Count(c.Content.Data, []byte(name+":")) != 1 {
 			t.Errorf("empty %s: %q, %v", name, c.Content.Data, err)
+		}
+	}
+	later := time.Now().Add(30 * time.Hour).Truncate(time.Second)
+	for _, tt := range []struct {
+		fields   string
+		at, want time.Time
+	}{
+		{"", later, later},
+		{"Date:\n", later, later},
+		{"", later.Add(-60 * time.Hour), time.Now()},
+		{"Date: Mon, 02 Feb 2026 15:04:05 +0000\n", later, time.Date(2026, 2, 2, 15, 4, 5, 0, time.UTC)},
+	} {
+		c, err := Finish(t.Context(), []byte("From: a@x.test\nTo: b@x.test\n"+tt.fields+"\nx\n"), FinishOptions{Date: tt.at})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if date, err := mail.ParseDate(fieldOf(t, c.Content.Data, "Date")); err != nil || date.Sub(tt.want).Abs() > time.Minute {
+			t.Errorf("%q for %v is dated %v, %v, want %v", tt.fields, tt.at, date, err, tt.want)
 		}
 	}
 	for _, kept := range []string{"To: undisclosed-recipients:;\nSubject:\nComments:\nX-A:\n", "To:\nDKIM-Signature: v=1; h=from:to; b=x\n"} {
