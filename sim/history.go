@@ -42,6 +42,7 @@ type history struct {
 	memory  *memory.Store
 	off     atomic.Int64 // by how much the clock is off
 	spreads atomic.Int64
+	usage   queue.Usage // as the queue had it in the end
 
 	clients sync.WaitGroup
 	restart sync.Mutex // is held while the service is down on purpose

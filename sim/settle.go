@@ -43,6 +43,7 @@ func (h *history) settle() {
 			break // the model says what is left
 		}
 	}
+	h.usage = s.queue.Usage()
 	if l := s.queue.Load(); l != (queue.Load{}) {
 		h.fail("left", "in memory: %+v", l)
 	}
@@ -128,7 +129,7 @@ func (h *history) auditUsage(store queue.Store) {
 			want.Bytes += m.Size
 		}
 	}
-	if usage != want {
-		h.fail("audit", "the store counts %+v, and has %+v", usage, want)
+	if usage != want || h.usage != want {
+		h.fail("audit", "the store counts %+v, the queue %+v, and there are %+v", usage, h.usage, want)
 	}
 }

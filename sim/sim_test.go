@@ -20,7 +20,8 @@ var (
 	lasting  = flag.Duration("sim.for", 0, "how long to begin with further seeds; 0: no limit but -sim.seeds")
 	inSQLite = flag.Bool("sim.sqlite", false, "keep the queues in SQLite files")
 	out      = flag.String("sim.out", "", "a folder for the histories that fail; empty: none is kept")
-	trials   = flag.Int("sim.shrink", 150, "how many trials are made to shorten a history that fails")
+	trials   = flag.Int("sim.shrink", 150, "how many trials are made to shorten a history that fails; 0: only what failed is told")
+	failures = flag.Int("sim.failures", 5, "at how many histories that fail to end")
 )
 
 const (
@@ -29,15 +30,13 @@ const (
 	compareEach, maxDiffer, enough = 50, 25, 20
 	// replays is how often a history that fails is played again.
 	replays = 20
-	// maxFailures is at how many histories that fail a run ends.
-	maxFailures = 5
 )
 
 // TestHistories plays the histories of the seeds.
 func TestHistories(t *testing.T) {
 	began, played, failed, compared, differ := time.Now(), 0, 0, 0, 0
 	for seed := *first; *seeds == 0 || seed < *first+*seeds**step; seed += *step {
-		if *lasting > 0 && time.Since(began) > *lasting || failed == maxFailures {
+		if *lasting > 0 && time.Since(began) > *lasting || failed == *failures {
 			break
 		}
 		note(t, "current-"+fmt.Sprint(*first), fmt.Sprintf("seed %d, SQLite %t\n", seed, *inSQLite))
@@ -65,6 +64,10 @@ func TestHistories(t *testing.T) {
 // explain tells all of a history that failed: how often it does, and how it goes when it
 // is made shorter.
 func explain(t *testing.T, w *World, r Result) {
+	if *trials == 0 {
+		t.Errorf("seed %d fails: %s", w.Seed, strings.Join(r.Found, "\n  "))
+		return
+	}
 	name := fmt.Sprintf("seed-%d-sqlite-%t", w.Seed, w.SQLite)
 	note(t, name+"-full", report(w, r))
 	again, wanted := 0, checks(r.Found)

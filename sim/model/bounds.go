@@ -43,9 +43,12 @@ const (
 )
 
 // logins: a login that was refused is tried again rarely. A new run knows nothing of the
-// one before.
+// one before. Where replies answer no command it is not seen what was refused.
 func (c *checker) logins() {
 	for name, r := range c.Relays {
+		if r.Strays {
+			continue
+		}
 		refusals := 0
 		var last time.Time
 		for _, l := range r.Notes.Logins {

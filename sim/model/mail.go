@@ -88,7 +88,7 @@ func (c *checker) cancels() {
 			for name, r := range c.Relays {
 				for _, t := range r.Notes.Mails {
 					late := t.At.After(cmd.Ended.Add(cancelSlack)) && slices.Contains(t.Paths, path)
-					if late && (state == string(queue.Canceled) || c.begunLate(m, path, cmd.Ended)) && (again.count == 0 || t.At.Before(again.first)) {
+					if late && (state == string(queue.Canceled) || c.begunLate(m, path, cmd.Ended, t.At)) && (again.count == 0 || t.At.Before(again.first)) {
 						c.fail("cancel", "%s of %s, %s at the cancel, was sent to %s %v after the answer", path, m.Subject, state, name, t.At.Sub(cmd.Ended))
 					}
 				}
@@ -97,10 +97,11 @@ func (c *checker) cancels() {
 	}
 }
 
-// begunLate says that an attempt on the recipient began after the time.
-func (c *checker) begunLate(m *queue.Message, path string, at time.Time) bool {
+// begunLate says that an attempt on the recipient began after the time, and not after
+// the MAIL.
+func (c *checker) begunLate(m *queue.Message, path string, at, mail time.Time) bool {
 	return !c.Steps && slices.ContainsFunc(m.Attempts, func(a mailer.Attempt) bool {
-		return a.Started.After(at.Add(cancelSlack)) && !lost(a) && slices.ContainsFunc(a.Results, func(r mailer.Result) bool { return r.ForwardPath == path })
+		return a.Started.After(at.Add(cancelSlack)) && !a.Started.After(mail) && !lost(a) && slices.ContainsFunc(a.Results, func(r mailer.Result) bool { return r.ForwardPath == path })
 	})
 }
 

@@ -305,6 +305,8 @@ func (s *session) judge(content []byte) {
 		wrong = "a Bcc recipient stands in the content of " + token
 	case !bytes.Contains(content, []byte("Subject: "+token+"\r\n")):
 		wrong = "the content for " + s.accepted[0] + " is of another message"
+	case bytes.Contains(content, []byte("a line of")) && !bytes.Contains(content, []byte("\n.a line of")):
+		wrong = "the content of " + token + " has lost dots"
 	case !bytes.Contains(content, []byte("end of "+token)):
 		wrong = "the content of " + token + " was cut short"
 	}

@@ -1,0 +1,200 @@
+// Package mutants proves that the simulator can fail: it plants faults into the product,
+// one at a time, and lets the simulator find them.
+//
+// The faults are changes of the source, made in a copy that only the build sees. Each
+// names a text that stands once in its file, so a change of the product that takes a
+// fault's place away is noticed by every test run.
+package mutants
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	count = flag.Int("mutants", 0, "how many of the planted faults to have found; all of them take 20 minutes")
+	from  = flag.Int("from", 0, "the number of the first one; more than there are begin anew")
+	only  = flag.String("mutant", "", "the name of the one to have found")
+	limit = flag.String("seeds", "500", "within how many seeds")
+)
+
+const root = "../.."
+
+// mutant is a planted fault.
+type mutant struct {
+	name     string
+	file     string
+	old, new string
+}
+
+// planted are the faults. The second line of each says what it breaks.
+var planted = []mutant{
+	{"outcome of the wrong recipient", "queue/outcome.go",
+		"d.change(l, last[l.ForwardPath], ", "d.change(l, last[w.Recipients[0].ForwardPath], "},
+	{"lease not released", "queue/recorder.go",
+		"r.leased = append(r.leased, jobs...)", "r.leased = append(r.leased, jobs[1:]...)"},
+	{"cancel forgotten", "queue/attempt.go",
+		"if !j.Value.(*job).canceled {", "if true {"},
+	{"rate window off by one", "mailer/smtp/rate.go",
+		"if len(p.sent) == p.rate.Messages {", "if len(p.sent) >= max(1, p.rate.Messages-1) {"},
+	{"rate forgotten at a restart", "queue/turns.go",
+		"rated.Used(times)", "_ = times"},
+	{"retry after uncertain under hold", "queue/outcome.go",
+		"case r.Failure.Class == mailer.ClassUncertain && d.hold:", "case r.Failure.Class == mailer.ClassUncertain && d.hold && l.Tries > 0:"},
+	{"hold forgotten at a crash", "queue/house.go",
+		"h.store.Recover(ctx, h.owner, now, h.opts.HoldUncertain)", "h.store.Recover(ctx, h.owner, now, false)"},
+	{"content sent without a mark", "queue/attempt.go",
+		"if dr.opts.HoldUncertain {", "if dr.opts.HoldUncertain && len(work.Recipients) > 1 {"},
+	{"idempotency key forgotten at a restart", "queue/intake.go",
+		"i := idempotency(s, now)", "i := idempotency(s, now)\n\t\ti.Name += in.owner"},
+	{"idempotency key for any body", "handler/intake/fingerprint.go",
+		"f.hash.Sum(sum[:0])", "sum[0] = 1"},
+	{"reply mapped one off", "mailer/smtp/dialogue.go",
+		"d.t.rcpt(d.conn, r, reply)", "d.t.rcpt(d.conn, d.t.results[(i+1)%len(d.t.results)], reply)"},
+	{"delivered though refused", "mailer/smtp/transaction.go",
+		"if !a.reply.Positive() || notAcceptedFor(", "if a.reply.Code >= 500 || notAcceptedFor("},
+	{"lost reply taken for a failure", "mailer/smtp/transaction.go",
+		"c.failure(mailer.ClassUncertain, mailer.StageContent, why)", "c.failure(mailer.ClassTransient, mailer.StageContent, why)"},
+	{"refusal at the greeting bounces", "mailer/smtp/classify.go",
+		"case stage < mailer.StageMail:", "case stage < mailer.StageMail && r.Code/100 != 5:"},
+	{"next relay asked after one took it", "queue/attempt.go",
+		"env.ForwardPaths = untouched(a)", "env.ForwardPaths = work.Envelope.ForwardPaths"},
+	{"recipient in two transactions", "mailer/smtp/deliver.go",
+		"d.open = d.open[n:]\n\tt.last", "d.open = d.open[max(1, n-len(d.open)/4):]\n\tt.last"},
+	{"sent after its end", "mailer/smtp/deliver.go",
+		"case d.expired() && (", "case false && ("},
+	{"expired before its end", "queue/retry.go",
+		"const worthTrying = 10 * time.Second", "const worthTrying = 10 * time.Minute"},
+	{"Bcc left in the content", "mailer/compose/finish.go",
+		`case "bcc", "resent-bcc", "return-path":`, `case "resent-bcc", "return-path":`},
+	{"dots not doubled", "mailer/smtp/transaction.go",
+		"dst = append(append(dst, data[:i+2]...), '.')", "dst = append(dst, data[:i+2]...)"},
+	{"login tried without end", "mailer/smtp/breaker.go",
+		"case now.Before(b.next):", "case false && now.Before(b.next):"},
+	{"connections left open", "mailer/smtp/relay.go",
+		"r.pool.close()\n", "_ = &r.pool\n"},
+	{"wake-up lost", "queue/driver.go",
+		"if !wake.IsZero() && (overdue ||", "if !wake.IsZero() && len(o.Begin) > 0 && (overdue ||"},
+	{"failed look forgotten", "queue/dispatch/store.go",
+		"d.expiry = earliest(d.expiry, now)\n\td.lookAt(now.Add(storeTrouble))", "d.expiry = earliest(d.expiry, now)"},
+	{"lost leases never looked for", "queue/leases.go",
+		"err == nil && len(unknown) > 0 {", "err == nil && len(unknown) > 1000 {"},
+	{"room not given back", "queue/account.go",
+		"a.reserved = a.reserved.minus(reserved)", "if known {\n\t\ta.reserved = a.reserved.minus(reserved)\n\t}"},
+	{"waiter left behind", "queue/intake.go",
+		"defer in.waiters.remove(w)\n", "_ = w\n"},
+	{"cancel keeps what comes late", "queue/commands.go",
+		"d.recorder.release(append(jobs, late...))", "d.recorder.release(jobs)"},
+	{"ids of a batch in another order", "queue/intake.go",
+		"receipts[i].Message = e.Message", "receipts[len(subs)-1-i].Message = e.Message"},
+	{"newest first", "queue/dispatch/group.go",
+		"l.fresh = append(l.fresh, j)", "l.fresh = append([]*Job{j}, l.fresh...)"},
+}
+
+// TestPlanted: each fault still has its place.
+func TestPlanted(t *testing.T) {
+	for _, m := range planted {
+		if n := strings.Count(read(t, m.file), m.old); n != 1 {
+			t.Errorf("%s: %q stands %d times in %s, want once", m.name, m.old, n, m.file)
+		}
+	}
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(root, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// TestCaught: the simulator finds each fault.
+func TestCaught(t *testing.T) {
+	for _, m := range chosen() {
+		began := time.Now()
+		binary := build(t, m)
+		if binary == "" {
+			continue
+		}
+		seed, output := search(t, binary)
+		if seed == "" {
+			t.Errorf("%s: not found within %s seeds (%.0f s)\n%s", m.name, *limit, time.Since(began).Seconds(), output)
+			continue
+		}
+		t.Logf("%s: seed %s (%.0f s)", m.name, seed, time.Since(began).Seconds())
+	}
+}
+
+// chosen are the faults that the flags name.
+func chosen() []mutant {
+	var list []mutant
+	for n := range planted {
+		switch m := planted[(*from+n)%len(planted)]; {
+		case *only != "" && m.name == *only, *only == "" && n < *count:
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
+// build returns the simulator with the fault in the product.
+func build(t *testing.T, m mutant) string {
+	t.Helper()
+	dir := t.TempDir()
+	path, err := filepath.Abs(filepath.Join(root, m.file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := filepath.Join(dir, "changed.go")
+	write(t, changed, []byte(strings.Replace(read(t, m.file), m.old, m.new, 1)))
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {path: changed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "overlay.json"), overlay)
+	binary := filepath.Join(dir, "sim.test")
+	c := exec.Command("go", "test", "-c", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, "./sim")
+	c.Dir = root
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Errorf("%s: %v\n%s", m.name, err, out)
+		return ""
+	}
+	return binary
+}
+
+func write(t *testing.T, file string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var seedFound = regexp.MustCompile(`(?m)seed (\d+) fails: (\S+)`)
+
+// search returns the first seed that fails, and the check; or "" and the end of the
+// output. A run that ends in a panic, or does not end, has found the fault, too.
+func search(t *testing.T, binary string) (seed, output string) {
+	t.Helper()
+	dir := t.TempDir()
+	c := exec.Command(binary, "-test.run", "TestHistories$", "-test.timeout", "10m", "-sim.seeds", *limit, "-sim.shrink", "0", "-sim.failures", "1", "-sim.out", dir)
+	c.Dir = filepath.Join(root, "sim")
+	c.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=off")
+	out, err := c.CombinedOutput()
+	if found := seedFound.FindStringSubmatch(string(out)); found != nil {
+		return found[1] + " by " + found[2], ""
+	}
+	text := string(out)
+	if err != nil {
+		current, _ := os.ReadFile(filepath.Join(dir, "current-1.txt"))
+		return strings.TrimSpace(string(current)) + " ended the process", text
+	}
+	return "", text[max(0, len(text)-2000):]
+}
