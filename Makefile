@@ -60,6 +60,10 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 sim: ## try to break every promise, 4 minutes; SEEDS=100000 for as many histories
 	scripts/sim
 
+.PHONY: mutants
+mutants: ## plant faults, and have the simulator find them; all of them, 20 minutes
+	go test ./sim/mutants -run TestCaught -v -timeout 60m -mutants 100
+
 .PHONY: bench
 bench: ## measure beside the peers, about ten minutes (Debian installs peers; root for Postfix)
 	bench/install-peers

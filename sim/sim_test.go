@@ -16,7 +16,7 @@ import (
 var (
 	first    = flag.Uint64("sim.first", 1, "the first seed")
 	step     = flag.Uint64("sim.step", 1, "how far the next seed is")
-	seeds    = flag.Uint64("sim.seeds", 25, "how many seeds; 0: no limit but -sim.for")
+	seeds    = flag.Uint64("sim.seeds", 15, "how many seeds; 0: no limit but -sim.for")
 	lasting  = flag.Duration("sim.for", 0, "how long to begin with further seeds; 0: no limit but -sim.seeds")
 	inSQLite = flag.Bool("sim.sqlite", false, "keep the queues in SQLite files")
 	out      = flag.String("sim.out", "", "a folder for the histories that fail; empty: none is kept")
@@ -122,7 +122,7 @@ func note(t *testing.T, name, text string) {
 
 // TestSQLite plays some histories on a store in a file.
 func TestSQLite(t *testing.T) {
-	for seed := uint64(1); seed <= 5; seed++ {
+	for seed := uint64(1); seed <= 3; seed++ {
 		w := NewWorld(seed, true)
 		if r := Run(t, w); len(r.Found) > 0 {
 			t.Errorf("seed %d: %s", seed, strings.Join(r.Found, "\n"))

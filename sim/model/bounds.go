@@ -80,6 +80,3 @@ func (c *checker) logins() {
 func (c *checker) restarted(from, to time.Time) bool {
 	return slices.ContainsFunc(c.Lives, func(l Life) bool { return l.Begun.After(from) && l.Begun.Before(to) })
 }
-
-// order: in a calm world no message waits for one of its own lane that came much later.
-func (c *checker) order() {}

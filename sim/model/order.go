@@ -1,0 +1,75 @@
+package model
+
+import (
+	"slices"
+	"time"
+
+	"mailsidecar/queue"
+	"mailsidecar/sim/relay"
+)
+
+// passage is how a message came through a calm world.
+type passage struct {
+	token      string
+	lane       queue.Lane
+	begun, had time.Time // when its request began, and when it was answered
+	sent       time.Time // its first MAIL
+	relay      string    // that got it
+}
+
+// passages returns the messages that nothing held up but others, in the order in which
+// they were sent.
+func (c *checker) passages() []passage {
+	sent, by := map[string]time.Time{}, map[string]string{}
+	for name, r := range c.Relays {
+		for _, t := range r.Notes.Mails {
+			for _, path := range t.Paths {
+				if token := relay.Token(path); sent[token].IsZero() || t.At.Before(sent[token]) {
+					sent[token], by[token] = t.At, name
+				}
+			}
+		}
+	}
+	var list []passage
+	for _, r := range c.Requests {
+		for _, s := range r.Submissions {
+			m := c.byToken[s.Token]
+			if r.Answer != Accepted || len(m) != 1 || !s.SendAt.IsZero() || sent[s.Token].IsZero() || m[0].Created.Before(r.Begun.Truncate(time.Microsecond)) {
+				continue
+			}
+			list = append(list, passage{s.Token, m[0].Lane(), r.Begun, m[0].Created, sent[s.Token], by[s.Token]})
+		}
+	}
+	slices.SortFunc(list, func(a, b passage) int { return a.sent.Compare(b.sent) })
+	return list
+}
+
+// What a message that nothing holds up may be overtaken by.
+const (
+	overtakers = 24 // later ones of its own lane
+	lowerFirst = 24 // later ones of lower priority, where it is high
+)
+
+// order: where nothing misbehaves, a message is overtaken by few that came later: of its
+// own lane, or of lower priority.
+func (c *checker) order() {
+	if !c.Calm || c.Steps || len(c.Lives) != 1 {
+		return
+	}
+	list := c.passages()
+	for i, p := range list {
+		own, lower := 0, 0
+		for _, earlier := range list[:i] {
+			switch {
+			case !earlier.begun.After(p.had), earlier.relay != p.relay:
+			case earlier.lane == p.lane:
+				own++
+			case earlier.lane.Priority < p.lane.Priority && p.lane.Priority > 0:
+				lower++
+			}
+		}
+		if own > overtakers || lower > lowerFirst {
+			c.fail("order", "%s of lane %v was overtaken by %d of its lane and %d of lower priority that came later", p.token, p.lane, own, lower)
+		}
+	}
+}
