@@ -20,6 +20,7 @@ const (
 	Cancel    Kind = "cancel"
 	Retry     Kind = "retry"
 	RetryAll  Kind = "retry all" // of a key
+	Move      Kind = "move"      // what waits for its send_at to another time
 	Look      Kind = "look"      // at a message
 	Stop      Kind = "stop"      // in order, and start again
 	Crash     Kind = "crash"     // and start again
@@ -62,7 +63,7 @@ func (w *World) history() []Action {
 		a.At = c.Of("burst").N(at.Of("which").Below(bursts)).Between(0, w.Length) + at.Of("at").Between(0, spread)
 		switch a.Kind {
 		default:
-		case Repeat, Other, Cancel, Retry, Look:
+		case Repeat, Other, Cancel, Retry, Look, Move:
 			if len(submits) == 0 {
 				a.Kind = Submit
 				break
@@ -104,6 +105,7 @@ func (w *World) kinds() []Kind {
 	add(5, Retry)
 	add(1, RetryAll)
 	add(8, Look)
+	add(3, Move)
 	if w.chance.Of("stops").Happens(0.5) {
 		add(3, Stop)
 	}

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"time"
 
+	"mailsidecar/queue"
 	"mailsidecar/sim/model"
 )
 
@@ -171,6 +173,31 @@ func (h *history) retryAll(a Action) {
 	c := model.Command{Kind: string(RetryAll), Key: k.Name, Begun: time.Now()}
 	h.log.Add("client", "retry all", k.Name, 0)
 	h.note(c, h.ask(http.MethodPost, "/v1/messages/retry", header, []byte(`{"sender":"`+h.world.from(k, "mail")+`"}`), 0))
+}
+
+// move has a message that waits for its send_at wait for another time. No route of the
+// native API does that.
+func (h *history) move(a Action) {
+	d := h.world.draft(a.Of, a.ID, false, h.began)
+	s, id := h.running(), h.find(d.request.Submissions[0], http.Header{"Authorization": {"Bearer " + d.key.Secret()}})
+	if id == "" || s == nil || !s.enter() {
+		return
+	}
+	defer s.requests.Done()
+	c := model.Command{Kind: string(Move), Key: d.key.Name, ID: id, Begun: time.Now()}
+	c.To = h.now().Add(h.world.chance.Of("move").N(a.ID).Between(-time.Minute, 3*time.Hour)).Truncate(time.Microsecond)
+	_, err := s.queue.Reschedule(s.ctx, d.key.Name, id, c.To)
+	switch {
+	case err == nil && !s.dead.Load():
+		c.Answer = model.Accepted
+	case errors.Is(err, queue.ErrNotScheduled), errors.Is(err, queue.ErrNotFound):
+		c.Answer = model.Refused
+	}
+	c.Ended = time.Now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.told.Commands = append(h.told.Commands, c)
+	h.log.Add("client", "move", d.request.Submissions[0].Token, int(c.Answer))
 }
 
 func (h *history) note(c model.Command, a answer) {

@@ -175,6 +175,8 @@ func (h *history) act(a Action) {
 		h.command(a)
 	case RetryAll:
 		h.retryAll(a)
+	case Move:
+		h.move(a)
 	case Stop:
 		h.replace(a, func(s *service) { s.stop() })
 	case Crash:

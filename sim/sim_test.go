@@ -120,6 +120,22 @@ func note(t *testing.T, name, text string) {
 	}
 }
 
+// TestFoundBefore plays the histories that found a fault once, in the product or in the
+// simulator. A change of the simulator gives a seed another history: each fault has a
+// small test of its own, too.
+func TestFoundBefore(t *testing.T) {
+	for seed, what := range map[uint64]string{
+		4:    "a second reply in the packet of the 354 was taken for that to the content: here a relay's fault",
+		539:  "MAIL that waits until the relay is done with the message before it is not late",
+		2717: "a reply too many to EHLO makes a refused login one without a reply",
+		2988: "a second transaction of an attempt that goes on, after the cancel",
+	} {
+		if r := Run(t, NewWorld(seed, false)); len(r.Found) > 0 {
+			t.Errorf("seed %d (%s): %s", seed, what, strings.Join(r.Found, "\n"))
+		}
+	}
+}
+
 // TestSQLite plays some histories on a store in a file.
 func TestSQLite(t *testing.T) {
 	for seed := uint64(1); seed <= 3; seed++ {

@@ -144,14 +144,47 @@ func (c *checker) expiries() {
 	})
 }
 
+// schedules: what waits for its time is not sent before it, and waits for the time that
+// it was given last.
+func (c *checker) schedules() {
+	if c.Steps {
+		return
+	}
+	for _, r := range c.Relays {
+		for _, t := range r.Notes.Mails {
+			for _, path := range t.Paths {
+				for _, m := range c.byToken[relay.Token(path)] {
+					if early := m.SendAt.Sub(t.At); early > 0 {
+						c.fail("schedule", "%s of %s was sent %v before its time", path, m.Subject, early)
+					}
+				}
+			}
+		}
+	}
+	last := map[string]Command{}
+	for _, cmd := range c.Commands {
+		if cmd.Kind == "move" && cmd.Answer != Refused {
+			if before, ok := last[cmd.ID]; ok && cmd.Begun.Before(before.Ended) {
+				cmd.Answer = Unknown // which of the two was last is not known
+			}
+			last[cmd.ID] = cmd
+		}
+	}
+	for id, cmd := range last {
+		if m := c.byID[id]; cmd.Answer == Accepted && cmd.To.After(cmd.Ended) && m != nil && !m.SendAt.Equal(cmd.To) {
+			c.fail("schedule", "%s was moved to %v, and waits until %v", m.Subject, cmd.To, m.SendAt)
+		}
+	}
+}
+
 // stories: each reply in a story was said by that relay about that recipient, and each
 // take has an attempt of its own.
 func (c *checker) stories() {
 	c.each(func(m *queue.Message, path string, s story, takes []taken) {
 		said := map[int]int{}
 		for i, r := range s.quoted {
-			if why := c.quotes(r, s.relays[i], path); why != "" {
-				c.fail("story", "%s of %s: the story quotes %d %q of relay %s, %s", path, m.Subject, r.Reply.Code, r.Reply.Text, s.relays[i], why)
+			if why := c.quotes(r, s.attempts[i], path); why != "" {
+				c.fail("story", "%s of %s: the story quotes %d %q of relay %s, %s", path, m.Subject, r.Reply.Code, r.Reply.Text, s.attempts[i].Relay, why)
 			}
 			if _, n, ok := relay.Serial(r.Reply.Text); ok && r.Failure == nil {
 				said[n]++
@@ -167,22 +200,24 @@ func (c *checker) stories() {
 }
 
 // quotes says why a result does not quote what that relay said of the recipient.
-func (c *checker) quotes(result mailer.Result, from, path string) string {
+func (c *checker) quotes(result mailer.Result, in mailer.Attempt, path string) string {
 	name, n, ok := relay.Serial(result.Reply.Text)
 	if !ok {
 		return ""
 	}
 	notes := c.Relays[name].Notes
 	f := result.Failure
-	doubtful := f != nil && f.Class != mailer.ClassPermanent && (c.Relays[name].Strays || s421(result.Reply.Code))
+	doubtful := f != nil && f.Class != mailer.ClassPermanent && (c.Relays[name].Strays || aboutAll(result.Reply.Code))
 	if doubtful {
 		return ""
 	}
-	if name != from || n >= len(notes.Said) {
+	if name != in.Relay || n >= len(notes.Said) {
 		return "which never said that"
 	}
 	s := notes.Said[n]
 	switch {
+	case s.Stage >= relay.Mail && !c.Steps && !within(s.At, in):
+		return fmt.Sprintf("which said that at %v, and the attempt was at %v and took %v", s.At, in.Started, in.Duration)
 	case s.Code != result.Reply.Code:
 		return fmt.Sprintf("which said %d", s.Code)
 	case s.Path != "" && s.Path != path:
@@ -197,9 +232,14 @@ func (c *checker) quotes(result mailer.Result, from, path string) string {
 	return ""
 }
 
-// s421 says that a reply is about all of the transaction: 421, and 452 for the recipients
+// within says that the time is that of the attempt.
+func within(at time.Time, in mailer.Attempt) bool {
+	return at.After(in.Started.Add(-wire)) && at.Before(in.Started.Add(in.Duration+wire))
+}
+
+// aboutAll says that a reply is about all of the transaction: 421, and 452 for the recipients
 // that were too many.
-func s421(code int) bool { return code == 421 || code == 452 }
+func aboutAll(code int) bool { return code == 421 || code == 452 }
 
 // contents: what a relay took is the whole of that message, and has no Bcc recipient.
 func (c *checker) contents() {

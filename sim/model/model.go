@@ -58,6 +58,7 @@ type Command struct {
 	Status int
 	States map[string]string // of recipients, as the answer has them
 	Expire time.Time         // as the answer has it
+	To     time.Time         // of a "move": when the message is to be sent
 }
 
 // Life is a run of the service.
@@ -117,7 +118,7 @@ func Check(h *History) []string {
 	c := &checker{History: h, byToken: map[string][]*queue.Message{}, byID: map[string]*queue.Message{}, takes: map[string][]taken{}, retried: map[string]retries{}}
 	c.index()
 	for _, check := range []func(){
-		c.counts, c.idempotency, c.finals, c.deliveries, c.refusals, c.copies, c.cancels, c.expiries, c.stories,
+		c.counts, c.idempotency, c.finals, c.deliveries, c.refusals, c.copies, c.cancels, c.expiries, c.schedules, c.stories,
 		c.contents, c.rates, c.logins, c.waits, c.answers, c.looks, c.order,
 	} {
 		check()
@@ -167,9 +168,9 @@ type story struct {
 	state     queue.State
 	uncertain int
 	delivered int
-	unfit     bool            // no relay can take it
-	quoted    []mailer.Result // those of its results that quote a reply
-	relays    []string        // of quoted
+	unfit     bool             // no relay can take it
+	quoted    []mailer.Result  // those of its results that quote a reply
+	attempts  []mailer.Attempt // of quoted
 }
 
 func storyOf(m *queue.Message, path string) (s story) {
@@ -192,7 +193,7 @@ func storyOf(m *queue.Message, path string) (s story) {
 				s.unfit = true
 			}
 			if r.Reply.Code != 0 {
-				s.quoted, s.relays = append(s.quoted, r), append(s.relays, a.Relay)
+				s.quoted, s.attempts = append(s.quoted, r), append(s.attempts, a)
 			}
 		}
 	}
