@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -21,7 +22,7 @@ func printReport(w io.Writer, c checked) {
 	fmt.Fprintln(w, heading(c.Report))
 	if len(c.Rungs) > 0 {
 		fmt.Fprintln(w)
-		printRungs(w, c.Rungs)
+		printRungs(w, append(slices.Clone(c.Rungs), servingOthers(c.Report)...))
 	}
 	if o := c.OAuth2; o != nil && (o.Error != "" || !o.TokenExpires.IsZero()) {
 		fmt.Fprintf(w, "\n%s\n", wrap(oauth2Line(*c.OAuth2), ""))
@@ -62,6 +63,11 @@ func heading(r smtp.Report) string {
 		return "Relay " + name
 	}
 	return fmt.Sprintf("Relay %s (%s; DNS %s)", name, strings.Join(r.Addresses, ", "), millis(r.DNSMillis))
+}
+
+// servingOthers are the ports outside the ladder that answer as they should.
+func servingOthers(r smtp.Report) []smtp.RungCheck {
+	return slices.DeleteFunc(slices.Clone(r.Others), func(o smtp.RungCheck) bool { return o.Failure != nil })
 }
 
 func printRungs(w io.Writer, rungs []smtp.RungCheck) {

@@ -233,7 +233,7 @@ func adviceSettings(c config.Relay) diagnosis.Settings {
 // sayReport says what the relay made of the login.
 func (s *loginSession) sayReport(r smtp.Report) {
 	if r.OK {
-		s.say("The relay takes the login. %s", diagnosis.Conclusion(r))
+		s.say("The relay takes the login on port %d.", diagnosis.ServingPort(r))
 		return
 	}
 	for _, advice := range diagnosis.OfReport(r, adviceSettings(s.relay)) {

@@ -143,6 +143,9 @@ func servingRung(r smtp.Report) int {
 	return slices.IndexFunc(r.Rungs, usable)
 }
 
+// ServingPort returns the port on which mail goes to a relay that is OK.
+func ServingPort(r smtp.Report) int { return r.Rungs[servingRung(r)].Port }
+
 func isOpen(r smtp.RungCheck) bool      { return r.TCP == "open" }
 func usable(r smtp.RungCheck) bool      { return r.Failure == nil }
 func loggedIn(r smtp.RungCheck) bool    { return r.Auth == "accepted" }

@@ -96,7 +96,7 @@ func TestRotation(t *testing.T) {
 				}
 				seen[token] = true
 				s.ended(t)
-				s.wantCheck(t, 0, "mail can go to")
+				s.wantCheck(t, 0, "Result: 127.0.0.1 takes the login")
 			}
 			if n := i.grants("refresh_token"); n != 3 {
 				t.Errorf("%d refresh tokens were spent, want 3", n)
