@@ -39,6 +39,7 @@ func Load() (Config, []string, error) {
 	r := newReader(os.Getenv, os.Environ())
 	c := Config{Relays: r.relays(), Service: r.service(), sources: r.sources}
 	r.requireKey(c.Service)
+	r.requireRelayFor(c.Service.ForceFrom, c.Relays)
 	r.requireLoginStore(c.Relays, c.Service.DataDir)
 	r.warnSharedTokens(c.Relays)
 	r.warnUnknown()

@@ -3,6 +3,7 @@ package config
 import (
 	"crypto/x509"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -187,6 +188,26 @@ func (r *reader) checkSenders(relay *Relay) {
 		}
 		relay.Senders[i] = sender
 	}
+}
+
+// requireRelayFor refuses a forced sender whose mail no relay takes.
+func (r *reader) requireRelayFor(forced string, relays []Relay) {
+	address, err := mailer.ParseAddress(forced)
+	if forced == "" || err != nil {
+		return
+	}
+	sender, bad := parseSender(address.Email)
+	if bad != nil {
+		return
+	}
+	domain := sender[strings.LastIndexByte(sender, '@')+1:]
+	for _, relay := range relays {
+		if len(relay.Senders) == 0 || slices.Contains(relay.Senders, sender) || slices.Contains(relay.Senders, domain) || r.failed[relay.Variable("SENDERS")] {
+			return
+		}
+	}
+	r.problem(serviceName("FORCE_FROM"), "is "+units.Quote(sender)+", which no relay takes: "+relays[0].Variable("SENDERS")+" names others",
+		"add it there, or let one relay have no SENDERS")
 }
 
 // parseSender brings an address or a domain into the form that senders are

@@ -27,6 +27,7 @@ type Service struct {
 	Queue            Queue          `env:"QUEUE" default:"sqlite" desc:"Where accepted messages are kept: sqlite, sqlite:PATH, or none." note:"With none nothing is stored and the answer is the relay's verdict. Never on a network file system."`
 	DataDir          string         `env:"DATA_DIR" desc:"Directory of the queue." unset:"mailsidecar in $XDG_STATE_HOME or ~/.local/state; /data in the image" note:"Keep it on a volume that outlives the container."`
 	From             string         `env:"FROM" desc:"From of messages that have none, such as Shop <shop@example.com>." unset:"from is required"`
+	ForceFrom        string         `env:"FORCE_FROM" desc:"Address, also with a name, that takes the place of every message's From and envelope sender; the old From goes into Reply-To." unset:"From stays" note:"For a relay that takes one sender only, when apps send from others."`
 	MaxMessageSize   units.Size     `env:"MAX_MESSAGE_SIZE" default:"25MiB" min:"1KiB" max:"1GiB" desc:"Size of a composed message, in octets or with KiB, MiB, KB, MB." note:"Relays have limits of their own, often 10 to 40 MB."`
 	MaxRecipients    int            `env:"MAX_RECIPIENTS" default:"1000" min:"1" max:"100000" desc:"Recipients of one message."`
 	MaxInFlight      units.Size     `env:"MAX_IN_FLIGHT" default:"128MiB" min:"1MiB" desc:"Memory for requests being answered; over it the answer is 503 busy." note:"Raise it for many large messages at once. At least 1.5 times the message size."`
@@ -77,11 +78,8 @@ func (r *reader) checkService(s *Service) {
 	r.checkStore(s)
 	r.checkCompat(s)
 	r.checkHTTPS(s)
-	if s.From != "" {
-		if _, err := mailer.ParseAddress(s.From); err != nil {
-			r.problem(serviceName("FROM"), "is no address: "+err.Error(), "write one such as shop@example.com or Shop <shop@example.com>")
-		}
-	}
+	r.checkSender("FROM", s.From)
+	r.checkSender("FORCE_FROM", s.ForceFrom)
 	if least := s.MaxMessageSize + s.MaxMessageSize/2; s.MaxInFlight < least && !r.failed[serviceName("MAX_MESSAGE_SIZE")] {
 		r.problem(serviceName("MAX_IN_FLIGHT"), "is "+s.MaxInFlight.String()+", too little for one message of "+serviceName("MAX_MESSAGE_SIZE")+" ("+s.MaxMessageSize.String()+")",
 			"set "+least.String()+" or more")
@@ -91,6 +89,16 @@ func (r *reader) checkService(s *Service) {
 	}
 	if s.KeepBodies > s.Retention {
 		r.warn("%s is over %s: content goes with the message's record, after %s", serviceName("KEEP_BODIES"), serviceName("RETENTION"), s.Retention)
+	}
+}
+
+// checkSender checks a setting that is an address, also with a name.
+func (r *reader) checkSender(suffix, value string) {
+	if value == "" {
+		return
+	}
+	if _, err := mailer.ParseAddress(value); err != nil {
+		r.problem(serviceName(suffix), "is no address: "+err.Error(), "write one such as shop@example.com or Shop <shop@example.com>")
 	}
 }
 

@@ -84,7 +84,7 @@ func (d desk) Cancel(ctx context.Context, key, id string) (queue.Message, error)
 // addCompat adds the providers' routes. Echo writes {name} as :name.
 func (s *Server) addCompat(e *echo.Echo) {
 	host := compat.Host{
-		Desk: desk{s}, Keys: s.keys, Budget: s.budget, MaxBody: s.maxBody(), Log: s.log,
+		Desk: desk{s}, Keys: s.keys, Budget: s.budget, MaxBody: s.maxBody(), ForceFrom: s.forceFrom, Log: s.log,
 	}
 	pattern := strings.NewReplacer("{", ":", "}", "")
 	for _, a := range s.compat {

@@ -61,6 +61,7 @@ func (s *Server) compose(ctx context.Context, m *messageRequest, key *keys.Key, 
 	priority := f.priority("priority", m.Priority)
 	message := f.message(m)
 	message.Date = sub.SendAt
+	message.ForceFrom = s.forceFrom
 	composed, err := compose.Compose(ctx, message, reserve)
 	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok {
 		f.Malformed = f.Malformed || invalid.Malformed

@@ -41,6 +41,9 @@ type Options struct {
 	// From is the default of a message's from field, such as
 	// "Shop <shop@example.com>"; empty makes the field required.
 	From string
+	// ForceFrom takes the place of every message's From, see [mailer.Message]; empty
+	// leaves From as it is. Where From above is empty, it is the default, too.
+	ForceFrom string
 	// Ready reports whether the server can do its work now: /readyz answers 503 while
 	// it cannot. Nil means always.
 	Ready func() bool
@@ -74,6 +77,7 @@ type Server struct {
 	relays     Relays
 	keys       *keys.Ring
 	from       mailbox
+	forceFrom  mailer.Address
 	ready      func() bool
 	log        *slog.Logger
 	version    string
@@ -130,6 +134,14 @@ func New(o Options) (*Server, error) {
 			return nil, fmt.Errorf("default sender: %w", err)
 		}
 		s.from = mailbox{text: o.From, given: true}
+	}
+	if o.ForceFrom != "" {
+		if s.forceFrom, err = mailer.ParseAddress(o.ForceFrom); err != nil {
+			return nil, fmt.Errorf("forced sender: %w", err)
+		}
+		if !s.from.given {
+			s.from = mailbox{text: o.ForceFrom, given: true}
+		}
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -30,7 +30,7 @@ func (s *Server) readFinished(ctx context.Context, h http.Header, b *intake.Body
 	if err := b.Begin(); err != nil {
 		return queue.Submission{}, err
 	}
-	envelope.Reserve = s.reserve(b.Share())
+	envelope.Reserve, envelope.ForceFrom = s.reserve(b.Share()), s.forceFrom
 	f.Text(intake.TypeRFC822, headerList(h, headerEnvelopeFrom), headerList(h, headerEnvelopeTo))
 	f.Option(headerEnvelopePriority, h.Get(headerEnvelopePriority))
 	f.Bytes(raw)

@@ -24,6 +24,10 @@ type Message struct {
 	// Header holds the caller's own fields, in order.
 	Header      []Field
 	Attachments []Attachment
+	// ForceFrom, unless it is the zero Address, takes the place of From, of Sender and of a
+	// reverse-path that is not null. Its name is for a From that has none. From goes into
+	// ReplyTo unless there is one.
+	ForceFrom Address
 	// ReturnPath is the reverse-path: empty means the address of From, "<>" the
 	// null reverse-path.
 	ReturnPath string

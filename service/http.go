@@ -31,7 +31,7 @@ func (s *Service) newHandler(c config.Service, version string) (*handler.Server,
 		ledger = s.queue
 	}
 	h, err := handler.New(handler.Options{
-		Submitter: s.submitter, Ledger: ledger, Relays: s.monitor, Keys: entries, From: c.From, Ready: s.ready, Logger: s.log,
+		Submitter: s.submitter, Ledger: ledger, Relays: s.monitor, Keys: entries, From: c.From, ForceFrom: c.ForceFrom, Ready: s.ready, Logger: s.log,
 		Compat: apis, TLS: tlsConfig,
 		Version: version, MaxConnections: withinFiles(c.MaxConnections, maxFiles(), s.log), MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.MaxRecipients,
 		MaxInFlight: int64(c.MaxInFlight), RequestTimeout: time.Duration(c.RequestTimeout),

@@ -61,7 +61,9 @@ type Host struct {
 	Keys    *keys.Ring
 	Budget  *intake.Budget // the memory for requests
 	MaxBody int64          // octets of a request with one message
-	Log     *slog.Logger
+	// ForceFrom takes the place of every message's From, see [mailer.Message].
+	ForceFrom mailer.Address
+	Log       *slog.Logger
 }
 
 // Exchange is one request of a provider's client.
@@ -281,6 +283,7 @@ func (x *Exchange) Compose(o *Message) (queue.Submission, error) {
 	if err := ctx.Err(); err != nil {
 		return sub, err // the client is gone
 	}
+	o.ForceFrom, o.Envelope.ForceFrom = x.ForceFrom, x.ForceFrom
 	composed, err := o.make(ctx, x.hold)
 	if err != nil {
 		return sub, err

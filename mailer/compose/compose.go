@@ -28,8 +28,8 @@ type Composed struct {
 	Content  mailer.Content
 	// Sender is the addr-spec of the From field; routes go by it.
 	Sender string
-	// Authors are the addr-specs of the From field, Sender first. Only a
-	// finished message may have more than one.
+	// Authors are the addr-specs of the From field that the caller gave, Sender first
+	// unless that was forced. Only a finished message may have more than one.
 	Authors []string
 	// Subject is the decoded subject, for people.
 	Subject string
@@ -47,6 +47,8 @@ func Compose(ctx context.Context, m mailer.Message, reserve Reserve) (Composed, 
 	if err := v.err(); err != nil {
 		return Composed{}, err
 	}
+	author := v.from.Email
+	v.force(m.ForceFrom, m.ReturnPath)
 	body, err := composeBody(ctx, m)
 	if err != nil {
 		return Composed{}, fmt.Errorf("compose: %w", err)
@@ -67,7 +69,7 @@ func Compose(ctx context.Context, m mailer.Message, reserve Reserve) (Composed, 
 			UTF8Header: !mailer.IsASCII(string(header)),
 		},
 		Sender:  v.from.Email,
-		Authors: []string{v.from.Email},
+		Authors: []string{author},
 		Subject: m.Subject,
 	}, nil
 }

@@ -2,6 +2,7 @@ package compose
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -17,6 +18,9 @@ type FinishOptions struct {
 	From mailer.Address
 	// NullFrom asks for the null reverse-path, "<>", whatever From is.
 	NullFrom bool
+	// ForceFrom takes the place of the message's From and of From here, as in
+	// [mailer.Message].
+	ForceFrom mailer.Address
 	// To are the recipients; none means those that the message names itself.
 	To []mailer.Address
 	// Date is that of a Date field that the message lacks, as in [mailer.Message].
@@ -41,6 +45,8 @@ type FinishOptions struct {
 //   - fields of addresses or message ids that are empty are left out
 //   - text in UTF-8 that names no charset gets its Content-Type, and in a message
 //     without MIME fields MIME-Version and Content-Transfer-Encoding
+//   - with ForceFrom, From is replaced, the old one becomes Reply-To unless there is one,
+//     and a Sender that is not the new From is removed
 //   - a part with a line over 998 octets, a NUL or, unless it is text, a CR of
 //     its own is encoded anew; so is one in the encoding binary whose octets would change
 //
@@ -73,8 +79,11 @@ func Finish(ctx context.Context, raw []byte, opts FinishOptions) (Composed, erro
 		return Composed{}, err
 	}
 	c.Subject = decodeText(f.charset, f.first("subject"))
-	messageID, err := f.changeHeader(c.Sender)
+	messageID, err := f.changeHeader(cmp.Or(opts.ForceFrom.Email, c.Sender))
 	if err != nil {
+		return Composed{}, err
+	}
+	if err := f.force(opts.ForceFrom, &c); err != nil {
 		return Composed{}, err
 	}
 	e := entityFixer{growth: f.growth, charset: f.charset, signed: f.signed, label: true}

@@ -5,6 +5,7 @@ import (
 	"net/mail"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -134,6 +135,27 @@ func FuzzComposeHeader(f *testing.F) {
 	})
 }
 
+// checkForced checks that a message has the forced sender for its only author, or is
+// refused because it is signed.
+func checkForced(t *testing.T, raw []byte, opts FinishOptions) {
+	opts.ForceFrom = mailer.Address{Name: "Relay", Email: "relay@example.net"}
+	c, err := Finish(t.Context(), raw, opts)
+	if err != nil {
+		wantConversionRefused(t, "Finish with ForceFrom", err)
+		return
+	}
+	checkContent(t, c.Content)
+	checkGrowth(t, "Finish with ForceFrom", raw, c.Content)
+	f := &finisher{root: parseMessage(t.Context(), c.Content.Data)}
+	if from := f.mailboxes("from"); f.count("from") != 1 || !slices.Equal(from, []string{"relay@example.net"}) || c.Envelope.ReversePath != from[0] {
+		t.Errorf("Finish(%q) with ForceFrom has authors %q and reverse-path %q", raw, from, c.Envelope.ReversePath)
+	}
+	given := &finisher{root: parseMessage(t.Context(), raw)}
+	if replies := f.mailboxes("reply-to"); given.count("reply-to") == 0 && c.Authors[0] != "relay@example.net" && !slices.Equal(replies, c.Authors) {
+		t.Errorf("Finish(%q) with ForceFrom has the Reply-To %q, want %q", raw, replies, c.Authors)
+	}
+}
+
 func FuzzFinish(f *testing.F) {
 	files, err := filepath.Glob(goldenDir + "/*.eml")
 	if err != nil || len(files) == 0 {
@@ -168,6 +190,7 @@ func FuzzFinish(f *testing.F) {
 		checkContent(t, c.Content)
 		checkGrowth(t, "Finish", raw, c.Content)
 		checkPath(t, c.Envelope.ReversePath)
+		checkForced(t, raw, opts)
 		again, err := Finish(t.Context(), c.Content.Data, opts)
 		if err != nil || !bytes.Equal(again.Content.Data, c.Content.Data) {
 			t.Errorf("Finish(t.Context(), %q) = %q, %v, want it unchanged", c.Content.Data, again.Content.Data, err)
