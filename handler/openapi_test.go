@@ -129,7 +129,40 @@ func (s *specification) checkAnswer(op map[string]any, a answer) []string {
 	if !ok || a.status < 400 && responses[strconv.Itoa(a.status)] == nil {
 		return []string{"the status is not described"}
 	}
-	return s.checkContent(s.resolve(response)["content"], a.header.Get("Content-Type"), a.body)
+	described := s.resolve(response)
+	return append(s.checkHeader(described, a.header), s.checkContent(described["content"], a.header.Get("Content-Type"), a.body)...)
+}
+
+// usualHeader are fields of HTTP itself, which openapi.yaml leaves out.
+var usualHeader = []string{
+	"Accept", "Accept-Encoding", "Allow", "Cache-Control", "Connection", "Content-Length", "Content-Type", "Server",
+	"Www-Authenticate", "X-Content-Type-Options",
+}
+
+// checkHeader checks the fields of an answer: each is described, each that is required is
+// there, and our own is described for every answer.
+func (s *specification) checkHeader(response map[string]any, header http.Header) []string {
+	var problems []string
+	fields, _ := response["headers"].(map[string]any)
+	if fields[api.HeaderOwn] == nil {
+		problems = append(problems, "the field "+api.HeaderOwn+" is not described")
+	}
+	for name := range header {
+		if fields[name] == nil && !slices.Contains(usualHeader, name) {
+			problems = append(problems, "the field "+name+" is not described")
+		}
+	}
+	for name, field := range fields {
+		described := s.resolve(field)
+		value, given := header[name]
+		switch {
+		case given:
+			problems = append(problems, s.validate(described["schema"], strings.Join(value, ","), name)...)
+		case described["required"] == true:
+			problems = append(problems, "the field "+name+" is missing")
+		}
+	}
+	return problems
 }
 
 func (s *specification) checkContent(content any, contentType string, body []byte) []string {
