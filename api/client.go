@@ -122,7 +122,7 @@ func (e *NoAnswerError) Error() string {
 	if e.Connected {
 		return fmt.Sprintf("the server at %s did not finish its answer, but may have done what it was asked to: %v", e.Server, e.Err)
 	}
-	return fmt.Sprintf("no answer from the server at %s: %v (is it running? MAILSIDECAR_URL says where)", e.Server, e.Err)
+	return fmt.Sprintf("no answer from the server at %s: %v (%s)", e.Server, e.Err, hint(e.Err))
 }
 
 // Unwrap returns the cause.

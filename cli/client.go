@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -96,7 +97,7 @@ type problem struct {
 func (a answer) problem() problem {
 	var p problem
 	if err := json.Unmarshal(a.body, &p.Problem); err != nil || p.Code == "" {
-		p.Problem = api.Problem{Title: http.StatusText(a.status), Detail: "the answer cannot be read"}
+		p.Problem = api.Problem{Title: http.StatusText(a.status), Detail: cmp.Or(api.Answer{Header: a.header, Body: a.body}.Text(), "the answer cannot be read")}
 	}
 	p.Status = a.status
 	if p.Code == api.CodeUnauthorized {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -25,5 +26,20 @@ func TestImpostors(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestUntrusted: a command that meets a server whose certificate is not trusted says which
+// setting to change.
+func TestUntrusted(t *testing.T) {
+	clearEnv(t)
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	t.Cleanup(server.Close)
+	t.Setenv("MAILSIDECAR_URL", server.URL)
+	for _, args := range [][]string{{"send", "--to", "a@example.org", "--text", "x"}, {"healthcheck"}, {"queue", "list"}} {
+		status, out, errOut := run(t.Context(), args...)
+		if status == 0 || !strings.Contains(errOut, "MAILSIDECAR_TLS_CA_FILE must name a file") {
+			t.Errorf("Run(%q) = %d, %s%s, want MAILSIDECAR_TLS_CA_FILE in it", args, status, out, errOut)
+		}
 	}
 }

@@ -88,7 +88,7 @@ var refusals = map[int]struct {
 func readProblem(a api.Answer) api.Problem {
 	var p api.Problem
 	if err := json.Unmarshal(a.Body, &p); err != nil || p.Code == "" {
-		return api.Problem{Detail: "the answer cannot be read"}
+		return api.Problem{Detail: cmp.Or(a.Text(), "the answer cannot be read")}
 	}
 	return p
 }

@@ -110,3 +110,26 @@ func TestOlderServer(t *testing.T) {
 		t.Errorf("run = %+v, want status 0 and silence", got)
 	}
 }
+
+// TestUntrusted: who meets a server whose certificate is not trusted is told which setting
+// to change, and so is who speaks HTTP to the port of HTTPS.
+func TestUntrusted(t *testing.T) {
+	newRecordingServer(t, acceptedAnswer)
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	t.Cleanup(server.Close)
+	t.Setenv("MAILSIDECAR_URL", server.URL)
+	if got := runWith(t, simpleMessage, "-t"); got.status != exitUnavailable || !strings.Contains(got.stderr, "MAILSIDECAR_TLS_CA_FILE must name a file") {
+		t.Errorf("sendmail = %+v, want status 69 and MAILSIDECAR_TLS_CA_FILE", got)
+	}
+	misdirected := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Mailsidecar", "1")
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.WriteHeader(http.StatusMisdirectedRequest)
+		_, _ = io.WriteString(w, "use https:// in the client's URL\n")
+	}))
+	t.Cleanup(misdirected.Close)
+	t.Setenv("MAILSIDECAR_URL", misdirected.URL)
+	if got := runWith(t, simpleMessage, "-t"); got.status != exitUnavailable || !strings.Contains(got.stderr, "use https:// in the client's URL") {
+		t.Errorf("sendmail = %+v, want status 69 and the server's words", got)
+	}
+}

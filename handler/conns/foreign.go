@@ -27,7 +27,8 @@ const (
 )
 
 // The reason is the only text that many SMTP clients show: they take the first line for
-// the greeting.
+// the greeting. 421 is for a request with another scheme than the server's (RFC 9110
+// §15.5.20), and unlike 400 no reason for a client to give a message up.
 var (
 	smtpToHTTP = &foreign{
 		speaks: "SMTP", status: "408 This port speaks HTTP, not SMTP: " + useSendmail,
@@ -48,11 +49,11 @@ var (
 		do:   "if it is an app that waits for a greeting of SMTP: " + useSendmail,
 	}
 	tlsToHTTP = &foreign{
-		speaks: "TLS", status: "400 This port speaks HTTP, not HTTPS",
+		speaks: "TLS", status: "421 This port speaks HTTP, not HTTPS",
 		text: "Client sent a TLS handshake to an HTTP server: " + useHTTP + ".", do: useHTTP,
 	}
 	httpToHTTPS = &foreign{
-		speaks: "HTTP without TLS", status: "400 This port speaks HTTPS, not HTTP",
+		speaks: "HTTP without TLS", status: "421 This port speaks HTTPS, not HTTP",
 		text: "Client sent an HTTP request to an HTTPS server: " + useHTTPS + ".", do: useHTTPS,
 	}
 	// slowHeader is no foreign client: it was slow.

@@ -53,8 +53,8 @@ func TestForeign(t *testing.T) {
 		"nothing":               {"", false, time.Minute, "408", "No request came. This port speaks HTTP, not SMTP", "nothing"},
 		"half a header":         {begin, false, time.Minute, "408", "Request Timeout", ""},
 		"half a line":           {"GET / HT", false, time.Minute, "408", "Request Timeout", ""},
-		"TLS":                   {clientHello, false, 0, "400", "This port speaks HTTP, not HTTPS", "TLS"},
-		"an octet of TLS":       {"\x16", false, 0, "400", "This port speaks HTTP, not HTTPS", "TLS"},
+		"TLS":                   {clientHello, false, 0, "421", "This port speaks HTTP, not HTTPS", "TLS"},
+		"an octet of TLS":       {"\x16", false, 0, "421", "This port speaks HTTP, not HTTPS", "TLS"},
 		"HTTP":                  {"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", false, 0, "200", "OK", ""},
 		"a method like a verb":  {"HELPME / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", false, 0, "200", "OK", ""},
 		"a long method":         {"STARTTLSNOW / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", false, 0, "200", "OK", ""},
@@ -62,8 +62,8 @@ func TestForeign(t *testing.T) {
 		"quit on TLS":           {"quit\r\n", true, 0, "408", "This port speaks HTTPS, not SMTP", "SMTP"},
 		"STARTTLS on TLS":       {"STARTTLS\r\n", true, 0, "408", "This port speaks HTTPS, not SMTP", "SMTP"},
 		"nothing on TLS":        {"", true, handshakeTimeout, "408", "No request came. This port speaks HTTPS, not SMTP", "nothing"},
-		"HTTP on TLS":           {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", true, 0, "400", "This port speaks HTTPS, not HTTP", "HTTP without TLS"},
-		"a large request there": {"POST / HTTP/1.1\r\nHost: x\r\n\r\n" + strings.Repeat("x", 1<<20), true, 0, "400", "This port speaks HTTPS, not HTTP", "HTTP without TLS"},
+		"HTTP on TLS":           {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", true, 0, "421", "This port speaks HTTPS, not HTTP", "HTTP without TLS"},
+		"a large request there": {"POST / HTTP/1.1\r\nHost: x\r\n\r\n" + strings.Repeat("x", 1<<20), true, 0, "421", "This port speaks HTTPS, not HTTP", "HTTP without TLS"},
 	} {
 		for _, size := range []int{1, 3, 1 << 20} {
 			runOn(t, Limits{}, tlsConfig(t, tc.tls), func(t *testing.T, s *server) {
