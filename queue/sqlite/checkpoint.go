@@ -1,15 +1,20 @@
 package sqlite
 
 import (
+	"context"
+	"database/sql"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"time"
+
+	sqlitedriver "modernc.org/sqlite"
 )
 
-// Bounds of the log, in octets. SQLite copies the log into the file when a commit has made
-// it longer than checkpointPages, and begins it anew with the next commit; but not
-// while a view reads from it, and views may overlap without end.
+// Bounds of the log, in octets. The log is copied into the file when it has become longer by
+// copyPages, and SQLite begins it anew with the next commit; but not while a view reads
+// from it, and views may overlap without end.
 const (
 	// longLog is the length from which on the log gets a moment without views. SQLite
 	// shortens a longer file to it.
@@ -72,6 +77,14 @@ func (l *logFile) close() error {
 func (w *writer) trimLog(size int64) {
 	log := w.log.size()
 	full := log+size > longestLog
+	if full {
+		w.awaitCopy()
+	} else if log > longLog && w.grown > restPages && w.keep.quiet == nil {
+		w.beginCopy()
+	}
+	if w.copying {
+		return
+	}
 	if w.keep.quiet == nil {
 		now := time.Now()
 		if now.Before(w.keep.hung) || !full && (log <= longLog || now.Before(w.keep.after)) {
@@ -98,11 +111,109 @@ func (w *writer) trimLog(size int64) {
 // begin afterwards, and before the next commit, read the file alone, so that this
 // commit can begin the log anew.
 func (w *writer) checkpoint() {
-	var busy, log, copied int
-	// Where it fails, the log stays as it is.
-	_ = w.row("PRAGMA wal_checkpoint(PASSIVE)", nil, &busy, &log, &copied)
+	copyLogged(w.session)
+	w.grown = 0
 	w.store.gate.open(w.keep.opened)
 	w.keep = logKeeper{after: time.Now().Add(trimPause)}
+}
+
+const (
+	// copyPages of log (16 MiB) are collected before they are copied into the file. Most
+	// octets are deleted again before that and never get there.
+	copyPages = 4000
+	// restPages of log are copied by the writer itself.
+	restPages = 1024
+)
+
+// copier copies the log into the file beside the writer, whose commits need not wait for
+// it. Only large writes do, lest the log grow as fast as it is copied. The fields are the
+// writer's.
+type copier struct {
+	db      *sql.DB
+	session *session
+	grown   int           // pages of log that were written since a copy began
+	copying bool          // a copy was begun and has not ended
+	copied  chan struct{} // receives when it ends
+}
+
+func newCopier(path string) (*copier, error) {
+	db, err := sql.Open("sqlite", dsn(path, "wal_autocheckpoint(0)")+"&mode=rw&_synchronous=full")
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxIdleConns(-1)
+	c, err := connect(db)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	s := &session{context.Background(), c}
+	if err := s.read(); err != nil { // once the file is deleted it cannot be opened any more
+		return nil, errors.Join(err, c.close(), db.Close())
+	}
+	return &copier{db: db, session: s, copied: make(chan struct{}, 1)}, nil
+}
+
+func (c *copier) close() error { return errors.Join(c.session.close(), c.db.Close()) }
+
+// beginCopy copies what is in the log by now.
+func (c *copier) beginCopy() {
+	if c.copying {
+		return
+	}
+	c.grown, c.copying = 0, true
+	go func() {
+		copyLogged(c.session)
+		c.copied <- struct{}{}
+	}()
+}
+
+// copyLogged copies the log into the file, as far as no view needs the old state of that.
+func copyLogged(s *session) {
+	var busy, log, copied int
+	// Where it fails, the log stays as it is.
+	_ = s.row("PRAGMA wal_checkpoint(PASSIVE)", nil, &busy, &log, &copied)
+}
+
+// copySome counts what the last commit has written, and begins a copy when it is time.
+func (w *writer) copySome() {
+	w.grown += w.pagesWritten()
+	if w.copying {
+		select {
+		case <-w.copied:
+			w.endCopy()
+		default:
+		}
+	} else if w.grown >= copyPages && w.keep.quiet == nil {
+		w.beginCopy()
+	}
+}
+
+// endCopy copies what few pages were written beside the copy that ended: the log begins anew
+// only when all of it was copied. Where they are many it is left to the next copy; trimLog
+// insists.
+func (w *writer) endCopy() {
+	w.copying = false
+	if w.grown > 0 && w.grown <= restPages {
+		copyLogged(w.session)
+		w.grown = 0
+	}
+}
+
+// awaitCopy waits for the copy that is under way.
+func (w *writer) awaitCopy() {
+	for w.copying {
+		<-w.copied
+		w.copying = false
+	}
+}
+
+// pagesWritten is how many pages were written to the log since the last call.
+func (w *writer) pagesWritten() (n int) {
+	_ = w.conn.Raw(func(c any) (err error) {
+		n, _, err = c.(sqlitedriver.DBStatus).Status(sqlitedriver.DBStatusCacheWrite, true)
+		return err
+	})
+	return n
 }
 
 // logPath is where SQLite has the log of the database at path: beside the file that

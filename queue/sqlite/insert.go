@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"iter"
 	"strings"
 
 	sqlitedriver "modernc.org/sqlite"
@@ -18,15 +19,17 @@ const chunkSize = 256 << 10
 
 // Insert stores the batch in a transaction that other writers share.
 func (s *Store) Insert(ctx context.Context, b queue.Batch) ([]string, error) {
-	op := &write{admits: true}
+	size := int64(0)
 	for _, e := range b.Entries {
-		op.size += int64(len(e.Content.Data))
+		size += int64(len(e.Content.Data))
 	}
-	op.size = max(op.size, 1)
+	if size > stageStep {
+		return s.insertStaged(ctx, b, size)
+	}
 	var replayed []string
-	op.run = func(w *writer) error {
-		var err error
-		replayed, err = w.insertBatch(b)
+	op := &write{admits: true, large: size > largeSize, size: max(size, 1)}
+	op.run = func(w *writer) (err error) {
+		replayed, err = w.insertBatch(b, w.insertContent)
 		return err
 	}
 	err := s.writer.do(ctx, op)
@@ -43,13 +46,19 @@ func (s *Store) Replay(ctx context.Context, i queue.Idempotency) ([]string, erro
 	return replayed, err
 }
 
-func (w *writer) insertBatch(b queue.Batch) ([]string, error) {
+// insertBatch stores the messages. content returns the rows that have the bytes of one
+// after the other.
+func (w *writer) insertBatch(b queue.Batch, content handOver) ([]string, error) {
 	if replayed, err := w.replay(b.Idempotency); err != nil || replayed != nil {
 		return replayed, err
 	}
 	known := 0
 	for _, e := range b.Entries {
-		fresh, err := w.insert(e)
+		body, err := content(e.Content)
+		if err != nil {
+			return nil, err
+		}
+		fresh, err := w.insert(e, body)
 		if err != nil {
 			return nil, err
 		}
@@ -110,13 +119,10 @@ func (w *writer) remember(b queue.Batch) error {
 }
 
 // insert stores a message, and says whether it did: it may be stored already.
-func (w *writer) insert(e queue.Entry) (bool, error) {
-	body, err := w.insertContent(e.Content)
-	if err != nil {
-		return false, err
-	}
+func (w *writer) insert(e queue.Entry, body chunks) (bool, error) {
 	m := e.Message
 	var tags any
+	var err error
 	if len(m.Tags) > 0 {
 		if tags, err = toJSON(m.Tags); err != nil {
 			return false, err
@@ -167,8 +173,7 @@ func (w *writer) insertedBefore(id []byte, m queue.Message, again chunks) error 
 // insertContent stores the bytes and returns the rows they are in.
 func (w *writer) insertContent(c mailer.Content) (chunks, error) {
 	var body chunks
-	for rest := c.Data; ; {
-		chunk := rest[:min(len(rest), chunkSize)]
+	for chunk := range chunked(c.Data) {
 		result, err := w.execute(`INSERT INTO contents (data) VALUES (?)`, chunk)
 		if err != nil {
 			return body, err
@@ -181,8 +186,19 @@ func (w *writer) insertContent(c mailer.Content) (chunks, error) {
 			body.first = sql.NullInt64{Int64: first, Valid: true}
 		}
 		body.count++
-		if rest = rest[len(chunk):]; len(rest) == 0 {
-			return body, nil
+	}
+	return body, nil
+}
+
+// chunked yields what each row has of a content: there is one at least, which may be empty.
+func chunked(data []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for {
+			n := min(len(data), chunkSize)
+			if !yield(data[:n:n]) || n == len(data) {
+				return
+			}
+			data = data[n:]
 		}
 	}
 }

@@ -220,7 +220,7 @@ func TestKilledInLargeCommit(t *testing.T) {
 		for n := range 40 {
 			e := randomEntry(30, time.Now())
 			e.Content.Data = make([]byte, 300_000+n)
-			_, err1 := w.insertBatch(queue.Batch{Entries: []queue.Entry{e}})
+			_, err1 := w.insertBatch(queue.Batch{Entries: []queue.Entry{e}}, w.insertContent)
 			var err2 error
 			if n%20 == 19 { // change pages that are in the log already
 				err2 = w.exec(`UPDATE recipients SET tries = ? WHERE n = 0`, n)
@@ -272,7 +272,7 @@ func TestKilledWhileFramesChange(t *testing.T) {
 		for n := range 3 {
 			e := randomEntry(30, time.Now())
 			e.Content.Data = make([]byte, 4_000_000+n)
-			if _, err := w.insertBatch(queue.Batch{Entries: []queue.Entry{e}}); err != nil {
+			if _, err := w.insertBatch(queue.Batch{Entries: []queue.Entry{e}}, w.insertContent); err != nil {
 				return err
 			}
 		}

@@ -108,7 +108,7 @@ func (s *Store) Reschedule(ctx context.Context, key, id string, sendAt time.Time
 		return false, queue.ErrNotFound
 	}
 	var scheduled bool
-	op := &write{run: func(w *writer) error {
+	run := func(w *writer, hand handOver) error {
 		scheduled = false
 		if has, err := w.has(key, raw, ""); err != nil {
 			return err
@@ -117,14 +117,16 @@ func (s *Store) Reschedule(ctx context.Context, key, id string, sendAt time.Time
 		}
 		var err error
 		if scheduled, err = w.reschedule(raw, sendAt, now); err == nil && scheduled && content != nil {
-			err = w.replaceContent(raw, *content)
+			err = w.replaceContent(raw, *content, hand)
 		}
 		return err
-	}}
-	if content != nil {
-		op.size = int64(len(content.Data))
 	}
-	err := s.writer.do(ctx, op)
+	var err error
+	if content != nil && len(content.Data) > largeSize { // in steps, or one
+		err = s.staged(ctx, []mailer.Content{*content}, false, run)
+	} else {
+		err = s.write(ctx, func(w *writer) error { return run(w, w.insertContent) })
+	}
 	return scheduled, err
 }
 
@@ -142,7 +144,7 @@ func (w *writer) reschedule(id []byte, sendAt, now time.Time) (bool, error) {
 }
 
 // replaceContent gives a message that is not final other bytes.
-func (w *writer) replaceContent(id []byte, c mailer.Content) error {
+func (w *writer) replaceContent(id []byte, c mailer.Content, hand handOver) error {
 	var size int64
 	if err := w.row(`SELECT size FROM messages WHERE id = ?`, []any{id}, &size); err != nil {
 		return err
@@ -150,7 +152,7 @@ func (w *writer) replaceContent(id []byte, c mailer.Content) error {
 	if err := w.deleteContent(id); err != nil {
 		return err
 	}
-	body, err := w.insertContent(c)
+	body, err := hand(c)
 	if err != nil {
 		return err
 	}
@@ -164,7 +166,7 @@ func (w *writer) replaceContent(id []byte, c mailer.Content) error {
 // system.
 func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (int, error) {
 	for _, step := range []func(*writer, time.Time, int) (int, error){
-		(*writer).sweepMessages, (*writer).sweepContents, (*writer).sweepIdempotency, (*writer).sweepTurns, (*writer).vacuum,
+		(*writer).sweepMessages, (*writer).sweepContents, (*writer).sweepIdempotency, (*writer).sweepTurns, (*writer).sweepLoose, (*writer).vacuum,
 	} {
 		var n int
 		err := s.write(ctx, func(w *writer) (err error) {

@@ -141,6 +141,11 @@ INSERT INTO usage
 `, `
 -- What is held does not expire: see never. Each look at what has expired met it again.
 UPDATE messages SET clock = 9223372036854775807 WHERE final = 0 AND status = 'held';
+`, `
+-- Rows of contents that belong to no message: first to first+count-1, some of which may be
+-- missing. What is written in several commits is here until the last one, and what is
+-- deleted in several commits is here from the first one on.
+CREATE TABLE loose (first INTEGER PRIMARY KEY, count INTEGER NOT NULL);
 `}
 
 // migrate brings the file to the newest schema, a transaction for each step. It

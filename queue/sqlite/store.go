@@ -75,6 +75,8 @@ type Store struct {
 	lists   *readers
 	line    *line // to the connections for lists
 	gate    gate
+	stages  stages
+	janitor janitor
 	closing sync.Once
 	writer  *writer
 	begun   atomic.Value                    // the owner that has begun to take over from others
@@ -140,6 +142,7 @@ func (s *Store) open(ctx context.Context) error {
 	if s.lists, err = openReaders(s, listConnections); err != nil {
 		return err
 	}
+	s.startJanitor()
 	return ctx.Err()
 }
 
@@ -256,6 +259,7 @@ func (s *Store) Close() error {
 				p.refuse()
 			}
 		}
+		s.janitor.end()
 		if s.writer != nil {
 			errs = append(errs, s.writer.close())
 		}

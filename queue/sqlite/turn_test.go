@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // TestSmallBesideLarge: a small message waits for the large ones of one group at most, and
@@ -29,12 +31,12 @@ func TestSmallBesideLarge(t *testing.T) {
 		for range 1 + rng.IntN(120) {
 			size := int64(rng.IntN(1000))
 			if rng.IntN(2) > 0 {
-				size = largeSize + 1 + rng.Int64N(25<<20)
+				size = largeSize + 1 + rng.Int64N(2*stageStep)
 				large++
 			} else {
 				small++
 			}
-			hand(&write{size: size, run: func(*writer) error { order = append(order, size); return nil }})
+			hand(&write{large: size > largeSize, size: size, run: func(*writer) error { order = append(order, size); return nil }})
 		}
 		for len(s.writer.writes) < large+small {
 			// until all are handed over
@@ -54,51 +56,66 @@ func TestSmallBesideLarge(t *testing.T) {
 				octets += size
 			}
 		}
-		if most := max(maxGroupSize, slices.Max(order)); octets > most {
+		if most := max(stageStep, slices.Max(order)); octets > most {
 			t.Errorf("the last small message waited for %d octets of large ones, want %d at most", octets, most)
 		}
 	}
 }
 
-// TestGroupSize: what shares a commit has two times maxGroupSize at most, half of it small
-// messages and half large ones, but for a single larger write.
+// TestGroupSize: what shares a commit has maxGroupSize of small messages and stageStep of
+// large ones at most, or restSize while there are no small ones; but for a single larger
+// write.
 func TestGroupSize(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
-	for _, most := range []int64{largeSize, 2 * largeSize, 3 * maxGroupSize} {
-		s := openUnsynced(t, dbPath(t))
-		begun, hold := make(chan struct{}), make(chan struct{})
-		var all sync.WaitGroup
-		groups := map[int64][]int64{} // sizes, by the commits before
-		hand := func(op *write) {
-			all.Go(func() {
-				if err := s.writer.do(t.Context(), op); err != nil {
-					t.Errorf("write = %v", err)
+	for _, c := range []struct {
+		size  int64
+		small bool // a small message came just now
+		most  int64
+	}{
+		{largeSize, true, maxGroupSize},
+		{2 * largeSize, true, stageStep},
+		{3 * stageStep, true, stageStep},
+		{largeSize, false, maxGroupSize},
+		{2 * largeSize, false, restSize},
+		{3 * stageStep, false, restSize},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := openUnsynced(t, dbPath(t))
+			if insertSized(t, s, 1); !c.small {
+				time.Sleep(restTime + 1)
+			}
+			begun, hold := make(chan struct{}), make(chan struct{})
+			groups := map[int64][]int64{} // sizes, by the commits before
+			hand := func(op *write) {
+				go func() {
+					if err := s.writer.do(t.Context(), op); err != nil {
+						t.Errorf("write = %v", err)
+					}
+				}()
+			}
+			hand(&write{run: func(*writer) error { close(begun); <-hold; return nil }})
+			<-begun
+			for range maxGroupOps {
+				size := c.size - rng.Int64N(largeSize/2)
+				hand(&write{large: size > largeSize, size: size, run: func(w *writer) error {
+					n := w.commits.Load()
+					groups[n] = append(groups[n], size)
+					return nil
+				}})
+			}
+			synctest.Wait() // until all are handed over
+			close(hold)
+			synctest.Wait()
+			for n, sizes := range groups {
+				octets := int64(0)
+				for _, size := range sizes {
+					octets += size
 				}
-			})
-		}
-		hand(&write{run: func(*writer) error { close(begun); <-hold; return nil }})
-		<-begun
-		for range maxGroupOps {
-			size := most - rng.Int64N(largeSize/2)
-			hand(&write{size: size, run: func(w *writer) error {
-				n := w.commits.Load()
-				groups[n] = append(groups[n], size)
-				return nil
-			}})
-		}
-		for len(s.writer.writes) < maxGroupOps {
-			// until all are handed over
-		}
-		close(hold)
-		all.Wait()
-		for n, sizes := range groups {
-			octets := int64(0)
-			for _, size := range sizes {
-				octets += size
+				if octets > c.most && len(sizes) > 1 {
+					t.Errorf("%+v: commit %d has %d writes of %d octets, want %d at most", c, n, len(sizes), octets, c.most)
+				}
 			}
-			if octets > 2*maxGroupSize && len(sizes) > 1 {
-				t.Errorf("with writes of %d octets commit %d has %d of them, %d octets, want %d at most", most, n, len(sizes), octets, 2*maxGroupSize)
-			}
-		}
+			_ = s.Close()
+		})
 	}
 }

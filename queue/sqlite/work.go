@@ -355,6 +355,7 @@ func (w *writer) settle(id []byte, now time.Time) (m settlement, err error) {
 			return m, err
 		}
 	}
+	body.size = m.size
 	final := states[queue.Queued]+states[queue.Deferred]+states[queue.Held] == 0
 	m.final = final && !was
 	switch {
@@ -393,6 +394,7 @@ func (w *writer) states(id []byte) (map[queue.State]int, error) {
 type chunks struct {
 	first sql.NullInt64 // NULL: they are gone
 	count int64
+	size  int64 // octets in them; zero where that is not known
 }
 
 // finishWithoutBody settles a message that nobody can retry, so that its bytes are
@@ -408,9 +410,20 @@ func (w *writer) finishWithoutBody(id []byte, status queue.Status, clock int64, 
 	return w.exec(`UPDATE messages SET status = ?, final = 1, clock = ?, body = NULL WHERE id = ?`, string(status), clock, id)
 }
 
+// smallToDelete is up to how many octets a content is deleted with the outcome in any case. Of
+// larger ones a commit deletes stageStep octets; the janitor deletes the rest.
+const smallToDelete = 16 << 10
+
 func (w *writer) deleteChunks(c chunks) error {
 	if !c.first.Valid {
 		return nil
+	}
+	if c.size > smallToDelete {
+		w.deleted += c.size
+	}
+	if c.count > looseRows || w.deleted > stageStep && c.size > smallToDelete {
+		w.left = true
+		return w.loosen(c)
 	}
 	return w.exec(`DELETE FROM contents WHERE seq >= ? AND seq < ?`, c.first.Int64, c.first.Int64+c.count)
 }
@@ -418,7 +431,7 @@ func (w *writer) deleteChunks(c chunks) error {
 // deleteContent deletes the bytes of a message that is settled.
 func (w *writer) deleteContent(id []byte) error {
 	var body chunks
-	err := w.row(`SELECT body, chunks FROM messages WHERE id = ?`, []any{id}, &body.first, &body.count)
+	err := w.row(`SELECT body, chunks, size FROM messages WHERE id = ?`, []any{id}, &body.first, &body.count, &body.size)
 	if err != nil {
 		return err
 	}

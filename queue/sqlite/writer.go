@@ -13,15 +13,20 @@ import (
 	"mailsidecar/queue"
 )
 
-// Bounds of one group. They keep a commit short, and most of what it changes within SQLite's
-// cache: what does not fit there costs a fifth more of the processor. What has a large
-// message waits for a group of large ones, and every other group has none: so a small
-// message waits for the commit of one such group at most, however many large messages there
-// are. maxGroupSize is in octets, of the large messages and of the others.
+// Bounds of one group. They keep a commit short. What is large waits for a group of large
+// writes, and every other group has none: so a small message waits for the commit of one such
+// group at most, however many large messages there are. Sizes are in octets.
 const (
 	maxGroupOps  = 256
-	maxGroupSize = 4 << 20
-	largeSize    = 256 << 10
+	maxGroupSize = 1 << 20 // of small messages
+	largeSize    = 64 << 10
+)
+
+// A group of large writes has up to stageStep octets, or restSize where no small message has
+// come for so long: larger groups cost less.
+const (
+	restSize = 4 << 20
+	restTime = 10 * time.Second
 )
 
 // shareWait is how long outcomes wait for a new message whose commit they can
@@ -34,7 +39,9 @@ const shareWait = 5 * time.Millisecond
 // and again when that transaction failed. So run must start from nothing.
 type write struct {
 	run  func(*writer) error
-	size int64 // octets of new messages; zero for all but Insert
+	size int64 // octets of new messages; zero where there are none
+	// large says that this waits for a commit of large writes.
+	large bool
 	// admits says that this needs the room that is kept back for outcomes.
 	admits bool
 	// patient says that this waits a while for another to share its commit.
@@ -49,10 +56,12 @@ type writer struct {
 	store    *Store
 	db       *sql.DB
 	writes   chan *write
-	large    []*write // wait for a group of large messages
-	hadLarge bool     // the last group had large messages
+	large    []*write  // wait for a group of large messages
+	smallAt  time.Time // when the last small message came
+	hadLarge bool      // the last group had large messages
 	log      logFile
 	keep     logKeeper
+	*copier
 
 	mu     sync.RWMutex // held for reading while handing over a write
 	closed bool
@@ -61,6 +70,8 @@ type writer struct {
 	probes   probes      // of the disk, when a write fails
 	doubtful bool        // the last transaction failed, and may have been committed
 	added    queue.Usage // to the messages that are not final, by the open transaction
+	deleted  int64       // octets of large contents, by the open transaction
+	left     bool        // the open transaction leaves contents to the janitor
 	usage    usageCount
 
 	failed  atomic.Pointer[error] // what the last commit came to
@@ -73,7 +84,7 @@ type writer struct {
 // openWriter opens the connection.
 func openWriter(ctx context.Context, s *Store) (*writer, error) {
 	name := dsn(s.opts.Path, "cache_size(-4000)", "temp_store(memory)",
-		fmt.Sprintf("wal_autocheckpoint(%d)", checkpointPages), fmt.Sprintf("journal_size_limit(%d)", longLog))
+		"wal_autocheckpoint(0)", fmt.Sprintf("journal_size_limit(%d)", longLog))
 	db, err := sql.Open("sqlite", name+"&_journal_mode=wal&_synchronous=full")
 	if err != nil {
 		return nil, err
@@ -90,15 +101,14 @@ func openWriter(ctx context.Context, s *Store) (*writer, error) {
 	// A group commit cannot be cancelled for one caller, so writes use a context that
 	// never ends. The driver is also faster that way.
 	w.session = &session{context.Background(), c}
+	if w.copier, err = newCopier(s.opts.Path); err != nil {
+		return nil, errors.Join(err, c.close(), db.Close())
+	}
 	if err := w.usage.read(w.session); err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(err, w.copier.close(), c.close(), db.Close())
 	}
 	return w, nil
 }
-
-// checkpointPages of log (16 MiB) are collected before they are written to the
-// file. Most bytes are deleted again before that and never get there.
-const checkpointPages = 4000
 
 // connect opens a connection that writes to the log.
 func (w *writer) connect() (*connection, error) {
@@ -150,6 +160,7 @@ func (s *Store) write(ctx context.Context, f func(*writer) error) error {
 func (w *writer) run() {
 	defer close(w.ended)
 	defer func() { w.store.gate.open(w.keep.opened) }()
+	defer w.awaitCopy()
 	for {
 		first, open := w.await()
 		if !open {
@@ -158,6 +169,7 @@ func (w *writer) run() {
 		group, size := w.admitted(w.gather(first))
 		w.trimLog(size)
 		w.commitGroup(group)
+		w.copySome()
 	}
 }
 
@@ -168,7 +180,7 @@ const probeInterval = 2 * time.Second
 // await returns the next write, which may be nil while large ones wait; false when there
 // will be none.
 func (w *writer) await() (*write, bool) {
-	if len(w.large) > 0 {
+	if len(w.large) > 0 && !w.copying {
 		return w.next(false, nil), true
 	}
 	for {
@@ -178,9 +190,18 @@ func (w *writer) await() (*write, bool) {
 		}
 		select {
 		case op, open := <-w.writes:
+			if !open && len(w.large) > 0 {
+				w.awaitCopy()
+				return nil, true
+			}
 			return op, open
 		case <-w.keep.quiet:
 			w.trimLog(0)
+		case <-w.copied:
+			w.endCopy()
+			if len(w.large) > 0 && !w.copying {
+				return nil, true
+			}
 		case <-due:
 			w.commitGroup([]*write{{run: (*writer).probe, done: make(chan error, 1)}})
 		}
@@ -198,12 +219,14 @@ func (w *writer) gather(first *write) []*write {
 	}
 	small := int64(0) // octets
 	for n, op := 0, first; op != nil; op = w.next(patient && len(w.large) == 0, late) {
-		if op.size > largeSize {
+		if op.large {
 			w.large = append(w.large, op)
 		} else {
 			group = append(group, op)
 			patient = patient && op.patient
-			small += op.size
+			if small += op.size; op.size > 0 {
+				w.smallAt = time.Now()
+			}
 		}
 		if n++; n == maxGroupOps || small > maxGroupSize-largeSize {
 			break
@@ -213,8 +236,12 @@ func (w *writer) gather(first *write) []*write {
 		w.hadLarge = false
 		return group
 	}
-	for size := int64(0); len(w.large) > 0; {
-		if size += w.large[0].size; size > maxGroupSize && size > w.large[0].size {
+	most := int64(stageStep)
+	if time.Since(w.smallAt) > restTime {
+		most = restSize
+	}
+	for size := int64(0); len(w.large) > 0 && !w.copying; {
+		if size += w.large[0].size; size > most && size > w.large[0].size {
 			break
 		}
 		group = append(group, w.takeLarge())
@@ -310,7 +337,7 @@ func isAnswer(err error) bool {
 }
 
 func (w *writer) transaction(group []*write) (err error) {
-	w.doubtful, w.added = false, queue.Usage{}
+	w.doubtful, w.added, w.deleted, w.left = false, queue.Usage{}, 0, false
 	if err := w.begin(); err != nil {
 		return err
 	}
@@ -338,6 +365,9 @@ func (w *writer) transaction(group []*write) (err error) {
 	}
 	if err := w.commitUsage(); err != nil {
 		return err
+	}
+	if w.left {
+		w.store.janitor.wake()
 	}
 	w.commits.Add(1)
 	w.written.Add(int64(len(group)))
@@ -396,5 +426,5 @@ func (w *writer) close() error {
 	w.mu.Unlock()
 	<-w.ended
 	w.storeUsage()
-	return errors.Join(w.log.close(), w.connection.close(), w.db.Close())
+	return errors.Join(w.log.close(), w.copier.close(), w.connection.close(), w.db.Close())
 }
