@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -35,7 +36,7 @@ func setenv(t *testing.T, e env) {
 	t.Helper()
 	for _, entry := range os.Environ() {
 		name, _, _ := strings.Cut(entry, "=")
-		if ourName.MatchString(name) || name == "XDG_STATE_HOME" || name == "HOME" {
+		if ourPrefix(name) != "" || name == "XDG_STATE_HOME" || name == "HOME" {
 			t.Setenv(name, "") // so that the test's end restores it
 			_ = os.Unsetenv(name)
 		}
@@ -551,5 +552,30 @@ func TestVariablesAreNotListed(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if octets := int(after.TotalAlloc-before.TotalAlloc) / n; octets > 200 {
 		t.Errorf("a look takes %d octets for each variable, want 200 at most", octets)
+	}
+}
+
+// TestNamesThatLookLikeOurs compares with patterns, which would take memory at each start.
+func TestNamesThatLookLikeOurs(t *testing.T) {
+	ours := regexp.MustCompile(`^(SMTP[0-9]*|MAILSIDECAR)_(.*)$`)
+	kubernetes := regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_|$)|_PORT_[0-9]+_(TCP|UDP|SCTP)(_|$)`)
+	parts := []string{"SMTP", "MAILSIDECAR", "SERVICE", "HOST", "PORT", "TCP", "SCTP", "587", "2", "_", "X", ""}
+	for n := range len(parts) * len(parts) * len(parts) * len(parts) * len(parts) {
+		var words []string
+		for ; n > 0; n /= len(parts) {
+			words = append(words, parts[n%len(parts)])
+		}
+		for _, name := range []string{strings.Join(words, "_"), strings.Join(words, "")} {
+			want := ""
+			if match := ours.FindStringSubmatch(name); match != nil {
+				want = match[1]
+			}
+			if got := ourPrefix(name); got != want {
+				t.Fatalf("ourPrefix(%q) = %q, want %q", name, got, want)
+			}
+			if got, want := isKubernetesName(name), kubernetes.MatchString(name); got != want {
+				t.Fatalf("isKubernetesName(%q) = %v, want %v", name, got, want)
+			}
+		}
 	}
 }

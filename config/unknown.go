@@ -2,22 +2,52 @@ package config
 
 import (
 	"iter"
-	"regexp"
 	"slices"
 	"strings"
 )
 
-var (
-	ourName = regexp.MustCompile(`^(SMTP[0-9]*|MAILSIDECAR)_(.*)$`)
-	// kubernetesName is what Kubernetes and Docker's links put into the
-	// environment of a container beside a service called "smtp".
-	kubernetesName = regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_|$)|_PORT_[0-9]+_(TCP|UDP|SCTP)(_|$)`)
-)
+const digits = "0123456789"
+
+// ourPrefix returns the prefix of a name that looks like ours: SMTP, SMTP with a number,
+// or MAILSIDECAR; empty for any other name.
+func ourPrefix(name string) string {
+	prefix, _, found := strings.Cut(name, "_")
+	number, isRelay := strings.CutPrefix(prefix, "SMTP")
+	if found && (prefix == servicePrefix || isRelay && strings.Trim(number, digits) == "") {
+		return prefix
+	}
+	return ""
+}
+
+// isKubernetesName reports whether Kubernetes and Docker's links put such a name into the
+// environment of a container beside a service called "smtp": SMTP_SERVICE_HOST,
+// SMTP_SERVICE_PORT, SMTP_SERVICE_PORT_SUBMISSION, SMTP_PORT_587_TCP_ADDR.
+func isKubernetesName(name string) bool {
+	if strings.HasSuffix(name, "_SERVICE_HOST") || strings.Contains(name+"_", "_SERVICE_PORT_") {
+		return true
+	}
+	rest := name + "_"
+	for {
+		_, after, found := strings.Cut(rest, "_PORT_")
+		if !found {
+			return false
+		}
+		protocol := strings.TrimLeft(after, digits)
+		if len(protocol) < len(after) && hasAnyPrefix(protocol, "_TCP_", "_UDP_", "_SCTP_") {
+			return true
+		}
+		rest = "_" + after // another "_PORT_" may begin with the last octet of this one
+	}
+}
+
+func hasAnyPrefix(s string, prefixes ...string) bool {
+	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(s, p) })
+}
 
 // injected reports whether a variable was put there by Kubernetes, not by the
 // operator. SMTP_PORT=tcp://10.0.0.7:25 is one.
 func injected(name, value string) bool {
-	return kubernetesName.MatchString(name) || strings.HasSuffix(name, "_PORT") && strings.Contains(value, "://")
+	return isKubernetesName(name) || strings.HasSuffix(name, "_PORT") && strings.Contains(value, "://")
 }
 
 // synonyms are names that other software uses for what we call otherwise, too
@@ -53,11 +83,11 @@ func (r *reader) unknown() iter.Seq2[string, string] {
 	return func(yield func(prefix, name string) bool) {
 		for _, entry := range r.environ {
 			name, value, _ := strings.Cut(entry, "=")
-			match := ourName.FindStringSubmatch(name)
-			if match == nil || value == "" || injected(name, value) || isKnown(match[1], name) {
+			prefix := ourPrefix(name)
+			if prefix == "" || value == "" || injected(name, value) || isKnown(prefix, name) {
 				continue
 			}
-			if !yield(match[1], name) {
+			if !yield(prefix, name) {
 				return
 			}
 		}
