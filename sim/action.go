@@ -70,6 +70,10 @@ func (w *World) history() []Action {
 			}
 			of := submits[at.Of("of").Below(len(submits))]
 			a.Of, a.At = of.ID, of.At+at.Of("after").Between(0, chance.Pick(at.Of("soon"), 3*time.Millisecond, 50*time.Millisecond, 3*time.Second, 5*time.Minute, 5*time.Hour))
+			if a.Kind == Look && at.Of("late").Happens(0.3) { // shortly before it expires
+				life := chance.Pick(at.Of("life"), time.Minute, 10*time.Minute, 20*time.Minute, 2*time.Hour, 6*time.Hour)
+				a.At = of.At + life - at.Of("before").Between(11*time.Second, min(life/2, 9*time.Minute))
+			}
 		case Stop, Crash:
 			a.For = at.Of("down").Between(time.Millisecond, chance.Pick(at.Of("long"), 5*time.Millisecond, 3*time.Second, 2*time.Minute))
 			if len(submits) > 0 && at.Of("aimed").Happens(0.7) { // many of what goes wrong is near a commit

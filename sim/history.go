@@ -240,9 +240,6 @@ func (h *history) down(end func(*service)) {
 func (h *history) bury(s *service) {
 	h.graves.Go(func() {
 		s.buried()
-		if n := s.line.Open(); n > 0 {
-			h.fail("left", "%d connections are open after the end", n)
-		}
 		if err := s.face.Close(); err != nil {
 			h.fail("left", "the store could not be closed: %v", err)
 		}

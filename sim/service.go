@@ -125,10 +125,29 @@ func (s *service) stop() {
 	}
 	select {
 	case <-s.done:
+		s.closeRelays(ctx)
 	case <-ctx.Done():
 		s.history.log.Add("service", "cuts the queue", "", 0)
 	}
 	s.die()
+}
+
+// closeRelays says QUIT. What is open then has been forgotten.
+func (s *service) closeRelays(ctx context.Context) {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		for _, r := range s.relays {
+			r.Close()
+		}
+	}()
+	select {
+	case <-closed:
+		if n := s.line.Open(); n > 0 {
+			s.history.fail("left", "%d connections are open after the end", n)
+		}
+	case <-ctx.Done():
+	}
 }
 
 // die ends the run at once: nothing that it does from then on has an effect.

@@ -10,8 +10,12 @@ import (
 // wire is by how much what is sent may arrive later than something else.
 const wire = 2 * time.Millisecond
 
-// rates: no window has more messages than the rate allows, as the relay sees them.
+// rates: no window has more messages than the rate allows, as the relay sees them. Where
+// the clock is set, a new run does not know what an earlier one has used.
 func (c *checker) rates() {
+	if c.Steps {
+		return
+	}
 	for name, r := range c.Relays {
 		if n := r.Rate.Messages; n > 0 {
 			c.rate(name, n, r.Rate.Per, r.Notes.Mails)

@@ -133,7 +133,7 @@ var planted = []mutant{
 	},
 	{
 		"login tried without end", "mailer/smtp/breaker.go",
-		"case now.Before(b.next):", "case false && now.Before(b.next):", nil,
+		"refusalPause     = time.Minute", "refusalPause     = time.Second", nil,
 	},
 	{
 		"connections left open", "mailer/smtp/relay.go",
