@@ -121,10 +121,11 @@ func millis(ms int64) string {
 
 func printAdvice(w io.Writer, a diagnosis.Advice) {
 	found := a.Found
-	switch len(a.Ports) {
-	case 0:
+	switch {
+	case found == "":
+	case len(a.Ports) == 0:
 		found = strings.ToUpper(found[:1]) + found[1:]
-	case 1:
+	case len(a.Ports) == 1:
 		found = fmt.Sprintf("Port %d: %s", a.Ports[0], found)
 	default:
 		found = fmt.Sprintf("Ports %s: %s", joinPorts(a.Ports), found)

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"mailsidecar/diagnosis"
 )
 
 // checkEnv configures a relay at 127.0.0.1 with the ports and the password given.
@@ -227,5 +229,24 @@ func TestCheckSender(t *testing.T) {
 		if said := strings.Join(strings.Fields(out), " "); status != 0 || !strings.Contains(said, "mail can go to 127.0.0.1") || !strings.Contains(said, c.want) {
 			t.Errorf("check %v = %d\n%s\nwant %q", c.args, status, out, c.want)
 		}
+	}
+}
+
+// Whatever a server answers, it is printed without a panic.
+func TestPrintAnyAnswer(t *testing.T) {
+	for _, answer := range []string{
+		`{}`, `{"ok":true}`, `{"ok":true,"rungs":[]}`, `{"ok":true,"rungs":[{"failure":{}}],"advice":[{}]}`, `{"advice":[{"ports":[]},{"ports":[1,2]},{"found":"x"}]}`,
+		`{"rungs":[{"tls":{}},{"mode":"x","auth":"y"}],"other_ports":[{}],"oauth2":{"error":"x"}}`, `{"failure":{"code":1}}`,
+	} {
+		var c checked
+		if err := json.Unmarshal([]byte(answer), &c); err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		printReport(&out, c)
+		if !strings.Contains(out.String(), "Result: no mail can go") {
+			t.Errorf("of %s is printed %q, want a result", answer, out.String())
+		}
+		diagnosis.OfReport(c.Report, diagnosis.Settings{})
 	}
 }

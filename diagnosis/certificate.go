@@ -9,10 +9,9 @@ import (
 )
 
 // impostor is what to do where the certificate is not that of a relay which is known to
-// have a good one. Its names are never to be trusted: whoever has put it there would get
-// the password.
+// have a good one. Its names are never to be trusted: its maker would get the password.
 const impostor = "Something on the way takes the relay's place: antivirus software, a firewall, or a network that redirects mail ports. Exempt $HOST there, or use another port." +
-	" Do not trust this certificate: whoever made it would get your password."
+	" Do not trust this certificate: its maker would get your password."
 
 // certificateText is for a certificate that did not verify.
 func (f finding) certificateText(text adviceText) adviceText {
@@ -20,7 +19,7 @@ func (f finding) certificateText(text adviceText) adviceText {
 	if t == nil {
 		return text
 	}
-	stranger := f.known // whoever shows a bad certificate is not the public relay
+	stranger := f.known // a public relay has a good certificate
 	switch f.problem() {
 	case smtp.ProblemExpired:
 		return expiredText(t, text)

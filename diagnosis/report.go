@@ -15,7 +15,7 @@ import (
 func OfReport(r smtp.Report, s Settings) []Advice {
 	var all []Advice
 	switch groups := findings(r, s); {
-	case r.OK:
+	case r.OK && servingRung(r) >= 0:
 		all = remarks(r, groups)
 	case len(groups) > 0:
 		all = conclude(r, groups)
@@ -143,8 +143,14 @@ func servingRung(r smtp.Report) int {
 	return slices.IndexFunc(r.Rungs, usable)
 }
 
-// ServingPort returns the port on which mail goes to a relay that is OK.
-func ServingPort(r smtp.Report) int { return r.Rungs[servingRung(r)].Port }
+// ServingPort returns the port on which mail goes to a relay that is OK; zero where no
+// rung serves.
+func ServingPort(r smtp.Report) int {
+	if i := servingRung(r); i >= 0 {
+		return r.Rungs[i].Port
+	}
+	return 0
+}
 
 func isOpen(r smtp.RungCheck) bool      { return r.TCP == "open" }
 func usable(r smtp.RungCheck) bool      { return r.Failure == nil }
@@ -160,7 +166,7 @@ func portSetting(r smtp.RungCheck) string {
 
 // Conclusion says in a sentence whether mail can go to the relay, and on which port.
 func Conclusion(r smtp.Report) string {
-	if !r.OK {
+	if !r.OK || servingRung(r) < 0 {
 		return fmt.Sprintf("Result: no mail can go to %s as things are.", r.Host)
 	}
 	serving := r.Rungs[servingRung(r)]

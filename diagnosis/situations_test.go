@@ -153,7 +153,7 @@ var situations = []situation{
 	{name: "dropped", world: fated(relaytest.BlackHole), cause: "no answer: the packets are dropped", remedy: "on another machine"},
 	{name: "refused", world: fated(relaytest.Refused), cause: "the connection was refused", remedy: "Compare SMTP_HOST and SMTP_PORTS"},
 	{name: "refused on this machine", world: and(host("localhost"), fated(relaytest.Refused)), cause: "the connection was refused", remedy: "Start the relay"},
-	{name: "rejected by a router", world: fated(relaytest.Rejected), cause: "a router or firewall on the way rejects the connection", remedy: "who runs the firewall", no: []string{"no route"}},
+	{name: "rejected by a router", world: fated(relaytest.Rejected), cause: "a router or firewall on the way rejects the connection", remedy: "administrator of the firewall", no: []string{"no route"}},
 	{name: "no route", world: fated(relaytest.NoRoute), cause: "this machine has no route to relay.test", remedy: "ip route"},
 	{name: "forbidden by the system", world: fated(relaytest.Forbidden), cause: "this system forbids mailsidecar to connect", remedy: "IPAddressDeny"},
 	{name: "dropped, and 465 open", world: and(fated(relaytest.BlackHole), func(w *world) { w.relay(relaytest.Options{Implicit: true}, nil, 465) }), cause: "no answer", remedy: "Port 465 answers as it should: set SMTP_PORTS=465.", no: []string{"another machine"}},

@@ -34,7 +34,7 @@ var adviceTexts = map[smtp.Problem]adviceText{
 	},
 	smtp.ProblemRejected: {
 		"a router or firewall on the way rejects the connection: it says that $HOST cannot be reached, or that the connection is forbidden.",
-		"Ask the hosting provider, or who runs the firewall, to allow it. If $HOST is on your own network, see that it is up.",
+		"Ask the hosting provider, or the administrator of the firewall, to allow it. If $HOST is on your own network, see that it is up.",
 	},
 	smtp.ProblemUnreachable: {
 		"this machine has no route to $HOST.",
@@ -82,7 +82,7 @@ var adviceTexts = map[smtp.Problem]adviceText{
 	},
 	smtp.ProblemIntercepted: {
 		"the connection to $HOST is intercepted: the certificate is made by $ISSUER and not the relay's own.",
-		"Exempt $HOST from the inspection of mail and TLS there, or use another port. Do not trust this certificate: who intercepts the connection can read your password.",
+		"Exempt $HOST from the inspection of mail and TLS there, or use another port. Do not trust this certificate: its maker could read your password.",
 	},
 	smtp.ProblemExpired: {
 		"the relay's certificate has expired.",
