@@ -144,7 +144,7 @@ func askServer(cmd *cobra.Command, o checkOptions) ([]checked, error) {
 	}
 	got, err := c.do(cmd.Context(), http.MethodPost, path, nil, nil)
 	if err != nil {
-		_, warnings, _ := config.LoadRelays() // perhaps a misspelt name
+		_, warnings, _ := config.LoadService() // of misspelt names
 		for _, w := range warnings {
 			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", w)
 		}

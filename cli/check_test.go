@@ -201,12 +201,15 @@ func TestCheckAsksTheServer(t *testing.T) {
 func TestCheckWithoutSettings(t *testing.T) {
 	clearEnv(t)
 	t.Setenv("MAILSIDECAR_URL", "http://127.0.0.1:"+strconv.Itoa(refusedPort(t)))
-	t.Setenv("SMPT_HOST", "smtp.example.com")
+	t.Setenv("SMTP_FROM", "shop@example.com")
 	status, _, errOut := run(t.Context(), "check")
-	for _, want := range []string{"SMTP_HOST is not set", "MAILSIDECAR_URL", "connection refused"} {
+	for _, want := range []string{"SMTP_HOST is not set", "MAILSIDECAR_URL", "connection refused", "did you mean MAILSIDECAR_FROM?"} {
 		if !strings.Contains(errOut, want) {
 			t.Errorf("check says %q, want %q", errOut, want)
 		}
+	}
+	if strings.Contains(errOut, "without AUTH") {
+		t.Errorf("check says %q, want nothing of a relay that is not configured", errOut)
 	}
 	if status != 78 {
 		t.Errorf("check = %d, want 78", status)
