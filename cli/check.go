@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -22,7 +23,7 @@ import (
 // checkOptions are the flags of check.
 type checkOptions struct {
 	timeout time.Duration
-	from    string // as given, or as MAILSIDECAR_FROM
+	from    string // empty: the default of the settings
 	json    bool
 }
 
@@ -56,7 +57,7 @@ relays nor a server.`,
 		},
 	}
 	cmd.Flags().BoolVar(&o.json, "json", false, "print everything found out as JSON")
-	cmd.Flags().StringVar(&o.from, "from", "", "try whether the relay takes mail of this `address` (default MAILSIDECAR_FROM)")
+	cmd.Flags().StringVar(&o.from, "from", "", "try whether the relay takes mail of this `address` (default MAILSIDECAR_FORCE_FROM, else MAILSIDECAR_FROM)")
 	durationFlag(cmd, &o.timeout, "timeout", "end the check after this long")
 	return cmd
 }
@@ -114,11 +115,9 @@ func checkAll(ctx context.Context, configs []config.Relay, o checkOptions) ([]ch
 	if err != nil {
 		return nil, err
 	}
-	if o.from == "" {
-		o.from = s.From
-	}
+	from := cmp.Or(service.SenderOf(o.from), service.DefaultSender(s))
 	results := make([]checked, len(built))
-	for i, report := range service.CheckRelays(ctx, configs, built, service.SenderOf(o.from)) {
+	for i, report := range service.CheckRelays(ctx, configs, built, from) {
 		results[i] = checked{report, service.CheckAdvice(adviceSettings(configs[i]), built[i], report), service.OAuth2Status(built[i])}
 		built[i].Close()
 	}

@@ -131,7 +131,7 @@ func (m *relayMonitor) Status() []handler.RelayStatus {
 }
 
 // Check checks every relay, and ends the pause of each that works. An empty sender
-// means MAILSIDECAR_FROM.
+// means the one of the settings.
 func (m *relayMonitor) Check(ctx context.Context, sender string) []handler.RelayReport {
 	reports := make([]handler.RelayReport, len(m.relays))
 	for i, r := range CheckRelays(ctx, m.configs, m.relays, cmp.Or(sender, m.from)) {

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -175,6 +176,12 @@ func checkSenders(configs []config.Relay, relays []Relay, from string) []string 
 		}
 	}
 	return senders
+}
+
+// DefaultSender returns the sender of mail that names none: that of
+// MAILSIDECAR_FORCE_FROM, which replaces every other one, or else of MAILSIDECAR_FROM.
+func DefaultSender(s config.Service) string {
+	return cmp.Or(SenderOf(s.ForceFrom), SenderOf(s.From))
 }
 
 // SenderOf returns the address in a From such as that of MAILSIDECAR_FROM; empty where

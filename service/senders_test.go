@@ -42,6 +42,12 @@ func TestCheckSenders(t *testing.T) {
 			r.Close()
 		}
 	}
+	s := config.Service{From: "Shop <shop@example.com>"}
+	forced := s
+	forced.ForceFrom = "relay@example.com"
+	if got := DefaultSender(s) + " " + DefaultSender(forced); got != "shop@example.com relay@example.com" {
+		t.Errorf("DefaultSender = %q", got)
+	}
 	if got := SenderOf("Shop <shop@example.com>") + SenderOf("shop") + SenderOf(""); got != "shop@example.com" {
 		t.Errorf("SenderOf = %q", got)
 	}

@@ -104,7 +104,7 @@ func (s *Service) startQueue(ctx context.Context, o Options) (err error) {
 		}
 	}
 	s.monitor = newRelayMonitor(c.Relays, s.relays, o.Observe, s.log)
-	s.monitor.from = SenderOf(c.Service.From)
+	s.monitor.from = DefaultSender(c.Service)
 	routes := s.monitor.routes()
 	if c.Service.Queue.Store == "none" {
 		direct := queue.NewDirect(routes, s.log)
