@@ -63,18 +63,52 @@ type Receipt struct {
 	Recipients []Recipient `json:"recipients"`
 }
 
-// The states of a recipient that clients look for.
+// The states of a recipient.
 const (
-	StateQueued  = "queued" // before the first attempt
-	StateBounced = "bounced"
+	StateQueued    = "queued" // before the first attempt
+	StateDeferred  = "deferred"
+	StateHeld      = "held"
+	StateDelivered = "delivered"
+	StateBounced   = "bounced"
+	StateExpired   = "expired"
+	StateCanceled  = "canceled"
 )
 
-// The statuses of a message that waits.
+// The statuses of a message.
 const (
-	StatusQueued   = "queued"   // before the first attempt
-	StatusDeferred = "deferred" // some recipient waits for the next attempt
-	StatusHeld     = "held"     // some recipient waits for a person
+	StatusQueued    = "queued"    // before the first attempt
+	StatusDeferred  = "deferred"  // some recipient waits for the next attempt
+	StatusHeld      = "held"      // some recipient waits for a person
+	StatusDelivered = "delivered" // all
+	StatusPartial   = "partial"   // all final, some delivered
+	StatusFailed    = "failed"    // all final, none delivered
+	StatusCanceled  = "canceled"
 )
+
+// StatusOf is the status of a message with these recipients.
+func StatusOf(recipients []Recipient) string {
+	n := map[string]int{}
+	for _, r := range recipients {
+		n[r.State]++
+	}
+	only := func(state string) bool { return n[state] > 0 && len(n) == 1 }
+	switch {
+	case only(StateQueued):
+		return StatusQueued
+	case n[StateQueued]+n[StateDeferred] > 0:
+		return StatusDeferred
+	case n[StateHeld] > 0:
+		return StatusHeld
+	case only(StateDelivered):
+		return StatusDelivered
+	case n[StateDelivered] > 0:
+		return StatusPartial
+	case only(StateCanceled):
+		return StatusCanceled
+	default:
+		return StatusFailed
+	}
+}
 
 // Recipient is one recipient's state, and the outcome of the last attempt.
 type Recipient struct {
@@ -184,6 +218,8 @@ type Page struct {
 // Filter selects messages: in the body of POST /v1/messages/retry, and as the
 // parameters of GET /v1/messages. Empty members select nothing out.
 type Filter struct {
+	// Status is one of the Status constants; or StateBounced or StateExpired, which select
+	// messages with such a recipient, whatever became of the others.
 	Status    string `json:"status,omitempty"`
 	Recipient string `json:"recipient,omitempty"`
 	Sender    string `json:"sender,omitempty"`

@@ -87,7 +87,7 @@ func TestStatus(t *testing.T) {
 		{"rejected", send, 65, "Refused"},
 		{"rejected", append(send, "--json"), 65, `"code": "rejected"`},
 		{"no key", send, 77, "no key was sent: set MAILSIDECAR_API_KEY to the secret"},
-		{"refused", send, 65, "message M: rejected\n  a@example.org   bounced"},
+		{"refused", send, 65, "message M: failed\n  a@example.org   bounced"},
 		{"refused", send, 65, "(HTTP 422, rejected, request R)"},
 		{"fields", send, 65, "as it is\n  from: is missing\n  (HTTP 422"},
 		{"deferred", send, 75, "Later"},
@@ -134,7 +134,7 @@ func TestQueueListGoesOn(t *testing.T) {
 	}))
 	defer retry.Close()
 	t.Setenv("MAILSIDECAR_URL", retry.URL)
-	if status, out, errOut := run(t.Context(), "queue", "retry", "--status", "failed"); status != 0 || !strings.HasSuffix(out, ": 17\nmessages to be tried again: 21\n") {
+	if status, out, errOut := run(t.Context(), "queue", "retry", "--status", "failed"); status != 0 || !strings.Contains(out, ": 17\nmessages to be tried again: 21\n") || !strings.Contains(out, "--status bounced or expired") {
 		t.Errorf("queue retry in two requests = %d, says\n%s%s", status, out, errOut)
 	}
 	t.Setenv("MAILSIDECAR_URL", server.URL)

@@ -100,7 +100,11 @@ func (c *client) printTrouble(ctx context.Context, w io.Writer) {
 func refusal(w io.Writer, a answer) error {
 	p := a.problem()
 	if id := cmp.Or(p.ID, p.MessageID); id != "" {
-		fmt.Fprintf(w, "message %s: %s\n", id, p.Code)
+		status := string(p.Code)
+		if len(p.Recipients) > 0 {
+			status = api.StatusOf(p.Recipients)
+		}
+		fmt.Fprintf(w, "message %s: %s\n", id, status)
 	}
 	if len(p.Recipients) > 0 {
 		printRecipients(w, p.Recipients)

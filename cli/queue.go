@@ -53,7 +53,7 @@ type queueFilter struct {
 
 func (f *queueFilter) define(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.status, "status", "", "queued, deferred, held, delivered, partial, failed or canceled")
+	flags.StringVar(&f.status, "status", "", "message's status: queued, deferred, held, delivered, partial, failed or canceled; bounced or expired: some recipient is")
 	flags.StringVar(&f.recipient, "recipient", "", "recipient's address")
 	flags.StringVar(&f.sender, "sender", "", "author's address")
 	flags.StringVar(&f.messageID, "message-id", "", "Message-ID, with or without its angle brackets")
@@ -172,10 +172,15 @@ func newQueueRetry() *cobra.Command {
 		Use:   "retry [ID...]",
 		Short: "Try messages again now",
 		Long: `Makes every deferred, held, bounced or expired recipient due now: of the messages
-named, or of all those that the flags select.
+named, or of all those that the flags select. Relays that are paused are asked at
+once, also for messages that were not tried yet.
+
+--status failed selects messages that were delivered to no recipient. A message is
+partial that was delivered to some: --status bounced or expired selects these, too.
 ` + queueExits,
 		Example: `  mailsidecar queue retry 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55
   mailsidecar queue retry --status failed --since 2h
+  mailsidecar queue retry --status bounced --since 2h
   mailsidecar queue retry --status held`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, ids []string) error {
@@ -357,6 +362,9 @@ func (c *client) retryMatching(ctx context.Context, w io.Writer, filter api.Filt
 		}
 		total, request.Cursor = total+done.Retried, done.Next
 		fmt.Fprintf(w, "messages to be tried again: %d\n", total)
+	}
+	if filter.Status == api.StatusFailed {
+		fmt.Fprintln(w, "Messages that were delivered to some recipients are not among them: --status bounced or expired selects these, too.")
 	}
 	return nil
 }

@@ -30,11 +30,15 @@ func readFilter(r api.Filter, key string) (queue.Filter, []api.FieldError) {
 	if r.Tag != "" && !isTagName(tag) {
 		f.Add("tag", "must be NAME or NAME:VALUE")
 	}
-	if r.Status != "" && !slices.Contains(queue.Statuses, queue.Status(r.Status)) {
-		f.Add("status", fmt.Sprintf("must be one of %s", joinStatuses()))
+	status, state := queue.Status(r.Status), queue.State("")
+	switch {
+	case r.Status == api.StateBounced || r.Status == api.StateExpired:
+		status, state = "", queue.State(r.Status)
+	case r.Status != "" && !slices.Contains(queue.Statuses, status):
+		f.Add("status", fmt.Sprintf("must be one of %s, or bounced or expired for messages with such a recipient", joinStatuses()))
 	}
 	return queue.Filter{
-		Key: key, Status: queue.Status(r.Status), Recipient: f.addrSpec("recipient", r.Recipient),
+		Key: key, Status: status, State: state, Recipient: f.addrSpec("recipient", r.Recipient),
 		Sender: f.addrSpec("sender", r.Sender), MessageID: r.MessageID, TagName: tag, TagValue: value,
 		Since: f.time("since", r.Since), Until: f.time("until", r.Until),
 	}, f.Fields

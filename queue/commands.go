@@ -32,9 +32,9 @@ func (d *Durable) Content(ctx context.Context, key, id string) ([]byte, error) {
 }
 
 // Retry makes every deferred, held, bounced or expired recipient due now. Relays
-// that are paused are asked now, too, but for those that refused our login: then
-// what waits for them has that refusal as its result, and NextAttempt is when the
-// next login may be.
+// that are paused are asked now, too, also for a message that was not tried yet; but not
+// those that refused our login: then what waits for them has that refusal as its result,
+// and NextAttempt is when the next login may be.
 func (d *Durable) Retry(ctx context.Context, key, id string) (Message, error) {
 	m, err := d.store.Get(ctx, key, id)
 	if err != nil {
@@ -44,7 +44,7 @@ func (d *Durable) Retry(ctx context.Context, key, id string) (Message, error) {
 	if err != nil {
 		return Message{}, err
 	}
-	if len(changed) == 0 {
+	if len(changed) == 0 && !d.untried(&m) {
 		return Message{}, ErrNothingToRetry
 	}
 	d.driver.unpause(m.Sender)
@@ -53,6 +53,11 @@ func (d *Durable) Retry(ctx context.Context, key, id string) (Message, error) {
 		d.driver.showRefusedLogin(&m)
 	}
 	return m, err
+}
+
+// untried says that a message is due, or waits for its relay, and was not tried yet.
+func (d *Durable) untried(m *Message) bool {
+	return m.Status() == StatusQueued && !m.SendAt.After(d.now())
 }
 
 // retry has the store retry messages, and returns the ids that changed.
@@ -124,15 +129,17 @@ func (d *Durable) retrySome(ctx context.Context, f Filter, cursor *string) (int,
 	if len(page.Messages) == 0 {
 		return 0, nil
 	}
-	ids, senders := make([]string, len(page.Messages)), make([]string, len(page.Messages))
+	ids, senders, untried := make([]string, len(page.Messages)), make([]string, len(page.Messages)), 0
 	for i, m := range page.Messages {
-		ids[i], senders[i] = m.ID, m.Sender
+		if ids[i], senders[i] = m.ID, m.Sender; d.untried(&m) {
+			untried++
+		}
 	}
 	changed, err := d.retry(ctx, f.Key, ids...)
-	if err == nil && len(changed) > 0 {
+	if err == nil && len(changed)+untried > 0 {
 		d.driver.unpause(senders...)
 	}
-	return len(changed), err
+	return len(changed) + untried, err
 }
 
 // Cancel ends every recipient that is not final. One that is being tried just

@@ -58,6 +58,40 @@ func TestPauseShows(t *testing.T) {
 	}
 }
 
+// TestRetryUntried: a retry of a message that was not tried yet asks its paused relay; one
+// that waits for its time has nothing to retry.
+func TestRetryUntried(t *testing.T) {
+	for _, how := range []string{"retry", "matching"} {
+		synctest.Test(t, func(t *testing.T) {
+			relay := queuetest.NewRelay(queuetest.Unreachable)
+			q := start(t, nil, relay)
+			first := q.MustSubmit(queuetest.Submission("1", "a@example.org")).Message.ID
+			time.Sleep(10 * time.Minute) // the relay is paused for minutes
+			untried := q.MustSubmit(queuetest.Submission("2", "b@example.org")).Message.ID
+			scheduled := queuetest.Submission("3", "c@example.org")
+			scheduled.SendAt = time.Now().Add(24 * time.Hour)
+			later := q.MustSubmit(scheduled).Message.ID
+			queuetest.SettleDown()
+			q.WantStatus(untried, queue.StatusQueued)
+			relay.Set(queuetest.Accept)
+			if how == "retry" {
+				if _, err := q.Retry(t.Context(), "app", later); !errors.Is(err, queue.ErrNothingToRetry) {
+					t.Errorf("Retry(scheduled) = %v, want ErrNothingToRetry", err)
+				}
+				if m, err := q.Retry(t.Context(), "app", untried); err != nil || m.ID != untried {
+					t.Errorf("Retry(queued) = %v, %v, want the message", m.ID, err)
+				}
+			} else if n, _, err := q.RetryMatching(t.Context(), queue.Filter{Key: "app", Status: queue.StatusQueued}, ""); n != 1 || err != nil {
+				t.Errorf("RetryMatching(queued) = %d, %v, want 1", n, err)
+			}
+			queuetest.SettleDown()
+			q.WantStatus(untried, queue.StatusDelivered)
+			q.WantStatus(first, queue.StatusDelivered)
+			q.WantStatus(later, queue.StatusQueued)
+		})
+	}
+}
+
 // TestCancelWhileTried: the attempt decides, and a request that waits for it is
 // not answered before.
 func TestCancelWhileTried(t *testing.T) {

@@ -16,6 +16,8 @@ type Filter struct {
 	// is the key of a server that has none.
 	Key    string
 	Status Status
+	// State selects messages with a recipient in that state.
+	State State
 	// Recipient is a forward-path and Sender the addr-spec of the From field,
 	// whole and compared without regard to ASCII case.
 	Recipient string
@@ -55,8 +57,8 @@ var (
 	ErrTooManyLists = errors.New("too many lists and searches at once")
 	// ErrSearchTooSlow: the store is so slow that a page could not be read in time.
 	ErrSearchTooSlow = errors.New("the search took too long")
-	// ErrNothingToRetry: every recipient is delivered, canceled, not tried yet or
-	// being tried just now, or the message's bytes are gone.
+	// ErrNothingToRetry: every recipient is delivered, canceled or being tried just now,
+	// the message waits for its SendAt, or its bytes are gone.
 	ErrNothingToRetry = errors.New("nothing to retry")
 	// ErrNothingToCancel: every recipient is in a final state already.
 	ErrNothingToCancel = errors.New("nothing to cancel")

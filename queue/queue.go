@@ -165,6 +165,23 @@ func StatusOf(n map[State]int) Status {
 	}
 }
 
+// Has says that a message with the status may have a recipient in the state.
+func (s Status) Has(state State) bool {
+	switch s {
+	case StatusQueued, StatusDelivered, StatusCanceled:
+		return State(s) == state
+	case StatusDeferred:
+		return true
+	case StatusHeld:
+		return state != Queued && state != Deferred
+	case StatusPartial:
+		return state.Final()
+	case StatusFailed:
+		return state.Final() && state != Delivered
+	}
+	return false
+}
+
 // Errors that a queue answers a submission or a request with. The handler maps
 // each to an HTTP status.
 var (

@@ -35,7 +35,7 @@ var sentinels = []struct {
 	{queue.ErrInvalidCursor, api.CodeInvalidParameter, "The cursor was not given by this server."},
 	{queue.ErrTooManyLists, api.CodeTooManySearches, "Lists and searches take turns, and this one had none within 2 s."},
 	{queue.ErrSearchTooSlow, api.CodeTimeout, "The store is slow: no part of the list could be read within 2 s. Narrow it with since and until."},
-	{queue.ErrNothingToRetry, api.CodeNothingToRetry, "Every recipient is delivered, canceled, being tried just now or not tried yet, or the content was removed."},
+	{queue.ErrNothingToRetry, api.CodeNothingToRetry, "Every recipient is delivered, canceled or being tried just now, or the message waits for its send_at, or the content was removed."},
 	{queue.ErrNothingToCancel, api.CodeNothingToCancel, ""},
 	{queue.ErrContentGone, api.CodeContentGone, ""},
 	{context.DeadlineExceeded, api.CodeTimeout, ""},

@@ -132,6 +132,9 @@ func (m *message) selected(f queue.Filter) bool {
 		f.Status != "" && f.Status != m.copy().Status():
 		return false
 	}
+	if f.State != "" && !slices.ContainsFunc(m.recipients, func(r *recipient) bool { return r.State == f.State }) {
+		return false
+	}
 	return f.Recipient == "" || slices.ContainsFunc(m.recipients, func(r *recipient) bool {
 		return strings.EqualFold(r.ForwardPath, f.Recipient)
 	})

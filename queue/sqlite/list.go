@@ -153,6 +153,12 @@ func (w *walk) search(f queue.Filter) {
 	if f.Recipient != "" {
 		w.and("EXISTS (SELECT 1 FROM recipients WHERE message = id AND forward_path = ? COLLATE NOCASE)", f.Recipient)
 	}
+	if f.State != "" {
+		w.and("EXISTS (SELECT 1 FROM recipients WHERE message = id AND state = ?)", string(f.State))
+		if f.Status == "" {
+			w.statuses = slices.DeleteFunc(slices.Clone(w.statuses), func(s queue.Status) bool { return !s.Has(f.State) })
+		}
+	}
 	if f.MessageID != "" {
 		w.and("message_id = ?", f.MessageID)
 	}
@@ -160,7 +166,7 @@ func (w *walk) search(f queue.Filter) {
 		w.and("tags IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(tags) AS tag WHERE tag.key = ? AND (? = '' OR tag.value = ?))",
 			f.TagName, f.TagValue, f.TagValue)
 	}
-	w.searches = f.Sender != "" || f.Recipient != "" || f.MessageID != "" || f.TagName != ""
+	w.searches = f.Sender != "" || f.Recipient != "" || f.MessageID != "" || f.TagName != "" || f.State != ""
 }
 
 // part is what one step has found.

@@ -53,6 +53,7 @@ func Run(t *testing.T, open func(*testing.T) queue.Store, reopen func(*testing.T
 		"RewindMany":      testRewindMany,
 		"ReleaseSetBack":  testReleaseSetBack,
 		"List":            testList,
+		"ListByState":     testListByState,
 		"Many attempts":   testManyAttempts,
 		"Retry":           testRetry,
 		"RetryLifetime":   testRetryLifetime,
@@ -867,6 +868,43 @@ func testList(t *testing.T, s queue.Store) {
 }
 
 // testManyAttempts: a look-up returns the last attempts, and says how many come before.
+// testListByState: a state selects the messages that have such a recipient, whatever their
+// status is.
+func testListByState(t *testing.T, s queue.Store) {
+	final := []queue.State{queue.Delivered, queue.Bounced, queue.Expired, queue.Canceled}
+	want := map[queue.State][]string{}
+	for i, a := range append([]queue.State{queue.Deferred, queue.Held}, final...) {
+		for j, b := range final {
+			e := entry(time.Duration(10*i+j)*time.Second, "a@example.org", "b@example.org")
+			insert(t, s, e)
+			claim(t, s, e.Due, 1)
+			record(t, s, queue.Outcome{ID: e.Message.ID, At: e.Due, Changes: []queue.Change{
+				{ForwardPath: "a@example.org", State: a, Next: Start.Add(time.Hour)}, {ForwardPath: "b@example.org", State: b},
+			}})
+			for _, state := range []queue.State{a, b} {
+				if !slices.Contains(want[state], e.Message.ID) {
+					want[state] = append([]string{e.Message.ID}, want[state]...)
+				}
+			}
+		}
+	}
+	for state, ids := range want {
+		page, err := s.List(t.Context(), queue.Filter{Key: "app", State: state}, 100, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, m := range page.Messages {
+			got = append(got, m.ID)
+		}
+		wantDiff(t, "List of "+string(state), got, ids)
+	}
+	page, err := s.List(t.Context(), queue.Filter{Key: "app", State: queue.Bounced, Status: queue.StatusPartial}, 100, "")
+	if err != nil || len(page.Messages) != 2 {
+		t.Errorf("List of partial messages with a bounced recipient = %d, %v, want 2", len(page.Messages), err)
+	}
+}
+
 func testManyAttempts(t *testing.T, s queue.Store) {
 	e := entry(0, "a@example.org")
 	insert(t, s, e)
