@@ -164,10 +164,32 @@ type Message struct {
 	SendAt     time.Time         `json:"send_at,omitzero"`    // zero: at once
 	ExpiresAt  time.Time         `json:"expires_at,omitzero"` // zero: never
 	Recipients []Recipient       `json:"recipients"`
-	Attempts   []Attempt         `json:"attempts,omitempty"`
+	// Waits says why recipients are not final yet, and what to do; none where all are.
+	Waits    []Wait    `json:"waits,omitempty"`
+	Attempts []Attempt `json:"attempts,omitempty"`
 	// EarlierAttempts is how many attempts before these are left out: an answer has 10,000
 	// results at most.
 	EarlierAttempts int `json:"earlier_attempts,omitzero"`
+}
+
+// The reasons of a wait.
+const (
+	WaitSchedule    = "schedule"     // for the message's send_at
+	WaitHeld        = "held"         // for a person
+	WaitRelayPaused = "relay_paused" // every relay that may take it is left alone for a while
+	WaitRate        = "rate"         // for a turn within SMTP_RATE
+	WaitRetry       = "retry"        // for the next try after a refusal that may pass
+	WaitInLine      = "in_line"      // it is due: behind other mail, or being tried
+)
+
+// Wait is a reason for which recipients of a message wait.
+type Wait struct {
+	Reason     string    `json:"reason"`          // one of the Wait constants
+	Recipients int       `json:"recipients"`      // how many wait for it
+	Until      time.Time `json:"until,omitzero"`  // zero: not known, or now
+	Relay      string    `json:"relay,omitempty"` // whose pause, rate or refusal it is
+	Found      string    `json:"found"`           // in words for people
+	Do         string    `json:"do,omitempty"`    // empty: nothing has to be done
 }
 
 // Envelope is the envelope of a message (RFC 5321 §2.3.1), without angle brackets.

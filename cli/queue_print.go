@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -25,19 +26,62 @@ func printList(w io.Writer, messages []json.RawMessage, more bool) error {
 		return nil
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "ID\tACCEPTED\tSTATUS\tPRIORITY\tSENDER\tRECIPIENTS\tSUBJECT")
+	fmt.Fprintln(t, "ID\tACCEPTED\tSTATUS\tPRIORITY\tSENDER\tRECIPIENTS\tSUBJECT\tWAITS FOR")
 	for _, raw := range messages {
 		var m api.Message
 		if err := json.Unmarshal(raw, &m); err != nil {
 			return fmt.Errorf("the answer cannot be read: %w", err)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.ID, localTime(m.CreatedAt), m.Status, m.Priority, m.Sender, names(m.Recipients), shorten(m.Subject, 40))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.ID, localTime(m.CreatedAt), m.Status, m.Priority, m.Sender, names(m.Recipients), shorten(m.Subject, 40), waitsFor(m.Waits))
 	}
 	flush(t)
 	if more {
 		fmt.Fprintf(w, "There are more; --limit %d shows twice as many.\n", 2*len(messages))
 	}
 	return nil
+}
+
+// waitWords are the reasons of a wait for a line of a list.
+var waitWords = map[string]string{
+	api.WaitSchedule: "its time", api.WaitHeld: "a person", api.WaitRelayPaused: "paused relay", api.WaitRate: "SMTP_RATE", api.WaitRetry: "next try", api.WaitInLine: "its turn",
+}
+
+// waitsFor is the first reason for which a message waits, in a few words.
+func waitsFor(waits []api.Wait) string {
+	if len(waits) == 0 {
+		return "-"
+	}
+	w := waits[0]
+	words := cmp.Or(waitWords[w.Reason], w.Reason)
+	if !w.Until.IsZero() {
+		words += ", " + localTime(w.Until)
+	}
+	return words
+}
+
+// printWaits prints why recipients wait, and what to do.
+func printWaits(w io.Writer, waits []api.Wait) {
+	if len(waits) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nWhy it waits")
+	for _, wait := range waits {
+		who := fmt.Sprintf("%d recipients wait", wait.Recipients)
+		if wait.Recipients == 1 {
+			who = "1 recipient waits"
+		}
+		fmt.Fprintf(w, "  %s for %s", who, cmp.Or(waitWords[wait.Reason], wait.Reason))
+		if wait.Relay != "" {
+			fmt.Fprintf(w, " (%s)", wait.Relay)
+		}
+		if !wait.Until.IsZero() {
+			fmt.Fprintf(w, " until %s", localTime(wait.Until))
+		}
+		fmt.Fprintf(w, ": %s\n", shorten(wait.Found, 500))
+		if wait.Do != "" {
+			fmt.Fprintf(w, "  -> %s\n", wait.Do)
+		}
+	}
 }
 
 // names is the first recipient, and how many others there are.
@@ -94,6 +138,7 @@ func printStory(w io.Writer, m api.Message) {
 	flush(t)
 	fmt.Fprintln(w, "\nRecipients")
 	printRecipients(w, m.Recipients)
+	printWaits(w, m.Waits)
 	if len(m.Attempts) == 0 {
 		fmt.Fprintln(w, "\nNo attempt yet.")
 		return

@@ -148,8 +148,10 @@ func (s *Server) getMessages(c echo.Context) error {
 		return problem.New(api.CodeBusy, "")
 	}
 	b := api.Page{Messages: make([]api.Message, len(found.Messages)), Next: found.Next, SearchedBackTo: inUTC(found.SearchedBackTo)}
+	relays, now := s.relayStatus(), time.Now()
 	for i, m := range found.Messages {
 		b.Messages[i] = newMessage(m)
+		b.Messages[i].Waits = waitsOf(m, relays, now)
 	}
 	return writeJSON(c, http.StatusOK, intake.TypeJSON, b)
 }
@@ -199,7 +201,9 @@ func (s *Server) getMessage(c echo.Context) error {
 	if !share.Grow(compat.AnswerShare(m)) {
 		return problem.New(api.CodeBusy, "")
 	}
-	return writeJSON(c, http.StatusOK, intake.TypeJSON, newMessage(m))
+	b := newMessage(m)
+	b.Waits = waitsOf(m, s.relayStatus(), time.Now())
+	return writeJSON(c, http.StatusOK, intake.TypeJSON, b)
 }
 
 // getContent serves GET /v1/messages/{id}/content: the octets that go to the
