@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -104,14 +105,40 @@ func (s *Server) accept(sub queue.Submission, m compose.Composed, key *keys.Key)
 	if n := len(m.Envelope.ForwardPaths); n > s.maxRecipients {
 		return sub, s.tooManyRecipients(n)
 	}
-	for _, author := range m.Authors {
-		if !key.MaySend(author) {
-			return sub, problem.New(api.CodeSenderNotAllowed, fmt.Sprintf("The key %s may not send from %s (MAILSIDECAR_KEY_SENDERS).", key.Name(), problem.Cut(author)),
-				problem.At("from", "is not allowed for this key"))
-		}
+	if err := checkFrom(m, key); err != nil {
+		return sub, err
 	}
 	sub.Envelope, sub.Content, sub.Sender, sub.Subject = m.Envelope, m.Content, m.Sender, m.Subject
 	return sub, nil
+}
+
+// checkFrom refuses a message that is from others than the key may send from, or that
+// some programs show as if it were.
+func checkFrom(m compose.Composed, key *keys.Key) error {
+	if !key.Bound() {
+		return nil
+	}
+	from, err := mailer.ReadFrom(m.From)
+	if err != nil {
+		return ambiguousFrom(key, err.Error())
+	}
+	for _, author := range slices.Concat(m.Authors, from.Authors) {
+		if !key.MaySend(author) {
+			return problem.New(api.CodeSenderNotAllowed, fmt.Sprintf("The key %s may not send from %s (MAILSIDECAR_KEY_SENDERS).", key.Name(), problem.Cut(author)),
+				problem.At("from", "is not allowed for this key"))
+		}
+	}
+	for _, text := range from.Named {
+		if a, err := mailer.ParseAddress(text); err != nil || !key.MaySend(a.Email) {
+			return ambiguousFrom(key, "a name or comment has an address in it from which the key may not send")
+		}
+	}
+	return nil
+}
+
+func ambiguousFrom(key *keys.Key, reason string) error {
+	return problem.New(api.CodeInvalidMessage, fmt.Sprintf("The key %s may send from some addresses only (MAILSIDECAR_KEY_SENDERS), and so From must be what every program reads alike: %s.", key.Name(), reason),
+		problem.At("from", reason))
 }
 
 func (s *Server) messageTooLarge(n int64) error {

@@ -24,6 +24,8 @@ const (
 type AddressError struct {
 	// Reason is one clause for the caller; it never repeats the text.
 	Reason string
+	// Character is one that people cannot see, and that the text must not hold; else zero.
+	Character rune
 	// Malformed says that the text holds CR, LF, NUL or invalid UTF-8.
 	Malformed bool
 }
@@ -98,7 +100,7 @@ func checkAddressText(s string) error {
 		return &AddressError{Reason: "CR, LF and NUL are not allowed", Malformed: true}
 	}
 	if i := strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }); i >= 0 {
-		return addressError(fmt.Sprintf("control characters are not allowed, and U+%04X is one", s[i]))
+		return &AddressError{Reason: fmt.Sprintf("control characters are not allowed, and U+%04X is one", s[i]), Character: rune(s[i])}
 	}
 	return nil
 }
@@ -205,7 +207,7 @@ func checkVisible(s string) error {
 }
 
 func invisibleError(r rune) error {
-	return addressError(fmt.Sprintf("the invisible character U+%04X is not allowed in an address", r))
+	return &AddressError{Reason: fmt.Sprintf("the invisible character U+%04X is not allowed in an address", r), Character: r}
 }
 
 const (

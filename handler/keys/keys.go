@@ -56,9 +56,12 @@ func (k *Key) Name() string {
 	return k.name
 }
 
+// Bound reports whether the key may send from some addresses only.
+func (k *Key) Bound() bool { return k != nil && len(k.senders) > 0 }
+
 // MaySend reports whether the key may send from the address.
 func (k *Key) MaySend(sender string) bool {
-	if k == nil || len(k.senders) == 0 {
+	if !k.Bound() {
 		return true
 	}
 	sender = mailer.Lower(sender)

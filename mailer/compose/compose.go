@@ -31,6 +31,8 @@ type Composed struct {
 	// Authors are the addr-specs of the From field that the caller gave, Sender first
 	// unless that was forced. Only a finished message may have more than one.
 	Authors []string
+	// From is the From field as it is sent, unless that is forced, for [mailer.ReadFrom].
+	From string
 	// Subject is the decoded subject, for people.
 	Subject string
 }
@@ -47,7 +49,7 @@ func Compose(ctx context.Context, m mailer.Message, reserve Reserve) (Composed, 
 	if err := v.err(); err != nil {
 		return Composed{}, err
 	}
-	author := v.from.Email
+	author, from := v.from.Email, string(v.fromField())
 	v.force(m.ForceFrom, m.ReturnPath)
 	body, err := composeBody(ctx, m)
 	if err != nil {
@@ -70,6 +72,7 @@ func Compose(ctx context.Context, m mailer.Message, reserve Reserve) (Composed, 
 		},
 		Sender:  v.from.Email,
 		Authors: []string{author},
+		From:    from,
 		Subject: m.Subject,
 	}, nil
 }
@@ -87,7 +90,7 @@ func (v *validMessage) header(ctx context.Context, m mailer.Message) (header []b
 		}
 	}
 	header = appendHeaderField(nil, "Date", headerWords(date))
-	header = appendHeaderField(header, "From", mailboxWords("From", []mailer.Address{v.from}))
+	header = append(header, v.fromField()...)
 	if v.sender != (mailer.Address{}) {
 		header = appendMailboxes(header, "Sender", []mailer.Address{v.sender})
 	}
@@ -118,6 +121,10 @@ func (v *validMessage) header(ctx context.Context, m mailer.Message) (header []b
 		}
 	}
 	return header, messageID, nil
+}
+
+func (v *validMessage) fromField() []byte {
+	return appendMailboxes(nil, "From", []mailer.Address{v.from})
 }
 
 func appendMailboxes(dst []byte, name string, list []mailer.Address) []byte {

@@ -303,15 +303,16 @@ func (w *addressFieldWriter) address(s string) {
 // asciiAddress returns an address, in its angle brackets where it has them, as the
 // envelope has it: without blanks of Unicode around it, its domain in A-labels.
 func asciiAddress(s string) string {
-	if bare, ok := strings.CutPrefix(s, "<"); ok {
-		bare, closed := strings.CutSuffix(bare, ">")
-		s = "<" + asciiDomains(mailer.TrimBlanks(bare))
-		if closed {
-			s += ">"
-		}
-		return s
+	bare, open := strings.CutPrefix(s, "<")
+	if !open {
+		return asciiDomains(mailer.TrimBlanks(s))
 	}
-	return asciiDomains(mailer.TrimBlanks(s))
+	bare, closed := strings.CutSuffix(bare, ">")
+	s = "<" + asciiDomains(mailer.TrimBlanks(bare))
+	if closed {
+		s += ">"
+	}
+	return s
 }
 
 // asciiDomains returns s with each domain in A-labels: what stands behind an @, outside

@@ -83,6 +83,7 @@ func Finish(ctx context.Context, raw []byte, opts FinishOptions) (Composed, erro
 	if err != nil {
 		return Composed{}, err
 	}
+	c.From = f.fromField()
 	if err := f.force(opts.ForceFrom, &c); err != nil {
 		return Composed{}, err
 	}
@@ -176,6 +177,16 @@ func (f *finisher) isEmpty(field *rawField) bool {
 	}
 	value := field.value()
 	return len(value) <= maxLine && strings.Trim(mailer.StripComments(value), " \t,;") == ""
+}
+
+// fromField returns the From field as it will be written.
+func (f *finisher) fromField() string {
+	for _, field := range f.root.fields {
+		if field.key == "from" {
+			return string(appendCRLF(nil, field.written()))
+		}
+	}
+	return ""
 }
 
 func (f *finisher) count(key string) int {
