@@ -212,11 +212,19 @@ func list(form *formData, name string, f *compat.Fields) []mailer.Address {
 		}
 		list, err := f.ParseList(v.Value)
 		if err != nil {
-			f.Add(name, badAddress)
+			f.Add(name, badAddressFor(err))
 		}
 		all = append(all, list...)
 	}
 	return all
+}
+
+// badAddressFor adds to Mailgun's words what their reader cannot see in the address.
+func badAddressFor(err error) string {
+	if bad, ok := errors.AsType[*mailer.AddressError](err); ok && bad.Character != 0 {
+		return badAddress + ": " + bad.Reason
+	}
+	return badAddress
 }
 
 func checkCount(f *compat.Fields, n int) {
