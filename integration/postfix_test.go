@@ -50,6 +50,7 @@ func TestPostfix(t *testing.T) {
 		{"wrong password", testWrongPassword},
 		{"unknown authority", testUnknownAuthority},
 		{"recipients", testRecipients},
+		{"odd addresses", testOddAddresses},
 		{"too large", testTooLarge},
 		{"many recipients", testManyRecipients},
 		{"check", testCheck},
@@ -341,6 +342,25 @@ func testRecipients(t *testing.T, relay *postfix.Server) {
 		}
 		relay.Await(t, to, 1)
 	})
+}
+
+// testOddAddresses: Postfix takes them as they are, and the others get their mail. As
+// reverse-path they go in quotes, which Postfix takes off.
+func testOddAddresses(t *testing.T, relay *postfix.Server) {
+	to := append([]string{relay.Recipient(t)}, postfix.Odd...)
+	s := serve(t, bridge(t, relay, relay.Submission))
+	m := hello(to...)
+	m["return_path"] = "bounce..1@" + postfix.Domain
+	a := s.send(t, m)
+	wantStatus(t, a, http.StatusOK)
+	for _, recipient := range to {
+		if got := a.state(recipient); got != "delivered" {
+			t.Errorf("state of %s = %s, want delivered", recipient, got)
+		}
+		if got := relay.Await(t, recipient, 1)[0].ReturnPath; got != `"bounce..1"@`+postfix.Domain && got != "bounce..1@"+postfix.Domain {
+			t.Errorf("Return-Path at %s = %q", recipient, got)
+		}
+	}
 }
 
 // testTooLarge: a message over the size that the relay announced is not sent.

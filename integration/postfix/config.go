@@ -137,6 +137,9 @@ func mailboxes() string {
 	for n := 1; n <= mailboxCount; n++ {
 		fmt.Fprintf(b, "%[1]s %[1]s/\n", mailbox(n))
 	}
+	for _, address := range Odd {
+		fmt.Fprintf(b, "%[1]s %[1]s/\n", address)
+	}
 	return b.String()
 }
 

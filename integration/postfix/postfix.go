@@ -11,6 +11,7 @@ package postfix
 import (
 	"fmt"
 	"os/exec"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -30,6 +31,9 @@ type Delivered = mta.Delivered
 // in [Domain] gets "550 5.1.1 … User unknown in virtual mailbox table", and any
 // other domain "554 5.7.1 … Access denied" without AUTH.
 const Busy = "busy@" + Domain
+
+// Odd are recipients that RFC 5321 does not allow, or only in quotes.
+var Odd = []string{"a..b@" + Domain, ".a@" + Domain, "a.@" + Domain, strings.Repeat("l", 150) + "@" + Domain}
 
 // mailboxCount limits the recipients that a test may ask for.
 const mailboxCount = 1000
