@@ -164,8 +164,8 @@ func splitQuotedLocal(s string) (local, domain string, err error) {
 
 // isPlainLocal reports whether s may be a local part without quotes: atext of ASCII or
 // any other Unicode (RFC 5322 §3.2.3, RFC 6532 §3.2), and dots. Beyond the RFC, the
-// dots may stand anywhere: Japanese carriers gave out a..b@ and a.@, and Postfix, Exim
-// and sendmail take them.
+// dots may stand anywhere: Japanese carriers gave out a..b@ and a.@, and Postfix and Exim
+// take them.
 func isPlainLocal(s string) bool {
 	for _, r := range s {
 		if r != '.' && r < utf8.RuneSelf && !IsAtext(byte(r)) {
@@ -275,7 +275,7 @@ func canonicalDomain(domain string) (string, error) {
 }
 
 // isLabel reports whether label may be part of a domain. Underscores may: no host name
-// of RFC 952 has them, but domains do, and relays take them.
+// of RFC 952 has them, but domains do, and Postfix takes them.
 func isLabel(label string) bool {
 	if label == "" || len(label) > maxLabel || label[0] == '-' || label[len(label)-1] == '-' {
 		return false

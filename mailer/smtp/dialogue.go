@@ -110,9 +110,10 @@ func (t *transaction) commands(reset bool) []string {
 }
 
 // rcptTo returns the path of RCPT. An address such as a..b@example.org, which carriers
-// gave out and RFC 5321 allows in quotes only, goes as it is first: Postfix, Exim and
-// sendmail take both forms and pass them on, and servers of carriers may know just this
-// one. SendGrid, Gmail and go-smtp refuse it, and take the quoted one.
+// gave out and RFC 5321 allows in quotes only, goes as it is first: Postfix and Exim take
+// both forms, and servers of carriers may know just this one. SendGrid, Gmail and go-smtp
+// refuse it, and take the quoted one. Of a reverse-path there is no second try: it is
+// quoted.
 func (t *transaction) rcptTo(r *mailer.Result) string {
 	if t.quoted[r] {
 		return mailer.HeaderAddrSpec(r.ForwardPath)
