@@ -77,8 +77,8 @@ func TestSelfSigned(t *testing.T) {
 	}
 	if resp, err := http.Get("http://" + s.tlsAddr.String() + "/readyz"); err != nil {
 		t.Errorf("HTTP where HTTPS is served: %v, want an answer", err)
-	} else if resp.Body.Close(); resp.StatusCode != http.StatusBadRequest {
-		t.Errorf("HTTP where HTTPS is served = %d, want 400", resp.StatusCode)
+	} else if resp.Body.Close(); resp.StatusCode != http.StatusMisdirectedRequest {
+		t.Errorf("HTTP where HTTPS is served = %d, want 421", resp.StatusCode)
 	}
 	if resp, err := http.Get(s.URL() + "/readyz"); err != nil {
 		t.Error(err)
