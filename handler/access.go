@@ -49,6 +49,9 @@ func (s *Server) logAndGuard(next echo.HandlerFunc) echo.HandlerFunc {
 		s.prepare(c, r)
 		defer func() { s.logAccess(c, r, time.Since(started)) }()
 		if err := s.guard(c, next); err != nil {
+			if r.key == nil && !s.keys.Empty() {
+				defer s.strangers.enter(c.Request().Context())()
+			}
 			c.Error(err)
 		}
 		return nil

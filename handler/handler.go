@@ -82,6 +82,7 @@ type Server struct {
 	log        *slog.Logger
 	version    string
 	budget     *intake.Budget
+	strangers  turnstile
 	checks     singleflight.Group
 	crossSites http.CrossOriginProtection
 	compat     []*compat.API
@@ -125,6 +126,7 @@ func New(o Options) (*Server, error) {
 		done:           make(chan error, maxListeners),
 		compat:         o.Compat,
 	}
+	s.strangers = newTurnstile()
 	s.budget = intake.NewBudget(positiveOr(o.MaxInFlight, 128<<20), s.maxBody(), s.maxRecipients)
 	if s.ledger == nil && len(o.Keys) > 1 {
 		s.budget.SpareForOthers()
@@ -207,11 +209,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.Serv
 
 // getLive answers that the process runs: nothing else may fail it, or an
 // orchestrator would restart what a restart cannot mend.
-func (s *Server) getLive(c echo.Context) error { return c.String(http.StatusOK, "ok\n") }
+func (s *Server) getLive(c echo.Context) error {
+	defer s.strangers.enter(c.Request().Context())()
+	return c.String(http.StatusOK, "ok\n")
+}
 
 // getReady answers whether requests should come here. It says no more, for it
 // needs no key.
 func (s *Server) getReady(c echo.Context) error {
+	defer s.strangers.enter(c.Request().Context())()
 	if !s.ready() {
 		return c.String(http.StatusServiceUnavailable, "not ready\n")
 	}

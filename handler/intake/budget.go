@@ -3,6 +3,7 @@ package intake
 import (
 	"context"
 	"net/http"
+	"runtime"
 	"sync"
 	"time"
 
@@ -41,7 +42,7 @@ type Budget struct {
 	recipients int // that a message may have
 	// large and small are for what is made, of over and up to maxSmall octets: nothing
 	// small waits behind something large.
-	large, small *semaphore.Weighted
+	large, small *line
 	mostMade     int64 // in large
 	maxSmall     int64
 
@@ -58,8 +59,45 @@ func (b *Budget) SpareForOthers() { b.pot.spare = 1 }
 func NewBudget(size, message int64, recipients int) *Budget {
 	most := max(size/2, min(message, size))
 	b := &Budget{recipients: recipients, mostMade: most - most/smallPart, maxSmall: most / smallPart / smallAtOnce, pot: newPot(size, message)}
-	b.large, b.small = semaphore.NewWeighted(b.mostMade), semaphore.NewWeighted(max(most/smallPart, 1))
+	b.large, b.small = newLine(b.mostMade), newLine(max(most/smallPart, 1))
 	return b
+}
+
+// line is for what is made: so many octets at once, by few goroutines. One processor stays
+// free of each line, so that what takes a moment need not wait for what takes long: Go lets a
+// goroutine run for 10 ms before another one gets its processor.
+type line struct {
+	octets, processors *semaphore.Weighted
+}
+
+func newLine(octets int64) *line {
+	return &line{semaphore.NewWeighted(octets), semaphore.NewWeighted(max(int64(runtime.GOMAXPROCS(0))-1, 1))}
+}
+
+func (l *line) tryAcquire(octets int64) bool {
+	if !l.octets.TryAcquire(octets) {
+		return false
+	}
+	if !l.processors.TryAcquire(1) {
+		l.octets.Release(octets)
+		return false
+	}
+	return true
+}
+
+func (l *line) acquire(ctx context.Context, octets int64) error {
+	err := l.octets.Acquire(ctx, octets)
+	if err == nil {
+		if err = l.processors.Acquire(ctx, 1); err != nil {
+			l.octets.Release(octets)
+		}
+	}
+	return err
+}
+
+func (l *line) release(octets int64) {
+	l.octets.Release(octets)
+	l.processors.Release(1)
 }
 
 // Used is how many octets requests hold just now.
@@ -84,7 +122,7 @@ type Share struct {
 	proven bool
 	claim  claim
 	made   int64 // octets that it holds of those for what is made, all in one line
-	line   *semaphore.Weighted
+	line   *line
 	more   int64           // octets that it holds of large, beside those
 	done   <-chan struct{} // closed when the client is gone; nil: never
 
@@ -283,7 +321,7 @@ func (s *Share) Begin(ctx context.Context, octets int64) error {
 	if octets <= s.budget.maxSmall {
 		line = s.budget.small
 	}
-	if !line.TryAcquire(octets) {
+	if !line.tryAcquire(octets) {
 		if err := s.wait(ctx, line, octets); err != nil {
 			return err
 		}
@@ -293,7 +331,7 @@ func (s *Share) Begin(ctx context.Context, octets int64) error {
 }
 
 // wait waits in line for the turn. A request that waits there may be cut.
-func (s *Share) wait(ctx context.Context, line *semaphore.Weighted, octets int64) error {
+func (s *Share) wait(ctx context.Context, line *line, octets int64) error {
 	b := s.budget
 	inLine, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -302,7 +340,7 @@ func (s *Share) wait(ctx context.Context, line *semaphore.Weighted, octets int64
 	s.cancel = cancel
 	tell(b.pot.settle(time.Now()))
 	b.mu.Unlock()
-	err := line.Acquire(inLine, octets)
+	err := line.acquire(inLine, octets)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s.cancel = nil
@@ -310,7 +348,7 @@ func (s *Share) wait(ctx context.Context, line *semaphore.Weighted, octets int64
 	switch {
 	case s.claim.phase.Load() == cut:
 		if err == nil {
-			line.Release(octets)
+			line.release(octets)
 		}
 		return busy()
 	case err != nil:
@@ -326,7 +364,7 @@ func (s *Share) More(octets int64) bool {
 		room -= s.made
 	}
 	octets = min(octets, room) // all of it is enough: it is alone then
-	if !s.budget.large.TryAcquire(octets) {
+	if !s.budget.large.octets.TryAcquire(octets) {
 		return false
 	}
 	s.more += octets
@@ -336,10 +374,10 @@ func (s *Share) More(octets int64) bool {
 // End says that everything is made. It need not be called before Close.
 func (s *Share) End() {
 	if s.made > 0 {
-		s.line.Release(s.made)
+		s.line.release(s.made)
 	}
 	if s.more > 0 {
-		s.budget.large.Release(s.more)
+		s.budget.large.octets.Release(s.more)
 	}
 	s.made, s.more = 0, 0
 }

@@ -1,6 +1,8 @@
 package intake
 
 import (
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,6 +39,42 @@ func TestSmallWait(t *testing.T) {
 			time.Sleep(2 * time.Minute)
 			if b.Used() != 0 {
 				t.Errorf("%s: %d octets are held in the end", tt.name, b.Used())
+			}
+		})
+	}
+}
+
+// TestProcessorsLeftFree: of what is made, large or small, as much runs at once as there are
+// processors but one, and the rest in its turn.
+func TestProcessorsLeftFree(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
+	for name, octets := range map[string]int64{"small": 100 << 10, "large": 2 << 20} {
+		synctest.Test(t, func(t *testing.T) {
+			b := NewBudget(128<<20, 37<<20, 1000)
+			var running, most, made atomic.Int64
+			for range 8 {
+				go func() {
+					s := b.Share()
+					s.Prove("a")
+					if !s.Grow(octets) {
+						t.Error("no room")
+					}
+					if err := s.Begin(t.Context(), octets); err != nil {
+						t.Error(err)
+					}
+					most.Store(max(most.Load(), running.Add(1)))
+					time.Sleep(time.Second)
+					running.Add(-1)
+					made.Add(1)
+					s.Close()
+				}()
+			}
+			time.Sleep(time.Minute)
+			if most.Load() != 3 || made.Load() != 8 {
+				t.Errorf("%s: %d at once and %d in the end, want 3 and 8", name, most.Load(), made.Load())
+			}
+			if !b.large.tryAcquire(b.mostMade) || !b.small.tryAcquire(b.maxSmall*smallAtOnce) {
+				t.Errorf("%s: not all was given back", name)
 			}
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -99,23 +100,23 @@ func TestManyDeletedAtOnce(t *testing.T) {
 // start at the latest.
 func TestStagesLeaveNothing(t *testing.T) {
 	for seed := range uint64(6) {
-		random := rand.New(rand.NewPCG(seed, 1))
+		random, faults := rand.New(rand.NewPCG(seed, 1)), rand.New(rand.NewPCG(seed, 2))
 		path := dbPath(t)
 		stored := map[string][]byte{}
 		ids := map[string]queue.Entry{}
 		for range 4 {
 			synctest.Test(t, func(t *testing.T) {
 				s := openUnsynced(t, path)
-				failing := false
+				var failing atomic.Bool
 				s.fault = func(happened bool) error {
 					s.janitor.wake() // it must leave alone what is under way
-					if failing && random.IntN(6) == 0 {
+					if failing.Load() && faults.IntN(6) == 0 {
 						return errors.New("commit failed")
 					}
 					return nil
 				}
 				for range 12 {
-					failing = random.IntN(3) == 0
+					failing.Store(random.IntN(3) == 0)
 					b := sizedBatch(random.IntN(6*chunkSize), random.IntN(12)*chunkSize, random.IntN(100))
 					for _, e := range b.Entries {
 						for i := range e.Content.Data {
@@ -123,7 +124,7 @@ func TestStagesLeaveNothing(t *testing.T) {
 						}
 					}
 					_, err := s.Insert(t.Context(), b)
-					if err != nil && !failing {
+					if err != nil && !failing.Load() {
 						t.Errorf("Insert = %v", err)
 					}
 					for _, e := range b.Entries {
@@ -140,7 +141,7 @@ func TestStagesLeaveNothing(t *testing.T) {
 						}
 					}
 				}
-				failing = false
+				failing.Store(false)
 				for id, data := range stored {
 					c, err := s.Content(t.Context(), "app", id)
 					if err != nil && !errors.Is(err, queue.ErrContentGone) || err == nil && !bytes.Equal(c.Data, data) {
