@@ -241,10 +241,11 @@ func (d *Durable) redate(ctx context.Context, m Message, at time.Time) (*mailer.
 	if err != nil {
 		return nil, err
 	}
-	if c, changed := c.Redated(m.SendAt, at); changed {
-		return &c, nil
+	c, changed := c.Redated(m.SendAt, at)
+	if !changed {
+		return nil, nil
 	}
-	return nil, nil
+	return &c, nil
 }
 
 // changed follows on a change that was made in the store by command.

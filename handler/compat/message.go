@@ -69,7 +69,7 @@ func (o *Message) make(ctx context.Context, reserve compose.Reserve) (compose.Co
 	if err := o.tidy(); err != nil {
 		return compose.Composed{}, err
 	}
-	o.Message.Date = o.SendAt
+	o.Date = o.SendAt
 	c, err := compose.Compose(ctx, o.Message, reserve)
 	return c, o.locate(err)
 }
