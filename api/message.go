@@ -36,6 +36,7 @@ type Request struct {
 	Text        string            `json:"text,omitempty"`
 	HTML        string            `json:"html,omitempty"`
 	Headers     map[string]string `json:"headers,omitempty"`
+	Calendar    *Calendar         `json:"calendar,omitempty"`
 	Attachments []Attachment      `json:"attachments,omitempty"`
 	// ReturnPath is the reverse-path: empty means the address of From, "<>" the
 	// null reverse-path.
@@ -44,6 +45,12 @@ type Request struct {
 	SendAt     string            `json:"send_at,omitempty"`    // RFC 3339; empty: now
 	ExpiresIn  string            `json:"expires_in,omitempty"` // such as "1d12h"; empty: the queue's default
 	Priority   string            `json:"priority,omitempty"`   // high, normal or bulk; empty: by the message's Precedence
+}
+
+// Calendar is an invitation of a request.
+type Calendar struct {
+	Content string `json:"content"`          // an iCalendar object (RFC 5545)
+	Method  string `json:"method,omitempty"` // such as REQUEST; empty: as the content says
 }
 
 // Attachment is a file of a request.

@@ -50,13 +50,13 @@ from the server; 75 try again later; 76 it may or may not have been sent;
 }
 
 type sendFlags struct {
-	from, subject, text, html, returnPath, eml string
-	to, cc, bcc, replyTo                       []string
-	headers, attach, tags                      []string
-	idempotencyKey                             string
-	sendAt, priority                           string
-	expiresIn, wait                            time.Duration
-	json                                       bool
+	from, subject, text, html, returnPath, calendar, eml string
+	to, cc, bcc, replyTo                                 []string
+	headers, attach, tags                                []string
+	idempotencyKey                                       string
+	sendAt, priority                                     string
+	expiresIn, wait                                      time.Duration
+	json                                                 bool
 }
 
 func (f *sendFlags) define(cmd *cobra.Command) {
@@ -69,6 +69,7 @@ func (f *sendFlags) define(cmd *cobra.Command) {
 	flags.StringVar(&f.subject, "subject", "", "subject")
 	flags.StringVar(&f.text, "text", "", "plain text")
 	flags.StringVar(&f.html, "html", "", "HTML")
+	flags.StringVar(&f.calendar, "calendar", "", "iCalendar file to send as an invitation, which calendars show in place of the text")
 	flags.StringArrayVar(&f.attach, "attach", nil, "file to attach; may be repeated")
 	flags.StringArrayVar(&f.headers, "header", nil, "further header field, \"Name: value\"; may be repeated")
 	flags.StringVar(&f.returnPath, "return-path", "", "reverse-path, where bounces go; \"<>\" for none (default: the author's address)")
@@ -84,7 +85,7 @@ func (f *sendFlags) define(cmd *cobra.Command) {
 
 // composing are the flags that a finished message leaves nothing to do for.
 var composing = []string{
-	"from", "subject", "text", "html", "attach", "header", "cc", "bcc", "reply-to", "tag", "send-at", "expires-in",
+	"from", "subject", "text", "html", "calendar", "attach", "header", "cc", "bcc", "reply-to", "tag", "send-at", "expires-in",
 }
 
 func (f *sendFlags) send(ctx context.Context, cmd *cobra.Command) error {
@@ -185,6 +186,13 @@ func (f *sendFlags) composed(cmd *cobra.Command) ([]byte, error) {
 	}
 	if f.expiresIn > 0 {
 		r.ExpiresIn = f.expiresIn.String()
+	}
+	if f.calendar != "" {
+		content, err := os.ReadFile(f.calendar)
+		if err != nil {
+			return nil, exit(exitUsage, "--calendar: %w", err)
+		}
+		r.Calendar = &api.Calendar{Content: string(content)}
 	}
 	errs := make([]error, 3)
 	r.Headers, errs[0] = pairs("header", ":", f.headers)

@@ -618,7 +618,7 @@ func TestProvidersRefuse(t *testing.T) {
 		{name: "too far ahead", provider: "sendgrid", status: 400, answer: []string{`"field":"send_at"`}, body: with("sendgrid", `"send_at":`+future)},
 		{name: "too far ahead", provider: "mailersend", status: 422, answer: []string{`"send_at":[`}, body: with("mailersend", `"send_at":"`+future+`"`)},
 		{name: "time in words", provider: "resend", status: 422, body: with("resend", `"scheduled_at":"tomorrow at noon"`)},
-		{name: "other content", provider: "sendgrid", status: 400, answer: []string{`"field":"content.0.type"`}, body: with("sendgrid", `"content":[{"type":"text/calendar","value":"x"}]`)},
+		{name: "other content", provider: "sendgrid", status: 400, answer: []string{`"field":"content.0.type"`}, body: with("sendgrid", `"content":[{"type":"text/x-amp-html","value":"x"}]`)},
 		{name: "empty content", provider: "sendgrid", status: 400, answer: []string{`"field":"content.0.value"`}, body: with("sendgrid", `"content":[{"type":"text/plain","value":""}]`)},
 		{name: "no subject", provider: "sendgrid", status: 400, answer: []string{`"field":"subject"`}, body: with("sendgrid", `"subject":""`)},
 		{name: "no personalization", provider: "sendgrid", status: 400, answer: []string{"at least one personalization"}, body: with("sendgrid", `"personalizations":[]`)},

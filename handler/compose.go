@@ -175,6 +175,7 @@ func (f *fieldErrors) message(m *messageRequest) mailer.Message {
 		From: f.address("from", m.From), To: f.addresses("to", m.To), Cc: f.addresses("cc", m.Cc),
 		Bcc: f.addresses("bcc", m.Bcc), ReplyTo: f.addresses("reply_to", m.ReplyTo),
 		Subject: m.Subject, Text: m.Text, HTML: m.HTML, Header: m.Headers, ReturnPath: m.ReturnPath,
+		Calendar: mailer.Calendar(m.Calendar),
 	}
 	for i, a := range m.Attachments {
 		if a.Content == nil {

@@ -69,6 +69,9 @@ func (f *formReader) read(part *multipart.Part) error {
 	if member := memberPart.FindStringSubmatch(name); member != nil {
 		return f.member(member[1], member[2], content)
 	}
+	if to := f.calendarText(name); to != nil {
+		return f.calendar(to, content)
+	}
 	if list := listPart.FindStringSubmatch(name); list != nil {
 		if found, err := f.list(list[1], part, content); found || err != nil {
 			return err
@@ -102,6 +105,32 @@ func (f *formReader) list(name string, part *multipart.Part, content []byte) (fo
 	}
 	f.message.Attachments = append(f.message.Attachments, a)
 	return true, nil
+}
+
+// calendarText returns what a part of an invitation becomes, nil for any other part.
+func (f *formReader) calendarText(name string) *string {
+	switch name {
+	case "calendar", "calendar[content]":
+		return &f.message.Calendar.Content
+	case "calendar[method]":
+		return &f.message.Calendar.Method
+	default:
+		return nil
+	}
+}
+
+// calendar takes an invitation, as a text or a file, or its method.
+func (f *formReader) calendar(to *string, content []byte) error {
+	path := "calendar.content"
+	if to == &f.message.Calendar.Method {
+		path = "calendar.method"
+	}
+	if err := f.once(path); err != nil {
+		return err
+	}
+	text, err := formText(path, content)
+	*to = text
+	return err
 }
 
 // member takes headers[NAME] and tags[NAME].

@@ -25,12 +25,18 @@ type messageRequest struct {
 	Text        string       `json:"text"`
 	HTML        string       `json:"html"`
 	Headers     members      `json:"headers"`
+	Calendar    calendar     `json:"calendar"`
 	Attachments []attachment `json:"attachments"`
 	ReturnPath  string       `json:"return_path"`
 	Tags        members      `json:"tags"`
 	SendAt      string       `json:"send_at"`
 	ExpiresIn   string       `json:"expires_in"`
 	Priority    string       `json:"priority"`
+}
+
+type calendar struct {
+	Content string `json:"content"`
+	Method  string `json:"method"`
 }
 
 type attachment struct {
@@ -145,6 +151,8 @@ func (m *messageRequest) digest(f intake.Fingerprint) {
 	}
 	f.Text(m.Subject, m.Text, m.HTML, m.ReturnPath, m.SendAt, m.ExpiresIn)
 	f.Option("priority", m.Priority)
+	f.Option("calendar", m.Calendar.Content)
+	f.Option("calendar method", m.Calendar.Method)
 	m.Headers.digest(f)
 	members(slices.SortedFunc(slices.Values(m.Tags), func(a, b mailer.Field) int {
 		return strings.Compare(a.Name, b.Name)

@@ -18,6 +18,8 @@ type Message struct {
 	Subject string
 	Text    string
 	HTML    string
+	// Calendar is an invitation, a further form of the text; zero for none.
+	Calendar Calendar
 	// Date is that of the Date field, unless Header has one: when the message is to be
 	// sent. A past one, and the zero Time, mean now.
 	Date time.Time
@@ -53,6 +55,15 @@ type Attachment struct {
 	ContentType string // empty: guessed from Filename
 	ContentID   string // without angle brackets
 	Content     []byte
+}
+
+// Calendar is an invitation or another message of iTIP (RFC 5546), which calendars show
+// in place of the text.
+type Calendar struct {
+	// Content is an iCalendar object (RFC 5545) in UTF-8, with any line ends.
+	Content string
+	// Method is its METHOD, such as REQUEST; empty: as the content says.
+	Method string
 }
 
 // FieldHeaders is the field of the caller's own header fields, whose members have

@@ -243,7 +243,7 @@ func checkTogether(messages []Message) error {
 	octets, files, fields := 0, 0, 0
 	for i := range messages {
 		m := &messages[i].Message
-		octets += len(m.Text) + len(m.HTML)
+		octets += len(m.Text) + len(m.HTML) + len(m.Calendar.Content)
 		files, fields = files+len(m.Attachments), fields+len(m.Header)
 		switch {
 		case files > maxFiles:

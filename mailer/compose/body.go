@@ -42,15 +42,15 @@ type composedPart struct {
 	quoted []byte // a short text as quoted-printable; nil for a long one
 }
 
-func composeBody(ctx context.Context, m mailer.Message) (composedBody, error) {
+func composeBody(ctx context.Context, m mailer.Message, method string) (composedBody, error) {
 	inline, attached := splitInline(m)
 	switch {
-	case len(m.Attachments) == 0:
+	case len(m.Attachments) == 0 && m.Calendar.Content == "":
 		return composeTexts(m)
-	case m.Text == "" && m.HTML == "" && len(attached) == 1:
+	case m.Text == "" && m.HTML == "" && m.Calendar.Content == "" && len(attached) == 1:
 		return composeSingleFile(attached[0]), nil
 	default:
-		return buildFrame(ctx, m, inline, attached, "")
+		return buildFrame(ctx, textsOf(m, method), inline, attached, "")
 	}
 }
 
@@ -74,7 +74,7 @@ func composeTexts(m mailer.Message) (composedBody, error) {
 	b.fields = bytes.ReplaceAll(b.fields, []byte(noBoundary), boundary)
 	b.frame = bytes.ReplaceAll(b.frame, []byte(noBoundary), boundary)
 	b.parts = slices.Clone(b.parts)
-	for i, text := range textsOf(m) {
+	for i, text := range textsOf(m, "") {
 		b.parts[i].text = text.content
 	}
 	return b, nil
@@ -90,17 +90,19 @@ var (
 )
 
 func textFrame(m mailer.Message) func() (composedBody, error) {
-	return sync.OnceValues(func() (composedBody, error) { return buildFrame(context.Background(), m, nil, nil, noBoundary) })
+	return sync.OnceValues(func() (composedBody, error) {
+		return buildFrame(context.Background(), textsOf(m, ""), nil, nil, noBoundary)
+	})
 }
 
 // buildFrame lets go-mail build the MIME structure. An empty boundary means a new one
 // for each multipart.
-func buildFrame(ctx context.Context, m mailer.Message, inline, attached []mailer.Attachment, boundary string) (composedBody, error) {
+func buildFrame(ctx context.Context, texts []messageText, inline, attached []mailer.Attachment, boundary string) (composedBody, error) {
 	var b composedBody
 	msg := mail.NewMsg(mail.WithNoDefaultUserAgent(), mail.WithBoundary(boundary))
 	// Not used, but set so that go-mail does not ask for the host's name.
 	msg.SetMessageIDWithValue("frame")
-	for _, text := range textsOf(m) {
+	for _, text := range texts {
 		msg.AddAlternativeWriter(text.mediaType, b.addText(text.content))
 	}
 	if err := ctx.Err(); err != nil {
@@ -149,7 +151,7 @@ func splitInline(m mailer.Message) (inline, attached []mailer.Attachment) {
 	return inline, attached
 }
 
-// messageText is the text or the HTML of a message.
+// messageText is the text, the HTML or the calendar of a message.
 type messageText struct {
 	mediaType mail.ContentType
 	content   string
@@ -159,13 +161,16 @@ type messageText struct {
 // which carries blanks at line ends and lines of any length. To find out whether 7bit
 // is enough would take as long as the encoding, which leaves short lines of ASCII as
 // they are.
-func textsOf(m mailer.Message) []messageText {
-	texts := make([]messageText, 0, 2)
+func textsOf(m mailer.Message, method string) []messageText {
+	texts := make([]messageText, 0, 3)
 	if m.Text != "" {
 		texts = append(texts, messageText{mail.TypeTextPlain, m.Text})
 	}
 	if m.HTML != "" {
 		texts = append(texts, messageText{mail.TypeTextHTML, m.HTML})
+	}
+	if m.Calendar.Content != "" {
+		texts = append(texts, messageText{mail.ContentType(calendarType(method)), m.Calendar.Content})
 	}
 	return texts
 }

@@ -51,7 +51,7 @@ func Compose(ctx context.Context, m mailer.Message, reserve Reserve) (Composed, 
 	}
 	author, from := v.from.Email, string(v.fromField())
 	v.force(m.ForceFrom, m.ReturnPath)
-	body, err := composeBody(ctx, m)
+	body, err := composeBody(ctx, m, v.method)
 	if err != nil {
 		return Composed{}, fmt.Errorf("compose: %w", err)
 	}

@@ -276,6 +276,7 @@ func TestLinearCompose(t *testing.T) {
 			"message id": func(m *mailer.Message, v string) { m.Header = []mailer.Field{{Name: "Message-ID", Value: v}} },
 			"list id":    func(m *mailer.Message, v string) { m.Header = []mailer.Field{{Name: "List-Id", Value: v}} },
 			"text":       func(m *mailer.Message, v string) { m.Text = v },
+			"calendar":   func(m *mailer.Message, v string) { m.Calendar.Content = "BEGIN:VCALENDAR\r\n" + v },
 			"recipients": func(m *mailer.Message, v string) { m.To = recipientsNamed(v) },
 			"file name":  func(m *mailer.Message, v string) { m.Attachments = []mailer.Attachment{{Filename: v}} },
 			"files":      func(m *mailer.Message, v string) { m.Attachments = filesNamed(v) },

@@ -24,7 +24,8 @@ type validMessage struct {
 	date        string
 	messageID   string
 	priority    mailer.Priority
-	headerText  int // octets of the texts so far, see maxHeaderText
+	method      string // of the calendar
+	headerText  int    // octets of the texts so far, see maxHeaderText
 }
 
 // problemList collects what is wrong with a message.
@@ -76,6 +77,7 @@ func validateMessage(ctx context.Context, m mailer.Message) *validMessage {
 		func() { v.addresses(m) },
 		func() { v.text(whole("subject"), m.Subject) },
 		func() { v.bodies(m) },
+		func() { v.calendar(m.Calendar) },
 		func() { v.callerFields(m.Header) },
 		func() { v.attachments(m.Attachments) },
 	} {
@@ -160,7 +162,7 @@ func (v *validMessage) text(at mailer.Position, value string) bool {
 }
 
 func (v *validMessage) bodies(m mailer.Message) {
-	if m.Text == "" && m.HTML == "" && len(m.Attachments) == 0 {
+	if m.Text == "" && m.HTML == "" && len(m.Attachments) == 0 && m.Calendar == (mailer.Calendar{}) {
 		v.invalid(whole("text"), "a text, HTML or an attachment is required")
 	}
 	if !utf8.ValidString(m.Text) {

@@ -71,7 +71,7 @@ type personalization struct {
 }
 
 type content struct {
-	Type  string `json:"type" note:"text/plain or text/html; others are refused"`
+	Type  string `json:"type" note:"text/plain, text/html or text/calendar; others are refused"`
 	Value string `json:"value"`
 }
 
@@ -221,17 +221,20 @@ func (m *mail) base(e *compat.Expansion, f *compat.Fields) compat.Message {
 func (m *mail) bodies(o *compat.Message, f *compat.Fields) {
 	for i, c := range m.Content {
 		path := fmt.Sprintf("content[%d]", i)
-		kind, _, err := mime.ParseMediaType(c.Type)
-		to := map[string]*string{"text/plain": &o.Text, "text/html": &o.HTML}[kind]
+		kind, params, err := mime.ParseMediaType(c.Type)
+		to := map[string]*string{"text/plain": &o.Text, "text/html": &o.HTML, "text/calendar": &o.Calendar.Content}[kind]
 		switch {
 		case err != nil || to == nil:
-			f.Add(path+".type", "must be text/plain or text/html: send anything else as an attachment")
+			f.Add(path+".type", "must be text/plain, text/html or text/calendar: send anything else as an attachment")
 		case c.Value == "":
 			f.Add(path+".value", "The content value must be a string at least one character in length.")
 		case *to != "":
 			f.Add(path+".type", "is given twice")
 		default:
 			*to = c.Value
+			if kind == "text/calendar" {
+				o.Calendar.Method = params["method"]
+			}
 		}
 	}
 	if len(m.Content) == 0 {
@@ -329,6 +332,12 @@ func (m *mail) path(i int, at mailer.Position) string {
 			at.Member = "contentId"
 		}
 		at.Member = strings.Replace(at.Member, "content_type", "type", 1)
+	case "calendar":
+		for n, c := range m.Content {
+			if kind, _, _ := mime.ParseMediaType(c.Type); kind == "text/calendar" {
+				return fmt.Sprintf("content[%d].%s", n, map[string]string{"content": "value", "method": "type"}[at.Member])
+			}
+		}
 	case "text", "html":
 		return "content"
 	}
