@@ -140,8 +140,8 @@ var planted = []mutant{
 		"r.pool.close()\n", "_ = &r.pool\n", nil,
 	},
 	{
-		"wake-up lost", "queue/driver.go",
-		"if !wake.IsZero() && (overdue ||", "if !wake.IsZero() && len(o.Begin) > 0 && (overdue ||", nil,
+		"wake-up late", "queue/scheduler.go",
+		"return min(max(dr.armed.Sub(dr.now()), 0), day)", "return min(max(dr.armed.Sub(dr.now()), 2*time.Hour), day)", nil,
 	},
 	{
 		"failed look forgotten", "queue/dispatch/store.go",
@@ -156,12 +156,16 @@ var planted = []mutant{
 		"a.reserved = a.reserved.minus(reserved)", "if known {\n\t\ta.reserved = a.reserved.minus(reserved)\n\t}", nil,
 	},
 	{
-		"waiter left behind", "queue/intake.go",
-		"defer in.waiters.remove(w)\n", "_ = w\n", nil,
+		"client not woken", "queue/recorder.go",
+		"for _, o := range outcomes {\n\t\tr.waiters.wake(o.ID)\n\t}\n\tr.driver.recorded", "r.driver.recorded", nil,
 	},
 	{
 		"cancel keeps what comes late", "queue/commands.go",
-		"d.recorder.release(append(jobs, late...))", "d.recorder.release(jobs)", nil,
+		"d.recorder.release(append(jobs, late...))", "d.recorder.release(jobs)",
+		&mutant{
+			file: "queue/leases.go",
+			old:  "err == nil && len(unknown) > 0 {", new: "err == nil && len(unknown) > 1000 {",
+		},
 	},
 	{
 		"ids of a batch in another order", "queue/intake.go",
