@@ -21,7 +21,7 @@ LOGO = "logo.png"
 PDF = bytes(i * 7 % 256 for i in range(3000))
 PNG = bytes(255 - i for i in range(200))
 # An address that clients let pass and mailsidecar refuses.
-REFUSED = "a" * 70 + "@example.org"
+REFUSED = "a" * 250 + "@example.org"
 
 _scenarios = {}
 
