@@ -21,6 +21,7 @@ func TestMain(m *testing.M) {
 //
 //	exits STATUS COMMAND [ARG...]   runs it and checks the exit status
 //	setenv NAME FILE REGEXP         sets NAME to the regexp's first group in FILE
+//	awaits REGEXP COMMAND [ARG...]  repeats it until its output matches
 //
 // and the variables ADDR, an address of this machine without a listener, and
 // PORT, the port in it.
@@ -29,7 +30,7 @@ func TestCommands(t *testing.T) {
 		Dir:                 "testdata/cli",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "setenv": setenv},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "setenv": setenv, "awaits": awaits},
 		Setup: func(env *testscript.Env) error {
 			port, err := freePort()
 			if err != nil {
@@ -69,6 +70,20 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("%s = %d, want %d", fmt.Sprint(args[1:]), got, want)
 	}
+}
+
+func awaits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: awaits REGEXP COMMAND [ARG...]")
+	}
+	wanted := regexp.MustCompile("(?m)" + args[0])
+	for range 1000 {
+		ts.Check(ts.Exec(args[1], args[2:]...))
+		if wanted.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+	}
+	ts.Fatalf("%s never printed %s", fmt.Sprint(args[1:]), args[0])
 }
 
 func setenv(ts *testscript.TestScript, neg bool, args []string) {
