@@ -42,8 +42,8 @@ func (s *sender) mendAuthors(msg *message, name string) error {
 		return nil
 	}
 	list := parseMailboxes(f.value(), addressRules{authors: true, hasCR: f.hasCR})
-	if len(list.boxes) == 0 && !mayHoldAddress(strings.Join(list.unclear, ", ")) {
-		f.set(s.author(mailbox{name: strings.Join(list.unclear, ", ")}))
+	if text := strings.Join(list.unclear, ", "); len(list.boxes) == 0 && !mayHoldAddress(text) && (s.settings.from != "" || !isHalfAddress(text)) {
+		f.set(s.author(mailbox{name: text}))
 		return nil
 	}
 	if len(list.unclear) > 0 {
@@ -64,6 +64,11 @@ func (s *sender) mendAuthors(msg *message, name string) error {
 	}
 	f.setBoxes(list.boxes)
 	return nil
+}
+
+// isHalfAddress says that text is an address that lacks one of its sides, such as "wordpress@".
+func isHalfAddress(text string) bool {
+	return len(text) > 1 && !strings.ContainsAny(text, " \t") && (strings.HasSuffix(text, "@") || strings.HasPrefix(text, "@"))
 }
 
 // mendSender mends a Sender field, which has one address, or removes it: where it names a local user, or a
@@ -283,11 +288,13 @@ func (s settings) asSender(address string) string {
 	return cmp.Or(s.from, s.withDomain(address))
 }
 
+// withDomain adds this machine's domain to the name of a local user. What has an @ already,
+// such as "ana@", is no such name, and stays as it is.
 func (s settings) withDomain(address string) string {
-	if local, _, ok := cutAddress(address); !ok && address != "" {
-		return strings.TrimSuffix(local, "@") + "@" + s.domain
+	if address == "" || strings.Contains(address, "@") {
+		return address
 	}
-	return address
+	return address + "@" + s.domain
 }
 
 // cutAddress splits an addr-spec at its last @. ok says that there is a domain.

@@ -109,7 +109,7 @@ func refusalOf(a api.Answer) error {
 			e.status = exitNoUser
 		}
 	case a.Status == http.StatusUnauthorized:
-		e.text = "the API key is missing or wrong (HTTP 401)"
+		e.text = "the API key is missing or wrong: set MAILSIDECAR_API_KEY to the secret, without the name, of one of the server's MAILSIDECAR_API_KEYS (HTTP 401)"
 	default:
 		e.text = fmt.Sprintf("%s (HTTP %d)", cmp.Or(p.Detail, p.Title), a.Status)
 	}

@@ -205,6 +205,7 @@ func TestMendedFields(t *testing.T) {
 		{"From: My Shop", `From: "My Shop" <app@example.com>`},
 		{"From: root@web_1", `From: "root@web_1" <app@example.com>`},
 		{"From: Cron <root@web_1>", `From: "Cron" <app@example.com>`},
+		{"From: shop@", `From: "shop@" <app@example.com>`},
 		{"From: a@my.test\nSender: www-data", "From: a@my.test"},
 		{"From: a@my.test\nSender: root@web_1", "From: a@my.test"},
 		{"From: a@my.test\nSender: Shop, Ltd. <b@my.test>", "From: a@my.test\r\nSender: \"Shop, Ltd.\" <b@my.test>"},
@@ -218,6 +219,18 @@ func TestMendedFields(t *testing.T) {
 		}
 		if body := server.only(t).body; !strings.HasPrefix(body, tt.want+"\r\nDate: ") {
 			t.Errorf("%q became %q, want %q", tt.in, body, tt.want)
+		}
+	}
+}
+
+// TestUnusableAuthor: an author that no relay takes is refused, and never replaced by a local
+// user, unless MAILSIDECAR_FROM says by whom.
+func TestUnusableAuthor(t *testing.T) {
+	for _, from := range []string{"root@web_1", "Shop <root@web_1>", "shop@", "@my.test", "Shop <shop@>", "Shop <@my.test>"} {
+		server := newRecordingServer(t, acceptedAnswer)
+		t.Setenv("MAILSIDECAR_FROM", "")
+		if got := runWith(t, "From: "+from+"\n\nx\n", "ana@example.org"); got.status != 65 || len(server.requests) > 0 {
+			t.Errorf("From: %s = %+v with %d requests, want status 65 and nothing sent", from, got, len(server.requests))
 		}
 	}
 }

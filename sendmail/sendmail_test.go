@@ -306,7 +306,7 @@ func TestAnswers(t *testing.T) {
 		{"recipient refused", []string{fmt.Sprintf(rejected, "rcpt")}, 67, "mailsidecar sendmail: 550 5.1.1 <ana@example.org>: No such user here (HTTP 422)\n", 1},
 		{"content refused", []string{fmt.Sprintf(rejected, "content")}, 65, "mailsidecar sendmail: 550 5.1.1 <ana@example.org>: No such user here (HTTP 422)\n", 1},
 		{"relay deferred, nothing stored", []string{`502 {"code":"relay_deferred","detail":"451 4.7.1 greylisted","reply_code":451,"enhanced_code":"4.7.1","retryable":true}`}, 69, "mailsidecar sendmail: 451 4.7.1 greylisted (HTTP 502)\n", 1},
-		{"wrong key", []string{`401 {"code":"unauthorized","title":"An API key is required"}`}, 77, "mailsidecar sendmail: the API key is missing or wrong (HTTP 401)\n", 1},
+		{"wrong key", []string{`401 {"code":"unauthorized","title":"An API key is required"}`}, 77, "mailsidecar sendmail: the API key is missing or wrong: set MAILSIDECAR_API_KEY to the secret, without the name, of one of the server's MAILSIDECAR_API_KEYS (HTTP 401)\n", 1},
 		{"sender not allowed", []string{`403 {"code":"sender_not_allowed","detail":"Not from here."}`}, 77, "mailsidecar sendmail: Not from here. (HTTP 403)\n", 1},
 		{"too large", []string{`413 {"code":"message_too_large","detail":"The message is too large."}`}, 65, "mailsidecar sendmail: The message is too large. (HTTP 413)\n", 1},
 		{"queue full", []string{`503 60|{"code":"queue_full","detail":"The queue is full."}`}, 69, "mailsidecar sendmail: The queue is full. (HTTP 503)\n", 1},

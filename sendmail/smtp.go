@@ -153,7 +153,7 @@ func (s *session) mailFrom(argument string) error {
 	}
 	reverse, err := s.settings.reversePath(options{sender: path, senderGiven: true})
 	if err != nil {
-		return s.reply("501 5.1.7 %v", err)
+		return s.reply("501 5.1.7 The sender's address is not valid")
 	}
 	s.reset()
 	s.mail, s.env.reversePath = true, reverse

@@ -40,7 +40,7 @@ func TestSMTP(t *testing.T) {
 		{"one message", []string{acceptedAnswer}, open + "DATA\r\n" + smtpMessage + ".\r\nQUIT\r\n", opened + `354 .* 250 2.0.0 queued as 01J 221 2.0.0 Bye`, 1},
 		{"two messages", []string{acceptedAnswer}, open + "DATA\r\n" + smtpMessage + ".\r\nMAIL FROM:<>\r\nRCPT TO: ana@example.org\r\ndata\r\n" + smtpMessage + ".\r\n", opened + `354 .* 250 2.0.0 queued as 01J 250 2.1.0 OK 250 2.1.5 OK 354 .* 250 2.0.0 queued as 01J`, 2},
 		{"relay refuses", []string{rejected}, open + "DATA\r\n" + smtpMessage + ".\r\nQUIT\r\n", opened + `354 .* 550 5.1.1 <ana@example.org>: No such user \(HTTP 422\) 221 .*`, 1},
-		{"wrong key", []string{`401 {"code":"unauthorized"}`}, open + "DATA\r\n" + smtpMessage + ".\r\n", opened + `354 .* 451 4.3.5 the API key is missing or wrong \(HTTP 401\)`, 1},
+		{"wrong key", []string{`401 {"code":"unauthorized"}`}, open + "DATA\r\n" + smtpMessage + ".\r\n", opened + `354 .* 451 4.3.5 the API key is missing or wrong: set MAILSIDECAR_API_KEY .* \(HTTP 401\)`, 1},
 		{"too large for the server", []string{`413 {"code":"message_too_large","detail":"The message is too large."}`}, open + "DATA\r\n" + smtpMessage + ".\r\n", opened + `354 .* 552 5.3.4 The message is too large. \(HTTP 413\)`, 1},
 		{
 			"out of order",
@@ -50,6 +50,12 @@ func TestSMTP(t *testing.T) {
 		},
 		{"a bare LF ends no message of a session with CRLF", []string{acceptedAnswer}, open + "DATA\r\n" + smtpMessage + "x\n.\nMAIL FROM:<evil@x>\n\r.\r\n.\r\n", opened + `354 .* 250 2.0.0 queued as 01J`, 1},
 		{"bare LF throughout", []string{acceptedAnswer}, strings.ReplaceAll(open+"DATA\r\n"+smtpMessage+".\r\nQUIT\r\n", "\r\n", "\n"), opened + `354 .* 250 2.0.0 queued as 01J 221 .*`, 1},
+		{
+			"half an address, or one with a wrong character, is never completed",
+			[]string{acceptedAnswer},
+			"EHLO app\r\nMAIL FROM:<b@>\r\nMAIL FROM:<b@example.com>\r\nRCPT TO:<eve@>\r\nRCPT TO:<@x>\r\nRCPT TO:<eve@@>\r\nRCPT TO:<@>\r\nRCPT TO:<ana@example.org>\r\nDATA\r\n" + smtpMessage + ".\r\n",
+			`250-example.com 250-8BITMIME 250-ENHANCEDSTATUSCODES 250 SIZE 501 5.1.7 The sender's address is not valid 250 2.1.0 OK 501 .* 501 .* 501 .* 501 .* 250 2.1.5 OK 354 .* 250 2.0.0 queued as 01J`, 1,
+		},
 		{"nothing", []string{acceptedAnswer}, "", ``, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
