@@ -137,14 +137,17 @@ func update(x *compat.Exchange) error {
 func cancel(x *compat.Exchange) error {
 	ctx, key, id := x.Request.Context(), x.Key.Name(), x.StoredID()
 	m, err := x.Cancel(ctx, key, id)
-	if errors.Is(err, queue.ErrNothingToCancel) {
+	ended := errors.Is(err, queue.ErrNothingToCancel)
+	if ended {
 		m, err = x.Get(ctx, key, id) // it may be canceled already
 	}
 	switch {
 	case err != nil:
 		return err
-	case m.Status() != queue.StatusCanceled:
-		return problem.New(api.CodeInvalidMessage, "The email cannot be canceled: it was sent, at least to some recipients, or is being sent.")
+	case m.Status() == queue.StatusCanceled:
+		return x.AnswerJSON(http.StatusOK, object{"email", m.ID})
+	case ended:
+		return problem.New(api.CodeInvalidMessage, "The email cannot be canceled: no recipient waits for it any more.")
 	}
-	return x.AnswerJSON(http.StatusOK, object{"email", m.ID})
+	return problem.New(api.CodeInvalidMessage, "What still waits of the email is canceled. For some recipients it cannot be: they have it, were refused, or it is being sent to them.")
 }

@@ -122,6 +122,13 @@ func TestChangeStored(t *testing.T) {
 			t.Errorf("%s: it is sent at %v", tt.name, got)
 		}
 	}
+	partly := &compattest.Desk{Stored: storedMessage(queue.Deferred, queue.Delivered)}
+	if w := ask(t, partly, "POST", "/emails/id-1/cancel", ""); w.Code != 422 || !strings.Contains(w.Body.String(), "What still waits of the email is canceled") {
+		t.Errorf("cancel of what some have = %d %s, want 422 and that the others are canceled", w.Code, w.Body)
+	}
+	if w := ask(t, partly, "POST", "/emails/id-1/cancel", ""); w.Code != 422 || !strings.Contains(w.Body.String(), "no recipient waits") {
+		t.Errorf("cancel again = %d %s, want 422 and that no recipient waits", w.Code, w.Body)
+	}
 	for state, want := range map[queue.State]int{queue.Delivered: 422, queue.Bounced: 422, queue.Canceled: 200} {
 		d := &compattest.Desk{Stored: storedMessage(state)}
 		if w := ask(t, d, "POST", "/emails/id-1/cancel", ""); w.Code != want {
