@@ -34,7 +34,7 @@ func (c *checker) passages() []passage {
 	for _, r := range c.Requests {
 		for _, s := range r.Submissions {
 			m := c.byToken[s.Token]
-			if r.Answer != Accepted || len(m) != 1 || !s.SendAt.IsZero() || sent[s.Token].IsZero() || m[0].Created.Before(r.Begun.Truncate(time.Microsecond)) {
+			if r.Answer != Accepted || len(m) != 1 || !s.SendAt.IsZero() || sent[s.Token].IsZero() || c.retried[m[0].ID].count > 0 || m[0].Created.Before(r.Begun.Truncate(time.Microsecond)) {
 				continue
 			}
 			list = append(list, passage{s.Token, m[0].Lane(), r.Begun, m[0].Created, sent[s.Token], by[s.Token]})
