@@ -2,7 +2,6 @@ package integration
 
 import (
 	"bytes"
-	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/tls"
@@ -11,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -54,56 +52,6 @@ func TestUnderLimit(t *testing.T) {
 	t.Logf("%d mails beside %d of the attackers", len(times), len(relay.Messages())-len(times))
 	// The formula of docs/operating.md, with the defaults.
 	a.s.wantMemory(t, "VmHWM", 96+2*128+2000*64/1024)
-}
-
-// TestTimesUnderAttack prints how long the server takes to accept a mail, alone and beside
-// the attacks of strangers and of one key, when ATTACK_TIMES says how often each attack is
-// made. The times are those of the server's log: the client shares its process with the
-// attackers. The table of docs/operating.md is made so:
-//
-//	ATTACK_TIMES=3 go test ./integration -run TimesUnderAttack -v
-func TestTimesUnderAttack(t *testing.T) {
-	n, err := strconv.Atoi(cmp.Or(os.Getenv("ATTACK_TIMES"), "0"))
-	if err != nil || n < 1 {
-		t.Skip("ATTACK_TIMES is not set to a number")
-	}
-	a := startAttacked(t, spacious7Bit(t), nil)
-	var alone float64
-	for _, row := range []struct {
-		name string
-		run  func()
-	}{
-		{"alone", func() { time.Sleep(20 * time.Second) }},
-		{"beside strangers", func() { a.all(t, strangers(), n) }},
-		{"beside one key", func() { a.all(t, oneKey(), n) }},
-	} {
-		before := len(a.s.log.String())
-		a.beside(t, row.run)
-		times := acceptTimes(t, a.s.log.String()[before:])
-		p99 := times[(len(times)-1)*99/100]
-		alone = cmp.Or(alone, p99)
-		t.Logf("| %s | %d | %.1f ms | %.1f ms | %.1f |", row.name, len(times), times[len(times)/2], p99, p99/alone)
-	}
-}
-
-// acceptTimes are how long the server took for the honest client's mails, in milliseconds,
-// the shortest first.
-func acceptTimes(t *testing.T, log string) (times []float64) {
-	t.Helper()
-	for line := range strings.Lines(log) {
-		var l struct {
-			Msg, Key string
-			Duration float64 `json:"duration_ms"`
-		}
-		if err := json.Unmarshal([]byte(line), &l); err == nil && l.Msg == "request" && l.Key == "shop" {
-			times = append(times, l.Duration)
-		}
-	}
-	if len(times) == 0 {
-		t.Fatal("no request in the log")
-	}
-	slices.Sort(times)
-	return times
 }
 
 // spacious7Bit is a relay for which messages must be converted. It keeps little of them.

@@ -63,6 +63,9 @@ var scratch string
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	if role := os.Getenv(roleVariable); role != "" {
+		return playRole(role)
+	}
 	var err error
 	if scratch, err = os.MkdirTemp("", "mailsidecar-integration-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -147,6 +147,9 @@ func (s *service) closeRelays(ctx context.Context) {
 			s.history.fail("left", "%d connections are open after the end", n)
 		}
 	case <-ctx.Done():
+		if !s.history.told.Calmed.IsZero() {
+			s.history.fail("left", "connections that hang delayed the stop, though no relay hangs")
+		}
 	}
 }
 

@@ -8,27 +8,46 @@ import (
 	"testing"
 )
 
-// Cgroup is a control group with a limit of memory, as containers have one: what is over
-// it is killed by the kernel.
+// Cgroup is a control group, as each container has one.
 type Cgroup struct {
 	dir string
 	v1  bool
 }
 
-// LimitMemory makes one of so many octets, without swap. It takes root and a mounted
-// memory controller, version 1 or 2; without them the test is skipped, and fails with
-// CI=true.
+// setting is a file of a control group, and what is written to it.
+type setting struct{ file, value string }
+
+// LimitMemory makes a group with a limit of so many octets, without swap: what is over it is
+// killed by the kernel. It takes root and a mounted memory controller, version 1 or 2;
+// without them the test is skipped, and fails with CI=true.
 func LimitMemory(t *testing.T, limit int64) *Cgroup {
 	t.Helper()
 	octets := strconv.FormatInt(limit, 10)
+	return newCgroup(t, "memory",
+		[]setting{{"memory.limit_in_bytes", octets}, {"memory.swappiness", "0"}},
+		[]setting{{"memory.max", octets}, {"memory.swap.max", "0"}})
+}
+
+// PreferCPU makes a group that gets the processor four times as much as any other process,
+// where both want it. More would keep the kernel's own threads from writing to the disk. It
+// takes what [LimitMemory] does, of the controller for the processor.
+func PreferCPU(t *testing.T) *Cgroup {
+	t.Helper()
+	return newCgroup(t, "cpu", []setting{{"cpu.shares", "4096"}}, []setting{{"cpu.weight", "400"}})
+}
+
+// newCgroup makes a group of the controller with the settings, those of version 1 or of
+// version 2.
+func newCgroup(t *testing.T, controller string, v1, v2 []setting) *Cgroup {
+	t.Helper()
 	name := "mailsidecar-test-" + strconv.Itoa(os.Getpid())
 	for _, g := range []struct {
 		root     string
 		v1       bool
-		settings [][2]string
+		settings []setting
 	}{
-		{"/sys/fs/cgroup/memory", true, [][2]string{{"memory.limit_in_bytes", octets}, {"memory.swappiness", "0"}}},
-		{"/sys/fs/cgroup", false, [][2]string{{"memory.max", octets}, {"memory.swap.max", "0"}}},
+		{"/sys/fs/cgroup/" + controller, true, v1},
+		{"/sys/fs/cgroup", false, v2},
 	} {
 		c := &Cgroup{filepath.Join(g.root, name), g.v1}
 		if err := os.Mkdir(c.dir, 0o755); err != nil {
@@ -37,13 +56,13 @@ func LimitMemory(t *testing.T, limit int64) *Cgroup {
 		t.Cleanup(func() { c.remove(t) })
 		ok := true
 		for _, s := range g.settings {
-			ok = os.WriteFile(filepath.Join(c.dir, s[0]), []byte(s[1]), 0o600) == nil && ok
+			ok = os.WriteFile(filepath.Join(c.dir, s.file), []byte(s.value), 0o600) == nil && ok
 		}
 		if ok {
 			return c
 		}
 	}
-	Lacks(t, "a memory limit needs root and a memory controller at /sys/fs/cgroup")
+	Lacks(t, "this test needs root and a "+controller+" controller at /sys/fs/cgroup")
 	return nil
 }
 

@@ -220,6 +220,8 @@ func (c *checker) quotes(result mailer.Result, in mailer.Attempt, path string) s
 		return fmt.Sprintf("which said that at %v, and the attempt was at %v and took %v", s.At, in.Started, in.Duration)
 	case s.Code != result.Reply.Code:
 		return fmt.Sprintf("which said %d", s.Code)
+	case s.Path != "" && s.Path != path && c.Relays[name].Strays && refusedToo(notes, s.Transaction, path):
+		// A reply too many before it moved all of them by one; each was a refusal.
 	case s.Path != "" && s.Path != path:
 		return "which said that of " + s.Path
 	case s.Stage == relay.Dot && !slices.Contains(s.Paths, path):
@@ -230,6 +232,13 @@ func (c *checker) quotes(result mailer.Result, in mailer.Attempt, path string) s
 		return "which did not say yes by that"
 	}
 	return ""
+}
+
+// refusedToo says that the relay refused the recipient for good in the transaction.
+func refusedToo(notes relay.Notes, transaction int, path string) bool {
+	return slices.ContainsFunc(notes.Said, func(s relay.Said) bool {
+		return s.Transaction == transaction && s.Path == path && s.Code/100 == 5
+	})
 }
 
 // within says that the time is that of the attempt.

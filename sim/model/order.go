@@ -46,8 +46,8 @@ func (c *checker) passages() []passage {
 
 // What a message that nothing holds up may be overtaken by.
 const (
-	overtakers = 24 // later ones of its own lane
-	lowerFirst = 24 // later ones of lower priority, where it is high
+	overtakers = 12 // later ones of its own lane
+	lowerFirst = 12 // later ones of lower priority, where it is high
 )
 
 // order: where nothing misbehaves, a message is overtaken by few that came later: of its

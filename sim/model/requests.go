@@ -81,11 +81,34 @@ func (c *checker) waits() {
 			c.fail("wait", "the answer for %s, which was to wait %v, took %v", r.Submissions[0].Token, r.Wait, took)
 		}
 	}
+	for _, r := range c.Requests {
+		if late := c.waitedOn(r); late > time.Second && c.Calm {
+			c.fail("wait", "the answer for %s came %v after its outcome", r.Submissions[0].Token, late)
+		}
+	}
 	for _, cmd := range c.Commands {
 		if took := cmd.Ended.Sub(cmd.Begun); took > c.Slack {
 			c.fail("wait", "the answer to a %s took %v", cmd.Kind, took)
 		}
 	}
+}
+
+// waitedOn is for how long a request waited on when a relay had taken its message for
+// all recipients.
+func (c *checker) waitedOn(r Request) time.Duration {
+	if r.Wait == 0 || len(r.States) == 0 {
+		return 0
+	}
+	last := r.Begun
+	for path := range r.States {
+		if len(c.takes[path]) == 0 || c.takes[path][0].At.Before(r.Begun) {
+			return 0
+		}
+		if at := c.takes[path][0].At; at.After(last) {
+			last = at
+		}
+	}
+	return r.Ended.Sub(last)
 }
 
 // answers: what an answer says of the relay is true at that time.
