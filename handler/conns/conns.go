@@ -66,6 +66,7 @@ type Set struct {
 	idleKeys   list.List // the same, after a request that had one
 	strangers  list.List // with a request under way that has no key yet
 	lingering  list.List // answered for the last time
+	turns      time.Time // until when lingering connections have used up what they may read
 	keys       map[string]int
 	keyed      int   // connections in keys
 	weight     int64 // of the unfinished headers

@@ -13,10 +13,20 @@ const (
 	lingerOctets = 256 << 20
 	// lingerPauseAtStop takes the place of lingerPause while the server stops.
 	lingerPauseAtStop = 500 * time.Millisecond
+	// lingerTimeAtStop is what a server that has stopped waits for all of them together.
+	lingerTimeAtStop = 2 * time.Second
 )
 
 // lingerBuffer is the memory, in octets, of a lingering connection.
 const lingerBuffer = 4 << 10
+
+// lingerRate is how many octets all lingering connections read together in a second: clients
+// that send as fast as they can would otherwise take all processors. A connection waits for
+// its turn when that is over lingerAhead from now.
+const (
+	lingerRate  = 64 << 20
+	lingerAhead = time.Millisecond
+)
 
 // Close ends the connection. After an answer it first reads on and throws away what comes,
 // within limits, as RFC 9112 §9.6 advises: many clients send the whole request before they
@@ -63,7 +73,23 @@ func (c *conn) linger() {
 			return
 		}
 		octets += n
+		time.Sleep(c.set.turn(n))
 	}
+}
+
+// turn returns how long to wait after so many octets.
+func (s *Set) turn(octets int) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if s.turns.Before(now) {
+		s.turns = now
+	}
+	s.turns = s.turns.Add(time.Duration(octets) * time.Second / lingerRate)
+	if ahead := s.turns.Sub(now); ahead > lingerAhead {
+		return ahead
+	}
+	return 0
 }
 
 // closeWrite ends what is written to a connection that has a direction of its own for that.
@@ -95,8 +121,10 @@ func (s *Set) lingered(c *conn) {
 }
 
 // Drain waits until no connection lingers, for a server that has stopped. Clients that send
-// nothing more have half a second; when ctx ends all are closed.
+// nothing more have half a second, and all of them two seconds, or until ctx ends.
 func (s *Set) Drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lingerTimeAtStop)
+	defer cancel()
 	s.mu.Lock()
 	s.draining = true
 	for e := s.lingering.Front(); e != nil; e = e.Next() {
