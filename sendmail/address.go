@@ -175,12 +175,13 @@ func plainName(name string) string {
 // left for the server, which knows the charset of the message.
 func quotePhrase(name string) string {
 	name = mendEncodedWords(name)
+	inUTF8 := !isASCII(name) && utf8.ValidString(name) && !strings.ContainsFunc(name, isPair)
 	switch {
 	case strings.Contains(name, "=?") && isPhraseOfWords(name):
 		return name
-	case !isASCII(name) && utf8.ValidString(name) && strings.ContainsAny(name, "\"#$%&'(),.:;<>@[]^`{|}~"):
+	case inUTF8 && strings.ContainsAny(name, "\"#$%&'(),.:;<>@[]^`{|}~"):
 		return mime.BEncoding.Encode("utf-8", name) // Q leaves some of these
-	case !isASCII(name) && utf8.ValidString(name):
+	case inUTF8:
 		return mime.QEncoding.Encode("utf-8", name)
 	}
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name) + `"`
@@ -310,7 +311,7 @@ func cutAddress(address string) (local, domain string, ok bool) {
 // change the list that it is put into; the server judges the rest.
 func validAddress(address string) bool {
 	local, domain, ok := cutAddress(address)
-	if !ok || local == "" || !utf8.ValidString(address) || !isPlain(domain, `@"(),;:<>[]\`) && !isLiteral(domain) {
+	if !ok || local == "" || !utf8.ValidString(address) || strings.ContainsFunc(address, isPair) || !isPlain(domain, `@"(),;:<>[]\`) && !isLiteral(domain) {
 		return false
 	}
 	if local[0] == '"' {

@@ -59,6 +59,8 @@ type headerField struct {
 	// hasCR says that a CR stood inside the field, not at the end of a line. A blank is
 	// in its place.
 	hasCR bool
+	// joined says that characters of two octets are one rune in raw, see joinPairs.
+	joined bool
 }
 
 // value is the field's body with its folds undone (RFC 5322 §2.2.3).
@@ -97,7 +99,7 @@ func parseMessage(data []byte) message {
 				m.body = data
 				return m
 			}
-			m.fields = append(m.fields, headerField{name, string(line), hasCR})
+			m.fields = append(m.fields, headerField{name: name, raw: string(line), hasCR: hasCR})
 		}
 		data = rest
 	}
@@ -168,6 +170,9 @@ func (m *message) add(name, value string) {
 func (m *message) bytes() []byte {
 	var b bytes.Buffer
 	for _, f := range m.fields {
+		if f.joined {
+			f.raw = splitPairs(f.raw)
+		}
 		b.WriteString(f.raw)
 		b.WriteString("\r\n")
 	}
@@ -216,6 +221,7 @@ func (m *message) mergeRepeated() {
 		case joined && f.value() != "":
 			kept[i].raw += ",\r\n " + f.value()
 			kept[i].hasCR = kept[i].hasCR || f.hasCR
+			kept[i].joined = kept[i].joined || f.joined
 		}
 	}
 	m.fields = kept

@@ -249,6 +249,7 @@ func (s *sender) readable(data []byte) (message, error) {
 	if msg.empty() {
 		return message{}, fail(exitRefused, "the message is empty")
 	}
+	msg.joinPairs()
 	return msg, nil
 }
 
