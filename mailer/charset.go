@@ -104,19 +104,27 @@ func asciiOf(text string, size func(string) int) string {
 	return b.String()
 }
 
-// asciiOfISO2022 reads ISO-2022-JP and its relatives (RFC 1468): ESC ( begins characters
-// of one octet, ESC $ those of two.
+// asciiOfISO2022 reads ISO-2022-JP (RFC 1468): ESC ( begins characters of one octet, ESC $
+// those of two, up to the end of the line for many programs. Control characters stay, and
+// so do the octets behind an escape that not every program knows.
 func asciiOfISO2022(text string) string {
 	var b strings.Builder
 	for i, piece := range strings.Split(text, "\x1b") {
 		switch {
 		case i == 0:
 			b.WriteString(asciiOfOctets(piece))
-		case len(piece) >= 2 && piece[0] == '(' && (piece[1] == 'B' || piece[1] == 'J'):
+		case strings.HasPrefix(piece, "(B"), strings.HasPrefix(piece, "(J"):
 			b.WriteString(asciiOfOctets(piece[2:]))
+		case (strings.HasPrefix(piece, "$B") || strings.HasPrefix(piece, "$@")) && isPairs(piece[2:]):
+			b.WriteString(strings.Repeat("\ufffd", len(piece)/2-1))
 		default:
-			b.WriteString(strings.Repeat("\ufffd", max(len(piece)/2-1, 1)))
+			b.WriteString("\ufffd" + asciiOfOctets(piece))
 		}
 	}
 	return b.String()
+}
+
+// isPairs reports whether text is printable ASCII, of an even length.
+func isPairs(text string) bool {
+	return len(text)%2 == 0 && !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' })
 }

@@ -1,6 +1,7 @@
 package mailer
 
 import (
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -208,6 +209,8 @@ func (r *fromReader) add(m fromMailbox) error {
 		return err
 	case email[0] == '"':
 		return addressError("the part before the @ needs quotes")
+	case wideAt.Replace(email) != email:
+		return addressError("an address has another form of @ in it")
 	case strings.Contains(email, "=?"):
 		return addressError("an address has an encoded-word in it")
 	case !IsASCII(m.addrSpec[strings.LastIndexByte(m.addrSpec, '@'):]):
@@ -220,11 +223,25 @@ func (r *fromReader) add(m fromMailbox) error {
 		return err
 	}
 	r.found.Authors = append(r.found.Authors, email)
-	r.found.Named = append(r.found.Named, addressesIn(text)...)
-	if bare := withoutQuotes.Replace(text); bare != text {
-		r.found.Named = append(r.found.Named, addressesIn(bare)...)
-	}
+	r.found.Named = append(r.found.Named, addressesRead(text)...)
 	return nil
+}
+
+// addressesRead returns what looks like an address in a text, to people and to programs:
+// some read what they decoded once more as a field, without its quotes and comments.
+func addressesRead(text string) []string {
+	bare := withoutQuotes.Replace(text)
+	readings := []string{text}
+	for _, other := range []string{bare, StripComments(text), StripComments(bare)} {
+		if !slices.Contains(readings, other) {
+			readings = append(readings, other)
+		}
+	}
+	var found []string
+	for _, reading := range readings {
+		found = append(found, addressesIn(reading)...)
+	}
+	return found
 }
 
 // displayText returns a name with its comments as programs show it, encoded-words
@@ -254,10 +271,7 @@ func addressesIn(text string) []string {
 		right := strings.TrimLeft(text[at+1:], " \t")
 		apart := len(left) < at || len(right) < len(text)-at-1
 		left = left[strings.LastIndexAny(left, addressEnds)+1:]
-		if n := strings.IndexAny(right, addressEnds); n >= 0 {
-			right = right[:n]
-		}
-		right = strings.TrimRight(right, ".!?'")
+		right = domainIn(right)
 		if left != "" && right != "" && (!apart || strings.Contains(right, ".")) {
 			found = append(found, strings.TrimLeft(left, "'")+"@"+right)
 		}
@@ -265,6 +279,18 @@ func addressesIn(text string) []string {
 		at = next
 	}
 	return found
+}
+
+// domainIn returns the domain, or the address literal, that a text begins with.
+func domainIn(text string) string {
+	if strings.HasPrefix(text, "[") {
+		literal, _, _ := strings.Cut(text[:min(len(text), maxAddrSpec)], "]")
+		return literal + "]"
+	}
+	if n := strings.IndexAny(text, addressEnds); n >= 0 {
+		text = text[:n]
+	}
+	return strings.TrimRight(text, ".!?'")
 }
 
 // withoutQuotes removes the quotes and backslashes of a text, as programs do.

@@ -44,6 +44,12 @@ func TestReadFrom(t *testing.T) {
 		{"From: \"b\uff20b.example\" <x@a.example>", "x@a.example", "b@b.example"},
 		{"From: \"b@c@b.example\" <x@a.example>", "x@a.example", "b@c c@b.example"},
 		{"From: \"b\\@b.example\" <x@a.example>", "x@a.example", "b@b.example"},
+		{"From: \"b(c)@b.example\" <x@a.example>", "x@a.example", "b@b.example"},
+		{"From: \"b@(c)b.example\" <x@a.example>", "x@a.example", "b@b.example"},
+		{"From: =?utf-8?q?b=28c=29=40b.example?= <x@a.example>", "x@a.example", "b@b.example"},
+		{"From: \"b@[192.0.2.1]\" <x@a.example>", "x@a.example", "b@[192.0.2.1]"},
+		{"From: \"Joe (@joe)\" <x@a.example>", "x@a.example", ""},
+		{"From: =?iso-2022-jp?b?GyhJYkBiLmV4YW1wbGU=?= <x@a.example>", "x@a.example", "Ib@b.example"},
 	} {
 		got, err := ReadFrom(tt.in)
 		if authors, named := strings.Join(got.Authors, " "), strings.Join(got.Named, " "); err != nil || authors != tt.authors || named != tt.named {
@@ -109,6 +115,8 @@ var ambiguousFrom = []string{
 	"From: =?utf-8?b?YkBiLmV4YW1wbGUA?==?utf-8?q?=00?=@a.example",
 	"From: =?utf-8?q?b=40b.example=00?= <x@a.example>",
 	"From: =?utf-8?q?b=0D=0AFrom:_b=40b.example?= <x@a.example>",
+	"From: =?iso-2022-jp?b?GyRCCmJAYi5leGFtcGxl?= <x@a.example>",
+	"From: b\uff20b.example@a.example",
 	"From: =?utf-7?q?b+AEA-b.example?= <x@a.example>",
 	"From: =?utf-16?b?AGIAQABiAC4AZQB4AGEAbQBwAGwAZQ==?= <x@a.example>",
 	"From: =?cp037?b?gnyCSw==?= <x@a.example>",
