@@ -65,7 +65,7 @@ func (e *mimeEntity) headerCharset() string {
 // textCharset returns the charset of the first text in the entity that names one, in
 // lower case. Attached messages have a charset of their own.
 func (e *mimeEntity) textCharset() (string, bool) {
-	charset := strings.ToLower(e.param("charset"))
+	charset := strings.Trim(strings.ToLower(e.param("charset")), "' ")
 	if canonicalCharset(charset) == utf8Charset {
 		return utf8Charset, true
 	}
@@ -135,11 +135,51 @@ type charsetEncoder struct {
 func newCharsetEncoder(charset, text string) (e charsetEncoder, used, octets string) {
 	if named, ok := namedCharset(charset); ok && charset != utf8Charset {
 		e.encoder = named.NewEncoder()
-		if octets, err := e.encoder.String(text); err == nil {
+		if octets, err := e.encoder.String(text); err == nil && !isExtended(charset, octets) {
 			return e, charset, octets
 		}
 	}
 	return charsetEncoder{}, utf8Charset, text
+}
+
+// isExtended reports whether octets hold characters that the charset of that name has only
+// in the table that Web browsers read it by, which is that of Windows. Other readers have
+// none there.
+func isExtended(charset, octets string) bool {
+	single, extended := pairsOf(charset)
+	for i := 0; i < len(octets); i++ {
+		switch lead := octets[i]; {
+		case lead < 0x80 || single(lead):
+		case i+1 == len(octets) || extended(lead, octets[i+1]):
+			return true
+		default:
+			i++
+		}
+	}
+	return false
+}
+
+// pairsOf returns which octets over 0x7f are characters by themselves in a charset, and
+// which pairs of the others its own standard lacks.
+func pairsOf(charset string) (single func(byte) bool, extended func(lead, trail byte) bool) {
+	never := func(byte) bool { return false }
+	switch {
+	case strings.HasPrefix(charset, "iso-8859-"), strings.HasPrefix(charset, "iso8859-"), charset == "latin1", charset == "tis-620":
+		return func(c byte) bool { return c > 0x9f }, func(byte, byte) bool { return true }
+	case strings.HasPrefix(charset, "gb2312"), strings.HasPrefix(charset, "gb_2312"), charset == "euc-cn":
+		return never, func(lead, trail byte) bool {
+			return lead < 0xa1 || lead > 0xf7 || trail < 0xa1 || 0xaa <= lead && lead <= 0xaf || lead == 0xa2 && trail < 0xb1 || lead == 0xa6 && trail > 0xdf
+		}
+	case strings.HasPrefix(charset, "ks"), strings.HasPrefix(charset, "euc-kr"), charset == "euckr":
+		return never, func(lead, trail byte) bool { return lead < 0xa1 || trail < 0xa1 }
+	case strings.HasPrefix(charset, "shift"), charset == "sjis", charset == "x-sjis":
+		return func(c byte) bool { return 0xa0 < c && c < 0xe0 }, func(lead, _ byte) bool { return lead == 0x87 || lead > 0xec }
+	case charset == "big5":
+		return never, func(lead, trail byte) bool {
+			return lead < 0xa1 || lead > 0xf9 || lead == 0xf9 && trail > 0xd5 || lead == 0xc6 && trail > 0x7e || lead == 0xc7 || lead == 0xc8
+		}
+	}
+	return func(byte) bool { return true }, nil
 }
 
 // size returns the length of the character in octets.

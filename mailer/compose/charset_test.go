@@ -19,7 +19,7 @@ import (
 // of Shift_JIS, GBK and Big5 have octets that are ASCII: backslash, at sign, bracket.
 var charsetTexts = map[string]string{
 	"gbk": "您的订单已发货 鏡乗俓", "GB2312": "订单确认", "gb18030": "订单𠮷㐀€", "Big5": "您的訂單已出貨 功許蓋", "big5-hkscs": "訂單確認",
-	"Shift_JIS": "ご注文の表示ソ能十", "x-sjis": "ご注文ﾃｽﾄ", "cp932": "①表示", "EUC-JP": "ご注文の確認ﾃｽﾄ", "EUC-KR": "주문 확인", "ks_c_5601-1987": "주문 뷁", "cp949": "똠방각하",
+	"Shift_JIS": "ご注文の表示ソ能十", "x-sjis": "ご注文ﾃｽﾄ", "cp932": "①表示", "EUC-JP": "ご注文の確認ﾃｽﾄ", "EUC-KR": "주문 확인", "ks_c_5601-1987": "주문 확인", "cp949": "똠방각하",
 	"tis-620": "ยืนยันคำสั่งซื้อ", "windows-874": "ยืนยัน", "windows-1250": "Příliš žluťoučký", "windows-1251": "Ваш заказ", "windows-1252": "Größe – 5 €",
 	"windows-1253": "Παραγγελία", "windows-1254": "Siparişiniz ığ", "windows-1255": "הזמנה", "windows-1256": "طلبك", "windows-1257": "Užsakymas ąč", "windows-1258": "Đơn",
 	"koi8-r": "Ваш заказ", "KOI8-U": "Замовлення її", "iso-8859-1": "Größe", "iso-8859-2": "Příliš", "iso-8859-5": "Заказ", "iso-8859-7": "Παραγγελία",
@@ -115,6 +115,34 @@ func TestFinishCharsets(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestFinishExtendedCharsets: characters that Windows has added to a charset are written in
+// UTF-8, for not every reader knows them by the charset's name.
+func TestFinishExtendedCharsets(t *testing.T) {
+	for charset, text := range map[string]string{
+		"gb2312": "朱镕基", "GB_2312-80": "ⅰ", "shift_jis": "①表", "x-sjis": "髙橋", "ks_c_5601-1987": "주문 뷁", "EUC-KR": "뷁",
+		"iso-8859-1": "5 € “Größe”", "big5": "着",
+	} {
+		message := "From: a@x.test\nTo: b@x.test\nSubject: " + inCharset(t, charset, text) + "\nContent-Type: text/plain; charset=" + charset + "\n\nx\n"
+		c, err := Finish(t.Context(), []byte(message), FinishOptions{})
+		if err != nil {
+			t.Errorf("%s: %v", charset, err)
+			continue
+		}
+		got := fieldOf(t, c.Content.Data, "Subject")
+		if plain, err := new(mime.WordDecoder).DecodeHeader(got); err != nil || plain != text || !strings.HasPrefix(got, "=?utf-8?") {
+			t.Errorf("%s: the subject is %q, %v, want %q in UTF-8", charset, got, err, text)
+		}
+	}
+}
+
+// TestFinishQuotedCharset: programs put a charset in quotes that MIME does not know.
+func TestFinishQuotedCharset(t *testing.T) {
+	c, err := Finish(t.Context(), []byte("From: a@x.test\nTo: b@x.test\nSubject: "+inCharset(t, "gbk", "中文")+"\nContent-Type: text/plain; charset='GBK'\n\nx\n"), FinishOptions{})
+	if err != nil || !strings.HasPrefix(fieldOf(t, c.Content.Data, "Subject"), "=?gbk?") {
+		t.Errorf("Finish = %q, %v, want the subject in GBK", c.Content.Data, err)
 	}
 }
 

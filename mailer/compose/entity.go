@@ -58,6 +58,8 @@ type rawField struct {
 	cleaned bool
 	// signed says that a signature covers the field.
 	signed bool
+	// spaced says that blanks before its colon were removed.
+	spaced bool
 }
 
 // value returns the field's value, unfolded and trimmed.

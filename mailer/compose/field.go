@@ -35,6 +35,14 @@ func isTraceField(key string) bool {
 // needsASCII reports whether the field holds raw 8-bit text.
 func (f *rawField) needsASCII() bool { return hasEightBit(f.raw) }
 
+// tidyName removes blanks before the colon, with which some readers take the field for the
+// beginning of the body.
+func (f *rawField) tidyName() {
+	if rest := f.raw[len(f.name):]; rest[0] != ':' {
+		f.raw, f.spaced = append([]byte(f.name), bytes.TrimLeft(rest, " \t")...), true
+	}
+}
+
 func hasEightBit(b []byte) bool {
 	for ; len(b) >= 8; b = b[8:] {
 		if binary.NativeEndian.Uint64(b)&0x8080808080808080 != 0 {

@@ -33,7 +33,8 @@ type FinishOptions struct {
 //
 //   - the ends of lines become CRLF: in the header section LF, with any CRs before it;
 //     in bodies LF, CRLF, CR CR LF and CR
-//   - any other CR in the header section becomes a blank
+//   - any other CR in the header section becomes a blank; blanks before the colon of a
+//     field are removed, unless it is signed
 //   - Bcc, Resent-Bcc and Return-Path are removed
 //   - Date and Message-ID are added when missing
 //   - raw 8-bit text in header fields becomes encoded-words or, in parameters,
@@ -179,11 +180,16 @@ func (f *finisher) isEmpty(field *rawField) bool {
 	return len(value) <= maxLine && strings.Trim(mailer.StripComments(value), " \t,;") == ""
 }
 
-// fromField returns the From field as it will be written.
+// fromField returns the From field as it will be written, but for a blank before its colon:
+// RFC 5322 has that among what is obsolete.
 func (f *finisher) fromField() string {
 	for _, field := range f.root.fields {
 		if field.key == "from" {
-			return string(appendCRLF(nil, field.written()))
+			from := string(appendCRLF(nil, field.written()))
+			if field.spaced {
+				from = field.name + " " + from[len(field.name):]
+			}
+			return from
 		}
 	}
 	return ""
@@ -286,6 +292,9 @@ func (f *finisher) supply(name, value string) {
 }
 
 func (f *finisher) changeField(i int, field *rawField) error {
+	if !f.signedFields[field.key] {
+		field.tidyName()
+	}
 	switch {
 	case field.key == "bcc" || field.key == "resent-bcc" || field.key == "return-path" || f.isEmpty(field):
 		field.drop = true

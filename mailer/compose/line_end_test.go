@@ -21,7 +21,7 @@ func TestFinishBareCR(t *testing.T) {
 		{"From: a@x.test\r\r\r\nTo: b@x.test\n\rBcc: eve@example.net\n", ""},
 		{"Subject: hi\n\rBcc: eve@example.net\nFrom: a@x.test\nTo: b@x.test\n", "Subject: hi\r\n Bcc: eve@example.net\r\nFrom: a@x.test\r\nTo: b@x.test\r\n"},
 		{"Subject: hi\n there\r\rBcc: eve@example.net\n again\nFrom: a@x.test\nTo: b@x.test\n", "Subject: hi\r\n there  Bcc: eve@example.net\r\n again\r\nFrom: a@x.test\r\nTo: b@x.test\r\n"},
-		{"From: a@x.test\nTo: b@x.test\nSubject\r: hi\n", "From: a@x.test\r\nTo: b@x.test\r\nSubject : hi\r\n"},
+		{"From: a@x.test\nTo: b@x.test\nSubject\r: hi\n", "From: a@x.test\r\nTo: b@x.test\r\nSubject: hi\r\n"},
 		{"From: a@x.test\nTo: b@x.test\nX-A\rBcc: eve@example.net\n", ""},
 		{"From: a@x.test\nTo: b@x.test\nSubject: gr\xfc\rBcc: eve@example.net\n", "From: a@x.test\r\nTo: b@x.test\r\nSubject: =?iso-8859-1?q?gr=FC_Bcc=3A_eve=40example=2Enet?=\r\n"},
 		{"From: a@x.test\nTo: b@x.test\rBcc: eve@example.net\n", ""},

@@ -100,7 +100,7 @@ const maxParams = 1000
 // blanks, while mime.ParseMediaType refuses most of them. It returns false where there
 // are more parameters than it reads.
 func parseParams(value string) (mediaType string, params []mimeParam, complete bool) {
-	piece, rest, more := cutParam(mailer.StripComments(value))
+	piece, rest, more := cutParam(stripSpacedComments(value))
 	mediaType = strings.ToLower(strings.Trim(piece, " \t"))
 	for more {
 		if len(params) == maxParams {
@@ -120,6 +120,30 @@ func parseParams(value string) (mediaType string, params []mimeParam, complete b
 		params = append(params, mimeParam{name: name, value: text, raw: piece})
 	}
 	return mediaType, params, true
+}
+
+// stripSpacedComments removes the comments of a value that stand at its beginning or behind a
+// blank or a semicolon. Others are part of what is before them, whatever RFC 2045 says:
+// filename=Rechnung(1).pdf.
+func stripSpacedComments(value string) string {
+	if strings.IndexByte(value, '(') < 0 {
+		return value
+	}
+	var b strings.Builder
+	quoted, done := false, 0
+	for i := 0; i < len(value); i++ {
+		switch c := value[i]; {
+		case c == '\\' && quoted:
+			i++
+		case c == '"':
+			quoted = !quoted
+		case c == '(' && !quoted && (i == 0 || strings.IndexByte(" \t;", value[i-1]) >= 0):
+			b.WriteString(value[done:i])
+			i += commentLen(value[i:]) - 1
+			done = i + 1
+		}
+	}
+	return b.String() + value[done:]
 }
 
 // cutParam cuts value at the first semicolon outside quoted strings. It returns false

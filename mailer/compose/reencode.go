@@ -145,6 +145,9 @@ func (x entityFixer) fixSurroundings(e *mimeEntity) error {
 // covers them or they belong to an attached message.
 func (x entityFixer) fixFields(e *mimeEntity) error {
 	for _, f := range e.fields {
+		if !x.signed && x.depth == 0 {
+			f.tidyName()
+		}
 		if bytes.IndexByte(f.raw, 0) >= 0 {
 			return malformedMessage(whole("message"), "NUL is not allowed in a part's header section")
 		}
