@@ -236,17 +236,47 @@ func fieldPath(base string, data []byte, p jsontext.Pointer) string {
 }
 
 // listItems says of each token of a pointer into data whether it is the place of an item
-// in a list: a member of an object may have a number for its name.
+// in a list: a member of an object may have a number for its name. It reads each octet
+// once, however deep the data is.
 func listItems(data []byte, p jsontext.Pointer) (items []bool) {
 	d := jsontext.NewDecoder(bytes.NewBuffer(data), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	for d.StackPointer() != p {
+	for token := range p.Tokens() {
+		isList := d.PeekKind() == '['
 		if _, err := d.ReadToken(); err != nil {
 			break // the pointer is to what cannot be read
 		}
-	}
-	for depth := range d.StackDepth() {
-		kind, _ := d.StackIndex(depth + 1)
-		items = append(items, kind == '[')
+		items = append(items, isList)
+		if isList && !skipItems(d, token) || !isList && !skipMembers(d, token) {
+			break
+		}
 	}
 	return items
+}
+
+// skipItems reads up to an item of a list, whose place is given. It returns false where
+// there is none.
+func skipItems(d *jsontext.Decoder, place string) bool {
+	n, err := strconv.Atoi(place)
+	for ; err == nil && n > 0; n-- {
+		err = d.SkipValue()
+	}
+	return err == nil
+}
+
+// skipMembers reads up to the value of an object's member. It returns false where there is
+// none of that name.
+func skipMembers(d *jsontext.Decoder, name string) bool {
+	for d.PeekKind() == '"' {
+		token, err := d.ReadToken()
+		if err != nil {
+			return false
+		}
+		if token.String() == name {
+			return true
+		}
+		if d.SkipValue() != nil {
+			return false
+		}
+	}
+	return false
 }

@@ -3,6 +3,7 @@ package intake
 import (
 	"bytes"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/go-json-experiment/json"
@@ -31,6 +32,25 @@ func TestFieldPath(t *testing.T) {
 	} {
 		if got := fieldPath("", []byte(data), pointer); got != want {
 			t.Errorf("fieldPath(%q) = %q, want %q", pointer, got, want)
+		}
+	}
+}
+
+// TestFieldPathIsQuick: to find a place takes no work for each item before it, and none for
+// each level around that.
+func TestFieldPathIsQuick(t *testing.T) {
+	const depth, items = 500, 20_000
+	deep := strings.Repeat("[", depth) + strings.Repeat("1,", items)
+	whole := deep + "1" + strings.Repeat("]", depth)
+	for name, tc := range map[string]struct {
+		data    string
+		pointer jsontext.Pointer
+	}{
+		"behind deep items": {`{"to":` + whole + `,"x":1}`, "/x"},
+		"among deep items":  {`{"to":` + deep, jsontext.Pointer("/to" + strings.Repeat("/0", depth-1) + "/20000")},
+	} {
+		if got := testing.AllocsPerRun(1, func() { fieldPath("", []byte(tc.data), tc.pointer) }); got > 2*depth {
+			t.Errorf("fieldPath %s makes %v allocations, want %d at most", name, got, 2*depth)
 		}
 	}
 }
