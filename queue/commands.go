@@ -193,12 +193,11 @@ func (d *Durable) cancel(ctx context.Context, key, id string) (busy []*dispatch.
 // [ErrNotScheduled] when it does not wait for its time any more: it is due, was tried, or
 // is final. A Date field that is the old time becomes the new one, unless the message is signed.
 func (d *Durable) Reschedule(ctx context.Context, key, id string, at time.Time) (Message, error) {
-	select {
-	case d.rescheduling <- struct{}{}:
-		defer func() { <-d.rescheduling }()
-	case <-ctx.Done():
-		return Message{}, ctx.Err()
+	leave, err := d.rescheduling.enter(ctx, key)
+	if err != nil {
+		return Message{}, err
 	}
+	defer leave()
 	m, err := d.store.Get(ctx, key, id)
 	if err != nil {
 		return Message{}, err

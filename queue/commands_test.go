@@ -1,13 +1,16 @@
 package queue_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"mailsidecar/queue/memory"
 	"mailsidecar/queue/queuetest"
 
 	"mailsidecar/mailer"
@@ -176,6 +179,63 @@ func TestRescheduleDate(t *testing.T) {
 			})
 		}
 	}
+}
+
+// slowContent is a store of which reading a content takes a second.
+type slowContent struct{ *memory.Store }
+
+func (s slowContent) Content(ctx context.Context, key, id string) (mailer.Content, error) {
+	time.Sleep(time.Second)
+	return s.Store.Content(ctx, key, id)
+}
+
+// TestRescheduleShares: however many messages one key reschedules at once, another key waits
+// for two of them at most, and who gives up waiting leaves the line.
+func TestRescheduleShares(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := queuetest.Start(t, slowContent{memory.New(memory.Options{})}, nil, queuetest.NewRelay(queuetest.Accept))
+		schedule := func(key string) string {
+			s := queuetest.Submission("x", "a@example.org")
+			s.Key, s.SendAt = key, time.Now().Add(time.Hour)
+			return q.MustSubmit(s).Message.ID
+		}
+		reschedule := func(ctx context.Context, key, id string) (time.Duration, error) {
+			began := time.Now()
+			_, err := q.Reschedule(ctx, key, id, began.Add(5*time.Hour))
+			return time.Since(began), err
+		}
+		one := schedule("one")
+		brief, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+		defer cancel()
+		var done, gaveUp atomic.Int64
+		for i := range 200 {
+			go func() {
+				time.Sleep(time.Duration(i))
+				switch _, err := reschedule(brief, "many", schedule("many")); {
+				case err == nil:
+					done.Add(1)
+				case errors.Is(err, context.DeadlineExceeded):
+					gaveUp.Add(1)
+				default:
+					t.Errorf("Reschedule = %v", err)
+				}
+			}()
+		}
+		time.Sleep(500 * time.Millisecond)
+		for range 3 {
+			if took, err := reschedule(t.Context(), "one", one); err != nil || took > 3*time.Second {
+				t.Errorf("Reschedule of another key took %v, %v, want 3 s at most", took, err)
+			}
+			one = schedule("one")
+		}
+		time.Sleep(2 * time.Minute)
+		if done.Load() < 80 || done.Load()+gaveUp.Load() != 200 {
+			t.Errorf("%d done and %d gave up, want 200, and over 80 done", done.Load(), gaveUp.Load())
+		}
+		if took, err := reschedule(t.Context(), "many", schedule("many")); err != nil || took != time.Second {
+			t.Errorf("Reschedule in the end took %v, %v, want 1 s", took, err)
+		}
+	})
 }
 
 // TestReschedule: a scheduled message goes out at its new time, earlier or later, and not

@@ -107,9 +107,9 @@ type Durable struct {
 	driver   *driver
 	recorder *recorder
 	house    *house
-	// rescheduling holds one while a message is rescheduled: its content is in memory
+	// rescheduling lets one message at a time be rescheduled: its content is in memory
 	// meanwhile, and must not change.
-	rescheduling chan struct{}
+	rescheduling *fairLine
 	phase        atomic.Int32
 }
 
@@ -150,7 +150,7 @@ func New(o Options) (*Durable, error) {
 	}
 	dr, r := newDriver(s), newRecorder(s)
 	dr.recorder, r.driver = r, dr
-	return &Durable{shared: s, intake: newIntake(s, dr), driver: dr, recorder: r, house: &house{shared: s, driver: dr}, rescheduling: make(chan struct{}, 1)}, nil
+	return &Durable{shared: s, intake: newIntake(s, dr), driver: dr, recorder: r, house: &house{shared: s, driver: dr}, rescheduling: newFairLine()}, nil
 }
 
 // Ready returns why messages cannot be accepted just now; nil when they can.
