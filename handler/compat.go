@@ -1,8 +1,10 @@
 package handler
 
 import (
+	"cmp"
 	"context"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -107,19 +109,23 @@ func (s *Server) addCompat(e *echo.Echo) {
 
 // tidyPath takes out of a path what clients put there whose base URL ends in a slash: "//"
 // at the beginning, and "//" and the slash at the end of a path of a provider's API. In a
-// path of the native API these may be an id that is empty.
+// path of the native API these may be an id that is empty. A slash that is written %2F is a
+// part of a name.
 func (s *Server) tidyPath(c echo.Context) {
-	r := c.Request()
-	if !strings.Contains(r.URL.Path, "//") && !strings.HasSuffix(r.URL.Path, "/") {
+	u := c.Request().URL // of the request itself: echo's router looks there
+	written := cmp.Or(u.RawPath, u.Path)
+	if !strings.Contains(written, "//") && !strings.HasSuffix(written, "/") {
 		return
 	}
-	tidy := strings.TrimSuffix(slashes.ReplaceAllString(r.URL.Path, "/"), "/")
+	tidy := strings.TrimSuffix(slashes.ReplaceAllString(written, "/"), "/")
 	if s.compatOf(tidy) == nil {
-		if tidy = "/" + strings.TrimLeft(r.URL.Path, "/"); tidy == r.URL.Path {
-			return
-		}
+		tidy = "/" + strings.TrimLeft(written, "/")
 	}
-	r.URL.Path, r.URL.RawPath = tidy, "" // of the request itself: echo's router looks there
+	if u.RawPath == "" {
+		u.Path = tidy
+	} else if path, err := url.PathUnescape(tidy); err == nil {
+		u.Path, u.RawPath = path, tidy
+	}
 }
 
 var slashes = regexp.MustCompile(`//+`)

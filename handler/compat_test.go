@@ -355,6 +355,29 @@ func TestProviderSlashes(t *testing.T) {
 	}
 }
 
+// TestEscapedSlash: a slash that is written %2F separates nothing, whatever else is in the
+// path: it makes an unknown path, or is a part of an id.
+func TestEscapedSlash(t *testing.T) {
+	for _, target := range []string{
+		"POST //emails/1%2fcancel", "POST /emails/1%2Fcancel/", "POST /emails/1%2fcancel", "POST /emails//1%2F/cancel", "GET /emails/%2f1/", "GET //%2femails/1",
+		"GET //v1/messages/1%2Fcontent", "GET /%2fv1/messages", "GET //v1%2fmessages", "POST //v1/messages/1%2fretry", "DELETE //v1/messages/%2f1",
+	} {
+		method, path, _ := strings.Cut(target, " ")
+		q := &fakeQueue{durable: true}
+		r := newRequest(method, path, "")
+		if u, err := url.ParseRequestURI(path); err != nil {
+			t.Fatal(err)
+		} else {
+			r.RequestURI, r.URL = path, u
+		}
+		got := serve(newTestServer(t, q, nil), r)
+		inID := len(q.scope) == 2 && strings.Contains(strings.ToLower(q.scope[1]), "%2f")
+		if got.status != 404 && got.status != 405 && !inID {
+			t.Errorf("%s = %d %s for %q, want 404 or 405, or an id with the slash", target, got.status, text(got), q.scope)
+		}
+	}
+}
+
 // TestProviderNotServed: what is not served is named with its method and path, in the
 // provider's own form, beside what is.
 func TestProviderNotServed(t *testing.T) {

@@ -44,9 +44,11 @@ func (s *Server) httpServer() *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Server{
-		Handler:           s,
-		Protocols:         protocols,
-		ReadHeaderTimeout: readHeaderTimeout,
+		Handler:   s,
+		Protocols: protocols,
+		// OPTIONS * is answered as any other request is.
+		DisableGeneralOptionsHandler: true,
+		ReadHeaderTimeout:            readHeaderTimeout,
 		// For bodies that no route reads; body.extend sets it for the others.
 		ReadTimeout:    readHeaderTimeout + s.bodyTimeout,
 		IdleTimeout:    idleTimeout,
