@@ -138,6 +138,9 @@ func Describe(f *mailer.Failure) string {
 	if f == nil {
 		return "No recipient was accepted."
 	}
+	if f.Stage == mailer.StageCompose && f.Relay == "" && f.Reply.Code == 0 {
+		return f.Text // about the message itself
+	}
 	where := "before a relay was asked"
 	if f.Relay != "" {
 		where = "relay " + f.Relay

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"mailsidecar/api"
+	"mailsidecar/mailer"
 )
 
 // TestCodesAreDocumented compares docs/http-api.md with codes: the table under
@@ -55,4 +56,20 @@ func documentedCodes(doc string) []documented {
 		rows = append(rows, documented{m[1], api.Code(m[2]), m[3] == "yes"})
 	}
 	return rows
+}
+
+// TestDescribe: what is wrong with the message itself is told without words about a relay.
+func TestDescribe(t *testing.T) {
+	for _, tt := range []struct {
+		failure mailer.Failure
+		want    string
+	}{
+		{mailer.Failure{Stage: mailer.StageCompose, Text: "the message is signed"}, "the message is signed"},
+		{mailer.Failure{Stage: mailer.StageConnect, Text: "no turn"}, "before a relay was asked: connect: no turn"},
+		{mailer.Failure{Stage: mailer.StageRcpt, Relay: "a", Port: 587, Reply: mailer.Reply{Code: 550, Text: "no"}}, "relay a, port 587: rcpt: 550 no"},
+	} {
+		if got := Describe(&tt.failure); got != tt.want {
+			t.Errorf("Describe(%+v) = %q, want %q", tt.failure, got, tt.want)
+		}
+	}
 }

@@ -163,7 +163,7 @@ func (v *validMessage) text(at mailer.Position, value string) bool {
 
 func (v *validMessage) bodies(m mailer.Message) {
 	if m.Text == "" && m.HTML == "" && len(m.Attachments) == 0 && m.Calendar == (mailer.Calendar{}) {
-		v.invalid(whole("text"), "a text, HTML or an attachment is required")
+		v.invalid(whole("text"), "a text, HTML, a calendar or an attachment is required")
 	}
 	if !utf8.ValidString(m.Text) {
 		v.malformed(whole("text"), "not valid UTF-8")
