@@ -27,8 +27,8 @@ func TestCalendar(t *testing.T) {
 		return "--x\r\nContent-Disposition: form-data; " + head + "\r\n\r\n" + content + "\r\n"
 	}
 	sendgrid := func(kind string) *http.Request {
-		return door{name: "sendgrid", path: apis["sendgrid"].path}.request(`{"personalizations":[{"to":[{"email":"b@example.org"}]}],"from":{"email":"a@example.com"},"subject":"x",
-			"content":[{"type":"text/plain","value":"x"},{"type":"`+kind+`","value":`+string(quoted)+`}]}`, false)
+		return apis["sendgrid"].request("sendgrid", strings.NewReader(`{"personalizations":[{"to":[{"email":"b@example.org"}]}],"from":{"email":"a@example.com"},"subject":"x",
+			"content":[{"type":"text/plain","value":"x"},{"type":"`+kind+`","value":`+string(quoted)+`}]}`))
 	}
 	for name, tt := range map[string]struct {
 		r       *http.Request
