@@ -40,9 +40,9 @@ func asciiReaderOf(charset string) func(string) string {
 		{"gb", asciiOfPairs},
 		{"x-gbk", asciiOfPairs},
 		{"cp936", asciiOfPairs},
-		{"ks_c_5601", asciiOfPairs},
-		{"cp949", asciiOfPairs},
-		{"euc-", asciiOfPairs},
+		{"ks_c_5601", asciiOfOctets}, // no @ is half of a character
+		{"cp949", asciiOfOctets},
+		{"euc-", asciiOfOctets},
 		{"utf-8", strings.Clone},
 		{"utf8", strings.Clone},
 		{"us-ascii", asciiOfOctets},

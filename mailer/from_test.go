@@ -39,6 +39,8 @@ func TestReadFrom(t *testing.T) {
 		{"From: =?utf-8?q?b=40b?= =?utf-8?q?=2Eexample?= <x@a.example>", "x@a.example", "b@b.example"},
 		{"From: =?windows-1252*en?q?=E4b=40b.example?= <x@a.example>", "x@a.example", "\ufffdb@b.example"},
 		{"From: =?iso-2022-jp?b?GyRCOzMbKEIgYkBiLmV4YW1wbGU=?= <x@a.example>", "x@a.example", "b@b.example"},
+		{"From: =?euc-jp?q?b=A4=40b.example?= <x@a.example>", "x@a.example", "b\ufffd@b.example"},
+		{"From: =?ks_c_5601-1987?q?b=B0=40b.example?= <x@a.example>", "x@a.example", "b\ufffd@b.example"},
 		{"From: \"b\" \"@\" \"b.example\" <x@a.example>", "x@a.example", "b@b.example"},
 		{"From: \"b@\" (b.example) <x@a.example>", "x@a.example", "b@b.example"},
 		{"From: \"b\uff20b.example\" <x@a.example>", "x@a.example", "b@b.example"},
