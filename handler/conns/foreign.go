@@ -127,7 +127,7 @@ func speaksInClear(header [5]byte) *foreign {
 		return httpToHTTPS
 	}
 	for _, verb := range smtpVerbs {
-		if len(verb) >= len(text) && strings.HasPrefix(verb, text) || verb == strings.TrimRight(text, " \r") {
+		if len(verb) >= len(text) && strings.HasPrefix(verb, text) || verb == strings.TrimRight(text, " \r\n") {
 			return smtpToHTTPS
 		}
 	}

@@ -60,6 +60,7 @@ func TestForeign(t *testing.T) {
 		"a long method":         {"STARTTLSNOW / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", false, 0, "200", "OK", ""},
 		"SMTP on TLS":           {"EHLO web.example.com\r\n", true, 0, "408", "This port speaks HTTPS, not SMTP", "SMTP"},
 		"quit on TLS":           {"quit\r\n", true, 0, "408", "This port speaks HTTPS, not SMTP", "SMTP"},
+		"QUIT, LF on TLS":       {"QUIT\nRSET\n", true, 0, "408", "This port speaks HTTPS, not SMTP", "SMTP"},
 		"STARTTLS on TLS":       {"STARTTLS\r\n", true, 0, "408", "This port speaks HTTPS, not SMTP", "SMTP"},
 		"nothing on TLS":        {"", true, handshakeTimeout, "408", "No request came. This port speaks HTTPS, not SMTP", "nothing"},
 		"HTTP on TLS":           {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", true, 0, "421", "This port speaks HTTPS, not HTTP", "HTTP without TLS"},
