@@ -131,19 +131,8 @@ func New(o Options) (*Server, error) {
 	if s.ledger == nil && len(o.Keys) > 1 {
 		s.budget.SpareForOthers()
 	}
-	if o.From != "" {
-		if _, err := mailer.ParseAddress(o.From); err != nil {
-			return nil, fmt.Errorf("default sender: %w", err)
-		}
-		s.from = mailbox{text: o.From, given: true}
-	}
-	if o.ForceFrom != "" {
-		if s.forceFrom, err = mailer.ParseAddress(o.ForceFrom); err != nil {
-			return nil, fmt.Errorf("forced sender: %w", err)
-		}
-		if !s.from.given {
-			s.from = mailbox{text: o.ForceFrom, given: true}
-		}
+	if err := s.setSenders(o.From, o.ForceFrom); err != nil {
+		return nil, err
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -166,6 +155,27 @@ func New(o Options) (*Server, error) {
 	s.http.RegisterOnShutdown(stop)
 	s.composing, s.stopComposing = context.WithCancel(context.Background())
 	return s, nil
+}
+
+// setSenders sets the From of messages without one, and the From that takes the place of
+// all others; empty for none.
+func (s *Server) setSenders(from, force string) (err error) {
+	if from != "" {
+		if _, err := mailer.ParseAddress(from); err != nil {
+			return fmt.Errorf("default sender: %w", err)
+		}
+		s.from = mailbox{text: from, given: true}
+	}
+	if force == "" {
+		return nil
+	}
+	if s.forceFrom, err = mailer.ParseAddress(force); err != nil {
+		return fmt.Errorf("forced sender: %w", err)
+	}
+	if !s.from.given {
+		s.from = mailbox{text: force, given: true}
+	}
+	return nil
 }
 
 // positiveOr returns v, or the default where v is not positive.

@@ -162,7 +162,7 @@ func (w *waiting) turn(r queue.Recipient) api.Wait {
 		if t := relay.Turns; t.Messages > 0 {
 			return api.Wait{
 				Reason: api.WaitRate, Until: r.NextAttempt, Relay: relay.Name,
-				Found: fmt.Sprintf("SMTP_RATE of %d for each %s is used up for its priority", t.Messages, t.Per),
+				Found: fmt.Sprintf("SMTP_RATE=%s is used up for its priority", t.Rate),
 				Do:    "Nothing has to be done: its turn comes then. SMTP_RATE is how fast the relay takes mail.",
 			}
 		}
@@ -176,7 +176,7 @@ func (w *waiting) inLine() api.Wait {
 	for _, relay := range w.relays {
 		if n := relay.Connections.Waiting; n > 0 {
 			wait.Relay = relay.Name
-			wait.Found = fmt.Sprintf("it is due: %d messages wait for one of the %d connections", n, relay.Connections.Limit)
+			wait.Found = fmt.Sprintf("it is due, and waits for a connection: %d in line, %d connections at most", n, relay.Connections.Limit)
 			break
 		}
 	}

@@ -41,8 +41,8 @@ func TestWaits(t *testing.T) {
 		{"of this sender paused", recipient(queue.Queued, soon, nil), time.Time{}, []RelayStatus{up, paused("one", soon, "example.com")}, api.Wait{Reason: api.WaitRelayPaused, Until: soon, Relay: "one", Found: "refused", Do: "SMTP_HOST"}},
 		{"another sender's paused", recipient(queue.Deferred, soon, busy), time.Time{}, []RelayStatus{up, paused("one", soon, "example.net")}, api.Wait{Reason: api.WaitRetry, Until: soon, Relay: "one", Found: "450 4.2.1 mailbox busy", Do: "by itself"}},
 		{"retry", recipient(queue.Deferred, later, busy), time.Time{}, nil, api.Wait{Reason: api.WaitRetry, Until: later, Relay: "one", Found: "450 4.2.1 mailbox busy", Do: "by itself"}},
-		{"rate", recipient(queue.Queued, soon, nil), time.Time{}, []RelayStatus{rated}, api.Wait{Reason: api.WaitRate, Until: soon, Relay: "rated", Found: "SMTP_RATE of 20", Do: "turn"}},
-		{"in line", recipient(queue.Queued, now, nil), time.Time{}, []RelayStatus{crowded}, api.Wait{Reason: api.WaitInLine, Relay: "crowded", Found: "7 messages wait"}},
+		{"rate", recipient(queue.Queued, soon, nil), time.Time{}, []RelayStatus{rated}, api.Wait{Reason: api.WaitRate, Until: soon, Relay: "rated", Found: "SMTP_RATE=20/m is used up", Do: "turn"}},
+		{"in line", recipient(queue.Queued, now, nil), time.Time{}, []RelayStatus{crowded}, api.Wait{Reason: api.WaitInLine, Relay: "crowded", Found: "7 in line, 2 connections at most"}},
 		{"being tried", recipient(queue.Deferred, now, busy), time.Time{}, []RelayStatus{up}, api.Wait{Reason: api.WaitInLine, Found: "being tried"}},
 	} {
 		m := queue.Message{Sender: "Shop@Example.com", SendAt: tt.sendAt, Recipients: []queue.Recipient{tt.r, tt.r, recipient(queue.Delivered, time.Time{}, nil)}}
