@@ -160,7 +160,7 @@ func (f finding) brokenText(text adviceText) adviceText {
 			"Something on the way stops TLS, such as a firewall or proxy that inspects it, or the relay's own TLS is broken. Exempt the relay there, or use another port.",
 		}
 	case stage == mailer.StageStartTLS:
-		return adviceText{"the relay offers STARTTLS, and when it was asked for the relay " + what + ".", inspected}
+		return adviceText{"the relay offers STARTTLS, and after that command it " + what + ".", inspected}
 	case stage == mailer.StageEHLO:
 		return adviceText{"the relay sent its greeting, and after our own (EHLO) it " + what + ".", inspected}
 	case silent && f.checked():

@@ -22,7 +22,7 @@ func (f finding) nameText(text adviceText) adviceText {
 		}
 	case smtp.ProblemNameFailed:
 		if len(servers) > 0 {
-			text.found = "the name $HOST could not be looked up: the name server " + listServers(servers) + " answers with an error, or refuses."
+			text.found = "the name $HOST could not be looked up: " + nameServers(servers, "answers with an error, or refuses", "answer with an error, or refuse") + "."
 		}
 	default:
 		if len(servers) > 0 {
@@ -38,12 +38,22 @@ func silentServers(servers []smtp.NameServer) string {
 	answering := slices.DeleteFunc(slices.Clone(servers), func(s smtp.NameServer) bool { return !s.Answers })
 	switch {
 	case len(silent) == 0:
-		return "the name server " + listServers(servers) + " answers too late."
+		return nameServers(servers, "answers too late", "answer too late") + "."
 	case len(answering) == 0:
-		return "the name server " + listServers(silent) + " does not answer."
+		return nameServers(silent, "does not answer", "do not answer") + "."
+	case len(answering) == 1:
+		return nameServers(silent, "does not answer", "do not answer") + ", and " + listServers(answering) + " is asked too late."
 	default:
-		return fmt.Sprintf("the name server %s does not answer, and %s is asked too late.", listServers(silent), listServers(answering))
+		return nameServers(silent, "does not answer", "do not answer") + ", and " + listServers(answering) + " are asked too late."
 	}
+}
+
+// nameServers says what one name server does, or what several do.
+func nameServers(servers []smtp.NameServer, does, do string) string {
+	if len(servers) == 1 {
+		return "the name server " + listServers(servers) + " " + does
+	}
+	return "the name servers " + listServers(servers) + " " + do
 }
 
 func listServers(servers []smtp.NameServer) string {

@@ -148,6 +148,7 @@ var situations = []situation{
 	{name: "name server refuses the packets", world: dnsError(0, net.DNSError{Err: "read: connection refused", Server: "127.0.0.53:53"}), cause: "the name server 127.0.0.53 answers with an error, or refuses", remedy: "/etc/resolv.conf", no: []string{"spelling"}},
 	{name: "name server silent", world: and(dnsError(never, net.DNSError{}), nameServers([]string{"192.0.2.53:53"}, nil)), cause: "the name server 192.0.2.53 does not answer", remedy: "port 53 is open", within: 5 * time.Second, no: []string{"spelling"}},
 	{name: "first of two name servers silent", world: and(dnsError(never, net.DNSError{}), nameServers([]string{"192.0.2.53:53", "192.0.2.54:53"}, []string{"192.0.2.54:53"})), cause: "the name server 192.0.2.53 does not answer, and 192.0.2.54 is asked too late", remedy: "/etc/resolv.conf", within: 5 * time.Second},
+	{name: "two name servers silent", world: and(dnsError(never, net.DNSError{}), nameServers([]string{"192.0.2.53:53", "192.0.2.54:53"}, nil)), cause: "the name servers 192.0.2.53 and 192.0.2.54 do not answer", remedy: "/etc/resolv.conf", within: 5 * time.Second},
 
 	// Connections
 	{name: "dropped", world: fated(relaytest.BlackHole), cause: "no answer: the packets are dropped", remedy: "on another machine"},
@@ -174,7 +175,7 @@ var situations = []situation{
 	// Stalls and closed connections, by how far they come
 	{name: "silent after TCP", world: all(relaytest.Options{}, relaytest.Script{"greeting": "silence"}), cause: "no greeting came", remedy: "load balancer", within: 21 * time.Second, no: []string{"/tls"}},
 	{name: "silent after the greeting", world: all(relaytest.Options{}, relaytest.Script{"EHLO": "silence"}), cause: "sent its greeting, and after our own (EHLO) it said nothing more", remedy: "inspect mail", within: 21 * time.Second},
-	{name: "silent after STARTTLS", world: all(relaytest.Options{}, relaytest.Script{"STARTTLS": "silence"}), cause: "offers STARTTLS, and when it was asked for the relay said nothing more", remedy: "inspect mail", within: 21 * time.Second},
+	{name: "silent after STARTTLS", world: all(relaytest.Options{}, relaytest.Script{"STARTTLS": "silence"}), cause: "offers STARTTLS, and after that command it said nothing more", remedy: "inspect mail", within: 21 * time.Second},
 	{name: "silent in the handshake", world: all(relaytest.Options{}, relaytest.Script{"TLS": "silence"}), cause: "does not answer the TLS handshake", remedy: "MTU", within: 21 * time.Second},
 	{name: "silent after TLS", world: all(relaytest.Options{}, relaytest.Script{"EHLO": "default then silence"}), cause: "TLS is up and the certificate is good, and then the relay said nothing more", remedy: "no mail server", within: 21 * time.Second},
 	{name: "silent after AUTH", world: all(relaytest.Options{}, relaytest.Script{"AUTH": "silence"}), cause: "broke off the login, or did not answer it", remedy: "Try again in some minutes", within: 21 * time.Second},
@@ -182,7 +183,7 @@ var situations = []situation{
 	{name: "closed after TCP", world: all(relaytest.Options{}, relaytest.Script{"greeting": "drop"}), cause: "closed before a greeting came", remedy: "addresses that they block", no: []string{"/tls"}},
 	{name: "reset after TCP", world: fated(relaytest.Reset), cause: "closed before a greeting came", remedy: "addresses that they block", no: []string{"/tls", "router"}},
 	{name: "closed after the greeting", world: all(relaytest.Options{}, relaytest.Script{"EHLO": "drop"}), cause: "after our own (EHLO) it closed the connection", remedy: "inspect mail"},
-	{name: "closed after STARTTLS", world: all(relaytest.Options{}, relaytest.Script{"STARTTLS": "drop"}), cause: "offers STARTTLS, and when it was asked for the relay closed the connection", remedy: "inspect mail"},
+	{name: "closed after STARTTLS", world: all(relaytest.Options{}, relaytest.Script{"STARTTLS": "drop"}), cause: "offers STARTTLS, and after that command it closed the connection", remedy: "inspect mail"},
 	{name: "closed in the handshake", world: all(relaytest.Options{}, relaytest.Script{"TLS": "drop"}), cause: "closed in the TLS handshake", remedy: "inspects it"},
 	{name: "closed after TLS", world: all(relaytest.Options{}, relaytest.Script{"EHLO": "default then drop"}), cause: "TLS is up and the certificate is good, and then the relay closed the connection", remedy: "ask its operator"},
 	{name: "closed after AUTH", world: all(relaytest.Options{}, relaytest.Script{"AUTH": "drop"}), cause: "broke off the login", remedy: "failed logins"},
