@@ -24,7 +24,7 @@ type Options struct {
 	// Workers is how many deliveries go on at a time for each set of relays that
 	// shares its senders; zero means 8. Fewer run when the relay has no free
 	// connection. An extra eighth (at least one) serves only non-bulk mail from
-	// lanes with little in flight.
+	// lanes with little in flight, and one more only such mail of high priority.
 	Workers int
 	// ExpiresIn is how long a message is tried when its sender does not say;
 	// zero means 5 days.

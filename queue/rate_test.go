@@ -126,6 +126,40 @@ func TestRateBeforeBulk(t *testing.T) {
 	}
 }
 
+// TestRateLeavesHigh: mail that only waits because the rate is spread does not hold up mail
+// of high priority, for which turns are left: whatever the priority of what waits, the number of
+// its keys and that of the workers.
+func TestRateLeavesHigh(t *testing.T) {
+	for _, rate := range []units.Rate{{Messages: 5, Per: time.Minute}, {Messages: 20, Per: time.Minute}, {Messages: 60, Per: time.Hour}} {
+		for _, workers := range []int{1, 2, 8, 24, 48} {
+			for _, p := range []mailer.Priority{mailer.PriorityNormal, mailer.PriorityBulk} {
+				for _, keys := range []int{1, 2, 10} {
+					synctest.Test(t, func(t *testing.T) {
+						relay := newPacedRelay(t, rate)
+						q := start(t, func(o *queue.Options) { relay.route(o); o.Workers = workers })
+						for i := range keys {
+							flood(t, q, 20, fmt.Sprint("app", i), p)
+						}
+						time.Sleep(rate.Per / 50)
+						now := time.Now()
+						for i, key := range []string{"app0", "other"} {
+							q.MustSubmit(mail(key, mailer.PriorityHigh, fmt.Sprint("reset", i)))
+							time.Sleep(time.Second)
+						}
+						relay.mu.Lock()
+						defer relay.mu.Unlock()
+						for _, name := range []string{"reset0", "reset1"} {
+							if took := relay.took[name].Sub(now); took < 0 {
+								t.Errorf("%v, %d workers, %d keys with %v mail: %s did not set out at once", rate, workers, keys, p, name)
+							}
+						}
+					})
+				}
+			}
+		}
+	}
+}
+
 // TestRateStop: what waits for its turn does not hold up the end of the service,
 // and is as if it had never been tried.
 func TestRateStop(t *testing.T) {

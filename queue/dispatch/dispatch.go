@@ -21,7 +21,7 @@ type Options struct {
 	Relays []string
 	// Workers is how many deliveries of each route go on at a time at each of its
 	// relays. An extra eighth, at least one, serves lanes that are not bulk and
-	// have few deliveries in flight.
+	// have few deliveries in flight, and one more those of high priority.
 	Workers int
 	// MaxMemory limits the octets of messages in memory: of those that came with
 	// their content, and of those whose content is loaded from the store. The

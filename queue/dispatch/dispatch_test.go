@@ -45,16 +45,27 @@ func TestScripts(t *testing.T) {
 			submit b1~    →
 			submit a2     →
 			submit a3!    → begin a3!
-			submit a4!    →
-			done a1       → begin a4!
-			done a4!      → begin a2
+			submit a4!    → begin a4!
+			submit a5!    →
+			done a1       → begin a5!
+			done a5!      → begin a2
 			done a3!      →
+			done a4!      →
 			done a2       → begin b1~`},
+		{"one extra worker is for high priority alone", 1, 0, `
+			submit a1     → begin a1
+			submit b1     → begin b1
+			submit c1     →
+			submit a2!    → begin a2!
+			submit b2!    →
+			done a2!      → begin b2!
+			done b2!      →
+			done a1       → begin c1`},
 		{"at least every ninth turn goes to what waits", 1, 0, `
 			submit a0!    → begin a0!
 			submit b0     → begin b0
+			submit a1!    → begin a1!
 			submit c1~    →
-			submit a1!    →
 			submit a2!    →
 			submit a3!    →
 			submit a4!    →
@@ -63,9 +74,10 @@ func TestScripts(t *testing.T) {
 			submit a7!    →
 			submit a8!    →
 			submit a9!    →
-			done a0!      → begin a1!
-			done a1!      → begin a2!
-			done a2!      → begin a3!
+			submit b1!    →
+			done a0!      → begin a2!
+			done a2!      → begin b1!
+			done b1!      → begin a3!
 			done a3!      → begin a4!
 			done a4!      → begin a5!
 			done a5!      → begin a6!

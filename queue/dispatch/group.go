@@ -16,7 +16,7 @@ import (
 //   - Each relay has workers of its own: those that hang at one take no mail from
 //     another.
 //   - When every worker is busy, a few extra ones serve lanes that are not bulk
-//     and have few deliveries in flight.
+//     and have few deliveries in flight. One more serves mail of high priority alone.
 //   - No more workers are busy than the relay can make use of. Messages that it has
 //     been given wait once more, inside the relay and in its own order: see due in
 //     mailer/smtp.
@@ -326,6 +326,9 @@ func (d *Dispatcher) worker(g *group, l *line, r *health) (free, extra bool) {
 		return true, false
 	}
 	extras := max(1, d.opts.Workers/8)
+	if l.Priority == mailer.PriorityHigh {
+		extras++ // all others may have mail that waits for the rate, which does not hold this back
+	}
 	return l.Priority > mailer.PriorityBulk && l.inFlight < extras && busy.extra < extras, true
 }
 
