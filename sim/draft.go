@@ -122,7 +122,8 @@ func (w *World) message(d *draft, c chance.Chance, name string, now time.Time) m
 	}
 	switch c.Of("times").Below(12) {
 	case 0, 1:
-		m["expires_in"] = chance.Pick(c.Of("life"), "1m", "10m", "2h")
+		s.Lifetime = chance.Pick(c.Of("life"), time.Minute, 10*time.Minute, 2*time.Hour)
+		m["expires_in"] = s.Lifetime.String()
 	case 2, 3:
 		s.SendAt = now.Add(c.Of("send at").Between(time.Second, chance.Pick(c.Of("far"), time.Minute, time.Hour, 10*time.Hour)))
 		m["send_at"] = s.SendAt.UTC().Format(time.RFC3339Nano)

@@ -143,6 +143,7 @@ func (h *history) prepare() {
 	h.weather = face.NewWeather(c.Of("store"), w.SlowStore, h.log)
 	h.memory = memory.New(memory.Options{})
 	h.told.Hold, h.told.Steps, h.told.Calm, h.told.Slack = w.Hold, w.Steps, w.Calm, slack(w)
+	h.told.Memory, h.told.Lifetime = w.MaxMemory, w.ExpiresIn
 }
 
 // slack is by how much an answer may be late. A request has 30 s beside its wait.
@@ -251,11 +252,15 @@ func (h *history) bury(s *service) {
 
 // crashes is the end of the process.
 func (s *service) crashes() {
-	h := s.history
-	h.mu.Lock()
-	h.told.Lives[len(h.told.Lives)-1].Crashed = true
-	h.mu.Unlock()
+	s.history.crashed()
 	s.die()
+}
+
+// crashed notes that the run ends without having stored all.
+func (h *history) crashed() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.told.Lives[len(h.told.Lives)-1].Crashed = true
 }
 
 // up starts the service, again and again as a supervisor does.

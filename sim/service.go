@@ -125,9 +125,13 @@ func (s *service) stop() {
 	}
 	select {
 	case <-s.done:
+		if s.err != nil {
+			s.history.crashed() // the store gave no outcome a place in time: the next run takes it for lost
+		}
 		s.closeRelays(ctx)
 	case <-ctx.Done():
 		s.history.log.Add("service", "cuts the queue", "", 0)
+		s.history.crashed()
 	}
 	s.die()
 }

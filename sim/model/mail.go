@@ -220,8 +220,9 @@ func (c *checker) quotes(result mailer.Result, in mailer.Attempt, path string) s
 		return fmt.Sprintf("which said that at %v, and the attempt was at %v and took %v", s.At, in.Started, in.Duration)
 	case s.Code != result.Reply.Code:
 		return fmt.Sprintf("which said %d", s.Code)
-	case s.Path != "" && s.Path != path && c.Relays[name].Strays && refusedToo(notes, s.Transaction, path):
-		// A reply too many before it moved all of them by one; each was a refusal.
+	case s.Path != "" && s.Path != path && c.Relays[name].Strays && (refusedToo(notes, s.Transaction, path) || forged(notes, s.Transaction)):
+		// A reply too many before it moved all of them by one; each was a refusal, or a 354 to
+		// RCPT stood in the place of that to DATA.
 	case s.Path != "" && s.Path != path:
 		return "which said that of " + s.Path
 	case s.Stage == relay.Dot && !slices.Contains(s.Paths, path):
@@ -238,6 +239,13 @@ func (c *checker) quotes(result mailer.Result, in mailer.Attempt, path string) s
 func refusedToo(notes relay.Notes, transaction int, path string) bool {
 	return slices.ContainsFunc(notes.Said, func(s relay.Said) bool {
 		return s.Transaction == transaction && s.Path == path && s.Code/100 == 5
+	})
+}
+
+// forged says that the relay said 354 to RCPT in the transaction.
+func forged(notes relay.Notes, transaction int) bool {
+	return slices.ContainsFunc(notes.Said, func(s relay.Said) bool {
+		return s.Transaction == transaction && s.Stage == relay.Rcpt && s.Code == 354
 	})
 }
 

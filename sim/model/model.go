@@ -28,8 +28,9 @@ type Submission struct {
 	Token    string // its subject, and part of its addresses
 	Paths    []string
 	Priority string
-	Valid    bool      // else it must be refused
-	SendAt   time.Time // zero: at once
+	Valid    bool          // else it must be refused
+	SendAt   time.Time     // zero: at once
+	Lifetime time.Duration // zero: that of the history
 }
 
 // Request is a request that submits.
@@ -64,7 +65,7 @@ type Command struct {
 // Life is a run of the service.
 type Life struct {
 	Begun, Ended time.Time
-	Crashed      bool
+	Crashed      bool // or ended with outcomes that were not stored
 }
 
 // Relay is a relay, and how it was to be used.
@@ -79,6 +80,8 @@ type Relay struct {
 // History is all that is known of a history.
 type History struct {
 	Hold, Steps, Calm bool
+	Memory            int64         // octets of messages that the queue may have in memory; zero: enough
+	Lifetime          time.Duration // of a message that says none; zero: days
 	Slack             time.Duration // by how much an answer may be late: the store may be slow
 	Requests          []Request
 	Commands          []Command

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -34,7 +35,7 @@ func (c *checker) passages() []passage {
 	for _, r := range c.Requests {
 		for _, s := range r.Submissions {
 			m := c.byToken[s.Token]
-			if r.Answer != Accepted || len(m) != 1 || !s.SendAt.IsZero() || sent[s.Token].IsZero() || c.retried[m[0].ID].count > 0 || m[0].Created.Before(r.Begun.Truncate(time.Microsecond)) {
+			if r.Answer != Accepted || len(m) != 1 || !s.SendAt.IsZero() || sent[s.Token].IsZero() || c.cramped(m[0]) || c.revived(m[0], s, sent[s.Token]) || m[0].Created.Before(r.Begun.Truncate(time.Microsecond)) {
 				continue
 			}
 			list = append(list, passage{s.Token, m[0].Lane(), r.Begun, m[0].Created, sent[s.Token], by[s.Token]})
@@ -42,6 +43,19 @@ func (c *checker) passages() []passage {
 	}
 	slices.SortFunc(list, func(a, b passage) int { return a.sent.Compare(b.sent) })
 	return list
+}
+
+// cramped says that the message takes much of the memory. It may have to wait for room, which
+// each lane has for one message.
+func (c *checker) cramped(m *queue.Message) bool {
+	return c.Memory > 0 && 4*(m.Size+1024) > c.Memory
+}
+
+// revived says that the message had expired before it was sent: a retry by hand let it live
+// again.
+func (c *checker) revived(m *queue.Message, s Submission, sent time.Time) bool {
+	lifetime := cmp.Or(s.Lifetime, c.Lifetime)
+	return c.retried[m.ID].count > 0 && lifetime > 0 && sent.After(m.Created.Add(lifetime-lastTry))
 }
 
 // What a message that nothing holds up may be overtaken by.
