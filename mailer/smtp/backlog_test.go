@@ -771,6 +771,39 @@ func TestBacklogRestarts(t *testing.T) {
 	})
 }
 
+// TestBacklogInDoubt: a message with a recipient whose refusal is in doubt has one more
+// transaction before it. So another envelope does not go behind its content: its
+// replies would be taken for those to the recipient in doubt.
+func TestBacklogInDoubt(t *testing.T) {
+	for n := 1; n <= 3; n++ {
+		for comes := 2 * time.Millisecond; comes < 80*time.Millisecond; comes += 3 * time.Millisecond {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPoolTest(t, relaytest.Options{}, relaytest.Script{
+					"RCPT TO:<doubt": "550 5.1.1 no then 250 2.1.5 ok", "RCPT TO:<other": "553 5.1.1 not that one",
+					"DATA": "default then drop then bye 421 4.3.2 too many connections then default",
+					".":    "after 50ms 250 2.0.0 ok then after 10ms 250 2.0.0 ok",
+				}, func(o *smtp.Options) { o.MaxConnections, o.MaxRecipients = 2, 1 })
+				var all sync.WaitGroup
+				deliver := func(after time.Duration, want int, to ...string) {
+					all.Go(func() {
+						time.Sleep(after)
+						for _, r := range p.relay.Deliver(t.Context(), envelope(to...), content(messageText)).Results {
+							if r.Reply.Code != want {
+								t.Errorf("%d recipients beside the one in doubt, another message after %v: %s got %d %s, want %d", n, comes, r.ForwardPath, r.Reply.Code, r.Reply.Text, want)
+							}
+						}
+					})
+				}
+				deliver(0, 250, "first@example.org")
+				deliver(time.Millisecond, 250, []string{"doubt@example.org", "a@example.org", "b@example.org", "c@example.org"}[:1+n]...)
+				deliver(comes, 553, "other@example.org")
+				deliver(comes+time.Millisecond, 250, "last@example.org")
+				all.Wait()
+			})
+		}
+	}
+}
+
 // TestLastWord: a relay that takes no more of the content may say why.
 func TestLastWord(t *testing.T) {
 	tests := []struct {

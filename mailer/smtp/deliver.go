@@ -451,7 +451,6 @@ func (d *delivery) plan(ctx context.Context) *transaction {
 	t := d.take(content, d.conn.ext)
 	if t != nil {
 		t.careful, t.lockStep = careful, careful || d.lockStep
-		t.last = t.last && len(d.doubtful) == 0
 	}
 	return t
 }
@@ -527,7 +526,7 @@ func (d *delivery) take(content mailer.Content, ext extensions) *transaction {
 	}
 	t.quoted = d.quoted
 	d.open = d.open[n:]
-	t.last = len(d.open) == 0
+	t.last = len(d.open)+len(d.doubtful) == 0
 	if len(t.results) == 0 {
 		return nil
 	}
