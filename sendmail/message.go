@@ -73,37 +73,56 @@ func (f headerField) value() string {
 // it; a CR inside a line is a blank, so that it cannot begin a field: a web form that
 // takes out LF alone must not let its visitors add recipients. The section ends at the
 // first line that is no part of a field, whether it is empty or not: when that is the
-// very first line, there is no header section. A mailbox's "From " line in front is
-// skipped.
+// very first line, there is no header section. A byte order mark and a mailbox's "From "
+// lines in front are skipped.
 func parseMessage(data []byte) message {
 	var m message
-	for first := true; len(data) > 0; first = false {
+	data = withoutMailboxLines(bytes.TrimPrefix(data, []byte("\uFEFF")))
+	var raw []byte // of the last field
+	for len(data) > 0 {
 		line, rest, _ := bytes.Cut(data, []byte("\n"))
 		line = bytes.TrimRight(line, "\r")
 		hasCR := bytes.IndexByte(line, '\r') >= 0
 		if hasCR {
 			line = bytes.ReplaceAll(line, []byte("\r"), []byte(" "))
 		}
+		name, isField := fieldName(line)
 		switch {
-		case first && (bytes.HasPrefix(line, []byte("From ")) || bytes.HasPrefix(line, []byte(">From "))):
-		case len(line) == 0:
-			m.body = rest
-			return m
-		case (line[0] == ' ' || line[0] == '\t') && len(m.fields) > 0:
+		case len(m.fields) > 0 && len(line) > 0 && isBlank(line[0]):
+			raw = append(append(raw, "\r\n"...), line...)
 			last := &m.fields[len(m.fields)-1]
-			last.raw += "\r\n" + string(line)
 			last.hasCR = last.hasCR || hasCR
-		default:
-			name, ok := fieldName(line)
-			if !ok {
-				m.body = data
-				return m
+		case len(line) == 0 || !isField:
+			if m.body = data; len(line) == 0 {
+				m.body = rest
 			}
-			m.fields = append(m.fields, headerField{name: name, raw: string(line), hasCR: hasCR})
+			m.endField(raw)
+			return m
+		default:
+			m.endField(raw)
+			m.fields = append(m.fields, headerField{name: name, hasCR: hasCR})
+			raw = append(raw[:0], line...)
 		}
 		data = rest
 	}
+	m.endField(raw)
 	return m
+}
+
+// endField gives the last field its lines.
+func (m *message) endField(raw []byte) {
+	if n := len(m.fields); n > 0 {
+		m.fields[n-1].raw = string(raw)
+	}
+}
+
+// withoutMailboxLines returns data without the lines with which a mailbox file divides its
+// messages.
+func withoutMailboxLines(data []byte) []byte {
+	for bytes.HasPrefix(data, []byte("From ")) || bytes.HasPrefix(data, []byte(">From ")) {
+		_, data, _ = bytes.Cut(data, []byte("\n"))
+	}
+	return data
 }
 
 // fieldName returns the name of a header field's first line (RFC 5322 §2.2;
@@ -202,27 +221,30 @@ var (
 // mergeRepeated leaves one field of each name that may stand once.
 func (m *message) mergeRepeated() {
 	kept := m.fields[:0]
-	first := map[string]int{} // index in kept
+	first, empty := map[string]int{}, map[string]bool{} // index in kept
+	more := map[int][]string{}
 	for _, f := range m.fields {
 		joined, key := hasName(f, joinedFields...), strings.ToLower(f.name)
 		if !joined && !hasName(f, singleFields...) {
 			kept = append(kept, f)
 			continue
 		}
+		value := f.value()
 		i, repeated := first[key]
 		switch {
-		case !repeated || kept[i].value() == "":
-			if repeated {
-				kept[i] = f
-				continue
-			}
-			first[key] = len(kept)
+		case !repeated:
+			first[key], empty[key] = len(kept), value == ""
 			kept = append(kept, f)
-		case joined && f.value() != "":
-			kept[i].raw += ",\r\n " + f.value()
+		case empty[key]:
+			kept[i], empty[key] = f, value == ""
+		case joined && value != "":
+			more[i] = append(more[i], value)
 			kept[i].hasCR = kept[i].hasCR || f.hasCR
 			kept[i].joined = kept[i].joined || f.joined
 		}
+	}
+	for i, values := range more {
+		kept[i].raw += ",\r\n " + strings.Join(values, ",\r\n ")
 	}
 	m.fields = kept
 }

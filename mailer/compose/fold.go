@@ -50,15 +50,19 @@ func asciiWords(name, value string) ([]string, bool) {
 // singleBlankWords is [headerWords] without the places that have several blanks: some
 // readers shorten a run of blanks at a fold to one.
 func singleBlankWords(value string) []string {
-	var words []string
-	for _, w := range headerWords(value) {
-		if n := len(words); n > 0 && len(w) > 1 && isBlank(w[1]) {
-			words[n-1] += w
-			continue
-		}
-		words = append(words, w)
+	if value == "" {
+		return nil
 	}
-	return words
+	value = " " + value
+	var words []string
+	start := 0
+	for i := 1; i < len(value); i++ {
+		if several := i+1 < len(value) && isBlank(value[i+1]); isBlank(value[i]) && !isBlank(value[i-1]) && !several {
+			words = append(words, value[start:i])
+			start = i
+		}
+	}
+	return append(words, value[start:])
 }
 
 // maxJSONLine is the length of a line of folded JSON in octets: longer values alone

@@ -20,6 +20,8 @@ import (
 var hardTokens = map[string]string{
 	"atoms":              "a ",
 	"one word":           "a",
+	"atoms far apart":    "a  ",
+	"JSON":               `{"a":  "b",  `,
 	"quotes":             `"`,
 	"escaped quotes":     `\"`,
 	"quoted text":        `"a" `,
