@@ -84,6 +84,7 @@ type Server struct {
 	budget     *intake.Budget
 	strangers  turnstile
 	checks     singleflight.Group
+	checking   *checkLine
 	crossSites http.CrossOriginProtection
 	compat     []*compat.API
 
@@ -126,7 +127,7 @@ func New(o Options) (*Server, error) {
 		done:           make(chan error, maxListeners),
 		compat:         o.Compat,
 	}
-	s.strangers = newTurnstile()
+	s.strangers, s.checking = newTurnstile(), newCheckLine()
 	s.budget = intake.NewBudget(positiveOr(o.MaxInFlight, 128<<20), s.maxBody(), s.maxRecipients)
 	if s.ledger == nil && len(o.Keys) > 1 {
 		s.budget.SpareForOthers()

@@ -3,9 +3,11 @@ package handler
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -168,9 +170,10 @@ func TestAnswerBudget(t *testing.T) {
 
 // fakeRelays counts its checks, which take a second.
 type fakeRelays struct {
-	mu     sync.Mutex
-	checks int
-	sender string // of the last check
+	mu            sync.Mutex
+	checks        int
+	running, most int
+	sender        string // of the last check
 }
 
 func (r *fakeRelays) Status() []RelayStatus {
@@ -195,8 +198,15 @@ func (r *fakeRelays) Status() []RelayStatus {
 func (r *fakeRelays) Check(ctx context.Context, sender string) []RelayReport {
 	r.mu.Lock()
 	r.checks++
+	r.running++
+	r.most = max(r.most, r.running)
 	r.sender = sender
 	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.running--
+	}()
 	select {
 	case <-time.After(time.Second):
 	case <-ctx.Done():
@@ -261,6 +271,43 @@ func TestCheckIsShared(t *testing.T) {
 			t.Error(err)
 		}
 		wg.Wait()
+	})
+}
+
+// TestChecksTakeTurns: checks for different senders never ask a relay at the same time, and
+// those of one key keep no other key waiting.
+func TestChecksTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		relays := &fakeRelays{}
+		s := newTestServer(t, &fakeQueue{}, func(o *Options) { o.Relays = relays })
+		var wg sync.WaitGroup
+		var done, busy atomic.Int32
+		for i := range 30 {
+			wg.Go(func() {
+				switch got := serve(s, newRequest("POST", fmt.Sprintf("/v1/relays/check?from=a%d@example.com", i), "")).status; got {
+				case 200:
+					done.Add(1)
+				case 503:
+					busy.Add(1)
+				default:
+					t.Errorf("check = %d, want 200 or 503", got)
+				}
+			})
+		}
+		synctest.Wait()
+		began := time.Now()
+		r := newRequest("POST", "/v1/relays/check?from=b@example.com", "")
+		r.Header.Set("Authorization", "Bearer other")
+		if got, took := serve(s, r).status, time.Since(began); got != 200 || took > 2*time.Second {
+			t.Errorf("check of another key = %d after %v, want 200 after 2 s at most", got, took)
+		}
+		wg.Wait()
+		if relays.most != 1 || done.Load() != 1 || busy.Load() != 29 {
+			t.Errorf("%d checks at once, %d done and %d busy, want 1, 1 and 29", relays.most, done.Load(), busy.Load())
+		}
+		if got := serve(s, newRequest("POST", "/v1/relays/check?from=c@example.com", "")).status; got != 200 {
+			t.Errorf("check in the end = %d, want 200", got)
+		}
 	})
 }
 

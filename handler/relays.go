@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -117,25 +118,80 @@ func newRelay(r RelayStatus) api.Relay {
 
 // postRelaysCheck serves POST /v1/relays/check. Requests at the same time share
 // one check: a relay that counts logins must not be asked by each of them. So it
-// goes on when the client that began it leaves, but not past Shutdown.
+// goes on when the client that began it leaves, but not past Shutdown. Those for
+// different senders are made one after the other.
 func (s *Server) postRelaysCheck(c echo.Context) error {
 	sender, err := checkSender(c)
 	if err != nil {
 		return err
 	}
 	reports, err, _ := s.checks.Do(sender, func() (any, error) {
+		leave, err := s.checking.enter(s.serving, request(c).key.Name())
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
 		ctx, cancel := context.WithTimeout(s.serving, checkTimeout)
 		defer cancel()
-		return s.relays.Check(ctx, sender), s.serving.Err()
+		return s.relays.Check(ctx, sender), nil
 	})
-	if err != nil {
+	switch {
+	case s.serving.Err() != nil:
 		return queue.ErrShuttingDown
+	case err != nil:
+		return err
 	}
 	b := checkBody{Relays: reports.([]RelayReport)}
 	for _, report := range b.Relays {
 		b.OK = b.OK || report.OK
 	}
 	return writeJSON(c, http.StatusOK, intake.TypeJSON, b)
+}
+
+// checkLine lets one check of the relays at a time be made. A key may have one in the line.
+type checkLine struct {
+	turn chan struct{}
+
+	mu   sync.Mutex
+	keys map[string]bool
+}
+
+func newCheckLine() *checkLine {
+	return &checkLine{turn: make(chan struct{}, 1), keys: map[string]bool{}}
+}
+
+// enter waits for the turn, and returns a function that ends it. The error is a problem where
+// the key has a check in the line already.
+func (l *checkLine) enter(ctx context.Context, key string) (leave func(), err error) {
+	if !l.add(key) {
+		return nil, problem.New(api.CodeBusy, "A check of the relays for another sender is under way with this key: try again when it is done.")
+	}
+	select {
+	case l.turn <- struct{}{}:
+		return func() {
+			<-l.turn
+			l.remove(key)
+		}, nil
+	case <-ctx.Done():
+		l.remove(key)
+		return nil, ctx.Err()
+	}
+}
+
+func (l *checkLine) add(key string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.keys[key] {
+		return false
+	}
+	l.keys[key] = true
+	return true
+}
+
+func (l *checkLine) remove(key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.keys, key)
 }
 
 // checkSender returns the address that the parameter from names; empty without one.
