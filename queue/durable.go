@@ -108,7 +108,7 @@ type Durable struct {
 	recorder *recorder
 	house    *house
 	// rescheduling lets one message at a time be rescheduled: its content is in memory
-	// meanwhile, and must not change.
+	// for that time, and must not change.
 	rescheduling *fairLine
 	phase        atomic.Int32
 }

@@ -53,11 +53,11 @@ type FinishOptions struct {
 //
 // Fields keep their order, and repeated fields are kept. A message without a From
 // field or without a header section, with two fields of a name that may stand once, or
-// which cannot be made fit, is an [*mailer.InvalidError]. That includes one that would become larger than four times
-// its size and 64 KiB, and one whose lines all end with CR. A signed message (multipart/signed, DKIM-Signature) that would
-// have to change where the signature may cover it is a permanent [*mailer.Failure].
-// When ctx ends, the error is that of the context, and that of opts.Reserve is returned
-// as it is.
+// which cannot be made fit, is an [*mailer.InvalidError]. That includes one that would
+// become larger than four times its size and 64 KiB, and one whose lines all end with CR.
+// A signed message (multipart/signed, DKIM-Signature) that would have to change where the
+// signature may cover it is a permanent [*mailer.Failure]. When ctx ends, the error is
+// that of the context, and that of opts.Reserve is returned as it is.
 func Finish(ctx context.Context, raw []byte, opts FinishOptions) (Composed, error) {
 	if bytes.IndexByte(raw, '\n') < 0 && bytes.IndexByte(raw, '\r') >= 0 {
 		return Composed{}, malformedMessage(whole("message"), "its line ends are bare CR; end each line with CRLF")

@@ -12,7 +12,7 @@ import (
 	sqlitedriver "modernc.org/sqlite"
 )
 
-// Bounds of the log, in octets. The log is copied into the file when it has become longer by
+// Limits of the log, in octets. The log is copied into the file when it has become longer by
 // copyPages, and SQLite begins it anew with the next commit; but not while a view reads
 // from it, and views may overlap without end.
 const (

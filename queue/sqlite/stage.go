@@ -24,7 +24,7 @@ type stage struct {
 	taken  bool // finish has called hand
 }
 
-// stages are those under way, in which the janitor deletes nothing.
+// stages are the stages under way. The janitor does not delete their rows.
 type stages struct {
 	mu  sync.Mutex
 	all map[*stage]bool
