@@ -37,7 +37,7 @@ func (c *checker) deliveries() {
 		switch {
 		case s.state == queue.Delivered && !told:
 			c.fail("delivered", "%s of %s is delivered, and no relay said so", path, m.Subject)
-		case s.state != queue.Delivered && len(takes) > 0 && s.uncertain == 0:
+		case s.state != queue.Delivered && len(proven(takes)) > 0 && s.uncertain == 0:
 			c.fail("delivered", "%s of %s is %s, a relay took it, and no attempt in its story is uncertain", path, m.Subject, s.state)
 		}
 	})
@@ -60,7 +60,7 @@ func (c *checker) refusals() {
 func (c *checker) copies() {
 	c.each(func(m *queue.Message, path string, s story, takes []taken) {
 		again := c.retried[m.ID].count
-		switch n := len(takes); {
+		switch n := len(proven(takes)); {
 		case n > 1+s.uncertain:
 			c.fail("copies", "%s of %s was taken %d times, with %d uncertain attempts", path, m.Subject, n, s.uncertain)
 		case c.Hold && n > 1+again:
@@ -193,8 +193,8 @@ func (c *checker) stories() {
 				}
 			}
 		}
-		if len(takes) > s.delivered+s.uncertain {
-			c.fail("story", "%s of %s was taken %d times; its story has %d deliveries and %d uncertain attempts", path, m.Subject, len(takes), s.delivered, s.uncertain)
+		if n := len(proven(takes)); n > s.delivered+s.uncertain {
+			c.fail("story", "%s of %s was taken %d times; its story has %d deliveries and %d uncertain attempts", path, m.Subject, n, s.delivered, s.uncertain)
 		}
 	})
 }

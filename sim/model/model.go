@@ -6,6 +6,7 @@ package model
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"mailsidecar/mailer"
@@ -107,6 +108,14 @@ type taken struct {
 	relay string
 	begun time.Time // its MAIL
 	conn  int
+	// forged says that the relay said 354 to RCPT, and that a client which takes it for that
+	// to DATA does not know of whom the relay takes the message.
+	forged bool
+}
+
+// proven are those of the takes that a client must know of.
+func proven(takes []taken) []taken {
+	return slices.DeleteFunc(slices.Clone(takes), func(t taken) bool { return t.forged })
 }
 
 // retries are the retries by hand of a message, which may have had an effect.
@@ -142,7 +151,7 @@ func (c *checker) index() {
 	for name, r := range c.Relays {
 		for _, t := range r.Notes.Takes {
 			mail := r.Notes.Mails[t.Transaction]
-			c.takes[t.Path] = append(c.takes[t.Path], taken{t, name, mail.At, mail.Conn})
+			c.takes[t.Path] = append(c.takes[t.Path], taken{t, name, mail.At, mail.Conn, forged(r.Notes, t.Transaction)})
 		}
 	}
 	for _, cmd := range c.Commands {
