@@ -142,7 +142,7 @@ func ambiguousFrom(key *keys.Key, reason string) error {
 }
 
 func (s *Server) messageTooLarge(n int64) error {
-	return problem.New(api.CodeMessageTooLarge, fmt.Sprintf("The composed message has %d octets; %d are allowed.", n, s.maxMessageSize))
+	return problem.New(api.CodeMessageTooLarge, fmt.Sprintf("The composed message has %d octets; %d are allowed (MAILSIDECAR_MAX_MESSAGE_SIZE).", n, s.maxMessageSize))
 }
 
 // checkSize refuses a message that would be too large, before it is made. Its composer
@@ -166,7 +166,7 @@ func (s *Server) reserve(share *intake.Share) compose.Reserve {
 }
 
 func (s *Server) tooManyRecipients(n int) error {
-	return problem.New(api.CodeTooManyRecipients, fmt.Sprintf("The message has %d recipients; %d are allowed.", n, s.maxRecipients))
+	return problem.New(api.CodeTooManyRecipients, fmt.Sprintf("The message has %d recipients; %d are allowed (MAILSIDECAR_MAX_RECIPIENTS).", n, s.maxRecipients))
 }
 
 // message makes the mailer's message of the request.
