@@ -27,7 +27,7 @@ func (c Content) Redated(old, date time.Time) (Content, bool) {
 		case "dkim-signature":
 			return c, false
 		case "content-type":
-			if isSignedType(value) {
+			if isSignedType(value + folds(c.Data[pos+size:])) {
 				return c, false
 			}
 		}
@@ -46,8 +46,21 @@ func (c Content) Redated(old, date time.Time) (Content, bool) {
 	return c, true
 }
 
+// folds returns the lines that data begins with and that belong to the field before it.
+func folds(data []byte) string {
+	n := 0
+	for n < len(data) && (data[n] == ' ' || data[n] == '\t') {
+		end := bytes.IndexByte(data[n:], '\n')
+		if end < 0 {
+			return string(data)
+		}
+		n += end + 1
+	}
+	return string(data[:n])
+}
+
 func isSignedType(contentType string) bool {
-	mediaType, _, _ := strings.Cut(contentType, ";")
+	mediaType, _, _ := strings.Cut(StripComments(contentType), ";")
 	switch strings.ToLower(strings.TrimSpace(mediaType)) {
 	case "multipart/signed", "application/pkcs7-mime", "application/x-pkcs7-mime":
 		return true

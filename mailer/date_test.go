@@ -25,6 +25,8 @@ func TestRedated(t *testing.T) {
 		{"dkim-signature: v=1\r\n" + was + "\r\n", false},
 		{was + "Content-Type: Multipart/Signed; boundary=x\r\n\r\n", false},
 		{was + "Content-Type: application/pkcs7-mime\r\n\r\n", false},
+		{was + "Content-Type:\r\n multipart/signed;\r\n\tboundary=x\r\n\r\n", false},
+		{was + "Content-Type: multipart/signed (PGP); boundary=x\r\n\r\n", false},
 		{"", false},
 		{"x", false},
 	} {
