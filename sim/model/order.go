@@ -60,7 +60,9 @@ func (c *checker) revived(m *queue.Message, s Submission, sent time.Time) bool {
 
 // What a message that nothing holds up may be overtaken by.
 const (
-	overtakers = 12 // later ones of its own lane
+	// Later ones of its own lane, beyond one for each that was in line before it: a lane
+	// takes from its backlog in the store and from new mail in turn.
+	overtakers = 12
 	lowerFirst = 12 // later ones of lower priority, where it is high
 )
 
@@ -73,17 +75,21 @@ func (c *checker) order() {
 	}
 	list := c.passages()
 	for i, p := range list {
-		own, lower := 0, 0
+		own, before, lower := 0, 0, 0
 		for _, earlier := range list[:i] {
 			switch {
-			case !earlier.begun.After(p.had), earlier.relay != p.relay:
+			case earlier.relay != p.relay:
+			case !earlier.begun.After(p.had):
+				if earlier.lane == p.lane && earlier.sent.After(p.had) {
+					before++
+				}
 			case earlier.lane == p.lane:
 				own++
 			case earlier.lane.Priority < p.lane.Priority && p.lane.Priority > 0:
 				lower++
 			}
 		}
-		if own > overtakers || lower > lowerFirst {
+		if own > overtakers+before || lower > lowerFirst {
 			c.fail("order", "%s of lane %v was overtaken by %d of its lane and %d of lower priority that came later", p.token, p.lane, own, lower)
 		}
 	}
