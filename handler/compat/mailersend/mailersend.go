@@ -262,8 +262,8 @@ func (m *mail) header() (fields []mailer.Field, path func(n int) string) {
 		all = append(all, mailer.Field{Name: h.Name, Value: string(h.Value)})
 	}
 	more := []mailer.Field{
-		{Name: "In-Reply-To", Value: m.InReplyTo},
-		{Name: "References", Value: strings.Join(m.References, " ")},
+		{Name: "In-Reply-To", Value: messageIDs(m.InReplyTo)},
+		{Name: "References", Value: messageIDs(m.References...)},
 		{Name: "List-Unsubscribe", Value: m.ListUnsubscribe},
 	}
 	if m.PrecedenceBulk {
@@ -277,6 +277,22 @@ func (m *mail) header() (fields []mailer.Field, path func(n int) string) {
 		}
 		return fmt.Sprintf("headers[%d]", n)
 	}
+}
+
+// messageIDs returns the ids of messages with the angle brackets of RFC 5322 §3.6.4, which
+// programs need to find a thread. A text with words that are no ids stays as it is.
+func messageIDs(texts ...string) string {
+	ids := strings.Fields(strings.Join(texts, " "))
+	for i, id := range ids {
+		switch {
+		case strings.HasPrefix(id, "<") && strings.HasSuffix(id, ">"):
+		case strings.ContainsAny(id, "<>,") || !strings.Contains(id, "@"):
+			return strings.Join(texts, " ")
+		default:
+			ids[i] = "<" + id + ">"
+		}
+	}
+	return strings.Join(ids, " ")
 }
 
 func (m *mail) personalize(o compat.Message, e *compat.Expansion) []compat.Message {
