@@ -18,14 +18,18 @@ func (v *validMessage) calendar(c mailer.Calendar) {
 	if c == (mailer.Calendar{}) {
 		return
 	}
-	own, isCalendar := calendarMethod(c.Content)
+	own, twice, isCalendar := calendarMethod(c.Content)
 	switch {
 	case c.Content == "":
 		v.invalid(content, "is required")
 	case !utf8.ValidString(c.Content):
 		v.malformed(content, "not valid UTF-8")
+	case strings.Contains(c.Content, "\x00"):
+		v.invalid(content, "has a NUL octet, which programs read in several ways")
 	case !isCalendar:
 		v.invalid(content, "not an iCalendar object of RFC 5545: it begins with BEGIN:VCALENDAR")
+	case twice:
+		v.invalid(content, "has several METHOD lines: leave one")
 	case own != "" && !calendarToken.MatchString(own):
 		v.invalid(content, "its METHOD is no method of RFC 5546, such as REQUEST")
 	case c.Method != "" && !calendarToken.MatchString(c.Method):
@@ -38,10 +42,11 @@ func (v *validMessage) calendar(c mailer.Calendar) {
 	}
 }
 
-// calendarMethod returns the METHOD of an iCalendar object, which is empty where it has
-// none. It returns false where the text is no such object.
-func calendarMethod(text string) (method string, isCalendar bool) {
-	depth := 0
+// calendarMethod returns the first METHOD of an iCalendar object, which is empty where it
+// has none, and whether it has two, or the text has objects of different methods. It
+// returns false where the text is no such object.
+func calendarMethod(text string) (method string, twice, isCalendar bool) {
+	depth, first, has := 0, true, false
 	for line := range calendarLines(strings.TrimPrefix(text, "\uFEFF")) {
 		name, value, _ := strings.Cut(line, ":")
 		name, _, _ = strings.Cut(name, ";")
@@ -50,18 +55,22 @@ func calendarMethod(text string) (method string, isCalendar bool) {
 		case name == "" && depth == 0:
 		case name == "BEGIN":
 			if depth++; depth == 1 && !strings.EqualFold(value, "VCALENDAR") {
-				return "", false
+				return "", false, false
 			}
 		case depth == 0:
-			return "", isCalendar
+			return "", twice, isCalendar
 		case name == "END":
 			depth--
+			has = has && depth > 0
 			isCalendar = isCalendar || depth == 0
-		case name == "METHOD" && depth == 1 && method == "":
-			method = value
+		case name == "METHOD" && depth == 1:
+			if twice = twice || has || !first && !strings.EqualFold(value, method); first {
+				method = value
+			}
+			first, has = false, true
 		}
 	}
-	return method, isCalendar
+	return method, twice, isCalendar
 }
 
 // calendarLines yields the lines of an iCalendar object, unfolded (RFC 5545 §3.1) as far

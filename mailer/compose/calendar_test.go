@@ -110,6 +110,13 @@ func TestCalendarMethod(t *testing.T) {
 		{"BEGIN:VEVENT\r\nEND:VEVENT\r\n", "", "", "calendar.content"},
 		{"BEGIN:VCALENDAR\r\nMETHOD:REQUEST\r\n", "", "", "calendar.content"},
 		{with("\xff"), "", "", "calendar.content"},
+		{with("SUMMARY:a\x00b"), "", "", "calendar.content"},
+		{with("METHOD:REQUEST\r\nMETHOD:CANCEL"), "", "", "calendar.content"},
+		{with("METHOD:REQUEST\r\nVERSION:2.0\r\nmethod;X-A=b:REQUEST"), "", "", "calendar.content"},
+		{with("METHOD:\r\nMETHOD:CANCEL"), "", "", "calendar.content"},
+		{with("METHOD:REQUEST") + with("METHOD:CANCEL"), "", "", "calendar.content"},
+		{with("METHOD:REQUEST") + with("METHOD:REQUEST"), "", "REQUEST", ""},
+		{with("METHOD:REQUEST\r\nBEGIN:VEVENT\r\nMETHOD:CANCEL\r\nEND:VEVENT"), "", "REQUEST", ""},
 	} {
 		m := mailer.Message{
 			From: mailer.Address{Email: "a@x.test"}, To: []mailer.Address{{Email: "b@x.test"}}, Text: "x",
