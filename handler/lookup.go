@@ -168,6 +168,17 @@ func readQuery(query url.Values) (r api.Filter, p paging, bad []api.FieldError) 
 		"status": &r.Status, "recipient": &r.Recipient, "sender": &r.Sender, "tag": &r.Tag, "message_id": &r.MessageID,
 		"since": &r.Since, "until": &r.Until, "limit": &limit, "cursor": &p.cursor,
 	}
+	bad = readParameters(query, known)
+	var err error
+	if p.limit, err = strconv.Atoi(limit); err != nil || p.limit < 1 || p.limit > api.MaxPage {
+		bad = append(bad, problem.At("limit", fmt.Sprintf("must be a number from 1 to %d", api.MaxPage)))
+	}
+	slices.SortFunc(bad, func(a, b api.FieldError) int { return strings.Compare(a.Field, b.Field) })
+	return r, p, bad
+}
+
+// readParameters reads the parameters of a route, each of which may be given once.
+func readParameters(query url.Values, known map[string]*string) (bad []api.FieldError) {
 	for name, values := range query {
 		switch to := known[name]; {
 		case to == nil:
@@ -178,12 +189,8 @@ func readQuery(query url.Values) (r api.Filter, p paging, bad []api.FieldError) 
 			*to = values[0]
 		}
 	}
-	var err error
-	if p.limit, err = strconv.Atoi(limit); err != nil || p.limit < 1 || p.limit > api.MaxPage {
-		bad = append(bad, problem.At("limit", fmt.Sprintf("must be a number from 1 to %d", api.MaxPage)))
-	}
 	slices.SortFunc(bad, func(a, b api.FieldError) int { return strings.Compare(a.Field, b.Field) })
-	return r, p, bad
+	return bad
 }
 
 // getMessage serves GET /v1/messages/{id}: the message's story.

@@ -328,6 +328,10 @@ func TestCheckFrom(t *testing.T) {
 			{"?from=shop", "", 400},
 			{"?from=a%40example.com%0D%0ARSET", "", 400},
 			{"?from=a%40other.example", "", 403},
+			{"?FROM=shop%40example.com", "", 400},
+			{"?from=shop%40example.com&from=a%40example.com", "", 400},
+			{"?from=shop%40example.com&relay=1", "", 400},
+			{"?from=shop%40example.com;x", "", 400},
 		} {
 			relays.sender = ""
 			if got := serve(s, newRequest("POST", "/v1/relays/check"+tc.query, "")); got.status != tc.status || relays.sender != tc.sender {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -196,7 +197,14 @@ func (l *checkLine) remove(key string) {
 
 // checkSender returns the address that the parameter from names; empty without one.
 func checkSender(c echo.Context) (string, error) {
-	text := c.QueryParam("from")
+	query, err := url.ParseQuery(c.Request().URL.RawQuery)
+	if err != nil {
+		return "", problem.New(api.CodeInvalidParameter, "The query cannot be read.")
+	}
+	text := ""
+	if bad := readParameters(query, map[string]*string{"from": &text}); len(bad) > 0 {
+		return "", problem.New(api.CodeInvalidParameter, "", bad...)
+	}
 	if text == "" {
 		return "", nil
 	}
