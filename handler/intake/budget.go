@@ -310,10 +310,10 @@ func (s *Share) Close() {
 
 // Begin waits for the turn to make so many octets of the request, beside its body and
 // its messages. It ends with [Share.End]. What is so small that the request's first
-// reservation has room for it needs no turn. The error is a problem, or the context's.
+// reservation has room for it needs no turn, and neither do 0 octets. The error is a problem, or the context's.
 func (s *Share) Begin(ctx context.Context, octets int64) error {
 	s.End()
-	if s.claim.held <= firstReservation && octets <= s.claim.held/2 {
+	if octets <= 0 || s.claim.held <= firstReservation && octets <= s.claim.held/2 {
 		return nil
 	}
 	octets = min(octets, s.budget.mostMade)

@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"context"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -77,5 +78,23 @@ func TestProcessorsLeftFree(t *testing.T) {
 				t.Errorf("%s: not all was given back", name)
 			}
 		})
+	}
+}
+
+// TestBeginNothing: what makes no octets takes no processor, which End would not give back.
+func TestBeginNothing(t *testing.T) {
+	b := NewBudget(128<<20, 37<<20, 1000)
+	for range 2 * runtime.GOMAXPROCS(0) {
+		s := b.Share()
+		s.Prove("a")
+		if !s.Grow(2 * firstReservation) {
+			t.Fatal("no room")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		cancel()
+		if err := s.Begin(ctx, 0); err != nil || s.line != nil {
+			t.Errorf("Begin(0) = %v and waits in a line: %v", err, s.line != nil)
+		}
+		s.Close()
 	}
 }
