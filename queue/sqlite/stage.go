@@ -91,6 +91,7 @@ func (s *Store) inSteps(ctx context.Context, st *stage, admits bool, finish func
 	for from := 0; from < len(st.chunks); {
 		to, size := st.step(from)
 		err := s.writer.do(ctx, &write{admits: admits, large: true, size: size, run: func(w *writer) error {
+			st.taken = false // in a try before this one it may have been
 			err := w.writeStep(st, from, to)
 			if err == nil && to == len(st.chunks) {
 				err = finish(w, w.handOver(st))

@@ -194,3 +194,48 @@ func countRows(t *testing.T, s *Store, table string) (n int) {
 	}
 	return n
 }
+
+// TestUnwantedAtSecondTry: content that the first try of a commit hands over, and the
+// second does not want, is deleted at once.
+func TestUnwantedAtSecondTry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openUnsynced(t, dbPath(t))
+		commits := 0
+		s.fault = func(happened bool) error {
+			if happened {
+				return nil
+			}
+			switch commits++; commits {
+			case 1:
+				time.Sleep(time.Second) // until both others wait, which makes them a group
+			case 2:
+				return errors.New("a fault of the disk")
+			}
+			return nil
+		}
+		small := func() {
+			if err := s.writer.do(t.Context(), &write{run: func(*writer) error { return nil }}); err != nil {
+				t.Error(err)
+			}
+		}
+		go small()
+		time.Sleep(time.Millisecond)
+		go small()
+		tries := 0
+		content := mailer.Content{Data: make([]byte, 100_000)}
+		err := s.staged(t.Context(), []mailer.Content{content}, false, func(_ *writer, hand handOver) error {
+			if tries++; tries > 1 {
+				return nil
+			}
+			_, err := hand(content)
+			return err
+		})
+		if err != nil || tries != 2 {
+			t.Fatalf("staged = %v after %d tries, want 2", err, tries)
+		}
+		synctest.Wait() // for the janitor
+		if n := countRows(t, s, "contents"); n > 0 {
+			t.Errorf("%d rows of contents are left that nobody wants", n)
+		}
+	})
+}
