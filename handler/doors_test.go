@@ -40,20 +40,17 @@ type letter struct {
 	file        []byte
 }
 
-// doorway submits a letter as the clients of one API do.
-type doorway func(l letter, t testing.TB, s http.Handler) error
+// entrance is a way into the server. It makes the request with which the clients of one
+// API submit a letter.
+type entrance func(l letter, t testing.TB) *http.Request
 
-// everyDoor lists all ways by which a letter comes in.
-func everyDoor() map[string]doorway {
-	all := map[string]doorway{
-		"json": func(l letter, t testing.TB, s http.Handler) error {
-			return l.post(t, s, "/v1/messages", l.native(true))
-		},
-		"texts": func(l letter, t testing.TB, s http.Handler) error {
-			return l.post(t, s, "/v1/messages", l.native(false))
-		},
-		"batch": func(l letter, t testing.TB, s http.Handler) error {
-			return l.post(t, s, "/v1/messages/batch", object{"messages": []object{l.native(true)}})
+// entrances are all of them.
+func entrances() map[string]entrance {
+	all := map[string]entrance{
+		"json":  func(l letter, t testing.TB) *http.Request { return postJSON(t, "/v1/messages", l.native(true)) },
+		"texts": func(l letter, t testing.TB) *http.Request { return postJSON(t, "/v1/messages", l.native(false)) },
+		"batch": func(l letter, t testing.TB) *http.Request {
+			return postJSON(t, "/v1/messages/batch", object{"messages": []object{l.native(false)}})
 		},
 		"form":     letter.form,
 		"raw":      letter.raw,
@@ -61,15 +58,28 @@ func everyDoor() map[string]doorway {
 		"mailgun":  letter.mailgun,
 		"mime":     letter.mailgunMIME,
 		"ses raw":  letter.sesRaw,
-		"sendmail": letter.sendmail,
-		"-bs":      letter.smtp,
 	}
 	for name, body := range map[string]func(letter) object{
 		"postmark": letter.postmark, "resend": letter.resend, "sendgrid": letter.sendgrid,
 		"ses": letter.ses, "mailersend": letter.mailersend, "brevo": letter.brevo,
 	} {
+		all[name] = func(l letter, t testing.TB) *http.Request {
+			return apis[name].request(name, bytes.NewReader(encode(t, body(l))))
+		}
+	}
+	return all
+}
+
+// everyDoor is how a letter comes in by each entrance, and by the sendmail command. The
+// error says why it was refused.
+func everyDoor() map[string]func(l letter, t testing.TB, s http.Handler) error {
+	all := map[string]func(l letter, t testing.TB, s http.Handler) error{"sendmail": letter.sendmail, "-bs": letter.smtp}
+	for name, request := range entrances() {
 		all[name] = func(l letter, t testing.TB, s http.Handler) error {
-			return judge(serve(s, apis[name].request(name, bytes.NewReader(encode(t, body(l))))))
+			if a := serve(s, request(l, t)); a.status/100 != 2 {
+				return fmt.Errorf("%d %s", a.status, a.body)
+			}
+			return nil
 		}
 	}
 	return all
@@ -103,20 +113,9 @@ func encode(t testing.TB, o object) []byte {
 	return b
 }
 
-// refused is an answer that takes no message.
-type refused struct{ answer }
-
-func (r refused) Error() string { return fmt.Sprintf("%d %s", r.status, r.body) }
-
-func judge(a answer) error {
-	if a.status/100 != 2 {
-		return refused{a}
-	}
-	return nil
-}
-
-func (l letter) post(t testing.TB, s http.Handler, path string, body object) error {
-	return judge(serve(s, newRequest(http.MethodPost, path, string(encode(t, body)))))
+func postJSON(t testing.TB, path string, body object) *http.Request {
+	t.Helper()
+	return newRequest(http.MethodPost, path, string(encode(t, body)))
 }
 
 // text is the party in a header field or a form: a quoted name before the address.
@@ -195,59 +194,49 @@ func part(t testing.TB, w *multipart.Writer, name, filename, value string) {
 	}
 }
 
-func (l letter) form(t testing.TB, s http.Handler) error {
-	var b bytes.Buffer
-	w := multipart.NewWriter(&b)
+// formNames are what a form calls what not all forms call alike.
+type formNames struct{ list, replyTo, header, file string }
+
+// parts is the letter as the body of a form, with its Content-Type.
+func (l letter) parts(t testing.TB, names formNames) (*bytes.Buffer, string) {
+	t.Helper()
+	b := new(bytes.Buffer)
+	w := multipart.NewWriter(b)
 	part(t, w, "from", "", l.from.text())
-	for name, people := range map[string][]party{"to": l.to, "cc": l.cc, "bcc": l.bcc} {
+	for i, people := range [][]party{l.to, l.cc, l.bcc} {
 		for _, p := range people {
-			part(t, w, name+"[]", "", p.text())
+			part(t, w, []string{"to", "cc", "bcc"}[i]+names.list, "", p.text())
 		}
 	}
 	if l.replyTo.Email != "" {
-		part(t, w, "reply_to", "", l.replyTo.text())
+		part(t, w, names.replyTo, "", l.replyTo.text())
 	}
 	part(t, w, "subject", "", l.subject)
 	part(t, w, "text", "", l.text)
 	part(t, w, "html", "", l.html)
-	part(t, w, "headers[X-Order]", "", l.header)
+	part(t, w, names.header, "", l.header)
 	if l.filename != "" {
-		part(t, w, "attachments", l.filename, string(l.file))
+		part(t, w, names.file, l.filename, string(l.file))
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return judge(serve(s, newRequest(http.MethodPost, "/v1/messages", b.String(), "Content-Type: "+w.FormDataContentType())))
+	return b, w.FormDataContentType()
 }
 
-func (l letter) mailgun(t testing.TB, s http.Handler) error {
-	var b bytes.Buffer
-	w := multipart.NewWriter(&b)
-	part(t, w, "from", "", l.from.text())
-	for name, people := range map[string][]party{"to": l.to, "cc": l.cc, "bcc": l.bcc} {
-		for _, p := range people {
-			part(t, w, name, "", p.text())
-		}
-	}
-	if l.replyTo.Email != "" {
-		part(t, w, "h:Reply-To", "", l.replyTo.text())
-	}
-	part(t, w, "subject", "", l.subject)
-	part(t, w, "text", "", l.text)
-	part(t, w, "html", "", l.html)
-	part(t, w, "h:X-Order", "", l.header)
-	if l.filename != "" {
-		part(t, w, "attachment", l.filename, string(l.file))
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	r := apis["mailgun"].request("mailgun", &b)
-	r.Header.Set("Content-Type", w.FormDataContentType())
-	return judge(serve(s, r))
+func (l letter) form(t testing.TB) *http.Request {
+	b, contentType := l.parts(t, formNames{"[]", "reply_to", "headers[X-Order]", "attachments"})
+	return newRequest(http.MethodPost, "/v1/messages", b.String(), "Content-Type: "+contentType)
 }
 
-func (l letter) mailgunMIME(t testing.TB, s http.Handler) error {
+func (l letter) mailgun(t testing.TB) *http.Request {
+	b, contentType := l.parts(t, formNames{"", "h:Reply-To", "h:X-Order", "attachment"})
+	r := apis["mailgun"].request("mailgun", b)
+	r.Header.Set("Content-Type", contentType)
+	return r
+}
+
+func (l letter) mailgunMIME(t testing.TB) *http.Request {
 	var b bytes.Buffer
 	w := multipart.NewWriter(&b)
 	for _, p := range slices.Concat(l.to, l.cc, l.bcc) {
@@ -260,7 +249,7 @@ func (l letter) mailgunMIME(t testing.TB, s http.Handler) error {
 	r := httptest.NewRequest(http.MethodPost, "/v3/mg.example.com/messages.mime", &b)
 	r.Header.Set("Content-Type", w.FormDataContentType())
 	authorize(r, "mailgun", testKey)
-	return judge(serve(s, r))
+	return r
 }
 
 func (l letter) postmark() object {
@@ -342,9 +331,9 @@ func (l letter) ses() object {
 	return o
 }
 
-func (l letter) sesRaw(t testing.TB, s http.Handler) error {
+func (l letter) sesRaw(t testing.TB) *http.Request {
 	o := object{"Content": object{"Raw": object{"Data": []byte(l.message(false))}}}
-	return judge(serve(s, apis["ses"].request("ses", bytes.NewReader(encode(t, o)))))
+	return apis["ses"].request("ses", bytes.NewReader(encode(t, o)))
 }
 
 func (l letter) mailersend() object {
@@ -453,17 +442,17 @@ func percentEncoded(text string) string {
 	return b.String()
 }
 
-func (l letter) raw(_ testing.TB, s http.Handler) error {
-	return judge(serve(s, newRequest(http.MethodPost, "/v1/messages", l.message(false), "Content-Type: message/rfc822")))
+func (l letter) raw(testing.TB) *http.Request {
+	return newRequest(http.MethodPost, "/v1/messages", l.message(false), "Content-Type: message/rfc822")
 }
 
-func (l letter) envelope(_ testing.TB, s http.Handler) error {
+func (l letter) envelope(testing.TB) *http.Request {
 	var to []string
 	for _, p := range slices.Concat(l.to, l.cc, l.bcc) {
 		to = append(to, p.Email)
 	}
-	return judge(serve(s, newRequest(http.MethodPost, "/v1/messages", l.message(false),
-		"Content-Type: message/rfc822", "Envelope-From: "+l.from.Email, "Envelope-To: "+strings.Join(to, ", "))))
+	return newRequest(http.MethodPost, "/v1/messages", l.message(false),
+		"Content-Type: message/rfc822", "Envelope-From: "+l.from.Email, "Envelope-To: "+strings.Join(to, ", "))
 }
 
 // run runs the sendmail command against the server.
@@ -591,7 +580,7 @@ func leaves(t testing.TB, h textproto.MIMEHeader, body io.Reader, to *[]string) 
 }
 
 // send submits the letter by one door and returns what came to the queue.
-func (l letter) send(t testing.TB, submit doorway) (arrived, error) {
+func (l letter) send(t testing.TB, submit func(l letter, t testing.TB, s http.Handler) error) (arrived, error) {
 	t.Helper()
 	q := &fakeQueue{durable: true}
 	if err := submit(l, t, newTestServer(t, q, nil)); err != nil {
