@@ -34,7 +34,7 @@ func fits(words []string) bool { return longestWord(words) <= maxLine }
 // is folded behind commas, where a blank more changes nothing.
 func asciiWords(name, value string) ([]string, bool) {
 	value = strings.Trim(value, " \t")
-	words := singleBlankWords(value)
+	words := splitWords(value, true)
 	if strings.HasPrefix(value, "{") || strings.HasPrefix(value, "[") {
 		if len(name)+len(": ")+len(value) <= maxLine {
 			return []string{" " + value}, true
@@ -45,24 +45,6 @@ func asciiWords(name, value string) ([]string, bool) {
 		words = headerWords(value)
 	}
 	return words, fits(words)
-}
-
-// singleBlankWords is [headerWords] without the places that have several blanks: some
-// readers shorten a run of blanks at a fold to one.
-func singleBlankWords(value string) []string {
-	if value == "" {
-		return nil
-	}
-	value = " " + value
-	var words []string
-	start := 0
-	for i := 1; i < len(value); i++ {
-		if several := i+1 < len(value) && isBlank(value[i+1]); isBlank(value[i]) && !isBlank(value[i-1]) && !several {
-			words = append(words, value[start:i])
-			start = i
-		}
-	}
-	return append(words, value[start:])
 }
 
 // maxJSONLine is the length of a line of folded JSON in octets: longer values alone

@@ -42,7 +42,11 @@ func appendHeaderField(dst []byte, name string, words []string) []byte {
 
 // headerWords splits a value for [appendHeaderField]: each word is a run of blanks
 // with the text after it.
-func headerWords(value string) []string {
+func headerWords(value string) []string { return splitWords(value, false) }
+
+// splitWords is headerWords; with single, a line is not folded where several blanks stand:
+// some readers shorten a run of blanks at a fold to one.
+func splitWords(value string, single bool) []string {
 	if value == "" {
 		return nil
 	}
@@ -50,10 +54,11 @@ func headerWords(value string) []string {
 	var words []string
 	start := 0
 	for i := 1; i < len(value); i++ {
-		if isBlank(value[i]) && !isBlank(value[i-1]) {
-			words = append(words, value[start:i])
-			start = i
+		if !isBlank(value[i]) || isBlank(value[i-1]) || single && i+1 < len(value) && isBlank(value[i+1]) {
+			continue
 		}
+		words = append(words, value[start:i])
+		start = i
 	}
 	return append(words, value[start:])
 }
