@@ -3,7 +3,6 @@ package handler
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"mailsidecar/api"
@@ -30,7 +29,7 @@ func waitsOf(m queue.Message, relays []RelayStatus, now time.Time) []api.Wait {
 	if m.Status() == queue.StatusDelivered {
 		return nil
 	}
-	w := waiting{message: m, relays: relaysFor(relays, m.Sender), now: now}
+	w := waiting{message: m, relays: queue.Takers(relays, func(r RelayStatus) []string { return r.Senders }, m.Sender), now: now}
 	var all []api.Wait
 	for _, r := range m.Recipients {
 		if r.State.Final() {
@@ -49,25 +48,6 @@ func waitsOf(m queue.Message, relays []RelayStatus, now time.Time) []api.Wait {
 		}
 	}
 	return all
-}
-
-// relaysFor are the relays that may take the sender's mail, as [queue.Routes.For] finds
-// them.
-func relaysFor(relays []RelayStatus, sender string) []RelayStatus {
-	sender = mailer.Lower(sender)
-	domain := sender[strings.LastIndexByte(sender, '@')+1:]
-	for _, want := range []string{sender, domain, ""} {
-		var found []RelayStatus
-		for _, r := range relays {
-			if want == "" && len(r.Senders) == 0 || want != "" && slices.Contains(r.Senders, want) {
-				found = append(found, r)
-			}
-		}
-		if len(found) > 0 {
-			return found
-		}
-	}
-	return nil
 }
 
 // waiting is a message that waits, with the relays that may take it.

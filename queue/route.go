@@ -19,34 +19,34 @@ type Route struct {
 // Routes are the configured relays, in order of preference.
 type Routes []Route
 
-// For returns the relays that may take mail from sender, best first: those that
-// name its address, otherwise those that name its domain, otherwise those that
-// name no sender.
+// For returns the relays that may take mail from sender, best first, see [Takers].
 func (rs Routes) For(sender string) []mailer.Deliverer {
+	var relays []mailer.Deliverer
+	for _, r := range Takers(rs, func(r Route) []string { return r.Senders }, sender) {
+		relays = append(relays, r.Relay)
+	}
+	return relays
+}
+
+// Takers returns those of the relays that may take mail from sender, in their order: those
+// that name its address, otherwise those that name its domain, otherwise those that name
+// no sender. What a relay names is in lower case.
+func Takers[R any](relays []R, named func(R) []string, sender string) []R {
 	sender = mailer.Lower(sender)
 	domain := sender[strings.LastIndexByte(sender, '@')+1:]
 	for _, want := range []string{sender, domain, ""} {
-		if found := rs.naming(want); len(found) > 0 {
+		var found []R
+		for _, r := range relays {
+			senders := named(r)
+			if want == "" && len(senders) == 0 || want != "" && slices.Contains(senders, want) {
+				found = append(found, r)
+			}
+		}
+		if len(found) > 0 {
 			return found
 		}
 	}
 	return nil
-}
-
-func (rs Routes) naming(want string) []mailer.Deliverer {
-	var found []mailer.Deliverer
-	for _, r := range rs {
-		if want == "" && len(r.Senders) == 0 {
-			found = append(found, r.Relay)
-		}
-		for _, s := range r.Senders {
-			if want != "" && s == want {
-				found = append(found, r.Relay)
-				break
-			}
-		}
-	}
-	return found
 }
 
 // router knows which relays take a sender's mail.
