@@ -22,6 +22,7 @@ func TestMain(m *testing.M) {
 //	exits STATUS COMMAND [ARG...]   runs it and checks the exit status
 //	setenv NAME FILE REGEXP         sets NAME to the regexp's first group in FILE
 //	awaits REGEXP COMMAND [ARG...]  repeats it until its output matches
+//	dns FILE                        serves the DNS records in FILE at $DNS
 //
 // and the variables ADDR, an address of this machine without a listener, and
 // PORT, the port in it.
@@ -30,7 +31,7 @@ func TestCommands(t *testing.T) {
 		Dir:                 "testdata/cli",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "setenv": setenv, "awaits": awaits},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "setenv": setenv, "awaits": awaits, "dns": dns},
 		Setup: func(env *testscript.Env) error {
 			port, err := freePort()
 			if err != nil {

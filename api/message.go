@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -125,6 +126,8 @@ type Recipient struct {
 	Relay         string    `json:"relay,omitempty"` // of the last attempt; empty before it
 	Port          int       `json:"port,omitzero"`
 	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"` // zero when none is scheduled
+	// MayHaveTaken is the relay that may have taken it: no other one gets it by itself.
+	MayHaveTaken string `json:"may_have_taken,omitempty"`
 }
 
 // The kinds of an outcome.
@@ -146,6 +149,10 @@ type Outcome struct {
 	EnhancedCode string `json:"enhanced_code,omitempty"`
 	// Text is the relay's words without the codes, or why there are none.
 	Text string `json:"text,omitempty"`
+	// Found and Do say for people what a permanent refusal means, and what to do about
+	// it; empty where nothing is known.
+	Found string `json:"found,omitempty"`
+	Do    string `json:"do,omitempty"`
 }
 
 // String is the relay's own words, with their codes where it gave any.
@@ -161,7 +168,8 @@ type Message struct {
 	ID         string            `json:"id"`
 	Status     string            `json:"status"`
 	MessageID  string            `json:"message_id"`
-	Sender     string            `json:"sender"` // address of the From field
+	Sender     string            `json:"sender"`        // address of the From field
+	Key        string            `json:"key,omitempty"` // name of the API key that submitted it
 	Subject    string            `json:"subject"`
 	Size       int64             `json:"size"` // octets of the composed message
 	Priority   string            `json:"priority"`
@@ -171,6 +179,10 @@ type Message struct {
 	SendAt     time.Time         `json:"send_at,omitzero"`    // zero: at once
 	ExpiresAt  time.Time         `json:"expires_at,omitzero"` // zero: never
 	Recipients []Recipient       `json:"recipients"`
+	// ResentOf is the id of the message that this one sends again to another address, and
+	// ResentAs are the last hundred of those that send this one again.
+	ResentOf string   `json:"resent_of,omitempty"`
+	ResentAs []string `json:"resent_as,omitempty"`
 	// Waits says why recipients are not final yet, and what to do; none where all are.
 	Waits    []Wait    `json:"waits,omitempty"`
 	Attempts []Attempt `json:"attempts,omitempty"`
@@ -207,7 +219,11 @@ type Envelope struct {
 
 // Attempt is one attempt to hand a message to a relay.
 type Attempt struct {
-	Relay      string    `json:"relay"`
+	Relay string `json:"relay"`
+	// Why says why it was that relay, where several are configured: what narrowed the
+	// choice (key, sender), and then first, weight, failover with those that were passed
+	// over, only or may_have_taken.
+	Why        string    `json:"why,omitempty"`
 	Port       int       `json:"port,omitzero"` // zero: no rung served
 	TLS        string    `json:"tls,omitempty"` // such as "TLS 1.3"
 	Auth       string    `json:"auth,omitempty"`
@@ -244,18 +260,30 @@ type Page struct {
 	SearchedBackTo time.Time `json:"searched_back_to,omitzero"`
 }
 
-// Filter selects messages: in the body of POST /v1/messages/retry, and as the
-// parameters of GET /v1/messages. Empty members select nothing out.
+// Filter selects messages: in the body of POST /v1/messages/retry and POST
+// /v1/messages/cancel, and as the parameters of GET /v1/messages. Empty members select nothing out.
 type Filter struct {
 	// Status is one of the Status constants; or StateBounced or StateExpired, which select
 	// messages with such a recipient, whatever became of the others.
 	Status    string `json:"status,omitempty"`
-	Recipient string `json:"recipient,omitempty"`
+	ID        string `json:"id,omitempty"` // how the id begins, at least four digits
 	Sender    string `json:"sender,omitempty"`
 	MessageID string `json:"message_id,omitempty"` // with its angle brackets
-	Tag       string `json:"tag,omitempty"`        // "name" or "name:value"
-	Since     string `json:"since,omitempty"`      // RFC 3339, inclusive
-	Until     string `json:"until,omitempty"`      // RFC 3339, exclusive
+	// Recipient, Domain, RecipientState (one of the State constants) and what follows up to
+	// Text select messages with a recipient for which all of it is so.
+	Recipient      string `json:"recipient,omitempty"`
+	Domain         string `json:"domain,omitempty"` // exactly that one, in Unicode or A-labels
+	RecipientState string `json:"recipient_state,omitempty"`
+	// Relay, ReplyCode, EnhancedCode and Text select by why a recipient was not delivered;
+	// in Text a * stands for anything.
+	Relay        string `json:"relay,omitempty"`
+	ReplyCode    int    `json:"reply_code,omitzero"`
+	EnhancedCode string `json:"enhanced_code,omitempty"`
+	Text         string `json:"text,omitempty"`
+	Tag          string `json:"tag,omitempty"`   // "name" or "name:value"
+	Since        string `json:"since,omitempty"` // RFC 3339, inclusive
+	Until        string `json:"until,omitempty"` // RFC 3339, exclusive
+	Key          string `json:"key,omitempty"`   // name of an API key; others than the own one need the role admin
 }
 
 // Query are the filter's parameters of GET /v1/messages.
@@ -263,27 +291,63 @@ func (f Filter) Query() url.Values {
 	query := url.Values{}
 	for name, value := range map[string]string{
 		"status": f.Status, "recipient": f.Recipient, "sender": f.Sender, "message_id": f.MessageID, "tag": f.Tag,
-		"since": f.Since, "until": f.Until,
+		"id": f.ID, "domain": f.Domain, "recipient_state": f.RecipientState,
+		"since": f.Since, "until": f.Until, "key": f.Key, "relay": f.Relay, "enhanced_code": f.EnhancedCode, "text": f.Text,
 	} {
 		if value != "" {
 			query.Set(name, value)
 		}
 	}
+	if f.ReplyCode != 0 {
+		query.Set("reply_code", strconv.Itoa(f.ReplyCode))
+	}
 	return query
 }
 
-// Retry is the body of POST /v1/messages/retry.
-type Retry struct {
+// Resend is the body of POST /v1/messages/{id}/resend, which answers with a [Receipt] of the
+// new message.
+type Resend struct {
+	To string `json:"to"` // address that the message is sent to
+	// InsteadOf is a recipient of the message that bounced, expired or was canceled, and that no
+	// relay may have taken it for; empty says nothing about the recipients.
+	InsteadOf string `json:"instead_of,omitempty"`
+}
+
+// Bulk is the body of POST /v1/messages/retry and POST /v1/messages/cancel.
+type Bulk struct {
 	Filter
 	Cursor string `json:"cursor,omitempty"` // Next of an earlier answer to the same filter
+	Limit  int    `json:"limit,omitzero"`   // most messages to change, up to MaxBulk; zero: all that match
+	DryRun bool   `json:"dry_run,omitzero"` // only count them
+}
+
+// MaxBulk is the largest Limit of [Bulk].
+const MaxBulk = 10_000
+
+// Matching answers a [Bulk] with DryRun, and GET /v1/messages/count.
+type Matching struct {
+	Matching int `json:"matching"` // messages that the filter selects, and that a command concerns
+	// Next is set where the count took 2 s and goes on: the cursor of a further request,
+	// whose Matching is to be added.
+	Next string `json:"next,omitempty"`
 }
 
 // Retried answers POST /v1/messages/retry.
 type Retried struct {
 	Retried int `json:"retried"` // messages of which some recipient is due now
-	// Next is set where more messages match than were retried within 20 s: the cursor
-	// of a further request.
+	Matched int `json:"matched"` // messages that the filter selected
+	// Next is set where more messages may match than were retried, up to Limit or within
+	// 20 s: the cursor of a further request.
 	Next string `json:"next,omitempty"`
+}
+
+// CanceledMessages answers POST /v1/messages/cancel.
+type CanceledMessages struct {
+	// Canceled are messages of which recipients were canceled, or will be unless the attempt
+	// under way delivers or bounces them.
+	Canceled int    `json:"canceled"`
+	Matched  int    `json:"matched"`        // messages that the filter selected and that were not final
+	Next     string `json:"next,omitempty"` // as in [Retried]
 }
 
 // Batch answers POST /v1/messages/batch.

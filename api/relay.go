@@ -23,6 +23,8 @@ type Relay struct {
 	Ladder      []RelayRung `json:"ladder"` // in order of preference
 	Senders     []string    `json:"senders,omitempty"`
 	PausedUntil time.Time   `json:"paused_until,omitzero"`
+	// PausedByOperator says that a person keeps mail from it; nil otherwise.
+	PausedByOperator *RelayPause `json:"paused_by_operator,omitempty"`
 	// Failure is why it is failing or paused; nil otherwise. It has no Kind.
 	Failure     *Outcome    `json:"failure,omitempty"`
 	Advice      []Advice    `json:"advice,omitempty"` // none: nothing is wrong

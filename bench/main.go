@@ -33,6 +33,7 @@ type options struct {
 	short   bool
 	profile string // file for a CPU profile of mailsidecar, or empty
 	against string // another mailsidecar, its binary or checkout, or empty
+	scrape  bool   // read the metrics of mailsidecar each second
 	write   bool   // results, plot and docs/performance.md
 }
 
@@ -55,6 +56,7 @@ func parseOptions(args []string) (options, error) {
 	flags.DurationVar(&o.window, "window", 3*time.Second, "what is measured of each round")
 	flags.BoolVar(&o.short, "short", false, "rounds of a second, one if -rounds does not say more, and fewer cases: a look, not a result")
 	flags.StringVar(&o.against, "against", "", "compare with another mailsidecar, a binary or a checkout, instead of the peers; writes nothing")
+	flags.BoolVar(&o.scrape, "scrape", false, "read this mailsidecar's metrics each second, and with -against not the other's; writes nothing")
 	flags.StringVar(&o.profile, "profile", "", "write a CPU profile of mailsidecar to this file (go tool pprof reads it)")
 	flags.BoolVar(&o.write, "write", true, "write bench/results, the plot and docs/performance.md")
 	only := flags.String("only", "", "run the cases whose name matches this regular expression; writes nothing")
@@ -75,7 +77,7 @@ func parseOptions(args []string) (options, error) {
 			o.rounds = 1
 		}
 	}
-	o.write = o.write && !o.short && *only == "" && *systems == "" && o.profile == "" && o.against == ""
+	o.write = o.write && !o.short && *only == "" && *systems == "" && o.profile == "" && o.against == "" && !o.scrape
 	for _, path := range []*string{&o.root, &o.profile, &o.against} {
 		if *path == "" {
 			continue

@@ -41,8 +41,10 @@ func (i *instance) close() {
 	i.stop()
 }
 
+const mailsidecarName = "mailsidecar"
+
 var (
-	mailsidecar  = system{name: "mailsidecar", durable: true, start: startProduct("mailsidecar")}
+	mailsidecar  = system{name: mailsidecarName, durable: true, start: startProduct(mailsidecarName)}
 	floor        = system{name: "floor", durable: true, start: startFloor}
 	goDial       = system{name: "go-dial", start: startGoDial}
 	node8        = system{name: "node8", start: startNode(8)}
@@ -84,7 +86,20 @@ func startProduct(binary string) func(context.Context, *bench, setup) (*instance
 		if err != nil {
 			return nil, err
 		}
-		return startHTTP(ctx, s, port, processSpec{name: b.path(binary), args: []string{"serve"}, env: b.environment(s, port)})
+		spec := processSpec{name: b.path(binary), args: []string{"serve"}, env: b.environment(s, port)}
+		if !b.options.scrape || binary != mailsidecarName {
+			return startHTTP(ctx, s, port, spec)
+		}
+		metrics, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		spec.env = append(spec.env, "MAILSIDECAR_METRICS_ADDR="+local(metrics))
+		i, err := startHTTP(ctx, s, port, spec)
+		if err == nil {
+			i.stops = scrape(ctx, "http://"+local(metrics)+"/metrics")
+		}
+		return i, err
 	}
 }
 

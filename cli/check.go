@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"mailsidecar/api"
 	"mailsidecar/config"
 	"mailsidecar/diagnosis"
+	"mailsidecar/mailer/dkim"
 	"mailsidecar/mailer/smtp"
 	"mailsidecar/service"
 )
@@ -40,6 +42,9 @@ do.
 
 It needs the settings of the relays (SMTP_...) and no running server. Without them
 it asks the server at MAILSIDECAR_URL to check its own relays.
+
+It also compares the keys of MAILSIDECAR_DKIM with their DNS records, which does
+not change the exit status: "mailsidecar dkim check" has one for that.
 
 A name server and a port have 5 seconds to answer. What has connected has until
 --timeout.
@@ -73,14 +78,16 @@ func check(cmd *cobra.Command, o checkOptions) error {
 	if o.from != "" && service.SenderOf(o.from) == "" {
 		return exit(exitUsage, "--from is no address: write one such as shop@example.com")
 	}
+	records := beginRecords(cmd.Context(), o.timeout)
 	results, err := checkHereOrThere(cmd, o)
 	if err != nil {
 		return err
 	}
 	if o.json {
-		err = printResultsJSON(cmd.OutOrStdout(), results)
+		err = printResultsJSON(cmd.OutOrStdout(), results, dkimFindings(<-records))
 	} else {
 		printResults(cmd.OutOrStdout(), results)
+		printRecordFindings(cmd.OutOrStdout(), <-records)
 	}
 	if err == nil && slices.ContainsFunc(results, func(c checked) bool { return !c.OK }) {
 		err = exitSilently(exitUnavailable)
@@ -94,14 +101,25 @@ func checkHereOrThere(cmd *cobra.Command, o checkOptions) ([]checked, error) {
 	if !config.HasRelays() {
 		return askServer(cmd, o)
 	}
-	relays, warnings, err := config.LoadRelays()
+	relays, warnings, err := config.LoadCheck()
 	if err != nil {
 		return nil, misconfigured(err, warnings)
 	}
-	for _, w := range warnings {
-		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", w)
-	}
+	printNotes(cmd.ErrOrStderr(), warnings, relays)
 	return checkAll(cmd.Context(), relays, o)
+}
+
+// printNotes prints what the configuration is warned about, and what is known of the
+// relays at its hosts.
+func printNotes(w io.Writer, warnings []string, relays []config.Relay) {
+	for _, warning := range warnings {
+		fmt.Fprintf(w, "warning: %s\n", warning)
+	}
+	for _, relay := range relays {
+		for _, hint := range relay.Hints {
+			fmt.Fprintf(w, "hint: %s\n", hint)
+		}
+	}
 }
 
 // checkAll checks the relays configured.
@@ -176,8 +194,29 @@ func printResults(w io.Writer, results []checked) {
 	}
 }
 
-func printResultsJSON(w io.Writer, results []checked) error {
+func printResultsJSON(w io.Writer, results []checked, records []dkimFinding) error {
 	return encodeJSON(w, struct {
-		Relays []checked `json:"relays"`
-	}{results})
+		Relays []checked     `json:"relays"`
+		DKIM   []dkimFinding `json:"dkim,omitempty"`
+	}{results, records})
+}
+
+// beginRecords checks the DKIM records, if keys are set, while the relays are checked.
+// Faults of the setting are the server's.
+func beginRecords(ctx context.Context, timeout time.Duration) <-chan []dkim.Finding {
+	found := make(chan []dkim.Finding, 1)
+	s, _, _ := config.LoadService()
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		found <- dkim.Check(ctx, s.DKIMKeys, net.DefaultResolver.LookupTXT)
+	}()
+	return found
+}
+
+func printRecordFindings(w io.Writer, findings []dkim.Finding) {
+	if len(findings) > 0 {
+		fmt.Fprintln(w)
+		printFindings(w, findings)
+	}
 }

@@ -253,3 +253,23 @@ func TestPrintAnyAnswer(t *testing.T) {
 		diagnosis.OfReport(c.Report, diagnosis.Settings{})
 	}
 }
+
+// A key that cannot be used ends the server at its start: so a check says it.
+func TestCheckDKIMSetting(t *testing.T) {
+	relay := startRelay(t)
+	checkEnv(t, relay, relay.password, relay.port)
+	t.Setenv("MAILSIDECAR_DKIM", "example.com:/x")
+	if status, _, errOut := run(t.Context(), "check"); status != 78 || !strings.Contains(errOut, "MAILSIDECAR_DKIM (entry 1) has no selector") {
+		t.Errorf("check = %d %q, want 78 and what is wrong with MAILSIDECAR_DKIM", status, errOut)
+	}
+}
+
+// What is no domain is named as it was given, and without the form of a setting that the
+// command does not take.
+func TestDKIMNewDomain(t *testing.T) {
+	clearEnv(t)
+	want := `"shop@example.com" is no domain: give one such as example.com`
+	if status, _, errOut := run(t.Context(), "dkim", "new", "shop@example.com", "--out", t.TempDir()); status != 64 || !strings.Contains(errOut, want) {
+		t.Errorf("dkim new = %d %q, want 64 and %s", status, errOut, want)
+	}
+}

@@ -137,8 +137,16 @@ Configuration comes from the environment: "mailsidecar serve --help" lists it.`,
 		return serve.RunE(cmd, args)
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exit(exitUsage, "%w", err) })
-	root.AddCommand(serve, newSend(), newSendmail(), newCheck(), newLogin(), newQueue(), newHealthcheck(), newDemo(), newCA(), newVersion())
+	root.AddCommand(serve, newSend(), newSendmail(), newCheck(), newPresets(), newDKIM(), newLogin(), newQueue(), newRelay(), newDrain(), newStatus(), newHealthcheck(), newAlert(), newDemo(), newExplain(), newCA(), newVersion())
 	return root
+}
+
+// atMostOne refuses a second argument.
+func atMostOne(cmd *cobra.Command, args []string) error {
+	if len(args) <= 1 {
+		return nil
+	}
+	return exit(exitUsage, "%q takes one argument at most, but got %q, too", cmd.CommandPath(), args[1])
 }
 
 // noArgs refuses arguments, and for a mistyped command suggests the nearest.

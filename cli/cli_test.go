@@ -114,7 +114,7 @@ func TestStatus(t *testing.T) {
 }
 
 // TestQueueListGoesOn: a search whose pages are cut short goes on to the end, and says
-// how far it is. So does a retry of very many messages.
+// how far it is.
 func TestQueueListGoesOn(t *testing.T) {
 	clearEnv(t)
 	pages := map[string]string{
@@ -126,17 +126,6 @@ func TestQueueListGoesOn(t *testing.T) {
 		answerWith(200, pages[r.URL.Query().Get("cursor")])(w, r)
 	}))
 	defer server.Close()
-	t.Setenv("MAILSIDECAR_URL", server.URL)
-	answers := map[bool]string{false: `{"retried": 17, "next": "failed.c1"}`, true: `{"retried": 4}`}
-	retry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		answerWith(200, answers[strings.Contains(string(body), `"cursor":"failed.c1"`)])(w, r)
-	}))
-	defer retry.Close()
-	t.Setenv("MAILSIDECAR_URL", retry.URL)
-	if status, out, errOut := run(t.Context(), "queue", "retry", "--status", "failed"); status != 0 || !strings.Contains(out, ": 17\nmessages to be tried again: 21\n") || !strings.Contains(out, "--status bounced or expired") {
-		t.Errorf("queue retry in two requests = %d, says\n%s%s", status, out, errOut)
-	}
 	t.Setenv("MAILSIDECAR_URL", server.URL)
 	status, out, errOut := run(t.Context(), "queue", "list", "--recipient", "ana@example.org")
 	told := strings.Count(errOut, "Searched back to ") == 2 && strings.Contains(errOut, "1 found; going on. --since and --until")

@@ -80,18 +80,12 @@ func (c *client) printTrouble(ctx context.Context, w io.Writer) {
 		return
 	}
 	for _, r := range known.Relays {
-		state, failure := r.Status, api.Outcome{}
-		if r.Failure != nil {
-			failure = *r.Failure
-		}
-		switch state {
+		switch r.Status {
 		case api.RelayPaused:
-			state += " until " + localTime(r.PausedUntil)
+			fmt.Fprintf(w, "The relay %s is paused%s\n", r.Name, pausedBecause(r))
 		case api.RelayFailing:
-		default:
-			continue
+			fmt.Fprintf(w, "The relay %s is failing%s\n", r.Name, failedBecause(r))
 		}
-		fmt.Fprintf(w, "The relay %s is %s: %s: %s\n", r.Name, state, failure.Stage, failure)
 	}
 }
 

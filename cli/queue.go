@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -29,48 +28,63 @@ server wants another API key; 78 wrong configuration.`
 func newQueue() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "queue",
-		Short: "List, show, retry, cancel and export messages",
+		Short: "List, show, retry, cancel and export messages; back up and check the queue",
 		Long: `Looks at the queue and acts on it: through the server at MAILSIDECAR_URL, which
 shows the messages of the key in MAILSIDECAR_API_KEY. Without MAILSIDECAR_URL,
 and with no server running on MAILSIDECAR_QUEUE, it works on the store itself and
-sees the messages of all keys.`,
+sees the messages of all keys. backup, restore and check work on the store's files
+in any case.`,
 		Example: `  mailsidecar queue list --status failed
   mailsidecar queue show 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55
   mailsidecar queue retry --status failed --since 2h
-  mailsidecar queue cancel 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55
+  mailsidecar queue cancel --domain example.org --status deferred
   mailsidecar queue export 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55 -o message.eml`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newQueueList(), newQueueShow(), newQueueRetry(), newQueueCancel(), newQueueExport())
+	cmd.AddCommand(newQueueList(), newQueueShow(), newQueueRetry(), newQueueCancel(), newQueueExport(), newQueueBackup(), newQueueRestore(), newQueueCheck())
 	return cmd
 }
 
 // queueFilter is the flags that select messages.
 type queueFilter struct {
-	status, recipient, sender, messageID, tag, since, until string
+	status, id, recipient, sender, messageID, tag, since, until, key string
+	domain, state, relay, enhanced, text                             string
+	code                                                             int
 }
 
 func (f *queueFilter) define(cmd *cobra.Command) {
-	flags := cmd.Flags()
-	flags.StringVar(&f.status, "status", "", "message's status: queued, deferred, held, delivered, partial, failed or canceled; bounced or expired: some recipient is")
-	flags.StringVar(&f.recipient, "recipient", "", "recipient's address")
-	flags.StringVar(&f.sender, "sender", "", "author's address")
-	flags.StringVar(&f.messageID, "message-id", "", "Message-ID, with or without its angle brackets")
-	flags.StringVar(&f.tag, "tag", "", "tag, \"name\" or \"name=value\"")
-	flags.StringVar(&f.since, "since", "", "accepted since then: a time (RFC 3339), or how long ago, such as 2h or 7d")
-	flags.StringVar(&f.until, "until", "", "accepted before then, written the same way")
+	once(cmd, text(&f.status), "status", "message's status: queued, deferred, held, delivered, partial, failed or canceled; bounced or expired: some recipient is")
+	once(cmd, text(&f.id), "id", "how the id begins, at least 4 digits")
+	once(cmd, text(&f.recipient), "recipient", "recipient's address")
+	once(cmd, text(&f.domain), "domain", "domain of a recipient's address, exactly")
+	once(cmd, text(&f.state), "recipient-state", "state of a recipient: queued, deferred, held, delivered, bounced, expired or canceled")
+	once(cmd, text(&f.sender), "sender", "author's address")
+	once(cmd, text(&f.messageID), "message-id", "Message-ID, with or without its angle brackets")
+	once(cmd, text(&f.tag), "tag", "tag, \"name\" or \"name=value\"")
+	once(cmd, text(&f.since), "since", "accepted since then, or since that day began: \"yesterday\", \"2026-11-29 14:30\", \"29 Nov\", \"monday\", \"2h ago\" or RFC 3339; local time")
+	once(cmd, text(&f.until), "until", "accepted before then, or before that day ended, written the same way")
+	once(cmd, text(&f.relay), "relay", "relay at which a recipient's last attempt failed")
+	once(cmd, number(&f.code), "code", "reply code of a recipient's last attempt, where that failed, such as 550")
+	once(cmd, text(&f.enhanced), "enhanced", "enhanced status code of that failure, such as 5.1.1")
+	once(cmd, text(&f.text), "text", "the relay's whole text in that failure; * stands for anything: '*no such*' finds a part")
+	once(cmd, text(&f.key), "key", "name of the API key; others than the own one need the role admin")
 }
 
 // filter is the filter as the server's interface has it.
 func (f *queueFilter) filter(now time.Time) (api.Filter, error) {
-	since, err := pointInTime("since", f.since, now)
+	since, err := pointInTime("since", f.since, now, false)
 	if err != nil {
 		return api.Filter{}, err
 	}
-	until, err := pointInTime("until", f.until, now)
+	until, err := pointInTime("until", f.until, now, true)
 	if err != nil {
 		return api.Filter{}, err
+	}
+	if from, err := time.Parse(time.RFC3339Nano, since); err == nil {
+		if to, err := time.Parse(time.RFC3339Nano, until); err == nil && !from.Before(to) {
+			return api.Filter{}, exit(exitUsage, "--until %s is not after --since %s: no message is accepted in between", f.until, f.since)
+		}
 	}
 	// The interface has a colon there; a name has neither.
 	tag := f.tag
@@ -82,23 +96,22 @@ func (f *queueFilter) filter(now time.Time) (api.Filter, error) {
 		messageID = "<" + strings.TrimSuffix(strings.TrimPrefix(messageID, "<"), ">") + ">"
 	}
 	return api.Filter{
-		Status: f.status, Recipient: f.recipient, Sender: f.sender, MessageID: messageID, Tag: tag, Since: since, Until: until,
+		Status: f.status, ID: f.id, Domain: f.domain, RecipientState: f.state, Recipient: f.recipient, Sender: f.sender, MessageID: messageID, Tag: tag, Since: since, Until: until, Key: f.key,
+		Relay: f.relay, ReplyCode: f.code, EnhancedCode: f.enhanced, Text: f.text,
 	}, nil
 }
 
-// pointInTime reads a time, or how long before now it was, and writes it as
-// RFC 3339.
-func pointInTime(flag, text string, now time.Time) (string, error) {
-	if text == "" {
+// pointInTime reads a time as people write it and writes it as RFC 3339. A day is where it
+// begins, or with end where it ends.
+func pointInTime(flag, text string, now time.Time, end bool) (string, error) {
+	if strings.TrimSpace(text) == "" {
 		return "", nil
 	}
-	if ago, err := units.ParseDuration(strings.TrimSpace(text)); err == nil {
-		return now.Add(-ago).UTC().Format(time.RFC3339), nil
+	at, err := units.ParseWhen(text, now, end)
+	if err != nil {
+		return "", exit(exitUsage, "--%s %w", flag, err)
 	}
-	if _, err := time.Parse(time.RFC3339, text); err != nil {
-		return "", exit(exitUsage, "--%s %q is neither a time such as 2030-01-31T08:00:00Z nor a duration such as 2h or 7d", flag, text)
-	}
-	return text, nil
+	return at.UTC().Format(time.RFC3339Nano), nil
 }
 
 func newQueueList() *cobra.Command {
@@ -108,12 +121,13 @@ func newQueueList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List messages, the newest first",
-		Long: `Lists messages, the newest first. A search by recipient, sender, Message-ID or tag
-looks at every message until it has found enough: --since and --until make it
-quick.
+		Long: `Lists messages, the newest first. --status, --id, --since, --until and --key are
+quick. A search by anything else, also by --status bounced or expired, looks at every
+message that these leave until it has found enough.
 ` + queueExits,
 		Example: `  mailsidecar queue list
-  mailsidecar queue list --status deferred --since 24h
+  mailsidecar queue list --status deferred --since yesterday
+  mailsidecar queue list --since "29 Nov 14:30" --until "30 Nov"
   mailsidecar queue list --recipient ana@example.org --json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -164,110 +178,6 @@ func newQueueShow() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the server's answer")
 	return cmd
-}
-
-func newQueueRetry() *cobra.Command {
-	var f queueFilter
-	cmd := &cobra.Command{
-		Use:   "retry [ID...]",
-		Short: "Try messages again now",
-		Long: `Makes every deferred, held, bounced or expired recipient due now: of the messages
-named, or of all those that the flags select. Relays that are paused are asked at
-once, also for messages that were not tried yet.
-
---status failed selects messages that were delivered to no recipient. A message is
-partial that was delivered to some: --status bounced or expired selects these, too.
-` + queueExits,
-		Example: `  mailsidecar queue retry 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55
-  mailsidecar queue retry --status failed --since 2h
-  mailsidecar queue retry --status bounced --since 2h
-  mailsidecar queue retry --status held`,
-		Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, ids []string) error {
-			filter, err := f.filter(time.Now())
-			if err != nil {
-				return err
-			}
-			if (len(ids) == 0) == (filter == (api.Filter{})) {
-				return exit(exitUsage, "name messages by their ids, or select them with flags such as --status failed")
-			}
-			return withServer(cmd, func(c *client) error {
-				if len(ids) > 0 {
-					return c.forEach(cmd.Context(), cmd.OutOrStdout(), ids, http.MethodPost, "/retry")
-				}
-				return c.retryMatching(cmd.Context(), cmd.OutOrStdout(), filter)
-			})
-		},
-	}
-	f.define(cmd)
-	return cmd
-}
-
-func newQueueCancel() *cobra.Command {
-	return &cobra.Command{
-		Use:   "cancel ID...",
-		Short: "Cancel what is not delivered yet",
-		Long: `Ends every recipient that is not in a final state yet. One that is being tried
-just now keeps the outcome of that attempt. Up to 100 messages are named at a time:
-what is canceled cannot be taken back, so there are no flags that select them.
-` + queueExits,
-		Example: `  mailsidecar queue cancel 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55
-  mailsidecar queue list --status deferred --tag list=news --limit 10000 --json |
-    jq -r '.[].id' | xargs -r -n 100 mailsidecar queue cancel`,
-		Args: idArgs(100),
-		RunE: func(cmd *cobra.Command, ids []string) error {
-			return withServer(cmd, func(c *client) error {
-				return c.forEach(cmd.Context(), cmd.OutOrStdout(), ids, http.MethodDelete, "")
-			})
-		},
-	}
-}
-
-func newQueueExport() *cobra.Command {
-	var output string
-	cmd := &cobra.Command{
-		Use:   "export ID",
-		Short: "Write a message as an .eml file",
-		Long:  "Writes the message's octets as they go to the relay, to ID.eml or to the file\nnamed, which must not exist yet.\n" + queueExits,
-		Example: `  mailsidecar queue export 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55
-  mailsidecar queue export 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55 -o - | less`,
-		Args: idArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return withServer(cmd, func(c *client) error {
-				a, err := c.do(cmd.Context(), http.MethodGet, messagePath(args[0])+"/content", nil, nil)
-				if err != nil {
-					return err
-				}
-				if a.status != http.StatusOK {
-					return a.problem().err()
-				}
-				return export(cmd.OutOrStdout(), output, args[0], a.body)
-			})
-		},
-	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write; \"-\" is standard output (default: ID.eml)")
-	return cmd
-}
-
-func export(stdout io.Writer, file, id string, content []byte) error {
-	if file == "-" {
-		_, err := stdout.Write(content)
-		return err
-	}
-	if file == "" {
-		file = id + ".eml"
-	}
-	// Mail is private, and an existing file must not be overwritten.
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("export: %w", err)
-	}
-	_, err = f.Write(content)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("export: %w", err)
-	}
-	_, err = fmt.Fprintf(stdout, "%s: %d octets\n", file, len(content))
-	return err
 }
 
 // idArgs asks for one to most ids of messages.
@@ -347,24 +257,4 @@ func (c *client) forEach(ctx context.Context, w io.Writer, ids []string, method,
 		printOutcome(w, m)
 	}
 	return errors.Join(errs...)
-}
-
-func (c *client) retryMatching(ctx context.Context, w io.Writer, filter api.Filter) error {
-	request, total := api.Retry{Filter: filter}, 0
-	for more := true; more; more = request.Cursor != "" {
-		body, err := json.Marshal(request)
-		if err != nil {
-			return err
-		}
-		var done api.Retried
-		if err := c.ask(ctx, http.MethodPost, "/v1/messages/retry", body, &done); err != nil {
-			return err
-		}
-		total, request.Cursor = total+done.Retried, done.Next
-		fmt.Fprintf(w, "messages to be tried again: %d\n", total)
-	}
-	if filter.Status == api.StatusFailed {
-		fmt.Fprintln(w, "Messages that were delivered to some recipients are not among them: --status bounced or expired selects these, too.")
-	}
-	return nil
 }

@@ -135,6 +135,12 @@ func printStory(w io.Writer, m api.Message) {
 	if !m.ExpiresAt.IsZero() {
 		line("Expires", localTime(m.ExpiresAt))
 	}
+	if m.ResentOf != "" {
+		line("Sends again", m.ResentOf)
+	}
+	for _, id := range m.ResentAs {
+		line("Sent again", "as "+id)
+	}
 	flush(t)
 	fmt.Fprintln(w, "\nRecipients")
 	printRecipients(w, m.Recipients)
@@ -160,6 +166,9 @@ func printAttempt(w io.Writer, number int, a api.Attempt) {
 		way = append(way, "AUTH "+a.Auth)
 	}
 	fmt.Fprintf(w, "\nAttempt %d, %s: %s (%s)\n", number, localTime(a.StartedAt), strings.Join(way, ", "), millis(a.DurationMS))
+	if a.Why != "" {
+		fmt.Fprintf(w, "  why this relay: %s\n", shorten(a.Why, 200))
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	for _, r := range a.Ladder {
 		found := "not waited for"
@@ -176,4 +185,20 @@ func printAttempt(w io.Writer, number int, a api.Attempt) {
 		fmt.Fprintf(t, "  %s\t%s\t%s\n", r.Email, r.Kind, r.Outcome)
 	}
 	flush(t)
+	printMeanings(w, a.Results)
+}
+
+// printMeanings says what the refusals of an attempt mean and what to do, each once.
+func printMeanings(w io.Writer, results []api.Result) {
+	told := map[string]bool{}
+	for _, r := range results {
+		if r.Found == "" || told[r.Found] {
+			continue
+		}
+		told[r.Found] = true
+		fmt.Fprintf(w, "  %s\n", shorten(r.Found, 500))
+		if r.Do != "" {
+			fmt.Fprintf(w, "  -> %s\n", shorten(r.Do, 500))
+		}
+	}
 }

@@ -89,6 +89,11 @@ func TestQueueCommands(t *testing.T) {
 		say    string
 	}{
 		{[]string{"queue", "export", m.ID, "-o", "online.eml"}, 1, "export"},
+		{[]string{"queue", "cancel", "--domain", "EXAMPLE.org", "--dry-run"}, 0, "1 message matches"},
+		{[]string{"queue", "cancel", "--domain", "example.com", "--yes"}, 0, "messages canceled: 0"},
+		{[]string{"queue", "cancel", "--domain", "example.org"}, 64, "--yes"},
+		{[]string{"queue", "list", "--id", m.ID[:3]}, 64, "first 4 or more digits"},
+		{[]string{"queue", "list", "--id", m.ID[:10], "--recipient-state", "deferred", "--domain", "example.org"}, 0, m.ID},
 		{[]string{"queue", "cancel", m.ID}, 0, "canceled"},
 		{[]string{"queue", "cancel", m.ID}, 65, "(nothing_to_cancel)"},
 		{[]string{"queue", "list", "--status", "lost"}, 64, "status"},
@@ -144,20 +149,36 @@ func TestQueueCreatesNothing(t *testing.T) {
 }
 
 func TestPointInTime(t *testing.T) {
-	now := time.Date(2030, 1, 31, 8, 0, 0, 0, time.UTC)
-	for _, c := range []struct{ in, want string }{
-		{"", ""},
-		{"2h", "2030-01-31T06:00:00Z"},
-		{"7d", "2030-01-24T08:00:00Z"},
-		{"2029-01-31T08:00:00+01:00", "2029-01-31T08:00:00+01:00"},
+	now := time.Date(2030, 1, 31, 8, 0, 0, 0, time.FixedZone("", 3600))
+	for _, c := range []struct {
+		in, want string
+		end      bool
+	}{
+		{"", "", false},
+		{"2h", "2030-01-31T05:00:00Z", false},
+		{"7d", "2030-01-24T07:00:00Z", false},
+		{"2029-01-31T08:00:00+01:00", "2029-01-31T07:00:00Z", false},
+		{"yesterday", "2030-01-29T23:00:00Z", false},
+		{"yesterday", "2030-01-30T23:00:00Z", true},
+		{"yesterday 14:00", "2030-01-30T13:00:00Z", true},
 	} {
-		if got, err := pointInTime("since", c.in, now); err != nil || got != c.want {
-			t.Errorf("pointInTime(%q) = %q, %v, want %q", c.in, got, err, c.want)
+		if got, err := pointInTime("since", c.in, now, c.end); err != nil || got != c.want {
+			t.Errorf("pointInTime(%q, %t) = %q, %v, want %q", c.in, c.end, got, err, c.want)
 		}
 	}
-	for _, bad := range []string{"yesterday", "2029-01-31", "-"} {
-		if got, err := pointInTime("since", bad, now); err == nil || exitStatus(err) != exitUsage {
+	for _, bad := range []string{"tomorrow", "03/04/2026", "-"} {
+		if got, err := pointInTime("since", bad, now, false); err == nil || exitStatus(err) != exitUsage || !strings.HasPrefix(err.Error(), "--since is ") {
 			t.Errorf("pointInTime(%q) = %q, %v, want a usage error", bad, got, err)
+		}
+	}
+}
+
+func TestStoryTellsWhy(t *testing.T) {
+	for why, want := range map[string]string{"failover: smtp.a.example paused": "\n  why this relay: failover: smtp.a.example paused\n", "": ""} {
+		var b strings.Builder
+		printAttempt(&b, 1, api.Attempt{Relay: "smtp.b.example", Why: why})
+		if got := strings.Contains(b.String(), "why this relay"); got != (want != "") || !strings.Contains(b.String(), want) {
+			t.Errorf("an attempt with why %q is printed as %q", why, b.String())
 		}
 	}
 }

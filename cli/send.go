@@ -223,6 +223,12 @@ func isTerminal(r io.Reader) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
+// isTerminalWriter is isTerminal for what a command writes to.
+func isTerminalWriter(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
 // pairs splits flags such as "name: value" at the first of the separators.
 func pairs(flag, separators string, list []string) (map[string]string, error) {
 	var all map[string]string

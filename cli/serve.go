@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"github.com/spf13/cobra"
 
@@ -49,15 +50,26 @@ func serve(ctx context.Context, logTo io.Writer) error {
 	}
 	log := service.NewLogger(logTo, cfg.Service)
 	log.Info("starting", "version", buildVersion().String(), "config", cfg)
-	for _, w := range warnings {
-		log.Warn("configuration", "warning", w)
-	}
+	logNotes(log, warnings, cfg.Relays)
 	service.TuneMemory(cfg.Service)
+	service.TuneProcessors()
 	s, err := service.Start(ctx, service.Options{Config: cfg, Version: buildVersion().version, Logger: log})
 	if err != nil {
 		return err
 	}
 	return s.Run(ctx)
+}
+
+// logNotes logs what [printNotes] prints.
+func logNotes(log *slog.Logger, warnings []string, relays []config.Relay) {
+	for _, w := range warnings {
+		log.Warn("configuration", "warning", w)
+	}
+	for _, relay := range relays {
+		for _, h := range relay.Hints {
+			log.Info("relay known", "relay", relay.Host, "hint", h)
+		}
+	}
 }
 
 // loadUntil loads the configuration. It does not wait for a file after ctx has ended: a

@@ -15,6 +15,7 @@ package config
 import (
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 )
 
@@ -39,9 +40,12 @@ func Load() (Config, []string, error) {
 	r := newReader(os.Getenv, os.Environ())
 	c := Config{Relays: r.relays(), Service: r.service(), sources: r.sources}
 	r.requireKey(c.Service)
-	r.requireRelayFor(c.Service.ForceFrom, c.Relays)
+	r.checkKeyRelays(&c.Service, c.Relays)
+	r.requireRelayFor(c.Service, c.Relays)
 	r.requireLoginStore(c.Relays, c.Service.DataDir)
 	r.warnSharedTokens(c.Relays)
+	r.warnSenders(c.Relays, c.Service)
+	r.warnUnsigned(c.Relays, c.Service)
 	r.warnUnknown()
 	return c, r.warnings, r.err()
 }
@@ -52,8 +56,37 @@ func LoadRelays() ([]Relay, []string, error) {
 	r := newReader(os.Getenv, os.Environ())
 	relays := r.relays()
 	r.warnSharedTokens(relays)
+	r.warnSenders(relays, Service{From: r.getenv(serviceName("FROM")), ForceFrom: r.getenv(serviceName("FORCE_FROM"))})
 	r.warnUnknown()
 	return relays, r.warnings, r.err()
+}
+
+// LoadCheck reads what a check of the relays needs: the relays, and the keys that sign.
+// What is wrong with other settings of the service is the server's. Warnings and error are
+// as in [Load].
+func LoadCheck() ([]Relay, []string, error) {
+	r := newReader(os.Getenv, os.Environ())
+	relays := r.relays()
+	s := r.signing()
+	r.warnSharedTokens(relays)
+	r.warnSenders(relays, s)
+	r.warnUnsigned(relays, s)
+	r.warnUnknown()
+	return relays, r.warnings, r.err()
+}
+
+// signing reads the service's settings, and takes over what is wrong with the keys that
+// sign.
+func (r *reader) signing() Service {
+	var s Service
+	all := newReader(r.getenv, r.environ)
+	all.read(servicePrefix, &s)
+	all.problems = slices.DeleteFunc(all.problems, func(p Problem) bool { return p.Name != serviceName("DKIM") })
+	all.warnings = nil
+	all.checkDKIM(&s)
+	r.problems, r.warnings = append(r.problems, all.problems...), append(r.warnings, all.warnings...)
+	r.failed[serviceName("DKIM")] = all.failed[serviceName("DKIM")]
+	return s
 }
 
 // HasRelays reports whether any variable of a relay is set.
@@ -97,6 +130,7 @@ func (r *reader) relays() []Relay {
 		r.read(relay.prefix(), &relay)
 		r.applyPreset(&relay)
 		r.checkRelay(&relay)
+		relay.Hints = r.hints(&relay)
 		relays = append(relays, relay)
 	}
 	for i := range relays {

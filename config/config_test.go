@@ -74,7 +74,7 @@ func TestLoad(t *testing.T) {
 	want := Config{
 		Relays: []Relay{{
 			Number: 1, Host: "relay.example.com", Ports: Ladder{{Port: 587}, {Port: 2525}},
-			Username: "shop", Password: NewSecret("hunter2"), Auth: "auto", TLS: "required", OAuth2: OAuth2{ClientAuth: "post"}, MaxRecipients: 100,
+			Username: "shop", Password: NewSecret("hunter2"), Auth: "auto", TLS: "required", TLSMinVersion: "1.2", OAuth2: OAuth2{ClientAuth: "post"}, MaxRecipients: 100,
 			MaxConnections: 8, MessagesPerConnection: 100, IdleTimeout: units.Duration(30 * time.Second),
 		}},
 		Service: Service{
@@ -85,7 +85,7 @@ func TestLoad(t *testing.T) {
 			RequestTimeout: units.Duration(30 * time.Second), ShutdownTimeout: units.Duration(8 * time.Second),
 			LogLevel: slog.LevelInfo, LogFormat: "json",
 			QueueMaxMessages: 100000, QueueMaxSize: 10 << 30, MinFreeDisk: 256 << 20,
-			Retention: units.Duration(7 * units.Day), ExpiresIn: units.Duration(5 * units.Day), Uncertain: "retry", Compat: List{"all"}, TLSAddr: ":8443",
+			Retention: units.Duration(7 * units.Day), ExpiresIn: units.Duration(5 * units.Day), Uncertain: "retry", AlertsMaxAge: units.Duration(15 * time.Minute), Compat: List{"all"}, TLSAddr: ":8443",
 		},
 		sources: c.sources,
 	}
@@ -112,12 +112,12 @@ func TestLoadEveryVariable(t *testing.T) {
 		Relays: []Relay{{
 			Number: 1, Others: true, Advice: c.Relays[0].Advice, Provider: "mailgun", Host: "192.0.2.7",
 			Ports:    Ladder{{465, true}, {2525, true}, {587, false}},
-			Username: "u", Password: NewSecret("p:,ü"), Auth: "plain", TLS: "required", TLSServerName: "relay.example.com",
+			Username: "u", Password: NewSecret("p:,ü"), Auth: "plain", TLS: "required", TLSMinVersion: "1.2", TLSServerName: "relay.example.com",
 			OAuth2: OAuth2{ClientAuth: "post"}, HELO: "[IPv6:2001:db8::1]", MaxRecipients: 7,
 			MaxConnections: 20, MessagesPerConnection: 5, IdleTimeout: units.Duration(time.Minute), Rate: units.Rate{Messages: 30, Per: time.Minute},
 			Senders: List{"shop@example.com", "example.org", "a..b@docomo.test", "xn--bcher-kva.test"},
 		}, {
-			Number: 2, Others: true, Host: "second", Ports: Ladder{{Port: 587}, {Port: 2525}}, Auth: "none", TLS: "required", OAuth2: OAuth2{ClientAuth: "post"}, MaxRecipients: 100,
+			Number: 2, Others: true, Host: "second", Ports: Ladder{{Port: 587}, {Port: 2525}}, Auth: "none", TLS: "required", TLSMinVersion: "1.2", OAuth2: OAuth2{ClientAuth: "post"}, MaxRecipients: 100,
 			MaxConnections: 8, MessagesPerConnection: 100, IdleTimeout: units.Duration(30 * time.Second),
 		}},
 		Service: Service{
@@ -125,7 +125,7 @@ func TestLoadEveryVariable(t *testing.T) {
 			MaxMessageSize: 1e6, MaxRecipients: 5, MaxInFlight: 1500001, MaxConnections: 50,
 			RequestTimeout: units.Duration(90 * time.Second), ShutdownTimeout: units.Duration(20 * time.Second),
 			LogLevel: slog.LevelDebug, LogFormat: "text", MinFreeDisk: 1e9,
-			Retention: units.Duration(36 * time.Hour), KeepBodies: units.Duration(units.Day), ExpiresIn: units.Duration(2 * time.Hour), Uncertain: "hold", Compat: List{"resend", "ses"},
+			Retention: units.Duration(36 * time.Hour), KeepBodies: units.Duration(units.Day), ExpiresIn: units.Duration(2 * time.Hour), Uncertain: "hold", AlertsMaxAge: units.Duration(15 * time.Minute), Compat: List{"resend", "ses"},
 			TLS: "self-signed", TLSAddr: "127.0.0.1:9443",
 		},
 		sources: c.sources,
@@ -165,10 +165,12 @@ func TestProblems(t *testing.T) {
 		want string
 	}{
 		// One variable.
-		{good.with("SMTP_PROVIDER=gmial"), `SMTP_PROVIDER is "gmial", which is no provider we know; set one of ` + presetNames() + " (ses:REGION), or leave it out and set SMTP_HOST"},
-		{good.with("SMTP_PROVIDER=gmail:eu"), `SMTP_PROVIDER is "gmail:eu", which is no provider we know; set one of ` + presetNames() + " (ses:REGION), or leave it out and set SMTP_HOST"},
+		{good.with("SMTP_PROVIDER=gmial"), `SMTP_PROVIDER is "gmial", which is no provider we know; set gmail, or leave it out and set SMTP_HOST`},
+		{good.with("SMTP_PROVIDER=gmail:eu"), `SMTP_PROVIDER is "gmail:eu", and Gmail has no regions; set gmail, or leave it out and set SMTP_HOST`},
+		{good.with("SMTP_PROVIDER=nothing like it"), `SMTP_PROVIDER is "nothing like it", which is no provider we know; set one that "mailsidecar presets" lists, or leave it out and set SMTP_HOST`},
+		{good.with("SMTP_PROVIDER=mailgun:asia"), `SMTP_PROVIDER is "mailgun:asia", and Mailgun has no such region; set mailgun:us or mailgun:eu, or leave it out and set SMTP_HOST`},
 		{good.with("SMTP_HOST="), "SMTP_HOST is not set; set it to the relay's host name, or set SMTP_PROVIDER"},
-		{good.with("SMTP_HOST=", "SMTP_PROVIDER=ses"), "SMTP_HOST is not set, and ses needs a region; set SMTP_PROVIDER=ses:REGION, such as ses:eu-west-1"},
+		{good.with("SMTP_HOST=", "SMTP_PROVIDER=ses"), `SMTP_HOST is not set, and ses needs a region; set SMTP_PROVIDER=ses:REGION ("mailsidecar presets ses" shows how)`},
 		{good.with("SMTP_HOST=smtp://u:hunter2@relay.example.com"), "SMTP_HOST is no host name; set the bare name or IP address; ports go into SMTP_PORTS"},
 		{good.with("SMTP_HOST=relay.example.com:587"), "SMTP_HOST is no host name; set the bare name or IP address; ports go into SMTP_PORTS"},
 		{good.with("SMTP_HOST=a\rb"), "SMTP_HOST holds a control character; remove it (a line break, or the line ends of a file made on Windows?)"},
@@ -211,6 +213,17 @@ func TestProblems(t *testing.T) {
 		{good.with("MAILSIDECAR_QUEUE=Foo"), `MAILSIDECAR_QUEUE is "Foo", which is no store we know; set sqlite, sqlite:PATH or none`},
 		{good.with("MAILSIDECAR_QUEUE=hunter2@db:5432"), "MAILSIDECAR_QUEUE names no store we know; set sqlite, sqlite:PATH or none"},
 		{good.with("MAILSIDECAR_DATA_DIR="), "MAILSIDECAR_DATA_DIR is not set, and there is no home directory; set it to a directory on a volume that lasts"},
+		{good.with("SMTP_TLS_MIN_VERSION=1.1"), "SMTP_TLS_MIN_VERSION has no value we know; set one of 1.2, 1.3"},
+		{good.with("SMTP_TLS_PIN=sha256/AAAA"), "SMTP_TLS_PIN has an entry that has not the length of a SHA-256; write sha256/ and 44 characters of base64, or 64 hexadecimal digits; mailsidecar check --json shows the pin of a relay"},
+		{good.with("SMTP_TLS_PIN=00ff"), "SMTP_TLS_PIN has an entry that has not the length of a SHA-256; write sha256/ and 44 characters of base64, or 64 hexadecimal digits; mailsidecar check --json shows the pin of a relay"},
+		{good.with("SMTP_TLS_PIN=sha256/====="), "SMTP_TLS_PIN has an entry that is no base64; write sha256/ and 44 characters of base64, or 64 hexadecimal digits; mailsidecar check --json shows the pin of a relay"},
+		{good.with("SMTP_TLS_PIN=md5:x"), "SMTP_TLS_PIN has an entry that is neither sha256/BASE64 nor hexadecimal; write sha256/ and 44 characters of base64, or 64 hexadecimal digits; mailsidecar check --json shows the pin of a relay"},
+		{good.with("SMTP_TLS_KEY_FILE=/k.pem"), "SMTP_TLS_CERT_FILE is not set, and SMTP_TLS_KEY_FILE is; name the file with the certificate and its chain, in PEM form"},
+		{good.with("SMTP_FORCE_FROM=Shop"), "SMTP_FORCE_FROM is no address: an address needs an @; write one such as shop@example.com or Shop <shop@example.com>"},
+		{good.with("SMTP2_HOST=second", "SMTP2_AUTH=none", "SMTP2_FORCE_FROM=ü@example.com"), `SMTP2_FORCE_FROM is "ü@example.com", which relays without SMTPUTF8 do not take; set an address in ASCII such as shop@example.com or Shop <shop@example.com>`},
+		{good.with("SMTP_RETURN_PATH=<>"), "SMTP_RETURN_PATH is the null reverse-path, with which no bounce would come back; set an address whose mail is read, such as bounces@example.com"},
+		{good.with("SMTP_RETURN_PATH=Shop <shop@example.com>"), "SMTP_RETURN_PATH has more than an address; write it bare, such as bounces@example.com"},
+		{good.with("SMTP_RETURN_PATH=example.com"), "SMTP_RETURN_PATH is no address: an address needs an @; write one such as shop@example.com"},
 		{good.with("MAILSIDECAR_FORCE_FROM=Shop"), "MAILSIDECAR_FORCE_FROM is no address: an address needs an @; write one such as shop@example.com or Shop <shop@example.com>"},
 		{good.with("MAILSIDECAR_FORCE_FROM=a@example.com,b@example.com"), "MAILSIDECAR_FORCE_FROM is no address: one address is wanted, not a list; write one such as shop@example.com or Shop <shop@example.com>"},
 		{good.with("MAILSIDECAR_FORCE_FROM=Shop <shop@example.com>", "SMTP_SENDERS=blog.example.com,a@example.com"), `MAILSIDECAR_FORCE_FROM is "shop@example.com", which no relay takes: SMTP_SENDERS names others; add it there, or let one relay have no SENDERS`},
@@ -237,6 +250,9 @@ func TestProblems(t *testing.T) {
 		{good.with("MAILSIDECAR_KEY_SENDERS=shop"), "MAILSIDECAR_KEY_SENDERS entry 1 has no colon after a key's name; write name:sender|sender, such as shop:shop@example.com|example.org"},
 		{good.with("MAILSIDECAR_KEY_SENDERS=shop:"), "MAILSIDECAR_KEY_SENDERS entry 1 has a sender that is neither address nor domain; write name:sender|sender, such as shop:shop@example.com|example.org"},
 		{good.with("MAILSIDECAR_KEY_SENDERS=shop:example.com,shop:example.org"), "MAILSIDECAR_KEY_SENDERS entry 2 names a key for the second time; write name:sender|sender, such as shop:shop@example.com|example.org"},
+		{good.with("MAILSIDECAR_KEY_ROLES=shop:sent,shop:send,blog:read,shop,admin"), "MAILSIDECAR_KEY_ROLES entry 1 has a role that there is not, entry 2 names a key for the second time, entry 3 names no key of MAILSIDECAR_API_KEYS, entry 4 has no colon after a key's name, entry 5 has no colon after a key's name; write name:role|role, such as shop:send or monitor:read or ops:admin; the roles are send, read, admin"},
+		{good.with("MAILSIDECAR_KEY_ROLES=shop:"), "MAILSIDECAR_KEY_ROLES entry 1 has a role that there is not; write name:role|role, such as shop:send or monitor:read or ops:admin; the roles are send, read, admin"},
+		{good.with("MAILSIDECAR_KEY_ROLES=shop:send|read|send"), "MAILSIDECAR_KEY_ROLES entry 1 has a role twice; write name:role|role, such as shop:send or monitor:read or ops:admin; the roles are send, read, admin"},
 		{good.with("MAILSIDECAR_KEY_RATES=shop:100"), "MAILSIDECAR_KEY_RATES entry 1 has no rate after the name; write name:rate, such as shop:10/s, shop:30/m, shop:500/h or shop:2000/d"},
 		{good.with("MAILSIDECAR_KEY_RATES=blog:1/m"), "MAILSIDECAR_KEY_RATES entry 1 names no key of MAILSIDECAR_API_KEYS; write name:rate, such as shop:10/s, shop:30/m, shop:500/h or shop:2000/d"},
 		{good.with("MAILSIDECAR_API_KEYS=,,"), "MAILSIDECAR_API_KEYS holds no entry; write name:secret"},
@@ -388,10 +404,10 @@ func TestSecretsFromFiles(t *testing.T) {
 // wrong is reported.
 func TestKeySettings(t *testing.T) {
 	keys := good.with("MAILSIDECAR_API_KEYS=shop:0123456789abcdef,blog:fedcba9876543210,cron:0011223344556677")
-	c, warnings := mustLoad(t, keys.with("MAILSIDECAR_KEY_SENDERS=shop: Shop@Example.com | @example.org. | Ä..b@Bücher.test, blog:example.net", "MAILSIDECAR_KEY_RATES=blog:100/m, cron:2/D"))
+	c, warnings := mustLoad(t, keys.with("MAILSIDECAR_KEY_SENDERS=shop: Shop@Example.com | @example.org. | Ä..b@Bücher.test, blog:example.net", "MAILSIDECAR_KEY_RATES=blog:100/m, cron:2/D", "MAILSIDECAR_KEY_ROLES=shop: Send | read,blog:admin"))
 	want := []APIKey{
-		{Name: "shop", Secret: NewSecret("0123456789abcdef"), Senders: []string{"shop@example.com", "example.org", "ä..b@xn--bcher-kva.test"}},
-		{Name: "blog", Secret: NewSecret("fedcba9876543210"), Senders: []string{"example.net"}, Rate: units.Rate{Messages: 100, Per: time.Minute}},
+		{Name: "shop", Secret: NewSecret("0123456789abcdef"), Senders: []string{"shop@example.com", "example.org", "ä..b@xn--bcher-kva.test"}, Roles: []string{"send", "read"}},
+		{Name: "blog", Secret: NewSecret("fedcba9876543210"), Senders: []string{"example.net"}, Rate: units.Rate{Messages: 100, Per: time.Minute}, Roles: []string{"admin"}},
 		{Name: "cron", Secret: NewSecret("0011223344556677"), Rate: units.Rate{Messages: 2, Per: units.Day}},
 	}
 	if !reflect.DeepEqual(c.Service.Keys, want) || len(warnings) > 0 {

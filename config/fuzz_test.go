@@ -26,6 +26,7 @@ func FuzzLoad(f *testing.F) {
 			"MAILSIDECAR_QUEUE=" + queue, "MAILSIDECAR_DATA_DIR=/data",
 			"MAILSIDECAR_MAX_MESSAGE_SIZE=" + size, "MAILSIDECAR_MAX_IN_FLIGHT=" + size, "MAILSIDECAR_MAX_RECIPIENTS=" + size,
 			"MAILSIDECAR_RETENTION=" + duration, "MAILSIDECAR_EXPIRES_IN=" + duration, "MAILSIDECAR_WAIT=" + duration,
+			"MAILSIDECAR_ALERTS=https://hooks.slack.com/services/" + secret + "," + queue, "MAILSIDECAR_HEARTBEAT_URL=https://hc-ping.com/" + secret + keyRest,
 			"MAILSIDECAR_URL=" + queue, "MAILSIDECAR_API_KEY=" + secret, "MAILSIDECAR_APIKEY=" + secret,
 		}
 		for _, entry := range e {

@@ -24,7 +24,7 @@ func groups() []group {
 // WriteHelp writes every variable for --help, wrapped to 80 columns.
 func WriteHelp(w io.Writer) error {
 	b := bufio.NewWriter(w)
-	names := strings.NewReplacer("{providers}", presetNames(), "{apis}", strings.Join(compatAPIs, ", "))
+	names := strings.NewReplacer("{providers}", "the names that \"mailsidecar presets\" lists", "{apis}", strings.Join(compatAPIs, ", "))
 	for i, g := range groups() {
 		if i > 0 {
 			_ = b.WriteByte('\n')

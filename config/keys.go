@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -26,6 +27,27 @@ func (r *reader) checkKeyRates(s *Service) {
 	r.forKeys(s, "KEY_RATES", s.KeyRates, "write name:rate, such as shop:10/s, shop:30/m, shop:500/h or shop:2000/d", func(k *APIKey, value string) string {
 		if err := k.Rate.UnmarshalText([]byte(value)); err != nil {
 			return "has no rate after the name"
+		}
+		return ""
+	})
+}
+
+// roles are what MAILSIDECAR_KEY_ROLES can give. A test in service compares them with those
+// that the server knows.
+var roles = []string{"send", "read", "admin"}
+
+// checkKeyRoles gives each key its roles.
+func (r *reader) checkKeyRoles(s *Service) {
+	r.forKeys(s, "KEY_ROLES", s.KeyRoles, "write name:role|role, such as shop:send or monitor:read or ops:admin; the roles are "+strings.Join(roles, ", "), func(k *APIKey, value string) string {
+		for text := range strings.SplitSeq(value, "|") {
+			role := strings.ToLower(strings.TrimSpace(text))
+			switch {
+			case !slices.Contains(roles, role):
+				return "has a role that there is not"
+			case slices.Contains(k.Roles, role):
+				return "has a role twice"
+			}
+			k.Roles = append(k.Roles, role)
 		}
 		return ""
 	})
@@ -72,4 +94,10 @@ func (s *Service) key(name string) *APIKey {
 		}
 	}
 	return nil
+}
+
+// KnowsKey reports whether mail may come with a key of that name; an empty one stands for
+// a server without keys.
+func (s *Service) KnowsKey(name string) bool {
+	return s.key(name) != nil || name == "" && len(s.Keys) == 0
 }

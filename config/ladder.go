@@ -88,6 +88,15 @@ func parseRung(s string) (Rung, bool) {
 	return rung, true
 }
 
+// numbers returns the ports without their TLS mode.
+func (l Ladder) numbers() []int {
+	ports := make([]int, len(l))
+	for i, rung := range l {
+		ports[i] = rung.Port
+	}
+	return ports
+}
+
 func (l Ladder) String() string {
 	parts := make([]string, len(l))
 	for i, rung := range l {

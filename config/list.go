@@ -19,6 +19,15 @@ func (l *List) Decode(value string) error {
 			*l = append(*l, part)
 		}
 	}
+	return requireListed(len(*l), value)
+}
+
+// requireListed refuses a value without an entry, such as that of "${A},${B}" where neither
+// is set. Most lists restrict something: without an entry they would allow all.
+func requireListed(entries int, value string) error {
+	if entries == 0 && strings.TrimSpace(value) != "" {
+		return &invalid{"lists nothing", "write an entry, or leave it out"}
+	}
 	return nil
 }
 

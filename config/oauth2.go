@@ -187,7 +187,7 @@ func (r *reader) missesSource(relay *Relay) bool {
 		return false
 	}
 	p, ok := relays.PresetNamed(relay.Provider)
-	if ok && p.TokensOnly || r.misspelt(*relay) != "" {
+	if ok && p.TokensOnly.Value || r.misspelt(*relay) != "" {
 		return true
 	}
 	for v := range variables(relay.prefix()+"_OAUTH2", &relay.OAuth2) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 
@@ -14,49 +15,58 @@ const (
 	microsoft = "microsoft"
 )
 
-func presetNames() string {
-	var names []string
-	for _, p := range relays.Presets() {
-		names = append(names, p.Name)
-	}
-	return strings.Join(names, ", ")
-}
-
 // applyPreset fills in what SMTP_PROVIDER stands for and nothing else set.
 func (r *reader) applyPreset(relay *Relay) {
 	if relay.Provider == "" {
 		return
 	}
-	name, region, _ := strings.Cut(strings.ToLower(relay.Provider), ":")
-	p, ok := relays.PresetNamed(name)
-	if !ok || region != "" && (!p.Regional() || !isDomain(region)) {
-		r.problem(relay.Variable("PROVIDER"), "is "+units.Quote(relay.Provider)+", which is no provider we know",
-			"set one of "+presetNames()+" (ses:REGION), or leave it out and set "+relay.Variable("HOST"))
+	p, err := relays.ProviderNamed(relay.Provider)
+	if err != nil {
+		r.refuseProvider(relay, err)
 		return
 	}
-	if region != "" {
-		p = p.InRegion(region)
+	if p.Guessed && !relay.sets(r, "HOST") {
+		r.warn("%s names the region %s, which is not in our list: its host should be %s", relay.Variable("PROVIDER"), p.Region, p.Host)
 	}
-	relay.Provider, relay.Advice = p.Name, p.Advice
-	r.fill(relay, presetValues(p, relay))
-	if p.TokensOnly && relay.Password.IsSet() && !relay.OAuth2.Configured() {
-		r.warn("%s is set, but %s", relay.nameSet(r, "PASSWORD"), p.Advice)
+	relay.Provider, relay.Advice = p.Name, p.Advice.Value
+	r.fill(relay, presetValues(p.Preset, relay))
+	if p.TokensOnly.Value && relay.Password.IsSet() && !relay.OAuth2.Configured() {
+		r.warn("%s is set, but %s", relay.nameSet(r, "PASSWORD"), p.Advice.Value)
 	}
+}
+
+// refuseProvider reports a provider or a region that is unknown, with what was probably
+// meant.
+func (r *reader) refuseProvider(relay *Relay, err error) {
+	what, remedy := "which is no provider we know", "set one that \"mailsidecar presets\" lists"
+	if e, ok := errors.AsType[*relays.NameError](err); ok {
+		if len(e.Near) > 0 {
+			remedy = "set " + strings.Join(e.Near, " or ")
+		}
+		switch p := e.Preset; {
+		case p.Name == "":
+		case len(p.Regions) == 0 && !p.Regional():
+			what, remedy = "and "+p.Title+" has no regions", "set "+p.Name
+		default:
+			what = "and " + p.Title + " has no such region"
+		}
+	}
+	r.problem(relay.Variable("PROVIDER"), "is "+units.Quote(relay.Provider)+", "+what, remedy+", or leave it out and set "+relay.Variable("HOST"))
 }
 
 // presetValues are the preset's values by the name after SMTP_, as the
 // environment would give them; empty where the general default holds.
 func presetValues(p relays.Preset, relay *Relay) map[string]string {
 	values := map[string]string{
-		"HOST": p.Host, "PORTS": portsText(p.Ports), "RATE": p.Rate.String(),
-		"MAX_RECIPIENTS": limitText(p.Recipients), "MAX_CONNECTIONS": limitText(p.Connections),
-		"MESSAGES_PER_CONNECTION": limitText(p.MessagesPerConnection),
+		"HOST": p.Host, "PORTS": portsText(p.Ports.Value), "RATE": p.Rate.Value.String(),
+		"MAX_RECIPIENTS": limitText(p.Recipients.Value), "MAX_CONNECTIONS": limitText(p.Connections.Value),
+		"MESSAGES_PER_CONNECTION": limitText(p.MessagesPerConnection.Value),
 	}
 	if relay.Auth != "none" {
-		values["USERNAME"] = p.Username
+		values["USERNAME"] = p.User.Word
 	}
 	if relay.OAuth2.Fetched() && relay.OAuth2.TokenURL == "" {
-		values["OAUTH2_PROVIDER"] = p.OAuth2
+		values["OAUTH2_PROVIDER"] = p.OAuth2.Value
 	}
 	return values
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,7 +23,6 @@ func TestPresets(t *testing.T) {
 		{"mailersend", "smtp.mailersend.net", "587,2525", "", 100},
 		{"sendgrid", "smtp.sendgrid.net", "587,2525,465", "apikey", 100},
 		{"mailgun", "smtp.mailgun.org", "587,2525,465", "", 100},
-		{"mailgun-eu", "smtp.eu.mailgun.org", "587,2525,465", "", 100},
 		{"postmark", "smtp.postmarkapp.com", "587,2525", "", 50},
 		{"ses:eu-west-1", "email-smtp.eu-west-1.amazonaws.com", "587,2587,465,2465", "", 50},
 		{"brevo", "smtp-relay.brevo.com", "587,2525,465", "", 100},
@@ -31,9 +31,6 @@ func TestPresets(t *testing.T) {
 		{"resend", "smtp.resend.com", "587,2587,465,2465", "resend", 100},
 		{"sparkpost", "smtp.sparkpostmail.com", "587,2525", "SMTP_Injection", 100},
 		{"elasticemail", "smtp.elasticemail.com", "587,2525,465", "", 100},
-	}
-	if all := relays.Presets(); len(tests) != len(all) {
-		t.Errorf("%d presets tested of %d", len(tests), len(all))
 	}
 	for _, test := range tests {
 		e := good.with("SMTP_HOST=", "SMTP_PROVIDER="+test.provider)
@@ -50,6 +47,56 @@ func TestPresets(t *testing.T) {
 		if name, _, _ := strings.Cut(test.provider, ":"); r.Provider != name {
 			t.Errorf("SMTP_PROVIDER=%s = provider %s, want %s", test.provider, r.Provider, name)
 		}
+	}
+}
+
+// TestEveryPresetIsRead: each relay of the table, with each of its regions and by each of
+// its aliases, fills in settings that are valid, and no warning comes of it.
+func TestEveryPresetIsRead(t *testing.T) {
+	for _, p := range relays.Presets() {
+		providers := append([]string{p.Name}, p.Aliases...)
+		if p.Regional() {
+			for i := range providers {
+				providers[i] += ":eu-west-1"
+			}
+		}
+		for _, r := range p.Regions {
+			providers = append(append(providers, p.Name+":"+r.Name), r.Aliases...)
+		}
+		for _, provider := range providers {
+			c, warnings := mustLoad(t, base(p).with("SMTP_PROVIDER="+provider))
+			r := c.Relays[0]
+			if r.Provider != p.Name || r.Host == "" || r.Ports.String() != portsText(p.Ports.Value) || r.Rate != p.Rate.Value || r.Advice != p.Advice.Value {
+				t.Errorf("SMTP_PROVIDER=%s = %+v, want what the table has: %+v", provider, r, p)
+			}
+			for _, w := range warnings {
+				if !p.TokensOnly.Value && len(p.Regions) > 0 {
+					t.Errorf("SMTP_PROVIDER=%s: %s", provider, w)
+				}
+			}
+		}
+	}
+}
+
+// base is the environment for a preset, without what the preset fills in.
+func base(p relays.Preset) env {
+	e := good.with("SMTP_HOST=")
+	if p.User.Kind == relays.UserWord {
+		e = e.with("SMTP_USERNAME=")
+	}
+	return e
+}
+
+// TestUnknownRegion: a region that the table does not have is used as it is, and told.
+func TestUnknownRegion(t *testing.T) {
+	c, warnings := mustLoad(t, good.with("SMTP_HOST=", "SMTP_PROVIDER=ses:mx-central-1"))
+	want := "SMTP_PROVIDER names the region mx-central-1, which is not in our list: its host should be email-smtp.mx-central-1.amazonaws.com"
+	if c.Relays[0].Host != "email-smtp.mx-central-1.amazonaws.com" || !slices.Contains(warnings, want) {
+		t.Errorf("ses:mx-central-1 = %s, warnings %q, want %q", c.Relays[0].Host, warnings, want)
+	}
+	c, warnings = mustLoad(t, good.with("SMTP_HOST=email-smtp.example.com", "SMTP_PROVIDER=ses:mx-central-1"))
+	if c.Relays[0].Host != "email-smtp.example.com" || len(warnings) > 0 {
+		t.Errorf("ses:mx-central-1 with a host = %s, warnings %q", c.Relays[0].Host, warnings)
 	}
 }
 

@@ -39,7 +39,7 @@ func TestREADME(t *testing.T) {
 	}
 }
 
-// writeMarkdown writes every variable and every preset as tables, for the README.
+// writeMarkdown writes every variable as tables, and the names of the presets, for the README.
 func writeMarkdown(b *bytes.Buffer) {
 	for _, g := range groups() {
 		b.WriteString("### " + g.title + "\n\n")
@@ -52,14 +52,16 @@ func writeMarkdown(b *bytes.Buffer) {
 		}
 		b.WriteByte('\n')
 	}
-	b.WriteString("### Providers\n\n| `SMTP_PROVIDER` | Host | Ports | What to know |\n|---|---|---|---|\n")
+	var names []string
 	for _, p := range relays.Presets() {
 		name := p.Name
 		if p.Regional() {
-			name, p = name+":REGION", p.InRegion("REGION")
+			name += ":REGION"
 		}
-		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", name, p.Host, portsText(p.Ports), p.Advice)
+		names = append(names, "`"+name+"`")
 	}
+	b.WriteString("### Providers\n\n" + strings.Join(names, ", ") + ": [docs/presets.md](docs/presets.md) says for each " +
+		"what to set, what its users get wrong, and what it limits. `mailsidecar presets NAME` prints the same.\n")
 }
 
 func (v variable) markdownName() string {
@@ -82,5 +84,5 @@ func (v variable) markdownDefault() string {
 
 func (v variable) markdownMeaning() string {
 	text := strings.TrimSpace(v.tag("desc") + " " + v.tag("note"))
-	return strings.NewReplacer("{providers}", "the names in the table below", "{apis}", strings.Join(compatAPIs, ", "), "|", `\|`, "<", `\<`).Replace(text)
+	return strings.NewReplacer("{providers}", "[these names](docs/presets.md)", "{apis}", strings.Join(compatAPIs, ", "), "|", `\|`, "<", `\<`).Replace(text)
 }

@@ -1,13 +1,18 @@
 package config
 
 import (
+	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"mailsidecar/credentials"
 	"mailsidecar/mailer"
+	"mailsidecar/relays"
 	"mailsidecar/units"
 )
 
@@ -19,10 +24,16 @@ type Relay struct {
 	// Advice is what users of the preset's relay most often get wrong, in one
 	// sentence for the output of check; empty without a preset.
 	Advice string
+	// Hints are sentences on what is known of the relay at the host and does not fit the
+	// settings. They change nothing.
+	Hints []string
 	// RootCAs are the authorities in TLSCAFile; nil means the system's.
 	RootCAs *x509.CertPool
+	// Keys are the names of the API keys that MAILSIDECAR_KEY_RELAYS gives this relay, and
+	// its place among the relays of each, from 1 on.
+	Keys map[string]int
 
-	Provider              string         `env:"PROVIDER" desc:"Preset of a known relay: fills in host, ports and limits. One of {providers}." note:"Whatever else is set wins over the preset."`
+	Provider              string         `env:"PROVIDER" desc:"Preset of a known relay: fills in host, ports and limits. One of {providers}, with a region after a colon where there are several, such as zoho:eu." note:"Whatever else is set wins over the preset."`
 	Host                  string         `env:"HOST" desc:"Host name or IP address of the relay." unset:"the provider's" note:"Its certificate must carry this name."`
 	Ports                 Ladder         `env:"PORTS" alias:"PORT" default:"587,2525" desc:"The ladder: ports to try, best first. 465, 2465, 8465 and 443 mean implicit TLS, the others STARTTLS; PORT/tls and PORT/starttls say it explicitly." note:"They are raced, so a blocked one costs little."`
 	Username              string         `env:"USERNAME" desc:"User name for AUTH." unset:"no AUTH, or the provider's fixed one"`
@@ -32,6 +43,10 @@ type Relay struct {
 	AllowCleartext        bool           `env:"ALLOW_CLEARTEXT" default:"false" desc:"With TLS none: go beyond loopback and private addresses, too." note:"Anybody on the way can then read the password."`
 	TLSCAFile             string         `env:"TLS_CA_FILE" desc:"PEM file with the certificate authorities to trust instead of the system's." note:"For a relay with a certificate of a private authority."`
 	TLSServerName         string         `env:"TLS_SERVER_NAME" desc:"Name that the relay's certificate must carry." unset:"the host" note:"For a relay that is reached by an IP address or through a tunnel."`
+	TLSMinVersion         string         `env:"TLS_MIN_VERSION" default:"1.2" oneof:"1.2 1.3" desc:"Oldest TLS version that the relay may speak: 1.2 or 1.3." note:"Older ones are broken, and no longer allowed for mail (RFC 8997)."`
+	TLSPin                Pins           `env:"TLS_PIN" desc:"Public keys, separated by commas, of which the relay must have one: sha256/BASE64 or hexadecimal." unset:"any key that an authority vouches for" note:"The relay's own key needs no authority, name or date then: for a certificate signed by itself. check --json shows it. Name the next key, too, before it is changed."`
+	TLSCertFile           string         `env:"TLS_CERT_FILE" desc:"PEM file with our certificate, and its chain, for a relay that asks for one." note:"It is read again when it changes."`
+	TLSKeyFile            string         `env:"TLS_KEY_FILE" desc:"PEM file with the private key of that certificate." unset:"it is in TLS_CERT_FILE"`
 	OAuth2                OAuth2         `group:"OAUTH2"`
 	HELO                  string         `env:"HELO" desc:"Our name in EHLO: a domain or an address literal." unset:"the host's name, else its address" note:"Some relays insist on a real domain."`
 	MaxRecipients         int            `env:"MAX_RECIPIENTS" default:"100" min:"1" max:"10000" desc:"Recipients in one transaction." note:"A message with more goes out in several."`
@@ -39,6 +54,9 @@ type Relay struct {
 	MessagesPerConnection int            `env:"MESSAGES_PER_CONNECTION" default:"100" min:"1" max:"100000" desc:"Messages sent over one connection before it is closed." note:"1 keeps no connection."`
 	IdleTimeout           units.Duration `env:"IDLE_TIMEOUT" default:"30s" min:"1s" max:"1h" desc:"How long an unused connection is kept." note:"Keep it under the relay's own limit."`
 	Rate                  units.Rate     `env:"RATE" unset:"no limit" desc:"Messages that may go to the relay in a second, minute, hour or day: 10/s, 30/m, 500/h, 2000/d." note:"For a relay that refuses mail which comes faster. A quarter may go at once, the rest is spread evenly; high-priority mail is not held back."`
+	ForceFrom             string         `env:"FORCE_FROM" desc:"Address, also with a name, that takes the place of every message's From and envelope sender at this relay; the old From goes into Reply-To." unset:"From stays" note:"For one relay of several that takes one sender only. MAILSIDECAR_FORCE_FROM does so for all."`
+	ReturnPath            string         `env:"RETURN_PATH" desc:"Envelope sender (reverse-path) of all mail through this relay, where bounces go; the empty one of bounce messages stays." unset:"the message's own, or FORCE_FROM" note:"For a relay that wants a verified domain there, when From stays."`
+	Weight                int            `env:"WEIGHT" min:"1" max:"1000" desc:"Share of the mail that this relay gets, beside the weights of the other relays that may take it." unset:"mail only when no relay with a weight takes it" note:"Without any weight the relays are used in order, each when those before it take no mail."`
 	Senders               List           `env:"SENDERS" desc:"Addresses and domains, separated by commas, whose mail this relay takes." unset:"any sender that no other relay names" note:"Routes senders to different relays."`
 }
 
@@ -50,6 +68,7 @@ func (r *reader) checkRelay(relay *Relay) {
 		r.checkCredentials(relay)
 	}
 	r.checkSenders(relay)
+	r.checkForced(relay)
 	if name := relay.Variable("HELO"); !isDomain(relay.HELO) && !isAddressLiteral(relay.HELO) && relay.HELO != "" {
 		r.problem(name, "is no domain", "set a domain in ASCII, such as app.example.com, or an address literal, such as [192.0.2.1]")
 	}
@@ -58,14 +77,20 @@ func (r *reader) checkRelay(relay *Relay) {
 func (r *reader) checkHost(relay *Relay) {
 	name := relay.Variable("HOST")
 	switch {
-	case relay.Host == "" && relay.Provider == "ses":
-		r.problem(name, "is not set, and ses needs a region", "set "+relay.Variable("PROVIDER")+"=ses:REGION, such as ses:eu-west-1")
+	case relay.Host == "" && r.needsRegion(*relay):
+		r.problem(name, "is not set, and "+relay.Provider+" needs a region", "set "+relay.Variable("PROVIDER")+"="+relay.Provider+":REGION (\"mailsidecar presets "+relay.Provider+"\" shows how)")
 	case relay.Host == "" && !r.failed[relay.Variable("PROVIDER")]:
 		r.problem(name, "is not set", "set it to the relay's host name, or set "+relay.Variable("PROVIDER"))
 	case relay.Host != "" && !isHost(relay.Host):
 		// Not shown: a URL here may hold user name and password.
 		r.problem(name, "is no host name", "set the bare name or IP address; ports go into "+relay.Variable("PORTS"))
 	}
+}
+
+// needsRegion reports whether the provider has a host in each region and none of its own.
+func (r *reader) needsRegion(relay Relay) bool {
+	p, ok := relays.PresetNamed(relay.Provider)
+	return ok && p.Regional()
 }
 
 func (r *reader) checkTLS(relay *Relay) {
@@ -87,8 +112,36 @@ func (r *reader) checkTLS(relay *Relay) {
 	if relay.TLSCAFile != "" {
 		r.readRootCAs(relay)
 	}
+	r.checkClientCertificate(relay)
+	if cleartext && (len(relay.TLSPin) > 0 || relay.TLSCertFile != "") {
+		r.warn("%s and %s have no effect with %s=none", relay.Variable("TLS_PIN"), relay.Variable("TLS_CERT_FILE"), relay.Variable("TLS"))
+	}
 	if relay.TLSServerName != "" && !isHost(relay.TLSServerName) {
 		r.problem(relay.Variable("TLS_SERVER_NAME"), "is no host name", "set the name that stands in the relay's certificate")
+	}
+}
+
+// checkClientCertificate checks that our certificate and its key can be used.
+func (r *reader) checkClientCertificate(relay *Relay) {
+	name, key := relay.Variable("TLS_CERT_FILE"), relay.Variable("TLS_KEY_FILE")
+	switch {
+	case relay.TLSCertFile == "" && relay.TLSKeyFile != "":
+		r.problem(name, "is not set, and "+key+" is", "name the file with the certificate and its chain, in PEM form")
+		return
+	case relay.TLSCertFile == "":
+		return
+	}
+	var pair tls.Certificate
+	read := func() (err error) {
+		pair, err = credentials.ReadPair(relay.TLSCertFile, relay.TLSKeyFile)
+		return err
+	}
+	if e, ok := errors.AsType[*credentials.FileError](read()); ok && e.Kind == credentials.KindKey {
+		r.checkFile(key, func() error { return e }, "name the private key that belongs to the certificate, in PEM form")
+		return
+	}
+	if r.checkFile(name, read, "name a certificate in PEM form, and in "+key+" the private key that belongs to it") && time.Now().After(pair.Leaf.NotAfter) {
+		r.warn("%s names a certificate that ended on %s", name, pair.Leaf.NotAfter.UTC().Format(time.DateOnly))
 	}
 }
 
@@ -190,24 +243,69 @@ func (r *reader) checkSenders(relay *Relay) {
 	}
 }
 
-// requireRelayFor refuses a forced sender whose mail no relay takes.
-func (r *reader) requireRelayFor(forced string, relays []Relay) {
-	address, err := mailer.ParseAddress(forced)
-	if forced == "" || err != nil {
+// checkForced checks what takes the place of senders at the relay. It is in ASCII: a
+// relay without SMTPUTF8 could take no mail at all.
+func (r *reader) checkForced(relay *Relay) {
+	if bad := checkForced(relay.ForceFrom); bad != nil {
+		r.problem(relay.Variable("FORCE_FROM"), bad.what, bad.remedy+" or Shop <shop@example.com>")
+	}
+	bad := checkForced(relay.ReturnPath)
+	switch name := relay.Variable("RETURN_PATH"); {
+	case relay.ReturnPath == "":
+	case strings.Trim(relay.ReturnPath, "<> ") == "":
+		r.problem(name, "is the null reverse-path, with which no bounce would come back", "set an address whose mail is read, such as bounces@example.com")
+	case bad != nil:
+		r.problem(name, bad.what, bad.remedy)
+	case strings.ContainsAny(relay.ReturnPath, "<> "):
+		r.problem(name, "has more than an address", "write it bare, such as bounces@example.com")
+	}
+}
+
+func checkForced(value string) *invalid {
+	if value == "" {
+		return nil
+	}
+	address, err := mailer.ParseAddress(value)
+	switch {
+	case err != nil:
+		return &invalid{"is no address: " + err.Error(), "write one such as shop@example.com"}
+	case !mailer.IsASCII(address.Email):
+		return &invalid{"is " + units.Quote(address.Email) + ", which relays without SMTPUTF8 do not take", "set an address in ASCII such as shop@example.com"}
+	default:
+		return nil
+	}
+}
+
+// requireRelayFor refuses a forced sender whose mail no relay takes, or none of those that
+// a key names.
+func (r *reader) requireRelayFor(s Service, relays []Relay) {
+	address, err := mailer.ParseAddress(s.ForceFrom)
+	if s.ForceFrom == "" || err != nil {
 		return
 	}
 	sender, bad := parseSender(address.Email)
 	if bad != nil {
 		return
 	}
-	domain := sender[strings.LastIndexByte(sender, '@')+1:]
-	for _, relay := range relays {
-		if len(relay.Senders) == 0 || slices.Contains(relay.Senders, sender) || slices.Contains(relay.Senders, domain) || r.failed[relay.Variable("SENDERS")] {
-			return
+	if !r.takenByOne(relays, sender) {
+		r.problem(serviceName("FORCE_FROM"), "is "+units.Quote(sender)+", which no relay takes: "+relays[0].Variable("SENDERS")+" names others",
+			"add it there, or let one relay have no SENDERS")
+		return
+	}
+	for _, k := range s.Keys {
+		if named := ofKey(relays, k.Name); len(named) > 0 && !r.takenByOne(named, sender) {
+			r.problem(serviceName("FORCE_FROM"), "is "+units.Quote(sender)+", which no relay takes that "+serviceName("KEY_RELAYS")+" gives key "+units.Quote(k.Name)+": "+named[0].Variable("SENDERS")+" names others",
+				"add it there, or give the key a relay that takes it")
 		}
 	}
-	r.problem(serviceName("FORCE_FROM"), "is "+units.Quote(sender)+", which no relay takes: "+relays[0].Variable("SENDERS")+" names others",
-		"add it there, or let one relay have no SENDERS")
+}
+
+// takenByOne reports whether one of the relays takes mail of a sender, or may, where its
+// SENDERS could not be read.
+func (r *reader) takenByOne(relays []Relay, sender string) bool {
+	return slices.ContainsFunc(relays, func(relay Relay) bool {
+		return len(relay.Senders) == 0 || relay.takes(sender) || r.failed[relay.Variable("SENDERS")]
+	})
 }
 
 // parseSender brings an address or a domain into the form that senders are

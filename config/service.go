@@ -2,12 +2,16 @@ package config
 
 import (
 	"log/slog"
+	"maps"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
+	"mailsidecar/alerts"
 	"mailsidecar/mailer"
+	"mailsidecar/mailer/dkim"
 	"mailsidecar/netaddr"
 	"mailsidecar/units"
 )
@@ -19,15 +23,23 @@ const servicePrefix = "MAILSIDECAR"
 type Service struct {
 	// Keys are the entries of APIKeys.
 	Keys []APIKey
+	// DKIMKeys are the entries of DKIM, with their keys.
+	DKIMKeys []dkim.Entry
+	// AlertTargets are the entries of Alerts, and Heartbeat is HeartbeatURL.
+	AlertTargets []alerts.Target
+	Heartbeat    alerts.Heartbeat
 
 	Addr             string         `env:"ADDR" default:":8587" desc:"Address and port to listen on; an empty address means all." note:"127.0.0.1:8587 keeps it to this host, and then needs no key."`
 	APIKeys          Secret         `env:"API_KEYS" lines:"yes" desc:"Who may send: name:secret, separated by commas, in a file also one a line." unset:"allowed on loopback only" note:"A key sees its own messages only."`
 	KeySenders       List           `env:"KEY_SENDERS" desc:"From which addresses and domains a key may send: name:sender|sender, separated by commas; another From is answered with 403, and one that programs read in different ways with 422." unset:"any" note:"For a key of an app that is not trusted with every address. Keys without an entry may use any."`
 	KeyRates         List           `env:"KEY_RATES" desc:"Messages that a key may submit in a second, minute, hour or day: name:100/m, separated by commas; over it the answer is 429." unset:"no limit" note:"Keeps one app from filling the queue. Bursts up to this number are allowed, and one batch of any size when nothing is used up."`
+	KeyRelays        List           `env:"KEY_RELAYS" desc:"Which relays a key's mail may go to, best first: name:relay|relay, separated by commas; a relay by its number (1 is SMTP_, 2 is SMTP2_), its host or its provider." unset:"all" note:"Of these SMTP_SENDERS chooses by sender, as usual. Keys without an entry may use all."`
+	KeyRoles         List           `env:"KEY_ROLES" desc:"What a key may do: name:role|role, separated by commas; send, read (its own messages) or admin (everything, and the messages of all keys)." unset:"send and read" note:"For an app that only sends, a monitor that only reads, an operator who sees all. Without keys, whoever is on this host is admin."`
 	Queue            Queue          `env:"QUEUE" default:"sqlite" desc:"Where accepted messages are kept: sqlite, sqlite:PATH, or none." note:"With none nothing is stored and the answer is the relay's verdict. Never on a network file system."`
 	DataDir          string         `env:"DATA_DIR" desc:"Directory of the queue." unset:"mailsidecar in $XDG_STATE_HOME or ~/.local/state; /data in the image" note:"Keep it on a volume that outlives the container."`
 	From             string         `env:"FROM" desc:"From of messages that have none, such as Shop <shop@example.com>. A finished message (message/rfc822) needs its own." unset:"from is required"`
 	ForceFrom        string         `env:"FORCE_FROM" desc:"Address, also with a name, that takes the place of every message's From and envelope sender; the old From goes into Reply-To." unset:"From stays" note:"For a relay that takes one sender only, when apps send from others."`
+	DKIM             DKIM           `env:"DKIM" desc:"Keys with which messages are signed (DKIM): domain:selector:FILE, separated by commas. That of the From address's domain signs, else of the closest domain above it; several entries of one domain sign side by side." unset:"no signature" note:"For a relay that does not sign. mailsidecar dkim new makes a key, and prints the record and this setting."`
 	MaxMessageSize   units.Size     `env:"MAX_MESSAGE_SIZE" default:"25MiB" min:"1KiB" max:"1GiB" desc:"Size of a composed message, in octets or with KiB, MiB, KB, MB." note:"Relays have limits of their own, often 10 to 40 MB."`
 	MaxRecipients    int            `env:"MAX_RECIPIENTS" default:"1000" min:"1" max:"100000" desc:"Recipients of one message."`
 	MaxInFlight      units.Size     `env:"MAX_IN_FLIGHT" default:"128MiB" min:"1MiB" desc:"Memory for requests being answered; over it the answer is 503 busy." note:"Raise it for many large messages at once. At least 1.5 times the message size."`
@@ -39,6 +51,7 @@ type Service struct {
 	TLSCertFile      string         `env:"TLS_CERT_FILE" desc:"Certificate for HTTPS and its chain, a file in PEM form; read again when it changes." unset:"no HTTPS, unless self-signed"`
 	TLSKeyFile       string         `env:"TLS_KEY_FILE" desc:"Private key of that certificate, a file in PEM form." unset:"no HTTPS, unless self-signed"`
 	TLSAddr          string         `env:"TLS_ADDR" default:":8443" desc:"Address and port for HTTPS, beside HTTP."`
+	MetricsAddr      string         `env:"METRICS_ADDR" desc:"Address and port where GET /metrics is answered without a key, for Prometheus; nothing else is served there." unset:"on the other ports only, for keys with the role admin" note:"Whoever reaches it reads the names of keys and relays, and how much mail there is: keep it to a private network."`
 	LogLevel         slog.Level     `env:"LOG_LEVEL" default:"info" oneof:"debug info warn error" desc:"debug, info, warn or error."`
 	LogFormat        string         `env:"LOG_FORMAT" default:"json" oneof:"json text" desc:"json or text."`
 	QueueMaxMessages int            `env:"QUEUE_MAX_MESSAGES" default:"100000" min:"0" desc:"Messages waiting in the queue; over it the answer is 503 queue_full. 0 means no limit."`
@@ -48,6 +61,11 @@ type Service struct {
 	KeepBodies       units.Duration `env:"KEEP_BODIES" default:"0" desc:"How long the content of a delivered message stays; 0 means not at all." note:"Costs disk space, and keeps people's mail."`
 	ExpiresIn        units.Duration `env:"EXPIRES_IN" default:"5d" min:"1m" desc:"How long to retry a message before it expires." note:"A message may ask for less or more."`
 	Uncertain        string         `env:"UNCERTAIN" default:"retry" oneof:"retry hold" desc:"What to do when the relay's reply to a message is lost: retry or hold." note:"retry may deliver twice; hold waits for a person."`
+
+	Alerts             Secret         `env:"ALERTS" lines:"yes" desc:"Who is told when something is wrong: URLs of Slack, Discord, Teams, ntfy, Telegram or a program of one's own, separated by commas, in a file also one a line." unset:"nobody" note:"docs/alerts.md says how to make each URL; mailsidecar alert test tries them."`
+	AlertsAllowPrivate bool           `env:"ALERTS_ALLOW_PRIVATE" default:"false" desc:"Whether the URLs for alerts and the heartbeat may lead to this host or a private network, and begin with http there: true or false."`
+	AlertsMaxAge       units.Duration `env:"ALERTS_MAX_AGE" default:"15m" min:"1m" max:"30d" desc:"How long mail may be due while nothing goes out, before alerts and the heartbeat say so."`
+	HeartbeatURL       Secret         `env:"HEARTBEAT_URL" desc:"URL of a monitor that is fetched each minute while mail flows, and with /fail at the end when not: the convention of Healthchecks. Push URLs of Uptime Kuma work, too." unset:"none" note:"Such a monitor also notices when this process or its host is gone."`
 }
 
 // APIKey is one entry of MAILSIDECAR_API_KEYS.
@@ -58,6 +76,8 @@ type APIKey struct {
 	// case; none means any.
 	Senders []string
 	Rate    units.Rate // of MAILSIDECAR_KEY_RATES
+	// Roles are those of MAILSIDECAR_KEY_ROLES; none means send and read.
+	Roles []string
 }
 
 const (
@@ -75,9 +95,13 @@ func (r *reader) checkService(s *Service) {
 	r.checkKeys(s)
 	r.checkKeySenders(s)
 	r.checkKeyRates(s)
+	r.checkKeyRoles(s)
 	r.checkStore(s)
 	r.checkCompat(s)
 	r.checkHTTPS(s)
+	r.checkMetricsAddr(s)
+	r.checkDKIM(s)
+	r.checkAlerts(s)
 	r.checkSender("FROM", s.From)
 	r.checkSender("FORCE_FROM", s.ForceFrom)
 	if least := s.MaxMessageSize + s.MaxMessageSize/2; s.MaxInFlight < least && !r.failed[serviceName("MAX_MESSAGE_SIZE")] {
@@ -106,6 +130,26 @@ func serviceName(suffix string) string { return servicePrefix + "_" + suffix }
 
 func (r *reader) checkAddr(s *Service) {
 	r.checkHostPort(serviceName("ADDR"), s.Addr, ":8587")
+}
+
+// checkMetricsAddr refuses a port that is taken by another setting, whatever the hosts: on
+// some systems both could listen, and which one answers would depend on the address asked.
+func (r *reader) checkMetricsAddr(s *Service) {
+	if s.MetricsAddr == "" {
+		return
+	}
+	name := serviceName("METRICS_ADDR")
+	r.checkHostPort(name, s.MetricsAddr, ":9587")
+	_, port, _ := net.SplitHostPort(s.MetricsAddr)
+	others := map[string]string{serviceName("ADDR"): s.Addr}
+	if s.HTTPS() {
+		others[serviceName("TLS_ADDR")] = s.TLSAddr
+	}
+	for _, other := range slices.Sorted(maps.Keys(others)) {
+		if _, taken, _ := net.SplitHostPort(others[other]); port == taken && port != "0" && port != "" {
+			r.problem(name, "has the port of "+other, "give each its own, such as :9587; without "+name+" a key with the role admin reads /metrics there")
+		}
+	}
 }
 
 func (r *reader) checkHostPort(name, addr, example string) {

@@ -1,6 +1,7 @@
 package credentials
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
@@ -28,36 +29,50 @@ type Certificate struct {
 // passphrase, and be an RSA key of 2048 bits or more. The error is a [*FileError]. A
 // certificate that has ended is none.
 func ReadCertificate(certFile, keyFile string) (Certificate, error) {
+	pair, err := ReadPair(certFile, keyFile)
+	if err != nil {
+		return Certificate{}, err
+	}
+	key, ok := pair.PrivateKey.(*rsa.PrivateKey)
+	if !ok || key.N.BitLen() < leastKeySize {
+		keyKind := KindKey
+		if keyFile == "" {
+			keyFile, keyKind = certFile, KindCertificate
+		}
+		return Certificate{}, unfit(keyFile, keyKind, fmt.Errorf("its key is no RSA key of %d bits or more", leastKeySize))
+	}
+	return Certificate{pair.Leaf, key}, nil
+}
+
+// ReadPair reads a certificate, with its chain, and its private key in PEM form; without
+// keyFile, the certificate's file has both. The error is a [*FileError].
+func ReadPair(certFile, keyFile string) (tls.Certificate, error) {
 	keyKind := KindKey
 	if keyFile == "" {
 		keyFile, keyKind = certFile, KindCertificate
 	}
 	certPEM, err := Read(certFile, KindCertificate)
 	if err != nil {
-		return Certificate{}, err
+		return tls.Certificate{}, err
 	}
 	keyPEM, err := Read(keyFile, keyKind)
 	if err != nil {
-		return Certificate{}, err
+		return tls.Certificate{}, err
 	}
 	if !holdsPEM(certPEM, "CERTIFICATE") {
-		return Certificate{}, unfit(certFile, KindCertificate, errors.New("it holds no certificate in PEM form"))
+		return tls.Certificate{}, unfit(certFile, KindCertificate, errors.New("it holds no certificate in PEM form"))
 	}
 	pair, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
-		return Certificate{}, unfit(keyFile, keyKind, pairProblem(keyPEM))
+		return tls.Certificate{}, unfit(keyFile, keyKind, pairProblem(keyPEM))
 	}
-	key, ok := pair.PrivateKey.(*rsa.PrivateKey)
-	if !ok || key.N.BitLen() < leastKeySize {
-		return Certificate{}, unfit(keyFile, keyKind, fmt.Errorf("its key is no RSA key of %d bits or more", leastKeySize))
-	}
-	return Certificate{pair.Leaf, key}, nil
+	return pair, nil
 }
 
 // pairProblem says why a certificate and a key cannot be used, without quoting them.
 func pairProblem(keyPEM []byte) error {
 	switch {
-	case holdsPEM(keyPEM, "ENCRYPTED PRIVATE KEY"):
+	case holdsPEM(keyPEM, "ENCRYPTED PRIVATE KEY"), bytes.Contains(keyPEM, []byte("Proc-Type: 4,ENCRYPTED")):
 		return errors.New("its key has a passphrase; write it without one: openssl pkey -in KEY -out KEY.plain")
 	case !holdsPEM(keyPEM, "PRIVATE KEY") && !holdsPEM(keyPEM, "RSA PRIVATE KEY") && !holdsPEM(keyPEM, "EC PRIVATE KEY"):
 		return errors.New("it holds no private key in PEM form")

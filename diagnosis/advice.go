@@ -23,7 +23,7 @@ type Advice struct {
 }
 
 // foreign is the words of others: nothing is replaced in them.
-type foreign struct{ said, cause, names, issuer, sender string }
+type foreign struct{ said, cause, names, issuer, sender, pin string }
 
 // Settings is what advice needs to know of a relay's settings. The zero value stands
 // for the first relay, with a password.
@@ -46,6 +46,17 @@ type Settings struct {
 	// Auth is the AUTH mechanism that SMTP_AUTH names, in lower case; empty where the
 	// best that the relay offers is chosen.
 	Auth string
+	// Provider is the relay's name in SMTP_PROVIDER; empty where none is set.
+	Provider string
+	// NoLogin reports whether the settings say that no login is meant.
+	NoLogin bool
+	// Forced is the setting that chooses the reverse-path, FORCE_FROM or RETURN_PATH; empty
+	// where messages have their own.
+	Forced string
+	// ClientCertificate reports whether there is one.
+	ClientCertificate bool
+	// TLS13 reports whether nothing older is spoken.
+	TLS13 bool
 	// Ends reports whether the advice is that of a command that ends: it does not try
 	// again by itself, as a server does.
 	Ends bool
@@ -102,6 +113,9 @@ func (s Settings) login() string {
 // OfFailure says what a failed delivery shows of the relay at host. ports are
 // those in question: the failure's own, or the whole ladder.
 func OfFailure(f *mailer.Failure, host string, ports []int, s Settings) Advice {
+	if cause, remedy := f.MailAdvice(); cause != "" {
+		return Advice{Relay: f.Relay, Found: cause, Do: remedy}
+	}
 	preset, known := relays.PresetFor(host)
 	a := finding{
 		report: smtp.Report{Host: host}, rungs: []smtp.RungCheck{smtp.RungOf(f)}, ports: ports, preset: preset, known: known, settings: s,
@@ -132,7 +146,7 @@ func (a *Advice) expand(host string, s Settings) {
 		*text = strings.ReplaceAll(*text, "$LOGIN", s.login())
 		*text = withPrefix(*text, s.prefix())
 	}
-	words := strings.NewReplacer("$SAID", fullStop(a.said), "$CAUSE", fullStop(a.cause), "$NAMES", a.names, "$ISSUER", a.issuer, "$SENDER", a.sender)
+	words := strings.NewReplacer("$SAID", fullStop(a.said), "$CAUSE", fullStop(a.cause), "$NAMES", a.names, "$ISSUER", a.issuer, "$SENDER", a.sender, "$PIN", a.pin)
 	a.Found, a.Do = words.Replace(a.Found), words.Replace(a.Do)
 }
 

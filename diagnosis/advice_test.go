@@ -269,6 +269,17 @@ func TestOfFailure(t *testing.T) {
 	}
 }
 
+// TestOfJudgedFailure: what is known of a reply to mail is told in its own words.
+func TestOfJudgedFailure(t *testing.T) {
+	f := &mailer.Failure{
+		Class: mailer.ClassRelay, Stage: mailer.StageContent, Relay: "backup", Port: 587, Reply: mailer.Reply{Code: 550, Enhanced: "5.4.5", Text: "no"},
+		Cause: "The daily limit is used up.", Remedy: "Wait until tomorrow.",
+	}
+	if got := OfFailure(f, "smtp.example.com", []int{587}, Settings{}); got.Relay != "backup" || got.Found != f.Cause || got.Do != f.Remedy {
+		t.Errorf("OfFailure(%v) = %+v, want its cause and remedy", f, got)
+	}
+}
+
 func TestConclusion(t *testing.T) {
 	idle, serving := smtp.RungCheck{Port: 587}, smtp.RungCheck{Port: 2525, Auth: "accepted"}
 	for _, c := range []struct {

@@ -2,6 +2,7 @@ package diagnosis
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -12,6 +13,10 @@ import (
 // have a good one. Its names are never to be trusted: its maker would get the password.
 const impostor = "Something on the way takes the relay's place: antivirus software, a firewall, or a network that redirects mail ports. Exempt $HOST there, or use another port." +
 	" Do not trust this certificate: its maker would get your password."
+
+// seenKey is for a relay whose key may be pinned. What is seen here alone proves nothing: it
+// is that of an impostor, too.
+const seenKey = " The key seen from here is $PIN: pin it only if the relay's operator names the same one."
 
 // certificateText is for a certificate that did not verify.
 func (f finding) certificateText(text adviceText) adviceText {
@@ -30,15 +35,40 @@ func (f finding) certificateText(text adviceText) adviceText {
 			return adviceText{"what answers is not $HOST: its certificate is signed by itself ($ISSUER).", impostor}
 		}
 		text.found += shownIssuer(" It is that of $ISSUER.", t)
+		text.do += seenKey
 	case smtp.ProblemUnknownCA:
 		if stranger {
 			return adviceText{"what answers is not $HOST: its certificate is signed by an authority that this machine does not know ($ISSUER).", impostor}
 		}
 		text.found += shownIssuer(" The authority is $ISSUER.", t)
+		text.do += seenKey
 	case smtp.ProblemNoIntermediate:
 		text.found += shownIssuer(" That is $ISSUER.", t)
 	default:
 	}
+	return text
+}
+
+// pinText is for a key that is not pinned. It may be a new one of the relay's, or that of an
+// impostor.
+func (f finding) pinText(text adviceText) adviceText {
+	var pinned *smtp.PinError
+	wrongKind := errors.As(f.failure().Err, &pinned) && pinned.OfCertificate
+	if wrongKind {
+		text = adviceText{
+			"SMTP_TLS_PIN names the fingerprint of the relay's certificate, and not that of its key.",
+			"A certificate is replaced often, and its key seldom: SMTP_TLS_PIN takes the key.",
+		}
+	}
+	switch t := f.rungs[0].TLS; {
+	case t == nil:
+		return text
+	case wrongKind:
+		text.do += " If this is your relay, set SMTP_TLS_PIN=$PIN."
+		return text
+	}
+	text.found += " It has the key $PIN."
+	text.do += " If the key is the relay's new one, add $PIN to SMTP_TLS_PIN."
 	return text
 }
 

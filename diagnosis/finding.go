@@ -55,6 +55,7 @@ func (f finding) advice() Advice {
 	a.take(f.text())
 	a.said, a.cause, a.sender = quoteReply(f.failure()), f.failure().Cause, f.report.Sender
 	if t := f.rungs[0].TLS; t != nil {
+		a.pin = t.Pin
 		a.issuer, a.names = cmp.Or(t.Interceptor, t.Issuer), strings.Join(t.Names[:min(maxNames, len(t.Names))], ", ")
 	}
 	if why := libraryWords(f.failure().Err); why != "" && (f.problem() == smtp.ProblemTLS || f.problem() == smtp.ProblemCertificate) {
@@ -103,6 +104,19 @@ func (f finding) text() adviceText {
 		return f.modeText()
 	case smtp.ProblemExpired, smtp.ProblemWrongName, smtp.ProblemSelfSigned, smtp.ProblemNoIntermediate, smtp.ProblemUnknownCA:
 		return f.certificateText(text)
+	case smtp.ProblemPin:
+		return f.pinText(text)
+	case smtp.ProblemClientCert:
+		if f.settings.ClientCertificate {
+			return adviceText{
+				"the relay does not take the client certificate in SMTP_TLS_CERT_FILE.",
+				"Ask the relay's operator which certificates it takes. It may have ended, or be signed by an authority that the relay does not know.",
+			}
+		}
+	case smtp.ProblemTLS:
+		if f.settings.TLS13 {
+			text.do = "The relay may not speak TLS 1.3: remove SMTP_TLS_MIN_VERSION. If it does, look for a proxy or firewall that intercepts the connection."
+		}
 	case smtp.ProblemNoMechanism:
 		return f.mechanismText()
 	case smtp.ProblemMechanism:
@@ -120,6 +134,9 @@ func (f finding) text() adviceText {
 	case smtp.ProblemSender:
 		if f.failure().Code == 0 { // see smtp.Relay.Check
 			return adviceText{"the sender $SENDER needs SMTPUTF8, which the relay does not offer.", "Set MAILSIDECAR_FROM (for a try: --from) to an address in ASCII."}
+		}
+		if f.settings.Forced != "" {
+			text.do = "Set SMTP_" + f.settings.Forced + " to an address that this account may send from. Most providers want the address or its domain confirmed first."
 		}
 	default:
 		text.do = cmp.Or(grantRemedies[f.settings.Grant][p], text.do)
@@ -240,8 +257,8 @@ func (f finding) addWords(a *Advice) {
 	}
 	switch f.problem() {
 	case smtp.ProblemCredentials, smtp.ProblemAppPassword, smtp.ProblemOAuth2:
-		if f.preset.Advice != "" {
-			a.Do += " Note: " + f.preset.Advice + "."
+		if f.preset.Advice.Value != "" {
+			a.Do += " Note: " + f.preset.Advice.Value + "."
 		}
 	case smtp.ProblemToken:
 		if !errors.Is(failure.Err, token.ErrNotStored) && !errors.As(failure.Err, new(*token.ClientError)) { // that was said

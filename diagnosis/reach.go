@@ -15,11 +15,7 @@ func (f finding) nameText(text adviceText) adviceText {
 	servers := f.report.NameServers
 	switch f.problem() {
 	case smtp.ProblemName:
-		if similar, ok := relays.SimilarHost(f.report.Host); ok {
-			text.do = "Did you mean " + similar + "? Check the spelling of SMTP_HOST."
-		} else if strings.Contains(strings.TrimSuffix(f.report.Host, "."), ".") {
-			text.do = "Check the spelling of SMTP_HOST."
-		}
+		return f.unknownName(text)
 	case smtp.ProblemNameFailed:
 		if len(servers) > 0 {
 			text.found = "the name $HOST could not be looked up: " + nameServers(servers, "answers with an error, or refuses", "answer with an error, or refuse") + "."
@@ -28,6 +24,24 @@ func (f finding) nameText(text adviceText) adviceText {
 		if len(servers) > 0 {
 			text.found = "the name $HOST could not be looked up: " + silentServers(servers)
 		}
+	}
+	return text
+}
+
+// unknownName is for a host that DNS does not know.
+func (f finding) unknownName(text adviceText) adviceText {
+	host, provider := f.report.Host, f.settings.Provider
+	similar, isLike := relays.SimilarHost(host)
+	switch {
+	case relays.KnowsHost(host):
+		text.found = "the name $HOST is right, but this machine's DNS does not know it."
+		text.do = "Look at the name servers of this machine or its container (/etc/resolv.conf): they must answer for names on the internet."
+	case f.known && f.preset.Regional() && f.preset.Name == provider:
+		text.do = "Check the region in SMTP_PROVIDER, or the spelling of SMTP_HOST: \"mailsidecar presets " + provider + "\" lists the regions that are known."
+	case isLike:
+		text.do = "Did you mean " + similar + "? Check the spelling of SMTP_HOST."
+	case strings.Contains(strings.TrimSuffix(host, "."), "."):
+		text.do = "Check the spelling of SMTP_HOST."
 	}
 	return text
 }

@@ -16,7 +16,7 @@ func OfReport(r smtp.Report, s Settings) []Advice {
 	var all []Advice
 	switch groups := findings(r, s); {
 	case r.OK && servingRung(r) >= 0:
-		all = remarks(r, groups)
+		all = remarks(r, groups, s)
 	case len(groups) > 0:
 		all = conclude(r, groups)
 	default:
@@ -104,7 +104,7 @@ func (f finding) progress() int {
 }
 
 // remarks say what was found beside a relay that can take mail.
-func remarks(r smtp.Report, groups []finding) []Advice {
+func remarks(r smtp.Report, groups []finding, s Settings) []Advice {
 	var all []Advice
 	serving := r.Rungs[servingRung(r)]
 	for _, g := range groups {
@@ -125,7 +125,7 @@ func remarks(r smtp.Report, groups []finding) []Advice {
 			Do:    "Tell the relay's operator. Mail waits once it has run out.",
 		})
 	}
-	if len(serving.Mechanisms) > 0 && !loggedIn(serving) {
+	if len(serving.Mechanisms) > 0 && !loggedIn(serving) && !s.NoLogin {
 		all = append(all, Advice{
 			Found: "no login was tried, for SMTP_USERNAME is not set, though the relay offers one.",
 			Do:    "Most relays refuse mail without a login: set SMTP_USERNAME and SMTP_PASSWORD.",

@@ -3,10 +3,13 @@ package diagnosis_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"flag"
 	"fmt"
 	"net"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +23,9 @@ import (
 )
 
 var update = flag.Bool("update", false, "rewrite testdata/situations.golden")
+
+// pins are the keys of relays, which are made anew in each run.
+var pins = regexp.MustCompile(`sha256/[A-Za-z0-9+/]{43}=`)
 
 const golden = "testdata/situations.golden"
 
@@ -78,6 +84,8 @@ func host(name string) func(*world) {
 	return func(w *world) { w.options.Host, w.options.ServerName = name, "" }
 }
 
+func provider(name string) func(*world) { return func(w *world) { w.settings.Provider = name } }
+
 func from(sender string) func(*world) { return func(w *world) { w.sender = sender } }
 
 // dnsError is what a look-up returns after some time, at the latest when its own is
@@ -120,6 +128,26 @@ var (
 	noLogin = func(w *world) { w.options.Username, w.options.Password = "", "" }
 )
 
+// implicitTLS speaks TLS from the first octet on every port of the ladder.
+func implicitTLS(w *world) {
+	w.options.Ladder = slices.Clone(w.options.Ladder)
+	for i := range w.options.Ladder {
+		w.options.Ladder[i].Implicit = true
+	}
+}
+
+// pinned pins the key of that certificate.
+func pinned(cert *x509.Certificate) func(*world) {
+	return func(w *world) { w.options.Pins = []smtp.Pin{smtp.PinOf(cert)} }
+}
+
+func clientCertificate(pair tls.Certificate) func(*world) {
+	return func(w *world) {
+		w.settings.ClientCertificate = true
+		w.options.ClientCertificate = func() (*tls.Certificate, error) { return &pair, nil }
+	}
+}
+
 // situation is what a relay, the network or this machine is like, and what is said of
 // it. The same is said with every ladder.
 type situation struct {
@@ -143,6 +171,10 @@ var situations = []situation{
 	{name: "misspelt name", world: and(host("smtp.gmial.com"), dnsError(0, net.DNSError{Err: "no such host", IsNotFound: true})), cause: "DNS has no address for smtp.gmial.com", remedy: "Did you mean smtp.gmail.com?"},
 	{name: "other top-level domain", world: and(host("smtp.sendgrid.com"), dnsError(0, net.DNSError{Err: "no such host", IsNotFound: true})), cause: "DNS has no address", remedy: "Did you mean smtp.sendgrid.net?"},
 	{name: "misspelt regional name", world: and(host("email-stmp.eu-west-1.amazonaws.com"), dnsError(0, net.DNSError{Err: "no such host", IsNotFound: true})), cause: "DNS has no address", remedy: "Did you mean email-smtp.eu-west-1.amazonaws.com?"},
+	{name: "name of a known relay: smtp.zoho.eu", world: and(host("smtp.zoho.eu"), dnsError(0, net.DNSError{Err: "no such host", IsNotFound: true})), cause: "the name smtp.zoho.eu is right, but this machine's DNS does not know it", remedy: "/etc/resolv.conf", no: []string{"Did you mean", "spelling"}},
+	{name: "name of a known relay: smtp.ionos.de", world: and(host("smtp.ionos.de"), dnsError(0, net.DNSError{Err: "no such host", IsNotFound: true})), cause: "the name smtp.ionos.de is right, but this machine's DNS does not know it", remedy: "/etc/resolv.conf", no: []string{"Did you mean", "spelling"}},
+	{name: "name of a known relay: email-smtp.eu-central-1.amazonaws.com", world: and(host("email-smtp.eu-central-1.amazonaws.com"), dnsError(0, net.DNSError{Err: "no such host", IsNotFound: true})), cause: "the name email-smtp.eu-central-1.amazonaws.com is right, but this machine's DNS does not know it", remedy: "/etc/resolv.conf", no: []string{"Did you mean", "spelling"}},
+	{name: "region that is not in the table", world: and(host("email-smtp.eu-wst-1.amazonaws.com"), provider("ses"), dnsError(0, net.DNSError{Err: "no such host", IsNotFound: true})), cause: "DNS has no address", remedy: "Check the region in SMTP_PROVIDER", no: []string{"Did you mean"}},
 	{name: "name of another container", world: and(host("mailpit"), dnsError(0, net.DNSError{Err: "no such host", IsNotFound: true})), cause: "DNS has no address for mailpit", remedy: "known only in a network that both share"},
 	{name: "name server fails", world: dnsError(0, net.DNSError{Err: "server misbehaving", Server: "192.0.2.53:53", IsTemporary: true}), cause: "the name server 192.0.2.53 answers with an error", remedy: "/etc/resolv.conf", within: time.Nanosecond, no: []string{"spelling"}},
 	{name: "name server refuses the packets", world: dnsError(0, net.DNSError{Err: "read: connection refused", Server: "127.0.0.53:53"}), cause: "the name server 127.0.0.53 answers with an error, or refuses", remedy: "/etc/resolv.conf", no: []string{"spelling"}},
@@ -204,9 +236,9 @@ var situations = []situation{
 	{name: "STARTTLS refused", world: all(relaytest.Options{}, relaytest.Script{"STARTTLS": "554 5.7.3 TLS is broken"}), cause: "offers STARTTLS, and then refuses it. The relay said: 554", remedy: "mend its TLS"},
 	{name: "STARTTLS refused for now", world: all(relaytest.Options{}, relaytest.Script{"STARTTLS": "454 4.7.0 TLS not available"}), cause: "takes no mail from here just now. The relay said: 454", remedy: "Try again"},
 	{name: "old TLS", world: all(relaytest.Options{MaxTLS: 0x0302}, nil), cause: "the TLS handshake failed: no version or cipher in common", remedy: "TLS 1.2"},
-	{name: "intercepted by antivirus software", world: all(relaytest.Options{Certificate: relaytest.Intercepted}, nil), cause: "intercepted: the certificate is made by Avast", remedy: "Do not trust this certificate", no: []string{"SMTP_TLS_CA_FILE", "SMTP_TLS_SERVER_NAME"}},
-	{name: "self-signed", world: all(relaytest.Options{Certificate: relaytest.SelfSigned}, nil), cause: "signed by itself", remedy: "SMTP_TLS_CA_FILE"},
-	{name: "self-signed in the place of a preset", world: and(host("smtp.gmail.com"), all(relaytest.Options{Certificate: relaytest.SelfSigned}, nil)), cause: "what answers is not smtp.gmail.com: its certificate is signed by itself", remedy: "Do not trust this certificate", no: []string{"SMTP_TLS_CA_FILE", "SMTP_TLS_SERVER_NAME", "set SMTP_HOST"}},
+	{name: "intercepted by antivirus software", world: all(relaytest.Options{Certificate: relaytest.Intercepted}, nil), cause: "intercepted: the certificate is made by Avast", remedy: "Do not trust this certificate", no: []string{"SMTP_TLS_CA_FILE", "SMTP_TLS_PIN", "SMTP_TLS_SERVER_NAME"}},
+	{name: "self-signed", world: all(relaytest.Options{Certificate: relaytest.SelfSigned}, nil), cause: "signed by itself", remedy: "or its key in SMTP_TLS_PIN. For any other one, something may intercept the connection: ask the relay's operator, and do not trust the certificate. The key seen from here is sha256/"},
+	{name: "self-signed in the place of a preset", world: and(host("smtp.gmail.com"), all(relaytest.Options{Certificate: relaytest.SelfSigned}, nil)), cause: "what answers is not smtp.gmail.com: its certificate is signed by itself", remedy: "Do not trust this certificate", no: []string{"SMTP_TLS_CA_FILE", "SMTP_TLS_PIN", "SMTP_TLS_SERVER_NAME", "set SMTP_HOST"}},
 	{name: "expired", world: all(relaytest.Options{Certificate: relaytest.Expired}, nil), cause: "expired on 1 January 1995", remedy: "must renew"},
 	{name: "not yet valid", world: all(relaytest.Options{Certificate: relaytest.NotYetValid}, nil), cause: "not valid yet: most likely this machine's clock is behind", remedy: "Set the clock"},
 	{name: "another name", world: all(relaytest.Options{Certificate: relaytest.WrongName}, nil), cause: "for another name than relay.test. It is for other.test.", remedy: "do not trust the name"},
@@ -214,7 +246,7 @@ var situations = []situation{
 	{name: "another name, by a stranger", world: all(relaytest.Options{Certificate: relaytest.Stranger}, nil), cause: "an authority that this machine does not know", remedy: "do not trust the authority", no: []string{"set SMTP_HOST", "SMTP_TLS_SERVER_NAME"}},
 	{name: "an IP address for the host", world: and(host("192.0.2.1"), all(relaytest.Options{}, nil)), cause: "SMTP_HOST is an IP address, and the relay's certificate is for a name. It is for relay.test", remedy: "Set SMTP_HOST to the name"},
 	{name: "no name in the certificate", world: all(relaytest.Options{Certificate: relaytest.Nameless}, nil), cause: "does not have the name relay.test", remedy: "subject alternative name"},
-	{name: "unknown authority", world: all(relaytest.Options{Certificate: relaytest.UnknownCA}, nil), cause: "an authority that this machine does not know. The authority is CN=unknown CA.", remedy: "SMTP_TLS_CA_FILE"},
+	{name: "unknown authority", world: all(relaytest.Options{Certificate: relaytest.UnknownCA}, nil), cause: "an authority that this machine does not know. The authority is CN=unknown CA.", remedy: "The key seen from here is sha256/"},
 	{name: "unknown authority, sent with its own certificate", world: all(relaytest.Options{Certificate: relaytest.IssuedByOwner}, nil), cause: "an authority that this machine does not know. The authority is CN=owner CA.", remedy: "SMTP_TLS_CA_FILE"},
 	{name: "an intermediate authority", world: all(relaytest.Options{Certificate: relaytest.Chained}, nil), result: "takes the login"},
 	{name: "no certificate of the intermediate authority", world: all(relaytest.Options{Certificate: relaytest.Incomplete}, nil), cause: "incomplete chain", remedy: "the whole chain"},
@@ -231,9 +263,24 @@ var situations = []situation{
 	{name: "GSSAPI alone", world: all(relaytest.Options{TLSExtensions: []string{"AUTH GSSAPI"}}, nil), cause: "It offers GSSAPI.", remedy: "PLAIN or LOGIN"},
 	{name: "GSSAPI and NTLM", world: all(relaytest.Options{TLSExtensions: []string{"AUTH GSSAPI NTLM"}}, nil), cause: "It offers GSSAPI NTLM.", remedy: "SMTP_AUTH=ntlm"},
 	{name: "no login, where one is offered", world: and(noLogin, all(relaytest.Options{}, nil)), cause: "no login was tried, for SMTP_USERNAME is not set", remedy: "SMTP_USERNAME and SMTP_PASSWORD", result: "answers on port 587 as it should. No sender was tried"},
+	{name: "no login, as is meant", world: and(noLogin, func(w *world) { w.settings.NoLogin = true }, all(relaytest.Options{}, nil)), result: "answers on port 587 as it should. No sender was tried", no: []string{"SMTP_USERNAME"}},
 
 	// Senders
 	{name: "sender refused", world: and(all(relaytest.Options{}, relaytest.Script{"MAIL": "553 5.7.1 Sender address rejected: not owned by user"}), from("shop@example.com")), cause: "the relay refuses mail from the sender shop@example.com. The relay said: 553", remedy: "MAILSIDECAR_FROM (for a try: --from)"},
+	{name: "another key than the pinned one", world: and(all(relaytest.Options{}, nil), pinned(relaytest.Client().Leaf)), cause: "has none of the keys that SMTP_TLS_PIN names. It has the key sha256/", remedy: "to SMTP_TLS_PIN"},
+	{name: "another key, by an unknown authority", world: and(all(relaytest.Options{Certificate: relaytest.UnknownCA}, nil), pinned(relaytest.Client().Leaf)), cause: "has none of the keys", remedy: "to SMTP_TLS_PIN"},
+	{name: "the pinned key, signed by itself", world: and(all(relaytest.Options{Certificate: relaytest.SelfSigned}, nil), pinned(relaytest.SelfSigned.Leaf())), result: "takes the login on port 587"},
+	{name: "no client certificate", world: all(relaytest.Options{ClientCAs: relaytest.RootCAs()}, nil), cause: "takes only clients with a certificate that it knows", remedy: "Set SMTP_TLS_CERT_FILE and SMTP_TLS_KEY_FILE"},
+	{name: "no client certificate, TLS 1.2", world: all(relaytest.Options{ClientCAs: relaytest.RootCAs(), MaxTLS: tls.VersionTLS12}, nil), cause: "takes only clients with a certificate that it knows", remedy: "Set SMTP_TLS_CERT_FILE"},
+	{name: "no client certificate, TLS from the first octet", world: and(all(relaytest.Options{ClientCAs: relaytest.RootCAs(), Implicit: true}, nil), implicitTLS), cause: "takes only clients with a certificate that it knows", remedy: "Set SMTP_TLS_CERT_FILE"},
+	{name: "a client certificate of another authority", world: and(all(relaytest.Options{ClientCAs: relaytest.RootCAs()}, nil), clientCertificate(relaytest.UnknownCA.Pair())), cause: "does not take the client certificate in SMTP_TLS_CERT_FILE", remedy: "Ask the relay's operator"},
+	{name: "no client certificate, at Postfix", world: all(relaytest.Options{}, relaytest.Script{"EHLO": "default then bye 421 4.7.1 relay.test Error: No client certificate presented"}), cause: "takes only clients with a certificate that it knows, and none is configured. The relay said: 421 4.7.1", remedy: "Set SMTP_TLS_CERT_FILE", within: 21 * time.Second},
+	{name: "a client certificate of another authority, at Postfix", world: and(all(relaytest.Options{}, relaytest.Script{"EHLO": "default then bye 421 4.7.1 relay.test Error: Client certificate not trusted"}), clientCertificate(relaytest.UnknownCA.Pair())), cause: "does not take the client certificate in SMTP_TLS_CERT_FILE. The relay said: 421 4.7.1", remedy: "Ask the relay's operator", within: 21 * time.Second},
+	{name: "a client certificate", world: and(all(relaytest.Options{ClientCAs: relaytest.RootCAs()}, nil), clientCertificate(relaytest.Client())), result: "takes the login on port 587"},
+	{name: "no TLS 1.3", world: and(all(relaytest.Options{MaxTLS: tls.VersionTLS12}, nil), func(w *world) { w.options.MinTLS, w.settings.TLS13 = tls.VersionTLS13, true }), cause: "the TLS handshake failed", remedy: "remove SMTP_TLS_MIN_VERSION"},
+	{name: "the relay's own sender refused", world: and(all(relaytest.Options{}, relaytest.Script{"MAIL FROM:<bounces@example.com>": "550 5.7.1 domain not verified"}), from("shop@example.com"), func(w *world) {
+		w.options.ForceFrom.Email, w.options.ReturnPath, w.settings.Forced = "news@example.com", "bounces@example.com", "RETURN_PATH"
+	}), cause: "the relay refuses mail from the sender bounces@example.com. The relay said: 550", remedy: "Set SMTP_RETURN_PATH to an address"},
 	{name: "sender refused without a login", world: and(noLogin, all(relaytest.Options{TLSExtensions: []string{"SIZE"}}, relaytest.Script{"MAIL": "550 5.1.8 unknown domain"}), from("shop@example.com")), cause: "refuses mail from the sender shop@example.com", remedy: "MAILSIDECAR_FROM"},
 	{name: "login wanted at MAIL", world: and(noLogin, all(relaytest.Options{TLSExtensions: []string{"SIZE"}}, relaytest.Script{"MAIL": "530 5.7.0 Authentication required"}), from("shop@example.com")), cause: "the session is not logged in", remedy: "Set SMTP_USERNAME"},
 	{name: "sender refused for now", world: and(all(relaytest.Options{}, relaytest.Script{"MAIL": "451 4.3.0 try later"}), from("shop@example.com")), cause: "takes no mail from here just now", remedy: "Try again"},
@@ -309,7 +356,7 @@ func TestSituations(t *testing.T) {
 		checkSituation(t, m.situation, m.ports, &texts)
 	}
 	if *update {
-		if err := os.WriteFile(golden, texts.Bytes(), 0o600); err != nil {
+		if err := os.WriteFile(golden, pins.ReplaceAll(texts.Bytes(), []byte("sha256/PIN")), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -317,7 +364,7 @@ func TestSituations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := texts.String(); got != string(want) {
+	if got := string(pins.ReplaceAll(texts.Bytes(), []byte("sha256/PIN"))); got != string(want) {
 		t.Errorf("%s differs (go test ./diagnosis -update writes it): %s", golden, firstDifference(got, string(want)))
 	}
 }

@@ -5,7 +5,7 @@ import "mailsidecar/mailer/smtp"
 // adviceText is the advice for a problem before [Advice.expand]: $HOST is the
 // relay's name, $PORTS/tls the ports in question with that mode, $LOGIN the command
 // that logs in, and SMTP_ becomes the prefix of the relay's own variables. $SAID and
-// $CAUSE are the words of relay and OAuth2 server, $NAMES and $ISSUER those of a
+// $CAUSE are the words of relay and OAuth2 server, $NAMES, $ISSUER and $PIN those of a
 // certificate, and $SENDER is an address; nothing is replaced in these. Of {this|that} a
 // server says this, and a command that ends says that.
 type adviceText struct{ found, do string }
@@ -98,7 +98,7 @@ var adviceTexts = map[smtp.Problem]adviceText{
 	},
 	smtp.ProblemSelfSigned: {
 		"the relay's certificate is signed by itself, and by no authority.",
-		"For a relay of your own, name the certificate in SMTP_TLS_CA_FILE. For any other one, something may intercept the connection: ask the relay's operator, and do not trust the certificate.",
+		"For a relay of your own, name the certificate in SMTP_TLS_CA_FILE, or its key in SMTP_TLS_PIN. For any other one, something may intercept the connection: ask the relay's operator, and do not trust the certificate.",
 	},
 	smtp.ProblemNoIntermediate: {
 		"the relay sends an incomplete chain: its own certificate, without that of the intermediate authority which signed it.",
@@ -106,7 +106,7 @@ var adviceTexts = map[smtp.Problem]adviceText{
 	},
 	smtp.ProblemUnknownCA: {
 		"the relay's certificate is signed by an authority that this machine does not know.",
-		"For a relay of your own, name its authority's certificate in SMTP_TLS_CA_FILE. For any other one, something may intercept the connection: ask the relay's operator, and do not trust the authority.",
+		"For a relay of your own, name its authority's certificate in SMTP_TLS_CA_FILE, or the relay's own key in SMTP_TLS_PIN. For any other one, something may intercept the connection: ask the relay's operator, and do not trust the authority.",
 	},
 	smtp.ProblemNoAuthorities: {
 		"no certificate can be verified: this machine has no certificate authorities.",
@@ -115,6 +115,14 @@ var adviceTexts = map[smtp.Problem]adviceText{
 	smtp.ProblemCertificate: {
 		"the relay's certificate is not valid.",
 		"The relay's operator must replace it. If it is good elsewhere, something intercepts the connection here.",
+	},
+	smtp.ProblemPin: {
+		"what answers has none of the keys that SMTP_TLS_PIN names.",
+		"Ask the relay's operator whether its key was changed; until you know, something may intercept the connection.",
+	},
+	smtp.ProblemClientCert: {
+		"the relay takes only clients with a certificate that it knows, and none is configured.",
+		"Set SMTP_TLS_CERT_FILE and SMTP_TLS_KEY_FILE to the certificate that the relay's operator has given you.",
 	},
 	smtp.ProblemNoMechanism: {
 		"the relay offers no AUTH mechanism that can be used with these credentials.",
@@ -152,6 +160,10 @@ var adviceTexts = map[smtp.Problem]adviceText{
 	smtp.ProblemMechanism: {
 		"the relay offers this AUTH mechanism, and yet does not know it.",
 		"Set SMTP_AUTH to another one that it offers; \"mailsidecar check\" lists them.",
+	},
+	smtp.ProblemNoLogin: {
+		"the relay takes no login on this connection.",
+		"Most relays take logins on port 587 with STARTTLS: remove SMTP_PORTS and SMTP_TLS, or set them to what the provider names. If the relay takes mail without a login, set SMTP_AUTH=none.",
 	},
 	smtp.ProblemTokenDead: {
 		"the relay refused the OAuth2 token: it has expired or was revoked, or is of another account than SMTP_USERNAME.",

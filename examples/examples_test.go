@@ -48,6 +48,28 @@ func TestCompose(t *testing.T) {
 	client(t, interpolate(t, app.Environment))
 }
 
+// TestComposeProvider: the Compose examples take a provider, and leave its host, ports and
+// user name as they are.
+func TestComposeProvider(t *testing.T) {
+	host := given["SMTP_HOST"]
+	t.Cleanup(func() { given["SMTP_HOST"], given["SMTP_USERNAME"] = host, "me"; delete(given, "SMTP_PROVIDER") })
+	given["SMTP_HOST"], given["SMTP_USERNAME"], given["SMTP_PROVIDER"] = "", "", "sendgrid"
+	for _, path := range []string{"compose/compose.yaml", "wordpress/compose.yaml"} {
+		var file struct {
+			Services map[string]struct{ Environment map[string]string }
+		}
+		readYAML(t, path, &file)
+		env := interpolate(t, file.Services["mailsidecar"].Environment)
+		if path != "compose/compose.yaml" {
+			env["MAILSIDECAR_FROM"] = given["MAILSIDECAR_FROM"]
+		}
+		relay := load(t, env).Relays[0]
+		if relay.Host != "smtp.sendgrid.net" || relay.Username != "apikey" || relay.Ports.String() != "587,2525,465" {
+			t.Errorf("%s: host %s, ports %s, user name %s, want what the provider has", path, relay.Host, relay.Ports, relay.Username)
+		}
+	}
+}
+
 // TestQuickStart: the Compose file in the README is whole.
 func TestQuickStart(t *testing.T) {
 	readme, err := os.ReadFile("../README.md")

@@ -27,6 +27,7 @@ type requestInfo struct {
 	key     *keys.Key // nil without keys, and before it is known
 	code    api.Code  // of the problem it is answered with
 	message string    // id of the message it made
+	endTurn func()    // of strangers; nil where it took none
 }
 
 // request returns what logAndGuard keeps of the request.
@@ -47,10 +48,15 @@ func (s *Server) logAndGuard(next echo.HandlerFunc) echo.HandlerFunc {
 		c.Set(contextKey, r)
 		s.tidyPath(c)
 		s.prepare(c, r)
-		defer func() { s.logAccess(c, r, time.Since(started)) }()
+		defer endStrangersTurn(c)
+		defer func() {
+			took := time.Since(started)
+			s.logAccess(c, r, took)
+			s.count(c, r, took)
+		}()
 		if err := s.guard(c, next); err != nil {
 			if r.key == nil && !s.keys.Empty() {
-				defer s.strangers.enter(c.Request().Context())()
+				s.takeStrangersTurn(c)
 			}
 			c.Error(err)
 		}
@@ -74,6 +80,9 @@ func (s *Server) prepare(c echo.Context, r *requestInfo) {
 func (s *Server) guard(c echo.Context, next echo.HandlerFunc) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
+			if s.meter != nil {
+				s.meter.Panicked()
+			}
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
@@ -104,7 +113,7 @@ func requestID(given string) string {
 // only.
 func (s *Server) logAccess(c echo.Context, r *requestInfo, took time.Duration) {
 	level := slog.LevelInfo
-	if strings.HasPrefix(c.Path(), "/livez") || strings.HasPrefix(c.Path(), "/readyz") {
+	if strings.HasPrefix(c.Path(), "/livez") || strings.HasPrefix(c.Path(), "/readyz") || c.Path() == "/healthz/flow" {
 		level = slog.LevelDebug
 	}
 	attrs := []slog.Attr{

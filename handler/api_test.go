@@ -49,6 +49,7 @@ func TestAnswerMembers(t *testing.T) {
 	for schema, answer := range map[string]reflect.Type{
 		"Message": reflect.TypeFor[api.Receipt](), "Recipient": reflect.TypeFor[api.Recipient](), "Problem": reflect.TypeFor[api.Problem](),
 		"Attempt": reflect.TypeFor[api.Attempt](), "Relay": reflect.TypeFor[api.Relay](), "Story": reflect.TypeFor[api.Message](),
+		"Pause": reflect.TypeFor[api.Pause](), "Drain": reflect.TypeFor[api.Drain](),
 	} {
 		described := contract.resolve(map[string]any{"$ref": "#/components/schemas/" + schema})
 		var names []string

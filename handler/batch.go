@@ -2,6 +2,7 @@ package handler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -104,6 +105,26 @@ func (b *batchReader) reserve(octets int) error {
 	return err
 }
 
+// withoutRelay refuses the messages that no relay takes. Where that is all of them they
+// stay, because the batch may repeat one that was stored, and routed is false.
+func (b *batchReader) withoutRelay(takes func(key, sender string) bool) (routed bool) {
+	var valid []queue.Submission
+	var places []int
+	for i, sub := range b.valid {
+		if takes(sub.Key, sub.Sender) {
+			valid, places = append(valid, sub), append(places, b.places[i])
+			continue
+		}
+		body := problem.For(queue.ErrNoRoute).Body("")
+		b.results[b.places[i]].Problem = &body
+	}
+	if len(valid) == 0 {
+		return false
+	}
+	b.valid, b.places = valid, places
+	return true
+}
+
 // submitBatch stores the valid messages. The idempotency key and the fingerprint are
 // the whole batch's.
 func (s *Server) submitBatch(c echo.Context, b *batchReader, idempotency string) error {
@@ -116,11 +137,22 @@ func (s *Server) submitBatch(c echo.Context, b *batchReader, idempotency string)
 	sum := b.fingerprint.Sum()
 	for i := range b.valid {
 		b.valid[i].IdempotencyKey, b.valid[i].Fingerprint = idempotency, sum
+		b.valid[i].Origin = queue.Origin{Door: "batch", RequestID: request(c).id}
 	}
 	ctx, cancel := context.WithTimeout(c.Request().Context(), s.requestTimeout)
 	defer cancel()
 	receipts, err := s.ledger.SubmitBatch(ctx, b.valid)
-	if err != nil {
+	// A repeat of a batch that was stored is answered as before. Else those are left out that
+	// no relay takes, as they were if it is a repeat of a batch without them.
+	if errors.Is(err, queue.ErrNoRoute) || errors.Is(err, queue.ErrIdempotencyMismatch) || err == nil && len(receipts) != len(b.valid) {
+		if b.withoutRelay(s.ledger.Takes) {
+			receipts, err = s.ledger.SubmitBatch(ctx, b.valid)
+		}
+	}
+	switch {
+	case errors.Is(err, queue.ErrNoRoute):
+		return &problem.Error{Code: api.CodeInvalidBatch, Detail: "Every message was refused: see results.", Results: b.results}
+	case err != nil:
 		return err
 	}
 	if len(receipts) != len(b.valid) {
@@ -129,7 +161,7 @@ func (s *Server) submitBatch(c echo.Context, b *batchReader, idempotency string)
 	}
 	for i, r := range receipts {
 		body := newReceipt(r.Message)
-		b.results[b.places[i]].Receipt = &body
+		b.results[b.places[i]] = api.BatchResult{Receipt: &body}
 		if r.Replayed {
 			c.Response().Header().Set(headerIdempotencyReplay, "true")
 		}

@@ -39,6 +39,8 @@ func (d desk) Accept(sub queue.Submission, m compose.Composed, key *keys.Key) (q
 	return d.accept(sub, m, key)
 }
 
+func (d desk) Takes(key, sender string) bool { return d.ledger == nil || d.ledger.Takes(key, sender) }
+
 func (d desk) Submit(ctx context.Context, subs []queue.Submission) ([]queue.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.requestTimeout)
 	defer cancel()
@@ -86,7 +88,7 @@ func (d desk) Cancel(ctx context.Context, key, id string) (queue.Message, error)
 // addCompat adds the providers' routes. Echo writes {name} as :name.
 func (s *Server) addCompat(e *echo.Echo) {
 	host := compat.Host{
-		Desk: desk{s}, Keys: s.keys, Budget: s.budget, MaxBody: s.maxBody(), ForceFrom: s.forceFrom, Log: s.log,
+		Desk: desk{s}, Keys: s.keys, Budget: s.budget, MaxBody: s.maxBody(), ForceFrom: s.forceFrom, Rewrites: s.rewrites, Signer: s.signer, Log: s.log,
 	}
 	pattern := strings.NewReplacer("{", ":", "}", "")
 	for _, a := range s.compat {

@@ -63,7 +63,7 @@ func (s *Server) compose(ctx context.Context, m *messageRequest, key *keys.Key, 
 	message := f.message(m)
 	message.Date = sub.SendAt
 	message.ForceFrom = s.forceFrom
-	composed, err := compose.Compose(ctx, message, reserve)
+	composed, err := compose.Compose(ctx, message, compose.Options{Reserve: reserve, Signer: s.signer})
 	if invalid, ok := errors.AsType[*mailer.InvalidError](err); ok {
 		f.Malformed = f.Malformed || invalid.Malformed
 		for _, field := range problem.Located(invalid.Fields, m.path) {

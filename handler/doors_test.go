@@ -718,3 +718,27 @@ func FuzzDoors(f *testing.F) {
 		}
 	})
 }
+
+// TestOrigin: each door says for the log which it is, and which request it was.
+func TestOrigin(t *testing.T) {
+	want := map[string]string{"json": "json", "form": "form", "batch": "batch", "postmark": "postmark"}
+	seen := map[string]bool{}
+	for name, request := range entrances() {
+		q := &fakeQueue{durable: true}
+		r := request(letters()["plain"], t)
+		r.Header.Set("X-Request-Id", "trace-1")
+		if a := serve(newTestServer(t, q, nil), r); a.status/100 != 2 {
+			t.Fatalf("%s: %d %s", name, a.status, a.body)
+		}
+		o := q.submissions()[0].Origin
+		if o.Door == "" || o.RequestID != "trace-1" || want[name] != "" && o.Door != want[name] {
+			t.Errorf("%s: the origin is %+v", name, o)
+		}
+		seen[o.Door] = true
+	}
+	for _, door := range []string{"json", "form", "rfc822", "batch", "brevo", "mailersend", "mailgun", "postmark", "resend", "sendgrid", "ses"} {
+		if !seen[door] {
+			t.Errorf("no entrance came in by the door %s: %v", door, seen)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -31,7 +32,9 @@ type fakeQueue struct {
 	page    queue.Page
 	content []byte
 	retried int
-	next    string // of a retry by filter
+	next    string // of a command by filter
+	did     string // the last of these
+	resend  queue.Resend
 	// block holds Submit until it is closed, or ctx ends; delay for a time.
 	block chan struct{}
 	delay time.Duration
@@ -43,6 +46,8 @@ type fakeQueue struct {
 	limit  int
 	cursor string
 	scope  []string // key and id of look-ups
+	stats  queue.Stats
+	asked  int // for stats
 }
 
 func (q *fakeQueue) Submit(ctx context.Context, s queue.Submission) (queue.Receipt, error) {
@@ -92,6 +97,8 @@ func (q *fakeQueue) SubmitBatch(_ context.Context, s []queue.Submission) ([]queu
 	return receipts, q.err
 }
 
+func (q *fakeQueue) Takes(string, string) bool { return true }
+
 func (q *fakeQueue) Get(_ context.Context, key, id string) (queue.Message, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -109,14 +116,44 @@ func (q *fakeQueue) Retry(_ context.Context, key, id string) (queue.Message, err
 	return q.message, q.err
 }
 
-func (q *fakeQueue) RetryMatching(_ context.Context, f queue.Filter, cursor string) (int, string, error) {
-	q.filter, q.cursor = f, cursor
+func (q *fakeQueue) RetryMatching(_ context.Context, f queue.Filter, limit int, cursor string) (queue.Bulk, error) {
+	q.did, q.filter, q.limit, q.cursor = "retry", f, limit, cursor
+	return queue.Bulk{Matched: q.retried, Changed: q.retried, Next: q.next}, q.err
+}
+
+func (q *fakeQueue) Resend(_ context.Context, key string, r queue.Resend) (queue.Receipt, error) {
+	q.did, q.scope, q.resend = "resend", []string{key, r.ID}, r
+	if q.err != nil {
+		return queue.Receipt{}, q.err
+	}
+	if err := cmp.Or(r.Reserve(q.message.Size), r.Judge(q.message, mailer.Content{Data: q.content})); err != nil {
+		return queue.Receipt{}, err
+	}
+	q.got = append(q.got, queue.Submission{Key: key})
+	return queue.Receipt{Message: queue.Message{ID: "id-9"}, Replayed: r.IdempotencyKey == "again"}, q.err
+}
+
+func (q *fakeQueue) CancelMatching(_ context.Context, f queue.Filter, limit int, cursor string) (queue.Bulk, error) {
+	q.did, q.filter, q.limit, q.cursor = "cancel", f, limit, cursor
+	return queue.Bulk{Matched: q.retried, Changed: q.retried, Next: q.next}, q.err
+}
+
+func (q *fakeQueue) Count(_ context.Context, f queue.Filter, cursor string) (int, string, error) {
+	q.did, q.filter, q.cursor = "count", f, cursor
 	return q.retried, q.next, q.err
 }
 
 func (q *fakeQueue) Cancel(_ context.Context, key, id string) (queue.Message, error) {
 	q.scope = []string{key, id}
 	return q.message, q.err
+}
+
+func (q *fakeQueue) Stats(_ context.Context, key string) (queue.Stats, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.scope = []string{key}
+	q.asked++
+	return q.stats, q.err
 }
 
 func (q *fakeQueue) Reschedule(_ context.Context, key, id string, _ time.Time) (queue.Message, error) {

@@ -24,6 +24,8 @@ import (
 	"mailsidecar/handler/intake"
 	"mailsidecar/handler/keys"
 	"mailsidecar/mailer"
+	"mailsidecar/mailer/compose"
+	"mailsidecar/processor"
 	"mailsidecar/queue"
 )
 
@@ -35,6 +37,12 @@ type Options struct {
 	Ledger Ledger
 	// Relays serves /v1/relays; nil answers 404 there.
 	Relays Relays
+	// Operator serves the pauses of relays and /v1/drain; nil answers 404 there.
+	Operator Operator
+	// Metrics answers GET /metrics, for keys with the role admin; nil answers 404 there.
+	Metrics http.Handler
+	// Meter counts requests; nil counts nothing.
+	Meter Meter
 	// Keys are the API keys. Without any, every request is let in, and the server
 	// listens on loopback addresses only.
 	Keys []keys.Entry
@@ -44,6 +52,10 @@ type Options struct {
 	// ForceFrom takes the place of every message's From, see [mailer.Message]; empty
 	// leaves From as it is. Where From above is empty, it is the default, too.
 	ForceFrom string
+	// Rewrites says that relays may change any message, see [mailer.Rewrites].
+	Rewrites bool
+	// Signer signs every message (DKIM) that it has a key for; nil signs none.
+	Signer compose.Signer
 	// Ready reports whether the server can do its work now: /readyz answers 503 while
 	// it cannot. Nil means always.
 	Ready func() bool
@@ -55,6 +67,9 @@ type Options struct {
 	// Version is shown in the Server header field to clients with a key; empty leaves
 	// the field out.
 	Version string
+
+	// Processor has the turns of what takes long, also of others than the server; nil: its own.
+	Processor *processor.Turns
 
 	MaxConnections int   // open at once, over HTTP and HTTPS together; default 2000
 	MaxMessageSize int64 // octets of a composed message; default 25 MiB
@@ -75,14 +90,21 @@ type Server struct {
 	submitter  Submitter
 	ledger     Ledger // nil when nothing is stored
 	relays     Relays
+	operator   Operator
 	keys       *keys.Ring
 	from       mailbox
 	forceFrom  mailer.Address
+	rewrites   bool
+	signer     compose.Signer // nil signs nothing
 	ready      func() bool
 	log        *slog.Logger
 	version    string
+	metrics    http.Handler // nil: no /metrics
+	meter      Meter        // nil counts nothing
+	patterns   map[string]bool
 	budget     *intake.Budget
 	strangers  turnstile
+	flow       flow
 	checks     singleflight.Group
 	checking   *checkLine
 	crossSites http.CrossOriginProtection
@@ -119,16 +141,22 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("an API key cannot be named %q", queue.AnyKey)
 	}
 	s := &Server{
-		submitter: o.Submitter, ledger: o.Ledger, relays: o.Relays, keys: ring, ready: o.Ready, log: o.Logger, version: o.Version,
+		submitter: o.Submitter, ledger: o.Ledger, relays: o.Relays, operator: o.Operator, keys: ring, rewrites: o.Rewrites, ready: o.Ready, log: o.Logger, version: o.Version,
 		maxMessageSize: positiveOr(o.MaxMessageSize, 25<<20),
 		maxRecipients:  positiveOr(o.MaxRecipients, 1000),
 		requestTimeout: positiveOr(o.RequestTimeout, 30*time.Second),
 		bodyTimeout:    positiveOr(o.BodyTimeout, 30*time.Second),
 		done:           make(chan error, maxListeners),
 		compat:         o.Compat,
+		signer:         o.Signer,
+		metrics:        o.Metrics,
+		meter:          o.Meter,
 	}
 	s.strangers, s.checking = newTurnstile(), newCheckLine()
 	s.budget = intake.NewBudget(positiveOr(o.MaxInFlight, 128<<20), s.maxBody(), s.maxRecipients)
+	if o.Processor != nil {
+		s.budget.ShareProcessors(o.Processor)
+	}
 	if s.ledger == nil && len(o.Keys) > 1 {
 		s.budget.SpareForOthers()
 	}
@@ -143,6 +171,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.recallRates()
 	s.echo = s.routes()
+	s.patterns = patterns(s.echo)
 	s.conns = conns.New(conns.Limits{
 		Open: o.MaxConnections, Header: s.maxHeader(), Fields: max(s.maxRecipients, 1000) + otherFields,
 	}, s.log)
@@ -187,6 +216,9 @@ func positiveOr[T int | int64 | time.Duration](v, byDefault T) T {
 	return v
 }
 
+// anyRole is of a route that tells nothing of mail: every key may use it.
+const anyRole keys.Role = 0
+
 func (s *Server) routes() *echo.Echo {
 	e := echo.New()
 	e.HTTPErrorHandler = s.writeProblem
@@ -194,23 +226,42 @@ func (s *Server) routes() *echo.Echo {
 
 	e.Match([]string{http.MethodGet, http.MethodHead}, "/livez", s.getLive)
 	e.Match([]string{http.MethodGet, http.MethodHead}, "/readyz", s.getReady)
+	e.Match([]string{http.MethodGet, http.MethodHead}, "/healthz/flow", s.getFlow)
 
 	// Not echo's groups: a group with middleware answers 404 where a method is
 	// not allowed.
-	keyed := func(method, path string, h echo.HandlerFunc) { e.Add(method, path, h, s.authenticate) }
-	keyed(http.MethodPost, "/v1/messages", s.postMessage)
-	keyed(http.MethodPost, "/v1/messages/batch", s.postBatch)
-	keyed(http.MethodGet, "/v1/messages", s.getMessages)
-	keyed(http.MethodGet, "/v1/messages/:id", s.getMessage)
-	keyed(http.MethodGet, "/v1/messages/:id/content", s.getContent)
-	keyed(http.MethodPost, "/v1/messages/:id/retry", s.postRetry)
-	keyed(http.MethodPost, "/v1/messages/retry", s.postRetryMatching)
-	keyed(http.MethodDelete, "/v1/messages/:id", s.deleteMessage)
-	keyed(http.MethodGet, "/openapi.yaml", s.getOpenAPI)
+	keyed := func(method, path string, roles keys.Role, h echo.HandlerFunc) {
+		e.Add(method, path, s.authenticate(roles, h))
+	}
+	keyed(http.MethodPost, "/v1/messages", keys.Send, s.postMessage)
+	keyed(http.MethodPost, "/v1/messages/batch", keys.Send, s.postBatch)
+	keyed(http.MethodGet, "/v1/messages", keys.Read, s.getMessages)
+	keyed(http.MethodGet, "/v1/messages/count", keys.Read, s.getCount)
+	keyed(http.MethodGet, "/v1/messages/:id", keys.Read, s.getMessage)
+	keyed(http.MethodGet, "/v1/messages/:id/content", keys.Read, s.getContent)
+	keyed(http.MethodPost, "/v1/messages/:id/retry", keys.Mend, s.postRetry)
+	keyed(http.MethodPost, "/v1/messages/:id/resend", keys.Mend, s.postResend)
+	keyed(http.MethodPost, "/v1/messages/retry", keys.Mend, s.postRetryMatching)
+	keyed(http.MethodPost, "/v1/messages/cancel", keys.Mend, s.postCancelMatching)
+	keyed(http.MethodDelete, "/v1/messages/:id", keys.Mend, s.deleteMessage)
+	keyed(http.MethodGet, "/v1/stats", keys.Read, s.getStats)
+	keyed(http.MethodGet, "/openapi.yaml", anyRole, s.getOpenAPI)
+	if s.metrics != nil {
+		keyed(http.MethodGet, "/metrics", keys.Admin, echo.WrapHandler(s.metrics))
+	}
 	s.addCompat(e)
 	if s.relays != nil {
-		keyed(http.MethodGet, "/v1/relays", s.getRelays)
-		keyed(http.MethodPost, "/v1/relays/check", s.postRelaysCheck)
+		keyed(http.MethodGet, "/v1/relays", anyRole, s.getRelays)
+		keyed(http.MethodPost, "/v1/relays/check", anyRole, s.postRelaysCheck)
+	}
+	if s.operator != nil && s.relays != nil {
+		keyed(http.MethodPost, "/v1/relays/:name/pause", keys.Admin, s.postRelayPause)
+		keyed(http.MethodPost, "/v1/relays/:name/resume", keys.Admin, s.postRelayResume)
+	}
+	if s.operator != nil {
+		keyed(http.MethodGet, "/v1/drain", keys.Admin, s.getDrain)
+		keyed(http.MethodPost, "/v1/drain", keys.Admin, s.postDrain)
+		keyed(http.MethodDelete, "/v1/drain", keys.Admin, s.deleteDrain)
 	}
 	return e
 }
@@ -221,14 +272,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.Serv
 // getLive answers that the process runs: nothing else may fail it, or an
 // orchestrator would restart what a restart cannot mend.
 func (s *Server) getLive(c echo.Context) error {
-	defer s.strangers.enter(c.Request().Context())()
+	s.takeStrangersTurn(c)
 	return c.String(http.StatusOK, "ok\n")
 }
 
 // getReady answers whether requests should come here. It says no more, for it
 // needs no key.
 func (s *Server) getReady(c echo.Context) error {
-	defer s.strangers.enter(c.Request().Context())()
+	s.takeStrangersTurn(c)
 	if !s.ready() {
 		return c.String(http.StatusServiceUnavailable, "not ready\n")
 	}

@@ -15,15 +15,13 @@ import (
 	"mailsidecar/api"
 	"mailsidecar/handler/compat"
 	"mailsidecar/handler/intake"
+	"mailsidecar/handler/keys"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
 
-// maxFilterBody is in octets.
-const maxFilterBody = 64 << 10
-
-// readFilter validates the request.
+// readFilter validates the request. key says whose messages are meant.
 func readFilter(r api.Filter, key string) (queue.Filter, []api.FieldError) {
 	var f fieldErrors
 	tag, value, _ := strings.Cut(r.Tag, ":")
@@ -35,21 +33,68 @@ func readFilter(r api.Filter, key string) (queue.Filter, []api.FieldError) {
 	case r.Status == api.StateBounced || r.Status == api.StateExpired:
 		status, state = "", queue.State(r.Status)
 	case r.Status != "" && !slices.Contains(queue.Statuses, status):
-		f.Add("status", fmt.Sprintf("must be one of %s, or bounced or expired for messages with such a recipient", joinStatuses()))
+		f.Add("status", fmt.Sprintf("must be one of %s, or bounced or expired for messages with such a recipient", wordList(queue.Statuses)))
+	}
+	recipientState := queue.State(r.RecipientState)
+	if r.RecipientState != "" && !slices.Contains(queue.States, recipientState) {
+		f.Add("recipient_state", "must be one of "+wordList(queue.States))
+	}
+	if len(r.Text) > maxFilterText {
+		f.Add("text", fmt.Sprintf("may have %d octets", maxFilterText))
 	}
 	return queue.Filter{
-		Key: key, Status: status, State: state, Recipient: f.addrSpec("recipient", r.Recipient),
+		Key: key, Status: status, State: state, ID: f.idPrefix("id", r.ID),
+		Recipient: f.addrSpec("recipient", r.Recipient), Domain: f.domain("domain", r.Domain), RecipientState: recipientState,
+		Relay: r.Relay, ReplyCode: f.replyCode(r.ReplyCode), EnhancedCode: r.EnhancedCode, Text: r.Text,
 		Sender: f.addrSpec("sender", r.Sender), MessageID: r.MessageID, TagName: tag, TagValue: value,
-		Since: f.time("since", r.Since), Until: f.time("until", r.Until),
+		Since: f.time("since", r.Since, 0), Until: f.time("until", r.Until, 1),
 	}, f.Fields
 }
 
-func joinStatuses() string {
-	names := make([]string, len(queue.Statuses))
-	for i, s := range queue.Statuses {
+// filterNames are the members of [api.Filter].
+const filterNames = "status, id, sender, message_id, recipient, domain, recipient_state, relay, reply_code, enhanced_code, text, tag, since, until, key"
+
+// maxFilterText is how long a pattern may be: each row is compared with all of it.
+const maxFilterText = 1000
+
+const notReplyCode = "must be a reply code from 400 to 599"
+
+func (f *fieldErrors) replyCode(code int) int {
+	if code != 0 && (code < 400 || code > 599) {
+		f.Add("reply_code", notReplyCode)
+	}
+	return code
+}
+
+func wordList[S ~string](words []S) string {
+	names := make([]string, len(words))
+	for i, s := range words {
 		names[i] = string(s)
 	}
 	return strings.Join(names, ", ")
+}
+
+// idPrefix and domain read what is looked for in the form that is stored.
+func (f *fieldErrors) idPrefix(field, text string) string {
+	if text == "" {
+		return ""
+	}
+	prefix, err := queue.ParseIDPrefix(text)
+	if err != nil {
+		f.Add(field, err.Error())
+	}
+	return prefix
+}
+
+func (f *fieldErrors) domain(field, text string) string {
+	if text == "" {
+		return ""
+	}
+	domain, err := mailer.CanonicalDomain(text)
+	if err != nil || strings.ContainsAny(text, "@ ") {
+		f.Add(field, "must be a domain such as example.org, without an @")
+	}
+	return domain
 }
 
 // addrSpec reads an address to look for in the form that is stored.
@@ -64,13 +109,17 @@ func (f *fieldErrors) addrSpec(field, text string) string {
 	return a.Email
 }
 
-func (f *fieldErrors) time(field, text string) time.Time {
+// time reads a point in time. A date is where that day begins in UTC, so many days later.
+func (f *fieldErrors) time(field, text string, days int) time.Time {
 	if text == "" {
 		return time.Time{}
 	}
+	if day, err := time.Parse(time.DateOnly, text); err == nil {
+		return day.AddDate(0, 0, days)
+	}
 	at, err := parseTime(text)
 	if err != nil {
-		f.Add(field, err.Error())
+		f.Add(field, errNotTime.Error()+", or a date such as 2030-01-31, which is in UTC")
 	}
 	return at
 }
@@ -89,10 +138,10 @@ func parseTime(text string) (time.Time, error) {
 func newMessage(m queue.Message) api.Message {
 	b := api.Message{
 		ID: m.ID, Status: string(m.Status()), MessageID: m.MessageID, Sender: m.Sender, Subject: m.Subject, Size: m.Size, Tags: m.Tags,
-		Priority:  m.Envelope.Priority.String(),
+		Key: m.Key, Priority: m.Envelope.Priority.String(),
 		Envelope:  api.Envelope{ReversePath: m.Envelope.ReversePath, ForwardPaths: m.Envelope.ForwardPaths},
 		CreatedAt: inUTC(m.Created), SendAt: inUTC(m.SendAt), ExpiresAt: inUTC(m.Expires), Recipients: newRecipients(m),
-		EarlierAttempts: m.EarlierAttempts,
+		EarlierAttempts: m.EarlierAttempts, ResentOf: m.ResentOf, ResentAs: m.ResentAs,
 	}
 	for _, a := range m.Attempts {
 		b.Attempts = append(b.Attempts, newAttempt(a))
@@ -102,7 +151,7 @@ func newMessage(m queue.Message) api.Message {
 
 func newAttempt(a mailer.Attempt) api.Attempt {
 	b := api.Attempt{
-		Relay: a.Relay, Port: a.Rung.Port, TLS: a.TLS, Auth: a.Auth,
+		Relay: a.Relay, Why: a.Why, Port: a.Rung.Port, TLS: a.TLS, Auth: a.Auth,
 		StartedAt: inUTC(a.Started), DurationMS: a.Duration.Milliseconds(),
 	}
 	for _, r := range a.Ladder {
@@ -121,23 +170,52 @@ func newAttempt(a mailer.Attempt) api.Attempt {
 	return b
 }
 
-// getMessages serves GET /v1/messages, the newest first.
-func (s *Server) getMessages(c echo.Context) error {
+// selection reads the query of a route that selects messages; limited says whether it takes a limit.
+func (s *Server) selection(c echo.Context, limited bool) (filter queue.Filter, page paging, err error) {
 	query, err := url.ParseQuery(c.Request().URL.RawQuery)
 	if err != nil {
-		return problem.New(api.CodeInvalidParameter, "The query cannot be read.")
+		return filter, page, problem.New(api.CodeInvalidParameter, "The query cannot be read.")
 	}
-	r, page, bad := readQuery(query)
-	filter, wrong := readFilter(r, request(c).key.Name())
+	r, page, bad := readQuery(query, limited)
+	whose, err := scopeOf(c, r.Key)
+	if err != nil {
+		return filter, page, err
+	}
+	filter, wrong := readFilter(r, whose)
 	if bad = append(bad, wrong...); len(bad) > 0 {
-		return problem.New(api.CodeInvalidParameter, "", bad...)
+		return filter, page, problem.New(api.CodeInvalidParameter, "", bad...)
 	}
 	if s.ledger == nil {
-		return queue.ErrQueueRequired
+		return filter, page, queue.ErrQueueRequired
+	}
+	return filter, page, nil
+}
+
+// getCount serves GET /v1/messages/count.
+func (s *Server) getCount(c echo.Context) error {
+	filter, page, err := s.selection(c, false)
+	if err != nil {
+		return err
+	}
+	n, next, err := s.ledger.Count(c.Request().Context(), filter, page.cursor)
+	if errors.Is(err, queue.ErrInvalidCursor) {
+		return badCursor()
+	}
+	if err != nil {
+		return err
+	}
+	return writeJSON(c, http.StatusOK, intake.TypeJSON, api.Matching{Matching: n, Next: next})
+}
+
+// getMessages serves GET /v1/messages, the newest first.
+func (s *Server) getMessages(c echo.Context) error {
+	filter, page, err := s.selection(c, true)
+	if err != nil {
+		return err
 	}
 	found, err := s.ledger.List(c.Request().Context(), filter, page.limit, page.cursor)
 	if errors.Is(err, queue.ErrInvalidCursor) {
-		return problem.New(api.CodeInvalidParameter, "", problem.At("cursor", "was not given by this server"))
+		return badCursor()
 	}
 	if err != nil {
 		return err
@@ -162,16 +240,22 @@ type paging struct {
 }
 
 // readQuery is strict, too: a misspelt filter would select everything.
-func readQuery(query url.Values) (r api.Filter, p paging, bad []api.FieldError) {
-	limit := strconv.Itoa(api.DefaultPage)
+func readQuery(query url.Values, limited bool) (r api.Filter, p paging, bad []api.FieldError) {
+	limit, code := strconv.Itoa(api.DefaultPage), ""
 	known := map[string]*string{
-		"status": &r.Status, "recipient": &r.Recipient, "sender": &r.Sender, "tag": &r.Tag, "message_id": &r.MessageID,
-		"since": &r.Since, "until": &r.Until, "limit": &limit, "cursor": &p.cursor,
+		"status": &r.Status, "id": &r.ID, "domain": &r.Domain, "recipient_state": &r.RecipientState, "recipient": &r.Recipient, "sender": &r.Sender, "tag": &r.Tag, "message_id": &r.MessageID,
+		"since": &r.Since, "until": &r.Until, "key": &r.Key, "limit": &limit, "relay": &r.Relay, "reply_code": &code, "enhanced_code": &r.EnhancedCode, "text": &r.Text, "cursor": &p.cursor,
+	}
+	if !limited {
+		delete(known, "limit")
 	}
 	bad = readParameters(query, known)
 	var err error
 	if p.limit, err = strconv.Atoi(limit); err != nil || p.limit < 1 || p.limit > api.MaxPage {
 		bad = append(bad, problem.At("limit", fmt.Sprintf("must be a number from 1 to %d", api.MaxPage)))
+	}
+	if r.ReplyCode, err = strconv.Atoi(code); err != nil && code != "" {
+		bad = append(bad, problem.At("reply_code", notReplyCode))
 	}
 	slices.SortFunc(bad, func(a, b api.FieldError) int { return strings.Compare(a.Field, b.Field) })
 	return r, p, bad
@@ -199,7 +283,7 @@ func (s *Server) getMessage(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	m, err := s.ledger.Get(c.Request().Context(), request(c).key.Name(), id)
+	m, err := s.ledger.Get(c.Request().Context(), scope(c), id)
 	if err != nil {
 		return err
 	}
@@ -220,7 +304,7 @@ func (s *Server) getContent(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, key := c.Request().Context(), request(c).key.Name()
+	ctx, key := c.Request().Context(), scope(c)
 	m, err := s.ledger.Get(ctx, key, id)
 	if err != nil {
 		return err
@@ -252,7 +336,7 @@ func (s *Server) postRetry(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	m, err := s.ledger.Retry(c.Request().Context(), request(c).key.Name(), id)
+	m, err := s.ledger.Retry(c.Request().Context(), scope(c), id)
 	if err != nil {
 		return err
 	}
@@ -266,53 +350,33 @@ func (s *Server) deleteMessage(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	m, err := s.ledger.Cancel(c.Request().Context(), request(c).key.Name(), id)
+	m, err := s.ledger.Cancel(c.Request().Context(), scope(c), id)
 	if err != nil {
 		return err
 	}
 	return writeJSON(c, http.StatusOK, intake.TypeJSON, newReceipt(m))
 }
 
-// postRetryMatching serves POST /v1/messages/retry. An empty filter is refused:
-// it is more likely a mistake than a wish.
-func (s *Server) postRetryMatching(c echo.Context) error {
-	if _, _, err := intake.PlainMediaType(c.Request().Header, intake.TypeJSON); err != nil {
-		return err
-	}
-	share := s.share(c)
-	defer share.Close()
-	b, err := intake.Open(c.Response().Writer, c.Request(), maxFilterBody, share, s.bodyTimeout)
-	if err != nil {
-		return err
-	}
-	data, err := b.All()
-	if err != nil {
-		return err
-	}
-	var r api.Retry
-	if err := intake.Decode(data, &r, ""); err != nil {
-		return err
-	}
-	if r.Filter == (api.Filter{}) {
-		return problem.New(api.CodeInvalidParameter, "Name at least one of status, recipient, sender, message_id, tag, since, until.")
-	}
-	filter, bad := readFilter(r.Filter, request(c).key.Name())
-	if len(bad) > 0 {
-		return problem.New(api.CodeInvalidParameter, "", bad...)
-	}
-	if s.ledger == nil {
-		return queue.ErrQueueRequired
-	}
-	n, next, err := s.ledger.RetryMatching(c.Request().Context(), filter, r.Cursor)
-	if err != nil {
-		return err
-	}
-	return writeJSON(c, http.StatusOK, intake.TypeJSON, api.Retried{Retried: n, Next: next})
-}
-
 // maxID is the length, in octets, up to which an id goes into the log: clients can make
 // up any.
 const maxID = 64
+
+// scope says whose messages the request may see: those of its key, or of all keys.
+func scope(c echo.Context) string { return compat.Scope(request(c).key) }
+
+// scopeOf says so for a request that names a key; the empty name stands for all that the
+// request may see. Another key than its own needs the role admin.
+func scopeOf(c echo.Context, name string) (string, error) {
+	key := request(c).key
+	switch {
+	case name == "":
+		return scope(c), nil
+	case name != key.Name():
+		return name, key.Require(keys.Admin)
+	default:
+		return name, nil
+	}
+}
 
 // storedID returns the id in the path, and records it for the log. Where nothing is
 // stored the error is [queue.ErrQueueRequired].

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -83,6 +84,97 @@ func TestGetMessages(t *testing.T) {
 	serve(s, newRequest("GET", "/v1/messages", "", "Authorization: Bearer other"))
 	if q.filter != (queue.Filter{Key: "blog"}) || q.limit != api.DefaultPage || q.cursor != "" {
 		t.Errorf("List(%+v, %d, %q), want the other key's, %d", q.filter, q.limit, q.cursor, api.DefaultPage)
+	}
+}
+
+// TestFilterByReason: messages are selected by why they failed, in a list and for a retry.
+func TestFilterByReason(t *testing.T) {
+	q := &fakeQueue{durable: true}
+	s := newTestServer(t, q, nil)
+	want := queue.Filter{Key: "shop", Relay: "smtp.example.com", ReplyCode: 550, EnhancedCode: "5.1.1", Text: "<*> unknown"}
+	for _, r := range []*http.Request{
+		newRequest("GET", "/v1/messages?relay=smtp.example.com&reply_code=550&enhanced_code=5.1.1&text=%3C*%3E+unknown", ""),
+		newRequest("POST", "/v1/messages/retry", `{"relay":"smtp.example.com","reply_code":550,"enhanced_code":"5.1.1","text":"<*> unknown"}`),
+	} {
+		q.filter = queue.Filter{}
+		if a := serve(s, r); a.status != http.StatusOK || q.filter != want {
+			t.Errorf("%s = %d %s with %+v, want %+v", r.Method, a.status, text(a), q.filter, want)
+		}
+	}
+	for _, tc := range []struct {
+		path, body, did, answer string
+		filter                  queue.Filter
+		limit                   int
+		cursor                  string
+	}{
+		{"retry", `{"relay":"x","limit":10000,"cursor":"c1"}`, "retry", `"retried":17,"matched":17,"next":"c2"`, queue.Filter{Key: "shop", Relay: "x"}, 10_000, "c1"},
+		{"cancel", `{"relay":"x","limit":1,"cursor":"c1"}`, "cancel", `"canceled":17,"matched":17,"next":"c2"`, queue.Filter{Key: "shop", Relay: "x"}, 1, "c1"},
+		{"cancel", `{"status":"queued"}`, "cancel", `"canceled":17`, queue.Filter{Key: "shop", Status: queue.StatusQueued}, 0, ""},
+		{"retry", `{"relay":"x","dry_run":true,"cursor":"c1"}`, "count", `{"matching":17,"next":"c2"}`, queue.Filter{Key: "shop", Relay: "x"}.Retryable(), 0, "c1"},
+		{"cancel", `{"relay":"x","dry_run":true}`, "count", `{"matching":17,"next":"c2"}`, queue.Filter{Key: "shop", Relay: "x"}.Cancelable(), 0, ""},
+	} {
+		*q = fakeQueue{durable: true, retried: 17, next: "c2"}
+		a := serve(s, newRequest("POST", "/v1/messages/"+tc.path, tc.body))
+		if a.status != http.StatusOK || q.did != tc.did || q.filter != tc.filter || q.limit != tc.limit || q.cursor != tc.cursor || !strings.Contains(strings.ReplaceAll(text(a), `": `, `":`), tc.answer) {
+			t.Errorf("%s %s = %d %s, asked %s %+v, %d, %q", tc.path, tc.body, a.status, text(a), q.did, q.filter, q.limit, q.cursor)
+		}
+	}
+	for body, say := range map[string]string{
+		`{}`: "Name at least one of status, id,", `{"dry_run":true}`: "Name at least one", `{"limit":5}`: "Name at least one", `{"relay":"x","limit":10001}`: "limit",
+		`{"relay":"x","limit":-1}`: "limit", `{"key":"blog"}`: "admin", `{"filter":"x"}`: "filter", `{"id":"x"}`: "first 4 or more",
+	} {
+		for _, path := range []string{"retry", "cancel"} {
+			q.did = ""
+			if a := serve(s, newRequest("POST", "/v1/messages/"+path, body)); a.status < 400 || q.did != "" || !strings.Contains(text(a), say) {
+				t.Errorf("%s %s = %d %s, want a refusal with %q", path, body, a.status, text(a), say)
+			}
+		}
+	}
+	long := strings.Repeat("x", maxFilterText+1)
+	for field, r := range map[string]*http.Request{
+		"reply_code": newRequest("GET", "/v1/messages?reply_code=250", ""), "reply_code ": newRequest("GET", "/v1/messages?reply_code=x", ""),
+		"text": newRequest("GET", "/v1/messages?text="+long, ""), "text ": newRequest("POST", "/v1/messages/retry", `{"text":"`+long+`"}`),
+	} {
+		if a := serve(s, r); a.status != http.StatusBadRequest || !strings.Contains(strings.ReplaceAll(text(a), `": "`, `":"`), `"field":"`+strings.TrimSpace(field)+`"`) {
+			t.Errorf("%s %s = %d %s, want 400 about %s", r.Method, r.URL.Path, a.status, text(a), field)
+		}
+	}
+}
+
+// TestFilterByRecipient: domain, state of a recipient and id select messages, beside every
+// other filter; each is refused where it cannot be meant.
+func TestFilterByRecipient(t *testing.T) {
+	q := &fakeQueue{durable: true}
+	s := newTestServer(t, q, nil)
+	want := queue.Filter{
+		Key: "shop", State: queue.Bounced, ID: "01a2f", Domain: "xn--exmple-cua.org", RecipientState: queue.Deferred, Recipient: "a@Example.org", Sender: "b@example.com",
+		ReplyCode: 450, TagName: "order",
+	}
+	for _, r := range []*http.Request{
+		newRequest("GET", "/v1/messages?status=bounced&id=01A2F&domain=ex%C3%A4mple.org&recipient_state=deferred&recipient=a@Example.org&sender=b@example.com&reply_code=450&tag=order", ""),
+		newRequest("POST", "/v1/messages/retry", `{"status":"bounced","id":"01a2f","domain":"exämple.org","recipient_state":"deferred","recipient":"a@Example.org","sender":"b@example.com","reply_code":450,"tag":"order"}`),
+	} {
+		q.filter = queue.Filter{}
+		if a := serve(s, r); a.status != http.StatusOK || q.filter != want {
+			t.Errorf("%s = %d %s with %+v, want %+v", r.Method, a.status, text(a), q.filter, want)
+		}
+	}
+	for query, field := range map[string]string{
+		"id=01a": "id", "id=xyzw": "id", "domain=a@example.org": "domain", "domain=%40example.org": "domain", "domain=a..b": "domain", "domain=*.org": "domain",
+		"since=03/04/2030": "since", "until=2030-02-30": "until", "until=yesterday": "until", "recipient_state=failed": "recipient_state", "recipient_state=Bounced": "recipient_state",
+	} {
+		if a := serve(s, newRequest("GET", "/v1/messages?"+query, "")); a.status != http.StatusBadRequest || !strings.Contains(strings.ReplaceAll(text(a), `": "`, `":"`), `"field":"`+field+`"`) {
+			t.Errorf("GET /v1/messages?%s = %d %s, want 400 about %s", query, a.status, text(a), field)
+		}
+	}
+}
+
+// TestFilterByDate: a date is that whole day in UTC.
+func TestFilterByDate(t *testing.T) {
+	q := &fakeQueue{durable: true}
+	serve(newTestServer(t, q, nil), newRequest("GET", "/v1/messages?since=2030-01-30&until=2030-01-31", ""))
+	if want := (queue.Filter{Key: "shop", Since: time.Date(2030, 1, 30, 0, 0, 0, 0, time.UTC), Until: time.Date(2030, 2, 1, 0, 0, 0, 0, time.UTC)}); q.filter != want {
+		t.Errorf("filter = %+v, want %+v", q.filter, want)
 	}
 }
 
@@ -339,4 +431,15 @@ func TestCheckFrom(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestCountTakesNoLimit: a limit would be of no effect, and is refused as what a route does not know.
+func TestCountTakesNoLimit(t *testing.T) {
+	s := newTestServer(t, &fakeQueue{durable: true}, nil)
+	if a := serve(s, newRequest("GET", "/v1/messages/count?limit=5", "")); a.status != 400 || !strings.Contains(text(a), "is not a parameter of this route") {
+		t.Errorf("count with a limit = %d %s, want a refusal", a.status, text(a))
+	}
+	if a := serve(s, newRequest("GET", "/v1/messages/count?sender=a@example.org", "")); a.status != 200 {
+		t.Errorf("count = %d %s", a.status, text(a))
+	}
 }

@@ -56,6 +56,9 @@ func (s *Server) postMessage(c echo.Context) error {
 	return s.submit(c, share, sub)
 }
 
+// bodyDoors are the names that the log has for the forms of POST /v1/messages.
+var bodyDoors = map[string]string{intake.TypeJSON: "json", intake.TypeForm: "form", intake.TypeRFC822: "rfc822"}
+
 // share returns the share of a request that has proven its key. Without keys all
 // requests, which come from this host, are as one key's.
 func (s *Server) share(c echo.Context) *intake.Share {
@@ -70,7 +73,7 @@ func (s *Server) share(c echo.Context) *intake.Share {
 func (s *Server) keepForDelivery(share *intake.Share, content mailer.Content) error {
 	need := int64(len(content.Data))
 	if s.ledger == nil {
-		if need = content.DeliveryMemory(); !share.Grow(need) {
+		if need = content.DeliveryMemory(s.rewrites); !share.Grow(need) {
 			return problem.New(api.CodeBusy, "")
 		}
 	}
@@ -107,6 +110,7 @@ func (s *Server) read(c echo.Context, b *intake.Body, mediaType, boundary, idemp
 		return sub, err
 	}
 	sub.IdempotencyKey, sub.Fingerprint = idempotency, f.Sum()
+	sub.Origin = queue.Origin{Door: bodyDoors[mediaType], RequestID: request(c).id}
 	if s.ledger != nil {
 		sub.Wait = preferredWait(c.Request().Header)
 	} else if !sub.SendAt.IsZero() || sub.ExpiresIn != 0 {

@@ -116,6 +116,8 @@ func problemCases() []problemCase {
 		{name: "foreign host", change: func(o *Options) { o.Keys = nil }, target: "http://evil.example/v1/messages", status: 403, code: api.CodeForeignHost},
 		{name: "no route", queue: answering(queue.ErrNoRoute), status: 403, code: api.CodeSenderNotAllowed},
 		{name: "sender of another", change: func(o *Options) { o.Keys[0].Senders = []string{"example.net", "a@example.com"} }, status: 403, code: api.CodeSenderNotAllowed, field: "from", detail: "key shop may not send from shop@example.com (MAILSIDECAR_KEY_SENDERS)"},
+		{name: "role", change: func(o *Options) { o.Keys[0].Roles = []string{"read"} }, status: 403, code: api.CodeRoleRequired, detail: "needs the role send, and the key shop has the role read only (MAILSIDECAR_KEY_ROLES)"},
+		{name: "messages of another key", queue: stored(), method: "GET", target: "/v1/messages?key=blog", body: "-", status: 403, code: api.CodeRoleRequired, detail: "needs the role admin, and the key shop has the roles send and read only"},
 		// 431
 		{name: "large header", method: "GET", fields: []string{"X: " + strings.Repeat("x", 16<<10)}, body: "-", status: 431, code: api.CodeHeaderTooLarge, detail: "16 KiB"},
 		// 404, 405
@@ -213,6 +215,9 @@ func problemCases() []problemCase {
 		{name: "slow search", queue: answering(queue.ErrSearchTooSlow), method: "GET", status: 503, code: api.CodeTimeout, detail: "since and until"},
 		{name: "queue full", queue: answering(queue.ErrFull), status: 503, code: api.CodeQueueFull},
 		{name: "disk full", queue: answering(fmt.Errorf("submit: %w", queue.ErrDiskFull)), status: 503, code: api.CodeDiskFull},
+		{name: "draining", queue: answering(queue.ErrDraining), status: 503, code: api.CodeDraining, detail: "another instance"},
+		{name: "relay paused", queue: answering(queue.ErrPaused), status: 503, code: api.CodeRelayPaused, detail: "nowhere to wait"},
+		{name: "no such relay", queue: answering(&queue.UnknownRelayError{Name: "x", Known: []string{"one", "two"}}), status: 404, code: api.CodeRelayNotFound, detail: "one, two"},
 		{name: "shutting down", queue: answering(queue.ErrShuttingDown), status: 503, code: api.CodeShuttingDown},
 		{name: "store closed", queue: answering(&queue.StoreError{Path: "/data/queue.db", Err: queue.ErrClosed}), status: 503, code: api.CodeShuttingDown},
 		{name: "store moved", queue: answering(&queue.StoreError{Path: "/data/queue.db", Err: queue.ErrMoved}), status: 503, code: api.CodeQueueUnavailable},
@@ -281,9 +286,11 @@ func (tc *problemCase) send(t *testing.T, s *Server) answer {
 // TestRelayNotBefore: without a queue the client has to come again, and learns when.
 func TestRelayNotBefore(t *testing.T) {
 	at := time.Now().Add(100*time.Second + time.Minute)
-	for name, err := range map[string]error{"rate": &mailer.RateError{At: at}, "login": &mailer.LoginError{Next: at}} {
+	for name, err := range map[string]error{"rate": &mailer.RateError{At: at}, "login": &mailer.LoginError{Next: at}, "quota": nil} {
 		f := refusal(mailer.ClassRelay, 535, "5.7.8")
-		f.Stage, f.Err = mailer.StageAuth, err
+		if f.Stage, f.Err = mailer.StageAuth, err; err == nil {
+			f.Stage, f.Until = mailer.StageContent, at
+		}
 		r := serve(newTestServer(t, &fakeQueue{receipt: judged([]queue.State{queue.Deferred}, f)}, nil), newRequest("POST", "/v1/messages", goodMessage))
 		if got, _ := strconv.Atoi(r.header.Get("Retry-After")); r.status != 503 || got < 150 || got > 160 {
 			t.Errorf("%s: answer = %d, Retry-After %d, want 503 and 160", name, r.status, got)

@@ -22,7 +22,7 @@ func newRecipients(m queue.Message) []api.Recipient {
 	}
 	list := make([]api.Recipient, len(m.Recipients))
 	for i, r := range m.Recipients {
-		b := api.Recipient{Email: r.ForwardPath, State: string(r.State), NextAttemptAt: inUTC(r.NextAttempt)}
+		b := api.Recipient{Email: r.ForwardPath, State: string(r.State), NextAttemptAt: inUTC(r.NextAttempt), MayHaveTaken: r.TakenBy}
 		if r.State == queue.Delivered || r.Result.Failure != nil {
 			b.Outcome = newOutcome(r.Result)
 		}
@@ -50,6 +50,9 @@ func newOutcome(r mailer.Result) api.Outcome {
 	}
 	if b.ReplyCode == 0 {
 		b.Text = f.Text
+	}
+	if f.Class == mailer.ClassPermanent { // of what waits, waits tells what is so now
+		b.Found, b.Do = f.MailAdvice()
 	}
 	return b
 }

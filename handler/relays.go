@@ -50,11 +50,18 @@ type RelayStatus struct {
 	Serving mailer.Rung
 	// Senders are those whose mail it takes; without any, it takes all mail.
 	Senders []string
+	// Keys are the API keys that name it, as [queue.Route] has them.
+	Keys map[string]int
 	// PausedUntil is when the queue asks it again; zero when it is not paused.
 	PausedUntil time.Time
+	// Manual says that a person keeps mail from it; nil otherwise.
+	Manual *queue.ManualPause
 	// Failure is why it is paused, or the last one about the relay since it
 	// last worked; nil when there was no failure.
 	Failure *mailer.Failure
+	// FailingSince is when the first of these failures was seen, and FailedAt when the last
+	// one was; zero where the relay can be used, or nothing was tried lately.
+	FailingSince, FailedAt time.Time
 	// Advice says what is wrong and what to do about it; empty when nothing is.
 	Advice []api.Advice
 	// Connections are the current ones.
@@ -106,8 +113,12 @@ func newRelay(r RelayStatus) api.Relay {
 	if t := r.Turns; t.Messages > 0 {
 		b.Rate = &api.Rate{Messages: t.Messages, Per: t.Per.String(), Waiting: t.Waiting, Next: inUTC(t.Next.Truncate(time.Millisecond))}
 	}
+	if r.Manual != nil {
+		p := newRelayPause(*r.Manual)
+		b.PausedByOperator = &p
+	}
 	switch {
-	case !r.PausedUntil.IsZero():
+	case !r.PausedUntil.IsZero(), r.Manual != nil:
 		b.Status = api.RelayPaused
 	case r.Failure != nil:
 		b.Status = api.RelayFailing

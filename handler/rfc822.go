@@ -30,7 +30,8 @@ func (s *Server) readFinished(ctx context.Context, h http.Header, b *intake.Body
 	if err := b.Begin(); err != nil {
 		return queue.Submission{}, err
 	}
-	envelope.Reserve, envelope.ForceFrom = s.reserve(b.Share()), s.forceFrom
+	envelope.Options = compose.Options{Reserve: s.reserve(b.Share()), Signer: s.signer}
+	envelope.ForceFrom = s.forceFrom
 	f.Text(intake.TypeRFC822, headerList(h, headerEnvelopeFrom), headerList(h, headerEnvelopeTo))
 	f.Option(headerEnvelopePriority, h.Get(headerEnvelopePriority))
 	f.Bytes(raw)

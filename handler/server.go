@@ -84,6 +84,9 @@ func (s *Server) serve(l net.Listener, config *tls.Config) error {
 	return nil
 }
 
+// InFlight is how many octets of MaxInFlight requests hold just now.
+func (s *Server) InFlight() int64 { return s.budget.Used() }
+
 // Done yields when the server no longer accepts, once for each listener: nil
 // after Shutdown, else why.
 func (s *Server) Done() <-chan error { return s.done }

@@ -34,7 +34,7 @@ func relayProblem(m queue.Message) error {
 	}
 	b := newReceipt(m)
 	class, failure := worst(m.Recipients)
-	p := &problem.Error{Code: verdictCodes[class], Detail: problem.Describe(failure), Receipt: &b, Failure: failure}
+	p := &problem.Error{Code: verdictCodes[class], Detail: problem.DescribeUnstored(failure), Receipt: &b, Failure: failure}
 	if next := nextTry(failure); !next.IsZero() {
 		p.RetryAfter = problem.Seconds(time.Until(next))
 	}
@@ -52,6 +52,8 @@ func nextTry(f *mailer.Failure) time.Time {
 		return rate.At
 	case errors.As(f.Err, &login):
 		return login.Next
+	case f.Class == mailer.ClassRelay:
+		return f.Until
 	default:
 		return time.Time{}
 	}

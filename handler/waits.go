@@ -3,6 +3,7 @@ package handler
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"mailsidecar/api"
@@ -29,7 +30,7 @@ func waitsOf(m queue.Message, relays []RelayStatus, now time.Time) []api.Wait {
 	if m.Status() == queue.StatusDelivered {
 		return nil
 	}
-	w := waiting{message: m, relays: queue.Takers(relays, func(r RelayStatus) []string { return r.Senders }, m.Sender), now: now}
+	w := waiting{message: m, relays: queue.Takers(relays, func(r RelayStatus) ([]string, map[string]int) { return r.Senders, r.Keys }, m.Key, m.Sender), now: now}
 	var all []api.Wait
 	for _, r := range m.Recipients {
 		if r.State.Final() {
@@ -68,7 +69,10 @@ func (w *waiting) of(r queue.Recipient) api.Wait {
 			Do: "Nothing has to be done. A cancel takes it back.",
 		}
 	}
-	if paused, ok := w.paused(); ok {
+	if paused, ok := w.only(r.TakenBy).paused(); ok {
+		if r.TakenBy != "" {
+			paused.Found += "; no other one gets this, because the relay may have taken it already"
+		}
 		return paused
 	}
 	f := r.Result.Failure
@@ -80,6 +84,16 @@ func (w *waiting) of(r queue.Recipient) api.Wait {
 	default:
 		return w.inLine()
 	}
+}
+
+// only is the same where no relay but that of the name may take it; an empty name means all.
+func (w *waiting) only(relay string) *waiting {
+	if relay == "" {
+		return w
+	}
+	one := *w
+	one.relays = slices.DeleteFunc(slices.Clone(w.relays), func(r RelayStatus) bool { return r.Name != relay })
+	return &one
 }
 
 func held(r queue.Recipient) api.Wait {
@@ -99,19 +113,26 @@ func (w *waiting) paused() (api.Wait, bool) {
 	var first *RelayStatus
 	for i := range w.relays {
 		r := &w.relays[i]
-		if !r.PausedUntil.After(w.now) {
+		if !r.opens().After(w.now) {
 			return api.Wait{}, false
 		}
-		if first == nil || r.PausedUntil.Before(first.PausedUntil) {
+		if first == nil || r.opens().Before(first.opens()) {
 			first = r
 		}
 	}
 	if first == nil {
 		return api.Wait{}, false
 	}
+	if p := first.Manual; p != nil && !p.Opens().Before(first.PausedUntil) {
+		return pausedByOperator(*p), true
+	}
 	wait := api.Wait{Reason: api.WaitRelayPaused, Until: first.PausedUntil, Relay: first.Name, Found: "the relay is paused"}
 	if first.Failure != nil {
-		wait.Found += ": " + first.Failure.Stage.String() + ": " + newRelayFailure(first.Failure).String()
+		said := first.Failure.Stage.String() + ": " + newRelayFailure(first.Failure).String()
+		if cause, _ := first.Failure.MailAdvice(); cause != "" {
+			said = fmt.Sprintf("%s (%s)", strings.TrimSuffix(cause, "."), said)
+		}
+		wait.Found += ": " + said
 	}
 	for _, a := range first.Advice {
 		if a.Do != "" {
@@ -123,6 +144,26 @@ func (w *waiting) paused() (api.Wait, bool) {
 		wait.Do = "Nothing has to be done if this passes: the relay is asked again by itself, and a retry asks it now. mailsidecar check looks for the cause."
 	}
 	return wait, true
+}
+
+// opens is when the relay may be asked again, as far as pauses go.
+func (r *RelayStatus) opens() time.Time {
+	if r.Manual == nil || r.Manual.Opens().Before(r.PausedUntil) {
+		return r.PausedUntil
+	}
+	return r.Manual.Opens()
+}
+
+func pausedByOperator(p queue.ManualPause) api.Wait {
+	wait := api.Wait{
+		Reason: api.WaitRelayPaused, Until: p.Until, Relay: p.Relay,
+		Found: "relay paused by an operator since " + p.Since.UTC().Format(time.RFC3339),
+		Do:    fmt.Sprintf("Nothing has to be done if the operator ends it: mailsidecar relay resume %s.", p.Relay),
+	}
+	if p.Reason != "" {
+		wait.Found += ": " + p.Reason
+	}
+	return wait
 }
 
 func retried(r queue.Recipient, f *mailer.Failure) api.Wait {

@@ -21,6 +21,10 @@ func TestWaits(t *testing.T) {
 	paused := func(name string, until time.Time, senders ...string) RelayStatus {
 		return RelayStatus{Name: name, Senders: senders, PausedUntil: until, Failure: dead, Advice: []api.Advice{{Found: "refused", Do: "Set SMTP_HOST of " + name + "."}}}
 	}
+	quota := RelayStatus{
+		Name: "smtp.gmail.com", PausedUntil: later, Advice: []api.Advice{{Found: "The daily limit is used up.", Do: "Wait."}},
+		Failure: &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageContent, Reply: mailer.Reply{Code: 550, Enhanced: "5.4.5", Text: "limit"}, Cause: "The daily limit is used up."},
+	}
 	up := RelayStatus{Name: "up"}
 	crowded := RelayStatus{Name: "crowded", Connections: smtp.Connections{Waiting: 7, Limit: 2}}
 	rated := RelayStatus{Name: "rated", Turns: smtp.Turns{Rate: units.Rate{Messages: 20, Per: time.Minute}}}
@@ -37,6 +41,7 @@ func TestWaits(t *testing.T) {
 		{"schedule", recipient(queue.Queued, later, nil), later, []RelayStatus{paused("one", soon)}, api.Wait{Reason: api.WaitSchedule, Until: later, Found: "send_at", Do: "cancel"}},
 		{"held", recipient(queue.Held, time.Time{}, nil), time.Time{}, []RelayStatus{up}, api.Wait{Reason: api.WaitHeld, Found: "person", Do: "retry it"}},
 		{"paused", recipient(queue.Queued, soon, nil), time.Time{}, []RelayStatus{paused("one", soon)}, api.Wait{Reason: api.WaitRelayPaused, Until: soon, Relay: "one", Found: "connect: connection refused", Do: "SMTP_HOST of one"}},
+		{"quota", recipient(queue.Deferred, soon, busy), time.Time{}, []RelayStatus{quota}, api.Wait{Reason: api.WaitRelayPaused, Until: later, Relay: "smtp.gmail.com", Found: "the relay is paused: The daily limit is used up (content: 550 5.4.5 limit)", Do: "Wait."}},
 		{"both paused", recipient(queue.Deferred, soon, busy), time.Time{}, []RelayStatus{paused("one", later), paused("two", soon)}, api.Wait{Reason: api.WaitRelayPaused, Until: soon, Relay: "two", Found: "refused", Do: "SMTP_HOST of two"}},
 		{"of this sender paused", recipient(queue.Queued, soon, nil), time.Time{}, []RelayStatus{up, paused("one", soon, "example.com")}, api.Wait{Reason: api.WaitRelayPaused, Until: soon, Relay: "one", Found: "refused", Do: "SMTP_HOST"}},
 		{"another sender's paused", recipient(queue.Deferred, soon, busy), time.Time{}, []RelayStatus{up, paused("one", soon, "example.net")}, api.Wait{Reason: api.WaitRetry, Until: soon, Relay: "one", Found: "450 4.2.1 mailbox busy", Do: "by itself"}},

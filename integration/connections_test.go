@@ -37,6 +37,7 @@ func TestConnectionMemory(t *testing.T) {
 			tlsAddr := freeAddr(t)
 			s := serveAs(t, durable(t, relaytest.New(t, relaytest.Options{}, nil)).with(environment{
 				"MAILSIDECAR_API_KEYS": "mallory:" + malloryKey, "MAILSIDECAR_TLS": "self-signed", "MAILSIDECAR_TLS_ADDR": tlsAddr,
+				"GOGC": "20", // what connections hold is measured, not what waits to be collected
 			}), func(cmd *exec.Cmd) { cmd.Path = lean })
 			before := s.memory(t, "VmRSS")
 			addr := strings.TrimPrefix(s.url, "http://")

@@ -22,7 +22,7 @@ func TestPipeAsFile(t *testing.T) {
 	base := environment{"SMTP_HOST": "localhost", "SMTP_USERNAME": "shop", "SMTP_PASSWORD": "secret", "MAILSIDECAR_ADDR": freeAddr(t), "MAILSIDECAR_DATA_DIR": t.TempDir()}
 	oauth := environment{"SMTP_PASSWORD": "", "SMTP_OAUTH2_PROVIDER": "google", "SMTP_OAUTH2_CLIENT_ID": "x"}
 	for name, more := range map[string]environment{
-		"SMTP_PASSWORD_FILE": {"SMTP_PASSWORD": ""}, "SMTP_TLS_CA_FILE": {}, "MAILSIDECAR_API_KEYS_FILE": {},
+		"SMTP_PASSWORD_FILE": {"SMTP_PASSWORD": ""}, "SMTP_TLS_CA_FILE": {}, "SMTP_TLS_CERT_FILE": {"SMTP_TLS_KEY_FILE": pipe}, "MAILSIDECAR_API_KEYS_FILE": {},
 		"SMTP_OAUTH2_REFRESH_TOKEN_FILE": oauth, "SMTP_OAUTH2_CLIENT_SECRET_FILE": oauth, "SMTP_OAUTH2_SERVICE_ACCOUNT_FILE": oauth,
 		"SMTP_OAUTH2_ASSERTION_FILE": oauth, "SMTP_OAUTH2_CERT_FILE": oauth, "MAILSIDECAR_TLS_CERT_FILE": {"MAILSIDECAR_TLS_KEY_FILE": pipe, "MAILSIDECAR_TLS_ADDR": "127.0.0.1:0"},
 		"MAILSIDECAR_DATA_DIR": {},

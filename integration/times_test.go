@@ -29,15 +29,21 @@ import (
 // and 2,000 mails after 200 that do not count. What is printed is the median of the rounds'
 // quantiles, and of their ratios to the same round alone: what else the machine does is then in
 // both. Client and attackers are processes of their own. Server and client get the processor
-// before the attackers and the relay, which are other machines in real life, and the log is not
-// read: what is measured is how the server divides what it has. ATTACKS is a regular expression of
-// attacks, to make only these.
+// before the attackers and the relay, which are other machines in real life: the attackers get
+// what nobody else wants, as with nice 19, so that their own work does not count as the server's.
+// How many processors the server uses is printed, too: far more beside an attack than alone, or
+// the attackers did not get to it. The log is not read: what is measured is how the server divides what it has. ATTACKS is a regular expression of
+// attacks, to make only these. With ATTACK_EQUALLY=1 the attackers get the processor as any other
+// process does: on a busy machine they get none otherwise, and the ratios say nothing.
 func TestTimesUnderAttack(t *testing.T) {
 	rounds, err := strconv.Atoi(cmp.Or(os.Getenv("ATTACK_ROUNDS"), "0"))
 	if err != nil || rounds < 1 {
 		t.Skip("ATTACK_ROUNDS is not set to a number")
 	}
-	group := machine.PreferCPU(t)
+	group, others := machine.PreferCPU(t), machine.YieldCPU(t)
+	if os.Getenv("ATTACK_EQUALLY") != "" {
+		others = nil
+	}
 	sides := []string{"", roleStrangers, roleOneKey}
 	quantiles := []struct {
 		name string
@@ -46,7 +52,7 @@ func TestTimesUnderAttack(t *testing.T) {
 	all := map[string][]float64{} // by side and quantile
 	for range rounds {
 		for _, side := range sides {
-			times := timesBeside(t, group, side)
+			times := timesBeside(t, group, others, side)
 			line := side
 			for _, q := range quantiles {
 				took := times[(len(times)-1)*q.of/1000]
@@ -69,13 +75,16 @@ func TestTimesUnderAttack(t *testing.T) {
 
 // timesBeside starts a server and the attackers, and returns how long a client waited for each
 // of its mails, in milliseconds, the shortest first.
-func timesBeside(t *testing.T, group *machine.Cgroup, side string) (times []float64) {
+func timesBeside(t *testing.T, group, others *machine.Cgroup, side string) (times []float64) {
 	t.Run(cmp.Or(side, "alone"), func(t *testing.T) {
 		a := startAttacked(t, spacious7Bit(t), append(group.Enter(), "/bin/sh", "-c", `exec "$@" >/dev/null 2>&1`, "sh"))
 		if side != "" {
 			attackers := a.player(t, side)
 			attackers.Env = append(attackers.Env, "ATTACKS="+os.Getenv("ATTACKS"))
-			attackers.Path, attackers.Args = "/usr/bin/nice", append([]string{"nice", "-n", "19"}, attackers.Args...)
+			if others != nil {
+				enter := others.Enter()
+				attackers.Path, attackers.Args = enter[0], append(enter, attackers.Args...)
+			}
 			if _, err := attackers.StdinPipe(); err != nil { // it ends with this process
 				t.Fatal(err)
 			}
@@ -90,10 +99,12 @@ func timesBeside(t *testing.T, group *machine.Cgroup, side string) (times []floa
 		client := a.player(t, roleClient)
 		enter := group.Enter()
 		client.Path, client.Args = enter[0], append(enter, client.Args...)
+		used, began := a.s.processorTime(t), time.Now()
 		out, err := client.Output()
 		if err != nil {
 			t.Fatalf("client: %v\n%s", err, out)
 		}
+		t.Logf("the server used %.2f processors", float64(a.s.processorTime(t)-used)/float64(time.Since(began)))
 		for line := range strings.Lines(string(out)) {
 			us, err := strconv.ParseFloat(strings.TrimSpace(line), 64)
 			if err != nil {
@@ -107,6 +118,26 @@ func timesBeside(t *testing.T, group *machine.Cgroup, side string) (times []floa
 	}
 	slices.Sort(times)
 	return times
+}
+
+// processorTime is how long the server has used processors.
+func (s *sidecar) processorTime(t *testing.T) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(s.cmd.Process.Pid) + "/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// utime and stime (proc(5)), in hundredths of a second. The name before them may have blanks.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	ticks := 0
+	for _, f := range fields[11:13] {
+		n, err := strconv.Atoi(f)
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / 100
 }
 
 // What this program does in place of its tests, in processes that one of them starts.

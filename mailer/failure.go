@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Class is what a failure means for the recipient and for the relay. Which reply has
@@ -64,6 +65,18 @@ var ErrPushedBack = errors.New("the relay asked for less at a time")
 // may take it. It is final only when no relay of the route can.
 var ErrCannotTake = errors.New("the relay cannot take the message")
 
+// ErrSenderRefused is the cause of a permanent [Failure] that is about this relay and
+// this sender together: the relay does not take mail of this reverse-path or From field,
+// because the account does not own it, or it is not verified there. Another relay may
+// take it. It is final only when no relay of the route does. With a transient failure it
+// says that a reply which may pass is about this sender.
+var ErrSenderRefused = errors.New("the relay does not take mail of this sender")
+
+// ErrRefusesMany is the cause of a transient [Failure] by a 5yz reply which the relay has
+// given to several unrelated messages in a row, and taken no mail meanwhile: it may
+// refuse all mail, or all of this sender.
+var ErrRefusesMany = errors.New("the relay refuses unrelated messages with the same words")
+
 // ErrExpired is the cause of a [Failure] of class [ClassTransient] at [StageConnect]
 // where the envelope expired before its transaction began. It says nothing about the
 // relay, which has not seen the mail.
@@ -104,6 +117,16 @@ type Failure struct {
 	// Text is one sentence for the caller when there is no reply: what happened,
 	// without our own addresses or secrets.
 	Text string
+	// Until is when the relay may be asked again, as its reply says or as is known of
+	// this relay. Zero means that it is not known. The time may have passed.
+	Until time.Time
+	// Passes says that what the reply complains about ends by itself, such as a quota of a
+	// day: nobody has to do anything. False where that is not known.
+	Passes bool
+	// Cause and Remedy are one sentence each, for people: what the reply means, and what
+	// to do about it. Empty where that is not known. Stores may leave them
+	// and Passes out.
+	Cause, Remedy string
 	// Err is the cause, for the log; may be nil.
 	Err error
 }
@@ -115,6 +138,8 @@ func (f *Failure) Error() string {
 	}
 	if login, ok := errors.AsType[*LoginError](f.Err); ok && !login.Next.IsZero() {
 		text += "; " + login.Error()
+	} else if paused, ok := errors.AsType[*PauseError](f.Err); ok {
+		text += "; " + paused.Error()
 	}
 	return text
 }
@@ -130,8 +155,10 @@ const (
 	// that says nothing about mail: there was no turn or no connection, or the relay
 	// asked for less at a time.
 	ScopeMessage Scope = iota
-	// ScopeSender: MAIL was refused with 500–504, 530 or 555. The relay may refuse
-	// this reverse-path alone, or our commands, parameters or login for any.
+	// ScopeSender: MAIL was refused with 500–504, 530 or 555, or unrelated messages with
+	// the same words ([ErrRefusesMany]). The relay may refuse this reverse-path alone, or
+	// our commands, parameters or login for any. With [ErrSenderRefused] it is this sender
+	// alone.
 	ScopeSender
 	// ScopeConnection: the connection broke in the transaction, or the relay ended it
 	// with 421. A recipient or the content may be the reason, or the relay is in
@@ -158,6 +185,8 @@ func (f *Failure) Scope() Scope {
 		return ScopeRelay
 	case f.Class == ClassPermanent, !inTransaction:
 		return ScopeMessage
+	case f.OfSender(), errors.Is(f.Err, ErrRefusesMany):
+		return ScopeSender
 	case f.Reply.Code == 0, f.Reply.Code == 421:
 		return ScopeConnection
 	case f.Class == ClassTransient && f.Stage == StageMail && f.Reply.Code/100 == 5:
@@ -167,8 +196,24 @@ func (f *Failure) Scope() Scope {
 	}
 }
 
+// MailAdvice returns Cause and Remedy of a reply to mail. Both are empty for a failure
+// before MAIL, of which the relay's settings tell more: see package diagnosis.
+func (f *Failure) MailAdvice() (cause, remedy string) {
+	if f.Stage < StageMail {
+		return "", ""
+	}
+	return f.Cause, f.Remedy
+}
+
+// OfSender reports whether the failure may pass and is about this sender alone, whatever
+// the relay says to others.
+func (f *Failure) OfSender() bool {
+	return f.Class == ClassTransient && f.Stage >= StageMail && errors.Is(f.Err, ErrSenderRefused)
+}
+
 // TriesNext reports whether the next relay of the route may have the message at once:
-// this one has not judged the mail, and certainly has not accepted it.
+// this one has not judged the mail, or not for other relays, and certainly has not
+// accepted it.
 func (f *Failure) TriesNext() bool {
 	switch f.Class {
 	case ClassRelay:
@@ -176,13 +221,14 @@ func (f *Failure) TriesNext() bool {
 	case ClassTransient:
 		return f.Scope() != ScopeMessage
 	default:
-		return f.CannotTake()
+		return f.OnlyHere()
 	}
 }
 
-// CannotTake reports whether the failure is [ErrCannotTake].
-func (f *Failure) CannotTake() bool {
-	return f.Class == ClassPermanent && errors.Is(f.Err, ErrCannotTake)
+// OnlyHere reports whether the failure is permanent at this relay only, so that another
+// relay may take the message: [ErrCannotTake] or [ErrSenderRefused].
+func (f *Failure) OnlyHere() bool {
+	return f.Class == ClassPermanent && (errors.Is(f.Err, ErrCannotTake) || errors.Is(f.Err, ErrSenderRefused))
 }
 
 // EnhancedCode returns the enhanced status code (RFC 3463) to show for the failure:

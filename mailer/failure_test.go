@@ -52,6 +52,11 @@ func TestScope(t *testing.T) {
 		{Failure{Class: ClassUncertain, Stage: StageContent, Reply: reply(354)}, ScopeMessage, false},
 		{Failure{Class: ClassPermanent, Stage: StageMail, Reply: Reply{Enhanced: "5.3.4"}}, ScopeMessage, false},
 		{Failure{Class: ClassPermanent, Stage: StageMail, Reply: Reply{Enhanced: "5.3.4"}, Err: ErrCannotTake}, ScopeMessage, true},
+		{Failure{Class: ClassPermanent, Stage: StageMail, Reply: reply(553), Err: fmt.Errorf("not owned: %w", ErrSenderRefused)}, ScopeMessage, true},
+		{Failure{Class: ClassPermanent, Stage: StageContent, Reply: reply(550), Err: ErrSenderRefused}, ScopeMessage, true},
+		{Failure{Class: ClassTransient, Stage: StageRcpt, Reply: reply(450), Err: ErrSenderRefused}, ScopeSender, true},
+		{Failure{Class: ClassTransient, Stage: StageData, Reply: reply(421), Err: ErrSenderRefused}, ScopeSender, true},
+		{Failure{Class: ClassTransient, Stage: StageContent, Reply: reply(550), Err: ErrRefusesMany}, ScopeSender, true},
 		{Failure{Class: ClassPermanent, Stage: StageMail, Reply: reply(550)}, ScopeMessage, false},
 		{Failure{Class: ClassPermanent, Stage: StageCompose}, ScopeMessage, false},
 	}

@@ -2,7 +2,8 @@ package mailer
 
 import "time"
 
-// LoginError is the cause of a [Failure] at [StageAuth] that says when the next login
+// LoginError is the cause of a [Failure] at [StageAuth], or by a reply to mail that wants a
+// login though there was one, that says when the next login
 // at the relay's account makes sense. Relays and providers lock accounts after
 // repeated logins that they refuse, so the next one has to wait.
 type LoginError struct {

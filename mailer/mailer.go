@@ -50,21 +50,29 @@ type Content struct {
 
 // DeliveryMemory returns how many octets a delivery needs at most for the content and a
 // form of it for a relay without 8BITMIME or SMTPUTF8: quoted-printable has three times
-// as many octets.
-func (c Content) DeliveryMemory() int64 {
-	return DeliveryMemory(int64(len(c.Data)), c.EightBit, c.UTF8Header)
+// as many octets. Where relays [Rewrites] any message, there is always a form.
+func (c Content) DeliveryMemory(rewritten bool) int64 {
+	return DeliveryMemory(int64(len(c.Data)), c.EightBit, c.UTF8Header || rewritten)
 }
 
-// DeliveryMemory is [Content.DeliveryMemory] of content that is elsewhere.
-func DeliveryMemory(size int64, eightBit, utf8Header bool) int64 {
+// DeliveryMemory is [Content.DeliveryMemory] of content that is elsewhere, and has another
+// form where its header section does not go as it is stored.
+func DeliveryMemory(size int64, eightBit, otherHeader bool) int64 {
 	switch {
 	case eightBit:
 		return 4 * size
-	case utf8Header:
+	case otherHeader:
 		return 2 * size
 	default:
 		return size
 	}
+}
+
+// Rewrites reports whether the relay may change any message, such as its From: then a
+// delivery needs a copy of the message.
+func Rewrites(relay Deliverer) bool {
+	r, ok := relay.(interface{ Rewrites() bool })
+	return ok && r.Rewrites()
 }
 
 // Deliverer hands a finished message to one relay. The Relay of package smtp is the
@@ -86,8 +94,14 @@ type Deliverer interface {
 type Attempt struct {
 	// Relay is the name of the relay tried.
 	Relay string
+	// Why says why it was that one, as docs/http-api.md has it; empty where there was no
+	// choice. The queue sets it.
+	Why string
 	// Rung is the port and TLS mode that served; zero when none answered.
 	Rung Rung
+	// ReversePath is what the relay was given in place of the envelope's; empty where it
+	// was that one.
+	ReversePath string
 	// TLS names the protocol version, such as "TLS 1.3"; empty when clear.
 	TLS string
 	// Auth is the SASL mechanism used; empty when none.
@@ -98,7 +112,8 @@ type Attempt struct {
 	Started  time.Time
 	Duration time.Duration
 	// Turns are the times at which messages set out for the relay within its rate: one
-	// for each MAIL, in order. There are none where the relay has no rate.
+	// for each MAIL, in order, but for those that the relay has had noted during the
+	// attempt. There are none where the relay has no rate.
 	Turns []time.Time
 	// Results has one entry for each forward-path of the envelope, in order.
 	Results []Result

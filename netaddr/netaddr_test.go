@@ -33,3 +33,21 @@ func TestIsPrivate(t *testing.T) {
 		t.Error("IsPrivate(/run/relay) = true, want false: it has no IP address")
 	}
 }
+
+func TestIsPublic(t *testing.T) {
+	for text, want := range map[string]bool{
+		"8.8.8.8": true, "1.1.1.1": true, "2606:4700::1111": true, "::ffff:8.8.8.8": true, "64:ff9b::808:808": true, "2002:808:808::1": true,
+		"127.0.0.1": false, "::1": false, "10.1.2.3": false, "172.16.0.1": false, "192.168.1.1": false, "fd00::1": false,
+		"169.254.169.254": false, "fe80::1": false, "fe80::1%eth0": false, "fec0::1": false, "0.0.0.0": false, "0.1.2.3": false, "::": false,
+		"100.64.0.1": false, "192.0.0.8": false, "192.0.2.1": false, "198.18.0.1": false, "198.51.100.7": false, "203.0.113.9": false, "240.0.0.1": false, "255.255.255.255": false,
+		"224.0.0.1": false, "ff02::1": false, "2001:db8::1": false, "100::1": false,
+		"::ffff:127.0.0.1": false, "::ffff:100.64.0.1": false, "fec0::1%eth0": false, "::ffff:169.254.169.254": false, "64:ff9b::7f00:1": false, "64:ff9b::a9fe:a9fe": false, "2002:a00:1::1": false,
+	} {
+		if got := IsPublic(netip.MustParseAddr(text)); got != want {
+			t.Errorf("IsPublic(%s) = %t, want %t", text, got, want)
+		}
+	}
+	if IsPublic(netip.Addr{}) {
+		t.Error("IsPublic of no address = true")
+	}
+}

@@ -47,7 +47,14 @@ func (dr *driver) try(j *dispatch.Job) {
 		// Every relay is paused by now, or was not asked, or it was canceled.
 		dr.recorder.release([]*dispatch.Job{j})
 	default:
-		dr.recorder.record(dr.outcome(j, work, attempts), work)
+		o := dr.outcome(j, work, attempts)
+		if len(o.Attempts)+len(work.turns) == 0 && dr.now().Before(work.Expires) {
+			// The stop cut it short before any verdict. It keeps its place in line, which an
+			// outcome would give it anew.
+			dr.recorder.release([]*dispatch.Job{j})
+			return
+		}
+		dr.recorder.record(o, work)
 	}
 }
 
@@ -63,22 +70,31 @@ func (dr *driver) attempt(j *dispatch.Job, work *job) ([]mailer.Attempt, error) 
 		}
 		work.content = &c
 	}
-	if dr.opts.HoldUncertain {
-		if err := dr.store.Mark(dr.ctx, dr.owner, j.ID); err != nil {
-			return nil, err
-		}
-	}
 	var attempts []mailer.Attempt
 	env := work.Envelope
 	env.Expires = work.Expires
-	for _, r := range work.relays {
-		if !dr.take(r, j) {
+	relays, why := dr.chosen(j, work)
+	for _, r := range relays {
+		if shut := dr.take(r, j); shut != "" {
+			why.pass(dr.router.relays[r].Name(), shut)
 			continue
 		}
+		if err := dr.mark(j, dr.router.relays[r].Name(), env.ForwardPaths); err != nil {
+			if len(attempts) == 0 && !errors.Is(err, errCanceled) {
+				return nil, err
+			}
+			dr.log.Debug("message is not tried at a further relay", "id", j.ID, "error", err)
+			break
+		}
 		a := dr.deliverOnce(dr.router.relays[r], env, *work.content)
-		dr.report(r, j, a)
+		a.Relay = dr.router.relays[r].Name() // by which it is filed, see [TakenRoute]
+		a.Why = why.next(a.Relay, "failed")
+		ofMessage := dr.report(r, j, a)
 		work.turns = append(work.turns, turnsOf(dr.router.relays[r], a)...)
 		env.ForwardPaths = untouched(a)
+		if ofMessage {
+			onOwnSchedule(a.Results)
+		}
 		if a.Results = attempted(a.Results); len(a.Results) > 0 {
 			attempts = append(attempts, a)
 		}
@@ -88,6 +104,28 @@ func (dr *driver) attempt(j *dispatch.Job, work *job) ([]mailer.Attempt, error) 
 	}
 	waitForOthers(attempts, len(work.relays))
 	return attempts, nil
+}
+
+// errCanceled: the message was canceled while its attempt was being noted.
+var errCanceled = errors.New("canceled")
+
+// mark notes in the store, where it cannot tell otherwise, that content is about to be sent
+// to a relay. The error is [errCanceled] when the message was canceled meanwhile.
+func (dr *driver) mark(j *dispatch.Job, relay string, forwardPaths []string) error {
+	if !marks(dr.owner, j.Route) {
+		return nil
+	}
+	l := lease(j)
+	l.Route, l.ForwardPaths = TakenRoute(relay), forwardPaths
+	work := j.Value.(*job)
+	if err := dr.store.Mark(dr.ctx, dr.owner, l, work.turns[work.noted:]); err != nil {
+		return err
+	}
+	work.noted = len(work.turns)
+	if dr.canceled([]*job{work})[work] {
+		return errCanceled
+	}
+	return nil
 }
 
 // attempted drops the results of recipients that the relay was not asked about.
@@ -104,6 +142,7 @@ func (dr *driver) deliverOnce(r mailer.Deliverer, env mailer.Envelope, c mailer.
 		if p == nil {
 			return
 		}
+		dr.opts.Meter.Panicked()
 		dr.log.Error("delivery panicked", "relay", r.Name(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		a = mailer.Attempt{Relay: r.Name(), Started: started, Duration: dr.now().Sub(started)}
 		for _, path := range env.ForwardPaths {
@@ -115,26 +154,56 @@ func (dr *driver) deliverOnce(r mailer.Deliverer, env mailer.Envelope, c mailer.
 	return r.Deliver(dr.ctx, env, c)
 }
 
-// take says whether an attempt at the relay may begin: none does once the message was
-// canceled. It ends with report.
-func (dr *driver) take(relay int, j *dispatch.Job) (taken bool) {
+// chosen returns the relays to ask, in order, and why it is these.
+func (dr *driver) chosen(j *dispatch.Job, work *job) (relays []int, why chosen) {
+	why = dr.router.routes.chosenFor(work.Key, work.Sender)
+	dr.ask(func(d *dispatch.Dispatcher, _ time.Time) { relays, why.first = d.Chosen(j) })
+	if TakenBy(j.Route) != "" {
+		why.first = whyTaken
+	}
+	return relays, why
+}
+
+// take begins an attempt at the relay, which ends with report. Otherwise it returns why
+// none may begin: none does once the message was canceled.
+func (dr *driver) take(relay int, j *dispatch.Job) (shut string) {
 	dr.event(func(d *dispatch.Dispatcher, now time.Time) (o dispatch.Orders) {
-		if !j.Value.(*job).canceled {
-			taken, o = d.Take(relay, j, now)
+		if shut = "canceled"; !j.Value.(*job).canceled {
+			var taken bool
+			if taken, o = d.Take(relay, j, now); taken {
+				shut = ""
+			} else {
+				shut = d.Shut(relay, j, now)
+			}
 		}
 		return o
 	})
-	return taken
+	return shut
 }
 
-// report tells the dispatcher how the relay fared.
-func (dr *driver) report(relay int, j *dispatch.Job, a mailer.Attempt) {
+// report tells the dispatcher how the relay fared. It returns whether a failure that reads
+// as the relay's is the message's own.
+func (dr *driver) report(relay int, j *dispatch.Job, a mailer.Attempt) (ofMessage bool) {
 	if dr.ctx.Err() != nil {
-		return // our doing, not the relay's
+		return false // our doing, not the relay's
 	}
 	dr.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
-		return d.Report(relay, j, a, now, dr.opts.Random())
+		o := d.Report(relay, j, a, now, dr.opts.Random())
+		ofMessage = o.OfMessage
+		return o
 	})
+	return ofMessage
+}
+
+// onOwnSchedule makes failures transient that read as the relay's.
+func onOwnSchedule(results []mailer.Result) {
+	for i, r := range results {
+		if r.Failure != nil && r.Failure.Class == mailer.ClassRelay {
+			f := *r.Failure
+			f.Class = mailer.ClassTransient
+			results[i].Failure = &f
+		}
+	}
 }
 
 // outcome decides on each recipient.
@@ -153,7 +222,7 @@ func (dr *driver) outcome(j *dispatch.Job, work *job, attempts []mailer.Attempt)
 }
 
 func (dr *driver) newOutcome(work *job, route string) Outcome {
-	return Outcome{ID: work.ID, Owner: dr.owner, Route: route, At: dr.now(), Turns: work.turns, Lease: work.Lease}
+	return Outcome{ID: work.ID, Owner: dr.owner, Route: route, At: dr.now(), Turns: work.turns[work.noted:], Lease: work.Lease}
 }
 
 // waits is the outcome of a job that was not tried, and is due again then.
@@ -181,6 +250,26 @@ func (dr *driver) postponed(j *dispatch.Job, work *job, cause error) Outcome {
 		}
 		o.Attempts = []mailer.Attempt{a}
 	}
+	return o
+}
+
+// stranded is the outcome when the relay that may have taken a message is not configured
+// any more, or may not have it: no other one gets it until a person says so.
+func (dr *driver) stranded(w *job, relay string) Outcome {
+	o := dr.newOutcome(w, w.Route)
+	a, why := mailer.Attempt{Started: o.At}, "is not configured any more"
+	if len(dr.router.named(relay)) > 0 {
+		why = "takes no mail of this key and sender any more"
+	}
+	for _, l := range w.Recipients {
+		o.Changes = append(o.Changes, Change{ForwardPath: l.ForwardPath, State: Held, Tries: l.Tries})
+		a.Results = append(a.Results, mailer.Result{ForwardPath: l.ForwardPath, Failure: &mailer.Failure{
+			Class: mailer.ClassRelay, Stage: mailer.StageConnect, Relay: relay,
+			Text: "this relay may have accepted the message, and " + why + "; a retry sends it through another one",
+		}})
+	}
+	o.Attempts = []mailer.Attempt{a}
+	dr.log.Warn("the relay that may have accepted a message cannot have it any more", "id", w.ID, "relay", relay, "cause", why)
 	return o
 }
 

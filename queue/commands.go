@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"mailsidecar/mailer"
@@ -47,7 +46,7 @@ func (d *Durable) Retry(ctx context.Context, key, id string) (Message, error) {
 	if len(changed) == 0 && !d.untried(&m) {
 		return Message{}, ErrNothingToRetry
 	}
-	d.driver.unpause(m.Sender)
+	d.driver.unpause(m)
 	d.changed(ctx)
 	if m, err = d.Get(ctx, key, id); err == nil {
 		d.driver.showRefusedLogin(&m)
@@ -76,70 +75,90 @@ func (d *Durable) retry(ctx context.Context, key string, ids ...string) ([]strin
 func (d *Durable) Resume(relayName string) { d.driver.resume(relayName) }
 
 const (
-	// retryPage is how many messages RetryMatching changes in one commit.
-	retryPage = 200
-	// retryTime is how long RetryMatching begins with further pages.
-	retryTime = 20 * time.Second
+	// bulkStep is how many messages a command by filter changes in one commit: new mail
+	// waits for it.
+	bulkStep = 200
+	// bulkTime is how long such a command begins with further steps.
+	bulkTime = 20 * time.Second
 )
 
-// RetryMatching retries the messages that f selects, page by page, from the start or
-// from a cursor, and returns how many changed. It stops after 20 s: then next is the
-// cursor to go on with; otherwise next is empty. The error is [ErrInvalidCursor] for a
-// cursor that it did not give for such a filter.
-func (d *Durable) RetryMatching(ctx context.Context, f Filter, cursor string) (total int, next string, err error) {
-	statuses := []Status{f.Status}
-	if f.Status == "" {
-		statuses = []Status{StatusDeferred, StatusHeld, StatusPartial, StatusFailed}
-	}
-	// A message that becomes deferred by this is not met again: deferred ones come first.
-	if now := d.now(); f.Until.IsZero() || f.Until.After(now) {
-		f.Until = now
-	}
-	from, cursor, _ := strings.Cut(cursor, ".")
-	begin := 0
-	if from != "" {
-		if begin = slices.Index(statuses, Status(from)); begin < 0 {
-			return 0, "", ErrInvalidCursor
-		}
-	}
-	defer d.changed(ctx)
-	begun, end := false, time.Now().Add(retryTime)
-	for _, f.Status = range statuses[begin:] {
-		for more := true; more; more = cursor != "" {
-			if begun && !time.Now().Before(end) {
-				return total, string(f.Status) + "." + cursor, nil
-			}
-			begun = true
-			n, err := d.retrySome(ctx, f, &cursor)
-			if total += n; err != nil {
-				return total, "", err
+// RetryMatching retries the messages that f selects, from the newest or from a cursor on:
+// up to limit of them, or all where limit is zero. It stops after 20 s.
+func (d *Durable) RetryMatching(ctx context.Context, f Filter, limit int, cursor string) (Bulk, error) {
+	return d.inSteps(ctx, f.Retryable(), limit, cursor, func(page []Message, ids []string) (int, error) {
+		untried := 0
+		for _, m := range page {
+			if d.untried(&m) {
+				untried++
 			}
 		}
-	}
-	return total, "", nil
+		changed, err := d.retry(ctx, f.Key, ids...)
+		if err == nil && len(changed)+untried > 0 {
+			d.driver.unpause(page...)
+		}
+		return len(changed) + untried, err
+	})
 }
 
-// retrySome retries a page of messages, and moves the cursor on.
-func (d *Durable) retrySome(ctx context.Context, f Filter, cursor *string) (int, error) {
-	page, err := d.store.List(ctx, f, retryPage, *cursor)
-	if err != nil {
-		return 0, err
-	}
-	*cursor = page.Next
-	if len(page.Messages) == 0 {
-		return 0, nil
-	}
-	ids, senders, untried := make([]string, len(page.Messages)), make([]string, len(page.Messages)), 0
-	for i, m := range page.Messages {
-		if ids[i], senders[i] = m.ID, m.Sender; d.untried(&m) {
-			untried++
+// CancelMatching cancels the messages that f selects, as RetryMatching retries them.
+func (d *Durable) CancelMatching(ctx context.Context, f Filter, limit int, cursor string) (Bulk, error) {
+	return d.inSteps(ctx, f.Cancelable(), limit, cursor, func(_ []Message, ids []string) (int, error) {
+		canceled, err := d.cancel(ctx, f.Key, ids...)
+		for _, e := range canceled {
+			if e.Final {
+				d.waiters.wake(e.ID)
+			}
+		}
+		return len(canceled), err
+	})
+}
+
+// Count counts the messages that f selects: see [Store.Count].
+func (d *Durable) Count(ctx context.Context, f Filter, cursor string) (n int, next string, err error) {
+	return d.store.Count(ctx, f, cursor)
+}
+
+// inSteps changes the messages that f selects, a commit for each step. The list goes from the newest
+// message to the oldest, so that each is met once, whatever becomes of it meanwhile. Where a step
+// fails after others, there is no error but the cursor of that step.
+func (d *Durable) inSteps(ctx context.Context, f Filter, limit int, cursor string, step func(page []Message, ids []string) (changed int, err error)) (b Bulk, err error) {
+	defer d.changed(ctx)
+	end := time.Now().Add(bulkTime)
+	for b.Next = cursor; ; {
+		most := bulkStep
+		if limit > 0 {
+			most = min(most, limit-b.Matched)
+		}
+		page, err := d.store.List(ctx, f, most, b.Next)
+		if err != nil {
+			return b, unlessBegun(b, err)
+		}
+		if len(page.Messages) > 0 {
+			ids := make([]string, len(page.Messages))
+			for i, m := range page.Messages {
+				ids[i] = m.ID
+			}
+			changed, err := step(page.Messages, ids)
+			b.Changed += changed
+			if err != nil {
+				return b, unlessBegun(b, err)
+			}
+			b.Matched += len(ids)
+		}
+		b.Next = page.Next
+		if b.Next == "" || limit > 0 && b.Matched == limit || !time.Now().Before(end) {
+			return b, nil
 		}
 	}
-	changed, err := d.retry(ctx, f.Key, ids...)
-	if err == nil && len(changed)+untried > 0 {
-		d.driver.unpause(senders...)
+}
+
+// unlessBegun is the error of a step; nil where steps before it have done something, which the
+// answer must say. Whoever goes on at its cursor meets the error then.
+func unlessBegun(b Bulk, err error) error {
+	if b.Matched > 0 {
+		return nil
 	}
-	return len(changed) + untried, err
+	return err
 }
 
 // Cancel ends every recipient that is not final. One that is being tried just
@@ -149,43 +168,52 @@ func (d *Durable) Cancel(ctx context.Context, key, id string) (Message, error) {
 	if err != nil {
 		return Message{}, err
 	}
-	busy, err := d.cancel(ctx, m.Key, id)
+	canceled, err := d.cancel(ctx, m.Key, id)
+	if err == nil && len(canceled) == 0 {
+		err = ErrNothingToCancel
+	}
 	if err != nil {
 		return Message{}, err
 	}
 	d.changed(ctx)
-	before := m
 	if m, err = d.Get(ctx, key, id); err != nil {
 		return Message{}, err
 	}
-	d.logCanceled(before, m, busy)
 	if s := m.Status(); s != StatusQueued && s != StatusDeferred {
 		d.waiters.wake(id)
 	} // else it is being tried, and the end of that is what its client waits for
 	return m, nil
 }
 
-// cancel has the store cancel a message. What waits in memory of it is not tried, nor
-// what an answer of the store brings there meanwhile. busy are the jobs of which the
-// recorder logs what becomes of them.
-func (d *Durable) cancel(ctx context.Context, key, id string) (busy []*dispatch.Job, err error) {
-	jobs, busy := d.driver.beginCancel(id)
-	var withdrawn []string
+// cancel has the store cancel messages, and logs which recipients ended by that. What waits
+// in memory of them is not tried, nor what an answer of the store brings there meanwhile.
+// What becomes of the recipients that are being tried is logged by the recorder.
+func (d *Durable) cancel(ctx context.Context, key string, ids ...string) ([]Ended, error) {
+	jobs := d.driver.beginCancel(ids)
+	withdrawn := map[string][]string{}
 	for _, j := range jobs {
-		withdrawn = append(withdrawn, lease(j).ForwardPaths...)
+		withdrawn[j.ID] = append(withdrawn[j.ID], lease(j).ForwardPaths...)
+	}
+	messages := make([]Withdrawal, len(ids))
+	for i, id := range ids {
+		messages[i] = Withdrawal{id, withdrawn[id]}
 	}
 	d.account.begin()
-	ended, err := d.store.Cancel(ctx, key, id, d.owner, withdrawn, d.now())
+	canceled, err := d.store.Cancel(ctx, key, d.owner, messages, d.now())
 	d.account.end(Usage{}, false)
-	if err == nil && ended {
-		jobs = nil // they are canceled
+	if err == nil {
+		did := map[string]bool{}
+		for _, e := range canceled {
+			did[e.ID] = true
+			for _, path := range e.ForwardPaths {
+				logCanceled(d.log, Message{ID: e.ID, Envelope: mailer.Envelope{ReversePath: e.ReversePath}}, path)
+			}
+		}
+		jobs = slices.DeleteFunc(jobs, func(j *dispatch.Job) bool { return did[j.ID] })
 	}
-	late := d.driver.endCancel(id)
+	late := d.driver.endCancel(ids)
 	d.recorder.release(append(jobs, late...))
-	if err == nil && !ended {
-		err = ErrNothingToCancel
-	}
-	return append(busy, late...), err
+	return canceled, err
 }
 
 // Reschedule makes a message that waits for its send_at wait until at instead; a time

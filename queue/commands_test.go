@@ -1,8 +1,10 @@
 package queue_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -43,7 +45,7 @@ func TestPauseShows(t *testing.T) {
 			case "retry":
 				_, err = q.Retry(t.Context(), "app", id)
 			case "retry matching":
-				_, _, err = q.RetryMatching(t.Context(), queue.Filter{Key: "app"}, "")
+				_, err = q.RetryMatching(t.Context(), queue.Filter{Key: "app"}, 0, "")
 			case "resume":
 				q.Resume("another")
 				q.Resume(relay.Name())
@@ -84,8 +86,8 @@ func TestRetryUntried(t *testing.T) {
 				if m, err := q.Retry(t.Context(), "app", untried); err != nil || m.ID != untried {
 					t.Errorf("Retry(queued) = %v, %v, want the message", m.ID, err)
 				}
-			} else if n, _, err := q.RetryMatching(t.Context(), queue.Filter{Key: "app", Status: queue.StatusQueued}, ""); n != 1 || err != nil {
-				t.Errorf("RetryMatching(queued) = %d, %v, want 1", n, err)
+			} else if b, err := q.RetryMatching(t.Context(), queue.Filter{Key: "app", Status: queue.StatusQueued}, 0, ""); b.Changed != 1 || err != nil {
+				t.Errorf("RetryMatching(queued) = %+v, %v, want 1", b, err)
 			}
 			queuetest.SettleDown()
 			q.WantStatus(untried, queue.StatusDelivered)
@@ -362,6 +364,23 @@ func TestReleaseLeavesInHand(t *testing.T) {
 		q.WantStatus(id, queue.StatusDelivered)
 		if got := relay.Deliveries(); got["twoa@example.org"] != 1 || got["twob@example.org"] != 1 {
 			t.Errorf("deliveries = %v, want one for each recipient", got)
+		}
+	})
+}
+
+// TestPauseShowsInLog: the line of a message that was refused because the relay is paused says
+// the same next attempt as the message itself.
+func TestPauseShowsInLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		q := start(t, func(o *queue.Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) },
+			queuetest.NewRelay(queuetest.Fail(mailer.ClassRelay, mailer.StageAuth, 535)))
+		id := q.MustSubmit(queuetest.Submission("1", "a@example.org")).Message.ID
+		queuetest.SettleDown()
+		next := q.Message(id).Recipients[0].NextAttempt
+		want := "next_attempt=" + next.Format("2006-01-02T15:04:05.000Z07:00")
+		if !next.After(time.Now()) || !strings.Contains(log.String(), want) {
+			t.Errorf("the message is due at %v, the log says:\n%s", next, log.String())
 		}
 	})
 }

@@ -4,11 +4,14 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
 
 	"mailsidecar/mailer"
+	"mailsidecar/queue/dispatch"
 )
 
 // Direct stores nothing: it answers a submission with the relay's verdict
@@ -16,6 +19,15 @@ import (
 type Direct struct {
 	routes Routes
 	log    *slog.Logger
+	meter  Meter
+	mu     sync.Mutex
+	shares map[string]*dispatch.Shares // by the names of a route's relays
+	named  map[string]*dispatch.Named  // by the relay's name
+	pauses map[string]ManualPause      // by the name of the relay
+	told   map[string]time.Time        // when the log last said so
+	drain  *drain
+	// underWay counts the messages that are being handed over.
+	underWay atomic.Int64
 	// life ends with Stop, and the attempts with it.
 	life context.Context //nolint:containedctx // it spans the attempts, not a call
 	end  context.CancelFunc
@@ -27,10 +39,19 @@ func NewDirect(routes Routes, log *slog.Logger) *Direct {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	d := &Direct{routes: routes, log: log}
+	d := &Direct{
+		routes: routes, log: log, meter: unmetered{}, shares: map[string]*dispatch.Shares{}, named: map[string]*dispatch.Named{},
+		pauses: map[string]ManualPause{}, told: map[string]time.Time{}, drain: newDrain(log, time.Now),
+	}
+	for _, r := range routes {
+		d.named[r.Relay.Name()] = dispatch.NewNamed(r.Relay.Name())
+	}
 	d.life, d.end = context.WithCancel(context.Background())
 	return d
 }
+
+// Count has m count what happens. It must be called before Submit.
+func (d *Direct) Count(m Meter) { d.meter = m }
 
 // Stop cuts the attempts short, so that those who wait for a verdict are answered: a
 // message that may be with a relay is uncertain, and one that certainly is not gets
@@ -48,11 +69,20 @@ func (d *Direct) Submit(ctx context.Context, s Submission) (Receipt, error) {
 	if d.life.Err() != nil {
 		return Receipt{}, ErrShuttingDown
 	}
+	d.underWay.Add(1) // before it asks: a drain that begins now counts it
+	defer d.underWay.Add(-1)
+	if err := d.drain.refuses(); err != nil {
+		d.drain.look()
+		return Receipt{}, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(d.life, cancel)()
-	relays := d.routes.For(s.Sender)
+	relays, why := d.choose(s.Key, s.Sender)
 	if len(relays) == 0 {
+		if len(d.routes.of(s.Key, s.Sender)) > 0 {
+			return Receipt{}, ErrPaused
+		}
 		return Receipt{}, ErrNoRoute
 	}
 	id, err := uuid.NewV7()
@@ -63,13 +93,56 @@ func (d *Direct) Submit(ctx context.Context, s Submission) (Receipt, error) {
 		ID: id.String(), Key: s.Key, MessageID: s.Content.MessageID, Sender: s.Sender, Subject: s.Subject,
 		Size: int64(len(s.Content.Data)), Tags: s.Tags, Envelope: s.Envelope, Created: time.Now(),
 	}
-	m.Attempts = deliver(ctx, relays, s.Envelope, s.Content)
+	m.Attempts = d.deliver(ctx, relays, len(d.routes.of(s.Key, s.Sender)), why, m, s.Content)
 	m.Recipients = verdicts(s.Envelope.ForwardPaths, m.Attempts)
 	d.logVerdicts(m)
+	d.countVerdicts(m, s.Origin.Door)
 	if d.life.Err() != nil && !slices.ContainsFunc(m.Recipients, judged) {
 		return Receipt{}, ErrShuttingDown
 	}
 	return Receipt{Message: m}, nil
+}
+
+// choose returns the relays that take mail of a key from a sender, in the order in which
+// this message asks them.
+func (d *Direct) choose(key, sender string) (relays []mailer.Deliverer, why chosen) {
+	why = d.routes.chosenFor(key, sender)
+	routes, name, weights := d.unpaused(d.routes.of(key, sender), &why), "", []int{}
+	for _, r := range routes {
+		name += r.Relay.Name() + ","
+		weights = append(weights, r.Weight)
+	}
+	if len(routes) == 0 {
+		return nil, why
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.shares[name] // as many as there are routes
+	if s == nil {
+		made := dispatch.NewShares(weights)
+		s, d.shares[name] = &made, &made
+	}
+	now := time.Now()
+	open := func(i int) bool { return d.named[routes[i].Relay.Name()].Open(now) }
+	first := s.Next(open)
+	if first < 0 {
+		first = max(s.Next(func(int) bool { return true }), 0)
+	}
+	switch {
+	case len(routes) == 1:
+		why.first = dispatch.WhyOnly
+	case s.Count() > 1:
+		why.first = dispatch.WhyWeight
+	default:
+		why.first = dispatch.WhyFirst
+	}
+	if s.Weighted(first) && open(first) {
+		s.Deal(first, open)
+	}
+	for _, i := range s.Order(first) {
+		relays = append(relays, routes[i].Relay)
+	}
+	return relays, why
 }
 
 // judged reports whether a relay said something of the recipient, or may have its

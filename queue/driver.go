@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,7 +40,7 @@ func newDriver(s shared) *driver {
 		names = append(names, r.Name())
 	}
 	return &driver{shared: s, nudge: make(chan struct{}, 1), compare: make(chan struct{}, 1), cancels: newCancels(), dispatcher: dispatch.New(dispatch.Options{
-		Relays: names, Workers: s.opts.Workers, MaxMemory: s.opts.MaxMemory,
+		Relays: names, Weights: s.router.weights, Workers: s.opts.Workers, MaxMemory: s.opts.MaxMemory,
 	})}
 }
 
@@ -49,6 +50,7 @@ type job struct {
 	relays  []int           // that may take it, best first
 	content *mailer.Content // nil: in the store
 	turns   []Turn          // that the attempts used
+	noted   int             // of turns, how many the store has already
 	// canceled says that no further attempt begins. The driver's mutex guards it.
 	canceled bool
 }
@@ -59,12 +61,12 @@ func lease(j *dispatch.Job) Lease {
 	return Lease{ID: j.ID, Route: j.Route, ForwardPaths: work.Envelope.ForwardPaths, Number: work.Lease}
 }
 
-// newJob returns the job of leased work, whose sender has that route by now. It
-// makes the route known.
-func newJob(d *dispatch.Dispatcher, w Work, route string, relays []int, content *mailer.Content) *dispatch.Job {
+// newJob returns the job of leased work on a route, which it makes known.
+func (dr *driver) newJob(d *dispatch.Dispatcher, w Work, route string, relays []int, content *mailer.Content) *dispatch.Job {
 	d.Route(route, relays)
+	rewritten := slices.ContainsFunc(relays, func(i int) bool { return mailer.Rewrites(dr.router.relays[i]) })
 	return &dispatch.Job{
-		ID: w.ID, Route: route, Lane: w.Lane(), Size: mailer.DeliveryMemory(w.Size, w.EightBit, w.UTF8Header), Expires: w.Expires, Fresh: content != nil, Moved: route != w.Route,
+		ID: w.ID, Route: route, Lane: w.Lane(), Size: mailer.DeliveryMemory(w.Size, w.EightBit, w.UTF8Header || rewritten), Expires: w.Expires, Fresh: content != nil,
 		ReversePath: w.Envelope.ReversePath, Recipients: w.Envelope.ForwardPaths,
 		Alone: w.Suspect,
 		Value: &job{Work: w, relays: relays, content: content},
@@ -149,7 +151,7 @@ func (dr *driver) follow(o dispatch.Orders) {
 		dr.recorder.record(dr.outcome(j, work, nil), work)
 	}
 	dr.recorder.release(o.Release)
-	dr.logNews(o.News)
+	logNews(dr.log, o.News)
 }
 
 // look makes the scheduler look at the store.
@@ -188,7 +190,7 @@ func (dr *driver) reserve(entries []Entry, wait bool) (jobs []*dispatch.Job, w *
 
 func (dr *driver) reserveOne(d *dispatch.Dispatcher, e *Entry, now time.Time) *dispatch.Job {
 	m := &e.Message
-	_, relays := dr.router.route(m.Sender)
+	_, relays := dr.router.route(m.Key, m.Sender)
 	if e.Due.After(now) {
 		d.Route(e.Route, relays)
 		return nil
@@ -196,9 +198,9 @@ func (dr *driver) reserveOne(d *dispatch.Dispatcher, e *Entry, now time.Time) *d
 	work := Work{
 		ID: m.ID, MessageID: m.MessageID, Sender: m.Sender, Route: e.Route, Key: m.Key, Size: m.Size, Expires: m.Expires, Envelope: m.Envelope,
 		EightBit: e.Content.EightBit, UTF8Header: e.Content.UTF8Header,
-		Lease: FirstLease,
+		Lease: FirstLease, Since: e.Due,
 	}
-	j := newJob(d, work, e.Route, relays, &e.Content)
+	j := dr.newJob(d, work, e.Route, relays, &e.Content)
 	if !d.Reserve(j, now) {
 		return nil
 	}
@@ -253,8 +255,8 @@ func inMemory(jobs []*dispatch.Job) []*dispatch.Job {
 }
 
 // watch adds a waiter for a stored message, where a relay for it is open.
-func (dr *driver) watch(id, sender string, env mailer.Envelope) (w *waiter) {
-	name, relays := dr.router.route(sender)
+func (dr *driver) watch(id, key, sender string, env mailer.Envelope) (w *waiter) {
+	name, relays := dr.router.route(key, sender)
 	if len(relays) == 0 {
 		return nil
 	}
@@ -271,25 +273,51 @@ func (dr *driver) watch(id, sender string, env mailer.Envelope) (w *waiter) {
 func (dr *driver) showPauses(messages ...*Message) {
 	dr.ask(func(d *dispatch.Dispatcher, now time.Time) {
 		for _, m := range messages {
-			name, _ := dr.router.route(m.Sender)
-			reopens := d.Reopens(name, m.Envelope.Priority, now)
+			route := dr.routeOf(d, m)
 			for i := range m.Recipients {
-				if next := &m.Recipients[i].NextAttempt; !next.IsZero() && next.Before(reopens) {
-					*next = reopens
+				if r := &m.Recipients[i]; !r.NextAttempt.IsZero() {
+					r.NextAttempt = attemptAt(r.NextAttempt, d.Reopens(route(r), m.Envelope.Priority, now))
 				}
 			}
 		}
 	})
 }
 
+// attemptAt is when a recipient that is due then is tried, where its relays open again at
+// that time; zero where it is not known, because a person has paused them.
+func attemptAt(due, reopens time.Time) time.Time {
+	if reopens.Equal(dispatch.Never) {
+		return time.Time{}
+	}
+	return latest(due, reopens)
+}
+
+// paused returns an outcome's changes with the times that [driver.showPauses] shows: while
+// all relays for a recipient are paused, it is not tried before that ends.
+func (dr *driver) paused(o pendingOutcome) []Change {
+	waits := func(c Change) bool { return !c.Next.IsZero() && !c.State.Final() }
+	if !slices.ContainsFunc(o.Changes, waits) {
+		return o.Changes
+	}
+	changes := slices.Clone(o.Changes)
+	dr.ask(func(d *dispatch.Dispatcher, now time.Time) {
+		for i := range changes {
+			if c := &changes[i]; waits(*c) {
+				c.Next = attemptAt(c.Next, d.Reopens(o.RouteOf(*c), o.job.Envelope.Priority, now))
+			}
+		}
+	})
+	return changes
+}
+
 // showRefusedLogin gives the recipients that wait because a relay refused our login
 // that failure as their result. The message's own recipients change.
 func (dr *driver) showRefusedLogin(m *Message) {
 	dr.ask(func(d *dispatch.Dispatcher, now time.Time) {
-		name, _ := dr.router.route(m.Sender)
-		f := d.RefusedLogin(name, m.Envelope.Priority, now)
+		route := dr.routeOf(d, m)
 		for i := range m.Recipients {
-			if r := &m.Recipients[i]; f != nil && !r.NextAttempt.IsZero() {
+			r := &m.Recipients[i]
+			if f := d.RefusedLogin(route(r), m.Envelope.Priority, now); f != nil && !r.NextAttempt.IsZero() {
 				r.Result = mailer.Result{ForwardPath: r.ForwardPath, Reply: f.Reply, Failure: f}
 			}
 		}
@@ -331,7 +359,7 @@ func (dr *driver) recorded(outcomes []pendingOutcome) {
 		for _, o := range outcomes {
 			for _, c := range o.Changes {
 				if !c.State.Final() && c.State != Held {
-					d.Waits(o.Route, o.job.Lane(), c.Next, o.job.Expires, now)
+					d.Waits(o.RouteOf(c), o.job.Lane(), c.Next, o.job.Expires, now)
 				}
 			}
 		}
@@ -347,26 +375,29 @@ func (dr *driver) released(jobs []*dispatch.Job) {
 	})
 }
 
-// beginCancel takes the message's jobs out of memory. There are several where its
-// recipients were due at different times. Others may be in flight: then the attempt
+// beginCancel takes the messages' jobs out of memory. There are several of a message where
+// its recipients were due at different times. Others may be in flight: then the attempt
 // that goes on is their last one. It ends with endCancel.
-func (dr *driver) beginCancel(id string) (jobs, trying []*dispatch.Job) {
+func (dr *driver) beginCancel(ids []string) (jobs []*dispatch.Job) {
 	dr.ask(func(d *dispatch.Dispatcher, _ time.Time) {
-		dr.cancels.begin(id)
-		trying = d.Trying(id)
-		for _, j := range trying {
+		for _, id := range ids {
+			dr.cancels.begin(id)
+		}
+		for _, j := range d.Trying(ids...) {
 			j.Value.(*job).canceled = true
 		}
-		jobs = d.Withdraw(id)
+		jobs = d.Withdraw(ids...)
 	})
-	return jobs, trying
+	return jobs
 }
 
 // endCancel says that the store has answered. It returns jobs whose leases must be
 // given back.
-func (dr *driver) endCancel(id string) (late []*dispatch.Job) {
+func (dr *driver) endCancel(ids []string) (late []*dispatch.Job) {
 	dr.ask(func(*dispatch.Dispatcher, time.Time) {
-		late = dr.cancels.end(id)
+		for _, id := range ids {
+			late = append(late, dr.cancels.end(id)...)
+		}
 		for _, j := range late {
 			j.Value.(*job).canceled = true
 		}
@@ -391,15 +422,42 @@ func (dr *driver) canceled(jobs []*job) map[*job]bool {
 	return canceled
 }
 
-// unpause ends the pauses of the relays that take the senders' mail. A look at
+// unpause ends the pauses of the relays that take the messages' mail. A look at
 // the store must follow.
-func (dr *driver) unpause(senders ...string) {
+func (dr *driver) unpause(messages ...Message) {
 	dr.ask(func(d *dispatch.Dispatcher, now time.Time) {
-		for _, sender := range senders {
-			name, _ := dr.router.route(sender)
-			d.Unpause(name, now)
+		for _, m := range messages {
+			route := dr.routeOf(d, &m)
+			for i := range m.Recipients {
+				d.Unpause(route(&m.Recipients[i]), now)
+			}
 		}
 	})
+}
+
+// routeOf returns what tells the route of each of a message's recipients, and makes it
+// known.
+func (dr *driver) routeOf(d *dispatch.Dispatcher, m *Message) func(*Recipient) string {
+	all, relays := dr.router.route(m.Key, m.Sender)
+	if len(relays) > 0 {
+		d.Route(all, relays)
+	}
+	return func(r *Recipient) string {
+		if r.TakenBy == "" {
+			return all
+		}
+		if only := dr.router.named(r.TakenBy); len(only) > 0 {
+			d.Route(TakenRoute(r.TakenBy), only)
+		}
+		return TakenRoute(r.TakenBy)
+	}
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // resume ends the pause of the relays with that name for good.

@@ -20,7 +20,11 @@ type Options struct {
 	// Store keeps the messages. Whoever opened it closes it, after Run returned.
 	Store  Store
 	Routes Routes
-	Logger *slog.Logger // nil discards
+	// KnowsKey reports whether an API key of that name is configured; nil knows all. Mail
+	// of a key that is not any more keeps the relays that it has: nothing else tells which
+	// it may go to.
+	KnowsKey func(key string) bool
+	Logger   *slog.Logger // nil discards
 	// Workers is how many deliveries go on at a time for each set of relays that
 	// shares its senders; zero means 8. Fewer run when the relay has no free
 	// connection. An extra eighth (at least one) serves only non-bulk mail from
@@ -46,6 +50,8 @@ type Options struct {
 	// stops; zero means 5 s. Then a delivery before the final dot is cut short,
 	// and one after it becomes uncertain.
 	StopTimeout time.Duration
+	// Meter counts what happens; nil counts nothing.
+	Meter Meter
 	// Now reads the clock; nil means the system's.
 	Now func() time.Time
 	// Random returns a number in [0, 1), which keeps messages apart that failed
@@ -54,6 +60,9 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
+	if o.KnowsKey == nil {
+		o.KnowsKey = func(string) bool { return true }
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -68,6 +77,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.StopTimeout == 0 {
 		o.StopTimeout = 5 * time.Second
+	}
+	if o.Meter == nil {
+		o.Meter = unmetered{}
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -93,13 +105,14 @@ func (o Options) withDefaults() Options {
 //	driver    drives the dispatcher, which decides what goes next; has the workers
 //	          and the scheduler
 //	recorder  records outcomes and gives leases back
+//	manual    has the pauses that a person wishes
 //	house     does the work that can wait: heartbeat, leases of instances that are
 //	          gone, sweep, the clock
 //	account   counts the messages that are not final
 //	waiters   are the requests that wait for an attempt
 //
-// A part that holds its mutex does not call the store. It may call parts that
-// come later in this order: intake, driver, account, waiters. The recorder calls
+// A part that holds its mutex does not call the store, except manual. It may call parts that
+// come later in this order: manual, intake, driver, account, waiters. The recorder calls
 // no other part with its mutex held.
 type Durable struct {
 	shared
@@ -107,6 +120,7 @@ type Durable struct {
 	driver   *driver
 	recorder *recorder
 	house    *house
+	manual   *manual
 	// rescheduling lets one message at a time be rescheduled: its content is in memory
 	// for that time, and must not change.
 	rescheduling *fairLine
@@ -124,6 +138,7 @@ type shared struct {
 	router  *router
 	account *account
 	waiters *waiters
+	trouble *trouble
 }
 
 // The phases of a queue, in their order.
@@ -142,15 +157,19 @@ func New(o Options) (*Durable, error) {
 	o = o.withDefaults()
 	s := shared{
 		opts: o, store: o.Store, log: o.Logger, owner: uuid.NewString()[:8], clock: newClock(o.Now),
-		router: newRouter(o.Routes), account: newAccount(o), waiters: newWaiters(),
+		router: newRouter(o.Routes, o.KnowsKey), account: newAccount(o), waiters: newWaiters(), trouble: new(trouble),
 	}
 	s.now = s.clock.now
 	if o.HoldUncertain {
-		s.owner = marksPrefix + s.owner
+		s.owner = marksAll + s.owner
+	} else {
+		s.owner = marksChoices + s.owner
 	}
 	dr, r := newDriver(s), newRecorder(s)
 	dr.recorder, r.driver = r, dr
-	return &Durable{shared: s, intake: newIntake(s, dr), driver: dr, recorder: r, house: &house{shared: s, driver: dr}, rescheduling: newFairLine()}, nil
+	d := &Durable{shared: s, intake: newIntake(s, dr), driver: dr, recorder: r, manual: newManual(s, dr), rescheduling: newFairLine()}
+	d.house = &house{shared: s, driver: dr, manual: d.manual, drain: d.intake.drain}
+	return d, nil
 }
 
 // Ready returns why messages cannot be accepted just now; nil when they can.
@@ -160,6 +179,9 @@ func (d *Durable) Ready(ctx context.Context) error {
 		return errors.New("starting")
 	case stopping:
 		return ErrShuttingDown
+	}
+	if err := d.intake.drain.refuses(); err != nil {
+		return err
 	}
 	return d.store.Check(ctx)
 }
@@ -177,6 +199,9 @@ func (d *Durable) SubmitBatch(ctx context.Context, s []Submission) ([]Receipt, e
 	receipts, _, err := d.intake.accept(ctx, s, false)
 	return receipts, err
 }
+
+// Takes reports whether some relay takes mail of a key from that sender.
+func (d *Durable) Takes(key, sender string) bool { return len(d.router.routes.of(key, sender)) > 0 }
 
 // Pause says that a relay is in trouble.
 type Pause = dispatch.Pause
@@ -243,6 +268,9 @@ func (d *Durable) start(ctx context.Context) (unfinished bool, err error) {
 		return false, err
 	}
 	if err := d.recallTurns(ctx); err != nil {
+		return false, err
+	}
+	if err := d.manual.recall(ctx); err != nil {
 		return false, err
 	}
 	if err := d.account.recount(ctx); err != nil {

@@ -654,6 +654,26 @@ func TestBoundedMemory(t *testing.T) {
 	})
 }
 
+// TestMemoryOfRewritten: a relay that changes every message needs room for a copy of it.
+func TestMemoryOfRewritten(t *testing.T) {
+	for _, rewrites := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			const size = 100_000
+			relay := queuetest.NewRelay(queuetest.Accept)
+			relay.Slow(time.Second, 0)
+			relay.Rewriting = rewrites
+			q := start(t, nil, relay)
+			q.MustSubmit(queuetest.Submission(string(make([]byte, size)), "a@example.org"))
+			synctest.Wait()
+			l := q.Load()
+			if got := l.Fresh+l.Loaded >= 2*size; got != rewrites || l.Fresh+l.Loaded < size {
+				t.Errorf("load = %+v with a relay whose Rewrites() is %v", l, rewrites)
+			}
+			time.Sleep(5 * time.Second)
+		})
+	}
+}
+
 func TestCancelWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		relay := queuetest.NewRelay(queuetest.Greylisted)
@@ -728,18 +748,18 @@ func TestRetryMatchingStops(t *testing.T) {
 		total, requests := 0, 0
 		for cursor, more := "", true; more; more = cursor != "" {
 			began := time.Now()
-			n, next, err := q.RetryMatching(t.Context(), queue.Filter{Key: "app"}, cursor)
-			if took := time.Since(began); err != nil || took > 24*time.Second || next == cursor && next != "" {
-				t.Fatalf("RetryMatching = %d, %q, %v after %v, want it to stop after 20 s", n, next, err, took)
+			b, err := q.RetryMatching(t.Context(), queue.Filter{Key: "app"}, 0, cursor)
+			if took := time.Since(began); err != nil || took > 24*time.Second || b.Next == cursor && cursor != "" || b.Matched != b.Changed {
+				t.Fatalf("RetryMatching = %+v, %v after %v, want it to stop after 20 s", b, err, took)
 			}
-			total, cursor = total+n, next
+			total, cursor = total+b.Changed, b.Next
 			requests++
 		}
 		if total != messages || requests < 2 {
 			t.Errorf("retried = %d in %d requests, want each of %d once, in several", total, requests, messages)
 		}
 		for _, cursor := range []string{"delivered.", "failed.!", "x"} {
-			if _, _, err := q.RetryMatching(t.Context(), queue.Filter{Key: "app"}, cursor); !errors.Is(err, queue.ErrInvalidCursor) {
+			if _, err := q.RetryMatching(t.Context(), queue.Filter{Key: "app"}, 0, cursor); !errors.Is(err, queue.ErrInvalidCursor) {
 				t.Errorf("RetryMatching(cursor %q) = %v, want ErrInvalidCursor", cursor, err)
 			}
 		}
@@ -755,11 +775,11 @@ func TestRetryMatching(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		relay.Set(queuetest.Accept)
-		if n, _, err := q.RetryMatching(t.Context(), queue.Filter{Key: "other"}, ""); n != 0 || err != nil {
-			t.Errorf("RetryMatching(other key) = %d, %v, want 0", n, err)
+		if b, err := q.RetryMatching(t.Context(), queue.Filter{Key: "other"}, 0, ""); b.Changed != 0 || err != nil {
+			t.Errorf("RetryMatching(other key) = %+v, %v, want 0", b, err)
 		}
-		if n, _, err := q.RetryMatching(t.Context(), queue.Filter{Key: "app", Recipient: "a@example.org"}, ""); n != 5 || err != nil {
-			t.Errorf("RetryMatching = %d, %v, want 5", n, err)
+		if b, err := q.RetryMatching(t.Context(), queue.Filter{Key: "app", Recipient: "a@example.org"}, 0, ""); b.Changed != 5 || err != nil {
+			t.Errorf("RetryMatching = %+v, %v, want 5", b, err)
 		}
 		queuetest.SettleDown()
 		page, err := q.List(t.Context(), queue.Filter{Key: "app", Status: queue.StatusDelivered}, 10, "")

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -16,12 +17,31 @@ type Filter struct {
 	// is the key of a server that has none.
 	Key    string
 	Status Status
-	// State selects messages with a recipient in that state.
+	// Among selects messages with one of these statuses.
+	Among StatusSet
+	// State selects messages with a recipient in that state, whatever the fields below
+	// ask of a recipient.
 	State State
-	// Recipient is a forward-path and Sender the addr-spec of the From field,
-	// whole and compared without regard to ASCII case.
-	Recipient string
-	Sender    string
+	// ID is how the id begins, as [ParseIDPrefix] returns it.
+	ID string
+	// Sender is the addr-spec of the From field, whole. ASCII case does not count.
+	Sender string
+
+	// What follows is asked of one and the same recipient.
+
+	// Recipient is a forward-path, whole, and Domain what is behind its last @. ASCII case
+	// does not count.
+	Recipient      string
+	Domain         string
+	RecipientState State
+	// Relay, ReplyCode, EnhancedCode and Text are those of a last attempt that failed. Text
+	// is a pattern for the reply's text, or ours where
+	// there was no reply; a * in it stands for anything, and ASCII case does not count.
+	Relay        string
+	ReplyCode    int
+	EnhancedCode string
+	Text         string
+
 	// MessageID is a Message-ID field's value with its angle brackets.
 	MessageID string
 	// TagName selects messages that have that tag, with TagValue unless that is
@@ -32,6 +52,53 @@ type Filter struct {
 	Since time.Time
 	Until time.Time
 }
+
+// ByReply says that the filter selects by why recipients were not delivered.
+func (f Filter) ByReply() bool {
+	return f.Relay != "" || f.ReplyCode != 0 || f.EnhancedCode != "" || f.Text != ""
+}
+
+// ByRecipient says that the filter asks something of a recipient.
+func (f Filter) ByRecipient() bool {
+	return f.Recipient != "" || f.Domain != "" || f.RecipientState != "" || f.ByReply()
+}
+
+// Retryable selects what a retry may change, of what the filter selects: without a status,
+// messages of which nothing was tried yet are left out.
+func (f Filter) Retryable() Filter {
+	if f.Status == "" {
+		f.Among = SetOf(StatusDeferred, StatusHeld, StatusPartial, StatusFailed)
+	}
+	return f
+}
+
+// Cancelable selects what is not final, of what the filter selects.
+func (f Filter) Cancelable() Filter {
+	f.Among = SetOf(StatusQueued, StatusDeferred, StatusHeld)
+	return f
+}
+
+// Bulk is what a command has done to the messages that a filter selects.
+type Bulk struct {
+	Matched int // how many were selected
+	Changed int // how many of them it has changed
+	// Next is the cursor to go on with where more may match; otherwise it is empty.
+	Next string
+}
+
+// StatusSet is a set of statuses; zero stands for all of them.
+type StatusSet uint8
+
+// SetOf returns the set of these statuses.
+func SetOf(statuses ...Status) (set StatusSet) {
+	for _, s := range statuses {
+		set |= 1 << slices.Index(Statuses, s)
+	}
+	return set
+}
+
+// Has says that the status is in the set.
+func (set StatusSet) Has(s Status) bool { return set == 0 || set&SetOf(s) != 0 }
 
 // Page is a part of a list, the newest message first.
 type Page struct {

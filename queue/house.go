@@ -8,8 +8,11 @@ import (
 )
 
 const (
-	houseInterval = time.Minute
-	sweepInterval = 10 * time.Minute
+	houseInterval   = time.Minute
+	sweepInterval   = 10 * time.Minute
+	summaryInterval = time.Hour
+	// summaryTime bounds how long the house waits for the numbers of the summary.
+	summaryTime = 10 * time.Second
 	// sweepLimit and stepRest keep work of many steps from delaying writes.
 	sweepLimit = 100
 	stepRest   = 20 * time.Millisecond
@@ -28,6 +31,8 @@ const (
 type house struct {
 	shared
 	driver *driver
+	manual *manual
+	drain  *drain
 }
 
 // keep works until ctx ends. It begins with what the start has left to be done, which may
@@ -42,7 +47,7 @@ func (h *house) keep(ctx context.Context, unfinished bool) {
 	h.rewind(ctx, furthest)
 	tick := time.NewTicker(houseInterval)
 	defer tick.Stop()
-	nextSweep, repairs := time.Now(), 0
+	nextSweep, nextSummary, repairs := time.Now(), time.Now().Add(summaryInterval), 0
 	for {
 		if now := time.Now(); !now.Before(nextSweep) {
 			nextSweep = now.Add(sweepInterval)
@@ -62,6 +67,12 @@ func (h *house) keep(ctx context.Context, unfinished bool) {
 			h.log.Warn("took over from an instance that is gone", "uncertain", r.Uncertain, "held", r.Held, "released", r.Released)
 		}
 		h.driver.wantLeases()
+		h.manual.look(ctx)
+		h.drain.look()
+		if now := time.Now(); !now.Before(nextSummary) {
+			nextSummary = now.Add(summaryInterval)
+			h.summarize(ctx)
+		}
 		if repairs > 0 && h.rewind(ctx, furthest) {
 			repairs--
 		}
@@ -73,6 +84,19 @@ func (h *house) keep(ctx context.Context, unfinished bool) {
 			h.driver.look() // the scheduler's timer does not know
 		}
 	}
+}
+
+// summarize logs what is in the queue, and what became of mail in the last hour: a log that
+// says nothing of mail does not tell whether there was none.
+func (h *house) summarize(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, summaryTime)
+	defer cancel()
+	now := h.now()
+	s, err := h.store.Stats(ctx, AnyKey, now)
+	if err != nil {
+		return // the store's own errors are logged where mail meets them
+	}
+	logSummary(h.log, s, now)
 }
 
 // clockSetBack repairs the schedule: what was due in a minute by the old clock
@@ -154,6 +178,7 @@ func (h *house) recover(ctx context.Context) (Recovered, error) {
 	for _, b := range recovered.Blamed {
 		h.log.Error("message held because the service crashed with it", "id", b.ID, "reverse_path", b.ReversePath,
 			"forward_paths", b.ForwardPaths)
+		h.trouble.blame(b.ID)
 	}
 	return recovered, err
 }

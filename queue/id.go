@@ -3,6 +3,9 @@ package queue
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -30,6 +33,39 @@ func FirstID(t time.Time) string { return firstID(t).String() }
 func firstID(t time.Time) (u uuid.UUID) {
 	binary.BigEndian.PutUint64(u[:], uint64(max(t.UnixMilli(), 0))<<16)
 	return u
+}
+
+// MinIDPrefix is how many digits of an id select messages at least: four stand for the
+// messages of seven weeks.
+const MinIDPrefix = 4
+
+// ErrIDPrefix says that a text is not how an id begins.
+var ErrIDPrefix = fmt.Errorf("must be an id, or its first %d or more digits, such as 01a2f3", MinIDPrefix)
+
+// ParseIDPrefix reads how an id begins, with hyphens or without, and returns it
+// as [Filter] has it: its hexadecimal digits in lower case. The error is [ErrIDPrefix].
+func ParseIDPrefix(text string) (string, error) {
+	text = strings.ToLower(text)
+	digits := strings.ReplaceAll(text, "-", "")
+	if len(digits) < MinIDPrefix || len(digits) > 2*len(uuid.Nil) {
+		return "", ErrIDPrefix
+	}
+	id, err := hex.DecodeString(padded(digits, "0"))
+	if err != nil || text != digits && !strings.HasPrefix(uuid.UUID(id).String(), text) {
+		return "", ErrIDPrefix
+	}
+	return digits, nil
+}
+
+// IDRange returns the first and the last id that begin with what [ParseIDPrefix] returns.
+func IDRange(prefix string) (first, last uuid.UUID) {
+	_, _ = hex.Decode(first[:], []byte(padded(prefix, "0")))
+	_, _ = hex.Decode(last[:], []byte(padded(prefix, "f")))
+	return first, last
+}
+
+func padded(digits, with string) string {
+	return digits + strings.Repeat(with, 2*len(uuid.Nil)-len(digits))
 }
 
 // TimeOf returns when the message with the id was accepted, in whole milliseconds;

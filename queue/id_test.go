@@ -17,3 +17,20 @@ func TestTimeOf(t *testing.T) {
 		}
 	}
 }
+
+// TestParseIDPrefix: with hyphens or without, in either case, and nothing else.
+func TestParseIDPrefix(t *testing.T) {
+	for text, want := range map[string]string{
+		"01a2": "01a2", "01A2F3": "01a2f3", "01a2f3c4-": "01a2f3c4", "01a2f3c4-d": "01a2f3c4d", "01a2f3c4d": "01a2f3c4d",
+		"0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55": "0196a3c27d1e7c409f0e3b1d6a1f2c55", "0196a3c27d1e7c409f0e3b1d6a1f2c55": "0196a3c27d1e7c409f0e3b1d6a1f2c55",
+	} {
+		if got, err := queue.ParseIDPrefix(text); got != want || err != nil {
+			t.Errorf("ParseIDPrefix(%q) = %q, %v, want %q", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "01a", "01-a2", "01a2-f3c4", "01ag", "01a2f3c4--d", " 01a2", "0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c550", "-----", "%%%%", "01a2*"} {
+		if got, err := queue.ParseIDPrefix(text); err == nil {
+			t.Errorf("ParseIDPrefix(%q) = %q, want an error", text, got)
+		}
+	}
+}

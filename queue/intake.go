@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -13,6 +14,7 @@ import (
 type intake struct {
 	shared
 	driver  *driver
+	drain   *drain
 	quit    chan struct{}  // closed by close
 	storing sync.WaitGroup // submissions that were admitted and are being stored
 
@@ -25,7 +27,7 @@ type intake struct {
 type pendingKey struct{ key, name string }
 
 func newIntake(s shared, dr *driver) *intake {
-	return &intake{shared: s, driver: dr, quit: make(chan struct{}), pending: map[pendingKey]bool{}}
+	return &intake{shared: s, driver: dr, drain: newDrain(s.log, s.now), quit: make(chan struct{}), pending: map[pendingKey]bool{}}
 }
 
 // request is what is known of a batch while it is being stored.
@@ -84,8 +86,10 @@ func (in *intake) accept(ctx context.Context, subs []Submission, wait bool) ([]R
 		return in.replay(ctx, subs[0], replayed, wait)
 	}
 	receipts := make([]Receipt, len(subs))
-	for i, e := range r.batch.Entries {
-		in.logAccepted(e)
+	for i, s := range subs {
+		e := r.batch.Entries[i]
+		in.logAccepted(e, s.Origin)
+		in.opts.Meter.Accepted(e.Message.Key, s.Origin.Door, e.Message.Envelope.Priority)
 		receipts[i].Message = e.Message
 		in.driver.showPauses(&receipts[i].Message)
 	}
@@ -113,11 +117,11 @@ func (in *intake) refuse(ctx context.Context, s Submission, wait bool, why error
 // noRoom says that a new message is refused for a reason that does not concern
 // one that is stored.
 func noRoom(err error) bool {
-	return errors.Is(err, ErrFull) || errors.Is(err, ErrDiskFull) || errors.Is(err, ErrMoved) || errors.Is(err, ErrNoRoute)
+	return errors.Is(err, ErrDraining) || errors.Is(err, ErrFull) || errors.Is(err, ErrDiskFull) || errors.Is(err, ErrMoved) || errors.Is(err, ErrNoRoute)
 }
 
 func idempotency(s Submission, now time.Time) Idempotency {
-	return Idempotency{s.Key, s.IdempotencyKey, s.Fingerprint, now.Add(IdempotencyLife)}
+	return Idempotency{cmp.Or(s.Caller, s.Key), s.IdempotencyKey, s.Fingerprint, now.Add(IdempotencyLife)}
 }
 
 // prepare checks whether the submissions may be stored, and reserves room for
@@ -133,7 +137,7 @@ func (in *intake) prepare(subs []Submission, wait bool) (*request, error) {
 		if s.IdempotencyKey != subs[0].IdempotencyKey || s.Fingerprint != subs[0].Fingerprint {
 			return nil, errors.New("queue: a batch with several idempotency keys")
 		}
-		route, relays := in.router.route(s.Sender)
+		route, relays := in.router.route(s.Key, s.Sender)
 		r.routed = r.routed && len(relays) > 0
 		r.batch.Entries = append(r.batch.Entries, in.entry(s, route, now))
 		r.usage = r.usage.plus(Usage{1, int64(len(s.Content.Data))})
@@ -158,7 +162,7 @@ func (in *intake) entry(s Submission, route string, now time.Time) Entry {
 	m := Message{
 		ID: NewID(now), Key: s.Key, MessageID: s.Content.MessageID, Sender: s.Sender, Subject: s.Subject,
 		Size: int64(len(s.Content.Data)), Tags: s.Tags, Envelope: s.Envelope,
-		Created: now, Expires: due.Add(life), Recipients: make([]Recipient, len(s.Envelope.ForwardPaths)),
+		ResentOf: s.ResentOf, Created: now, Expires: due.Add(life), Recipients: make([]Recipient, len(s.Envelope.ForwardPaths)),
 	}
 	if !s.SendAt.IsZero() {
 		m.SendAt = sendAt
@@ -175,6 +179,9 @@ func (in *intake) admit(r *request) error {
 	defer in.mu.Unlock()
 	if in.closed {
 		return ErrShuttingDown
+	}
+	if err := in.drain.refuses(); err != nil {
+		return err
 	}
 	if !r.routed {
 		return ErrNoRoute
@@ -228,7 +235,7 @@ func (in *intake) finish(r *request, stored, known bool) {
 func (in *intake) replay(ctx context.Context, s Submission, ids []string, wait bool) ([]Receipt, *waiter, error) {
 	var w *waiter
 	if wait && !in.isClosed() {
-		w = in.driver.watch(ids[0], s.Sender, s.Envelope)
+		w = in.driver.watch(ids[0], s.Key, s.Sender, s.Envelope)
 	}
 	receipts := make([]Receipt, len(ids))
 	for i, id := range ids {

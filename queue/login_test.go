@@ -59,7 +59,7 @@ func TestRetryDoesNotLogIn(t *testing.T) {
 			if f := r.Result.Failure; f == nil || f.Reply.Code != 535 || !r.NextAttempt.Equal(pause.Until) {
 				t.Fatalf("retry %d: %+v, want the relay's verdict, and the end of the pause %v", i, r, pause.Until)
 			}
-			if _, _, err := q.RetryMatching(t.Context(), queue.Filter{Key: "app"}, ""); err != nil {
+			if _, err := q.RetryMatching(t.Context(), queue.Filter{Key: "app"}, 0, ""); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Second)

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -13,10 +14,14 @@ import (
 
 // The mail log: one function for each event, the same keys in the same order.
 
-func (in *intake) logAccepted(e Entry) {
+// logAccepted joins the message to its request, and tells when each recipient is tried.
+func (in *intake) logAccepted(e Entry, o Origin) {
 	if !in.log.Enabled(context.Background(), slog.LevelInfo) {
 		return
 	}
+	in.log.Info("accepted", "id", e.Message.ID, "key", e.Message.Key, "door", o.Door, "request_id", o.RequestID,
+		"reverse_path", e.Message.Envelope.ReversePath, "recipients", len(e.Message.Envelope.ForwardPaths),
+		"message_id", e.Message.MessageID, "size", e.Message.Size, "priority", e.Message.Envelope.Priority.String())
 	for _, path := range e.Message.Envelope.ForwardPaths {
 		in.log.Info("queued", "id", e.Message.ID, "reverse_path", e.Message.Envelope.ReversePath, "forward_path", path,
 			"message_id", e.Message.MessageID, "size", e.Message.Size, "next_attempt", e.Due)
@@ -29,10 +34,10 @@ func (r *recorder) logOutcome(o pendingOutcome) {
 		return
 	}
 	last := map[string]mailer.Result{}
-	relays := map[string]string{}
+	attempt := map[string]mailer.Attempt{}
 	for _, a := range o.Attempts {
 		for _, result := range a.Results {
-			last[result.ForwardPath], relays[result.ForwardPath] = result, a.Relay
+			last[result.ForwardPath], attempt[result.ForwardPath] = result, a
 		}
 	}
 	attempts := map[string]int{}
@@ -45,8 +50,8 @@ func (r *recorder) logOutcome(o pendingOutcome) {
 			continue
 		}
 		logState(r.log, stateLine{
-			Change: c, id: o.ID, reversePath: o.job.Envelope.ReversePath, result: result, relay: relays[c.ForwardPath],
-			attempt: attempts[c.ForwardPath] + 1,
+			Change: c, id: o.ID, reversePath: cmp.Or(attempt[c.ForwardPath].ReversePath, o.job.Envelope.ReversePath), result: result, relay: attempt[c.ForwardPath].Relay,
+			why: attempt[c.ForwardPath].Why, attempt: attempts[c.ForwardPath] + 1,
 		})
 	}
 }
@@ -95,17 +100,7 @@ func (r *recorder) logReleased(ctx context.Context, released []*dispatch.Job) {
 	}
 }
 
-// logCanceled logs which recipients a command has canceled, except those of jobs that the
-// recorder logs.
-func (d *Durable) logCanceled(before, after Message, busy []*dispatch.Job) {
-	for _, r := range after.Recipients {
-		theirs := slices.ContainsFunc(busy, func(j *dispatch.Job) bool { return slices.Contains(j.Recipients, r.ForwardPath) })
-		if r.State == Canceled && stateOf(before, r.ForwardPath) != Canceled && !theirs {
-			logCanceled(d.log, after, r.ForwardPath)
-		}
-	}
-}
-
+// logCanceled logs that a recipient was canceled.
 func logCanceled(log *slog.Logger, m Message, path string) {
 	log.Info(string(Canceled), "id", m.ID, "reverse_path", m.Envelope.ReversePath, "forward_path", path)
 }
@@ -114,20 +109,20 @@ func logCanceled(log *slog.Logger, m Message, path string) {
 // decides what follows.
 func (d *Direct) logVerdicts(m Message) {
 	for _, a := range m.Attempts {
-		if f, _ := dispatch.Trouble(a); f != nil {
+		if f, _ := dispatch.Trouble(a); f != nil && !isPaused(f) {
 			d.log.Warn("relay failed", append([]any{"id", m.ID, "relay", a.Relay}, relayTrouble(f)...)...)
 		}
 	}
-	relays := map[string]string{}
+	attempt := map[string]mailer.Attempt{}
 	for _, a := range m.Attempts {
 		for _, r := range a.Results {
-			relays[r.ForwardPath] = a.Relay
+			attempt[r.ForwardPath] = a
 		}
 	}
 	for _, r := range m.Recipients {
 		logState(d.log, stateLine{
-			Change: Change{ForwardPath: r.ForwardPath, State: r.State}, id: m.ID, reversePath: m.Envelope.ReversePath,
-			result: r.Result, relay: relays[r.ForwardPath], attempt: 1,
+			Change: Change{ForwardPath: r.ForwardPath, State: r.State}, id: m.ID, reversePath: cmp.Or(attempt[r.ForwardPath].ReversePath, m.Envelope.ReversePath),
+			result: r.Result, relay: attempt[r.ForwardPath].Relay, why: attempt[r.ForwardPath].Why, attempt: 1,
 		})
 	}
 }
@@ -139,12 +134,26 @@ func (d *Durable) logRescheduled(m Message) {
 	}
 }
 
+// logSummary logs the numbers of the last hour.
+func logSummary(log *slog.Logger, s Stats, now time.Time) {
+	attrs := []any{"queued", s.Statuses[StatusQueued], "deferred", s.Statuses[StatusDeferred], "held", s.Statuses[StatusHeld]}
+	if !s.OldestDue.IsZero() {
+		attrs = append(attrs, "oldest_due_ms", max(0, now.Sub(s.OldestDue).Milliseconds()))
+	}
+	attrs = append(attrs, "hour_since", s.Hour.Since, "hour_accepted", s.Hour.Accepted, "hour_delivered", s.Hour.Delivered,
+		"hour_deferred", s.Hour.Deferred, "hour_bounced", s.Hour.Bounced, "hour_uncertain", s.Hour.Uncertain)
+	if s.Counting {
+		attrs = append(attrs, "counting", true)
+	}
+	log.Info("queue summary", attrs...)
+}
+
 // stateLine is the line of a recipient's new state.
 type stateLine struct {
 	Change
 	id, reversePath string
 	result          mailer.Result // of the last attempt; zero without one
-	relay           string
+	relay, why      string        // why it was this one; empty where there is no other
 	attempt         int
 }
 
@@ -154,9 +163,15 @@ func logState(log *slog.Logger, c stateLine) {
 		"id", c.id, "reverse_path", c.reversePath, "forward_path", c.ForwardPath, "relay", c.relay, "attempt", c.attempt,
 		"code", result.Reply.Code, "enhanced_code", result.Reply.Enhanced, "text", result.Reply.Text,
 	}
+	if c.why != "" {
+		attrs = append(attrs, "why", c.why)
+	}
 	level := slog.LevelInfo
 	if f := result.Failure; f != nil {
 		attrs = append(attrs, "class", f.Class.String(), "stage", f.Stage.String(), "cause", f.Text)
+		if found, do := f.MailAdvice(); f.Class == mailer.ClassPermanent && found != "" {
+			attrs = append(attrs, "found", found, "do", do)
+		}
 		if f.Class == mailer.ClassUncertain {
 			level = slog.LevelWarn
 		}
@@ -173,32 +188,49 @@ func (dr *driver) logExpired(e Ended) {
 	}
 }
 
-func (dr *driver) logNews(n *dispatch.News) {
+func logNews(log *slog.Logger, n *dispatch.News) {
 	if n == nil {
 		return
 	}
 	if n.RateUsedUp {
-		dr.log.Info("rate used up", "relay", n.Pause.Relay, "setting", "SMTP_RATE", "priority", n.Priority.String(), "until", n.RestsUntil)
+		log.Info("rate used up", "relay", n.Pause.Relay, "setting", "SMTP_RATE", "priority", n.Priority.String(), "until", n.RestsUntil)
 	}
 	switch p := n.Pause; {
 	case n.Paused:
-		dr.log.Warn("relay paused",
+		log.Warn("relay paused",
 			append([]any{"relay", p.Relay, "failures", p.Failures, "until", p.Until}, relayTrouble(p.Reason)...)...)
 	case n.Resumed:
-		dr.log.Info("relay resumed", "relay", p.Relay)
+		log.Info("relay resumed", "relay", p.Relay)
 	}
 	switch relay := n.Pause.Relay; {
 	case n.SenderRests:
-		dr.log.Warn("reverse-path rests",
+		log.Warn("reverse-path rests",
 			append([]any{"relay", relay, "reverse_path", n.ReversePath, "until", n.SenderUntil}, relayTrouble(n.Reason)...)...)
 	case n.SenderResumed:
-		dr.log.Info("reverse-path goes out again", "relay", relay, "reverse_path", n.ReversePath)
+		log.Info("reverse-path goes out again", "relay", relay, "reverse_path", n.ReversePath)
 	}
+}
+
+func logManual(log *slog.Logger, p ManualPause) {
+	attrs := []any{"relay", p.Relay, "since", p.Since}
+	if !p.Until.IsZero() {
+		attrs = append(attrs, "until", p.Until)
+	}
+	log.Warn("relay paused by an operator", append(attrs, "reason", p.Reason)...)
+}
+
+// logManualEnd logs the end of a pause: a person has resumed the relay, or its time was over.
+func logManualEnd(log *slog.Logger, relay string, resumed bool) {
+	log.Info("pause by an operator ended", "relay", relay, "resumed", resumed)
 }
 
 // relayTrouble returns the attributes of a relay's failure.
 func relayTrouble(f *mailer.Failure) []any {
-	return []any{"stage", f.Stage.String(), "code", f.Reply.Code, "cause", f.Error()}
+	attrs := []any{"stage", f.Stage.String(), "code", f.Reply.Code, "cause", f.Error()}
+	if cause, remedy := f.MailAdvice(); cause != "" {
+		attrs = append(attrs, "found", cause, "do", remedy)
+	}
+	return attrs
 }
 
 // refusalInterval is how often the log says so.
@@ -212,6 +244,8 @@ func (in *intake) logRefusal(err error) {
 		return
 	}
 	now := in.now()
+	in.trouble.refuse(now, err)
+	in.opts.Meter.Refused(err)
 	in.mu.Lock()
 	due := in.refused.IsZero() || now.Sub(in.refused).Abs() >= refusalInterval
 	if due {

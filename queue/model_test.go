@@ -189,7 +189,7 @@ func (m *model) operator() {
 		case 4, 5:
 			m.retry(id)
 		case 6:
-			_, _, _ = m.q.RetryMatching(m.t.Context(), queue.Filter{Key: "news"}, "")
+			_, _ = m.q.RetryMatching(m.t.Context(), queue.Filter{Key: "news"}, 0, "")
 		case 7:
 			m.q.Resume("one")
 		case 8:

@@ -22,7 +22,7 @@ type decision struct {
 //
 //	accepted                   delivered
 //	permanent                  bounced
-//	uncertain                  tried again on schedule, or held
+//	uncertain                  tried again on schedule at the same relay, or held
 //	about the relay            waits for the relay; its schedule is not touched
 //	421 before its transaction the same, after a short while, a few times
 //	asks for less at a time    the same, after a short while, a few times
@@ -33,12 +33,12 @@ func (d decision) decide(w Work, attempts []mailer.Attempt) ([]Change, []mailer.
 	if d.interrupted && len(attempts) > 0 && cutShort(attempts[len(attempts)-1]) {
 		attempts = attempts[:len(attempts)-1]
 	}
-	last := map[string]*mailer.Result{}
+	last, relays := map[string]*mailer.Result{}, map[string]string{}
 	tried := map[string]int{}
 	onSchedule := map[string]bool{}
 	for _, a := range attempts {
 		for i, r := range a.Results {
-			last[r.ForwardPath] = &a.Results[i]
+			last[r.ForwardPath], relays[r.ForwardPath] = &a.Results[i], a.Relay
 			tried[r.ForwardPath]++
 			onSchedule[r.ForwardPath] = onSchedule[r.ForwardPath] || r.Failure != nil && !aboutRelay(r.Failure)
 		}
@@ -47,6 +47,9 @@ func (d decision) decide(w Work, attempts []mailer.Attempt) ([]Change, []mailer.
 	for i, l := range w.Recipients {
 		l.Attempts += tried[l.ForwardPath]
 		changes[i] = d.change(l, last[l.ForwardPath], onSchedule[l.ForwardPath], w.Expires)
+		if r := last[l.ForwardPath]; r != nil && r.Failure != nil && r.Failure.Class == mailer.ClassUncertain {
+			changes[i].Route = TakenRoute(relays[l.ForwardPath])
+		}
 	}
 	return changes, attempts
 }

@@ -29,16 +29,29 @@ type Submission struct {
 	SendAt time.Time
 	// ExpiresIn is how long to keep trying; zero means the queue's default.
 	ExpiresIn time.Duration
+	// ResentOf is the id of the message of the same key that this one sends again; as a rule
+	// empty.
+	ResentOf string
 	// Wait is how long the answer may wait for the first attempt (Prefer:
 	// wait=N, RFC 7240 §4.3); zero means not at all. [Direct] ignores it.
 	Wait time.Duration
 	// Stored, if not nil, is called when the message is stored and its answer is about to
 	// wait: the caller need not keep the content any longer. [Direct] never calls it.
 	Stored func()
+	// Caller is the API key whose IdempotencyKey it is; empty: Key.
+	Caller string
 	// IdempotencyKey is the caller's key, unquoted; empty when none was given.
 	IdempotencyKey string
 	// Fingerprint is a digest of the request that IdempotencyKey stands for.
 	Fingerprint [32]byte
+	// Origin is for the log alone.
+	Origin Origin
+}
+
+// Origin says how a submission came in.
+type Origin struct {
+	Door      string // the form of the request: "json", "batch", a provider's name and so on
+	RequestID string // of the request's own line in the log
 }
 
 // Receipt answers a submission.
@@ -64,10 +77,17 @@ type Message struct {
 	Expires    time.Time // zero: never ([Direct])
 	Recipients []Recipient
 	Attempts   []mailer.Attempt
+	// ResentOf is the id of the message that this one sends again to another address, and
+	// ResentAs are those that send this one again, the last [MaxResent] of them.
+	ResentOf string
+	ResentAs []string
 	// EarlierAttempts is how many attempts, the oldest ones, a look-up has left out:
 	// see MaxResults.
 	EarlierAttempts int
 }
+
+// MaxResent is how many of the messages that send it again a message knows.
+const MaxResent = 100
 
 // MaxResults is how many results a look-up of a message returns in attempts: an attempt has
 // one for each recipient that was tried. Attempts that would go beyond it are left out, but for
@@ -96,6 +116,9 @@ type Recipient struct {
 	// Result is what the last attempt came to; zero before the first.
 	Result      mailer.Result
 	NextAttempt time.Time // zero when final or not scheduled
+	// TakenBy is the relay that may have taken it: no other one gets it by itself. It is
+	// empty where none may have, and once it is delivered.
+	TakenBy string
 }
 
 // State is the state of one recipient. Delivered means accepted by the relay.
@@ -110,6 +133,9 @@ const (
 	Expired   State = "expired"
 	Canceled  State = "canceled"
 )
+
+// States are all of them.
+var States = []State{Queued, Deferred, Held, Delivered, Bounced, Expired, Canceled}
 
 // Final says that the state never changes by itself again.
 func (s State) Final() bool {
@@ -187,7 +213,7 @@ func (s Status) Has(state State) bool {
 var (
 	// ErrQueueRequired: the request needs a stored queue and there is none.
 	ErrQueueRequired = errors.New("queue required")
-	// ErrNoRoute: every relay has SMTP_SENDERS and none names the sender.
+	// ErrNoRoute: every relay that the key may use has SMTP_SENDERS and none names the sender.
 	ErrNoRoute  = errors.New("no relay for this sender")
 	ErrNotFound = errors.New("no such message")
 	// ErrFull: MAILSIDECAR_QUEUE_MAX_MESSAGES or _MAX_SIZE is reached.

@@ -119,7 +119,7 @@ func TestRateBeforeBulk(t *testing.T) {
 			}
 			log := text.String()
 			if n := strings.Count(log, "rate used up"); strings.Contains(log, "level=WARN") || strings.Contains(log, "level=ERROR") || n > 4 ||
-				strings.Contains(log, "deferred") || rate.Per > time.Minute && !strings.Contains(log, "setting=SMTP_RATE") {
+				strings.Contains(log, "msg=deferred") || rate.Per > time.Minute && !strings.Contains(log, "setting=SMTP_RATE") {
 				t.Errorf("%v: told %d times that the rate is used up, want once for each priority, and no trouble; log = %.3000s", rate, n, log)
 			}
 		})

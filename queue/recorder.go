@@ -187,6 +187,10 @@ func (r *recorder) batch(outcomes []pendingOutcome, hurry bool) []Outcome {
 
 // afterRecord does what follows on outcomes once they are durable.
 func (r *recorder) afterRecord(ctx context.Context, outcomes []pendingOutcome) {
+	for _, o := range outcomes { // before anybody is told: who reads the numbers then finds it there
+		r.opts.Meter.Tried(o.Attempts)
+		countEnded(r.opts.Meter, o)
+	}
 	for _, o := range outcomes {
 		r.waiters.wake(o.ID)
 	}
@@ -200,6 +204,7 @@ func (r *recorder) afterRecord(ctx context.Context, outcomes []pendingOutcome) {
 		if canceled[o.job] {
 			o.Changes = r.canceledChanges(ctx, o)
 		}
+		o.Changes = r.driver.paused(o)
 		r.logOutcome(o)
 	}
 }

@@ -33,6 +33,9 @@ func TestRefusalIsLogged(t *testing.T) {
 		if n := strings.Count(log.String(), "new mail is refused"); n != 3 {
 			t.Errorf("refusals logged = %d, want 3, one a minute", n)
 		}
+		if got := q.Trouble(); !errors.Is(got.RefusedFor, queue.ErrFull) || time.Since(got.Refused) != time.Minute {
+			t.Errorf("Trouble = %+v, want the last refusal", got)
+		}
 		if !strings.Contains(log.String(), "MAILSIDECAR_QUEUE_MAX_MESSAGES") {
 			t.Errorf("log = %s\nwant the setting in it", log.String())
 		}

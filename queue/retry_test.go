@@ -75,8 +75,8 @@ func TestDecide(t *testing.T) {
 		{"421 as greeting", failure(mailer.ClassTransient, mailer.StageGreeting, 421), false, later, Change{State: Deferred, Next: now.Add(4 * time.Second), Tries: 2}},
 		{"pushed back", pushedBack, false, later, Change{State: Deferred, Next: now.Add(4 * time.Second), Tries: 2}},
 		{"broken dialogue", failure(mailer.ClassTransient, mailer.StageData, 0), false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
-		{"uncertain", failure(mailer.ClassUncertain, mailer.StageContent, 0), false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3}},
-		{"uncertain, hold", failure(mailer.ClassUncertain, mailer.StageContent, 0), true, later, Change{State: Held, Tries: 2}},
+		{"uncertain", failure(mailer.ClassUncertain, mailer.StageContent, 0), false, later, Change{State: Deferred, Next: now.Add(4 * time.Minute), Tries: 3, Route: "=one"}},
+		{"uncertain, hold", failure(mailer.ClassUncertain, mailer.StageContent, 0), true, later, Change{State: Held, Tries: 2, Route: "=one"}},
 		{"4yz too late", failure(mailer.ClassTransient, mailer.StageRcpt, 450), false, now.Add(time.Second), Change{State: Expired, Tries: 3}},
 		{"relay too late", failure(mailer.ClassRelay, mailer.StageConnect, 0), false, now, Change{State: Expired, Tries: 2}},
 	}
@@ -85,7 +85,7 @@ func TestDecide(t *testing.T) {
 		w := Work{Expires: c.expires, Recipients: []Leased{{ForwardPath: path, State: Deferred, Tries: 2, Attempts: 4}}}
 		d := decision{now: now, hold: c.hold, random: func() float64 { return 0.5 }}
 		c.want.ForwardPath = path
-		got, _ := d.decide(w, []mailer.Attempt{{Results: []mailer.Result{{ForwardPath: path, Failure: c.failure}}}})
+		got, _ := d.decide(w, []mailer.Attempt{{Relay: "one", Results: []mailer.Result{{ForwardPath: path, Failure: c.failure}}}})
 		if len(got) != 1 || got[0] != c.want {
 			t.Errorf("%s: decide = %+v, want %+v", c.name, got, c.want)
 		}

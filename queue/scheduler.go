@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"mailsidecar/mailer"
 	"mailsidecar/queue/dispatch"
 )
 
@@ -124,6 +125,9 @@ func (dr *driver) expire(ctx context.Context, now time.Time) (int, error) {
 	var settled Settled
 	for _, e := range ended {
 		dr.logExpired(e)
+		for range e.ForwardPaths {
+			dr.opts.Meter.Ended(Expired, mailer.PriorityNormal, 0)
+		}
 		dr.waiters.wake(e.ID)
 		if e.Final {
 			settled = settled.plus(Usage{Messages: 1, Bytes: e.Size})
@@ -133,20 +137,27 @@ func (dr *driver) expire(ctx context.Context, now time.Time) (int, error) {
 	return len(ended), err
 }
 
-// enqueue puts claimed work in line, on the route that its sender has by now.
+// enqueue puts claimed work in line. What has another route by now than the one it is filed
+// under goes back to the store first, which must know where it goes.
 func (dr *driver) enqueue(works []Work) {
 	var jobs, release []*dispatch.Job
 	var orphans []Work
 	dr.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
 		for _, w := range works {
-			name, relays := dr.router.route(w.Sender)
+			name, relays := dr.router.now(&w)
 			if len(relays) == 0 {
 				orphans = append(orphans, w)
 				continue
 			}
-			if j := newJob(d, w, name, relays, nil); dr.cancels.arrive(j, dr.cancels.claimed[j.ID], &release) {
-				jobs = append(jobs, j)
+			j := dr.newJob(d, w, name, relays, nil)
+			if !dr.cancels.arrive(j, dr.cancels.claimed[j.ID], &release) {
+				continue
 			}
+			if name != w.Route {
+				release = append(release, j)
+				continue
+			}
+			jobs = append(jobs, j)
 		}
 		dr.cancels.landed()
 		d.LookAt(now) // there may be more
@@ -156,6 +167,10 @@ func (dr *driver) enqueue(works []Work) {
 	})
 	for _, w := range orphans {
 		work := &job{Work: w}
+		if relay := TakenBy(w.Route); relay != "" {
+			dr.recorder.record(dr.stranded(work, relay), work)
+			continue
+		}
 		dr.recorder.record(dr.unrouted(work), work)
 	}
 }

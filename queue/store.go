@@ -1,23 +1,16 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"mailsidecar/mailer"
 	"mailsidecar/queue/dispatch"
 )
-
-// marksPrefix begins the names of owners that mark.
-const marksPrefix = "marks-"
-
-// Marks says by an owner's name whether it calls [Store.Mark] before it sends
-// content. Unmarked messages leased by other owners may already have been sent.
-func Marks(owner string) bool { return strings.HasPrefix(owner, marksPrefix) }
 
 // Store keeps messages, their recipients and every attempt. It knows nothing of
 // relays or schedules: [Durable] tells it what became of a recipient and when to
@@ -49,9 +42,12 @@ type Store interface {
 	// by lane as wanted, in each the longest waiting first. Recipients of one
 	// message come in one Work.
 	Claim(ctx context.Context, owner string, now time.Time, wants []Want) ([]Work, error)
-	// Mark records that the content is about to be sent to those recipients of
-	// the message that owner has leased. [Store.Recover] treats them apart.
-	Mark(ctx context.Context, owner, id string) error
+	// Mark records that the content is about to be sent to recipients that owner has
+	// leased, and files them under the lease's route, which is that of one relay: see
+	// [TakenRoute]. [Store.Recover] tells by it what may have been sent, and to which relay.
+	// turns are those that the message has used at relays before this one. They count from
+	// now on: nobody could tell after a crash. A lease without forward-paths marks nothing.
+	Mark(ctx context.Context, owner string, l Lease, turns []Turn) error
 	// MarkAlone records, before owner touches the message, that it tries nothing
 	// else of what it has leased. [Store.Recover] blames the message for a crash.
 	// The mark ends with the lease, or when alone is false.
@@ -75,9 +71,9 @@ type Store interface {
 	// Leases lists what owner has leased, by message. Leases of an Insert or a Claim
 	// that has not returned yet may be among them.
 	Leases(ctx context.Context, owner string) ([]Lease, error)
-	// Recover takes, in one short step, leases of owners that are gone. Each recipient gets an
-	// uncertain attempt and is due at now; with hold it is held. With hold a
-	// recipient that was not marked, though its owner marks (see [Marks]), is due
+	// Recover takes, in one short step, leases of owners that are gone. A recipient that may
+	// have been sent, see [MaybeSent], gets an uncertain attempt, is filed under the route of
+	// that relay alone, and is due at now; with hold it is held. Any other one is due
 	// without an attempt. A message that may have been sent has used a turn of
 	// each relay of its route, see Turns.
 	//
@@ -97,6 +93,11 @@ type Store interface {
 	// may have been sent, counts as if it had set out at that moment. The store
 	// keeps a turn for as long as it counts.
 	Turns(ctx context.Context, relay string, since time.Time, limit int) ([]time.Time, error)
+	// ManualPauses returns the list that SetManualPauses stored last.
+	ManualPauses(ctx context.Context) ([]ManualPause, error)
+	// SetManualPauses stores which relays a person has paused, in place of the list
+	// before.
+	SetManualPauses(ctx context.Context, pauses []ManualPause) error
 	// Heartbeat says that owner lives. A store that many instances share needs
 	// it at least every minute to tell which owners are gone.
 	Heartbeat(ctx context.Context, owner string, now time.Time) error
@@ -118,16 +119,23 @@ type Store interface {
 	Get(ctx context.Context, key, id string) (Message, error)
 	List(ctx context.Context, f Filter, limit int, cursor string) (Page, error)
 	Content(ctx context.Context, key, id string) (mailer.Content, error)
+	// Count counts the messages that List would list from the cursor on. Where that takes
+	// long, n are those that were met, and next is the cursor to go on with; otherwise next
+	// is empty.
+	Count(ctx context.Context, f Filter, cursor string) (n int, next string, err error)
 	// Retry makes deferred, held, bounced and expired recipients of the
 	// messages due at now, gives each message its lifetime anew, and returns the
 	// ids that changed. Leased recipients, and messages without bytes, do not.
-	// Crashes that a message is blamed for are forgotten; a suspect remains one.
+	// Crashes that a message is blamed for are forgotten; a suspect remains one. What a
+	// relay may have taken, and what is not deferred, is [Unfiled] from then on: a
+	// person has decided that it goes out again.
 	Retry(ctx context.Context, key string, ids []string, now time.Time) ([]string, error)
-	// Cancel ends every recipient that waits or is held. A recipient leased to
-	// owner ends too if it is in withdrawn: owner will not try it. Any other leased
-	// recipient ends unless its attempt decides otherwise. ended is false when
-	// there was no recipient to end.
-	Cancel(ctx context.Context, key, id, owner string, withdrawn []string, now time.Time) (ended bool, err error)
+	// Cancel ends every recipient of the messages that waits or is held, in one commit. A
+	// recipient leased to owner ends too if it is withdrawn: owner will not try it. Any other
+	// leased recipient ends unless its attempt decides otherwise. canceled are the messages
+	// that had a recipient to end, in their order, with the recipients that ended now. A
+	// message that the key has not is left out.
+	Cancel(ctx context.Context, key, owner string, messages []Withdrawal, now time.Time) (canceled []Ended, err error)
 	// Reschedule makes a message that waits for its SendAt wait until sendAt instead, or
 	// be due at now where that is earlier. SendAt is then when it is due, and its
 	// lifetime begins there. A content that is not nil takes the place of the message's
@@ -135,8 +143,16 @@ type Store interface {
 	// every recipient is queued, untried and not leased.
 	Reschedule(ctx context.Context, key, id string, sendAt time.Time, content *mailer.Content, now time.Time) (scheduled bool, err error)
 
+	// Backlog counts the recipients that are not final at now. Its cost grows with their
+	// number.
+	Backlog(ctx context.Context, now time.Time) (Backlog, error)
 	// Usage counts messages that are not final, and the octets of them.
 	Usage(ctx context.Context) (Usage, error)
+	// Stats returns the numbers of the key's messages; [AnyKey] is all. It counts nothing:
+	// the numbers are kept with each commit, and its cost does not grow with what is stored.
+	// What was recorded more than DayBuckets ago by the times of the attempts, and messages
+	// that Sweep has removed, are not in them.
+	Stats(ctx context.Context, key string, now time.Time) (Stats, error)
 	// Sweep removes, in one short step, up to limit messages, contents or keys
 	// that retention no longer covers at now, and returns how many it removed.
 	Sweep(ctx context.Context, now time.Time, limit int) (int, error)
@@ -194,6 +210,7 @@ type Work struct {
 	// EightBit and UTF8Header are as in its content.
 	EightBit, UTF8Header bool
 	Expires              time.Time
+	Since                time.Time       // when it was accepted, or was to be sent
 	Envelope             mailer.Envelope // of the leased recipients only
 	Recipients           []Leased        // in the envelope's order
 	// Suspect says that it may make the service crash, see [Store.Recover]. It must be
@@ -271,7 +288,7 @@ const LongestWindow = 24 * time.Hour
 // been sent: it may have set out for any relay of its route.
 func LostTurns(route string, now time.Time) []Turn {
 	var turns []Turn
-	for relay := range strings.SplitSeq(route, ",") {
+	for _, relay := range relaysOf(route) {
 		turns = append(turns, Turn{relay, now, LongestWindow})
 	}
 	return turns
@@ -283,7 +300,11 @@ type Change struct {
 	State       State
 	Next        time.Time // when State is Queued or Deferred
 	Tries       int
+	Route       string // that it is filed under; empty means the outcome's
 }
+
+// RouteOf is the route that a changed recipient is filed under.
+func (o *Outcome) RouteOf(c Change) string { return cmp.Or(c.Route, o.Route) }
 
 // Settled counts messages that became final, and the octets of them.
 type Settled = Usage
@@ -359,12 +380,19 @@ func BlamedAttempt(sent bool) *mailer.Failure {
 }
 
 // LostAttempt is the failure that [Store.Recover] records for a recipient that may
-// have been sent.
-func LostAttempt() *mailer.Failure {
+// have been sent to that relay.
+func LostAttempt(relay string) *mailer.Failure {
 	return &mailer.Failure{
-		Class: mailer.ClassUncertain, Stage: mailer.StageContent,
+		Class: mailer.ClassUncertain, Stage: mailer.StageContent, Relay: relay,
 		Text: "the service ended while this was in hand; the relay may have accepted it",
 	}
+}
+
+// Withdrawal is a message that [Store.Cancel] cancels, and those of its recipients that
+// owner has leased and will not try.
+type Withdrawal struct {
+	ID           string
+	ForwardPaths []string
 }
 
 // Ended names recipients that reached a final state outside an attempt.

@@ -39,6 +39,8 @@ type storm struct {
 	rand     *rand.Rand
 	begun    map[string][]time.Time // by subject and recipient
 	accepted map[string]int
+	takenBy  map[string]string    // the relay that may have taken it, by subject and recipient
+	crossed  map[string]string    // those that went to another one
 	canceled map[string]time.Time // by id
 	retried  map[string]bool      // by id
 	known    map[string]string    // subjects of accepted messages, by id
@@ -63,6 +65,7 @@ func TestModelStorm(t *testing.T) {
 			s := &storm{
 				t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 11)), begun: map[string][]time.Time{}, accepted: map[string]int{},
 				canceled: map[string]time.Time{}, retried: map[string]bool{}, known: map[string]string{},
+				takenBy: map[string]string{}, crossed: map[string]string{},
 			}
 			s.run()
 		})
@@ -258,7 +261,7 @@ func (r *stormRun) operator() {
 			r.mu.Lock()
 			r.retriedAll = true
 			r.mu.Unlock()
-			_, _, _ = r.q.RetryMatching(r.t.Context(), queue.Filter{Key: queue.AnyKey}, "")
+			_, _ = r.q.RetryMatching(r.t.Context(), queue.Filter{Key: queue.AnyKey}, 0, "")
 		case 7:
 			r.q.Resume("one")
 		}
@@ -339,6 +342,11 @@ func (s *storm) check(last bool) {
 	}
 }
 
+// mayHold says that a message is held for a reason other than that it is uncertain.
+func (s *storm) mayHold(f *mailer.Failure) bool {
+	return f != nil && (s.kills >= 4 && strings.Contains(f.Text, "crashed") || strings.Contains(f.Text, "any more"))
+}
+
 func (s *storm) checkMessage(m queue.Message, last bool) {
 	t := s.t
 	s.mu.Lock()
@@ -349,7 +357,7 @@ func (s *storm) checkMessage(m queue.Message, last bool) {
 		switch n := s.accepted[what]; {
 		case !r.State.Final() && r.State != queue.Held && (last || m.SendAt.IsZero()):
 			t.Errorf("seed %d: %s is %s, next attempt %v, clock %v", s.seed, what, r.State, r.NextAttempt, time.Now().Add(time.Duration(s.skew.Load())).UTC())
-		case r.State == queue.Held && !s.hold && (s.kills < 4 || r.Result.Failure == nil || !strings.Contains(r.Result.Failure.Text, "crashed")):
+		case r.State == queue.Held && !s.hold && !s.mayHold(r.Result.Failure):
 			t.Errorf("seed %d: %s is held", s.seed, what)
 		case r.State == queue.Delivered && n == 0:
 			t.Errorf("seed %d: %s is delivered, and no relay took it", s.seed, what)
@@ -357,6 +365,9 @@ func (s *storm) checkMessage(m queue.Message, last bool) {
 			t.Errorf("seed %d: %s is %s, and a relay took it", s.seed, what, r.State)
 		case n > 1 && uncertain < n-1:
 			t.Errorf("seed %d: %s: %d copies and %d uncertain attempts", s.seed, what, n, uncertain)
+		}
+		if crossed := s.crossed[what]; crossed != "" && !s.retried[m.ID] && !s.retriedAll {
+			t.Errorf("seed %d: %s went to %s", s.seed, what, crossed)
 		}
 		at, ok := s.canceled[m.ID]
 		if times := s.begun[what]; ok && !s.retried[m.ID] && !s.retriedAll && len(times) > 0 && times[len(times)-1].After(at) {
@@ -383,7 +394,14 @@ func (r *stormRelay) Deliver(ctx context.Context, env mailer.Envelope, c mailer.
 	if !dispatch.NotAsked(whole) && !r.isDead() {
 		r.mu.Lock()
 		for _, path := range env.ForwardPaths {
-			r.begun[name+" "+path] = append(r.begun[name+" "+path], a.Started)
+			what := name + " " + path
+			r.begun[what] = append(r.begun[what], a.Started)
+			if by := r.takenBy[what]; by == "" {
+				r.takenBy[what] = r.name
+				defer r.refuted(what, path, &a)
+			} else if by != r.name {
+				r.crossed[what] = fmt.Sprintf("%s though %s may have taken it", r.name, by)
+			}
 		}
 		r.mu.Unlock()
 	}
@@ -416,6 +434,17 @@ func (r *stormRelay) Deliver(ctx context.Context, env mailer.Envelope, c mailer.
 		a.Results = append(a.Results, result)
 	}
 	return a
+}
+
+// refuted notes that the relay has certainly not taken a message, where the attempt says so.
+func (r *stormRelay) refuted(what, path string, a *mailer.Attempt) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, result := range a.Results {
+		if f := result.Failure; result.ForwardPath == path && f != nil && f.Class != mailer.ClassUncertain && !r.isDead() {
+			delete(r.takenBy, what)
+		}
+	}
 }
 
 func (r *stormRelay) accept(what string) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -133,6 +134,9 @@ func TestPoison(t *testing.T) {
 			}
 			for _, id := range good {
 				s.q.WantStatus(id, queue.StatusDelivered)
+			}
+			if blamed := s.q.Trouble().Blamed; !hold && (len(blamed) == 0 || !slices.Contains(bad, blamed[0])) {
+				t.Errorf("Trouble after the last start = %q, want a message of %q", blamed, bad)
 			}
 			for _, id := range bad {
 				m := s.q.WantStatus(id, queue.StatusHeld)

@@ -153,3 +153,27 @@ func TestLog(t *testing.T) {
 		}
 	})
 }
+
+// TestStopKeepsOrder: what a stop takes out of a relay's hands, unjudged, keeps its place
+// in line: after the restart it goes before what came later.
+func TestStopKeepsOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New(memory.Options{})
+		relay := queuetest.NewRelay(queuetest.Accept)
+		relay.Slow(time.Hour, 0)
+		q := queuetest.Start(t, store, func(o *queue.Options) { o.Workers = 1 }, relay)
+		first := q.MustSubmit(queuetest.Submission("first", "a@example.org")).Message.ID
+		time.Sleep(time.Second)
+		second := q.MustSubmit(queuetest.Submission("second", "a@example.org")).Message.ID
+		time.Sleep(time.Second)
+		_ = q.End()
+		relay = queuetest.NewRelay(queuetest.Accept)
+		relay.Slow(time.Second, 0)
+		q = queuetest.Start(t, store.Reopen(), func(o *queue.Options) { o.Workers = 1 }, relay)
+		time.Sleep(time.Minute)
+		a, b := q.Message(first).Attempts, q.Message(second).Attempts
+		if len(a) != 1 || len(b) != 1 || a[0].Started.After(b[0].Started) {
+			t.Errorf("after the stop the attempts are %v and %v, want the first one's to come first", a, b)
+		}
+	})
+}

@@ -16,22 +16,30 @@ type ratedRelay interface {
 	Rate() units.Rate
 	// Used tells the relay when messages set out for it before it was made.
 	Used(times []time.Time)
+	// NoteUsed has it tell, before an attempt uses a further turn, which ones it used.
+	NoteUsed(note func(ctx context.Context, times []time.Time) error)
 }
 
-// turnsOf returns the turns that the attempt used of the relay's rate.
+// turnsOf returns the turns that the attempt used of the relay's rate, and that are not noted.
 func turnsOf(r mailer.Deliverer, a mailer.Attempt) []Turn {
 	rated, ok := r.(ratedRelay)
 	if !ok {
 		return nil
 	}
-	turns := make([]Turn, len(a.Turns))
-	for i, at := range a.Turns {
-		turns[i] = Turn{Relay: r.Name(), At: at.UTC(), Window: min(rated.Rate().Per, LongestWindow)}
+	return turnsAt(rated, a.Turns)
+}
+
+func turnsAt(r ratedRelay, times []time.Time) []Turn {
+	turns := make([]Turn, len(times))
+	for i, at := range times {
+		turns[i] = Turn{Relay: r.Name(), At: at.UTC(), Window: min(r.Rate().Per, LongestWindow)}
 	}
 	return turns
 }
 
-// recallTurns tells each relay that has a rate which turns of it earlier runs used.
+// recallTurns tells each relay that has a rate which turns of it earlier runs used. What an
+// attempt uses from now on is recorded at its end; a crash before that counts one turn for
+// it. So the store is told of the others before each further one.
 func (s *shared) recallTurns(ctx context.Context) error {
 	for _, r := range s.router.relays {
 		rated, ok := r.(ratedRelay)
@@ -44,6 +52,9 @@ func (s *shared) recallTurns(ctx context.Context) error {
 			return fmt.Errorf("read what was used of the rate: %w", err)
 		}
 		rated.Used(times)
+		rated.NoteUsed(func(ctx context.Context, times []time.Time) error {
+			return s.store.Mark(ctx, "", Lease{}, turnsAt(rated, times))
+		})
 	}
 	return nil
 }

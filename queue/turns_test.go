@@ -58,7 +58,7 @@ func rateOverRestart(t *testing.T, server *relaytest.Relay, rate units.Rate, cra
 		next = next.(*memory.Store).Reopen()
 	}
 	q = queuetest.Start(t, next, func(o *queue.Options) { options(o); second.route(o) })
-	if _, _, err := q.RetryMatching(t.Context(), queue.Filter{Key: "app", Status: queue.StatusHeld}, ""); err != nil {
+	if _, err := q.RetryMatching(t.Context(), queue.Filter{Key: "app", Status: queue.StatusHeld}, 0, ""); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(10 * time.Minute)

@@ -1,6 +1,7 @@
 package relays
 
 import (
+	"slices"
 	"strings"
 
 	"mailsidecar/mailer"
@@ -30,6 +31,8 @@ const (
 	// BrowserWanted: the provider wants the owner of the account to log in with a
 	// browser first. Only with a token.
 	BrowserWanted
+	// NoLoginHere: the relay takes no AUTH on this connection, whatever it offered.
+	NoLoginHere
 
 	// The following are about an OAuth2 token, and the relay was shown one.
 
@@ -69,6 +72,8 @@ func LoginRefusal(r mailer.Reply, said *TokenError) LoginWord {
 		return LoginLater
 	case r.Code == 504, r.Enhanced == "5.7.4":
 		return MechanismRefused
+	case r.Code == 502, r.Code == 503: // the command itself: no credentials were looked at
+		return NoLoginHere
 	case WantsLogin(r):
 		return LoginWanted
 	case contains(r, "smtpclientauthentication is disabled"):
@@ -128,3 +133,12 @@ func WantsAppPassword(r mailer.Reply) bool {
 
 // WantsLogin reports whether a reply says that the session is not logged in.
 func WantsLogin(r mailer.Reply) bool { return r.Code == 530 }
+
+// contains reports whether the reply's text holds words, which are in lower case.
+func contains(r mailer.Reply, words string) bool {
+	return strings.Contains(strings.ToLower(r.Text), words)
+}
+
+func containsAny(r mailer.Reply, words []string) bool {
+	return slices.ContainsFunc(words, func(w string) bool { return contains(r, w) })
+}

@@ -27,6 +27,8 @@ func TestLoginRefusal(t *testing.T) {
 		{"535 5.7.139 Authentication unsuccessful", TokenWanted, LoginForbidden, ""},
 		{"550 5.7.30 Basic authentication is not supported for Client Submission.", TokenWanted, LoginForbidden, ""},
 		{"504 5.7.4 Unrecognized authentication type", MechanismRefused, MechanismRefused, ""},
+		{"503 AUTH command used when not advertised", NoLoginHere, NoLoginHere, ""},
+		{"502 5.5.1 AUTH not implemented", NoLoginHere, NoLoginHere, ""},
 		{"530 5.7.57 Client not authenticated to send mail. Error: 535 5.7.139 Authentication unsuccessful", LoginWanted, LoginWanted, ""},
 		{"501 5.5.127 Token will expire soon", CredentialsWrong, TokenEndsSoon, ""},
 		{"501 5.5.124 Invalid data", CredentialsWrong, TokenUnfit, ""},

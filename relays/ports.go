@@ -17,7 +17,7 @@ var submissionPorts = []int{587, 465, 2525, 25}
 func OtherPorts(host string, known []int) []int {
 	preset, _ := PresetFor(host)
 	var others []int
-	for _, port := range slices.Concat(preset.Ports, submissionPorts) {
+	for _, port := range slices.Concat(preset.Ports.Value, submissionPorts) {
 		if !slices.Contains(known, port) && !slices.Contains(others, port) {
 			others = append(others, port)
 		}

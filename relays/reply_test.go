@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"strconv"
 	"testing"
+	"time"
 
 	"mailsidecar/mailer"
 )
@@ -25,37 +26,39 @@ func parse(t *testing.T, line string) mailer.Reply {
 	return r
 }
 
-func TestClassOf(t *testing.T) {
+// TestJudgeOfOld has the replies that were judged before there was a table, with the
+// verdicts that follow from their class then.
+func TestJudgeOfOld(t *testing.T) {
 	tests := []struct {
 		line  string
-		want  mailer.Class
-		known bool
+		want  Verdict
 		drops bool
 	}{
-		{"550 5.4.5 Daily user sending limit exceeded.", mailer.ClassRelay, true, false},
-		{"552 5.4.5 Daily sending quota exceeded", mailer.ClassRelay, true, false},
-		{"550 5.7.30 Basic authentication is not supported", mailer.ClassRelay, true, false},
-		{"554 5.2.0 STOREDRV.Submission; SubmissionQuotaExceededException", mailer.ClassRelay, true, false},
-		{"554 5.2.0 mailbox gone", 0, false, false},
-		{"454 Throttling failure: Daily message quota exceeded.", mailer.ClassRelay, true, false},
-		{"454 Throttling failure: Maximum sending rate exceeded.", 0, false, false},
-		{"450 The given data was invalid.", mailer.ClassPermanent, true, false},
-		{"450 4.2.1 busy", 0, false, false},
-		{"254 4.7.1 Suppression for user a to b", mailer.ClassPermanent, true, true},
-		{"250 2.1.5 ok", 0, false, false},
+		{"550 5.4.5 Daily user sending limit exceeded.", Pause, false},
+		{"552 5.4.5 Daily sending quota exceeded", Pause, false},
+		{"550 5.7.30 Basic authentication is not supported", Login, false},
+		{"554 5.2.0 STOREDRV.Submission; SubmissionQuotaExceededException", Pause, false},
+		{"554 5.2.0 mailbox gone", Permanent, false},
+		{"454 Throttling failure: Daily message quota exceeded.", Pause, false},
+		{"454 Throttling failure: Maximum sending rate exceeded.", Less, false},
+		{"450 The given data was invalid.", Permanent, false},
+		{"450 4.2.1 busy", Retry, false},
+		{"254 4.7.1 Suppression for user a to b", Suppressed, true},
+		{"250 4.7.1 Suppression for user a to b", Retry, false},
+		{"250 2.1.5 ok", Retry, false},
 	}
 	for _, tt := range tests {
 		r := parse(t, tt.line)
-		if got, known := ClassOf(r); got != tt.want || known != tt.known {
-			t.Errorf("ClassOf(%s) = %s, %v, want %s, %v", tt.line, got, known, tt.want, tt.known)
+		if got := Judge("", mailer.StageContent, r, time.Time{}).Verdict; got != tt.want {
+			t.Errorf("Judge(%s) = %s, want %s", tt.line, got, tt.want)
 		}
-		if got := Drops(r); got != tt.drops {
+		if got := Drops("", mailer.StageContent, r); got != tt.drops {
 			t.Errorf("Drops(%s) = %v, want %v", tt.line, got, tt.drops)
 		}
 	}
 }
 
-func TestPushbackOf(t *testing.T) {
+func TestPushback(t *testing.T) {
 	tests := []struct {
 		stage mailer.Stage
 		line  string
@@ -88,8 +91,8 @@ func TestPushbackOf(t *testing.T) {
 		{mailer.StageContent, "250 2.0.0 slow down", NoPushback},
 	}
 	for _, tt := range tests {
-		if got := PushbackOf(tt.stage, parse(t, tt.line)); got != tt.want {
-			t.Errorf("PushbackOf(%v, %q) = %d, want %d", tt.stage, tt.line, got, tt.want)
+		if got := Judge("", tt.stage, parse(t, tt.line), time.Time{}).Pushback; got != tt.want {
+			t.Errorf("Pushback of Judge(%v, %q) = %d, want %d", tt.stage, tt.line, got, tt.want)
 		}
 	}
 }
@@ -104,8 +107,8 @@ func TestTooManyRecipients(t *testing.T) {
 		"552 5.2.2 mailbox full":              false,
 		"550 5.1.1 unknown":                   false,
 	} {
-		if got := TooManyRecipients(parse(t, line)); got != want {
-			t.Errorf("TooManyRecipients(%s) = %v, want %v", line, got, want)
+		if got := Judge("", mailer.StageRcpt, parse(t, line), time.Time{}).TooManyRecipients; got != want {
+			t.Errorf("TooManyRecipients of Judge(%s) = %v, want %v", line, got, want)
 		}
 	}
 }

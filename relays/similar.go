@@ -1,6 +1,9 @@
 package relays
 
-import "strings"
+import (
+	"iter"
+	"strings"
+)
 
 // maxMistakes is how many letters of a misspelt name may be wrong.
 const maxMistakes = 2
@@ -9,12 +12,13 @@ const maxMistakes = 2
 // does not exist, such as smtp.gmail.com for smtp.gmial.com or for smtp.gmail.de. It
 // is false where no host is similar.
 func SimilarHost(host string) (string, bool) {
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	host = normalHost(host)
 	best, fewest := "", maxMistakes+1
-	for _, p := range presets {
-		candidate := p.hostLike(host)
-		if n := mistakes(host, candidate); n > 0 && n < fewest {
-			best, fewest = candidate, n
+	for _, p := range knowledge() {
+		for candidate := range p.hostsLike(host) {
+			if n := mistakes(host, candidate); n > 0 && n < fewest {
+				best, fewest = candidate, n
+			}
 		}
 	}
 	if best == "" {
@@ -25,13 +29,19 @@ func SimilarHost(host string) (string, bool) {
 	return best, best != ""
 }
 
-// hostLike returns the relay's host; of a regional relay that in the region which
-// host names.
-func (p Preset) hostLike(host string) string {
-	if labels := strings.Split(host, "."); p.Regional() && len(labels) > 1 {
-		return p.InRegion(labels[1]).Host
+// hostsLike yields the relay's hosts; of one with a pattern, also that in the region
+// which host names.
+func (p Preset) hostsLike(host string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for known := range p.hosts() {
+			if !yield(known) {
+				return
+			}
+		}
+		if labels := strings.Split(host, "."); p.Regional() && len(labels) > 2 {
+			yield(p.InRegion(labels[strings.Count(p.Pattern[:strings.Index(p.Pattern, "REGION")], ".")]).Host)
+		}
 	}
-	return p.Host
 }
 
 // mistakes counts the letters that are wrong in a name. Any other top-level domain is

@@ -84,3 +84,14 @@ func TestOtherPorts(t *testing.T) {
 }
 
 func ports(list []int) string { return strings.Trim(fmt.Sprint(list), "[]") }
+
+func TestKnowsHost(t *testing.T) {
+	for host, want := range map[string]bool{
+		"smtp.zoho.eu": true, "SMTP.IONOS.de.": true, "email-smtp.eu-central-1.amazonaws.com": true, "smtp.gmail.com": true,
+		"smtp.gmial.com": false, "email-smtp.eu-wst-1.amazonaws.com": false, "mail.gmail.com": false, "": false,
+	} {
+		if got := KnowsHost(host); got != want {
+			t.Errorf("KnowsHost(%q) = %v, want %v", host, got, want)
+		}
+	}
+}

@@ -20,6 +20,19 @@ func AdviceSettings(c config.Relay) diagnosis.Settings {
 	return diagnosis.Settings{
 		Number: c.Number, Others: c.Others, Grant: grantOf(c), Issuer: IssuerName(o), LoginURL: o.AuthorizeURL != "", DeviceURL: o.DeviceURL != "",
 		Proof: proofOf(o), KeyFile: o.KeyFile != "", Auth: strings.TrimPrefix(c.Auth, "auto"),
+		Provider: c.Provider, NoLogin: c.Auth == "none", Forced: forcedBy(c), ClientCertificate: c.TLSCertFile != "", TLS13: c.TLSMinVersion == "1.3",
+	}
+}
+
+// forcedBy is the setting that chooses the reverse-path; empty where there is none.
+func forcedBy(c config.Relay) string {
+	switch {
+	case c.ReturnPath != "":
+		return "RETURN_PATH"
+	case c.ForceFrom != "":
+		return "FORCE_FROM"
+	default:
+		return ""
 	}
 }
 
@@ -79,7 +92,7 @@ func adviceOn(c config.Relay, f *mailer.Failure) diagnosis.Advice {
 // statusAdvice says what is wrong with a relay, as far as is known without asking it.
 func statusAdvice(c config.Relay, r Relay, now handler.RelayStatus) []diagnosis.Advice {
 	for _, f := range []*mailer.Failure{now.Failure, now.Logins.Failure} {
-		if f != nil && f.Class == mailer.ClassRelay {
+		if f != nil && (f.Class == mailer.ClassRelay || f.Cause != "") {
 			told := smtp.ProblemOf(f) == smtp.ProblemToken
 			return append([]diagnosis.Advice{adviceOn(c, f)}, tokenAdvice(AdviceSettings(c), r, told)...)
 		}

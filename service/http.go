@@ -3,6 +3,7 @@ package service
 import (
 	"crypto/tls"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"mailsidecar/config"
@@ -16,7 +17,7 @@ import (
 func (s *Service) newHandler(c config.Service, version string) (*handler.Server, error) {
 	entries := make([]keys.Entry, len(c.Keys))
 	for i, k := range c.Keys {
-		entries[i] = keys.Entry{Name: k.Name, Secret: k.Secret.Reveal(), Senders: k.Senders, Rate: k.Rate}
+		entries[i] = keys.Entry{Name: k.Name, Secret: k.Secret.Reveal(), Senders: k.Senders, Rate: k.Rate, Roles: k.Roles}
 	}
 	tlsConfig, err := newTLS(c, s.log)
 	if err != nil {
@@ -30,8 +31,13 @@ func (s *Service) newHandler(c config.Service, version string) (*handler.Server,
 	if s.queue != nil {
 		ledger = s.queue
 	}
+	var scrapes http.Handler
+	var meter handler.Meter // a nil pointer in it would not be nil
+	if s.metrics != nil {
+		scrapes, meter = s.metrics.Handler(), s.metrics
+	}
 	h, err := handler.New(handler.Options{
-		Submitter: s.submitter, Ledger: ledger, Relays: s.monitor, Keys: entries, From: c.From, ForceFrom: c.ForceFrom, Ready: s.ready, Logger: s.log,
+		Metrics: scrapes, Meter: meter, Submitter: s.submitter, Ledger: ledger, Relays: s.monitor, Operator: s.operator, Keys: entries, From: c.From, ForceFrom: c.ForceFrom, Rewrites: s.monitor.rewrites(), Signer: newSigner(c.DKIMKeys), Ready: s.ready, Logger: s.log, Processor: s.processor,
 		Compat: apis, TLS: tlsConfig,
 		Version: version, MaxConnections: withinFiles(c.MaxConnections, maxFiles(), s.log), MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.MaxRecipients,
 		MaxInFlight: int64(c.MaxInFlight), RequestTimeout: time.Duration(c.RequestTimeout),

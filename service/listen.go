@@ -8,20 +8,27 @@ import (
 	"syscall"
 
 	"mailsidecar/config"
+	"mailsidecar/metrics"
 )
 
 // listeners are bound, but no connection is accepted until they are served.
 type listeners struct {
 	http  net.Listener
 	https net.Listener // nil unless HTTPS is configured
+	// metrics is nil unless MAILSIDECAR_METRICS_ADDR is set.
+	metrics net.Listener
 }
 
 // bind takes the addresses that the configuration names.
 func bind(ctx context.Context, c config.Service) (l listeners, err error) {
-	if l.http, err = bindOne(ctx, "MAILSIDECAR_ADDR", c.Addr); err != nil || !c.HTTPS() {
-		return l, err
+	l.http, err = bindOne(ctx, "MAILSIDECAR_ADDR", c.Addr)
+	if err == nil && c.HTTPS() {
+		l.https, err = bindOne(ctx, "MAILSIDECAR_TLS_ADDR", c.TLSAddr)
 	}
-	if l.https, err = bindOne(ctx, "MAILSIDECAR_TLS_ADDR", c.TLSAddr); err != nil {
+	if err == nil && c.MetricsAddr != "" {
+		l.metrics, err = bindOne(ctx, "MAILSIDECAR_METRICS_ADDR", c.MetricsAddr)
+	}
+	if err != nil {
 		l.close()
 		return listeners{}, err
 	}
@@ -38,7 +45,7 @@ func bindOne(ctx context.Context, setting, addr string) (net.Listener, error) {
 
 // close is for listeners that were never served.
 func (l listeners) close() {
-	for _, one := range []net.Listener{l.http, l.https} {
+	for _, one := range []net.Listener{l.http, l.https, l.metrics} {
 		if one != nil {
 			_ = one.Close()
 		}
@@ -51,6 +58,10 @@ func (s *Service) serve() error {
 		return fmt.Errorf("MAILSIDECAR_ADDR: %w", err)
 	}
 	s.addr = s.bound.http.Addr()
+	if s.bound.metrics != nil {
+		s.scrapes = metrics.Serve(s.bound.metrics, s.metrics.Handler(), s.log)
+		s.log.Info("listening for scrapes", "addr", s.bound.metrics.Addr().String())
+	}
 	if s.bound.https == nil {
 		return nil
 	}

@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
+	"time"
 
+	"mailsidecar/api"
 	"mailsidecar/config"
 	"mailsidecar/handler"
 	"mailsidecar/mailer"
@@ -18,10 +21,13 @@ type relayMonitor struct {
 	configs []config.Relay
 	relays  []Relay // one for each of configs
 	pauses  func() []queue.Pause
+	manual  func() []queue.ManualPause
 	resume  func(relayName string) // called for a relay that a check finds at work
 	observe func(mailer.Attempt)   // called for every attempt; or nil
 	from    string                 // the sender that checks try; empty tries none
 	log     *slog.Logger
+	senders []refusedSenders // by relay
+	out     *outgoing        // what went out; nil where nobody wants to know
 
 	mu   sync.Mutex
 	seen []relayState // by relay
@@ -33,12 +39,17 @@ var _ handler.Relays = (*relayMonitor)(nil)
 type relayState struct {
 	serving mailer.Rung
 	failure *mailer.Failure // nil when the relay itself was all right
+	since   time.Time       // when the failures began
+	told    time.Time       // when the log last said so
 }
+
+// troubleInterval is how often the log says that a relay cannot be used.
+const troubleInterval = time.Hour
 
 func newRelayMonitor(configs []config.Relay, relays []Relay, observe func(mailer.Attempt), log *slog.Logger) *relayMonitor {
 	return &relayMonitor{
-		configs: configs, relays: relays, observe: observe, log: log, seen: make([]relayState, len(relays)),
-		pauses: func() []queue.Pause { return nil }, resume: func(string) {},
+		configs: configs, relays: relays, observe: observe, log: log, seen: make([]relayState, len(relays)), senders: make([]refusedSenders, len(relays)),
+		pauses: func() []queue.Pause { return nil }, manual: func() []queue.ManualPause { return nil }, resume: func(string) {},
 	}
 }
 
@@ -46,10 +57,14 @@ func newRelayMonitor(configs []config.Relay, relays []Relay, observe func(mailer
 func (m *relayMonitor) routes() queue.Routes {
 	routes := make(queue.Routes, len(m.relays))
 	for i, r := range m.relays {
-		routes[i] = queue.Route{Relay: &watchedRelay{r, m, i}, Senders: m.configs[i].Senders}
+		c := m.configs[i]
+		routes[i] = queue.Route{Relay: &watchedRelay{r, m, i}, Senders: c.Senders, Weight: c.Weight, Keys: c.Keys}
 	}
 	return routes
 }
+
+// rewrites reports whether some relay may change any message.
+func (m *relayMonitor) rewrites() bool { return slices.ContainsFunc(m.relays, Relay.Rewrites) }
 
 // watchedRelay is a relay whose attempts the monitor sees.
 type watchedRelay struct {
@@ -63,22 +78,45 @@ func (w *watchedRelay) Deliver(ctx context.Context, env mailer.Envelope, c maile
 	a := w.Relay.Deliver(ctx, env, c)
 	if ctx.Err() == nil { // an attempt that ends with the service says nothing of the relay
 		w.monitor.note(w.number, a)
+		w.monitor.noteSender(w.number, env, a)
 	}
 	return a
 }
 
 func (m *relayMonitor) note(i int, a mailer.Attempt) {
+	m.noteOutgoing(i, a)
 	if now, known := stateIn(a); known {
-		m.mu.Lock()
-		before := m.seen[i].failure
-		m.seen[i] = now
-		m.mu.Unlock()
-		if f := now.failure; f != nil && (before == nil || adviceOn(m.configs[i], before).Found != adviceOn(m.configs[i], f).Found) {
-			m.logTrouble(m.configs[i], f)
-		}
+		m.follow(i, now)
 	}
 	if m.observe != nil {
 		m.observe(a)
+	}
+}
+
+// follow takes the relay's new state, and logs it where it is news, or where the log has not
+// said for an hour that the relay cannot be used.
+func (m *relayMonitor) follow(i int, now relayState) {
+	c, at := m.configs[i], time.Now()
+	m.mu.Lock()
+	before := m.seen[i]
+	tell := false
+	if f := now.failure; f != nil {
+		now.since, now.told = before.since, before.told
+		if before.failure == nil {
+			now.since = at
+		}
+		tell = before.failure == nil || adviceOn(c, before.failure).Found != adviceOn(c, f).Found || at.Sub(before.told) >= troubleInterval
+		if tell {
+			now.told = at
+		}
+	}
+	m.seen[i] = now
+	m.mu.Unlock()
+	switch {
+	case tell:
+		m.logTrouble(c, now.failure)
+	case now.failure == nil && before.failure != nil:
+		m.log.Info("relay can be used again", "relay", m.relays[i].Name(), "after_ms", at.Sub(before.since).Milliseconds())
 	}
 }
 
@@ -99,11 +137,20 @@ func stateIn(a mailer.Attempt) (now relayState, known bool) {
 }
 
 // logTrouble logs why a relay cannot be used, and which setting may change that:
-// "mailsidecar check" says more.
+// "mailsidecar check" says more. An operator is called only where somebody has to do
+// something.
 func (m *relayMonitor) logTrouble(c config.Relay, f *mailer.Failure) {
-	a := adviceOn(c, f)
-	m.log.Error("relay cannot be used", "relay", f.Relay, "stage", f.Stage.String(), "code", f.Reply.Code, "cause", f.Error(),
-		"found", a.Found, "do", a.Do)
+	a, level, until := adviceOn(c, f), slog.LevelError, []any(nil)
+	if f.Passes {
+		level = slog.LevelWarn
+		if !f.Until.IsZero() {
+			until = []any{"until", f.Until}
+		}
+	}
+	m.log.Log(context.Background(), level, "relay cannot be used", append([]any{
+		"relay", f.Relay, "stage", f.Stage.String(), "code", f.Reply.Code,
+		"cause", f.Error(), "found", a.Found, "do", a.Do,
+	}, until...)...)
 }
 
 // Status reports of every relay what its last attempt showed, or why the queue does not
@@ -113,21 +160,80 @@ func (m *relayMonitor) Status() []handler.RelayStatus {
 	for _, p := range m.pauses() {
 		pauses[p.Relay] = p
 	}
+	manual := map[string]*queue.ManualPause{}
+	for _, p := range m.manual() {
+		manual[p.Relay] = &p
+	}
+	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	all := make([]handler.RelayStatus, len(m.relays))
 	for i, r := range m.relays {
 		c := m.configs[i]
 		all[i] = handler.RelayStatus{
-			Name: r.Name(), Host: c.Host, Ladder: ladder(c), Senders: c.Senders,
+			Name: r.Name(), Host: c.Host, Ladder: ladder(c), Senders: c.Senders, Keys: c.Keys,
 			Serving: m.seen[i].serving, Failure: m.seen[i].failure, Connections: r.Connections(), Turns: r.Turns(), Logins: r.Logins(),
 		}
 		if p, ok := pauses[r.Name()]; ok {
 			all[i].PausedUntil, all[i].Failure = p.Until, p.Reason
 		}
+		if seen := m.seen[i]; seen.failure != nil && m.judge(i, seen.failure, all[i].PausedUntil, now) == relayUnusable {
+			all[i].FailingSince, all[i].FailedAt = seen.since, m.out.lastAttempt(i)
+		}
 		all[i].OAuth2, all[i].Advice = OAuth2Status(r), forAPI(statusAdvice(c, r, all[i]))
+		if p := manual[r.Name()]; p != nil {
+			all[i].Manual, all[i].Advice = p, append([]api.Advice{pauseAdvice(*p)}, all[i].Advice...)
+		}
 	}
 	return all
+}
+
+// relayVerdict is whether mail can go out by a relay, as far as is known.
+type relayVerdict int
+
+const (
+	relayUsable relayVerdict = iota
+	relayUnusable
+	// relayUnknown is that of a relay which nobody has asked since its last failure could
+	// have ended.
+	relayUnknown
+)
+
+// staleFailure is how long after the last attempt a failure still says how the relay
+// is, unless the relay is paused.
+const staleFailure = 30 * time.Minute
+
+// judge says whether a relay can be used, of which that failure is the last thing known, or
+// nil, and which the queue leaves alone until then. A person's pause does not count.
+func (m *relayMonitor) judge(i int, f *mailer.Failure, pausedUntil, now time.Time) relayVerdict {
+	switch {
+	case pausedUntil.After(now):
+		return relayUnusable
+	case f == nil:
+		return relayUsable
+	case f.Passes && !pausedUntil.IsZero(): // the quota of yesterday
+		return relayUnknown
+	case now.Sub(m.out.lastAttempt(i)) > staleFailure:
+		return relayUnknown
+	default:
+		return relayUnusable
+	}
+}
+
+// pauseAdvice says who keeps mail from a relay, and how that ends.
+func pauseAdvice(p queue.ManualPause) api.Advice {
+	a := api.Advice{
+		Found: "an operator has paused this relay since " + p.Since.UTC().Format(time.RFC3339),
+		Do:    "Nothing, if that is meant. mailsidecar relay resume " + p.Relay + " ends it.",
+	}
+	if !p.Until.IsZero() {
+		a.Found += ", until " + p.Until.UTC().Format(time.RFC3339)
+	}
+	if p.Reason != "" {
+		a.Found += ": " + p.Reason
+	}
+	a.Found += "."
+	return a
 }
 
 // Check checks every relay, and ends the pause of each that works. An empty sender
@@ -137,10 +243,22 @@ func (m *relayMonitor) Check(ctx context.Context, sender string) []handler.Relay
 	for i, r := range CheckRelays(ctx, m.configs, m.relays, cmp.Or(sender, m.from)) {
 		if r.OK {
 			m.resume(r.Name)
+			m.disprove(i)
 		}
 		reports[i] = handler.RelayReport{
 			Report: r, OAuth2: OAuth2Status(m.relays[i]), Advice: forAPI(CheckAdvice(AdviceSettings(m.configs[i]), m.relays[i], r)),
 		}
 	}
 	return reports
+}
+
+// disprove notes that a check has found the relay at work. It says nothing of mail that the
+// relay refuses: a check hands over none.
+func (m *relayMonitor) disprove(i int) {
+	m.mu.Lock()
+	f := m.seen[i].failure
+	m.mu.Unlock()
+	if f != nil && f.Stage < mailer.StageMail {
+		m.follow(i, relayState{})
+	}
 }

@@ -34,7 +34,7 @@ func OpenOffline(ctx context.Context, c config.Service, log *slog.Logger) (*Offl
 	if _, err := os.Stat(c.Queue.Path); errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNoIdleStore
 	}
-	store, err := openStore(ctx, c, log)
+	store, err := openStore(ctx, c, nil, log)
 	switch {
 	case errors.Is(err, queue.ErrLocked):
 		return nil, ErrNoIdleStore
@@ -56,34 +56,5 @@ func offlineHandler(store queue.Store) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return handler.New(handler.Options{Submitter: durable, Ledger: anyKey{durable}})
-}
-
-// anyKey is a ledger for an operator, who sees the messages of every key.
-type anyKey struct{ handler.Ledger }
-
-func (l anyKey) Get(ctx context.Context, _, id string) (queue.Message, error) {
-	return l.Ledger.Get(ctx, queue.AnyKey, id)
-}
-
-func (l anyKey) List(ctx context.Context, f queue.Filter, limit int, cursor string) (queue.Page, error) {
-	f.Key = queue.AnyKey
-	return l.Ledger.List(ctx, f, limit, cursor)
-}
-
-func (l anyKey) Retry(ctx context.Context, _, id string) (queue.Message, error) {
-	return l.Ledger.Retry(ctx, queue.AnyKey, id)
-}
-
-func (l anyKey) RetryMatching(ctx context.Context, f queue.Filter, cursor string) (int, string, error) {
-	f.Key = queue.AnyKey
-	return l.Ledger.RetryMatching(ctx, f, cursor)
-}
-
-func (l anyKey) Cancel(ctx context.Context, _, id string) (queue.Message, error) {
-	return l.Ledger.Cancel(ctx, queue.AnyKey, id)
-}
-
-func (l anyKey) Content(ctx context.Context, _, id string) ([]byte, error) {
-	return l.Ledger.Content(ctx, queue.AnyKey, id)
+	return handler.New(handler.Options{Submitter: durable, Ledger: durable})
 }

@@ -26,7 +26,8 @@ type runningQueue struct {
 func startQueue(ctx context.Context, c config.Service, store queue.Store, o queue.Options) (*runningQueue, error) {
 	if store == nil {
 		var err error
-		if store, err = openStore(ctx, c, o.Logger); err != nil {
+		commits, _ := o.Meter.(sqlite.Meter)
+		if store, err = openStore(ctx, c, commits, o.Logger); err != nil {
 			return nil, err
 		}
 	}
@@ -47,9 +48,10 @@ func startQueue(ctx context.Context, c config.Service, store queue.Store, o queu
 
 // openStore opens the store that the configuration names. A minimum of zero octets
 // of free disk becomes one: to the store's options zero means the default.
-func openStore(ctx context.Context, c config.Service, log *slog.Logger) (queue.Store, error) {
+func openStore(ctx context.Context, c config.Service, m sqlite.Meter, log *slog.Logger) (queue.Store, error) {
 	return sqlite.Open(ctx, sqlite.Options{
 		Path: c.Queue.Path, MinFreeDisk: max(1, int64(c.MinFreeDisk)),
+		Meter:     m,
 		Retention: time.Duration(c.Retention), KeepBodies: time.Duration(c.KeepBodies), Logger: log,
 	})
 }

@@ -3,6 +3,7 @@ package service
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -12,9 +13,12 @@ import (
 
 	"mailsidecar/config"
 	"mailsidecar/mailer"
+	"mailsidecar/mailer/dkim"
 	"mailsidecar/mailer/smtp"
 	"mailsidecar/mailer/smtp/token"
+	"mailsidecar/processor"
 	"mailsidecar/queue"
+	"mailsidecar/service/certs"
 	"mailsidecar/units"
 )
 
@@ -27,12 +31,18 @@ type Relay interface {
 	Connections() smtp.Connections
 	Turns() smtp.Turns
 	Logins() smtp.LoginState
+	// Certificates are when the certificate ends that was seen last, by port.
+	Certificates() map[int]time.Time
 	// Useful is how many deliveries at a time are of use at this moment.
 	Useful() int
 	// Rate is how fast it takes mail; zero means that nothing limits it.
 	Rate() units.Rate
 	// Used tells it when messages set out within its rate in an earlier run.
 	Used(times []time.Time)
+	// NoteUsed has it tell of what an attempt has used of it before it uses more.
+	NoteUsed(note func(ctx context.Context, times []time.Time) error)
+	// Rewrites reports whether it may change any message.
+	Rewrites() bool
 	// StopWaiting ends the deliveries that wait for the relay's rate.
 	StopWaiting()
 	// Close returns when the relay's connections are closed.
@@ -45,11 +55,16 @@ var _ Relay = (*smtp.Relay)(nil)
 type RelayOptions struct {
 	Timeouts smtp.Timeouts // zero fields mean the defaults
 	Logger   *slog.Logger  // nil logs nothing
+	Meter    smtp.Meter    // nil counts nothing
 	// DataDir is where OAuth2 logins are stored; empty means in memory.
 	DataDir string
 	// Diagnosis lets no OAuth2 refresh token be spent whose successor could not be
 	// stored.
 	Diagnosis bool
+	// DKIM are the keys that sign what a relay needs in another form than the stored one.
+	DKIM []dkim.Entry
+	// Processor has the turns of what takes long; nil limits nothing.
+	Processor *processor.Turns
 }
 
 // NewRelays makes a relay of each configuration. Relays that are one account count its
@@ -57,10 +72,12 @@ type RelayOptions struct {
 func NewRelays(configs []config.Relay, o RelayOptions) ([]Relay, error) {
 	var made []Relay
 	var logins smtp.Logins
+	signer := newResigner(o.DKIM)
 	store, names := newTokenStore(o.DataDir, o.Diagnosis), relayNames(configs)
 	for i, c := range configs {
 		options := relayOptions(c, names[i], o.Logger)
-		options.Timeouts, options.Logins = o.Timeouts, &logins
+		options.Timeouts, options.Logins, options.Signer, options.Processor = o.Timeouts, &logins, signer, o.Processor
+		options.Meter = o.Meter
 		r, err := newRelay(c, options, store)
 		if err != nil {
 			return nil, err
@@ -74,6 +91,13 @@ func NewRelays(configs []config.Relay, o RelayOptions) ([]Relay, error) {
 }
 
 func newRelay(c config.Relay, o smtp.Options, store token.Store) (Relay, error) {
+	if c.TLSCertFile != "" {
+		files, err := certs.OpenFiles(c.TLSCertFile, cmp.Or(c.TLSKeyFile, c.TLSCertFile), cmp.Or(o.Logger, slog.New(slog.DiscardHandler)))
+		if err != nil {
+			return nil, &ConfigError{c.Variable("TLS_CERT_FILE"), err}
+		}
+		o.ClientCertificate = func() (*tls.Certificate, error) { return files.GetCertificate(nil) }
+	}
 	if c.OAuth2.Configured() && c.Auth != "none" {
 		return newTokenRelay(c, o, store)
 	}
@@ -110,12 +134,28 @@ func relayOptions(c config.Relay, name string, log *slog.Logger) smtp.Options {
 		Cleartext: c.TLS == "none", AllowCleartext: c.AllowCleartext, RootCAs: c.RootCAs, ServerName: c.TLSServerName,
 		Helo: c.HELO, MaxRecipients: c.MaxRecipients, Logger: log,
 		MaxConnections: c.MaxConnections, MessagesPerConnection: c.MessagesPerConnection, IdleTimeout: time.Duration(c.IdleTimeout),
-		Rate: c.Rate,
+		Rate: c.Rate, ForceFrom: forcedFrom(c), ReturnPath: SenderOf(c.ReturnPath),
+		MinTLS: tls.VersionTLS12,
+	}
+	if c.TLSMinVersion == "1.3" {
+		o.MinTLS = tls.VersionTLS13
+	}
+	for _, pin := range c.TLSPin {
+		o.Pins = append(o.Pins, pin)
 	}
 	if c.Auth == "none" {
 		o.Username, o.Password, o.Mechanism = "", "", ""
 	}
 	return o
+}
+
+// forcedFrom is SMTP_FORCE_FROM; zero where it is not set.
+func forcedFrom(c config.Relay) mailer.Address {
+	if c.ForceFrom == "" {
+		return mailer.Address{}
+	}
+	address, _ := mailer.ParseAddress(c.ForceFrom) // config has checked it
+	return address
 }
 
 func ladder(c config.Relay) []mailer.Rung {
@@ -157,14 +197,19 @@ func CheckRelays(ctx context.Context, configs []config.Relay, relays []Relay, fr
 }
 
 // checkSenders returns the sender to try at each relay: from, where the relay takes its
-// mail; otherwise the first address that SMTP_SENDERS of the relay names. It is empty
-// where there is neither.
+// mail, be it that of one API key only; otherwise the first address that SMTP_SENDERS of
+// the relay names. It is empty where there is neither.
 func checkSenders(configs []config.Relay, relays []Relay, from string) []string {
 	routes := make(queue.Routes, len(relays))
 	for i, r := range relays {
-		routes[i] = queue.Route{Relay: r, Senders: configs[i].Senders}
+		routes[i] = queue.Route{Relay: r, Senders: configs[i].Senders, Keys: configs[i].Keys}
 	}
-	takes := routes.For(from)
+	takes := routes.For("", from) // of keys that name no relay
+	for _, c := range configs {
+		for key := range c.Keys {
+			takes = append(takes, routes.For(key, from)...)
+		}
+	}
 	senders := make([]string, len(relays))
 	for i, r := range relays {
 		if from != "" && slices.Contains(takes, mailer.Deliverer(r)) {

@@ -36,6 +36,11 @@ func TestRelayOptions(t *testing.T) {
 		{"SMTP_TLS=none", relay(func(r *config.Relay) { r.TLS, r.Ports = "none", config.Ladder{{Port: 25}} }), func(o smtp.Options) bool {
 			return o.Cleartext && !o.AllowCleartext && reflect.DeepEqual(o.Ladder, []mailer.Rung{{Port: 25, Clear: true}})
 		}},
+		{"SMTP_FORCE_FROM", relay(func(r *config.Relay) {
+			r.ForceFrom, r.ReturnPath = "Shop <shop@bücher.example>", "Bounces@example.com"
+		}), func(o smtp.Options) bool {
+			return o.ForceFrom == mailer.Address{Name: "Shop", Email: "shop@xn--bcher-kva.example"} && o.ReturnPath == "Bounces@example.com"
+		}},
 		{"SMTP_TLS_CA_FILE", relay(func(r *config.Relay) { r.RootCAs = authorities }), func(o smtp.Options) bool {
 			return o.RootCAs == authorities
 		}},

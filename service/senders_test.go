@@ -14,14 +14,16 @@ func TestCheckSenders(t *testing.T) {
 		senders []string // of each relay
 		from    string
 		want    []string
+		key     bool // one names the first relay
 	}{
-		{[]string{""}, "shop@example.com", []string{"shop@example.com"}},
-		{[]string{""}, "", []string{""}},
-		{[]string{"", ""}, "shop@example.com", []string{"shop@example.com", "shop@example.com"}},
-		{[]string{"", "example.com"}, "shop@example.com", []string{"", "shop@example.com"}},
-		{[]string{"", "example.org,news@example.org"}, "shop@example.com", []string{"shop@example.com", "news@example.org"}},
-		{[]string{"", "example.org"}, "Shop@Example.ORG", []string{"", "Shop@Example.ORG"}},
-		{[]string{"a@example.org", "b@example.org"}, "", []string{"a@example.org", "b@example.org"}},
+		{[]string{""}, "shop@example.com", []string{"shop@example.com"}, false},
+		{[]string{""}, "", []string{""}, false},
+		{[]string{"", ""}, "shop@example.com", []string{"shop@example.com", "shop@example.com"}, false},
+		{[]string{"", "example.org,news@example.org"}, "shop@example.com", []string{"shop@example.com", "news@example.org"}, false},
+		{[]string{"", "example.org"}, "Shop@Example.ORG", []string{"", "Shop@Example.ORG"}, false},
+		{[]string{"a@example.org", "b@example.org"}, "", []string{"a@example.org", "b@example.org"}, false},
+		{[]string{"", "example.com"}, "shop@example.com", []string{"", "shop@example.com"}, false},
+		{[]string{"", "example.com"}, "shop@example.com", []string{"shop@example.com", "shop@example.com"}, true},
 	} {
 		var configs []config.Relay
 		for i, senders := range tt.senders {
@@ -34,6 +36,9 @@ func TestCheckSenders(t *testing.T) {
 		relays, err := NewRelays(configs, RelayOptions{})
 		if err != nil {
 			t.Fatal(err)
+		}
+		if tt.key {
+			configs[0].Keys = map[string]int{"shop": 1}
 		}
 		if got := checkSenders(configs, relays, tt.from); !slices.Equal(got, tt.want) {
 			t.Errorf("checkSenders(%q, %q) = %q, want %q", tt.senders, tt.from, got, tt.want)

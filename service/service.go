@@ -18,6 +18,9 @@ import (
 	"mailsidecar/config"
 	"mailsidecar/handler"
 	"mailsidecar/mailer"
+	"mailsidecar/mailer/dkim"
+	"mailsidecar/metrics"
+	"mailsidecar/processor"
 	"mailsidecar/queue"
 )
 
@@ -32,9 +35,13 @@ type Options struct {
 	// Relays, if not nil, are used in place of those that Config describes: one
 	// for each, in the same order. The service closes them.
 	Relays []Relay
+	// LookupTXT, if not nil, is asked in place of the system's DNS.
+	LookupTXT dkim.LookupTXT
 	// Store, if not nil, is used in place of the one that Config names, if that names
 	// any. The queue closes it; it stays open if no queue is started.
 	Store queue.Store
+
+	lookEvery time.Duration // in tests; zero means the usual interval of alerts
 }
 
 // ConfigError is a setting that only its use shows to be wrong. The service does
@@ -53,16 +60,22 @@ type Service struct {
 	log         *slog.Logger
 	stopTimeout time.Duration // for an orderly stop
 	relays      []Relay
+	processor   *processor.Turns
 	monitor     *relayMonitor
 	submitter   handler.Submitter
+	operator    operator      // nil before it begins
 	cutAttempts func()        // for the requests that wait for a verdict; nil where a queue has the mail
 	queue       *runningQueue // nil when nothing is stored
 	endTokens   func()        // ends what keeps tokens fresh; nil before that began
 	tokens      sync.WaitGroup
+	dkim        recordCheck
+	alarm       alarm
 	bound       listeners
 	http        *handler.Server
-	addr        net.Addr // nil until it serves
-	tlsAddr     net.Addr // nil unless HTTPS is served
+	metrics     *metrics.Metrics // nil where nobody may read them
+	scrapes     *metrics.Server  // nil unless they have an address of their own
+	addr        net.Addr         // nil until it serves
+	tlsAddr     net.Addr         // nil unless HTTPS is served
 	stopping    atomic.Bool
 }
 
@@ -73,7 +86,7 @@ type Service struct {
 // listened on a [*ListenError].
 func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	c := o.Config
-	s := &Service{log: o.Logger, stopTimeout: time.Duration(c.Service.ShutdownTimeout), relays: o.Relays}
+	s := &Service{log: o.Logger, stopTimeout: time.Duration(c.Service.ShutdownTimeout), relays: o.Relays, processor: processor.New()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.stop(ctx))
@@ -82,16 +95,20 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	if s.bound, err = bind(ctx, c.Service); err != nil {
 		return nil, err
 	}
+	s.metrics = newMetrics(c, o.Version)
 	if err = s.startQueue(ctx, o); err != nil {
 		return nil, err
 	}
 	if s.http, err = s.newHandler(c.Service, o.Version); err != nil {
 		return nil, err
 	}
+	s.readMetrics(c.Service)
 	if err = s.serve(); err != nil {
 		return nil, err
 	}
 	s.log.Info("listening", "addr", s.addr.String(), "queue", c.Service.Queue.String(), "relays", len(s.relays))
+	s.dkim.begin(ctx, c.Service.DKIMKeys, o.LookupTXT, s.log)
+	s.beginAlarm(ctx, o)
 	return s, nil
 }
 
@@ -99,26 +116,33 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 func (s *Service) startQueue(ctx context.Context, o Options) (err error) {
 	c := o.Config
 	if s.relays == nil {
-		if s.relays, err = NewRelays(c.Relays, RelayOptions{Logger: s.log, DataDir: c.Service.DataDir}); err != nil {
+		if s.relays, err = NewRelays(c.Relays, RelayOptions{Meter: s.relayMeter(), Logger: s.log, DataDir: c.Service.DataDir, DKIM: c.Service.DKIMKeys, Processor: s.processor}); err != nil {
 			return err
 		}
 	}
 	s.monitor = newRelayMonitor(c.Relays, s.relays, o.Observe, s.log)
 	s.monitor.from = DefaultSender(c.Service)
+	s.monitor.out = newOutgoing(len(s.relays))
 	routes := s.monitor.routes()
 	if c.Service.Queue.Store == "none" {
 		direct := queue.NewDirect(routes, s.log)
-		s.submitter, s.cutAttempts = direct, direct.Stop
+		if s.metrics != nil {
+			direct.Count(s.metrics)
+		}
+		s.submitter, s.cutAttempts, s.operator = direct, direct.Stop, direct
+		s.monitor.pauses, s.monitor.resume = direct.Pauses, direct.Resume
+		s.monitor.manual = direct.ManualPauses
 		s.runTokens(ctx)
 		return nil
 	}
 	if s.queue, err = startQueue(ctx, c.Service, o.Store, queue.Options{
-		Routes: routes, Workers: workers(c.Relays), StopTimeout: deliveryTime(s.stopTimeout), Logger: s.log,
+		Meter:  s.queueMeter(),
+		Routes: routes, KnowsKey: c.Service.KnowsKey, Workers: workers(c.Relays), StopTimeout: deliveryTime(s.stopTimeout), Logger: s.log,
 	}); err != nil {
 		return err
 	}
-	s.submitter = s.queue
-	s.monitor.pauses, s.monitor.resume = s.queue.Pauses, s.queue.Resume
+	s.submitter, s.operator = s.queue, s.queue
+	s.monitor.pauses, s.monitor.manual, s.monitor.resume = s.queue.Pauses, s.queue.ManualPauses, s.queue.Resume
 	s.runTokens(ctx)
 	return nil
 }
@@ -136,7 +160,15 @@ func (s *Service) runTokens(ctx context.Context) {
 
 // ready reports whether requests should come here.
 func (s *Service) ready() bool {
-	return !s.stopping.Load() && (s.queue == nil || s.queue.Ready(context.Background()) == nil)
+	return !s.stopping.Load() && s.operator.Ready(context.Background()) == nil
+}
+
+// operator is what a person may ask of a queue, with or without a store.
+type operator interface {
+	handler.Operator
+	ManualPauses() []queue.ManualPause
+	// Ready returns why messages cannot be accepted just now; nil when they can.
+	Ready(ctx context.Context) error
 }
 
 // URL is where a client on this machine reaches the service over HTTP.
@@ -181,6 +213,8 @@ func (s *Service) stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.stopTimeout)
 	defer cancel()
 	s.stopping.Store(true) // not ready any more
+	s.dkim.stop()
+	s.alarm.end()
 	if s.endTokens != nil {
 		// A refresh token that is replaced in the last moment might be lost.
 		s.endTokens()
@@ -197,6 +231,10 @@ func (s *Service) stop(ctx context.Context) error {
 		errs = append(errs, s.queue.awaitStop(ctx))
 	}
 	s.closeRelays(ctx)
+	if s.scrapes != nil {
+		s.scrapes.Close()
+	}
+	s.alarm.wait(ctx)
 	if s.queue != nil {
 		errs = append(errs, s.queue.closeStore())
 	}

@@ -235,14 +235,17 @@ type fakeRelay struct {
 	delivered, closed atomic.Int32
 }
 
-func (*fakeRelay) Name() string                  { return "fake" }
-func (*fakeRelay) Useful() int                   { return 1 }
-func (*fakeRelay) Connections() smtp.Connections { return smtp.Connections{} }
-func (*fakeRelay) Turns() smtp.Turns             { return smtp.Turns{} }
-func (*fakeRelay) Rate() units.Rate              { return units.Rate{} }
-func (*fakeRelay) Used([]time.Time)              {}
-func (*fakeRelay) StopWaiting()                  {}
-func (r *fakeRelay) Close()                      { r.closed.Add(1) }
+func (*fakeRelay) Name() string                                      { return "fake" }
+func (*fakeRelay) Useful() int                                       { return 1 }
+func (*fakeRelay) Connections() smtp.Connections                     { return smtp.Connections{} }
+func (*fakeRelay) Turns() smtp.Turns                                 { return smtp.Turns{} }
+func (*fakeRelay) Rate() units.Rate                                  { return units.Rate{} }
+func (*fakeRelay) Used([]time.Time)                                  {}
+func (*fakeRelay) NoteUsed(func(context.Context, []time.Time) error) {}
+func (*fakeRelay) StopWaiting()                                      {}
+func (*fakeRelay) Certificates() map[int]time.Time                   { return nil }
+func (*fakeRelay) Rewrites() bool                                    { return false }
+func (r *fakeRelay) Close()                                          { r.closed.Add(1) }
 
 func (r *fakeRelay) Deliver(_ context.Context, env mailer.Envelope, _ mailer.Content) mailer.Attempt {
 	r.delivered.Add(1)

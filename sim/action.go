@@ -22,6 +22,8 @@ const (
 	RetryAll  Kind = "retry all" // of a key
 	Move      Kind = "move"      // what waits for its send_at to another time
 	Look      Kind = "look"      // at a message
+	Pause     Kind = "pause"     // a relay, as an operator does
+	Drain     Kind = "drain"     // accept nothing new, for a while
 	Stop      Kind = "stop"      // in order, and start again
 	Crash     Kind = "crash"     // and start again
 	DiskFull  Kind = "disk full" // for a while
@@ -80,6 +82,8 @@ func (w *World) history() []Action {
 				of := submits[at.Of("of").Below(len(submits))]
 				a.At = of.At + at.Of("after").Between(0, chance.Pick(at.Of("soon"), 2*time.Millisecond, 10*time.Millisecond, time.Second))
 			}
+		case Pause, Drain:
+			a.For = at.Of("for").Between(time.Millisecond, chance.Pick(at.Of("long"), time.Second, time.Minute, 20*time.Minute))
 		case DiskFull, FailStore:
 			a.For = at.Of("for").Between(10*time.Millisecond, chance.Pick(at.Of("long"), 100*time.Millisecond, 10*time.Second, 10*time.Minute))
 		case SetClock:
@@ -115,6 +119,10 @@ func (w *World) kinds() []Kind {
 	}
 	if w.Calm {
 		return kinds
+	}
+	if w.chance.Of("operator").Happens(0.3) {
+		add(3, Pause)
+		add(1, Drain)
 	}
 	if w.chance.Of("crashes").Happens(0.5) {
 		add(4, Crash)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"time"
 
 	"mailsidecar/queue"
@@ -91,38 +92,48 @@ func (r *receipt) states() map[string]string {
 }
 
 // submit makes the request of a draft, and notes the answer.
-func (h *history) submit(d *draft) {
-	d.request.Begun = time.Now()
-	a := h.ask(http.MethodPost, d.path, d.header, d.body, d.leaves)
-	d.request.Ended, d.request.Wait = time.Now(), d.wait
+func (h *history) submit(d *Draft) {
+	req := model.Request{Key: d.Key.Name, Name: d.Name, Submissions: d.Submissions, Wait: d.Wait, Begun: time.Now()}
+	a := h.ask(http.MethodPost, d.Path, d.Header.Clone(), []byte(d.Body), d.Leaves)
+	req.Ended = time.Now()
 	var r receipt
 	_ = json.Unmarshal(a.body, &r) // an answer that is none is judged by its status
-	d.request.Status, d.request.Code, d.request.States = a.status, r.Code, r.states()
-	d.request.IDs = map[string]string{}
-	d.request.Answer = verdict(a, r.Code)
-	if d.request.Answer == model.Accepted {
-		d.accepted(r)
+	req.Status, req.Code, req.States = a.status, r.Code, r.states()
+	req.Answer, req.IDs = d.verdict(a, r.Code), map[string]string{}
+	if req.Answer == model.Accepted {
+		d.accepted(r, req.IDs)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.told.Requests = append(h.told.Requests, d.request)
-	for token, id := range d.request.IDs {
+	h.told.Requests = append(h.told.Requests, req)
+	for token, id := range req.IDs {
 		h.ids[token] = id
 	}
-	h.log.Add("client", "answer "+r.Code, d.request.Submissions[0].Token, a.status)
+	h.log.Add("client", "answer "+r.Code, d.Submissions[0].Token, a.status)
 }
 
 // accepted notes which messages were accepted under which id.
-func (d *draft) accepted(r receipt) {
-	if !d.batch {
-		d.request.IDs[d.request.Submissions[0].Token] = r.ID
+func (d *Draft) accepted(r receipt, ids map[string]string) {
+	if strings.HasPrefix(r.ID, "<") { // a Message-ID, as Mailgun has it
+		r.ID = ""
+	}
+	if !d.Batch {
+		ids[d.Submissions[0].Token] = r.ID
 		return
 	}
 	for i, one := range r.Results {
-		if i < len(d.request.Submissions) && one.Problem == nil {
-			d.request.IDs[d.request.Submissions[i].Token] = one.ID
+		if i < len(d.Submissions) && one.Problem == nil {
+			ids[d.Submissions[i].Token] = one.ID
 		}
 	}
+}
+
+// verdict says whether the messages were stored.
+func (d *Draft) verdict(a answer, code string) model.Answer {
+	if d.Foreign && a.come && a.status/100 != 2 && (a.status >= 500 || a.status == http.StatusConflict) {
+		return model.Unknown // each provider has words of its own
+	}
+	return verdict(a, code)
 }
 
 // verdict says whether a message was stored.
@@ -146,14 +157,14 @@ func verdict(a answer, code string) model.Answer {
 
 // command makes a request about a message that was submitted; token names one of a batch.
 func (h *history) command(a Action) {
-	d := h.world.draft(a.Of, a.ID, false, h.began)
-	token := d.request.Submissions[h.world.chance.Of("one of").N(a.ID).Below(len(d.request.Submissions))]
-	header := http.Header{"Authorization": {"Bearer " + d.key.Secret()}}
+	d := h.world.draft(a.Of, a.Of, false, h.began)
+	token := d.Submissions[h.world.chance.Of("one of").N(a.ID).Below(len(d.Submissions))]
+	header := http.Header{"Authorization": {"Bearer " + d.Key.Secret()}}
 	id := h.find(token, header)
 	if id == "" {
 		return
 	}
-	c := model.Command{Kind: string(a.Kind), Key: d.key.Name, ID: id, Begun: time.Now()}
+	c := model.Command{Kind: string(a.Kind), Key: d.Key.Name, ID: id, Begun: time.Now()}
 	method, path := http.MethodGet, "/v1/messages/"+id
 	switch a.Kind {
 	default:
@@ -178,15 +189,15 @@ func (h *history) retryAll(a Action) {
 // move has a message that waits for its send_at wait for another time. No route of the
 // native API does that.
 func (h *history) move(a Action) {
-	d := h.world.draft(a.Of, a.ID, false, h.began)
-	s, id := h.running(), h.find(d.request.Submissions[0], http.Header{"Authorization": {"Bearer " + d.key.Secret()}})
+	d := h.world.draft(a.Of, a.Of, false, h.began)
+	s, id := h.running(), h.find(d.Submissions[0], http.Header{"Authorization": {"Bearer " + d.Key.Secret()}})
 	if id == "" || s == nil || !s.enter() {
 		return
 	}
 	defer s.requests.Done()
-	c := model.Command{Kind: string(Move), Key: d.key.Name, ID: id, Begun: time.Now()}
+	c := model.Command{Kind: string(Move), Key: d.Key.Name, ID: id, Begun: time.Now()}
 	c.To = h.now().Add(h.world.chance.Of("move").N(a.ID).Between(-time.Minute, 3*time.Hour)).Truncate(time.Microsecond)
-	_, err := s.queue.Reschedule(s.ctx, d.key.Name, id, c.To)
+	_, err := s.queue.Reschedule(s.ctx, d.Key.Name, id, c.To)
 	switch {
 	case err == nil && !s.dead.Load():
 		c.Answer = model.Accepted
@@ -197,7 +208,7 @@ func (h *history) move(a Action) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.told.Commands = append(h.told.Commands, c)
-	h.log.Add("client", "move", d.request.Submissions[0].Token, int(c.Answer))
+	h.log.Add("client", "move", d.Submissions[0].Token, int(c.Answer))
 }
 
 func (h *history) note(c model.Command, a answer) {

@@ -12,16 +12,18 @@ import (
 	"mailsidecar/sim/model"
 )
 
-// draft is a request that submits.
-type draft struct {
-	path    string
-	header  http.Header
-	body    []byte
-	key     Key
-	wait    time.Duration
-	leaves  time.Duration // the client leaves after that; zero: it waits
-	request model.Request
-	batch   bool
+// Draft is a request that submits.
+type Draft struct {
+	Key         Key
+	Path        string
+	Header      http.Header
+	Body        string
+	Batch       bool          `json:",omitzero"`
+	Foreign     bool          `json:",omitzero"` // to the API of a provider
+	Wait        time.Duration `json:",omitzero"` // Prefer: wait
+	Leaves      time.Duration `json:",omitzero"` // the client leaves after that; zero: it waits
+	Name        string        `json:",omitzero"` // its Idempotency-Key
+	Submissions []model.Submission
 }
 
 // idempotent says whether requests of the submit bear an Idempotency-Key.
@@ -36,25 +38,28 @@ func (w *World) idempotent(id int) bool {
 
 // draft makes the request of a Submit, or of what repeats it: action is that, and id the
 // Submit. Another body comes of other.
-func (w *World) draft(id, action int, other bool, now time.Time) *draft {
+func (w *World) draft(id, action int, other bool, now time.Time) *Draft {
+	if d := w.Drafts[action]; d != nil {
+		return d
+	}
 	c := w.chance.Of("draft").N(id)
-	d := &draft{key: w.Keys[c.Of("key").Below(len(w.Keys))], header: http.Header{}}
+	d := &Draft{Key: w.Keys[c.Of("key").Below(len(w.Keys))], Header: http.Header{}}
 	name := fmt.Sprint("m", id)
 	if other {
 		name = fmt.Sprintf("m%do%d", id, action)
 	}
-	d.header.Set("Authorization", "Bearer "+d.key.Secret())
+	d.Header.Set("Authorization", "Bearer "+d.Key.Secret())
 	if w.idempotent(id) {
-		d.request.Name = fmt.Sprint("key-", id)
-		d.header.Set("Idempotency-Key", d.request.Name)
+		d.Name = fmt.Sprint("key-", id)
+		d.Header.Set("Idempotency-Key", d.Name)
 	}
 	at := w.chance.Of("client").N(action)
 	if at.Of("leaves").Happens(0.07) {
-		d.leaves = at.Of("leaves after").Between(time.Microsecond, chance.Pick(at.Of("patience"), 2*time.Millisecond, time.Second))
+		d.Leaves = at.Of("leaves after").Between(time.Microsecond, chance.Pick(at.Of("patience"), 2*time.Millisecond, time.Second))
 	}
-	form := c.Of("form").Below(10)
-	if d.request.Name != "" && form == 9 {
-		form = 0 // that provider knows no such key
+	form := c.Of("form").Below(11)
+	if d.Name != "" && form >= 9 {
+		form = 0 // most providers know no such key
 	}
 	switch {
 	case form < 5:
@@ -66,7 +71,6 @@ func (w *World) draft(id, action int, other bool, now time.Time) *draft {
 	default:
 		w.provider(d, c, name)
 	}
-	d.request.Key = d.key.Name
 	return d
 }
 
@@ -75,15 +79,15 @@ func people(c chance.Chance, name string) (to, cc, bcc []string) {
 	for n := range 1 + c.Of("recipients").Below(4)*c.Of("several").Below(2) {
 		switch c.Of("role").N(n).Below(5) {
 		default:
-			to = append(to, fmt.Sprintf("to-%s-%d@example.org", name, n))
+			to = append(to, fmt.Sprintf("to-%s-%d@%s.example.org", name, n, name))
 		case 3:
-			cc = append(cc, fmt.Sprintf("cc-%s-%d@example.org", name, n))
+			cc = append(cc, fmt.Sprintf("cc-%s-%d@%s.example.org", name, n, name))
 		case 4:
-			bcc = append(bcc, fmt.Sprintf("bcc-%s-%d@example.org", name, n))
+			bcc = append(bcc, fmt.Sprintf("bcc-%s-%d@%s.example.org", name, n, name))
 		}
 	}
 	if len(to) == 0 {
-		to = []string{"to-" + name + "-9@example.org"}
+		to = []string{"to-" + name + "-9@" + name + ".example.org"}
 	}
 	return to, cc, bcc
 }
@@ -107,9 +111,9 @@ func (w *World) from(k Key, name string) string {
 }
 
 // message is one message of the native API.
-func (w *World) message(d *draft, c chance.Chance, name string, now time.Time) map[string]any {
+func (w *World) message(d *Draft, c chance.Chance, name string, now time.Time) map[string]any {
 	to, cc, bcc := people(c, name)
-	m := map[string]any{"from": w.from(d.key, name), "to": to, "subject": name, "text": text(c, name)}
+	m := map[string]any{"from": w.from(d.Key, name), "to": to, "subject": name, "text": text(c, name)}
 	if len(cc) > 0 {
 		m["cc"] = cc
 	}
@@ -131,65 +135,53 @@ func (w *World) message(d *draft, c chance.Chance, name string, now time.Time) m
 	if c.Of("invalid").Happens(0.03) {
 		m["to"], s.Valid = append(to, "no address"), false
 	}
-	d.request.Submissions = append(d.request.Submissions, s)
+	d.Submissions = append(d.Submissions, s)
 	return m
 }
 
-func (w *World) native(d *draft, c, at chance.Chance, name string, now time.Time) {
-	d.path = "/v1/messages"
+func (w *World) native(d *Draft, c, at chance.Chance, name string, now time.Time) {
+	d.Path = "/v1/messages"
 	d.json(w.message(d, c, name, now))
 	if at.Of("wait").Happens(0.3) {
-		d.wait = time.Duration(1+at.Of("how long").Below(60)) * time.Second
-		d.header.Set("Prefer", fmt.Sprint("wait=", int(d.wait/time.Second)))
+		d.Wait = time.Duration(1+at.Of("how long").Below(60)) * time.Second
+		d.Header.Set("Prefer", fmt.Sprint("wait=", int(d.Wait/time.Second)))
 	}
 }
 
-func (d *draft) json(v any) {
-	d.header.Set("Content-Type", "application/json")
-	d.body, _ = json.Marshal(v) // maps, lists and texts
+func (d *Draft) json(v any) {
+	d.Header.Set("Content-Type", "application/json")
+	body, _ := json.Marshal(v) // maps, lists and texts
+	d.Body = string(body)
 }
 
 // raw is a finished message. The envelope is in the request's header, or in the message.
-func (w *World) raw(d *draft, c chance.Chance, name string) {
-	d.path = "/v1/messages"
-	d.header.Set("Content-Type", "message/rfc822")
+func (w *World) raw(d *Draft, c chance.Chance, name string) {
+	d.Path = "/v1/messages"
+	d.Header.Set("Content-Type", "message/rfc822")
 	to, cc, bcc := people(c, name)
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "From: %s\r\nTo: %s\r\n", w.from(d.key, name), strings.Join(to, ",\r\n "))
+	fmt.Fprintf(&b, "From: %s\r\nTo: %s\r\n", w.from(d.Key, name), strings.Join(to, ",\r\n "))
 	if len(cc) > 0 {
 		fmt.Fprintf(&b, "Cc: %s\r\n", strings.Join(cc, ", "))
 	}
 	all := append(append(to, cc...), bcc...)
 	if c.Of("envelope").Happens(0.5) {
-		d.header.Set("Envelope-To", strings.Join(all, ", "))
-		d.header.Set("Envelope-From", w.from(d.key, name))
+		d.Header.Set("Envelope-To", strings.Join(all, ", "))
+		d.Header.Set("Envelope-From", w.from(d.Key, name))
 	} else if len(bcc) > 0 {
 		fmt.Fprintf(&b, "Bcc: %s\r\n", strings.Join(bcc, ", "))
 	}
 	fmt.Fprintf(&b, "Subject: %s\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n%s", name, text(c, name))
-	d.body = b.Bytes()
-	d.request.Submissions = []model.Submission{{Token: name, Paths: all, Priority: "normal", Valid: true}}
+	d.Body = b.String()
+	d.Submissions = []model.Submission{{Token: name, Paths: all, Priority: "normal", Valid: true}}
 }
 
 // several is a batch.
-func (w *World) several(d *draft, c chance.Chance, name string, now time.Time) {
-	d.path, d.batch = "/v1/messages/batch", true
+func (w *World) several(d *Draft, c chance.Chance, name string, now time.Time) {
+	d.Path, d.Batch = "/v1/messages/batch", true
 	var list []any
 	for n := range 1 + c.Of("batch").Below(chance.Pick(c.Of("large"), 3, 6, 12)) {
 		list = append(list, w.message(d, c.N(n), fmt.Sprintf("%sx%d", name, n), now))
 	}
 	d.json(map[string]any{"messages": list})
-}
-
-// provider is a request as a client of Postmark makes it.
-func (w *World) provider(d *draft, c chance.Chance, name string) {
-	d.path = "/email"
-	to, cc, bcc := people(c, name)
-	d.header.Del("Authorization")
-	d.header.Set("X-Postmark-Server-Token", d.key.Secret())
-	d.json(map[string]any{
-		"From": w.from(d.key, name), "To": strings.Join(to, ","), "Cc": strings.Join(cc, ","), "Bcc": strings.Join(bcc, ","),
-		"Subject": name, "TextBody": text(c, name),
-	})
-	d.request.Submissions = []model.Submission{{Token: name, Paths: append(append(to, cc...), bcc...), Priority: "normal", Valid: true}}
 }

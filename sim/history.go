@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"mailsidecar/mailer/relaytest"
 	"mailsidecar/queue"
 	"mailsidecar/queue/memory"
 	"mailsidecar/queue/sqlite"
@@ -24,7 +25,9 @@ import (
 
 // Result is what came of a history.
 type Result struct {
-	Found  []string // what must not have happened; each begins with the name of the check
+	Found []string // what must not have happened; each begins with the name of the check
+	model.Measured
+
 	Events *events.Log
 	Facts  model.History
 }
@@ -51,6 +54,7 @@ type history struct {
 	mu      sync.Mutex
 	service *service // nil: it does not run
 	ids     map[string]string
+	paused  map[string]bool // relays that an action pauses just now
 	told    model.History
 	found   []string
 }
@@ -78,10 +82,11 @@ func play(t *testing.T, w *World) (r Result) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		cryptotest.SetGlobalRandom(t, w.Seed)
-		h := &history{t: t, world: w, log: events.New(), began: time.Now(), path: filepath.Join(dir, "queue.db"), ids: map[string]string{}}
+		h := &history{t: t, world: w, log: events.New(), began: time.Now(), path: filepath.Join(dir, "queue.db"), ids: map[string]string{}, paused: map[string]bool{}}
 		r.Events = h.log
 		h.run()
-		r.Found = append(h.found, model.Check(&h.told)...)
+		found, measured := model.Check(&h.told)
+		r.Found, r.Measured = append(h.found, found...), measured
 		r.Facts = h.told
 	})
 	return r
@@ -133,7 +138,11 @@ func (h *history) prepare() {
 	hosts := map[int]network.Host{}
 	h.told.Relays = map[string]model.Relay{}
 	for i, r := range w.Relays {
-		made := relay.New(r.Options, c.Of("the relay").N(i), h.log)
+		o := r.Options
+		if r.TLS {
+			o.TLS = relaytest.ServerConfig()
+		}
+		made := relay.New(o, c.Of("the relay").N(i), h.log)
 		h.relays = append(h.relays, made)
 		for _, port := range r.Ports {
 			hosts[port] = made
@@ -178,6 +187,10 @@ func (h *history) act(a Action) {
 		h.retryAll(a)
 	case Move:
 		h.move(a)
+	case Pause:
+		h.pause(a)
+	case Drain:
+		h.drain(a)
 	case Stop:
 		h.replace(a, func(s *service) { s.stop() })
 	case Crash:
@@ -261,6 +274,13 @@ func (h *history) crashed() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.told.Lives[len(h.told.Lives)-1].Crashed = true
+}
+
+// stopping notes that the run is told to stop.
+func (h *history) stopping() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.told.Lives[len(h.told.Lives)-1].Stopping = time.Now()
 }
 
 // up starts the service, again and again as a supervisor does.

@@ -15,10 +15,14 @@ import (
 	"mailsidecar/queue"
 	"mailsidecar/sim/face"
 	"mailsidecar/sim/network"
+	"mailsidecar/units"
 )
 
 // stopTimeout is MAILSIDECAR_SHUTDOWN_TIMEOUT.
 const stopTimeout = 8 * time.Second
+
+// farewells is how long it takes at most to say QUIT to relays that answer at once.
+const farewells = time.Second
 
 // service is one run of the product, wired as package service does it.
 type service struct {
@@ -44,7 +48,7 @@ func (h *history) start(store queue.Store) (*service, error) {
 	s := &service{history: h, line: h.network.Line(), face: face.New(store, h.weather), done: make(chan struct{})}
 	s.ctx, s.crash = context.WithCancel(context.Background())
 	var routes queue.Routes
-	for i, r := range h.world.Relays {
+	for _, r := range h.world.Relays {
 		made, err := smtp.New(s.relayOptions(r))
 		if err != nil {
 			return nil, err
@@ -54,7 +58,7 @@ func (h *history) start(store queue.Store) (*service, error) {
 		if h.world.Steps {
 			d = stepped{made, h}
 		}
-		routes = append(routes, queue.Route{Relay: d, Senders: h.world.Relays[i].Senders})
+		routes = append(routes, queue.Route{Relay: d, Senders: r.Senders, Weight: r.Weight, Keys: r.Keys})
 	}
 	o := queue.Options{
 		Store: s.face, Routes: routes, Workers: h.world.Workers, ExpiresIn: h.world.ExpiresIn, HoldUncertain: h.world.Hold,
@@ -78,9 +82,9 @@ func (h *history) start(store queue.Store) (*service, error) {
 
 func (s *service) relayOptions(r Relay) smtp.Options {
 	o := smtp.Options{
-		Name: r.Name, Host: "127.0.0.1", Cleartext: r.TLS == nil, Helo: "app.example", Dial: s.line.Dial,
+		Name: r.Name, Host: "127.0.0.1", Cleartext: !r.TLS, Helo: "app.example", Dial: s.line.Dial,
 		MaxConnections: r.UseConnections, MessagesPerConnection: r.MessagesPerConnection,
-		MaxRecipients: r.RecipientsPerTransaction, IdleTimeout: r.IdleTimeout, Rate: r.Rate,
+		MaxRecipients: r.RecipientsPerTransaction, IdleTimeout: r.IdleTimeout, Rate: units.Rate(r.Rate),
 	}
 	for _, port := range r.Ports {
 		o.Ladder = append(o.Ladder, mailer.Rung{Port: port})
@@ -88,7 +92,7 @@ func (s *service) relayOptions(r Relay) smtp.Options {
 	if r.Login {
 		o.Username, o.Password, o.Mechanism = "user-"+r.Name, "secret", "PLAIN"
 	}
-	if r.TLS != nil {
+	if r.TLS {
 		o.RootCAs = relaytest.RootCAs()
 	}
 	return o
@@ -101,7 +105,7 @@ func (s *service) serve() error {
 	}
 	o := handler.Options{Submitter: s.queue, Ledger: s.queue, Compat: apis}
 	for _, k := range s.history.world.Keys {
-		o.Keys = append(o.Keys, keys.Entry{Name: k.Name, Secret: k.Secret(), Senders: []string{k.Domain}, Rate: k.Rate})
+		o.Keys = append(o.Keys, keys.Entry{Name: k.Name, Secret: k.Secret(), Senders: []string{k.Domain}, Rate: units.Rate(k.Rate)})
 	}
 	s.http, err = handler.New(o)
 	return err
@@ -112,6 +116,7 @@ func (s *service) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	s.refuses.Store(true)
+	s.history.stopping()
 	s.endQueue()
 	answered := make(chan struct{})
 	go func() {
@@ -138,7 +143,7 @@ func (s *service) stop() {
 
 // closeRelays says QUIT. What is open then has been forgotten.
 func (s *service) closeRelays(ctx context.Context) {
-	closed := make(chan struct{})
+	closed, began := make(chan struct{}), time.Now()
 	go func() {
 		defer close(closed)
 		for _, r := range s.relays {
@@ -149,6 +154,9 @@ func (s *service) closeRelays(ctx context.Context) {
 	case <-closed:
 		if n := s.line.Open(); n > 0 {
 			s.history.fail("left", "%d connections are open after the end", n)
+		}
+		if took := time.Since(began); s.history.world.Calm && took > farewells {
+			s.history.fail("left", "it took %v to end the connections that were kept, though no relay hangs", took)
 		}
 	case <-ctx.Done():
 		if !s.history.told.Calmed.IsZero() {
@@ -220,11 +228,19 @@ func shifted(f *mailer.Failure, by time.Duration) *mailer.Failure {
 }
 
 // Used tells the relay what an earlier run used of its rate.
-func (s stepped) Used(times []time.Time) {
-	by := s.history.skew()
-	moved := make([]time.Time, len(times))
+func (s stepped) Used(times []time.Time) { s.Relay.Used(moved(times, -s.history.skew())) }
+
+// NoteUsed passes on what the relay tells of a rate.
+func (s stepped) NoteUsed(note func(context.Context, []time.Time) error) {
+	s.Relay.NoteUsed(func(ctx context.Context, times []time.Time) error {
+		return note(ctx, moved(times, s.history.skew()))
+	})
+}
+
+func moved(times []time.Time, by time.Duration) []time.Time {
+	m := make([]time.Time, len(times))
 	for i, t := range times {
-		moved[i] = t.Add(-by)
+		m[i] = t.Add(by)
 	}
-	s.Relay.Used(moved)
+	return m
 }

@@ -6,6 +6,7 @@ import (
 
 	"mailsidecar/queue"
 	"mailsidecar/sim/model"
+	"mailsidecar/units"
 )
 
 const (
@@ -109,8 +110,23 @@ func (h *history) audit() {
 		}
 	}
 	h.auditUsage(store)
+	notes := h.weather.Notes()
+	for _, e := range notes.Expired {
+		h.told.Expired = append(h.told.Expired, model.Expired(e))
+	}
+	for _, t := range notes.Troubles {
+		h.told.Troubles = append(h.told.Troubles, model.Span(t))
+	}
+	h.told.Domains = map[string]string{}
+	for _, k := range h.world.Keys {
+		h.told.Domains[k.Domain] = k.Name
+	}
 	for i, r := range h.world.Relays {
-		h.told.Relays[r.Name] = model.Relay{Notes: h.relays[i].Notes(), Rate: r.Rate, Strays: r.Odds.Strays()}
+		h.told.Relays[r.Name] = model.Relay{
+			Notes: h.relays[i].Notes(), Rate: units.Rate(r.Rate), Strays: r.Odds.Strays(),
+			Senders: r.Senders, Weight: r.Weight, Keys: r.Keys,
+		}
+		h.told.Order = append(h.told.Order, r.Name)
 	}
 }
 

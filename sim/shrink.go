@@ -92,11 +92,34 @@ func (s *shrinker) faults() {
 	s.try(func(w *World) { w.SlowStore = 0 })
 	for i := range s.world.Relays {
 		s.try(func(w *World) { w.Relays[i].Outages = nil })
+		s.try(func(w *World) { w.Relays[i].Stops = nil })
+		s.try(func(w *World) { w.Relays[i].Locked = nil })
 		s.try(func(w *World) { w.Relays[i].LostDials, w.Relays[i].RefusedDials = 0, 0 })
 		s.try(func(w *World) { w.Relays[i].MaxConnections, w.Relays[i].Idle = 0, 0 })
 		for stage := range relay.Stages {
 			if s.world.Relays[i].Odds[stage] != [relay.Faults]float64{} {
 				s.try(func(w *World) { w.Relays[i].Odds[stage] = [relay.Faults]float64{} })
+			}
+		}
+	}
+}
+
+// stories writes what became of the messages that were found to fail.
+func stories(out io.Writer, r Result) {
+	found := strings.Join(r.Found, " ") + " "
+	for i := range r.Facts.Messages {
+		m := &r.Facts.Messages[i]
+		if !strings.Contains(found, m.Subject+" ") && !strings.Contains(found, m.Subject+".") {
+			continue
+		}
+		fmt.Fprintf(out, "story of %s of %s, created %v, expires %v:\n", m.Subject, m.Key, m.Created, m.Expires)
+		for _, rec := range m.Recipients {
+			fmt.Fprintf(out, "  %s %s\n", rec.ForwardPath, rec.State)
+		}
+		for _, a := range m.Attempts {
+			fmt.Fprintf(out, "  attempt at %s, %v for %v\n", a.Relay, a.Started, a.Duration)
+			for _, res := range a.Results {
+				fmt.Fprintf(out, "    %s %v: %v\n", res.ForwardPath, res.Reply, res.Failure)
 			}
 		}
 	}
@@ -113,6 +136,7 @@ func Report(out io.Writer, w *World, r Result) {
 	for _, f := range r.Found {
 		fmt.Fprintln(out, " ", f)
 	}
+	stories(out, r)
 	fmt.Fprintln(out, "events:")
 	r.Events.Write(out, 0, r.Events.Len())
 }

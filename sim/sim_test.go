@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"mailsidecar/sim/model"
 )
 
 // The flags are what `make sim` sets, see docs/testing.md.
@@ -21,6 +25,7 @@ var (
 	inSQLite = flag.Bool("sim.sqlite", false, "keep the queues in SQLite files")
 	out      = flag.String("sim.out", "", "a folder for the histories that fail; empty: none is kept")
 	trials   = flag.Int("sim.shrink", 150, "how many trials are made to shorten a history that fails; 0: only what failed is told")
+	recorded = flag.String("sim.world", "", "the file of a recorded world that TestFoundBefore plays alone")
 	failures = flag.Int("sim.failures", 5, "at how many histories that fail to end")
 )
 
@@ -35,14 +40,16 @@ const (
 // TestHistories plays the histories of the seeds.
 func TestHistories(t *testing.T) {
 	began, played, failed, compared, differ := time.Now(), 0, 0, 0, 0
+	var measured model.Measured
 	for seed := *first; *seeds == 0 || seed < *first+*seeds**step; seed += *step {
 		if *lasting > 0 && time.Since(began) > *lasting || failed == *failures {
 			break
 		}
-		note(t, "current-"+fmt.Sprint(*first), fmt.Sprintf("seed %d, SQLite %t\n", seed, *inSQLite))
+		note(t, fmt.Sprintf("current-%d.txt", *first), fmt.Sprintf("seed %d, SQLite %t\n", seed, *inSQLite))
 		w := NewWorld(seed, *inSQLite)
 		r := Run(t, w)
 		played++
+		measured.Add(r.Measured)
 		if len(r.Found) > 0 {
 			failed++
 			explain(t, w, r)
@@ -55,7 +62,7 @@ func TestHistories(t *testing.T) {
 		runtime.GC() // where GOGC is off
 	}
 	took := time.Since(began)
-	fmt.Printf("%d histories in %.0f s, %.1f a second, %d failed; of %d played twice %d differ\n", played, took.Seconds(), float64(played)/took.Seconds(), failed, compared, differ)
+	fmt.Printf("%d histories in %.0f s, %.1f a second, %d failed; of %d played twice %d differ; of %d messages none was overtaken by more than %d of its lane, and %d of lower priority\n", played, took.Seconds(), float64(played)/took.Seconds(), failed, compared, differ, measured.Judged, measured.Own, measured.Lower)
 	if compared >= enough && differ*100 > compared*maxDiffer {
 		t.Errorf("%d of %d histories went another way when they were played again", differ, compared)
 	}
@@ -69,7 +76,7 @@ func explain(t *testing.T, w *World, r Result) {
 		return
 	}
 	name := fmt.Sprintf("seed-%d-sqlite-%t", w.Seed, w.SQLite)
-	note(t, name+"-full", report(w, r))
+	note(t, name+"-full.txt", report(w, r))
 	again, wanted := 0, checks(r.Found)
 	for range replays {
 		if found := checks(Run(t, w).Found); overlap(found, wanted) {
@@ -78,7 +85,12 @@ func explain(t *testing.T, w *World, r Result) {
 	}
 	small, shown := Shrink(t, w, r, *trials)
 	text := report(small, shown)
-	note(t, name, text)
+	note(t, name+".txt", text)
+	data, err := Record(small, strings.Join(shown.Found, "; "))
+	if err != nil {
+		t.Error(err)
+	}
+	note(t, name+".json", string(data))
 	t.Errorf("seed %d fails (%d of %d replays): %s\nReplay it with\n  GOMAXPROCS=1 GOGC=off go test ./sim -run TestHistories -sim.seeds 1 -sim.first %d -sim.sqlite=%t\nThe history, shortened from %d to %d actions, and the end of its events:\n%s",
 		w.Seed, again, replays, strings.Join(r.Found, "\n  "), w.Seed, w.SQLite, len(w.Actions), len(small.Actions), tail(text))
 }
@@ -115,25 +127,96 @@ func note(t *testing.T, name, text string) {
 	if err := os.MkdirAll(*out, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(*out, name+".txt"), []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(*out, name), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // TestFoundBefore plays the histories that found a fault once, in the product or in the
-// simulator. A change of the simulator gives a seed another history: each fault has a
-// small test of its own, too.
+// simulator. testdata/found keeps them as they were then; each fault has a small test of its
+// own, too.
 func TestFoundBefore(t *testing.T) {
-	for seed, what := range map[uint64]string{
-		4:    "a second reply in the packet of the 354 was taken for that to the content: here a relay's fault",
-		539:  "MAIL that waits until the relay is done with the message before it is not late",
-		2717: "a reply too many to EHLO makes a refused login one without a reply",
-		2988: "a second transaction of an attempt that goes on, after the cancel",
-	} {
-		if r := Run(t, NewWorld(seed, false)); len(r.Found) > 0 {
-			t.Errorf("seed %d (%s): %s", seed, what, strings.Join(r.Found, "\n"))
+	files, err := filepath.Glob("testdata/found/*.json")
+	if *recorded != "" {
+		files = []string{*recorded}
+	}
+	if err != nil || len(files) == 0 {
+		t.Fatal("no histories: ", err)
+	}
+	for _, file := range files {
+		w, what, err := Recorded(read(t, file))
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+			continue
+		}
+		if r := Run(t, w); len(r.Found) > 0 {
+			t.Errorf("%s (%s): %s", file, what, strings.Join(r.Found, "\n"))
 		}
 	}
+}
+
+func read(t *testing.T, file string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// TestDoors: the requests of each provider are taken, so that the histories have them.
+func TestDoors(t *testing.T) {
+	w := NewWorld(1, false)
+	w.Calm, w.Keys, w.Actions, w.Length = true, w.Keys[:1], nil, time.Hour
+	w.Keys[0].Rate, w.MaxMessages, w.Drafts = Rate{}, 0, map[int]*Draft{}
+	for i, door := range doors {
+		name := fmt.Sprint("m", i+1)
+		d := &Draft{Key: w.Keys[0], Header: http.Header{"Authorization": {"Bearer " + w.Keys[0].Secret()}}}
+		door(d, mail{from: w.from(d.Key, name), to: []string{"to-" + name + "-0@example.org"}, subject: name, text: text(1, name)})
+		d.Submissions = []model.Submission{{Token: name, Paths: []string{"to-" + name + "-0@example.org"}, Valid: true}}
+		w.Drafts[i+1] = d
+		w.Actions = append(w.Actions, Action{ID: i + 1, At: time.Duration(i) * time.Second, Kind: Submit})
+	}
+	r := Run(t, w)
+	for _, req := range r.Facts.Requests {
+		if req.Answer != model.Accepted {
+			t.Errorf("%v: status %d", req.Submissions, req.Status)
+		}
+	}
+	if len(r.Found) > 0 || len(r.Facts.Messages) != len(doors) {
+		t.Errorf("%d messages, and %q", len(r.Facts.Messages), r.Found)
+	}
+}
+
+// TestRecord: a recorded world goes the same way as the one of the seed.
+func TestRecord(t *testing.T) {
+	for seed := uint64(1); seed <= 5; seed++ {
+		w := NewWorld(seed, false)
+		data, err := Record(w, "nothing")
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, _, err := Recorded(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if twice, err := Record(again, "nothing"); err != nil || !bytes.Equal(data, twice) {
+			t.Errorf("seed %d: recorded twice, the world is another one: %v", seed, err)
+		}
+		want, got := requests(Run(t, w)), requests(Run(t, again))
+		if !slices.Equal(want, got) {
+			t.Errorf("seed %d: the recorded world has the requests\n%q\nnot\n%q", seed, got, want)
+		}
+	}
+}
+
+// requests are the messages of a history and the keys that they came with.
+func requests(r Result) (list []string) {
+	for _, req := range r.Facts.Requests {
+		list = append(list, fmt.Sprint(req.Key, " ", req.Name, " ", req.Wait, " ", req.Submissions))
+	}
+	slices.Sort(list)
+	return list
 }
 
 // TestSQLite plays some histories on a store in a file.

@@ -8,9 +8,9 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
-	"mailsidecar/mailer/relaytest"
 	"mailsidecar/sim/chance"
 	"mailsidecar/sim/relay"
 	"mailsidecar/units"
@@ -36,14 +36,23 @@ type World struct {
 	Relays  []Relay
 	Length  time.Duration
 	Actions []Action
+	// Drafts are the requests of recorded worlds, by the action's ID; else they are made of
+	// the seed.
+	Drafts map[int]*Draft
 
 	chance chance.Chance
+}
+
+// Rate is a number of messages in a time; zero is no limit.
+type Rate struct {
+	Messages int
+	Per      time.Duration
 }
 
 // Key is an API key.
 type Key struct {
 	Name, Domain string // of what it sends
-	Rate         units.Rate
+	Rate         Rate
 }
 
 // Secret is what its requests bear.
@@ -54,7 +63,10 @@ type Relay struct {
 	relay.Options
 	Ports                                                           []int
 	Senders                                                         []string
-	Rate                                                            units.Rate
+	TLS                                                             bool
+	Rate                                                            Rate
+	Weight                                                          int            `json:",omitzero"`
+	Keys                                                            map[string]int `json:",omitzero"` // that name it, with its place among theirs
 	UseConnections, MessagesPerConnection, RecipientsPerTransaction int
 	IdleTimeout                                                     time.Duration
 }
@@ -69,7 +81,7 @@ func NewWorld(seed uint64, sqlite bool) *World {
 		Workers:       chance.Pick(c.Of("workers"), 1, 2, 8), MaxMemory: chance.Pick[int64](c.Of("memory"), 0, 3000, 20_000),
 		MaxMessages: chance.Pick[int64](c.Of("messages"), 0, 0, 0, 30),
 		ExpiresIn:   chance.Pick(c.Of("expires"), 0, 0, 6*time.Hour, 20*time.Minute),
-		Length:      chance.Pick(c.Of("length"), 5*time.Minute, time.Hour, 6*time.Hour, 30*time.Hour),
+		Length:      chance.Pick(c.Of("length"), 5*time.Minute, 5*time.Minute, time.Hour, time.Hour, time.Hour, 6*time.Hour, 6*time.Hour, 30*time.Hour),
 	}
 	if !w.Calm {
 		w.SlowStore = chance.Pick(c.Of("slow store"), 0, 0, 0, 0.02, 0.1)
@@ -78,9 +90,10 @@ func NewWorld(seed uint64, sqlite bool) *World {
 	for i := range 1 + c.Of("keys").Below(3) {
 		w.Keys = append(w.Keys, w.key(i))
 	}
-	for i := range 1 + c.Of("relays").Below(2) {
+	for i := range chance.Pick(c.Of("relays"), 1, 1, 1, 2, 2, 2, 3) {
 		w.Relays = append(w.Relays, w.relay(i))
 	}
+	w.divide()
 	w.Actions = w.history()
 	return w
 }
@@ -89,7 +102,7 @@ func (w *World) key(i int) Key {
 	name := []string{"app", "news", "shop"}[i]
 	k := Key{Name: name, Domain: name + ".example"}
 	if w.chance.Of("key rate").N(i).Happens(0.15) {
-		k.Rate = units.Rate{Messages: 20, Per: time.Minute}
+		k.Rate = Rate{Messages: 20, Per: time.Minute}
 	}
 	return k
 }
@@ -108,14 +121,12 @@ func (w *World) relay(i int) Relay {
 		IdleTimeout:              chance.Pick(c.Of("idle"), 5*time.Second, 30*time.Second),
 	}
 	if c.Of("rate").Happens(0.3) {
-		r.Rate = chance.Pick(c.Of("which rate"), units.Rate{Messages: 2, Per: time.Second}, units.Rate{Messages: 20, Per: time.Minute}, units.Rate{Messages: 5, Per: time.Minute}, units.Rate{Messages: 100, Per: time.Hour})
+		r.Rate = chance.Pick(c.Of("which rate"), Rate{2, time.Second}, Rate{20, time.Minute}, Rate{5, time.Minute}, Rate{100, time.Hour})
 	}
 	if i == 1 && c.Of("senders").Happens(0.5) {
 		r.Senders = []string{w.Keys[len(w.Keys)-1].Domain}
 	}
-	if c.Of("tls").Happens(0.1) {
-		r.TLS = relaytest.ServerConfig()
-	}
+	r.TLS = c.Of("tls").Happens(0.05)
 	if !w.Calm {
 		w.misbehave(&r, c)
 	}
@@ -128,10 +139,62 @@ func (w *World) misbehave(r *Relay, c chance.Chance) {
 	r.Idle = chance.Pick(c.Of("impatient"), 0, 0, 3*time.Second, 20*time.Second)
 	r.LostDials = chance.Pick(c.Of("lost dials"), 0, 0, 0, 0.1, 0.5)
 	r.RefusedDials = chance.Pick(c.Of("refused dials"), 0, 0, 0, 0.1, 0.5)
+	w.stops(r, c)
 	for n := range c.Of("outages").Below(3) {
 		at := c.Of("outage").N(n)
 		from := at.Between(0, w.Length)
 		r.Outages = append(r.Outages, relay.Span{From: from, To: from + at.Of("long").Between(time.Second, w.Length/4)})
+	}
+	if at := c.Of("locked"); at.Happens(0.2) {
+		from := at.Of("from").Between(0, w.Length)
+		r.Locked = []relay.Span{{From: from, To: from + at.Of("long").Between(time.Minute, 3*time.Hour)}}
+	}
+}
+
+// divide draws which relay gets how much of whose mail.
+func (w *World) divide() {
+	c := w.chance.Of("divide")
+	if c.Of("weights").Happens(0.4) {
+		for i := range w.Relays {
+			w.Relays[i].Weight = chance.Pick(c.Of("weight").N(i), 0, 1, 1, 2, 3, 9)
+		}
+	}
+	for n, k := range w.Keys {
+		at := c.Of("key").N(n)
+		if len(w.Relays) == 1 || !at.Happens(0.25) {
+			continue
+		}
+		first := at.Of("first").Below(len(w.Relays))
+		places := []int{first}
+		if at.Of("two").Happens(0.4) {
+			places = append(places, (first+1)%len(w.Relays))
+		}
+		if !slices.ContainsFunc(places, func(i int) bool { return w.Relays[i].takes(k.Domain) }) {
+			continue // its mail would go nowhere
+		}
+		for place, i := range places {
+			if w.Relays[i].Keys == nil {
+				w.Relays[i].Keys = map[string]int{}
+			}
+			w.Relays[i].Keys[k.Name] = place + 1
+		}
+	}
+}
+
+func (r *Relay) takes(domain string) bool {
+	return len(r.Senders) == 0 || slices.Contains(r.Senders, domain)
+}
+
+// stops draws when the relay refuses all mail.
+func (w *World) stops(r *Relay, c chance.Chance) {
+	for n := range chance.Pick(c.Of("stops"), 0, 0, 1, 2) {
+		at := c.Of("stop").N(n)
+		from := at.Between(0, w.Length)
+		r.Stops = append(r.Stops, relay.Stop{
+			Span:  relay.Span{From: from, To: from + at.Of("long").Between(time.Second, w.Length/3)},
+			Stage: chance.Pick(at.Of("stage"), relay.Mail, relay.Rcpt, relay.Data, relay.Dot), Known: at.Of("known").Happens(0.5),
+			Wait: chance.Pick(at.Of("wait"), 0, 90*time.Second, 20*time.Minute),
+		})
 	}
 }
 
@@ -144,9 +207,9 @@ func (w *World) String() string {
 	s := fmt.Sprintf("seed %d, store in %s: calm %t, hold %t, steps of the clock %t, shared reverse-paths %t, workers %d, memory %d, messages %d, lifetime %v, slow store %g, failing commits %g, length %v\n",
 		w.Seed, store, w.Calm, w.Hold, w.Steps, w.SharedSenders, w.Workers, w.MaxMemory, w.MaxMessages, w.ExpiresIn, w.SlowStore, w.FailingStore, w.Length)
 	for _, r := range w.Relays {
-		s += fmt.Sprintf("  relay %s: ports %v, senders %v, rate %v, connections %d (takes %d), messages each %d, recipients %d (takes %d), pipelining %t, 8BITMIME %t, login %t, TLS %t, ends idle after %v, outages %v, dials lost %g, refused %g\n",
-			r.Name, r.Ports, r.Senders, r.Rate, r.UseConnections, r.MaxConnections, r.MessagesPerConnection, r.RecipientsPerTransaction, r.MaxRecipients,
-			r.Pipelining, r.EightBit, r.Login, r.TLS != nil, r.Idle, r.Outages, r.LostDials, r.RefusedDials)
+		s += fmt.Sprintf("  relay %s: ports %v, senders %v, weight %d, keys %v, rate %v, connections %d (takes %d), messages each %d, recipients %d (takes %d), pipelining %t, 8BITMIME %t, login %t, TLS %t, ends idle after %v, outages %v, stops %v, refuses logins %v, dials lost %g, refused %g\n",
+			r.Name, r.Ports, r.Senders, r.Weight, r.Keys, units.Rate(r.Rate), r.UseConnections, r.MaxConnections, r.MessagesPerConnection, r.RecipientsPerTransaction, r.MaxRecipients,
+			r.Pipelining, r.EightBit, r.Login, r.TLS, r.Idle, r.Outages, r.Stops, r.Locked, r.LostDials, r.RefusedDials)
 		for stage, faults := range r.Odds {
 			for fault, p := range faults {
 				if p > 0 {

@@ -14,6 +14,7 @@ import (
 
 	"mailsidecar/api"
 	"mailsidecar/handler/intake"
+	"mailsidecar/handler/keys"
 	"mailsidecar/handler/problem"
 )
 
@@ -54,11 +55,22 @@ type Route struct {
 	Path   string // such as "/v3/{domain}/messages"
 	// Refuses says that the request is answered with why it is not served.
 	Refuses bool
-	Serve   func(*Exchange) error
+	// Roles are what a key needs; zero means that it may send.
+	Roles keys.Role
+	Serve func(*Exchange) error
 }
 
 // Verb is the route's method.
 func (r Route) Verb() string { return cmp.Or(r.Method, http.MethodPost) }
+
+// What a key needs for routes that send nothing.
+const (
+	Read = keys.Read // to look at messages
+	Mend = keys.Mend // to change or cancel them
+)
+
+// roles are what a key needs to use the route.
+func (r Route) roles() keys.Role { return cmp.Or(r.Roles, keys.Send) }
 
 // NotServed is the detail for a request that no route serves.
 func (a *API) NotServed(r *http.Request) string {

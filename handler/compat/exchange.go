@@ -37,6 +37,9 @@ type Desk interface {
 	// Accept puts a composed message into the submission, unless it is over a limit
 	// or the key may not send from its author.
 	Accept(sub queue.Submission, m compose.Composed, key *keys.Key) (queue.Submission, error)
+	// Takes reports whether some relay takes mail of the key from the sender. Without a
+	// store it is always true, and Submit tells.
+	Takes(key, sender string) bool
 	// Submit takes all of the messages or none. Without a store its error is also
 	// that a relay accepted the message for no recipient.
 	Submit(ctx context.Context, subs []queue.Submission) ([]queue.Message, error)
@@ -63,7 +66,10 @@ type Host struct {
 	MaxBody int64          // octets of a request with one message
 	// ForceFrom takes the place of every message's From, see [mailer.Message].
 	ForceFrom mailer.Address
-	Log       *slog.Logger
+	// Rewrites says that relays may change any message, see [mailer.Rewrites].
+	Rewrites bool
+	Signer   compose.Signer // nil signs nothing
+	Log      *slog.Logger
 }
 
 // Exchange is one request of a provider's client.
@@ -74,7 +80,8 @@ type Exchange struct {
 	Request *http.Request
 	// requestID is as in the server's log.
 	requestID string
-	Key       *keys.Key // nil without keys, and before it is known
+	Key       *keys.Key // nil before it is known, and with TestSecret
+	roles     keys.Role // that the route needs
 	// LoggedID is the id for the access log: that of the first message of the last
 	// commit, or of the stored message that the request is about.
 	LoggedID string
@@ -94,15 +101,29 @@ func (h Host) Begin(a *API, w http.ResponseWriter, r *http.Request, requestID st
 func (x *Exchange) Close() { x.share.Close() }
 
 // Prove says whose key the request has. Its memory and its connection are those of
-// strangers before. The error says that the key has too many requests under way.
+// strangers before. The error says that the key has too many requests under way, or may
+// not use the route.
 func (x *Exchange) Prove(k *keys.Key) error {
 	x.Key = k
 	x.share.Prove(k.Name())
-	return k.Enter(x.Request.Context())
+	if err := k.Enter(x.Request.Context()); err != nil {
+		return err
+	}
+	return k.Require(x.roles)
+}
+
+// Scope says whose messages a key may see, as look-ups take it: its own, or those of all
+// keys.
+func Scope(k *keys.Key) string {
+	if k.Has(keys.Admin) {
+		return queue.AnyKey
+	}
+	return k.Name()
 }
 
 // Serve authenticates the request and serves the route.
 func (x *Exchange) Serve(route Route) error {
+	x.roles = route.roles()
 	if err := x.authenticate(); err != nil {
 		return err
 	}
@@ -111,10 +132,11 @@ func (x *Exchange) Serve(route Route) error {
 
 func (x *Exchange) authenticate() error {
 	if x.Keys.Empty() {
-		if err := keys.CheckLoopback(x.Request); err != nil {
+		k, err := x.Keys.Keyless(x.Request)
+		if err != nil {
 			return err
 		}
-		return x.Prove(nil)
+		return x.Prove(k)
 	}
 	if x.API.Secret == nil {
 		return nil
@@ -152,6 +174,8 @@ const (
 	// answerRow is about what a recipient, an attempt or a result takes in memory, in octets:
 	// as it was found, as a part of the answer and as JSON. A message itself takes two of them.
 	answerRow = 1536
+	// answerID is what one of the ids of other messages takes.
+	answerID = 256
 	// smallAnswer is what an answer takes, in octets, that needs no share of the budget.
 	smallAnswer = 64 << 10
 )
@@ -159,14 +183,15 @@ const (
 // AnswerShare is the share of the budget that an answer with stored messages needs, until
 // the client has read it.
 func AnswerShare(messages ...queue.Message) int64 {
-	rows := 0
+	rows, ids := 0, 0
 	for _, m := range messages {
+		ids += len(m.ResentAs)
 		rows += 2 + len(m.Recipients) + len(m.Attempts)
 		for _, a := range m.Attempts {
 			rows += len(a.Results)
 		}
 	}
-	if size := int64(rows) * answerRow; size > smallAnswer {
+	if size := int64(rows)*answerRow + int64(ids)*answerID; size > smallAnswer {
 		return size
 	}
 	return 0
@@ -174,7 +199,7 @@ func AnswerShare(messages ...queue.Message) int64 {
 
 // Stored returns the request's stored message, whose id is the part {id} of the path.
 func (x *Exchange) Stored() (queue.Message, error) {
-	m, err := x.Get(x.Request.Context(), x.Key.Name(), x.StoredID())
+	m, err := x.Get(x.Request.Context(), Scope(x.Key), x.StoredID())
 	if err == nil && !x.share.Grow(AnswerShare(m)) {
 		err = problem.New(api.CodeBusy, "")
 	}
@@ -270,6 +295,7 @@ func (x *Exchange) Compose(o *Message) (queue.Submission, error) {
 	sub := queue.Submission{
 		Key: x.Key.Name(), Tags: o.Tags, SendAt: o.SendAt,
 		IdempotencyKey: o.IdempotencyKey, Fingerprint: o.Fingerprint,
+		Origin: queue.Origin{Door: x.API.Name, RequestID: x.requestID},
 	}
 	if !x.Stores() {
 		switch {
@@ -284,7 +310,11 @@ func (x *Exchange) Compose(o *Message) (queue.Submission, error) {
 		return sub, err // the client is gone
 	}
 	o.ForceFrom, o.Envelope.ForceFrom = x.ForceFrom, x.ForceFrom
-	composed, err := o.make(ctx, x.hold)
+	options := compose.Options{Reserve: x.hold, Signer: x.Signer}
+	if x.Test {
+		options.Signer = nil // it is sent nowhere, and asked for without a key
+	}
+	composed, err := o.make(ctx, options)
 	if err != nil {
 		return sub, err
 	}
@@ -356,7 +386,7 @@ func (x *Exchange) keepForDelivery(subs []queue.Submission) error {
 	need := x.composed
 	if !x.Stores() {
 		for _, s := range subs {
-			need += s.Content.DeliveryMemory() - int64(len(s.Content.Data))
+			need += s.Content.DeliveryMemory(x.Rewrites) - int64(len(s.Content.Data))
 		}
 		if !x.share.Grow(need) {
 			return problem.New(api.CodeBusy, "")

@@ -52,11 +52,10 @@ type Message struct {
 	senderPath, replyToPath string
 }
 
-// make composes the message, or finishes it. It asks reserve before. Its error has the
-// provider's paths.
-func (o *Message) make(ctx context.Context, reserve compose.Reserve) (compose.Composed, error) {
+// make composes the message, or finishes it. Its error has the provider's paths.
+func (o *Message) make(ctx context.Context, options compose.Options) (compose.Composed, error) {
 	if o.Finished != nil {
-		o.Envelope.Reserve, o.Envelope.Date = reserve, o.SendAt
+		o.Envelope.Options, o.Envelope.Date = options, o.SendAt
 		c, err := compose.Finish(ctx, o.Finished, o.Envelope)
 		if o.OwnReversePath {
 			c.Envelope.ReversePath = c.Sender
@@ -70,7 +69,7 @@ func (o *Message) make(ctx context.Context, reserve compose.Reserve) (compose.Co
 		return compose.Composed{}, err
 	}
 	o.Date = o.SendAt
-	c, err := compose.Compose(ctx, o.Message, reserve)
+	c, err := compose.Compose(ctx, o.Message, options)
 	return c, o.locate(err)
 }
 

@@ -45,6 +45,8 @@ type conn struct {
 	ahead   ahead
 	opening opening
 
+	after func() // of AfterRequest, whose goroutine has it
+
 	// These belong to the set.
 	list   *list.List
 	place  *list.Element

@@ -74,6 +74,7 @@ type Set struct {
 	draining   bool
 	complained time.Time
 	foreign    map[*foreign]tally
+	closing    []net.Conn // unlock closes them
 }
 
 // New returns an empty set.
@@ -110,6 +111,17 @@ func Prove(ctx context.Context, key string) bool {
 	return !ok || c.set.prove(c, key)
 }
 
+// AfterRequest calls f when the request of this context is over and its answer is sent, or
+// sending it has failed; at once where there is no connection. Only the goroutine that serves
+// the request may call it, and once.
+func AfterRequest(ctx context.Context, f func()) {
+	if c, ok := ctx.Value(contextKey{}).(*conn); ok {
+		c.after = f
+	} else {
+		f()
+	}
+}
+
 func (s *Set) prove(c *conn, key string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,9 +142,14 @@ func (s *Set) Track(nc net.Conn, state http.ConnState) {
 	if !ok {
 		return
 	}
+	c := h.held()
+	if after := c.after; after != nil && state != http.StateActive {
+		c.after = nil
+		defer after()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch c := h.held(); state {
+	switch state {
 	case http.StateNew: // counted since it was accepted
 	case http.StateActive:
 		s.move(c, strange)
@@ -209,7 +226,7 @@ func (s *Set) add(c *conn, closed <-chan struct{}) error {
 
 func (s *Set) tryAdd(c *conn) (bool, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	if s.closed {
 		return false, net.ErrClosed
 	}
@@ -271,16 +288,28 @@ func (s *Set) closeUnfinished() bool {
 	return false
 }
 
+// close closes the connection, when the set is unlocked.
 func (s *Set) close(c *conn) {
 	s.move(c, gone)
-	_ = c.raw.Close()
+	s.closing = append(s.closing, c.raw)
+}
+
+// unlock unlocks the set, and then closes connections: that takes the system a while, in which
+// all others would wait.
+func (s *Set) unlock() {
+	closing := s.closing
+	s.closing = nil
+	s.mu.Unlock()
+	for _, raw := range closing {
+		_ = raw.Close()
+	}
 }
 
 // count adds what was read of an unfinished header. It returns false if that makes the
 // header too large.
 func (s *Set) count(c *conn, octets, fields int) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	w := Weight(octets, fields)
 	if c.phase() == idle {
 		s.move(c, unfinished)
@@ -319,7 +348,7 @@ func (s *Set) finished(c *conn) {
 // until it is 5 s old (golang/go#22682).
 func (s *Set) CloseUnused() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	s.closed = true
 	for s.closeFirst(&s.unfinished) {
 	}

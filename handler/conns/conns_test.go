@@ -52,6 +52,7 @@ type server struct {
 	l    *memory
 	hold chan struct{}
 	log  bytes.Buffer
+	over func() // see AfterRequest; nil: nothing
 }
 
 // run runs the test in virtual time.
@@ -85,8 +86,14 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
-	if r.URL.Path == "/hold" {
+	if s.over != nil {
+		AfterRequest(r.Context(), s.over)
+	}
+	switch r.URL.Path {
+	case "/hold":
 		<-s.hold
+	case "/panic":
+		panic(http.ErrAbortHandler)
 	}
 }
 
@@ -285,6 +292,30 @@ func TestShare(t *testing.T) {
 			t.Errorf("a new key's request = %d, want 200", got)
 		}
 	})
+}
+
+// TestAfterRequest: a request is over when its answer was sent, or when it never will be.
+func TestAfterRequest(t *testing.T) {
+	run(t, Limits{}, func(t *testing.T, s *server) {
+		over := 0
+		s.over = func() { over++ }
+		c := s.connect(t, get("/", "")+get("/", "")+get("/panic", ""))
+		for i := range 2 {
+			if synctest.Wait(); over != i {
+				t.Errorf("%d requests are over, with an answer that nobody has read", over-i)
+			}
+			if status := c.status(); status != http.StatusOK {
+				t.Errorf("answer %d = %d, want 200", i, status)
+			}
+		}
+		if synctest.Wait(); over != 3 || c.open() {
+			t.Errorf("%d requests are over, want 3 and a closed connection", over)
+		}
+	})
+	over := false
+	if AfterRequest(t.Context(), func() { over = true }); !over {
+		t.Error("a request without a connection is not over")
+	}
 }
 
 // TestFields: a header with too many fields is refused, a body with many lines is not.

@@ -116,7 +116,7 @@ func (s *Set) allowPause(c *conn, end time.Time) {
 // lingered closes the connection, unless that has happened to make room.
 func (s *Set) lingered(c *conn) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	s.close(c)
 }
 
@@ -149,7 +149,7 @@ func (s *Set) lingers() bool {
 
 func (s *Set) endLingering() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	for s.closeFirst(&s.lingering) {
 	}
 }

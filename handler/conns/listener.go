@@ -66,7 +66,7 @@ func (l *listener) take(raw net.Conn) (net.Conn, error) {
 // go on.
 func (s *Set) exhausted(err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	s.closeOne()
 	if now := time.Now(); now.Sub(s.complained) >= time.Minute {
 		s.complained = now

@@ -214,7 +214,9 @@ func (b *Body) Share() *Share { return b.share }
 
 // Begin waits for the turn to make something of the body, which was read: see
 // [Share.Begin].
-func (b *Body) Begin() error { return b.share.Begin(b.ctx, b.read+b.made()) }
+func (b *Body) Begin() error {
+	return b.share.Begin(b.ctx, b.read+b.made())
+}
 
 // Release lets the next request use what [Body.All] returned. It need not be called.
 func (b *Body) Release() {

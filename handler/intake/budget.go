@@ -3,7 +3,6 @@ package intake
 import (
 	"context"
 	"net/http"
-	"runtime"
 	"sync"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 
 	"mailsidecar/api"
 	"mailsidecar/handler/problem"
+	"mailsidecar/processor"
 )
 
 const (
@@ -42,9 +42,10 @@ type Budget struct {
 	recipients int // that a message may have
 	// large and small are for what is made, of over and up to maxSmall octets: nothing
 	// small waits behind something large.
-	large, small *line
+	large, small *semaphore.Weighted
 	mostMade     int64 // in large
 	maxSmall     int64
+	turns        *processor.Turns
 
 	mu  sync.Mutex
 	pot pot
@@ -54,50 +55,17 @@ type Budget struct {
 // requests hold their memory as long as a relay takes.
 func (b *Budget) SpareForOthers() { b.pot.spare = 1 }
 
+// ShareProcessors makes requests take turns with what else takes long.
+func (b *Budget) ShareProcessors(t *processor.Turns) { b.turns = t }
+
 // NewBudget returns one of size octets, where a request for one message has up to
 // message octets, and the message so many recipients at most.
 func NewBudget(size, message int64, recipients int) *Budget {
 	most := max(size/2, min(message, size))
 	b := &Budget{recipients: recipients, mostMade: most - most/smallPart, maxSmall: most / smallPart / smallAtOnce, pot: newPot(size, message)}
-	b.large, b.small = newLine(b.mostMade), newLine(max(most/smallPart, 1))
+	b.large, b.small = semaphore.NewWeighted(b.mostMade), semaphore.NewWeighted(max(most/smallPart, 1))
+	b.turns = processor.New()
 	return b
-}
-
-// line is for what is made: so many octets at once, by few goroutines. One processor stays
-// free of each line, so that what takes a moment need not wait for what takes long: Go lets a
-// goroutine run for 10 ms before another one gets its processor.
-type line struct {
-	octets, processors *semaphore.Weighted
-}
-
-func newLine(octets int64) *line {
-	return &line{semaphore.NewWeighted(octets), semaphore.NewWeighted(max(int64(runtime.GOMAXPROCS(0))-1, 1))}
-}
-
-func (l *line) tryAcquire(octets int64) bool {
-	if !l.octets.TryAcquire(octets) {
-		return false
-	}
-	if !l.processors.TryAcquire(1) {
-		l.octets.Release(octets)
-		return false
-	}
-	return true
-}
-
-func (l *line) acquire(ctx context.Context, octets int64) error {
-	err := l.octets.Acquire(ctx, octets)
-	if err == nil {
-		if err = l.processors.Acquire(ctx, 1); err != nil {
-			l.octets.Release(octets)
-		}
-	}
-	return err
-}
-
-func (l *line) release(octets int64) {
-	l.octets.Release(octets)
-	l.processors.Release(1)
 }
 
 // Used is how many octets requests hold just now.
@@ -122,7 +90,8 @@ type Share struct {
 	proven bool
 	claim  claim
 	made   int64 // octets that it holds of those for what is made, all in one line
-	line   *line
+	line   *semaphore.Weighted
+	turn   bool            // it has a turn to use a processor for what is made
 	more   int64           // octets that it holds of large, beside those
 	done   <-chan struct{} // closed when the client is gone; nil: never
 
@@ -185,6 +154,7 @@ func (s *Share) await(v verdict, told []*claim) bool {
 		late = time.After(smallWait)
 	}
 	b.mu.Unlock()
+	s.leaveTurn() // others may need it to be done with what this one waits for
 	select {
 	case <-wake:
 	case <-s.done:
@@ -321,8 +291,16 @@ func (s *Share) Begin(ctx context.Context, octets int64) error {
 	if octets <= s.budget.maxSmall {
 		line = s.budget.small
 	}
-	if !line.tryAcquire(octets) {
-		if err := s.wait(ctx, line, octets); err != nil {
+	// First the processor: only who has it holds many octets, so they come free without it.
+	if octets > processor.Small {
+		if err := s.takeTurn(ctx); err != nil {
+			return err
+		}
+		s.turn = true
+	}
+	if !line.TryAcquire(octets) {
+		if err := s.wait(ctx, func(ctx context.Context) error { return line.Acquire(ctx, octets) }, func() { line.Release(octets) }); err != nil {
+			s.leaveTurn()
 			return err
 		}
 	}
@@ -330,25 +308,46 @@ func (s *Share) Begin(ctx context.Context, octets int64) error {
 	return nil
 }
 
-// wait waits in line for the turn. A request that waits there may be cut.
-func (s *Share) wait(ctx context.Context, line *line, octets int64) error {
+// takeTurn waits for the turn to use a processor for long. Give it back with Leave.
+func (s *Share) takeTurn(ctx context.Context) error {
+	turns := s.budget.turns
+	if turns.TryEnter() {
+		return nil
+	}
+	return s.wait(ctx, func(ctx context.Context) error { return turns.Enter(ctx, s.key) }, turns.Leave)
+}
+
+func (s *Share) leaveTurn() {
+	if s.turn {
+		s.turn = false
+		s.budget.turns.Leave()
+	}
+}
+
+// wait waits in a line with acquire. A request that waits there may be cut, and then releases
+// what it got nevertheless.
+func (s *Share) wait(ctx context.Context, acquire func(context.Context) error, release func()) error {
 	b := s.budget
 	inLine, cancel := context.WithCancel(ctx)
 	defer cancel()
 	b.mu.Lock()
-	s.claim.phase.CompareAndSwap(working, queued)
+	if s.claim.phase.Load() == cut { // just now: nobody would end the wait
+		b.mu.Unlock()
+		return busy()
+	}
+	before := s.claim.phase.Swap(queued) // reading, or working; only who has the mutex cuts
 	s.cancel = cancel
 	tell(b.pot.settle(time.Now()))
 	b.mu.Unlock()
-	err := line.acquire(inLine, octets)
+	err := acquire(inLine)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s.cancel = nil
-	s.claim.phase.CompareAndSwap(queued, working)
+	s.claim.phase.CompareAndSwap(queued, before)
 	switch {
 	case s.claim.phase.Load() == cut:
 		if err == nil {
-			line.release(octets)
+			release()
 		}
 		return busy()
 	case err != nil:
@@ -364,7 +363,7 @@ func (s *Share) More(octets int64) bool {
 		room -= s.made
 	}
 	octets = min(octets, room) // all of it is enough: it is alone then
-	if !s.budget.large.octets.TryAcquire(octets) {
+	if !s.budget.large.TryAcquire(octets) {
 		return false
 	}
 	s.more += octets
@@ -374,10 +373,11 @@ func (s *Share) More(octets int64) bool {
 // End says that everything is made. It need not be called before Close.
 func (s *Share) End() {
 	if s.made > 0 {
-		s.line.release(s.made)
+		s.line.Release(s.made)
+		s.leaveTurn()
 	}
 	if s.more > 0 {
-		s.budget.large.octets.Release(s.more)
+		s.budget.large.Release(s.more)
 	}
 	s.made, s.more = 0, 0
 }

@@ -6,6 +6,7 @@ import (
 
 	"mailsidecar/api"
 	"mailsidecar/handler/problem"
+	"mailsidecar/processor"
 )
 
 // What is made of a body can take far more memory than the body: a list of a million
@@ -68,6 +69,12 @@ func blankMark(data []byte) {
 
 // Weigh counts the elements and members of JSON that the body holds.
 func (b *Body) Weigh(data []byte) error {
+	if len(data) > processor.Small && !b.share.turn {
+		if err := b.share.takeTurn(b.ctx); err != nil {
+			return err
+		}
+		defer b.share.budget.turns.Leave()
+	}
 	s := scale{data: data, limit: b.maxWeight() - b.weight}
 	if err := s.weigh(); err != nil {
 		return err

@@ -30,6 +30,9 @@ type Entry struct {
 	// Senders are the addresses ("a@example.com") and domains ("example.com")
 	// that are allowed in From; without any, every sender is.
 	Senders []string
+	// Roles are what the key may do, as in MAILSIDECAR_KEY_ROLES; without any, it may
+	// send, and read its own messages.
+	Roles []string
 }
 
 // LogValue keeps the secret out of logs.
@@ -39,16 +42,21 @@ func (e Entry) LogValue() slog.Value { return slog.StringValue(e.Name) }
 func (e Entry) String() string { return e.Name }
 
 // Key is an API key in use. Messages belong to the key, by its name, that submitted
-// them. The nil Key is that of a server without keys: it has no name and no limits.
+// them. The nil Key is that of a request that has proven none: it has no role.
 type Key struct {
 	name    string
 	digest  [sha256.Size]byte
 	senders []string // in lower case
 	rate    units.Rate
 	bucket  bucket
+	roles   Role
 }
 
-// Name is the key's name; empty for the nil Key.
+// keyless is the key of every request to a server without keys. It has no name and no
+// limits: whoever is on this host may do everything.
+var keyless = &Key{roles: everything}
+
+// Name is the key's name; empty for the nil Key and on a server without keys.
 func (k *Key) Name() string {
 	if k == nil {
 		return ""
@@ -136,7 +144,11 @@ func NewRing(entries []Entry, keepSecrets bool) (*Ring, error) {
 			return nil, fmt.Errorf("API key %s is given twice", e.Name)
 		}
 		seen[e.Name] = true
-		k := &Key{name: e.Name, digest: sha256.Sum256([]byte(e.Secret)), rate: e.Rate}
+		roles, err := ParseRoles(e.Roles)
+		if err != nil {
+			return nil, fmt.Errorf("API key %s: %w", e.Name, err)
+		}
+		k := &Key{name: e.Name, digest: sha256.Sum256([]byte(e.Secret)), rate: e.Rate, roles: roles}
 		for _, sender := range e.Senders {
 			k.senders = append(k.senders, mailer.Lower(sender))
 		}
@@ -154,6 +166,15 @@ func NewRing(entries []Entry, keepSecrets bool) (*Ring, error) {
 
 // Empty reports whether there are no keys: then every request on loopback is let in.
 func (r *Ring) Empty() bool { return len(r.keys) == 0 }
+
+// Keyless is the key of a request to a server without keys, or a problem: it must come to a
+// name of this host.
+func (r *Ring) Keyless(req *http.Request) (*Key, error) {
+	if err := checkLoopback(req); err != nil {
+		return nil, err
+	}
+	return keyless, nil
+}
 
 // Bearer finds the key in an Authorization field (RFC 6750 §2.1). It looks at the
 // header only, so that a stranger's body is never read.

@@ -48,6 +48,19 @@ func TestMaySend(t *testing.T) {
 	}
 }
 
+// TestNoKeyMayNothing: a request that has proven no key must not be taken for one of a
+// server without keys.
+func TestNoKeyMayNothing(t *testing.T) {
+	for role := Role(0); role <= everything; role++ {
+		if may := (*Key)(nil).Require(role) == nil; may != (role == 0) {
+			t.Errorf("a request without a key may %v = %v", role, may)
+		}
+		if err := keyless.Require(role); err != nil {
+			t.Errorf("without keys: Require(%v) = %v", role, err)
+		}
+	}
+}
+
 func TestBucket(t *testing.T) {
 	rate := units.Rate{Messages: 60, Per: time.Minute}
 	now := time.Now()

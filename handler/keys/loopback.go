@@ -10,9 +10,9 @@ import (
 	"mailsidecar/netaddr"
 )
 
-// CheckLoopback refuses requests that a foreign name led here. It is for servers
+// checkLoopback refuses requests that a foreign name led here. It is for servers
 // without keys.
-func CheckLoopback(r *http.Request) error {
+func checkLoopback(r *http.Request) error {
 	if loopbackHost(r.Host) {
 		return nil
 	}

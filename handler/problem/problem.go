@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"mailsidecar/api"
@@ -23,11 +24,13 @@ var sentinels = []struct {
 	detail string
 }{
 	{queue.ErrQueueRequired, api.CodeQueueRequired, "MAILSIDECAR_QUEUE is none: nothing can be stored, scheduled, listed or repeated."},
-	{queue.ErrNoRoute, api.CodeSenderNotAllowed, "Every relay has SMTP_SENDERS, and none names this sender."},
+	{queue.ErrNoRoute, api.CodeSenderNotAllowed, "No relay takes mail of this sender: of those that the key may use (MAILSIDECAR_KEY_RELAYS), each has SMTP_SENDERS, and none names it."},
 	{queue.ErrNotFound, api.CodeMessageNotFound, ""},
 	{queue.ErrFull, api.CodeQueueFull, ""},
 	{queue.ErrDiskFull, api.CodeDiskFull, ""},
 	{queue.ErrShuttingDown, api.CodeShuttingDown, ""},
+	{queue.ErrDraining, api.CodeDraining, "An operator lets the queue run empty: send it to another instance, or again later."},
+	{queue.ErrPaused, api.CodeRelayPaused, "An operator has paused every relay that may take the message, and MAILSIDECAR_QUEUE is none: it has nowhere to wait."},
 	{queue.ErrClosed, api.CodeShuttingDown, ""},
 	{queue.ErrMoved, api.CodeQueueUnavailable, "The log has the cause, under this request_id."},
 	{queue.ErrIdempotencyInProgress, api.CodeIdempotencyInUse, ""},
@@ -37,7 +40,7 @@ var sentinels = []struct {
 	{queue.ErrSearchTooSlow, api.CodeTimeout, "The store is slow: no part of the list could be read within 2 s. Narrow it with since and until."},
 	{queue.ErrNothingToRetry, api.CodeNothingToRetry, "Every recipient is delivered, canceled or being tried just now, or the message waits for its send_at, or the content was removed."},
 	{queue.ErrNothingToCancel, api.CodeNothingToCancel, ""},
-	{queue.ErrContentGone, api.CodeContentGone, ""},
+	{queue.ErrContentGone, api.CodeContentGone, "Content is removed when a message is delivered or canceled, or with its record; MAILSIDECAR_KEEP_BODIES keeps it longer from then on."},
 	{context.DeadlineExceeded, api.CodeTimeout, ""},
 	{context.Canceled, api.CodeTimeout, "The client went away first."},
 }
@@ -90,6 +93,9 @@ func For(err error) *Error {
 		p.Failure = unsendable
 		return p
 	}
+	if unknown, ok := errors.AsType[*queue.UnknownRelayError](err); ok {
+		return New(api.CodeRelayNotFound, fmt.Sprintf("No relay is named %s. There are: %s.", Cut(unknown.Name), strings.Join(unknown.Known, ", ")))
+	}
 	for _, s := range sentinels {
 		if errors.Is(err, s.err) {
 			return New(s.code, s.detail)
@@ -133,6 +139,26 @@ func sentence(f api.FieldError) string {
 	return f.Field + ": " + f.Message
 }
 
+// DescribeUnstored is as [Describe], for a message that no queue holds: where others wait for
+// the relay, its client has to send it again.
+func DescribeUnstored(f *mailer.Failure) string {
+	if f == nil || !strings.Contains(f.Remedy, waits) {
+		return Describe(f)
+	}
+	var kept []string
+	for s := range strings.SplitSeq(strings.TrimSuffix(f.Remedy, "."), ". ") {
+		if !strings.HasPrefix(s, waits) {
+			kept = append(kept, s)
+		}
+	}
+	told := *f
+	told.Remedy = strings.Join(append([]string{"The message was not stored: send it again after the time in Retry-After"}, kept...), ". ") + "."
+	return Describe(&told)
+}
+
+// waits is how a sentence of a remedy begins that is true of stored mail only.
+const waits = "Mail waits"
+
 // Describe is the failure in one sentence for the client.
 func Describe(f *mailer.Failure) string {
 	if f == nil {
@@ -148,7 +174,14 @@ func Describe(f *mailer.Failure) string {
 	if f.Port != 0 {
 		where += fmt.Sprintf(", port %d", f.Port)
 	}
-	return fmt.Sprintf("%s: %s", where, f.Error())
+	text := fmt.Sprintf("%s: %s", where, f.Error())
+	cause, remedy := f.MailAdvice()
+	for _, more := range []string{cause, remedy} {
+		if more != "" {
+			text = strings.TrimSuffix(text, ".") + ". " + more
+		}
+	}
+	return text
 }
 
 // Seconds rounds up, for [Error.RetryAfter] (RFC 9110 §10.2.3).

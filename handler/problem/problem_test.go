@@ -73,3 +73,22 @@ func TestDescribe(t *testing.T) {
 		}
 	}
 }
+
+// TestDescribeUnstored: nobody is told that mail waits which nothing holds.
+func TestDescribeUnstored(t *testing.T) {
+	const again = "The message was not stored: send it again after the time in Retry-After."
+	for remedy, want := range map[string]string{
+		"Mail waits; mailsidecar asks once an hour, because the limit is a moving window.": again,
+		"Mail waits, and goes on when the relay takes it again. Set SMTP_RATE.":            again + " Set SMTP_RATE.",
+		"Ask its support. Mail waits, and goes out once it may.":                           again + " Ask its support.",
+		"Write another address.": "Write another address.",
+	} {
+		f := &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageContent, Reply: mailer.Reply{Code: 550, Text: "limit"}, Relay: "r", Cause: "Used up.", Remedy: remedy}
+		if got := DescribeUnstored(f); !strings.HasSuffix(got, ". Used up. "+want) || f.Remedy != remedy {
+			t.Errorf("DescribeUnstored of %q = %q, want %q at its end", remedy, got, want)
+		}
+	}
+	if got := DescribeUnstored(nil); got != Describe(nil) {
+		t.Errorf("DescribeUnstored(nil) = %q", got)
+	}
+}

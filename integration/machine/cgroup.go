@@ -1,10 +1,12 @@
 package machine
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -36,11 +38,21 @@ func PreferCPU(t *testing.T) *Cgroup {
 	return newCgroup(t, "cpu", []setting{{"cpu.shares", "4096"}}, []setting{{"cpu.weight", "400"}})
 }
 
+// YieldCPU makes a group that gets the processor when hardly any other process wants it, as
+// nice 19 does. It is for what would run on another machine. It takes what [PreferCPU] does.
+func YieldCPU(t *testing.T) *Cgroup {
+	t.Helper()
+	return newCgroup(t, "cpu", []setting{{"cpu.shares", "15"}}, []setting{{"cpu.weight", "1"}})
+}
+
+// groups is how many this process has made.
+var groups atomic.Int64
+
 // newCgroup makes a group of the controller with the settings, those of version 1 or of
 // version 2.
 func newCgroup(t *testing.T, controller string, v1, v2 []setting) *Cgroup {
 	t.Helper()
-	name := "mailsidecar-test-" + strconv.Itoa(os.Getpid())
+	name := fmt.Sprintf("mailsidecar-test-%d-%d", os.Getpid(), groups.Add(1))
 	for _, g := range []struct {
 		root     string
 		v1       bool

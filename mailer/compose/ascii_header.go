@@ -26,30 +26,7 @@ func ASCIIHeader(ctx context.Context, c mailer.Content, reserve Reserve) (mailer
 	if !c.UTF8Header {
 		return c, nil
 	}
-	root, g := parseMessage(ctx, c.Data), newGrowth(ctx, c.Data)
-	if err := ctx.Err(); err != nil {
-		return mailer.Content{}, err
-	}
-	if root.hasField("dkim-signature") {
-		return mailer.Content{}, needsSMTPUTF8("the signed message has an address beyond ASCII in its header section")
-	}
-	for _, f := range root.fields {
-		if !f.needsASCII() {
-			continue
-		}
-		if err := f.downgradeWithin(g); err != nil {
-			return mailer.Content{}, err
-		}
-	}
-	data, err := root.render(ctx, reserve)
-	if err != nil {
-		return mailer.Content{}, err
-	}
-	ascii, err := checkedContent(data, c.MessageID)
-	if err == nil && ascii.UTF8Header {
-		return mailer.Content{}, needsSMTPUTF8("the header section cannot do without UTF-8")
-	}
-	return ascii, err
+	return Convert(ctx, c, Form{ASCIIHeader: true}, reserve)
 }
 
 // needsSMTPUTF8 returns the failure of a message that only a relay with SMTPUTF8 can

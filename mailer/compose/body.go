@@ -256,9 +256,9 @@ func mimeFields(header []byte) []byte {
 	return fields
 }
 
-// render returns the whole message in one buffer of its exact size, which it asks for
-// first.
-func (b *composedBody) render(ctx context.Context, header []byte, reserve Reserve) ([]byte, error) {
+// render returns the whole message behind some octets of room, in one buffer of its exact
+// size, which it asks for first.
+func (b *composedBody) render(ctx context.Context, header []byte, reserve Reserve, room int) ([]byte, error) {
 	texts := textBuffers.Get().(*textBuffer)
 	defer texts.release()
 	size := len(header) + len(b.fields) + len("\r\n") + len(b.frame)
@@ -273,10 +273,11 @@ func (b *composedBody) render(ctx context.Context, header []byte, reserve Reserv
 		p.measure(texts)
 		size += p.size - len(p.marker)
 	}
+	size += room
 	if err := reserve.ask(size); err != nil {
 		return nil, err
 	}
-	data := make([]byte, 0, size)
+	data := make([]byte, room, size)
 	data = append(data, header...)
 	data = append(data, b.fields...)
 	data = append(data, '\r', '\n')

@@ -34,7 +34,7 @@ func TestComposeCalendar(t *testing.T) {
 		for _, method := range []string{"", "REQUEST", "request"} {
 			m := tt.m
 			m.From, m.To, m.Calendar = mailer.Address{Email: "a@x.test"}, []mailer.Address{{Email: "b@x.test"}}, mailer.Calendar{Content: strings.ReplaceAll(invitation, "\r\n", "\n"), Method: method}
-			c, err := Compose(t.Context(), m, nil)
+			c, err := Compose(t.Context(), m, Options{})
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
@@ -122,7 +122,7 @@ func TestCalendarMethod(t *testing.T) {
 			From: mailer.Address{Email: "a@x.test"}, To: []mailer.Address{{Email: "b@x.test"}}, Text: "x",
 			Calendar: mailer.Calendar{Content: tt.content, Method: tt.given},
 		}
-		c, err := Compose(t.Context(), m, nil)
+		c, err := Compose(t.Context(), m, Options{})
 		var invalid *mailer.InvalidError
 		switch {
 		case tt.field != "":

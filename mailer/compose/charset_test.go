@@ -250,7 +250,7 @@ func TestFinishKeepsEncodedWords(t *testing.T) {
 		}
 
 		m := mailer.Message{From: mailer.Address{Name: tt.in, Email: "a@x.test"}, To: []mailer.Address{{Email: "b@x.test"}}, Subject: tt.in, Text: "x"}
-		if c, err = Compose(t.Context(), m, nil); err != nil {
+		if c, err = Compose(t.Context(), m, Options{}); err != nil {
 			t.Errorf("Compose with %q: %v", tt.in, err)
 			continue
 		}

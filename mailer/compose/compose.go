@@ -38,10 +38,10 @@ type Composed struct {
 }
 
 // Compose returns the envelope of a message and the bytes that go to the relay, the
-// same ones on every attempt. It asks reserve before it makes them. The error is an
-// [*mailer.InvalidError] that names every invalid field, that of reserve, or that of the
-// context once it ended.
-func Compose(ctx context.Context, m mailer.Message, reserve Reserve) (Composed, error) {
+// same ones on every attempt, and signed where o has a signer for the author. The error is
+// an [*mailer.InvalidError] that names every invalid field, that of o.Reserve, or that of
+// the context once it ended.
+func Compose(ctx context.Context, m mailer.Message, o Options) (Composed, error) {
 	v := validateMessage(ctx, m)
 	if err := ctx.Err(); err != nil {
 		return Composed{}, err
@@ -59,21 +59,26 @@ func Compose(ctx context.Context, m mailer.Message, reserve Reserve) (Composed, 
 	if err != nil {
 		return Composed{}, fmt.Errorf("compose: %w", err)
 	}
-	data, err := body.render(ctx, header, reserve)
+	room := o.room(v.from.Email)
+	data, err := body.render(ctx, header, o.Reserve, room)
+	if err != nil {
+		return Composed{}, err
+	}
+	content, err := o.sign(ctx, mailer.Content{
+		Data:       data[room:],
+		MessageID:  messageID,
+		UTF8Header: !mailer.IsASCII(string(header)),
+	}, data, room)
 	if err != nil {
 		return Composed{}, err
 	}
 	return Composed{
 		Envelope: v.envelope(m),
-		Content: mailer.Content{
-			Data:       data,
-			MessageID:  messageID,
-			UTF8Header: !mailer.IsASCII(string(header)),
-		},
-		Sender:  v.from.Email,
-		Authors: []string{author},
-		From:    from,
-		Subject: m.Subject,
+		Content:  content,
+		Sender:   v.from.Email,
+		Authors:  []string{author},
+		From:     from,
+		Subject:  m.Subject,
 	}, nil
 }
 

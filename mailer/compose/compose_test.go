@@ -110,4 +110,6 @@ func TestComposeRefuses(t *testing.T) {
 }
 
 // composeAny composes a message of any size.
-func composeAny(m mailer.Message) (Composed, error) { return Compose(context.Background(), m, nil) }
+func composeAny(m mailer.Message) (Composed, error) {
+	return Compose(context.Background(), m, Options{})
+}

@@ -476,9 +476,9 @@ func endsWithLine(raw []byte) bool {
 	return len(raw) > 0 && (raw[len(raw)-1] == '\n' || raw[len(raw)-1] == '\r')
 }
 
-// render returns the message with its changes, and a line end at its end, in one buffer
-// of its exact size, which it asks for first.
-func (e *mimeEntity) render(ctx context.Context, reserve Reserve) ([]byte, error) {
+// renderBehind returns the message with its changes, and a line end at its end, behind some
+// octets of room, in one buffer of its exact size. It asks for the message first.
+func (e *mimeEntity) renderBehind(ctx context.Context, room int, reserve Reserve) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -486,7 +486,7 @@ func (e *mimeEntity) render(ctx context.Context, reserve Reserve) ([]byte, error
 	if err := reserve.ask(size); err != nil {
 		return nil, err
 	}
-	return endLine(e.appendTo(make([]byte, 0, size))), nil
+	return endLine(e.appendTo(make([]byte, room, room+size))), nil
 }
 
 // appendCRLF appends raw with every CRLF, LF and CR as CRLF.

@@ -12,8 +12,9 @@ import (
 )
 
 // FinishOptions is the envelope that a client gives beside a finished message. Its
-// addresses are as [mailer.ParseAddress] returns them. Reserve is of the server.
+// addresses are as [mailer.ParseAddress] returns them.
 type FinishOptions struct {
+	Options
 	// From is the reverse-path; the zero Address means the message's own.
 	From mailer.Address
 	// NullFrom asks for the null reverse-path, "<>", whatever From is.
@@ -25,8 +26,9 @@ type FinishOptions struct {
 	To []mailer.Address
 	// Date is that of a Date field that the message lacks, as in [mailer.Message].
 	Date time.Time
-	// Reserve is asked before the octets are made.
-	Reserve Reserve
+
+	// keepEightBit signs a message as it is that cannot be made 7-bit.
+	keepEightBit bool
 }
 
 // Finish makes a finished MIME message fit for SMTP. It changes nothing but this:
@@ -50,6 +52,9 @@ type FinishOptions struct {
 //     and a Sender that is not the new From is removed
 //   - a part with a line over 998 octets, a NUL or, unless it is text, a CR of
 //     its own is encoded anew; so is one in the encoding binary whose octets would change
+//   - what opts.Signer signs is made 7-bit first, as [SevenBit] does, where that can be: so
+//     relays without 8BITMIME need no other form. A message with a DKIM-Signature is not
+//     signed
 //
 // Fields keep their order, and repeated fields are kept. A message without a From
 // field or without a header section, with two fields of a name that may stand once, or
@@ -88,15 +93,26 @@ func Finish(ctx context.Context, raw []byte, opts FinishOptions) (Composed, erro
 	if err := f.force(opts.ForceFrom, &c); err != nil {
 		return Composed{}, err
 	}
-	e := entityFixer{growth: f.growth, charset: f.charset, signed: f.signed, label: true}
+	room := 0
+	if !f.signed {
+		room = opts.room(c.Sender)
+	}
+	e := entityFixer{growth: f.growth, charset: f.charset, signed: f.signed, label: true, sevenBit: room > 0 && !opts.keepEightBit}
 	if err := e.fix(f.root); err != nil {
+		if e.sevenBit && ctx.Err() == nil {
+			opts.keepEightBit = true
+			return Finish(ctx, raw, opts)
+		}
 		return Composed{}, err
 	}
-	data, err := f.root.render(ctx, opts.Reserve)
+	data, err := f.root.renderBehind(ctx, room, opts.Reserve.with(room))
 	if err != nil {
 		return Composed{}, err
 	}
-	c.Content, err = checkedContent(data, messageID)
+	if c.Content, err = checkedContent(data[room:], messageID); err != nil {
+		return Composed{}, err
+	}
+	c.Content, err = opts.sign(ctx, c.Content, data, room)
 	return c, err
 }
 

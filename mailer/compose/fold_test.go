@@ -15,7 +15,7 @@ import (
 func composedField(t *testing.T, name, value string) (string, error) {
 	t.Helper()
 	m := mailer.Message{From: mailer.Address{Email: "a@x.test"}, To: []mailer.Address{{Email: "b@x.test"}}, Text: "x", Header: []mailer.Field{{Name: name, Value: value}}}
-	c, err := Compose(t.Context(), m, nil)
+	c, err := Compose(t.Context(), m, Options{})
 	if err != nil {
 		return "", err
 	}

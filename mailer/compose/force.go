@@ -2,6 +2,7 @@ package compose
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 
 	"mailsidecar/mailer"
@@ -48,21 +49,28 @@ func (f *finisher) force(force mailer.Address, c *Composed) error {
 	if c.Envelope.ReversePath != "" {
 		c.Envelope.ReversePath = force.Email
 	}
-	same := len(c.Authors) == 1 && sameMailbox(c.Authors[0], force.Email)
-	changed := !same
-	for _, field := range f.root.fields {
-		if field.key == "sender" && !f.names(field, force) {
-			field.drop, changed = true, true
-		}
-	}
+	changed := f.replaceSender(force, c.Authors)
 	if changed && f.signed {
 		return conversionRefused("the message is signed (DKIM-Signature), and its From would have to become " + force.Email +
 			" (MAILSIDECAR_FORCE_FROM): sign it for that address, or send it unsigned")
 	}
-	if !same {
-		f.replaceFrom(force, c.Authors)
-	}
 	return nil
+}
+
+// replaceSender puts another author into the message: From, unless it is that of the only
+// one of authors, with the old From in Reply-To, and no Sender but the new author. It
+// reports whether anything changed.
+func (f *finisher) replaceSender(force mailer.Address, authors []string) (changed bool) {
+	for _, field := range f.root.fields {
+		if field.key == "sender" && !field.drop && !f.names(field, force) {
+			field.drop, changed = true, true
+		}
+	}
+	if len(authors) == 1 && sameMailbox(authors[0], force.Email) && f.count("from") == 1 {
+		return changed
+	}
+	f.replaceFrom(force, authors)
+	return true
 }
 
 // names reports whether the field has the address, alone.
@@ -72,32 +80,49 @@ func (f *finisher) names(field *rawField, address mailer.Address) bool {
 }
 
 // replaceFrom writes the From field anew, and behind it the old one as Reply-To, unless the
-// message has one that is not empty.
+// message has one that is not empty. A message without From gets one, and a further one
+// is left out.
 func (f *finisher) replaceFrom(force mailer.Address, authors []string) {
-	replies := false
+	at := slices.IndexFunc(f.root.fields, func(field *rawField) bool { return field.key == "from" })
+	if at < 0 {
+		f.root.fields = append(f.root.fields, newField("From", appendMailboxes(nil, "From", []mailer.Address{force})))
+		return
+	}
+	replies := f.dropEmptyReplyTo()
+	old := f.root.fields[at]
+	fields := []*rawField{newField("From", appendMailboxes(nil, "From", []mailer.Address{forced(force, f.nameIn(old))}))}
+	if !replies {
+		fields = append(fields, newField("Reply-To", replyTo(old.written(), authors)))
+	}
+	for _, field := range f.root.fields[at:] {
+		field.drop = field.drop || field.key == "from"
+	}
+	f.root.fields = slices.Insert(f.root.fields, at, fields...)
+}
+
+// dropEmptyReplyTo leaves out each Reply-To that is empty, and reports whether there is
+// another one.
+func (f *finisher) dropEmptyReplyTo() (replies bool) {
 	for _, field := range f.root.fields {
 		if field.key == "reply-to" {
 			field.drop = field.drop || field.value() == ""
 			replies = replies || !field.drop
 		}
 	}
-	for _, field := range f.root.fields {
-		if field.key != "from" {
-			continue
-		}
-		old := field.raw
-		if field.text != nil {
-			old = field.text
-		}
-		field.text = appendMailboxes(nil, "From", []mailer.Address{forced(force, f.nameIn(field))})
-		switch {
-		case replies:
-		case len(old) > maxForced:
-			field.text = appendMailboxes(field.text, "Reply-To", withoutNames(authors))
-		default:
-			field.text = appendRenamed(field.text, "Reply-To", old)
-		}
+	return replies
+}
+
+// replyTo is the Reply-To field of a message whose From field was from. A long one loses
+// its names.
+func replyTo(from []byte, authors []string) []byte {
+	if len(from) > maxForced && len(authors) > 0 {
+		return appendMailboxes(nil, "Reply-To", withoutNames(authors))
 	}
+	return appendRenamed(nil, "Reply-To", from)
+}
+
+func newField(name string, raw []byte) *rawField {
+	return &rawField{name: name, key: strings.ToLower(name), raw: raw}
 }
 
 // maxForced limits a From field whose names are kept, in octets.

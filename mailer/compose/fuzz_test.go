@@ -202,6 +202,7 @@ func FuzzFinish(f *testing.F) {
 			checkGrowth(t, "ASCIIHeader", c.Content.Data, ascii)
 			checkASCIIHeaderAgain(t, c.Content, ascii)
 		}
+		checkInOrder(t, "fuzz", c.Content)
 		seven, err := SevenBit(t.Context(), c.Content, nil)
 		if err != nil {
 			wantConversionRefused(t, "SevenBit", err)

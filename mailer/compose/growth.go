@@ -5,9 +5,9 @@ import (
 	"errors"
 )
 
-// Reserve is asked before a message is made, once, with the octets that it will have, or
-// two more for one that is converted. Its error ends the making and is returned as it
-// is. Nil allows any.
+// Reserve is asked before a message is made, with the octets that it will have, or two more
+// for one that is converted, and up to some hundreds more for one that is signed. It is
+// asked once. Its error ends the making and is returned as it is. Nil allows any.
 type Reserve func(octets int) error
 
 func (r Reserve) ask(octets int) error {
@@ -15,6 +15,11 @@ func (r Reserve) ask(octets int) error {
 		return nil
 	}
 	return r(octets)
+}
+
+// with adds some octets to what is asked for.
+func (r Reserve) with(octets int) Reserve {
+	return func(more int) error { return r.ask(octets + more) }
 }
 
 // Limits of a conversion, by [Finish], [SevenBit] and [ASCIIHeader]. What real mail

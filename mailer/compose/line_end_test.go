@@ -103,7 +103,7 @@ func TestFinishParts(t *testing.T) {
 // TestComposeLineEnds: a text of the JSON API has the same line ends.
 func TestComposeLineEnds(t *testing.T) {
 	m := mailer.Message{From: mailer.Address{Email: "a@x.test"}, To: []mailer.Address{{Email: "b@x.test"}}, Text: "one\rtwo\r\r\nthree\nfour\r\n\r\r\nfive"}
-	c, err := Compose(t.Context(), m, nil)
+	c, err := Compose(t.Context(), m, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

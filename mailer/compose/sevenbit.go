@@ -18,23 +18,7 @@ import (
 // size and 64 KiB. When ctx ends, the error is that of the context. It asks reserve
 // before it makes the octets.
 func SevenBit(ctx context.Context, c mailer.Content, reserve Reserve) (mailer.Content, error) {
-	if !c.EightBit {
-		return c, nil
-	}
-	root := parseMessage(ctx, c.Data)
-	x := entityFixer{growth: newGrowth(ctx, c.Data), charset: root.headerCharset(), sevenBit: true, signed: root.hasField("dkim-signature")}
-	if err := x.fix(root); err != nil {
-		return mailer.Content{}, err
-	}
-	data, err := root.render(ctx, reserve)
-	if err != nil {
-		return mailer.Content{}, err
-	}
-	seven, err := checkedContent(data, c.MessageID)
-	if err == nil && seven.EightBit {
-		return mailer.Content{}, x.refuse("part")
-	}
-	return seven, err
+	return Convert(ctx, c, Form{SevenBit: true}, reserve)
 }
 
 // The faults that [checkLines] finds.

@@ -79,7 +79,7 @@ func TestAskedSize(t *testing.T) {
 			entity()
 		}
 		sizes(t, fmt.Sprintf("Finish(%d)", i), 2, func(r Reserve) ([]byte, error) {
-			c, err := Finish(t.Context(), raw, FinishOptions{Reserve: r})
+			c, err := Finish(t.Context(), raw, FinishOptions{Options: Options{Reserve: r}})
 			return c.Content.Data, err
 		})
 		if finished, err := Finish(t.Context(), raw, FinishOptions{}); err == nil && finished.Content.EightBit {
@@ -95,7 +95,7 @@ func TestAskedSize(t *testing.T) {
 			m.Attachments = []mailer.Attachment{{Filename: "é", Content: []byte(text)}}
 		}
 		sizes(t, fmt.Sprintf("Compose(%d)", i), 0, func(r Reserve) ([]byte, error) {
-			c, err := Compose(t.Context(), m, r)
+			c, err := Compose(t.Context(), m, Options{Reserve: r})
 			if err != nil {
 				return nil, err
 			}
@@ -142,7 +142,7 @@ func TestComposeEnds(t *testing.T) {
 	}
 	asked := 0
 	for ; ; asked++ {
-		c, err := Compose(&endsAfter{t.Context(), asked}, m, nil)
+		c, err := Compose(&endsAfter{t.Context(), asked}, m, Options{})
 		if err == nil {
 			break
 		}

@@ -43,7 +43,7 @@ func TestHeaderTextIsLimited(t *testing.T) {
 			From: mailer.Address{Email: "shop@example.com"}, To: []mailer.Address{{Email: "ana@example.org"}}, Subject: "S", Text: "x",
 		}
 		tt.change(&m)
-		_, err := Compose(t.Context(), m, nil)
+		_, err := Compose(t.Context(), m, Options{})
 		invalid, ok := errors.AsType[*mailer.InvalidError](err)
 		switch {
 		case tt.field == "" && err != nil:

@@ -68,13 +68,8 @@ func AuthorityPEM() []byte { return certificatePEM(ca().cert.Raw) }
 // KeyAndChainPEM returns a good certificate in PEM form, for a server that reads a
 // file: the private key (PKCS #8), the certificate and the authority's.
 func KeyAndChainPEM() ([]byte, error) {
-	cert := certificates[Good]()
-	der, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
-	if err != nil {
-		return nil, err
-	}
-	key := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	return slices.Concat(key, certificatePEM(cert.Leaf.Raw), AuthorityPEM()), nil
+	cert, key, err := PairPEM(certificates[Good]())
+	return slices.Concat(key, cert, AuthorityPEM()), err
 }
 
 func certificatePEM(der []byte) []byte {
@@ -196,6 +191,32 @@ func serverTemplate(name string, notAfter time.Time) *x509.Certificate {
 func (c Certificate) config(maxVersion uint16) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{certificates[c]()}, MaxVersion: maxVersion}
 }
+
+// Leaf returns the certificate itself.
+func (c Certificate) Leaf() *x509.Certificate { return certificates[c]().Leaf }
+
+// Pair returns the certificate with its key.
+func (c Certificate) Pair() tls.Certificate { return certificates[c]() }
+
+// Client returns the certificate of a client, which the authority of [RootCAs] has signed.
+var Client = sync.OnceValue(NewClient)
+
+// NewClient returns another such certificate, with a key of its own.
+func NewClient() tls.Certificate {
+	return issueAs(ca(), "client.test", farOff, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })
+}
+
+// PairPEM returns a certificate and its key (PKCS #8), each in PEM form.
+func PairPEM(pair tls.Certificate) (cert, key []byte, err error) {
+	der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	return certificatePEM(pair.Certificate[0]), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+// Authority returns the certificate of the authority in [RootCAs].
+func Authority() *x509.Certificate { return ca().cert }
 
 // ServerConfig returns the TLS configuration of another server with a good
 // certificate.

@@ -8,6 +8,7 @@ package relaytest
 
 import (
 	"bytes"
+	"crypto/x509"
 	"net"
 	"slices"
 	"strings"
@@ -66,6 +67,8 @@ type Options struct {
 	// Token, if not nil, reports whether a user's access token is accepted; else it must
 	// be the password.
 	Token func(username, token string) bool
+	// ClientCAs, if not nil, must have signed the client's certificate.
+	ClientCAs *x509.CertPool
 	// MaxTLS is the newest TLS version spoken; zero means the newest there is.
 	MaxTLS uint16
 	// SCRAMIterations is the work asked of a client; zero means 4096.
@@ -174,7 +177,9 @@ type Message struct {
 	ForwardPaths []string
 	Data         []byte // dots removed
 	TLS          bool
-	Reply        string // to the final dot, or what was done instead
+	// Client is the certificate that the client has shown; nil without one.
+	Client *x509.Certificate
+	Reply  string // to the final dot, or what was done instead
 }
 
 // New returns a relay that ends with the test. Use [Network] or [Relay.Listen]

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"strings"
 	"time"
@@ -184,7 +185,11 @@ func (s *session) handshake() bool {
 		s.silence()
 		return false
 	}
-	tc := tls.Server(s.nc, s.relay.opts.Certificate.config(s.relay.opts.MaxTLS))
+	config := s.relay.opts.Certificate.config(s.relay.opts.MaxTLS)
+	if config.ClientCAs = s.relay.opts.ClientCAs; config.ClientCAs != nil {
+		config.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	tc := tls.Server(s.nc, config)
 	if err := tc.HandshakeContext(context.Background()); err != nil {
 		return false
 	}
@@ -216,9 +221,17 @@ func (s *session) mailFrom(line string) bool {
 	s.relay.noteVerdict(reply, "")
 	if reply != "" && reply[0] == '2' {
 		path, params := splitPath(line)
-		s.mail, s.message = true, Message{ReversePath: path, Params: params, TLS: s.tls != nil}
+		s.mail, s.message = true, Message{ReversePath: path, Params: params, TLS: s.tls != nil, Client: s.client()}
 	}
 	return reply != ""
+}
+
+// client returns the certificate that the client has shown, or nil.
+func (s *session) client() *x509.Certificate {
+	if s.tls == nil || len(s.tls.PeerCertificates) == 0 {
+		return nil
+	}
+	return s.tls.PeerCertificates[0]
 }
 
 // free ends the transaction.

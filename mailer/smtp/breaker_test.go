@@ -41,7 +41,7 @@ func TestBreaker(t *testing.T) {
 			if got := b.begin(at); got != granted {
 				t.Fatalf("%s: begin %d at %v = %d, want granted", tt.name, i, at.Sub(begin), got)
 			}
-			b.end(s.result, at)
+			b.end(s.result, b.failed, at)
 			next := begin.Add(time.Duration(s.next) * time.Second)
 			if next.After(at) {
 				if got := b.begin(next.Add(-time.Nanosecond)); got != tooEarly {
@@ -62,14 +62,35 @@ func TestBreakerUnderWay(t *testing.T) {
 			t.Errorf("begin %d = %d, want %d", i, got, want)
 		}
 	}
-	b.end(refused, now)
+	b.end(refused, 0, now)
 	if got := b.begin(now); got != mustWait {
 		t.Errorf("begin with one refused and one under way = %d, want mustWait", got)
 	}
-	b.end(accepted, now)
-	for i, want := range []permission{granted, granted, mustWait} {
-		if got := b.begin(now); got != want {
-			t.Errorf("begin %d after one was accepted = %d, want %d", i, got, want)
+}
+
+// TestBreakerOrder: of two logins under way together one fails. How the other one ends,
+// and which ends first, does not let the next one begin earlier.
+func TestBreakerOrder(t *testing.T) {
+	for _, results := range [][]loginResult{{accepted, undecided}, {undecided, accepted}} {
+		now := time.Unix(1e9, 0)
+		b := breaker{most: 2}
+		b.begin(now)
+		b.begin(now)
+		for _, r := range results {
+			b.end(r, 0, now)
+		}
+		if got := b.begin(now.Add(undecidedPause - 1)); got != tooEarly {
+			t.Errorf("%v: begin before the pause is over = %d, want tooEarly", results, got)
+		}
+		now = now.Add(undecidedPause)
+		if got := b.begin(now); got != granted {
+			t.Errorf("%v: begin after the pause = %d, want granted", results, got)
+		}
+		b.end(accepted, b.failed, now)
+		for i, want := range []permission{granted, granted} {
+			if got := b.begin(now); got != want {
+				t.Errorf("%v: begin %d after one was accepted = %d, want %d", results, i, got, want)
+			}
 		}
 	}
 }
@@ -81,7 +102,7 @@ func TestBreakerChanged(t *testing.T) {
 	b := breaker{most: 1}
 	for range manyRefusals {
 		b.begin(now)
-		b.end(refused, now)
+		b.end(refused, b.failed, now)
 		now = laterOf(now, b.next)
 	}
 	now = now.Add(-longRefusalPause + time.Second)
@@ -91,7 +112,7 @@ func TestBreakerChanged(t *testing.T) {
 	if b.beginChanged(now) {
 		t.Error("a changed token is tried beside another login")
 	}
-	b.end(refused, now)
+	b.end(refused, b.failed, now)
 	if b.beginChanged(now.Add(refusalPause - 1)) {
 		t.Error("a second changed token is tried within a minute")
 	}
@@ -134,7 +155,7 @@ func hammer(random *rand.Rand, results []loginResult) (begun []time.Time) {
 			}
 		case 2:
 			if b.inProgress > 0 {
-				b.end(results[random.IntN(len(results))], now)
+				b.end(results[random.IntN(len(results))], b.failed, now)
 			}
 		case 3:
 			now = now.Add(time.Duration(random.Int64N(int64(10 * time.Second << random.IntN(7)))))

@@ -92,10 +92,12 @@ type TLSCheck struct {
 	Names   []string `json:"names,omitempty"` // DNS names and IP addresses
 	Issuer  string   `json:"issuer,omitempty"`
 	// Interceptor is the software that has made the certificate in the relay's place.
-	Interceptor string    `json:"interceptor,omitempty"`
-	NotBefore   time.Time `json:"not_before"`
-	NotAfter    time.Time `json:"not_after"`
-	DaysLeft    int       `json:"days_left"` // negative when expired
+	Interceptor string `json:"interceptor,omitempty"`
+	// Pin is the relay's key as SMTP_TLS_PIN has it.
+	Pin       string    `json:"pin,omitempty"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+	DaysLeft  int       `json:"days_left"` // negative when expired
 	// LinkExpired is when the first of the authorities' own certificates ended that the
 	// relay sends; zero where none has.
 	LinkExpired time.Time `json:"chain_expired_at,omitzero"`
@@ -140,8 +142,8 @@ func (f *CheckFailure) UnmarshalJSON(data []byte) error {
 }
 
 // Check tries every rung on its own, all at the same time and without a race, and
-// logs in on the first that could take mail. There it says MAIL with the reverse-path
-// sender, unless that is empty, and RSET. It sends no mail, and does not change which
+// logs in on the first that could take mail. There it says MAIL with the reverse-path that
+// mail of the sender would have, unless there is none, and RSET. It sends no mail, and does not change which
 // rung deliveries use.
 //
 // A name server and a port have [Timeouts.Connect] to answer. A rung that has
@@ -164,7 +166,7 @@ func (r *Relay) Check(ctx context.Context, sender string) Report {
 		report.Failure = checkFailure(f)
 		return report
 	}
-	k := newCheckup(r, report.Addresses, sender)
+	k := newCheckup(r, report.Addresses, cmp.Or(r.opts.ReturnPath, r.opts.ForceFrom.Email, sender))
 	k.run(ctx)
 	report.Rungs, report.Others = k.checks, k.otherChecks()
 	if k.sender != "" && k.senderTried {
@@ -225,7 +227,7 @@ func certificateCheck(chain []*x509.Certificate) *TLSCheck {
 	cert := chain[0]
 	check := &TLSCheck{
 		Subject: mailer.Printable(cert.Subject.String(), maxReplyText), Issuer: mailer.Printable(cert.Issuer.String(), maxReplyText),
-		NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, DaysLeft: int(math.Floor(time.Until(cert.NotAfter).Hours() / 24)),
+		Pin: PinOf(cert).String(), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, DaysLeft: int(math.Floor(time.Until(cert.NotAfter).Hours() / 24)),
 	}
 	for _, name := range cert.DNSNames {
 		check.Names = append(check.Names, mailer.Printable(name, maxReplyText))

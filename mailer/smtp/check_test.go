@@ -177,6 +177,26 @@ func TestCheckFailureJSON(t *testing.T) {
 	}
 }
 
+// TestCheckForcedSender: what is tried is the reverse-path that mail would have there.
+func TestCheckForcedSender(t *testing.T) {
+	for _, tt := range []struct{ from, path, sender, want string }{
+		{"news@example.com", "", "shop@example.com", "news@example.com"},
+		{"news@example.com", "", "", "news@example.com"},
+		{"news@example.com", "bounces@example.com", "shop@example.com", "bounces@example.com"},
+		{"", "bounces@example.com", "", "bounces@example.com"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			scripted := relaytest.New(t, relaytest.Options{}, nil)
+			o := options(&relaytest.Network{Port: map[int]any{587: scripted}})
+			o.ForceFrom.Email, o.ReturnPath = tt.from, tt.path
+			report := newRelayToCheck(t, o).Check(t.Context(), tt.sender)
+			if synctest.Wait(); report.Sender != tt.want || scripted.Said("MAIL FROM:<"+tt.want+">") != 1 || scripted.Said("MAIL") != 1 {
+				t.Errorf("Check(%q) with %q and %q tries %q and says %v, want %q", tt.sender, tt.from, tt.path, report.Sender, scripted.Commands(), tt.want)
+			}
+		})
+	}
+}
+
 // TestCheckSender: MAIL is taken back, and said once on the connection that is logged in.
 func TestCheckSender(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -333,7 +333,7 @@ func (r *Relay) speaksTLS(ctx context.Context, at net.Addr) bool {
 		return false
 	}
 	defer raw.Close()
-	err = tls.Client(raw, r.tlsConfig()).HandshakeContext(ctx)
+	err = tls.Client(raw, (&conn{relay: r}).tlsConfig()).HandshakeContext(ctx)
 	_, unverified := errors.AsType[*tls.CertificateVerificationError](err)
 	return err == nil || unverified
 }

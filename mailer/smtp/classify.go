@@ -10,17 +10,20 @@ import (
 // narrow and unknown is transient, because a mail wrongly kept is retried and a
 // mail wrongly bounced is lost. The whole policy, stage by stage:
 //
-//	any stage         421: transient, and the connection is closed. The attempt
-//	                  was stopped by its owner: transient
+//	any stage         421: the connection is closed. Transient, unless the table knows
+//	                  better. The attempt was stopped by its owner: transient
 //	connect           any error is about the relay: nobody has judged the mail
 //	greeting, EHLO    no reply, and any but 2yz: about the relay
 //	STARTTLS, TLS     not offered, refused, broken off, certificate not valid:
 //	                  about the relay
 //	AUTH              4yz, 5yz, no answer, no mechanism in common, no token: about
 //	                  the relay or our settings. For the next login see breaker
+//	MAIL to content   what the table says, see below. Where it knows nothing:
 //	MAIL              500-504, 530, 555: transient, because they are about the
 //	                  reverse-path, our parameters or our login, and one reply does
-//	                  not tell which; other 5yz: permanent; 4yz: transient.
+//	                  not tell which: here the table counts only where it has a rule of
+//	                  that relay's own. 535, 538: about our login, hence the relay.
+//	                  Other 5yz: permanent; 4yz: transient.
 //	                  But 4yz that says there were too many messages on the
 //	                  connection: once more over another one.
 //	                  We refuse by ourselves, without asking the relay: a message
@@ -28,24 +31,39 @@ import (
 //	                  8BITMIME (5.6.3) where the relay does not offer it and the
 //	                  message cannot be converted. That is permanent, but final only
 //	                  if no other relay of the route can take the message
-//	RCPT              5yz: permanent; 4yz: transient. But 452 or 552 means "too many
+//	RCPT              530, 535, 538: about our login, hence the relay; other 5yz:
+//	                  permanent; 4yz: transient. But 452 or 552 means "too many
 //	                  recipients" (RFC 5321 §4.5.3.1.10) where the relay accepted a
 //	                  recipient before, and so does any code, where it accepted or
 //	                  refused one, if the relay says so in its enhanced code or words:
 //	                  transaction.isTooMany judges that. These recipients go in a
 //	                  further transaction at once
-//	DATA              5yz: permanent; 4yz: transient
-//	content           a reply to the final dot: 2yz accepted, 5yz permanent, 4yz
-//	                  transient. No valid reply after the final dot was sent:
+//	DATA              as RCPT
+//	content           a reply to the final dot: 2yz accepted; 4yz and 5yz as RCPT. No valid reply after the final dot was sent:
 //	                  uncertain. Whatever follows a 2yz changes nothing
 //	MAIL to content   no answer, a broken dialogue or a reply of the wrong kind,
 //	                  before the final dot: transient
 //
+// The table of relays ([relays.Judge]) knows replies that mean something else than their
+// code, and the sources of that:
+//
+//	permanent, suppressed   permanent
+//	retry, less             transient, a 5yz too
+//	pause                   about the relay, until the time that reply or table names
+//	login                   about the relay
+//	sender                  5yz: permanent at this relay, final only if no other relay of
+//	                        the route takes mail of the sender
+//	                        ([mailer.ErrSenderRefused]); 4yz, 421 included: transient, and
+//	                        it holds up no other sender
+//
+// Where the table knows nothing, a 5yz that unrelated messages have met in a row, with
+// nothing accepted in between, is transient from the second one on: see refusals. A
+// login that is wanted late is tried anew first: see delivery.loginWanted.
+//
 // The class is one half of the policy. [mailer.Failure.Scope] is the other half: it
 // tells whose mail a failure may be about. Where that is more than the message, and
 // the relay cannot have accepted it, the next relay of the route is asked at once
-// ([mailer.Failure.TriesNext]). [relays.PushbackOf] tells which replies mean that we
-// send too much at a time, such as 452 to another command than RCPT.
+// ([mailer.Failure.TriesNext]). The verdict "less" means that we send too much at a time.
 //
 // Nothing is permanent before it is proved that the reply answers that command, see
 // dialogue: what cannot be told for certain is transient, and uncertain after the
@@ -54,24 +72,35 @@ import (
 // No class depends on the content, on what we doubt of the relay (see distrust), or on
 // the relay's place in the route.
 //
-// A few replies of well-known relays mean something else than their code: see
-// [relays.ClassOf].
-func classify(stage mailer.Stage, r mailer.Reply) mailer.Class {
-	class, known := relays.ClassOf(r)
+// j is what the table says of the reply.
+func classify(stage mailer.Stage, r mailer.Reply, j relays.Judgement) mailer.Class {
 	switch {
-	case r.Code == 421:
+	case stage < mailer.StageMail && r.Code == 421:
 		return mailer.ClassTransient
 	case stage < mailer.StageMail:
 		return mailer.ClassRelay
-	case known:
-		return class
-	case stage == mailer.StageMail && blamesSender(r.Code):
+	case stage == mailer.StageMail && blamesSender(r.Code) && j.Relay == "":
 		return mailer.ClassTransient
-	case r.Code/100 == 5:
-		return mailer.ClassPermanent
-	case stage == mailer.StageContent && r.Code/100 != 4:
+	case stage == mailer.StageContent && !j.Known && r.Code < 400:
 		return mailer.ClassUncertain
 	default:
+		return classOf(j.Verdict, r)
+	}
+}
+
+// classOf is classify from MAIL on, by the verdict alone.
+func classOf(v relays.Verdict, r mailer.Reply) mailer.Class {
+	switch v {
+	case relays.Permanent, relays.Suppressed:
+		return mailer.ClassPermanent
+	case relays.Pause, relays.Login:
+		return mailer.ClassRelay
+	case relays.Sender:
+		if r.Code/100 == 5 {
+			return mailer.ClassPermanent
+		}
+		return mailer.ClassTransient
+	default: // retry, less
 		return mailer.ClassTransient
 	}
 }

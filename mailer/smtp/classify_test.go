@@ -2,8 +2,10 @@ package smtp
 
 import (
 	"testing"
+	"time"
 
 	"mailsidecar/mailer"
+	"mailsidecar/relays"
 )
 
 func TestClassify(t *testing.T) {
@@ -50,7 +52,7 @@ func TestClassify(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := classify(tt.stage, r); got != tt.want {
+		if got := classify(tt.stage, r, relays.Judge("", tt.stage, r, time.Time{})); got != tt.want {
 			t.Errorf("classify(%s, %s) = %s, want %s", tt.stage, tt.reply, got, tt.want)
 		}
 	}

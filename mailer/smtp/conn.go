@@ -43,8 +43,18 @@ type conn struct {
 	ext     extensions
 	ehlo    []string // lines of the last EHLO reply after the first
 	tls     *tls.ConnectionState
-	auth    string // the mechanism that logged us in
+	// certificateAsked says that the relay has asked for a client certificate.
+	certificateAsked bool
+	auth             string // the mechanism that logged us in
 
+	session *session // the login, once it is accepted; nil without one
+	// failedBefore is how many logins of the account had failed when this one began.
+	failedBefore int
+	tookMail     bool     // the relay has taken mail on it
+	lastJudged   struct { // the last failure by reply, see judgementOf
+		failure   *mailer.Failure
+		judgement relays.Judgement
+	}
 	reports      []mailer.RungReport // of the race that it won; none without a race
 	loggedIn     time.Time
 	buf          []byte // for content, kept from one message to the next
@@ -264,27 +274,38 @@ func (c *conn) startTLS(ctx context.Context) *mailer.Failure {
 
 func (c *conn) handshake(ctx context.Context) *mailer.Failure {
 	c.reached(mailer.StageTLS)
-	tc := tls.Client(c.raw, c.relay.tlsConfig())
+	tc := tls.Client(c.raw, c.tlsConfig())
 	c.arm(ctx, c.relay.opts.Timeouts.Hello)
 	if err := tc.HandshakeContext(ctx); err != nil {
+		if c.certificateAsked && strings.Contains(err.Error(), "remote error: tls: handshake failure") {
+			return c.failed(ctx, mailer.StageTLS, ourCertificate(err))
+		}
 		return c.failed(ctx, mailer.StageTLS, c.relay.opts.tlsCause(err))
 	}
 	state := tc.ConnectionState()
 	c.tls = &state
+	c.relay.seen.note(c.rung.Port, &state)
 	c.use(tc)
 	return nil
 }
 
-func (r *Relay) tlsConfig() *tls.Config {
-	return &tls.Config{
-		ServerName: r.opts.ServerName,
-		RootCAs:    r.opts.RootCAs,
-		MinVersion: tls.VersionTLS12,
+func (c *conn) tlsConfig() *tls.Config {
+	o := &c.relay.opts
+	config := &tls.Config{
+		ServerName: o.ServerName,
+		RootCAs:    o.RootCAs,
+		MinVersion: o.MinTLS,
 		// No ClientSessionCache: no session is ever resumed. Microsoft's relays
 		// break when one is (golang/go#70232), and connections are kept anyway.
 		// Messages are written in large chunks: no need to begin with small records.
 		DynamicRecordSizingDisabled: true,
+		GetClientCertificate:        c.clientCertificate,
 	}
+	if len(o.Pins) > 0 {
+		config.InsecureSkipVerify = true // verifyPins does more
+		config.VerifyConnection = o.verifyPins
+	}
+	return config
 }
 
 // bind interrupts reads and writes of the connection when ctx ends, until release
@@ -332,7 +353,7 @@ func (c *conn) write(ctx context.Context, d time.Duration, data []byte) (int, er
 func (c *conn) exchange(ctx context.Context, stage mailer.Stage, command string) (wireReply, *mailer.Failure) {
 	c.reached(stage)
 	if _, err := c.write(ctx, c.relay.opts.Timeouts.Command, []byte(command+"\r\n")); err != nil {
-		return wireReply{}, c.failed(ctx, stage, readCause(err))
+		return wireReply{}, c.failed(ctx, stage, c.unsentCause(err))
 	}
 	c.arm(ctx, c.relay.opts.Timeouts.Command)
 	w, err := readLines(c.br)
@@ -362,20 +383,55 @@ func (c *conn) failure(class mailer.Class, stage mailer.Stage, why *cause) *mail
 
 // refused returns a failure by reply.
 func (c *conn) refused(stage mailer.Stage, r mailer.Reply) *mailer.Failure {
-	f := &mailer.Failure{Class: classify(stage, r), Stage: stage, Relay: c.relay.opts.Name, Port: c.rung.Port, Reply: r}
-	if f.Class == mailer.ClassPermanent && cannotTake(stage, r) {
-		f.Err = mailer.ErrCannotTake
+	f, _ := c.judged(stage, r)
+	return f
+}
+
+// judged returns a failure by reply, and what the table says of that.
+func (c *conn) judged(stage mailer.Stage, r mailer.Reply) (*mailer.Failure, relays.Judgement) {
+	j := relays.Judge(c.relay.opts.Host, stage, r, time.Now())
+	f := &mailer.Failure{
+		Class: classify(stage, r, j), Stage: stage, Relay: c.relay.opts.Name, Port: c.rung.Port, Reply: r,
+		Until: j.Until, Passes: j.Passes,
 	}
-	if f.Class == mailer.ClassRelay && takesToken(c.auth) && relays.WantsOAuth2(r) {
+	if stage != mailer.StageAuth || j.Verdict != relays.Login { // of a refused login diagnosis says more
+		f.Cause, f.Remedy = j.Cause, j.Remedy
+	}
+	switch {
+	case f.Class == mailer.ClassPermanent && cannotTake(stage, r):
+		f.Err = mailer.ErrCannotTake
+	case j.Verdict == relays.Sender && stage >= mailer.StageMail:
+		f.Err = mailer.ErrSenderRefused
+	case f.Class == mailer.ClassRelay && takesToken(c.auth) && relays.WantsOAuth2(r):
 		f.Err = &loginRefused{word: relays.LoginForbidden} // after a login with a token
 	}
-	return f
+	if !j.Known {
+		c.relay.logUnknown(f)
+	}
+	c.lastJudged.failure, c.lastJudged.judgement = f, j
+	return f, j
+}
+
+// judgementOf returns what the table says of the reply of a failure.
+func (c *conn) judgementOf(f *mailer.Failure) relays.Judgement {
+	if c.lastJudged.failure == f {
+		return c.lastJudged.judgement
+	}
+	return relays.Judge(c.relay.opts.Host, f.Stage, f.Reply, time.Now())
 }
 
 // close ends the connection without QUIT.
 func (c *conn) close() {
 	c.dead = true
+	c.hangUp()
+}
+
+// hangUp ends the TCP connection, and the session with it.
+func (c *conn) hangUp() {
 	c.raw.Close()
+	if c.session != nil {
+		c.relay.account.judged(c.session)
+	}
 }
 
 // quit says QUIT and closes in the background: the mail's outcome is known, and no

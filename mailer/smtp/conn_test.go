@@ -106,7 +106,7 @@ func TestNoResumption(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if c := r.tlsConfig(); c.ClientSessionCache != nil {
+	if c := (&conn{relay: r}).tlsConfig(); c.ClientSessionCache != nil {
 		t.Errorf("tlsConfig() has the session cache %T, want none", c.ClientSessionCache)
 	}
 }

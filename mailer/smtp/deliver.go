@@ -10,20 +10,24 @@ import (
 	"time"
 
 	"mailsidecar/mailer"
-	"mailsidecar/mailer/compose"
 )
 
 // Deliver makes one attempt at one message, see [mailer.Deliverer]. More recipients
 // than Options.MaxRecipients go in several transactions.
 func (r *Relay) Deliver(ctx context.Context, env mailer.Envelope, content mailer.Content) mailer.Attempt {
 	a := mailer.Attempt{Relay: r.opts.Name, Started: time.Now(), Results: make([]mailer.Result, len(env.ForwardPaths))}
-	d := delivery{relay: r, env: env, content: content, attempt: &a, due: due(env.Priority, a.Started)}
+	d := r.newDelivery(env, content)
+	d.attempt, d.due = &a, due(env.Priority, a.Started)
+	if d.env.ReversePath != env.ReversePath {
+		a.ReversePath = d.env.ReversePath
+	}
 	for i, path := range env.ForwardPaths {
 		a.Results[i] = mailer.Result{ForwardPath: path, Failure: noVerdict}
 		d.open = append(d.open, &a.Results[i])
 	}
 	if r.enter() {
 		d.run(ctx)
+		r.doubtRefusals(content, a.Results)
 		r.work.Done()
 	} else {
 		failAll(d.open, &mailer.Failure{Class: mailer.ClassTransient, Stage: mailer.StageConnect, Relay: r.opts.Name, Text: "shutting down"})
@@ -32,11 +36,15 @@ func (r *Relay) Deliver(ctx context.Context, env mailer.Envelope, content mailer
 	return a
 }
 
+func (r *Relay) newDelivery(env mailer.Envelope, content mailer.Content) delivery {
+	env.ReversePath = r.opts.reversePath(env.ReversePath)
+	return delivery{relay: r, env: env, forms: newForms(r, content)}
+}
+
 // delivery is one call of Deliver.
 type delivery struct {
 	relay   *Relay
 	env     mailer.Envelope
-	content mailer.Content
 	attempt *mailer.Attempt
 	due     time.Time        // the delivery that is due first is served first
 	open    []*mailer.Result // recipients that no transaction has taken yet
@@ -55,20 +63,25 @@ type delivery struct {
 	// retriedPushback says that the relay has pushed the message back, and that it
 	// goes once more over another connection.
 	retriedPushback bool
-	booked          *transaction // its envelope was sent on conn already; nil mostly
-	form            *form        // that was converted last; nil mostly
+	// triedNewLogin says that it goes once more because an older session wanted a login.
+	triedNewLogin bool
+	booked        *transaction // its envelope was sent on conn already; nil mostly
+	forms         forms        // of the content
 	// quoted are the recipients that go with their local part quoted, see
 	// [transaction.rcptTo].
 	quoted map[*mailer.Result]bool
+	// before holds the failures of recipients that go once more, see keep.
+	before map[*mailer.Result]*mailer.Failure
 	// refusedInDoubt holds the refusals that were taken back, see doubtLogin.
 	refusedInDoubt map[*mailer.Result]mailer.Reply
 }
 
 func (d *delivery) run(ctx context.Context) {
 	d.rejectUnsafePaths()
+	d.forceFrom(ctx)
 	for len(d.open)+len(d.doubtful) > 0 || d.booked != nil {
 		if f := d.prepare(ctx); f != nil {
-			failAll(d.undecided(), f)
+			d.fail(f)
 			break
 		}
 		t := d.booked
@@ -140,14 +153,14 @@ func (d *delivery) getTurn(ctx context.Context) *mailer.Failure {
 		d.turn = p.turnNow(d.env.Priority, d.due)
 	}
 	if d.turn != nil {
-		return nil
+		return d.noteTurns(ctx)
 	}
 	d.releaseForTurn()
 	var err error
 	d.turn, err = p.awaitTurn(ctx, d.env, d.due)
 	switch {
 	case err == nil:
-		return nil
+		return d.noteTurns(ctx)
 	case d.expired() && ctx.Err() == nil:
 		return d.expiry()
 	default:
@@ -180,6 +193,27 @@ func (d *delivery) noTurn(ctx context.Context, why error) *mailer.Failure {
 	return d.relay.noTurn(ctx, why)
 }
 
+// noteTurns has the turns noted that the attempt has used already, before it uses another
+// one: a crash loses what the attempt tells at its end, and one turn is counted for it then.
+func (d *delivery) noteTurns(ctx context.Context) *mailer.Failure {
+	if len(d.attempt.Turns) == 0 || d.relay.noteUsed == nil {
+		return nil
+	}
+	err := d.relay.noteUsed(ctx, d.attempt.Turns)
+	switch {
+	case err == nil:
+		d.attempt.Turns = nil
+		return nil
+	case ctx.Err() != nil:
+		return d.noTurn(ctx, err)
+	default: // the relay has no part in it
+		return &mailer.Failure{
+			Class: mailer.ClassTransient, Stage: mailer.StageConnect, Relay: d.relay.opts.Name,
+			Text: "the queue could not note what was used of the rate (SMTP_RATE)", Err: err,
+		}
+	}
+}
+
 // spend lets go of the turn once its MAIL is written, or may have been.
 func (d *delivery) spend() {
 	if d.turn != nil && !d.turn.sent.IsZero() {
@@ -201,12 +235,16 @@ func (d *delivery) conclude(ctx context.Context, t *transaction) {
 		d.retryOnNewConn(list)
 		return
 	}
+	if list := d.loginWanted(t); len(list) > 0 {
+		d.retryOnNewConn(list)
+		return
+	}
 	f := d.pushedBack(t)
 	switch {
 	case f != nil && ctx.Err() == nil && !d.retriedPushback:
 		// No content was sent: try again on one of the other connections.
 		d.retriedPushback = true
-		d.open = append(t.reopen(f), d.open...)
+		d.open = append(d.reopen(t, f), d.open...)
 		d.release()
 		return
 	case t.notBegun && ctx.Err() == nil:
@@ -214,7 +252,7 @@ func (d *delivery) conclude(ctx context.Context, t *transaction) {
 		return
 	case t.sessionFull != nil && ctx.Err() == nil:
 		d.conn.retiring = true
-		d.retryOnNewConn(t.reopen(t.sessionFull))
+		d.retryOnNewConn(d.reopen(t, t.sessionFull))
 		return
 	case !d.conn.dead:
 		switch {
@@ -228,7 +266,7 @@ func (d *delivery) conclude(ctx context.Context, t *transaction) {
 		// No content was sent: try again without the extension.
 		d.lockStep = d.lockStep || !t.sent
 		d.relay.switchOff(t.suspect(), t.badReply)
-		d.retryOnNewConn(t.reopen(t.badReply))
+		d.retryOnNewConn(d.reopen(t, t.badReply))
 		return
 	case t.lost != nil && ctx.Err() == nil && d.retryLost(t):
 		return
@@ -261,6 +299,7 @@ func (d *delivery) doubtLogin(t *transaction) []*mailer.Result {
 				d.refusedInDoubt = map[*mailer.Result]mailer.Reply{}
 			}
 			d.refusedInDoubt[r] = r.Reply
+			d.keep(r, r.Failure)
 			r.Reply, r.Failure = mailer.Reply{}, noVerdict
 			list = append(list, r)
 		}
@@ -289,16 +328,17 @@ func (d *delivery) beginAgain(t *transaction) {
 // the relay ends connections after so many messages or refused recipients, and those
 // that were refused for good do with more care, unless the relay says 421.
 func (d *delivery) retryLost(t *transaction) bool {
-	normal := d.conn.served > 1 || t.refused >= maxRefused
+	normal := t.lost.Class == mailer.ClassTransient && t.endedNormally(d.conn)
 	if !t.careful && (normal || t.lost.Reply.Code == 0) {
 		for _, r := range t.doubtful {
+			d.keep(r, r.Failure)
 			r.Reply, r.Failure = mailer.Reply{}, noVerdict
 		}
 		d.doubtful = append(d.doubtful, t.doubtful...)
 	}
 	switch {
 	case normal:
-		d.retryOnNewConn(t.reopen(t.lost))
+		d.retryOnNewConn(d.reopen(t, t.lost))
 	case len(d.doubtful) > 0:
 		d.retryOnNewConn(nil)
 	default:
@@ -307,13 +347,20 @@ func (d *delivery) retryLost(t *transaction) bool {
 	return true
 }
 
+// endedNormally reports whether the relay may have ended the connection because of the
+// number of messages or refused recipients, so that another one helps. It does not where
+// the relay says that it is about the sender.
+func (t *transaction) endedNormally(c *conn) bool {
+	return !t.lost.OfSender() && (c.served > 1 || t.refused >= maxRefused)
+}
+
 // pushedBack tells the pool when the relay has pushed back. It returns the failure of
 // the recipients that may go once more over another connection; nil where there are
 // none, or no other connection.
 func (d *delivery) pushedBack(t *transaction) *mailer.Failure {
 	for _, r := range t.results {
 		f := r.Failure
-		if f == nil || f.Class != mailer.ClassTransient || f.Reply.Code/100 != 4 || f == t.lost && t.refused >= maxRefused {
+		if f == nil || f.Class != mailer.ClassTransient || f.Reply.Code < 400 || f.OfSender() || f == t.lost && t.refused >= maxRefused {
 			continue
 		}
 		pushed, others := d.relay.pool.notePushback(d.conn, f)
@@ -352,7 +399,7 @@ func (d *delivery) retryWithoutParams(ctx context.Context, t *transaction) {
 		return
 	}
 	d.refusedParams = t.params
-	d.open = append(t.reopen(t.mailParamRefused), d.open...)
+	d.open = append(d.reopen(t, t.mailParamRefused), d.open...)
 }
 
 // trustExtensions uses all extensions again.
@@ -398,6 +445,7 @@ func (d *delivery) connect(ctx context.Context) *mailer.Failure {
 // connect where no login may be tried. A connection returned beside a failure is one
 // whose login was refused; unless it is dead, the caller says QUIT on it.
 func (r *Relay) dial(ctx context.Context, o *opening) (*conn, []mailer.RungReport, *mailer.Failure) {
+	r.account.awaitVerdicts(ctx)
 	if f := r.loginPaused(ctx); f != nil {
 		return nil, nil, f
 	}
@@ -462,7 +510,7 @@ func (d *delivery) needsBack8BITMIME() bool {
 	const keyword = "8BITMIME"
 	c := d.conn
 	offered := parseExtensions(c.ehlo)
-	if !d.content.EightBit || c.ext.has(keyword) || !offered.has(keyword) {
+	if !d.forms.stored.EightBit || c.ext.has(keyword) || !offered.has(keyword) {
 		return false
 	}
 	c.ext = c.ext.with(keyword, offered)
@@ -481,28 +529,33 @@ func (d *delivery) unbook(t *transaction) {
 }
 
 // mayBook reports whether the next transaction may go behind the content of another
-// message: it needs no care, and the message goes as it is.
+// message: it needs no care, and the message need not be converted first.
 func (d *delivery) mayBook(ext extensions) bool {
 	return len(d.open) > 0 && !d.lockStep && !d.wantsNew && d.refusedParams == "" && d.fits(ext)
 }
 
-// fits reports whether the message can go to all open recipients as it is.
+// fits reports whether the message can go to all open recipients in a form that is made
+// already. It converts nothing: the caller holds the pool's lock.
 func (d *delivery) fits(ext extensions) bool {
-	if d.content.EightBit && !ext.has("8BITMIME") {
+	content, ok := d.forms.made(d.forms.kind(ext))
+	if !ok {
 		return false
 	}
-	if limit := ext.sizeLimit(); limit > 0 && int64(len(d.content.Data)) > limit {
+	if limit := ext.sizeLimit(); limit > 0 && int64(len(content.Data)) > limit {
 		return false
 	}
 	if ext.has("SMTPUTF8") {
 		return true
 	}
 	unicode := slices.ContainsFunc(d.open, func(r *mailer.Result) bool { return !mailer.IsASCII(r.ForwardPath) })
-	return !unicode && !d.content.UTF8Header && mailer.IsASCII(d.env.ReversePath)
+	return !unicode && mailer.IsASCII(d.env.ReversePath)
 }
 
 // transaction takes the next recipients of a message that fits, see [delivery.fits].
-func (d *delivery) transaction(ext extensions) *transaction { return d.take(d.content, ext) }
+func (d *delivery) transaction(ext extensions) *transaction {
+	content, _ := d.forms.made(d.forms.kind(ext))
+	return d.take(content, ext)
+}
 
 // take takes the next recipients from the open ones, for content as the relay takes
 // it. It returns nil when none of those can go; they have their failures then.
@@ -548,74 +601,6 @@ func params(content mailer.Content, ext extensions, utf8 bool) string {
 		params += " SMTPUTF8"
 	}
 	return params
-}
-
-// form is the content in the form that relays with those extensions take.
-type form struct {
-	utf8, eightBit bool // the relay has SMTPUTF8, 8BITMIME
-	content        mailer.Content
-}
-
-// adapted returns the content in the form that a relay with those extensions takes,
-// or why there is none. The form depends on the stored octets and the extensions
-// alone, so that each retry sends the same octets. It is made once for a delivery. Once
-// ctx ended, there is no form.
-func (d *delivery) adapted(ctx context.Context, ext extensions) (mailer.Content, *mailer.Failure) {
-	utf8, eightBit, limit := ext.has("SMTPUTF8"), ext.has("8BITMIME"), ext.sizeLimit()
-	if !utf8 && !mailer.IsASCII(d.env.ReversePath) {
-		return d.content, d.cannotTake("5.6.7", "the reverse-path needs SMTPUTF8, which the relay does not offer", nil)
-	}
-	content := d.content
-	if fit := (utf8 || !content.UTF8Header) && (eightBit || !content.EightBit); !fit {
-		if d.form == nil || d.form.utf8 != utf8 || d.form.eightBit != eightBit {
-			d.form = nil // let it go before the next one is made
-			converted, f := d.convert(ctx, utf8, eightBit, limit)
-			if f != nil {
-				return d.content, f
-			}
-			d.form = &form{utf8, eightBit, converted}
-		}
-		content = d.form.content
-	}
-	if size := len(content.Data); limit > 0 && int64(size) > limit {
-		return content, d.tooLarge(size, limit)
-	}
-	return content, nil
-}
-
-// errOverSize says that the converted message would be larger than the relay takes.
-type errOverSize struct{ octets int }
-
-func (e errOverSize) Error() string { return strconv.Itoa(e.octets) + " octets" }
-
-// convert makes the form of the content for a relay that lacks an extension. What would
-// be larger than the relay takes, limit octets unless that is zero, is not made.
-func (d *delivery) convert(ctx context.Context, utf8, eightBit bool, limit int64) (mailer.Content, *mailer.Failure) {
-	reserve := func(octets int) error {
-		if limit > 0 && int64(octets-len("\r\n")) > limit {
-			return errOverSize{octets}
-		}
-		return nil
-	}
-	content, missing, enhanced := d.content, "SMTPUTF8", "5.6.7"
-	var err error
-	if !utf8 {
-		content, err = compose.ASCIIHeader(ctx, content, reserve)
-	}
-	if err == nil && !eightBit {
-		missing, enhanced = "8BITMIME", "5.6.3"
-		content, err = compose.SevenBit(ctx, content, reserve)
-	}
-	over, isOver := errors.AsType[errOverSize](err)
-	switch {
-	case ctx.Err() != nil:
-		return content, d.conn.failed(ctx, mailer.StageMail, readCause(ctx.Err()))
-	case isOver:
-		return content, d.tooLarge(over.octets, limit)
-	case err != nil:
-		return content, d.cannotTake(enhanced, "the message needs "+missing+", which the relay does not offer, and cannot be converted", err)
-	}
-	return content, nil
 }
 
 func (d *delivery) tooLarge(octets int, limit int64) *mailer.Failure {

@@ -175,11 +175,11 @@ func (d *dialogue) mail(command string) bool {
 	case t.notBegun: // no verdict; the flight must be read to its end
 		return true
 	}
-	f := c.refused(mailer.StageMail, r)
+	f, j := c.judged(mailer.StageMail, r)
 	if t.params != "" && refusesParameters(r) {
 		t.mailParamRefused = f
 	}
-	if f.Class == mailer.ClassTransient && c.served > 1 && relays.EndsConnection(r) {
+	if f.Class == mailer.ClassTransient && c.served > 1 && j.EndsConnection {
 		t.sessionFull = f
 	}
 	failAll(t.undecided(), f)
@@ -216,12 +216,13 @@ func (d *dialogue) rcpts(commands []string) bool {
 // rcpt records the reply to the RCPT of one recipient.
 func (t *transaction) rcpt(c *conn, r *mailer.Result, reply mailer.Reply) {
 	r.Reply = reply
-	if reply.Positive() && !relays.Drops(r.Reply) {
+	if reply.Positive() && !relays.Drops(c.relay.opts.Host, mailer.StageRcpt, reply) {
 		t.accepted = append(t.accepted, r)
 		return
 	}
-	r.Failure = c.refused(mailer.StageRcpt, reply)
-	if t.isTooMany(r) || t.goesQuoted(r) {
+	f, j := c.judged(mailer.StageRcpt, reply)
+	r.Failure = f
+	if t.isTooMany(r, j) || t.goesQuoted(r) {
 		r.Failure.Class = mailer.ClassTransient
 		t.again = append(t.again, r)
 		return
@@ -232,11 +233,11 @@ func (t *transaction) rcpt(c *conn, r *mailer.Result, reply mailer.Reply) {
 // isTooMany reports whether a recipient was refused because of the number of
 // recipients before it (RFC 5321 §4.5.3.1.10). Some relays, such as Exim, count
 // refused ones, too.
-func (t *transaction) isTooMany(r *mailer.Result) bool {
+func (t *transaction) isTooMany(r *mailer.Result, j relays.Judgement) bool {
 	switch {
-	case r.Failure.Class == mailer.ClassRelay, r.Reply.Positive():
+	case r.Failure.Class == mailer.ClassRelay, r.Reply.Positive(), j.Verdict == relays.Less:
 		return false
-	case relays.TooManyRecipients(r.Reply):
+	case j.TooManyRecipients:
 		return len(t.accepted) > 0 || t.refused > 0
 	default:
 		return len(t.accepted) > 0 && (r.Reply.Code == 452 || r.Reply.Code == 552)
@@ -408,7 +409,7 @@ func (d *dialogue) data(r mailer.Reply) bool {
 // for good, MAIL or each recipient, and DATA because of that. Codes that other commands
 // are answered with prove nothing.
 func (d *dialogue) isPlainRefusal(data mailer.Reply) bool {
-	if len(d.t.accepted) > 0 || classify(mailer.StageRcpt, data) != mailer.ClassPermanent {
+	if len(d.t.accepted) > 0 || data.Code/100 != 5 {
 		return false
 	}
 	if !d.mailReply.Positive() {

@@ -16,7 +16,7 @@ func TestFormOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := delivery{relay: r, content: c, env: mailer.Envelope{ReversePath: "a@b.example"}}
+	d := r.newDelivery(mailer.Envelope{ReversePath: "a@b.example"}, c)
 	first, f := d.adapted(t.Context(), extensions{"SMTPUTF8": ""})
 	if f != nil || first.EightBit {
 		t.Fatalf("adapted() = %+v, %v", first, f)
@@ -30,7 +30,11 @@ func TestFormOnce(t *testing.T) {
 	if again, _ := d.adapted(t.Context(), extensions{"SMTPUTF8": ""}); &again.Data[0] != &first.Data[0] {
 		t.Error("the message was converted again after a connection to another server of the relay")
 	}
-	if _, f := d.adapted(t.Context(), extensions{"SIZE": "60"}); f == nil || f.Reply.Enhanced != "5.3.4" || d.form != nil {
-		t.Errorf("adapted() for a relay that takes 60 octets = %v, form %v, want 5.3.4 and no form", f, d.form)
+	if _, f := d.adapted(t.Context(), extensions{"SIZE": "60", "SMTPUTF8": ""}); f == nil || f.Reply.Enhanced != "5.3.4" {
+		t.Errorf("adapted() for a relay that takes 60 octets = %v, want 5.3.4", f)
+	}
+	d = r.newDelivery(mailer.Envelope{ReversePath: "a@b.example"}, c)
+	if _, f := d.adapted(t.Context(), extensions{"SIZE": "60"}); f == nil || f.Reply.Enhanced != "5.3.4" || d.forms.last != nil {
+		t.Errorf("adapted() for a relay that takes 60 octets = %v, form %v, want 5.3.4 and no form", f, d.forms.last)
 	}
 }

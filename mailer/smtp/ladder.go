@@ -132,6 +132,7 @@ func (x *race) start(ctx context.Context) *conn {
 	x.relay.background(func(context.Context) {
 		begin := time.Now()
 		f := c.open(ctx)
+		x.relay.countOpened(ctx, c.rung, f)
 		x.results <- entrant{rung: i, conn: c, failure: f, duration: time.Since(begin)}
 	})
 	return c
@@ -262,7 +263,9 @@ func (r *Relay) probe(ctx context.Context) {
 			return
 		}
 		for i := range preferred {
-			if c := r.newConn(r.opts.Ladder[i]); c.open(ctx) == nil {
+			c := r.newConn(r.opts.Ladder[i])
+			f := c.open(ctx)
+			if r.countOpened(ctx, c.rung, f); f == nil {
 				c.quit()
 				r.won(i)
 				break

@@ -48,6 +48,7 @@ func (c *conn) listenLate(ctx context.Context, t *transaction, answers <-chan an
 		c.recordVerdict(t, <-answers)
 	}
 	c.relay.pace.written(t.turn)
+	c.noteLogin(t.accepted, false)
 	for _, r := range t.accepted {
 		c.relay.logLateVerdict(t, *r)
 	}
@@ -101,7 +102,7 @@ func hasEnded(ctx context.Context) bool {
 // awaitEnd tells the relay that we send no more, waits until it ends the connection,
 // as long as for the reply to a command, and closes it.
 func (c *conn) awaitEnd(ctx context.Context) {
-	defer c.raw.Close() // the holder still reads c.dead
+	defer c.hangUp() // the holder still reads c.dead
 	c.raw.SetDeadline(time.Now().Add(c.relay.opts.Timeouts.Command))
 	stop := context.AfterFunc(ctx, func() { c.raw.SetDeadline(time.Unix(1, 0)) })
 	defer stop()

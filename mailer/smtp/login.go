@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mailsidecar/mailer"
@@ -57,11 +58,14 @@ type account struct {
 	mu      sync.Mutex
 	breaker breaker
 	failure *mailer.Failure // of the last login that was not accepted, until one is
+	late    *mailer.Failure // of the last session that was refused late, see delivery.loginWanted
+	taken   atomic.Int64    // when the relay took mail, in nanoseconds since 1970; zero: never, or it wanted a login since
+	doubted atomic.Bool     // there is one, or a session whose mail was not judged yet
 	// The last token that was accepted, and the last that was refused, until a login is
 	// accepted. dead says that the source may have a better one.
 	accepted, refused string
 	dead              bool
-	ended             chan struct{} // closed when a login ends, and then replaced
+	ended             chan struct{} // closed when a login ends or a first mail is judged, and then replaced
 }
 
 // tokenLook is how often a token is looked at that was refused: it may have changed.
@@ -81,7 +85,7 @@ func (r *Relay) Logins() LoginState {
 	a := r.account
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := LoginState{Refused: a.breaker.refusals, Failure: a.failure}
+	s := LoginState{Refused: max(a.breaker.refusals, a.breaker.late), Failure: a.failure}
 	if a.breaker.next.After(time.Now()) {
 		s.Next = a.breaker.next
 	}
@@ -145,13 +149,16 @@ func (r *Relay) tokenChanged(ctx context.Context) bool {
 func (a *account) begin(ctx context.Context, c *conn) *mailer.Failure {
 	for {
 		a.mu.Lock()
-		p, ended := a.breaker.begin(time.Now()), a.ended
+		now := time.Now()
+		judgedBy := a.judgedBy(now)
+		p, ended := a.breaker.begin(now), a.ended
+		c.failedBefore = a.breaker.failed
 		a.mu.Unlock()
 		switch p {
 		case granted:
 			return nil
 		case tooEarly:
-			if c.relay.tokenChanged(ctx) && a.beginChanged() {
+			if c.relay.tokenChanged(ctx) && a.beginChanged(c) {
 				return nil
 			}
 			if f := a.pausedFailure(c.relay); f != nil {
@@ -160,44 +167,99 @@ func (a *account) begin(ctx context.Context, c *conn) *mailer.Failure {
 			continue // just over
 		case mustWait:
 		}
-		select {
-		case <-ended:
-		case <-ctx.Done():
+		if !waitFor(ctx, ended, judgedBy) {
 			return c.failed(ctx, mailer.StageAuth, &cause{problem: ProblemSilent, text: "another login took too long", err: ctx.Err()})
 		}
 	}
 }
 
-func (a *account) beginChanged() bool {
+// awaitVerdicts waits while the relay may refuse the sessions that have just logged in,
+// so that no connection is opened for a login that must wait.
+func (a *account) awaitVerdicts(ctx context.Context) {
+	for {
+		a.mu.Lock()
+		ended, judgedBy := a.ended, a.judgedBy(time.Now())
+		a.mu.Unlock()
+		if !time.Now().Before(judgedBy) || !waitFor(ctx, ended, judgedBy) {
+			return
+		}
+	}
+}
+
+// judgedBy returns until when a login has to wait for a verdict, see breaker. The caller
+// holds the lock.
+func (a *account) judgedBy(now time.Time) time.Time {
+	a.breaker.takesNow = now.Sub(time.Unix(0, a.taken.Load())) < acceptedLatelyTime
+	return a.breaker.judgedBy(now)
+}
+
+// waitFor waits until the channel is closed, or that time has come where it is not over.
+// It returns false when ctx ends first.
+func waitFor(ctx context.Context, ended <-chan struct{}, at time.Time) bool {
+	var over <-chan time.Time
+	if wait := time.Until(at); wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		over = timer.C
+	}
+	select {
+	case <-ended:
+		return true
+	case <-over:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// wake lets those look again that wait for a login. The caller holds the lock.
+func (a *account) wake() {
+	close(a.ended)
+	a.ended = make(chan struct{})
+}
+
+func (a *account) beginChanged(c *conn) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	c.failedBefore = a.breaker.failed
 	return a.breaker.beginChanged(time.Now())
 }
 
 // beginAgain asks for one more login without a wait, with a fresh token.
-func (a *account) beginAgain() bool {
+func (a *account) beginAgain(c *conn) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	c.failedBefore = a.breaker.failed
 	return a.breaker.begin(time.Now()) == granted
 }
 
 // end records what became of a login with that token or password, and returns f with
 // the time of the next one.
-func (a *account) end(f *mailer.Failure, token string) *mailer.Failure {
+func (a *account) end(c *conn, f *mailer.Failure, token string) *mailer.Failure {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	result, now := resultOf(f), time.Now()
-	a.breaker.end(result, now)
-	close(a.ended)
-	a.ended = make(chan struct{})
+	a.breaker.end(result, c.failedBefore, now)
+	c.relay.countLogin(result)
+	a.wake()
 	if result == accepted {
-		a.failure, a.accepted, a.refused, a.dead = nil, token, "", false
+		c.session = a.breaker.begun(now)
+		a.doubted.Store(true)
+		a.accepted, a.refused, a.dead = token, "", false
+		if a.breaker.refusals+a.breaker.undecided == 0 {
+			a.failure = a.late
+		}
 		return nil
 	}
 	if result == refused {
 		a.refused, a.dead = token, a.newTokenHelps(f, token)
 	}
 	a.failure = f
+	return a.withNextLogin(f, now)
+}
+
+// withNextLogin returns f with the time of the next login. The caller holds the lock.
+func (a *account) withNextLogin(f *mailer.Failure, now time.Time) *mailer.Failure {
 	told := *f
 	why := &mailer.LoginError{Tried: true, Err: f.Err}
 	if a.breaker.next.After(now) {
@@ -254,14 +316,14 @@ func (c *conn) tryLogin(ctx context.Context, mechanism string) *mailer.Failure {
 	if failure == nil {
 		failure = c.authenticate(ctx, mechanism, token)
 	}
-	f := a.end(failure, token)
+	f := a.end(c, failure, token)
 	if dead := a.deadToken(); f == nil || f.Reply.Code == 0 || dead == "" || dead != token {
 		return f
 	}
 	// A token may be revoked before it expires: try again with a new one, if there
 	// is any.
-	if fresh, _ := c.token(ctx, mechanism, token); fresh != "" && fresh != token && a.beginAgain() {
-		again := a.end(c.authenticate(ctx, mechanism, fresh), fresh)
+	if fresh, _ := c.token(ctx, mechanism, token); fresh != "" && fresh != token && a.beginAgain(c) {
+		again := a.end(c, c.authenticate(ctx, mechanism, fresh), fresh)
 		if again == nil || again.Reply.Code != 0 {
 			return again
 		}

@@ -242,6 +242,23 @@ func TestLoginWithoutVerdict(t *testing.T) {
 	}
 }
 
+// TestLoginsTogether: two logins are under way. The first to end is not decided on, the
+// other is accepted, and does not end the pause that the first one causes.
+func TestLoginsTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPoolTest(t, relaytest.Options{}, relaytest.Script{
+			"AUTH": "after 1s bye 421 4.7.0 too many logins then after 2s 235 2.7.0 welcome then 235 2.7.0 welcome",
+		}, func(o *smtp.Options) { o.MessagesPerConnection = 1 })
+		go deliverMany(t.Context(), p.relay, 3)
+		time.Sleep(11*time.Second - 1)
+		if n := p.scripted.Said("AUTH"); n != 2 {
+			t.Errorf("%d logins until 10 s after one was not decided on, want 2", n)
+		}
+		time.Sleep(time.Second)
+		p.deliver(t, "accepted 250")
+	})
+}
+
 // TestLoginOutlivesCaller: a caller that leaves while it is logged in does not end the
 // login. The connection serves the next one.
 func TestLoginOutlivesCaller(t *testing.T) {

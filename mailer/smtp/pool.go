@@ -236,9 +236,11 @@ func (p *pool) accepted(c *conn, wait time.Duration) {
 // pushed reports whether the relay asked for less, and others whether there are
 // connections beside c.
 func (p *pool) notePushback(c *conn, f *mailer.Failure) (pushed, others bool) {
+	j := c.judgementOf(f)
 	p.adjust(func(w *window) {
-		now, kind := time.Now(), relays.PushbackOf(f.Stage, f.Reply)
-		if kind == relays.NoPushback && f.Reply.Code == 421 && !relays.EndsConnection(f.Reply) && !w.endedNormally(now, c.served-1) {
+		now := time.Now()
+		kind := j.Pushback
+		if j.Verdict == relays.Retry && f.Reply.Code == 421 && !j.EndsConnection && !w.endedNormally(now, c.served-1) {
 			kind = relays.TooFast
 		}
 		if pushed, others = kind != relays.NoPushback, p.places-p.leaving > 1; pushed {

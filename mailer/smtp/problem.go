@@ -47,6 +47,8 @@ const (
 	ProblemUnknownCA       Problem = "certificate_unknown_ca"       // private CA, or an intercepting proxy
 	ProblemNoAuthorities   Problem = "no_authorities"               // this machine trusts none
 	ProblemCertificate     Problem = "certificate_not_valid"        // anything else about the certificate
+	ProblemPin             Problem = "certificate_not_pinned"       // another key than SMTP_TLS_PIN names
+	ProblemClientCert      Problem = "client_certificate"           // the relay wants one, or does not take ours
 	ProblemNoMechanism     Problem = "no_common_mechanism"          // AUTH mechanisms of the relay and ours do not meet
 	ProblemCredentials     Problem = "credentials_refused"          // wrong user name or password
 	ProblemAppPassword     Problem = "app_password_needed"          // the account has two-step verification
@@ -56,6 +58,7 @@ const (
 	ProblemForbidden       Problem = "login_forbidden"              // by a rule of the customer's organization
 	ProblemBrowser         Problem = "browser_login_needed"         // the account's owner must log in with a browser
 	ProblemMechanism       Problem = "mechanism_refused"            // the relay offers it, but does not know it
+	ProblemNoLogin         Problem = "login_not_taken"              // 502 or 503 to AUTH: not on this connection
 	ProblemToken           Problem = "token_not_available"          // the OAuth2 token could not be fetched
 	ProblemTokenDead       Problem = "token_refused"                // the relay says that it expired or was revoked
 	ProblemTokenEndsSoon   Problem = "token_ends_soon"              // the relay wants one that lasts longer
@@ -140,6 +143,8 @@ func refusalOf(stage mailer.Stage, r mailer.Reply) Problem {
 		mailer.StageGreeting: ProblemTurnedAway, mailer.StageEHLO: ProblemHelo, mailer.StageStartTLS: ProblemSTARTTLSRefused,
 	}[stage]
 	switch {
+	case refused != "" && strings.Contains(strings.ToLower(r.Text), "client certificate"):
+		return ProblemClientCert // Postfix says so after the handshake, with 421
 	case refused != "" && r.Code/100 == 4:
 		return ProblemBusy
 	case refused != "" && r.Code != 0:
@@ -183,6 +188,7 @@ var loginProblems = map[relays.LoginWord]Problem{
 	relays.CredentialsWrong:   ProblemCredentials,
 	relays.LoginLater:         ProblemAuthUnavailable,
 	relays.MechanismRefused:   ProblemMechanism,
+	relays.NoLoginHere:        ProblemNoLogin,
 	relays.AppPasswordWanted:  ProblemAppPassword,
 	relays.TokenWanted:        ProblemOAuth2,
 	relays.SubmissionDisabled: ProblemSubmissionOff,
@@ -236,6 +242,8 @@ func nameCause(dns *net.DNSError, err error) *cause {
 // readCause returns why there is no reply.
 func readCause(err error) *cause {
 	switch {
+	case isAboutOurCertificate(err):
+		return ourCertificate(err)
 	case errors.Is(err, errReplyMalformed):
 		return &cause{ProblemNotSMTP, "what answers does not speak SMTP", err}
 	case isTimeout(err):
@@ -249,6 +257,15 @@ func readCause(err error) *cause {
 func (o *Options) tlsCause(err error) *cause {
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return &cause{ProblemTLSMode, "wrong TLS mode: what answers does not speak TLS here", err}
+	}
+	if pinned, ok := errors.AsType[*PinError](err); ok {
+		if pinned.OfCertificate {
+			return &cause{ProblemPin, "SMTP_TLS_PIN names the fingerprint of the relay's certificate, and not its key", err}
+		}
+		return &cause{ProblemPin, "the relay's key is not one of those that SMTP_TLS_PIN names", err}
+	}
+	if isAboutOurCertificate(err) {
+		return ourCertificate(err)
 	}
 	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok && len(e.UnverifiedCertificates) > 0 {
 		problem := o.judge(e.UnverifiedCertificates, time.Now())

@@ -214,6 +214,11 @@ func (r *Relay) Used(times []time.Time) {
 	p.sent = p.sent[max(0, len(p.sent)-p.rate.Messages):]
 }
 
+// NoteUsed has note called, before an attempt sends another MAIL, with the times of those
+// that it has sent since the last call. They are no longer in the attempt's Turns. An error
+// ends the attempt. NoteUsed must be called before the first delivery.
+func (r *Relay) NoteUsed(note func(ctx context.Context, times []time.Time) error) { r.noteUsed = note }
+
 func (p *pace) wakeAt(at time.Time) {
 	if p.timer == nil {
 		p.timer = time.AfterFunc(time.Until(at), p.wake)

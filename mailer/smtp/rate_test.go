@@ -279,3 +279,31 @@ func TestRateStopWaiting(t *testing.T) {
 		}
 	})
 }
+
+// TestNoteUsed: an attempt with several transactions tells what it used of the rate before
+// each further one, and not again at its end. Where that cannot be noted it goes no further.
+func TestNoteUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPoolTest(t, relaytest.Options{}, nil, func(o *smtp.Options) {
+			o.Rate, o.MaxRecipients = units.Rate{Messages: 100, Per: time.Hour}, 1
+		})
+		var noted []time.Time
+		var full error
+		p.relay.NoteUsed(func(_ context.Context, times []time.Time) error {
+			if sent := len(p.scripted.Messages()); full == nil && sent != len(noted)+len(times) {
+				t.Errorf("%d of %d are noted before the next one", len(noted)+len(times), sent)
+			}
+			noted = append(noted, times...)
+			return full
+		})
+		a := p.relay.Deliver(t.Context(), envelope("a@example.org", "b@example.org", "c@example.org"), content(messageText))
+		if len(noted) != 2 || len(a.Turns) != 1 {
+			t.Errorf("%d turns were noted before the end and %d are told at it, want 2 and 1", len(noted), len(a.Turns))
+		}
+		noted, full = nil, errors.New("the store is full")
+		a = p.relay.Deliver(t.Context(), envelope("a@example.org", "b@example.org"), content(messageText))
+		if got, want := outcomes(a), "accepted 250, transient connect"; got != want || len(a.Turns) != 1 {
+			t.Errorf("without a store: %s and %d turns, want %s and 1", got, len(a.Turns), want)
+		}
+	})
+}

@@ -11,6 +11,7 @@ package smtp
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 	"time"
 
 	"mailsidecar/mailer"
+	"mailsidecar/processor"
 	"mailsidecar/units"
 )
 
@@ -59,12 +61,34 @@ type Options struct {
 	AllowCleartext bool
 	RootCAs        *x509.CertPool // nil: the system's
 	ServerName     string         // name in the certificate; empty means Host
+	// MinTLS is the oldest TLS version; zero means TLS 1.2 (RFC 8997 §3).
+	MinTLS uint16
+	// Pins, unless there are none, are the keys of which the relay must have one: its
+	// certificate's, which needs no authority then, or that of an authority which vouches
+	// for it.
+	Pins []Pin
+	// ClientCertificate returns our certificate for a relay that asks for one; nil where
+	// there is none. It is called in each such handshake.
+	ClientCertificate func() (*tls.Certificate, error)
 
 	// Helo is our name in EHLO; empty means the host's name where that is a
 	// domain, else the address literal of the connection (RFC 5321 §4.1.4).
 	Helo string
 	// MaxRecipients is the number of recipients in one transaction; zero means 100.
 	MaxRecipients int
+
+	// Processor has the turns in which large messages are converted; nil limits nothing.
+	Processor *processor.Turns
+
+	// ForceFrom, unless it is the zero Address, takes the place of the author of every
+	// message, as [mailer.Message.ForceFrom] does, and of the reverse-path, unless that is
+	// null or there is a ReturnPath. The address is canonical and in ASCII.
+	ForceFrom mailer.Address
+	// ReturnPath, unless it is empty, takes the place of every reverse-path that is not
+	// null (RFC 5321 §4.5.5). It is canonical.
+	ReturnPath string
+	// Signer signs what goes in another form than the stored one; nil signs nothing.
+	Signer Signer
 
 	// MaxConnections limits the connections that are logged in at a time; zero means
 	// 8. Those count that a caller has left, until the relay has ended them.
@@ -80,6 +104,7 @@ type Options struct {
 	// over the period, except mail of high priority.
 	Rate units.Rate
 
+	Meter    Meter        // nil counts nothing
 	Timeouts Timeouts     // zero fields mean the defaults
 	Logger   *slog.Logger // nil discards
 
@@ -116,11 +141,15 @@ func (t Timeouts) withDefaults() Timeouts {
 // Relay is one upstream relay. It is safe for concurrent use.
 type Relay struct {
 	opts     Options
+	noteUsed func(context.Context, []time.Time) error // nil: nobody
 	ladder   ladder
 	pool     pool
 	distrust distrust
+	seen     certificates
+	refusals refusals
 	pace     pace
 	account  *account
+	unknown  unknownReplies
 	// keepsLogin says that a further EHLO does not end the login, see delivery.doubtLogin.
 	keepsLogin atomic.Bool
 
@@ -161,6 +190,7 @@ func (o *Options) complete() error {
 	o.Mechanism = cmp.Or(strings.ToUpper(o.Mechanism), "AUTO")
 	o.Timeouts = o.Timeouts.withDefaults()
 	o.Helo = cmp.Or(o.Helo, hostDomain())
+	o.MinTLS = cmp.Or(o.MinTLS, tls.VersionTLS12)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -197,6 +227,15 @@ func (o *Options) completeLadder() error {
 		}
 	}
 	return nil
+}
+
+// reversePath returns the reverse-path that the relay gets in place of path. The null one
+// stays: a bounce message must never cause another one.
+func (o *Options) reversePath(path string) string {
+	if path == "" {
+		return ""
+	}
+	return cmp.Or(o.ReturnPath, o.ForceFrom.Email, path)
 }
 
 // authenticates reports whether there is a login.
@@ -242,6 +281,10 @@ func hostDomain() string {
 
 // Name returns the relay's name.
 func (r *Relay) Name() string { return r.opts.Name }
+
+// Rewrites reports whether messages of any kind may be changed for this relay, so that a
+// delivery needs a copy of the message.
+func (r *Relay) Rewrites() bool { return r.opts.ForceFrom.Email != "" }
 
 // Close ends the background work, late listeners included, says QUIT on the
 // connections that are kept, and waits for all of that and for the deliveries in

@@ -242,6 +242,7 @@ type answer struct {
 // gets the connection.
 func (c *conn) finalReply(ctx context.Context, t *transaction) {
 	begin := time.Now()
+	c.relay.account.sentContent(c.session)
 	c.arm(context.WithoutCancel(ctx), c.relay.opts.Timeouts.Dot)
 	answers := make(chan answer, 1)
 	c.relay.background(func(context.Context) {
@@ -326,11 +327,11 @@ func (c *conn) recordVerdict(t *transaction, a answer) {
 		c.close()
 	}
 	if a.reply.Positive() {
-		c.fruitless = 0
+		c.fruitless, c.tookMail = 0, true
 	}
 	for _, r := range t.accepted {
 		r.Reply, r.Failure = a.reply, nil
-		if !a.reply.Positive() || notAcceptedFor(a.reply, r.ForwardPath, len(t.accepted)) {
+		if !a.reply.Positive() || c.notAcceptedFor(a.reply, r.ForwardPath, len(t.accepted)) {
 			r.Failure = c.refused(mailer.StageContent, a.reply)
 		}
 	}
@@ -364,8 +365,8 @@ func (c *conn) proveContentRefused(ctx context.Context, t *transaction) {
 
 // notAcceptedFor reports whether a positive reply says that the mail is dropped for
 // this recipient: it names the recipient, or there is only one.
-func notAcceptedFor(reply mailer.Reply, forwardPath string, recipients int) bool {
-	return relays.Drops(reply) &&
+func (c *conn) notAcceptedFor(reply mailer.Reply, forwardPath string, recipients int) bool {
+	return relays.Drops(c.relay.opts.Host, mailer.StageContent, reply) &&
 		(recipients == 1 || strings.Contains(strings.ToLower(reply.Text), strings.ToLower(forwardPath)))
 }
 

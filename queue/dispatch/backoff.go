@@ -1,6 +1,10 @@
 package dispatch
 
-import "time"
+import (
+	"time"
+
+	"mailsidecar/mailer"
+)
 
 // Backoff is a delay that doubles each time.
 type Backoff struct {
@@ -33,4 +37,22 @@ func pauseDelay(failures int, login bool, random float64) time.Duration {
 		return LoginPause.Delay(failures, random)
 	}
 	return RelayPause.Delay(failures, random)
+}
+
+// A relay may say itself until when it takes no mail, or it is known of it. It is left
+// alone until then, within these limits: a relay may name any time, and its clock may be
+// wrong.
+const (
+	shortestNamed = time.Second
+	longestNamed  = 24 * time.Hour
+)
+
+// namedEnd returns when a relay may be asked again that said so, to the precision of the
+// store; zero when it did not, or named a time in the past.
+func namedEnd(f *mailer.Failure, now time.Time) time.Time {
+	if !f.Until.After(now) {
+		return time.Time{}
+	}
+	wait := min(max(f.Until.Sub(now), shortestNamed), longestNamed)
+	return now.Add(wait).UTC().Add(time.Microsecond - 1).Truncate(time.Microsecond)
 }

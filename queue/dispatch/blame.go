@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -18,6 +19,14 @@ import (
 //   - Three different messages of several reverse-paths meet it in a row, or the
 //     connection breaks over three different messages in a row, without a success at
 //     this relay: the relay rests.
+//
+// The same goes for a relay that has refused unrelated messages with the same words
+// ([mailer.ErrRefusesMany]), with these differences: two messages are enough, because
+// there was a first one, which has bounced; the relay rests only where the messages are
+// of several API keys, unless it has mail of one key only; a reverse-path rests for the
+// only key whose messages met it, and for all once another key's has; and rests last longer. A
+// refusal that is about the sender alone ([mailer.ErrSenderRefused]) never makes the
+// relay rest.
 //
 // A message that met it before is no new evidence. A rest lasts 1, 2, 4 and then
 // 5 s; five minutes once 20 different messages have met it. After each one message
@@ -42,7 +51,13 @@ const (
 // shortRest is how long a rest lasts at first.
 var shortRest = Backoff{First: time.Second, Longest: 5 * time.Second}
 
-func restDelay(rests, different int, random float64) time.Duration {
+// alikeRest is how long a rest lasts where unrelated messages are refused alike.
+var alikeRest = Backoff{First: time.Minute, Longest: time.Hour}
+
+func restDelay(rests, different int, alike bool, random float64) time.Duration {
+	if alike {
+		return alikeRest.Delay(rests, random)
+	}
 	if different >= quickRests {
 		return longRest + time.Duration(random*float64(longRest/8)).Truncate(time.Microsecond)
 	}
@@ -64,6 +79,18 @@ type meeting struct {
 	key             string   // name of the API key
 	to              []string // the first of its recipients
 	broken          bool     // the connection broke
+	alike           bool     // unrelated messages were refused with the same words
+	// all is where the message met a refusal of all mail: for it, its recipients and its
+	// reverse-path, which attempt in which the relay takes mail was to come next. Zero
+	// where it did not, or the relay has taken mail to them or from it since.
+	all allRefused
+}
+
+type allRefused struct{ message, to, from int }
+
+// sharesRecipient reports whether a job has one of the recipients that are remembered.
+func (m *meeting) sharesRecipient(j *Job) bool {
+	return slices.ContainsFunc(m.to, func(to string) bool { return slices.Contains(j.Recipients, to) })
 }
 
 // sender is a reverse-path at a relay.
@@ -72,6 +99,8 @@ type sender struct {
 	row         []string // the different messages that met it since its last success
 	pause       pause
 	reason      *mailer.Failure // of the last of them
+	key         string          // name of the first one's API key
+	severalKeys bool            // one of another key has met it, too
 	lastMet     int             // when, by the count of blame.meets
 	// postponed is how many messages were postponed since the rest began, and slot
 	// when the next ones are due.
@@ -82,17 +111,18 @@ type sender struct {
 // sender returns what is held against a reverse-path; nil when nothing is.
 func (b *blame) sender(reversePath string) *sender { return b.senders[reversePath] }
 
-// add returns what is held against a reverse-path, which meets it. Where there are
+// add returns what is held against a job's reverse-path, which meets it. Where there are
 // too many it forgets the one that met it least recently.
-func (b *blame) add(reversePath string) *sender {
-	s := b.senders[reversePath]
+func (b *blame) add(j *Job) *sender {
+	s := b.senders[j.ReversePath]
 	if s == nil {
-		s = &sender{reversePath: reversePath}
+		s = &sender{reversePath: j.ReversePath, key: j.Lane.Key}
 		if b.senders == nil {
 			b.senders = map[string]*sender{}
 		}
-		b.senders[reversePath] = s
+		b.senders[j.ReversePath] = s
 	}
+	s.severalKeys = s.severalKeys || s.key != j.Lane.Key
 	b.meets++
 	s.lastMet = b.meets
 	if len(b.senders) > maxSenders {
@@ -117,19 +147,25 @@ func (b *blame) remove(reversePath string) (rested bool) {
 	return rested
 }
 
-// opens is when a message of the reverse-path may go; zero when it does not rest.
-func (b *blame) opens(reversePath string) time.Time {
-	if s := b.sender(reversePath); s != nil {
+// opens is when a job may go; zero when its reverse-path does not rest for it.
+func (b *blame) opens(j *Job) time.Time {
+	if s := b.sender(j.ReversePath); s != nil && s.holds(j) {
 		return s.pause.opens()
 	}
 	return time.Time{}
+}
+
+// holds says whether a rest is one for that job. Where all keys have one reverse-path
+// (MAILSIDECAR_FORCE_FROM), what one key sends must not stop the others.
+func (s *sender) holds(j *Job) bool {
+	return s.severalKeys || s.key == j.Lane.Key || s.pause.failures > 0 && !isAlike(s.reason)
 }
 
 // begin notes that a delivery goes through, and says whether it is a probe of its
 // reverse-path.
 func (b *blame) begin(j *Job, now time.Time) bool {
 	s := b.sender(j.ReversePath)
-	return s != nil && s.pause.begin(j, now)
+	return s != nil && s.holds(j) && s.pause.begin(j, now)
 }
 
 // end notes that a delivery is over, and says whether it was a probe of its
@@ -139,13 +175,19 @@ func (b *blame) end(j *Job) bool {
 	return s != nil && s.pause.end(j)
 }
 
-func (b *blame) knows(id string) bool {
-	return slices.ContainsFunc(b.met, func(m meeting) bool { return m.id == id })
+func (b *blame) knows(id string) bool { return b.meeting(id) != nil }
+
+// meeting returns when the message met it last; nil when it did not.
+func (b *blame) meeting(id string) *meeting {
+	if i := slices.IndexFunc(b.met, func(m meeting) bool { return m.id == id }); i >= 0 {
+		return &b.met[i]
+	}
+	return nil
 }
 
 // meet notes that a job met it, and says whether that is new evidence.
-func (b *blame) meet(j *Job, broken bool) (m meeting, isNew bool) {
-	m = meeting{j.ID, j.ReversePath, j.Lane.Key, slices.Clone(j.Recipients[:min(len(j.Recipients), maxMetTo)]), broken}
+func (b *blame) meet(j *Job, broken, alike bool) (m meeting, isNew bool) {
+	m = meeting{j.ID, j.ReversePath, j.Lane.Key, slices.Clone(j.Recipients[:min(len(j.Recipients), maxMetTo)]), broken, alike, allRefused{}}
 	known := len(b.met)
 	b.met = slices.DeleteFunc(b.met, func(m meeting) bool { return m.id == j.ID })
 	isNew = known == len(b.met)
@@ -168,16 +210,27 @@ func (b *blame) count(m meeting) {
 	}
 }
 
-// many says whether the row is about the relay.
-func (b *blame) many() bool {
-	broken, several := 0, false
+// many says whether the row is about the relay. severalKeys says that it has mail of
+// several API keys.
+func (b *blame) many(severalKeys bool) bool {
+	broken, alike, paths, keys := 0, false, false, !severalKeys
 	for _, m := range b.row {
-		several = several || m.reversePath != b.row[0].reversePath
+		paths = paths || m.reversePath != b.row[0].reversePath
+		keys = keys || m.key != b.row[0].key
+		alike = alike || m.alike
 		if m.broken {
 			broken++
 		}
 	}
-	return broken >= blameAfter || several && len(b.row) >= blameAfter
+	return broken >= blameAfter || paths && (keys || !alike) && len(b.row) >= enough(alike)
+}
+
+// enough is how many different messages in a row it takes.
+func enough(alike bool) int {
+	if alike {
+		return blameAfter - 1
+	}
+	return blameAfter
 }
 
 // count adds a message to the row of its reverse-path.
@@ -190,35 +243,47 @@ func (s *sender) count(id string) {
 // blamed notes that a job met a failure that may be about more than it. probe and
 // senderProbe say that other mail waits for this.
 func (h *health) blamed(j *Job, f *mailer.Failure, probe, senderProbe bool, now time.Time, random float64) (v verdict) {
-	if probe && !h.resting() {
+	alike, ofSender := isAlike(f), f.OfSender()
+	switch {
+	case !probe || h.resting() && isAlike(h.reason) == alike:
+	case h.resting() && !ofSender, h.refusesMail() && !ofSender:
+		// It is not known whether what it is paused for is over, and it has other trouble
+		// now.
+		h.pause.failures = 0
+	case h.resting(), h.refusesMail():
+		// It says nothing of that, and another message is the probe.
+	default:
 		// It got as far as MAIL: what the relay was paused for is over.
 		v.resumed = true
 		h.resume()
 		probe = false
 	}
-	m, isNew := h.blame.meet(j, f.Scope() == mailer.ScopeConnection)
-	s := h.blame.add(j.ReversePath)
+	m, isNew := h.blame.meet(j, f.Scope() == mailer.ScopeConnection, alike)
+	s := h.blame.add(j)
 	s.reason = f
 	if isNew || senderProbe {
 		s.count(j.ID)
 	}
-	if isNew || probe {
+	if (isNew || probe) && !ofSender {
 		h.blame.count(m)
 	}
 	switch {
-	case senderProbe, s.pause.failures == 0 && len(s.row) >= blameAfter:
+	case senderProbe, s.pause.failures == 0 && len(s.row) >= enough(alike):
 		v.senderRests = true
-		h.blame.rest(s, now.Add(restDelay(s.pause.failures+1, len(s.row), random)))
+		h.blame.rest(s, now.Add(restDelay(s.pause.failures+1, len(s.row), alike, random)))
 	}
 	switch {
-	case probe, h.pause.failures == 0 && h.blame.many():
+	case ofSender:
+	case probe, h.pause.failures == 0 && h.blame.many(h.severalKeys):
 		v.paused = true
 		h.reason = f
-		h.pause.extend(now.Add(restDelay(h.pause.failures+1, len(h.blame.row), random)))
+		h.pause.extend(now.Add(restDelay(h.pause.failures+1, len(h.blame.row), alike, random)))
 		h.blame.outlast(h.pause.until)
 	}
 	return v
 }
+
+func isAlike(f *mailer.Failure) bool { return errors.Is(f.Err, mailer.ErrRefusesMany) }
 
 // resting says whether the relay is paused because of what messages met.
 func (h *health) resting() bool { return h.pause.failures > 0 && h.reason.Scope() != mailer.ScopeRelay }
@@ -288,9 +353,7 @@ func (b *blame) suits(j *Job) int {
 	if !slices.ContainsFunc(b.met, func(m meeting) bool { return m.key == j.Lane.Key }) {
 		score++
 	}
-	if !slices.ContainsFunc(b.met, func(m meeting) bool {
-		return slices.ContainsFunc(m.to, func(to string) bool { return slices.Contains(j.Recipients, to) })
-	}) {
+	if !slices.ContainsFunc(b.met, func(m meeting) bool { return m.sharesRecipient(j) }) {
 		score += 2
 	}
 	return score

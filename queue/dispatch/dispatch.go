@@ -19,6 +19,10 @@ import (
 type Options struct {
 	// Relays are the names of the relays. An event names a relay by its index.
 	Relays []string
+	// Weights are those of the relays, in their order: those of a route that have a weight
+	// share its mail in that proportion, and those whose weight is zero get mail only when
+	// none of these takes it. None means that no relay has a weight.
+	Weights []int
 	// Workers is how many deliveries of each route go on at a time at each of its
 	// relays. An extra eighth, at least one, serves lanes that are not bulk and
 	// have few deliveries in flight, and one more those of high priority.
@@ -46,8 +50,6 @@ type Job struct {
 	// Fresh says that the job came with its content. That of others is in the
 	// store, and takes up memory during the delivery only.
 	Fresh bool
-	// Moved says that the store has the job under another route.
-	Moved bool
 	// Alone says that nothing may begin beside the job, see [Dispatcher.Harmless].
 	Alone bool
 	Value any // the caller's
@@ -70,6 +72,9 @@ type Orders struct {
 	Shut []Shut
 	// News is what changed for a relay; nil when nothing did.
 	News *News
+	// OfMessage says that the failure that was reported is the message's own, though it
+	// reads as the relay's: the message is tried again on its own schedule.
+	OfMessage bool
 }
 
 // Postponed is a job whose reverse-path rests at all relays that are open.
@@ -117,9 +122,14 @@ func (d *Dispatcher) Route(name string, relays []int) {
 		return
 	}
 	g := &group{route: name}
-	for _, r := range relays {
+	weights := make([]int, len(relays))
+	for i, r := range relays {
 		g.relays = append(g.relays, d.relays[r])
+		if len(d.opts.Weights) > 0 {
+			weights[i] = d.opts.Weights[r]
+		}
 	}
+	g.shares = NewShares(weights)
 	g.loads = make([]load, len(relays))
 	d.groups = append(d.groups, g)
 }
@@ -197,23 +207,33 @@ func (d *Dispatcher) Done(j *Job, now time.Time) Orders {
 
 // Withdraw takes a message's jobs out of memory and returns them. Those that are
 // in flight stay.
-func (d *Dispatcher) Withdraw(id string) []*Job {
+func (d *Dispatcher) Withdraw(ids ...string) []*Job {
+	meant := setOf(ids)
 	var taken []*Job
 	for _, g := range d.groups {
-		taken = append(taken, d.withdraw(g, func(j *Job) bool { return j.ID == id })...)
+		taken = append(taken, d.withdraw(g, func(j *Job) bool { return meant[j.ID] })...)
 	}
 	return taken
 }
 
-// Trying returns a message's jobs that are in flight.
-func (d *Dispatcher) Trying(id string) []*Job {
+// Trying returns the messages' jobs that are in flight.
+func (d *Dispatcher) Trying(ids ...string) []*Job {
+	meant := setOf(ids)
 	var jobs []*Job
 	for j := range d.inFlight {
-		if j.ID == id {
+		if meant[j.ID] {
 			jobs = append(jobs, j)
 		}
 	}
 	return jobs
+}
+
+func setOf(ids []string) map[string]bool {
+	set := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		set[id] = true
+	}
+	return set
 }
 
 // Each calls f with every job that is in memory or in flight.
@@ -258,6 +278,7 @@ func (d *Dispatcher) withdraw(g *group, meant func(*Job) bool) []*Job {
 // Tick expires what waits in memory, and begins what may begin by now. look says
 // that the store must be looked at, too.
 func (d *Dispatcher) Tick(now time.Time) (look bool, o Orders) {
+	d.endPauses(now)
 	if !d.tick.IsZero() && !now.Before(d.tick) {
 		d.tick = time.Time{}
 		d.expire(now, &o)

@@ -33,6 +33,7 @@ const maxPassedOver = 8
 type group struct {
 	route  string    // its name
 	relays []*health // in order of preference
+	shares Shares    // of them
 	lines  []*line   // as their lanes became known
 	// turns are the lines of each level in which something waits. The one whose
 	// turn is next is in front.
@@ -58,6 +59,7 @@ type load struct {
 type flight struct {
 	at           *health // between two relays the first of them
 	extra, probe bool    // it has one of the extra workers; it needs none
+	why          string  // the first one was chosen
 }
 
 // load returns what counts the deliveries at a relay.
@@ -154,16 +156,6 @@ func (g *group) firstOpen(p mailer.Priority, now time.Time) *health {
 	return nil
 }
 
-// relayFor is the first relay that takes a job; nil when none does.
-func (g *group) relayFor(j *Job, now time.Time) *health {
-	for _, r := range g.relays {
-		if r.openFor(j, now) {
-			return r
-		}
-	}
-	return nil
-}
-
 // openFor says whether any relay takes a job.
 func (g *group) openFor(j *Job, now time.Time) bool { return g.relayFor(j, now) != nil }
 
@@ -181,21 +173,23 @@ func (g *group) postpone(j *Job, now time.Time) (until time.Time) {
 		}
 	}
 	for _, r := range g.relays {
-		if other := latest(r.opens(j.Lane.Priority), r.blame.opens(j.ReversePath)); !until.IsZero() && other.After(now) {
+		if other := latest(r.opens(j.Lane.Priority), r.blame.opens(j)); !until.IsZero() && other.After(now) {
 			until = earliest(until, other) // one that is paused may take it before
 		}
 	}
 	return until
 }
 
-// resting says whether a relay rests because of what messages met: then it matters
-// which one is the probe.
-func (g *group) resting() bool { return slices.ContainsFunc(g.relays, (*health).resting) }
+// resting says whether a relay rests because of what messages met, or refuses all mail:
+// then it matters which one is the probe.
+func (g *group) resting() bool {
+	return slices.ContainsFunc(g.relays, func(r *health) bool { return r.resting() || r.refusesMail() })
+}
 
-// sound says whether some relay is not in trouble. Otherwise what is open is
-// open for one probe.
+// sound says whether some relay is neither in trouble nor paused by a person. Otherwise
+// what is open is open for one probe.
 func (g *group) sound() bool {
-	return slices.ContainsFunc(g.relays, func(r *health) bool { return r.pause.failures == 0 })
+	return slices.ContainsFunc(g.relays, func(r *health) bool { return r.pause.failures == 0 && r.manual.Relay == "" })
 }
 
 // reopens is when the first relay takes deliveries of priority p again, as far
@@ -259,7 +253,11 @@ func (d *Dispatcher) send(g *group, c choice, now time.Time) *Job {
 	}
 	g.turns[at] = turns
 	l.inFlight++
-	f := flight{c.relay, c.extra, c.relay.begin(j, now)}
+	f := flight{at: c.relay, extra: c.extra, why: g.why(c.relay, j, now)}
+	if c.relay.pause.failures == 0 { // a probe is no part of its share
+		g.deal(c.relay, j, now, func(r *health) bool { free, _ := d.worker(g, l, r); return free })
+	}
+	f.probe = c.relay.begin(j, now)
 	d.inFlight[j] = f
 	g.count(f, 1)
 	g.served(at)
@@ -272,7 +270,7 @@ func (d *Dispatcher) probe(g *group, r *health, now time.Time) (best choice) {
 	for _, at := range g.order() {
 		for _, l := range g.turns[at] {
 			for _, j := range slices.Concat(l.fresh, l.claimed) {
-				if g.relayFor(j, now) != r || !j.Fresh && !d.loads(g, l, j) {
+				if !g.suits(r, j, now) || !j.Fresh && !d.loads(g, l, j) {
 					continue
 				}
 				if suits := r.blame.suits(j); suits > score {
@@ -332,6 +330,16 @@ func (d *Dispatcher) worker(g *group, l *line, r *health) (free, extra bool) {
 	return l.Priority > mailer.PriorityBulk && l.inFlight < extras && busy.extra < extras, true
 }
 
+// hasWorker says whether one of the workers for a relay is free for the line. If not, the
+// relay may make use of more soon.
+func (d *Dispatcher) hasWorker(g *group, l *line, r *health, now time.Time) bool {
+	free, _ := d.worker(g, l, r)
+	if !free && r.useful < d.opts.Workers {
+		d.tickAt(now.Add(growthInterval))
+	}
+	return free
+}
+
 // draw chooses from the fresh and the claimed jobs of a line in turn.
 func (d *Dispatcher) draw(g *group, l *line, now time.Time) choice {
 	fresh, claimed := d.first(g, l, l.fresh, now), d.first(g, l, l.claimed, now)
@@ -355,17 +363,11 @@ func (d *Dispatcher) first(g *group, l *line, jobs []*Job, now time.Time) choice
 		if i > 0 && !g.blamed() {
 			break // the others go where this one goes
 		}
-		r := g.relayFor(j, now)
+		r := g.choose(j, now, func(r *health) bool { return d.hasWorker(g, l, r, now) })
 		if r == nil {
 			continue
 		}
-		free, extra := d.worker(g, l, r)
-		if !free {
-			if r.useful < d.opts.Workers {
-				d.tickAt(now.Add(growthInterval))
-			}
-			continue
-		}
+		_, extra := d.worker(g, l, r)
 		if s := r.blame.sender(j.ReversePath); s != nil && s.pause.failures > 0 {
 			for _, other := range jobs[i:] {
 				if other.ReversePath == j.ReversePath && r.blame.suits(other) > r.blame.suits(j) {

@@ -8,10 +8,10 @@ import (
 )
 
 // NotAsked reports whether the relay was not asked for f, because its rate is used
-// up, because it has refused our login before, or because the message had expired.
+// up, because it has refused our login before, because it is paused, or because the message had expired.
 // Then there was no attempt.
 func NotAsked(f *mailer.Failure) bool {
-	if UsedUp(f) != nil || f != nil && errors.Is(f.Err, mailer.ErrExpired) {
+	if UsedUp(f) != nil || f != nil && (errors.Is(f.Err, mailer.ErrExpired) || errors.As(f.Err, new(*mailer.PauseError))) {
 		return true
 	}
 	login := loginError(f)
@@ -62,7 +62,7 @@ func (d *Dispatcher) RefusedLogin(route string, p mailer.Priority, now time.Time
 		return nil
 	}
 	for _, h := range g.relays {
-		if h.reason != nil && h.reason.Stage == mailer.StageAuth {
+		if h.reason != nil && (h.reason.Stage == mailer.StageAuth || loginError(h.reason) != nil) {
 			return h.reason
 		}
 	}

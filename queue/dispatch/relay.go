@@ -13,11 +13,17 @@ type health struct {
 	name   string
 	useful int // deliveries at a time that it can make use of
 	pause  pause
+	manual ManualPause     // beside it
 	reason *mailer.Failure // of the last trouble
 	blame  blame
 	// restsUntil is until when the rate is used up for mail of each level,
 	// whether the relay fares well or not.
 	restsUntil [levels]time.Time
+	// key is the first API key that had mail for the relay, and severalKeys says that
+	// another had since.
+	key         *string
+	severalKeys bool
+	taken       int // attempts in which it took mail
 }
 
 // Pause says that a relay is in trouble.
@@ -51,7 +57,7 @@ func (h *health) shown() Pause { return Pause{h.name, h.pause.failures, h.pause.
 // opens is when a delivery of priority p may be given to the relay, as far as is
 // known now.
 func (h *health) opens(p mailer.Priority) time.Time {
-	return latest(h.restsUntil[level(p)], h.pause.opens())
+	return latest(latest(h.restsUntil[level(p)], h.pause.opens()), h.manual.Opens())
 }
 
 // open says whether a delivery of priority p may be given to the relay.
@@ -59,12 +65,29 @@ func (h *health) open(p mailer.Priority, now time.Time) bool { return !now.Befor
 
 // openFor says whether the delivery of a job may be given to the relay.
 func (h *health) openFor(j *Job, now time.Time) bool {
-	return h.open(j.Lane.Priority, now) && !now.Before(h.blame.opens(j.ReversePath))
+	return h.open(j.Lane.Priority, now) && !now.Before(h.blame.opens(j))
+}
+
+// sees notes that an API key has mail for the relay. Where the relay rests because of how
+// mail of one key was refused, which was all mail that there was, the first message of
+// another key is a probe at once.
+func (h *health) sees(key string, now time.Time) {
+	if h.key == nil {
+		h.key = &key
+	}
+	if h.severalKeys || *h.key == key {
+		return
+	}
+	h.severalKeys = true
+	if h.pause.failures > 0 && isAlike(h.reason) {
+		h.pause.until = earliest(h.pause.until, now)
+	}
 }
 
 // begin notes that a delivery goes through, and says whether it is a probe of the
 // relay.
 func (h *health) begin(j *Job, now time.Time) bool {
+	h.sees(j.Lane.Key, now)
 	h.blame.begin(j, now)
 	return h.pause.begin(j, now)
 }
@@ -87,6 +110,7 @@ type verdict struct {
 	paused, resumed            bool // the relay
 	senderRests, senderResumed bool // the job's reverse-path
 	probed                     bool // it was a probe, for which other mail waits
+	ofMessage                  bool // the failure reads as the relay's, and is the message's own
 }
 
 // report notes what an attempt at a job says of the relay.
@@ -95,10 +119,16 @@ func (h *health) report(j *Job, a mailer.Attempt, now time.Time, random float64)
 	f, judged := Trouble(a)
 	switch {
 	case f == nil && judged, accepted(a):
-		v.resumed = h.pause.failures > 0
-		h.resume()
+		if accepted(a) {
+			h.took(j)
+		}
+		if v.resumed = h.pause.failures > 0 && h.proves(a, probe); v.resumed || h.pause.failures == 0 {
+			h.resume()
+		}
 		v.senderResumed = h.blame.forgive(j)
 	case f == nil:
+	case f.Scope() == mailer.ScopeRelay && f.Stage >= mailer.StageMail && !NotAsked(f) && h.refusedBefore(j):
+		v.ofMessage = true
 	case f.Scope() == mailer.ScopeRelay:
 		v.paused = h.failed(f, probe, now, random)
 	default:
@@ -108,23 +138,83 @@ func (h *health) report(j *Job, a mailer.Attempt, now time.Time, random float64)
 	return v
 }
 
+// refusedBefore notes that a message met a refusal of all mail, such as for a quota. It
+// reports whether one of its recipients, its reverse-path or itself had met one before,
+// and the relay has since taken mail, but none of the same: then that is what it refuses,
+// whatever the words say. Else what is misread would pause the relay again and again.
+func (h *health) refusedBefore(j *Job) bool {
+	since := func(nth int) bool { return nth > 0 && nth <= h.taken }
+	again := slices.ContainsFunc(h.blame.met, func(m meeting) bool {
+		return m.id == j.ID && since(m.all.message) || m.reversePath == j.ReversePath && since(m.all.from) || since(m.all.to) && m.sharesRecipient(j)
+	})
+	h.blame.meet(j, false, false)
+	h.blame.meeting(j.ID).all = allRefused{h.taken + 1, h.taken + 1, h.taken + 1}
+	return again
+}
+
+// took notes that the relay took a job's mail.
+func (h *health) took(j *Job) {
+	h.taken++
+	for i := range h.blame.met {
+		m := &h.blame.met[i]
+		if m.reversePath == j.ReversePath {
+			m.all.from = 0
+		}
+		if m.all.to > 0 && m.sharesRecipient(j) {
+			m.all.to = 0
+		}
+	}
+}
+
+// proves reports whether an attempt at which the relay gave its verdict on mail shows
+// that the pause is over.
+func (h *health) proves(a mailer.Attempt, probe bool) bool {
+	switch {
+	case !h.refusesMail():
+		return true
+	case accepted(a) && isAlike(h.reason):
+		return true // its words mean no more than what they are said of
+	case !probe:
+		return false // it began before the pause
+	default:
+		return accepted(a) || slices.ContainsFunc(a.Results, func(r mailer.Result) bool { return r.Failure.Stage > h.reason.Stage })
+	}
+}
+
+// refusesMail says that the relay is paused because it refuses all mail, such as for a
+// quota: a connection and a login prove nothing then.
+func (h *health) refusesMail() bool {
+	return h.pause.failures > 0 && h.reason.Stage >= mailer.StageMail && (h.reason.Scope() == mailer.ScopeRelay || isAlike(h.reason))
+}
+
 // failed notes a failure of the relay, and says whether the relay is paused for it.
 func (h *health) failed(f *mailer.Failure, probe bool, now time.Time, random float64) bool {
-	switch {
-	case h.pause.failures > 0 && !probe:
+	told := namedEnd(f, now)
+	named := latest(nextLogin(f), told)
+	if h.pause.failures > 0 && !probe {
 		// It began before the pause: the same trouble, not once more.
-		h.pause.until = latest(h.pause.until, nextLogin(f))
-		return false
-	case h.resting():
-		h.pause.failures = 0 // another trouble
+		if told.After(h.pause.until) {
+			h.reason = f
+		}
+		longer := named.Sub(h.pause.until)
+		h.pause.until = latest(h.pause.until, named)
+		return longer > newsAfter
+	}
+	if h.pause.failures > 0 && isOther(h.reason, f) {
+		h.pause.failures = 0
 	}
 	h.reason = f
-	until := nextLogin(f)
-	if until.IsZero() {
-		until = now.Add(pauseDelay(h.pause.failures+1, f.Stage == mailer.StageAuth && loginError(f) == nil, random))
+	if named.IsZero() {
+		named = now.Add(pauseDelay(h.pause.failures+1, f.Stage == mailer.StageAuth && loginError(f) == nil, random))
 	}
-	h.pause.extend(until)
+	h.pause.extend(named)
 	return true
+}
+
+// isOther reports whether two failures in a row are about something else, so that the
+// pauses begin anew with the second: mail is refused, or the relay is not reached.
+func isOther(before, after *mailer.Failure) bool {
+	return before.Scope() != mailer.ScopeRelay || (before.Stage >= mailer.StageMail) != (after.Stage >= mailer.StageMail)
 }
 
 func (h *health) resume() {
@@ -200,7 +290,7 @@ func latest(a, b time.Time) time.Time {
 // attempt begins, which ends with Report.
 func (d *Dispatcher) Take(relay int, j *Job, now time.Time) (taken bool, o Orders) {
 	h := d.relays[relay]
-	if h.promised(j) || h.openFor(j, now) {
+	if h.manual.Over(now) && h.promised(j) || h.openFor(j, now) {
 		return true, d.move(j, h, now)
 	}
 	return false, o
@@ -245,6 +335,7 @@ func (d *Dispatcher) Report(relay int, j *Job, a mailer.Attempt, now time.Time, 
 	case wasOpen:
 		d.lookAt(h.restsUntil[level(p)])
 	}
+	o.OfMessage = v.ofMessage
 	o.News = h.news(j, v)
 	if worthLogging && d.running {
 		if o.News == nil {
@@ -293,7 +384,7 @@ func (d *Dispatcher) Reopens(route string, p mailer.Priority, now time.Time) (t 
 		return time.Time{}
 	}
 	for _, r := range g.relays {
-		t = earliest(t, latest(r.pause.until, r.restsUntil[level(p)]))
+		t = earliest(t, latest(latest(r.pause.until, r.restsUntil[level(p)]), r.manual.Opens()))
 	}
 	return t
 }
@@ -324,11 +415,18 @@ func (d *Dispatcher) Unpause(route string, now time.Time) {
 	}
 }
 
-// Resume ends the pause of a relay for good.
+// Resume ends the pause of a relay that works: a check of it went well. A pause because
+// the relay refuses mail ends with one delivery as a probe, as after Unpause: a check
+// sends none.
 func (d *Dispatcher) Resume(relay int, now time.Time) Orders {
 	h := d.relays[relay]
 	if h.pause.failures == 0 {
 		return Orders{}
+	}
+	if h.refusesMail() {
+		h.pause.until = h.unpausedAt(now)
+		d.lookAt(h.pause.until)
+		return d.dispatchAll(now)
 	}
 	h.resume()
 	d.lookAt(now)

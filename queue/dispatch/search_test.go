@@ -32,6 +32,10 @@ func settings() []*setting {
 	options := func(workers int, memory int64) Options {
 		return Options{Relays: []string{"first", "second"}, Workers: workers, MaxMemory: memory}
 	}
+	weighted := func(o Options, weights ...int) Options {
+		o.Weights = weights
+		return o
+	}
 	from := func(jobs []Job, reversePaths ...string) []Job {
 		for i := range jobs {
 			jobs[i].ReversePath, jobs[i].Recipients = reversePaths[i], []string{reversePaths[i]}
@@ -39,11 +43,15 @@ func settings() []*setting {
 		return jobs
 	}
 	blame := []outcome{delivered, refused, broken}
+	alikes := []outcome{delivered, alike}
 	all := []outcome{delivered, deferred, inTrouble, ratedOut}
 	suspects := jobs("other", app, app, other)
 	suspects[0].Alone, suspects[2].Alone = true, true
 	return []*setting{
 		{name: "one route", options: options(2, 1<<20), routes: one, messages: jobs("one", app, app, urgent), outcomes: all},
+		{name: "weights", options: weighted(options(1, 1<<20), 1, 2), routes: two, messages: jobs("other", app, app, urgent), outcomes: all},
+		{name: "weights, few connections", options: weighted(options(2, 1<<20), 1, 1), routes: one, messages: jobs("one", app, app, bulk), useful: []int{1, 1}, outcomes: []outcome{delivered, inTrouble}},
+		{name: "a weight and a standby", options: weighted(options(1, 1<<20), 0, 1), routes: one, messages: jobs("one", app, app, urgent), begun: true, outcomes: []outcome{delivered, inTrouble, ratedOut}},
 		{name: "one line", options: options(1, 1<<20), routes: one, messages: jobs("one", app, app, app), outcomes: []outcome{delivered, inTrouble}},
 		{name: "two routes, one worker", options: options(1, 1<<20), routes: two, messages: jobs("other", bulk, app, other), outcomes: all},
 		{name: "little memory", options: options(2, 2500), routes: one, messages: jobs("one", app, bulk, other), outcomes: all},
@@ -51,11 +59,17 @@ func settings() []*setting {
 		{name: "commands", options: options(1, 1<<20), routes: one, messages: jobs("one", app, app, bulk), outcomes: all[1:], commands: true},
 		{name: "few connections", options: options(2, 1<<20), routes: two, messages: jobs("other", app, app, other), useful: []int{1, 1}, outcomes: all},
 		{name: "connections that come late", options: options(2, 1<<20), routes: one, messages: jobs("one", app, app, app), useful: []int{1, 1}, grown: 2, outcomes: all[:3]},
+		{name: "paused by a person", options: options(1, 1<<20), routes: two, messages: jobs("other", app, app, urgent), outcomes: []outcome{delivered, inTrouble}, operator: true},
+		{name: "paused by a person, with weights", options: weighted(options(1, 2500), 0, 1), routes: one, messages: jobs("one", app, bulk, app), begun: true, outcomes: all, operator: true},
 		{name: "suspects", options: options(1, 2500), routes: two, messages: suspects, outcomes: all[1:]},
 		{name: "short lives", options: options(1, 1<<20), routes: one, messages: jobs("one", app, app, app), lives: []time.Duration{0, 5 * time.Second, time.Minute}, outcomes: []outcome{deferred, inTrouble}},
 		{name: "blame", options: options(2, 1<<20), routes: one, messages: from(jobs("one", app, app, app), "a", "a", "a"), begun: true, outcomes: blame},
 		{name: "two reverse-paths", options: options(2, 1<<20), routes: one, messages: from(jobs("one", app, app, app), "a", "bb", "a"), begun: true, outcomes: blame},
 		{name: "blame on two routes", options: options(1, 1<<20), routes: two, messages: from(jobs("other", app, app, urgent), "a", "a", "bb"), begun: true, outcomes: append(blame, inTrouble)},
+		{name: "quota", options: options(2, 1<<20), routes: one, messages: jobs("one", app, app, urgent), begun: true, outcomes: []outcome{delivered, deferred, inTrouble, quota}, commands: true},
+		{name: "quota and blame", options: options(2, 1<<20), routes: map[string][]int{"one": {0}}, messages: from(jobs("one", app, app, app), "a", "a", "bb"), begun: true, outcomes: []outcome{delivered, broken, quota}},
+		{name: "alike", options: options(2, 1<<20), routes: one, messages: from(jobs("one", app, app, other), "a", "bb", "ccc"), begun: true, outcomes: alikes},
+		{name: "alike of one reverse-path", options: options(2, 1<<20), routes: one, messages: from(jobs("one", app, other, app), "a", "a", "bb"), begun: true, outcomes: append(alikes, quota, broken)},
 		{name: "one relay, four messages", options: options(2, 1<<20), routes: map[string][]int{"one": {0}}, messages: from(append(jobs("one", app, app, app), jobs("one", app, app, app)[0]), "a", "a", "a", "bb"), begun: true, outcomes: blame, lives: []time.Duration{0, 0, 0, time.Minute}},
 	}
 }

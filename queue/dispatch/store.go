@@ -146,16 +146,12 @@ func (d *Dispatcher) claimable(due LaneDue, lanes int, now time.Time) int {
 	return limit
 }
 
-// Claimed takes the jobs that were claimed. The jobs of a route that is no longer
-// configured must have their new one, which is known.
+// Claimed takes the jobs that were claimed, whose routes are known.
 func (d *Dispatcher) Claimed(jobs []*Job, now time.Time) Orders {
 	var o Orders
 	for _, j := range jobs {
 		g := d.group(j.Route)
 		switch {
-		case j.Moved && (!g.sound() || len(g.line(j.Lane).claimed) >= d.claimAhead()):
-			o.Release = append(o.Release, j)
-			g.line(j.Lane).backlog = true
 		case !d.running:
 			o.Release = append(o.Release, j)
 		case !g.openFor(j, now):
@@ -208,6 +204,9 @@ func (d *Dispatcher) Released(jobs []*Job, now time.Time) {
 // for a worker. When it does, its octets count until Stored or NotStored.
 func (d *Dispatcher) Reserve(j *Job, now time.Time) bool {
 	g := d.group(j.Route)
+	for _, r := range g.relays {
+		r.sees(j.Lane.Key, now)
+	}
 	l, cost := g.line(j.Lane), d.memoryCost(j.Size)
 	if !d.running || !g.openFor(j, now) || !d.fits(d.fresh, cost, l.waiting()+l.storing == 0) {
 		return false

@@ -87,7 +87,7 @@ func (d *Dispatcher) dispatchAlone(now time.Time, o *Orders) {
 func (d *Dispatcher) awaitAlone(now time.Time) {
 	for _, j := range d.suspects.waiting {
 		for _, r := range d.group(j.Route).relays {
-			if opens := latest(r.opens(j.Lane.Priority), r.blame.opens(j.ReversePath)); opens.After(now) {
+			if opens := latest(r.opens(j.Lane.Priority), r.blame.opens(j)); opens.After(now) {
 				d.tickAt(opens)
 			}
 		}
@@ -98,7 +98,11 @@ func (d *Dispatcher) awaitAlone(now time.Time) {
 func (d *Dispatcher) beginAlone(j *Job, now time.Time) {
 	g := d.group(j.Route)
 	r := g.relayFor(j, now)
-	f := flight{at: r, probe: r.begin(j, now)}
+	f := flight{at: r, why: g.why(r, j, now)}
+	if r.pause.failures == 0 {
+		g.deal(r, j, now, func(*health) bool { return true })
+	}
+	f.probe = r.begin(j, now)
 	d.inFlight[j] = f
 	g.count(f, 1)
 	g.line(j.Lane).inFlight++

@@ -14,7 +14,7 @@ func TestWalks(t *testing.T) {
 	crowd := &setting{
 		name: "crowd", options: Options{Relays: []string{"first", "second"}, Workers: 2, MaxMemory: 5000},
 		routes: map[string][]int{"one": {0, 1}, "other": {1}}, useful: []int{2, 1}, grown: 3,
-		outcomes: []outcome{delivered, deferred, inTrouble, ratedOut, refused, broken}, failing: true, commands: true,
+		outcomes: []outcome{delivered, deferred, inTrouble, ratedOut, refused, broken, alike, quota}, failing: true, commands: true, operator: true,
 	}
 	for i := range 9 {
 		j := Job{Route: "one", Lane: Lane{Key: "app"}, Size: 1000, ReversePath: strings.Repeat("a", 1+i%3), Recipients: []string{fmt.Sprint(i % 4)}}

@@ -40,6 +40,7 @@ type setting struct {
 	failing  bool            // the store may fail to write
 	begun    bool            // all messages are in memory at first
 	commands bool            // relays may be resumed and messages canceled
+	operator bool            // a person may pause relays, for a while or without an end
 }
 
 // message is one message and where it is.
@@ -48,7 +49,8 @@ type message struct {
 	job   *Job      // leased work in memory, from storing to recording
 	due   time.Time // when it may be tried, once it waits
 	final bool      // what will be recorded
-	relay int       // in flight: the relay that has it, as an index into its route
+	order []int     // in flight: the relays that may have it
+	relay int       // in flight: the relay that has it, as an index into its order
 	tried bool      // in flight: a relay was asked
 	probe bool      // in flight: the relay was in trouble when it got it
 	since time.Time // in flight: when the relay got it
@@ -81,6 +83,14 @@ type relay struct {
 	row   []met
 	rows  map[string][]met
 	rests [levels]time.Time
+	held  time.Time // until when a person keeps mail from it
+	// quota says that the last trouble was a quota: no pause ends by anything but a probe
+	// that gets further. moved says that it had other trouble then.
+	quota, moved bool
+	// taken are the messages that it took mail of, and met has how many there were when a
+	// message met the quota last.
+	taken []int
+	met   map[int]int
 }
 
 // met is a message that met such a failure.
@@ -106,6 +116,8 @@ const (
 	ratedOut
 	refused // at MAIL
 	broken  // the connection
+	alike   // unrelated messages, with the same words
+	quota   // at the content, until ten minutes later
 )
 
 func (s *setting) start() *world {
@@ -146,7 +158,7 @@ type action struct {
 
 func (a action) String() string {
 	if a.name == "report" {
-		return fmt.Sprintf("report %d %s", a.about, [...]string{"delivered", "deferred", "in trouble", "rated out", "refused", "broken"}[a.outcome])
+		return fmt.Sprintf("report %d %s", a.about, [...]string{"delivered", "deferred", "in trouble", "rated out", "refused", "broken", "alike", "quota"}[a.outcome])
 	}
 	return fmt.Sprintf("%s %d", a.name, a.about)
 }
@@ -200,6 +212,17 @@ func (w *world) actions(all []action) []action {
 			add("resume", i, (*world).resume)
 		}
 	}
+	for i, r := range w.relays {
+		if !w.config.operator {
+			break
+		}
+		if r.held.After(w.now) {
+			add("let go", i, (*world).letGo)
+		} else {
+			add("hold", i, (*world).hold)
+			add("hold for a while", i, (*world).holdForAWhile)
+		}
+	}
 	for i, n := range w.useful {
 		if n < w.config.grown {
 			add("grow", i, (*world).grow)
@@ -226,7 +249,10 @@ func (w *world) nextDeadline() time.Time {
 		}
 	}
 	soonest(w.d.Wake())
-	for _, h := range w.d.relays {
+	for i, h := range w.d.relays {
+		if held := w.relays[i].held; held.Before(Never) {
+			soonest(held)
+		}
 		soonest(h.pause.opens())
 		for _, s := range h.blame.senders {
 			soonest(s.pause.opens())
@@ -385,22 +411,49 @@ func (w *world) claimed(int, outcome) {
 // delivery.
 func (w *world) report(i int, o outcome) {
 	m := &w.messages[i]
-	r := w.route(m.job)[m.relay]
+	r := m.order[m.relay]
 	model := &w.relays[r]
+	probe := w.d.relays[r].pause.probedBy(m.job)
+	n := w.index(m.job)
+	ofMessage := o == quota && w.refusedBefore(model, n)
+	model.met = maps.Clone(model.met)
+	if model.met == nil {
+		model.met = map[int]int{}
+	}
+	switch o {
+	case quota:
+		model.met[n] = len(model.taken)
+	case inTrouble, ratedOut:
+	default:
+		delete(model.met, n)
+	}
+	if o == delivered {
+		model.taken = append(slices.Clone(model.taken), n)
+	}
 	m.probe = false
 	switch o {
 	case delivered, deferred:
-		w.well(r)
+		alike := w.d.relays[r].resting() && isAlike(w.d.relays[r].reason)
+		if o == delivered && (probe || !model.quota) || o == deferred && !model.quota && !alike {
+			w.well(r)
+		}
 		w.relays[r].rows = maps.Clone(w.relays[r].rows)
 		delete(w.relays[r].rows, m.job.ReversePath)
-	case inTrouble, refused, broken:
+	case inTrouble, refused, broken, alike:
+		model.moved = model.moved || model.quota && probe
+		model.quota = model.quota && !probe
+	case quota:
+		if ofMessage {
+			break
+		}
+		model.quota, model.moved = model.quota || !model.trouble || probe || w.d.relays[r].pause.until.Before(w.now.Add(10*time.Minute)), false
 	case ratedOut:
 		until := w.now.Add(10 * time.Second)
 		for at := level(m.job.Lane.Priority); at < levels; at++ {
 			model.rests[at] = until
 		}
 	}
-	if o == refused || o == broken {
+	if o == refused || o == broken || o == alike {
 		i := met{w.index(m.job), o == broken}
 		model.row = add(model.row, i)
 		model.rows = maps.Clone(model.rows)
@@ -409,10 +462,20 @@ func (w *world) report(i int, o outcome) {
 		}
 		model.rows[m.job.ReversePath] = add(model.rows[m.job.ReversePath], i)
 	}
-	w.obey(w.d.Report(r, m.job, attempt(o, w.now), w.now, 0.5))
+	orders := w.d.Report(r, m.job, attempt(o, w.now), w.now, 0.5)
+	if orders.OfMessage != ofMessage {
+		w.fail("message %d met a quota, and it is its own: %v, want %v", n, orders.OfMessage, ofMessage)
+	}
+	w.obey(orders)
 	model.trouble = w.d.relays[r].pause.failures > 0
 	model.until = w.d.relays[r].pause.until
 	m.tried = m.tried || o != ratedOut
+	if probe && o == quota && !ofMessage && w.now.Add(9*time.Minute).After(model.until) {
+		w.fail("relay %d has no quota for ten minutes, and is asked in %v", r, model.until.Sub(w.now))
+	}
+	if model.quota && !model.trouble {
+		w.fail("relay %d has no quota, and is not paused", r)
+	}
 	if o >= inTrouble {
 		if m.relay++; w.nextRelay(m) {
 			return
@@ -423,11 +486,32 @@ func (w *world) report(i int, o outcome) {
 		m.place = releasing
 	default:
 		m.place, m.final, m.due = recording, o == delivered, w.now
-		if o == deferred || o >= refused {
+		if o == deferred || o >= refused && o != quota || ofMessage {
 			m.due = w.now.Add(time.Minute)
 		}
 	}
 	w.obey(w.d.Done(m.job, w.now))
+}
+
+// refusedBefore says that a message, one to its recipient or one of its reverse-path met
+// the quota before, and that mail was taken since, but none of the same.
+func (w *world) refusedBefore(r *relay, n int) bool {
+	job := func(i int) *Job { return &w.config.messages[i] }
+	sharesTo := func(i, k int) bool {
+		return slices.ContainsFunc(job(i).Recipients, func(to string) bool { return slices.Contains(job(k).Recipients, to) })
+	}
+	for m, at := range r.met {
+		since := r.taken[at:]
+		if len(since) == 0 {
+			continue
+		}
+		sameFrom := slices.ContainsFunc(since, func(k int) bool { return job(k).ReversePath == job(m).ReversePath })
+		sameTo := slices.ContainsFunc(since, func(k int) bool { return sharesTo(m, k) })
+		if m == n || job(m).ReversePath == job(n).ReversePath && !sameFrom || sharesTo(m, n) && !sameTo {
+			return true
+		}
+	}
+	return false
 }
 
 func attempt(o outcome, now time.Time) mailer.Attempt {
@@ -442,23 +526,25 @@ func attempt(o outcome, now time.Time) mailer.Attempt {
 		f = &mailer.Failure{Class: mailer.ClassTransient, Stage: mailer.StageMail, Reply: mailer.Reply{Code: 501}}
 	case broken:
 		f = &mailer.Failure{Class: mailer.ClassTransient, Stage: mailer.StageRcpt}
+	case alike:
+		f = &mailer.Failure{Class: mailer.ClassTransient, Stage: mailer.StageContent, Reply: mailer.Reply{Code: 550}, Err: mailer.ErrRefusesMany}
+	case quota:
+		f = &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageContent, Reply: mailer.Reply{Code: 550}, Until: now.Add(10 * time.Minute)}
 	case ratedOut:
 		f = &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageConnect, Err: &mailer.RateError{At: now.Add(10 * time.Second)}}
 	}
 	return mailer.Attempt{Results: []mailer.Result{{Failure: f}}}
 }
 
-func (w *world) route(j *Job) []int { return w.config.routes[j.Route] }
-
 // nextRelay gives a message in flight to the next relay that takes it, and says
 // whether there is one.
 func (w *world) nextRelay(m *message) bool {
-	relays, p := w.route(m.job), m.job.Lane.Priority
+	relays, p := m.order, m.job.Lane.Priority
 	for ; m.relay < len(relays); m.relay++ {
 		r := relays[m.relay]
-		opens := latest(w.opens(r, p), w.d.relays[r].blame.opens(m.job.ReversePath))
+		opens := latest(w.opens(r, p), w.d.relays[r].blame.opens(m.job))
 		if w.d.relays[r].promised(m.job) {
-			opens = w.now // it was checked when it began
+			opens = latest(w.now, w.relays[r].held) // it was checked when it began, but for a person's pause
 		}
 		taken, o := w.d.Take(r, m.job, w.now)
 		if !taken {
@@ -477,7 +563,7 @@ func (w *world) nextRelay(m *message) bool {
 // opens is when a message of priority p may be given to a relay.
 func (w *world) opens(r int, p mailer.Priority) time.Time {
 	model := &w.relays[r]
-	opens := model.rests[level(p)]
+	opens := latest(model.rests[level(p)], model.held)
 	if !model.trouble {
 		return opens
 	}
@@ -495,12 +581,12 @@ func (w *world) opens(r int, p mailer.Priority) time.Time {
 
 // at says whether a relay has a message in hand.
 func (w *world) at(m message, r int) bool {
-	return m.place == inFlight && m.relay < len(w.route(m.job)) && w.route(m.job)[m.relay] == r && !m.since.IsZero()
+	return m.place == inFlight && m.relay < len(m.order) && m.order[m.relay] == r && !m.since.IsZero()
 }
 
 // well notes that a relay is in no trouble.
 func (w *world) well(r int) {
-	w.relays[r].trouble, w.relays[r].row = false, nil
+	w.relays[r].trouble, w.relays[r].row, w.relays[r].quota, w.relays[r].moved = false, nil, false, false
 	for i := range w.messages {
 		if w.at(w.messages[i], r) {
 			w.messages[i].probe = false
@@ -543,8 +629,26 @@ func (w *world) cancel(i int, _ outcome) {
 }
 
 func (w *world) resume(i int, _ outcome) {
-	w.well(i)
+	if !w.d.relays[i].refusesMail() {
+		w.well(i)
+	}
 	w.obey(w.d.Resume(i, w.now))
+	w.relays[i].until = w.d.relays[i].pause.until
+}
+
+func (w *world) hold(i int, _ outcome)          { w.holdUntil(i, time.Time{}) }
+func (w *world) holdForAWhile(i int, _ outcome) { w.holdUntil(i, w.now.Add(30*time.Second)) }
+
+// holdUntil pauses a relay as a person does; a zero time means no end.
+func (w *world) holdUntil(i int, until time.Time) {
+	p := ManualPause{Relay: w.config.options.Relays[i], Since: w.now, Until: until}
+	w.relays[i].held = p.Opens()
+	w.obey(w.d.Pause(i, p, w.now))
+}
+
+func (w *world) letGo(i int, _ outcome) {
+	w.relays[i].held = time.Time{}
+	w.obey(w.d.EndPause(i, w.now))
 }
 
 // obey carries out orders.
@@ -576,6 +680,10 @@ func (w *world) obey(o Orders) {
 			w.fail("message %s begins though it is not in memory", j.ID)
 		}
 		m.place, m.relay, m.tried, m.probe, m.since = inFlight, 0, false, false, time.Time{}
+		m.order, _ = w.d.Chosen(j)
+		if at := w.d.relays[m.order[0]]; at != w.d.inFlight[j].at || len(m.order) != len(w.config.routes[j.Route]) {
+			w.fail("message %s is to go to the relays %v", j.ID, m.order)
+		}
 		w.checkTurn(j, o.Begin[n:])
 	}
 	for _, j := range o.Begin {
@@ -643,10 +751,14 @@ func (w *world) check() string {
 // checkBlame checks that no reverse-path and no relay rests for less than there must
 // be for it: no message waits because of what others met, else.
 func (w *world) checkBlame() string {
+	least := 3
+	if slices.Contains(w.config.outcomes, alike) {
+		least = 2
+	}
 	for i, h := range w.d.relays {
 		model := &w.relays[i]
 		for _, s := range h.blame.senders {
-			if n := len(model.rows[s.reversePath]); s.pause.failures > 0 && n < 3 {
+			if n := len(model.rows[s.reversePath]); s.pause.failures > 0 && n < least {
 				return fmt.Sprintf("%s rests at relay %d because of %d messages", s.reversePath, i, n)
 			}
 		}
@@ -657,7 +769,7 @@ func (w *world) checkBlame() string {
 				breaks++
 			}
 		}
-		if h.resting() && (len(model.row) < 3 || !several && breaks < 3) {
+		if h.resting() && !model.moved && (len(model.row) < least || !several && breaks < 3) {
 			return fmt.Sprintf("relay %d rests because of %v", i, model.row)
 		}
 	}
@@ -758,15 +870,8 @@ func (w *world) stranded() string {
 			return fmt.Sprintf("message %d expires in %v, and the dispatcher is woken in %v", i, m.expires.Sub(w.now), wake.Sub(w.now))
 		}
 		j := w.config.messages[i]
-		var at time.Time
-		first := -1
-		for _, r := range w.config.routes[j.Route] {
-			opens := latest(w.opens(r, j.Lane.Priority), w.d.relays[r].blame.opens(j.ReversePath))
-			if t := latest(latest(w.now, m.due), opens); first < 0 || t.Before(at) {
-				first, at = r, t
-			}
-		}
-		if !w.slot(j, first) || w.full(&j, m.place) {
+		at, takes := w.takenAt(&j, latest(w.now, m.due))
+		if !takes || !at.Before(Never) || w.full(&j, m.place) {
 			continue
 		}
 		if len(w.useful) > 0 {
@@ -780,6 +885,35 @@ func (w *world) stranded() string {
 		}
 	}
 	return ""
+}
+
+// takenAt is when a relay could first be given a message that is due then, while those in
+// hand hang. One with a weight may have it as soon as it is open; one without only while
+// none before it is, busy or not: those with a weight, and then those in front of it.
+func (w *world) takenAt(j *Job, due time.Time) (at time.Time, takes bool) {
+	var before []time.Time // when those before it open
+	for _, weighted := range []bool{true, false} {
+		for _, r := range w.config.routes[j.Route] {
+			if (w.config.weight(r) > 0) != weighted {
+				continue
+			}
+			opens := latest(due, latest(w.opens(r, j.Lane.Priority), w.d.relays[r].blame.opens(j)))
+			preferred := weighted || !slices.ContainsFunc(before, func(other time.Time) bool { return !other.After(opens) })
+			before = append(before, opens)
+			if preferred && w.slot(*j, r) {
+				at, takes = earliest(at, opens), true
+			}
+		}
+	}
+	return at, takes
+}
+
+// weight is a relay's share.
+func (s *setting) weight(relay int) int {
+	if len(s.options.Weights) == 0 {
+		return 0
+	}
+	return s.options.Weights[relay]
 }
 
 // slot says whether a relay has a worker for a message, while those in hand hang.
@@ -845,7 +979,7 @@ func (d *Dispatcher) clone() *Dispatcher {
 		for n, h := range g.relays {
 			twin.relays[n] = c.relays[slices.Index(d.relays, h)]
 		}
-		twin.loads = slices.Clone(g.loads)
+		twin.loads, twin.shares.credit = slices.Clone(g.loads), slices.Clone(g.shares.credit)
 		twin.lines = make([]*line, len(g.lines))
 		twins := map[*line]*line{}
 		for n, l := range g.lines {
@@ -876,7 +1010,7 @@ func TestStateIsWhole(t *testing.T) {
 	for _, c := range []struct {
 		of   any
 		want int
-	}{{Dispatcher{}, 12}, {suspects{}, 4}, {group{}, 8}, {line{}, 8}, {health{}, 6}, {pause{}, 3}, {flight{}, 3}, {blame{}, 5}, {sender{}, 7}, {meeting{}, 5}} {
+	}{{Dispatcher{}, 12}, {suspects{}, 4}, {group{}, 9}, {Shares{}, 2}, {line{}, 8}, {health{}, 10}, {pause{}, 3}, {flight{}, 4}, {blame{}, 5}, {sender{}, 9}, {meeting{}, 7}} {
 		if n := reflect.TypeOf(c.of).NumField(); n != c.want {
 			t.Errorf("%T has %d fields, and clone and key were made for %d", c.of, n, c.want)
 		}
@@ -916,17 +1050,22 @@ func (w *world) key(buffer []byte) []byte {
 			k.time(p.since, false)
 		}
 		k.time(h.pause.opens(), true)
+		k.time(h.manual.Opens(), true)
 		for _, rests := range h.restsUntil {
 			k.time(rests, true)
 		}
-		k.bools(w.relays[i].trouble)
+		k.bools(w.relays[i].trouble, w.relays[i].quota, w.relays[i].moved, h.severalKeys, h.key == nil, h.refusesMail(), h.resting())
 		k.blame(&h.blame)
+		for _, m := range h.blame.met {
+			k.bools(m.all.message <= h.taken, m.all.to <= h.taken, m.all.from <= h.taken)
+		}
 	}
 	for _, g := range w.d.groups {
 		k.group(g)
 	}
 	for _, m := range w.messages {
 		k.ints(int(m.place), m.relay)
+		k.ints(m.order...)
 		f := w.d.inFlight[m.job]
 		k.bools(m.job == nil, m.final, m.tried, m.probe, f.extra, f.probe)
 		k.ints(slices.Index(w.d.relays, f.at))
@@ -941,7 +1080,7 @@ func (k *key) collect() {
 	k.times = append(k.times, k.w.now, k.w.d.wake, k.w.d.tick, k.w.d.expiry)
 	k.times = append(k.times, k.w.d.suspects.since, k.w.d.suspects.harmless(), k.w.d.suspects.until)
 	for _, h := range k.w.d.relays {
-		k.times = append(append(k.times, h.pause.until, h.pause.opens()), h.restsUntil[:]...)
+		k.times = append(append(k.times, h.pause.until, h.pause.opens(), h.manual.Opens()), h.restsUntil[:]...)
 		for _, p := range h.pause.probes {
 			k.times = append(k.times, p.since)
 		}
@@ -978,11 +1117,12 @@ func (k *key) blame(b *blame) {
 	k.ints(len(b.met), len(b.row), len(b.senders), b.resting)
 	for _, m := range slices.Concat(b.met, b.row) {
 		k.ints(int(m.id[0]))
-		k.bools(m.broken)
+		k.bools(m.broken, m.alike, m.all.message == 0, m.all.to == 0, m.all.from == 0)
 	}
 	for _, path := range slices.Sorted(maps.Keys(b.senders)) {
 		s := b.senders[path]
-		k.ints(len(s.reversePath), len(s.row), min(s.pause.failures, 3), s.postponed%restBatch, len(s.pause.probes))
+		k.ints(len(s.reversePath), len(s.row), min(s.pause.failures, 3), s.postponed%restBatch, len(s.pause.probes), len(s.key))
+		k.bools(s.severalKeys, isAlike(s.reason))
 		for _, id := range s.row {
 			k.ints(int(id[0]))
 		}
@@ -1004,6 +1144,7 @@ func (k *key) group(g *group) {
 		k.jobs(l.fresh)
 		k.jobs(l.claimed)
 	}
+	k.ints(g.shares.credit...)
 	k.ints(g.passed[:]...)
 	k.ints(g.probes % 12)
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"mailsidecar/queue"
+	"mailsidecar/queue/tally"
 )
 
 // Insert stores the batch.
@@ -94,5 +95,11 @@ func (t *tables) insert(e queue.Entry) {
 		t.list(r)
 	}
 	t.messages[m.ID] = m
+	if earlier := t.messages[m.ResentOf]; earlier != nil {
+		earlier.ResentAs = append(earlier.ResentAs, m.ID)
+		earlier.ResentAs = earlier.ResentAs[max(0, len(earlier.ResentAs)-queue.MaxResent):]
+	}
+	m.status = queue.StatusQueued
+	t.numbers.Apply(tally.Change{Key: m.Key, To: m.status, Accepted: len(m.recipients), At: m.Created})
 	t.file(m)
 }

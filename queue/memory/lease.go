@@ -8,6 +8,7 @@ import (
 
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
+	"mailsidecar/queue/tally"
 )
 
 // Claim leases the longest waiting messages of each lane.
@@ -39,10 +40,13 @@ func (t *tables) due(want queue.Want, now time.Time) []*message {
 
 func (t *tables) claim(m *message, owner string, want queue.Want, now time.Time) queue.Work {
 	w := queue.Work{
-		ID: m.ID, MessageID: m.MessageID, Sender: m.Sender, Route: want.Route, Key: m.Key, Size: m.Size, Expires: m.Expires,
+		ID: m.ID, MessageID: m.MessageID, Sender: m.Sender, Route: want.Route, Key: m.Key, Size: m.Size, Expires: m.Expires, Since: m.Created,
 		EightBit: m.content.EightBit, UTF8Header: m.content.UTF8Header,
 		Envelope: mailer.Envelope{ReversePath: m.Envelope.ReversePath, Priority: m.Envelope.Priority},
 		Suspect:  m.suspect,
+	}
+	if m.SendAt.After(w.Since) {
+		w.Since = m.SendAt
 	}
 	t.lastLease++
 	w.Lease = t.lastLease
@@ -87,6 +91,9 @@ func (r *recipient) has(lease int64) bool { return lease == 0 || lease == r.leas
 // Leases lists what owner has leased.
 func (s *Store) Leases(ctx context.Context, owner string) (leases []queue.Lease, err error) {
 	err = s.read(ctx, "Leases", func() error {
+		if s.leases[owner] == 0 {
+			return nil // as nearly each minute
+		}
 		for _, m := range s.messages {
 			of := map[int64]*queue.Lease{}
 			for _, r := range s.leased(m.ID, owner) {
@@ -165,7 +172,7 @@ func (s *Store) record(o queue.Outcome) bool {
 			if r.ForwardPath != c.ForwardPath || (r.owner != o.Owner || !r.has(o.Lease)) && c.State != queue.Delivered {
 				continue
 			}
-			s.update(r, func() { r.change(c, o.Route) })
+			s.update(r, func() { r.change(c, o.RouteOf(c)) })
 			if n := tried[c.ForwardPath]; n > 0 {
 				r.Result = results[c.ForwardPath]
 				r.attempts += n
@@ -175,6 +182,7 @@ func (s *Store) record(o queue.Outcome) bool {
 	for _, turn := range o.Turns {
 		s.takeTurn(turn)
 	}
+	s.numbers.Apply(tally.Change{Key: m.Key, Attempts: o.Attempts})
 	return s.settle(o.ID, o.At)
 }
 

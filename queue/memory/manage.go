@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
+	"mailsidecar/queue/tally"
 )
 
 // settle derives from its recipients what a message is, and says whether it
@@ -26,6 +28,9 @@ func (s *Store) settle(id string, now time.Time) bool {
 		final = final && r.State.Final()
 		useless = useless && r.State != queue.Bounced && r.State != queue.Expired
 	}
+	status := m.copy().Status()
+	s.numbers.Apply(tally.Change{Key: m.Key, From: m.status, To: status})
+	m.status = status
 	s.unfile(m)
 	switch m.final = final; {
 	case !final:
@@ -73,9 +78,12 @@ func (t *tables) message(key, id string) (*message, error) {
 func (m *message) copy() queue.Message {
 	c := m.Message
 	c.Tags = maps.Clone(c.Tags)
+	c.ResentAs = slices.Clone(c.ResentAs)
 	c.Envelope.ForwardPaths = slices.Clone(c.Envelope.ForwardPaths)
 	for _, r := range m.recipients {
-		c.Recipients = append(c.Recipients, r.Recipient)
+		shown := r.Recipient
+		shown.SetTaken(r.route)
+		c.Recipients = append(c.Recipients, shown)
 	}
 	return c
 }
@@ -120,6 +128,12 @@ func (s *Store) List(ctx context.Context, f queue.Filter, limit int, cursor stri
 	return page, err
 }
 
+// Count counts the messages that f selects.
+func (s *Store) Count(ctx context.Context, f queue.Filter, cursor string) (n int, next string, err error) {
+	page, err := s.List(ctx, f, math.MaxInt, cursor)
+	return len(page.Messages), "", err
+}
+
 func (m *message) selected(f queue.Filter) bool {
 	tag, tagged := m.Tags[f.TagName]
 	switch {
@@ -129,15 +143,31 @@ func (m *message) selected(f queue.Filter) bool {
 		f.TagName != "" && (!tagged || f.TagValue != "" && f.TagValue != tag),
 		!f.Since.IsZero() && m.Created.Before(f.Since),
 		!f.Until.IsZero() && !m.Created.Before(f.Until),
-		f.Status != "" && f.Status != m.copy().Status():
+		f.Status != "" && f.Status != m.copy().Status(),
+		!f.Among.Has(m.copy().Status()),
+		!strings.HasPrefix(strings.ReplaceAll(m.ID, "-", ""), f.ID):
 		return false
 	}
 	if f.State != "" && !slices.ContainsFunc(m.recipients, func(r *recipient) bool { return r.State == f.State }) {
 		return false
 	}
-	return f.Recipient == "" || slices.ContainsFunc(m.recipients, func(r *recipient) bool {
-		return strings.EqualFold(r.ForwardPath, f.Recipient)
+	return !f.ByRecipient() || slices.ContainsFunc(m.recipients, func(r *recipient) bool {
+		return (f.Recipient == "" || strings.EqualFold(r.ForwardPath, f.Recipient)) &&
+			(f.Domain == "" || strings.EqualFold(r.ForwardPath[strings.LastIndexByte(r.ForwardPath, '@')+1:], f.Domain)) &&
+			(f.RecipientState == "" || r.State == f.RecipientState) && (!f.ByReply() || failedSo(r.Result.Failure, f))
 	})
+}
+
+func failedSo(failure *mailer.Failure, f queue.Filter) bool {
+	if failure == nil {
+		return false
+	}
+	text := failure.Reply.Text
+	if failure.Reply.Code == 0 {
+		text = failure.Text
+	}
+	return (f.Relay == "" || f.Relay == failure.Relay) && (f.ReplyCode == 0 || f.ReplyCode == failure.Reply.Code) &&
+		(f.EnhancedCode == "" || f.EnhancedCode == failure.Reply.Enhanced) && (f.Text == "" || tally.Matches(f.Text, text))
 }
 
 // Retry makes what did not go out due again.
@@ -159,7 +189,12 @@ func (s *Store) retry(m *message, now time.Time) bool {
 		if m.gone || r.owner != "" || r.State == queue.Queued || r.State == queue.Delivered || r.State == queue.Canceled {
 			continue
 		}
-		s.update(r, func() { r.State, r.NextAttempt, r.tries, r.cancel = queue.Deferred, now, 0, false })
+		s.update(r, func() {
+			if r.State != queue.Deferred && queue.TakenBy(r.route) != "" {
+				r.route = queue.Unfiled
+			}
+			r.State, r.NextAttempt, r.tries, r.cancel = queue.Deferred, now, 0, false
+		})
 		retried = true
 	}
 	if !retried {
@@ -181,27 +216,32 @@ func (s *Store) retry(m *message, now time.Time) bool {
 }
 
 // Cancel ends what is not final.
-func (s *Store) Cancel(ctx context.Context, key, id, owner string, withdrawn []string, now time.Time) (ended bool, err error) {
+func (s *Store) Cancel(ctx context.Context, key, owner string, messages []queue.Withdrawal, now time.Time) (canceled []queue.Ended, err error) {
 	err = s.write(ctx, "Cancel", func() error {
-		m, err := s.message(key, id)
-		if err != nil {
-			return err
-		}
-		for _, r := range m.recipients {
-			if r.State.Final() {
-				continue
-			}
-			ended = true
-			if r.owner == "" || r.owner == owner && slices.Contains(withdrawn, r.ForwardPath) {
-				s.update(r, func() { r.end(queue.Canceled) })
-			} else {
-				r.cancel = true
+		for _, w := range messages {
+			if m, err := s.message(key, w.ID); err == nil && !m.final {
+				canceled = append(canceled, s.cancel(m, owner, w.ForwardPaths, now))
 			}
 		}
-		s.settle(id, now)
 		return nil
 	})
-	return ended, err
+	return canceled, err
+}
+
+func (s *Store) cancel(m *message, owner string, withdrawn []string, now time.Time) queue.Ended {
+	e := queue.Ended{ID: m.ID, Size: m.Size, ReversePath: m.Envelope.ReversePath}
+	for _, r := range m.recipients {
+		switch {
+		case r.State.Final():
+		case r.owner == "" || r.owner == owner && slices.Contains(withdrawn, r.ForwardPath):
+			s.update(r, func() { r.end(queue.Canceled) })
+			e.ForwardPaths = append(e.ForwardPaths, r.ForwardPath)
+		default:
+			r.cancel = true
+		}
+	}
+	e.Final = s.settle(m.ID, now)
+	return e
 }
 
 // Reschedule changes when a scheduled message is due.
@@ -256,11 +296,33 @@ func (s *Store) Usage(ctx context.Context) (u queue.Usage, err error) {
 	return u, err
 }
 
+// Stats returns what is counted whenever a message changes.
+func (s *Store) Stats(ctx context.Context, key string, now time.Time) (stats queue.Stats, err error) {
+	err = s.read(ctx, "Stats", func() error {
+		var due []tally.Due
+		for l, recipients := range s.waiting {
+			due = append(due, tally.Due{Lane: l.lane, At: recipients[0].NextAttempt})
+		}
+		for _, m := range s.unfinished {
+			for _, r := range m.recipients {
+				if r.owner != "" && !r.NextAttempt.IsZero() {
+					due = append(due, tally.Due{Lane: m.Lane(), At: r.NextAttempt})
+				}
+			}
+		}
+		stats = s.numbers.Stats(key, now, due)
+		return nil
+	})
+	return stats, err
+}
+
 // Sweep removes what retention no longer covers.
 func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (removed int, err error) {
 	err = s.write(ctx, "Sweep", func() error {
 		for removed < limit && len(s.finished) > 0 && s.finished[0].clock.Before(now.Add(-s.opts.Retention)) {
-			delete(s.messages, s.finished[0].ID)
+			m := s.finished[0]
+			s.numbers.Apply(tally.Change{Key: m.Key, From: m.status})
+			delete(s.messages, m.ID)
 			s.finished = s.finished[1:]
 			removed++
 		}
@@ -277,6 +339,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (removed in
 			}
 		}
 		removed += s.sweepTurns(now.Add(-queue.LongestWindow))
+		s.numbers.Prune(now)
 		return nil
 	})
 	return removed, err

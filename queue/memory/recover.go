@@ -7,13 +7,19 @@ import (
 
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
+	"mailsidecar/queue/tally"
 )
 
-// Mark notes that the content of the message is about to be sent.
-func (s *Store) Mark(ctx context.Context, owner, id string) error {
+// Mark notes that content is about to be sent, and to which relay.
+func (s *Store) Mark(ctx context.Context, owner string, l queue.Lease, turns []queue.Turn) error {
 	return s.write(ctx, "Mark", func() error {
-		for _, r := range s.leased(id, owner) {
-			r.marked.content = true
+		for _, turn := range turns {
+			s.takeTurn(turn)
+		}
+		for _, r := range s.leased(l.ID, owner) {
+			if r.has(l.Number) && slices.Contains(l.ForwardPaths, r.ForwardPath) {
+				r.marked.content, r.route = true, l.Route // it is leased, and in no list of its route
+			}
 		}
 		return nil
 	})
@@ -133,6 +139,7 @@ func (s *Store) holdBlamed(m *message, now time.Time, sent bool) queue.Blame {
 		attempt.Results = append(attempt.Results, result)
 	}
 	m.attempts = append(m.attempts, attempt)
+	s.numbers.Apply(tally.Change{Key: m.Key, Attempts: []mailer.Attempt{attempt}})
 	s.settle(m.ID, now)
 	return b
 }
@@ -142,25 +149,22 @@ func (s *Store) holdBlamed(m *message, now time.Time, sent bool) queue.Blame {
 func (s *Store) releaseLost(m *message, gone string, now time.Time, hold bool) queue.Recovered {
 	var total queue.Recovered
 	o := queue.Outcome{ID: m.ID, Owner: gone, At: now}
-	attempt := mailer.Attempt{Started: now}
+	counted := map[string]bool{} // routes
 	for _, r := range s.leased(m.ID, gone) {
-		o.Route = r.route
-		if hold && queue.Marks(gone) && !r.marked.content {
+		relay, sent := queue.MaybeSent(gone, r.route, r.marked.content)
+		if !sent {
 			total.Released++
 			continue
 		}
 		total.Uncertain++
-		change := queue.Change{ForwardPath: r.ForwardPath, State: queue.Deferred, Next: now, Tries: r.tries}
 		if hold {
 			total.Held++
-			change.State = queue.Held
 		}
-		o.Changes = append(o.Changes, change)
-		attempt.Results = append(attempt.Results, mailer.Result{ForwardPath: r.ForwardPath, Failure: queue.LostAttempt()})
-	}
-	if len(o.Changes) > 0 {
-		o.Attempts = []mailer.Attempt{attempt}
-		o.Turns = queue.LostTurns(o.Route, now)
+		o.Lose(queue.Leased{ForwardPath: r.ForwardPath, Tries: r.tries}, relay, hold)
+		if !counted[r.route] {
+			o.Turns = append(o.Turns, queue.LostTurns(r.route, now)...)
+		}
+		counted[r.route] = true
 	}
 	s.record(o)
 	for _, r := range s.leased(m.ID, gone) {

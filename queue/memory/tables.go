@@ -8,6 +8,7 @@ import (
 
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
+	"mailsidecar/queue/tally"
 )
 
 // message is a stored message. What the indexes of tables are sorted by changes
@@ -26,8 +27,9 @@ type message struct {
 	suspect bool
 	crashes int // at which it was alone in hand
 
-	final bool
-	clock time.Time // when the message expires, or when it became final
+	status queue.Status // that is counted
+	final  bool
+	clock  time.Time // when the message expires, or when it became final
 }
 
 // recipient is a stored recipient. It may be tried from NextAttempt on.
@@ -74,6 +76,9 @@ type tables struct {
 	lastLease            int64          // its number
 	// turns are when messages set out for each relay, the oldest first.
 	turns map[string][]time.Time
+	// pauses are the relays that a person has paused.
+	pauses  []queue.ManualPause
+	numbers *tally.Tally
 	// runs are the runs that have not ended in order, by owner, and when it was found
 	// that they crashed; zero before.
 	runs map[string]time.Time
@@ -98,7 +103,7 @@ func newTables() *tables {
 	return &tables{
 		messages: map[string]*message{}, requests: map[requestKey]request{},
 		waiting: map[line][]*recipient{}, leases: map[string]int{},
-		lastLease: queue.FirstLease, turns: map[string][]time.Time{}, runs: map[string]time.Time{},
+		numbers: tally.New(), lastLease: queue.FirstLease, turns: map[string][]time.Time{}, runs: map[string]time.Time{},
 	}
 }
 

@@ -20,6 +20,9 @@ type Verdict func(n int, path string) *mailer.Failure
 // Relay is a relay that follows a script: each recipient of an attempt gets what
 // the verdict returns.
 type Relay struct {
+	Rewriting   bool   // it may change any message, see [mailer.Rewrites]
+	ReversePath string // of all its attempts, in place of the envelope's; empty mostly
+
 	name string
 
 	mu      sync.Mutex
@@ -54,10 +57,13 @@ func NamedRelay(name string, v Verdict) *Relay {
 // Name returns the relay's name.
 func (r *Relay) Name() string { return r.name }
 
+// Rewrites reports whether it may change any message.
+func (r *Relay) Rewrites() bool { return r.Rewriting }
+
 // Deliver makes an attempt. When ctx ends first, no recipient was judged.
 func (r *Relay) Deliver(ctx context.Context, env mailer.Envelope, c mailer.Content) mailer.Attempt {
 	n, verdict, takes := r.begin(env, c)
-	a := mailer.Attempt{Relay: r.name, Rung: mailer.Rung{Port: 587}, TLS: "TLS 1.3", Started: time.Now()}
+	a := mailer.Attempt{Relay: r.name, Rung: mailer.Rung{Port: 587}, TLS: "TLS 1.3", Started: time.Now(), ReversePath: r.ReversePath}
 	cut := takes > 0 && !sleep(ctx, takes)
 	r.mu.Lock()
 	defer r.mu.Unlock()

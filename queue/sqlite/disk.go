@@ -37,6 +37,9 @@ func diskFault(dir string, err error) error {
 	}
 }
 
+// FreeDisk is the room on the disk of the store, in octets.
+func (s *Store) FreeDisk() (int64, error) { return s.free(filepath.Dir(s.opts.Path)) }
+
 // ofDisk says that the cause of SQLite's error may be the disk: it keeps what the system
 // said to itself.
 func ofDisk(err error) bool {

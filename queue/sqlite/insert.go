@@ -12,6 +12,7 @@ import (
 
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
+	"mailsidecar/queue/tally"
 )
 
 // chunkSize is how many octets of a message one row holds.
@@ -145,7 +146,27 @@ func (w *writer) insert(e queue.Entry, body chunks) (bool, error) {
 		return false, err
 	}
 	w.add(1, m.Size)
+	w.count(tally.Change{ID: string(id), Key: m.Key, To: queue.StatusQueued, Accepted: len(m.Envelope.ForwardPaths), At: m.Created})
+	if m.ResentOf != "" {
+		if err := w.linkResent(id, m); err != nil {
+			return false, err
+		}
+	}
 	return true, w.insertRecipients(id, e)
+}
+
+// linkResent notes with both messages that the new one sends an earlier one again.
+func (w *writer) linkResent(id []byte, m queue.Message) error {
+	if err := w.exec(`UPDATE messages SET resent_of = ? WHERE id = ?`, m.ResentOf, id); err != nil {
+		return err
+	}
+	earlier, ok := blob(m.ResentOf)
+	if !ok {
+		return errors.New("id of the earlier message is not a UUID")
+	}
+	return w.exec(`UPDATE messages SET resent_as = json_insert(
+			CASE WHEN json_array_length(resent_as) >= ?1 THEN json_remove(resent_as, '$[0]') ELSE coalesce(resent_as, '[]') END, '$[#]', ?2)
+		WHERE id = ?3`, queue.MaxResent, m.ID, earlier)
 }
 
 // isTaken says that there is a row with the primary key. The statement has done nothing

@@ -10,7 +10,7 @@ import (
 // looseRows is how many rows of contents one commit deletes.
 const looseRows = stageStep / chunkSize
 
-// janitor deletes contents that belong to no message, a few in each commit.
+// janitor works in the background, in small steps.
 type janitor struct {
 	work   chan struct{} // tells that there is some
 	stop   context.CancelFunc
@@ -18,19 +18,22 @@ type janitor struct {
 }
 
 // startJanitor begins with what a crash has left.
-func (s *Store) startJanitor() {
+func (s *Store) startJanitor() { s.janitor.start(s.deleteLoose) }
+
+// start calls step whenever there is work, as long as it says that there may be more.
+func (j *janitor) start(step func(context.Context) (more bool)) {
 	ctx, stop := context.WithCancel(context.Background())
-	s.janitor = janitor{work: make(chan struct{}, 1), stop: stop, rested: make(chan struct{})}
-	s.janitor.wake()
+	*j = janitor{work: make(chan struct{}, 1), stop: stop, rested: make(chan struct{})}
+	j.wake()
 	go func() {
-		defer close(s.janitor.rested)
+		defer close(j.rested)
 		for {
 			select {
 			case <-ctx.Done():
 				return
-			case <-s.janitor.work:
+			case <-j.work:
 			}
-			for ctx.Err() == nil && s.deleteLoose(ctx) {
+			for ctx.Err() == nil && step(ctx) {
 			}
 		}
 	}()
@@ -51,7 +54,7 @@ func (j *janitor) end() {
 	}
 }
 
-// deleteLoose deletes some, and says whether there may be more. Where it fails, the next
+// deleteLoose deletes some contents that belong to no message, a few in each commit, and says whether there may be more. Where it fails, the next
 // call of Sweep does it.
 func (s *Store) deleteLoose(ctx context.Context) bool {
 	var some chunks

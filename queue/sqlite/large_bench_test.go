@@ -200,6 +200,11 @@ func openLarge(b *testing.B, path string) *Store {
 // waiting ones are deferred and due during the next hour.
 func fillLarge(b *testing.B, path string, waiting int) {
 	b.Helper()
+	fillStore(b, path, manyFinished, waiting)
+}
+
+func fillStore(b *testing.B, path string, finished, waiting int) {
+	b.Helper()
 	lane, value := "", ""
 	if len(migrations) >= 3 { // it has lanes
 		lane, value = ", lane", ", '1app' || (n % 3)"
@@ -212,7 +217,7 @@ func fillLarge(b *testing.B, path string, waiting int) {
 		others        string
 		final         int
 	}{
-		{manyFinished, "failed", "bounced", "delivered", 1},
+		{finished, "failed", "bounced", "delivered", 1},
 		{waiting, "deferred", "deferred", "deferred", 0},
 	} {
 		const step = 50_000
@@ -262,6 +267,14 @@ func fillLarge(b *testing.B, path string, waiting int) {
 			return nil
 		}
 		w.usage.current.Store(nil) // which has not seen these rows
+		if len(migrations) >= numbersSchema {
+			w.numbers.mu.Lock()
+			w.numbers.exact, w.numbers.stored = false, false // nor have these
+			w.numbers.mu.Unlock()
+			if err := w.exec(`DELETE FROM stats_exact`); err != nil {
+				return err
+			}
+		}
 		return w.exec(`DELETE FROM usage`)
 	})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"mailsidecar/queue"
@@ -32,6 +33,22 @@ func (s *Store) List(ctx context.Context, f queue.Filter, limit int, cursor stri
 	if err != nil {
 		return queue.Page{}, err
 	}
+	return s.walk(ctx, w)
+}
+
+// Count counts the messages that f selects.
+func (s *Store) Count(ctx context.Context, f queue.Filter, cursor string) (int, string, error) {
+	w, err := newWalk(f, 0, cursor)
+	if err != nil {
+		return 0, "", err
+	}
+	w.counts, w.searches = true, true // so that no step counts all there are
+	page, err := s.walk(ctx, w)
+	return w.counted, page.Next, err
+}
+
+// walk goes on to the end, or as long as a page may take.
+func (s *Store) walk(ctx context.Context, w *walk) (queue.Page, error) {
 	within, cancel := context.WithTimeout(ctx, listTime)
 	defer cancel()
 	for !w.ended {
@@ -84,6 +101,8 @@ type walk struct {
 	conditions
 	searches bool // most messages may have to be looked at for one that is found
 	limit    int
+	counts   bool // messages are counted, and not read
+	counted  int
 
 	from, floor []byte // the ids that are left: below from, and not below floor
 	rows        int    // how many messages of each span the next step looks at
@@ -123,6 +142,7 @@ func newWalk(f queue.Filter, limit int, cursor string) (*walk, error) {
 	if f.Status != "" {
 		w.statuses = []queue.Status{f.Status}
 	}
+	w.statuses = slices.DeleteFunc(slices.Clone(w.statuses), func(s queue.Status) bool { return !f.Among.Has(s) })
 	// Ids begin with the time of acceptance in milliseconds.
 	if !f.Since.IsZero() {
 		w.floor, _ = blob(queue.FirstID(f.Since))
@@ -132,17 +152,29 @@ func newWalk(f queue.Filter, limit int, cursor string) (*walk, error) {
 		w.from, _ = blob(queue.FirstID(f.Until.Add(time.Millisecond)))
 		w.and("created < ?", f.Until.UnixMicro())
 	}
+	if f.ID != "" {
+		first, last := queue.IDRange(f.ID)
+		w.limits(first[:], append(last[:], 0)) // which sorts right behind the last id
+	}
 	if cursor != "" {
 		id, err := base64.RawURLEncoding.DecodeString(cursor)
 		if err != nil || len(id) != 16 {
 			return nil, queue.ErrInvalidCursor
 		}
-		if bytes.Compare(id, w.from) < 0 {
-			w.from = id
-		}
+		w.limits(w.floor, id)
 	}
 	w.search(f)
 	return w, nil
+}
+
+// limits leaves the ids that are below from, and not below floor.
+func (w *walk) limits(floor, from []byte) {
+	if bytes.Compare(from, w.from) < 0 {
+		w.from = from
+	}
+	if bytes.Compare(floor, w.floor) > 0 {
+		w.floor = floor
+	}
 }
 
 // search adds what no index tells.
@@ -150,15 +182,16 @@ func (w *walk) search(f queue.Filter) {
 	if f.Sender != "" {
 		w.and("sender = ? COLLATE NOCASE", f.Sender)
 	}
-	if f.Recipient != "" {
-		w.and("EXISTS (SELECT 1 FROM recipients WHERE message = id AND forward_path = ? COLLATE NOCASE)", f.Recipient)
-	}
 	if f.State != "" {
 		w.and("EXISTS (SELECT 1 FROM recipients WHERE message = id AND state = ?)", string(f.State))
-		if f.Status == "" {
-			w.statuses = slices.DeleteFunc(slices.Clone(w.statuses), func(s queue.Status) bool { return !s.Has(f.State) })
-		}
 	}
+	if f.ByRecipient() {
+		of := ofRecipient(f)
+		w.and("EXISTS (SELECT 1 FROM recipients WHERE message = id"+of.sql+")", of.args...)
+	}
+	w.statuses = slices.DeleteFunc(w.statuses, func(s queue.Status) bool {
+		return f.State != "" && !s.Has(f.State) || f.RecipientState != "" && !s.Has(f.RecipientState)
+	})
 	if f.MessageID != "" {
 		w.and("message_id = ?", f.MessageID)
 	}
@@ -166,13 +199,44 @@ func (w *walk) search(f queue.Filter) {
 		w.and("tags IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(tags) AS tag WHERE tag.key = ? AND (? = '' OR tag.value = ?))",
 			f.TagName, f.TagValue, f.TagValue)
 	}
-	w.searches = f.Sender != "" || f.Recipient != "" || f.MessageID != "" || f.TagName != "" || f.State != ""
+	w.searches = f.Sender != "" || f.MessageID != "" || f.TagName != "" || f.State != "" || f.ByRecipient()
+}
+
+// ofRecipient is what the filter asks of a recipient.
+func ofRecipient(f queue.Filter) (c conditions) {
+	if f.RecipientState != "" {
+		c.and("state = ?", string(f.RecipientState))
+	}
+	if f.Recipient != "" {
+		c.and("forward_path = ? COLLATE NOCASE", f.Recipient)
+	}
+	if f.Domain != "" {
+		end := "@" + f.Domain // in ASCII, so that its octets are characters
+		c.and("substr(forward_path, ?) = ? COLLATE NOCASE", -len(end), end)
+	}
+	if f.ByReply() {
+		c.and(byReply, f.Relay, f.Relay, f.ReplyCode, f.ReplyCode, f.EnhancedCode, f.EnhancedCode, f.Text, likePattern(f.Text))
+	}
+	return c
+}
+
+// byReply looks into what package stored has written.
+const byReply = `result ->> '$.failure.class' IS NOT NULL
+	AND (? = '' OR result ->> '$.failure.relay' = ?)
+	AND (? = 0 OR coalesce(result ->> '$.failure.code', 0) = ?)
+	AND (? = '' OR result ->> '$.failure.enhanced' = ?)
+	AND (? = '' OR coalesce(CASE WHEN result ->> '$.failure.code' IS NULL THEN result ->> '$.failure.text' ELSE result ->> '$.failure.reply' END, '') LIKE ? ESCAPE '\')`
+
+// likePattern is a pattern of [queue.Filter] in SQL.
+func likePattern(text string) string {
+	return strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`, "*", "%").Replace(text)
 }
 
 // part is what one step has found.
 type part struct {
 	spans      []span
 	messages   []queue.Message
+	counted    int
 	recipients int
 	to         []byte // it has looked at all messages from there on
 	next       []byte // the last id on a page that is full
@@ -188,6 +252,10 @@ func (w *walk) step(v *session, began time.Time) (part, error) {
 		}
 	}
 	if p.to, err = w.reach(v, p.spans); err != nil {
+		return p, err
+	}
+	if w.counts {
+		p.counted, err = w.count(v, p.spans, p.to)
 		return p, err
 	}
 	left := w.limit - len(w.page.Messages)
@@ -227,7 +295,7 @@ const fewSpans = 16
 // because few among very many messages match.
 func (w *walk) plan(v *session) ([]span, error) {
 	all := span{where: "messages WHERE 1"}
-	if w.key == queue.AnyKey && len(w.statuses) > 1 {
+	if w.key == queue.AnyKey && len(w.statuses) == len(queue.Statuses) {
 		return []span{all}, nil
 	}
 	keys, err := listKeys(v, w.key)
@@ -235,8 +303,9 @@ func (w *walk) plan(v *session) ([]span, error) {
 		return nil, err
 	}
 	if w.searches && w.key == queue.AnyKey && len(keys) > fewSpans {
-		all.also.and("status = ?", string(w.statuses[0]))
-		return []span{all}, nil
+		statuses, err := toJSON(w.statuses)
+		all.also.and("status IN (SELECT value FROM json_each(?))", statuses)
+		return []span{all}, err
 	}
 	spans := []span{}
 	for _, key := range keys {
@@ -289,11 +358,24 @@ func (w *walk) match(v *session, spans []span, to []byte, limit int) ([][]byte, 
 	return ids[:min(len(ids), limit)], nil
 }
 
+// count counts the messages down to to that match.
+func (w *walk) count(v *session, spans []span, to []byte) (all int, err error) {
+	for _, s := range spans {
+		var n int
+		if err := v.row("SELECT count(*) FROM "+s.where+" AND id < ? AND id >= ?"+s.also.sql+w.sql, slices.Concat(s.args, []any{w.from, to}, s.also.args, w.args), &n); err != nil {
+			return 0, err
+		}
+		all += n
+	}
+	return all, nil
+}
+
 // add adds what a step has found to the page.
 func (w *walk) add(p part) {
 	w.spans, w.moved = p.spans, true
 	w.page.Messages = append(w.page.Messages, p.messages...)
 	w.recipients += p.recipients
+	w.counted += p.counted
 	w.from = p.to
 	switch {
 	case p.next != nil:

@@ -24,6 +24,7 @@ func lockFile(path string) (*flock.Flock, error) {
 	switch {
 	case locked:
 		notePID(lock.Path())
+		removeUnfinished(path)
 		return lock, nil
 	case err == nil:
 		return nil, fault(path, queue.ErrLocked, "one process uses it at a time; stop the other one"+readPID(lock.Path())+
@@ -34,6 +35,40 @@ func lockFile(path string) (*flock.Flock, error) {
 		return nil, fault(path, fmt.Errorf("%w: %w", queue.ErrDirectory, err), "the lock file beside it must be writable for this user")
 	default:
 		return nil, fault(path, fmt.Errorf("%w: lock: %w", queue.ErrFileSystem, err), "put the queue on a local disk")
+	}
+}
+
+// lockAsCommand is [lockFile] for a command, which root may run: a lock file of root's would
+// keep the service from starting.
+func lockAsCommand(path string) (*flock.Flock, error) {
+	lock, err := lockFile(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(lock.Path(), os.O_RDWR|openOwn, 0)
+	if err == nil {
+		err = errors.Join(giveToOwner(f, ownedAs(path)), f.Close())
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("give the lock file to the owner of the store: %w", err), lock.Close())
+	}
+	return lock, nil
+}
+
+// ownedAs names a file whose owner is that of the store at path: the directory, where there is
+// no store yet.
+func ownedAs(path string) string {
+	if _, err := os.Lstat(path); err != nil {
+		return filepath.Dir(path)
+	}
+	return path
+}
+
+// removeUnfinished removes what a start or a restore has left that was killed: all mail of a
+// backup may be in it. Nobody else makes such a file while the store is locked.
+func removeUnfinished(path string) {
+	if info, err := os.Lstat(path + unfinishedSuffix); err == nil && info.Mode().IsRegular() {
+		_ = os.Remove(path + unfinishedSuffix) // who makes a new one tells what is wrong
 	}
 }
 

@@ -37,12 +37,9 @@ func (s *Store) checkLog() error {
 		return fault(path, fmt.Errorf("%w: %w", queue.ErrDirectory, err), "the log must be readable and writable for this user")
 	}
 	defer f.Close() //nolint:errcheck // what was written is synced
-	report, err := readLog(f, pageSize(s.opts.Path))
+	report, err := inspectLog(f, s.opts.Path, gone)
 	if err != nil {
-		return fault(path, fmt.Errorf("read the log: %w", err), "the disk reports errors: see the kernel's log (dmesg), and move the queue to a sound disk")
-	}
-	if report.lost && !gone && wasEnd(f, path, report) {
-		report.lost = false
+		return err
 	}
 	if report.lost || gone && report.frames > 0 {
 		if err := s.keepLog(f, path, report, gone); err != nil {
@@ -53,6 +50,18 @@ func (s *Store) checkLog() error {
 		return nil
 	}
 	return cutLog(f, report)
+}
+
+// inspectLog reads the log of the database at path, which may be gone.
+func inspectLog(f *os.File, path string, gone bool) (logReport, error) {
+	report, err := readLog(f, pageSize(path))
+	if err != nil {
+		return report, fault(f.Name(), fmt.Errorf("read the log: %w", err), "the disk reports errors: see the kernel's log (dmesg), and move the queue to a sound disk")
+	}
+	if report.lost && !gone && wasEnd(f, f.Name(), report) {
+		report.lost = false
+	}
+	return report, nil
 }
 
 // keepLog copies a log of which SQLite will not use all, and logs what is wrong with it.
@@ -108,18 +117,19 @@ func copyLog(f *os.File, kept string) error {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
+	return errors.Join(writeCopy(f, kept, maxLogCopy), syncDirectory(filepath.Dir(kept)))
+}
+
+// writeCopy writes what r yields, up to that many octets, to a new file.
+func writeCopy(r io.Reader, kept string, most int64) error {
 	c, err := os.OpenFile(kept, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(c, io.LimitReader(f, maxLogCopy))
-	if err == nil {
+	if _, err = io.Copy(c, io.LimitReader(r, most)); err == nil {
 		err = c.Sync()
 	}
-	if err := errors.Join(err, c.Close()); err != nil {
-		return err
-	}
-	return syncDirectory(filepath.Dir(kept))
+	return errors.Join(err, c.Close())
 }
 
 // cutLog removes what SQLite will not use. Left in place, it would be behind what is

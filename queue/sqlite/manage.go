@@ -8,6 +8,7 @@ import (
 
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
+	"mailsidecar/queue/tally"
 )
 
 // Retry makes what did not go out due again.
@@ -38,6 +39,7 @@ func (w *writer) retry(key, id string, now time.Time) (bool, error) {
 		return false, err
 	}
 	n, err := w.affect(`UPDATE recipients SET state = 'deferred', due = ?1, tries = 0, cancel = 0,
+			route = CASE WHEN state = 'deferred' OR substr(route, 1, 1) <> '=' THEN route ELSE '' END,
 			lane = (SELECT (1 - priority) || key FROM messages WHERE id = ?2)
 		WHERE message = ?2 AND owner IS NULL AND state IN ('deferred', 'held', 'bounced', 'expired')`, now.UnixMicro(), raw)
 	if err != nil || n == 0 {
@@ -67,38 +69,60 @@ func (w *writer) has(key string, id []byte, and string) (bool, error) {
 }
 
 // Cancel ends what is not final.
-func (s *Store) Cancel(ctx context.Context, key, id, owner string, withdrawn []string, now time.Time) (bool, error) {
-	raw, ok := blob(id)
-	if !ok {
-		return false, queue.ErrNotFound
-	}
-	paths, err := toJSON(withdrawn)
-	if err != nil {
-		return false, err
-	}
-	var ended bool
-	err = s.write(ctx, func(w *writer) error {
-		ended = false
-		if has, err := w.has(key, raw, ""); err != nil {
-			return err
-		} else if !has {
-			return queue.ErrNotFound
+func (s *Store) Cancel(ctx context.Context, key, owner string, messages []queue.Withdrawal, now time.Time) ([]queue.Ended, error) {
+	var canceled []queue.Ended
+	err := s.write(ctx, func(w *writer) error {
+		canceled = nil
+		for _, m := range messages {
+			e, did, err := w.cancel(key, owner, m, now)
+			if err != nil {
+				return err
+			}
+			if did {
+				canceled = append(canceled, e)
+			}
 		}
-		n, err := w.affect(`UPDATE recipients SET state = 'canceled', due = NULL, owner = NULL, marked = 0
-			WHERE message = ? AND (owner IS NULL OR owner = ? AND forward_path IN (SELECT value FROM json_each(?)))
-			AND state IN ('queued', 'deferred', 'held')`, raw, owner, paths)
-		if err != nil {
-			return err
-		}
-		wished, err := w.affect(`UPDATE recipients SET cancel = 1 WHERE message = ? AND owner IS NOT NULL`, raw)
-		if err != nil {
-			return err
-		}
-		ended = n+wished > 0
-		_, err = w.settle(raw, now)
-		return err
+		return nil
 	})
-	return ended, err
+	return canceled, err
+}
+
+func (w *writer) cancel(key, owner string, m queue.Withdrawal, now time.Time) (e queue.Ended, did bool, err error) {
+	raw, ok := blob(m.ID)
+	if !ok {
+		return e, false, nil
+	}
+	e.ID = m.ID
+	err = w.row(`SELECT reverse_path FROM messages WHERE id = ?1 AND final = 0 AND (?2 = '*' OR key = ?2)`, []any{raw, key}, &e.ReversePath)
+	if errors.Is(err, sql.ErrNoRows) {
+		return e, false, nil
+	}
+	if err != nil {
+		return e, false, err
+	}
+	withdrawn, err := toJSON(m.ForwardPaths)
+	if err != nil {
+		return e, false, err
+	}
+	err = w.each(`UPDATE recipients SET state = 'canceled', due = NULL, owner = NULL, marked = 0
+		WHERE message = ? AND (owner IS NULL OR owner = ? AND forward_path IN (SELECT value FROM json_each(?)))
+		AND state IN ('queued', 'deferred', 'held') RETURNING forward_path`, []any{raw, owner, withdrawn},
+		func(rows *sql.Rows) error {
+			var path string
+			err := rows.Scan(&path)
+			e.ForwardPaths = append(e.ForwardPaths, path)
+			return err
+		})
+	if err != nil {
+		return e, false, err
+	}
+	wished, err := w.affect(`UPDATE recipients SET cancel = 1 WHERE message = ? AND owner IS NOT NULL`, raw)
+	if err != nil {
+		return e, false, err
+	}
+	settled, err := w.settle(raw, now)
+	e.Size, e.Final = settled.size, settled.final
+	return e, len(e.ForwardPaths)+int(wished) > 0, err
 }
 
 // Reschedule changes when a scheduled message is due.
@@ -166,7 +190,7 @@ func (w *writer) replaceContent(id []byte, c mailer.Content, hand handOver) erro
 // system.
 func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (int, error) {
 	for _, step := range []func(*writer, time.Time, int) (int, error){
-		(*writer).sweepMessages, (*writer).sweepContents, (*writer).sweepIdempotency, (*writer).sweepTurns, (*writer).sweepLoose, (*writer).vacuum,
+		(*writer).sweepMessages, (*writer).sweepContents, (*writer).sweepIdempotency, (*writer).sweepTurns, (*writer).sweepNumbers, (*writer).sweepLoose, (*writer).vacuum,
 	} {
 		var n int
 		err := s.write(ctx, func(w *writer) (err error) {
@@ -190,6 +214,11 @@ func (w *writer) sweepMessages(now time.Time, limit int) (int, error) {
 		if err := w.deleteContent(id); err != nil {
 			return 0, err
 		}
+		gone := tally.Change{ID: string(id)}
+		if err := w.row(`SELECT key, status FROM messages WHERE id = ?`, []any{id}, &gone.Key, &gone.From); err != nil {
+			return 0, err
+		}
+		w.count(gone)
 		for _, query := range []string{
 			`DELETE FROM attempts WHERE message = ?`,
 			`DELETE FROM recipients WHERE message = ?`,

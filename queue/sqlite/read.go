@@ -39,12 +39,13 @@ func (s *Store) Get(ctx context.Context, key, id string) (queue.Message, error) 
 // readMessage returns a message with its recipients.
 func readMessage(v *session, id []byte) (queue.Message, error) {
 	var m queue.Message
-	var tags sql.NullString
+	var tags, resentOf, resentAs sql.NullString
 	var created, sendAt, expires sql.NullInt64
-	err := v.row(`SELECT key, message_id, sender, subject, size, tags, reverse_path, created, send_at, expires, priority
+	err := v.row(`SELECT key, message_id, sender, subject, size, tags, reverse_path, created, send_at, expires, priority,
+			resent_of, resent_as
 		FROM messages WHERE id = ?`, []any{id},
 		&m.Key, &m.MessageID, &m.Sender, &m.Subject, &m.Size, &tags, &m.Envelope.ReversePath, &created, &sendAt, &expires,
-		&m.Envelope.Priority)
+		&m.Envelope.Priority, &resentOf, &resentAs)
 	if errors.Is(err, sql.ErrNoRows) {
 		return m, queue.ErrNotFound
 	}
@@ -54,7 +55,8 @@ func readMessage(v *session, id []byte) (queue.Message, error) {
 	if m.ID, err = fromBlob(id); err != nil {
 		return m, err
 	}
-	if err := fromJSON(tags, &m.Tags); err != nil {
+	m.ResentOf = resentOf.String
+	if err := errors.Join(fromJSON(tags, &m.Tags), fromJSON(resentAs, &m.ResentAs)); err != nil {
 		return m, err
 	}
 	m.Created, m.SendAt, m.Expires = fromMicros(created), fromMicros(sendAt), fromMicros(expires)
@@ -66,13 +68,14 @@ func readMessage(v *session, id []byte) (queue.Message, error) {
 }
 
 func readRecipients(v *session, id []byte) ([]queue.Recipient, error) {
-	const query = `SELECT forward_path, state, due, result FROM recipients WHERE message = ? ORDER BY n`
+	const query = `SELECT forward_path, state, due, result, route FROM recipients WHERE message = ? ORDER BY n`
 	var recipients []queue.Recipient
 	err := v.each(query, []any{id}, func(rows *sql.Rows) error {
 		var r queue.Recipient
 		var due sql.NullInt64
 		var packed sql.NullString
-		if err := rows.Scan(&r.ForwardPath, &r.State, &due, &packed); err != nil {
+		var route string
+		if err := rows.Scan(&r.ForwardPath, &r.State, &due, &packed, &route); err != nil {
 			return err
 		}
 		var result stored.Result
@@ -80,6 +83,7 @@ func readRecipients(v *session, id []byte) ([]queue.Recipient, error) {
 			return err
 		}
 		r.NextAttempt = fromMicros(due)
+		r.SetTaken(route)
 		if packed.Valid {
 			r.Result = result.Unpack()
 			r.Result.ForwardPath = r.ForwardPath
@@ -93,7 +97,7 @@ func readRecipients(v *session, id []byte) ([]queue.Recipient, error) {
 // readAttempts returns the last attempts, as [queue.LatestAttempts] does of all.
 func readAttempts(v *session, id []byte) (latest []mailer.Attempt, earlier int, err error) {
 	results := 0
-	err = v.each(`SELECT relay, port, mode, tls, auth, ladder, started, duration, results, n
+	err = v.each(`SELECT relay, why, port, mode, tls, auth, ladder, started, duration, results, n
 			FROM attempts WHERE message = ? ORDER BY n DESC`, []any{id}, func(rows *sql.Rows) error {
 		a, n, err := scanAttempt(rows)
 		if err != nil {
@@ -119,7 +123,7 @@ func scanAttempt(rows *sql.Rows) (a mailer.Attempt, n int, err error) {
 	var ladder, results sql.NullString
 	var started sql.NullInt64
 	var duration int64
-	if err := rows.Scan(&a.Relay, &port, &mode, &a.TLS, &a.Auth, &ladder, &started, &duration, &results, &n); err != nil {
+	if err := rows.Scan(&a.Relay, &a.Why, &port, &mode, &a.TLS, &a.Auth, &ladder, &started, &duration, &results, &n); err != nil {
 		return a, 0, err
 	}
 	var rungs []stored.Rung

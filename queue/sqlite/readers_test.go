@@ -195,6 +195,7 @@ func TestSpoiledWriter(t *testing.T) {
 // used is, and what happens is told.
 func TestSpoiledAfterDeletion(t *testing.T) {
 	s := openStore(t, dbPath(t))
+	s.janitor.end() // it reads, too, and would find the closed connection first
 	openAll(t, s.readers)
 	if err := os.Remove(s.opts.Path); err != nil {
 		t.Fatal(err)

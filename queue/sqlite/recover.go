@@ -17,24 +17,34 @@ const (
 	markAlone               // the message is the only one in hand
 )
 
-// Mark notes that content is about to be sent.
-func (s *Store) Mark(ctx context.Context, owner, id string) error {
-	return s.mark(ctx, owner, id, markContent, true)
+// Mark notes that content is about to be sent, and to which relay.
+func (s *Store) Mark(ctx context.Context, owner string, l queue.Lease, turns []queue.Turn) error {
+	key, _ := blob(l.ID)
+	paths, err := toJSON(l.ForwardPaths)
+	if err != nil {
+		return err
+	}
+	return s.write(ctx, func(w *writer) error {
+		for _, t := range turns {
+			if err := w.takeTurns(t, 1); err != nil {
+				return err
+			}
+		}
+		return w.exec(`UPDATE recipients SET marked = marked | ?, route = ?
+			WHERE message = ? AND owner = ? AND ? IN (0, lease) AND forward_path IN (SELECT value FROM json_each(?))`,
+			markContent, l.Route, key, owner, l.Number, paths)
+	})
 }
 
 // MarkAlone notes whether the message is the only one in hand.
 func (s *Store) MarkAlone(ctx context.Context, owner, id string, alone bool) error {
-	return s.mark(ctx, owner, id, markAlone, alone)
-}
-
-func (s *Store) mark(ctx context.Context, owner, id string, bit int, set bool) error {
 	key, _ := blob(id)
 	bits := 0
-	if set {
-		bits = bit
+	if alone {
+		bits = markAlone
 	}
 	return s.write(ctx, func(w *writer) error {
-		return w.exec(`UPDATE recipients SET marked = marked & ~?1 | ?2 WHERE message = ?3 AND owner = ?4`, bit, bits, key, owner)
+		return w.exec(`UPDATE recipients SET marked = marked & ~?1 | ?2 WHERE message = ?3 AND owner = ?4`, markAlone, bits, key, owner)
 	})
 }
 
@@ -142,12 +152,15 @@ func (t *takeover) countTurns(gone []string) error {
 			continue
 		}
 		routes := map[string]int{}
-		err = t.each(`SELECT route, count(DISTINCT message) FROM recipients WHERE owner = ? AND (? OR marked & ?) GROUP BY route`,
-			[]any{owner, !t.hold || !queue.Marks(owner), markContent}, func(rows *sql.Rows) error {
+		err = t.each(`SELECT route, marked & ?, count(DISTINCT message) FROM recipients WHERE owner = ? GROUP BY 1, 2`,
+			[]any{markContent, owner}, func(rows *sql.Rows) error {
 				var route string
+				var marked bool
 				var n int
-				err := rows.Scan(&route, &n)
-				routes[route] = n
+				err := rows.Scan(&route, &marked, &n)
+				if _, sent := queue.MaybeSent(owner, route, marked); sent {
+					routes[route] += n
+				}
 				return err
 			})
 		if err != nil {
@@ -268,25 +281,18 @@ func (t *takeover) release(key []byte, orphans []orphan) (queue.Recovered, error
 		return queue.Recovered{}, err
 	}
 	var r queue.Recovered
-	var o queue.Outcome
-	attempt := mailer.Attempt{Started: t.now}
+	o := queue.Outcome{ID: id, Owner: orphans[0].owner, At: t.now}
 	for _, lost := range orphans {
-		o = queue.Outcome{ID: id, Owner: lost.owner, Route: lost.route, At: t.now, Changes: o.Changes}
-		if t.hold && queue.Marks(lost.owner) && lost.marked&markContent == 0 {
+		relay, sent := queue.MaybeSent(lost.owner, lost.route, lost.marked&markContent != 0)
+		if !sent {
 			r.Released++
 			continue
 		}
-		change := queue.Change{ForwardPath: lost.path, State: queue.Deferred, Next: t.now, Tries: lost.tries}
+		r.Uncertain++
 		if t.hold {
-			change.State = queue.Held
 			r.Held++
 		}
-		r.Uncertain++
-		o.Changes = append(o.Changes, change)
-		attempt.Results = append(attempt.Results, mailer.Result{ForwardPath: lost.path, Failure: queue.LostAttempt()})
-	}
-	if len(o.Changes) > 0 {
-		o.Attempts = []mailer.Attempt{attempt}
+		o.Lose(queue.Leased{ForwardPath: lost.path, Tries: lost.tries}, relay, t.hold)
 	}
 	if _, err := t.record(o); err != nil {
 		return r, err
@@ -336,7 +342,8 @@ func (t *takeover) blame(key []byte, r *queue.Recovered) error {
 	if err := t.insertAttempt(key, 0, attempt); err != nil {
 		return err
 	}
-	_, err = t.settle(key, t.now)
+	m, err := t.settle(key, t.now)
+	t.countAttempts(key, m, []mailer.Attempt{attempt})
 	return err
 }
 

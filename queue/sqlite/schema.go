@@ -146,6 +146,59 @@ UPDATE messages SET clock = 9223372036854775807 WHERE final = 0 AND status = 'he
 -- missing. What is written in several commits is here until the last one, and what is
 -- deleted in several commits is here from the first one on.
 CREATE TABLE loose (first INTEGER PRIMARY KEY, count INTEGER NOT NULL);
+`, `
+-- Why it was that relay; empty where there was no choice.
+ALTER TABLE attempts ADD COLUMN why TEXT NOT NULL DEFAULT '';
+`, `
+-- Relays that a person has paused; ends is NULL where the pause has no end.
+CREATE TABLE pauses (
+	relay  TEXT NOT NULL PRIMARY KEY,
+	since  INTEGER NOT NULL,
+	ends   INTEGER,
+	reason TEXT NOT NULL
+) WITHOUT ROWID;
+`, `
+-- The numbers of [queue.Stats], as package tally names them: see numbers. They are those of
+-- all commits where stats_exact has a row, as it has while the store is closed, if that
+-- was in order. Times are those of tally.
+CREATE TABLE stats_statuses (
+	key      TEXT NOT NULL,
+	status   TEXT NOT NULL,
+	messages INTEGER NOT NULL,
+	PRIMARY KEY (key, status)
+) WITHOUT ROWID;
+CREATE TABLE stats_counts (
+	at        INTEGER NOT NULL,
+	key       TEXT NOT NULL,
+	relay     TEXT NOT NULL,
+	messages  INTEGER NOT NULL,
+	accepted  INTEGER NOT NULL,
+	delivered INTEGER NOT NULL,
+	deferred  INTEGER NOT NULL,
+	bounced   INTEGER NOT NULL,
+	uncertain INTEGER NOT NULL,
+	PRIMARY KEY (at, key, relay)
+) WITHOUT ROWID;
+CREATE TABLE stats_replies (
+	at       INTEGER NOT NULL,
+	key      TEXT NOT NULL,
+	relay    TEXT NOT NULL,
+	class    INTEGER NOT NULL,
+	code     INTEGER NOT NULL,
+	enhanced TEXT NOT NULL,
+	text     TEXT NOT NULL,
+	n        INTEGER NOT NULL,
+	first    INTEGER NOT NULL,
+	last     INTEGER NOT NULL,
+	PRIMARY KEY (at, key, relay, class, code, enhanced, text)
+) WITHOUT ROWID;
+CREATE TABLE stats_exact (one INTEGER NOT NULL);
+INSERT INTO stats_exact SELECT 1 WHERE (SELECT min(key) FROM messages) IS NULL;
+`, `
+-- The message that this one is sent again, and those that send this one again: a list in
+-- JSON of ids as text.
+ALTER TABLE messages ADD COLUMN resent_of TEXT;
+ALTER TABLE messages ADD COLUMN resent_as TEXT;
 `}
 
 // migrate brings the file to the newest schema, a transaction for each step. It

@@ -32,6 +32,9 @@ func TestConformance(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatalf("Close = %v", err)
 		}
+		if r, err := sqlite.Verify(t.Context(), paths[s]); err != nil || !r.Sound() {
+			t.Errorf("Verify = %+v, %v", r, err)
+		}
 		return noted(t, paths[s])
 	})
 }

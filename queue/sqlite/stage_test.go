@@ -41,7 +41,7 @@ func TestCommitsAreShort(t *testing.T) {
 				t.Fatalf("Reschedule = %v, %v", ok, err)
 			}
 			for _, e := range b.Entries {
-				if _, err := s.Cancel(t.Context(), "app", e.Message.ID, e.Owner, e.Message.Envelope.ForwardPaths, time.Now()); err != nil {
+				if _, err := s.Cancel(t.Context(), "app", e.Owner, []queue.Withdrawal{{ID: e.Message.ID, ForwardPaths: e.Message.Envelope.ForwardPaths}}, time.Now()); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -106,7 +106,11 @@ func TestStagesLeaveNothing(t *testing.T) {
 		ids := map[string]queue.Entry{}
 		for range 4 {
 			synctest.Test(t, func(t *testing.T) {
-				s := openUnsynced(t, path)
+				s := openStore(t, path)
+				synctest.Wait() // the janitor is at work from the beginning
+				if err := s.writer.exec("PRAGMA synchronous = off"); err != nil {
+					t.Fatal(err)
+				}
 				var failing atomic.Bool
 				s.fault = func(happened bool) error {
 					s.janitor.wake() // it must leave alone what is under way
@@ -207,20 +211,20 @@ func TestUnwantedAtSecondTry(t *testing.T) {
 			}
 			switch commits++; commits {
 			case 1:
-				time.Sleep(time.Second) // until both others wait, which makes them a group
+				time.Sleep(time.Second) // until both others wait, which makes them a group: outcomes share one with large content
 			case 2:
 				return errors.New("a fault of the disk")
 			}
 			return nil
 		}
-		small := func() {
-			if err := s.writer.do(t.Context(), &write{run: func(*writer) error { return nil }}); err != nil {
+		small := func(patient bool) {
+			if err := s.writer.do(t.Context(), &write{patient: patient, run: func(*writer) error { return nil }}); err != nil {
 				t.Error(err)
 			}
 		}
-		go small()
+		go small(false)
 		time.Sleep(time.Millisecond)
-		go small()
+		go small(true)
 		tries := 0
 		content := mailer.Content{Data: make([]byte, 100_000)}
 		err := s.staged(t.Context(), []mailer.Content{content}, false, func(_ *writer, hand handOver) error {

@@ -41,6 +41,8 @@ type Options struct {
 	// retry, being delivered or canceled; zero drops them in the commit that
 	// records so. Retention bounds it.
 	KeepBodies time.Duration
+	// Meter counts commits; nil counts nothing.
+	Meter Meter
 	// Logger says at the start that a crash has left a damaged log, and that an older schema
 	// is migrated; nil discards it.
 	Logger *slog.Logger
@@ -77,6 +79,7 @@ type Store struct {
 	gate    gate
 	stages  stages
 	janitor janitor
+	counter janitor // counts the numbers anew
 	closing sync.Once
 	writer  *writer
 	begun   atomic.Value                    // the owner that has begun to take over from others
@@ -142,6 +145,7 @@ func (s *Store) open(ctx context.Context) error {
 	if s.lists, err = openReaders(s, listConnections); err != nil {
 		return err
 	}
+	s.startCounter() // first: what the janitor does may set it to work
 	s.startJanitor()
 	return ctx.Err()
 }
@@ -260,6 +264,7 @@ func (s *Store) Close() error {
 			}
 		}
 		s.janitor.end()
+		s.counter.end()
 		if s.writer != nil {
 			errs = append(errs, s.writer.close())
 		}

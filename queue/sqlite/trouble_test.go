@@ -144,6 +144,11 @@ INSERT INTO messages (id, key, message_id, sender, subject, reverse_path, size, 
 INSERT INTO recipients (message, n, forward_path, state, due, route, owner)
 	VALUES (?2, 0, 'a@example.org', ?8, ?9, 'relay', ?10)`
 
+// oldAttempt is an attempt as they wrote it, at which the relay was not reached.
+const oldAttempt = `
+INSERT INTO attempts (message, n, relay, port, mode, tls, auth, started, duration, results)
+	VALUES (?1, 1, 'relay', 587, '', '', '', ?2, 5, '[]')`
+
 // TestMigrate: a file of an earlier schema is brought up to date with what is in
 // it.
 func TestMigrate(t *testing.T) {
@@ -160,6 +165,9 @@ func TestMigrate(t *testing.T) {
 			queuetest.SettleDown()
 			for _, key := range []string{"waits", "leased"} {
 				m, err := q.Get(t.Context(), key, ids[key])
+				if n := len(m.Attempts); n < 2 || m.Attempts[0].Relay != "relay" || m.Attempts[0].Why != "" {
+					t.Errorf("from schema %d: %s has the attempts %+v, want the old one first, of which nothing says why", version, key, m.Attempts)
+				}
 				if err != nil || m.Status() != queue.StatusDelivered || m.Envelope.Priority != mailer.PriorityNormal {
 					t.Errorf("from schema %d: %s = %s, %v, %v, want delivered, normal", version, key, m.Status(), m.Envelope.Priority, err)
 				}
@@ -201,6 +209,9 @@ func writeOld(t *testing.T, path string) map[string]string {
 		_, err := s.writer.conn.ExecContext(t.Context(), oldRows, i+1, id, row.key, now, now+int64(time.Hour/time.Microsecond),
 			row.status, row.key == "bounced", row.state, row.due, row.owner)
 		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.writer.conn.ExecContext(t.Context(), oldAttempt, id, now); err != nil {
 			t.Fatal(err)
 		}
 		if len(migrations) >= 3 && row.key != "bounced" { // it has lanes
@@ -479,7 +490,7 @@ func TestBrokenIsNotUnknown(t *testing.T) {
 	if _, err := s.Retry(t.Context(), "app", []string{id}, time.Now()); err == nil {
 		t.Error("Retry = nil, want what is wrong with the store")
 	}
-	if _, err := s.Cancel(t.Context(), "app", id, "me", nil, time.Now()); err == nil || errors.Is(err, queue.ErrNotFound) {
+	if _, err := s.Cancel(t.Context(), "app", "me", []queue.Withdrawal{{ID: id}}, time.Now()); err == nil || errors.Is(err, queue.ErrNotFound) {
 		t.Errorf("Cancel = %v, want what is wrong with the store", err)
 	}
 }

@@ -62,6 +62,50 @@ func TestSmallBesideLarge(t *testing.T) {
 	}
 }
 
+// TestSmallFirst: while small messages come one after the other, large ones have a commit
+// each time that largeWait is over.
+func TestSmallFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const took, n = time.Millisecond, 5
+		s := openUnsynced(t, dbPath(t))
+		var all sync.WaitGroup
+		hand := func(op *write) {
+			all.Go(func() {
+				if err := s.writer.do(t.Context(), op); err != nil {
+					t.Errorf("write = %v", err)
+				}
+			})
+		}
+		var large []time.Duration // when they were written, since the first could be
+		var began time.Time
+		var next func(*writer) error
+		next = func(*writer) error {
+			if began.IsZero() {
+				began = time.Now()
+				for range n {
+					hand(&write{large: true, size: stageStep, run: func(*writer) error {
+						large = append(large, time.Since(began))
+						return nil
+					}})
+				}
+			}
+			if len(large) < n { // the next one waits before this one is committed
+				hand(&write{size: 1, run: next})
+			}
+			time.Sleep(took)
+			return nil
+		}
+		hand(&write{size: 1, run: next})
+		all.Wait()
+		for i, at := range large {
+			if earliest := time.Duration(i+1) * largeWait; at < earliest || at > earliest+time.Duration(i+1)*2*took {
+				t.Errorf("large write %d came after %v, want %v and a little", i+1, at, earliest)
+			}
+		}
+		_ = s.Close()
+	})
+}
+
 // TestGroupSize: what shares a commit has maxGroupSize of small messages and stageStep of
 // large ones at most, or restSize while there are no small ones; but for a single larger
 // write.

@@ -133,8 +133,11 @@ func (w *writer) commitUsage() error {
 		// It may have happened all the same.
 		c.current.Store(nil)
 		c.doubts++
+		w.numbers.doubt()
+		w.store.counter.wake()
 		return err
 	}
+	w.numbers.commit()
 	if w.added == (queue.Usage{}) {
 		return nil
 	}

@@ -59,7 +59,7 @@ func TestUsageCounted(t *testing.T) {
 			}
 		case 4:
 			if len(entries) > 0 {
-				_, err = s.Cancel(t.Context(), queue.AnyKey, pick().Message.ID, "me", pick().Message.Envelope.ForwardPaths, now)
+				_, err = s.Cancel(t.Context(), queue.AnyKey, "me", []queue.Withdrawal{{ID: pick().Message.ID, ForwardPaths: pick().Message.Envelope.ForwardPaths}}, now)
 			}
 		case 5:
 			if len(entries) > 0 {

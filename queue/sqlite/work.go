@@ -11,6 +11,7 @@ import (
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 	"mailsidecar/queue/stored"
+	"mailsidecar/queue/tally"
 )
 
 // Claim leases the longest waiting messages of each lane.
@@ -73,13 +74,14 @@ func (w *writer) claim(id []byte, owner string, want queue.Want, now time.Time) 
 	if work.ID, err = fromBlob(id); err != nil {
 		return work, err
 	}
-	var expires sql.NullInt64
-	err = w.row(`SELECT message_id, sender, size, eight_bit, utf8_header, expires, reverse_path, suspect FROM messages WHERE id = ?`, []any{id},
-		&work.MessageID, &work.Sender, &work.Size, &work.EightBit, &work.UTF8Header, &expires, &work.Envelope.ReversePath, &work.Suspect)
+	var expires, since sql.NullInt64
+	err = w.row(`SELECT message_id, sender, size, eight_bit, utf8_header, expires, max(created, coalesce(send_at, created)), reverse_path, suspect
+		FROM messages WHERE id = ?`, []any{id},
+		&work.MessageID, &work.Sender, &work.Size, &work.EightBit, &work.UTF8Header, &expires, &since, &work.Envelope.ReversePath, &work.Suspect)
 	if err != nil {
 		return work, err
 	}
-	work.Expires = fromMicros(expires)
+	work.Expires, work.Since = fromMicros(expires), fromMicros(since)
 	// The plus keeps SQLite from taking the index over what is due, in which this
 	// one message would be looked for among all that wait.
 	err = w.each(`SELECT forward_path, state, tries, attempts FROM recipients
@@ -191,7 +193,7 @@ func (s *Store) Record(ctx context.Context, outcomes []queue.Outcome) (queue.Set
 
 func (w *writer) record(o queue.Outcome) (settlement, error) {
 	id, _ := blob(o.ID)
-	results, err := tally(o.Attempts)
+	results, err := lastResults(o.Attempts)
 	if err != nil {
 		return settlement{}, err
 	}
@@ -220,7 +222,9 @@ func (w *writer) record(o queue.Outcome) (settlement, error) {
 	if err := w.insertAttempts(id, o); err != nil {
 		return settlement{}, err
 	}
-	return w.settle(id, o.At)
+	m, err := w.settle(id, o.At)
+	w.countAttempts(id, m, o.Attempts)
+	return m, err
 }
 
 // recorded says that the outcome of the lease was recorded before.
@@ -235,8 +239,8 @@ type tried struct {
 	result   any // of the last one, as stored; nil when there was none
 }
 
-// tally returns what the attempts came to, by forward-path.
-func tally(attempts []mailer.Attempt) (map[string]tried, error) {
+// lastResults returns what the attempts came to, by forward-path.
+func lastResults(attempts []mailer.Attempt) (map[string]tried, error) {
 	last := map[string]mailer.Result{}
 	count := map[string]int{}
 	for _, a := range attempts {
@@ -283,9 +287,9 @@ func (w *writer) insertAttempt(id []byte, lease int64, a mailer.Attempt) error {
 	if err != nil {
 		return err
 	}
-	return w.exec(`INSERT INTO attempts (message, n, relay, port, mode, tls, auth, ladder, started, duration, results, lease)
-		VALUES (?, (SELECT coalesce(max(n), 0) + 1 FROM attempts WHERE message = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		id, id, a.Relay, a.Rung.Port, stored.ModeOf(a.Rung), a.TLS, a.Auth, ladder, a.Started.UnixMicro(), a.Duration.Microseconds(), results, lease)
+	return w.exec(`INSERT INTO attempts (message, n, relay, port, mode, tls, auth, ladder, started, duration, results, lease, why)
+		VALUES (?, (SELECT coalesce(max(n), 0) + 1 FROM attempts WHERE message = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		id, id, a.Relay, a.Rung.Port, stored.ModeOf(a.Rung), a.TLS, a.Auth, ladder, a.Started.UnixMicro(), a.Duration.Microseconds(), results, lease, a.Why)
 }
 
 // changeLeased sets the state of a recipient that has the outcome's lease, and returns
@@ -310,7 +314,7 @@ func changeArgs(id []byte, o queue.Outcome, c queue.Change, t tried) []any {
 		next = c.Next.UnixMicro()
 	}
 	return []any{
-		!c.State.Final(), string(c.State), !c.State.Final(), next, c.Tries, t.attempts, t.result, o.Route, id, c.ForwardPath,
+		!c.State.Final(), string(c.State), !c.State.Final(), next, c.Tries, t.attempts, t.result, o.RouteOf(c), id, c.ForwardPath,
 	}
 }
 
@@ -332,6 +336,8 @@ type settlement struct {
 	size    int64
 	final   bool // became so just now
 	suspect bool
+	known   bool // retention has not removed it
+	key     string
 }
 
 // settle derives the message's status from its recipients' states, and drops
@@ -340,9 +346,10 @@ func (w *writer) settle(id []byte, now time.Time) (m settlement, err error) {
 	var was, mixed bool
 	var clock, expires int64
 	var body chunks
-	err = w.row(`SELECT size, final, clock, expires, body, chunks, suspect,
+	var old queue.Status
+	err = w.row(`SELECT key, status, size, final, clock, expires, body, chunks, suspect,
 			EXISTS (SELECT 1 FROM recipients WHERE message = id AND state <> 'delivered')
-		FROM messages WHERE id = ?`, []any{id}, &m.size, &was, &clock, &expires, &body.first, &body.count, &m.suspect, &mixed)
+		FROM messages WHERE id = ?`, []any{id}, &m.key, &old, &m.size, &was, &clock, &expires, &body.first, &body.count, &m.suspect, &mixed)
 	if errors.Is(err, sql.ErrNoRows) { // retention has removed it
 		return settlement{}, nil
 	}
@@ -355,7 +362,11 @@ func (w *writer) settle(id []byte, now time.Time) (m settlement, err error) {
 			return m, err
 		}
 	}
-	body.size = m.size
+	m.known, body.size = true, m.size
+	status := queue.StatusOf(states)
+	if status != old {
+		w.count(tally.Change{ID: string(id), Key: m.key, From: old, To: status})
+	}
 	final := states[queue.Queued]+states[queue.Deferred]+states[queue.Held] == 0
 	m.final = final && !was
 	switch {
@@ -373,9 +384,9 @@ func (w *writer) settle(id []byte, now time.Time) (m settlement, err error) {
 		clock = now.UnixMicro()
 	}
 	if final && states[queue.Bounced]+states[queue.Expired] == 0 {
-		return m, w.finishWithoutBody(id, queue.StatusOf(states), clock, now, body)
+		return m, w.finishWithoutBody(id, status, clock, now, body)
 	}
-	return m, w.exec(`UPDATE messages SET status = ?, final = ?, clock = ? WHERE id = ?`, string(queue.StatusOf(states)), final, clock, id)
+	return m, w.exec(`UPDATE messages SET status = ?, final = ?, clock = ? WHERE id = ?`, string(status), final, clock, id)
 }
 
 // states returns the states that recipients of the message are in.
@@ -452,20 +463,26 @@ func (s *Store) Waiting(ctx context.Context, now time.Time) (queue.Waiting, erro
 			return err
 		}
 		waiting.Expiry = fromMicros(expiry)
-		return v.each(laneHeads, nil, func(rows *sql.Rows) error {
-			var head queue.LaneDue
-			var lane string
-			var at sql.NullInt64
-			err := rows.Scan(&head.Route, &lane, &at)
-			if err == nil {
-				head.Lane, err = laneOf(lane)
-			}
-			head.At = fromMicros(at)
-			waiting.Lanes = append(waiting.Lanes, head)
-			return err
-		})
+		waiting.Lanes, err = readLaneHeads(v)
+		return err
 	})
 	return waiting, err
+}
+
+func readLaneHeads(v *session) (heads []queue.LaneDue, err error) {
+	err = v.each(laneHeads, nil, func(rows *sql.Rows) error {
+		var head queue.LaneDue
+		var lane string
+		var at sql.NullInt64
+		err := rows.Scan(&head.Route, &lane, &at)
+		if err == nil {
+			head.Lane, err = laneOf(lane)
+		}
+		head.At = fromMicros(at)
+		heads = append(heads, head)
+		return err
+	})
+	return heads, err
 }
 
 // laneHeads steps from one route to the next and from one lane to the next: they

@@ -96,7 +96,7 @@ func recordStory(t *testing.T, s *Store, e queue.Entry, o queue.Outcome, cancel 
 		return w.exec(`UPDATE recipients SET owner = 'me' WHERE message = ? AND state IN ('queued', 'deferred')`, id)
 	})
 	if err == nil && cancel {
-		_, err = s.Cancel(ctx, queue.AnyKey, e.Message.ID, "me", nil, o.At)
+		_, err = s.Cancel(ctx, queue.AnyKey, "me", []queue.Withdrawal{{ID: e.Message.ID}}, o.At)
 	}
 	if err != nil {
 		t.Fatal(err)

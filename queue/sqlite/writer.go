@@ -14,8 +14,9 @@ import (
 )
 
 // Bounds of one group. They keep a commit short. What is large waits for a group of large
-// writes, and every other group has none: so a small message waits for the commit of one such
-// group at most, however many large messages there are. Sizes are in octets.
+// writes, and small messages go first for largeWait: so a small message waits for the commit of
+// one such group at most, however many large messages there are, and hardly ever shares one. Sizes
+// are in octets.
 const (
 	maxGroupOps  = 256
 	maxGroupSize = 1 << 20 // of small messages
@@ -28,6 +29,9 @@ const (
 	restSize = 4 << 20
 	restTime = 10 * time.Second
 )
+
+// largeWait is how long large writes wait at most while small messages come one after the other.
+const largeWait = 20 * time.Millisecond
 
 // shareWait is how long outcomes wait for a new message whose commit they can
 // share. Under load one always comes, which saves every other commit and fsync.
@@ -58,6 +62,7 @@ type writer struct {
 	writes   chan *write
 	large    []*write  // wait for a group of large messages
 	smallAt  time.Time // when the last small message came
+	largeAt  time.Time // when the first of the large ones came, or a group of them was committed
 	hadLarge bool      // the last group had large messages
 	log      logFile
 	keep     logKeeper
@@ -73,6 +78,7 @@ type writer struct {
 	deleted  int64       // octets of large contents, by the open transaction
 	left     bool        // the open transaction leaves contents to the janitor
 	usage    usageCount
+	numbers  numbers
 
 	failed  atomic.Pointer[error] // what the last commit came to
 	probeAt time.Time             // when to try again after it failed
@@ -104,7 +110,7 @@ func openWriter(ctx context.Context, s *Store) (*writer, error) {
 	if w.copier, err = newCopier(s.opts.Path); err != nil {
 		return nil, errors.Join(err, c.close(), db.Close())
 	}
-	if err := w.usage.read(w.session); err != nil {
+	if err := errors.Join(w.usage.read(w.session), w.numbers.read(w.session)); err != nil {
 		return nil, errors.Join(err, w.copier.close(), c.close(), db.Close())
 	}
 	return w, nil
@@ -217,13 +223,19 @@ func (w *writer) gather(first *write) []*write {
 	if patient {
 		late = time.After(shareWait)
 	}
-	small := int64(0) // octets
+	if w.hadLarge {
+		w.hadLarge, w.largeAt = false, time.Now()
+	}
+	small, urgent := int64(0), false // octets; and more than outcomes
 	for n, op := 0, first; op != nil; op = w.next(patient && len(w.large) == 0, late) {
 		if op.large {
-			w.large = append(w.large, op)
+			if w.large = append(w.large, op); len(w.large) == 1 {
+				w.largeAt = time.Now()
+			}
 		} else {
 			group = append(group, op)
 			patient = patient && op.patient
+			urgent = urgent || !op.patient
 			if small += op.size; op.size > 0 {
 				w.smallAt = time.Now()
 			}
@@ -232,8 +244,7 @@ func (w *writer) gather(first *write) []*write {
 			break
 		}
 	}
-	if len(group) > 0 && w.hadLarge {
-		w.hadLarge = false
+	if urgent && time.Since(w.largeAt) < largeWait {
 		return group
 	}
 	most := int64(stageStep)
@@ -320,7 +331,9 @@ func (w *writer) commitGroup(group []*write) {
 }
 
 func (w *writer) commit(group []*write) error {
+	began := time.Now()
 	err := named(w.store.opts.Path, w.transaction(group), w.probes.probe)
+	w.countCommit(began, len(group), err)
 	if err != nil {
 		w.failed.Store(&err)
 		w.probeAt = time.Now().Add(probeInterval)
@@ -338,6 +351,7 @@ func isAnswer(err error) bool {
 
 func (w *writer) transaction(group []*write) (err error) {
 	w.doubtful, w.added, w.deleted, w.left = false, queue.Usage{}, 0, false
+	w.numbers.begin()
 	if err := w.begin(); err != nil {
 		return err
 	}
@@ -357,6 +371,9 @@ func (w *writer) transaction(group []*write) (err error) {
 		}
 	}
 	if err := w.forgetUsage(); err != nil {
+		return err
+	}
+	if err := w.keepNumbers(); err != nil {
 		return err
 	}
 	committing = true
@@ -426,5 +443,6 @@ func (w *writer) close() error {
 	w.mu.Unlock()
 	<-w.ended
 	w.storeUsage()
+	w.storeNumbers()
 	return errors.Join(w.log.close(), w.copier.close(), w.connection.close(), w.db.Close())
 }

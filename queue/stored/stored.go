@@ -28,6 +28,8 @@ type Failure struct {
 	Relay    string `json:"relay,omitempty"`
 	Port     int    `json:"port,omitempty"`
 	Text     string `json:"text,omitempty"`
+	Cause    string `json:"cause,omitempty"` // of a permanent one only, as Do: else a person sees what is so now
+	Do       string `json:"do,omitempty"`
 }
 
 // Rung is a [mailer.RungReport].
@@ -43,10 +45,14 @@ func packFailure(f *mailer.Failure) *Failure {
 	if f == nil {
 		return nil
 	}
-	return &Failure{
+	packed := &Failure{
 		Class: f.Class.String(), Stage: f.Stage.String(), Code: f.Reply.Code, Enhanced: f.Reply.Enhanced,
 		Reply: f.Reply.Text, Relay: f.Relay, Port: f.Port, Text: f.Text,
 	}
+	if f.Class == mailer.ClassPermanent {
+		packed.Cause, packed.Do = f.Cause, f.Remedy
+	}
+	return packed
 }
 
 // Unpack returns the failure that was stored; nil when there was none.
@@ -57,6 +63,7 @@ func (f *Failure) Unpack() *mailer.Failure {
 	return &mailer.Failure{
 		Class: classNamed(f.Class), Stage: stageNamed(f.Stage), Relay: f.Relay, Port: f.Port, Text: f.Text,
 		Reply: mailer.Reply{Code: f.Code, Enhanced: f.Enhanced, Text: f.Reply},
+		Cause: f.Cause, Remedy: f.Do,
 	}
 }
 

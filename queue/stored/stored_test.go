@@ -57,6 +57,17 @@ func pinned(t *testing.T, v any, want string, again any) {
 	}
 }
 
+// TestAdviceOnPermanent: what is known of a reply is kept with a permanent failure alone.
+// Of one that passes, a person sees what is so now.
+func TestAdviceOnPermanent(t *testing.T) {
+	for class, want := range map[mailer.Class]string{mailer.ClassPermanent: "cause do", mailer.ClassTransient: " ", mailer.ClassRelay: " "} {
+		f := PackResult(mailer.Result{Failure: &mailer.Failure{Class: class, Cause: "cause", Remedy: "do"}}).Unpack().Failure
+		if got := f.Cause + " " + f.Remedy; got != want {
+			t.Errorf("%s: %q is kept, want %q", class, got, want)
+		}
+	}
+}
+
 // TestUnknown: a class of a newer version is transient, as an unknown failure is.
 func TestUnknown(t *testing.T) {
 	f := (&Failure{Class: "new", Stage: "new"}).Unpack()

@@ -24,6 +24,10 @@ func hasty(s queue.Store, e queue.Entry) []func(context.Context) error {
 			_, err := s.List(ctx, queue.Filter{Key: queue.AnyKey, Sender: "shop@example.com"}, 20, "")
 			return err
 		},
+		func(ctx context.Context) error {
+			_, _, err := s.Count(ctx, queue.Filter{Key: queue.AnyKey, Sender: "shop@example.com"}, "")
+			return err
+		},
 		func(ctx context.Context) error { _, err := s.Waiting(ctx, Start); return err },
 		func(ctx context.Context) error { _, err := s.Usage(ctx); return err },
 		func(ctx context.Context) error { _, err := s.Turns(ctx, "relay", Start, 10); return err },
@@ -42,7 +46,10 @@ func hasty(s queue.Store, e queue.Entry) []func(context.Context) error {
 			_, err := s.Claim(ctx, "me", Start, []queue.Want{{Route: "relay", Lane: lane, Limit: 1}})
 			return err
 		},
-		func(ctx context.Context) error { return s.Mark(ctx, "me", id) },
+		func(ctx context.Context) error {
+			return s.Mark(ctx, "me", queue.Lease{ID: id, Route: "=relay", ForwardPaths: []string{"a@example.org"}},
+				[]queue.Turn{{Relay: "other", At: Start, Window: time.Hour}})
+		},
 		func(ctx context.Context) error { return s.MarkAlone(ctx, "me", id, true) },
 		func(ctx context.Context) error { return s.End(ctx, "me") },
 		func(ctx context.Context) error {
@@ -59,7 +66,7 @@ func hasty(s queue.Store, e queue.Entry) []func(context.Context) error {
 		func(ctx context.Context) error { _, err := s.Rewind(ctx, Start.Add(time.Hour), ""); return err },
 		func(ctx context.Context) error { _, err := s.Retry(ctx, "app", []string{id}, Start); return err },
 		func(ctx context.Context) error {
-			_, err := s.Cancel(ctx, "app", idOf(Start), "me", nil, Start)
+			_, err := s.Cancel(ctx, "app", "me", []queue.Withdrawal{{ID: idOf(Start)}}, Start)
 			return err
 		},
 		func(ctx context.Context) error {
@@ -71,7 +78,7 @@ func hasty(s queue.Store, e queue.Entry) []func(context.Context) error {
 }
 
 // reading is how many of the methods above come first because they only read.
-const reading = 10
+const reading = 11
 
 // EndContexts calls every method of the store from several goroutines, with
 // contexts that end at random times: before the call, within the microseconds

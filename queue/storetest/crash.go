@@ -32,11 +32,7 @@ func begin(t *testing.T, s queue.Store, owner string, now time.Time) (*run, queu
 // claim leases up to limit messages.
 func (r *run) claim(limit int) []queue.Work {
 	r.t.Helper()
-	works, err := r.s.Claim(r.t.Context(), r.owner, r.now, []queue.Want{{Route: "relay", Lane: queue.Lane{Key: "app"}, Limit: limit}})
-	if err != nil {
-		r.t.Fatalf("Claim = %v", err)
-	}
-	return works
+	return claimFor(r.t, r.s, r.owner, r.now, limit)
 }
 
 // wantClaim leases all that is due, which must be these, and so suspect.

@@ -54,13 +54,18 @@ func Run(t *testing.T, open func(*testing.T) queue.Store, reopen func(*testing.T
 		"ReleaseSetBack":  testReleaseSetBack,
 		"List":            testList,
 		"ListByState":     testListByState,
+		"ListByReply":     testListByReply,
+		"ListByRecipient": testListByRecipient,
+		"ListByID":        testListByID,
 		"Many attempts":   testManyAttempts,
 		"Retry":           testRetry,
 		"RetryLifetime":   testRetryLifetime,
 		"Cancel":          testCancel,
+		"CancelMany":      testCancelMany,
 		"CancelInHand":    testCancelInHand,
 		"CancelReleased":  testCancelReleased,
 		"Reschedule":      testReschedule,
+		"Resent":          testResent,
 		"Usage":           testUsage,
 		"Sweep":           testSweep,
 		"Contexts":        testContexts,
@@ -74,6 +79,8 @@ func Run(t *testing.T, open func(*testing.T) queue.Store, reopen func(*testing.T
 	}
 	t.Run("Reopen", func(t *testing.T) { testReopen(t, open(t), reopen) })
 	lasting := map[string]func(t *testing.T, s queue.Store, reopen func(queue.Store) queue.Store){
+		"ManualPauses":   testManualPauses,
+		"Backlog":        testBacklog,
 		"Turns":          testTurns,
 		"TurnsLost":      testTurnsLost,
 		"Crashes":        testCrashes,
@@ -84,6 +91,9 @@ func Run(t *testing.T, open func(*testing.T) queue.Store, reopen func(*testing.T
 		"BlameHold":      testBlameHold,
 		"Kills":          testKills,
 		"Unmarked":       testUnmarked,
+		"Taken":          testTaken,
+		"TakenLost":      testTakenLost,
+		"Stats":          testStats,
 	}
 	for name, test := range lasting {
 		t.Run(name, func(t *testing.T) {
@@ -146,11 +156,33 @@ func get(t *testing.T, s queue.Store, id string) queue.Message {
 
 func claim(t *testing.T, s queue.Store, now time.Time, limit int) []queue.Work {
 	t.Helper()
-	works, err := s.Claim(t.Context(), "me", now, []queue.Want{{Route: "relay", Lane: queue.Lane{Key: "app"}, Limit: limit}})
-	if err != nil {
-		t.Fatalf("Claim = %v", err)
+	return claimFor(t, s, "me", now, limit)
+}
+
+// claimFor leases up to limit messages to the owner: first those that the relay may have
+// taken.
+func claimFor(t *testing.T, s queue.Store, owner string, now time.Time, limit int) (works []queue.Work) {
+	t.Helper()
+	for _, route := range []string{queue.TakenRoute("relay"), queue.Unfiled, "relay"} {
+		if limit -= len(works); limit <= 0 {
+			break
+		}
+		more, err := s.Claim(t.Context(), owner, now, []queue.Want{{Route: route, Lane: queue.Lane{Key: "app"}, Limit: limit}})
+		if err != nil {
+			t.Fatalf("Claim = %v", err)
+		}
+		works = append(works, more...)
 	}
 	return works
+}
+
+// mark notes that the message is about to be sent to the relay.
+func mark(t *testing.T, s queue.Store, owner string, e queue.Entry) {
+	t.Helper()
+	l := queue.Lease{ID: e.Message.ID, Route: queue.TakenRoute("relay"), ForwardPaths: e.Message.Envelope.ForwardPaths}
+	if err := s.Mark(t.Context(), owner, l, nil); err != nil {
+		t.Fatalf("Mark = %v", err)
+	}
 }
 
 func record(t *testing.T, s queue.Store, o queue.Outcome) queue.Settled {
@@ -305,7 +337,30 @@ func testIdempotency(t *testing.T, s queue.Store) {
 	}
 }
 
+// checkSince: Claim says since when a message waits: since it was accepted, or was to be sent.
+func checkSince(t *testing.T, s queue.Store) {
+	t.Helper()
+	at := Start.Add(-time.Hour)
+	plain, scheduled, past := entry(-time.Hour, "a@example.org"), entry(-time.Hour, "a@example.org"), entry(-time.Hour, "a@example.org")
+	scheduled.Message.SendAt, past.Message.SendAt = Start, at.Add(-time.Hour)
+	want := map[string]time.Time{plain.Message.ID: at, scheduled.Message.ID: Start, past.Message.ID: at}
+	for _, e := range []*queue.Entry{&plain, &scheduled, &past} {
+		e.Message.Created, e.Due, e.Route = at, at, "since"
+	}
+	insert(t, s, plain, scheduled, past)
+	works, err := s.Claim(t.Context(), "me", Start, []queue.Want{{Route: "since", Lane: queue.Lane{Key: "app"}, Limit: 9}})
+	if err != nil || len(works) != 3 {
+		t.Fatalf("Claim = %v, %v, want 3", works, err)
+	}
+	for _, w := range works {
+		if !w.Since.Equal(want[w.ID]) {
+			t.Errorf("Claim: since %v, want %v", w.Since, want[w.ID])
+		}
+	}
+}
+
 func testClaim(t *testing.T, s queue.Store) {
+	checkSince(t, s)
 	late, early, other := entry(2*time.Second, "a@example.org"), entry(time.Second, "a@example.org", "b@example.org"), entry(0, "a@example.org")
 	other.Route = "elsewhere"
 	leased := entry(0, "a@example.org")
@@ -321,7 +376,7 @@ func testClaim(t *testing.T, s queue.Store) {
 	}
 	want := []queue.Work{{
 		ID: early.Message.ID, MessageID: "<1@example.com>", Sender: "shop@example.com", Route: "relay", Key: "app", Size: early.Message.Size, EightBit: true,
-		Expires: early.Message.Expires, Envelope: early.Message.Envelope,
+		Expires: early.Message.Expires, Since: early.Message.Created, Envelope: early.Message.Envelope,
 		Recipients: []queue.Leased{{ForwardPath: "a@example.org", State: queue.Queued}, {ForwardPath: "b@example.org", State: queue.Queued}},
 	}}
 	want[0].Lease = works[0].Lease
@@ -522,14 +577,14 @@ func testAttempts(t *testing.T, s queue.Store) {
 		Relay: "two", Port: 2525, Text: "refused",
 	}
 	attempts := []mailer.Attempt{{
-		Relay: "one", Started: Start, Duration: 300 * time.Millisecond,
+		Relay: "one", Why: "key, first", Started: Start, Duration: 300 * time.Millisecond,
 		Ladder: []mailer.RungReport{{Rung: mailer.Rung{Port: 587}, Duration: time.Millisecond, Failure: &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageConnect, Text: "no answer"}}},
 		Results: []mailer.Result{
 			{ForwardPath: "a@example.org", Failure: &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageConnect, Text: "no answer"}},
 			{ForwardPath: "b@example.org", Failure: &mailer.Failure{Class: mailer.ClassUncertain, Stage: mailer.StageContent, Text: "no reply"}},
 		},
 	}, {
-		Relay: "two", Rung: mailer.Rung{Port: 465, Implicit: true}, TLS: "TLS 1.3", Auth: "PLAIN", Started: Start.Add(time.Second), Duration: time.Millisecond,
+		Relay: "two", Why: "failover: one failed", Rung: mailer.Rung{Port: 465, Implicit: true}, TLS: "TLS 1.3", Auth: "PLAIN", Started: Start.Add(time.Second), Duration: time.Millisecond,
 		Ladder: []mailer.RungReport{{Rung: mailer.Rung{Port: 465, Implicit: true}, Won: true, Duration: time.Millisecond}},
 		Results: []mailer.Result{
 			{ForwardPath: "a@example.org", Reply: mailer.Reply{Code: 250, Enhanced: "2.0.0", Text: "queued as 1"}},
@@ -599,9 +654,7 @@ func testRecoverHold(t *testing.T, s queue.Store) {
 	marked, not, unknown := entry(0, "a@example.org"), entry(0, "a@example.org"), entry(0, "a@example.org")
 	marked.Owner, not.Owner, unknown.Owner = "marks-gone", "marks-gone", "gone"
 	insert(t, s, marked, not, unknown)
-	if err := s.Mark(t.Context(), "marks-gone", marked.Message.ID); err != nil {
-		t.Fatal(err)
-	}
+	mark(t, s, "marks-gone", marked)
 	r, err := s.Recover(t.Context(), "me", Start, true)
 	if err != nil {
 		t.Fatal(err)
@@ -633,9 +686,7 @@ func testRecoverMany(t *testing.T, s queue.Store) {
 	few.Owner, many.Owner, not.Owner = "marks-gone", "marks-gone", "marks-too"
 	insert(t, s, few, many, not)
 	for _, e := range []queue.Entry{few, many} {
-		if err := s.Mark(t.Context(), "marks-gone", e.Message.ID); err != nil {
-			t.Fatal(err)
-		}
+		mark(t, s, "marks-gone", e)
 	}
 	r := recoverAll(t, s, "me", Start, true)
 	wantDiff(t, "Recover", r, queue.Recovered{Uncertain: 1203, Held: 1203, Released: 600})
@@ -997,14 +1048,21 @@ func testRetryLifetime(t *testing.T, s queue.Store) {
 	}
 }
 
+// cancelOne cancels a message for the owner "me", and says whether there was a recipient to
+// end.
+func cancelOne(s queue.Store, key string, e queue.Entry, withdrawn ...string) (bool, error) {
+	canceled, err := s.Cancel(context.Background(), key, "me", []queue.Withdrawal{{ID: e.Message.ID, ForwardPaths: withdrawn}}, Start)
+	return len(canceled) == 1, err
+}
+
 func testCancel(t *testing.T, s queue.Store) {
 	e := entry(0, "a@example.org", "b@example.org")
 	insert(t, s, e)
-	if _, err := s.Cancel(t.Context(), "other", e.Message.ID, "me", nil, Start); !errors.Is(err, queue.ErrNotFound) {
-		t.Errorf("Cancel(other key) = %v, want ErrNotFound", err)
+	if ended, err := cancelOne(s, "other", e); ended || err != nil {
+		t.Errorf("Cancel(other key) = %v, %v, want nothing", ended, err)
 	}
 	for _, want := range []bool{true, false} {
-		if ended, err := s.Cancel(t.Context(), "app", e.Message.ID, "me", nil, Start); err != nil || ended != want {
+		if ended, err := cancelOne(s, "app", e); err != nil || ended != want {
 			t.Errorf("Cancel = %v, %v, want %v", ended, err, want)
 		}
 	}
@@ -1018,7 +1076,7 @@ func testCancel(t *testing.T, s queue.Store) {
 	mine := entry(0, "a@example.org", "b@example.org")
 	mine.Owner = "me"
 	insert(t, s, mine)
-	if ended, err := s.Cancel(t.Context(), queue.AnyKey, mine.Message.ID, "me", []string{"b@example.org"}, Start); err != nil || !ended {
+	if ended, err := cancelOne(s, queue.AnyKey, mine, "b@example.org"); err != nil || !ended {
 		t.Errorf("Cancel(own lease) = %v, %v, want true", ended, err)
 	}
 	wantStates(t, s, mine, "queued canceled", queue.StatusDeferred)
@@ -1032,7 +1090,7 @@ func testCancelInHand(t *testing.T, s queue.Store) {
 	e := entry(0, "a@example.org", "b@example.org")
 	insert(t, s, e)
 	claim(t, s, Start, 1)
-	if ended, err := s.Cancel(t.Context(), "app", e.Message.ID, "me", nil, Start); err != nil || !ended {
+	if ended, err := cancelOne(s, "app", e); err != nil || !ended {
 		t.Errorf("Cancel = %v, %v, want true", ended, err)
 	}
 	wantStates(t, s, e, "queued queued", queue.StatusQueued)
@@ -1050,7 +1108,7 @@ func testCancelReleased(t *testing.T, s queue.Store) {
 	released.Owner, lost.Owner, half.Owner = "me", "marks-gone", "me"
 	insert(t, s, released, lost, half)
 	for _, e := range []queue.Entry{released, lost, half} {
-		if ended, err := s.Cancel(t.Context(), "app", e.Message.ID, "me", nil, Start); err != nil || !ended {
+		if ended, err := cancelOne(s, "app", e); err != nil || !ended {
 			t.Errorf("Cancel = %v, %v, want true", ended, err)
 		}
 	}
@@ -1087,7 +1145,7 @@ func testReschedule(t *testing.T, s queue.Store) {
 	e, plain, canceled, leased := scheduled("a@example.org", "b@example.org"), entry(0, "a@example.org"), scheduled("a@example.org"), scheduled("a@example.org")
 	leased.Owner = "me"
 	insert(t, s, e, plain, canceled, leased)
-	if _, err := s.Cancel(t.Context(), "app", canceled.Message.ID, "me", nil, Start); err != nil {
+	if _, err := cancelOne(s, "app", canceled); err != nil {
 		t.Fatal(err)
 	}
 	other := mailer.Content{Data: bytes.Repeat([]byte("y"), 300<<10), MessageID: e.Content.MessageID, UTF8Header: true}

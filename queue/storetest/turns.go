@@ -68,9 +68,7 @@ func testTurnsLost(t *testing.T, s queue.Store, reopen func(queue.Store) queue.S
 	lost.Owner, marked.Owner, not.Owner, released.Owner = "gone", "marks-gone", "marks-gone", "gone"
 	lost.Route = "one,two"
 	insert(t, s, lost, marked, not, released)
-	if err := s.Mark(t.Context(), "marks-gone", marked.Message.ID); err != nil {
-		t.Fatal(err)
-	}
+	mark(t, s, "marks-gone", marked)
 	if err := s.Release(t.Context(), "gone", Start, []queue.Lease{{ID: released.Message.ID, Route: "relay", ForwardPaths: []string{"a@example.org"}}}); err != nil {
 		t.Fatal(err)
 	}

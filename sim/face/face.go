@@ -23,6 +23,43 @@ type Weather struct {
 	calls  map[string]int
 	odds   float64 // of a commit to fail
 	slow   float64 // of a call to take seconds
+	notes  Notes
+}
+
+// Notes are what became known of the store in a history.
+type Notes struct {
+	Expired  []Expired
+	Troubles []Trouble
+}
+
+// Expired is a recipient whose message has expired, when that was committed.
+type Expired struct {
+	At       time.Time
+	ID, Path string
+}
+
+// Trouble is a call that failed, or took seconds.
+type Trouble struct{ From, To time.Time }
+
+// Notes returns what became known.
+func (w *Weather) Notes() Notes {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.notes
+}
+
+func (w *Weather) expired(id string, paths ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, path := range paths {
+		w.notes.Expired = append(w.notes.Expired, Expired{time.Now(), id, path})
+	}
+}
+
+func (w *Weather) trouble(since time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.notes.Troubles = append(w.notes.Troubles, Trouble{since, time.Now()})
 }
 
 // NewWeather returns good weather; slow is how many calls take seconds.
@@ -96,11 +133,12 @@ const (
 // call makes one call of the store.
 func call[T any](ctx context.Context, f *Face, method string, k kind, do func() (T, error)) (T, error) {
 	var zero T
-	w := f.weather
+	w, began := f.weather, time.Now()
 	c, odds, slow := w.call(method)
 	before := c.Of("before").Between(10*time.Microsecond, 700*time.Microsecond)
 	if c.Of("slow").Happens(slow) {
 		before += c.Of("how slow").Between(time.Second, 20*time.Second)
+		defer w.trouble(began)
 	}
 	if err := wait(ctx, before); err != nil {
 		return zero, err
@@ -111,8 +149,10 @@ func call[T any](ctx context.Context, f *Face, method string, k kind, do func() 
 	case k == inserts && w.full.Load() > 0:
 		return zero, queue.ErrDiskFull
 	case k == writes && w.full.Load() > 0 && c.Of("full").Happens(0.3):
+		w.trouble(began)
 		return zero, errFull
 	case k != reads && c.Of("fault").Happens(odds/2):
+		w.trouble(began)
 		w.log.Add("store", "fails before", method, 0)
 		return zero, errBefore
 	}
@@ -125,6 +165,7 @@ func call[T any](ctx context.Context, f *Face, method string, k kind, do func() 
 	case f.dead.Load():
 		return zero, queue.ErrClosed
 	case k != reads && err == nil && c.Of("late fault").Happens(odds/2):
+		w.trouble(began)
 		w.log.Add("store", "fails after", method, 0)
 		return zero, errAfter
 	}

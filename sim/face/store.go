@@ -24,8 +24,8 @@ func (f *Face) Claim(ctx context.Context, owner string, now time.Time, wants []q
 }
 
 // Mark writes.
-func (f *Face) Mark(ctx context.Context, owner, id string) error {
-	return exec(ctx, f, "Mark", writes, func() error { return f.store.Mark(ctx, owner, id) })
+func (f *Face) Mark(ctx context.Context, owner string, l queue.Lease, turns []queue.Turn) error {
+	return exec(ctx, f, "Mark", writes, func() error { return f.store.Mark(ctx, owner, l, turns) })
 }
 
 // MarkAlone writes.
@@ -35,7 +35,17 @@ func (f *Face) MarkAlone(ctx context.Context, owner, id string, alone bool) erro
 
 // Record writes.
 func (f *Face) Record(ctx context.Context, outcomes []queue.Outcome) (queue.Settled, error) {
-	return call(ctx, f, "Record", writes, func() (queue.Settled, error) { return f.store.Record(ctx, outcomes) })
+	return call(ctx, f, "Record", writes, func() (queue.Settled, error) {
+		settled, err := f.store.Record(ctx, outcomes)
+		for _, o := range outcomes {
+			for _, c := range o.Changes {
+				if err == nil && c.State == queue.Expired {
+					f.weather.expired(o.ID, c.ForwardPath)
+				}
+			}
+		}
+		return settled, err
+	})
 }
 
 // Release writes.
@@ -58,9 +68,24 @@ func (f *Face) End(ctx context.Context, owner string) error {
 	return exec(ctx, f, "End", writes, func() error { return f.store.End(ctx, owner) })
 }
 
+// Stats reads.
+func (f *Face) Stats(ctx context.Context, key string, now time.Time) (queue.Stats, error) {
+	return call(ctx, f, "Stats", reads, func() (queue.Stats, error) { return f.store.Stats(ctx, key, now) })
+}
+
 // Turns reads.
 func (f *Face) Turns(ctx context.Context, relay string, since time.Time, limit int) ([]time.Time, error) {
 	return call(ctx, f, "Turns", reads, func() ([]time.Time, error) { return f.store.Turns(ctx, relay, since, limit) })
+}
+
+// ManualPauses reads.
+func (f *Face) ManualPauses(ctx context.Context) ([]queue.ManualPause, error) {
+	return call(ctx, f, "ManualPauses", reads, func() ([]queue.ManualPause, error) { return f.store.ManualPauses(ctx) })
+}
+
+// SetManualPauses writes.
+func (f *Face) SetManualPauses(ctx context.Context, pauses []queue.ManualPause) error {
+	return exec(ctx, f, "SetManualPauses", writes, func() error { return f.store.SetManualPauses(ctx, pauses) })
 }
 
 // Heartbeat writes.
@@ -75,7 +100,13 @@ func (f *Face) Waiting(ctx context.Context, now time.Time) (queue.Waiting, error
 
 // Expire writes.
 func (f *Face) Expire(ctx context.Context, now time.Time, limit int) ([]queue.Ended, error) {
-	return call(ctx, f, "Expire", writes, func() ([]queue.Ended, error) { return f.store.Expire(ctx, now, limit) })
+	return call(ctx, f, "Expire", writes, func() ([]queue.Ended, error) {
+		ended, err := f.store.Expire(ctx, now, limit)
+		for _, e := range ended {
+			f.weather.expired(e.ID, e.ForwardPaths...)
+		}
+		return ended, err
+	})
 }
 
 // Rewind writes.
@@ -93,6 +124,15 @@ func (f *Face) List(ctx context.Context, filter queue.Filter, limit int, cursor 
 	return call(ctx, f, "List", reads, func() (queue.Page, error) { return f.store.List(ctx, filter, limit, cursor) })
 }
 
+// Count reads.
+func (f *Face) Count(ctx context.Context, filter queue.Filter, cursor string) (n int, next string, err error) {
+	err = exec(ctx, f, "Count", reads, func() (err error) {
+		n, next, err = f.store.Count(ctx, filter, cursor)
+		return err
+	})
+	return n, next, err
+}
+
 // Content reads.
 func (f *Face) Content(ctx context.Context, key, id string) (mailer.Content, error) {
 	return call(ctx, f, "Content", reads, func() (mailer.Content, error) { return f.store.Content(ctx, key, id) })
@@ -104,13 +144,18 @@ func (f *Face) Retry(ctx context.Context, key string, ids []string, now time.Tim
 }
 
 // Cancel writes.
-func (f *Face) Cancel(ctx context.Context, key, id, owner string, withdrawn []string, now time.Time) (bool, error) {
-	return call(ctx, f, "Cancel", writes, func() (bool, error) { return f.store.Cancel(ctx, key, id, owner, withdrawn, now) })
+func (f *Face) Cancel(ctx context.Context, key, owner string, messages []queue.Withdrawal, now time.Time) ([]queue.Ended, error) {
+	return call(ctx, f, "Cancel", writes, func() ([]queue.Ended, error) { return f.store.Cancel(ctx, key, owner, messages, now) })
 }
 
 // Reschedule writes.
 func (f *Face) Reschedule(ctx context.Context, key, id string, sendAt time.Time, content *mailer.Content, now time.Time) (bool, error) {
 	return call(ctx, f, "Reschedule", writes, func() (bool, error) { return f.store.Reschedule(ctx, key, id, sendAt, content, now) })
+}
+
+// Backlog reads.
+func (f *Face) Backlog(ctx context.Context, now time.Time) (queue.Backlog, error) {
+	return call(ctx, f, "Backlog", reads, func() (queue.Backlog, error) { return f.store.Backlog(ctx, now) })
 }
 
 // Usage reads.

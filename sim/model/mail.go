@@ -49,10 +49,21 @@ func (c *checker) refusals() {
 		refused := slices.ContainsFunc(s.quoted, func(r mailer.Result) bool {
 			return r.Failure != nil && r.Failure.Class == mailer.ClassPermanent && r.Reply.Code/100 == 5 && r.Failure.Stage >= mailer.StageMail
 		})
+		if slices.ContainsFunc(s.quoted, c.bouncesForQuota) {
+			c.fail("bounced", "%s of %s bounced for a quota of the relay", path, m.Subject)
+		}
 		if s.state == queue.Bounced && !refused && !s.unfit {
 			c.fail("bounced", "%s of %s bounced, and no relay refused it", path, m.Subject)
 		}
 	})
+}
+
+// bouncesForQuota reports whether a result makes permanent what the relay says while its
+// quota is used up.
+func (c *checker) bouncesForQuota(r mailer.Result) bool {
+	name, n, ok := relay.Serial(r.Reply.Text)
+	notes := c.Relays[name].Notes
+	return ok && r.Failure != nil && r.Failure.Class == mailer.ClassPermanent && n < len(notes.Said) && notes.Said[n].Quota
 }
 
 // copies: no recipient gets a message twice, unless the attempt before was uncertain;
@@ -114,7 +125,40 @@ func (c *checker) begunLate(m *queue.Message, path string, at, mail time.Time) b
 
 // lost says that the attempt is one that a crash interrupted: it has the time of the
 // restart.
-func lost(a mailer.Attempt) bool { return a.Relay == "" }
+func lost(a mailer.Attempt) bool {
+	return a.Relay == "" || len(a.Results) > 0 && a.Results[0].Failure != nil && a.Results[0].Failure.Text == queue.LostAttempt("").Text
+}
+
+// elsewhere: what one relay may have taken goes to no other by itself: neither after an
+// uncertain attempt, nor after a crash that left no trace of the attempt.
+func (c *checker) elsewhere() {
+	c.each(func(m *queue.Message, path string, _ story, takes []taken) {
+		if c.retried[m.ID].count > 0 {
+			return
+		}
+		by := ""
+		for _, a := range m.Attempts {
+			for _, r := range a.Results {
+				if r.ForwardPath != path {
+					continue
+				}
+				if by != "" && a.Relay != by {
+					c.fail("elsewhere", "%s of %s went to %s, though %s may have taken it", path, m.Subject, a.Relay, by)
+				}
+				if r.Failure != nil && r.Failure.Class == mailer.ClassUncertain {
+					by = a.Relay
+				}
+			}
+		}
+		for _, t := range proven(takes) {
+			for _, u := range proven(takes) {
+				if t.relay != u.relay && t.At.Before(u.At) && !c.Relays[t.relay].Strays {
+					c.fail("elsewhere", "%s of %s was taken by %s, and then by %s", path, m.Subject, t.relay, u.relay)
+				}
+			}
+		}
+	})
+}
 
 // lastTry is how long before its end a message is not tried any more.
 const lastTry = 10 * time.Second
@@ -132,6 +176,11 @@ func (c *checker) expiries() {
 			if state == string(queue.Expired) && !cmd.Expire.IsZero() && cmd.Ended.Before(cmd.Expire.Add(-lastTry)) {
 				c.fail("expired", "%s is expired %v before its time", path, cmd.Expire.Sub(cmd.Ended))
 			}
+		}
+	}
+	for _, e := range c.Expired {
+		if m := c.byID[e.ID]; m != nil && c.retried[m.ID].count == 0 && e.At.Before(m.Expires.Add(-lastTry)) {
+			c.fail("expired", "%s of %s is expired %v before its time", e.Path, m.Subject, m.Expires.Sub(e.At))
 		}
 	}
 	sent := map[string]time.Time{}

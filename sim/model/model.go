@@ -66,13 +66,19 @@ type Command struct {
 // Life is a run of the service.
 type Life struct {
 	Begun, Ended time.Time
-	Crashed      bool // or ended with outcomes that were not stored
+	Crashed      bool      // or ended with outcomes that were not stored
+	Stopping     time.Time // when it was told to stop in order; zero: it was not
 }
 
 // Relay is a relay, and how it was to be used.
 type Relay struct {
 	Notes relay.Notes
 	Rate  units.Rate
+	// What it takes, see SMTP_SENDERS, SMTP_WEIGHT, and MAILSIDECAR_KEY_RELAYS: Keys has the
+	// places of the relay among those that a key names, from 1 on.
+	Senders []string
+	Weight  int
+	Keys    map[string]int
 	// Strays says that it may send replies that answer no command. Then which recipient a
 	// refusal was about cannot always be seen.
 	Strays bool
@@ -88,8 +94,45 @@ type History struct {
 	Commands          []Command
 	Lives             []Life
 	Relays            map[string]Relay
-	Messages          []queue.Message // stored, in the end
-	Calmed            time.Time       // when all faults ended
+	Order             []string          // their names, best first
+	Domains           map[string]string // of the senders, with the key that each belongs to
+	Messages          []queue.Message   // stored, in the end
+	Calmed            time.Time         // when all faults ended
+	Expired           []Expired         // recipients whose message expired, as that was committed
+	Troubles          []Span            // when calls of the store failed, or took seconds
+	Pauses            []Pause           // by an operator
+	Drains            []Span            // when nothing new was to be accepted
+}
+
+// Pause is when an operator surely kept mail from a relay.
+type Pause struct {
+	Relay    string
+	From, To time.Time
+}
+
+// Expired is a recipient whose message has expired.
+type Expired struct {
+	At       time.Time
+	ID, Path string
+}
+
+// Span is a time.
+type Span struct{ From, To time.Time }
+
+// Measured is what a history shows of bounds, over all messages that it could be judged of.
+type Measured struct {
+	Judged int // messages of which it is known what overtook them
+	Dealt  int // messages of which it is known that each relay of their route could have them
+	// Own is by how many later messages of its lane one was overtaken, beyond those in line
+	// before it, Lower by how many later ones of lower priority.
+	Own, Lower int
+}
+
+// Add adds what another history shows.
+func (m *Measured) Add(other Measured) {
+	m.Judged += other.Judged
+	m.Dealt += other.Dealt
+	m.Own, m.Lower = max(m.Own, other.Own), max(m.Lower, other.Lower)
 }
 
 // checker compares.
@@ -100,6 +143,9 @@ type checker struct {
 	takes   map[string][]taken // by path
 	retried map[string]retries // by id
 	found   []string
+
+	troubles []Span // that may hold up messages, or some of them
+	measured Measured
 }
 
 // taken is a take with its relay.
@@ -124,18 +170,19 @@ type retries struct {
 	first time.Time // when the first began
 }
 
-// Check returns what must not have happened. Each line begins with the name of the
-// check.
-func Check(h *History) []string {
+// Check returns what must not have happened, and what was measured. Each line begins with
+// the name of the check.
+func Check(h *History) ([]string, Measured) {
 	c := &checker{History: h, byToken: map[string][]*queue.Message{}, byID: map[string]*queue.Message{}, takes: map[string][]taken{}, retried: map[string]retries{}}
 	c.index()
+	c.findTroubles()
 	for _, check := range []func(){
-		c.counts, c.idempotency, c.finals, c.deliveries, c.refusals, c.copies, c.cancels, c.expiries, c.schedules, c.stories,
-		c.contents, c.rates, c.logins, c.waits, c.answers, c.looks, c.order,
+		c.counts, c.idempotency, c.finals, c.deliveries, c.refusals, c.copies, c.elsewhere, c.cancels, c.expiries, c.schedules, c.stories,
+		c.contents, c.rates, c.logins, c.waits, c.answers, c.looks, c.order, c.line, c.attempts, c.routes, c.shares, c.pauses, c.drains,
 	} {
 		check()
 	}
-	return c.found
+	return c.found, c.measured
 }
 
 func (c *checker) fail(check, format string, args ...any) {

@@ -38,7 +38,7 @@ func (c *checker) passages() []passage {
 			if r.Answer != Accepted || len(m) != 1 || !s.SendAt.IsZero() || sent[s.Token].IsZero() || c.cramped(m[0]) || c.revived(m[0], s, sent[s.Token]) || m[0].Created.Before(r.Begun.Truncate(time.Microsecond)) {
 				continue
 			}
-			list = append(list, passage{s.Token, m[0].Lane(), r.Begun, m[0].Created, sent[s.Token], by[s.Token]})
+			list = append(list, passage{s.Token, m[0].Lane(), r.Begun, r.Ended, sent[s.Token], by[s.Token]})
 		}
 	}
 	slices.SortFunc(list, func(a, b passage) int { return a.sent.Compare(b.sent) })
@@ -58,7 +58,7 @@ func (c *checker) revived(m *queue.Message, s Submission, sent time.Time) bool {
 	return c.retried[m.ID].count > 0 && lifetime > 0 && sent.After(m.Created.Add(lifetime-lastTry))
 }
 
-// What a message that nothing holds up may be overtaken by.
+// What a message that nothing holds up may be overtaken by, as the relay sees MAIL.
 const (
 	// Later ones of its own lane, beyond one for each that was in line before it: a lane
 	// takes from its backlog in the store and from new mail in turn.

@@ -25,6 +25,7 @@ var (
 	from  = flag.Int("from", 0, "the number of the first one; more than there are begin anew")
 	only  = flag.String("mutant", "", "the name of the one to have found")
 	limit = flag.String("seeds", "500", "within how many seeds")
+	files = flag.Bool("sqlite", false, "have them found with the queues in SQLite files, which takes several times as long")
 )
 
 const root = "../.."
@@ -61,8 +62,8 @@ var planted = []mutant{
 		"d.NotStored(inMemory(jobs))", "_ = d", nil,
 	},
 	{
-		"cancel forgotten", "queue/attempt.go",
-		"if !j.Value.(*job).canceled {", "if true {", nil,
+		"cancel forgotten", "queue/driver.go",
+		"for _, j := range d.Trying(ids...) {", "for _, j := range d.Trying(ids...)[:0] {", nil,
 	},
 	{
 		"rate window off by one", "mailer/smtp/rate.go",
@@ -82,7 +83,15 @@ var planted = []mutant{
 	},
 	{
 		"content sent without a mark", "queue/attempt.go",
-		"if dr.opts.HoldUncertain {", "if dr.opts.HoldUncertain && len(work.Recipients) > 1 {", nil,
+		"if !marks(dr.owner, j.Route) {", "if !marks(dr.owner, j.Route) || len(forwardPaths) == 1 {", nil,
+	},
+	{
+		"tried elsewhere after uncertain", "queue/outcome.go",
+		"changes[i].Route = TakenRoute(relays[l.ForwardPath])", "_ = relays", nil,
+	},
+	{
+		"relay forgotten at a crash", "queue/taken.go",
+		"if relay != \"\" {\n\t\tc.Route", "if false {\n\t\tc.Route", nil,
 	},
 	{
 		"idempotency key forgotten at a restart", "queue/intake.go",
@@ -98,7 +107,7 @@ var planted = []mutant{
 	},
 	{
 		"delivered though refused", "mailer/smtp/transaction.go",
-		"if !a.reply.Positive() || notAcceptedFor(", "if a.reply.Code >= 500 || notAcceptedFor(", nil,
+		"if !a.reply.Positive() || c.notAcceptedFor(", "if a.reply.Code >= 500 || c.notAcceptedFor(", nil,
 	},
 	{
 		"lost reply taken for a failure", "mailer/smtp/transaction.go",
@@ -107,6 +116,10 @@ var planted = []mutant{
 	{
 		"refusal at the greeting bounces", "mailer/smtp/classify.go",
 		"case stage < mailer.StageMail:", "case stage < mailer.StageMail && r.Code/100 != 5:", nil,
+	},
+	{
+		"quota bounces", "mailer/smtp/classify.go",
+		"case relays.Pause, relays.Login:", "case relays.Pause:\n\t\treturn mailer.ClassPermanent\n\tcase relays.Login:", nil,
 	},
 	{
 		"next relay asked after one took it", "queue/attempt.go",
@@ -153,6 +166,22 @@ var planted = []mutant{
 		"receipts[i].Message = e.Message", "receipts[len(subs)-1-i].Message = e.Message", nil,
 	},
 	{
+		"key forgotten by what waits", "queue/route.go",
+		"name, relays = r.route(w.Key, w.Sender)", "name, relays = r.route(\"\", w.Sender)", nil,
+	},
+	{
+		"only relay of a key forgotten", "queue/route.go",
+		"if found == nil {\n\t\treturn relays", "if len(found) < 2 {\n\t\treturn relays", nil,
+	},
+	{
+		"all mail to the heaviest", "queue/dispatch/shares.go",
+		"if credit := s.credit[i] + w; next < 0", "if credit := w; next < 0", nil,
+	},
+	{
+		"standby has a share", "queue/dispatch/dispatch.go",
+		"weights[i] = d.opts.Weights[r]", "weights[i] = max(1, d.opts.Weights[r])", nil,
+	},
+	{
 		"cancel keeps what comes late", "queue/commands.go",
 		"d.recorder.release(append(jobs, late...))", "d.recorder.release(jobs)",
 		&mutant{
@@ -160,11 +189,6 @@ var planted = []mutant{
 			old:  "err == nil && len(unknown) > 0 {", new: "err == nil && len(unknown) > 1000 {",
 		},
 	},
-}
-
-// escaping are faults that no test of the simulator shows yet to be found within 500 seeds.
-// Unit tests find them. Name one with -mutant to try it.
-var escaping = []mutant{
 	{
 		"expired before its end", "queue/retry.go",
 		"const worthTrying = 10 * time.Second", "const worthTrying = 10 * time.Minute", nil,
@@ -180,6 +204,27 @@ var escaping = []mutant{
 	{
 		"newest first", "queue/dispatch/group.go",
 		"l.fresh = append(l.fresh, j)", "l.fresh = append([]*Job{j}, l.fresh...)", nil,
+	},
+	{
+		"operator's pause not heeded", "queue/dispatch/relay.go",
+		"h.pause.opens()), h.manual.Opens())", "h.pause.opens()), time.Time{})", nil,
+	},
+	{
+		"operator's pause forgotten at a restart", "queue/manual.go",
+		"case p.Over(m.now()):", "case true:", nil,
+	},
+	{
+		"drain lets mail in", "queue/drain.go",
+		"func (d *drain) refuses() error {", "func (d *drain) refuses() error {\n\tif time.Since(d.since()) < time.Second {\n\t\treturn nil\n\t}", nil,
+	},
+}
+
+// escaping are faults that the simulator does not find within 500 seeds. Unit tests find
+// them. Name one with -mutant to try it.
+var escaping = []mutant{
+	{
+		"missed turns made up for", "queue/dispatch/shares.go",
+		"if w > 0 && may(other) {", "if w > 0 {", nil,
 	},
 }
 
@@ -273,7 +318,7 @@ var seedFound = regexp.MustCompile(`(?m)seed (\d+) fails: (\S+)`)
 func search(t *testing.T, binary string) (seed, output string) {
 	t.Helper()
 	dir := t.TempDir()
-	c := exec.Command(binary, "-test.run", "TestHistories$", "-test.timeout", "10m", "-sim.seeds", *limit, "-sim.shrink", "0", "-sim.failures", "1", "-sim.out", dir)
+	c := exec.Command(binary, "-test.run", "TestHistories$", "-test.timeout", "10m", "-sim.seeds", *limit, "-sim.shrink", "0", "-sim.failures", "1", "-sim.out", dir, fmt.Sprintf("-sim.sqlite=%t", *files))
 	c.Dir = filepath.Join(root, "sim")
 	c.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=off")
 	out, err := c.CombinedOutput()

@@ -22,6 +22,8 @@ type Said struct {
 	At    time.Time
 	Stage Stage
 	Code  int
+	// Quota says that it is one whose meaning is known: no judgement of the mail.
+	Quota bool
 	// Path is the forward-path that it is about; empty: all of the transaction.
 	Path string
 	// Transaction is the place in Notes.Mails; -1 where there is none.
@@ -38,7 +40,9 @@ type Transaction struct {
 	ReversePath string
 	Paths       []string // of all RCPT
 	Conn        int
-	Ahead       bool // MAIL came before the relay was ready for it
+	Ahead       bool      // MAIL came before the relay was ready for it
+	Opened      time.Time // when its connection was
+	Over        time.Time // when the relay had done with it, or its connection ended; zero: the client does not learn that
 }
 
 // Take is a message for one recipient for which the relay is responsible from then on.
@@ -56,6 +60,7 @@ type Login struct {
 	Accepted bool
 	Refused  bool // by a 5yz; neither: undecided
 	Conn     int
+	Over     time.Time // when the relay had replied to it, or its connection ended; zero: nobody learns that
 }
 
 // Notes returns what the relay remembers.

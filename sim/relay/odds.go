@@ -3,6 +3,9 @@
 package relay
 
 import (
+	"encoding/json"
+	"fmt"
+	"slices"
 	"time"
 
 	"mailsidecar/sim/chance"
@@ -26,6 +29,12 @@ const (
 var stageNames = [Stages]string{"greeting", "EHLO", "AUTH", "MAIL", "RCPT", "DATA", "content"}
 
 func (s Stage) String() string { return stageNames[s] }
+
+// MarshalText is the stage's name.
+func (s Stage) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads it.
+func (s *Stage) UnmarshalText(text []byte) error { return named((*int)(s), stageNames[:], text) }
 
 // Fault is a way to misbehave.
 type Fault int
@@ -52,8 +61,52 @@ var faultNames = [Faults]string{"refuse", "defer", "less", "421", "drop", "hang"
 
 func (f Fault) String() string { return faultNames[f] }
 
+// MarshalText is the fault's name.
+func (f Fault) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+
+// UnmarshalText reads it.
+func (f *Fault) UnmarshalText(text []byte) error { return named((*int)(f), faultNames[:], text) }
+
+// named sets n to the place of the text in the list.
+func named(n *int, list []string, text []byte) error {
+	if *n = slices.Index(list, string(text)); *n < 0 {
+		return fmt.Errorf("%q is none of %q", text, list)
+	}
+	return nil
+}
+
 // Odds are the probabilities of each fault at each stage. The zero value behaves well.
 type Odds [Stages][Faults]float64
+
+// MarshalJSON names those that are not zero.
+func (o Odds) MarshalJSON() ([]byte, error) {
+	all := map[Stage]map[Fault]float64{}
+	for stage := range Stages {
+		for fault := range Faults {
+			if p := o[stage][fault]; p > 0 {
+				if all[stage] == nil {
+					all[stage] = map[Fault]float64{}
+				}
+				all[stage][fault] = p
+			}
+		}
+	}
+	return json.Marshal(all)
+}
+
+// UnmarshalJSON reads them.
+func (o *Odds) UnmarshalJSON(data []byte) error {
+	var all map[Stage]map[Fault]float64
+	if err := json.Unmarshal(data, &all); err != nil {
+		return err
+	}
+	for stage, faults := range all {
+		for fault, p := range faults {
+			o[stage][fault] = p
+		}
+	}
+	return nil
+}
 
 // Draw draws odds: most are zero, so that most worlds lack most faults. rough is how many
 // are not.

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"crypto/tls"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +19,9 @@ type Options struct {
 	// Outages are when it cannot be reached; LostDials and RefusedDials are how many of
 	// the other dials to its first port meet a firewall or a closed port.
 	Outages                 []Span
+	Locked                  []Span // when every login is refused, as with another password
 	LostDials, RefusedDials float64
+	Stops                   []Stop
 	FirstPort               int
 
 	Pipelining, EightBit, Login bool
@@ -27,7 +30,7 @@ type Options struct {
 	MaxConnections, MaxRecipients int
 	// Idle is how long a client may be silent before it gets a 421; zero means no limit.
 	Idle time.Duration
-	TLS  *tls.Config // nil: clear text
+	TLS  *tls.Config `json:"-"` // nil: clear text
 }
 
 // Relay is a relay. Its methods may be called at any time.
@@ -81,21 +84,21 @@ func (r *Relay) Reach(port, n int) network.Fate {
 	return network.Reached
 }
 
-func (r *Relay) out() bool {
+func (r *Relay) out() bool { return r.in(r.opts.Outages) }
+
+func (r *Relay) locked() bool { return !r.calm.Load() && r.in(r.opts.Locked) }
+
+// in says that it is now one of the times.
+func (r *Relay) in(spans []Span) bool {
 	at := time.Since(r.began)
-	for _, o := range r.opts.Outages {
-		if o.holds(at) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(spans, func(s Span) bool { return s.holds(at) })
 }
 
 // Serve talks to a client in the background.
 func (r *Relay) Serve(c *network.Conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := &session{relay: r, conn: c, number: r.count, crowded: r.opts.MaxConnections > 0 && r.open >= r.opts.MaxConnections && !r.calm.Load()}
+	s := &session{relay: r, conn: c, number: r.count, opened: time.Now(), transaction: -1, crowded: r.opts.MaxConnections > 0 && r.open >= r.opts.MaxConnections && !r.calm.Load()}
 	r.count++
 	r.open++
 	r.conns[c] = true
@@ -137,6 +140,9 @@ func (r *Relay) decide(stage Stage, about string) (Fault, chance.Chance) {
 	c := r.chance.N(int(stage)).Of(about).N(n)
 	if r.calm.Load() {
 		return Faults, c
+	}
+	if r.stopped(stage) != nil {
+		return Refuse, c
 	}
 	return r.opts.Odds.pick(stage, c), c
 }

@@ -25,7 +25,9 @@ type session struct {
 	number  int
 	crowded bool
 	secure  bool
+	frozen  bool
 
+	opened      time.Time
 	loggedIn    bool
 	transaction int // place in Notes.Mails; -1: none
 	accepted    []string
@@ -41,13 +43,14 @@ type reply struct {
 	enhanced string
 	stage    Stage
 	path     string // of RCPT
+	text     string // before the serial, with a blank
 	stray    bool
 }
 
 // run serves until the client leaves or the relay has had enough.
 func (s *session) run() {
 	s.use(s.conn)
-	s.transaction = -1
+	defer s.leave()
 	if s.crowded {
 		s.say(reply{code: 421, enhanced: "4.7.0", stage: Greeting})
 		return
@@ -84,7 +87,7 @@ func (s *session) command(line string) bool {
 	verb, rest, _ := strings.Cut(line, " ")
 	switch strings.ToUpper(verb) {
 	case "EHLO":
-		s.transaction, s.accepted = -1, nil // RFC 5321 §4.1.4
+		s.leave() // RFC 5321 §4.1.4
 		return s.step(reply{code: 250, stage: Hello}, "", s.extensions())
 	case "STARTTLS":
 		return s.startTLS()
@@ -97,7 +100,7 @@ func (s *session) command(line string) bool {
 	case "DATA":
 		return s.data()
 	case "RSET":
-		s.transaction, s.accepted = -1, nil
+		s.leave()
 		return s.say(reply{code: 250, enhanced: "2.0.0", stage: Mail})
 	case "NOOP":
 		return s.say(reply{code: 250, enhanced: "2.0.0", stage: Hello})
@@ -149,23 +152,48 @@ func (s *session) startTLS() bool {
 func (s *session) auth() bool {
 	r := s.relay
 	fault, c := r.decide(Auth, "")
+	if r.locked() {
+		fault = Refuse
+	}
 	login := Login{At: time.Now(), Conn: s.number, Accepted: fault == Faults || fault == Slow || fault == Extra, Refused: fault == Refuse}
 	s.loggedIn = login.Accepted
 	r.mu.Lock()
+	n := len(r.notes.Logins)
 	r.notes.Logins = append(r.notes.Logins, login)
 	r.mu.Unlock()
-	return s.misbehave(fault, c, reply{code: 235, enhanced: "2.7.0", stage: Auth}, "", nil)
+	ok := s.misbehave(fault, c, reply{code: 235, enhanced: "2.7.0", stage: Auth}, "", nil)
+	if fault != Freeze {
+		r.mu.Lock()
+		r.notes.Logins[n].Over = time.Now()
+		r.mu.Unlock()
+	}
+	return ok
+}
+
+// leave ends the transaction, if there is one.
+func (s *session) leave() {
+	s.relay.mu.Lock()
+	defer s.relay.mu.Unlock()
+	s.leaveLocked()
+}
+
+func (s *session) leaveLocked() {
+	if s.transaction >= 0 && !s.frozen {
+		s.relay.notes.Mails[s.transaction].Over = time.Now()
+	}
+	s.transaction, s.accepted = -1, nil
 }
 
 func (s *session) mail(reversePath string) bool {
 	r := s.relay
 	r.mu.Lock()
-	s.transaction, s.accepted = len(r.notes.Mails), nil
-	r.notes.Mails = append(r.notes.Mails, Transaction{At: time.Now(), ReversePath: reversePath, Conn: s.number, Ahead: !s.waited})
+	s.leaveLocked()
+	s.transaction = len(r.notes.Mails)
+	r.notes.Mails = append(r.notes.Mails, Transaction{At: time.Now(), ReversePath: reversePath, Conn: s.number, Ahead: !s.waited, Opened: s.opened})
 	r.mu.Unlock()
 	r.log.Add(r.opts.Name, "MAIL", reversePath, s.number)
 	if r.opts.Login && !s.loggedIn {
-		s.transaction = -1
+		s.leave()
 		return s.say(reply{code: 530, enhanced: "5.7.0", stage: Mail})
 	}
 	fault, c := r.decide(Mail, reversePath)
@@ -173,7 +201,7 @@ func (s *session) mail(reversePath string) bool {
 		return false
 	}
 	if !fault.agrees() {
-		s.transaction = -1
+		s.leave()
 	}
 	return true
 }
@@ -207,7 +235,7 @@ func (s *session) data() bool {
 	fault, c := s.relay.decide(Data, s.accepted[0])
 	ok := s.misbehave(fault, c, reply{code: 354, stage: Data}, s.accepted[0], nil)
 	if !ok || !fault.agrees() {
-		s.transaction, s.accepted = -1, nil
+		s.leave()
 		return ok
 	}
 	content, ok := s.content()
@@ -268,7 +296,7 @@ func (s *session) dot(content []byte) bool {
 		return ok && s.say(reply{code: 250, enhanced: "2.0.0", stage: Dot, stray: true})
 	}
 	ok := s.misbehave(fault, c, good, s.accepted[0], nil)
-	s.transaction, s.accepted = -1, nil
+	s.leave()
 	return ok
 }
 
@@ -292,7 +320,7 @@ func (s *session) tell(good reply, taken int) bool {
 			}
 		}
 	})
-	s.transaction, s.accepted = -1, nil
+	s.leave()
 	return ok
 }
 
@@ -344,6 +372,9 @@ func (s *session) misbehave(fault Fault, c chance.Chance, good reply, about stri
 	switch fault {
 	case Refuse:
 		bad.code, bad.enhanced = refusal(good.stage, c)
+		if stop := s.relay.stopped(good.stage); stop != nil {
+			bad = stop.reply(good)
+		}
 		return s.say(bad) && good.stage != Greeting
 	case Defer:
 		bad.code, bad.enhanced = chance.Pick(c, 450, 451, 452), "4.2.0"
@@ -365,6 +396,7 @@ func (s *session) misbehave(fault Fault, c chance.Chance, good reply, about stri
 		return false
 	case Freeze:
 		s.conn.Freeze()
+		s.frozen = true
 		return false
 	case Slow:
 		return s.pause(c.Of("slow").Between(time.Second, 5*time.Minute)) && s.say(good, lines...)
@@ -412,7 +444,7 @@ func (s *session) sayTo(what reply, note func(serial int), lines ...string) bool
 	r := s.relay
 	r.mu.Lock()
 	serial := len(r.notes.Said)
-	said := Said{At: time.Now(), Stage: what.stage, Code: what.code, Path: what.path, Transaction: s.transaction, Stray: what.stray}
+	said := Said{At: time.Now(), Stage: what.stage, Code: what.code, Quota: what.enhanced == "5.4.5", Path: what.path, Transaction: s.transaction, Stray: what.stray}
 	if what.stage >= Data {
 		said.Paths = s.accepted
 	}
@@ -430,7 +462,7 @@ func (s *session) sayTo(what reply, note func(serial int), lines ...string) bool
 	if enhanced != "" {
 		enhanced += " "
 	}
-	fmt.Fprintf(b, "%d %s%s said\r\n", what.code, enhanced, r.serial(serial))
+	fmt.Fprintf(b, "%d %s%s%s said\r\n", what.code, enhanced, what.text, r.serial(serial))
 	if s.hold {
 		return true
 	}

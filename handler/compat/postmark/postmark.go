@@ -253,6 +253,9 @@ func (b *results) take(i int, data []byte) {
 	if err == nil {
 		sub, err = b.x.Compose(&o)
 	}
+	if err == nil && !b.x.Test && !b.x.Takes(sub.Key, sub.Sender) {
+		err = queue.ErrNoRoute // of this message, not of all of them
+	}
 	if err != nil {
 		b.refuse(i, err)
 		return
@@ -303,8 +306,12 @@ func refuseTemplate(*compat.Exchange) error {
 	return problem.New(api.CodeInvalidMessage, "Templates are kept by Postmark: render them in the app, and use /email or /email/batch.")
 }
 
-// status: Postmark's clients read 422 as a mistake in the request.
+// status: Postmark's clients read 422 as a mistake in the request, and 401 as one in the
+// token.
 func status(p compat.Problem) int {
+	if p.Code == api.CodeRoleRequired {
+		return http.StatusUnauthorized
+	}
 	switch p.Status {
 	case http.StatusBadRequest, http.StatusForbidden:
 		return http.StatusUnprocessableEntity
@@ -315,6 +322,7 @@ func status(p compat.Problem) int {
 
 var errorCodes = map[api.Code]int{
 	api.CodeUnauthorized:    badToken,
+	api.CodeRoleRequired:    badToken,
 	api.CodeMalformedJSON:   badJSON,
 	api.CodeIncompleteBody:  badJSON,
 	api.CodeUnknownField:    wrongJSON,

@@ -4,6 +4,7 @@ package resend
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -25,9 +26,9 @@ var API = &compat.API{
 	Routes: []compat.Route{
 		{Path: "/emails", Serve: email},
 		{Path: "/emails/batch", Serve: batch},
-		{Method: http.MethodGet, Path: "/emails/{id}", Serve: get},
-		{Method: http.MethodPatch, Path: "/emails/{id}", Serve: update},
-		{Path: "/emails/{id}/cancel", Serve: cancel},
+		{Method: http.MethodGet, Path: "/emails/{id}", Roles: compat.Read, Serve: get},
+		{Method: http.MethodPatch, Path: "/emails/{id}", Roles: compat.Mend, Serve: update},
+		{Path: "/emails/{id}/cancel", Roles: compat.Mend, Serve: cancel},
 	},
 	Owns:   compat.Under("/emails", "/audiences", "/contacts", "/broadcasts", "/api-keys", "/segments", "/topics"),
 	Secret: compat.Bearer,
@@ -209,20 +210,39 @@ func batch(x *compat.Exchange) error {
 	permissive := strings.EqualFold(h.Get(headerBatchValidation), "permissive")
 	fingerprint := compat.JSONFingerprint(key, "POST /emails/batch", data)
 	answer := batchReceipt{Data: []receipt{}}
+	refuse := func(i int, err error) {
+		answer.Errors = append(answer.Errors, itemFault{i, text(compat.NewProblem(problem.For(err), nil))})
+	}
 	var subs []queue.Submission
+	var places []int // in items
 	for i, item := range items {
 		sub, err := composeItem(x, item, key, fingerprint)
 		switch {
 		case err == nil:
-			subs = append(subs, sub)
+			subs, places = append(subs, sub), append(places, i)
 		case permissive && problem.For(err).Status() < http.StatusInternalServerError:
-			answer.Errors = append(answer.Errors, itemFault{i, text(compat.NewProblem(problem.For(err), nil))})
+			refuse(i, err)
 		default:
 			return problem.Below(fmt.Sprintf("[%d]", i), err)
 		}
 	}
 	if len(subs) > 0 {
 		done, err := x.Submit(subs)
+		if permissive && (errors.Is(err, queue.ErrNoRoute) || errors.Is(err, queue.ErrIdempotencyMismatch)) {
+			// It is no repeat of a batch with all of these.
+			var routed []queue.Submission
+			for i, sub := range subs {
+				if x.Takes(sub.Key, sub.Sender) {
+					routed = append(routed, sub)
+				} else {
+					refuse(places[i], queue.ErrNoRoute)
+				}
+			}
+			if len(routed) > 0 {
+				done, err = x.SubmitCharged(routed)
+			}
+			slices.SortFunc(answer.Errors, func(a, b itemFault) int { return a.Index - b.Index })
+		}
 		if err != nil {
 			return err
 		}
@@ -251,6 +271,7 @@ var faults = map[api.Code]fault{
 	api.CodeIdempotencyReused: {StatusCode: http.StatusConflict, Name: "invalid_idempotent_request"},
 	api.CodeIdempotencyInUse:  {StatusCode: http.StatusConflict, Name: "concurrent_idempotent_requests"},
 	api.CodeSenderNotAllowed:  {StatusCode: http.StatusForbidden, Name: "invalid_from_address"},
+	api.CodeRoleRequired:      {StatusCode: http.StatusUnauthorized, Name: "restricted_api_key"},
 	api.CodeUncertain:         {StatusCode: http.StatusConflict, Name: "application_error"},
 	api.CodeCrossOrigin:       {StatusCode: http.StatusForbidden, Name: "security_error"},
 	api.CodeForeignHost:       {StatusCode: http.StatusForbidden, Name: "security_error"},

@@ -122,7 +122,7 @@ func update(x *compat.Exchange) error {
 	if err := f.Err(); err != nil {
 		return err
 	}
-	m, err := x.Reschedule(x.Request.Context(), x.Key.Name(), x.StoredID(), at)
+	m, err := x.Reschedule(x.Request.Context(), compat.Scope(x.Key), x.StoredID(), at)
 	if errors.Is(err, queue.ErrNotScheduled) {
 		return problem.New(api.CodeInvalidMessage, "The email cannot be updated: it does not wait for its time any more.")
 	}
@@ -135,7 +135,7 @@ func update(x *compat.Exchange) error {
 // cancel ends a message that no relay has. Where it was sent in part, or is being sent,
 // the answer says so; what is left of it is not sent.
 func cancel(x *compat.Exchange) error {
-	ctx, key, id := x.Request.Context(), x.Key.Name(), x.StoredID()
+	ctx, key, id := x.Request.Context(), compat.Scope(x.Key), x.StoredID()
 	m, err := x.Cancel(ctx, key, id)
 	ended := errors.Is(err, queue.ErrNothingToCancel)
 	if ended {

@@ -1,0 +1,53 @@
+package model
+
+import "time"
+
+// pauses: no attempt begins at a relay that an operator has paused, over restarts and crashes,
+// too. What was on its way when the pause began ends: it may still wait for the store.
+func (c *checker) pauses() {
+	if c.Steps {
+		return // the end of a pause is a time of the clock
+	}
+	for _, p := range c.Pauses {
+		for i := range c.Messages {
+			m := &c.Messages[i]
+			for _, a := range m.Attempts {
+				if a.Relay == p.Relay && !lost(a) && a.Started.After(p.From.Add(c.Slack)) && a.Started.Before(p.To) {
+					c.fail("pause", "an attempt on %s began at %s %v after an operator had paused it, and %v before that ended", m.Subject, p.Relay, a.Started.Sub(p.From), p.To.Sub(a.Started))
+				}
+			}
+		}
+	}
+}
+
+// drains: nothing new is accepted while the service drains.
+func (c *checker) drains() {
+	for _, r := range c.Requests {
+		if r.Answer != Accepted {
+			continue
+		}
+		for _, d := range c.Drains {
+			for _, s := range r.Submissions {
+				m := c.byToken[s.Token]
+				if r.Begun.After(d.From) && r.Ended.Before(d.To) && len(m) == 1 && c.firstOf(s.Token, r.Begun) {
+					c.fail("drain", "%s was accepted %v after the drain began, and %v before it ended", s.Token, r.Begun.Sub(d.From), d.To.Sub(r.Begun))
+				}
+			}
+		}
+	}
+}
+
+// firstOf says that no earlier request may have stored the message.
+func (c *checker) firstOf(token string, begun time.Time) bool {
+	for _, r := range c.Requests {
+		if !r.Begun.Before(begun) || r.Answer == Refused {
+			continue
+		}
+		for _, s := range r.Submissions {
+			if s.Token == token {
+				return false
+			}
+		}
+	}
+	return true
+}
