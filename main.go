@@ -28,10 +28,11 @@ func stopContext() context.Context {
 	}
 	go func() {
 		for s := range signals {
-			stop()
 			if s != syscall.SIGHUP {
+				// Before anybody can see that the stop began, and send the second one.
 				signal.Reset(os.Interrupt, syscall.SIGTERM)
 			}
+			stop()
 		}
 	}()
 	return ctx

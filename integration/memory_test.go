@@ -113,7 +113,7 @@ func spacious(t *testing.T) *relaytest.Relay {
 	return relaytest.New(t, relaytest.Options{TLSExtensions: append(relaytest.Without("SIZE"), "SIZE 52428800")}, nil)
 }
 
-var memoryLine = regexp.MustCompile(`(?m)^(Vm\w+):\s+(\d+) kB$`)
+var memoryLine = regexp.MustCompile(`(?m)^((?:Vm|Rss)\w+):\s+(\d+) kB$`)
 
 // wantMemory checks a line of /proc/PID/status against a limit in MiB.
 func (s *sidecar) wantMemory(t *testing.T, name string, limit int) {

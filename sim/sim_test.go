@@ -150,6 +150,7 @@ func TestFoundBefore(t *testing.T) {
 			continue
 		}
 		if r := Run(t, w); len(r.Found) > 0 {
+			note(t, strings.TrimSuffix(filepath.Base(file), ".json")+".txt", report(w, r))
 			t.Errorf("%s (%s): %s", file, what, strings.Join(r.Found, "\n"))
 		}
 	}
