@@ -435,6 +435,11 @@ func (p *pool) handOver(c *conn, w *waiter) bool {
 		}
 		p.places--
 		p.serve()
+	case !c.dead && c.retiring && w.booked.sent: // the relay may take QUIT for content
+		w.grants <- grant{}
+		c.lingerLocked()
+		p.places--
+		p.serve()
 	case !c.dead && c.retiring:
 		w.grants <- grant{}
 		return false

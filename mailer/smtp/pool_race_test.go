@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"io"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -14,6 +15,13 @@ import (
 
 // newIdlePool returns the pool of a relay, and its one connection, which is in use.
 func newIdlePool(t *testing.T) (*pool, *conn) {
+	t.Helper()
+	p, c, _ := newIdlePoolAt(t)
+	return p, c
+}
+
+// newIdlePoolAt is newIdlePool, and returns the relay's end of the connection, too.
+func newIdlePoolAt(t *testing.T) (*pool, *conn, net.Conn) {
 	t.Helper()
 	r, err := New(Options{Host: "relay.test", Ladder: []mailer.Rung{{Port: 587}}, MaxConnections: 1})
 	if err != nil {
@@ -29,7 +37,7 @@ func newIdlePool(t *testing.T) (*pool, *conn) {
 	c.ext = extensions{"PIPELINING": ""}
 	c.use(client)
 	r.pool.places = 1
-	return &r.pool, c
+	return &r.pool, c, server
 }
 
 // newWaiter puts a delivery in line.
@@ -91,6 +99,33 @@ func TestPoolRetiresBooked(t *testing.T) {
 			t.Errorf("the delivery gets %+v, want that it starts over", g)
 		}
 		time.Sleep(quitTimeout)
+		synctest.Wait()
+		if !c.dead || p.places != 0 {
+			t.Errorf("closed: %v, %d places; want it closed, and its place given back", c.dead, p.places)
+		}
+	})
+}
+
+// TestPoolRetiresSent: the envelope of that delivery was sent already, so the relay may
+// wait for content. QUIT would be content to it: the connection ends without.
+func TestPoolRetiresSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, c, server := newIdlePoolAt(t)
+		w := newWaiter(t, p)
+		p.offer(c)
+		p.withdraw(c)
+		if !p.send(w) {
+			t.Fatal("the envelope may not be sent")
+		}
+		c.retiring = true
+		p.put(c)
+		if g := <-w.grants; g.conn != nil || g.failure != nil {
+			t.Errorf("the delivery gets %+v, want that it starts over", g)
+		}
+		server.SetReadDeadline(time.Now().Add(time.Hour))
+		if said, _ := io.ReadAll(server); len(said) > 0 {
+			t.Errorf("the relay gets %q, want nothing", said)
+		}
 		synctest.Wait()
 		if !c.dead || p.places != 0 {
 			t.Errorf("closed: %v, %d places; want it closed, and its place given back", c.dead, p.places)
