@@ -34,10 +34,11 @@ func (c *checker) attempts() {
 
 // mailTold: the story has an attempt for each recipient of a transaction. It need not where
 // the run stopped with it; where the other recipients wait for a turn within the rate: then
-// the attempt goes on with that turn; and where replies answer no command: then there may be
-// no verdict.
+// the attempt goes on with that turn; where replies answer no command: then there may be
+// no verdict; and where the envelope went behind the content of another message, and
+// nothing else on that connection: the client left it with that message.
 func (c *checker) mailTold(name string, r *Relay, t *relay.Transaction) {
-	if r.Rate.Messages > 0 || r.Strays {
+	if r.Rate.Messages > 0 || r.Strays || t.Ahead && leftAt(r, t) {
 		return
 	}
 	for _, path := range t.Paths {
@@ -47,6 +48,14 @@ func (c *checker) mailTold(name string, r *Relay, t *relay.Transaction) {
 			}
 		}
 	}
+}
+
+// leftAt says that the relay got neither content for the transaction nor another one on
+// that connection.
+func leftAt(r *Relay, t *relay.Transaction) bool {
+	return !t.Content && !slices.ContainsFunc(r.Notes.Mails, func(other relay.Transaction) bool {
+		return other.Conn == t.Conn && other.At.After(t.At)
+	})
 }
 
 // explains says that the attempt is the one that the transaction belongs to: or that a run

@@ -41,6 +41,7 @@ type Transaction struct {
 	Paths       []string // of all RCPT
 	Conn        int
 	Ahead       bool      // MAIL came before the relay was ready for it
+	Content     bool      // a part of its content came, or all
 	Opened      time.Time // when its connection was
 	Over        time.Time // when the relay had done with it, or its connection ended; zero: the client does not learn that
 }

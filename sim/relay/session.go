@@ -239,19 +239,28 @@ func (s *session) data() bool {
 		return ok
 	}
 	content, ok := s.content()
+	if ok || len(content) > 0 {
+		s.noteContent()
+	}
 	if !ok {
 		return false
 	}
 	return s.dot(content)
 }
 
-// content reads up to the final dot.
+func (s *session) noteContent() {
+	s.relay.mu.Lock()
+	defer s.relay.mu.Unlock()
+	s.relay.notes.Mails[s.transaction].Content = true
+}
+
+// content reads up to the final dot, and returns false where that does not come.
 func (s *session) content() ([]byte, bool) {
 	var content []byte
 	for {
 		line, err := s.in.ReadSlice('\n')
 		if err != nil {
-			return nil, false
+			return append(content, line...), false
 		}
 		if string(line) == ".\r\n" {
 			return content, true
