@@ -38,6 +38,9 @@ func ParseHeartbeat(text string) (Heartbeat, error) {
 	if scheme, _, ok := strings.Cut(text, "://"); !ok || !strings.EqualFold(scheme, "https") && !strings.EqualFold(scheme, "http") {
 		return Heartbeat{}, &InvalidError{"is no https URL", "write the ping URL as the monitor shows it, such as https://hc-ping.com/UUID"}
 	}
+	if holdsTwo(text) {
+		return Heartbeat{}, &InvalidError{"holds several URLs", "write one: the heartbeat goes to a single monitor; MAILSIDECAR_ALERTS takes several"}
+	}
 	u, bad := readURL(text)
 	if bad != nil {
 		if bad.Remedy == forms {

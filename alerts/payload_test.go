@@ -29,9 +29,9 @@ func TestPayload(t *testing.T) {
 		message   Message
 		want      string
 	}{
-		{"slack", "https://hooks.slack.com/services/x", hostile(), `{"text":"` + title + `\nThe relay says: 535 &lt;!channel&gt; @everyone *x* [a](http://b)\\x0d\\x0aX: y &amp; z.\nWhat to do: Set SMTP_PASSWORD.\nSince 2030-01-31 14:02 UTC.","mrkdwn":false,"unfurl_links":false,"unfurl_media":false}`},
-		{"discord", "https://discord.com/api/webhooks/1/x", hostile(), `{"content":"` + title + `\nThe relay says: 535 \\<!channel\\> @everyone \\*x\\* \\[a\\]\\(http://b\\)\\\\x0d\\\\x0aX: y & z.\nWhat to do: Set SMTP\\_PASSWORD.\nSince 2030-01-31 14:02 UTC.","allowed_mentions":{"parse":[]},"flags":4}`},
-		{"teams", "https://a.logic.azure.com/x", hostile(), `{"type":"message","attachments":[{"contentType":"application/vnd.microsoft.card.adaptive","content":{"$schema":"http://adaptivecards.io/schemas/adaptive-card.json","type":"AdaptiveCard","version":"1.2","body":[` +
+		{"slack", slackHook, hostile(), `{"text":"` + title + `\nThe relay says: 535 &lt;!channel&gt; @everyone *x* [a](http://b)\\x0d\\x0aX: y &amp; z.\nWhat to do: Set SMTP_PASSWORD.\nSince 2030-01-31 14:02 UTC.","mrkdwn":false,"unfurl_links":false,"unfurl_media":false}`},
+		{"discord", discordHook, hostile(), `{"content":"` + title + `\nThe relay says: 535 \\<!channel\\> @everyone \\*x\\* \\[a\\]\\(http://b\\)\\\\x0d\\\\x0aX: y & z.\nWhat to do: Set SMTP\\_PASSWORD.\nSince 2030-01-31 14:02 UTC.","allowed_mentions":{"parse":[]},"flags":4}`},
+		{"teams", teamsHook, hostile(), `{"type":"message","attachments":[{"contentType":"application/vnd.microsoft.card.adaptive","content":{"$schema":"http://adaptivecards.io/schemas/adaptive-card.json","type":"AdaptiveCard","version":"1.2","body":[` +
 			`{"type":"TextBlock","text":"` + title + `","weight":"Bolder","wrap":true},` +
 			`{"type":"TextBlock","text":"The relay says: 535 <!channel> @everyone \\*x\\* \\[a\\]\\(http://b\\)\\\\x0d\\\\x0aX: y & z.","wrap":true},` +
 			`{"type":"TextBlock","text":"What to do: Set SMTP\\_PASSWORD.","wrap":true},{"type":"TextBlock","text":"Since 2030-01-31 14:02 UTC.","wrap":true}]}}]}`},
@@ -63,12 +63,12 @@ func TestPayloadFits(t *testing.T) {
 			field  func(map[string]any) string
 			length func(string) int
 		}{
-			{"https://hooks.slack.com/services/x", slackText, func(b map[string]any) string { return b["text"].(string) }, octets},
-			{"https://discord.com/api/webhooks/1/x", discordText, func(b map[string]any) string { return b["content"].(string) }, units16},
+			{slackHook, slackText, func(b map[string]any) string { return b["text"].(string) }, octets},
+			{discordHook, discordText, func(b map[string]any) string { return b["content"].(string) }, units16},
 			{"https://ntfy.sh/topic", ntfyText, func(b map[string]any) string { return b["message"].(string) }, octets},
 			{"https://ntfy.sh/topic", ntfyTitle, func(b map[string]any) string { return b["title"].(string) }, octets},
 			{"telegram://" + botToken + "@1", telegramText, func(b map[string]any) string { return b["text"].(string) }, units16},
-			{"https://a.logic.azure.com/x", 28 << 10, func(b map[string]any) string { data, _ := encode(b); return string(data) }, octets},
+			{teamsHook, 28 << 10, func(b map[string]any) string { data, _ := encode(b); return string(data) }, octets},
 			{"json+https://example.com/", 16 << 10, func(b map[string]any) string { data, _ := encode(b); return string(data) }, octets},
 		} {
 			data, err := must(t, test.url).payload(m)

@@ -88,6 +88,9 @@ func Parse(text string) (Target, error) {
 }
 
 func parse(text string) (*target, *InvalidError) {
+	if holdsTwo(text) {
+		return nil, &InvalidError{"holds several URLs", "put a comma or a line end between them"}
+	}
 	if rest, ok := cutScheme(text, string(telegram)); ok {
 		return parseTelegram(rest)
 	}
@@ -120,6 +123,22 @@ func parse(text string) (*target, *InvalidError) {
 		t.label = name + "+" + t.label
 	}
 	return t, nil
+}
+
+// secondURL is where another URL begins behind a separator.
+var secondURL = lazy(`(?i)[,;|\s](?:[a-z]+\+)?(?:https?|telegram)://`)
+
+// holdsTwo reports whether the text is more than one URL, which a server would take for a strange path.
+func holdsTwo(text string) bool { return secondURL().MatchString(text) }
+
+// Number gives each of several targets its place in the setting, which tells those of one host apart.
+func Number(targets []Target) {
+	if len(targets) < 2 {
+		return
+	}
+	for i := range targets {
+		targets[i].shown = fmt.Sprintf("%s (entry %d)", targets[i].label, i+1)
+	}
 }
 
 // cutScheme returns what follows the scheme, in any case.
@@ -217,10 +236,10 @@ func (t *target) take(u *url.URL) *InvalidError {
 			return &InvalidError{"has a ? and something behind it", "take it out; a token goes before the host: ntfy+https://:TOKEN@HOST/TOPIC"}
 		}
 		u.Path, u.RawPath = "/", ""
-	case t.service == slack && serviceAt(u) == slack && !strings.HasPrefix(u.Path, "/services/"):
-		return &InvalidError{"is no incoming webhook of Slack", "make one: its URL is https://hooks.slack.com/services/…; those of workflows take other fields"}
-	case t.service == discord && serviceAt(u) == discord && !strings.HasPrefix(u.Path, "/api/webhooks/"):
-		return &InvalidError{"is no webhook of Discord", "write the URL that the channel's settings show under Integrations, Webhooks: https://discord.com/api/webhooks/…"}
+	case t.service == serviceAt(u):
+		if bad := t.checkForm(u); bad != nil {
+			return bad
+		}
 	case t.service != generic && strings.Trim(u.Path, "/") == "":
 		return &InvalidError{"has no path", "write the webhook's URL as the service shows it, all of it"}
 	}
@@ -228,8 +247,41 @@ func (t *target) take(u *url.URL) *InvalidError {
 	return nil
 }
 
+// The paths of the services' own webhooks, as far as each shows the same one. A URL that was cut when it was
+// copied is refused: the service would refuse each alert. Slack's secrets have 24 characters, those of Discord 68.
 var (
-	telegramToken = lazy(`^[0-9]{1,20}:[-_A-Za-z0-9]{20,100}$`)
+	slackPath   = lazy(`^/services/[A-Za-z0-9]+/[A-Za-z0-9]+/[A-Za-z0-9]{20,}$`)
+	discordPath = lazy(`^/api/(?:v[0-9]+/)?webhooks/[0-9]+/[-_A-Za-z0-9]{60,}$`)
+	officePath  = lazy(`^/webhook(?:b2)?/[^/]+/IncomingWebhook/[^/]+/[^/]+`)
+)
+
+// leastSignature is the length from which a signature of Teams is whole: they have 43 characters.
+const leastSignature = 40
+
+// checkForm refuses a URL at the service's own host that is no webhook, or is cut.
+func (t *target) checkForm(u *url.URL) *InvalidError {
+	path := strings.TrimSuffix(u.Path, "/")
+	switch {
+	case t.service == slack && !strings.HasPrefix(u.Path, "/services/"):
+		return &InvalidError{"is no incoming webhook of Slack", "make one: its URL is https://hooks.slack.com/services/…; those of workflows take other fields"}
+	case t.service == slack && !slackPath().MatchString(path):
+		return &InvalidError{"is a webhook of Slack that is not whole", "copy all of it: https://hooks.slack.com/services/T…/B…/ and 24 letters and digits"}
+	case t.service == discord && !strings.HasPrefix(u.Path, "/api/"):
+		return &InvalidError{"is no webhook of Discord", "write the URL that the channel's settings show under Integrations, Webhooks: https://discord.com/api/webhooks/…"}
+	case t.service == discord && !discordPath().MatchString(path):
+		return &InvalidError{"is a webhook of Discord that is not whole", "copy all of it: https://discord.com/api/webhooks/, a number, a slash and 68 characters"}
+	case t.service == teams && strings.HasSuffix(u.Hostname(), ".webhook.office.com"):
+		if !officePath().MatchString(path) {
+			return &InvalidError{"is a webhook of Teams that is not whole", "copy all of it: https://….webhook.office.com/webhookb2/…/IncomingWebhook/…/…"}
+		}
+	case t.service == teams && len(u.Query().Get("sig")) < leastSignature:
+		return &InvalidError{"is a webhook of Teams without its signature, or with a part of it", "copy all of it: it ends in &sig= and 43 characters; in a shell, put quotes around the URL, because it has & in it"}
+	}
+	return nil
+}
+
+var (
+	telegramToken = lazy(`^[0-9]{1,20}:[-_A-Za-z0-9]{35,100}$`)
 	telegramChat  = lazy(`^(-?[0-9]{1,20}|@[A-Za-z][A-Za-z0-9_]{3,63})$`)
 	telegramTopic = lazy(`^[0-9]{1,20}$`)
 )
@@ -237,12 +289,12 @@ var (
 // parseTelegram reads TOKEN@CHAT, also with ?thread=NUMBER, a topic of the group. It does
 // so by hand: a chat is no host.
 func parseTelegram(text string) (*target, *InvalidError) {
-	const form = "write telegram://TOKEN@CHAT, with the token that @BotFather gave (123456:ABC…), and the chat's number or its @name"
+	const form = "write telegram://TOKEN@CHAT, with the token that @BotFather gave (123456:ABC…, 35 characters behind the colon), and the chat's number or its @name"
 	rest, thread, threaded := strings.Cut(text, "?thread=")
 	token, chat, ok := strings.Cut(rest, "@")
 	switch {
 	case !ok || !telegramToken().MatchString(token):
-		return nil, &InvalidError{"has no token of a bot", form}
+		return nil, &InvalidError{"has no token of a bot, or a part of one", form}
 	case !telegramChat().MatchString(chat):
 		return nil, &InvalidError{"has no chat", form}
 	case threaded && !telegramTopic().MatchString(thread):

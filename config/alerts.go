@@ -45,16 +45,17 @@ func (r *reader) checkAlerts(s *Service) {
 		r.problem(name, "holds no URL", "write one, or leave it out")
 	default:
 		for i, text := range urls {
-			if bad := s.addAlert(text); bad != nil {
+			if bad := r.addAlert(s, text); bad != nil {
 				r.problem(name+" (entry "+strconv.Itoa(i+1)+")", bad.What, bad.Remedy)
 			}
 		}
+		alerts.Number(s.AlertTargets)
 	}
 	if s.HeartbeatURL.IsSet() && !r.failed[serviceName("HEARTBEAT_URL")] {
 		h, err := alerts.ParseHeartbeat(strings.TrimSpace(s.HeartbeatURL.Reveal()))
 		bad, _ := errors.AsType[*alerts.InvalidError](err)
 		if bad == nil && h.Cleartext() {
-			bad = s.refuseCleartext()
+			bad = r.refuseCleartext(s)
 		}
 		if bad != nil {
 			r.problem(r.sourceName("HEARTBEAT_URL"), bad.What, bad.Remedy)
@@ -74,13 +75,13 @@ func (r *reader) sourceName(suffix string) string {
 }
 
 // addAlert reads one URL.
-func (s *Service) addAlert(text string) *alerts.InvalidError {
+func (r *reader) addAlert(s *Service, text string) *alerts.InvalidError {
 	t, err := alerts.Parse(text)
 	if bad, ok := errors.AsType[*alerts.InvalidError](err); ok {
 		return bad
 	}
 	if t.Cleartext() {
-		if bad := s.refuseCleartext(); bad != nil {
+		if bad := r.refuseCleartext(s); bad != nil {
 			return bad
 		}
 	}
@@ -91,9 +92,10 @@ func (s *Service) addAlert(text string) *alerts.InvalidError {
 	return nil
 }
 
-// refuseCleartext refuses http, but for private addresses.
-func (s *Service) refuseCleartext() *alerts.InvalidError {
-	if s.AlertsAllowPrivate {
+// refuseCleartext refuses http, but for private addresses. Where it cannot be read whether these are allowed,
+// that is told, and nothing that follows from it.
+func (r *reader) refuseCleartext(s *Service) *alerts.InvalidError {
+	if s.AlertsAllowPrivate || r.failed[serviceName("ALERTS_ALLOW_PRIVATE")] {
 		return nil
 	}
 	return &alerts.InvalidError{What: "is an http URL, and what it holds would cross the network in clear text", Remedy: "write https, or set " + serviceName("ALERTS_ALLOW_PRIVATE") + "=true for a server in a private network"}

@@ -156,6 +156,38 @@ func TestUnset(t *testing.T) {
 	}
 }
 
+// TestOneProblemEach: a value that cannot be read is one problem, not several that follow from it, whatever else
+// is set.
+func TestOneProblemEach(t *testing.T) {
+	rich := good.with("SMTP_HOST=203.0.113.5", "SMTP_TLS=none", "SMTP_ALLOW_CLEARTEXT=true", "SMTP_USERNAME=", "SMTP_PASSWORD=", "SMTP_AUTH=none",
+		"MAILSIDECAR_ALERTS=ntfy+http://ntfy/mail,json+http://10.0.0.1/x", "MAILSIDECAR_HEARTBEAT_URL=http://kuma/x", "MAILSIDECAR_ALERTS_ALLOW_PRIVATE=true",
+		"MAILSIDECAR_API_KEYS=shop:0123456789abcdef,news:fedcba9876543210", "MAILSIDECAR_KEY_SENDERS=shop:example.com", "MAILSIDECAR_KEY_RATES=shop:1/s",
+		"MAILSIDECAR_KEY_ROLES=news:read", "MAILSIDECAR_KEY_RELAYS=shop:1", "MAILSIDECAR_METRICS_ADDR=:9587", "MAILSIDECAR_FROM=shop@example.com")
+	mustLoad(t, rich)
+	var relay Relay
+	var service Service
+	for _, part := range []struct {
+		prefix string
+		spec   any
+	}{{"SMTP", &relay}, {servicePrefix, &service}} {
+		for v := range variables(part.prefix, part.spec) {
+			if v.secret() || strings.HasSuffix(v.name, "_FILE") {
+				continue
+			}
+			bad := "\x01" // which no text may have
+			if kind := v.value.Kind(); kind == reflect.Bool || kind == reflect.Int || kind == reflect.Int64 {
+				bad = "yes!"
+			}
+			setenv(t, rich.with(v.name+"="+bad))
+			_, _, err := Load()
+			problems, _ := errors.AsType[*Error](err)
+			if problems == nil || len(problems.Problems) != 1 || problems.Problems[0].Name != v.name || problems.Problems[0].Remedy == "" {
+				t.Errorf("with a bad %s Load = %v, want one problem", v.name, err)
+			}
+		}
+	}
+}
+
 func TestProblems(t *testing.T) {
 	dir, empty, two := t.TempDir(), write(t, "empty", "\n"), write(t, "two", "first\nsecond\n")
 	notPEM := write(t, "ca.pem", "hello")
@@ -245,16 +277,18 @@ func TestProblems(t *testing.T) {
 		{good.with("MAILSIDECAR_API_KEYS=a:hunter2 hunter2"), "MAILSIDECAR_API_KEYS entry 1 has no secret, or one with blanks or characters outside ASCII; write name:secret, such as the output of openssl rand -hex 24"},
 		{good.with("MAILSIDECAR_API_KEYS=a:hunter2,a:hunter3"), "MAILSIDECAR_API_KEYS entry 2 repeats the name or the secret of entry 1; give each its own"},
 		{good.with("MAILSIDECAR_API_KEYS=a:hunter2,b:x,c:hunter2"), "MAILSIDECAR_API_KEYS entry 3 repeats the name or the secret of entry 1; give each its own"},
-		{good.with("MAILSIDECAR_KEY_SENDERS=0123456789abcdef:example.com"), "MAILSIDECAR_KEY_SENDERS entry 1 names no key of MAILSIDECAR_API_KEYS; write name:sender|sender, such as shop:shop@example.com|example.org"},
-		{good.with("MAILSIDECAR_KEY_SENDERS=shop:example.com|a@b@example.org"), "MAILSIDECAR_KEY_SENDERS entry 1 has a sender that is neither address nor domain; write name:sender|sender, such as shop:shop@example.com|example.org"},
+		{good.with("MAILSIDECAR_KEY_SENDERS=0123456789abcdef:example.com"), "MAILSIDECAR_KEY_SENDERS entry 1 names no key of MAILSIDECAR_API_KEYS (shop); write name:sender|sender, such as shop:shop@example.com|example.org"},
+		{good.with("MAILSIDECAR_KEY_SENDERS=shop:example.com|a@b@example.org"), "MAILSIDECAR_KEY_SENDERS entry 1 gives key shop a sender \"a@b@example.org\" that is neither address nor domain; write name:sender|sender, such as shop:shop@example.com|example.org"},
 		{good.with("MAILSIDECAR_KEY_SENDERS=shop"), "MAILSIDECAR_KEY_SENDERS entry 1 has no colon after a key's name; write name:sender|sender, such as shop:shop@example.com|example.org"},
-		{good.with("MAILSIDECAR_KEY_SENDERS=shop:"), "MAILSIDECAR_KEY_SENDERS entry 1 has a sender that is neither address nor domain; write name:sender|sender, such as shop:shop@example.com|example.org"},
-		{good.with("MAILSIDECAR_KEY_SENDERS=shop:example.com,shop:example.org"), "MAILSIDECAR_KEY_SENDERS entry 2 names a key for the second time; write name:sender|sender, such as shop:shop@example.com|example.org"},
-		{good.with("MAILSIDECAR_KEY_ROLES=shop:sent,shop:send,blog:read,shop,admin"), "MAILSIDECAR_KEY_ROLES entry 1 has a role that there is not, entry 2 names a key for the second time, entry 3 names no key of MAILSIDECAR_API_KEYS, entry 4 has no colon after a key's name, entry 5 has no colon after a key's name; write name:role|role, such as shop:send or monitor:read or ops:admin; the roles are send, read, admin"},
-		{good.with("MAILSIDECAR_KEY_ROLES=shop:"), "MAILSIDECAR_KEY_ROLES entry 1 has a role that there is not; write name:role|role, such as shop:send or monitor:read or ops:admin; the roles are send, read, admin"},
-		{good.with("MAILSIDECAR_KEY_ROLES=shop:send|read|send"), "MAILSIDECAR_KEY_ROLES entry 1 has a role twice; write name:role|role, such as shop:send or monitor:read or ops:admin; the roles are send, read, admin"},
-		{good.with("MAILSIDECAR_KEY_RATES=shop:100"), "MAILSIDECAR_KEY_RATES entry 1 has no rate after the name; write name:rate, such as shop:10/s, shop:30/m, shop:500/h or shop:2000/d"},
-		{good.with("MAILSIDECAR_KEY_RATES=blog:1/m"), "MAILSIDECAR_KEY_RATES entry 1 names no key of MAILSIDECAR_API_KEYS; write name:rate, such as shop:10/s, shop:30/m, shop:500/h or shop:2000/d"},
+		{good.with("MAILSIDECAR_KEY_SENDERS=shop:"), "MAILSIDECAR_KEY_SENDERS entry 1 gives key shop a sender that is neither address nor domain; write name:sender|sender, such as shop:shop@example.com|example.org"},
+		{good.with("MAILSIDECAR_KEY_SENDERS=shop:example.com,shop:example.org"), "MAILSIDECAR_KEY_SENDERS entry 2 names key shop for the second time; write name:sender|sender, such as shop:shop@example.com|example.org"},
+		{good.with("MAILSIDECAR_KEY_ROLES=shop:sent,shop:send,blog:read,shop,admin"), "MAILSIDECAR_KEY_ROLES entry 1 gives key shop a role \"sent\" that does not exist, entry 2 names key shop for the second time, entry 3 names no key of MAILSIDECAR_API_KEYS (shop), entry 4 has no colon after a key's name, entry 5 has no colon after a key's name; write name:role|role, such as shop:send or monitor:read or ops:admin; the roles are send, read, admin"},
+		{good.with("MAILSIDECAR_KEY_ROLES=shop:0123456789abcdef"), "MAILSIDECAR_KEY_ROLES entry 1 gives key shop a role that does not exist; write name:role|role, such as shop:send or monitor:read or ops:admin; the roles are send, read, admin"},
+		{good.with("MAILSIDECAR_KEY_ROLES=shop:89abcdef"), "MAILSIDECAR_KEY_ROLES entry 1 gives key shop a role that does not exist; write name:role|role, such as shop:send or monitor:read or ops:admin; the roles are send, read, admin"},
+		{good.with("MAILSIDECAR_KEY_ROLES=shop:"), "MAILSIDECAR_KEY_ROLES entry 1 gives key shop a role that does not exist; write name:role|role, such as shop:send or monitor:read or ops:admin; the roles are send, read, admin"},
+		{good.with("MAILSIDECAR_KEY_ROLES=shop:send|read|send"), "MAILSIDECAR_KEY_ROLES entry 1 gives key shop the role send twice; write name:role|role, such as shop:send or monitor:read or ops:admin; the roles are send, read, admin"},
+		{good.with("MAILSIDECAR_KEY_RATES=shop:100"), "MAILSIDECAR_KEY_RATES entry 1 gives key shop a rate \"100\" that cannot be read; write name:rate, such as shop:10/s, shop:30/m, shop:500/h or shop:2000/d"},
+		{good.with("MAILSIDECAR_KEY_RATES=blog:1/m"), "MAILSIDECAR_KEY_RATES entry 1 names no key of MAILSIDECAR_API_KEYS (shop); write name:rate, such as shop:10/s, shop:30/m, shop:500/h or shop:2000/d"},
 		{good.with("MAILSIDECAR_API_KEYS=,,"), "MAILSIDECAR_API_KEYS holds no entry; write name:secret"},
 		{good.with("MAILSIDECAR_API_KEYS=", "MAILSIDECAR_API_KEYS_FILE="+two), "MAILSIDECAR_API_KEYS_FILE entry 1 has no name; write name:secret"},
 
@@ -416,8 +450,8 @@ func TestKeySettings(t *testing.T) {
 	setenv(t, keys.with("MAILSIDECAR_KEY_SENDERS=nobody:example.com,shop:,blog:a b@example.com", "MAILSIDECAR_KEY_RATES=shop:fast,shop:1/s,0011223344556677:1/s"))
 	_, _, err := Load()
 	wrong := `configuration: 2 problems:
-MAILSIDECAR_KEY_SENDERS entry 1 names no key of MAILSIDECAR_API_KEYS, entry 2 has a sender that is neither address nor domain, entry 3 has a sender that is neither address nor domain; write name:sender|sender, such as shop:shop@example.com|example.org
-MAILSIDECAR_KEY_RATES entry 1 has no rate after the name, entry 2 names a key for the second time, entry 3 names no key of MAILSIDECAR_API_KEYS; write name:rate, such as shop:10/s, shop:30/m, shop:500/h or shop:2000/d`
+MAILSIDECAR_KEY_SENDERS entry 1 names no key of MAILSIDECAR_API_KEYS (shop, blog, cron), entry 2 gives key shop a sender that is neither address nor domain, entry 3 gives key blog a sender "a b@example.com" that is neither address nor domain; write name:sender|sender, such as shop:shop@example.com|example.org
+MAILSIDECAR_KEY_RATES entry 1 gives key shop a rate "fast" that cannot be read, entry 2 names key shop for the second time, entry 3 names no key of MAILSIDECAR_API_KEYS (shop, blog, cron); write name:rate, such as shop:10/s, shop:30/m, shop:500/h or shop:2000/d`
 	if err == nil || err.Error() != wrong {
 		t.Errorf("Load() = %v\nwant %s", err, wrong)
 	}

@@ -17,10 +17,10 @@ func (r *reader) checkKeyRelays(s *Service, relays []Relay) {
 		for name := range strings.SplitSeq(value, "|") {
 			i, bad := relayNamed(relays, strings.TrimSpace(name))
 			if bad != "" {
-				return bad
+				return "gives key " + k.Name + " a relay" + shownWord(s, name) + " " + bad
 			}
 			if relays[i].Keys[k.Name] > 0 {
-				return "names a relay for the second time"
+				return "gives key " + k.Name + " the relay " + strconv.Itoa(relays[i].Number) + " twice"
 			}
 			if relays[i].Keys == nil {
 				relays[i].Keys = map[string]int{}
@@ -51,11 +51,11 @@ func relayNamed(relays []Relay, name string) (int, string) {
 	}
 	switch len(found) {
 	case 0:
-		return 0, "names a relay that is not configured"
+		return 0, "that is not configured"
 	case 1:
 		return found[0], ""
 	default:
-		return 0, "names a host or provider that several relays have, which takes the number"
+		return 0, "that is the host or provider of several: write its number"
 	}
 }
 

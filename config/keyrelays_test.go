@@ -35,11 +35,11 @@ func TestKeyRelays(t *testing.T) {
 	t.Setenv("MAILSIDECAR_KEY_SENDERS", "")
 	t.Setenv("MAILSIDECAR_FORCE_FROM", "")
 	for settings, want := range map[string]string{
-		"MAILSIDECAR_KEY_RELAYS=shop:3,blog:1,news:1|1 SMTP_WEIGHT=0 SMTP2_WEIGHT=-1": "MAILSIDECAR_KEY_RELAYS entry 1 names a relay that is not configured, entry 2 names no key of MAILSIDECAR_API_KEYS, entry 3 names a relay for the second time|SMTP_WEIGHT is 0, which is too low; set 1 or more|SMTP2_WEIGHT is -1, which is too low; set 1 or more",
+		"MAILSIDECAR_KEY_RELAYS=shop:3,blog:1,news:1|1 SMTP_WEIGHT=0 SMTP2_WEIGHT=-1": "MAILSIDECAR_KEY_RELAYS entry 1 gives key shop a relay \"3\" that is not configured, entry 2 names no key of MAILSIDECAR_API_KEYS (shop, news), entry 3 gives key news the relay 1 twice|SMTP_WEIGHT is 0, which is too low; set 1 or more|SMTP2_WEIGHT is -1, which is too low; set 1 or more",
 		"SMTP_WEIGHT=1001": "SMTP_WEIGHT is 1001, which is too high; set 1000 or less",
 		"MAILSIDECAR_KEY_RELAYS=shop:2 MAILSIDECAR_KEY_SENDERS=shop:a.example":    `MAILSIDECAR_KEY_RELAYS gives key "shop" no relay that takes its senders`,
 		"MAILSIDECAR_KEY_RELAYS=shop:1,news:2 MAILSIDECAR_FORCE_FROM=x@a.example": `MAILSIDECAR_FORCE_FROM is "x@a.example", which no relay takes that MAILSIDECAR_KEY_RELAYS gives key "news": SMTP2_SENDERS names others; add it there, or give the key a relay that takes it`,
-		"SMTP2_HOST=smtp.a.example MAILSIDECAR_KEY_RELAYS=shop:smtp.a.example":    "entry 1 names a host or provider that several relays have",
+		"SMTP2_HOST=smtp.a.example MAILSIDECAR_KEY_RELAYS=shop:smtp.a.example":    "entry 1 gives key shop a relay \"smtp.a.example\" that is the host or provider of several: write its number",
 	} {
 		t.Run(settings, func(t *testing.T) {
 			for _, v := range append(base[:len(base):len(base)], strings.Fields(settings)...) {

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"mailsidecar/units"
 )
 
 // This file reads what is set for single keys, beside their secrets.
@@ -14,7 +16,7 @@ func (r *reader) checkKeySenders(s *Service) {
 		for text := range strings.SplitSeq(value, "|") {
 			sender, bad := parseSender(strings.TrimSpace(text))
 			if bad != nil {
-				return "has a sender that is neither address nor domain"
+				return "gives key " + k.Name + " a sender" + shownWord(s, text) + " that is neither address nor domain"
 			}
 			k.Senders = append(k.Senders, sender)
 		}
@@ -26,7 +28,7 @@ func (r *reader) checkKeySenders(s *Service) {
 func (r *reader) checkKeyRates(s *Service) {
 	r.forKeys(s, "KEY_RATES", s.KeyRates, "write name:rate, such as shop:10/s, shop:30/m, shop:500/h or shop:2000/d", func(k *APIKey, value string) string {
 		if err := k.Rate.UnmarshalText([]byte(value)); err != nil {
-			return "has no rate after the name"
+			return "gives key " + k.Name + " a rate" + shownWord(s, value) + " that cannot be read"
 		}
 		return ""
 	})
@@ -43,9 +45,9 @@ func (r *reader) checkKeyRoles(s *Service) {
 			role := strings.ToLower(strings.TrimSpace(text))
 			switch {
 			case !slices.Contains(roles, role):
-				return "has a role that there is not"
+				return "gives key " + k.Name + " a role" + shownWord(s, text) + " that does not exist"
 			case slices.Contains(k.Roles, role):
-				return "has a role twice"
+				return "gives key " + k.Name + " the role " + role + " twice"
 			}
 			k.Roles = append(k.Roles, role)
 		}
@@ -55,8 +57,8 @@ func (r *reader) checkKeyRoles(s *Service) {
 
 // forKeys calls set for each entry "name:value" of a variable with the key of
 // that name; set returns what is wrong with the value. Wrong entries are reported
-// by number and never printed: a user who swaps name and secret would have the
-// secret logged.
+// by number, with the key's name where it is known, and never printed whole: a user
+// who swaps name and secret would have the secret logged.
 func (r *reader) forKeys(s *Service, suffix string, entries List, remedy string, set func(*APIKey, string) string) {
 	if r.failed[serviceName("API_KEYS")] {
 		return
@@ -71,9 +73,9 @@ func (r *reader) forKeys(s *Service, suffix string, entries List, remedy string,
 		case !whole:
 			bad = "has no colon after a key's name"
 		case key == nil:
-			bad = "names no key of " + serviceName("API_KEYS")
+			bad = "names no key of " + serviceName("API_KEYS") + s.keyNames()
 		case seen[key]:
-			bad = "names a key for the second time"
+			bad = "names key " + key.Name + " for the second time"
 		default:
 			bad = set(key, strings.TrimSpace(value))
 		}
@@ -84,6 +86,36 @@ func (r *reader) forKeys(s *Service, suffix string, entries List, remedy string,
 	if len(wrong) > 0 {
 		r.problem(serviceName(suffix), strings.Join(wrong, ", "), remedy)
 	}
+}
+
+// longestWord is up to how many characters of a wrong value are shown.
+const longestWord = 15
+
+// shownWord is the text as it was written, in quotes after a blank. It is empty where the text is,
+// and for what may be a secret: the secret of a key, or anything that is long enough for one.
+func shownWord(s *Service, text string) string {
+	text = strings.TrimSpace(text)
+	if text == "" || len(text) > longestWord {
+		return ""
+	}
+	for _, k := range s.Keys {
+		if strings.Contains(text, k.Secret.Reveal()) || len(text) > 3 && strings.Contains(k.Secret.Reveal(), text) {
+			return ""
+		}
+	}
+	return " " + units.Quote(text)
+}
+
+// keyNames lists the keys that there are.
+func (s *Service) keyNames() string {
+	names := make([]string, len(s.Keys))
+	for i, k := range s.Keys {
+		names[i] = k.Name
+	}
+	if len(names) == 0 {
+		return ", which is not set"
+	}
+	return " (" + strings.Join(names, ", ") + ")"
 }
 
 // key returns the key of that name, or nil.
