@@ -99,14 +99,23 @@ line, or nobody said yes; 78 wrong configuration.`,
 }
 
 func restore(cmd *cobra.Command, c config.Service, from string, yes bool) error {
+	begun := false
 	kept, err := service.RestoreStore(cmd.Context(), c, from, progressOn(cmd.ErrOrStderr(), "copied"), func(r service.StoreReport) error {
 		printRestore(cmd.OutOrStdout(), from, r)
-		if yes {
-			return nil
+		if !yes {
+			if err := confirmed(cmd, "Restore it?"); err != nil {
+				return err
+			}
 		}
-		return confirmed(cmd, "Restore it?")
+		begun = true
+		return nil
 	})
-	if err != nil {
+	switch {
+	case err != nil && begun:
+		return fmt.Errorf("%w. %s may be the queue that was there, or the restored one; each is whole: look with \"mailsidecar queue check\" and \"queue list\" before the start", err, c.Queue.Path)
+	case err != nil && !strings.Contains(err.Error(), unchanged):
+		return fmt.Errorf("%w; %s", err, unchanged)
+	case err != nil:
 		return err
 	}
 	printKept(cmd.OutOrStdout(), cmd.ErrOrStderr(), kept)
@@ -141,10 +150,13 @@ func printKept(w, errOut io.Writer, kept service.KeptStore) {
 	}
 }
 
+// unchanged ends the error of a command that has done nothing.
+const unchanged = "nothing was changed"
+
 // confirmed returns nil when a person says yes.
 func confirmed(cmd *cobra.Command, question string) error {
 	if !isTerminal(cmd.InOrStdin()) {
-		return exit(exitUsage, "there is no terminal to ask on: --yes goes on without asking")
+		return exit(exitUsage, unchanged+": there is no terminal to ask on, and --yes goes on without asking")
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "%s [y/N] ", question)
 	ctx, cancel := context.WithCancel(cmd.Context())
@@ -157,7 +169,7 @@ func confirmed(cmd *cobra.Command, question string) error {
 		}
 	case <-ctx.Done():
 	}
-	return exit(exitUsage, "nothing was changed")
+	return exit(exitUsage, unchanged)
 }
 
 func newQueueCheck() *cobra.Command {
@@ -231,14 +243,21 @@ func progressOn(w io.Writer, done string) func(n, total int64) {
 	if !isTerminalWriter(w) {
 		return func(int64, int64) {}
 	}
+	return copyProgress(w, done)
+}
+
+// copyProgress writes one line, again and again, and ends it once: the store may say more than once
+// that all is copied.
+func copyProgress(w io.Writer, done string) func(n, total int64) {
 	var last time.Time
+	ended := false
 	return func(n, total int64) {
-		if n < total && time.Since(last) < progressEvery {
+		if ended || n < total && time.Since(last) < progressEvery {
 			return
 		}
-		last = time.Now()
+		last, ended = time.Now(), n == total
 		fmt.Fprintf(w, "\r%s %s of %s ", done, octets(n), octets(total))
-		if n == total {
+		if ended {
 			fmt.Fprintln(w)
 		}
 	}

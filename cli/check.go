@@ -151,7 +151,7 @@ func askServer(cmd *cobra.Command, o checkOptions) ([]checked, error) {
 	if cmd.Flags().Changed("timeout") {
 		timeout = o.timeout
 	}
-	c, err := connect(timeout)
+	c, err := connect(cmd, timeout)
 	if err != nil {
 		return nil, err
 	}

@@ -89,7 +89,7 @@ func TestStatus(t *testing.T) {
 		{"no key", send, 77, "no key was sent: set MAILSIDECAR_API_KEY to the secret"},
 		{"refused", send, 65, "message M: failed\n  a@example.org   bounced"},
 		{"refused", send, 65, "(HTTP 422, rejected, request R)"},
-		{"fields", send, 65, "as it is\n  from: is missing\n  (HTTP 422"},
+		{"fields", send, 65, "as it is\n  --from: is missing\n  (HTTP 422"},
 		{"deferred", send, 75, "Later"},
 		{"uncertain", send, 76, "Who knows"},
 		{"internal", send, 69, "Broken"},

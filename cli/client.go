@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"mailsidecar/api"
 	"mailsidecar/config"
 )
@@ -19,23 +21,26 @@ type client struct {
 	*api.Client
 	// offline says that the client calls the server itself, without a network.
 	offline bool
+	// cmd is the command that asks, whose flags errors name; nil names the interface's fields.
+	cmd *cobra.Command
 }
 
 // connect returns a client of the server that MAILSIDECAR_URL names, or that the
 // same configuration would start here.
-func connect(timeout time.Duration) (*client, error) {
+func connect(cmd *cobra.Command, timeout time.Duration) (*client, error) {
 	cfg, err := config.LoadClient()
 	if err != nil {
 		return nil, misconfigured(err, nil)
 	}
-	return configuredClient(cfg, timeout)
+	return configuredClient(cmd, cfg, timeout)
 }
 
-func configuredClient(cfg config.Client, timeout time.Duration) (*client, error) {
+func configuredClient(cmd *cobra.Command, cfg config.Client, timeout time.Duration) (*client, error) {
 	c, err := newClient(cfg.URL, cfg.APIKey.Reveal(), timeout)
 	if err != nil {
 		return nil, err
 	}
+	c.cmd = cmd
 	trust, err := api.Trust(cfg.TLSCAFile)
 	if err != nil {
 		return nil, &statusError{exitConfig, err}
@@ -89,7 +94,8 @@ func (c *client) do(ctx context.Context, method, path string, header http.Header
 // problem is an error answer.
 type problem struct {
 	api.Problem
-	offline bool // it came from no server
+	offline bool           // it came from no server
+	cmd     *cobra.Command // that asked; may be nil
 }
 
 // problem reads the answer as an error. One that has no code becomes a problem
@@ -103,7 +109,9 @@ func (a answer) problem() problem {
 	if p.Code == api.CodeUnauthorized {
 		p.Detail = a.keyAdvice()
 	}
-	p.offline = a.from != nil && a.from.offline
+	if a.from != nil {
+		p.offline, p.cmd = a.from.offline, a.from.cmd
+	}
 	return p
 }
 
@@ -133,10 +141,10 @@ func (p problem) err() error {
 	var b strings.Builder
 	b.WriteString(p.Title)
 	if p.Detail != "" && strings.TrimSuffix(p.Detail, ".") != p.Title && !p.repeats() {
-		b.WriteString(": " + p.Detail)
+		b.WriteString(": " + inFlags(p.cmd, p.Detail))
 	}
 	for _, e := range p.Errors {
-		fmt.Fprintf(&b, "\n  %s: %s", e.Field, e.Message)
+		fmt.Fprintf(&b, "\n  %s: %s", cmp.Or(flagOf(p.cmd, e.Field), e.Field), inFlags(p.cmd, e.Message))
 	}
 	fmt.Fprintf(&b, "\n  (%s)", strings.Join(p.origin(), ", "))
 	return &statusError{p.exitStatus(), errors.New(b.String())}

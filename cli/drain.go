@@ -48,7 +48,7 @@ configuration.`,
   mailsidecar drain --end`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := connect(time.Minute)
+			c, err := connect(cmd, time.Minute)
 			if err != nil {
 				return err
 			}
@@ -84,6 +84,7 @@ type drainWatch struct {
 	since     time.Time // of the drain, as the server has it
 	progress  []drainPoint
 	told      time.Time // when progress was written last
+	open      bool      // a line on the terminal is not ended
 	explained bool
 }
 
@@ -154,7 +155,7 @@ func (w *drainWatch) note(d api.Drain) {
 	text := fmt.Sprintf("%d left%s", d.Due, w.estimate())
 	if isTerminalWriter(w.out) {
 		fmt.Fprintf(w.out, "\r%-40s", text)
-		w.told = now
+		w.told, w.open = now, true
 	} else if now.Sub(w.told) >= drainNews {
 		fmt.Fprintln(w.out, text)
 		w.told = now
@@ -163,8 +164,9 @@ func (w *drainWatch) note(d api.Drain) {
 
 // newline ends the line that is written again and again on a terminal.
 func (w *drainWatch) newline() {
-	if isTerminalWriter(w.out) && !w.told.IsZero() {
+	if w.open {
 		fmt.Fprintln(w.out)
+		w.open = false
 	}
 }
 

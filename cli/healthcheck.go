@@ -24,7 +24,7 @@ Exit status: 0 ready; 1 not ready, or nobody answers; 78 wrong configuration.`,
   HEALTHCHECK CMD ["/usr/bin/mailsidecar", "healthcheck"]`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := connect(5 * time.Second)
+			c, err := connect(cmd, 5*time.Second)
 			if err != nil {
 				return err
 			}

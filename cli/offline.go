@@ -19,7 +19,7 @@ import (
 // store itself; it says so then, because another store may have been meant.
 func withServer(cmd *cobra.Command, f func(*client) error) error {
 	if os.Getenv("MAILSIDECAR_URL") != "" {
-		return withRunningServer(f)
+		return withRunningServer(cmd, f)
 	}
 	s, warnings, err := config.LoadService()
 	if err != nil {
@@ -30,20 +30,21 @@ func withServer(cmd *cobra.Command, f func(*client) error) error {
 	offline, err := service.OpenOffline(cmd.Context(), s, service.NewLogger(cmd.ErrOrStderr(), forPeople))
 	switch {
 	case errors.Is(err, service.ErrNoIdleStore):
-		return withRunningServer(f)
+		return withRunningServer(cmd, f)
 	case err != nil:
 		return err
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "No server uses %s: this is the store itself, with the messages of all keys.\n", s.Queue.Path)
 	c, err := offlineClient(offline)
 	if err == nil {
+		c.cmd = cmd
 		err = f(c)
 	}
 	return errors.Join(err, offline.Close())
 }
 
-func withRunningServer(f func(*client) error) error {
-	c, err := connect(time.Minute)
+func withRunningServer(cmd *cobra.Command, f func(*client) error) error {
+	c, err := connect(cmd, time.Minute)
 	if err != nil {
 		return err
 	}

@@ -154,14 +154,19 @@ func newQueueShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show ID",
 		Short: "Tell the story of a message",
-		Long:  "Tells the story of a message: its envelope, what became of each recipient, and\nevery attempt with the relay's own words.\n" + queueExits,
+		Long:  "Tells the story of a message: its envelope, what became of each recipient, and\nevery attempt with the relay's own words.\n" + idHelp + queueExits,
 		Example: `  mailsidecar queue show 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55
+  mailsidecar queue show 0196a3c27d1e
   mailsidecar queue show 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55 --json`,
 		Args: idArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withServer(cmd, func(c *client) error {
+				id, err := c.wholeID(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
 				var raw json.RawMessage
-				if err := c.ask(cmd.Context(), http.MethodGet, messagePath(args[0]), nil, &raw); err != nil {
+				if err := c.ask(cmd.Context(), http.MethodGet, messagePath(id), nil, &raw); err != nil {
 					return err
 				}
 				if asJSON {
@@ -247,6 +252,10 @@ func (c *client) list(ctx context.Context, w io.Writer, f *queueFilter, limit in
 // forEach does one thing to each message; it goes on after a failure and
 // returns all of them.
 func (c *client) forEach(ctx context.Context, w io.Writer, ids []string, method, action string) error {
+	ids, err := c.whole(ctx, ids)
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, id := range ids {
 		var m api.Receipt

@@ -25,13 +25,14 @@ type bulk struct {
 	asks  bool   // a person must say yes to it
 	// The words: "Cancel 12 messages?", "Canceled 3 of 12".
 	do, did string
+	upTo    bool               // what is counted before may have nothing to do for the command
 	result  func(n int) string // the last line
 	again   string             // what the same command does after it was stopped
 }
 
 func newQueueRetry() *cobra.Command {
 	b := &bulk{
-		route: "/v1/messages/retry", do: "Retry", did: "Retried",
+		route: "/v1/messages/retry", do: "Retry", did: "Retried", upTo: true,
 		result: func(n int) string { return fmt.Sprintf("messages to be tried again: %d", n) },
 		again:  "begins at the newest again",
 	}
@@ -106,7 +107,7 @@ const bulkHelp = `
 --dry-run only says how many messages the flags select. Flags take effect in small
 steps, with progress on standard error. Ctrl-C ends the command after a step and says
 what was done.
-`
+` + idHelp
 
 func (b *bulk) define(cmd *cobra.Command) {
 	b.filter.define(cmd)
@@ -155,6 +156,10 @@ func (c *client) resend(ctx context.Context, w io.Writer, id string, r api.Resen
 	if c.offline {
 		return exit(exitUnavailable, "no server uses the store, and only a server takes new mail, as this is: start it first")
 	}
+	id, err := c.wholeID(ctx, id)
+	if err != nil {
+		return err
+	}
 	body, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -183,14 +188,16 @@ func (b *bulk) matching(cmd *cobra.Command, c *client, filter api.Filter) error 
 	case err != nil:
 		return err
 	case b.dryRun:
-		_, err = fmt.Fprintf(out, "%s: %s. Nothing was changed.\n", b.do, messagesMatch(total))
+		_, err = fmt.Fprintf(out, "%s: %s. Nothing was changed.\n", b.do, b.matchWords(total))
 		return err
 	case total > 0 && b.asks && !b.yes:
 		if err := confirmed(cmd, fmt.Sprintf("%s %s?", b.do, messages(total))); err != nil {
 			return err
 		}
 	}
-	done, err := b.steps(ctx, c, filter, newProgress(cmd.ErrOrStderr(), b.did, total))
+	p := newProgress(cmd.ErrOrStderr(), b.did, total)
+	p.upTo = b.upTo
+	done, err := b.steps(ctx, c, filter, p)
 	if err != nil {
 		return err
 	}
@@ -223,7 +230,7 @@ func (b *bulk) steps(ctx context.Context, c *client, filter api.Filter, p *progr
 			return done, fmt.Errorf("%s %s before this: %w", strings.ToLower(b.did), messages(done), err)
 		}
 		done += did.Retried + did.Canceled
-		p.add(did.Matched)
+		p.add(did.Retried + did.Canceled)
 		if request.Cursor = did.Next; request.Cursor == "" {
 			p.end()
 			return done, nil
@@ -253,6 +260,15 @@ func (c *client) post(ctx context.Context, path string, v, answer any) error {
 		return err
 	}
 	return c.ask(ctx, http.MethodPost, path, body, answer)
+}
+
+// matchWords says how many messages match. Of what a retry counts, some may have nothing to retry: the content of a
+// message may be gone, or it may be delivered by then.
+func (b *bulk) matchWords(n int) string {
+	if b.upTo && n > 0 {
+		return "up to " + messages(n) + ", for so many match, and one that has nothing to retry by then is left as it is"
+	}
+	return messagesMatch(n)
 }
 
 func messages(n int) string {
@@ -285,8 +301,9 @@ type progress struct {
 	terminal bool
 	did      string
 	n, total int
+	upTo     bool // total is the most that n may become
 	told     time.Time
-	shown    bool
+	shown    bool // a line is open on the terminal
 }
 
 // progressNews is how often progress is written where there is no terminal.
@@ -296,23 +313,32 @@ func newProgress(w io.Writer, did string, total int) *progress {
 	return &progress{w: w, terminal: isTerminalWriter(w), did: did, total: total, told: time.Now()}
 }
 
+func (p *progress) line() string {
+	of := " of "
+	if p.upTo {
+		of = " of up to "
+	}
+	return p.did + " " + grouped(p.n) + of + grouped(p.total)
+}
+
 func (p *progress) add(n int) {
 	p.n += n
 	p.total = max(p.total, p.n) // more may match by now
 	switch {
 	case p.terminal && (time.Since(p.told) >= progressEvery || !p.shown):
-		fmt.Fprintf(p.w, "\r%s %s of %s ", p.did, grouped(p.n), grouped(p.total))
+		fmt.Fprintf(p.w, "\r%s ", p.line())
 	case !p.terminal && time.Since(p.told) >= progressNews:
-		fmt.Fprintf(p.w, "%s %s of %s\n", p.did, grouped(p.n), grouped(p.total))
+		fmt.Fprintln(p.w, p.line())
 	default:
 		return
 	}
 	p.told, p.shown = time.Now(), true
 }
 
-// end ends the line.
+// end ends the line. Nothing is written where none is open.
 func (p *progress) end() {
 	if p.terminal && p.shown {
-		fmt.Fprintf(p.w, "\r%s %s of %s \n", p.did, grouped(p.n), grouped(p.total))
+		fmt.Fprintf(p.w, "\r%s \n", p.line())
+		p.shown = false
 	}
 }

@@ -66,10 +66,11 @@ func TestBulkCommands(t *testing.T) {
 	}{
 		{[]string{"queue", "retry", "--status", "failed"}, 2502, 0, "messages to be tried again: 2502\nMessages that were delivered to some", 5},
 		{[]string{"queue", "cancel", "--domain", "example.org", "--yes"}, 2502, 0, "messages canceled: 2502.", 5},
-		{[]string{"queue", "cancel", "--domain", "example.org"}, 2502, 64, "no terminal to ask on: --yes", 2},
+		{[]string{"queue", "cancel", "--domain", "example.org"}, 2502, 64, "nothing was changed: there is no terminal to ask on, and --yes goes on without asking", 2},
 		{[]string{"queue", "cancel", "--domain", "example.org"}, 0, 0, "messages canceled: 0\n", 3},
 		{[]string{"queue", "cancel", "--id", "01a2", "--dry-run"}, 10502, 0, "Cancel: 10,502 messages match. Nothing was changed.", 2},
 		{[]string{"queue", "retry", "--status", "held", "--dry-run"}, 0, 0, "Retry: 0 messages match. Nothing was changed.", 2},
+		{[]string{"queue", "retry", "--status", "held", "--dry-run"}, 1300, 0, "Retry: up to 1,300 messages, for so many match, and one that has nothing to retry by then is left as it is. Nothing was changed.", 2},
 		{[]string{"queue", "cancel"}, 0, 64, "name messages by their ids, or select", 0},
 		{[]string{"queue", "cancel", "--yes"}, 0, 64, "name messages by their ids, or select", 0},
 		{[]string{"queue", "cancel", "id-1", "--dry-run"}, 0, 64, "--dry-run and --yes go with flags", 0},
@@ -138,6 +139,27 @@ func TestCancelUntil(t *testing.T) {
 		if slices.ContainsFunc(*requests, func(b api.Bulk) bool { return b.Until != until }) {
 			t.Errorf("%s asked %+v, want the same filter each time", strings.Join(tc.args, " "), *requests)
 		}
+	}
+}
+
+// TestProgressOnTerminal: each line is written over the one before it, and ended once.
+func TestProgressOnTerminal(t *testing.T) {
+	var b strings.Builder
+	p := &progress{w: &b, terminal: true, did: "Retried", total: 3, upTo: true}
+	p.add(1)
+	p.add(1)
+	p.end()
+	p.end()
+	if got, want := b.String(), "\rRetried 1 of up to 3 \rRetried 2 of up to 3 \n"; got != want {
+		t.Errorf("progress wrote %q, want %q", got, want)
+	}
+	b.Reset()
+	show := copyProgress(&b, "copied")
+	show(1024, 2048)
+	show(2048, 2048)
+	show(2048, 2048) // as SQLite does where the last piece is a whole one
+	if got, want := b.String(), "\rcopied 1.0 KiB of 2.0 KiB \rcopied 2.0 KiB of 2.0 KiB \n"; got != want {
+		t.Errorf("the progress of a copy wrote %q, want %q", got, want)
 	}
 }
 

@@ -54,7 +54,7 @@ owner may read it. What a spreadsheet would take for a formula gets an apostroph
 front, also behind a semicolon, a tab or the end of a line, where some begin a new cell.
 
 A single message goes to ID.eml without --to.
-` + queueExits,
+` + idHelp + queueExits,
 		Example: `  mailsidecar queue export 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55
   mailsidecar queue export 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55 -o - | less
   mailsidecar queue export --status failed --since yesterday --to failed/
@@ -106,7 +106,11 @@ func (e *export) run(cmd *cobra.Command, ids []string) error {
 		case one:
 			return e.single(cmd, c, ids[0])
 		case len(ids) > 0:
-			return e.write(cmd, c, len(ids), c.named(cmd.Context(), ids))
+			all, err := c.whole(cmd.Context(), ids)
+			if err != nil {
+				return err
+			}
+			return e.write(cmd, c, len(all), c.named(cmd.Context(), all))
 		}
 		total, err := c.count(cmd.Context(), filter)
 		if err != nil {
@@ -128,6 +132,10 @@ func isDir(name string) bool {
 
 // single writes one message to a file, or to standard output.
 func (e *export) single(cmd *cobra.Command, c *client, id string) error {
+	id, err := c.wholeID(cmd.Context(), id)
+	if err != nil {
+		return err
+	}
 	content, err := c.content(cmd.Context(), id)
 	if err != nil {
 		return err

@@ -85,7 +85,7 @@ Without a name the only relay is meant, or all where there are several.
 
 // eachRelay does one thing to the relay that is named, or to all.
 func eachRelay(cmd *cobra.Command, args []string, action string, body []byte) error {
-	c, err := connect(time.Minute)
+	c, err := connect(cmd, time.Minute)
 	if err != nil {
 		return err
 	}

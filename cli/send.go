@@ -105,7 +105,7 @@ func (f *sendFlags) send(ctx context.Context, cmd *cobra.Command) error {
 	}
 	// A server without a queue answers with the relay's verdict, which may take
 	// as long as its MAILSIDECAR_REQUEST_TIMEOUT, up to 15 minutes.
-	c, err := configuredClient(cfg, 16*time.Minute)
+	c, err := configuredClient(cmd, cfg, 16*time.Minute)
 	if err != nil {
 		return err
 	}

@@ -36,7 +36,8 @@ func newStatus() *cobra.Command {
 		Short: "Tell whether mail flows, and why some does not",
 		Long: `Asks the server at MAILSIDECAR_URL what waits, what happened in the last hour and
 day, how the relays are and why mail failed. With the key in MAILSIDECAR_API_KEY it
-shows that key's mail, and with the role admin that of all keys.
+shows that key's mail, and with the role admin that of all keys. The first line is the
+verdict, which goes with the exit status; --json has both.
 
 Exit status: 0 mail flows; 1 something has been due for longer than --max-age;
 2 a relay is paused, or new mail is refused; 3 no answer from the server; 64 wrong command line; 77 the
@@ -46,7 +47,7 @@ server wants another API key, with the role read or admin; 78 wrong configuratio
   mailsidecar status --max-age 5m >/dev/null || echo "mail does not flow"`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := connect(10 * time.Second)
+			c, err := connect(cmd, 10*time.Second)
 			if err != nil {
 				return err
 			}
@@ -63,7 +64,7 @@ server wants another API key, with the role read or admin; 78 wrong configuratio
 	}
 	durationFlag(cmd, &maxAge, "max-age", "how long mail may have been due")
 	cmd.Flags().BoolVar(&watch, "watch", false, "show it again every two seconds, until interrupted")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the server's answer")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the server's answer as JSON, with the members verdict and exit_status in front")
 	return cmd
 }
 
@@ -86,7 +87,9 @@ func (v *statusView) watch(ctx context.Context) error {
 			if exitStatus(err) != statusNoServer {
 				return err
 			}
-			fmt.Fprintf(v.w, "%s%v\n", before, err) // it may start again
+			if !v.asJSON {
+				fmt.Fprintf(v.w, "%s%v\n", before, err) // it may start again
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -98,11 +101,10 @@ func (v *statusView) watch(ctx context.Context) error {
 
 // show prints how it is now, after before, and returns the exit status.
 func (v *statusView) show(ctx context.Context, before string) (int, error) {
-	var raw json.RawMessage
 	var stats api.Stats
 	a, err := v.client.do(ctx, http.MethodGet, "/v1/stats", nil, nil)
 	if err != nil {
-		return 0, noServer(err)
+		return 0, v.noServer(err)
 	}
 	if a.status != http.StatusOK {
 		p := a.problem()
@@ -111,23 +113,20 @@ func (v *statusView) show(ctx context.Context, before string) (int, error) {
 		}
 		return v.showRelays(ctx, before)
 	}
-	raw = a.body
-	if err := json.Unmarshal(raw, &stats); err != nil {
+	if err := json.Unmarshal(a.body, &stats); err != nil {
 		return 0, fmt.Errorf("the answer cannot be read: %w", err)
 	}
-	status := v.judge(stats, time.Now())
-	refused := v.refused(ctx)
-	if refused != "" {
-		status = statusPaused
+	now := time.Now()
+	status := v.judge(stats, now)
+	verdict := []string{headline(stats, status, now)}
+	if refused := v.refused(ctx); refused != "" {
+		status, verdict = statusPaused, append([]string{refused}, verdict...)
 	}
 	if v.asJSON {
-		return status, encodeJSON(v.w, raw)
+		return status, v.encode(a.body, status, verdict)
 	}
 	fmt.Fprint(v.w, before)
-	if refused != "" {
-		fmt.Fprintln(v.w, refused)
-	}
-	printStatus(v.w, stats, status, time.Now())
+	printStatus(v.w, stats, verdict)
 	return status, nil
 }
 
@@ -145,18 +144,41 @@ func (v *statusView) refused(ctx context.Context) string {
 }
 
 // noServer gives a failure to reach the server its status.
-func noServer(err error) error {
-	if s, ok := errors.AsType[*statusError](err); ok && s.status != exitConfig {
-		return &statusError{statusNoServer, s.err}
+func (v *statusView) noServer(err error) error {
+	s, ok := errors.AsType[*statusError](err)
+	if !ok || s.status == exitConfig {
+		return err
 	}
-	return err
+	if v.asJSON {
+		if err := v.encode(nil, statusNoServer, []string{s.Error()}); err != nil {
+			return err
+		}
+	}
+	return &statusError{statusNoServer, s.err}
+}
+
+// encode prints the server's answer, a JSON object, with the verdict in front: the words and the exit status
+// that the command has without --json.
+func (v *statusView) encode(answer []byte, status int, verdict []string) error {
+	front, err := json.Marshal(struct {
+		Verdict string `json:"verdict"`
+		Status  int    `json:"exit_status"`
+	}{strings.Join(verdict, " "), status})
+	if err != nil {
+		return err
+	}
+	members := strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(string(answer)), "{"))
+	if members == "" || members == "}" {
+		return encodeJSON(v.w, json.RawMessage(front))
+	}
+	return encodeJSON(v.w, json.RawMessage(string(front[:len(front)-1])+","+members))
 }
 
 // showRelays is for a server without a queue: it has no numbers.
 func (v *statusView) showRelays(ctx context.Context, before string) (int, error) {
 	var raw json.RawMessage
 	if err := v.client.ask(ctx, http.MethodGet, "/v1/relays", nil, &raw); err != nil {
-		return 0, noServer(err)
+		return 0, v.noServer(err)
 	}
 	var relays api.Relays
 	if err := json.Unmarshal(raw, &relays); err != nil {
@@ -170,15 +192,34 @@ func (v *statusView) showRelays(ctx context.Context, before string) (int, error)
 			status = statusPaused
 		}
 	}
-	if v.asJSON {
-		return status, encodeJSON(v.w, raw)
+	const noQueue = "The server has no queue (MAILSIDECAR_QUEUE=none): nothing waits, and nothing is counted."
+	verdict := []string{noQueue}
+	if trouble := troubled(relays.Relays); trouble != "" {
+		verdict = append(verdict, trouble)
 	}
-	fmt.Fprintf(v.w, "%sThe server has no queue (MAILSIDECAR_QUEUE=none): nothing waits, and nothing is counted.\n", before)
+	if v.asJSON {
+		return status, v.encode(raw, status, verdict)
+	}
+	fmt.Fprintln(v.w, before+strings.Join(verdict, "\n"))
 	for _, r := range stats.Relays {
 		fmt.Fprintf(v.w, "relay %s: %s\n", r.Name, relayState(r))
 		printRelayAdvice(v.w, r)
 	}
 	return status, nil
+}
+
+// troubled names the relays that cannot be used; it is empty where all can.
+func troubled(relays []api.Relay) string {
+	var all []string
+	for _, r := range relays {
+		if r.Status == api.RelayPaused || r.Status == api.RelayFailing {
+			all = append(all, r.Name+" ("+r.Status+")")
+		}
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	return "A relay cannot be used: " + strings.Join(all, ", ") + "."
 }
 
 func (v *statusView) judge(s api.Stats, now time.Time) int {
@@ -201,8 +242,8 @@ const (
 	statusWidth   = 60
 )
 
-func printStatus(w io.Writer, s api.Stats, status int, now time.Time) {
-	fmt.Fprintln(w, headline(s, status, now))
+func printStatus(w io.Writer, s api.Stats, verdict []string) {
+	fmt.Fprintln(w, strings.Join(verdict, "\n"))
 	if s.Counting {
 		fmt.Fprintln(w, "The numbers are being counted anew, and may be wrong by a little.")
 	}
