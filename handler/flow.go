@@ -43,7 +43,7 @@ type flow struct {
 // line is what waits.
 type line struct {
 	oldest time.Time // since when the oldest is due; zero: nothing is
-	waits  bool      // something does, due or not
+	waits  bool      // something does that is due or was tried
 }
 
 // getFlow serves GET /healthz/flow: whether mail has waited for longer than max_age.
@@ -117,7 +117,6 @@ func (f *flow) look(ctx context.Context, ledger Ledger) (line, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flowTimeout)
 	defer cancel()
 	stats, err := ledger.Stats(ctx, queue.AnyKey)
-	waiting := stats.Statuses[queue.StatusQueued] + stats.Statuses[queue.StatusDeferred]
-	f.line, f.err, f.asked = line{stats.OldestDue, waiting > 0}, err, time.Now()
+	f.line, f.err, f.asked = line{stats.OldestDue, stats.Waits()}, err, time.Now()
 	return f.line, f.err
 }

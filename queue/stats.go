@@ -32,6 +32,9 @@ type Stats struct {
 	Replies []ReplyStats
 }
 
+// Waits says that mail waits which is due, or was tried before. Scheduled mail does not count.
+func (s Stats) Waits() bool { return !s.OldestDue.IsZero() || s.Statuses[StatusDeferred] > 0 }
+
 // Lengths of time, and numbers, of [Stats].
 const (
 	BucketLength = 10 * time.Minute

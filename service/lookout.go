@@ -52,6 +52,9 @@ type lookout struct {
 	maxAge   time.Duration
 	started  time.Time
 	files    []certificateFile
+
+	mu         sync.Mutex
+	waitsSince time.Time // since when some mail waits that was due, as the looks saw it; zero: none does
 }
 
 func newLookout(c config.Config, m *relayMonitor, q *runningQueue) *lookout {
@@ -268,6 +271,33 @@ func (l *lookout) stored(ctx context.Context, relays []handler.RelayStatus) []al
 	return append(all, bounces(now, stats)...)
 }
 
+// dueSince is since when mail has been due that did not go; zero where none is. Each try of a message makes it
+// due anew, so where a relay fails it is since when both the relay has failed and mail has waited.
+func (l *lookout) dueSince(now time.Time, stats queue.Stats, relays []handler.RelayStatus) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	since := stats.OldestDue
+	switch {
+	case !stats.Waits():
+		l.waitsSince = time.Time{}
+		return since
+	case l.waitsSince.IsZero():
+		l.waitsSince = now
+		if !since.IsZero() {
+			l.waitsSince = since
+		}
+	}
+	for _, r := range relays {
+		if r.FailingSince.IsZero() || r.Manual != nil {
+			continue
+		}
+		if both := latest(r.FailingSince, l.waitsSince); since.IsZero() || both.Before(since) {
+			since = both
+		}
+	}
+	return since
+}
+
 // waiting says whether nothing goes out though something has been due for long. Where much
 // waits for a rate, or one relay of several fails, something goes out.
 func (l *lookout) waiting(now time.Time, stats queue.Stats, relays []handler.RelayStatus) []alerts.Condition {
@@ -276,7 +306,8 @@ func (l *lookout) waiting(now time.Time, stats queue.Stats, relays []handler.Rel
 	if !last.IsZero() {
 		quiet = now.Sub(last)
 	}
-	if stats.OldestDue.IsZero() || now.Sub(stats.OldestDue) < l.maxAge || quiet < l.maxAge {
+	due := l.dueSince(now, stats, relays)
+	if due.IsZero() || now.Sub(due) < l.maxAge || quiet < l.maxAge {
 		return nil
 	}
 	paused := 0
@@ -291,7 +322,7 @@ func (l *lookout) waiting(now time.Time, stats queue.Stats, relays []handler.Rel
 	n := stats.Statuses[queue.StatusQueued] + stats.Statuses[queue.StatusDeferred]
 	return []alerts.Condition{{
 		Kind: alerts.MailWaits, Severity: alerts.Critical,
-		Found: fmt.Sprintf("Nothing has gone out for %s. %s, and the oldest has been due since %s.", units.Duration(quiet.Truncate(time.Minute)), messagesWait(n), stats.OldestDue.UTC().Format("2006-01-02 15:04 MST")),
+		Found: fmt.Sprintf("Nothing has gone out for %s. %s, and the oldest has been due since %s.", units.Duration(quiet.Truncate(time.Minute)), messagesWait(n), due.UTC().Format("2006-01-02 15:04 MST")),
 		Do:    "See what mailsidecar status says of the relays, and try them with mailsidecar check.",
 	}}
 }

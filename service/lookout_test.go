@@ -20,6 +20,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"mailsidecar/alerts"
@@ -138,6 +139,60 @@ func TestWaiting(t *testing.T) {
 			t.Errorf("%s: %s", test.name, got[0].Found)
 		}
 	}
+}
+
+// TestWaitingForDeadRelay: while a relay cannot be used, each try makes the mail due anew. It counts as due since
+// it first was, over all that the relay's failures look like, and a new relay's trouble does not count for mail that
+// came later.
+func TestWaitingForDeadRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := config.Config{Relays: []config.Relay{{Number: 1, Host: "smtp.example.com", Ports: config.Ladder{{Port: 587}}}}}
+		c.Service.AlertsMaxAge = units.Duration(15 * time.Minute)
+		relays, err := NewRelays(c.Relays, RelayOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer relays[0].Close()
+		m := newRelayMonitor(c.Relays, relays, nil, quiet())
+		m.out = newOutgoing(1)
+		l := newLookout(c, m, nil)
+		stats := func(due time.Time, deferred int64) queue.Stats {
+			return queue.Stats{OldestDue: due, Statuses: map[queue.Status]int64{queue.StatusDeferred: deferred}}
+		}
+		var told []string
+		begin := time.Now()
+		for n := range 6 * 20 { // a look every ten seconds, for 20 minutes
+			paused := n%3 == 0 // between the probes of a pause
+			failure := &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageConnect}
+			if n%2 == 0 {
+				failure = &mailer.Failure{Class: mailer.ClassTransient, Stage: mailer.StageMail} // the connection broke
+			}
+			l.monitor.note(0, mailer.Attempt{Results: []mailer.Result{{Failure: failure}}})
+			l.monitor.pauses = func() []queue.Pause {
+				until := time.Now().Add(-time.Second)
+				if paused {
+					until = time.Now().Add(time.Minute)
+				}
+				return []queue.Pause{{Relay: l.monitor.relays[0].Name(), Failures: n + 1, Until: until, Reason: failure}}
+			}
+			due := time.Now() // since the last try
+			if n%4 == 1 {
+				due = time.Time{}
+			}
+			for _, c := range l.waiting(time.Now(), stats(due, 1), l.monitor.Status()) {
+				told = append(told, fmt.Sprintf("%v %v", c.Kind, time.Since(begin)))
+			}
+			time.Sleep(10 * time.Second)
+		}
+		if len(told) != 6*5 || told[0] != "mail_waits 15m0s" {
+			t.Errorf("told %d times %q, want from the 15th minute on", len(told), told)
+		}
+		// All mail has expired; then new mail comes.
+		l.waiting(time.Now(), stats(time.Time{}, 0), l.monitor.Status())
+		if got := l.waiting(time.Now(), stats(time.Now(), 0), l.monitor.Status()); len(got) > 0 {
+			t.Errorf("mail that came just now: %q", shown(got))
+		}
+	})
 }
 
 // TestOutgoing: only what a relay accepted counts as gone out.

@@ -29,8 +29,9 @@ type relayMonitor struct {
 	senders []refusedSenders // by relay
 	out     *outgoing        // what went out; nil where nobody wants to know
 
-	mu   sync.Mutex
-	seen []relayState // by relay
+	mu     sync.Mutex
+	seen   []relayState // by relay
+	paused []time.Time  // by relay: since when the queue has paused it for its trouble, as Status saw it; zero: it has not
 }
 
 var _ handler.Relays = (*relayMonitor)(nil)
@@ -48,7 +49,7 @@ const troubleInterval = time.Hour
 
 func newRelayMonitor(configs []config.Relay, relays []Relay, observe func(mailer.Attempt), log *slog.Logger) *relayMonitor {
 	return &relayMonitor{
-		configs: configs, relays: relays, observe: observe, log: log, seen: make([]relayState, len(relays)), senders: make([]refusedSenders, len(relays)),
+		configs: configs, relays: relays, observe: observe, log: log, seen: make([]relayState, len(relays)), paused: make([]time.Time, len(relays)), senders: make([]refusedSenders, len(relays)),
 		pauses: func() []queue.Pause { return nil }, manual: func() []queue.ManualPause { return nil }, resume: func(string) {},
 	}
 }
@@ -174,11 +175,13 @@ func (m *relayMonitor) Status() []handler.RelayStatus {
 			Name: r.Name(), Host: c.Host, Ladder: ladder(c), Senders: c.Senders, Keys: c.Keys,
 			Serving: m.seen[i].serving, Failure: m.seen[i].failure, Connections: r.Connections(), Turns: r.Turns(), Logins: r.Logins(),
 		}
-		if p, ok := pauses[r.Name()]; ok {
+		p, paused := pauses[r.Name()]
+		if paused {
 			all[i].PausedUntil, all[i].Failure = p.Until, p.Reason
 		}
-		if seen := m.seen[i]; seen.failure != nil && m.judge(i, seen.failure, all[i].PausedUntil, now) == relayUnusable {
-			all[i].FailingSince, all[i].FailedAt = seen.since, m.out.lastAttempt(i)
+		all[i].FailingSince = m.failingSince(i, paused, p.Until, now)
+		if !all[i].FailingSince.IsZero() {
+			all[i].FailedAt = latest(m.out.lastAttempt(i), all[i].FailingSince)
 		}
 		all[i].OAuth2, all[i].Advice = OAuth2Status(r), forAPI(statusAdvice(c, r, all[i]))
 		if p := manual[r.Name()]; p != nil {
@@ -186,6 +189,30 @@ func (m *relayMonitor) Status() []handler.RelayStatus {
 		}
 	}
 	return all
+}
+
+// failingSince is since when the relay cannot be used; zero where it can, or where nothing was tried lately.
+// A pause lasts until mail goes there again: its probes, and what they meet, do not begin it anew. The caller
+// holds the lock.
+func (m *relayMonitor) failingSince(i int, paused bool, until, now time.Time) (since time.Time) {
+	switch {
+	case !paused:
+		m.paused[i] = time.Time{}
+	case m.paused[i].IsZero():
+		m.paused[i] = now
+	}
+	since = m.paused[i]
+	if seen := m.seen[i]; seen.failure != nil && m.judge(i, seen.failure, until, now) == relayUnusable && (since.IsZero() || seen.since.Before(since)) {
+		since = seen.since
+	}
+	return since
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // relayVerdict is whether mail can go out by a relay, as far as is known.
