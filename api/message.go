@@ -275,7 +275,8 @@ type Filter struct {
 	Domain         string `json:"domain,omitempty"` // exactly that one, in Unicode or A-labels
 	RecipientState string `json:"recipient_state,omitempty"`
 	// Relay, ReplyCode, EnhancedCode and Text select by why a recipient was not delivered;
-	// in Text a * stands for anything.
+	// Text is a part of its text, and behind a "=" the whole text. A * in it stands for anything,
+	// and ASCII case does not count.
 	Relay        string `json:"relay,omitempty"`
 	ReplyCode    int    `json:"reply_code,omitzero"`
 	EnhancedCode string `json:"enhanced_code,omitempty"`

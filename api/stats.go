@@ -79,4 +79,14 @@ type StatsReply struct {
 	Count int64     `json:"count"` // tries of a recipient
 	First time.Time `json:"first_at"`
 	Last  time.Time `json:"last_at"`
+	// Filter selects the messages with a recipient that it is the last failure of.
+	Filter StatsFilter `json:"filter"`
+}
+
+// StatsFilter is the part of a [Filter] that selects by why recipients were not delivered.
+type StatsFilter struct {
+	Relay        string `json:"relay,omitempty"`
+	ReplyCode    int    `json:"reply_code,omitzero"`
+	EnhancedCode string `json:"enhanced_code,omitempty"`
+	Text         string `json:"text"`
 }

@@ -39,13 +39,10 @@ func readFilter(r api.Filter, key string) (queue.Filter, []api.FieldError) {
 	if r.RecipientState != "" && !slices.Contains(queue.States, recipientState) {
 		f.Add("recipient_state", "must be one of "+wordList(queue.States))
 	}
-	if len(r.Text) > maxFilterText {
-		f.Add("text", fmt.Sprintf("may have %d octets", maxFilterText))
-	}
 	return queue.Filter{
 		Key: key, Status: status, State: state, ID: f.idPrefix("id", r.ID),
 		Recipient: f.addrSpec("recipient", r.Recipient), Domain: f.domain("domain", r.Domain), RecipientState: recipientState,
-		Relay: r.Relay, ReplyCode: f.replyCode(r.ReplyCode), EnhancedCode: r.EnhancedCode, Text: r.Text,
+		Relay: r.Relay, ReplyCode: f.replyCode(r.ReplyCode), EnhancedCode: r.EnhancedCode, Text: f.textPattern(r.Text),
 		Sender: f.addrSpec("sender", r.Sender), MessageID: r.MessageID, TagName: tag, TagValue: value,
 		Since: f.time("since", r.Since, 0), Until: f.time("until", r.Until, 1),
 	}, f.Fields
@@ -56,6 +53,25 @@ const filterNames = "status, id, sender, message_id, recipient, domain, recipien
 
 // maxFilterText is how long a pattern may be: each row is compared with all of it.
 const maxFilterText = 1000
+
+// wholeText stands before a text that is the whole one.
+const wholeText = "="
+
+// textPattern is the pattern of a text to look for: as a part, or behind wholeText as the whole.
+func (f *fieldErrors) textPattern(text string) string {
+	whole, isWhole := strings.CutPrefix(text, wholeText)
+	switch {
+	case text == "":
+		return ""
+	case len(text) > maxFilterText:
+		f.Add("text", fmt.Sprintf("may have %d octets", maxFilterText))
+	case isWhole && whole == "":
+		f.Add("text", "has nothing behind the "+wholeText+", which stands before the whole text of a reply")
+	case isWhole:
+		return whole
+	}
+	return "*" + strings.Trim(text, "*") + "*"
+}
 
 const notReplyCode = "must be a reply code from 400 to 599"
 

@@ -93,8 +93,8 @@ func TestFilterByReason(t *testing.T) {
 	s := newTestServer(t, q, nil)
 	want := queue.Filter{Key: "shop", Relay: "smtp.example.com", ReplyCode: 550, EnhancedCode: "5.1.1", Text: "<*> unknown"}
 	for _, r := range []*http.Request{
-		newRequest("GET", "/v1/messages?relay=smtp.example.com&reply_code=550&enhanced_code=5.1.1&text=%3C*%3E+unknown", ""),
-		newRequest("POST", "/v1/messages/retry", `{"relay":"smtp.example.com","reply_code":550,"enhanced_code":"5.1.1","text":"<*> unknown"}`),
+		newRequest("GET", "/v1/messages?relay=smtp.example.com&reply_code=550&enhanced_code=5.1.1&text=%3D%3C*%3E+unknown", ""),
+		newRequest("POST", "/v1/messages/retry", `{"relay":"smtp.example.com","reply_code":550,"enhanced_code":"5.1.1","text":"=<*> unknown"}`),
 	} {
 		q.filter = queue.Filter{}
 		if a := serve(s, r); a.status != http.StatusOK || q.filter != want {
@@ -129,6 +129,16 @@ func TestFilterByReason(t *testing.T) {
 				t.Errorf("%s %s = %d %s, want a refusal with %q", path, body, a.status, text(a), say)
 			}
 		}
+	}
+	for text, want := range map[string]string{
+		"unknown": "*unknown*", "*no such*": "*no such*", "no such * user": "*no such * user*", "=User unknown": "User unknown", "=*unknown": "*unknown", "==": "=", "*=x": "*=x*", "*": "**",
+	} {
+		if f, bad := readFilter(api.Filter{Text: text}, "shop"); f.Text != want || len(bad) > 0 {
+			t.Errorf("readFilter(text %q) looks for %q, %v, want %q", text, f.Text, bad, want)
+		}
+	}
+	if a := serve(s, newRequest("GET", "/v1/messages?text=%3D", "")); a.status != http.StatusBadRequest || !strings.Contains(text(a), "has nothing behind the =") {
+		t.Errorf("an empty whole text: %d %s", a.status, text(a))
 	}
 	long := strings.Repeat("x", maxFilterText+1)
 	for field, r := range map[string]*http.Request{

@@ -56,6 +56,7 @@ func newStats(s queue.Stats, relays []RelayStatus) api.Stats {
 	for _, r := range s.Replies {
 		b.Replies = append(b.Replies, api.StatsReply{
 			Relay: r.Relay, Class: r.Class.String(), ReplyCode: r.Code, EnhancedCode: r.Enhanced, Text: r.Text, Count: r.Count, First: inUTC(r.First), Last: inUTC(r.Last),
+			Filter: api.StatsFilter{Relay: r.Relay, ReplyCode: r.Code, EnhancedCode: r.Enhanced, Text: wholeText + r.Text},
 		})
 	}
 	return b

@@ -39,7 +39,7 @@ func TestGetStats(t *testing.T) {
 	if r := got.Relays; len(r) != 5 || r[1].Name != "b" || r[1].Status != api.RelayPaused || r[1].Day.Bounced != 6 || r[4].Name != "old" || r[4].Status != "" {
 		t.Errorf("relays = %+v, want the four that are configured and one more", r)
 	}
-	if r := got.Replies; len(r) != 1 || r[0].Class != "permanent" || r[0].ReplyCode != 550 || r[0].Text != "<*> unknown" {
+	if r := got.Replies; len(r) != 1 || r[0].Class != "permanent" || r[0].ReplyCode != 550 || r[0].Text != "<*> unknown" || r[0].Filter != (api.StatsFilter{Relay: "b", ReplyCode: 550, EnhancedCode: "5.1.1", Text: "=<*> unknown"}) {
 		t.Errorf("replies = %+v", r)
 	}
 	for target, status := range map[string]int{"/v1/stats?x=1": 400, "/v1/stats?key=shop&key=shop": 400, "/v1/stats?key=blog": 403, "/v1/stats?key=shop": 200} {
@@ -111,7 +111,11 @@ func TestFlowWhileRelayFails(t *testing.T) {
 		{200, 1, statusRelays{{Name: "b"}}},
 	} {
 		q := stored()
-		q.stats = queue.Stats{Statuses: map[queue.Status]int64{queue.StatusDeferred: tt.waiting}, OldestDue: time.Now().Add(-time.Minute)}
+		// Scheduled mail does not wait for a relay.
+		q.stats = queue.Stats{Statuses: map[queue.Status]int64{queue.StatusDeferred: tt.waiting, queue.StatusQueued: 7}}
+		if tt.waiting > 0 {
+			q.stats.OldestDue = time.Now().Add(-time.Minute)
+		}
 		s := newTestServer(t, q, func(o *Options) { o.Relays = tt.relays })
 		if a := serve(s, newRequest("GET", "/healthz/flow", "", "Authorization: ")); a.status != tt.want {
 			t.Errorf("%d messages wait, relays %+v: %d, want %d", tt.waiting, tt.relays, a.status, tt.want)
