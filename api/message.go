@@ -69,6 +69,9 @@ type Receipt struct {
 	// MessageID is the Message-ID field with its angle brackets.
 	MessageID  string      `json:"message_id"`
 	Recipients []Recipient `json:"recipients"`
+	// Waits, in the answer to a retry, is why it waits all the same: for a paused relay, for a
+	// login.
+	Waits []Wait `json:"waits,omitempty"`
 }
 
 // The states of a recipient.
@@ -337,9 +340,20 @@ type Matching struct {
 type Retried struct {
 	Retried int `json:"retried"` // messages of which some recipient is due now
 	Matched int `json:"matched"` // messages that the filter selected
+	// Paused are the relays for which mail waits all the same: an operator has paused them, or a
+	// login was refused. Another pause ends with a retry.
+	Paused []PausedRelay `json:"paused_relays,omitempty"`
 	// Next is set where more messages may match than were retried, up to Limit or within
 	// 20 s: the cursor of a further request.
 	Next string `json:"next,omitempty"`
+}
+
+// PausedRelay is a relay that is not asked now, whoever wants it.
+type PausedRelay struct {
+	Relay string    `json:"relay"`
+	Until time.Time `json:"until,omitzero"` // zero: not known
+	Found string    `json:"found"`          // in words for people
+	Do    string    `json:"do,omitempty"`   // empty: nothing has to be done
 }
 
 // CanceledMessages answers POST /v1/messages/cancel.

@@ -264,6 +264,7 @@ func (c *client) forEach(ctx context.Context, w io.Writer, ids []string, method,
 			continue
 		}
 		printOutcome(w, m)
+		printWaits(w, m.Waits)
 	}
 	return errors.Join(errs...)
 }

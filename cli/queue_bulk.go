@@ -21,6 +21,8 @@ type bulk struct {
 	dryRun, yes   bool
 	to, insteadOf string // of a retry to another address
 
+	paused []api.PausedRelay // relays that a retry does not get asked
+
 	route string // for a filter
 	asks  bool   // a person must say yes to it
 	// The words: "Cancel 12 messages?", "Canceled 3 of 12".
@@ -41,7 +43,9 @@ func newQueueRetry() *cobra.Command {
 		Short: "Try messages again now",
 		Long: `Makes every deferred, held, bounced or expired recipient due now: of the messages
 named, or of all those that the flags select. Relays that are paused are asked at
-once, also for messages that were not tried yet.
+once, also for messages that were not tried yet, and a try that fails makes no pause
+longer. Not asked are relays that an operator has paused, and those that refused the login:
+the command says until when mail waits for them, and why.
 
 --status failed selects messages that were delivered to no recipient. A message is
 partial that was delivered to some: --status bounced or expired selects these, too.
@@ -202,10 +206,25 @@ func (b *bulk) matching(cmd *cobra.Command, c *client, filter api.Filter) error 
 		return err
 	}
 	fmt.Fprintln(out, b.result(done))
+	printPaused(out, b.paused)
 	if b.route == "/v1/messages/retry" && filter.Status == api.StatusFailed {
 		fmt.Fprintln(out, "Messages that were delivered to some recipients are not among them: --status bounced or expired selects these, too.")
 	}
 	return nil
+}
+
+// printPaused says for which relays mail waits though it is to be tried again.
+func printPaused(w io.Writer, relays []api.PausedRelay) {
+	for _, r := range relays {
+		until := ""
+		if !r.Until.IsZero() {
+			until = " until " + localTime(r.Until)
+		}
+		fmt.Fprintf(w, "Mail for %s waits%s: %s\n", r.Relay, until, shorten(r.Found, 500))
+		if r.Do != "" {
+			fmt.Fprintf(w, "  -> %s\n", r.Do)
+		}
+	}
 }
 
 // bulkStep is how many messages one request changes: so often progress is told, and Ctrl-C
@@ -223,6 +242,7 @@ func (b *bulk) steps(ctx context.Context, c *client, filter api.Filter, p *progr
 		var did struct {
 			Retried, Canceled, Matched int
 			Next                       string
+			Paused                     []api.PausedRelay `json:"paused_relays"`
 		}
 		// What a step does must be known: it is not cut short.
 		if err := c.post(context.WithoutCancel(ctx), b.route, request, &did); err != nil {
@@ -230,6 +250,7 @@ func (b *bulk) steps(ctx context.Context, c *client, filter api.Filter, p *progr
 			return done, fmt.Errorf("%s %s before this: %w", strings.ToLower(b.did), messages(done), err)
 		}
 		done += did.Retried + did.Canceled
+		b.paused = did.Paused
 		p.add(did.Retried + did.Canceled)
 		if request.Cursor = did.Next; request.Cursor == "" {
 			p.end()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -17,8 +18,23 @@ import (
 // postRetryMatching serves POST /v1/messages/retry.
 func (s *Server) postRetryMatching(c echo.Context) error {
 	return s.bulk(c, queue.Filter.Retryable, Ledger.RetryMatching, func(b queue.Bulk) any {
-		return api.Retried{Retried: b.Changed, Matched: b.Matched, Next: b.Next}
+		done := api.Retried{Retried: b.Changed, Matched: b.Matched, Next: b.Next}
+		if b.Changed > 0 {
+			done.Paused = s.pausedRelays(time.Now())
+		}
+		return done
 	})
+}
+
+// pausedRelays are those that a retry does not get asked.
+func (s *Server) pausedRelays(now time.Time) (all []api.PausedRelay) {
+	for _, r := range s.relayStatus() {
+		one := waiting{relays: []RelayStatus{r}, now: now}
+		if w, ok := one.paused(); ok {
+			all = append(all, api.PausedRelay{Relay: r.Name, Until: inUTC(w.Until), Found: w.Found, Do: w.Do})
+		}
+	}
+	return all
 }
 
 // postCancelMatching serves POST /v1/messages/cancel.

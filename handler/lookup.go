@@ -356,7 +356,9 @@ func (s *Server) postRetry(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(c, http.StatusOK, intake.TypeJSON, newReceipt(m))
+	b := newReceipt(m)
+	b.Waits = slices.DeleteFunc(waitsOf(m, s.relayStatus(), time.Now()), func(w api.Wait) bool { return w.Reason == api.WaitInLine })
+	return writeJSON(c, http.StatusOK, intake.TypeJSON, b)
 }
 
 // deleteMessage serves DELETE /v1/messages/{id}: it cancels every recipient that is not

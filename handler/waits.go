@@ -127,6 +127,9 @@ func (w *waiting) paused() (api.Wait, bool) {
 		return pausedByOperator(*p), true
 	}
 	wait := api.Wait{Reason: api.WaitRelayPaused, Until: first.PausedUntil, Relay: first.Name, Found: "the relay is paused"}
+	if first.Failure != nil && first.Failure.Stage == mailer.StageAuth {
+		wait.Found = "the relay is paused because the login failed, and the next login waits until then, also where a retry is asked for"
+	}
 	if first.Failure != nil {
 		said := first.Failure.Stage.String() + ": " + newRelayFailure(first.Failure).String()
 		if cause, _ := first.Failure.MailAdvice(); cause != "" {

@@ -77,6 +77,40 @@ func TestRetryDoesNotLogIn(t *testing.T) {
 	})
 }
 
+// TestRetryOfDeadRelay: whoever retries again and again makes the relay's back-off no longer: it is found at work as soon as
+// without.
+func TestRetryOfDeadRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		relay := queuetest.NewRelay(queuetest.Unreachable)
+		q := start(t, nil, relay)
+		id := q.MustSubmit(queuetest.Submission("1", "a@example.org")).Message.ID
+		time.Sleep(20 * time.Second)
+		begin := time.Now()
+		before := q.Pauses()[0]
+		asked := len(relay.Attempts())
+		for range 5 {
+			if _, err := q.Retry(t.Context(), "app", id); err != nil {
+				t.Fatal(err)
+			}
+			queuetest.SettleDown()
+			if _, err := q.RetryMatching(t.Context(), queue.Filter{Key: "app"}, 0, ""); err != nil {
+				t.Fatal(err)
+			}
+			queuetest.SettleDown()
+		}
+		after := q.Pauses()[0]
+		if lasts := after.Until.Sub(begin); lasts > before.Until.Sub(begin)+time.Second || after.Failures != before.Failures {
+			t.Errorf("retries make a pause of %v one of %v, and %d failures %d", before.Until.Sub(begin), lasts, before.Failures, after.Failures)
+		}
+		if n := len(relay.Attempts()) - asked; n < 5 {
+			t.Errorf("the relay was asked %d times, want with each retry", n)
+		}
+		relay.Set(queuetest.Accept)
+		time.Sleep(before.Until.Sub(begin) + time.Second)
+		q.WantStatus(id, queue.StatusDelivered)
+	})
+}
+
 // TestRevokedPasswordDefersNothing: the sessions that are open when the password is
 // revoked take all the mail, and the relay is not paused for that.
 func TestRevokedPasswordDefersNothing(t *testing.T) {

@@ -270,14 +270,14 @@ func (h *health) blamed(j *Job, f *mailer.Failure, probe, senderProbe bool, now 
 	switch {
 	case senderProbe, s.pause.failures == 0 && len(s.row) >= enough(alike):
 		v.senderRests = true
-		h.blame.rest(s, now.Add(restDelay(s.pause.failures+1, len(s.row), alike, random)))
+		h.blame.rest(s, now, func(rests int) time.Duration { return restDelay(rests, len(s.row), alike, random) })
 	}
 	switch {
 	case ofSender:
 	case probe, h.pause.failures == 0 && h.blame.many(h.severalKeys):
 		v.paused = true
 		h.reason = f
-		h.pause.extend(now.Add(restDelay(h.pause.failures+1, len(h.blame.row), alike, random)))
+		h.pause.fail(time.Time{}, now, func(rests int) time.Duration { return restDelay(rests, len(h.blame.row), alike, random) })
 		h.blame.outlast(h.pause.until)
 	}
 	return v
@@ -288,13 +288,13 @@ func isAlike(f *mailer.Failure) bool { return errors.Is(f.Err, mailer.ErrRefuses
 // resting says whether the relay is paused because of what messages met.
 func (h *health) resting() bool { return h.pause.failures > 0 && h.reason.Scope() != mailer.ScopeRelay }
 
-// rest makes a reverse-path rest until then.
-func (b *blame) rest(s *sender, until time.Time) {
+// rest makes a reverse-path rest, for the delay after so many rests.
+func (b *blame) rest(s *sender, now time.Time, delay func(rests int) time.Duration) {
 	if s.pause.failures == 0 {
 		b.resting++
 	}
-	s.pause.extend(until)
-	s.postponed, s.slot = 0, until
+	s.pause.fail(time.Time{}, now, delay)
+	s.postponed, s.slot = 0, s.pause.until
 }
 
 // restsLonger is how much longer a reverse-path rests than its relay: the first

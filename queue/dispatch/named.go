@@ -63,7 +63,7 @@ func (n *Named) Resume(now time.Time) *News {
 	case h.pause.failures == 0:
 		return nil
 	case h.refusesMail():
-		h.pause.until = h.unpausedAt(now)
+		h.pause.ask(h.unpausedAt(now))
 		return nil
 	}
 	h.resume()

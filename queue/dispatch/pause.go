@@ -12,6 +12,8 @@ type pause struct {
 	failures int // in a row; zero: there is no pause
 	until    time.Time
 	probes   []probe // under way, in the order in which they began
+	// cut is when the pause would have ended, had no person asked for a probe before; zero: nobody has.
+	cut time.Time
 }
 
 // probe is a delivery that decides whether a pause goes on. A delivery that began
@@ -57,8 +59,33 @@ func (p *pause) end(j *Job) bool {
 	return len(p.probes) < n
 }
 
-// extend pauses once more, until then.
-func (p *pause) extend(until time.Time) { p.failures, p.until = p.failures+1, until }
+// ask ends the pause early, with a probe that a person wants.
+func (p *pause) ask(at time.Time) {
+	if p.failures > 0 && at.Before(p.until) {
+		p.cut, p.until = latest(p.cut, p.until), at
+	}
+}
+
+// fail pauses once more: until the end that is named, and where none is, for the delay after so many failures.
+// A probe that a person asked for does not make it longer: what comes by itself stays as it would have been.
+func (p *pause) fail(named, now time.Time, delay func(failures int) time.Duration) {
+	cut := p.cut
+	p.cut = time.Time{}
+	if p.failures == 0 { // it begins, or begins anew with other trouble
+		cut = time.Time{}
+	}
+	if cut.IsZero() {
+		p.failures++
+	}
+	switch {
+	case !named.IsZero():
+		p.until = named
+	case cut.After(now):
+		p.until = cut
+	default:
+		p.until = now.Add(delay(p.failures))
+	}
+}
 
 // lift ends the pause. What is under way is no probe any more.
 func (p *pause) lift() { *p = pause{} }
@@ -69,6 +96,9 @@ func (p *pause) shift(by time.Duration) {
 		return
 	}
 	p.until = p.until.Add(by)
+	if !p.cut.IsZero() {
+		p.cut = p.cut.Add(by)
+	}
 	for i := range p.probes {
 		p.probes[i].since = p.probes[i].since.Add(by)
 	}

@@ -204,10 +204,12 @@ func (h *health) failed(f *mailer.Failure, probe bool, now time.Time, random flo
 		h.pause.failures = 0
 	}
 	h.reason = f
-	if named.IsZero() {
-		named = now.Add(pauseDelay(h.pause.failures+1, f.Stage == mailer.StageAuth && loginError(f) == nil, random))
+	if f.Stage == mailer.StageAuth {
+		h.pause.cut = time.Time{} // a login that a person asks for counts: providers lock accounts
 	}
-	h.pause.extend(named)
+	h.pause.fail(named, now, func(failures int) time.Duration {
+		return pauseDelay(failures, f.Stage == mailer.StageAuth && loginError(f) == nil, random)
+	})
 	return true
 }
 
@@ -401,15 +403,14 @@ func (d *Dispatcher) Pauses() []Pause {
 }
 
 // Unpause ends the pauses of the route's relays, except for refused logins: one
-// delivery goes through as a probe, and what it meets decides how it goes on.
+// delivery goes through as a probe, and what it meets decides how it goes on. A probe that
+// fails makes no pause longer than it would have been without.
 func (d *Dispatcher) Unpause(route string, now time.Time) {
 	if g := d.group(route); g != nil {
 		for _, h := range g.relays {
-			h.pause.until = h.unpausedAt(now)
+			h.pause.ask(h.unpausedAt(now))
 			for _, s := range h.blame.senders {
-				if s.pause.until.After(now) {
-					s.pause.until = now
-				}
+				s.pause.ask(now)
 			}
 		}
 	}
@@ -424,7 +425,7 @@ func (d *Dispatcher) Resume(relay int, now time.Time) Orders {
 		return Orders{}
 	}
 	if h.refusesMail() {
-		h.pause.until = h.unpausedAt(now)
+		h.pause.ask(h.unpausedAt(now))
 		d.lookAt(h.pause.until)
 		return d.dispatchAll(now)
 	}

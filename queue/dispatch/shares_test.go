@@ -167,9 +167,9 @@ func TestWeights(t *testing.T) {
 	}
 	d := dealer(now, 2, 1, 3, 0)
 	want("all open", count(d, 400), 100, 300, 0)
-	d.relays[1].pause.extend(now.Add(time.Hour))
+	d.relays[1].pause.fail(now.Add(time.Hour), now, nil)
 	want("the second paused", count(d, 40), 40, 0, 0)
-	d.relays[0].pause.extend(now.Add(time.Hour))
+	d.relays[0].pause.fail(now.Add(time.Hour), now, nil)
 	want("both paused", count(d, 40), 0, 0, 40)
 	d.relays[1].resume()
 	d.relays[0].resume()

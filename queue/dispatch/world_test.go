@@ -1010,7 +1010,7 @@ func TestStateIsWhole(t *testing.T) {
 	for _, c := range []struct {
 		of   any
 		want int
-	}{{Dispatcher{}, 12}, {suspects{}, 4}, {group{}, 9}, {Shares{}, 2}, {line{}, 8}, {health{}, 10}, {pause{}, 3}, {flight{}, 4}, {blame{}, 5}, {sender{}, 9}, {meeting{}, 7}} {
+	}{{Dispatcher{}, 12}, {suspects{}, 4}, {group{}, 9}, {Shares{}, 2}, {line{}, 8}, {health{}, 10}, {pause{}, 4}, {flight{}, 4}, {blame{}, 5}, {sender{}, 9}, {meeting{}, 7}} {
 		if n := reflect.TypeOf(c.of).NumField(); n != c.want {
 			t.Errorf("%T has %d fields, and clone and key were made for %d", c.of, n, c.want)
 		}
@@ -1045,6 +1045,7 @@ func (w *world) key(buffer []byte) []byte {
 	for i, h := range w.d.relays {
 		k.ints(min(h.pause.failures, 3), h.useful, len(h.pause.probes))
 		k.time(h.pause.until, true)
+		k.time(h.pause.cut, true)
 		for _, p := range h.pause.probes {
 			k.ints(w.index(p.job))
 			k.time(p.since, false)
@@ -1080,12 +1081,12 @@ func (k *key) collect() {
 	k.times = append(k.times, k.w.now, k.w.d.wake, k.w.d.tick, k.w.d.expiry)
 	k.times = append(k.times, k.w.d.suspects.since, k.w.d.suspects.harmless(), k.w.d.suspects.until)
 	for _, h := range k.w.d.relays {
-		k.times = append(append(k.times, h.pause.until, h.pause.opens(), h.manual.Opens()), h.restsUntil[:]...)
+		k.times = append(append(k.times, h.pause.until, h.pause.cut, h.pause.opens(), h.manual.Opens()), h.restsUntil[:]...)
 		for _, p := range h.pause.probes {
 			k.times = append(k.times, p.since)
 		}
 		for _, s := range h.blame.senders {
-			k.times = append(k.times, s.pause.until, s.slot, s.pause.opens())
+			k.times = append(k.times, s.pause.until, s.pause.cut, s.slot, s.pause.opens())
 			for _, p := range s.pause.probes {
 				k.times = append(k.times, p.since)
 			}
@@ -1127,6 +1128,7 @@ func (k *key) blame(b *blame) {
 			k.ints(int(id[0]))
 		}
 		k.time(s.pause.until, true)
+		k.time(s.pause.cut, true)
 		k.time(s.slot, true)
 		k.time(s.pause.opens(), true)
 		for _, p := range s.pause.probes {
