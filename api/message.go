@@ -315,6 +315,9 @@ type Resend struct {
 	// InsteadOf is a recipient of the message that bounced, expired or was canceled, and that no
 	// relay may have taken it for; empty says nothing about the recipients.
 	InsteadOf string `json:"instead_of,omitempty"`
+	// Again sends it also where it went to that address before and is delivered there, or may be;
+	// without it the answer is CodeAlreadyResent.
+	Again bool `json:"again,omitzero"`
 }
 
 // Bulk is the body of POST /v1/messages/retry and POST /v1/messages/cancel.

@@ -28,6 +28,7 @@ const (
 	CodeBodyTimeout       Code = "body_timeout"
 	CodeIdempotencyInUse  Code = "idempotency_key_in_use"
 	CodeNothingToRetry    Code = "nothing_to_retry"
+	CodeAlreadyResent     Code = "already_resent"
 	CodeNothingToCancel   Code = "nothing_to_cancel"
 	CodeContentGone       Code = "content_gone"
 	CodeBodyTooLarge      Code = "body_too_large"

@@ -15,7 +15,7 @@ import (
 // flagNames are the flags for fields and header fields of the interface that have another name there. Others have
 // the same one, with hyphens.
 var flagNames = map[string]string{
-	"reply_code": "code", "enhanced_code": "enhanced", "attachments": "attach", "headers": "header", "tags": "tag",
+	"reply_code": "code", "enhanced_code": "enhanced", "attachments": "attach", "again": "yes", "headers": "header", "tags": "tag",
 	"envelope-from": "return-path", "envelope-to": "to", "envelope-priority": "priority", "prefer": "wait",
 }
 

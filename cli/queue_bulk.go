@@ -52,8 +52,9 @@ partial that was delivered to some: --status bounced or expired selects these, t
 Without --status, messages that were not tried yet are left out.
 
 --to sends one message to another address, for a recipient whose address was wrong: as
-a new message with the same content, whose id is printed. The message itself stays as
-it is. Its content must be there still, as it is while it waits and after it bounced.
+a new message with the same content, whose id is printed. Where it went to that address
+before, and is delivered there or may be, the command says as which id, and asks; --yes
+sends another copy. The message itself stays as it is. Its content must be there still, as it is while it waits and after it bounced.
 ` + bulkHelp + `The same command again begins at the newest message: what it has retried, and still
 matches, is tried once more.
 ` + queueExits,
@@ -70,6 +71,7 @@ matches, is tried once more.
 	b.define(cmd)
 	cmd.Flags().StringVar(&b.to, "to", "", "send the message to this address, as a new message")
 	cmd.Flags().StringVar(&b.insteadOf, "instead-of", "", "with --to: the recipient that did not get it")
+	cmd.Flags().BoolVar(&b.yes, "yes", false, "with --to: do not ask where the message went to that address before")
 	return cmd
 }
 
@@ -126,11 +128,14 @@ func (b *bulk) run(cmd *cobra.Command, ids []string, method, action string) erro
 	}
 	if b.to != "" || b.insteadOf != "" {
 		if len(ids) != 1 || b.to == "" || filter != (api.Filter{}) || b.dryRun {
-			return exit(exitUsage, "--to takes the id of one message and no flag but --instead-of")
+			return exit(exitUsage, "--to takes the id of one message and no flag but --instead-of and --yes")
 		}
 		return withServer(cmd, func(c *client) error {
-			return c.resend(cmd.Context(), cmd.OutOrStdout(), ids[0], api.Resend{To: b.to, InsteadOf: b.insteadOf})
+			return c.resend(cmd, ids[0], api.Resend{To: b.to, InsteadOf: b.insteadOf, Again: b.yes})
 		})
+	}
+	if b.yes && !b.asks {
+		return exit(exitUsage, "--yes goes with --to: a retry does not ask")
 	}
 	byIDs, byFilter := len(ids) > 0, filter != (api.Filter{})
 	if byIDs == byFilter || byIDs && (b.dryRun || b.yes) {
@@ -156,7 +161,8 @@ func notAfter(until string, now time.Time) string {
 }
 
 // resend sends a message to another address.
-func (c *client) resend(ctx context.Context, w io.Writer, id string, r api.Resend) error {
+func (c *client) resend(cmd *cobra.Command, id string, r api.Resend) error {
+	ctx := cmd.Context()
 	if c.offline {
 		return exit(exitUnavailable, "no server uses the store, and only a server takes new mail, as this is: start it first")
 	}
@@ -174,13 +180,21 @@ func (c *client) resend(ctx context.Context, w io.Writer, id string, r api.Resen
 		return err
 	}
 	if a.status != http.StatusAccepted {
-		return a.problem().err()
+		p := a.problem()
+		if p.Code != api.CodeAlreadyResent || !isTerminal(cmd.InOrStdin()) {
+			return p.err()
+		}
+		if err := confirmed(cmd, p.Detail+" Send it?"); err != nil {
+			return err
+		}
+		r.Again = true
+		return c.resend(cmd, id, r)
 	}
 	var m api.Receipt
 	if err := json.Unmarshal(a.body, &m); err != nil || m.ID == "" {
 		return exit(exitUncertain, "the answer has no message in it: it may or may not have been taken")
 	}
-	printOutcome(w, m)
+	printOutcome(cmd.OutOrStdout(), m)
 	return nil
 }
 

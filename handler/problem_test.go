@@ -131,6 +131,7 @@ func problemCases() []problemCase {
 		}, status: 408, code: api.CodeBodyTimeout},
 		{name: "key in use", queue: answering(queue.ErrIdempotencyInProgress), fields: []string{"Idempotency-Key: x"}, status: 409, code: api.CodeIdempotencyInUse},
 		{name: "nothing to retry", queue: answering(queue.ErrNothingToRetry), target: "/v1/messages/x/retry", status: 409, code: api.CodeNothingToRetry},
+		{name: "already resent", queue: answering(&queue.ResentError{ID: "id-8", State: queue.Delivered}), target: "/v1/messages/x/resend", body: `{"to":"a@example.org"}`, status: 409, code: api.CodeAlreadyResent},
 		{name: "nothing to cancel", queue: answering(queue.ErrNothingToCancel), method: "DELETE", target: "/v1/messages/x", body: "-", status: 409, code: api.CodeNothingToCancel},
 		{name: "content gone", queue: answering(queue.ErrContentGone), method: "GET", target: "/v1/messages/x/content", body: "-", status: 410, code: api.CodeContentGone},
 		// 413

@@ -44,8 +44,11 @@ func (s *Server) postResend(c echo.Context) error {
 	defer share.Close()
 	f := intake.NewFingerprint(idempotency, "POST /v1/messages/{id}/resend")
 	f.Text(id, to, insteadOf)
+	if r.Again {
+		f.Text("again")
+	}
 	receipt, err := s.ledger.Resend(ctx, scope(c), queue.Resend{
-		ID: id, To: to, InsteadOf: insteadOf, Caller: key.Name(), IdempotencyKey: idempotency, Fingerprint: f.Sum(),
+		ID: id, To: to, InsteadOf: insteadOf, Again: r.Again, Caller: key.Name(), IdempotencyKey: idempotency, Fingerprint: f.Sum(),
 		Origin: queue.Origin{Door: "resend", RequestID: request(c).id},
 		Reserve: func(octets int64) error {
 			if !share.Grow(2 * octets) { // as it is stored, and with the new fields
@@ -125,6 +128,13 @@ func fromFields(message []byte) string {
 func resendProblem(err error) error {
 	if errors.Is(err, queue.ErrNotRecipient) {
 		return problem.New(api.CodeInvalidParameter, "", problem.At("instead_of", "is no recipient of the message"))
+	}
+	if e, ok := errors.AsType[*queue.ResentError](err); ok {
+		found := "It was sent to that address before, as " + e.ID
+		if e.Own {
+			found = "That address is a recipient of the message itself"
+		}
+		return problem.New(api.CodeAlreadyResent, fmt.Sprintf("%s, where it is %s.", found, e.State), problem.At("again", "sends it there once more"))
 	}
 	e, ok := errors.AsType[*queue.InsteadError](err)
 	switch {

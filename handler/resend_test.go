@@ -42,6 +42,26 @@ func TestResend(t *testing.T) {
 			t.Errorf("resend instead of %s = %d %s, want a refusal with %q", q.resend.InsteadOf, a.status, text(a), say)
 		}
 	}
+	q.err = nil
+	plain, again := [32]byte{}, [32]byte{}
+	for body, fingerprint := range map[string]*[32]byte{`{"to":"a@example.org"}`: &plain, `{"to":"a@example.org","again":true}`: &again} {
+		if serve(s, newRequest("POST", "/v1/messages/id-1/resend", body, "Idempotency-Key: k")); q.resend.Again != (fingerprint == &again) {
+			t.Errorf("resend %s asked with again %t", body, q.resend.Again)
+		}
+		*fingerprint = q.resend.Fingerprint
+	}
+	if plain == again {
+		t.Error("a resend with again is the same request as one without")
+	}
+	for say, err := range map[string]error{
+		"was sent to that address before, as id-8, where it is delivered.":         &queue.ResentError{ID: "id-8", State: queue.Delivered},
+		"That address is a recipient of the message itself, where it is deferred.": &queue.ResentError{ID: "id-1", State: queue.Deferred, Own: true},
+	} {
+		q.err = err
+		if a := serve(s, newRequest("POST", "/v1/messages/id-1/resend", `{"to":"a@example.org"}`)); a.status != 409 || !strings.Contains(text(a), say) || !strings.Contains(text(a), "already_resent") {
+			t.Errorf("a second resend = %d %s, want 409 and %q", a.status, text(a), say)
+		}
+	}
 	q.err = queue.ErrContentGone
 	if a := serve(s, newRequest("POST", "/v1/messages/id-1/resend", `{"to":"a@example.org"}`)); a.status != 410 && a.status != 404 {
 		t.Errorf("resend of what is gone = %d %s", a.status, text(a))

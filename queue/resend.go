@@ -19,6 +19,8 @@ type Resend struct {
 	// InsteadOf is the recipient that To is meant for; empty names none. It must have ended without
 	// the message.
 	InsteadOf string
+	// Again lets it go to an address that has the message already, may have it, or may get it.
+	Again bool
 	// Caller is the API key that asks for it; IdempotencyKey is one of its own. An admin's may
 	// be another key than the message's.
 	Caller string
@@ -34,6 +36,18 @@ type Resend struct {
 
 // ErrNotRecipient: the message has no such recipient.
 var ErrNotRecipient = errors.New("not a recipient of the message")
+
+// ResentError says that To has the message already, may have it, or may get it.
+type ResentError struct {
+	ID    string // of the message that was sent there: that itself, or one that sent it again
+	State State  // of the recipient there
+	// Own says that To is a recipient of the message itself.
+	Own bool
+}
+
+func (e *ResentError) Error() string {
+	return "it went to that address as " + e.ID + ", where it is " + string(e.State)
+}
 
 // InsteadError says that nothing can be sent in place of a recipient: it has the message, or may
 // have or get it.
@@ -52,7 +66,7 @@ func (e *InsteadError) Error() string {
 
 // Resend sends the content of a message to another address: as a new message of the same
 // key, which is accepted as a submission is, with Resent-* fields in front (RFC 5322 §3.6.6). The
-// error is [ErrContentGone] where the content was removed. The repetition of a request that was stored is
+// error is [ErrContentGone] where the content was removed, and a [*ResentError] where it went to that address before. The repetition of a request that was stored is
 // answered as that, whatever has become of the first message, or of what its key may do, since.
 func (d *Durable) Resend(ctx context.Context, key string, r Resend) (Receipt, error) {
 	s, why := d.resend(ctx, key, r)
@@ -101,6 +115,9 @@ func (d *Durable) resend(ctx context.Context, key string, r Resend) (Submission,
 	if err != nil {
 		return s, err
 	}
+	if err := d.notSentTo(ctx, m, r); err != nil {
+		return s, err
+	}
 	if r.Judge != nil {
 		if err := r.Judge(m, content); err != nil {
 			return s, err
@@ -108,6 +125,40 @@ func (d *Durable) resend(ctx context.Context, key string, r Resend) (Submission,
 	}
 	s.Content = resent(content, m.Sender, r.To, d.now())
 	return s, nil
+}
+
+// notSentTo refuses an address to which the message went before, unless nothing came of that.
+func (d *Durable) notSentTo(ctx context.Context, m Message, r Resend) error {
+	if r.Again {
+		return nil
+	}
+	if state, sent := m.hasOrMayGet(r.To); sent {
+		return &ResentError{m.ID, state, true}
+	}
+	for _, id := range slices.Backward(m.ResentAs) { // MaxResent at most
+		copied, err := d.store.Get(ctx, m.Key, id)
+		switch {
+		case errors.Is(err, ErrNotFound): // it was delivered long ago, or not: nobody knows any more
+			continue
+		case err != nil:
+			return err
+		}
+		if state, sent := copied.hasOrMayGet(r.To); sent {
+			return &ResentError{id, state, false}
+		}
+	}
+	return nil
+}
+
+// hasOrMayGet says whether a recipient with the address has the message, may have it, or may still get it, and what
+// its state is.
+func (m *Message) hasOrMayGet(path string) (State, bool) {
+	for _, r := range m.Recipients {
+		if strings.EqualFold(r.ForwardPath, path) && (r.State == Delivered || !r.State.Final() || r.TakenBy != "") {
+			return r.State, true
+		}
+	}
+	return "", false
 }
 
 // insteadOf says whether the message may go to another address in place of the recipient, if one is

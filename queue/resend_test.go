@@ -73,6 +73,64 @@ func TestResend(t *testing.T) {
 	})
 }
 
+// TestResendTwice: a second copy to the same address needs a word, unless nothing came of the first; a repeat of the
+// same request does not.
+func TestResendTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		relay := queuetest.NewRelay(func(n int, path string) *mailer.Failure {
+			if path == "busy@example.org" {
+				return queuetest.Greylisted(n, path)
+			} else if path == "old@example.org" || path == "gone@example.org" {
+				return queuetest.Refused(n, path)
+			}
+			return nil
+		})
+		q := queuetest.Start(t, memory.New(memory.Options{}), nil, relay)
+		id := q.MustSubmit(queuetest.Submission("x", "old@example.org", "has@example.org")).Message.ID
+		queuetest.SettleDown()
+		resend := func(to, key string, again bool) (queue.Receipt, error) {
+			defer queuetest.SettleDown()
+			return q.Resend(t.Context(), "app", queue.Resend{ID: id, To: to, IdempotencyKey: key, Again: again})
+		}
+		wantRefused := func(to, as string, state queue.State) {
+			t.Helper()
+			before := len(relay.Attempts())
+			_, err := resend(to, "", false)
+			e, ok := errors.AsType[*queue.ResentError](err)
+			if !ok || e.ID != as || e.State != state || e.Own != (as == id) || len(relay.Attempts()) != before {
+				t.Errorf("a second resend to %s = %v, want that it went there as %s, %s", to, err, as, state)
+			}
+		}
+		first, err := resend("new@example.org", "k", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantRefused("NEW@example.org", first.Message.ID, queue.Delivered)
+		if r, err := resend("new@example.org", "k", false); err != nil || !r.Replayed || r.Message.ID != first.Message.ID {
+			t.Errorf("a repeat = %s, %t, %v, want the first one", r.Message.ID, r.Replayed, err)
+		}
+		second, err := resend("new@example.org", "k2", true)
+		if err != nil || second.Replayed || second.Message.ID == first.Message.ID {
+			t.Errorf("again = %s, %v, want another message", second.Message.ID, err)
+		}
+		wantRefused("new@example.org", second.Message.ID, queue.Delivered)
+		wantRefused("has@example.org", id, queue.Delivered)
+		waits, err := resend("busy@example.org", "", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantRefused("busy@example.org", waits.Message.ID, queue.Deferred)
+		if _, err := q.Cancel(t.Context(), "app", waits.Message.ID); err != nil {
+			t.Fatal(err)
+		}
+		for _, to := range []string{"busy@example.org", "gone@example.org", "gone@example.org", "old@example.org"} {
+			if _, err := resend(to, "", false); err != nil {
+				t.Errorf("resend to %s, where nothing came of it: %v", to, err)
+			}
+		}
+	})
+}
+
 // TestResendRepeatedLater: a repeat is answered although the content is gone by then.
 func TestResendRepeatedLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -133,7 +191,7 @@ func TestResendRepeatedWhenRefused(t *testing.T) {
 		judged := 0
 		resend := func(scope, name string) (queue.Receipt, error) {
 			return q.Resend(t.Context(), scope, queue.Resend{
-				ID: id, To: "new@example.org", InsteadOf: "OLD@example.org", Caller: "app", IdempotencyKey: name,
+				ID: id, To: "new@example.org", InsteadOf: "OLD@example.org", Caller: "app", IdempotencyKey: name, Again: name == "new",
 				Judge: func(m queue.Message, c mailer.Content) error {
 					judged++
 					if m.ID != id || string(c.Data) != "x" {

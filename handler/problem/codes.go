@@ -44,6 +44,7 @@ var codes = map[api.Code]codeInfo{
 	api.CodeBodyTimeout:       {http.StatusRequestTimeout, "The body arrived too slowly", true, 0},
 	api.CodeIdempotencyInUse:  {http.StatusConflict, "The first request with this Idempotency-Key is still being answered", true, 1},
 	api.CodeNothingToRetry:    {http.StatusConflict, "No recipient can be tried again", false, 0},
+	api.CodeAlreadyResent:     {http.StatusConflict, "The message went to that address before", false, 0},
 	api.CodeNothingToCancel:   {http.StatusConflict, "Every recipient is in a final state", false, 0},
 	api.CodeContentGone:       {http.StatusGone, "The content of the message was removed", false, 0},
 	api.CodeBodyTooLarge:      {http.StatusRequestEntityTooLarge, "The body is too large", false, 0},
