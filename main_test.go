@@ -3,10 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os/exec"
 	"regexp"
 	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -39,20 +41,31 @@ func TestCommands(t *testing.T) {
 			}
 			env.Setenv("PORT", port)
 			env.Setenv("ADDR", net.JoinHostPort("127.0.0.1", port))
+			env.Setenv("MAILSIDECAR_WAIT", "1m") // a machine may be slow
 			return nil
 		},
 	})
 }
 
+// freePort returns a port that refuses connections. The kernel takes the ports of outgoing
+// connections, and of servers that ask for any port, from above 32767: a script that began
+// with one of these could lose it to another script.
 func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for range 1000 {
+		port := strconv.Itoa(12000 + rand.IntN(20000))
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
+		if err != nil {
+			continue
+		}
+		if _, taken := ports.LoadOrStore(port, true); l.Close() == nil && !taken {
+			return port, nil
+		}
 	}
-	defer func() { _ = l.Close() }()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
+	return "", errors.New("no free port on 127.0.0.1")
 }
+
+// ports are those that scripts have.
+var ports sync.Map
 
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
