@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -41,7 +42,8 @@ func TestCommands(t *testing.T) {
 			}
 			env.Setenv("PORT", port)
 			env.Setenv("ADDR", net.JoinHostPort("127.0.0.1", port))
-			env.Setenv("MAILSIDECAR_WAIT", "1m") // a machine may be slow
+			env.Setenv("MAILSIDECAR_WAIT", "1m")      // a machine may be slow
+			env.Setenv("GORACE", os.Getenv("GORACE")) // how long a command waits at its end for races
 			return nil
 		},
 	})

@@ -107,6 +107,9 @@ func command(t *testing.T, env environment, args ...string) *exec.Cmd {
 	}
 	cmd := exec.Command(path, args...)
 	cmd.Env = env.list()
+	if race := os.Getenv("GORACE"); race != "" { // how long it waits at its end for races
+		cmd.Env = append(cmd.Env, "GORACE="+race)
+	}
 	return cmd
 }
 
