@@ -78,12 +78,14 @@ func TestResend(t *testing.T) {
 func TestResendTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		relay := queuetest.NewRelay(func(n int, path string) *mailer.Failure {
-			if path == "busy@example.org" {
+			switch path {
+			case "busy@example.org":
 				return queuetest.Greylisted(n, path)
-			} else if path == "old@example.org" || path == "gone@example.org" {
+			case "old@example.org", "gone@example.org":
 				return queuetest.Refused(n, path)
+			default:
+				return nil
 			}
-			return nil
 		})
 		q := queuetest.Start(t, memory.New(memory.Options{}), nil, relay)
 		id := q.MustSubmit(queuetest.Submission("x", "old@example.org", "has@example.org")).Message.ID
