@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"hash"
 	"strconv"
+
+	"mailsidecar/processor"
 )
 
 // Fingerprint digests a decoded request, so that a repeat with the same
@@ -40,7 +42,7 @@ func (f Fingerprint) Bytes(b []byte) {
 	var n [8]byte
 	binary.BigEndian.PutUint64(n[:], uint64(len(b)))
 	f.hash.Write(n[:])
-	f.hash.Write(b)
+	processor.Digest(f.hash, b)
 }
 
 // Text digests each of the texts.

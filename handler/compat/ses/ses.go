@@ -16,6 +16,7 @@ import (
 	"mailsidecar/handler/intake"
 	"mailsidecar/handler/problem"
 	"mailsidecar/mailer"
+	"mailsidecar/processor"
 )
 
 // API is the API of Amazon SES v2.
@@ -147,8 +148,9 @@ func readSigned(x *compat.Exchange) ([]byte, error) {
 	if hash == unsignedPayload && r.TLS != nil {
 		return data, nil
 	}
-	sum := sha256.Sum256(data)
-	actual := hex.EncodeToString(sum[:])
+	digest := sha256.New()
+	processor.Digest(digest, data)
+	actual := hex.EncodeToString(digest.Sum(nil))
 	if hash == "" {
 		return data, prove(actual)
 	}
