@@ -226,7 +226,7 @@ func fillStore(b *testing.B, path string, finished, waiting int) {
 				// Milliseconds of acceptance: ids are in its order.
 				at := fmt.Sprintf("(%d + CAST(n AS INTEGER) * %d / %d)", now.Add(-7*24*time.Hour).UnixMilli()+int64(1-part.final), 7*24*time.Hour/time.Millisecond, part.count)
 				id := fmt.Sprintf("unhex(printf('%%012x7%%03x8%%015x', %s, n %% 4096, n + %d))", at, part.final<<40)
-				numbers := fmt.Sprintf("WITH RECURSIVE numbers (n) AS (SELECT %d UNION ALL SELECT n + 1 FROM numbers WHERE n < %d)", first, first+step-1)
+				numbers := fmt.Sprintf("WITH RECURSIVE numbers (n) AS (SELECT %d UNION ALL SELECT n + 1 FROM numbers WHERE n < %d)", first, min(first+step, part.count)-1)
 				choose := func(tenth string) string {
 					return fmt.Sprintf("CASE WHEN n %% 10 = 0 THEN '%s' ELSE '%s' END", tenth, part.others)
 				}
