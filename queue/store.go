@@ -422,6 +422,12 @@ var (
 	ErrMoved = errors.New("deleted or replaced while in use")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("store closed")
+	// ErrUnavailable: the database does not answer just now. What was to be stored may be
+	// stored.
+	ErrUnavailable = errors.New("the database is not available")
+	// ErrLeaseLost: the owner is taken for gone, or has not leased that any more. It must
+	// not send what it has leased.
+	ErrLeaseLost = errors.New("lease lost")
 )
 
 // StoreError is a fault of a store, with the remedy that an operator has.

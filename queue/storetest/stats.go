@@ -215,6 +215,7 @@ func (c *churner) release() {
 // recover lets another run take over what this one had marked.
 func (c *churner) recover() {
 	owner := fmt.Sprintf("gone%d", c.rng.Int())
+	live(c.t, c.s, owner)
 	for _, w := range c.claim(owner) {
 		l := queue.Lease{ID: w.ID, Route: queue.TakenRoute("one"), ForwardPaths: w.Envelope.ForwardPaths, Number: w.Lease}
 		if c.rng.IntN(2) == 0 {
@@ -224,6 +225,7 @@ func (c *churner) recover() {
 			c.must(c.s.MarkAlone(c.t.Context(), owner, w.ID, true))
 		}
 	}
+	leave(c.t, c.s, owner)
 	recoverAll(c.t, c.s, "me"+fmt.Sprint(c.rng.Int()), c.now, c.rng.IntN(2) == 0)
 }
 

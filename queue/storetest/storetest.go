@@ -179,9 +179,27 @@ func claimFor(t *testing.T, s queue.Store, owner string, now time.Time, limit in
 // mark notes that the message is about to be sent to the relay.
 func mark(t *testing.T, s queue.Store, owner string, e queue.Entry) {
 	t.Helper()
+	live(t, s, owner)
 	l := queue.Lease{ID: e.Message.ID, Route: queue.TakenRoute("relay"), ForwardPaths: e.Message.Envelope.ForwardPaths}
 	if err := s.Mark(t.Context(), owner, l, nil); err != nil {
 		t.Fatalf("Mark = %v", err)
+	}
+}
+
+// live says that the owner lives: no other one marks anything.
+func live(t *testing.T, s queue.Store, owner string) {
+	t.Helper()
+	if err := s.Heartbeat(t.Context(), owner, Start); err != nil {
+		t.Fatalf("Heartbeat = %v", err)
+	}
+}
+
+// leave ends the owner, with what it has leased, so that another one need not wait until it
+// is taken for gone.
+func leave(t *testing.T, s queue.Store, owner string) {
+	t.Helper()
+	if err := s.End(t.Context(), owner); err != nil {
+		t.Fatalf("End = %v", err)
 	}
 }
 
@@ -655,6 +673,7 @@ func testRecoverHold(t *testing.T, s queue.Store) {
 	marked.Owner, not.Owner, unknown.Owner = "marks-gone", "marks-gone", "gone"
 	insert(t, s, marked, not, unknown)
 	mark(t, s, "marks-gone", marked)
+	leave(t, s, "marks-gone")
 	r, err := s.Recover(t.Context(), "me", Start, true)
 	if err != nil {
 		t.Fatal(err)
@@ -688,6 +707,7 @@ func testRecoverMany(t *testing.T, s queue.Store) {
 	for _, e := range []queue.Entry{few, many} {
 		mark(t, s, "marks-gone", e)
 	}
+	leave(t, s, "marks-gone")
 	r := recoverAll(t, s, "me", Start, true)
 	wantDiff(t, "Recover", r, queue.Recovered{Uncertain: 1203, Held: 1203, Released: 600})
 	for _, e := range []queue.Entry{few, many} {

@@ -81,6 +81,7 @@ func testTakenLost(t *testing.T, s queue.Store, reopen func(queue.Store) queue.S
 		e.Owner, e.Route = tt.owner, tt.route
 		insert(t, s, e)
 		entries = append(entries, e)
+		live(t, s, tt.owner)
 		if tt.marked != "" { // one of its recipients
 			l := queue.Lease{ID: e.Message.ID, Route: queue.TakenRoute(tt.marked), ForwardPaths: []string{"a@example.org"}, Number: queue.FirstLease}
 			if err := s.Mark(t.Context(), tt.owner, l, []queue.Turn{{Relay: "before", At: Start.Add(-time.Minute), Window: time.Hour}}); err != nil {
