@@ -1,0 +1,174 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	// connectTime is how long one host has to take a connection.
+	connectTime = 2 * time.Second
+	// pingTime is how long a connection that was idle has to show that it works.
+	pingTime = 2 * time.Second
+	// defaultAnswerTime is [Options.AnswerTime].
+	defaultAnswerTime = 6 * time.Second
+	// The network is dead when sent octets are not acknowledged for sentTimeout, or when
+	// nothing comes after keepIdle plus keepCount probes.
+	sentTimeout  = 5 * time.Second
+	keepIdle     = 5 * time.Second
+	keepInterval = 2 * time.Second
+	keepCount    = 3
+)
+
+// connector makes connections.
+type connector struct {
+	config     *pgxpool.Config
+	schema     string // as an identifier in SQL
+	name       string // of the schema
+	answerTime time.Duration
+}
+
+// newConnector reads a URL. Its errors never show the URL, which holds a password.
+func newConnector(o Options) (*connector, error) {
+	c := &connector{name: o.Schema, answerTime: o.AnswerTime}
+	u, err := url.Parse(o.URL)
+	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+		return nil, errors.New("the address of the database must be a URL that begins with postgres://")
+	}
+	c.config, err = pgxpool.ParseConfig(o.URL)
+	if err != nil {
+		return nil, fmt.Errorf("the address of the database: %w", withoutURL(err))
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.config.ConnConfig.RuntimeParams)) {
+		if name != "application_name" {
+			return nil, fmt.Errorf("the address of the database has the unknown parameter %q", name)
+		}
+	}
+	c.schema = pgx.Identifier{c.name}.Sanitize()
+	c.prepare()
+	if o.Connections > 0 {
+		c.config.MaxConns = int32(o.Connections)
+	}
+	return c, nil
+}
+
+// withoutURL keeps of a parser's error what does not repeat the address.
+func withoutURL(err error) error {
+	var parse *pgconn.ParseConfigError
+	if !errors.As(err, &parse) {
+		return errors.New("it cannot be read")
+	}
+	if cause := errors.Unwrap(parse); cause != nil && !strings.Contains(cause.Error(), "://") {
+		return cause
+	}
+	return errors.New("it cannot be read")
+}
+
+// prepare sets how connections are made.
+func (c *connector) prepare() {
+	cc := c.config.ConnConfig
+	// Works behind PgBouncer in transaction mode, sends octets as they are, and plans each
+	// time with the values.
+	cc.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	cc.StatementCacheCapacity = 0
+	cc.DescriptionCacheCapacity = 256
+	if cc.ConnectTimeout <= 0 || cc.ConnectTimeout > connectTime {
+		cc.ConnectTimeout = connectTime
+	}
+	if cc.RuntimeParams["application_name"] == "" {
+		cc.RuntimeParams["application_name"] = "mailsidecar"
+	}
+	// A warning that comes with a commit may say that it was not waited for a standby. Its
+	// text is translated: the severity must do.
+	cc.OnNotice = func(conn *pgconn.PgConn, n *pgconn.Notice) {
+		if n.SeverityUnlocalized == "WARNING" || n.SeverityUnlocalized == "" {
+			conn.CustomData()[warned] = n.Message
+		}
+	}
+	c.config.BeforeConnect = func(_ context.Context, cc *pgx.ConnConfig) error {
+		c.watch(cc)
+		return nil
+	}
+	c.config.PingTimeout = pingTime
+	c.config.MaxConnLifetime = time.Hour
+	c.config.MaxConnLifetimeJitter = 10 * time.Minute
+}
+
+// warned is the name under which a connection keeps the last warning.
+const warned = "warned"
+
+// connect makes a connection beside the pool. With slow its answers may take any time.
+func (c *connector) connect(ctx context.Context, slow bool) (*pgx.Conn, error) {
+	cc := c.config.ConnConfig.Copy()
+	if slow {
+		(&connector{config: c.config}).watch(cc)
+	} else {
+		c.watch(cc)
+	}
+	return pgx.ConnectConfig(ctx, cc)
+}
+
+// watch gives one connection its own way to dial: once it is made, none may be dialled for
+// it. So the library cannot send a request to cancel, which would make a commit that waits
+// for a standby return without having it.
+func (c *connector) watch(cc *pgx.ConnConfig) {
+	made := &atomic.Bool{}
+	dialer := net.Dialer{
+		Timeout:         connectTime,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepIdle, Interval: keepInterval, Count: keepCount},
+		Control:         limitUnacknowledged,
+	}
+	cc.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if made.Load() {
+			return nil, errors.New("no request to cancel is sent")
+		}
+		conn, err := dialer.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return &watchedConn{Conn: conn, made: made, limit: c.answerTime}, nil
+	}
+	cc.AfterConnect = func(context.Context, *pgconn.PgConn) error {
+		made.Store(true)
+		return nil
+	}
+}
+
+// watchedConn ends when an answer takes too long: a server that is frozen acknowledges all
+// that is sent, so that the network's time-outs do not see it.
+type watchedConn struct {
+	net.Conn
+	made  *atomic.Bool
+	limit time.Duration // zero: none
+}
+
+var errNoAnswer = errors.New("the database does not answer")
+
+// Read ends the connection, and not only itself: what comes later answers nobody.
+func (c *watchedConn) Read(b []byte) (int, error) {
+	if c.limit == 0 || !c.made.Load() {
+		return c.Conn.Read(b)
+	}
+	if err := c.SetReadDeadline(time.Now().Add(c.limit)); err != nil {
+		return 0, err
+	}
+	n, err := c.Conn.Read(b)
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		_ = c.Close()
+		return n, errNoAnswer
+	}
+	return n, err
+}

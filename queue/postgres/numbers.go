@@ -1,0 +1,247 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"mailsidecar/mailer"
+	"mailsidecar/queue"
+	"mailsidecar/queue/tally"
+)
+
+const (
+	// addInterval is how often the numbers that commits have added are added up.
+	addInterval = 10 * time.Second
+	// addRows is how many one transaction adds up.
+	addRows = 2000
+)
+
+// The kinds of deltas.
+const (
+	deltaAccepted = iota // a list of messages: key, when it was accepted in microseconds, recipients
+	deltaTally           // a [packedTally]
+)
+
+// packedTally is a tally as a row of stats_deltas keeps it.
+type packedTally struct {
+	Statuses []packedStatus `json:"s,omitempty"`
+	Counts   []packedCount  `json:"c,omitempty"`
+	Replies  []packedReply  `json:"r,omitempty"`
+}
+
+type packedStatus struct {
+	tally.StatusKey
+	N int64
+}
+
+type packedCount struct {
+	tally.CountKey
+	queue.Counts
+}
+
+type packedReply struct {
+	tally.ReplyKey
+	tally.Reply
+}
+
+// saveNumbers adds to the transaction what it adds to the numbers.
+func (t *tx) saveNumbers(count *tally.Tally) error {
+	var p packedTally
+	for k, n := range count.Statuses {
+		p.Statuses = append(p.Statuses, packedStatus{k, n})
+	}
+	for k, c := range count.Counts {
+		p.Counts = append(p.Counts, packedCount{k, *c})
+	}
+	for k, r := range count.Replies {
+		p.Replies = append(p.Replies, packedReply{k, *r})
+	}
+	if len(p.Statuses)+len(p.Counts)+len(p.Replies) == 0 {
+		return nil
+	}
+	delta, err := toJSON(p)
+	if err == nil {
+		t.exec(`INSERT INTO {s}.stats_deltas (kind, delta) VALUES ($1, $2)`, deltaTally, *delta)
+	}
+	return err
+}
+
+// addDelta adds a row of stats_deltas.
+func addDelta(to *tally.Tally, kind int, delta string) error {
+	if kind == deltaAccepted {
+		var accepted []json.RawMessage
+		if err := json.Unmarshal([]byte(delta), &accepted); err != nil {
+			return fmt.Errorf("%w: %w", queue.ErrCorrupt, err)
+		}
+		for _, one := range accepted {
+			c := tally.Change{To: queue.StatusQueued}
+			var at int64
+			if err := json.Unmarshal(one, &[]any{&c.Key, &at, &c.Accepted}); err != nil {
+				return fmt.Errorf("%w: %w", queue.ErrCorrupt, err)
+			}
+			c.At = time.UnixMicro(at)
+			to.Apply(c)
+		}
+		return nil
+	}
+	var p packedTally
+	if err := fromJSON(&delta, &p); err != nil {
+		return err
+	}
+	part := tally.New()
+	for _, s := range p.Statuses {
+		part.Statuses[s.StatusKey] += s.N
+	}
+	for _, c := range p.Counts {
+		part.Counts[c.CountKey] = &c.Counts
+	}
+	for _, r := range p.Replies {
+		part.AddReply(r.ReplyKey, &r.Reply)
+	}
+	to.Add(part)
+	return nil
+}
+
+// readNumbers adds the queries for the numbers that are added up.
+func (t *tx) readNumbers(into *tally.Tally) {
+	t.each(`SELECT key, status, messages FROM {s}.stats_statuses`, nil, func(rows pgx.Rows) error {
+		var k tally.StatusKey
+		var n int64
+		err := rows.Scan(&k.Key, &k.Status, &n)
+		into.Statuses[k] = n
+		return err
+	})
+	t.each(`SELECT at, key, relay, messages, accepted, delivered, deferred, bounced, uncertain FROM {s}.stats_counts`, nil, func(rows pgx.Rows) error {
+		var k tally.CountKey
+		c := &queue.Counts{}
+		err := rows.Scan(&k.At, &k.Key, &k.Relay, &c.Messages, &c.Accepted, &c.Delivered, &c.Deferred, &c.Bounced, &c.Uncertain)
+		into.Counts[k] = c
+		return err
+	})
+	t.each(`SELECT at, key, relay, class, code, enhanced, text, n, first, last FROM {s}.stats_replies`, nil, func(rows pgx.Rows) error {
+		var k tally.ReplyKey
+		var class int
+		r := &tally.Reply{}
+		err := rows.Scan(&k.At, &k.Key, &k.Relay, &class, &k.Code, &k.Enhanced, &k.Text, &r.N, &r.First, &r.Last)
+		k.Class = mailer.Class(class)
+		into.AddReply(k, r)
+		return err
+	})
+}
+
+// Stats returns what each commit has counted, and looks at the heads of the lanes and at what
+// is leased.
+func (s *Store) Stats(ctx context.Context, of string, now time.Time) (queue.Stats, error) {
+	return view(ctx, s, readTime, func(t *tx) (stats queue.Stats, err error) {
+		numbers := tally.New()
+		var heads []head
+		var due []tally.Due
+		t.readNumbers(numbers)
+		t.heads(&heads, laneHeads)
+		t.each(`SELECT lane, min(due) FROM {s}.recipients WHERE owner IS NOT NULL AND due IS NOT NULL GROUP BY lane`, nil, func(rows pgx.Rows) error {
+			var text string
+			var at pgtype.Timestamptz
+			if err := rows.Scan(&text, &at); err != nil {
+				return err
+			}
+			lane, err := laneOf(text)
+			due = append(due, tally.Due{Lane: lane, At: timeOf(at)})
+			return err
+		})
+		t.each(`SELECT kind, delta FROM {s}.stats_deltas ORDER BY n`, nil, scanDelta(numbers))
+		if err := t.finish(); err != nil {
+			return stats, err
+		}
+		for _, h := range heads {
+			due = append(due, tally.Due{Lane: h.Lane, At: h.At})
+		}
+		return numbers.Stats(of, now, due), nil
+	})
+}
+
+func scanDelta(into *tally.Tally) func(pgx.Rows) error {
+	return func(rows pgx.Rows) error {
+		var kind int
+		var delta string
+		if err := rows.Scan(&kind, &delta); err != nil {
+			return err
+		}
+		return addDelta(into, kind, delta)
+	}
+}
+
+// addUp adds up, now and then, what commits have added.
+func (s *Store) addUp() {
+	tick := time.NewTicker(addInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.ended:
+			return
+		case <-tick.C:
+		}
+		for more := true; more; {
+			n, err := write(context.Background(), s, (*tx).addUp)
+			more = err == nil && n == addRows // what failed is done the next time
+		}
+	}
+}
+
+// addUp adds up some rows, and returns how many.
+func (t *tx) addUp() (n int, err error) {
+	if alone, err := t.alone(numbersLock); err != nil || !alone {
+		return 0, err
+	}
+	numbers := tally.New()
+	t.readNumbers(numbers)
+	if err := t.send(); err != nil {
+		return 0, err
+	}
+	t.each(`DELETE FROM {s}.stats_deltas WHERE n = ANY (ARRAY(SELECT n FROM {s}.stats_deltas ORDER BY n LIMIT $1)) RETURNING kind, delta`, []any{addRows},
+		func(rows pgx.Rows) error {
+			n++
+			return scanDelta(numbers)(rows)
+		})
+	if err := t.send(); err != nil || n == 0 {
+		return 0, err
+	}
+	t.writeNumbers(numbers.Changed())
+	return n, nil
+}
+
+// writeNumbers writes whole numbers in place of those before.
+func (t *tx) writeNumbers(c tally.Changed) {
+	for k, n := range c.Statuses {
+		t.exec(`INSERT INTO {s}.stats_statuses (key, status, messages) VALUES ($1, $2, $3) ON CONFLICT (key, status) DO UPDATE SET messages = excluded.messages`,
+			k.Key, string(k.Status), n)
+	}
+	for k, n := range c.Counts {
+		t.exec(`INSERT INTO {s}.stats_counts (at, key, relay, messages, accepted, delivered, deferred, bounced, uncertain)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (at, key, relay) DO UPDATE SET messages = excluded.messages,
+				accepted = excluded.accepted, delivered = excluded.delivered, deferred = excluded.deferred, bounced = excluded.bounced, uncertain = excluded.uncertain`,
+			k.At, k.Key, k.Relay, n.Messages, n.Accepted, n.Delivered, n.Deferred, n.Bounced, n.Uncertain)
+	}
+	for k, r := range c.Replies {
+		t.exec(`INSERT INTO {s}.stats_replies (at, key, relay, class, code, enhanced, text, n, first, last)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (at, key, relay, class, code, enhanced, text) DO UPDATE SET
+				n = excluded.n, first = excluded.first, last = excluded.last`,
+			k.At, k.Key, k.Relay, int(k.Class), k.Code, k.Enhanced, k.Text, r.N, r.First, r.Last)
+	}
+}
+
+// sweepNumbers removes what is not shown any more, and returns how many numbers.
+func (t *tx) sweepNumbers(now time.Time, _ int) (n int, err error) {
+	if alone, err := t.alone(numbersLock); err != nil || !alone {
+		return 0, err
+	}
+	from, to := tally.New().Prune(now)
+	t.exec(`DELETE FROM {s}.stats_statuses WHERE messages = 0`)
+	t.count(&n, `DELETE FROM {s}.stats_counts WHERE at < $1 OR at > $2`, from, to)
+	t.count(&n, `DELETE FROM {s}.stats_replies WHERE at < $1 OR at > $2`, from, to)
+	return n, t.send()
+}

@@ -1,0 +1,554 @@
+//go:build linux
+
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"mailsidecar/mailer"
+	"mailsidecar/queue"
+	"mailsidecar/queue/storetest"
+)
+
+func entry(owner string, to ...string) queue.Entry {
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	data := []byte("Subject: x\r\n\r\nhello\r\n")
+	return queue.Entry{
+		Message: queue.Message{
+			ID: queue.NewID(now), Key: "app", MessageID: "<1@example.com>", Sender: "shop@example.com", Size: int64(len(data)),
+			Envelope: mailer.Envelope{ReversePath: "bounce@example.com", ForwardPaths: to}, Created: now, Expires: now.Add(time.Hour),
+		},
+		Content: mailer.Content{Data: data, MessageID: "<1@example.com>"}, Route: "relay", Owner: owner, Due: now,
+	}
+}
+
+func insert(t *testing.T, s *Store, entries ...queue.Entry) {
+	t.Helper()
+	if _, err := s.Insert(t.Context(), queue.Batch{Entries: entries}); err != nil {
+		t.Fatalf("Insert = %v", err)
+	}
+}
+
+func get(t *testing.T, s *Store, e queue.Entry) queue.Message {
+	t.Helper()
+	m, err := s.Get(t.Context(), queue.AnyKey, e.Message.ID)
+	if err != nil {
+		t.Fatalf("Get = %v", err)
+	}
+	return m
+}
+
+func live(t *testing.T, s *Store, owner string) {
+	t.Helper()
+	if err := s.Heartbeat(t.Context(), owner, time.Now()); err != nil {
+		t.Fatalf("Heartbeat = %v", err)
+	}
+}
+
+// outdate ends an owner's lease, as time does.
+func outdate(t *testing.T, s *Store, owner string) {
+	t.Helper()
+	if _, err := s.pool.Exec(t.Context(), s.sql(`UPDATE {s}.instances SET until = clock_timestamp() - interval '1 s' WHERE owner = $1`), owner); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func lease(e queue.Entry) queue.Lease {
+	return queue.Lease{ID: e.Message.ID, Route: queue.TakenRoute("relay"), ForwardPaths: e.Message.Envelope.ForwardPaths, Number: queue.FirstLease}
+}
+
+func outcome(owner string, e queue.Entry, state queue.State) queue.Outcome {
+	o := queue.Outcome{ID: e.Message.ID, Owner: owner, Route: "relay", At: time.Now(), Lease: queue.FirstLease}
+	a := mailer.Attempt{Relay: "relay", Started: time.Now()}
+	for _, path := range e.Message.Envelope.ForwardPaths {
+		r := mailer.Result{ForwardPath: path}
+		if state != queue.Delivered {
+			r.Failure = &mailer.Failure{Class: mailer.ClassTransient, Text: "later"}
+		}
+		a.Results = append(a.Results, r)
+		o.Changes = append(o.Changes, queue.Change{ForwardPath: path, State: state, Next: time.Now().Add(time.Hour)})
+	}
+	o.Attempts = []mailer.Attempt{a}
+	return o
+}
+
+// TestTakeOver: what an instance has leased is its own while its lease lasts. Then another one
+// takes it over, and it can mark nothing more; it may say that something was delivered.
+func TestTakeOver(t *testing.T) {
+	o := options(t, start(t).url())
+	a, b := open(t, o), open(t, o)
+	live(t, a, "marks-a")
+	marked, not, told := entry("marks-a", "x@example.org"), entry("marks-a", "x@example.org"), entry("marks-a", "x@example.org")
+	insert(t, a, marked, not, told)
+	for _, e := range []queue.Entry{marked, told} {
+		if err := a.Mark(t.Context(), "marks-a", lease(e), nil); err != nil {
+			t.Fatalf("Mark = %v", err)
+		}
+	}
+	if r, err := b.Recover(t.Context(), "marks-b", time.Now(), false); err != nil || r.Any() || r.Crashes > 0 {
+		t.Fatalf("Recover from an owner that lives = %+v, %v", r, err)
+	}
+	outdate(t, a, "marks-a")
+	if err := a.Mark(t.Context(), "marks-a", lease(not), nil); !errors.Is(err, queue.ErrLeaseLost) {
+		t.Errorf("Mark after the lease = %v, want ErrLeaseLost", err)
+	}
+	r, err := b.Recover(t.Context(), "marks-b", time.Now(), false)
+	if err != nil || r.Uncertain != 2 || r.Released != 1 {
+		t.Fatalf("Recover = %+v, %v, want two uncertain, one released", r, err)
+	}
+	if conn := a.beats.renewAll(nil); conn != nil {
+		_ = conn.Close(t.Context())
+	}
+	if err := a.Heartbeat(t.Context(), "marks-a", time.Now()); !errors.Is(err, queue.ErrLeaseLost) || a.Trusts("marks-a") {
+		t.Errorf("Heartbeat after the lease = %v, trusted %v, want ErrLeaseLost", err, a.Trusts("marks-a"))
+	}
+	want := []queue.Want{{Route: "relay", Lane: queue.Lane{Key: "app"}, Limit: 9}}
+	if works, err := a.Claim(t.Context(), "marks-a", time.Now(), want); err != nil || len(works) > 0 {
+		t.Errorf("Claim after the lease = %d messages, %v", len(works), err)
+	}
+	if _, err := a.Record(t.Context(), []queue.Outcome{outcome("marks-a", marked, queue.Bounced), outcome("marks-a", told, queue.Delivered)}); err != nil {
+		t.Fatal(err)
+	}
+	if m := get(t, b, marked); m.Status() != queue.StatusDeferred || len(m.Attempts) != 2 {
+		t.Errorf("a late refusal: %s after %d attempts, want deferred", m.Status(), len(m.Attempts))
+	}
+	if m := get(t, b, told); m.Status() != queue.StatusDelivered {
+		t.Errorf("a late delivery: %s, want delivered", m.Status())
+	}
+}
+
+// TestMarkAgainstTakeOver: whichever comes first on a row, the other one knows: what is marked
+// is uncertain afterwards, and what could not be marked is not.
+func TestMarkAgainstTakeOver(t *testing.T) {
+	o := options(t, start(t).url())
+	a, b := open(t, o), open(t, o)
+	both := map[bool]int{}
+	for n := range 40 {
+		owner := fmt.Sprint("marks-", n)
+		live(t, a, owner)
+		e := entry(owner, "x@example.org", "y@example.org")
+		insert(t, a, e)
+		var marked error
+		var r queue.Recovered
+		var wg sync.WaitGroup
+		wg.Go(func() { marked = a.Mark(context.Background(), owner, lease(e), nil) })
+		wg.Go(func() {
+			time.Sleep(time.Duration(n%8) * 300 * time.Microsecond)
+			outdate(t, b, owner)
+			var err error
+			if r, err = b.Recover(context.Background(), "marks-b", time.Now(), true); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Wait()
+		if marked != nil && !errors.Is(marked, queue.ErrLeaseLost) {
+			t.Fatalf("Mark = %v", marked)
+		}
+		both[marked == nil]++
+		if ok := marked == nil; ok != (r.Uncertain == 2) || ok == (r.Released == 2) {
+			t.Errorf("Mark = %v, Recover = %+v", marked, r)
+		}
+	}
+	t.Logf("marked first: %d, taken over first: %d", both[true], both[false])
+}
+
+// TestOutcomesAtOnce: a message is final though its recipients are finished at the same moment
+// by two instances.
+func TestOutcomesAtOnce(t *testing.T) {
+	o := options(t, start(t).url())
+	a, b := open(t, o), open(t, o)
+	for range 40 {
+		e := entry("a", "x@example.org", "y@example.org")
+		insert(t, a, e)
+		var wg sync.WaitGroup
+		for i, s := range []*Store{a, b} {
+			one := outcome("a", e, queue.Delivered)
+			one.Lease, one.Changes, one.Attempts[0].Results = 0, one.Changes[i:i+1], one.Attempts[0].Results[i:i+1]
+			wg.Go(func() {
+				if _, err := s.Record(context.Background(), []queue.Outcome{one}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		m := get(t, a, e)
+		if u, err := b.Usage(t.Context()); err != nil || u.Messages != 0 || m.Status() != queue.StatusDelivered || len(m.Attempts) != 2 {
+			t.Fatalf("%s after %d attempts, %d unfinished, %v", m.Status(), len(m.Attempts), u.Messages, err)
+		}
+	}
+}
+
+// TestClaimsAtOnce: messages of many recipients are claimed whole, and once, by many claims at
+// a time.
+func TestClaimsAtOnce(t *testing.T) {
+	o := options(t, start(t).url())
+	a, b := open(t, o), open(t, o)
+	var to []string
+	for n := range 10 {
+		to = append(to, fmt.Sprintf("r%d@example.org", n))
+	}
+	const messages = 60
+	for range messages {
+		insert(t, a, entry("", to...))
+	}
+	var mu sync.Mutex
+	seen := map[string]int{}
+	var wg sync.WaitGroup
+	for n, s := range []*Store{a, b, a, b} {
+		wg.Go(func() {
+			for range 40 {
+				works, err := s.Claim(context.Background(), fmt.Sprint("owner", n), time.Now(), []queue.Want{{Route: "relay", Lane: queue.Lane{Key: "app"}, Limit: 3}})
+				if err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				for _, w := range works {
+					if seen[w.ID]++; len(w.Recipients) != len(to) {
+						t.Errorf("a claim has %d of %d recipients", len(w.Recipients), len(to))
+					}
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	for id, n := range seen {
+		if n != 1 {
+			t.Errorf("%s was claimed %d times", id, n)
+		}
+	}
+	if len(seen) != messages {
+		t.Errorf("%d of %d messages were claimed", len(seen), messages)
+	}
+}
+
+// TestUnknownInsert: an insert whose answer is lost is asked for again, until it is known to be
+// stored; it is stored once.
+func TestUnknownInsert(t *testing.T) {
+	s := open(t, options(t, start(t).url()))
+	for _, happened := range []bool{false, true} {
+		for _, keyed := range []bool{false, true} {
+			var lost sync.Once
+			s.cut = func(did bool) (err error) {
+				if did == happened {
+					lost.Do(func() { err = errUnknown })
+				}
+				return err
+			}
+			b := queue.Batch{Entries: []queue.Entry{entry("me", "x@example.org"), entry("me", "x@example.org")}}
+			if keyed {
+				b.Idempotency = &queue.Idempotency{Key: "app", Name: fmt.Sprint(happened), Expires: time.Now().Add(queue.IdempotencyLife)}
+			}
+			if replayed, err := s.Insert(t.Context(), b); err != nil || replayed != nil {
+				t.Errorf("Insert whose answer is lost (happened %v) = %v, %v, want nil", happened, replayed, err)
+			}
+			if m := get(t, s, b.Entries[1]); len(m.Recipients) != 1 {
+				t.Errorf("recipients = %d", len(m.Recipients))
+			}
+		}
+	}
+	if u, err := s.Usage(t.Context()); err != nil || u.Messages != 8 {
+		t.Errorf("Usage = %+v, %v, want 8 messages", u, err)
+	}
+}
+
+// TestStandbyGone: while a named standby is missing no message is accepted, not even when an
+// administrator ends the wait: the database says yes then, and warns.
+func TestStandbyGone(t *testing.T) {
+	t.Parallel()
+	own := startOwn(t)
+	o := options(t, own.url())
+	o.Patience, o.AnswerTime = time.Minute, time.Minute
+	s := open(t, o)
+	insert(t, s, entry("", "x@example.org")) // the connections are there
+	own.exec(t, `ALTER SYSTEM SET synchronous_standby_names = 'gone'`)
+	own.exec(t, `SELECT pg_reload_conf()`)
+	time.Sleep(200 * time.Millisecond)
+	e := entry("", "x@example.org")
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.Insert(context.Background(), queue.Batch{Entries: []queue.Entry{e}})
+		done <- err
+	}()
+	for range 3 { // the insert, and what asks for it
+		time.Sleep(300 * time.Millisecond)
+		own.exec(t, `SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`)
+	}
+	time.Sleep(300 * time.Millisecond)
+	select {
+	case err := <-done:
+		t.Fatalf("Insert that no standby has = %v, want no answer", err)
+	default:
+	}
+	m, err := s.Get(t.Context(), queue.AnyKey, e.Message.ID)
+	if err != nil || m.ID == "" {
+		t.Errorf("Get = %v, want the message, which is there but not safe", err)
+	}
+	own.exec(t, `ALTER SYSTEM RESET synchronous_standby_names`)
+	own.exec(t, `SELECT pg_reload_conf()`)
+	if err := <-done; err != nil {
+		t.Errorf("Insert = %v, want nil once no standby is asked for", err)
+	}
+}
+
+// TestContextsCancelNothing: no caller that leaves ends the wait of a commit, and no connection
+// that is given up.
+func TestContextsCancelNothing(t *testing.T) {
+	t.Parallel()
+	own := startOwn(t)
+	o := options(t, own.url())
+	o.AnswerTime = 500 * time.Millisecond
+	s := open(t, o)
+	e := entry("me", "x@example.org")
+	insert(t, s, e)
+	live(t, s, "me")
+	own.exec(t, `ALTER SYSTEM SET synchronous_standby_names = 'gone'`)
+	own.exec(t, `SELECT pg_reload_conf()`)
+	time.Sleep(200 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := s.Mark(ctx, "me", lease(e), nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Mark = %v, want the context's end", err)
+	}
+	time.Sleep(time.Second)
+	var waiting int
+	if err := s.pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`).Scan(&waiting); err != nil || waiting != 1 {
+		t.Errorf("commits that wait = %d, %v, want that of the caller that left", waiting, err)
+	}
+	own.exec(t, `ALTER SYSTEM RESET synchronous_standby_names`)
+	own.exec(t, `SELECT pg_reload_conf()`)
+}
+
+// TestFrozenServer: a server that stands still is noticed though its kernel acknowledges what is
+// sent. Afterwards everything goes on, and nothing is stored twice or lost.
+func TestFrozenServer(t *testing.T) {
+	t.Parallel()
+	own := startOwn(t)
+	o := options(t, own.url())
+	o.AnswerTime, o.Patience = time.Second, time.Second
+	s := open(t, o)
+	insert(t, s, entry("", "x@example.org"))
+	own.signal(t, syscall.SIGSTOP)
+	e := entry("", "x@example.org")
+	began := time.Now()
+	_, err := s.Insert(t.Context(), queue.Batch{Entries: []queue.Entry{e}})
+	if !errors.Is(err, queue.ErrUnavailable) || time.Since(began) > 3*time.Second {
+		t.Errorf("Insert = %v after %v, want ErrUnavailable after a second", err, time.Since(began))
+	}
+	if err := s.Check(t.Context()); !errors.Is(err, queue.ErrUnavailable) {
+		t.Errorf("Check = %v, want ErrUnavailable", err)
+	}
+	own.signal(t, syscall.SIGCONT)
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		if _, err = s.Get(t.Context(), queue.AnyKey, e.Message.ID); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the message that was unknown is not stored: %v", err)
+		}
+	}
+	if u, err := s.Usage(t.Context()); err != nil || u.Messages != 2 {
+		t.Errorf("Usage = %+v, %v, want two messages", u, err)
+	}
+}
+
+// TestCrashedServer: what was accepted before the server crashed is there afterwards, and the
+// store goes on by itself.
+func TestCrashedServer(t *testing.T) {
+	t.Parallel()
+	own := startOwn(t)
+	s := open(t, options(t, own.url()))
+	ctx, stop := context.WithCancel(t.Context())
+	var mu sync.Mutex
+	accepted := map[string]bool{}
+	refused := 0
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				e := entry("", "x@example.org")
+				_, err := s.Insert(context.Background(), queue.Batch{Entries: []queue.Entry{e}})
+				mu.Lock()
+				if err == nil {
+					accepted[e.Message.ID] = true
+				} else {
+					refused++
+				}
+				mu.Unlock()
+				if err != nil {
+					time.Sleep(50 * time.Millisecond)
+				}
+			}
+		})
+	}
+	for range 3 {
+		time.Sleep(300 * time.Millisecond)
+		own.crash(t)
+	}
+	number := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(accepted)
+	}
+	before := number()
+	for end := time.Now().Add(30 * time.Second); number() < before+10 && time.Now().Before(end); {
+		time.Sleep(50 * time.Millisecond)
+	}
+	stop()
+	wg.Wait()
+	for id := range accepted {
+		if _, err := s.Get(t.Context(), queue.AnyKey, id); err != nil {
+			t.Errorf("Get(%s) of what was accepted = %v", id, err)
+		}
+	}
+	if len(accepted) == before || before == 0 {
+		t.Errorf("%d messages were accepted before the last crash, %d in all", before, len(accepted))
+	}
+	t.Logf("%d accepted, %d not", len(accepted), refused)
+}
+
+// crash kills a child of the server: it ends all others at once, and recovers.
+func (s *server) crash(t *testing.T) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), s.url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := conn.PgConn().PID()
+	_ = syscall.Kill(int(pid), syscall.SIGKILL)
+	_ = conn.Close(t.Context())
+	time.Sleep(100 * time.Millisecond)
+	if err := awaitServer(s.url()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestMigrateAtOnce: ten instances that start at once migrate once, through PgBouncer too. A
+// schema that is newer by more than one version is refused, with what helps.
+func TestMigrateAtOnce(t *testing.T) {
+	srv := start(t)
+	for _, url := range []string{srv.url(), srv.pooledURL()} {
+		o := Options{URL: url, Schema: fmt.Sprintf("at once %d", schemas.Add(1))}
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		fresh := 0
+		for range 10 {
+			wg.Go(func() {
+				from, to, err := Migrate(t.Context(), o)
+				mu.Lock()
+				defer mu.Unlock()
+				if err != nil || to != len(migrations) {
+					t.Errorf("Migrate = %d, %d, %v", from, to, err)
+				}
+				if from == 0 {
+					fresh++
+				}
+			})
+		}
+		wg.Wait()
+		if fresh != 1 {
+			t.Errorf("%d of ten have migrated, want one", fresh)
+		}
+		for _, c := range []struct {
+			newer int
+			err   error
+		}{{1, nil}, {2, queue.ErrNewerSchema}} {
+			srv.exec(t, fmt.Sprintf(`UPDATE %s.version SET version = $1`, pgx.Identifier{o.Schema}.Sanitize()), len(migrations)+c.newer)
+			s, err := Open(t.Context(), o)
+			if !errors.Is(err, c.err) {
+				t.Errorf("Open of a schema that is newer by %d = %v, want %v", c.newer, err, c.err)
+			}
+			if err == nil {
+				_ = s.Close()
+			}
+		}
+	}
+}
+
+// TestRole: after the migration a role suffices that may not create anything.
+func TestRole(t *testing.T) {
+	srv := start(t)
+	o := options(t, srv.url())
+	name := pgx.Identifier{o.Schema}.Sanitize()
+	srv.exec(t, `CREATE ROLE app LOGIN`)
+	srv.exec(t, `GRANT USAGE ON SCHEMA `+name+` TO app`)
+	srv.exec(t, `GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA `+name+` TO app`)
+	o.URL = strings.Replace(o.URL, "test@", "app@", 1)
+	s := open(t, o)
+	e := entry("me", "x@example.org")
+	insert(t, s, e)
+	if _, err := s.Record(t.Context(), []queue.Outcome{outcome("me", e, queue.Delivered)}); err != nil {
+		t.Error(err)
+	}
+	if err := s.SetManualPauses(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+	o.Schema = "elsewhere"
+	var known *queue.StoreError
+	if _, _, err := Migrate(t.Context(), o); !errors.As(err, &known) || !strings.Contains(err.Error(), "grant the role") {
+		t.Errorf("Migrate as a role that may not = %v, want what helps", err)
+	}
+}
+
+// TestAnyText: a relay may say anything, and the database takes it.
+func TestAnyText(t *testing.T) {
+	s := open(t, options(t, start(t).url()))
+	e := entry("me", "x@example.org")
+	e.Message.Subject, e.Message.Tags = "a\x00b\xff", map[string]string{"n\x00": "\x00"}
+	insert(t, s, e)
+	o := outcome("me", e, queue.Deferred)
+	o.Attempts[0].Results[0].Failure = &mailer.Failure{Class: mailer.ClassTransient, Reply: mailer.Reply{Code: 450, Text: "\x00 \xff \\u0000 \\"}}
+	o.Attempts[0].TLS = "\x00"
+	if _, err := s.Record(t.Context(), []queue.Outcome{o}); err != nil {
+		t.Fatal(err)
+	}
+	m := get(t, s, e)
+	if got := m.Attempts[0].Results[0].Failure.Reply.Text; got != "\ufffd \ufffd \\u0000 \\" {
+		t.Errorf("reply = %q", got)
+	}
+}
+
+// TestAddress: what is wrong with an address is said without the password.
+func TestAddress(t *testing.T) {
+	for _, url := range []string{
+		"", "sqlite:x", "host=x password=secret", "postgres://u:secret@h:port/db", "postgres://u:secret@h/db?search_path=x", "postgres://u:secret@h/db?sslmode=perhaps",
+		"postgres://u:sec%ret@h/db", "postgres://u:secret@h/db?pool_max_conns=x",
+	} {
+		_, err := newConnector(Options{URL: url, Schema: "s"})
+		if err == nil || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "sec%ret") {
+			t.Errorf("newConnector(%q) = %v, want an error without the password", url, err)
+		}
+	}
+	c, err := newConnector(Options{URL: "postgres://u:secret@h1,h2:5433/db?target_session_attrs=read-write&application_name=x", Schema: "s"}.withDefaults())
+	if err != nil || strings.Contains(c.place(), "secret") {
+		t.Errorf("newConnector = %v", err)
+	}
+}
+
+// TestManyDeltas: numbers are the same before and after they are added up, by one of two
+// instances.
+func TestManyDeltas(t *testing.T) {
+	o := options(t, start(t).url())
+	a, b := open(t, o), open(t, o)
+	now := storetest.Churn(t, a, 7, storetest.Start)
+	for _, s := range []*Store{b, a, b} {
+		storetest.CheckStats(t, s, now)
+		if _, err := write(t.Context(), s, (*tx).addUp); err != nil {
+			t.Fatal(err)
+		}
+		storetest.CheckStats(t, a, now)
+	}
+	var left int
+	if err := a.pool.QueryRow(t.Context(), a.sql(`SELECT count(*) FROM {s}.stats_deltas`)).Scan(&left); err != nil || left > 0 {
+		t.Errorf("%d deltas are left, %v", left, err)
+	}
+}

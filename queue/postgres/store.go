@@ -1,0 +1,312 @@
+// Package postgres is the queue's store in a PostgreSQL database, which any number of
+// instances may share. Package protocol has the rules by which they do.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"mailsidecar/queue"
+)
+
+// Options says where a store is and how long it keeps what is final.
+type Options struct {
+	// URL is the address of the database, as libpq takes it. Several hosts are tried in
+	// order; target_session_attrs=read-write finds the primary.
+	URL string
+	// Schema is where the tables are; empty means mailsidecar.
+	Schema string
+	// Connections is how many connections this instance makes at most, beside one for its
+	// heartbeat; zero means what the URL says, or else one for each processor and at least
+	// four.
+	Connections int
+	// Lease is how long the database takes an instance for alive after its last heartbeat;
+	// zero means a minute. A sixth of it is the margin: an instance trusts itself for that
+	// much less.
+	Lease time.Duration
+	// AnswerTime is how long the database has for each answer; zero means 6 s. Then the
+	// connection is given up. A database that is frozen is not noticed otherwise.
+	AnswerTime time.Duration
+	// Patience is how long a call waits for a connection, and Insert for its answer; zero
+	// means 2 s.
+	Patience time.Duration
+	// Retention and KeepBodies are those of the store in a file.
+	Retention  time.Duration
+	KeepBodies time.Duration
+	// Events is told what a person should know; nil tells nobody.
+	Events Events
+}
+
+// Events is told what a person should know of the store.
+type Events interface {
+	// Commits is called at the start. safe says that no crash of the database loses what it
+	// has acknowledged, and no failover, as far as its settings tell.
+	Commits(synchronousCommit, synchronousStandbyNames string, safe bool)
+	// BeatFailed says that a heartbeat failed.
+	BeatFailed(err error)
+	// LeaseLost says that the owner's lease has ended: others have taken over, or will.
+	LeaseLost(owner string)
+}
+
+type noEvents struct{}
+
+func (noEvents) Commits(string, string, bool) {}
+func (noEvents) BeatFailed(error)             {}
+func (noEvents) LeaseLost(string)             {}
+
+func (o Options) withDefaults() Options {
+	if o.Schema == "" {
+		o.Schema = "mailsidecar"
+	}
+	if o.Lease == 0 {
+		o.Lease = time.Minute
+	}
+	if o.AnswerTime == 0 {
+		o.AnswerTime = defaultAnswerTime
+	}
+	if o.Patience == 0 {
+		o.Patience = 2 * time.Second
+	}
+	if o.Retention == 0 {
+		o.Retention = 7 * 24 * time.Hour
+	}
+	o.Retention = max(o.Retention, queue.IdempotencyLife)
+	o.KeepBodies = min(o.KeepBodies, o.Retention)
+	if o.Events == nil {
+		o.Events = noEvents{}
+	}
+	return o
+}
+
+// started is when the process began.
+var started = time.Now()
+
+// Store is the [queue.Store] in a schema of a database.
+//
+// What a caller's context ends is the caller's waiting, never a statement or a commit: these
+// go on, and end with their answer or with the connection.
+type Store struct {
+	*connector
+	opts    Options
+	pool    *pgxpool.Pool
+	inserts *inserts
+	beats   beats
+	lanes   lanes
+	lists   chan struct{}             // has an element for each list that goes on
+	leases  atomic.Int64              // the number of the last lease
+	fault   func(happened bool) error // fails commits, before or after they happened, in tests
+	cut     func(happened bool) error // loses the answer to an insert that has not happened, or has, in tests
+
+	mu     sync.Mutex
+	calls  sync.WaitGroup
+	closed bool
+	ended  chan struct{} // closed by Close
+	house  sync.WaitGroup
+}
+
+var _ queue.Store = (*Store)(nil)
+
+// Open opens the store. The schema must be the newest, see [Migrate], or up to one version
+// newer. The error is a [queue.StoreError] with the remedy where a person must do something,
+// and another one where the database cannot be reached.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	o = o.withDefaults()
+	c, err := newConnector(o)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{connector: c, opts: o, ended: make(chan struct{}), lists: make(chan struct{}, listsAtATime)}
+	s.lanes.begin()
+	s.leases.Store(queue.FirstLease + rand.Int64N(1<<40)) //nolint:gosec // it need not be secret, only other than before
+	if s.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), c.config); err != nil {
+		return nil, named(c, err)
+	}
+	if err := s.inspect(ctx); err != nil {
+		s.pool.Close()
+		return nil, named(c, err)
+	}
+	s.inserts = newInserts(s)
+	s.beats.store = s
+	s.house.Go(s.beats.run)
+	s.house.Go(s.addUp)
+	return s, nil
+}
+
+// inspect looks whether the database is one that a queue can be in, and says how durable its
+// commits are.
+func (s *Store) inspect(ctx context.Context) error {
+	conn, err := s.connect(ctx, false)
+	if err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	defer func() { _ = conn.Close(ctx) }()
+	var encoding, isolation, commit, standbys string
+	var number int
+	err = conn.QueryRow(ctx, `SELECT current_setting('server_encoding'), current_setting('default_transaction_isolation'),
+		current_setting('synchronous_commit'), current_setting('synchronous_standby_names'), current_setting('server_version_num')::int`).
+		Scan(&encoding, &isolation, &commit, &standbys, &number)
+	if err != nil {
+		return err
+	}
+	version, err := s.version(ctx, conn)
+	switch {
+	case err != nil:
+		return err
+	case number < oldestVersion*10000:
+		return s.unfit("the server is too old", fmt.Sprintf("PostgreSQL %d or newer is needed", oldestVersion))
+	case encoding != "UTF8":
+		return s.unfit("its encoding is "+encoding, "create the database with the encoding UTF8")
+	case isolation != "read committed":
+		return s.unfit("default_transaction_isolation is "+isolation, "set it to \"read committed\" for this role")
+	case version > len(migrations)+1:
+		return s.newer(version)
+	case version < len(migrations):
+		return s.unfit(fmt.Sprintf("schema %s has version %d and this program needs %d", s.name, version, len(migrations)), "migrate it")
+	}
+	s.opts.Events.Commits(commit, standbys, commit != "off" && (commit != "local" || standbys == ""))
+	return nil
+}
+
+func (s *Store) unfit(why, remedy string) error {
+	return &queue.StoreError{Path: s.place(), Err: errors.New(why), Remedy: remedy}
+}
+
+// named says what helps where a person must do something.
+func named(c *connector, err error) error {
+	var known *queue.StoreError
+	var e *pgconn.PgError
+	switch {
+	case err == nil, errors.As(err, &known), !errors.As(err, &e):
+		return err
+	}
+	var remedy string
+	switch e.Code {
+	case "28P01", "28000":
+		remedy = "set the right user and password in the address of the database"
+	case "3D000":
+		remedy = "create the database, or name another one"
+	case "42501":
+		remedy = "grant the role the right to use the schema and its tables, or migrate as a role that may"
+	default:
+		return err
+	}
+	return &queue.StoreError{Path: c.place(), Err: errors.New(e.Message), Remedy: remedy}
+}
+
+// Close waits for the calls that go on, and says that the owners of this store are gone.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	close(s.ended)
+	s.mu.Unlock()
+	s.inserts.close()
+	s.calls.Wait()
+	s.house.Wait()
+	err := s.beats.resign()
+	s.pool.Close()
+	return err
+}
+
+// begin says that a call goes on; it ends with calls.Done.
+func (s *Store) begin() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return queue.ErrClosed
+	}
+	s.calls.Add(1)
+	return nil
+}
+
+// acquire takes a connection. Nothing has been sent where that fails.
+func (s *Store) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	within, cancel := context.WithTimeout(ctx, s.opts.Patience)
+	defer cancel()
+	conn, err := s.pool.Acquire(within)
+	switch {
+	case err == nil:
+		return conn, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	default:
+		return nil, fmt.Errorf("%w: %w", queue.ErrUnavailable, named(s.connector, err))
+	}
+}
+
+// run calls f with a connection. When ctx ends, it returns, and f goes on.
+func run[T any](ctx context.Context, s *Store, f func(ctx context.Context, conn *pgx.Conn) (T, error)) (T, error) {
+	var none T
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
+	if err := s.begin(); err != nil {
+		return none, err
+	}
+	conn, err := s.acquire(ctx)
+	if err != nil {
+		s.calls.Done()
+		return none, err
+	}
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		defer s.calls.Done()
+		defer conn.Release()
+		value, err := f(context.WithoutCancel(ctx), conn.Conn())
+		done <- result{value, s.storeError(err)}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+}
+
+// storeError turns what the database says into what the queue knows.
+func (s *Store) storeError(err error) error {
+	var e *pgconn.PgError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &e) && e.Code == "53100":
+		return fmt.Errorf("%w: %w", queue.ErrDiskFull, err)
+	case errors.As(err, &e) && e.Severity != "FATAL" && e.Severity != "PANIC" && !strings.HasPrefix(e.Code, "57P"):
+		return named(s.connector, fmt.Errorf("queue store: %w", err))
+	case errors.As(err, &e), pgconn.SafeToRetry(err), errors.Is(err, errNoAnswer), isNetwork(err):
+		return fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
+	default:
+		return err
+	}
+}
+
+// Check says whether the database answers.
+func (s *Store) Check(ctx context.Context) error {
+	_, err := run(ctx, s, func(ctx context.Context, conn *pgx.Conn) (bool, error) {
+		var recovery, readOnly bool
+		err := conn.QueryRow(ctx, `SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool`).Scan(&recovery, &readOnly)
+		if err == nil && (recovery || readOnly) {
+			err = fmt.Errorf("%w: the database is read-only", queue.ErrUnavailable)
+		}
+		return false, err
+	})
+	return err
+}
