@@ -278,8 +278,8 @@ type Filter struct {
 	Domain         string `json:"domain,omitempty"` // exactly that one, in Unicode or A-labels
 	RecipientState string `json:"recipient_state,omitempty"`
 	// Relay, ReplyCode, EnhancedCode and Text select by why a recipient was not delivered;
-	// Text is a part of its text, and behind a "=" the whole text. A * in it stands for anything,
-	// and ASCII case does not count.
+	// Text is a part of its text, and behind a "=" the whole text: a "=" alone means that there is none.
+	// A * in it stands for anything, and ASCII case does not count.
 	Relay        string `json:"relay,omitempty"`
 	ReplyCode    int    `json:"reply_code,omitzero"`
 	EnhancedCode string `json:"enhanced_code,omitempty"`
@@ -343,8 +343,8 @@ type Matching struct {
 type Retried struct {
 	Retried int `json:"retried"` // messages of which some recipient is due now
 	Matched int `json:"matched"` // messages that the filter selected
-	// Paused are the relays for which mail waits all the same: an operator has paused them, or a
-	// login was refused. Another pause ends with a retry.
+	// Paused are the relays that are not asked all the same: an operator has paused them, a login was
+	// refused, or the first try after the retry has failed already. Mail waits for them that no other relay takes.
 	Paused []PausedRelay `json:"paused_relays,omitempty"`
 	// Next is set where more messages may match than were retried, up to Limit or within
 	// 20 s: the cursor of a further request.

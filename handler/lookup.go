@@ -39,10 +39,11 @@ func readFilter(r api.Filter, key string) (queue.Filter, []api.FieldError) {
 	if r.RecipientState != "" && !slices.Contains(queue.States, recipientState) {
 		f.Add("recipient_state", "must be one of "+wordList(queue.States))
 	}
+	text, noText := f.textPattern(r.Text)
 	return queue.Filter{
 		Key: key, Status: status, State: state, ID: f.idPrefix("id", r.ID),
 		Recipient: f.addrSpec("recipient", r.Recipient), Domain: f.domain("domain", r.Domain), RecipientState: recipientState,
-		Relay: r.Relay, ReplyCode: f.replyCode(r.ReplyCode), EnhancedCode: r.EnhancedCode, Text: f.textPattern(r.Text),
+		Relay: r.Relay, ReplyCode: f.replyCode(r.ReplyCode), EnhancedCode: r.EnhancedCode, Text: text, NoText: noText,
 		Sender: f.addrSpec("sender", r.Sender), MessageID: r.MessageID, TagName: tag, TagValue: value,
 		Since: f.time("since", r.Since, 0), Until: f.time("until", r.Until, 1),
 	}, f.Fields
@@ -57,20 +58,21 @@ const maxFilterText = 1000
 // wholeText stands before a text that is the whole one.
 const wholeText = "="
 
-// textPattern is the pattern of a text to look for: as a part, or behind wholeText as the whole.
-func (f *fieldErrors) textPattern(text string) string {
+// textPattern is the pattern of a text to look for: as a part, or behind wholeText as the whole. wholeText alone
+// means replies that have no text.
+func (f *fieldErrors) textPattern(text string) (pattern string, noText bool) {
 	whole, isWhole := strings.CutPrefix(text, wholeText)
 	switch {
 	case text == "":
-		return ""
+		return "", false
 	case len(text) > maxFilterText:
 		f.Add("text", fmt.Sprintf("may have %d octets", maxFilterText))
-	case isWhole && whole == "":
-		f.Add("text", "has nothing behind the "+wholeText+", which stands before the whole text of a reply")
+	case strings.ContainsRune(text, 0): // a store might end the pattern there, and find more
+		f.Add("text", "may have no NUL in it")
 	case isWhole:
-		return whole
+		return whole, whole == ""
 	}
-	return "*" + strings.Trim(text, "*") + "*"
+	return "*" + strings.Trim(text, "*") + "*", false
 }
 
 const notReplyCode = "must be a reply code from 400 to 599"

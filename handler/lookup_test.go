@@ -137,8 +137,14 @@ func TestFilterByReason(t *testing.T) {
 			t.Errorf("readFilter(text %q) looks for %q, %v, want %q", text, f.Text, bad, want)
 		}
 	}
-	if a := serve(s, newRequest("GET", "/v1/messages?text=%3D", "")); a.status != http.StatusBadRequest || !strings.Contains(text(a), "has nothing behind the =") {
-		t.Errorf("an empty whole text: %d %s", a.status, text(a))
+	if f, bad := readFilter(api.Filter{Text: "="}, "shop"); f.Text != "" || !f.NoText || !f.ByReply() || len(bad) > 0 {
+		t.Errorf("readFilter of an empty whole text = %+v, %v, want replies without a text", f, bad)
+	}
+	// The store would look for what is before a NUL alone, and find more.
+	for _, r := range []*http.Request{newRequest("GET", "/v1/messages?text=%00unknown", ""), newRequest("POST", "/v1/messages/cancel", `{"text":"\u0000unknown"}`)} {
+		if a := serve(s, r); a.status != http.StatusBadRequest || !strings.Contains(text(a), "may have no NUL") {
+			t.Errorf("a text with a NUL: %d %s", a.status, text(a))
+		}
 	}
 	long := strings.Repeat("x", maxFilterText+1)
 	for field, r := range map[string]*http.Request{

@@ -41,6 +41,7 @@ type Filter struct {
 	ReplyCode    int
 	EnhancedCode string
 	Text         string
+	NoText       bool // the reply has no text
 
 	// MessageID is a Message-ID field's value with its angle brackets.
 	MessageID string
@@ -55,7 +56,7 @@ type Filter struct {
 
 // ByReply says that the filter selects by why recipients were not delivered.
 func (f Filter) ByReply() bool {
-	return f.Relay != "" || f.ReplyCode != 0 || f.EnhancedCode != "" || f.Text != ""
+	return f.Relay != "" || f.ReplyCode != 0 || f.EnhancedCode != "" || f.Text != "" || f.NoText
 }
 
 // ByRecipient says that the filter asks something of a recipient.

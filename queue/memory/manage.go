@@ -167,7 +167,7 @@ func failedSo(failure *mailer.Failure, f queue.Filter) bool {
 		text = failure.Text
 	}
 	return (f.Relay == "" || f.Relay == failure.Relay) && (f.ReplyCode == 0 || f.ReplyCode == failure.Reply.Code) &&
-		(f.EnhancedCode == "" || f.EnhancedCode == failure.Reply.Enhanced) && (f.Text == "" || tally.Matches(f.Text, text))
+		(f.EnhancedCode == "" || f.EnhancedCode == failure.Reply.Enhanced) && (f.Text == "" || tally.Matches(f.Text, text)) && (!f.NoText || text == "")
 }
 
 // Retry makes what did not go out due again.

@@ -215,7 +215,7 @@ func ofRecipient(f queue.Filter) (c conditions) {
 		c.and("substr(forward_path, ?) = ? COLLATE NOCASE", -len(end), end)
 	}
 	if f.ByReply() {
-		c.and(byReply, f.Relay, f.Relay, f.ReplyCode, f.ReplyCode, f.EnhancedCode, f.EnhancedCode, f.Text, likePattern(f.Text))
+		c.and(byReply, f.Relay, f.Relay, f.ReplyCode, f.ReplyCode, f.EnhancedCode, f.EnhancedCode, f.Text == "" && !f.NoText, likePattern(f.Text))
 	}
 	return c
 }
@@ -225,7 +225,7 @@ const byReply = `result ->> '$.failure.class' IS NOT NULL
 	AND (? = '' OR result ->> '$.failure.relay' = ?)
 	AND (? = 0 OR coalesce(result ->> '$.failure.code', 0) = ?)
 	AND (? = '' OR result ->> '$.failure.enhanced' = ?)
-	AND (? = '' OR coalesce(CASE WHEN result ->> '$.failure.code' IS NULL THEN result ->> '$.failure.text' ELSE result ->> '$.failure.reply' END, '') LIKE ? ESCAPE '\')`
+	AND (? OR coalesce(CASE WHEN result ->> '$.failure.code' IS NULL THEN result ->> '$.failure.text' ELSE result ->> '$.failure.reply' END, '') LIKE ? ESCAPE '\')`
 
 // likePattern is a pattern of [queue.Filter] in SQL.
 func likePattern(text string) string {

@@ -416,6 +416,7 @@ func testListByReply(t *testing.T, s queue.Store) {
 		{Class: mailer.ClassTransient, Relay: "two", Reply: mailer.Reply{Code: 450, Text: "User unknown"}},
 		{Class: mailer.ClassRelay, Relay: "two", Text: "no answer"},
 		nil,
+		{Class: mailer.ClassPermanent, Relay: "three", Reply: mailer.Reply{Code: 550, Enhanced: "5.7.1"}, Text: "550"},
 	} {
 		e := entry(time.Duration(i)*time.Minute, "ana@example.org")
 		insert(t, s, e)
@@ -433,7 +434,9 @@ func testListByReply(t *testing.T, s queue.Store) {
 	}{
 		{queue.Filter{Relay: "two"}, "21"},
 		{queue.Filter{Relay: "o"}, ""},
-		{queue.Filter{ReplyCode: 550}, "0"},
+		{queue.Filter{ReplyCode: 550}, "40"},
+		{queue.Filter{NoText: true}, "4"},
+		{queue.Filter{NoText: true, ReplyCode: 450}, ""},
 		{queue.Filter{EnhancedCode: "5.1.1"}, "0"},
 		{queue.Filter{Text: "<*>: user UNKNOWN*"}, "0"},
 		{queue.Filter{Text: "*unknown"}, "1"},
@@ -441,7 +444,7 @@ func testListByReply(t *testing.T, s queue.Store) {
 		{queue.Filter{Text: "no answer"}, "2"},
 		{queue.Filter{Text: "*100%_\\"}, "0"},
 		{queue.Filter{Text: "%"}, ""},
-		{queue.Filter{Text: "*"}, "210"},
+		{queue.Filter{Text: "*"}, "4210"},
 		{queue.Filter{Text: "User_unknown"}, ""},
 	} {
 		tc.f.Key = queue.AnyKey
