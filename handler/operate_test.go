@@ -2,12 +2,14 @@ package handler
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"mailsidecar/api"
+	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
 
@@ -156,6 +158,30 @@ func TestDrainingDoors(t *testing.T) {
 			if d.provider != "" {
 				checkShape(t, d.provider, d.route, got, text(got))
 			}
+		}
+	}
+}
+
+// TestWaitsForLogin: only a login that must not be repeated waits though a retry is asked for. Another failure at the
+// login passes, as on the way there.
+func TestWaitsForLogin(t *testing.T) {
+	now := time.Now()
+	m := queue.Message{Recipients: []queue.Recipient{{ForwardPath: "ana@example.org", State: queue.Deferred}}}
+	fails := func(err error) RelayStatus {
+		return RelayStatus{Name: "one", PausedUntil: now.Add(time.Hour), Failure: &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageAuth, Text: "no", Err: err}}
+	}
+	const waits = "also where a retry is asked for"
+	for _, tt := range []struct {
+		relay RelayStatus
+		waits bool
+	}{
+		{fails(&mailer.LoginError{Tried: true, Next: now.Add(time.Hour)}), true},
+		{fails(&mailer.LoginError{Tried: true}), false},
+		{fails(errors.New("the connection broke")), false},
+	} {
+		got := waitsOf(m, []RelayStatus{tt.relay}, now)
+		if len(got) != 1 || strings.Contains(got[0].Found, waits) != tt.waits || strings.Contains(got[0].Do, "a retry asks it now") == tt.waits {
+			t.Errorf("%v: waits = %+v, want %q: %v, and the opposite of what to do", tt.relay.Failure.Err, got, waits, tt.waits)
 		}
 	}
 }

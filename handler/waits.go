@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -127,7 +128,8 @@ func (w *waiting) paused() (api.Wait, bool) {
 		return pausedByOperator(*p), true
 	}
 	wait := api.Wait{Reason: api.WaitRelayPaused, Until: first.PausedUntil, Relay: first.Name, Found: "the relay is paused"}
-	if first.Failure != nil && first.Failure.Stage == mailer.StageAuth {
+	login := loginWaits(first.Failure)
+	if login {
 		wait.Found = "the relay is paused because the login failed, and the next login waits until then, also where a retry is asked for"
 	}
 	if first.Failure != nil {
@@ -143,10 +145,23 @@ func (w *waiting) paused() (api.Wait, bool) {
 			break
 		}
 	}
-	if wait.Do == "" {
+	switch {
+	case wait.Do != "":
+	case login:
+		wait.Do = "See whether the user name and the password, or the token, are right: mailsidecar check looks for the cause."
+	default:
 		wait.Do = "Nothing has to be done if this passes: the relay is asked again by itself, and a retry asks it now. mailsidecar check looks for the cause."
 	}
 	return wait, true
+}
+
+// loginWaits says that the failure is a refused login which is not repeated before its time: a retry does not change that.
+func loginWaits(f *mailer.Failure) bool {
+	if f == nil {
+		return false
+	}
+	login, ok := errors.AsType[*mailer.LoginError](f.Err)
+	return ok && !login.Next.IsZero()
 }
 
 // opens is when the relay may be asked again, as far as pauses go.
