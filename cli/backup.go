@@ -110,17 +110,24 @@ func restore(cmd *cobra.Command, c config.Service, from string, yes bool) error 
 		begun = true
 		return nil
 	})
-	switch {
-	case err != nil && begun:
-		return fmt.Errorf("%w. %s may be the queue that was there, or the restored one; each is whole: look with \"mailsidecar queue check\" and \"queue list\" before the start", err, c.Queue.Path)
-	case err != nil && !strings.Contains(err.Error(), unchanged):
-		return fmt.Errorf("%w; %s", err, unchanged)
-	case err != nil:
-		return err
+	if err != nil {
+		return notRestored(err, begun, c.Queue.Path)
 	}
 	printKept(cmd.OutOrStdout(), cmd.ErrOrStderr(), kept)
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "Restored: %s\n", c.Queue.Path)
 	return err
+}
+
+// notRestored says which queue is there after an error. The store says of some errors itself that nothing was changed.
+func notRestored(err error, begun bool, path string) error {
+	switch {
+	case strings.Contains(err.Error(), unchanged):
+		return err
+	case begun:
+		return fmt.Errorf("%w. %s may be the queue that was there, or the restored one; each is whole: look with \"mailsidecar queue check\" and \"queue list\" before the start", err, path)
+	default:
+		return fmt.Errorf("%w; %s", err, unchanged)
+	}
 }
 
 func printRestore(w io.Writer, from string, r service.StoreReport) {

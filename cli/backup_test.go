@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -100,5 +101,23 @@ func TestDamagedLogIsTold(t *testing.T) {
 	t.Setenv("MAILSIDECAR_QUEUE", "sqlite:"+path)
 	if status, out, errOut := run(t.Context(), "queue", "restore", "--yes", from); status != 1 || !strings.Contains(errOut, "the log queue.db-wal") {
 		t.Errorf("restore of files with a damaged log = %d %s %s, want it refused", status, out, errOut)
+	}
+}
+
+// TestNotRestored: an error of a restore says one thing about the queue that is there.
+func TestNotRestored(t *testing.T) {
+	for _, tc := range []struct {
+		err   string
+		begun bool
+		want  string
+	}{
+		{"no space left", false, "no space left; nothing was changed"},
+		{"no space left", true, `no space left. q.db may be the queue that was there, or the restored one; each is whole: look with "mailsidecar queue check" and "queue list" before the start`},
+		{"another process reads it; nothing was changed", true, "another process reads it; nothing was changed"},
+		{"another process reads it; nothing was changed", false, "another process reads it; nothing was changed"},
+	} {
+		if got := notRestored(errors.New(tc.err), tc.begun, "q.db").Error(); got != tc.want {
+			t.Errorf("notRestored(%q, %v) = %q, want %q", tc.err, tc.begun, got, tc.want)
+		}
 	}
 }

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -106,6 +108,27 @@ func TestFlagOf(t *testing.T) {
 	const text = "instead of reply_code the field some_thing and to"
 	if got, want := inFlags(cmd, text), "instead of --code the field some_thing and to"; got != want {
 		t.Errorf("inFlags(%q) = %q, want %q", text, got, want)
+	}
+}
+
+// TestIDOnALaterPage: a page of a busy server may be empty, and the message be on the next one.
+func TestIDOnALaterPage(t *testing.T) {
+	clearEnv(t)
+	const id = "0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55"
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/v1/messages/"+id:
+			answerWith(200, `{"id":"`+id+`","status":"canceled"}`)(w, r)
+		case r.URL.Query().Get("cursor") == "":
+			answerWith(200, `{"messages":[],"next":"c"}`)(w, r)
+		default:
+			answerWith(200, `{"messages":[{"id":"`+id+`"}]}`)(w, r)
+		}
+	}))
+	defer server.Close()
+	t.Setenv("MAILSIDECAR_URL", server.URL)
+	if status, out, errOut := run(t.Context(), "queue", "cancel", "0196a3c2"); status != 0 || !strings.Contains(out, "message "+id+": canceled") {
+		t.Errorf("queue cancel = %d, says\n%s%s\nwant %s", status, out, errOut, id)
 	}
 }
 

@@ -46,13 +46,21 @@ func (c *client) wholeID(ctx context.Context, arg string) (string, error) {
 	}
 	query := url.Values{"id": {arg}, "limit": {fmt.Sprint(mostCandidates + 1)}}
 	var page api.Page
-	if err := c.ask(ctx, http.MethodGet, "/v1/messages?"+query.Encode(), nil, &page); err != nil {
-		return "", err
+	for { // a page of a busy server may be empty though others follow
+		var more api.Page
+		if err := c.ask(ctx, http.MethodGet, "/v1/messages?"+query.Encode(), nil, &more); err != nil {
+			return "", err
+		}
+		page.Messages, page.Next = append(page.Messages, more.Messages...), more.Next
+		if len(page.Messages) > 1 || page.Next == "" {
+			break
+		}
+		query.Set("cursor", page.Next)
 	}
 	switch n := len(page.Messages); {
 	case n == 0:
 		return "", exit(exitRefused, "no message has an id that begins with %s: \"mailsidecar queue list\" shows them", arg)
-	case n == 1 && page.Next == "":
+	case n == 1:
 		return page.Messages[0].ID, nil
 	}
 	return "", exit(exitUsage, "several messages have an id that begins with %s, and nothing was done. Write more of it, or select all of them with --id where the command takes that:%s", arg, candidates(page))

@@ -45,7 +45,7 @@ func newQueueRetry() *cobra.Command {
 named, or of all those that the flags select. Relays that are paused are asked at
 once, also for messages that were not tried yet, and a try that fails makes no pause
 longer. Not asked are relays that an operator has paused, and those that refused the login:
-the command says until when mail waits for them, and why.
+the command says which, until when, and why.
 
 --status failed selects messages that were delivered to no recipient. A message is
 partial that was delivered to some: --status bounced or expired selects these, too.
@@ -227,14 +227,14 @@ func (b *bulk) matching(cmd *cobra.Command, c *client, filter api.Filter) error 
 	return nil
 }
 
-// printPaused says for which relays mail waits though it is to be tried again.
+// printPaused says which relays a retry does not get asked. Mail that others may take, too, need not wait for them.
 func printPaused(w io.Writer, relays []api.PausedRelay) {
 	for _, r := range relays {
 		until := ""
 		if !r.Until.IsZero() {
 			until = " until " + localTime(r.Until)
 		}
-		fmt.Fprintf(w, "Mail for %s waits%s: %s\n", r.Relay, until, shorten(r.Found, 500))
+		fmt.Fprintf(w, "Relay %s is not asked%s: %s\n", r.Relay, until, shorten(r.Found, 500))
 		if r.Do != "" {
 			fmt.Fprintf(w, "  -> %s\n", r.Do)
 		}
@@ -264,7 +264,9 @@ func (b *bulk) steps(ctx context.Context, c *client, filter api.Filter, p *progr
 			return done, fmt.Errorf("%s %s before this: %w", strings.ToLower(b.did), messages(done), err)
 		}
 		done += did.Retried + did.Canceled
-		b.paused = did.Paused
+		if did.Retried > 0 { // else the answer does not name them
+			b.paused = did.Paused
+		}
 		p.add(did.Retried + did.Canceled)
 		if request.Cursor = did.Next; request.Cursor == "" {
 			p.end()

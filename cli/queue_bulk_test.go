@@ -87,6 +87,24 @@ func TestBulkCommands(t *testing.T) {
 	}
 }
 
+// TestRetryTellsPausedRelays: relays that a retry did not get asked are told though its last step had nothing to retry.
+func TestRetryTellsPausedRelays(t *testing.T) {
+	clearEnv(t)
+	answers := []string{
+		`{"matching":1001}`, `{"retried":1000,"matched":1000,"next":"c","paused_relays":[{"relay":"main","found":"relay paused by an operator"}]}`, `{"retried":0,"matched":1}`,
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answerWith(200, answers[0])(w, r)
+		answers = answers[1:]
+	}))
+	defer server.Close()
+	t.Setenv("MAILSIDECAR_URL", server.URL)
+	status, out, errOut := run(t.Context(), "queue", "retry", "--status", "deferred")
+	if want := "messages to be tried again: 1000\nRelay main is not asked: relay paused by an operator\n"; status != 0 || out != want {
+		t.Errorf("queue retry = %d, says\n%s%s\nwant\n%s", status, out, errOut, want)
+	}
+}
+
 // TestBulkInterrupted: Ctrl-C lets the step under way end, and says what was done.
 func TestBulkInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
