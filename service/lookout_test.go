@@ -173,7 +173,7 @@ func TestWaitingForDeadRelay(t *testing.T) {
 				if paused {
 					until = time.Now().Add(time.Minute)
 				}
-				return []queue.Pause{{Relay: l.monitor.relays[0].Name(), Failures: n + 1, Until: until, Reason: failure}}
+				return []queue.Pause{{Relay: l.monitor.relays[0].Name(), Failures: n + 1, Since: begin, Until: until, Reason: failure}}
 			}
 			due := time.Now() // since the last try
 			if n%4 == 1 {

@@ -374,6 +374,52 @@ func TestMetricsPauseEnds(t *testing.T) {
 	})
 }
 
+// TestFailingSincePause: a relay fails since its pause began, whoever looks how often. A pause whose time has come, while
+// nothing has gone there for half an hour, or after a quota, says nothing against it any more.
+func TestFailingSincePause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newTestMonitor(t)
+		m.out = newOutgoing(1)
+		broken := &mailer.Failure{Class: mailer.ClassTransient, Stage: mailer.StageMail, Text: "the connection broke", Relay: "127.0.0.1"}
+		pause := func(since, until time.Time, why *mailer.Failure) {
+			m.note(0, mailer.Attempt{Results: []mailer.Result{{Failure: why}}})
+			m.pauses = func() []queue.Pause {
+				return []queue.Pause{{Relay: "127.0.0.1", Failures: 1, Since: since, Until: until, Reason: why}}
+			}
+		}
+		began := time.Now()
+		pause(began, began.Add(time.Minute), broken)
+		time.Sleep(30 * time.Second)
+		if s := m.Status()[0]; !s.FailingSince.Equal(began) {
+			t.Errorf("paused for 30 s, and seen now: failing since %v, want %v", s.FailingSince, began)
+		}
+		time.Sleep(time.Hour) // nobody looks, and it works between two pauses
+		again := time.Now()
+		pause(again, again.Add(time.Minute), broken)
+		if s := m.Status()[0]; !s.FailingSince.Equal(again) {
+			t.Errorf("in a second pause it fails since %v, want %v", s.FailingSince, again)
+		}
+		time.Sleep(2 * time.Minute) // a probe is due
+		if s := m.Status()[0]; !s.FailingSince.Equal(again) {
+			t.Errorf("while a probe is due it fails since %v, want %v", s.FailingSince, again)
+		}
+		time.Sleep(time.Hour)
+		if s := m.Status()[0]; !s.FailingSince.IsZero() {
+			t.Errorf("an hour after the last attempt it fails since %v, want nothing against it", s.FailingSince)
+		}
+		quota := &mailer.Failure{Class: mailer.ClassRelay, Stage: mailer.StageMail, Reply: mailer.Reply{Code: 452}, Passes: true, Relay: "127.0.0.1"}
+		pause(time.Now(), time.Now().Add(time.Hour), quota)
+		time.Sleep(59 * time.Minute)
+		if m.Status()[0].FailingSince.IsZero() {
+			t.Error("during the pause for a quota nothing is said against it")
+		}
+		time.Sleep(2 * time.Minute)
+		if s := m.Status()[0]; !s.FailingSince.IsZero() {
+			t.Errorf("after the pause for a quota it fails since %v, want nothing against it", s.FailingSince)
+		}
+	})
+}
+
 // TestMetricsStaleFailure: a failure says for half an hour that a relay cannot be used, unless
 // the queue leaves the relay alone for longer. After that nobody knows.
 func TestMetricsStaleFailure(t *testing.T) {

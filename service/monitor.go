@@ -29,9 +29,8 @@ type relayMonitor struct {
 	senders []refusedSenders // by relay
 	out     *outgoing        // what went out; nil where nobody wants to know
 
-	mu     sync.Mutex
-	seen   []relayState // by relay
-	paused []time.Time  // by relay: since when the queue has paused it for its trouble, as Status saw it; zero: it has not
+	mu   sync.Mutex
+	seen []relayState // by relay
 }
 
 var _ handler.Relays = (*relayMonitor)(nil)
@@ -49,7 +48,7 @@ const troubleInterval = time.Hour
 
 func newRelayMonitor(configs []config.Relay, relays []Relay, observe func(mailer.Attempt), log *slog.Logger) *relayMonitor {
 	return &relayMonitor{
-		configs: configs, relays: relays, observe: observe, log: log, seen: make([]relayState, len(relays)), paused: make([]time.Time, len(relays)), senders: make([]refusedSenders, len(relays)),
+		configs: configs, relays: relays, observe: observe, log: log, seen: make([]relayState, len(relays)), senders: make([]refusedSenders, len(relays)),
 		pauses: func() []queue.Pause { return nil }, manual: func() []queue.ManualPause { return nil }, resume: func(string) {},
 	}
 }
@@ -175,11 +174,11 @@ func (m *relayMonitor) Status() []handler.RelayStatus {
 			Name: r.Name(), Host: c.Host, Ladder: ladder(c), Senders: c.Senders, Keys: c.Keys,
 			Serving: m.seen[i].serving, Failure: m.seen[i].failure, Connections: r.Connections(), Turns: r.Turns(), Logins: r.Logins(),
 		}
-		p, paused := pauses[r.Name()]
+		p, paused := pauses[r.Name()] // for its trouble
 		if paused {
 			all[i].PausedUntil, all[i].Failure = p.Until, p.Reason
 		}
-		all[i].FailingSince = m.failingSince(i, paused, p.Until, now)
+		all[i].FailingSince = m.failingSince(i, p, now)
 		if !all[i].FailingSince.IsZero() {
 			all[i].FailedAt = latest(m.out.lastAttempt(i), all[i].FailingSince)
 		}
@@ -194,15 +193,12 @@ func (m *relayMonitor) Status() []handler.RelayStatus {
 // failingSince is since when the relay cannot be used; zero where it can, or where nothing was tried lately.
 // A pause lasts until mail goes there again: its probes, and what they meet, do not begin it anew. The caller
 // holds the lock.
-func (m *relayMonitor) failingSince(i int, paused bool, until, now time.Time) (since time.Time) {
-	switch {
-	case !paused:
-		m.paused[i] = time.Time{}
-	case m.paused[i].IsZero():
-		m.paused[i] = now
+func (m *relayMonitor) failingSince(i int, p queue.Pause, now time.Time) time.Time {
+	since := p.Since
+	if !p.Until.After(now) && (p.Reason == nil || p.Reason.Passes || now.Sub(m.out.lastAttempt(i)) > staleFailure) {
+		since = time.Time{} // a probe has been due for long, and there was no mail for it
 	}
-	since = m.paused[i]
-	if seen := m.seen[i]; seen.failure != nil && m.judge(i, seen.failure, until, now) == relayUnusable && (since.IsZero() || seen.since.Before(since)) {
+	if seen := m.seen[i]; seen.failure != nil && m.judge(i, seen.failure, p.Until, now) == relayUnusable && (since.IsZero() || seen.since.Before(since)) {
 		since = seen.since
 	}
 	return since

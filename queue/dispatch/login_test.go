@@ -42,6 +42,9 @@ func TestRetryMakesNoPauseLonger(t *testing.T) {
 					h.report(j, tt.attempt, now, 0.5)
 				}
 			}
+			if !h.shown().Since.Equal(begin) {
+				t.Errorf("%s: paused since %v, want since the first failure", tt.name, h.shown().Since.Sub(begin))
+			}
 			return h.pause.until, h.pause.failures
 		}
 		until, failures := after(0)

@@ -9,7 +9,8 @@ import (
 // over, one delivery goes through as a probe, and all other mail waits for what
 // becomes of it. A probe may hang: then another follows after a while.
 type pause struct {
-	failures int // in a row; zero: there is no pause
+	failures int       // in a row; zero: there is no pause
+	since    time.Time // when the first failure was, also of another kind; zero: there is no pause
 	until    time.Time
 	probes   []probe // under way, in the order in which they began
 	// cut is when the pause would have ended, had no person asked for a probe before; zero: nobody has.
@@ -71,6 +72,9 @@ func (p *pause) ask(at time.Time) {
 func (p *pause) fail(named, now time.Time, delay func(failures int) time.Duration) {
 	cut := p.cut
 	p.cut = time.Time{}
+	if p.since.IsZero() {
+		p.since = now
+	}
 	if p.failures == 0 { // it begins, or begins anew with other trouble
 		cut = time.Time{}
 	}
@@ -95,7 +99,7 @@ func (p *pause) shift(by time.Duration) {
 	if p.failures == 0 {
 		return
 	}
-	p.until = p.until.Add(by)
+	p.since, p.until = p.since.Add(by), p.until.Add(by)
 	if !p.cut.IsZero() {
 		p.cut = p.cut.Add(by)
 	}

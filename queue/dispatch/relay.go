@@ -30,6 +30,7 @@ type health struct {
 type Pause struct {
 	Relay    string
 	Failures int             // in a row
+	Since    time.Time       // when the first of them was, whatever each is about
 	Until    time.Time       // may have passed: then a probe is due or under way
 	Reason   *mailer.Failure // of the last one
 }
@@ -52,7 +53,9 @@ type News struct {
 	RestsUntil time.Time
 }
 
-func (h *health) shown() Pause { return Pause{h.name, h.pause.failures, h.pause.until, h.reason} }
+func (h *health) shown() Pause {
+	return Pause{h.name, h.pause.failures, h.pause.since, h.pause.until, h.reason}
+}
 
 // opens is when a delivery of priority p may be given to the relay, as far as is
 // known now.
