@@ -67,7 +67,7 @@ func (f *queueFilter) define(cmd *cobra.Command) {
 	once(cmd, text(&f.relay), "relay", "relay at which a recipient's last attempt failed")
 	once(cmd, number(&f.code), "code", "reply code of a recipient's last attempt, where that failed, such as 550")
 	once(cmd, text(&f.enhanced), "enhanced", "enhanced status code of that failure, such as 5.1.1")
-	once(cmd, text(&f.text), "text", "part of the relay's text in that failure, in upper or lower case; * stands for anything, and = in front of it means the whole text")
+	once(cmd, text(&f.text), "text", "part of the relay's text in that failure, in upper or lower case; * stands for anything; with = in front it is the whole text, and = alone selects replies without text")
 	once(cmd, text(&f.key), "key", "name of the API key; others than the own one need the role admin")
 }
 

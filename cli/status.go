@@ -197,6 +197,9 @@ func (v *statusView) showRelays(ctx context.Context, before string) (int, error)
 	if trouble := troubled(relays.Relays); trouble != "" {
 		verdict = append(verdict, trouble)
 	}
+	if refused := v.refused(ctx); refused != "" {
+		status, verdict = statusPaused, append([]string{refused}, verdict...)
+	}
 	if v.asJSON {
 		return status, v.encode(raw, status, verdict)
 	}
