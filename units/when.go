@@ -1,6 +1,9 @@
 package units
 
 import (
+	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -11,10 +14,11 @@ const WhenForms = `"2026-11-29", "2026-11-29 14:30", "29 Nov", "today", "yesterd
 // ParseWhen reads a point in time as people write it, in the time zone of now:
 //
 //   - RFC 3339, with its own zone
-//   - a date, 2026-11-29, 29 Nov 2026 or Nov 29 2026; without a year, the last such date up to
-//     today; also with a time behind it, 14:30 or 14:30:05
+//   - a date, 2026-11-29, 29 Nov 2026, Nov 29 2026 or Nov 29, 2026; without a year, the last
+//     such date up to today; also with a time behind it, 14:30 or 14:30:05
+//   - RFC 3339 without a zone, 2026-11-29T14:30 or 2026-11-29T14:30:05
 //   - today, yesterday, or a day of the week, which is the last one up to today; also with a time
-//   - now, or how long before it: 2h, or 2h ago
+//   - now, or how long before it: 2h, 2h ago, 2 hours or 2 hours ago
 //
 // A date without a time is where the day begins, or with end where it ends: where the next one
 // begins. A time that the clocks show twice is the first of the two, or with end the
@@ -29,7 +33,7 @@ func ParseWhen(text string, now time.Time, end bool) (time.Time, error) {
 	if at, ok := ago(words, now); ok {
 		return at, nil
 	}
-	words, clock, timed := cutClock(words)
+	words, clock, timed := cutClock(dateWords(words))
 	day, ok := parseDay(words, now)
 	if !ok || day.Year() < 1970 {
 		return time.Time{}, &Error{text, "time", whenAdvice(text)}
@@ -54,14 +58,43 @@ func whenAdvice(text string) string {
 
 // ago reads now, and how long before it.
 func ago(words []string, now time.Time) (time.Time, bool) {
-	if len(words) == 2 && words[1] == "ago" {
-		words = words[:1]
+	if last := len(words) - 1; last > 0 && words[last] == "ago" {
+		words = words[:last]
 	}
-	if len(words) != 1 {
-		return time.Time{}, false
+	var d time.Duration
+	ok := false
+	switch len(words) {
+	case 1:
+		d, ok = parseDuration(words[0])
+	case 2:
+		d, ok = countOf(words[0], words[1])
 	}
-	d, ok := parseDuration(words[0])
-	return now.Add(-d), ok && now.Add(-d).Year() >= 1970 || words[0] == "now"
+	return now.Add(-d), ok && now.Add(-d).Year() >= 1970 || len(words) == 1 && words[0] == "now"
+}
+
+// countOf reads a number of units: 2 hours.
+func countOf(number, unit string) (time.Duration, bool) {
+	one, ok := map[string]time.Duration{"second": time.Second, "minute": time.Minute, "hour": time.Hour, "day": Day, "week": 7 * Day}[strings.TrimSuffix(unit, "s")]
+	n, err := strconv.ParseUint(number, 10, 63)
+	if !ok || err != nil || n > uint64(math.MaxInt64/one) {
+		return 0, false
+	}
+	return time.Duration(n) * one, true
+}
+
+// dateWords returns the words of a date as the layouts here have them: without the T before a
+// time, as in 2026-11-29T14:30, and without the comma before a year, as in Nov 29, 2026.
+func dateWords(words []string) []string {
+	if len(words) == 1 {
+		if date, clock, ok := strings.Cut(words[0], "t"); ok && len(date) == len(time.DateOnly) {
+			return []string{date, clock}
+		}
+	}
+	if len(words) >= 3 && strings.HasSuffix(words[1], ",") {
+		words = slices.Clone(words)
+		words[1] = strings.TrimSuffix(words[1], ",")
+	}
+	return words
 }
 
 // cutClock takes the time of day from the end of the words.
