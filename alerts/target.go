@@ -198,7 +198,11 @@ func unknownHost(u *url.URL) *InvalidError {
 	if u.Hostname() == "api.telegram.org" {
 		return &InvalidError{"is a URL of Telegram's API", "write telegram://TOKEN@CHAT"}
 	}
-	return &InvalidError{"has a host of which it is not known what it takes", "say it before the URL: ntfy+https://, slack+https:// (also for Mattermost and Rocket.Chat), discord+https://, teams+https:// or json+https://"}
+	const what = "does not say for which service it is"
+	if u.Scheme == "http" {
+		return &InvalidError{what, "put the service before the URL: ntfy+http://, slack+http:// (also for Mattermost and Rocket.Chat), or json+http:// for a program of yours; http needs MAILSIDECAR_ALERTS_ALLOW_PRIVATE=true"}
+	}
+	return &InvalidError{what, "put the service before the URL: ntfy+https://, slack+https:// (also for Mattermost and Rocket.Chat), discord+https://, teams+https://, or json+https:// for a program of yours"}
 }
 
 // mayLogIn reports whether the service takes a user name and password, or a token.

@@ -48,7 +48,7 @@ func TestAlertProblems(t *testing.T) {
 	}
 	for name, what := range map[string]string{
 		"MAILSIDECAR_ADDR":             "is no address and port",
-		"MAILSIDECAR_ALERTS (entry 1)": "has a host of which it is not known what it takes",
+		"MAILSIDECAR_ALERTS (entry 1)": "does not say for which service it is",
 		"MAILSIDECAR_ALERTS (entry 3)": "leads to the same place as an entry before it",
 		"MAILSIDECAR_ALERTS (entry 4)": "has a scheme that is not known",
 		"MAILSIDECAR_ALERTS (entry 5)": "is an http URL, and what it holds would cross the network in clear text",
