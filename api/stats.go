@@ -4,6 +4,9 @@ import "time"
 
 // Stats answers GET /v1/stats: of the messages of one key, or of all.
 type Stats struct {
+	// Key is the name of the API key whose mail the numbers are of; empty where they are of all
+	// mail.
+	Key string `json:"key,omitzero"`
 	// Counting says that the numbers may be wrong by a little: they are being counted anew,
 	// after a crash or an upgrade.
 	Counting bool `json:"counting"`

@@ -250,6 +250,9 @@ func printStatus(w io.Writer, s api.Stats, verdict []string) {
 	if s.Counting {
 		fmt.Fprintln(w, "The numbers are being counted anew, and may be wrong by a little.")
 	}
+	if s.Key != "" { // zeros would look as if no mail waited at all
+		fmt.Fprintf(w, "These numbers are of the mail of the key %s alone; a key with the role admin sees all mail.\n", s.Key)
+	}
 	waiting := s.Statuses[api.StatusQueued] + s.Statuses[api.StatusDeferred]
 	fmt.Fprintf(w, "Messages waiting: %d (%d queued, %d deferred). Held: %d. Failed: %d, in part: %d.\n\n", waiting, s.Statuses[api.StatusQueued],
 		s.Statuses[api.StatusDeferred], s.Statuses[api.StatusHeld], s.Statuses[api.StatusFailed], s.Statuses[api.StatusPartial])

@@ -34,12 +34,15 @@ func (s *Server) getStats(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(c, http.StatusOK, intake.TypeJSON, newStats(stats, s.relayStatus()))
+	if whose == queue.AnyKey {
+		whose = ""
+	}
+	return writeJSON(c, http.StatusOK, intake.TypeJSON, newStats(stats, s.relayStatus(), whose))
 }
 
-func newStats(s queue.Stats, relays []RelayStatus) api.Stats {
+func newStats(s queue.Stats, relays []RelayStatus, key string) api.Stats {
 	b := api.Stats{
-		Counting: s.Counting, Statuses: statusNumbers(s.Statuses), OldestDue: inUTC(s.OldestDue),
+		Key: key, Counting: s.Counting, Statuses: statusNumbers(s.Statuses), OldestDue: inUTC(s.OldestDue),
 		Hour: api.StatsSince{Since: inUTC(s.Hour.Since), StatsCounts: api.StatsCounts(s.Hour.Counts)},
 		Day:  api.StatsSince{Since: inUTC(s.Day.Since), StatsCounts: api.StatsCounts(s.Day.Counts)},
 		Keys: []api.StatsKey{}, Replies: []api.StatsReply{}, Buckets: []api.StatsBucket{},

@@ -36,6 +36,9 @@ func TestGetStats(t *testing.T) {
 	if got.Hour.StatsCounts != want || got.Statuses["deferred"] != 3 || got.Statuses["queued"] != 0 || len(got.Statuses) != len(queue.Statuses) || !got.OldestDue.Equal(q.stats.OldestDue) {
 		t.Errorf("stats = %+v", got)
 	}
+	if got.Key != "shop" {
+		t.Errorf("stats of a key that is no admin have the key %q, want shop: else a monitor takes them for those of all mail", got.Key)
+	}
 	if r := got.Relays; len(r) != 5 || r[1].Name != "b" || r[1].Status != api.RelayPaused || r[1].Day.Bounced != 6 || r[4].Name != "old" || r[4].Status != "" {
 		t.Errorf("relays = %+v, want the four that are configured and one more", r)
 	}
