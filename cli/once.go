@@ -10,7 +10,7 @@ import (
 
 // onceFlag is a flag that may be given once, and not with an empty value: where messages are
 // selected, a second value that replaces the first one, or a variable of the shell that is
-// empty, would select others than were meant.
+// empty, would select others than were meant. The same goes for where messages are sent.
 type onceFlag struct {
 	read  func(text string) error
 	kind  string
@@ -49,7 +49,7 @@ func (f *onceFlag) Set(text string) error {
 	case f.given:
 		return fmt.Errorf("it is given twice, and was %q before", f.value)
 	case text == "":
-		return errors.New("it is empty: leave it out to select by something else")
+		return errors.New("it is empty: leave it out, or give it a value")
 	}
 	f.value, f.given = text, true
 	return f.read(text)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -101,6 +102,16 @@ func (f *queueFilter) filter(now time.Time) (api.Filter, error) {
 	}, nil
 }
 
+// withCode is a text that begins with a reply code, as a line of a log does.
+var withCode = regexp.MustCompile(`^=?[45][0-9][0-9][ -]`)
+
+// hint says what may be wrong with flags that select nothing.
+func (f *queueFilter) hint(w io.Writer) {
+	if withCode.MatchString(f.text) {
+		fmt.Fprintln(w, `Note: --text asks for the words alone; the codes before them are asked with --code and --enhanced: --code 550 --enhanced 5.1.1 --text "no such user".`)
+	}
+}
+
 // pointInTime reads a time as people write it and writes it as RFC 3339. A day is where it
 // begins, or with end where it ends.
 func pointInTime(flag, text string, now time.Time, end bool) (string, error) {
@@ -116,7 +127,7 @@ func pointInTime(flag, text string, now time.Time, end bool) (string, error) {
 
 func newQueueList() *cobra.Command {
 	var f queueFilter
-	var limit int
+	limit := 50
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "list",
@@ -136,6 +147,9 @@ message that these leave until it has found enough.
 				if err != nil {
 					return err
 				}
+				if len(messages) == 0 {
+					f.hint(cmd.ErrOrStderr())
+				}
 				if asJSON {
 					return encodeJSON(cmd.OutOrStdout(), messages)
 				}
@@ -144,7 +158,9 @@ message that these leave until it has found enough.
 		},
 	}
 	f.define(cmd)
-	cmd.Flags().IntVar(&limit, "limit", 50, "list up to so many")
+	upTo := number(&limit)
+	upTo.value = strconv.Itoa(limit) // the default, for --help
+	once(cmd, upTo, "limit", "list up to so many")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
 	return cmd
 }

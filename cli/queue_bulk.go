@@ -69,8 +69,8 @@ matches, is tried once more.
 		},
 	}
 	b.define(cmd)
-	cmd.Flags().StringVar(&b.to, "to", "", "send the message to this address, as a new message")
-	cmd.Flags().StringVar(&b.insteadOf, "instead-of", "", "with --to: the recipient that did not get it")
+	once(cmd, text(&b.to), "to", "send the message to this address, as a new message")
+	once(cmd, text(&b.insteadOf), "instead-of", "with --to: the recipient that did not get it")
 	cmd.Flags().BoolVar(&b.yes, "yes", false, "with --to: do not ask where the message went to that address before")
 	return cmd
 }
@@ -126,8 +126,11 @@ func (b *bulk) run(cmd *cobra.Command, ids []string, method, action string) erro
 	if err != nil {
 		return err
 	}
-	if b.to != "" || b.insteadOf != "" {
-		if len(ids) != 1 || b.to == "" || filter != (api.Filter{}) || b.dryRun {
+	if b.to == "" && b.insteadOf != "" {
+		return exit(exitUsage, "--instead-of goes with --to, which says to which address the message is sent")
+	}
+	if b.to != "" {
+		if len(ids) != 1 || filter != (api.Filter{}) || b.dryRun {
 			return exit(exitUsage, "--to takes the id of one message and no flag but --instead-of and --yes")
 		}
 		return withServer(cmd, func(c *client) error {
@@ -138,8 +141,13 @@ func (b *bulk) run(cmd *cobra.Command, ids []string, method, action string) erro
 		return exit(exitUsage, "--yes goes with --to: a retry does not ask")
 	}
 	byIDs, byFilter := len(ids) > 0, filter != (api.Filter{})
-	if byIDs == byFilter || byIDs && (b.dryRun || b.yes) {
-		return exit(exitUsage, "name messages by their ids, or select them with flags such as --status failed; --dry-run and --yes go with flags")
+	switch {
+	case byIDs && byFilter:
+		return exit(exitUsage, "name messages by their ids, or select them with flags such as --status failed, not both")
+	case !byIDs && !byFilter:
+		return exit(exitUsage, "name messages by their ids, or select them with flags such as --status failed")
+	case byIDs && b.dryRun:
+		return exit(exitUsage, "--dry-run says how many messages flags select, and takes no ids")
 	}
 	return withServer(cmd, func(c *client) error {
 		if byIDs {
@@ -202,6 +210,9 @@ func (c *client) resend(cmd *cobra.Command, id string, r api.Resend) error {
 func (b *bulk) matching(cmd *cobra.Command, c *client, filter api.Filter) error {
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
 	total, err := c.countMatching(ctx, b.route, filter)
+	if err == nil && total == 0 {
+		b.filter.hint(cmd.ErrOrStderr())
+	}
 	switch {
 	case err != nil:
 		return err

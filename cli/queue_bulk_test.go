@@ -73,8 +73,15 @@ func TestBulkCommands(t *testing.T) {
 		{[]string{"queue", "retry", "--status", "held", "--dry-run"}, 1300, 0, "Retry: up to 1,300 messages, for so many match, and one that has nothing to retry by then is left as it is. Nothing was changed.", 2},
 		{[]string{"queue", "cancel"}, 0, 64, "name messages by their ids, or select", 0},
 		{[]string{"queue", "cancel", "--yes"}, 0, 64, "name messages by their ids, or select", 0},
-		{[]string{"queue", "cancel", "id-1", "--dry-run"}, 0, 64, "--dry-run and --yes go with flags", 0},
-		{[]string{"queue", "cancel", "id-1", "--status", "held"}, 0, 64, "name messages by their ids, or select", 0},
+		{[]string{"queue", "cancel", "id-1", "--dry-run"}, 0, 64, "--dry-run says how many messages flags select, and takes no ids", 0},
+		{[]string{"queue", "cancel", "id-1", "--status", "held"}, 0, 64, "name messages by their ids, or select them with flags such as --status failed, not both", 0},
+		{[]string{"queue", "retry", "id-1", "--instead-of", "b@example.org"}, 0, 64, "--instead-of goes with --to", 0},
+		{[]string{"queue", "retry", "id-1", "--to", "b@example.org", "--to", "c@example.org"}, 0, 64, `it is given twice, and was "b@example.org" before`, 0},
+		{[]string{"queue", "retry", "id-1", "--to", ""}, 0, 64, "it is empty", 0},
+		{[]string{"queue", "export", "--status", "failed", "--to", "x.csv", "-o", "y"}, 0, 64, `it is given twice, and was "x.csv" before`, 0},
+		{[]string{"queue", "list", "--limit", "ten"}, 0, 64, "must be a number", 0},
+		{[]string{"queue", "retry", "--text", "550 5.1.1 No such user"}, 0, 0, "--text asks for the words alone", 3},
+		{[]string{"queue", "retry", "--text", "No such user"}, 0, 0, "messages to be tried again: 0\n", 3},
 	} {
 		requests := bulkServer(t, tc.matching, func(api.Bulk) {})
 		status, out, errOut := run(t.Context(), tc.args...)

@@ -65,8 +65,9 @@ A single message goes to ID.eml without --to.
 	}
 	e.filter.define(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&e.to, "to", "", "directory or file to write; \"-\" is standard output")
-	flags.StringVarP(&e.to, "output", "o", "", "the same as --to")
+	to := text(&e.to) // one value for both names
+	flags.Var(&to, "to", "directory or file to write; \"-\" is standard output")
+	flags.VarP(&to, "output", "o", "the same as --to")
 	flags.StringVar(&e.format, "format", "", "eml, mbox, csv or ndjson (default: as the name of --to says)")
 	flags.BoolVar(&e.force, "force", false, "overwrite files")
 	flags.BoolVar(&e.dryRun, "dry-run", false, "only say how many messages the flags select")
@@ -115,6 +116,9 @@ func (e *export) run(cmd *cobra.Command, ids []string) error {
 		total, err := c.count(cmd.Context(), filter)
 		if err != nil {
 			return err
+		}
+		if total == 0 {
+			e.filter.hint(cmd.ErrOrStderr())
 		}
 		if e.dryRun {
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Export: %s. Nothing was written.\n", messagesMatch(total))
