@@ -57,10 +57,10 @@ func (c *client) wholeID(ctx context.Context, arg string) (string, error) {
 		}
 		query.Set("cursor", page.Next)
 	}
-	switch n := len(page.Messages); {
-	case n == 0:
+	switch len(page.Messages) {
+	case 0:
 		return "", exit(exitRefused, "no message has an id that begins with %s: \"mailsidecar queue list\" shows them", arg)
-	case n == 1:
+	case 1:
 		return page.Messages[0].ID, nil
 	}
 	return "", exit(exitUsage, "several messages have an id that begins with %s, and nothing was done. Write more of it, or select all of them with --id where the command takes that:%s", arg, candidates(page))

@@ -223,7 +223,7 @@ func (w *walk) ofRecipient(f queue.Filter) {
 	if f.EnhancedCode != "" {
 		w.and("r.result #>> '{failure,enhanced}' = %s", clean(f.EnhancedCode))
 	}
-	if f.Text != "" {
+	if f.Text != "" || f.NoText { // without a pattern nothing but an empty text matches
 		w.and(`lower(coalesce(CASE WHEN r.result #> '{failure,code}' IS NULL THEN r.result #>> '{failure,text}' ELSE r.result #>> '{failure,reply}' END, '') COLLATE "C")
 			LIKE lower(%s::text COLLATE "C") ESCAPE '\'`, likePattern(clean(f.Text)))
 	}
