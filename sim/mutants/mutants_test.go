@@ -115,7 +115,7 @@ var planted = []mutant{
 	},
 	{
 		"refusal at the greeting bounces", "mailer/smtp/classify.go",
-		"case stage < mailer.StageMail:", "case stage < mailer.StageMail && r.Code/100 != 5:", nil,
+		"case stage < mailer.StageMail:\n", "case stage < mailer.StageMail:\n\t\tif r.Code/100 == 5 {\n\t\t\treturn mailer.ClassPermanent\n\t\t}\n", nil,
 	},
 	{
 		"quota bounces", "mailer/smtp/classify.go",
@@ -183,7 +183,7 @@ var planted = []mutant{
 	},
 	{
 		"cancel keeps what comes late", "queue/commands.go",
-		"d.recorder.release(append(jobs, late...))", "d.recorder.release(jobs)",
+		"d.recorder.release(append(jobs, late...))", "d.recorder.release(append(jobs, late[:0]...))",
 		&mutant{
 			file: "queue/leases.go",
 			old:  "err == nil && len(unknown) > 0 {", new: "err == nil && len(unknown) > 1000 {",
