@@ -50,7 +50,7 @@ type conn struct {
 	// These belong to the set.
 	list   *list.List
 	place  *list.Element
-	since  time.Time // the header is unfinished, or the connection idle, since then
+	since  time.Time // the header is unfinished, the connection idle, or a request without a key under way, since then
 	weight int64     // of the unfinished header
 	octets int       // of the unfinished header, or of the TLS handshake
 	fields int       // of the unfinished header
@@ -67,8 +67,9 @@ func (c *conn) phase() phase { return phase(c.state.Load()) }
 
 func (c *conn) enter(l *list.List) { c.list, c.place = l, l.PushBack(c) }
 
-// Read counts what it reads, up to the end of the header. Once Close is called it reads
-// nothing: what comes then is thrown away and must not be taken for a request.
+// Read counts what it reads, up to the end of the header. Once Close is called, or the
+// connection is about to be closed to make room, it reads nothing: what comes then is thrown
+// away and must not be taken for a request, whose answer nobody would get.
 func (c *conn) Read(p []byte) (int, error) {
 	c.reading.Store(true)
 	defer c.reading.Store(false)
@@ -84,6 +85,8 @@ func (c *conn) Read(p []byte) (int, error) {
 		return n, err
 	}
 	switch c.phase() {
+	case gone:
+		return 0, net.ErrClosed
 	case unfinished, idle:
 		if f := c.judge(p[:n]); f != nil {
 			c.refuse(f)

@@ -45,6 +45,9 @@ const (
 	// rested is how long after a request a client that sends one after the other has
 	// surely sent the next.
 	rested = time.Second
+	// unproven is how long a request has to show its key: on a busy machine it may wait for a
+	// processor between its header and that.
+	unproven = 500 * time.Millisecond
 	// look is how often the listener looks again whether there is room.
 	look = 5 * time.Millisecond
 )
@@ -191,6 +194,7 @@ func (s *Set) move(c *conn, to phase) {
 		c.since = time.Now()
 		c.enter(s.idleList(c))
 	case strange:
+		c.since = time.Now()
 		c.enter(&s.strangers)
 	case keyed:
 		s.keyed++
@@ -248,19 +252,19 @@ func (s *Set) tryAdd(c *conn) (bool, error) {
 // closeOne closes the connection that matters least: one that lingers is answered already.
 // A connection over which a key was sent matters more than others, and a request under way more than none. But a client
 // that is about to send its next request could not know that its connection is closed:
-// rather than that, a new one waits until an unfinished header is no longer fresh.
+// rather than that, a new one waits until an unfinished header is no longer fresh, or a request
+// has had the time to show its key.
 func (s *Set) closeOne() bool {
-	return s.closeFirst(&s.lingering) || s.closeFirst(&s.idle) || s.closeUnfinished() || s.closeRested() || s.closeFirst(&s.strangers) ||
-		s.unfinished.Len() == 0 && s.closeFirst(&s.idleKeys)
+	return s.closeFirst(&s.lingering) || s.closeFirst(&s.idle) || s.closeUnfinished() || s.closeOlder(&s.idleKeys, rested) || s.closeOlder(&s.strangers, unproven) ||
+		s.unfinished.Len() == 0 && s.strangers.Len() == 0 && s.closeFirst(&s.idleKeys)
 }
 
-// closeRested closes the longest idle connection over which a key was sent, unless its
-// last request was lately.
-func (s *Set) closeRested() bool {
-	if e := s.idleKeys.Front(); e == nil || time.Since(e.Value.(*conn).since) < rested {
+// closeOlder closes the first connection of the list, if it is there for so long.
+func (s *Set) closeOlder(l *list.List, than time.Duration) bool {
+	if e := l.Front(); e == nil || time.Since(e.Value.(*conn).since) < than {
 		return false
 	}
-	return s.closeFirst(&s.idleKeys)
+	return s.closeFirst(l)
 }
 
 func (s *Set) closeFirst(l *list.List) bool {

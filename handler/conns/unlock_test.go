@@ -1,6 +1,8 @@
 package conns
 
 import (
+	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"testing"
@@ -47,5 +49,48 @@ func TestClosedUnlocked(t *testing.T) {
 				t.Errorf("closed while the set was unlocked: %v, want once", raw.closed)
 			}
 		})
+	}
+}
+
+// TestRequestsHaveTime: a request whose key is not known yet is not ended to make room for a new
+// connection, unless it is under way for long; nor is a connection that a client with a key is
+// about to use.
+func TestRequestsHaveTime(t *testing.T) {
+	s := New(Limits{Open: 2}, slog.New(slog.DiscardHandler))
+	connect := func() *conn {
+		c := &conn{raw: &watched{set: s}, set: s}
+		if err := s.add(c, nil); err != nil {
+			t.Fatal(err)
+		}
+		s.move(c, strange)
+		return c
+	}
+	client, asked := connect(), connect()
+	client.known = true
+	s.move(client, idle)
+	if done, err := s.tryAdd(&conn{set: s}); done || err != nil || client.phase() == gone || asked.phase() == gone {
+		t.Fatalf("a new connection is let in: %v, %v; closed: the client with a key %v, the request %v", done, err, client.phase() == gone, asked.phase() == gone)
+	}
+	asked.since = asked.since.Add(-unproven)
+	if done, err := s.tryAdd(&conn{set: s}); !done || err != nil || client.phase() == gone || asked.phase() != gone {
+		t.Errorf("a new connection is let in later: %v, %v; closed: the client with a key %v, the request %v", done, err, client.phase() == gone, asked.phase() == gone)
+	}
+}
+
+// TestGoneReadsNothing: a request that comes over a connection which is about to be closed is
+// not served: its client would not learn what became of it.
+func TestGoneReadsNothing(t *testing.T) {
+	s := New(Limits{Open: 1}, slog.New(slog.DiscardHandler))
+	ours, theirs := net.Pipe()
+	c := &conn{Conn: ours, raw: ours, set: s}
+	if err := s.add(c, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.mu.Lock()
+	s.close(c)
+	s.mu.Unlock() // it is closed a while later
+	go func() { _, _ = io.WriteString(theirs, "GET / HTTP/1.1\r\nHost: x\r\n\r\n") }()
+	if n, err := c.Read(make([]byte, 100)); n != 0 || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Read = %d, %v, want 0 and that it is closed", n, err)
 	}
 }
