@@ -159,11 +159,24 @@ func serveAs(t *testing.T, env environment, edit func(*exec.Cmd)) *sidecar {
 	t.Cleanup(func() {
 		s.stop(t)
 		if t.Failed() {
-			t.Logf("mailsidecar logged:\n%s", s.log.String())
+			t.Logf("mailsidecar logged:\n%s", lastLines(s.log.String(), 500))
 		}
 	})
 	s.awaitReady(t)
 	return s
+}
+
+// lastLines is the end of a text that may be very long.
+func lastLines(text string, n int) string {
+	end := len(text)
+	for ; n > 0; n-- {
+		i := strings.LastIndexByte(text[:end], '\n')
+		if i < 0 {
+			return text
+		}
+		end = i
+	}
+	return fmt.Sprintf("… (%d octets before)%s", end, text[end:])
 }
 
 func (s *sidecar) awaitReady(t *testing.T) {

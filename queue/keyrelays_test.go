@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -120,7 +121,7 @@ type hostile struct {
 	hold   bool
 	sent   map[string]string // the key of each message, by content
 	stored int               // of these, how many the queue has
-	looks  int               // how often the queue looked at its store
+	looks  atomic.Int64      // how often the queue looked at its store
 }
 
 const hostileRelays, hostileKeys = 4, 12
@@ -162,11 +163,11 @@ func (h *hostile) routes() (routes queue.Routes) {
 // countedStore counts how often the queue looks at it for what is due.
 type countedStore struct {
 	*memory.Store
-	looks *int
+	looks *atomic.Int64
 }
 
 func (s countedStore) Waiting(ctx context.Context, now time.Time) (queue.Waiting, error) {
-	*s.looks++
+	s.looks.Add(1)
 	return s.Store.Waiting(ctx, now)
 }
 
@@ -272,8 +273,8 @@ func (h *hostile) check() {
 			h.t.Errorf("%q was tried %d times", content, n)
 		}
 	}
-	if h.looks > 10_000 { // in a day and a half
-		h.t.Errorf("the queue looked at its store %d times", h.looks)
+	if looks := h.looks.Load(); looks > 10_000 { // in a day and a half
+		h.t.Errorf("the queue looked at its store %d times", looks)
 	}
 	page, err := h.queue.List(h.t.Context(), queue.Filter{Key: queue.AnyKey}, 1000, "")
 	if err != nil || len(page.Messages) != h.stored {
