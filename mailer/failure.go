@@ -82,6 +82,11 @@ var ErrRefusesMany = errors.New("the relay refuses unrelated messages with the s
 // relay, which has not seen the mail.
 var ErrExpired = errors.New("the message expired")
 
+// ErrMayNotSend is the cause of a [Failure] of class [ClassTransient] at [StageConnect]
+// where the envelope's MaySend said no. The relay has not taken the mail for this recipient,
+// whatever it has seen of it, and the failure says nothing about the relay.
+var ErrMayNotSend = errors.New("the message may not be sent any more")
+
 // Reply is an SMTP reply (RFC 5321 §4.2).
 type Reply struct {
 	// Code is the three-digit reply code; zero means that there was no reply.

@@ -28,7 +28,14 @@ type Envelope struct {
 	// Expires is when it is too late to begin: no MAIL is sent from then on. Zero
 	// means never.
 	Expires time.Time
+	// MaySend is asked before each transaction, before its content and again before the
+	// final dot. Once it says no, nothing more is sent: content without its end is thrown away by the
+	// relay (RFC 5321 §4.1.1.4). Nil means always.
+	MaySend func() bool
 }
+
+// Sendable reports whether the message may still be sent, see MaySend.
+func (e *Envelope) Sendable() bool { return e.MaySend == nil || e.MaySend() }
 
 // Content is a finished message: header section and body (RFC 5322), as it
 // goes to every relay on every attempt.
@@ -85,7 +92,8 @@ type Deliverer interface {
 	// Ending ctx stops the attempt at once before the final dot; after it, the
 	// results still open become [ClassUncertain] and the relay's late verdict
 	// is only logged. Recipients for which no transaction has begun when the envelope
-	// expires fail with [ErrExpired] then, whatever the delivery waits for.
+	// expires fail with [ErrExpired] then, whatever the delivery waits for. Those that the
+	// envelope's MaySend stopped fail with [ErrMayNotSend].
 	Deliver(ctx context.Context, env Envelope, c Content) Attempt
 }
 

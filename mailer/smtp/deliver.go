@@ -109,6 +109,8 @@ func (d *delivery) prepare(ctx context.Context) *mailer.Failure {
 		switch {
 		case d.expired() && (d.booked == nil || !d.booked.sent):
 			f = d.expiry()
+		case !d.env.Sendable() && (d.booked == nil || !d.booked.sent):
+			f = d.stopped()
 		case d.needsTurn():
 			f = d.getTurn(ctx)
 		case d.conn == nil:
@@ -136,6 +138,22 @@ func (d *delivery) expiry() *mailer.Failure {
 		d.booked = nil
 	}
 	return d.relay.expiredFailure()
+}
+
+// stopped returns the failure of the recipients that may not be sent to any more.
+func (d *delivery) stopped() *mailer.Failure {
+	if d.booked != nil {
+		d.unbook(d.booked)
+		d.booked = nil
+	}
+	return d.relay.stoppedFailure()
+}
+
+func (r *Relay) stoppedFailure() *mailer.Failure {
+	return &mailer.Failure{
+		Class: mailer.ClassTransient, Stage: mailer.StageConnect, Relay: r.opts.Name,
+		Text: "this instance may not send the message any more", Err: mailer.ErrMayNotSend,
+	}
 }
 
 func (r *Relay) expiredFailure() *mailer.Failure {
@@ -231,6 +249,12 @@ const maxRefused = 5
 // once more, and gives up the connection where that has ended.
 func (d *delivery) conclude(ctx context.Context, t *transaction) {
 	d.open = append(t.again, d.open...)
+	if t.stopped != nil { // the connection is dead, and no other one may be used
+		failAll(d.undecided(), t.stopped)
+		d.open, d.doubtful = nil, nil
+		d.release()
+		return
+	}
 	if list := d.doubtLogin(t); len(list) > 0 {
 		d.retryOnNewConn(list)
 		return
@@ -561,7 +585,7 @@ func (d *delivery) transaction(ext extensions) *transaction {
 // it. It returns nil when none of those can go; they have their failures then.
 func (d *delivery) take(content mailer.Content, ext extensions) *transaction {
 	n := min(len(d.open), d.relay.opts.MaxRecipients)
-	t := &transaction{turn: d.turn, expires: d.env.Expires, reversePath: d.env.ReversePath, data: content.Data, messageID: content.MessageID}
+	t := &transaction{turn: d.turn, expires: d.env.Expires, maySend: d.env.MaySend, reversePath: d.env.ReversePath, data: content.Data, messageID: content.MessageID}
 	utf8 := content.UTF8Header || !mailer.IsASCII(d.env.ReversePath)
 	for _, r := range d.open[:n] {
 		if !mailer.IsASCII(r.ForwardPath) {

@@ -47,5 +47,5 @@ func (d *delivery) fail(f *mailer.Failure) {
 
 func notAsked(f *mailer.Failure) bool {
 	login, waits := errors.AsType[*mailer.LoginError](f.Err)
-	return errors.Is(f.Err, mailer.ErrExpired) || waits && !login.Tried
+	return errors.Is(f.Err, mailer.ErrExpired) || errors.Is(f.Err, mailer.ErrMayNotSend) || waits && !login.Tried
 }

@@ -39,8 +39,9 @@ const (
 
 // transaction is one MAIL, its RCPTs and the content, on one connection.
 type transaction struct {
-	turn        *turn     // within the relay's rate; nil without one
-	expires     time.Time // when it is too late for MAIL; zero means never
+	turn        *turn       // within the relay's rate; nil without one
+	expires     time.Time   // when it is too late for MAIL; zero means never
+	maySend     func() bool // see [mailer.Envelope]; nil means always
 	reversePath string
 	params      string // of MAIL, each after a blank
 	data        []byte
@@ -68,6 +69,8 @@ type transaction struct {
 	badReply         *mailer.Failure // replies do not match the pipelined commands, or do not come
 	mailParamRefused *mailer.Failure // MAIL was refused for its parameters
 	sessionFull      *mailer.Failure // MAIL was refused because of the messages before it
+	// stopped is the failure where maySend said no.
+	stopped *mailer.Failure
 	// notBegun says that the relay had not ended the transaction before, and so did
 	// not begin this one.
 	notBegun bool
@@ -138,6 +141,9 @@ func (c *conn) content(ctx context.Context, t *transaction) bool {
 	buf := slices.Grow(c.buf[:0], min(len(t.data), contentChunk)+min(len(t.data), contentChunk)/64+maxTail)
 	defer func() { c.buf = buf }()
 	for rest, dot := t.data, math.MaxInt; ; {
+		if !c.maySend(t) {
+			return false
+		}
 		piece := rest[:min(len(rest), contentChunk)]
 		lineStart := len(rest) == len(t.data) || t.data[len(t.data)-len(rest)-1] == '\n'
 		rest = rest[len(piece):]
@@ -145,6 +151,17 @@ func (c *conn) content(ctx context.Context, t *transaction) bool {
 		if len(rest) == 0 {
 			if !bytes.HasSuffix(t.data, []byte("\r\n")) {
 				buf = append(buf, "\r\n"...)
+			}
+			if t.maySend != nil {
+				// The relay may take its time to read what is before the dot: what is asked before
+				// the dot must be as new as can be.
+				if _, err := c.write(ctx, c.relay.opts.Timeouts.Write, buf); err != nil {
+					c.cutShort(ctx, t, err)
+					return false
+				}
+				if buf = buf[:0]; !c.maySend(t) {
+					return false
+				}
 			}
 			buf = append(buf, ".\r\n"...)
 			dot = len(buf)
@@ -161,6 +178,18 @@ func (c *conn) content(ctx context.Context, t *transaction) bool {
 			return false
 		}
 	}
+}
+
+// maySend asks whether the transaction may go on. Otherwise it ends the connection: what was
+// sent of the content has no end then.
+func (c *conn) maySend(t *transaction) bool {
+	if t.maySend == nil || t.maySend() {
+		return true
+	}
+	t.stopped = c.relay.stoppedFailure()
+	failAll(t.undecided(), t.stopped)
+	c.close()
+	return false
 }
 
 // maxTail is room for the final dot and most envelopes behind it, in octets.

@@ -8,10 +8,11 @@ import (
 )
 
 // NotAsked reports whether the relay was not asked for f, because its rate is used
-// up, because it has refused our login before, because it is paused, or because the message had expired.
+// up, because it has refused our login before, because it is paused, because the message had expired, or
+// because it may not be sent any more.
 // Then there was no attempt.
 func NotAsked(f *mailer.Failure) bool {
-	if UsedUp(f) != nil || f != nil && (errors.Is(f.Err, mailer.ErrExpired) || errors.As(f.Err, new(*mailer.PauseError))) {
+	if UsedUp(f) != nil || f != nil && (errors.Is(f.Err, mailer.ErrExpired) || errors.Is(f.Err, mailer.ErrMayNotSend) || errors.As(f.Err, new(*mailer.PauseError))) {
 		return true
 	}
 	login := loginError(f)
