@@ -40,6 +40,8 @@ func (dr *driver) try(j *dispatch.Job) {
 	attempts, err := dr.attemptAlone(j, work)
 	work.content = nil
 	switch {
+	case errors.Is(err, ErrLeaseLost):
+		dr.recorder.release([]*dispatch.Job{j}) // which does nothing where another owner has it
 	case err != nil:
 		dr.log.Error("message could not be tried", "id", j.ID, "error", err)
 		dr.recorder.record(dr.postponed(j, work, err), work)
@@ -63,6 +65,9 @@ func (dr *driver) attempt(j *dispatch.Job, work *job) ([]mailer.Attempt, error) 
 	if !dr.now().Before(work.Expires) {
 		return nil, nil
 	}
+	if !dr.mayKeep(work) {
+		return nil, ErrLeaseLost
+	}
 	if work.content == nil {
 		c, err := dr.store.Content(dr.ctx, AnyKey, j.ID)
 		if err != nil {
@@ -72,7 +77,7 @@ func (dr *driver) attempt(j *dispatch.Job, work *job) ([]mailer.Attempt, error) 
 	}
 	var attempts []mailer.Attempt
 	env := work.Envelope
-	env.Expires = work.Expires
+	env.Expires, env.MaySend = work.Expires, dr.maySend(work)
 	relays, why := dr.chosen(j, work)
 	for _, r := range relays {
 		if shut := dr.take(r, j); shut != "" {
@@ -110,15 +115,20 @@ func (dr *driver) attempt(j *dispatch.Job, work *job) ([]mailer.Attempt, error) 
 var errCanceled = errors.New("canceled")
 
 // mark notes in the store, where it cannot tell otherwise, that content is about to be sent
-// to a relay. The error is [errCanceled] when the message was canceled meanwhile.
+// to a relay. The error is [errCanceled] when the message was canceled meanwhile, and [ErrLeaseLost]
+// when another owner has it, or may have it soon.
 func (dr *driver) mark(j *dispatch.Job, relay string, forwardPaths []string) error {
-	if !marks(dr.owner, j.Route) {
+	work := j.Value.(*job)
+	if !marks(work.owner, j.Route) {
 		return nil
 	}
 	l := lease(j)
 	l.Route, l.ForwardPaths = TakenRoute(relay), forwardPaths
-	work := j.Value.(*job)
-	if err := dr.store.Mark(dr.ctx, dr.owner, l, work.turns[work.noted:]); err != nil {
+	if err := dr.store.Mark(dr.ctx, work.owner, l, work.turns[work.noted:]); err != nil {
+		if errors.Is(err, ErrLeaseLost) {
+			dr.owner.doubt()
+			dr.doubtOwner()
+		}
 		return err
 	}
 	work.noted = len(work.turns)
@@ -222,7 +232,7 @@ func (dr *driver) outcome(j *dispatch.Job, work *job, attempts []mailer.Attempt)
 }
 
 func (dr *driver) newOutcome(work *job, route string) Outcome {
-	return Outcome{ID: work.ID, Owner: dr.owner, Route: route, At: dr.now(), Turns: work.turns[work.noted:], Lease: work.Lease}
+	return Outcome{ID: work.ID, Owner: work.owner, Route: route, At: dr.now(), Turns: work.turns[work.noted:], Lease: work.Lease}
 }
 
 // waits is the outcome of a job that was not tried, and is due again then.

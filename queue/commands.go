@@ -199,7 +199,7 @@ func (d *Durable) cancel(ctx context.Context, key string, ids ...string) ([]Ende
 		messages[i] = Withdrawal{id, withdrawn[id]}
 	}
 	d.account.begin()
-	canceled, err := d.store.Cancel(ctx, key, d.owner, messages, d.now())
+	canceled, err := d.store.Cancel(ctx, key, d.owner.now(), messages, d.now())
 	d.account.end(Usage{}, false)
 	if err == nil {
 		did := map[string]bool{}

@@ -23,6 +23,7 @@ type driver struct {
 	deliveries sync.WaitGroup
 	nudge      chan struct{} // capacity 1: the scheduler must ask again when to look
 	compare    chan struct{} // capacity 1: the scheduler must compare leases
+	doubted    chan struct{} // capacity 1: the house must look whether the owner's lease is lost
 
 	mu         sync.Mutex
 	dispatcher *dispatch.Dispatcher
@@ -39,7 +40,7 @@ func newDriver(s shared) *driver {
 	for _, r := range s.router.relays {
 		names = append(names, r.Name())
 	}
-	return &driver{shared: s, nudge: make(chan struct{}, 1), compare: make(chan struct{}, 1), cancels: newCancels(), dispatcher: dispatch.New(dispatch.Options{
+	return &driver{shared: s, nudge: make(chan struct{}, 1), compare: make(chan struct{}, 1), doubted: make(chan struct{}, 1), cancels: newCancels(), dispatcher: dispatch.New(dispatch.Options{
 		Relays: names, Weights: s.router.weights, Workers: s.opts.Workers, MaxMemory: s.opts.MaxMemory,
 	})}
 }
@@ -47,6 +48,7 @@ func newDriver(s shared) *driver {
 // job is leased work in memory.
 type job struct {
 	Work
+	owner   string          // of its lease
 	relays  []int           // that may take it, best first
 	content *mailer.Content // nil: in the store
 	turns   []Turn          // that the attempts used
@@ -61,15 +63,15 @@ func lease(j *dispatch.Job) Lease {
 	return Lease{ID: j.ID, Route: j.Route, ForwardPaths: work.Envelope.ForwardPaths, Number: work.Lease}
 }
 
-// newJob returns the job of leased work on a route, which it makes known.
-func (dr *driver) newJob(d *dispatch.Dispatcher, w Work, route string, relays []int, content *mailer.Content) *dispatch.Job {
+// newJob returns the job of work leased to owner on a route, which it makes known.
+func (dr *driver) newJob(d *dispatch.Dispatcher, w Work, owner, route string, relays []int, content *mailer.Content) *dispatch.Job {
 	d.Route(route, relays)
 	rewritten := slices.ContainsFunc(relays, func(i int) bool { return mailer.Rewrites(dr.router.relays[i]) })
 	return &dispatch.Job{
 		ID: w.ID, Route: route, Lane: w.Lane(), Size: mailer.DeliveryMemory(w.Size, w.EightBit, w.UTF8Header || rewritten), Expires: w.Expires, Fresh: content != nil,
 		ReversePath: w.Envelope.ReversePath, Recipients: w.Envelope.ForwardPaths,
 		Alone: w.Suspect,
-		Value: &job{Work: w, relays: relays, content: content},
+		Value: &job{Work: w, owner: owner, relays: relays, content: content},
 	}
 }
 
@@ -200,12 +202,12 @@ func (dr *driver) reserveOne(d *dispatch.Dispatcher, e *Entry, now time.Time) *d
 		EightBit: e.Content.EightBit, UTF8Header: e.Content.UTF8Header,
 		Lease: FirstLease, Since: e.Due,
 	}
-	j := dr.newJob(d, work, e.Route, relays, &e.Content)
-	if !d.Reserve(j, now) {
+	j := dr.newJob(d, work, dr.owner.now(), e.Route, relays, &e.Content)
+	if !dr.owner.trusted() || !d.Reserve(j, now) {
 		return nil
 	}
-	e.Owner = dr.owner
 	leased := j.Value.(*job)
+	e.Owner = leased.owner
 	for _, path := range m.Envelope.ForwardPaths {
 		leased.Recipients = append(leased.Recipients, Leased{ForwardPath: path, State: Queued})
 	}

@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
-
 	"mailsidecar/queue/dispatch"
 )
 
@@ -132,7 +130,7 @@ type shared struct {
 	opts    Options
 	store   Store
 	log     *slog.Logger
-	owner   string           // of this instance's leases
+	owner   *owner           // of this instance's leases
 	now     func() time.Time // reads the clock
 	clock   *clock
 	router  *router
@@ -156,15 +154,10 @@ func New(o Options) (*Durable, error) {
 	}
 	o = o.withDefaults()
 	s := shared{
-		opts: o, store: o.Store, log: o.Logger, owner: uuid.NewString()[:8], clock: newClock(o.Now),
+		opts: o, store: o.Store, log: o.Logger, owner: newOwner(o), clock: newClock(o.Now),
 		router: newRouter(o.Routes, o.KnowsKey), account: newAccount(o), waiters: newWaiters(), trouble: new(trouble),
 	}
 	s.now = s.clock.now
-	if o.HoldUncertain {
-		s.owner = marksAll + s.owner
-	} else {
-		s.owner = marksChoices + s.owner
-	}
 	dr, r := newDriver(s), newRecorder(s)
 	dr.recorder, r.driver = r, dr
 	d := &Durable{shared: s, intake: newIntake(s, dr), driver: dr, recorder: r, manual: newManual(s, dr), rescheduling: newFairLine()}
@@ -287,7 +280,7 @@ func (d *Durable) start(ctx context.Context) (unfinished bool, err error) {
 
 // end records that this run ends in order, and is no crash.
 func (d *Durable) end(ctx context.Context) {
-	if err := d.store.End(ctx, d.owner); err != nil && !errors.Is(err, ErrClosed) {
+	if err := d.store.End(ctx, d.owner.now()); err != nil && !errors.Is(err, ErrClosed) {
 		d.log.Warn("the end of this run could not be stored: the next start takes it for a crash", "error", err)
 	}
 }

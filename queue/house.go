@@ -45,7 +45,7 @@ func (h *house) keep(ctx context.Context, unfinished bool) {
 			"uncertain", r.Uncertain, "held", r.Held, "released", r.Released, "suspects", r.Suspects, "taking_over", r.More)
 	}
 	h.rewind(ctx, furthest)
-	tick := time.NewTicker(houseInterval)
+	tick := time.NewTicker(h.owner.interval())
 	defer tick.Stop()
 	nextSweep, nextSummary, repairs := time.Now(), time.Now().Add(summaryInterval), 0
 	for {
@@ -59,6 +59,7 @@ func (h *house) keep(ctx context.Context, unfinished bool) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-h.driver.doubted:
 		}
 		if h.account.inDoubt() {
 			h.account.tryRecount(ctx)
@@ -168,12 +169,11 @@ func (h *house) begin(ctx context.Context) (total Recovered, err error) {
 
 // recover takes leases of instances that are gone, in one step.
 func (h *house) recover(ctx context.Context) (Recovered, error) {
-	now := h.now()
-	if err := h.store.Heartbeat(ctx, h.owner, now); err != nil {
+	if err := h.heartbeat(ctx); err != nil {
 		return Recovered{}, err
 	}
 	h.account.begin()
-	recovered, err := h.store.Recover(ctx, h.owner, now, h.opts.HoldUncertain)
+	recovered, err := h.store.Recover(ctx, h.owner.now(), h.now(), h.opts.HoldUncertain)
 	h.account.end(Usage{}, err == nil && !recovered.Any())
 	for _, b := range recovered.Blamed {
 		h.log.Error("message held because the service crashed with it", "id", b.ID, "reverse_path", b.ReversePath,

@@ -32,11 +32,12 @@ const lostAnswer = 5 * time.Second
 // so that no claim goes on.
 func (dr *driver) compareLeases(ctx context.Context) {
 	dr.ask(func(*dispatch.Dispatcher, time.Time) { dr.leasesDoubtful = false })
-	leases, err := dr.store.Leases(ctx, dr.owner)
+	owner := dr.owner.now()
+	leases, err := dr.store.Leases(ctx, owner)
 	if unknown := dr.unknown(leases); err == nil && len(unknown) > 0 {
 		dr.log.Warn("leases given back whose commit was answered with an error", "messages", len(unknown))
 		dr.account.begin()
-		err = dr.store.Release(ctx, dr.owner, dr.now(), unknown)
+		err = dr.store.Release(ctx, owner, dr.now(), unknown)
 		dr.account.end(Usage{}, false)
 		dr.look()
 	}

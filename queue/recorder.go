@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -144,12 +145,17 @@ func (r *recorder) commit(ctx context.Context, outcomes []pendingOutcome, leased
 		r.afterRecord(ctx, outcomes)
 	}
 	if len(leased) > 0 {
+		// As a rule they have one owner.
+		n := slices.IndexFunc(leased, func(j *dispatch.Job) bool { return ownerOf(j) != ownerOf(leased[0]) })
+		if n > 0 {
+			leased = leased[:n]
+		}
 		leases := make([]Lease, len(leased))
 		for i, j := range leased {
 			leases[i] = lease(j)
 		}
 		r.account.begin()
-		err := r.store.Release(ctx, r.owner, r.now(), leases)
+		err := r.store.Release(ctx, ownerOf(leased[0]), r.now(), leases)
 		r.account.end(Usage{}, false) // canceled messages became final
 		if err != nil {
 			return len(outcomes), 0, err
@@ -161,6 +167,16 @@ func (r *recorder) commit(ctx context.Context, outcomes []pendingOutcome, leased
 		r.logReleased(ctx, leased)
 	}
 	return len(outcomes), len(leased), nil
+}
+
+func ownerOf(j *dispatch.Job) string { return j.Value.(*job).owner }
+
+// has says whether an outcome or a lease of the owner is to be written.
+func (r *recorder) has(owner string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.pending, func(o pendingOutcome) bool { return o.Owner == owner }) ||
+		slices.ContainsFunc(r.leased, func(j *dispatch.Job) bool { return ownerOf(j) == owner })
 }
 
 // each calls f with each lease that an outcome ends, or that is to be given back.

@@ -64,6 +64,11 @@ func (dr *driver) round(ctx context.Context) (claimed bool) {
 		return false
 	}
 	dr.lookedAt = now
+	if !dr.owner.trusted() { // it may lease nothing, or would have to give it back
+		dr.ask(func(d *dispatch.Dispatcher, _ time.Time) { d.Look(now) })
+		dr.lookFailed(now)
+		return false
+	}
 	waiting, err := dr.readStore(ctx, now)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -81,7 +86,8 @@ func (dr *driver) round(ctx context.Context) (claimed bool) {
 		return false
 	}
 	dr.ask(func(*dispatch.Dispatcher, time.Time) { dr.cancels.claim() })
-	works, err := dr.store.Claim(ctx, dr.owner, now, wants)
+	owner := dr.owner.now()
+	works, err := dr.store.Claim(ctx, owner, now, wants)
 	if err != nil {
 		dr.log.Error("claim from queue store", "error", err)
 		dr.ask(func(*dispatch.Dispatcher, time.Time) { dr.cancels.landed() })
@@ -89,7 +95,7 @@ func (dr *driver) round(ctx context.Context) (claimed bool) {
 		dr.doubtLeases()
 		return false
 	}
-	dr.enqueue(works)
+	dr.enqueue(owner, works)
 	return len(works) > 0
 }
 
@@ -137,9 +143,9 @@ func (dr *driver) expire(ctx context.Context, now time.Time) (int, error) {
 	return len(ended), err
 }
 
-// enqueue puts claimed work in line. What has another route by now than the one it is filed
+// enqueue puts work in line that owner has claimed. What has another route by now than the one it is filed
 // under goes back to the store first, which must know where it goes.
-func (dr *driver) enqueue(works []Work) {
+func (dr *driver) enqueue(owner string, works []Work) {
 	var jobs, release []*dispatch.Job
 	var orphans []Work
 	dr.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
@@ -149,7 +155,7 @@ func (dr *driver) enqueue(works []Work) {
 				orphans = append(orphans, w)
 				continue
 			}
-			j := dr.newJob(d, w, name, relays, nil)
+			j := dr.newJob(d, w, owner, name, relays, nil)
 			if !dr.cancels.arrive(j, dr.cancels.claimed[j.ID], &release) {
 				continue
 			}
@@ -166,7 +172,7 @@ func (dr *driver) enqueue(works []Work) {
 		return o
 	})
 	for _, w := range orphans {
-		work := &job{Work: w}
+		work := &job{Work: w, owner: owner}
 		if relay := TakenBy(w.Route); relay != "" {
 			dr.recorder.record(dr.stranded(work, relay), work)
 			continue

@@ -15,7 +15,7 @@ func (dr *driver) attemptAlone(j *dispatch.Job, work *job) ([]mailer.Attempt, er
 	if !work.Suspect {
 		return dr.attempt(j, work)
 	}
-	if err := dr.store.MarkAlone(dr.ctx, dr.owner, j.ID, true); err != nil {
+	if err := dr.store.MarkAlone(dr.ctx, work.owner, j.ID, true); err != nil {
 		return nil, err
 	}
 	ctx, end := context.WithCancel(context.WithoutCancel(dr.ctx))
@@ -37,7 +37,7 @@ func (dr *driver) attemptAlone(j *dispatch.Job, work *job) ([]mailer.Attempt, er
 // until the store has done it, or ctx ends with the attempt.
 func (dr *driver) harmless(ctx context.Context, j *dispatch.Job) {
 	for {
-		err := dr.store.MarkAlone(ctx, dr.owner, j.ID, false)
+		err := dr.store.MarkAlone(ctx, ownerOf(j), j.ID, false)
 		if err == nil {
 			break
 		}

@@ -51,7 +51,7 @@ func relaysOf(route string) []string {
 // What an owner's name begins with says when it calls [Store.Mark] before it sends
 // content. An owner whose name begins with neither is one of an older version.
 const (
-	marksAll     = "marks-"  // always (MAILSIDECAR_UNCERTAIN=hold)
+	marksAll     = "marks-"  // always (MAILSIDECAR_UNCERTAIN=hold, or the store is a [SharedStore])
 	marksChoices = "choice-" // on routes with several relays
 )
 

@@ -128,6 +128,9 @@ func (b *beats) renew(ctx context.Context, conn execer, owner string) error {
 	return nil
 }
 
+// Lease is how long the database takes an owner for alive after a beat.
+func (s *Store) Lease() time.Duration { return s.opts.Lease }
+
 // Heartbeat says that owner lives, from its first call on: then the store keeps it alive by
 // itself. The error is [queue.ErrLeaseLost] once it could not.
 func (s *Store) Heartbeat(ctx context.Context, owner string, _ time.Time) error {
@@ -142,10 +145,13 @@ func (s *Store) enlist(ctx context.Context, conn execer, owner string) error {
 	b := &s.beats
 	b.mu.Lock()
 	known := b.owners[owner] != nil
+	lost := known && b.owners[owner].lost
 	b.mu.Unlock()
 	switch {
-	case known && !b.trusts(owner):
+	case lost:
 		return queue.ErrLeaseLost
+	case known && !b.trusts(owner): // the next beat will tell whether it is lost
+		return fmt.Errorf("%w: it has not answered the heartbeat", queue.ErrUnavailable)
 	case known:
 		return nil
 	}

@@ -114,7 +114,7 @@ type Store struct {
 	house  sync.WaitGroup
 }
 
-var _ queue.Store = (*Store)(nil)
+var _ queue.SharedStore = (*Store)(nil)
 
 // Open opens the store. The schema must be the newest, see [Migrate], or up to one version
 // newer. The error is a [queue.StoreError] with the remedy where a person must do something,

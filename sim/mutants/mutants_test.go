@@ -79,11 +79,11 @@ var planted = []mutant{
 	},
 	{
 		"hold forgotten at a crash", "queue/house.go",
-		"h.store.Recover(ctx, h.owner, now, h.opts.HoldUncertain)", "h.store.Recover(ctx, h.owner, now, false)", nil,
+		"h.store.Recover(ctx, h.owner.now(), h.now(), h.opts.HoldUncertain)", "h.store.Recover(ctx, h.owner.now(), h.now(), false)", nil,
 	},
 	{
 		"content sent without a mark", "queue/attempt.go",
-		"if !marks(dr.owner, j.Route) {", "if !marks(dr.owner, j.Route) || len(forwardPaths) == 1 {", nil,
+		"if !marks(work.owner, j.Route) {", "if !marks(work.owner, j.Route) || len(forwardPaths) == 1 {", nil,
 	},
 	{
 		"tried elsewhere after uncertain", "queue/outcome.go",

@@ -1,0 +1,384 @@
+package queue_test
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"mailsidecar/mailer"
+	"mailsidecar/queue"
+	"mailsidecar/queue/memory"
+	"mailsidecar/queue/queuetest"
+)
+
+const lease = time.Minute
+
+// sharedStore is a store in memory that takes owners for gone when the test says so. Another
+// instance is the test itself.
+type sharedStore struct {
+	*memory.Store
+
+	mu       sync.Mutex
+	gone     map[string]bool // by owner; empty: another instance lives, which is not to be taken over from
+	late     bool            // the last beats were not answered
+	owner    string
+	inserted []string // owners
+	unmarked bool     // marks go unanswered
+	noAnswer bool     // to Release, which happens
+	away     bool     // the database does not answer
+}
+
+var _ queue.SharedStore = (*sharedStore)(nil)
+
+func newSharedStore() *sharedStore {
+	return &sharedStore{Store: memory.New(memory.Options{}), gone: map[string]bool{}}
+}
+
+func (s *sharedStore) Lease() time.Duration { return lease }
+
+func (s *sharedStore) set(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+}
+
+// lose takes the present owner for gone.
+func (s *sharedStore) lose() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gone[s.owner] = true
+	return s.owner
+}
+
+func (s *sharedStore) isGone(owner string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gone[owner]
+}
+
+func (s *sharedStore) Trusts(owner string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.gone[owner] && !s.late
+}
+
+func (s *sharedStore) unanswered() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.away {
+		return queue.ErrUnavailable
+	}
+	return nil
+}
+
+func (s *sharedStore) Heartbeat(ctx context.Context, owner string, now time.Time) error {
+	if err := s.unanswered(); err != nil {
+		return err
+	}
+	if s.isGone(owner) {
+		return queue.ErrLeaseLost
+	}
+	s.set(func() { s.owner = owner })
+	return s.Store.Heartbeat(ctx, owner, now)
+}
+
+func (s *sharedStore) Recover(ctx context.Context, owner string, now time.Time, hold bool) (queue.Recovered, error) {
+	if s.isGone(owner) {
+		return queue.Recovered{}, queue.ErrLeaseLost
+	}
+	if s.isGone("") {
+		return queue.Recovered{}, nil
+	}
+	return s.Store.Recover(ctx, owner, now, hold)
+}
+
+func (s *sharedStore) Insert(ctx context.Context, b queue.Batch) ([]string, error) {
+	s.set(func() {
+		for _, e := range b.Entries {
+			s.inserted = append(s.inserted, e.Owner)
+		}
+	})
+	return s.Store.Insert(ctx, b)
+}
+
+func (s *sharedStore) Claim(ctx context.Context, owner string, now time.Time, wants []queue.Want) ([]queue.Work, error) {
+	if s.isGone(owner) {
+		return nil, nil
+	}
+	return s.Store.Claim(ctx, owner, now, wants)
+}
+
+func (s *sharedStore) Mark(ctx context.Context, owner string, l queue.Lease, turns []queue.Turn) error {
+	if err := s.Store.Mark(ctx, owner, l, turns); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone[owner] || s.unmarked {
+		return queue.ErrLeaseLost
+	}
+	return nil
+}
+
+func (s *sharedStore) Record(ctx context.Context, outcomes []queue.Outcome) (queue.Settled, error) {
+	if err := s.unanswered(); err != nil {
+		return queue.Settled{}, err
+	}
+	return s.Store.Record(ctx, outcomes)
+}
+
+func (s *sharedStore) Release(ctx context.Context, owner string, now time.Time, leases []queue.Lease) error {
+	if err := s.Store.Release(ctx, owner, now, leases); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.noAnswer {
+		return queue.ErrUnavailable
+	}
+	return nil
+}
+
+// takeOver has another instance take over from the owner, and lease all that is due.
+func (s *sharedStore) takeOver(t *testing.T) []queue.Work {
+	t.Helper()
+	s.set(func() { s.gone[""] = true })
+	if _, err := s.Store.Recover(t.Context(), "marks-other", time.Now(), false); err != nil {
+		t.Fatal(err)
+	}
+	w, err := s.Waiting(t.Context(), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wants []queue.Want
+	for _, l := range w.Lanes {
+		wants = append(wants, queue.Want{Route: l.Route, Lane: l.Lane, Limit: 100})
+	}
+	works, err := s.Store.Claim(t.Context(), "marks-other", time.Now(), wants)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return works
+}
+
+// askingRelay waits, asks whether the message may be sent, waits again, and asks again, as a
+// relay does before the content and before the final dot.
+type askingRelay struct {
+	*queuetest.Relay
+	before, between, after time.Duration
+}
+
+func (r askingRelay) Deliver(ctx context.Context, env mailer.Envelope, c mailer.Content) mailer.Attempt {
+	for _, wait := range []time.Duration{r.before, r.between} {
+		time.Sleep(wait)
+		if !env.Sendable() {
+			a := mailer.Attempt{Relay: r.Name(), Started: time.Now()}
+			for _, path := range env.ForwardPaths {
+				a.Results = append(a.Results, mailer.Result{ForwardPath: path, Failure: &mailer.Failure{
+					Class: mailer.ClassTransient, Stage: mailer.StageConnect, Relay: r.Name(), Err: mailer.ErrMayNotSend,
+				}})
+			}
+			return a
+		}
+	}
+	a := r.Relay.Deliver(ctx, env, c)
+	time.Sleep(r.after) // the reply to the final dot
+	return a
+}
+
+func (r askingRelay) route(o *queue.Options) { o.Routes = queue.Routes{{Relay: r}} }
+
+// TestSharedOwnerMarks: the owner of a store that several instances share marks always: what others take
+// over that it has not begun with is not uncertain.
+func TestSharedOwnerMarks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSharedStore()
+		relay := askingRelay{Relay: queuetest.NewRelay(queuetest.Accept), after: time.Hour}
+		q := queuetest.Start(t, store, func(o *queue.Options) {
+			relay.route(o)
+			o.Workers = 1
+		})
+		begun := q.MustSubmit(queuetest.Submission("begun", "a@example.org")).Message.ID
+		for range 3 {
+			q.MustSubmit(queuetest.Submission("more", "a@example.org"))
+		}
+		waits := q.MustSubmit(queuetest.Submission("waits", "a@example.org")).Message.ID
+		queuetest.SettleDown()
+		if owner := store.lose(); !strings.HasPrefix(owner, "marks-") || len(owner) != len("marks-")+36 {
+			t.Errorf("owner = %q, want one that marks, and that never comes again", owner)
+		}
+		store.takeOver(t)
+		if n := len(q.Message(begun).Attempts); n != 1 {
+			t.Errorf("what was being sent has %d attempts, want an uncertain one", n)
+		}
+		if n := len(q.Message(waits).Attempts); n != 0 {
+			t.Errorf("what waited in memory has %d attempts, want none", n)
+		}
+		time.Sleep(lease)
+		if n := q.Load().Waiting; n != 0 {
+			t.Errorf("%d messages wait in memory that another instance has, want none", n)
+		}
+	})
+}
+
+// TestLeaseLost: whatever an owner has in hand whose lease is lost is not sent, and the service goes on
+// with another owner, without a restart.
+func TestLeaseLost(t *testing.T) {
+	tests := map[string]struct {
+		relay   askingRelay
+		lose    time.Duration // after the message was accepted
+		workers int
+		sent    int // by this instance, of the first message
+	}{
+		"before the content":       {relay: askingRelay{before: 10 * time.Second}, lose: 5 * time.Second},
+		"before the final dot":     {relay: askingRelay{between: 10 * time.Second}, lose: 5 * time.Second},
+		"after the final dot":      {relay: askingRelay{after: 10 * time.Second}, lose: 5 * time.Second, sent: 1},
+		"before it is even begun":  {relay: askingRelay{}, lose: -1},
+		"while the mark is waited": {relay: askingRelay{}, lose: 0},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newSharedStore()
+				tt.relay.Relay = queuetest.NewRelay(queuetest.Accept)
+				q := queuetest.Start(t, store, tt.relay.route)
+				queuetest.SettleDown()
+				if tt.lose < 0 {
+					store.lose()
+				}
+				if tt.lose == 0 {
+					store.set(func() { store.unmarked = true })
+				}
+				id := q.MustSubmit(queuetest.Submission("one", "a@example.org")).Message.ID
+				time.Sleep(max(tt.lose, 10*time.Millisecond))
+				first := store.lose()
+				store.set(func() { store.unmarked = false })
+				works := store.takeOver(t)
+				if len(works) != 1 {
+					t.Fatalf("the other instance got %d messages, want the one", len(works))
+				}
+				time.Sleep(2 * lease)
+				if got := tt.relay.Copies("one", "a@example.org"); got != tt.sent {
+					t.Errorf("the first owner sent %d copies of what another one has, want %d", got, tt.sent)
+				}
+				second := q.MustSubmit(queuetest.Submission("two", "a@example.org")).Message.ID
+				time.Sleep(time.Minute)
+				q.WantStatus(second, queue.StatusDelivered)
+				if n := len(q.Message(second).Attempts); n != 1 {
+					t.Errorf("%d attempts of a message of the next owner, want 1", n)
+				}
+				store.mu.Lock()
+				defer store.mu.Unlock()
+				if store.owner == first || store.inserted[len(store.inserted)-1] != store.owner {
+					t.Errorf("owners = %q, now %q, want another than %q", store.inserted, store.owner, first)
+				}
+				if m := q.Message(id); tt.sent > 0 && m.Status() != queue.StatusDelivered {
+					t.Errorf("status of what was delivered = %s", m.Status())
+				}
+			})
+		})
+	}
+}
+
+// TestLateBeats: while beats are not answered nothing is sent, though the lease is not lost; and all goes on
+// as soon as they are, with the same owner. The relay is not in trouble, and no attempt is made of it.
+func TestLateBeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSharedStore()
+		relay := askingRelay{Relay: queuetest.NewRelay(queuetest.Accept), between: 10 * time.Second}
+		q := queuetest.Start(t, store, relay.route)
+		id := q.MustSubmit(queuetest.Submission("one", "a@example.org")).Message.ID
+		time.Sleep(5 * time.Second)
+		store.set(func() { store.late = true })
+		before := store.Commits()
+		owner := store.owner
+		second := q.MustSubmit(queuetest.Submission("two", "a@example.org")).Message.ID
+		time.Sleep(30 * time.Minute)
+		if n := len(relay.Attempts()); n != 0 {
+			t.Errorf("%d messages were sent by an owner that is not trusted, want none", n)
+		}
+		if n := store.Commits() - before; n > 30*6*3 {
+			t.Errorf("%d commits in half an hour, want a few in each ten seconds", n)
+		}
+		if p := q.Pauses(); len(p) != 0 {
+			t.Errorf("Pauses = %v, want none: the relay has no part in it", p)
+		}
+		store.set(func() { store.late = false })
+		time.Sleep(30 * time.Second)
+		for _, id := range []string{id, second} {
+			if m := q.WantStatus(id, queue.StatusDelivered); len(m.Attempts) != 1 {
+				t.Errorf("%d attempts, want 1", len(m.Attempts))
+			}
+		}
+		if store.owner != owner {
+			t.Errorf("owner = %s, want %s: its lease was not lost", store.owner, owner)
+		}
+	})
+}
+
+// TestReleasedIsNotSent: what an instance has asked to give back it does not send, though the answer was lost.
+func TestReleasedIsNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSharedStore()
+		relay := askingRelay{Relay: queuetest.NewRelay(queuetest.Accept), before: 10 * time.Second}
+		q := queuetest.Start(t, store, relay.route)
+		store.set(func() { store.noAnswer = true })
+		q.MustSubmit(queuetest.Submission("one", "a@example.org"))
+		time.Sleep(5 * time.Second)
+		store.set(func() { store.late = true })
+		time.Sleep(10 * time.Second) // it is released
+		works := store.takeOver(t)
+		if len(works) != 1 {
+			t.Fatalf("the other instance got %d messages, want the one", len(works))
+		}
+		store.set(func() { store.late, store.noAnswer = false, false })
+		time.Sleep(2 * lease)
+		if n := len(relay.Attempts()); n != 0 {
+			t.Errorf("%d copies were sent of what was given back, want none", n)
+		}
+	})
+}
+
+// TestDatabaseAwayLongerThanLease: outcomes of deliveries that ended while the database was away, for longer than the
+// lease, are stored before the instance takes over from the owner that it was: nothing is
+// uncertain, and nothing goes twice.
+func TestDatabaseAwayLongerThanLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSharedStore()
+		relay := askingRelay{Relay: queuetest.NewRelay(queuetest.Accept), after: 40 * time.Second}
+		q := queuetest.Start(t, store, relay.route)
+		id := q.MustSubmit(queuetest.Submission("one", "a@example.org")).Message.ID
+		time.Sleep(10 * time.Second)
+		store.set(func() { store.away = true })
+		time.Sleep(5 * lease)
+		store.lose()
+		store.set(func() { store.away = false })
+		time.Sleep(2 * lease)
+		if m := q.WantStatus(id, queue.StatusDelivered); len(m.Attempts) != 1 {
+			t.Errorf("%d attempts, want the one", len(m.Attempts))
+		}
+		if got := relay.Copies("one", "a@example.org"); got != 1 {
+			t.Errorf("%d copies were sent, want one", got)
+		}
+		// It is still being sent, too.
+		id = q.MustSubmit(queuetest.Submission("still", "a@example.org")).Message.ID
+		time.Sleep(time.Second)
+		store.lose()
+		time.Sleep(2 * lease)
+		if m := q.WantStatus(id, queue.StatusDelivered); len(m.Attempts) != 1 || relay.Copies("still", "a@example.org") != 1 {
+			t.Errorf("%d attempts and %d copies, want one", len(m.Attempts), relay.Copies("still", "a@example.org"))
+		}
+		// A lost lease is no crash: two of them make nothing suspect.
+		for range 3 {
+			store.lose()
+			time.Sleep(time.Minute)
+		}
+		store.lose()
+		id = q.MustSubmit(queuetest.Submission("two", "a@example.org")).Message.ID
+		time.Sleep(3 * time.Minute)
+		q.WantStatus(id, queue.StatusDelivered)
+	})
+}
