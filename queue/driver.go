@@ -33,6 +33,7 @@ type driver struct {
 	leasesDoubtful bool
 
 	lookedAt time.Time // when the scheduler looked at the store last; it alone uses this
+	failed   bool      // and that failed: the dispatcher says when to look again
 }
 
 func newDriver(s shared) *driver {

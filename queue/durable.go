@@ -94,7 +94,7 @@ func (o Options) withDefaults() Options {
 // memory, and its outcome committed: the store is never read. It is read for
 // messages that wait there: retries, mail for a paused relay, scheduled mail,
 // and mail that did not fit into memory. A timer runs until the first of these
-// is due; the store is not polled.
+// is due; the store is not polled, unless it is a [SharedStore].
 //
 // It is made of small parts. Each guards its own fields with its own mutex, or
 // has none, and is used through its methods only:
@@ -243,6 +243,10 @@ func (d *Durable) Run(ctx context.Context) error {
 	houseCtx, closeHouse := context.WithCancel(work)
 	defer closeHouse()
 	helpers.Go(func() { d.house.keep(houseCtx, unfinished) })
+
+	if d.owner.store != nil {
+		helpers.Go(func() { d.pollWaited(houseCtx) })
+	}
 
 	d.driver.schedule(ctx)
 	closeHouse()

@@ -61,7 +61,7 @@ func (h *house) keep(ctx context.Context, unfinished bool) {
 		case <-tick.C:
 		case <-h.driver.doubted:
 		}
-		if h.account.inDoubt() {
+		if h.account.inDoubt() || h.owner.store != nil { // others change what is stored
 			h.account.tryRecount(ctx)
 		}
 		if r := h.takeOver(ctx); r.Any() {

@@ -28,6 +28,48 @@ type SharedStore interface {
 	// machine's own clock. It is asked before content is sent, and before the final dot: it
 	// must be quick.
 	Trusts(owner string) bool
+	// Tried returns those of the messages that are stored and were tried, or are final. It is
+	// asked some times in a second for what requests wait for.
+	Tried(ctx context.Context, ids []string) ([]string, error)
+}
+
+const (
+	// sharedPoll is how often a shared store is looked at at least: others put something there.
+	sharedPoll = time.Second
+	// waitPoll is how often it is asked for messages that requests wait for, and maxPolled is
+	// for how many of them.
+	waitPoll  = 300 * time.Millisecond
+	maxPolled = 1000
+)
+
+// longest is how long the store may go without a look.
+func (w *owner) longest() time.Duration {
+	if w.store == nil {
+		return day
+	}
+	return sharedPoll
+}
+
+// pollWaited ends the waiting of requests for messages that another instance has tried, until
+// ctx ends.
+func (d *Durable) pollWaited(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.waiters.added:
+		}
+		for ids := d.waiters.ids(maxPolled); len(ids) > 0; ids = d.waiters.ids(maxPolled) {
+			if !sleep(ctx, waitPoll) {
+				return
+			}
+			tried, err := d.owner.store.Tried(ctx, ids)
+			if err != nil && ctx.Err() == nil {
+				d.log.Debug("look for messages that requests wait for", "error", err)
+			}
+			d.waiters.wake(tried...)
+		}
+	}
 }
 
 // owner is whose the leases of this instance are. The name changes only where a shared

@@ -29,6 +29,9 @@ type sharedStore struct {
 	unmarked bool     // marks go unanswered
 	noAnswer bool     // to Release, which happens
 	away     bool     // the database does not answer
+	crashes  int      // the most that were counted
+	looks    int      // at what waits
+	polls    int      // for what requests wait for
 }
 
 var _ queue.SharedStore = (*sharedStore)(nil)
@@ -92,7 +95,27 @@ func (s *sharedStore) Recover(ctx context.Context, owner string, now time.Time, 
 	if s.isGone("") {
 		return queue.Recovered{}, nil
 	}
-	return s.Store.Recover(ctx, owner, now, hold)
+	r, err := s.Store.Recover(ctx, owner, now, hold)
+	s.set(func() { s.crashes = max(s.crashes, r.Crashes) })
+	return r, err
+}
+
+func (s *sharedStore) Waiting(ctx context.Context, now time.Time) (queue.Waiting, error) {
+	s.set(func() { s.looks++ })
+	if err := s.unanswered(); err != nil {
+		return queue.Waiting{}, err
+	}
+	return s.Store.Waiting(ctx, now)
+}
+
+func (s *sharedStore) Tried(ctx context.Context, ids []string) (tried []string, err error) {
+	s.set(func() { s.polls++ })
+	for _, id := range ids {
+		if m, err := s.Get(ctx, queue.AnyKey, id); err == nil && len(m.Attempts) > 0 {
+			tried = append(tried, id)
+		}
+	}
+	return tried, nil
 }
 
 func (s *sharedStore) Insert(ctx context.Context, b queue.Batch) ([]string, error) {
@@ -371,14 +394,163 @@ func TestDatabaseAwayLongerThanLease(t *testing.T) {
 		if m := q.WantStatus(id, queue.StatusDelivered); len(m.Attempts) != 1 || relay.Copies("still", "a@example.org") != 1 {
 			t.Errorf("%d attempts and %d copies, want one", len(m.Attempts), relay.Copies("still", "a@example.org"))
 		}
-		// A lost lease is no crash: two of them make nothing suspect.
-		for range 3 {
-			store.lose()
-			time.Sleep(time.Minute)
-		}
+		// What becomes of it counts, too, if it is not a delivery.
+		relay.Set(queuetest.Greylisted)
+		id = q.MustSubmit(queuetest.Submission("later", "a@example.org")).Message.ID
+		time.Sleep(time.Second)
 		store.lose()
-		id = q.MustSubmit(queuetest.Submission("two", "a@example.org")).Message.ID
-		time.Sleep(3 * time.Minute)
-		q.WantStatus(id, queue.StatusDelivered)
+		time.Sleep(50 * time.Second)
+		if m := q.WantStatus(id, queue.StatusDeferred); len(m.Attempts) != 1 || m.Recipients[0].Result.Reply.Code != 450 {
+			t.Errorf("%d attempts, the last with %v, want the one with 450", len(m.Attempts), m.Recipients[0].Result)
+		}
+		if store.crashes > 0 {
+			t.Errorf("%d crashes were counted, want none: there was none", store.crashes)
+		}
+	})
+}
+
+// TestLeaseLostToNobody: what was stopped before the final dot is given back by the owner that had it. Nothing of
+// it is uncertain: it goes out again at once.
+func TestLeaseLostToNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSharedStore()
+		relay := askingRelay{Relay: queuetest.NewRelay(queuetest.Accept), between: 40 * time.Second}
+		q := queuetest.Start(t, store, relay.route)
+		id := q.MustSubmit(queuetest.Submission("one", "a@example.org")).Message.ID
+		time.Sleep(time.Second)
+		store.lose()
+		time.Sleep(3 * lease)
+		if m := q.WantStatus(id, queue.StatusDelivered); len(m.Attempts) != 1 {
+			t.Errorf("%d attempts, want one", len(m.Attempts))
+		}
+	})
+}
+
+// TestLeaseLostBetweenRelays: the next relay of a route gets nothing either.
+func TestLeaseLostBetweenRelays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSharedStore()
+		first, second := queuetest.NamedRelay("first", queuetest.Unreachable), queuetest.NamedRelay("second", queuetest.Accept)
+		first.Slow(40*time.Second, 0)
+		q := queuetest.Start(t, store, nil, first, second)
+		id := q.MustSubmit(queuetest.Submission("one", "a@example.org")).Message.ID
+		time.Sleep(time.Second)
+		store.lose()
+		store.takeOver(t)
+		time.Sleep(2 * lease)
+		if n := len(second.Attempts()); n != 0 {
+			t.Errorf("the second relay was asked %d times for what another instance has, want never", n)
+		}
+		if leases, err := store.Leases(t.Context(), "marks-other"); err != nil || len(leases) != 1 || leases[0].ID != id {
+			t.Errorf("leases of the other instance = %v, %v, want its one", leases, err)
+		}
+	})
+}
+
+// entry is a message as another instance stores it.
+func entry(key, owner string) queue.Entry {
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	return queue.Entry{
+		Message: queue.Message{
+			ID: queue.NewID(now), Key: key, Sender: "shop@example.com", Size: 5, Created: now, Expires: now.Add(time.Hour),
+			Envelope:   mailer.Envelope{ReversePath: "bounce@example.com", ForwardPaths: []string{"a@example.org"}},
+			Recipients: []queue.Recipient{{ForwardPath: "a@example.org", State: queue.Queued, NextAttempt: now}},
+		},
+		Content: mailer.Content{Data: []byte("other")}, Route: "relay", Owner: owner, Due: now,
+	}
+}
+
+// TestSeesOthers: what another instance has stored, retried or given back is seen within a second or so, and the
+// store is not looked at more often than that, nor as often while it fails. What others have stored counts, too.
+func TestSeesOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSharedStore()
+		relay := queuetest.NewRelay(queuetest.Accept)
+		q := queuetest.Start(t, store, nil, relay)
+		store.set(func() { store.gone[""] = true })
+		time.Sleep(10 * time.Minute)
+		store.set(func() { store.looks = 0 })
+		time.Sleep(time.Minute)
+		if store.looks > 65 || store.polls > 0 {
+			t.Errorf("%d looks and %d polls in an idle minute, want one look a second", store.looks, store.polls)
+		}
+		insert := func(e queue.Entry) string {
+			t.Helper()
+			if _, err := store.Store.Insert(t.Context(), queue.Batch{Entries: []queue.Entry{e}}); err != nil {
+				t.Fatal(err)
+			}
+			return e.Message.ID
+		}
+		first := insert(entry("app", ""))
+		insert(entry("other key", ""))
+		time.Sleep(1500 * time.Millisecond)
+		if n := len(relay.Attempts()); n != 2 {
+			t.Errorf("%d messages were sent of another instance's, want both", n)
+		}
+		q.WantStatus(first, queue.StatusDelivered)
+
+		relay.Set(queuetest.Refused)
+		again := q.MustSubmit(queuetest.Submission("again", "a@example.org")).Message.ID
+		queuetest.SettleDown()
+		q.WantStatus(again, queue.StatusFailed)
+		relay.Set(queuetest.Accept)
+		leased := insert(entry("app", "marks-other"))
+		time.Sleep(time.Minute)
+		if u := q.Usage(); u.Messages != 1 {
+			t.Errorf("Usage = %+v, want the message of another instance", u)
+		}
+		if _, err := store.Store.Retry(t.Context(), "app", []string{again}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		l := queue.Lease{ID: leased, Route: "relay", ForwardPaths: []string{"a@example.org"}}
+		if err := store.Store.Release(t.Context(), "marks-other", time.Now(), []queue.Lease{l}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(1500 * time.Millisecond)
+		q.WantStatus(again, queue.StatusDelivered)
+		q.WantStatus(leased, queue.StatusDelivered)
+
+		store.set(func() { store.away, store.looks = true, 0 })
+		time.Sleep(time.Minute)
+		if store.looks > 20 {
+			t.Errorf("%d looks in a minute without a database, want one in five seconds, and with each heartbeat", store.looks)
+		}
+	})
+}
+
+// TestWaitsForAnother: a request that waits for a message which another instance sends is answered when that
+// has tried it.
+func TestWaitsForAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSharedStore()
+		q := queuetest.Start(t, store, nil, queuetest.NewRelay(queuetest.Accept))
+		store.set(func() { store.gone[""] = true })
+		s := queuetest.Submission("one", "a@example.org")
+		s.IdempotencyKey, s.Wait = "k", 20*time.Second
+		e := entry("app", "marks-other")
+		b := queue.Batch{Entries: []queue.Entry{e}, Idempotency: &queue.Idempotency{Key: "app", Name: "k", Expires: time.Now().Add(time.Hour)}}
+		if _, err := store.Store.Insert(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(3*time.Second, func() {
+			_, err := store.Store.Record(context.Background(), []queue.Outcome{{
+				ID: e.Message.ID, Owner: "marks-other", Route: "relay", At: time.Now(),
+				Attempts: []mailer.Attempt{{Relay: "relay", Results: []mailer.Result{{ForwardPath: "a@example.org"}}}},
+				Changes:  []queue.Change{{ForwardPath: "a@example.org", State: queue.Delivered}},
+			}})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		began := time.Now()
+		r := q.MustSubmit(s)
+		if took := time.Since(began); !r.Replayed || r.Message.Status() != queue.StatusDelivered || took < 3*time.Second || took > 3500*time.Millisecond {
+			t.Errorf("answer after %v: replayed %v, %s, want delivered within half a second of 3s", took, r.Replayed, r.Message.Status())
+		}
+		store.set(func() { store.polls = 0 })
+		time.Sleep(time.Minute)
+		if store.polls > 0 {
+			t.Errorf("%d polls, though nobody waits", store.polls)
+		}
 	})
 }

@@ -37,10 +37,11 @@ func (dr *driver) arm() time.Duration {
 	dr.mu.Lock()
 	defer dr.mu.Unlock()
 	dr.armed = dr.dispatcher.Wake()
+	longest := dr.owner.longest()
 	if dr.armed.IsZero() {
-		return day
+		return longest
 	}
-	return min(max(dr.armed.Sub(dr.now()), 0), day)
+	return min(max(dr.armed.Sub(dr.now()), 0), longest)
 }
 
 // round wakes the dispatcher. When that says so it looks at the store once, and
@@ -60,10 +61,10 @@ func (dr *driver) round(ctx context.Context) (claimed bool) {
 		dr.compareLeases(ctx)
 	}
 	now := dr.now()
-	if !look && now.Sub(dr.lookedAt).Abs() < day {
+	if since := now.Sub(dr.lookedAt).Abs(); !look && (since < dr.owner.longest() || dr.failed && since < day) {
 		return false
 	}
-	dr.lookedAt = now
+	dr.lookedAt, dr.failed = now, false
 	if !dr.owner.trusted() { // it may lease nothing, or would have to give it back
 		dr.ask(func(d *dispatch.Dispatcher, _ time.Time) { d.Look(now) })
 		dr.lookFailed(now)
@@ -99,7 +100,9 @@ func (dr *driver) round(ctx context.Context) (claimed bool) {
 	return len(works) > 0
 }
 
+// lookFailed has the store looked at again after a while.
 func (dr *driver) lookFailed(now time.Time) {
+	dr.failed = true
 	dr.ask(func(d *dispatch.Dispatcher, _ time.Time) { d.LookFailed(now) })
 }
 

@@ -10,6 +10,8 @@ import (
 
 // waiters are the requests that wait for the end of a message's first attempt.
 type waiters struct {
+	added chan struct{} // capacity 1: somebody waits
+
 	mu   sync.Mutex
 	byID map[string][]*waiter
 }
@@ -22,7 +24,9 @@ type waiter struct {
 	over     chan struct{}
 }
 
-func newWaiters() *waiters { return &waiters{byID: map[string][]*waiter{}} }
+func newWaiters() *waiters {
+	return &waiters{added: make(chan struct{}, 1), byID: map[string][]*waiter{}}
+}
 
 // add begins to wait for a message. It ends with remove.
 func (w *waiters) add(id, route string, p mailer.Priority) *waiter {
@@ -30,6 +34,10 @@ func (w *waiters) add(id, route string, p mailer.Priority) *waiter {
 	defer w.mu.Unlock()
 	one := &waiter{id: id, route: route, priority: p, over: make(chan struct{})}
 	w.byID[id] = append(w.byID[id], one)
+	select {
+	case w.added <- struct{}{}:
+	default:
+	}
 	return one
 }
 
@@ -87,6 +95,20 @@ func (w *waiters) waited(id string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.byID[id]) > 0
+}
+
+// ids are messages that requests wait for, up to limit of them.
+func (w *waiters) ids(limit int) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ids := make([]string, 0, min(len(w.byID), limit))
+	for id := range w.byID { // in another order each time, so that each has its turn
+		if len(ids) == limit {
+			break
+		}
+		ids = append(ids, id)
+	}
+	return ids
 }
 
 func (w *waiters) count() int {

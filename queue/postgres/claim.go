@@ -128,9 +128,13 @@ func (s *Store) scanClaimed(rows pgx.Rows, wants []queue.Want, lease int64) (wor
 	return works, rows.Err()
 }
 
-// lanesLife is how long what is known of lanes is used: another instance may have put
-// something into a new lane, or before what is known of one.
-const lanesLife = 10 * time.Second
+// What is known of lanes is used for so long: another instance may have put something into
+// a new lane, or before what is known of one. To look for all lanes takes longer the more
+// rows are dead and cannot be removed, and may take a twentieth of the time.
+const (
+	shortestLife, longestLife = 750 * time.Millisecond, 10 * time.Second
+	lookShare                 = 20
+)
 
 // lanes remembers in which lanes something waits, and from which due time on. What is before
 // are rows that are dead, and that stay in the index for as long as any transaction may see
@@ -139,6 +143,7 @@ type lanes struct {
 	mu     sync.Mutex
 	known  map[lanePlace]lane
 	looked time.Time // when all lanes were looked for; zero: they are not known
+	life   time.Duration
 }
 
 type lanePlace struct{ route, lane string }
@@ -163,7 +168,7 @@ func (l *lanes) low(route, name string) pgtype.Timestamptz {
 }
 
 // fresh says that what is known may be used. The caller holds mu.
-func (l *lanes) fresh() bool { return time.Since(l.looked) < lanesLife }
+func (l *lanes) fresh() bool { return time.Since(l.looked) < l.life }
 
 // taken says that the first that waits in the lane is due then.
 func (l *lanes) taken(route, name string, due time.Time) {
@@ -231,6 +236,7 @@ func (l *lanes) found(heads []head, began time.Time) {
 		l.known[h.lanePlace] = k
 	}
 	l.looked = began
+	l.life = min(max(lookShare*time.Since(began), shortestLife), longestLife)
 	if len(l.known) > maxLanes {
 		l.looked = time.Time{}
 	}

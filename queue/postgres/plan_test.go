@@ -34,7 +34,7 @@ func TestPlans(t *testing.T) {
 	statements := map[string]string{
 		"claim": claimSQL, "lane heads": laneHeads, "known heads": knownHeads, "lock messages": lockMessages, "read recipients": readRecipients, "insert keys": insertKeys,
 		"insert messages": insertMessages, "late rows": lateRows, "gone owners": goneOwners, "reach": reachSQL, "match": matchSQL("l.id", w.where, "ORDER BY l.id DESC LIMIT $6"),
-		"show messages": showMessages, "show recipients": showRecipients, "link": linkResent,
+		"show messages": showMessages, "tried": triedSQL, "show recipients": showRecipients, "link": linkResent,
 		"update messages": updateMessages, "update recipients": updateRecipients, "cancel": cancelRecipients, "attempts": insertAttempts,
 	}
 	number := 0
@@ -113,7 +113,7 @@ func TestHeldHorizon(t *testing.T) {
 			batch = append(batch, entry("", "x@example.org"))
 		}
 		insert(t, s, batch...)
-		s.lanes.forget() // as lanesLife does
+		s.lanes.forget() // as time does
 		if _, err := s.Waiting(t.Context(), time.Now()); err != nil {
 			t.Fatal(err)
 		}

@@ -552,3 +552,62 @@ func TestManyDeltas(t *testing.T) {
 		t.Errorf("%d deltas are left, %v", left, err)
 	}
 }
+
+// TestSeesOtherInstance: what another instance stores in a new lane is seen within a second,
+// and what it has tried is.
+func TestSeesOtherInstance(t *testing.T) {
+	o := options(t, start(t).url())
+	a, b := open(t, o), open(t, o)
+	live(t, a, "marks-a")
+	for range 2 { // from now on b knows all lanes
+		if _, err := b.Waiting(t.Context(), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waits, has := entry("", "x@example.org"), entry("marks-a", "x@example.org")
+	insert(t, a, waits, has)
+	began := time.Now()
+	for {
+		w, err := b.Waiting(t.Context(), time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(w.Lanes) == 1 {
+			break
+		}
+		if time.Since(began) > 5*time.Second { // a second, and what a busy machine takes
+			t.Fatal("the lane of another instance is not seen")
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	ids := []string{waits.Message.ID, has.Message.ID, queue.NewID(time.Now()), "none"}
+	if tried, err := b.Tried(t.Context(), ids); err != nil || len(tried) != 0 {
+		t.Errorf("Tried = %q, %v, want none yet", tried, err)
+	}
+	if _, err := a.Record(t.Context(), []queue.Outcome{outcome("marks-a", has, queue.Deferred)}); err != nil {
+		t.Fatal(err)
+	}
+	if tried, err := b.Tried(t.Context(), ids); err != nil || len(tried) != 1 || tried[0] != has.Message.ID {
+		t.Errorf("Tried = %q, %v, want the one that was", tried, err)
+	}
+	canceled, err := a.Cancel(t.Context(), "app", "marks-a", []queue.Withdrawal{{ID: waits.Message.ID}}, time.Now())
+	if err != nil || len(canceled) != 1 {
+		t.Fatalf("Cancel = %v, %v", canceled, err)
+	}
+	if tried, err := b.Tried(t.Context(), ids); err != nil || len(tried) != 2 {
+		t.Errorf("Tried = %q, %v, want what is final, too", tried, err)
+	}
+	// A heartbeat without an answer is not a lost lease.
+	a.beats.mu.Lock()
+	a.beats.owners["marks-a"].until = 0
+	a.beats.mu.Unlock()
+	if err := a.Heartbeat(t.Context(), "marks-a", time.Now()); !errors.Is(err, queue.ErrUnavailable) || errors.Is(err, queue.ErrLeaseLost) || a.Trusts("marks-a") {
+		t.Errorf("Heartbeat of an owner that is not trusted = %v, want ErrUnavailable", err)
+	}
+	if conn := a.beats.renewAll(nil); conn != nil {
+		_ = conn.Close(t.Context())
+	}
+	if err := a.Heartbeat(t.Context(), "marks-a", time.Now()); err != nil || !a.Trusts("marks-a") {
+		t.Errorf("Heartbeat after an answer = %v, want it trusted again", err)
+	}
+}

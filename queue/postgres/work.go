@@ -196,6 +196,28 @@ func (s *Store) Leases(ctx context.Context, owner string) ([]queue.Lease, error)
 	})
 }
 
+// Tried looks along the primary keys.
+func (s *Store) Tried(ctx context.Context, ids []string) ([]string, error) {
+	return run(ctx, s, func(ctx context.Context, conn *pgx.Conn) (tried []string, err error) {
+		rows, err := conn.Query(ctx, s.sql(triedSQL), parseIDs(ids))
+		if err != nil {
+			return nil, err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var id key
+			if err := rows.Scan(&id); err != nil {
+				return nil, err
+			}
+			tried = append(tried, textOf(id))
+		}
+		return tried, rows.Err()
+	})
+}
+
+// A condition EXISTS might become a look at a whole table.
+const triedSQL = `SELECT id FROM {s}.messages WHERE id = ANY ($1) AND final UNION SELECT message FROM {s}.recipients WHERE message = ANY ($1) AND attempts > 0`
+
 // Expire ends what waited too long.
 func (s *Store) Expire(ctx context.Context, now time.Time, limit int) ([]queue.Ended, error) {
 	return write(ctx, s, func(t *tx) (ended []queue.Ended, err error) {

@@ -143,7 +143,7 @@ var planted = []mutant{
 	},
 	{
 		"wake-up late", "queue/scheduler.go",
-		"return min(max(dr.armed.Sub(dr.now()), 0), day)", "return min(max(dr.armed.Sub(dr.now()), 2*time.Hour), day)", nil,
+		"return min(max(dr.armed.Sub(dr.now()), 0), longest)", "return min(max(dr.armed.Sub(dr.now()), 2*time.Hour), longest)", nil,
 	},
 	{
 		"failed look forgotten", "queue/dispatch/store.go",
