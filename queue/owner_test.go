@@ -499,7 +499,7 @@ func TestSeesOthers(t *testing.T) {
 		if u := q.Usage(); u.Messages != 1 {
 			t.Errorf("Usage = %+v, want the message of another instance", u)
 		}
-		if _, err := store.Store.Retry(t.Context(), "app", []string{again}, time.Now()); err != nil {
+		if _, err := store.Retry(t.Context(), "app", []string{again}, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		l := queue.Lease{ID: leased, Route: "relay", ForwardPaths: []string{"a@example.org"}}
