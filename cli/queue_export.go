@@ -167,8 +167,11 @@ func (e *export) save(file string, write func(io.Writer) error) (err error) {
 		return err // before all is read
 	}
 	f, err := os.CreateTemp(filepath.Dir(file), ".export-*")
-	if err != nil {
-		return fmt.Errorf("export: %w", err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("export to %s: there is no directory %s", file, filepath.Dir(file))
+	case err != nil:
+		return fmt.Errorf("export to %s: %w", file, errors.Unwrap(err))
 	}
 	defer func() { _ = os.Remove(f.Name()) }() // it is gone where it was renamed
 	b := bufio.NewWriter(f)

@@ -205,6 +205,15 @@ func TestExportTargets(t *testing.T) {
 	}
 }
 
+// TestExportWithoutDirectory: the error names what is missing, not a file of ours.
+func TestExportWithoutDirectory(t *testing.T) {
+	exportServer(t, 2, "", func(string) {})
+	status, _, errOut := run(t.Context(), "queue", "export", "--to", filepath.Join("away", "all.mbox"))
+	if status != exitFailure || !strings.Contains(errOut, "no directory away") || strings.Contains(errOut, ".export-") {
+		t.Errorf("export = %d, says\n%s", status, errOut)
+	}
+}
+
 // TestExportBesideAnother: a file that appears while the export goes on stays, and so it does on a file
 // system without links.
 func TestExportBesideAnother(t *testing.T) {

@@ -304,8 +304,12 @@ func headline(s api.Stats, status int, now time.Time) string {
 		}
 	}
 	oldest := "nothing is due"
-	if !s.OldestDue.IsZero() {
-		oldest = "the oldest has been due for " + units.Duration(now.Sub(s.OldestDue).Truncate(time.Second)).String()
+	switch age := now.Sub(s.OldestDue).Truncate(time.Second); {
+	case s.OldestDue.IsZero():
+	case age <= 0:
+		oldest = "the oldest is due now"
+	default:
+		oldest = "the oldest has been due for " + units.Duration(age).String()
 	}
 	switch status {
 	case statusPaused:

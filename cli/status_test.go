@@ -5,6 +5,9 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
+
+	"mailsidecar/api"
 )
 
 // TestStatusWhileDrainedWithoutQueue: new mail that is refused is told, and is exit status 2, without a queue, too.
@@ -23,6 +26,21 @@ func TestStatusWhileDrainedWithoutQueue(t *testing.T) {
 		status, out, errOut := run(t.Context(), args...)
 		if status != 2 || !strings.Contains(out, "New mail is refused: an operator drains the server") || !strings.Contains(out, "The server has no queue") {
 			t.Errorf("%q = %d, says\n%s%s\nwant 2, and that new mail is refused", args, status, out, errOut)
+		}
+	}
+}
+
+// TestHeadline: how long the oldest is due has a unit.
+func TestHeadline(t *testing.T) {
+	now := time.Date(2030, 1, 31, 8, 0, 0, 0, time.UTC)
+	for due, want := range map[time.Time]string{
+		{}:                               "Mail flows: nothing is due.",
+		now.Add(-300 * time.Millisecond): "Mail flows: the oldest is due now.",
+		now.Add(time.Second):             "Mail flows: the oldest is due now.", // the server's clock
+		now.Add(-90 * time.Second):       "Mail flows: the oldest has been due for 1m30s.",
+	} {
+		if got := headline(api.Stats{OldestDue: due}, 0, now); got != want {
+			t.Errorf("headline with the oldest due at %v = %q, want %q", due, got, want)
 		}
 	}
 }
