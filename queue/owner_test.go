@@ -48,6 +48,13 @@ func (s *sharedStore) set(f func()) {
 	f()
 }
 
+// read reads a field of the store while the queue may use it.
+func read[T any](s *sharedStore, field *T) T {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return *field
+}
+
 // lose takes the present owner for gone.
 func (s *sharedStore) lose() string {
 	s.mu.Lock()
@@ -317,7 +324,7 @@ func TestLateBeats(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		store.set(func() { store.late = true })
 		before := store.Commits()
-		owner := store.owner
+		owner := read(store, &store.owner)
 		second := q.MustSubmit(queuetest.Submission("two", "a@example.org")).Message.ID
 		time.Sleep(30 * time.Minute)
 		if n := len(relay.Attempts()); n != 0 {
@@ -336,8 +343,8 @@ func TestLateBeats(t *testing.T) {
 				t.Errorf("%d attempts, want 1", len(m.Attempts))
 			}
 		}
-		if store.owner != owner {
-			t.Errorf("owner = %s, want %s: its lease was not lost", store.owner, owner)
+		if got := read(store, &store.owner); got != owner {
+			t.Errorf("owner = %s, want %s: its lease was not lost", got, owner)
 		}
 	})
 }
@@ -403,8 +410,8 @@ func TestDatabaseAwayLongerThanLease(t *testing.T) {
 		if m := q.WantStatus(id, queue.StatusDeferred); len(m.Attempts) != 1 || m.Recipients[0].Result.Reply.Code != 450 {
 			t.Errorf("%d attempts, the last with %v, want the one with 450", len(m.Attempts), m.Recipients[0].Result)
 		}
-		if store.crashes > 0 {
-			t.Errorf("%d crashes were counted, want none: there was none", store.crashes)
+		if n := read(store, &store.crashes); n > 0 {
+			t.Errorf("%d crashes were counted, want none: there was none", n)
 		}
 	})
 }
@@ -471,8 +478,8 @@ func TestSeesOthers(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		store.set(func() { store.looks = 0 })
 		time.Sleep(time.Minute)
-		if store.looks > 65 || store.polls > 0 {
-			t.Errorf("%d looks and %d polls in an idle minute, want one look a second", store.looks, store.polls)
+		if looks, polls := read(store, &store.looks), read(store, &store.polls); looks > 65 || polls > 0 {
+			t.Errorf("%d looks and %d polls in an idle minute, want one look a second", looks, polls)
 		}
 		insert := func(e queue.Entry) string {
 			t.Helper()
@@ -512,8 +519,8 @@ func TestSeesOthers(t *testing.T) {
 
 		store.set(func() { store.away, store.looks = true, 0 })
 		time.Sleep(time.Minute)
-		if store.looks > 20 {
-			t.Errorf("%d looks in a minute without a database, want one in five seconds, and with each heartbeat", store.looks)
+		if n := read(store, &store.looks); n > 20 {
+			t.Errorf("%d looks in a minute without a database, want one in five seconds, and with each heartbeat", n)
 		}
 	})
 }
@@ -549,8 +556,8 @@ func TestWaitsForAnother(t *testing.T) {
 		}
 		store.set(func() { store.polls = 0 })
 		time.Sleep(time.Minute)
-		if store.polls > 0 {
-			t.Errorf("%d polls, though nobody waits", store.polls)
+		if n := read(store, &store.polls); n > 0 {
+			t.Errorf("%d polls, though nobody waits", n)
 		}
 	})
 }
