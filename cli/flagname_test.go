@@ -29,9 +29,9 @@ var wrongIn = map[string]string{
 	"queue retry to": "a b@", "queue export to": "-", "send to": "a b@", "send text": "-", "send tag": "a b",
 }
 
-// TestErrorsNameFlags: each flag with a wrong value is an error that names the flag, and no field of the HTTP
-// interface, which a person at a terminal does not know.
-func TestErrorsNameFlags(t *testing.T) {
+// serveWithQueue runs a service whose relay cannot be reached, for the commands of the test.
+func serveWithQueue(t *testing.T) {
+	t.Helper()
 	clearEnv(t)
 	t.Chdir(t.TempDir())
 	cfg := config.Default()
@@ -39,8 +39,14 @@ func TestErrorsNameFlags(t *testing.T) {
 	cfg.Service.Addr = "127.0.0.1:0"
 	cfg.Service.Queue = config.Queue{Store: "sqlite", Path: filepath.Join(t.TempDir(), "queue.db")}
 	url, stop := startService(t, cfg)
-	defer stop() //nolint:errcheck // nothing was sent
+	t.Cleanup(func() { _ = stop() }) // nothing was sent
 	t.Setenv("MAILSIDECAR_URL", url)
+}
+
+// TestErrorsNameFlags: each flag with a wrong value is an error that names the flag, and no field of the HTTP
+// interface, which a person at a terminal does not know.
+func TestErrorsNameFlags(t *testing.T) {
+	serveWithQueue(t)
 	_, out, _ := run(t.Context(), "send", "--from", "a@example.com", "--to", "b@example.org", "--text", "x")
 	id := strings.TrimSuffix(strings.Fields(out)[1], ":")
 	others := map[string][]string{ // what a flag goes with
@@ -135,15 +141,7 @@ func TestIDOnALaterPage(t *testing.T) {
 // TestIDsByTheirBeginning: the commands for single messages take the beginning of an id where it is that of one
 // message, and do nothing where it is that of several.
 func TestIDsByTheirBeginning(t *testing.T) {
-	clearEnv(t)
-	t.Chdir(t.TempDir())
-	cfg := config.Default()
-	cfg.Relays[0].Host, cfg.Relays[0].Ports = "127.0.0.1", config.Ladder{{Port: refusedPort(t)}}
-	cfg.Service.Addr = "127.0.0.1:0"
-	cfg.Service.Queue = config.Queue{Store: "sqlite", Path: filepath.Join(t.TempDir(), "queue.db")}
-	url, stop := startService(t, cfg)
-	defer stop() //nolint:errcheck // nothing was sent
-	t.Setenv("MAILSIDECAR_URL", url)
+	serveWithQueue(t)
 	var ids []string
 	for i := range 12 {
 		_, out, _ := run(t.Context(), "send", "--from", "a@example.com", "--to", fmt.Sprintf("b%d@example.org", i), "--text", "x", "--wait", "0")

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"mailsidecar/queue"
+	"mailsidecar/queue/stored"
 )
 
 // claimSQL leases messages. In each lane it looks at what is due first, from a mark on that
@@ -63,7 +64,7 @@ func (s *Store) claim(ctx context.Context, conn *pgx.Conn, owner string, now tim
 	var limits []int
 	var lows []pgtype.Timestamptz
 	for _, w := range wants {
-		lane := laneText(w.Lane)
+		lane := stored.LaneText(w.Lane)
 		routes, lanes, limits = append(routes, w.Route), append(lanes, lane), append(limits, w.Limit)
 		lows = append(lows, s.lanes.low(w.Route, lane))
 	}
@@ -110,7 +111,7 @@ func (s *Store) scanClaimed(rows pgx.Rows, wants []queue.Want, lease int64) (wor
 		want := wants[o-1]
 		if !first[o] { // rows come by due time
 			first[o] = true
-			s.lanes.taken(want.Route, laneText(want.Lane), due.Time)
+			s.lanes.taken(want.Route, stored.LaneText(want.Lane), due.Time)
 		}
 		if path == nil { // another one had it between the look and the lock
 			continue
@@ -282,7 +283,7 @@ func (t *tx) heads(heads *[]head, sql string, args ...any) {
 		var due pgtype.Timestamptz
 		err := rows.Scan(&h.route, &h.lane, &due)
 		if err == nil {
-			h.Lane, err = laneOf(h.lane)
+			h.Lane, err = stored.ParseLane(h.lane)
 		}
 		h.Route, h.At = h.route, timeOf(due)
 		*heads = append(*heads, h)

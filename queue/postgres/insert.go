@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"mailsidecar/queue"
+	"mailsidecar/queue/stored"
 )
 
 const (
@@ -357,7 +358,7 @@ func (t *tx) insert(group []*insertion, fresh map[key]bool) error {
 				return err
 			}
 			if e := &i.Entries[n]; e.Owner == "" {
-				t.lanes.put(e.Route, laneText(e.Message.Lane()), e.Due)
+				t.lanes.put(e.Route, stored.LaneText(e.Message.Lane()), e.Due)
 			}
 		}
 	}
@@ -431,7 +432,7 @@ func (r *insertRows) add(b int, id key, e *queue.Entry) error {
 		r.chunkOf, r.chunkN, r.chunks = append(r.chunkOf, id), append(r.chunkN, n), append(r.chunks, data)
 		n++
 	}
-	lane := laneText(m.Lane())
+	lane := stored.LaneText(m.Lane())
 	var owner *string
 	if e.Owner != "" {
 		owner = &e.Owner

@@ -11,6 +11,7 @@ import (
 
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
+	"mailsidecar/queue/stored"
 	"mailsidecar/queue/tally"
 )
 
@@ -149,7 +150,7 @@ func (s *Store) Stats(ctx context.Context, of string, now time.Time) (queue.Stat
 			if err := rows.Scan(&text, &at); err != nil {
 				return err
 			}
-			lane, err := laneOf(text)
+			lane, err := stored.ParseLane(text)
 			due = append(due, tally.Due{Lane: lane, At: timeOf(at)})
 			return err
 		})

@@ -9,7 +9,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgtype"
 
-	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
 
@@ -50,17 +49,6 @@ func parseIDs(ids []string) (parsed []key) {
 		}
 	}
 	return parsed
-}
-
-// laneText is how a lane is stored, so that lanes sort as they are served: the
-// priority as a digit, 0 for high, and the key.
-func laneText(l queue.Lane) string { return string(rune('1'-l.Priority)) + l.Key }
-
-func laneOf(text string) (queue.Lane, error) {
-	if text == "" || text[0] < '0' || text[0] > '2' {
-		return queue.Lane{}, fmt.Errorf("%w: lane %q", queue.ErrCorrupt, text)
-	}
-	return queue.Lane{Priority: mailer.Priority('1' - int(text[0])), Key: text[1:]}, nil
 }
 
 // clean is a text as the database takes it: a relay may have said anything.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"mailsidecar/mailer"
 	"mailsidecar/queue"
 )
 
@@ -36,19 +35,6 @@ func blob(id string) ([]byte, bool) {
 func fromBlob(b []byte) (string, error) {
 	u, err := uuid.FromBytes(b)
 	return u.String(), err
-}
-
-// laneText is how a lane is stored, so that lanes sort as they are served: the
-// priority as a digit, 0 for high, and the key.
-func laneText(l queue.Lane) string {
-	return string(rune('1'-l.Priority)) + l.Key
-}
-
-func laneOf(text string) (queue.Lane, error) {
-	if text == "" || text[0] < '0' || text[0] > '2' {
-		return queue.Lane{}, fmt.Errorf("%w: lane %q", queue.ErrCorrupt, text)
-	}
-	return queue.Lane{Priority: mailer.Priority('1' - int(text[0])), Key: text[1:]}, nil
 }
 
 // toJSON is how structured values are stored: NULL when v is nil.

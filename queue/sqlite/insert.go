@@ -12,6 +12,7 @@ import (
 
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
+	"mailsidecar/queue/stored"
 	"mailsidecar/queue/tally"
 )
 
@@ -241,7 +242,7 @@ func (w *writer) insertRecipients(id []byte, e queue.Entry) error {
 		owner = e.Owner
 	}
 	paths := e.Message.Envelope.ForwardPaths
-	lane := laneText(e.Message.Lane())
+	lane := stored.LaneText(e.Message.Lane())
 	for n := 0; n < len(paths); {
 		query, rows := insertRecipient, 1
 		if len(paths)-n >= recipientRows {

@@ -8,6 +8,7 @@ import (
 
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
+	"mailsidecar/queue/stored"
 	"mailsidecar/queue/tally"
 )
 
@@ -273,7 +274,7 @@ func dues(v *session) ([]tally.Due, error) {
 		if err := rows.Scan(&text, &at); err != nil {
 			return err
 		}
-		lane, err := laneOf(text)
+		lane, err := stored.ParseLane(text)
 		add(lane, fromMicros(at))
 		return err
 	})

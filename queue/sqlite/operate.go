@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"mailsidecar/queue"
+	"mailsidecar/queue/stored"
 )
 
 // ManualPauses reads a table that has as many rows as there are paused relays.
@@ -72,7 +73,7 @@ const (
 
 // countLane adds what waits in one lane.
 func (s *session) countLane(head queue.LaneDue, now time.Time, b *queue.Backlog) error {
-	of := []any{head.Route, laneText(head.Lane), now.UnixMicro()}
+	of := []any{head.Route, stored.LaneText(head.Lane), now.UnixMicro()}
 	var due, later int64
 	var next sql.NullInt64
 	if err := s.row(countDue, of, &due); err != nil {

@@ -96,7 +96,7 @@ CREATE INDEX idempotency_expires ON idempotency (expires);
 -- How long the message was to be tried at first; NULL until it is retried.
 ALTER TABLE messages ADD COLUMN lifetime INTEGER;
 `, `
--- What waits on a route is claimed lane by lane: see laneText. A recipient that
+-- What waits on a route is claimed lane by lane: see stored.LaneText. A recipient that
 -- is final has no lane until it is retried, lest all there are be rewritten here.
 ALTER TABLE messages ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE recipients ADD COLUMN lane TEXT NOT NULL DEFAULT '';

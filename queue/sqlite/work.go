@@ -45,7 +45,7 @@ func (w *writer) due(want queue.Want, now time.Time) ([][]byte, error) {
 	seen := map[string]bool{}
 	// One message may have many recipients, so rows are no measure for limit.
 	err := w.each(dueInLane,
-		[]any{want.Route, laneText(want.Lane), now.UnixMicro()}, func(rows *sql.Rows) error {
+		[]any{want.Route, stored.LaneText(want.Lane), now.UnixMicro()}, func(rows *sql.Rows) error {
 			var id []byte
 			if err := rows.Scan(&id); err != nil {
 				return err
@@ -476,7 +476,7 @@ func readLaneHeads(v *session) (heads []queue.LaneDue, err error) {
 		var at sql.NullInt64
 		err := rows.Scan(&head.Route, &lane, &at)
 		if err == nil {
-			head.Lane, err = laneOf(lane)
+			head.Lane, err = stored.ParseLane(lane)
 		}
 		head.At = fromMicros(at)
 		heads = append(heads, head)
