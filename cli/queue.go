@@ -43,7 +43,7 @@ in any case.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newQueueList(), newQueueShow(), newQueueRetry(), newQueueCancel(), newQueueExport(), newQueueBackup(), newQueueRestore(), newQueueCheck())
+	cmd.AddCommand(newQueueList(), newQueueShow(), newQueueRetry(), newQueueCancel(), newQueueExport(), newQueueBackup(), newQueueRestore(), newQueueCheck(), newQueueMigrate())
 	return cmd
 }
 

@@ -1,6 +1,10 @@
 package config
 
 import (
+	"cmp"
+	"maps"
+	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/kelseyhightower/envconfig"
@@ -10,10 +14,18 @@ import (
 
 // Queue says where accepted messages are kept.
 type Queue struct {
-	Store string // "sqlite" or "none"
-	// Path is the database file; empty only when there is no store.
+	Store string // "sqlite", "postgres" or "none"
+	// Path is the database file; empty when there is none.
 	Path string
+	// URL is the address of the database of "postgres", as libpq takes it, with the password.
+	URL Secret
+	// Schema is where its tables are; empty means the usual one.
+	Schema string
+	place  string // the address without user, password and parameters
 }
+
+// Shared says that several instances may use it at the same time.
+func (q Queue) Shared() bool { return q.Store == "postgres" }
 
 var _ envconfig.Decoder = (*Queue)(nil)
 
@@ -29,9 +41,53 @@ func (q *Queue) Decode(value string) error {
 	case store == "sqlite":
 		*q = Queue{Store: store, Path: path}
 	case store == "postgres" || store == "postgresql":
-		return &invalid{"asks for PostgreSQL, which this version does not support", "set sqlite, sqlite:PATH or none"}
+		return q.decodeURL(strings.TrimSpace(value))
 	default:
-		return &invalid{unknownStore(value), "set sqlite, sqlite:PATH or none"}
+		return &invalid{unknownStore(value), "set sqlite, sqlite:PATH, postgres://… or none"}
+	}
+	return nil
+}
+
+// exampleURL shows the form of the URL.
+const exampleURL = "write postgres://USER:PASSWORD@HOST:5432/DATABASE, with %XX for special characters of the password"
+
+// databaseParameters are those that the URL of a database may have.
+var databaseParameters = []string{
+	"application_name", "channel_binding", "connect_timeout", "dbname", "host", "passfile", "password", "pool_max_conns", "port", "schema", "service", "servicefile",
+	"sslcert", "sslkey", "sslmode", "sslnegotiation", "sslpassword", "sslrootcert", "sslsni", "target_session_attrs", "user",
+}
+
+// decodeURL reads the URL of a database. What the program that connects finds wrong with it, such as a
+// file that is not there, shows at the start.
+func (q *Queue) decodeURL(value string) error {
+	u, err := url.Parse(value)
+	if err != nil || u.Opaque != "" || u.Fragment != "" {
+		return &invalid{"is no URL that can be read", exampleURL}
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return &invalid{"has parameters that cannot be read", exampleURL}
+	}
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		switch {
+		case !slices.Contains(databaseParameters, name):
+			return &invalid{"has the unknown parameter " + units.Quote(name), "use these alone: " + strings.Join(databaseParameters, ", ")}
+		case len(query[name]) > 1:
+			return &invalid{"has the parameter " + name + " twice", "keep one"}
+		}
+	}
+	switch {
+	case u.Host == "" && !query.Has("host") && !query.Has("service"):
+		return &invalid{"names no host", exampleURL}
+	case strings.Trim(u.Path, "/") == "" && !query.Has("dbname") && !query.Has("service"):
+		return &invalid{"names no database", exampleURL}
+	}
+	schema := query.Get("schema")
+	query.Del("schema")
+	u.RawQuery = query.Encode()
+	*q = Queue{
+		Store: "postgres", URL: NewSecret(u.String()), Schema: schema,
+		place: "//" + cmp.Or(u.Host, query.Get("host"), "service") + "/" + cmp.Or(strings.Trim(u.Path, "/"), query.Get("dbname")),
 	}
 	return nil
 }
@@ -49,6 +105,9 @@ func unknownStore(value string) string {
 }
 
 func (q Queue) String() string {
+	if q.Shared() {
+		return q.Store + ":" + q.place
+	}
 	if q.Path == "" {
 		return q.Store
 	}

@@ -29,7 +29,8 @@ const nowhere = "="
 //	oneof    the only values, separated by blanks
 //	min, max the limits of a number, size or duration, inclusive
 //	lines    the secret may have several lines
-//	twin     "no": the secret has no _FILE twin of the common kind
+//	twin     "no": the secret has no _FILE twin of the common kind; "yes": a value
+//	         that is no secret has one
 //	desc     documentation: what and in which unit
 //	note     documentation: why to change it, and the caveat
 type variable struct {
@@ -74,7 +75,7 @@ func (v variable) secret() bool { return v.field.Type == reflect.TypeFor[Secret]
 // twin is the name of the variable that names a file with the secret; empty
 // when there is none.
 func (v variable) twin() string {
-	if !v.secret() || v.tag("twin") == "no" {
+	if !v.secret() && v.tag("twin") != "yes" || v.tag("twin") == "no" {
 		return ""
 	}
 	return v.name + "_FILE"
@@ -226,6 +227,14 @@ func (r *reader) readFile(v variable, twin string) {
 	}
 	if bad != nil {
 		r.reject(v, twin, bad)
+		return
+	}
+	if !v.secret() {
+		if err := v.value.Addr().Interface().(envconfig.Decoder).Decode(secret.Reveal()); err != nil {
+			r.reject(v, twin, v.explain(err, ""))
+			return
+		}
+		r.sources[v.name] = FromFile
 		return
 	}
 	v.value.Set(reflect.ValueOf(secret))

@@ -35,7 +35,8 @@ type Service struct {
 	KeyRates         List           `env:"KEY_RATES" desc:"Messages that a key may submit in a second, minute, hour or day: name:100/m, separated by commas; over it the answer is 429." unset:"no limit" note:"Keeps one app from filling the queue. Bursts up to this number are allowed, and one batch of any size when nothing is used up."`
 	KeyRelays        List           `env:"KEY_RELAYS" desc:"Which relays a key's mail may go to, best first: name:relay|relay, separated by commas; a relay by its number (1 is SMTP_, 2 is SMTP2_), its host or its provider." unset:"all" note:"Of these SMTP_SENDERS chooses by sender, as usual. Keys without an entry may use all."`
 	KeyRoles         List           `env:"KEY_ROLES" desc:"What a key may do: name:role|role, separated by commas; send, read (its own messages) or admin (everything, and the messages of all keys)." unset:"send and read" note:"For an app that only sends, a monitor that only reads, an operator who sees all. Without keys, whoever is on this host is admin."`
-	Queue            Queue          `env:"QUEUE" default:"sqlite" desc:"Where accepted messages are kept: sqlite, sqlite:PATH, or none." note:"With none nothing is stored and the answer is the relay's verdict. Never on a network file system."`
+	Queue            Queue          `env:"QUEUE" default:"sqlite" twin:"yes" desc:"Where accepted messages are kept: sqlite, sqlite:PATH, postgres://USER:PASSWORD@HOST/DATABASE, or none." note:"With none nothing is stored and the answer is the relay's verdict. A file never on a network file system. Several instances may share a PostgreSQL: docs/scaling.md."`
+	Lease            units.Duration `env:"LEASE" default:"60s" min:"10s" max:"1h" desc:"With PostgreSQL: how long after its last sign of life an instance counts as alive. Then others take over its messages." note:"Less takes over sooner; a pause longer than that costs the instance what it had in memory."`
 	DataDir          string         `env:"DATA_DIR" desc:"Directory of the queue." unset:"mailsidecar in $XDG_STATE_HOME or ~/.local/state; /data in the image" note:"Keep it on a volume that outlives the container."`
 	From             string         `env:"FROM" desc:"From of messages that have none, such as Shop <shop@example.com>. A finished message (message/rfc822) needs its own." unset:"from is required"`
 	ForceFrom        string         `env:"FORCE_FROM" desc:"Address, also with a name, that takes the place of every message's From and envelope sender; the old From goes into Reply-To." unset:"From stays" note:"For a relay that takes one sender only, when apps send from others."`
@@ -267,6 +268,10 @@ func isKeySecret(s string) bool {
 
 // checkStore settles where the queue's file is.
 func (r *reader) checkStore(s *Service) {
+	if s.Queue.Shared() {
+		r.checkShared(s)
+		return
+	}
 	if s.Queue.Store != "sqlite" || r.failed[serviceName("DATA_DIR")] {
 		return
 	}
@@ -281,6 +286,17 @@ func (r *reader) checkStore(s *Service) {
 		return
 	}
 	s.Queue.Path = filepath.Join(s.DataDir, "queue.db")
+}
+
+// checkShared judges what a queue in a database changes for other settings.
+func (r *reader) checkShared(s *Service) {
+	if r.sources[serviceName("MIN_FREE_DISK")] == FromVariable {
+		r.warn("%s means nothing with PostgreSQL, whose disk this program does not see", serviceName("MIN_FREE_DISK"))
+	}
+	if s.SelfSigned() {
+		r.problem(serviceName("TLS"), "asks for a certificate authority of this instance's own, and with PostgreSQL clients may reach any instance",
+			"set "+serviceName("TLS_CERT_FILE")+" and "+serviceName("TLS_KEY_FILE"))
+	}
 }
 
 // stateDir is the user's directory for state that outlives a restart (XDG Base

@@ -39,9 +39,10 @@ type manual struct {
 
 	// turn is held until the store was read, and while it is written, so that the last wish
 	// counts. It is no mutex: who waits for it must end with its context where the store hangs.
-	turn chan struct{}
-	list []ManualPause // of relays that are configured
-	told map[string]time.Time
+	turn     chan struct{}
+	list     []ManualPause // of relays that are configured
+	told     map[string]time.Time
+	recalled bool
 	// doubt says that the store may have other pauses than list: the outcome of the last write
 	// is not known.
 	doubt bool
@@ -86,10 +87,14 @@ func (d *Durable) ManualPauses() (pauses []ManualPause) {
 // recall takes the pauses from the store, before deliveries begin. Those of relays that are
 // not configured any more are forgotten.
 func (m *manual) recall(ctx context.Context) error {
+	if m.recalled { // by a start that failed later
+		return nil
+	}
 	stored, err := m.store.ManualPauses(ctx)
 	if err != nil {
 		return fmt.Errorf("read pauses: %w", err)
 	}
+	m.recalled = true
 	defer m.give()
 	for _, p := range stored {
 		switch {

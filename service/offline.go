@@ -27,7 +27,7 @@ type Offline struct {
 // The error is [ErrNoIdleStore] when a server has to be asked. log gets what is wrong
 // with a store that can be used all the same.
 func OpenOffline(ctx context.Context, c config.Service, log *slog.Logger) (*Offline, error) {
-	if c.Queue.Store == "none" {
+	if c.Queue.Store == "none" || c.Queue.Shared() { // its instances answer
 		return nil, ErrNoIdleStore
 	}
 	// Looking at a queue must not create one.

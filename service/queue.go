@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"mailsidecar/config"
@@ -18,12 +19,17 @@ type runningQueue struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed when it has ended, in order or not; then err is set
 	err    error
+	// unreached is why the database has not been reached since the start; nil once it was.
+	unreached atomic.Pointer[error]
 }
 
 // startQueue opens the store unless it is given one, takes over what an earlier
 // run left there, and begins to deliver. o has what does not come from c. The
 // queue goes on when ctx ends, until beginStop.
 func startQueue(ctx context.Context, c config.Service, store queue.Store, o queue.Options) (*runningQueue, error) {
+	if store == nil && c.Queue.Shared() {
+		return startShared(ctx, c, o)
+	}
 	if store == nil {
 		var err error
 		commits, _ := o.Meter.(sqlite.Meter)
@@ -31,19 +37,32 @@ func startQueue(ctx context.Context, c config.Service, store queue.Store, o queu
 			return nil, err
 		}
 	}
+	q, err := newQueue(c, store, o)
+	if err != nil {
+		return nil, err
+	}
+	q.begin(ctx, q.Run)
+	return q, nil
+}
+
+// newQueue returns a queue that has not begun.
+func newQueue(c config.Service, store queue.Store, o queue.Options) (*runningQueue, error) {
 	o.Store, o.ExpiresIn, o.HoldUncertain = store, time.Duration(c.ExpiresIn), c.Uncertain == "hold"
 	o.MaxMessages, o.MaxBytes = int64(c.QueueMaxMessages), int64(c.QueueMaxSize)
 	durable, err := queue.New(o)
 	if err != nil {
 		return nil, fmt.Errorf("%w (%w)", err, store.Close())
 	}
-	q := &runningQueue{Durable: durable, store: store, done: make(chan struct{})}
+	return &runningQueue{Durable: durable, store: store, done: make(chan struct{})}, nil
+}
+
+// begin has it work until beginStop.
+func (q *runningQueue) begin(ctx context.Context, run func(context.Context) error) {
 	ctx, q.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
 		defer close(q.done)
-		q.err = durable.Run(ctx)
+		q.err = run(ctx)
 	}()
-	return q, nil
 }
 
 // openStore opens the store that the configuration names. A minimum of zero octets

@@ -20,8 +20,18 @@ type KeptStore = sqlite.Kept
 // StoreReport is what a look at a whole store has found.
 type StoreReport = sqlite.Report
 
+// What does with a database what these commands do with a file.
+const (
+	backupInstead  = "back it up with pg_dump, or as the rest of the server is"
+	restoreInstead = "restore it with pg_restore while no instance runs; what was delivered since the backup is sent again"
+	checkInstead   = "check it with pg_amcheck; a backup in a file can be named"
+)
+
 // storePath is the file of the store that the configuration names.
-func storePath(c config.Service) (string, error) {
+func storePath(c config.Service, instead string) (string, error) {
+	if c.Queue.Shared() {
+		return "", &ConfigError{"MAILSIDECAR_QUEUE", errors.New("it is PostgreSQL, and no file: " + instead)}
+	}
 	if c.Queue.Store == "none" {
 		return "", &ConfigError{"MAILSIDECAR_QUEUE", errors.New("it is none: there is no store")}
 	}
@@ -33,7 +43,7 @@ func storePath(c config.Service) (string, error) {
 // store. progress is told how many octets were copied, of how many, and log of a damaged log
 // of a store on which no server works.
 func BackupStore(ctx context.Context, c config.Service, to string, replace bool, progress func(done, total int64), log *slog.Logger) (int64, error) {
-	path, err := storePath(c)
+	path, err := storePath(c, backupInstead)
 	if err != nil {
 		return 0, err
 	}
@@ -43,7 +53,7 @@ func BackupStore(ctx context.Context, c config.Service, to string, replace bool,
 
 // BackupStoreTo is [BackupStore] to a writer.
 func BackupStoreTo(ctx context.Context, c config.Service, w io.Writer, progress func(done, total int64), log *slog.Logger) (int64, error) {
-	path, err := storePath(c)
+	path, err := storePath(c, backupInstead)
 	if err != nil {
 		return 0, err
 	}
@@ -55,7 +65,7 @@ func BackupStoreTo(ctx context.Context, c config.Service, w io.Writer, progress 
 // no server may work. confirm is told what the copy holds before anything is changed. kept
 // has the new names of the store that was there.
 func RestoreStore(ctx context.Context, c config.Service, from string, progress func(done, total int64), confirm func(StoreReport) error) (kept KeptStore, err error) {
-	path, err := storePath(c)
+	path, err := storePath(c, restoreInstead)
 	if err != nil {
 		return kept, err
 	}
@@ -70,7 +80,7 @@ func RestoreStore(ctx context.Context, c config.Service, from string, progress f
 // store that the configuration names. A server may work on it.
 func CheckStore(ctx context.Context, c config.Service, file string) (path string, r StoreReport, err error) {
 	if path = file; path == "" {
-		if path, err = storePath(c); err != nil {
+		if path, err = storePath(c, checkInstead); err != nil {
 			return "", r, err
 		}
 	}

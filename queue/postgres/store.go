@@ -120,6 +120,19 @@ var _ queue.SharedStore = (*Store)(nil)
 // newer. The error is a [queue.StoreError] with the remedy where a person must do something,
 // and another one where the database cannot be reached.
 func Open(ctx context.Context, o Options) (*Store, error) {
+	s, err := Prepare(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Connect(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// Prepare returns a store that has not connected to its database: [Store.Connect] must follow.
+// The error is about the options.
+func Prepare(ctx context.Context, o Options) (*Store, error) {
 	o = o.withDefaults()
 	c, err := newConnector(o)
 	if err != nil {
@@ -131,15 +144,20 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if s.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), c.config); err != nil {
 		return nil, named(c, err)
 	}
-	if err := s.inspect(ctx); err != nil {
-		s.pool.Close()
-		return nil, named(c, err)
-	}
 	s.inserts = newInserts(s)
 	s.beats.store = s
+	return s, nil
+}
+
+// Connect looks at the database. The errors are those of [Open]. After another error than a
+// [queue.StoreError] it may be called again.
+func (s *Store) Connect(ctx context.Context) error {
+	if err := s.inspect(ctx); err != nil {
+		return named(s.connector, err)
+	}
 	s.house.Go(s.beats.run)
 	s.house.Go(s.addUp)
-	return s, nil
+	return nil
 }
 
 // inspect looks whether the database is one that a queue can be in, and says how durable its

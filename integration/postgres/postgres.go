@@ -1,0 +1,110 @@
+//go:build linux
+
+// Package postgres starts a PostgreSQL on loopback for a test.
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"mailsidecar/integration/machine"
+)
+
+// Server is a running server.
+type Server struct {
+	bin, dir string
+	port     int
+	attr     *syscall.SysProcAttr
+	cmd      *exec.Cmd
+}
+
+// Start starts a server and stops it when the test ends. Where PostgreSQL is not installed the
+// test is skipped; with CI=true it fails.
+func Start(t *testing.T) *Server {
+	t.Helper()
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	if len(found) == 0 {
+		if machine.CI() {
+			t.Fatal("no PostgreSQL: scripts/install-test-deps installs it")
+		}
+		t.Skip("no PostgreSQL: scripts/install-test-deps installs it")
+	}
+	dir, err := os.MkdirTemp("", "mailsidecar-shared-") //nolint:usetesting // the server's user must reach it
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{bin: filepath.Dir(slices.MaxFunc(found, strings.Compare)), dir: dir, port: machine.FreePort(t), attr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if os.Getuid() == 0 { // it refuses to run as root
+		u, err := user.Lookup("postgres")
+		if err != nil {
+			t.Fatal(err)
+		}
+		uid, _ := strconv.Atoi(u.Uid)
+		gid, _ := strconv.Atoi(u.Gid)
+		s.attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+		if err := os.Chown(dir, uid, gid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pw := filepath.Join(dir, "pw")
+	if err := os.WriteFile(pw, []byte("hunter2\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	initdb := exec.Command(filepath.Join(s.bin, "initdb"), "-D", dir+"/data", "-U", "shop", "--pwfile="+pw, "--auth=scram-sha-256", "--no-sync", "-E", "UTF8", "--locale=C")
+	initdb.SysProcAttr, initdb.Dir = s.attr, dir
+	if out, err := initdb.CombinedOutput(); err != nil {
+		t.Fatalf("initdb: %v: %s", err, out)
+	}
+	s.Run(t)
+	t.Cleanup(s.Stop)
+	return s
+}
+
+// URL is the server's address.
+func (s *Server) URL() string {
+	return fmt.Sprintf("postgres://shop:hunter2@127.0.0.1:%d/postgres?sslmode=disable", s.port)
+}
+
+// Run starts it, after Stop.
+func (s *Server) Run(t *testing.T) {
+	t.Helper()
+	s.cmd = exec.Command(filepath.Join(s.bin, "postgres"), "-D", s.dir+"/data", "-p", strconv.Itoa(s.port),
+		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=")
+	s.cmd.SysProcAttr, s.cmd.Dir = s.attr, s.dir
+	var log bytes.Buffer
+	s.cmd.Stdout, s.cmd.Stderr = &log, &log
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	machine.Await(t, "PostgreSQL", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		conn, err := pgx.Connect(ctx, s.URL())
+		if err == nil {
+			_ = conn.Close(ctx)
+		}
+		return err == nil
+	})
+}
+
+// Stop stops it in immediate mode, which is a crash.
+func (s *Server) Stop() {
+	if s.cmd.ProcessState == nil {
+		_ = s.cmd.Process.Signal(syscall.SIGQUIT)
+		_ = s.cmd.Wait()
+	}
+}

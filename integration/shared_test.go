@@ -1,0 +1,190 @@
+//go:build linux
+
+package integration
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"mailsidecar/integration/machine"
+	"mailsidecar/integration/postgres"
+	"mailsidecar/mailer/relaytest"
+)
+
+// sharedMessages is how many messages TestShared sends.
+const sharedMessages = 2000
+
+func shared(t *testing.T, relay *relaytest.Relay, url string) environment {
+	t.Helper()
+	env := durable(t, relay)
+	delete(env, "MAILSIDECAR_DATA_DIR")
+	return env.with(environment{"MAILSIDECAR_QUEUE_FILE": writeFile(t, "url", url+"\n"), "MAILSIDECAR_LEASE": "10s"})
+}
+
+// TestShared: instances at one PostgreSQL are killed at random, one is stopped for longer than its lease, and the
+// database is stopped in immediate mode and started again. Every message that was accepted arrives, and one that
+// arrives twice has an uncertain attempt. Nothing that is printed has the password.
+func TestShared(t *testing.T) {
+	for _, instances := range []int{2, 3} {
+		t.Run(fmt.Sprint(instances), func(t *testing.T) {
+			t.Parallel()
+			db := postgres.Start(t)
+			relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{"RCPT": strings.Repeat("default then ", 9) + "450 later then default"})
+			env := shared(t, relay, db.URL())
+			servers := make([]*sidecar, instances)
+			all := make([]*clients, instances)
+			l := &ledger{ids: map[string]string{}}
+			var logs []*sidecar
+			begin := func(i int) {
+				servers[i] = serve(t, env)
+				logs = append(logs, servers[i])
+			}
+			for i := range servers {
+				begin(i)
+				all[i] = newClients(t)
+				all[i].turnTo(servers[i].url)
+			}
+			var work sync.WaitGroup
+			for i, c := range all {
+				work.Go(func() {
+					for n := 0; c.ctx.Err() == nil; n++ {
+						l.mu.Lock()
+						full := len(l.ids) >= sharedMessages
+						l.mu.Unlock()
+						if full {
+							return
+						}
+						number := fmt.Sprintf("%d-%d", i, n)
+						if id, err := c.postNumber(number); err == nil {
+							l.mu.Lock()
+							l.ids[number] = id
+							l.mu.Unlock()
+						} else {
+							time.Sleep(5 * time.Millisecond)
+						}
+						time.Sleep(5 * time.Millisecond)
+					}
+				})
+			}
+			for round := range 3 {
+				time.Sleep(time.Duration(200+rand.IntN(800)) * time.Millisecond)
+				i := rand.IntN(instances)
+				servers[i].kill(t)
+				begin(i)
+				all[i].turnTo(servers[i].url)
+				if round == 1 {
+					db.Stop()
+					time.Sleep(time.Second)
+					db.Run(t)
+				}
+			}
+			frozen := servers[rand.IntN(instances)]
+			if err := frozen.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(13 * time.Second)
+			if err := frozen.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			work.Wait()
+			servers[0].drain(t)
+			copies := countCopies(relay)
+			duplicates := 0
+			for number, id := range l.ids {
+				switch n := copies[number]; {
+				case n == 0:
+					t.Errorf("message %s (%s) was accepted and did not arrive", number, id)
+				case n > 1:
+					duplicates++
+					if !servers[0].wasUncertain(t, id) {
+						t.Errorf("message %s (%s) arrived %d times, and no attempt on it was uncertain", number, id, n)
+					}
+				}
+			}
+			for _, s := range logs {
+				if strings.Contains(s.log.String(), "hunter2") {
+					t.Error("a log has the password of the database")
+				}
+			}
+			if !strings.Contains(frozen.log.String(), "lease lost") {
+				t.Error("the instance that was stopped has not lost its lease: it was not long enough to tell anything")
+			}
+			t.Logf("%d messages, %d twice", len(l.ids), duplicates)
+		})
+	}
+}
+
+// TestDatabaseAway: without its database an instance starts, is not ready, and answers 503 within 2 s, at the start and
+// later; it goes on when the database comes. A wrong password ends the start.
+func TestDatabaseAway(t *testing.T) {
+	t.Parallel()
+	db := postgres.Start(t)
+	relay := relaytest.New(t, relaytest.Options{}, nil)
+	env := shared(t, relay, db.URL())
+	db.Stop()
+	addr := freeAddr(t)
+	s := &sidecar{url: "http://" + addr, exited: make(chan struct{}), cmd: command(t, env.with(environment{"MAILSIDECAR_ADDR": addr}), "serve")}
+	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		s.err = s.cmd.Wait()
+		close(s.exited)
+	}()
+	t.Cleanup(func() { s.stop(t) })
+	refused := func() {
+		t.Helper()
+		machine.Await(t, "listening", func() bool {
+			resp, err := http.Get(s.url + "/livez")
+			if err == nil {
+				_ = resp.Body.Close()
+			}
+			return err == nil
+		})
+		began := time.Now()
+		a := s.post(t, "application/json", []byte(`{"from":"shop@example.com","to":["ana@example.org"],"subject":"Order","text":"x"}`), nil)
+		if took := time.Since(began); a.HTTPStatus != 503 || a.Code != "queue_unavailable" || !a.Retryable || a.Header.Get("Retry-After") == "" || took > 2*time.Second {
+			t.Errorf("POST without a database = %d %s after %v, Retry-After %q", a.HTTPStatus, a.Code, took, a.Header.Get("Retry-After"))
+		}
+	}
+	refused()
+	db.Run(t)
+	s.awaitReady(t)
+	db.Stop()
+	refused()
+	db.Run(t)
+	s.awaitReady(t)
+	if a := s.post(t, "application/json", []byte(`{"from":"shop@example.com","to":["ana@example.org"],"subject":"Order","text":"x"}`), http.Header{"Prefer": {"wait=10"}}); a.HTTPStatus != 200 {
+		t.Errorf("POST after that = %d %s", a.HTTPStatus, a.Body)
+	}
+
+	wrong := command(t, env.with(environment{"MAILSIDECAR_ADDR": freeAddr(t), "MAILSIDECAR_QUEUE_FILE": writeFile(t, "url", strings.Replace(db.URL(), "hunter2", "hunter3", 1))}), "serve")
+	out, err := wrong.CombinedOutput()
+	if wrong.ProcessState.ExitCode() != 1 || !bytes.Contains(out, []byte("set the right user and password")) || bytes.Contains(out, []byte("hunter3")) {
+		t.Errorf("start with a wrong password: %v\n%s", err, out)
+	}
+	out, err = command(t, env, "queue", "migrate").CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("nothing to do")) {
+		t.Errorf("queue migrate: %v\n%s", err, out)
+	}
+	for command, want := range map[string]string{"backup -": "pg_dump", "check": "pg_amcheck"} {
+		cmd := commandOf(t, env, command)
+		if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 78 || !bytes.Contains(out, []byte(want)) {
+			t.Errorf("queue %s: %d\n%s", command, cmd.ProcessState.ExitCode(), out)
+		}
+	}
+}
+
+func commandOf(t *testing.T, env environment, words string) *exec.Cmd {
+	t.Helper()
+	return command(t, env, append([]string{"queue"}, strings.Fields(words)...)...)
+}

@@ -1,0 +1,171 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"mailsidecar/config"
+	"mailsidecar/queue"
+	"mailsidecar/queue/postgres"
+)
+
+const (
+	// answerTime is how long a request waits for the database.
+	answerTime = 1500 * time.Millisecond
+	// firstRetry and longestRetry are the pauses between tries to reach the database at the start.
+	firstRetry, longestRetry = 500 * time.Millisecond, 5 * time.Second
+	// eventInterval is how often the log says that the database does not answer.
+	eventInterval = time.Minute
+)
+
+func databaseOptions(c config.Service, log *slog.Logger) postgres.Options {
+	return postgres.Options{
+		URL: c.Queue.URL.Reveal(), Schema: c.Queue.Schema, Lease: time.Duration(c.Lease), Patience: answerTime,
+		Retention: time.Duration(c.Retention), KeepBodies: time.Duration(c.KeepBodies), Events: &databaseEvents{log: log},
+	}
+}
+
+// databaseEvents logs what the store tells.
+type databaseEvents struct {
+	log *slog.Logger
+
+	mu   sync.Mutex
+	told time.Time
+}
+
+// Commits says how durable a commit is.
+func (e *databaseEvents) Commits(synchronousCommit, standbys string, safe bool) {
+	if safe {
+		e.log.Info("database of the queue reached", "synchronous_commit", synchronousCommit, "synchronous_standby_names", standbys)
+		return
+	}
+	e.log.Warn("the database may lose accepted mail in a crash: set synchronous_commit to on", "synchronous_commit", synchronousCommit, "synchronous_standby_names", standbys)
+}
+
+// BeatFailed says that this instance could not say that it lives.
+func (e *databaseEvents) BeatFailed(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if time.Since(e.told) < eventInterval {
+		return
+	}
+	e.told = time.Now()
+	e.log.Warn("no sign of life to the database: after a lease others take over", "error", err)
+}
+
+// LeaseLost is for the queue to tell, which goes on.
+func (e *databaseEvents) LeaseLost(string) {}
+
+// startShared is startQueue with a database. Where that is not reached the queue keeps trying,
+// and accepts nothing meanwhile. What a person must mend is an error.
+func startShared(ctx context.Context, c config.Service, o queue.Options) (*runningQueue, error) {
+	options := databaseOptions(c, o.Logger)
+	store, err := postgres.Prepare(ctx, options)
+	if err != nil {
+		return nil, &ConfigError{"MAILSIDECAR_QUEUE", err}
+	}
+	q, err := newQueue(c, store, o)
+	if err != nil {
+		return nil, err
+	}
+	err = q.reach(ctx, options, store)
+	if errors.As(err, new(*queue.StoreError)) {
+		return nil, errors.Join(err, store.Close())
+	}
+	if err != nil {
+		o.Logger.Warn("the database of the queue is not reached: nothing is accepted until it is", "error", err)
+	}
+	q.begin(ctx, func(ctx context.Context) error { return q.runShared(ctx, err, options, store, o.Logger) })
+	return q, nil
+}
+
+// reach brings the schema to the newest version, and looks at the database.
+func (q *runningQueue) reach(ctx context.Context, o postgres.Options, store *postgres.Store) error {
+	from, to, err := postgres.Migrate(ctx, o)
+	if err == nil {
+		err = store.Connect(ctx)
+	}
+	if err != nil {
+		q.unreached.Store(&err)
+		return err
+	}
+	if from != to {
+		o.Events.(*databaseEvents).log.Info("schema of the queue is migrated", "from", from, "to", to)
+	}
+	q.unreached.Store(nil)
+	return nil
+}
+
+// runShared reaches the database, where err says that it was not, and delivers.
+func (q *runningQueue) runShared(ctx context.Context, err error, o postgres.Options, store *postgres.Store, log *slog.Logger) error {
+	for pause := firstRetry; err != nil; pause = min(2*pause, longestRetry) {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+		if err = q.reach(ctx, o, store); errors.As(err, new(*queue.StoreError)) {
+			return err
+		}
+	}
+	for {
+		err := q.Run(ctx)
+		if !errors.Is(err, queue.ErrUnavailable) || ctx.Err() != nil {
+			return err
+		}
+		log.Warn("the database of the queue is not reached: nothing is accepted until it is", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(firstRetry):
+		}
+	}
+}
+
+// notReached is the error while the database has not been reached since the start.
+func (q *runningQueue) notReached() error {
+	if err := q.unreached.Load(); err != nil {
+		return fmt.Errorf("%w: %w", queue.ErrUnavailable, *err)
+	}
+	return nil
+}
+
+// Ready is that of the queue, once its database was reached.
+func (q *runningQueue) Ready(ctx context.Context) error {
+	if err := q.notReached(); err != nil {
+		return err
+	}
+	return q.Durable.Ready(ctx)
+}
+
+// Submit is that of the queue, once its database was reached.
+func (q *runningQueue) Submit(ctx context.Context, s queue.Submission) (queue.Receipt, error) {
+	if err := q.notReached(); err != nil {
+		return queue.Receipt{}, err
+	}
+	return q.Durable.Submit(ctx, s)
+}
+
+// SubmitBatch is that of the queue, once its database was reached.
+func (q *runningQueue) SubmitBatch(ctx context.Context, s []queue.Submission) ([]queue.Receipt, error) {
+	if err := q.notReached(); err != nil {
+		return nil, err
+	}
+	return q.Durable.SubmitBatch(ctx, s)
+}
+
+// MigrateStore brings the schema of the database that the configuration names to the newest version.
+func MigrateStore(ctx context.Context, c config.Service, log *slog.Logger) (from, to int, err error) {
+	if !c.Queue.Shared() {
+		return 0, 0, &ConfigError{"MAILSIDECAR_QUEUE", errors.New("it is no PostgreSQL: a store in a file is migrated by the start")}
+	}
+	o := databaseOptions(c, log)
+	if _, err := postgres.Prepare(ctx, o); err != nil {
+		return 0, 0, &ConfigError{"MAILSIDECAR_QUEUE", err}
+	}
+	return postgres.Migrate(ctx, o)
+}
