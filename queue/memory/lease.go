@@ -14,14 +14,19 @@ import (
 // Claim leases the longest waiting messages of each lane.
 func (s *Store) Claim(ctx context.Context, owner string, now time.Time, wants []queue.Want) (works []queue.Work, err error) {
 	err = s.write(ctx, "Claim", func() error {
-		for _, want := range wants {
-			for _, m := range s.due(want, now) {
-				works = append(works, s.claim(m, owner, want, now))
-			}
-		}
+		works = s.claimAll(owner, now, wants)
 		return nil
 	})
 	return works, err
+}
+
+func (t *tables) claimAll(owner string, now time.Time, wants []queue.Want) (works []queue.Work) {
+	for _, want := range wants {
+		for _, m := range t.due(want, now) {
+			works = append(works, t.claim(m, owner, want, now))
+		}
+	}
+	return works
 }
 
 // due returns the messages that are wanted and due.

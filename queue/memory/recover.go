@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -13,16 +14,25 @@ import (
 // Mark notes that content is about to be sent, and to which relay.
 func (s *Store) Mark(ctx context.Context, owner string, l queue.Lease, turns []queue.Turn) error {
 	return s.write(ctx, "Mark", func() error {
-		for _, turn := range turns {
-			s.takeTurn(turn)
-		}
-		for _, r := range s.leased(l.ID, owner) {
-			if r.has(l.Number) && slices.Contains(l.ForwardPaths, r.ForwardPath) {
-				r.marked.content, r.route = true, l.Route // it is leased, and in no list of its route
-			}
-		}
+		s.mark(s.markable(l, owner), l.Route, turns)
 		return nil
 	})
+}
+
+// markable are the recipients that a mark of owner is about.
+func (t *tables) markable(l queue.Lease, owner string) []*recipient {
+	return slices.DeleteFunc(t.leased(l.ID, owner), func(r *recipient) bool {
+		return !r.has(l.Number) || !slices.Contains(l.ForwardPaths, r.ForwardPath)
+	})
+}
+
+func (t *tables) mark(recipients []*recipient, route string, turns []queue.Turn) {
+	for _, turn := range turns {
+		t.takeTurn(turn)
+	}
+	for _, r := range recipients {
+		r.marked.content, r.route = true, route // it is leased, and in no list of its route
+	}
 }
 
 // MarkAlone notes whether the message is the only one in hand.
@@ -43,17 +53,21 @@ func (s *Store) End(ctx context.Context, owner string) error {
 	})
 }
 
-// Recover takes over the leases of all other owners.
+// Recover takes over the leases of all other owners; in a [Database] of those that are gone.
 func (s *Store) Recover(ctx context.Context, owner string, now time.Time, hold bool) (total queue.Recovered, err error) {
 	err = s.read(ctx, "Recover", func() error {
 		total.Crashes = s.countCrashes(owner, now)
-		if len(s.leases) == 0 || len(s.leases) == 1 && s.leases[owner] > 0 {
+		maps.DeleteFunc(s.lives, func(other string, _ time.Time) bool { return other != owner && !s.alive(other, 0) })
+		if !s.anyGone(owner) {
 			return nil
 		}
 		s.commits.Add(1)
 		for _, m := range slices.Clone(s.unfinished) {
-			for _, gone := range otherOwners(m, owner) {
-				total.Add(s.recover(m, gone, now, hold, total.Crashes >= queue.SuspectCrashes))
+			for _, gone := range s.otherOwners(m, owner) {
+				if s.opts.Lost != nil {
+					s.opts.Lost(gone, m.ID)
+				}
+				total.Add(s.recover(m, gone, now, hold, s.suspects(gone, now)))
 			}
 		}
 		return nil
@@ -68,7 +82,7 @@ func (t *tables) countCrashes(owner string, now time.Time) int {
 	crashes := 0
 	for other, crashed := range t.runs {
 		switch {
-		case other == owner:
+		case other == owner, crashed.IsZero() && t.alive(other, 0):
 			continue
 		case crashed.IsZero():
 			t.runs[other] = now
@@ -86,11 +100,37 @@ func (t *tables) countCrashes(owner string, now time.Time) int {
 	return crashes
 }
 
-// otherOwners returns the owners of the message's leases, except owner.
-func otherOwners(m *message, owner string) []string {
+// anyGone says whether an owner beside this one has leases, and is gone.
+func (t *tables) anyGone(owner string) bool {
+	for other := range t.leases {
+		if other != owner && !t.alive(other, 0) {
+			return true
+		}
+	}
+	return false
+}
+
+// suspects says whether the crash of the owner was not the first one of late: what it had
+// leased is suspect then.
+func (t *tables) suspects(gone string, now time.Time) bool {
+	last := t.runs[gone]
+	if last.IsZero() {
+		last = now
+	}
+	crashes := 0
+	for _, crashed := range t.runs {
+		if age := last.Sub(crashed); !crashed.IsZero() && age >= 0 && age < queue.CrashWindow {
+			crashes++
+		}
+	}
+	return crashes >= queue.SuspectCrashes
+}
+
+// otherOwners returns the owners of the message's leases that are gone, except owner.
+func (t *tables) otherOwners(m *message, owner string) []string {
 	var owners []string
 	for _, r := range m.recipients {
-		if r.owner != "" && r.owner != owner && !slices.Contains(owners, r.owner) {
+		if r.owner != "" && r.owner != owner && !slices.Contains(owners, r.owner) && !t.alive(r.owner, 0) {
 			owners = append(owners, r.owner)
 		}
 	}

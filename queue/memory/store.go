@@ -26,6 +26,9 @@ type Options struct {
 	// Its error is the answer although the method has taken effect. nil lets all
 	// pass.
 	After func(ctx context.Context, method string) error
+	// Lost is called when a message's lease is taken from an owner that is gone; nil for
+	// nobody. It must not call the store.
+	Lost func(owner, id string)
 }
 
 // Store is a [queue.Store] in memory. Its zero value is not usable.

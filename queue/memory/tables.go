@@ -82,6 +82,9 @@ type tables struct {
 	// runs are the runs that have not ended in order, by owner, and when it was found
 	// that they crashed; zero before.
 	runs map[string]time.Time
+	// lives are until when owners live, in a [Database]; nil elsewhere: there all but the one
+	// that asks are gone.
+	lives map[string]time.Time
 }
 
 // line is where a recipient waits.

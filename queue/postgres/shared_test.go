@@ -81,154 +81,18 @@ func outcome(owner string, e queue.Entry, state queue.State) queue.Outcome {
 	return o
 }
 
-// TestTakeOver: what an instance has leased is its own while its lease lasts. Then another one
-// takes it over, and it can mark nothing more; it may say that something was delivered.
-func TestTakeOver(t *testing.T) {
-	o := options(t, start(t).url())
-	a, b := open(t, o), open(t, o)
-	live(t, a, "marks-a")
-	marked, not, told := entry("marks-a", "x@example.org"), entry("marks-a", "x@example.org"), entry("marks-a", "x@example.org")
-	insert(t, a, marked, not, told)
-	for _, e := range []queue.Entry{marked, told} {
-		if err := a.Mark(t.Context(), "marks-a", lease(e), nil); err != nil {
-			t.Fatalf("Mark = %v", err)
-		}
-	}
-	if r, err := b.Recover(t.Context(), "marks-b", time.Now(), false); err != nil || r.Any() || r.Crashes > 0 {
-		t.Fatalf("Recover from an owner that lives = %+v, %v", r, err)
-	}
-	outdate(t, a, "marks-a")
-	if err := a.Mark(t.Context(), "marks-a", lease(not), nil); !errors.Is(err, queue.ErrLeaseLost) {
-		t.Errorf("Mark after the lease = %v, want ErrLeaseLost", err)
-	}
-	r, err := b.Recover(t.Context(), "marks-b", time.Now(), false)
-	if err != nil || r.Uncertain != 2 || r.Released != 1 {
-		t.Fatalf("Recover = %+v, %v, want two uncertain, one released", r, err)
-	}
-	if conn := a.beats.renewAll(nil); conn != nil {
-		_ = conn.Close(t.Context())
-	}
-	if err := a.Heartbeat(t.Context(), "marks-a", time.Now()); !errors.Is(err, queue.ErrLeaseLost) || a.Trusts("marks-a") {
-		t.Errorf("Heartbeat after the lease = %v, trusted %v, want ErrLeaseLost", err, a.Trusts("marks-a"))
-	}
-	want := []queue.Want{{Route: "relay", Lane: queue.Lane{Key: "app"}, Limit: 9}}
-	if works, err := a.Claim(t.Context(), "marks-a", time.Now(), want); err != nil || len(works) > 0 {
-		t.Errorf("Claim after the lease = %d messages, %v", len(works), err)
-	}
-	if _, err := a.Record(t.Context(), []queue.Outcome{outcome("marks-a", marked, queue.Bounced), outcome("marks-a", told, queue.Delivered)}); err != nil {
-		t.Fatal(err)
-	}
-	if m := get(t, b, marked); m.Status() != queue.StatusDeferred || len(m.Attempts) != 2 {
-		t.Errorf("a late refusal: %s after %d attempts, want deferred", m.Status(), len(m.Attempts))
-	}
-	if m := get(t, b, told); m.Status() != queue.StatusDelivered {
-		t.Errorf("a late delivery: %s, want delivered", m.Status())
-	}
-}
-
-// TestMarkAgainstTakeOver: whichever comes first on a row, the other one knows: what is marked
-// is uncertain afterwards, and what could not be marked is not.
-func TestMarkAgainstTakeOver(t *testing.T) {
-	o := options(t, start(t).url())
-	a, b := open(t, o), open(t, o)
-	both := map[bool]int{}
-	for n := range 40 {
-		owner := fmt.Sprint("marks-", n)
-		live(t, a, owner)
-		e := entry(owner, "x@example.org", "y@example.org")
-		insert(t, a, e)
-		var marked error
-		var r queue.Recovered
-		var wg sync.WaitGroup
-		wg.Go(func() { marked = a.Mark(context.Background(), owner, lease(e), nil) })
-		wg.Go(func() {
-			time.Sleep(time.Duration(n%8) * 300 * time.Microsecond)
-			outdate(t, b, owner)
-			var err error
-			if r, err = b.Recover(context.Background(), "marks-b", time.Now(), true); err != nil {
-				t.Error(err)
+// TestShared: two instances keep the rules by which they share a database.
+func TestShared(t *testing.T) {
+	url := start(t).url()
+	storetest.RunShared(t, func(t *testing.T) storetest.Shared {
+		o := options(t, url)
+		a, b := open(t, o), open(t, o)
+		return storetest.Shared{A: a, B: b, Outdate: func(owner string) { outdate(t, b, owner) }, Beat: func() {
+			if conn := a.beats.renewAll(nil); conn != nil {
+				_ = conn.Close(t.Context())
 			}
-		})
-		wg.Wait()
-		if marked != nil && !errors.Is(marked, queue.ErrLeaseLost) {
-			t.Fatalf("Mark = %v", marked)
-		}
-		both[marked == nil]++
-		if ok := marked == nil; ok != (r.Uncertain == 2) || ok == (r.Released == 2) {
-			t.Errorf("Mark = %v, Recover = %+v", marked, r)
-		}
-	}
-	t.Logf("marked first: %d, taken over first: %d", both[true], both[false])
-}
-
-// TestOutcomesAtOnce: a message is final though its recipients are finished at the same moment
-// by two instances.
-func TestOutcomesAtOnce(t *testing.T) {
-	o := options(t, start(t).url())
-	a, b := open(t, o), open(t, o)
-	for range 40 {
-		e := entry("a", "x@example.org", "y@example.org")
-		insert(t, a, e)
-		var wg sync.WaitGroup
-		for i, s := range []*Store{a, b} {
-			one := outcome("a", e, queue.Delivered)
-			one.Lease, one.Changes, one.Attempts[0].Results = 0, one.Changes[i:i+1], one.Attempts[0].Results[i:i+1]
-			wg.Go(func() {
-				if _, err := s.Record(context.Background(), []queue.Outcome{one}); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
-		m := get(t, a, e)
-		if u, err := b.Usage(t.Context()); err != nil || u.Messages != 0 || m.Status() != queue.StatusDelivered || len(m.Attempts) != 2 {
-			t.Fatalf("%s after %d attempts, %d unfinished, %v", m.Status(), len(m.Attempts), u.Messages, err)
-		}
-	}
-}
-
-// TestClaimsAtOnce: messages of many recipients are claimed whole, and once, by many claims at
-// a time.
-func TestClaimsAtOnce(t *testing.T) {
-	o := options(t, start(t).url())
-	a, b := open(t, o), open(t, o)
-	var to []string
-	for n := range 10 {
-		to = append(to, fmt.Sprintf("r%d@example.org", n))
-	}
-	const messages = 60
-	for range messages {
-		insert(t, a, entry("", to...))
-	}
-	var mu sync.Mutex
-	seen := map[string]int{}
-	var wg sync.WaitGroup
-	for n, s := range []*Store{a, b, a, b} {
-		wg.Go(func() {
-			for range 40 {
-				works, err := s.Claim(context.Background(), fmt.Sprint("owner", n), time.Now(), []queue.Want{{Route: "relay", Lane: queue.Lane{Key: "app"}, Limit: 3}})
-				if err != nil {
-					t.Error(err)
-				}
-				mu.Lock()
-				for _, w := range works {
-					if seen[w.ID]++; len(w.Recipients) != len(to) {
-						t.Errorf("a claim has %d of %d recipients", len(w.Recipients), len(to))
-					}
-				}
-				mu.Unlock()
-			}
-		})
-	}
-	wg.Wait()
-	for id, n := range seen {
-		if n != 1 {
-			t.Errorf("%s was claimed %d times", id, n)
-		}
-	}
-	if len(seen) != messages {
-		t.Errorf("%d of %d messages were claimed", len(seen), messages)
-	}
+		}}
+	})
 }
 
 // TestUnknownInsert: an insert whose answer is lost is asked for again, until it is known to be
