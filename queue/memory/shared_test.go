@@ -51,7 +51,7 @@ func TestLease(t *testing.T) {
 		}})
 		defer a.Crash()
 		b := d.Open(memory.Options{})
-		defer b.Close()
+		defer b.Crash()
 		if err := a.Heartbeat(t.Context(), "marks-a", time.Now()); err != nil {
 			t.Fatal(err)
 		}

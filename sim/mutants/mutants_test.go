@@ -95,7 +95,7 @@ var planted = []mutant{
 	},
 	{
 		"idempotency key forgotten at a restart", "queue/intake.go",
-		"i := idempotency(s, now)", "i := idempotency(s, now)\n\t\ti.Name += in.owner", nil,
+		"i := idempotency(s, now)", "i := idempotency(s, now)\n\t\ti.Name += in.owner.now()", nil,
 	},
 	{
 		"idempotency key for any body", "handler/intake/fingerprint.go",
@@ -228,12 +228,18 @@ var escaping = []mutant{
 	},
 }
 
-// TestPlanted: each fault still has its place.
+// TestPlanted: each fault still has its place, and is Go.
 func TestPlanted(t *testing.T) {
+	packages := listPackages(t)
 	for _, m := range slices.Concat(planted, escaping) {
 		for part := &m; part != nil; part = part.also {
-			if n := strings.Count(read(t, part.file), part.old); n != 1 {
+			source := read(t, part.file)
+			if n := strings.Count(source, part.old); n != 1 {
 				t.Errorf("%s: %q stands %d times in %s, want once", m.name, part.old, n, part.file)
+				continue
+			}
+			if err := packages.check(part.file, strings.Replace(source, part.old, part.new, 1)); err != nil {
+				t.Errorf("%s: %v", m.name, err)
 			}
 		}
 	}
