@@ -246,6 +246,7 @@ func (d *Durable) Run(ctx context.Context) error {
 
 	if d.owner.store != nil {
 		helpers.Go(func() { d.pollWaited(houseCtx) })
+		helpers.Go(func() { d.pollCommon(houseCtx) })
 	}
 
 	d.driver.schedule(ctx)

@@ -124,7 +124,7 @@ func (m *manual) pause(ctx context.Context, name string, until time.Time, reason
 		p.Until = until.UTC().Truncate(time.Microsecond)
 	}
 	list := append(m.without(name), p)
-	if err := m.write(ctx, list); err != nil {
+	if err := m.write(ctx, list, name); err != nil {
 		return ManualPause{}, err
 	}
 	m.list = list
@@ -143,30 +143,94 @@ func (m *manual) resume(ctx context.Context, name string) error {
 	}
 	defer m.give()
 	list := m.without(name)
-	if len(list) == len(m.list) && !m.doubt {
+	if len(list) == len(m.list) && !m.doubt && m.owner.store == nil {
 		return nil
 	}
-	if err := m.write(ctx, list); err != nil {
+	if err := m.write(ctx, list, name); err != nil {
 		return err
 	}
 	if len(list) == len(m.list) {
 		return nil
 	}
 	m.list = list
+	m.end(name, true)
+	return nil
+}
+
+// end lets mail go to the relay again.
+func (m *manual) end(name string, resumed bool) {
 	delete(m.told, name)
 	for _, i := range m.router.named(name) {
 		m.driver.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders { return d.EndPause(i, now) })
 	}
-	logManualEnd(m.log, name, true)
-	return nil
+	logManualEnd(m.log, name, resumed)
 }
 
-// write stores the list. Where that fails it may have happened: what is in memory counts then,
-// and look writes that.
-func (m *manual) write(ctx context.Context, list []ManualPause) error {
+// write stores the list; where the store is shared, what it has of one relay. Where that fails it
+// may have happened: what is in memory counts then, and look writes that. What a shared store
+// has counts, and refresh reads that.
+func (m *manual) write(ctx context.Context, list []ManualPause, name string) error {
+	if m.owner.store != nil {
+		list = slices.DeleteFunc(slices.Clone(list), func(p ManualPause) bool { return p.Relay != name })
+		return m.store.SetManualPauses(ctx, list, name)
+	}
 	err := m.store.SetManualPauses(ctx, list)
 	m.doubt = err != nil
 	return err
+}
+
+// overFor is how long a pause is over before a shared store forgets it: the clock of another
+// instance may be behind.
+const overFor = 10 * time.Minute
+
+// refresh takes over what other instances have stored. While a wish is being stored it does
+// nothing.
+func (m *manual) refresh(ctx context.Context) error {
+	select {
+	case m.turn <- struct{}{}:
+		defer m.give()
+	default:
+		return nil
+	}
+	stored, err := m.store.ManualPauses(ctx)
+	if err != nil {
+		return err
+	}
+	now := m.now()
+	var list []ManualPause
+	for _, p := range stored {
+		switch {
+		case p.Over(now.Add(-overFor)):
+			if err := m.store.SetManualPauses(ctx, nil, p.Relay); err != nil {
+				return err
+			}
+		case p.Over(now), len(m.router.named(p.Relay)) == 0: // another instance may know the relay
+		default:
+			named := m.router.relays[m.router.named(p.Relay)[0]].Name()
+			if named != p.Relay {
+				stale := p.Relay
+				p.Relay = named
+				if err := m.store.SetManualPauses(ctx, []ManualPause{p}, stale, named); err != nil {
+					return err
+				}
+			}
+			list = append(list, p)
+		}
+	}
+	for _, p := range m.list {
+		if !slices.ContainsFunc(list, func(q ManualPause) bool { return q.Relay == p.Relay }) {
+			m.end(p.Relay, !p.Over(now))
+		}
+	}
+	for _, p := range list {
+		if !slices.Contains(m.list, p) {
+			delete(m.told, p.Relay)
+			m.apply(p)
+		}
+		m.tell(p, now)
+	}
+	m.list = list
+	return nil
 }
 
 // without is the list without a relay.
@@ -207,6 +271,9 @@ func (m *manual) look(ctx context.Context) {
 	default:
 		return
 	}
+	if m.owner.store != nil { // refresh does it
+		return
+	}
 	now := m.now()
 	var left, over []ManualPause
 	for _, p := range m.list {
@@ -220,7 +287,7 @@ func (m *manual) look(ctx context.Context) {
 	if len(over) == 0 && !m.doubt {
 		return
 	}
-	if err := m.write(ctx, left); err != nil {
+	if err := m.write(ctx, left, ""); err != nil {
 		return // the next start forgets them, too
 	}
 	m.list = left

@@ -335,7 +335,7 @@ func TestPausedRelayMayTakeYet(t *testing.T) {
 // hangingPauses is a store that does not come to store a pause.
 type hangingPauses struct{ *memory.Store }
 
-func (hangingPauses) SetManualPauses(ctx context.Context, _ []queue.ManualPause) error {
+func (hangingPauses) SetManualPauses(ctx context.Context, _ []queue.ManualPause, _ ...string) error {
 	<-ctx.Done()
 	return ctx.Err()
 }

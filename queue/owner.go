@@ -31,7 +31,18 @@ type SharedStore interface {
 	// Tried returns those of the messages that are stored and were tried, or are final. It is
 	// asked some times in a second for what requests wait for.
 	Tried(ctx context.Context, ids []string) ([]string, error)
+	// Notes returns the notes of a kind, by name, and the store's time. A note is a small value
+	// that all instances see, such as what is used of a relay's rate.
+	Notes(ctx context.Context, kind string) (notes map[string][]byte, now time.Time, err error)
+	// ChangeNote replaces a note by what change makes of it, given the store's time. The value is
+	// empty where there is no note, and none is kept where change returns nothing. Of one note
+	// no two changes overlap. change may be called again when the commit fails, and on after ctx has
+	// ended: after an error its caller must not touch what it writes.
+	ChangeNote(ctx context.Context, kind, name string, change func(value []byte, now time.Time) []byte) error
 }
+
+// NoteLife is how long a store keeps a note that nobody changes.
+const NoteLife = 30 * 24 * time.Hour
 
 const (
 	// sharedPoll is how often a shared store is looked at at least: others put something there.

@@ -93,11 +93,11 @@ type Store interface {
 	// may have been sent, counts as if it had set out at that moment. The store
 	// keeps a turn for as long as it counts.
 	Turns(ctx context.Context, relay string, since time.Time, limit int) ([]time.Time, error)
-	// ManualPauses returns the list that SetManualPauses stored last.
+	// ManualPauses returns what SetManualPauses has stored.
 	ManualPauses(ctx context.Context) ([]ManualPause, error)
 	// SetManualPauses stores which relays a person has paused, in place of the list
-	// before.
-	SetManualPauses(ctx context.Context, pauses []ManualPause) error
+	// before. With names of relays only what is stored of these is replaced.
+	SetManualPauses(ctx context.Context, pauses []ManualPause, of ...string) error
 	// Heartbeat says that owner lives. A store that many instances share needs
 	// it at least every minute to tell which owners are gone.
 	Heartbeat(ctx context.Context, owner string, now time.Time) error

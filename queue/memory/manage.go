@@ -340,6 +340,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (removed in
 		}
 		removed += s.sweepTurns(now.Add(-queue.LongestWindow))
 		s.numbers.Prune(now)
+		s.sweepNotes()
 		return nil
 	})
 	return removed, err

@@ -78,3 +78,10 @@ func TestCrash(t *testing.T) {
 		t.Errorf("Get of what was not = %v, want ErrNotFound", err)
 	}
 }
+
+func TestNotes(t *testing.T) {
+	storetest.RunNotes(t, func(*testing.T) (a, b storetest.Noting) {
+		s := memory.New(memory.Options{})
+		return s, s
+	})
+}

@@ -18,9 +18,10 @@ func (s *Store) ManualPauses(ctx context.Context) (pauses []queue.ManualPause, e
 }
 
 // SetManualPauses keeps the list, in the order in which the pauses began.
-func (s *Store) SetManualPauses(ctx context.Context, pauses []queue.ManualPause) error {
+func (s *Store) SetManualPauses(ctx context.Context, pauses []queue.ManualPause, of ...string) error {
 	return s.write(ctx, "SetManualPauses", func() error {
-		s.pauses = slices.Clone(pauses)
+		s.pauses = slices.DeleteFunc(s.pauses, func(p queue.ManualPause) bool { return len(of) == 0 || slices.Contains(of, p.Relay) })
+		s.pauses = append(s.pauses, pauses...)
 		slices.SortStableFunc(s.pauses, func(a, b queue.ManualPause) int { return a.Since.Compare(b.Since) })
 		return nil
 	})

@@ -85,6 +85,8 @@ type tables struct {
 	// lives are until when owners live, in a [Database]; nil elsewhere: there all but the one
 	// that asks are gone.
 	lives map[string]time.Time
+	// notes are those of [Store.ChangeNote], by kind and name.
+	notes map[noteKey]note
 }
 
 // line is where a recipient waits.
@@ -106,7 +108,7 @@ func newTables() *tables {
 	return &tables{
 		messages: map[string]*message{}, requests: map[requestKey]request{},
 		waiting: map[line][]*recipient{}, leases: map[string]int{},
-		numbers: tally.New(), lastLease: queue.FirstLease, turns: map[string][]time.Time{}, runs: map[string]time.Time{},
+		numbers: tally.New(), lastLease: queue.FirstLease, turns: map[string][]time.Time{}, runs: map[string]time.Time{}, notes: map[noteKey]note{},
 	}
 }
 

@@ -146,7 +146,7 @@ func (t *tx) replaceContent(id key, c mailer.Content) {
 // finds nothing meanwhile.
 func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (int, error) {
 	for _, step := range []func(*tx, time.Time, int) (int, error){
-		(*tx).sweepMessages, (*tx).sweepContents, (*tx).sweepIdempotency, (*tx).sweepTurns, (*tx).sweepNumbers,
+		(*tx).sweepMessages, (*tx).sweepContents, (*tx).sweepIdempotency, (*tx).sweepTurns, (*tx).sweepNumbers, (*tx).sweepNotes,
 	} {
 		n, err := write(ctx, s, func(t *tx) (int, error) {
 			if alone, err := t.alone(sweepLock); err != nil || !alone {

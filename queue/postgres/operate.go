@@ -54,11 +54,15 @@ func (s *Store) ManualPauses(ctx context.Context) ([]queue.ManualPause, error) {
 	})
 }
 
-// SetManualPauses writes all of the table anew.
-func (s *Store) SetManualPauses(ctx context.Context, pauses []queue.ManualPause) error {
+// SetManualPauses writes all of the table anew, or the rows of some relays.
+func (s *Store) SetManualPauses(ctx context.Context, pauses []queue.ManualPause, of ...string) error {
 	_, err := write(ctx, s, func(t *tx) (none struct{}, err error) {
 		t.exec(`LOCK TABLE {s}.pauses IN SHARE ROW EXCLUSIVE MODE`)
-		t.exec(`DELETE FROM {s}.pauses`)
+		if len(of) == 0 {
+			t.exec(`DELETE FROM {s}.pauses`)
+		} else {
+			t.exec(`DELETE FROM {s}.pauses WHERE relay = ANY ($1)`, of)
+		}
 		for _, p := range pauses {
 			t.exec(`INSERT INTO {s}.pauses (relay, since, ends, reason) VALUES ($1, $2, $3, $4)`, p.Relay, stamp(p.Since), stamp(p.Until), clean(p.Reason))
 		}

@@ -42,3 +42,15 @@ func TestConformanceFaults(t *testing.T) {
 		return s
 	})
 }
+
+func TestNotes(t *testing.T) {
+	t.Parallel()
+	for name, url := range map[string]string{"direct": start(t).url(), "pooled": start(t).pooledURL()} {
+		t.Run(name, func(t *testing.T) {
+			storetest.RunNotes(t, func(t *testing.T) (a, b storetest.Noting) {
+				o := options(t, url)
+				return open(t, o), open(t, o)
+			})
+		})
+	}
+}

@@ -163,6 +163,15 @@ CREATE TABLE {s}.stats_replies (
 	PRIMARY KEY (at, key, relay, class, code, enhanced, text)
 ) WITH (fillfactor = 50);
 CREATE TABLE {s}.stats_deltas (n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, kind smallint NOT NULL, delta text NOT NULL) WITH ({vacuum});
+`, `
+-- Small values that instances share. They change often: the rows have room for that.
+CREATE TABLE {s}.notes (
+	kind    text COLLATE "C" NOT NULL,
+	name    text COLLATE "C" NOT NULL,
+	value   bytea NOT NULL,
+	changed timestamptz NOT NULL,
+	PRIMARY KEY (kind, name)
+) WITH (fillfactor = 10, {vacuum});
 `}
 
 // vacuumSettings let a table be cleaned after so many dead rows, and not after a fifth of all:

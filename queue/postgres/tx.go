@@ -17,6 +17,9 @@ import (
 // of another one.
 const deadlockTries = 5
 
+// errNoteMade says that another transaction has made the note that this one was to make.
+var errNoteMade = errors.New("another transaction has made the note")
+
 // errUnknown says that a commit may have happened.
 var errUnknown = errors.New("it is unknown whether the commit has happened")
 
@@ -62,7 +65,7 @@ func write[T any](ctx context.Context, s *Store, f func(t *tx) (T, error)) (T, e
 // again says that nothing has happened, and may the next time.
 func again(err error) bool {
 	var e *pgconn.PgError
-	return errors.As(err, &e) && (e.Code == "40P01" || e.Code == "40001" || e.Code == "55P03")
+	return errors.Is(err, errNoteMade) || errors.As(err, &e) && (e.Code == "40P01" || e.Code == "40001" || e.Code == "55P03")
 }
 
 func writeOnce[T any](ctx context.Context, s *Store, conn *pgx.Conn, f func(t *tx) (T, error)) (T, error) {

@@ -24,6 +24,26 @@ func testManualPauses(t *testing.T, s queue.Store, reopen func(queue.Store) queu
 			s = reopen(s)
 		}
 	}
+	later := queue.ManualPause{Relay: "two", Since: Start.Add(time.Minute)}
+	for _, c := range []struct{ set, want []queue.ManualPause }{
+		{set: []queue.ManualPause{two}, want: []queue.ManualPause{two}},
+		{set: []queue.ManualPause{one}, want: []queue.ManualPause{two, one}},
+		{set: []queue.ManualPause{later}, want: []queue.ManualPause{one, later}},
+		{want: []queue.ManualPause{one}},
+	} {
+		of := "two"
+		if len(c.set) > 0 {
+			of = c.set[0].Relay
+		}
+		if err := s.SetManualPauses(t.Context(), c.set, of); err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.ManualPauses(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantDiff(t, "ManualPauses of relays one by one", got, c.want)
+	}
 }
 
 // testBacklog: what is due, leased, due later and held is counted, and nothing else.

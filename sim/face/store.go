@@ -84,8 +84,8 @@ func (f *Face) ManualPauses(ctx context.Context) ([]queue.ManualPause, error) {
 }
 
 // SetManualPauses writes.
-func (f *Face) SetManualPauses(ctx context.Context, pauses []queue.ManualPause) error {
-	return exec(ctx, f, "SetManualPauses", writes, func() error { return f.store.SetManualPauses(ctx, pauses) })
+func (f *Face) SetManualPauses(ctx context.Context, pauses []queue.ManualPause, of ...string) error {
+	return exec(ctx, f, "SetManualPauses", writes, func() error { return f.store.SetManualPauses(ctx, pauses, of...) })
 }
 
 // Heartbeat writes.
