@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -61,7 +62,11 @@ func ready(ctx context.Context, c *client) error {
 		return err
 	}
 	if a.status != http.StatusOK {
-		return fmt.Errorf("not ready: %s answers %d %s", c.Server(), a.status, http.StatusText(a.status))
+		why := ""
+		if _, reason, ok := strings.Cut(strings.TrimSpace(string(a.body)), "not ready: "); ok {
+			why = ": " + reason
+		}
+		return fmt.Errorf("not ready: %s answers %d %s%s", c.Server(), a.status, http.StatusText(a.status), why)
 	}
 	return nil
 }

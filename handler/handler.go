@@ -56,9 +56,9 @@ type Options struct {
 	Rewrites bool
 	// Signer signs every message (DKIM) that it has a key for; nil signs none.
 	Signer compose.Signer
-	// Ready reports whether the server can do its work now: /readyz answers 503 while
-	// it cannot. Nil means always.
-	Ready func() bool
+	// Ready returns why the server cannot do its work now: /readyz answers 503 meanwhile.
+	// Nil means that it always can.
+	Ready func() error
 	// Compat are the APIs of hosted providers that are served beside the native one.
 	Compat []*compat.API
 	Logger *slog.Logger // nil discards
@@ -96,7 +96,7 @@ type Server struct {
 	forceFrom  mailer.Address
 	rewrites   bool
 	signer     compose.Signer // nil signs nothing
-	ready      func() bool
+	ready      func() error
 	log        *slog.Logger
 	version    string
 	metrics    http.Handler // nil: no /metrics
@@ -167,7 +167,7 @@ func New(o Options) (*Server, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if s.ready == nil {
-		s.ready = func() bool { return true }
+		s.ready = func() error { return nil }
 	}
 	s.recallRates()
 	s.echo = s.routes()
@@ -276,12 +276,16 @@ func (s *Server) getLive(c echo.Context) error {
 	return c.String(http.StatusOK, "ok\n")
 }
 
-// getReady answers whether requests should come here. It says no more, for it
-// needs no key.
+// getReady answers whether requests should come here. It needs no key: that it waits for its
+// database is all that it says of the reasons, for it is what an operator looks for elsewhere.
 func (s *Server) getReady(c echo.Context) error {
 	s.takeStrangersTurn(c)
-	if !s.ready() {
+	switch err := s.ready(); {
+	case err == nil:
+		return c.String(http.StatusOK, "ok\n")
+	case errors.Is(err, queue.ErrUnavailable):
+		return c.String(http.StatusServiceUnavailable, "not ready: the database of the queue does not answer\n")
+	default:
 		return c.String(http.StatusServiceUnavailable, "not ready\n")
 	}
-	return c.String(http.StatusOK, "ok\n")
 }

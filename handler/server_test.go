@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -295,17 +296,24 @@ func TestServeWithoutKeys(t *testing.T) {
 }
 
 func TestHealth(t *testing.T) {
-	ready := false
-	s := newTestServer(t, &fakeQueue{}, func(o *Options) { o.Ready = func() bool { return ready } })
+	var ready error
+	s := newTestServer(t, &fakeQueue{}, func(o *Options) { o.Ready = func() error { return ready } })
+	away := fmt.Errorf("%w: dial db.example.com", queue.ErrUnavailable)
 	for _, tc := range []struct {
-		ready  bool
+		ready  error
 		target string
 		want   int
-	}{{false, "/livez", 200}, {false, "/readyz", 503}, {true, "/readyz", 200}} {
+		body   string
+	}{
+		{queue.ErrDraining, "/livez", 200, "ok\n"},
+		{queue.ErrDraining, "/readyz", 503, "not ready\n"},
+		{nil, "/readyz", 200, "ok\n"},
+		{away, "/readyz", 503, "not ready: the database of the queue does not answer\n"},
+	} {
 		ready = tc.ready
 		r := newRequest("GET", tc.target, "", "Authorization: ")
-		if got := serve(s, r).status; got != tc.want {
-			t.Errorf("GET %s, ready %v = %d, want %d", tc.target, tc.ready, got, tc.want)
+		if got := serve(s, r); got.status != tc.want || string(got.body) != tc.body {
+			t.Errorf("GET %s, ready %v = %d %q, want %d %q", tc.target, tc.ready, got.status, got.body, tc.want, tc.body)
 		}
 	}
 }

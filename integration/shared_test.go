@@ -4,7 +4,9 @@ package integration
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"os/exec"
@@ -122,14 +124,9 @@ func TestShared(t *testing.T) {
 	}
 }
 
-// TestDatabaseAway: without its database an instance starts, is not ready, and answers 503 within 2 s, at the start and
-// later; it goes on when the database comes. A wrong password ends the start.
-func TestDatabaseAway(t *testing.T) {
-	t.Parallel()
-	db := postgres.Start(t)
-	relay := relaytest.New(t, relaytest.Options{}, nil)
-	env := shared(t, relay, db.URL())
-	db.Stop()
+// serveUnready starts a server and waits until it listens.
+func serveUnready(t *testing.T, env environment) *sidecar {
+	t.Helper()
 	addr := freeAddr(t)
 	s := &sidecar{url: "http://" + addr, exited: make(chan struct{}), cmd: command(t, env.with(environment{"MAILSIDECAR_ADDR": addr}), "serve")}
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
@@ -140,31 +137,126 @@ func TestDatabaseAway(t *testing.T) {
 		s.err = s.cmd.Wait()
 		close(s.exited)
 	}()
-	t.Cleanup(func() { s.stop(t) })
-	refused := func() {
-		t.Helper()
-		machine.Await(t, "listening", func() bool {
-			resp, err := http.Get(s.url + "/livez")
-			if err == nil {
-				_ = resp.Body.Close()
-			}
-			return err == nil
-		})
+	t.Cleanup(func() {
+		s.stop(t)
+		if t.Failed() {
+			t.Logf("mailsidecar logged:\n%s", lastLines(s.log.String(), 100))
+		}
+	})
+	machine.Await(t, "listening", func() bool {
+		resp, err := http.Get(s.url + "/livez")
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		return err == nil
+	})
+	return s
+}
+
+// asyncOrder is a message as JSON.
+const asyncOrder = `{"from":"shop@example.com","to":["ana@example.org"],"subject":"Order","text":"x"}`
+
+// wantAway: without its database an instance says so, quickly, whatever it is asked.
+func (s *sidecar) wantAway(t *testing.T, id string) {
+	t.Helper()
+	resp, err := http.Get(s.url + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _ := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusServiceUnavailable || string(text) != "not ready: the database of the queue does not answer\n" {
+		t.Errorf("GET /readyz without a database = %d %q, want the reason", resp.StatusCode, text)
+	}
+	for _, tc := range []struct {
+		method, path, body string
+		within             time.Duration
+	}{
+		{"POST", "/v1/messages", asyncOrder, 2 * time.Second},
+		{"POST", "/v1/messages/batch", `{"messages":[` + asyncOrder + `]}`, 2 * time.Second},
+		{"GET", "/v1/messages/" + id, "", 4 * time.Second},
+		{"GET", "/v1/messages", "", 4 * time.Second},
+		{"GET", "/v1/messages?recipient=ana@example.org", "", 4 * time.Second},
+		{"GET", "/v1/messages/count", "", 4 * time.Second},
+		{"GET", "/v1/messages/" + id + "/content", "", 4 * time.Second},
+		{"GET", "/v1/stats", "", 4 * time.Second},
+		{"POST", "/v1/messages/" + id + "/retry", "", 4 * time.Second},
+		{"POST", "/v1/messages/" + id + "/resend", `{"to":"bo@example.org"}`, 4 * time.Second},
+		{"DELETE", "/v1/messages/" + id, "", 4 * time.Second},
+		{"POST", "/v1/messages/retry", `{"status":"failed"}`, 4 * time.Second},
+	} {
 		began := time.Now()
-		a := s.post(t, "application/json", []byte(`{"from":"shop@example.com","to":["ana@example.org"],"subject":"Order","text":"x"}`), nil)
-		if took := time.Since(began); a.HTTPStatus != 503 || a.Code != "queue_unavailable" || !a.Retryable || a.Header.Get("Retry-After") == "" || took > 2*time.Second {
-			t.Errorf("POST without a database = %d %s after %v, Retry-After %q", a.HTTPStatus, a.Code, took, a.Header.Get("Retry-After"))
+		a := s.request(t, tc.method, tc.path, []byte(tc.body), http.Header{"Content-Type": {"application/json"}})
+		took := time.Since(began)
+		if a.HTTPStatus != 503 || a.Code != "queue_unavailable" || !a.Retryable || a.Header.Get("Retry-After") == "" || took > tc.within {
+			t.Errorf("%s %s without a database = %d %s after %v, Retry-After %q, want 503 within %v\n%s", tc.method, tc.path, a.HTTPStatus, a.Code, took, a.Header.Get("Retry-After"), tc.within, a.Body)
 		}
 	}
-	refused()
-	db.Run(t)
-	s.awaitReady(t)
+	for _, path := range []string{"/metrics", "/v1/relays"} { // what needs no database
+		began := time.Now()
+		resp, err := http.Get(s.url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if took := time.Since(began); resp.StatusCode != http.StatusOK || took > 5*time.Second {
+			t.Errorf("GET %s without a database = %d after %v, want 200", path, resp.StatusCode, took)
+		}
+	}
+}
+
+// TestDatabaseAway: without its database an instance starts, is not ready, and answers 503 within 2 s, at the start and
+// later, also where the database stands still. What is being delivered then is, once, and is stored later. All goes on
+// when the database comes. A wrong password ends the start.
+func TestDatabaseAway(t *testing.T) {
+	t.Parallel()
+	db := postgres.Start(t)
+	relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{".": "default then after 2s 250 2.0.0 queued then default"})
+	env := shared(t, relay, db.URL())
 	db.Stop()
-	refused()
+	s := serveUnready(t, env)
+	s.wantAway(t, "01900000-0000-7000-8000-0000000000aa")
 	db.Run(t)
 	s.awaitReady(t)
-	if a := s.post(t, "application/json", []byte(`{"from":"shop@example.com","to":["ana@example.org"],"subject":"Order","text":"x"}`), http.Header{"Prefer": {"wait=10"}}); a.HTTPStatus != 200 {
-		t.Errorf("POST after that = %d %s", a.HTTPStatus, a.Body)
+	prefer := http.Header{"Prefer": {"wait=10"}}
+	a := s.post(t, "application/json", []byte(asyncOrder), prefer)
+	wantStatus(t, a, 200)
+	for _, away := range []struct {
+		name   string
+		leaves func()
+		comes  func()
+	}{
+		{"stopped", db.Stop, func() { db.Run(t) }},
+		{"frozen", func() { db.Freeze(t) }, func() { db.Thaw(t) }},
+	} {
+		got := len(relay.Messages())
+		late := s.post(t, "application/json", []byte(asyncOrder), nil) // its final dot is answered late, the first time
+		wantStatus(t, late, 202)
+		awaitMessages(t, relay, got+1)
+		away.leaves()
+		s.wantAway(t, a.ID)
+		away.comes()
+		s.awaitReady(t)
+		s.awaitStatus(t, late.ID, "delivered")
+		wantStatus(t, s.post(t, "application/json", []byte(asyncOrder), prefer), 200)
+		if n := len(relay.Messages()); n != got+2 {
+			t.Errorf("%s: the relay got %d messages, want each of 2 once", away.name, n-got)
+		}
+	}
+	seen := map[string]int{}
+	for line := range strings.Lines(s.log.String()) {
+		var e struct{ Level, Msg string }
+		if json.Unmarshal([]byte(line), &e) == nil && (e.Level == "ERROR" || e.Level == "WARN") {
+			seen[e.Msg]++
+		}
+	}
+	for message, n := range seen {
+		if n > 4 { // the test may take some minutes
+			t.Errorf("%q stands in the log %d times", message, n)
+		}
+	}
+	if !strings.Contains(s.log.String(), "the database of the queue is reached again") {
+		t.Error("the log does not say that the database is back")
 	}
 
 	wrong := command(t, env.with(environment{"MAILSIDECAR_ADDR": freeAddr(t), "MAILSIDECAR_QUEUE_FILE": writeFile(t, "url", strings.Replace(db.URL(), "hunter2", "hunter3", 1))}), "serve")

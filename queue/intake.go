@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -80,6 +81,8 @@ func (in *intake) accept(ctx context.Context, subs []Submission, wait bool) ([]R
 	replayed, err := in.store.Insert(ctx, r.batch)
 	in.finish(r, err == nil && replayed == nil, err == nil || certain(err))
 	switch {
+	case errors.Is(err, ErrUnavailable):
+		return in.refuse(ctx, subs[0], wait, fmt.Errorf("%w: %w", ErrMaybeStored, err))
 	case err != nil:
 		return in.refuse(ctx, subs[0], wait, err)
 	case replayed != nil:

@@ -425,6 +425,8 @@ var (
 	// ErrUnavailable: the database does not answer just now. What was to be stored may be
 	// stored.
 	ErrUnavailable = errors.New("the database is not available")
+	// ErrMaybeStored: so it is with a new message. It comes with ErrUnavailable.
+	ErrMaybeStored = errors.New("the message may be stored")
 	// ErrLeaseLost: the owner is taken for gone, or has not leased that any more. It must
 	// not send what it has leased.
 	ErrLeaseLost = errors.New("lease lost")

@@ -241,6 +241,8 @@ func (l *lookout) refusals(ctx context.Context) []alerts.Condition {
 		refused.Do = "See with mailsidecar status why mail waits. Raise the limit only when the disk has room."
 	case errors.Is(err, queue.ErrDiskFull):
 		refused.Do = "Free some space on the disk of MAILSIDECAR_DATA_DIR. What was accepted is still delivered."
+	case errors.Is(err, queue.ErrUnavailable):
+		refused.Do = "See that the database of MAILSIDECAR_QUEUE runs, and that it can be reached from here. Everything goes on by itself then."
 	case isBroken && broken.Remedy != "":
 		refused.Found = fmt.Sprintf("New mail is refused: the queue's store %s does not work (%v).", broken.Path, broken.Err)
 		refused.Do = broken.Remedy
@@ -252,7 +254,7 @@ func (l *lookout) refusals(ctx context.Context) []alerts.Condition {
 
 // isRefusal reports whether the error is one that an operator has to do something about.
 func isRefusal(err error) bool {
-	return errors.Is(err, queue.ErrFull) || errors.Is(err, queue.ErrDiskFull) || errors.Is(err, queue.ErrMoved) || errors.As(err, new(*queue.StoreError))
+	return errors.Is(err, queue.ErrFull) || errors.Is(err, queue.ErrDiskFull) || errors.Is(err, queue.ErrMoved) || errors.Is(err, queue.ErrUnavailable) || errors.As(err, new(*queue.StoreError))
 }
 
 // stored is what the numbers of the store tell.

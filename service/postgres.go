@@ -18,8 +18,6 @@ const (
 	answerTime = 1500 * time.Millisecond
 	// firstRetry and longestRetry are the pauses between tries to reach the database at the start.
 	firstRetry, longestRetry = 500 * time.Millisecond, 5 * time.Second
-	// eventInterval is how often the log says that the database does not answer.
-	eventInterval = time.Minute
 )
 
 func databaseOptions(c config.Service, log *slog.Logger) postgres.Options {
@@ -34,7 +32,8 @@ type databaseEvents struct {
 	log *slog.Logger
 
 	mu   sync.Mutex
-	told time.Time
+	told time.Time // when the log last said that the database is away
+	says bool      // the log's last word is that
 }
 
 // Commits says how durable a commit is.
@@ -46,14 +45,33 @@ func (e *databaseEvents) Commits(synchronousCommit, standbys string, safe bool) 
 	e.log.Warn("the database may lose accepted mail in a crash: set synchronous_commit to on", "synchronous_commit", synchronousCommit, "synchronous_standby_names", standbys)
 }
 
-// BeatFailed says that this instance could not say that it lives.
-func (e *databaseEvents) BeatFailed(err error) {
+// Away says that the database does not answer.
+func (e *databaseEvents) Away(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if time.Since(e.told) < eventInterval {
+	if now := time.Now(); now.Sub(e.told).Abs() >= awayInterval {
+		e.told = now
+	} else if !e.says { // it comes and goes
 		return
 	}
-	e.told = time.Now()
+	e.says = true
+	e.log.Warn("the database of the queue is not reached: nothing is accepted until it is", "error", err)
+}
+
+// Back says that it does again.
+func (e *databaseEvents) Back(after time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.says {
+		return
+	}
+	e.says = false
+	e.log.Info("the database of the queue is reached again", "after", after)
+}
+
+// BeatFailed says that this instance could not say that it lives.
+func (e *databaseEvents) BeatFailed(err error) {
+	err = fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
 	e.log.Warn("no sign of life to the database: after a lease others take over", "error", err)
 }
 
@@ -77,9 +95,9 @@ func startShared(ctx context.Context, c config.Service, o queue.Options) (*runni
 		return nil, errors.Join(err, store.Close())
 	}
 	if err != nil {
-		o.Logger.Warn("the database of the queue is not reached: nothing is accepted until it is", "error", err)
+		options.Events.Away(fmt.Errorf("%w: %w", queue.ErrUnavailable, err))
 	}
-	q.begin(ctx, func(ctx context.Context) error { return q.runShared(ctx, err, options, store, o.Logger) })
+	q.begin(ctx, func(ctx context.Context) error { return q.runShared(ctx, err, options, store) })
 	return q, nil
 }
 
@@ -101,7 +119,7 @@ func (q *runningQueue) reach(ctx context.Context, o postgres.Options, store *pos
 }
 
 // runShared reaches the database, where err says that it was not, and delivers.
-func (q *runningQueue) runShared(ctx context.Context, err error, o postgres.Options, store *postgres.Store, log *slog.Logger) error {
+func (q *runningQueue) runShared(ctx context.Context, err error, o postgres.Options, store *postgres.Store) error {
 	for pause := firstRetry; err != nil; pause = min(2*pause, longestRetry) {
 		select {
 		case <-ctx.Done():
@@ -113,11 +131,11 @@ func (q *runningQueue) runShared(ctx context.Context, err error, o postgres.Opti
 		}
 	}
 	for {
-		err := q.Run(ctx)
+		err := q.Run(postgres.Unhurried(ctx))
 		if !errors.Is(err, queue.ErrUnavailable) || ctx.Err() != nil {
 			return err
 		}
-		log.Warn("the database of the queue is not reached: nothing is accepted until it is", "error", err)
+		o.Events.Away(err)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -139,7 +157,13 @@ func (q *runningQueue) Ready(ctx context.Context) error {
 	if err := q.notReached(); err != nil {
 		return err
 	}
-	return q.Durable.Ready(ctx)
+	within, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	err := q.Durable.Ready(within)
+	if _, shared := q.store.(queue.SharedStore); shared && errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: no answer within %v", queue.ErrUnavailable, answerTime)
+	}
+	return err
 }
 
 // Submit is that of the queue, once its database was reached.

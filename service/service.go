@@ -86,6 +86,9 @@ type Service struct {
 // listened on a [*ListenError].
 func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	c := o.Config
+	if c.Service.Queue.Shared() {
+		o.Logger = logSeldom(o.Logger)
+	}
 	s := &Service{log: o.Logger, stopTimeout: time.Duration(c.Service.ShutdownTimeout), relays: o.Relays, processor: processor.New()}
 	defer func() {
 		if err != nil {
@@ -158,9 +161,12 @@ func (s *Service) runTokens(ctx context.Context) {
 	}
 }
 
-// ready reports whether requests should come here.
-func (s *Service) ready() bool {
-	return !s.stopping.Load() && s.operator.Ready(context.Background()) == nil
+// ready returns why requests should not come here; nil when they should.
+func (s *Service) ready() error {
+	if s.stopping.Load() {
+		return queue.ErrShuttingDown
+	}
+	return s.operator.Ready(context.Background())
 }
 
 // operator is what a person may ask of a queue, with or without a store.

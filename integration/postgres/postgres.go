@@ -101,6 +101,27 @@ func (s *Server) Run(t *testing.T) {
 	})
 }
 
+// Freeze stops it and its children as a machine that hangs: the kernel goes on to take what is
+// sent. Thaw lets them go on.
+func (s *Server) Freeze(t *testing.T) { s.signal(t, syscall.SIGSTOP) }
+
+// Thaw is after Freeze.
+func (s *Server) Thaw(t *testing.T) { s.signal(t, syscall.SIGCONT) }
+
+func (s *Server) signal(t *testing.T, sig syscall.Signal) {
+	t.Helper()
+	pid := s.cmd.Process.Pid
+	_ = syscall.Kill(pid, sig)
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, field := range strings.Fields(string(children)) {
+		child, _ := strconv.Atoi(field)
+		_ = syscall.Kill(child, sig)
+	}
+}
+
 // Stop stops it in immediate mode, which is a crash.
 func (s *Server) Stop() {
 	if s.cmd.ProcessState == nil {

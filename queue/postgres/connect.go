@@ -90,6 +90,10 @@ func (c *connector) prepare() {
 	if cc.RuntimeParams["application_name"] == "" {
 		cc.RuntimeParams["application_name"] = "mailsidecar"
 	}
+	// Of several hosts at most one is the primary.
+	if cc.ValidateConnect == nil && slices.ContainsFunc(cc.Fallbacks, func(f *pgconn.FallbackConfig) bool { return f.Host != cc.Host || f.Port != cc.Port }) {
+		cc.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	}
 	// A warning that comes with a commit may say that it was not waited for a standby. Its
 	// text is translated: the severity must do.
 	cc.OnNotice = func(conn *pgconn.PgConn, n *pgconn.Notice) {

@@ -231,7 +231,7 @@ func (s *server) pooledURL() string {
 // options returns those of a store in a new schema.
 func options(t *testing.T, url string) Options {
 	t.Helper()
-	o := Options{URL: url, Schema: fmt.Sprintf("test %d", schemas.Add(1)), Retention: storetest.Retention, Connections: 4}
+	o := Options{URL: url, Schema: fmt.Sprintf("test %d", schemas.Add(1)), Retention: storetest.Retention, Connections: 4, Patience: 10 * time.Second}
 	if _, _, err := Migrate(t.Context(), o); err != nil {
 		t.Fatalf("Migrate = %v", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -26,20 +27,24 @@ const (
 	// What a group takes; one request may have more.
 	groupRequests = 64
 	groupOctets   = 1 << 20
-	// maxWaiting is how many octets of requests wait at most, their callers being there or
-	// not. What is more is refused at once.
-	maxWaiting = 64 << 20
+	// pieceRows is how many rows of a large request's content are sent at a time.
+	pieceRows = groupOctets / chunkSize
 	// The pauses between tries while it is unknown what became of a group.
 	firstPause, longestPause = 100 * time.Millisecond, 2 * time.Second
 )
 
 // inserts writes new messages: requests that come at the same time share a commit.
+//
+// What it holds in memory is bounded by its callers' own memory: a request that no writer has
+// taken leaves with its caller. A writer has one group; the octets of a caller who has left
+// are let go of once that group is answered, or its connection has ended. One writer at a time
+// has a large request, and sends it in pieces.
 type inserts struct {
 	store *Store
 
 	mu      sync.Mutex
 	waiting []*insertion
-	octets  int64
+	large   bool // a writer has a large request
 	closed  bool
 	wake    *sync.Cond
 	writers sync.WaitGroup
@@ -51,6 +56,7 @@ type insertion struct {
 	ids    []key
 	octets int64
 	done   chan struct{}
+	left   atomic.Bool // nobody waits for the answer any more
 
 	again    bool // it was sent before, and not answered
 	replayed []string
@@ -97,25 +103,34 @@ func (s *Store) Insert(ctx context.Context, b queue.Batch) ([]string, error) {
 	case <-i.done:
 		return i.replayed, i.err
 	case <-ctx.Done():
+		s.inserts.leave(i)
 		return nil, ctx.Err()
 	case <-patience.C:
-		return nil, fmt.Errorf("%w: no answer to a commit; the message may be stored", queue.ErrUnavailable)
+		s.inserts.leave(i)
+		err := fmt.Errorf("%w: no answer to a commit", queue.ErrUnavailable)
+		s.answered(err)
+		return nil, err
 	}
 }
 
 func (in *inserts) add(i *insertion) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	switch {
-	case in.closed:
+	if in.closed {
 		return queue.ErrClosed
-	case in.octets > 0 && in.octets+i.octets > maxWaiting:
-		return fmt.Errorf("%w: too much waits to be stored", queue.ErrUnavailable)
 	}
-	in.octets += i.octets
 	in.waiting = append(in.waiting, i)
 	in.wake.Signal()
 	return nil
+}
+
+// leave says that nobody waits for the answer to a request any more. It is not stored unless
+// it was sent.
+func (in *inserts) leave(i *insertion) {
+	i.left.Store(true)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.waiting = slices.DeleteFunc(in.waiting, func(w *insertion) bool { return w == i })
 }
 
 // close ends the writers once what waits is written, or the database cannot be asked.
@@ -134,28 +149,45 @@ func (in *inserts) write() {
 			return
 		}
 		in.store.writeGroup(group)
-		in.mu.Lock()
-		for _, i := range group {
-			in.octets -= i.octets
+		if isLarge(group) {
+			in.mu.Lock()
+			in.large = false
+			in.wake.Broadcast()
+			in.mu.Unlock()
 		}
-		in.mu.Unlock()
 		for _, i := range group {
 			close(i.done)
 		}
 	}
 }
 
-// next waits for requests, and takes those that may share a commit. Two with the same key or
-// message do not.
+// isLarge says that the group is one request that is larger than a group should be.
+func isLarge(group []*insertion) bool { return len(group) == 1 && group[0].octets > groupOctets }
+
+// next waits for requests, and takes those that may share a commit. It returns nil after close,
+// once no request is left.
 func (in *inserts) next() (group []*insertion) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for len(in.waiting) == 0 {
-		if in.closed {
+	for {
+		if group = in.take(); group != nil {
+			if isLarge(group) {
+				in.large = true
+			}
+			if len(in.waiting) > 0 {
+				in.wake.Signal()
+			}
+			return group
+		}
+		if in.closed && len(in.waiting) == 0 {
 			return nil
 		}
 		in.wake.Wait()
 	}
+}
+
+// take takes requests for one commit. Two with the same key or message do not share one.
+func (in *inserts) take() (group []*insertion) {
 	var left []*insertion
 	keys, ids, octets := map[[2]string]bool{}, map[key]bool{}, int64(0)
 	for n, i := range in.waiting {
@@ -164,7 +196,8 @@ func (in *inserts) next() (group []*insertion) {
 			left = append(left, in.waiting[n:]...)
 			break
 		}
-		if i.Idempotency != nil && keys[[2]string{i.Idempotency.Key, i.Idempotency.Name}] || slices.ContainsFunc(i.ids, func(id key) bool { return ids[id] }) {
+		if in.large && i.octets > groupOctets ||
+			i.Idempotency != nil && keys[[2]string{i.Idempotency.Key, i.Idempotency.Name}] || slices.ContainsFunc(i.ids, func(id key) bool { return ids[id] }) {
 			left = append(left, i)
 			continue
 		}
@@ -177,26 +210,32 @@ func (in *inserts) next() (group []*insertion) {
 			ids[id] = true
 		}
 	}
-	if in.waiting = left; len(left) > 0 {
-		in.wake.Signal()
-	}
+	in.waiting = left
 	return group
 }
 
 // writeGroup stores the requests, and finds out what became of them: each is stored, or is
-// not, or was stored before. While that is unknown it asks again.
+// not, or was stored before. While that is unknown it asks again, for those who wait for the
+// answer. For the others that would only do harm: they were told that it is unknown, and may
+// have repeated their request.
 func (s *Store) writeGroup(group []*insertion) {
 	ctx, sent := context.Background(), false
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		if group = whoWait(group); len(group) == 0 {
+			return
+		}
 		err := s.tryGroup(ctx, group, &sent)
 		var end error
 		switch {
 		case err == nil:
+			s.answered(nil)
 			return
 		case errors.Is(err, errFault), !sent:
 			end = err
 		case again(err):
 			continue
+		case isReadOnly(err):
+			end = err
 		case !unknown(err) && len(group) > 1: // one of them may be to blame
 			for _, i := range group {
 				s.writeGroup([]*insertion{i})
@@ -206,6 +245,7 @@ func (s *Store) writeGroup(group []*insertion) {
 			end = err
 		}
 		if end == nil {
+			s.answered(s.storeError(err))
 			select {
 			case <-s.ended:
 				end = err
@@ -213,11 +253,23 @@ func (s *Store) writeGroup(group []*insertion) {
 				continue
 			}
 		}
+		end = s.storeError(end)
+		s.answered(end)
 		for _, i := range group {
-			i.err = s.storeError(end)
+			i.err = end
 		}
 		return
 	}
+}
+
+// whoWait are the requests whose callers wait for the answer.
+func whoWait(group []*insertion) (waiting []*insertion) {
+	for _, i := range group {
+		if !i.left.Load() {
+			waiting = append(waiting, i)
+		}
+	}
+	return waiting
 }
 
 // errFault is a fault that a test has made.
@@ -241,6 +293,9 @@ func (s *Store) tryGroup(ctx context.Context, group []*insertion, sent *bool) er
 	}
 	*sent = true
 	fresh, err := s.insertGroup(ctx, conn.Conn(), group)
+	if isReadOnly(err) {
+		_ = conn.Conn().Close(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -296,12 +351,23 @@ const (
 		WHERE id = $1 AND NOT coalesce($2::uuid = ANY (resent_as), false) AND EXISTS (SELECT FROM {s}.messages WHERE id = $2 AND resent_of = $1)`
 )
 
-// insertGroup sends the group in one transaction and one round trip, and returns the
-// messages that were not there before.
-func (s *Store) insertGroup(ctx context.Context, conn *pgx.Conn, group []*insertion) (map[key]bool, error) {
+// insertGroup sends the group in one transaction, and returns the messages that were not there
+// before. It takes one round trip, but for a large request, of which the content follows in
+// pieces: the driver holds twice what it sends at a time.
+func (s *Store) insertGroup(ctx context.Context, conn *pgx.Conn, group []*insertion) (_ map[key]bool, err error) {
 	t := &tx{Store: s, ctx: ctx, conn: conn, batch: &pgx.Batch{}}
 	fresh := map[key]bool{}
-	if err := t.insert(group, fresh); err != nil {
+	large := isLarge(group)
+	if large {
+		t.exec(beginSQL)
+		t.exec(settingsSQL)
+		defer func() {
+			if err != nil {
+				t.rollBack()
+			}
+		}()
+	}
+	if err := t.insert(group, fresh, !large); err != nil {
 		return nil, err
 	}
 	delete(conn.PgConn().CustomData(), warned)
@@ -313,12 +379,46 @@ func (s *Store) insertGroup(ctx context.Context, conn *pgx.Conn, group []*insert
 	if err := t.send(); err != nil {
 		return nil, err
 	}
+	if large {
+		if err := t.insertPieces(group[0], fresh); err != nil {
+			return nil, err
+		}
+	}
 	if s.cut != nil {
 		if err := s.cut(true); err != nil {
 			return nil, err
 		}
 	}
 	return fresh, unknownCommit(conn)
+}
+
+// insertPieces sends the contents of a large request, and commits.
+func (t *tx) insertPieces(i *insertion, fresh map[key]bool) error {
+	for n, e := range i.Entries {
+		if !fresh[i.ids[n]] {
+			continue
+		}
+		from := 0
+		for piece := range slices.Chunk(e.Content.Data, pieceRows*chunkSize) {
+			t.insertContent(i.ids[n], from, piece)
+			if err := t.send(); err != nil {
+				return err
+			}
+			from += pieceRows
+		}
+	}
+	t.batch.Queue("COMMIT").Exec(committed)
+	return t.send()
+}
+
+// insertContent adds rows of a message's content, from that number on.
+func (t *tx) insertContent(id key, from int, data []byte) {
+	var n []int
+	var chunks [][]byte
+	for chunk := range slices.Chunk(data, chunkSize) {
+		n, chunks = append(n, from+len(n)), append(chunks, chunk)
+	}
+	t.exec(`INSERT INTO {s}.contents (message, n, data) SELECT $1, n, data FROM unnest($2::int[], $3::bytea[]) AS c (n, data)`, id, n, chunks)
 }
 
 // numbered is a request with its number in the group.
@@ -328,7 +428,7 @@ type numbered struct {
 }
 
 // insert adds the statements. Without BEGIN they are one transaction.
-func (t *tx) insert(group []*insertion, fresh map[key]bool) error {
+func (t *tx) insert(group []*insertion, fresh map[key]bool, contents bool) error {
 	var keyed []numbered
 	for b, i := range group {
 		if i.Idempotency != nil {
@@ -351,7 +451,7 @@ func (t *tx) insert(group []*insertion, fresh map[key]bool) error {
 	if len(keyed) > 0 {
 		t.exec(insertKeys, keys, names, prints, messages, expires, queue.IdempotencyLife)
 	}
-	rows := insertRows{}
+	rows := insertRows{contents: contents}
 	for b, i := range group {
 		for n := range i.Entries {
 			if err := rows.add(b, i.ids[n], &i.Entries[n]); err != nil {
@@ -384,6 +484,7 @@ func joinIDs(ids []key) (joined []byte) {
 
 // insertRows are the columns of a group.
 type insertRows struct {
+	contents                                     bool // they are among the columns
 	ids                                          []key
 	b, recipients                                []int
 	key, messageID, sender, subject, reversePath []string
@@ -427,10 +528,12 @@ func (r *insertRows) add(b int, id key, e *queue.Entry) error {
 	r.priority = append(r.priority, int16(m.Envelope.Priority))
 	r.created, r.sendAt, r.expires = append(r.created, stamp(m.Created)), append(r.sendAt, stamp(m.SendAt)), append(r.expires, stamp(m.Expires))
 	r.resentOf = append(r.resentOf, earlier)
-	n := 0
-	for data := range slices.Chunk(e.Content.Data, chunkSize) {
-		r.chunkOf, r.chunkN, r.chunks = append(r.chunkOf, id), append(r.chunkN, n), append(r.chunks, data)
-		n++
+	if r.contents {
+		n := 0
+		for data := range slices.Chunk(e.Content.Data, chunkSize) {
+			r.chunkOf, r.chunkN, r.chunks = append(r.chunkOf, id), append(r.chunkN, n), append(r.chunks, data)
+			n++
+		}
 	}
 	lane := stored.LaneText(m.Lane())
 	var owner *string

@@ -134,12 +134,7 @@ func (s *Store) Reschedule(ctx context.Context, of, id string, sendAt time.Time,
 func (t *tx) replaceContent(id key, c mailer.Content) {
 	t.exec(`UPDATE {s}.messages SET size = $2, eight_bit = $3, utf8_header = $4 WHERE id = $1`, id, len(c.Data), c.EightBit, c.UTF8Header)
 	t.exec(`DELETE FROM {s}.contents WHERE message = $1`, id)
-	var n []int
-	var chunks [][]byte
-	for data := range slices.Chunk(c.Data, chunkSize) {
-		n, chunks = append(n, len(n)), append(chunks, data)
-	}
-	t.exec(`INSERT INTO {s}.contents (message, n, data) SELECT $1, n, data FROM unnest($2::int[], $3::bytea[]) AS c (n, data)`, id, n, chunks)
+	t.insertContent(id, 0, c.Data)
 }
 
 // Sweep removes what retention no longer covers. One instance does so at a time; another one

@@ -38,7 +38,7 @@ type Options struct {
 	// connection is given up. A database that is frozen is not noticed otherwise.
 	AnswerTime time.Duration
 	// Patience is how long a call waits for a connection, and Insert for its answer; zero
-	// means 2 s.
+	// means 2 s. Other calls wait twice as long for theirs, unless they are [Unhurried].
 	Patience time.Duration
 	// Retention and KeepBodies are those of the store in a file.
 	Retention  time.Duration
@@ -52,6 +52,10 @@ type Events interface {
 	// Commits is called at the start. safe says that no crash of the database loses what it
 	// has acknowledged, and no failover, as far as its settings tell.
 	Commits(synchronousCommit, synchronousStandbyNames string, safe bool)
+	// Away says that the database does not answer, and Back that it does again, and for how
+	// long it did not.
+	Away(err error)
+	Back(after time.Duration)
 	// BeatFailed says that a heartbeat failed.
 	BeatFailed(err error)
 	// LeaseLost says that the owner's lease has ended: others have taken over, or will.
@@ -61,6 +65,8 @@ type Events interface {
 type noEvents struct{}
 
 func (noEvents) Commits(string, string, bool) {}
+func (noEvents) Away(error)                   {}
+func (noEvents) Back(time.Duration)           {}
 func (noEvents) BeatFailed(error)             {}
 func (noEvents) LeaseLost(string)             {}
 
@@ -104,6 +110,7 @@ type Store struct {
 	lanes   lanes
 	lists   chan struct{}             // has an element for each list that goes on
 	leases  atomic.Int64              // the number of the last lease
+	away    atomic.Pointer[time.Time] // since when the database does not answer; nil: it does
 	fault   func(happened bool) error // fails commits, before or after they happened, in tests
 	cut     func(happened bool) error // loses the answer to an insert that has not happened, or has, in tests
 
@@ -262,11 +269,44 @@ func (s *Store) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	default:
-		return nil, fmt.Errorf("%w: %w", queue.ErrUnavailable, named(s.connector, err))
+		err = fmt.Errorf("%w: %w", queue.ErrUnavailable, named(s.connector, err))
+		s.answered(err)
+		return nil, err
 	}
 }
 
-// run calls f with a connection. When ctx ends, it returns, and f goes on.
+// answered notes whether the database answers, by the error of a call.
+func (s *Store) answered(err error) {
+	if errors.Is(err, queue.ErrUnavailable) {
+		if now := time.Now(); s.away.CompareAndSwap(nil, &now) {
+			s.opts.Events.Away(err)
+		}
+		return
+	}
+	if s.away.Load() == nil {
+		return
+	}
+	if since := s.away.Swap(nil); since != nil {
+		s.opts.Events.Back(time.Since(*since))
+	}
+}
+
+// Unhurried returns a context whose calls wait for their answers for as long as the database
+// may take. Those of other contexts are of requests, and nobody waits that long for these.
+func Unhurried(ctx context.Context) context.Context { return context.WithValue(ctx, unhurried{}, true) }
+
+type unhurried struct{}
+
+// patience is how long a call waits for its answer; nil means for ever.
+func (s *Store) patience(ctx context.Context) (ends <-chan time.Time, stop func()) {
+	if ctx.Value(unhurried{}) != nil {
+		return nil, func() {}
+	}
+	t := time.NewTimer(2 * s.opts.Patience)
+	return t.C, func() { t.Stop() }
+}
+
+// run calls f with a connection. When ctx or the patience ends, it returns, and f goes on.
 func run[T any](ctx context.Context, s *Store, f func(ctx context.Context, conn *pgx.Conn) (T, error)) (T, error) {
 	var none T
 	if err := ctx.Err(); err != nil {
@@ -275,6 +315,8 @@ func run[T any](ctx context.Context, s *Store, f func(ctx context.Context, conn 
 	if err := s.begin(); err != nil {
 		return none, err
 	}
+	patience, stop := s.patience(ctx)
+	defer stop()
 	conn, err := s.acquire(ctx)
 	if err != nil {
 		s.calls.Done()
@@ -289,24 +331,41 @@ func run[T any](ctx context.Context, s *Store, f func(ctx context.Context, conn 
 		defer s.calls.Done()
 		defer conn.Release()
 		value, err := f(context.WithoutCancel(ctx), conn.Conn())
-		done <- result{value, s.storeError(err)}
+		if isReadOnly(err) { // it leads to a server that is not the primary any more
+			_ = conn.Conn().Close(context.WithoutCancel(ctx))
+		}
+		err = s.storeError(err)
+		s.answered(err)
+		done <- result{value, err}
 	}()
 	select {
 	case r := <-done:
 		return r.value, r.err
 	case <-ctx.Done():
 		return none, ctx.Err()
+	case <-patience:
+		err := fmt.Errorf("%w: no answer within %v", queue.ErrUnavailable, 2*s.opts.Patience)
+		s.answered(err)
+		return none, err
 	}
+}
+
+// isReadOnly says that the server takes no writes.
+func isReadOnly(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && e.Code == "25006"
 }
 
 // storeError turns what the database says into what the queue knows.
 func (s *Store) storeError(err error) error {
 	var e *pgconn.PgError
 	switch {
-	case err == nil:
-		return nil
+	case err == nil, errors.Is(err, queue.ErrUnavailable):
+		return err
 	case errors.As(err, &e) && e.Code == "53100":
 		return fmt.Errorf("%w: %w", queue.ErrDiskFull, err)
+	case isReadOnly(err):
+		return fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
 	case errors.As(err, &e) && e.Severity != "FATAL" && e.Severity != "PANIC" && !strings.HasPrefix(e.Code, "57P"):
 		return named(s.connector, fmt.Errorf("queue store: %w", err))
 	case errors.As(err, &e), pgconn.SafeToRetry(err), errors.Is(err, errNoAnswer), isNetwork(err):

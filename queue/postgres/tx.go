@@ -132,12 +132,7 @@ func (t *tx) commit() error {
 	}
 	data := t.conn.PgConn().CustomData()
 	delete(data, warned)
-	t.batch.Queue("COMMIT").Exec(func(tag pgconn.CommandTag) error {
-		if tag.String() != "COMMIT" {
-			return fmt.Errorf("the transaction was not committed: %s", tag)
-		}
-		return nil
-	})
+	t.batch.Queue("COMMIT").Exec(committed)
 	if err := t.send(); err != nil {
 		return err
 	}
@@ -146,6 +141,14 @@ func (t *tx) commit() error {
 	}
 	if t.fault != nil {
 		return t.fault(true)
+	}
+	return nil
+}
+
+// committed is the error of a COMMIT that rolled back.
+func committed(tag pgconn.CommandTag) error {
+	if tag.String() != "COMMIT" {
+		return fmt.Errorf("the transaction was not committed: %s", tag)
 	}
 	return nil
 }
