@@ -85,7 +85,7 @@ func (dr *driver) attempt(j *dispatch.Job, work *job) ([]mailer.Attempt, error) 
 			continue
 		}
 		if err := dr.mark(j, dr.router.relays[r].Name(), env.ForwardPaths); err != nil {
-			if len(attempts) == 0 && !errors.Is(err, errCanceled) {
+			if len(attempts) == 0 && !errors.Is(err, ErrCanceled) {
 				return nil, err
 			}
 			dr.log.Debug("message is not tried at a further relay", "id", j.ID, "error", err)
@@ -111,11 +111,8 @@ func (dr *driver) attempt(j *dispatch.Job, work *job) ([]mailer.Attempt, error) 
 	return attempts, nil
 }
 
-// errCanceled: the message was canceled while its attempt was being noted.
-var errCanceled = errors.New("canceled")
-
 // mark notes in the store, where it cannot tell otherwise, that content is about to be sent
-// to a relay. The error is [errCanceled] when the message was canceled meanwhile, and [ErrLeaseLost]
+// to a relay. The error is [ErrCanceled] when the message was canceled meanwhile, and [ErrLeaseLost]
 // when another owner has it, or may have it soon.
 func (dr *driver) mark(j *dispatch.Job, relay string, forwardPaths []string) error {
 	work := j.Value.(*job)
@@ -125,15 +122,18 @@ func (dr *driver) mark(j *dispatch.Job, relay string, forwardPaths []string) err
 	l := lease(j)
 	l.Route, l.ForwardPaths = TakenRoute(relay), forwardPaths
 	if err := dr.store.Mark(dr.ctx, work.owner, l, work.turns[work.noted:]); err != nil {
-		if errors.Is(err, ErrLeaseLost) {
+		switch {
+		case errors.Is(err, ErrLeaseLost):
 			dr.owner.doubt()
 			dr.doubtOwner()
+		case errors.Is(err, ErrCanceled): // at another instance
+			dr.ask(func(*dispatch.Dispatcher, time.Time) { work.canceled = true })
 		}
 		return err
 	}
 	work.noted = len(work.turns)
 	if dr.canceled([]*job{work})[work] {
-		return errCanceled
+		return ErrCanceled
 	}
 	return nil
 }

@@ -19,6 +19,9 @@ import (
 //     instance lives: others may take over what it has leased. Its instance goes on as
 //     another owner.
 //   - From Mark it means that the lease is not the owner's, or is about to end.
+//
+// From Mark [ErrCanceled] means that a cancel was requested, at whatever instance: nothing is
+// marked, and no attempt begins.
 type SharedStore interface {
 	Store
 	// Lease is how long an owner is taken for alive after its last sign of life. The store

@@ -313,6 +313,33 @@ func TestLeaseLost(t *testing.T) {
 	}
 }
 
+// TestCanceledElsewhere: what one instance has in memory, and another one is told to cancel, is not sent.
+func TestCanceledElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := memory.NewDatabase(lease)
+		here, there := d.Open(memory.Options{}), d.Open(memory.Options{})
+		t.Cleanup(func() { _, _ = here.Close(), there.Close() })
+		relay := askingRelay{Relay: queuetest.NewRelay(queuetest.Accept), after: time.Minute}
+		q := queuetest.Start(t, here, func(o *queue.Options) {
+			relay.route(o)
+			o.Workers = 1
+		})
+		for range 3 { // which keep the workers busy
+			q.MustSubmit(queuetest.Submission("begun", "a@example.org"))
+		}
+		m := q.MustSubmit(queuetest.Submission("waits", "a@example.org")).Message
+		queuetest.SettleDown()
+		if _, err := there.Cancel(t.Context(), m.Key, "marks-other", []queue.Withdrawal{{ID: m.ID}}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		q.WantStatus(m.ID, queue.StatusCanceled)
+		if n := relay.Copies("waits", "a@example.org"); n > 0 {
+			t.Errorf("%d copies were sent of what was canceled at another instance, want none", n)
+		}
+	})
+}
+
 // TestLateBeats: while beats are not answered nothing is sent, though the lease is not lost; and all goes on
 // as soon as they are, with the same owner. The relay is not in trouble, and no attempt is made of it.
 func TestLateBeats(t *testing.T) {

@@ -430,6 +430,8 @@ var (
 	// ErrLeaseLost: the owner is taken for gone, or has not leased that any more. It must
 	// not send what it has leased.
 	ErrLeaseLost = errors.New("lease lost")
+	// ErrCanceled: another instance was told to cancel what is about to be sent.
+	ErrCanceled = errors.New("canceled")
 )
 
 // StoreError is a fault of a store, with the remedy that an operator has.

@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -77,27 +78,26 @@ func (s *Shared) margin() time.Duration { return s.database.lease / 6 }
 // Lease is how long the database takes an owner for alive after a heartbeat.
 func (s *Shared) Lease() time.Duration { return s.database.lease }
 
-// Crash ends the instance as the end of its process does: others are not told.
-func (s *Shared) Crash() {
-	s.dead.Store(true)
-	s.end()
-}
+// Crash ends the heartbeats as the end of the process does: others are not told. What goes on
+// in the database may still have its effect. Close must follow.
+func (s *Shared) Crash() { s.end() }
 
 func (s *Shared) end() (already bool) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	already = s.closed
 	if s.closed = true; !already {
 		close(s.ended)
 	}
-	s.mu.Unlock()
-	s.house.Wait()
 	return already
 }
 
 // Close says that the owners of this instance are gone, unless it has crashed.
 func (s *Shared) Close() error {
-	if s.end() || s.dead.Load() {
-		return nil
+	already := s.end()
+	s.house.Wait()
+	if already {
+		return s.Store.Close()
 	}
 	s.tables.mu.Lock()
 	for owner := range s.beats {
@@ -217,6 +217,9 @@ func (s *Shared) Trusts(owner string) bool {
 func (s *Shared) Mark(ctx context.Context, owner string, l queue.Lease, turns []queue.Turn) error {
 	err := s.write(ctx, "Mark", func() error {
 		marked := s.markable(l, owner)
+		if slices.ContainsFunc(marked, func(r *recipient) bool { return r.cancel }) {
+			return queue.ErrCanceled
+		}
 		if len(l.ForwardPaths) > 0 && (len(marked) != len(l.ForwardPaths) || !s.alive(owner, s.margin())) {
 			return queue.ErrLeaseLost
 		}

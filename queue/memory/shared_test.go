@@ -49,9 +49,9 @@ func TestLease(t *testing.T) {
 			}
 			return nil
 		}})
-		defer a.Crash()
+		defer func() { _ = a.Close() }()
 		b := d.Open(memory.Options{})
-		defer b.Crash()
+		defer func() { _ = b.Close() }()
 		if err := a.Heartbeat(t.Context(), "marks-a", time.Now()); err != nil {
 			t.Fatal(err)
 		}

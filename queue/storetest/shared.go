@@ -321,6 +321,9 @@ func testCancelOfAnother(t *testing.T, s Shared) {
 	if err != nil || len(ended) != 3 || len(ended[0].ForwardPaths)+len(ended[1].ForwardPaths) > 0 || len(ended[2].ForwardPaths) != 1 {
 		t.Fatalf("Cancel = %+v, %v, want the last one ended", ended, err)
 	}
+	if err := s.A.Mark(t.Context(), "marks-a", ofInsert(deferred), nil); !errors.Is(err, queue.ErrCanceled) {
+		t.Errorf("Mark after a cancel at another instance = %v, want ErrCanceled", err)
+	}
 	record(t, s.A, became("marks-a", deferred, queue.Deferred))
 	record(t, s.A, became("marks-a", delivered, queue.Delivered))
 	for id, want := range map[string]queue.Status{deferred.Message.ID: queue.StatusCanceled, delivered.Message.ID: queue.StatusDelivered, waits.Message.ID: queue.StatusCanceled} {
