@@ -29,6 +29,12 @@ const (
 	DiskFull  Kind = "disk full" // for a while
 	FailStore Kind = "fail"      // commits, for a while
 	SetClock  Kind = "set clock" // forward or back
+
+	// Of one of several instances.
+	Suspend   Kind = "suspend"    // time stands still for it, as with SIGSTOP
+	CutOff    Kind = "cut off"    // it does not reach the database
+	LoseBeats Kind = "lose beats" // only its heartbeats are lost
+	Hang      Kind = "hang"       // the database answers nobody
 )
 
 // Action is one thing that is done to the service.
@@ -38,7 +44,8 @@ type Action struct {
 	Kind Kind
 	Of   int // the ID of the Submit that it is about; else 0
 	// For is how long it lasts, or by how much the clock is set.
-	For time.Duration
+	For      time.Duration
+	Instance int `json:",omitzero"` // that it is done to, or at
 }
 
 // String is the action in one line.
@@ -46,6 +53,9 @@ func (a Action) String() string {
 	s := fmt.Sprintf("%16v  %d %s", a.At, a.ID, a.Kind)
 	if a.Of != 0 {
 		s += fmt.Sprintf(" of %d", a.Of)
+	}
+	if a.Instance != 0 {
+		s += fmt.Sprintf(" at %d", a.Instance)
 	}
 	if a.For != 0 {
 		s += fmt.Sprintf(" for %v", a.For)
@@ -86,8 +96,17 @@ func (w *World) history() []Action {
 			a.For = at.Of("for").Between(time.Millisecond, chance.Pick(at.Of("long"), time.Second, time.Minute, 20*time.Minute))
 		case DiskFull, FailStore:
 			a.For = at.Of("for").Between(10*time.Millisecond, chance.Pick(at.Of("long"), 100*time.Millisecond, 10*time.Second, 10*time.Minute))
+		case Suspend, LoseBeats:
+			a.For = at.Of("for").Between(time.Second, chance.Pick(at.Of("long"), w.Lease/2, 2*w.Lease, 2*w.Lease, 5*w.Lease))
+		case CutOff:
+			a.For = at.Of("for").Between(time.Millisecond, chance.Pick(at.Of("long"), 100*time.Millisecond, w.Lease/2, 2*w.Lease, 5*w.Lease))
+		case Hang:
+			a.For = at.Of("for").Between(10*time.Millisecond, chance.Pick(at.Of("long"), time.Second, 20*time.Second, 2*w.Lease))
 		case SetClock:
 			a.For = chance.Pick(at.Of("by"), time.Minute, 10*time.Minute, 3*time.Hour, -time.Minute, -10*time.Minute, -3*time.Hour)
+		}
+		if w.shared() {
+			a.Instance = at.Of("instance").Below(w.Instances)
 		}
 		if a.Kind == Submit {
 			submits = append(submits, a)
@@ -117,8 +136,24 @@ func (w *World) kinds() []Kind {
 	if w.chance.Of("stops").Happens(0.5) {
 		add(3, Stop)
 	}
+	if w.shared() {
+		add(10, Repeat)
+		add(4, Cancel)
+	}
 	if w.Calm {
 		return kinds
+	}
+	if w.shared() {
+		if w.chance.Of("suspends").Happens(0.5) {
+			add(4, Suspend)
+		}
+		if w.chance.Of("cuts").Happens(0.5) {
+			add(4, CutOff)
+			add(2, LoseBeats)
+		}
+		if w.chance.Of("hangs").Happens(0.4) {
+			add(2, Hang)
+		}
 	}
 	if w.chance.Of("operator").Happens(0.3) {
 		add(3, Pause)

@@ -22,16 +22,20 @@ type answer struct {
 	come   bool
 	// sent says that the service got the request at all.
 	sent bool
+	by   int // the instance
 }
 
 // ask makes a request, and waits for the answer at most as long as leaves; zero means
 // without end.
-func (h *history) ask(method, path string, header http.Header, body []byte, leaves time.Duration) answer {
-	s := h.running()
+func (h *history) ask(instance int, method, path string, header http.Header, body []byte, leaves time.Duration) answer {
+	s := h.running(instance)
 	if s == nil || !s.enter() {
 		return answer{}
 	}
 	defer s.requests.Done()
+	if h.world.shared() && leaves == 0 {
+		leaves = clientPatience
+	}
 	ctx, cancel := context.WithCancel(s.ctx)
 	if leaves > 0 {
 		cancel()
@@ -44,12 +48,19 @@ func (h *history) ask(method, path string, header http.Header, body []byte, leav
 	}
 	r.Header = header
 	w := httptest.NewRecorder()
-	s.http.ServeHTTP(w, r)
-	if ctx.Err() != nil || s.dead.Load() {
-		return answer{sent: true}
+	if s.line.Gate().Pass(ctx) == nil {
+		s.http.ServeHTTP(w, r)
+		_ = s.line.Gate().Pass(ctx)
 	}
-	return answer{w.Code, w.Body.Bytes(), true, true}
+	if ctx.Err() != nil || s.dead.Load() {
+		return answer{sent: true, by: s.node.number}
+	}
+	return answer{w.Code, w.Body.Bytes(), true, true, s.node.number}
 }
+
+// clientPatience is how long a client waits for an answer where there are other instances,
+// beside what it has asked to wait.
+const clientPatience = 45 * time.Second
 
 // enter counts a request, unless the service stops.
 func (s *service) enter() bool {
@@ -92,10 +103,14 @@ func (r *receipt) states() map[string]string {
 }
 
 // submit makes the request of a draft, and notes the answer.
-func (h *history) submit(d *Draft) {
+func (h *history) submit(instance int, d *Draft) model.Answer {
+	leaves := d.Leaves
+	if h.world.shared() && leaves == 0 {
+		leaves = d.Wait + clientPatience
+	}
 	req := model.Request{Key: d.Key.Name, Name: d.Name, Submissions: d.Submissions, Wait: d.Wait, Begun: time.Now()}
-	a := h.ask(http.MethodPost, d.Path, d.Header.Clone(), []byte(d.Body), d.Leaves)
-	req.Ended = time.Now()
+	a := h.ask(instance, http.MethodPost, d.Path, d.Header.Clone(), []byte(d.Body), leaves)
+	req.Ended, req.Instance = time.Now(), a.by
 	var r receipt
 	_ = json.Unmarshal(a.body, &r) // an answer that is none is judged by its status
 	req.Status, req.Code, req.States = a.status, r.Code, r.states()
@@ -106,10 +121,14 @@ func (h *history) submit(d *Draft) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.told.Requests = append(h.told.Requests, req)
+	if req.Answer == model.Unknown && d.Name != "" && h.world.shared() {
+		h.unknown = append(h.unknown, *d)
+	}
 	for token, id := range req.IDs {
 		h.ids[token] = id
 	}
 	h.log.Add("client", "answer "+r.Code, d.Submissions[0].Token, a.status)
+	return req.Answer
 }
 
 // accepted notes which messages were accepted under which id.
@@ -160,7 +179,7 @@ func (h *history) command(a Action) {
 	d := h.world.draft(a.Of, a.Of, false, h.began)
 	token := d.Submissions[h.world.chance.Of("one of").N(a.ID).Below(len(d.Submissions))]
 	header := http.Header{"Authorization": {"Bearer " + d.Key.Secret()}}
-	id := h.find(token, header)
+	id := h.find(a.Instance, token, header)
 	if id == "" {
 		return
 	}
@@ -174,7 +193,7 @@ func (h *history) command(a Action) {
 		method, path = http.MethodPost, path+"/retry"
 	}
 	h.log.Add("client", string(a.Kind), token.Token, 0)
-	h.note(c, h.ask(method, path, header, nil, 0))
+	h.note(c, h.ask(a.Instance, method, path, header, nil, 0))
 }
 
 // retryAll has all be tried again of a key.
@@ -183,21 +202,26 @@ func (h *history) retryAll(a Action) {
 	header := http.Header{"Authorization": {"Bearer " + k.Secret()}, "Content-Type": {"application/json"}}
 	c := model.Command{Kind: string(RetryAll), Key: k.Name, Begun: time.Now()}
 	h.log.Add("client", "retry all", k.Name, 0)
-	h.note(c, h.ask(http.MethodPost, "/v1/messages/retry", header, []byte(`{"sender":"`+h.world.from(k, "mail")+`"}`), 0))
+	h.note(c, h.ask(a.Instance, http.MethodPost, "/v1/messages/retry", header, []byte(`{"sender":"`+h.world.from(k, "mail")+`"}`), 0))
 }
 
 // move has a message that waits for its send_at wait for another time. No route of the
 // native API does that.
 func (h *history) move(a Action) {
 	d := h.world.draft(a.Of, a.Of, false, h.began)
-	s, id := h.running(), h.find(d.Submissions[0], http.Header{"Authorization": {"Bearer " + d.Key.Secret()}})
+	s, id := h.running(a.Instance), h.find(a.Instance, d.Submissions[0], http.Header{"Authorization": {"Bearer " + d.Key.Secret()}})
 	if id == "" || s == nil || !s.enter() {
 		return
 	}
 	defer s.requests.Done()
 	c := model.Command{Kind: string(Move), Key: d.Key.Name, ID: id, Begun: time.Now()}
 	c.To = h.now().Add(h.world.chance.Of("move").N(a.ID).Between(-time.Minute, 3*time.Hour)).Truncate(time.Microsecond)
-	_, err := s.queue.Reschedule(s.ctx, d.Key.Name, id, c.To)
+	ctx, cancel := s.ctx, context.CancelFunc(func() {})
+	if h.world.shared() {
+		ctx, cancel = context.WithTimeout(ctx, clientPatience)
+	}
+	_, err := s.queue.Reschedule(ctx, d.Key.Name, id, c.To)
+	cancel()
 	switch {
 	case err == nil && !s.dead.Load():
 		c.Answer = model.Accepted
@@ -224,14 +248,14 @@ func (h *history) note(c model.Command, a answer) {
 
 // find returns the id of a message. A client that was not told looks for it by its
 // recipient.
-func (h *history) find(s model.Submission, header http.Header) string {
+func (h *history) find(instance int, s model.Submission, header http.Header) string {
 	h.mu.Lock()
 	id := h.ids[s.Token]
 	h.mu.Unlock()
 	if id != "" {
 		return id
 	}
-	a := h.ask(http.MethodGet, "/v1/messages?recipient="+url.QueryEscape(s.Paths[0]), header, nil, 0)
+	a := h.ask(instance, http.MethodGet, "/v1/messages?recipient="+url.QueryEscape(s.Paths[0]), header, nil, 0)
 	var r receipt
 	if json.Unmarshal(a.body, &r) != nil || len(r.Messages) == 0 {
 		return ""

@@ -129,7 +129,7 @@ func (w *World) message(d *Draft, c chance.Chance, name string, now time.Time) m
 		s.Lifetime = chance.Pick(c.Of("life"), time.Minute, 10*time.Minute, 2*time.Hour)
 		m["expires_in"] = s.Lifetime.String()
 	case 2, 3:
-		s.SendAt = now.Add(c.Of("send at").Between(time.Second, chance.Pick(c.Of("far"), time.Minute, time.Hour, 10*time.Hour)))
+		s.SendAt = now.Add(c.Of("send at").Between(time.Second, chance.Pick(c.Of("far"), time.Minute, time.Hour, w.furthest())))
 		m["send_at"] = s.SendAt.UTC().Format(time.RFC3339Nano)
 	}
 	if c.Of("invalid").Happens(0.03) {
@@ -137,6 +137,14 @@ func (w *World) message(d *Draft, c chance.Chance, name string, now time.Time) m
 	}
 	d.Submissions = append(d.Submissions, s)
 	return m
+}
+
+// furthest is how far ahead a message is scheduled at most.
+func (w *World) furthest() time.Duration {
+	if w.shared() {
+		return 2 * time.Minute
+	}
+	return 10 * time.Hour
 }
 
 func (w *World) native(d *Draft, c, at chance.Chance, name string, now time.Time) {

@@ -34,29 +34,38 @@ type Result struct {
 
 // history is a world at work.
 type history struct {
-	t       *testing.T
-	world   *World
-	log     *events.Log
-	began   time.Time
-	network *network.Network
-	relays  []*relay.Relay
-	weather *face.Weather
-	path    string // of the file of SQLite
-	memory  *memory.Store
-	off     atomic.Int64 // by how much the clock is off
-	spreads atomic.Int64
-	usage   queue.Usage // as the queue had it in the end
+	t        *testing.T
+	world    *World
+	log      *events.Log
+	began    time.Time
+	network  *network.Network
+	relays   []*relay.Relay
+	weather  *face.Weather
+	path     string // of the file of SQLite
+	memory   *memory.Store
+	database *memory.Database // that the nodes share; else nil
+	nodes    []*node
+	off      atomic.Int64 // by how much the clock is off
+	spreads  atomic.Int64
+	usage    []queue.Usage // as the queues had it in the end
 
 	clients sync.WaitGroup
-	restart sync.Mutex // is held while the service is down on purpose
 	graves  sync.WaitGroup
 
 	mu      sync.Mutex
-	service *service // nil: it does not run
 	ids     map[string]string
 	paused  map[string]bool // relays that an action pauses just now
+	unknown []Draft         // with an Idempotency-Key
 	told    model.History
 	found   []string
+}
+
+// node is where one instance of the service runs.
+type node struct {
+	number  int
+	skew    time.Duration // by how much its clock is off
+	restart sync.Mutex    // is held while the service is down on purpose
+	service *service      // nil: it does not run; the history's mutex guards it
 }
 
 // warm is done when what the process makes once, and takes random numbers for, is made:
@@ -108,16 +117,31 @@ func (h *history) spread() float64 {
 	return h.world.chance.Of("spread").N(int(h.spreads.Add(1))).Float()
 }
 
-func (h *history) running() *service {
+// running is the run of a node, or of the next one where that is down; nil where all are.
+func (h *history) running(node int) *service {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.service
+	for i := range h.nodes {
+		if s := h.nodes[(node+i)%len(h.nodes)].service; s != nil {
+			return s
+		}
+	}
+	return nil
+}
+
+// at is the run of this node alone.
+func (h *history) at(n *node) *service {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return n.service
 }
 
 // run plays the history.
 func (h *history) run() {
 	h.prepare()
-	h.up()
+	for _, n := range h.nodes {
+		h.up(n)
+	}
 	for _, a := range h.world.Actions {
 		time.Sleep(time.Until(h.began.Add(a.At)))
 		h.clients.Go(func() { h.act(a) })
@@ -125,8 +149,11 @@ func (h *history) run() {
 	time.Sleep(time.Until(h.began.Add(h.world.Length)))
 	h.clients.Wait()
 	h.settle()
-	h.down(func(s *service) { s.stop() })
+	for _, n := range h.nodes {
+		h.down(n, func(s *service) { s.stop() })
+	}
 	h.graves.Wait()
+	h.weather.Wait()
 	h.audit()
 	for _, r := range h.relays {
 		r.Close()
@@ -151,20 +178,50 @@ func (h *history) prepare() {
 	h.network = network.New(c.Of("network"), hosts)
 	h.weather = face.NewWeather(c.Of("store"), w.SlowStore, h.log)
 	h.memory = memory.New(memory.Options{})
-	h.told.Hold, h.told.Steps, h.told.Calm, h.told.Slack = w.Hold, w.Steps, w.Calm, slack(w)
+	if w.shared() {
+		h.database = memory.NewDatabase(w.Lease)
+	}
+	for i := range max(1, w.Instances) {
+		n := &node{number: i}
+		if w.shared() {
+			n.skew = w.Skews[i]
+		}
+		h.nodes = append(h.nodes, n)
+	}
+	h.told.Instances, h.told.Lease = len(h.nodes), w.Lease
+	h.told.Hold, h.told.Steps, h.told.Calm, h.told.Slack = w.Hold, w.Steps || w.skewed(), w.Calm, slack(w)
 	h.told.Memory, h.told.Lifetime = w.MaxMemory, w.ExpiresIn
 }
 
 // slack is by how much an answer may be late. A request has 30 s beside its wait.
 func slack(w *World) time.Duration {
-	if w.SlowStore > 0 {
+	if w.SlowStore > 0 || w.shared() && !w.Calm {
 		return 75 * time.Second
 	}
 	return time.Second
 }
 
-// open opens the store, as the start of the service does.
-func (h *history) open() (queue.Store, error) {
+// open opens the store for a run, as the start of the service does.
+func (h *history) open(s *service) (queue.Store, error) {
+	if h.database != nil {
+		s.link = h.weather.Link(s.node.number, s.line.Gate())
+		s.shared = h.database.Open(memory.Options{Before: s.link.Before, After: s.link.After, Lost: h.weather.Lost})
+		f := face.NewShared(s.shared, s.link)
+		s.face = f.Face
+		return f, nil
+	}
+	store, err := h.reopen()
+	if err != nil {
+		return nil, err
+	}
+	s.face = face.New(store, h.weather)
+	return s.face, nil
+}
+
+func (h *history) reopen() (queue.Store, error) {
+	if h.database != nil {
+		return h.database.Open(memory.Options{}), nil
+	}
 	if h.world.SQLite {
 		return sqlite.Open(context.Background(), sqlite.Options{Path: h.path, MinFreeDisk: 1})
 	}
@@ -177,10 +234,10 @@ func (h *history) act(a Action) {
 	c := h.world.chance.Of("act").N(a.ID)
 	switch a.Kind {
 	case Submit:
-		h.submit(h.world.draft(a.ID, a.ID, false, h.began.Add(a.At)))
+		h.send(a.Instance, h.world.draft(a.ID, a.ID, false, h.began.Add(a.At)))
 	case Repeat, Other:
 		of := h.world.action(a.Of)
-		h.submit(h.world.draft(a.Of, a.ID, a.Kind == Other, h.began.Add(of.At)))
+		h.send(a.Instance, h.world.draft(a.Of, a.ID, a.Kind == Other, h.began.Add(of.At)))
 	case Cancel, Retry, Look:
 		h.command(a)
 	case RetryAll:
@@ -195,6 +252,12 @@ func (h *history) act(a Action) {
 		h.replace(a, func(s *service) { s.stop() })
 	case Crash:
 		h.replace(a, func(s *service) { s.crashes() })
+	case Suspend:
+		h.suspend(a)
+	case CutOff, LoseBeats:
+		h.cutOff(a)
+	case Hang:
+		h.hang(a)
 	case DiskFull:
 		h.log.Add("store", "disk full", "", 0)
 		h.weather.Full(true)
@@ -224,27 +287,27 @@ func (w *World) action(id int) Action {
 // replace ends the service, and starts it again after a while. It does nothing where it is
 // down already.
 func (h *history) replace(a Action, end func(*service)) {
-	if !h.restart.TryLock() {
+	n := h.nodes[a.Instance]
+	if !n.restart.TryLock() {
 		return
 	}
-	defer h.restart.Unlock()
-	h.log.Add("service", string(a.Kind), "", 0)
-	h.down(end)
+	defer n.restart.Unlock()
+	h.log.Add("service", string(a.Kind), "", n.number)
+	h.down(n, end)
 	time.Sleep(a.For)
-	h.up()
+	h.up(n)
 }
 
 // down ends the service.
-func (h *history) down(end func(*service)) {
-	s := h.running()
+func (h *history) down(n *node, end func(*service)) {
+	s := h.at(n)
 	if s == nil {
 		return
 	}
 	end(s)
 	h.mu.Lock()
-	h.service = nil
-	life := &h.told.Lives[len(h.told.Lives)-1]
-	life.Ended = time.Now()
+	n.service = nil
+	h.told.Lives[s.life].Ended = time.Now()
 	h.mu.Unlock()
 	h.bury(s)
 }
@@ -265,39 +328,43 @@ func (h *history) bury(s *service) {
 
 // crashes is the end of the process.
 func (s *service) crashes() {
-	s.history.crashed()
+	s.history.crashed(s)
 	s.die()
 }
 
 // crashed notes that the run ends without having stored all.
-func (h *history) crashed() {
+func (h *history) crashed(s *service) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.told.Lives[len(h.told.Lives)-1].Crashed = true
+	h.told.Lives[s.life].Crashed = true
 }
 
 // stopping notes that the run is told to stop.
-func (h *history) stopping() {
+func (h *history) stopping(s *service) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.told.Lives[len(h.told.Lives)-1].Stopping = time.Now()
+	h.told.Lives[s.life].Stopping = time.Now()
+}
+
+// lifeOf is what is noted of the run.
+func (h *history) lifeOf(s *service) model.Life {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.told.Lives[s.life]
 }
 
 // up starts the service, again and again as a supervisor does.
-func (h *history) up() {
-	for n := 0; ; n++ {
-		store, err := h.open()
-		if err == nil {
-			var s *service
-			if s, err = h.start(store); err == nil && h.started(s) {
-				return
-			}
+func (h *history) up(n *node) {
+	for tries := 0; ; tries++ {
+		s, err := h.start(n)
+		if err == nil && h.started(s) {
+			return
 		}
 		if err != nil {
 			h.fail("start", "%v", err)
 			return
 		}
-		if n > 10_000 {
+		if tries > 10_000 {
 			h.fail("start", "the service does not start")
 			return
 		}
@@ -309,18 +376,22 @@ func (h *history) up() {
 // so far.
 func (h *history) started(s *service) bool {
 	h.mu.Lock()
-	h.service = s
-	h.told.Lives = append(h.told.Lives, model.Life{Begun: time.Now()})
+	s.node.service = s
+	s.life = len(h.told.Lives)
+	h.told.Lives = append(h.told.Lives, model.Life{Begun: time.Now(), Instance: s.node.number})
 	h.mu.Unlock()
-	h.log.Add("service", "starts", "", 0)
-	for {
+	h.log.Add("service", "starts", "", s.node.number)
+	for poll := time.Millisecond; ; {
+		if h.database != nil {
+			poll = min(2*poll, time.Second) // it may be away for long
+		}
 		select {
 		case <-s.done:
 			h.log.Add("service", "does not start", "", 0)
 			s.crashes()
-			h.down(func(*service) {})
+			h.down(s.node, func(*service) {})
 			return false
-		case <-time.After(time.Millisecond + h.world.chance.Of("poll").Between(0, time.Microsecond)):
+		case <-time.After(poll + h.world.chance.Of("poll").Between(0, time.Microsecond)):
 		}
 		if err := s.queue.Ready(s.ctx); err == nil || errors.Is(err, queue.ErrDiskFull) || s.dead.Load() {
 			return true

@@ -15,7 +15,7 @@ func (h *history) pause(a Action) {
 		return
 	}
 	defer h.unlock(name)
-	s := h.running()
+	s := h.running(a.Instance)
 	if s == nil || !s.enter() {
 		return
 	}
@@ -62,7 +62,7 @@ func (h *history) unlock(name string) {
 // the store may fail.
 func (h *history) resume(name string) {
 	for n := range 10_000 {
-		if s := h.running(); s != nil && s.enter() {
+		if s := h.running(0); s != nil && s.enter() {
 			err := s.queue.ResumeRelay(s.ctx, name)
 			done := err == nil && !s.dead.Load()
 			s.requests.Done()
@@ -83,12 +83,12 @@ func (h *history) drain(a Action) {
 		return
 	}
 	defer h.unlock("drain")
-	s := h.running()
+	s := h.running(a.Instance)
 	if s == nil || !s.enter() {
 		return
 	}
 	s.queue.Drain()
-	d := model.Span{From: time.Now()}
+	d := model.Drain{Span: model.Span{From: time.Now()}, Instance: s.node.number}
 	s.requests.Done()
 	h.log.Add("operator", "drains", "", int(a.For/time.Second))
 	select {

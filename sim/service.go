@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"mailsidecar/mailer/relaytest"
 	"mailsidecar/mailer/smtp"
 	"mailsidecar/queue"
+	"mailsidecar/queue/memory"
 	"mailsidecar/sim/face"
 	"mailsidecar/sim/network"
 	"mailsidecar/units"
@@ -27,11 +29,15 @@ const farewells = time.Second
 // service is one run of the product, wired as package service does it.
 type service struct {
 	history *history
+	node    *node
+	life    int // its place among the lives
 	queue   *queue.Durable
 	http    *handler.Server
 	relays  []*smtp.Relay
 	line    *network.Line
 	face    *face.Face
+	shared  *memory.Shared // where others share the store; else nil
+	link    *face.Link
 
 	ctx      context.Context //nolint:containedctx // it spans the requests of this run
 	crash    context.CancelFunc
@@ -43,9 +49,13 @@ type service struct {
 	refuses  atomic.Bool // it accepts no request any more
 }
 
-// start begins a run on the store.
-func (h *history) start(store queue.Store) (*service, error) {
-	s := &service{history: h, line: h.network.Line(), face: face.New(store, h.weather), done: make(chan struct{})}
+// start begins a run of the node on the store.
+func (h *history) start(n *node) (*service, error) {
+	s := &service{history: h, node: n, line: h.network.Line(n.number), done: make(chan struct{})}
+	store, err := h.open(s)
+	if err != nil {
+		return nil, err
+	}
 	s.ctx, s.crash = context.WithCancel(context.Background())
 	var routes queue.Routes
 	for _, r := range h.world.Relays {
@@ -55,16 +65,15 @@ func (h *history) start(store queue.Store) (*service, error) {
 		}
 		s.relays = append(s.relays, made)
 		var d mailer.Deliverer = made
-		if h.world.Steps {
-			d = stepped{made, h}
+		if h.world.Steps || h.world.shared() {
+			d = stepped{made, s}
 		}
 		routes = append(routes, queue.Route{Relay: d, Senders: r.Senders, Weight: r.Weight, Keys: r.Keys})
 	}
 	o := queue.Options{
-		Store: s.face, Routes: routes, Workers: h.world.Workers, ExpiresIn: h.world.ExpiresIn, HoldUncertain: h.world.Hold,
-		MaxMessages: h.world.MaxMessages, MaxMemory: h.world.MaxMemory, Now: h.now, Random: h.spread,
+		Store: store, Routes: routes, Workers: h.world.Workers, ExpiresIn: h.world.ExpiresIn, HoldUncertain: h.world.Hold,
+		MaxMessages: h.world.MaxMessages, MaxMemory: h.world.MaxMemory, Now: s.now, Random: h.spread,
 	}
-	var err error
 	if s.queue, err = queue.New(o); err != nil {
 		return nil, err
 	}
@@ -75,10 +84,25 @@ func (h *history) start(store queue.Store) (*service, error) {
 	s.endQueue = cancel
 	go func() {
 		defer close(s.done)
-		s.err = s.queue.Run(ctx)
+		for {
+			// So does package service where the queue is in a database.
+			s.err = s.queue.Run(ctx)
+			if !errors.Is(s.err, queue.ErrUnavailable) || !h.world.shared() || ctx.Err() != nil || s.dead.Load() {
+				return
+			}
+			time.Sleep(databaseRetry)
+		}
 	}()
 	return s, nil
 }
+
+// databaseRetry is the pause before the queue runs again whose database was not there.
+const databaseRetry = 500 * time.Millisecond
+
+// skew is by how much the clock of this run is off.
+func (s *service) skew() time.Duration { return s.history.skew() + s.node.skew }
+
+func (s *service) now() time.Time { return time.Now().Add(s.skew()) }
 
 func (s *service) relayOptions(r Relay) smtp.Options {
 	o := smtp.Options{
@@ -116,7 +140,7 @@ func (s *service) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	s.refuses.Store(true)
-	s.history.stopping()
+	s.history.stopping(s)
 	s.endQueue()
 	answered := make(chan struct{})
 	go func() {
@@ -131,12 +155,12 @@ func (s *service) stop() {
 	select {
 	case <-s.done:
 		if s.err != nil {
-			s.history.crashed() // the store gave no outcome a place in time: the next run takes it for lost
+			s.history.crashed(s) // the store gave no outcome a place in time: the next run takes it for lost
 		}
 		s.closeRelays(ctx)
 	case <-ctx.Done():
 		s.history.log.Add("service", "cuts the queue", "", 0)
-		s.history.crashed()
+		s.history.crashed(s)
 	}
 	s.die()
 }
@@ -170,6 +194,9 @@ func (s *service) die() {
 	s.dead.Store(true)
 	s.refuses.Store(true)
 	s.face.Die()
+	if s.shared != nil && s.history.lifeOf(s).Crashed {
+		s.shared.Crash()
+	}
 	s.line.Cut()
 	s.crash()
 	s.endQueue()
@@ -189,16 +216,16 @@ func (s *service) buried() {
 // so what it says and hears of times is translated.
 type stepped struct {
 	*smtp.Relay
-	history *history
+	service *service
 }
 
 // Deliver makes an attempt.
 func (s stepped) Deliver(ctx context.Context, env mailer.Envelope, c mailer.Content) mailer.Attempt {
 	if !env.Expires.IsZero() {
-		env.Expires = env.Expires.Add(-s.history.skew())
+		env.Expires = env.Expires.Add(-s.service.skew())
 	}
 	a := s.Relay.Deliver(ctx, env, c)
-	by := s.history.skew()
+	by := s.service.skew()
 	a.Started = a.Started.Add(by)
 	for i := range a.Turns {
 		a.Turns[i] = a.Turns[i].Add(by)
@@ -228,12 +255,12 @@ func shifted(f *mailer.Failure, by time.Duration) *mailer.Failure {
 }
 
 // Used tells the relay what an earlier run used of its rate.
-func (s stepped) Used(times []time.Time) { s.Relay.Used(moved(times, -s.history.skew())) }
+func (s stepped) Used(times []time.Time) { s.Relay.Used(moved(times, -s.service.skew())) }
 
 // NoteUsed passes on what the relay tells of a rate.
 func (s stepped) NoteUsed(note func(context.Context, []time.Time) error) {
 	s.Relay.NoteUsed(func(ctx context.Context, times []time.Time) error {
-		return note(ctx, moved(times, s.history.skew()))
+		return note(ctx, moved(times, s.service.skew()))
 	})
 }
 

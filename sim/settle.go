@@ -27,15 +27,19 @@ func (h *history) settle() {
 		r.Calm()
 	}
 	h.weather.Calm()
+	h.weather.Hang(false)
 	h.told.Calmed = time.Now()
 	h.log.Add("world", "calm", "", 0)
-	if h.running() == nil {
-		h.up()
+	for _, n := range h.nodes {
+		if h.at(n) == nil {
+			h.up(n)
+		}
 	}
-	s := h.running()
+	s := h.running(0)
 	if s == nil {
 		return
 	}
+	h.resolve()
 	for over := false; !over; {
 		time.Sleep(settleStep)
 		took := time.Since(h.told.Calmed)
@@ -44,9 +48,12 @@ func (h *history) settle() {
 			break // the model says what is left
 		}
 	}
-	h.usage = s.queue.Usage()
-	if l := s.queue.Load(); l != (queue.Load{}) {
-		h.fail("left", "in memory: %+v", l)
+	for _, n := range h.nodes {
+		s := h.at(n)
+		h.usage = append(h.usage, s.queue.Usage())
+		if l := s.queue.Load(); l != (queue.Load{}) {
+			h.fail("left", "in memory: %+v", l)
+		}
 	}
 }
 
@@ -80,7 +87,7 @@ func (h *history) over(s *service, took time.Duration) bool {
 
 // audit reads the store when the service has ended, and looks for what is left.
 func (h *history) audit() {
-	store, err := h.open()
+	store, err := h.reopen()
 	if err != nil {
 		h.fail("audit", "%v", err)
 		return
@@ -117,6 +124,9 @@ func (h *history) audit() {
 	for _, t := range notes.Troubles {
 		h.told.Troubles = append(h.told.Troubles, model.Span(t))
 	}
+	for _, l := range notes.Leases {
+		h.told.Leases = append(h.told.Leases, model.Lease(l))
+	}
 	h.told.Domains = map[string]string{}
 	for _, k := range h.world.Keys {
 		h.told.Domains[k.Domain] = k.Name
@@ -145,7 +155,10 @@ func (h *history) auditUsage(store queue.Store) {
 			want.Bytes += m.Size
 		}
 	}
-	if usage != want || h.usage != want {
-		h.fail("audit", "the store counts %+v, the queue %+v, and there are %+v", usage, h.usage, want)
+	for _, counted := range append(h.usage, usage) {
+		if counted != want {
+			h.fail("audit", "the store counts %+v, the queues %+v, and there are %+v", usage, h.usage, want)
+			break
+		}
 	}
 }

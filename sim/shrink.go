@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"mailsidecar/sim/relay"
 )
@@ -90,6 +91,9 @@ func (s *shrinker) actions() {
 // faults takes faults away from the world.
 func (s *shrinker) faults() {
 	s.try(func(w *World) { w.SlowStore = 0 })
+	if s.world.skewed() {
+		s.try(func(w *World) { w.Skews = make([]time.Duration, w.Instances) })
+	}
 	for i := range s.world.Relays {
 		s.try(func(w *World) { w.Relays[i].Outages = nil })
 		s.try(func(w *World) { w.Relays[i].Stops = nil })

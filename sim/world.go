@@ -21,16 +21,19 @@ type World struct {
 	Seed   uint64
 	SQLite bool // the store is a file; else it is in memory
 
-	Calm          bool          // nothing misbehaves
-	Hold          bool          // uncertain mail waits for a person
-	Steps         bool          // the clock is set forward and back
-	SharedSenders bool          // messages of a key have one reverse-path
-	Workers       int           // of the queue
-	MaxMemory     int64         // octets of messages in its memory
-	MaxMessages   int64         // in the queue; zero means no limit
-	ExpiresIn     time.Duration // of messages that do not say
-	SlowStore     float64       // how many calls of the store take seconds
-	FailingStore  float64       // how many commits fail while they do
+	Calm          bool            // nothing misbehaves
+	Hold          bool            // uncertain mail waits for a person
+	Steps         bool            // the clock is set forward and back
+	SharedSenders bool            // messages of a key have one reverse-path
+	Workers       int             // of the queue
+	MaxMemory     int64           // octets of messages in its memory
+	MaxMessages   int64           // in the queue; zero means no limit
+	ExpiresIn     time.Duration   // of messages that do not say
+	Instances     int             `json:",omitzero"` // at one store; zero is one
+	Lease         time.Duration   `json:",omitzero"` // of an instance
+	Skews         []time.Duration `json:",omitzero"` // by how much the clocks of the instances are off
+	SlowStore     float64         // how many calls of the store take seconds
+	FailingStore  float64         // how many commits fail while they do
 
 	Keys    []Key
 	Relays  []Relay
@@ -87,6 +90,9 @@ func NewWorld(seed uint64, sqlite bool) *World {
 		w.SlowStore = chance.Pick(c.Of("slow store"), 0, 0, 0, 0.02, 0.1)
 		w.FailingStore = chance.Pick(c.Of("failing store"), 0, 0, 0.1, 0.4)
 	}
+	if !sqlite && sharedSeed(seed) {
+		w.share(c.Of("share"))
+	}
 	for i := range 1 + c.Of("keys").Below(3) {
 		w.Keys = append(w.Keys, w.key(i))
 	}
@@ -96,6 +102,32 @@ func NewWorld(seed uint64, sqlite bool) *World {
 	w.divide()
 	w.Actions = w.history()
 	return w
+}
+
+// sharedSeed says which worlds have several instances: one in four, of every core's seeds.
+func sharedSeed(seed uint64) bool { return seed%8 == 0 || seed%8 == 3 }
+
+// share makes several instances of the service. They look at their store each second, so time
+// must be shorter there.
+func (w *World) share(c chance.Chance) {
+	w.Instances = chance.Pick(c.Of("instances"), 2, 2, 3)
+	w.Lease = chance.Pick(c.Of("lease"), 10*time.Second, 30*time.Second, time.Minute)
+	w.Steps = false
+	w.Length = chance.Pick(c.Of("length"), 5*time.Minute, 5*time.Minute, 20*time.Minute, time.Hour)
+	w.ExpiresIn = min(max(w.ExpiresIn, 20*time.Minute), 2*time.Hour)
+	skewed := c.Of("skewed").Happens(0.2)
+	for i := range w.Instances {
+		var skew time.Duration
+		if skewed {
+			skew = c.Of("skew").N(i).Between(-3*time.Second, 3*time.Second)
+		}
+		w.Skews = append(w.Skews, skew)
+	}
+}
+
+// skewed says that the clocks of the instances differ.
+func (w *World) skewed() bool {
+	return slices.ContainsFunc(w.Skews, func(d time.Duration) bool { return d != 0 })
 }
 
 func (w *World) key(i int) Key {
@@ -206,6 +238,9 @@ func (w *World) String() string {
 	}
 	s := fmt.Sprintf("seed %d, store in %s: calm %t, hold %t, steps of the clock %t, shared reverse-paths %t, workers %d, memory %d, messages %d, lifetime %v, slow store %g, failing commits %g, length %v\n",
 		w.Seed, store, w.Calm, w.Hold, w.Steps, w.SharedSenders, w.Workers, w.MaxMemory, w.MaxMessages, w.ExpiresIn, w.SlowStore, w.FailingStore, w.Length)
+	if w.shared() {
+		s += fmt.Sprintf("  %d instances, lease %v, clocks off by %v\n", w.Instances, w.Lease, w.Skews)
+	}
 	for _, r := range w.Relays {
 		s += fmt.Sprintf("  relay %s: ports %v, senders %v, weight %d, keys %v, rate %v, connections %d (takes %d), messages each %d, recipients %d (takes %d), pipelining %t, 8BITMIME %t, login %t, TLS %t, ends idle after %v, outages %v, stops %v, refuses logins %v, dials lost %g, refused %g\n",
 			r.Name, r.Ports, r.Senders, r.Weight, r.Keys, units.Rate(r.Rate), r.UseConnections, r.MaxConnections, r.MessagesPerConnection, r.RecipientsPerTransaction, r.MaxRecipients,

@@ -11,6 +11,7 @@ import (
 	"mailsidecar/queue"
 	"mailsidecar/sim/chance"
 	"mailsidecar/sim/events"
+	"mailsidecar/sim/network"
 )
 
 // Weather is what goes wrong with the store, over all runs of the service. Its methods
@@ -24,12 +25,17 @@ type Weather struct {
 	odds   float64 // of a commit to fail
 	slow   float64 // of a call to take seconds
 	notes  Notes
+	owners map[string]int  // the instances that have them
+	stored map[string]bool // leased messages, by id
+	hung   *network.Gate   // closed while the database does not answer
+	late   sync.WaitGroup  // calls that nobody waits for any more
 }
 
 // Notes are what became known of the store in a history.
 type Notes struct {
 	Expired  []Expired
 	Troubles []Trouble
+	Leases   []Lease // of a store that several instances share
 }
 
 // Expired is a recipient whose message has expired, when that was committed.
@@ -64,7 +70,7 @@ func (w *Weather) trouble(since time.Time) {
 
 // NewWeather returns good weather; slow is how many calls take seconds.
 func NewWeather(c chance.Chance, slow float64, log *events.Log) *Weather {
-	return &Weather{chance: c, log: log, slow: slow, calls: map[string]int{}}
+	return &Weather{chance: c, log: log, slow: slow, calls: map[string]int{}, owners: map[string]int{}, stored: map[string]bool{}, hung: network.NewGate()}
 }
 
 // Full says whether the disk is full from now on. Calls with true and false come in
@@ -103,6 +109,7 @@ func (w *Weather) call(method string) (c chance.Chance, odds, slow float64) {
 type Face struct {
 	store   queue.Store
 	weather *Weather
+	link    *Link // nil: no other instance has the store
 	dead    atomic.Bool
 }
 
@@ -132,6 +139,9 @@ const (
 
 // call makes one call of the store.
 func call[T any](ctx context.Context, f *Face, method string, k kind, do func() (T, error)) (T, error) {
+	if f.link != nil {
+		return callShared(ctx, f, method, k, do)
+	}
 	var zero T
 	w, began := f.weather, time.Now()
 	c, odds, slow := w.call(method)

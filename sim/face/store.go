@@ -10,7 +10,15 @@ import (
 
 // Insert takes new messages.
 func (f *Face) Insert(ctx context.Context, b queue.Batch) ([]string, error) {
-	return call(ctx, f, "Insert", inserts, func() ([]string, error) { return f.store.Insert(ctx, b) })
+	return call(ctx, f, "Insert", inserts, func() ([]string, error) {
+		replayed, err := f.store.Insert(ctx, b)
+		for _, e := range b.Entries {
+			if f.link != nil && err == nil && replayed == nil && e.Owner != "" {
+				f.weather.inserted(e.Owner, e.Message.ID)
+			}
+		}
+		return replayed, err
+	})
 }
 
 // Replay reads.
@@ -20,7 +28,15 @@ func (f *Face) Replay(ctx context.Context, i queue.Idempotency) ([]string, error
 
 // Claim writes.
 func (f *Face) Claim(ctx context.Context, owner string, now time.Time, wants []queue.Want) ([]queue.Work, error) {
-	return call(ctx, f, "Claim", writes, func() ([]queue.Work, error) { return f.store.Claim(ctx, owner, now, wants) })
+	return call(ctx, f, "Claim", writes, func() ([]queue.Work, error) {
+		works, err := f.store.Claim(ctx, owner, now, wants)
+		for _, w := range works {
+			if f.link != nil {
+				f.weather.leased(owner, w.ID, false)
+			}
+		}
+		return works, err
+	})
 }
 
 // Mark writes.

@@ -38,7 +38,7 @@ func (c *checker) attempts() {
 // no verdict; and where the envelope went behind the content of another message, and
 // nothing else on that connection: the client left it with that message.
 func (c *checker) mailTold(name string, r *Relay, t *relay.Transaction) {
-	if r.Rate.Messages > 0 || r.Strays || t.Ahead && leftAt(r, t) {
+	if r.Rate.Messages > 0 || r.Strays || c.Instances > 1 && !c.Calm || t.Ahead && leftAt(r, t) {
 		return
 	}
 	for _, path := range t.Paths {

@@ -18,8 +18,14 @@ func (c *checker) rates() {
 		if r.Rate.Messages == 0 {
 			continue
 		}
-		if !c.Steps {
+		if !c.Steps && (c.Instances < 2 || c.SharedRates) {
 			c.rate(name, r, c.turns(r.Notes.Mails))
+			continue
+		}
+		if !c.Steps {
+			for i := range c.Instances {
+				c.rate(name, r, c.turns(slices.DeleteFunc(slices.Clone(r.Notes.Mails), func(t relay.Transaction) bool { return t.Instance != i })))
+			}
 			continue
 		}
 		for n := range c.Lives {
@@ -48,7 +54,7 @@ func (c *checker) turns(mails []relay.Transaction) []time.Time {
 // lifeOf is the place of the run that the transaction was of; -1 where that is not known.
 func (c *checker) lifeOf(t *relay.Transaction) int {
 	return slices.IndexFunc(c.Lives, func(l Life) bool {
-		return !l.Begun.After(t.Opened) && (l.Ended.IsZero() || l.Ended.After(t.Opened))
+		return l.Instance == t.Instance && !l.Begun.After(t.Opened) && (l.Ended.IsZero() || l.Ended.After(t.Opened))
 	})
 }
 

@@ -35,7 +35,7 @@ const (
 // priority. That is judged where nothing went wrong while it waited; where a relay or a
 // reverse-path rests, the probes are chosen, and what failed waits for another time.
 func (c *checker) line() {
-	if c.Steps || len(c.Relays) > 1 && c.rated() {
+	if c.Steps || c.Instances > 1 || len(c.Relays) > 1 && c.rated() {
 		return // with two relays some wait for the rate of the first one
 	}
 	list := c.starts()

@@ -33,7 +33,7 @@ func (c *checker) logins() {
 
 // loginsOf checks the logins of a run.
 func (c *checker) loginsOf(name string, all []relay.Login, life Life) {
-	list := slices.DeleteFunc(slices.Clone(all), func(l relay.Login) bool { return !life.spans(l.At) })
+	list := slices.DeleteFunc(slices.Clone(all), func(l relay.Login) bool { return l.Instance != life.Instance || !life.spans(l.At) })
 	for _, l := range list {
 		b := breakerAt(list, l.At)
 		if at := b.next.Add(-wire); l.At.Before(at) {

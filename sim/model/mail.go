@@ -119,7 +119,7 @@ func (c *checker) tookIn(name string, t relay.Transaction, path string) bool {
 // the MAIL.
 func (c *checker) begunLate(m *queue.Message, path string, at, mail time.Time) bool {
 	return !c.Steps && slices.ContainsFunc(m.Attempts, func(a mailer.Attempt) bool {
-		return a.Started.After(at.Add(cancelSlack)) && !a.Started.After(mail) && !lost(a) && slices.ContainsFunc(a.Results, func(r mailer.Result) bool { return r.ForwardPath == path })
+		return !c.disturbed(at.Add(-c.Slack), a.Started) && a.Started.After(at.Add(cancelSlack)) && !a.Started.After(mail) && !lost(a) && slices.ContainsFunc(a.Results, func(r mailer.Result) bool { return r.ForwardPath == path })
 	})
 }
 
@@ -137,7 +137,7 @@ func (c *checker) elsewhere() {
 			return
 		}
 		by := ""
-		for _, a := range m.Attempts {
+		for _, a := range c.inOrder(m.Attempts) {
 			for _, r := range a.Results {
 				if r.ForwardPath != path {
 					continue
@@ -158,6 +158,16 @@ func (c *checker) elsewhere() {
 			}
 		}
 	})
+}
+
+// inOrder are attempts as they were begun: instances may store theirs in another order.
+func (c *checker) inOrder(attempts []mailer.Attempt) []mailer.Attempt {
+	if c.Instances < 2 {
+		return attempts
+	}
+	attempts = slices.Clone(attempts)
+	slices.SortStableFunc(attempts, func(a, b mailer.Attempt) int { return a.Started.Compare(b.Started) })
+	return attempts
 }
 
 // lastTry is how long before its end a message is not tried any more.

@@ -45,6 +45,7 @@ type Request struct {
 	Answer      Answer
 	Status      int
 	Code        string            // of a problem
+	Instance    int               // that answered
 	IDs         map[string]string // by token, of what was accepted; where the answer has them
 	States      map[string]string // of recipients, as the answer has them
 }
@@ -68,6 +69,26 @@ type Life struct {
 	Begun, Ended time.Time
 	Crashed      bool      // or ended with outcomes that were not stored
 	Stopping     time.Time // when it was told to stop in order; zero: it was not
+	Instance     int
+}
+
+// Absence is when an instance was suspended, or could not reach the database.
+type Absence struct {
+	Span
+	Instance int // or AllInstances
+}
+
+// AllInstances is for an absence of the database.
+const AllInstances = -1
+
+// Lease is a moment at which a message became an instance's, or was taken from it because it
+// was taken for gone.
+type Lease struct {
+	At       time.Time
+	ID       string
+	Owner    string
+	Instance int
+	Taken    bool
 }
 
 // Relay is a relay, and how it was to be used.
@@ -101,7 +122,21 @@ type History struct {
 	Expired           []Expired         // recipients whose message expired, as that was committed
 	Troubles          []Span            // when calls of the store failed, or took seconds
 	Pauses            []Pause           // by an operator
-	Drains            []Span            // when nothing new was to be accepted
+	Drains            []Drain           // when nothing new was to be accepted
+
+	// Where several instances share the store.
+	Instances int
+	Lease     time.Duration // after which an instance is taken for gone
+	Leases    []Lease       // in their order
+	Absences  []Absence
+	// SharedRates says that a relay's rate holds for all instances together; else for each.
+	SharedRates bool
+}
+
+// Drain is when an instance accepted nothing new.
+type Drain struct {
+	Span
+	Instance int
 }
 
 // Pause is when an operator surely kept mail from a relay.
@@ -179,6 +214,7 @@ func Check(h *History) ([]string, Measured) {
 	for _, check := range []func(){
 		c.counts, c.idempotency, c.finals, c.deliveries, c.refusals, c.copies, c.elsewhere, c.cancels, c.expiries, c.schedules, c.stories,
 		c.contents, c.rates, c.logins, c.waits, c.answers, c.looks, c.order, c.line, c.attempts, c.routes, c.shares, c.pauses, c.drains,
+		c.fences, c.takeOvers,
 	} {
 		check()
 	}

@@ -98,6 +98,9 @@ type hand struct {
 // before, or too much. What has no weight beside one that has gets none; without weights the
 // first relay gets all.
 func (c *checker) shares() {
+	if c.Instances > 1 {
+		return // each deals out its own
+	}
 	if c.Steps || len(c.Relays) < 2 {
 		return
 	}

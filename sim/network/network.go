@@ -50,14 +50,18 @@ func New(c chance.Chance, hosts map[int]Host) *Network {
 
 // Line is the way of one process to the network.
 type Line struct {
-	network *Network
-	mu      sync.Mutex
-	cut     bool
-	open    map[*Conn]bool
+	network  *Network
+	instance int
+	gate     *Gate
+	mu       sync.Mutex
+	cut      bool
+	open     map[*Conn]bool
 }
 
-// Line returns a way to the network.
-func (n *Network) Line() *Line { return &Line{network: n, open: map[*Conn]bool{}} }
+// Line returns a way to the network for an instance.
+func (n *Network) Line(instance int) *Line {
+	return &Line{network: n, instance: instance, gate: NewGate(), open: map[*Conn]bool{}}
+}
 
 // errCut is the end of a process.
 var errCut = os.NewSyscallError("connect", syscall.ENETDOWN)
@@ -72,12 +76,16 @@ func (l *Line) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := l.gate.Pass(ctx); err != nil {
+		return nil, opError(err)
+	}
 	host, fate, c := l.network.fate(port)
 	if fate == Lost {
 		<-ctx.Done()
 		return nil, opError(os.ErrDeadlineExceeded)
 	}
 	time.Sleep(c.Of("dial").Between(50*time.Microsecond, 900*time.Microsecond))
+	_ = l.gate.Pass(ctx)
 	switch {
 	case ctx.Err() != nil:
 		return nil, opError(ctx.Err())
@@ -85,6 +93,7 @@ func (l *Line) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 		return nil, opError(os.NewSyscallError("connect", syscall.ECONNREFUSED))
 	}
 	client, server := pair(port, c)
+	server.instance = l.instance
 	if !l.add(client) {
 		return nil, opError(errCut)
 	}
@@ -114,6 +123,7 @@ func (l *Line) add(c *Conn) bool {
 		return false
 	}
 	l.open[c] = true
+	c.stop(l.gate.Closed())
 	c.closed = func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -122,11 +132,26 @@ func (l *Line) add(c *Conn) bool {
 	return true
 }
 
+// Gate is closed while time stands still for the process.
+func (l *Line) Gate() *Gate { return l.gate }
+
+// Stop makes time stand still for the process, as SIGSTOP does: what it sends leaves it later,
+// and it reads nothing. It ends with Stop(false).
+func (l *Line) Stop(stopped bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gate.Close(stopped)
+	for c := range l.open {
+		c.stop(stopped)
+	}
+}
+
 // Cut ends all connections, as the end of the process does: what was sent still
 // arrives. No dial succeeds any more.
 func (l *Line) Cut() {
 	l.mu.Lock()
 	l.cut = true
+	l.gate.Close(false)
 	var open []*Conn
 	for c := range l.open {
 		open = append(open, c)
@@ -146,10 +171,20 @@ func (l *Line) Open() int {
 
 // Conn is one end of a connection.
 type Conn struct {
-	port    int
-	in, out *stream
-	once    sync.Once
-	closed  func() // nil at the host's end
+	port     int
+	instance int // that has dialled, at the host's end
+	in, out  *stream
+	once     sync.Once
+	closed   func() // nil at the host's end
+}
+
+// Instance is the one that has dialled.
+func (c *Conn) Instance() int { return c.instance }
+
+// stop lets the end at the process neither send nor read for a while.
+func (c *Conn) stop(stopped bool) {
+	c.in.stopReads(stopped)
+	c.out.stopWrites(stopped)
 }
 
 func pair(port int, c chance.Chance) (client, server *Conn) {

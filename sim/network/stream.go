@@ -21,6 +21,9 @@ type stream struct {
 	last   time.Time // when the last chunk arrives
 
 	ended, left, frozen bool // by the writer, by the reader, by the network
+	unread              bool // the reader's process stands still
+	held                bool // the writer's process does: what it writes is in waiting
+	waiting             [][]byte
 	readBy, writeBy     time.Time
 	timer               *time.Timer // wakes the reader; nil until it has waited
 }
@@ -38,6 +41,10 @@ func newStream(c chance.Chance) *stream {
 }
 
 func (s *stream) send(data []byte) {
+	if s.held {
+		s.waiting = append(s.waiting, data)
+		return
+	}
 	at := time.Now().Add(s.chance.N(s.writes).Between(20*time.Microsecond, 600*time.Microsecond))
 	s.writes++
 	if !at.After(s.last) {
@@ -73,6 +80,9 @@ func (s *stream) read(p []byte) (int, error) {
 		switch {
 		case s.left:
 			return 0, net.ErrClosed
+		case s.unread:
+			s.change.Wait()
+			continue
 		case passed(s.readBy):
 			return 0, os.ErrDeadlineExceeded
 		case len(s.chunks) > 0 && passed(s.chunks[0].at):
@@ -137,7 +147,7 @@ func (s *stream) leave() {
 func (s *stream) freeze() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.frozen, s.chunks = true, nil
+	s.frozen, s.chunks, s.waiting = true, nil, nil
 }
 
 func (s *stream) setReadDeadline(t time.Time) {
@@ -151,4 +161,23 @@ func (s *stream) setWriteDeadline(t time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.writeBy = t
+}
+
+func (s *stream) stopReads(stopped bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unread = stopped
+	s.change.Broadcast()
+}
+
+func (s *stream) stopWrites(stopped bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = stopped
+	if waiting := s.waiting; !stopped {
+		s.waiting = nil
+		for _, data := range waiting {
+			s.send(data)
+		}
+	}
 }

@@ -43,6 +43,9 @@ type Transaction struct {
 	Ahead       bool      // MAIL came before the relay was ready for it
 	Content     bool      // a part of its content came, or all
 	Opened      time.Time // when its connection was
+	Instance    int       // that sent it
+	Begun       time.Time // when the first octet of its content came; zero: none did
+	Ended       time.Time // when its final dot came; zero: it did not
 	Over        time.Time // when the relay had done with it, or its connection ended; zero: the client does not learn that
 }
 
@@ -61,6 +64,7 @@ type Login struct {
 	Accepted bool
 	Refused  bool // by a 5yz; neither: undecided
 	Conn     int
+	Instance int       // that sent it
 	Over     time.Time // when the relay had replied to it, or its connection ended; zero: nobody learns that
 }
 

@@ -155,7 +155,7 @@ func (s *session) auth() bool {
 	if r.locked() {
 		fault = Refuse
 	}
-	login := Login{At: time.Now(), Conn: s.number, Accepted: fault == Faults || fault == Slow || fault == Extra, Refused: fault == Refuse}
+	login := Login{At: time.Now(), Conn: s.number, Instance: s.conn.Instance(), Accepted: fault == Faults || fault == Slow || fault == Extra, Refused: fault == Refuse}
 	s.loggedIn = login.Accepted
 	r.mu.Lock()
 	n := len(r.notes.Logins)
@@ -189,7 +189,7 @@ func (s *session) mail(reversePath string) bool {
 	r.mu.Lock()
 	s.leaveLocked()
 	s.transaction = len(r.notes.Mails)
-	r.notes.Mails = append(r.notes.Mails, Transaction{At: time.Now(), ReversePath: reversePath, Conn: s.number, Ahead: !s.waited, Opened: s.opened})
+	r.notes.Mails = append(r.notes.Mails, Transaction{At: time.Now(), ReversePath: reversePath, Conn: s.number, Ahead: !s.waited, Opened: s.opened, Instance: s.conn.Instance()})
 	r.mu.Unlock()
 	r.log.Add(r.opts.Name, "MAIL", reversePath, s.number)
 	if r.opts.Login && !s.loggedIn {
@@ -249,9 +249,14 @@ func (s *session) data() bool {
 }
 
 func (s *session) noteContent() {
+	s.transactionAt(func(t *Transaction, _ time.Time) { t.Content = true })
+}
+
+// transactionAt notes what happens to the transaction now.
+func (s *session) transactionAt(note func(t *Transaction, now time.Time)) {
 	s.relay.mu.Lock()
 	defer s.relay.mu.Unlock()
-	s.relay.notes.Mails[s.transaction].Content = true
+	note(&s.relay.notes.Mails[s.transaction], time.Now())
 }
 
 // content reads up to the final dot, and returns false where that does not come.
@@ -262,7 +267,11 @@ func (s *session) content() ([]byte, bool) {
 		if err != nil {
 			return append(content, line...), false
 		}
+		if len(content) == 0 {
+			s.transactionAt(func(t *Transaction, now time.Time) { t.Begun = now })
+		}
 		if string(line) == ".\r\n" {
+			s.transactionAt(func(t *Transaction, now time.Time) { t.Ended = now })
 			return content, true
 		}
 		content = append(content, bytes.TrimPrefix(line, []byte("."))...)
