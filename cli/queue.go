@@ -33,7 +33,7 @@ func newQueue() *cobra.Command {
 		Long: `Looks at the queue and acts on it: through the server at MAILSIDECAR_URL, which
 shows the messages of the key in MAILSIDECAR_API_KEY. Without MAILSIDECAR_URL,
 and with no server running on MAILSIDECAR_QUEUE, it works on the store itself and
-sees the messages of all keys. backup, restore and check work on the store's files
+sees the messages of all keys. backup, restore, check and copy work on the store itself
 in any case.`,
 		Example: `  mailsidecar queue list --status failed
   mailsidecar queue show 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55
@@ -43,7 +43,7 @@ in any case.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newQueueList(), newQueueShow(), newQueueRetry(), newQueueCancel(), newQueueExport(), newQueueBackup(), newQueueRestore(), newQueueCheck(), newQueueMigrate())
+	cmd.AddCommand(newQueueList(), newQueueShow(), newQueueRetry(), newQueueCancel(), newQueueExport(), newQueueBackup(), newQueueRestore(), newQueueCheck(), newQueueMigrate(), newQueueCopy())
 	return cmd
 }
 

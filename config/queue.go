@@ -113,3 +113,19 @@ func (q Queue) String() string {
 	}
 	return q.Store + ":" + q.Path
 }
+
+// ReadQueueFile reads the value of MAILSIDECAR_QUEUE from a file: that of another queue, whose
+// URL may hold a password. The error does not show what is in the file.
+func ReadQueueFile(path string) (q Queue, err error) {
+	text, bad := readSecretFile(path)
+	if bad != nil {
+		return q, bad
+	}
+	if err := q.Decode(text.Reveal()); err != nil {
+		return q, err
+	}
+	if q.Store == "none" || !q.Shared() && q.Path == "" {
+		return q, &invalid{"names no place for a queue", "write postgres://… or sqlite:PATH into the file"}
+	}
+	return q, nil
+}

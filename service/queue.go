@@ -65,14 +65,20 @@ func (q *runningQueue) begin(ctx context.Context, run func(context.Context) erro
 	}()
 }
 
-// openStore opens the store that the configuration names. A minimum of zero octets
-// of free disk becomes one: to the store's options zero means the default.
+// openStore opens the store that the configuration names.
 func openStore(ctx context.Context, c config.Service, m sqlite.Meter, log *slog.Logger) (queue.Store, error) {
-	return sqlite.Open(ctx, sqlite.Options{
+	o := sqliteOptions(c, log)
+	o.Meter = m
+	return sqlite.Open(ctx, o)
+}
+
+// sqliteOptions are those of the store in a file. A minimum of zero octets of free disk becomes
+// one: to the store's options zero means the default.
+func sqliteOptions(c config.Service, log *slog.Logger) sqlite.Options {
+	return sqlite.Options{
 		Path: c.Queue.Path, MinFreeDisk: max(1, int64(c.MinFreeDisk)),
-		Meter:     m,
 		Retention: time.Duration(c.Retention), KeepBodies: time.Duration(c.KeepBodies), Logger: log,
-	})
+	}
 }
 
 // beginStop lets it accept nothing more, and answers the requests that wait for

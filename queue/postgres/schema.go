@@ -172,6 +172,9 @@ CREATE TABLE {s}.notes (
 	changed timestamptz NOT NULL,
 	PRIMARY KEY (kind, name)
 ) WITH (fillfactor = 10, {vacuum});
+`, `
+-- Has a row where the store takes part in a copy, or took part: see transfer.Mark.
+CREATE TABLE {s}.copies (role text NOT NULL, copy text NOT NULL, done bool NOT NULL, peer text NOT NULL, at timestamptz NOT NULL);
 `}
 
 // vacuumSettings let a table be cleaned after so many dead rows, and not after a fifth of all:

@@ -3,6 +3,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,6 +46,9 @@ type Options struct {
 	KeepBodies time.Duration
 	// Events is told what a person should know; nil tells nobody.
 	Events Events
+	// Copying opens the store also where its mail was copied to another one, or a copy into it
+	// is not whole.
+	Copying bool
 }
 
 // Events is told what a person should know of the store.
@@ -198,6 +202,9 @@ func (s *Store) inspect(ctx context.Context) error {
 		return s.newer(version)
 	case version < len(migrations):
 		return s.unfit(fmt.Sprintf("schema %s has version %d and this program needs %d", s.name, version, len(migrations)), "migrate it")
+	}
+	if mark, err := s.readMark(ctx, conn); err != nil || !s.opts.Copying && mark.Err(s.place()) != nil {
+		return cmp.Or(err, mark.Err(s.place()))
 	}
 	s.opts.Events.Commits(commit, standbys, commit != "off" && (commit != "local" || standbys == ""))
 	return nil
@@ -362,6 +369,8 @@ func (s *Store) storeError(err error) error {
 	switch {
 	case err == nil, errors.Is(err, queue.ErrUnavailable):
 		return err
+	case errors.As(err, &e) && e.Code == lockedCode:
+		return s.unfit("it takes nothing any more", "it was copied to another one meanwhile, or is being copied into; start again, and the start says more")
 	case errors.As(err, &e) && e.Code == "53100":
 		return fmt.Errorf("%w: %w", queue.ErrDiskFull, err)
 	case isReadOnly(err):

@@ -199,6 +199,9 @@ INSERT INTO stats_exact SELECT 1 WHERE (SELECT min(key) FROM messages) IS NULL;
 -- JSON of ids as text.
 ALTER TABLE messages ADD COLUMN resent_of TEXT;
 ALTER TABLE messages ADD COLUMN resent_as TEXT;
+`, `
+-- Has a row where the store takes part in a copy, or took part: see [transfer.Mark].
+CREATE TABLE copies (role TEXT NOT NULL, copy TEXT NOT NULL, done INTEGER NOT NULL, peer TEXT NOT NULL, at INTEGER NOT NULL);
 `}
 
 // migrate brings the file to the newest schema, a transaction for each step. It

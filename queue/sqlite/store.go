@@ -2,6 +2,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -46,6 +47,9 @@ type Options struct {
 	// Logger says at the start that a crash has left a damaged log, and that an older schema
 	// is migrated; nil discards it.
 	Logger *slog.Logger
+	// Copying opens the store also where its mail was copied to another one, or a copy into it
+	// is not whole.
+	Copying bool
 }
 
 func (o Options) withDefaults() Options {
@@ -131,6 +135,9 @@ func (s *Store) open(ctx context.Context) error {
 	}
 	s.writer = w
 	go w.run()
+	if mark, err := readMark(w.session); err != nil || !s.opts.Copying && mark.Err(s.opts.Path) != nil {
+		return cmp.Or(err, mark.Err(s.opts.Path))
+	}
 	if s.file, err = os.Stat(s.opts.Path); err != nil {
 		return err
 	}

@@ -127,6 +127,9 @@ func entry(d time.Duration, to ...string) queue.Entry {
 	return e
 }
 
+// Entry returns a message for the recipients, accepted d after [Start].
+func Entry(d time.Duration, to ...string) queue.Entry { return entry(d, to...) }
+
 // idOf returns a new id whose time is t.
 func idOf(t time.Time) string {
 	u := uuid.New()
