@@ -44,13 +44,14 @@ It needs the settings of the relays (SMTP_...) and no running server. Without th
 it asks the server at MAILSIDECAR_URL to check its own relays.
 
 It also compares the keys of MAILSIDECAR_DKIM with their DNS records, which does
-not change the exit status: "mailsidecar dkim check" has one for that.
+not change the exit status: "mailsidecar dkim check" has one for that. Where the queue
+is in PostgreSQL, it looks at the database, too.
 
 A name server and a port have 5 seconds to answer. What has connected has until
 --timeout.
 
 Exit status: 0 every relay can take mail, as far as that was tried; 69 some relay
-cannot; 77 the server wants another API key; 78 wrong configuration, or neither
+cannot, or the database cannot be used; 77 the server wants another API key; 78 wrong configuration, or neither
 relays nor a server.`,
 		Example: `  mailsidecar check
   mailsidecar check --from shop@example.com
@@ -78,16 +79,21 @@ func check(cmd *cobra.Command, o checkOptions) error {
 	if o.from != "" && service.SenderOf(o.from) == "" {
 		return exit(exitUsage, "--from is no address: write one such as shop@example.com")
 	}
-	records := beginRecords(cmd.Context(), o.timeout)
+	records, queued := beginRecords(cmd.Context(), o.timeout), beginDatabase(cmd.Context(), o.timeout)
 	results, err := checkHereOrThere(cmd, o)
 	if err != nil {
 		return err
 	}
+	database := <-queued
 	if o.json {
-		err = printResultsJSON(cmd.OutOrStdout(), results, dkimFindings(<-records))
+		err = printResultsJSON(cmd.OutOrStdout(), results, dkimFindings(<-records), database)
 	} else {
 		printResults(cmd.OutOrStdout(), results)
 		printRecordFindings(cmd.OutOrStdout(), <-records)
+		printDatabase(cmd.OutOrStdout(), database)
+	}
+	if err == nil && database != nil && !database.OK {
+		err = exitSilently(exitUnavailable)
 	}
 	if err == nil && slices.ContainsFunc(results, func(c checked) bool { return !c.OK }) {
 		err = exitSilently(exitUnavailable)
@@ -194,11 +200,12 @@ func printResults(w io.Writer, results []checked) {
 	}
 }
 
-func printResultsJSON(w io.Writer, results []checked, records []dkimFinding) error {
+func printResultsJSON(w io.Writer, results []checked, records []dkimFinding, database *checkedDatabase) error {
 	return encodeJSON(w, struct {
-		Relays []checked     `json:"relays"`
-		DKIM   []dkimFinding `json:"dkim,omitempty"`
-	}{results, records})
+		Relays []checked        `json:"relays"`
+		DKIM   []dkimFinding    `json:"dkim,omitempty"`
+		Queue  *checkedDatabase `json:"queue,omitempty"`
+	}{results, records, database})
 }
 
 // beginRecords checks the DKIM records, if keys are set, while the relays are checked.

@@ -2,13 +2,16 @@ package config
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/kelseyhightower/envconfig"
 
+	"mailsidecar/files"
 	"mailsidecar/units"
 )
 
@@ -51,36 +54,69 @@ func (q *Queue) Decode(value string) error {
 // exampleURL shows the form of the URL.
 const exampleURL = "write postgres://USER:PASSWORD@HOST:5432/DATABASE, with %XX for special characters of the password"
 
-// databaseParameters are those that the URL of a database may have.
-var databaseParameters = []string{
-	"application_name", "channel_binding", "connect_timeout", "dbname", "host", "passfile", "password", "pool_max_conns", "port", "schema", "service", "servicefile",
-	"sslcert", "sslkey", "sslmode", "sslnegotiation", "sslpassword", "sslrootcert", "sslsni", "target_session_attrs", "user",
+// databaseParameters are those that the URL of a database may have, and what is wrong with a
+// value, or nil.
+var databaseParameters = map[string]func(value string) *invalid{
+	"application_name": nil, "dbname": nil, "host": nil, "password": nil, "port": nil, "schema": nil, "service": nil, "sslpassword": nil, "user": nil,
+	"channel_binding":      among("disable", "prefer", "require"),
+	"connect_timeout":      between(1, 30),
+	"passfile":             readable,
+	"pool_max_conns":       between(2, 1000),
+	"servicefile":          readable,
+	"sslcert":              readable,
+	"sslkey":               readable,
+	"sslmode":              among("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+	"sslnegotiation":       among("postgres", "direct"),
+	"sslrootcert":          systemOrReadable,
+	"sslsni":               among("0", "1"),
+	"target_session_attrs": among("any", "primary", "read-write"),
 }
 
-// decodeURL reads the URL of a database. What the program that connects finds wrong with it, such as a
-// file that is not there, shows at the start.
+func among(values ...string) func(string) *invalid {
+	return func(value string) *invalid {
+		if slices.Contains(values, value) {
+			return nil
+		}
+		return &invalid{"which is none of its values", "set one of " + strings.Join(values, ", ")}
+	}
+}
+
+func between(low, high int) func(string) *invalid {
+	return func(value string) *invalid {
+		if n, err := strconv.Atoi(value); err == nil && n >= low && n <= high {
+			return nil
+		}
+		return &invalid{"which is no number that it may have", fmt.Sprintf("set one from %d to %d", low, high)}
+	}
+}
+
+// readable wants the name of a file. It shows no more of a value than a path.
+func readable(value string) *invalid {
+	if _, err := files.Read(value, 1<<20); err != nil {
+		return &invalid{"whose file cannot be read: " + err.Error(), "name a file that is there and that this user may read"}
+	}
+	return nil
+}
+
+func systemOrReadable(value string) *invalid {
+	if value == "system" {
+		return nil
+	}
+	return readable(value)
+}
+
+// decodeURL reads the URL of a database. See also faults.
 func (q *Queue) decodeURL(value string) error {
 	u, err := url.Parse(value)
 	if err != nil || u.Opaque != "" || u.Fragment != "" {
 		return &invalid{"is no URL that can be read", exampleURL}
 	}
 	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil {
-		return &invalid{"has parameters that cannot be read", exampleURL}
-	}
-	for _, name := range slices.Sorted(maps.Keys(query)) {
-		switch {
-		case !slices.Contains(databaseParameters, name):
-			return &invalid{"has the unknown parameter " + units.Quote(name), "use these alone: " + strings.Join(databaseParameters, ", ")}
-		case len(query[name]) > 1:
-			return &invalid{"has the parameter " + name + " twice", "keep one"}
-		}
-	}
 	switch {
-	case u.Host == "" && !query.Has("host") && !query.Has("service"):
-		return &invalid{"names no host", exampleURL}
-	case strings.Trim(u.Path, "/") == "" && !query.Has("dbname") && !query.Has("service"):
-		return &invalid{"names no database", exampleURL}
+	case err != nil:
+		return &invalid{"has parameters that cannot be read", exampleURL}
+	case len(query["schema"]) > 1:
+		return &invalid{"has the parameter schema twice", "keep one"}
 	}
 	schema := query.Get("schema")
 	query.Del("schema")
@@ -90,6 +126,38 @@ func (q *Queue) decodeURL(value string) error {
 		place: "//" + cmp.Or(u.Host, query.Get("host"), "service") + "/" + cmp.Or(strings.Trim(u.Path, "/"), query.Get("dbname")),
 	}
 	return nil
+}
+
+// faults are what is wrong with the URL: all of it, so that it can be mended at once.
+func (q Queue) faults() (faults []invalid) {
+	u, err := url.Parse(q.URL.Reveal())
+	if err != nil {
+		return []invalid{{"is no URL that can be read", exampleURL}}
+	}
+	query := u.Query()
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		check, known := databaseParameters[name]
+		switch {
+		case !known:
+			faults = append(faults, invalid{"has the unknown parameter " + units.Quote(name), "use these alone: " + strings.Join(slices.Sorted(maps.Keys(databaseParameters)), ", ")})
+		case len(query[name]) > 1:
+			faults = append(faults, invalid{"has the parameter " + name + " twice", "keep one"})
+		case check != nil:
+			if bad := check(query.Get(name)); bad != nil {
+				faults = append(faults, invalid{"has the parameter " + name + ", " + bad.what, bad.remedy})
+			}
+		}
+	}
+	if query.Has("sslcert") != query.Has("sslkey") {
+		faults = append(faults, invalid{"has one of the parameters sslcert and sslkey alone", "set both, or none"})
+	}
+	if u.Host == "" && !query.Has("host") && !query.Has("service") {
+		faults = append(faults, invalid{"names no host", exampleURL})
+	}
+	if strings.Trim(u.Path, "/") == "" && !query.Has("dbname") && !query.Has("service") {
+		faults = append(faults, invalid{"names no database", exampleURL})
+	}
+	return faults
 }
 
 // unknownStore shows as much of the value as cannot be the password in a URL.

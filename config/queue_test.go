@@ -41,6 +41,44 @@ func TestQueueURL(t *testing.T) {
 	}
 }
 
+// TestQueueFaults: all that is wrong with a URL is said at once, with what helps, and without the password.
+func TestQueueFaults(t *testing.T) {
+	const url = "postgres://shop:hunter2@h1/?sslmode=full&sslrootcert=/none/ca.pem&search_path=x&connect_timeout=0&pool_max_conns=1&sslcert=/none/c.pem&target_session_attrs=standby"
+	setenv(t, env{"MAILSIDECAR_QUEUE=" + url, "MAILSIDECAR_LEASE=9s"})
+	r := newReader(os.Getenv, os.Environ())
+	r.service()
+	err := fmt.Sprint(r.err())
+	for _, want := range []string{
+		"MAILSIDECAR_LEASE is 9s, which is too low; set 10s or more",
+		"QUEUE has the parameter connect_timeout, which is no number that it may have; set one from 1 to 30",
+		"QUEUE has the parameter pool_max_conns, which is no number that it may have; set one from 2 to 1000",
+		`QUEUE has the unknown parameter "search_path"; use these alone: application_name,`,
+		"QUEUE has the parameter sslcert, whose file cannot be read: ",
+		"QUEUE has the parameter sslmode, which is none of its values; set one of disable, ",
+		"QUEUE has the parameter sslrootcert, whose file cannot be read: no such file or directory; name a file",
+		"QUEUE has the parameter target_session_attrs, which is none of its values; set one of any, primary, read-write",
+		"QUEUE has one of the parameters sslcert and sslkey alone; set both, or none",
+		"QUEUE names no database; write postgres://",
+	} {
+		if !strings.Contains(err, want) {
+			t.Errorf("the problems lack %q", want)
+		}
+	}
+	if strings.Contains(err, "hunter2") {
+		t.Error("the problems have the password")
+	}
+	if t.Failed() {
+		t.Log(err)
+	}
+	for _, good := range []string{"sslmode=verify-full&sslrootcert=system&connect_timeout=5&pool_max_conns=8&channel_binding=require", "sslcert=/etc/hostname&sslkey=/etc/hostname"} {
+		setenv(t, env{"MAILSIDECAR_QUEUE=postgres://h/d?" + good})
+		r := newReader(os.Getenv, os.Environ())
+		if r.service(); r.err() != nil {
+			t.Errorf("%s: %v", good, r.err())
+		}
+	}
+}
+
 // TestSharedWarnings: settings that mean nothing with a database are warned about where they are set.
 func TestSharedWarnings(t *testing.T) {
 	for free, want := range map[string]int{"": 0, "1GiB": 1} {

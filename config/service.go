@@ -290,6 +290,10 @@ func (r *reader) checkStore(s *Service) {
 
 // checkShared judges what a queue in a database changes for other settings.
 func (r *reader) checkShared(s *Service) {
+	for _, f := range s.Queue.faults() {
+		r.failed[serviceName("QUEUE")] = true
+		r.problems = append(r.problems, Problem{serviceName("QUEUE"), f.what, f.remedy})
+	}
 	if r.sources[serviceName("MIN_FREE_DISK")] == FromVariable {
 		r.warn("%s means nothing with PostgreSQL, whose disk this program does not see", serviceName("MIN_FREE_DISK"))
 	}

@@ -276,6 +276,85 @@ func TestDatabaseAway(t *testing.T) {
 	}
 }
 
+// TestPasswordNowhere: no output of any command, no answer and no log has the password of the database.
+func TestPasswordNowhere(t *testing.T) {
+	t.Parallel()
+	db := postgres.Start(t)
+	relay := relaytest.New(t, relaytest.Options{}, nil)
+	env := shared(t, relay, db.URL()).with(environment{"MAILSIDECAR_LOG_LEVEL": "debug"})
+	clean := func(what, text string) {
+		t.Helper()
+		if strings.Contains(text, "hunter2") || strings.Contains(text, "hunter%32") {
+			t.Errorf("%s has the password:\n%s", what, text)
+		}
+	}
+	s := serve(t, env)
+	a := s.post(t, "application/json", []byte(asyncOrder), http.Header{"Prefer": {"wait=10"}})
+	wantStatus(t, a, 200)
+	look := func() {
+		t.Helper()
+		for _, path := range []string{"/metrics", "/readyz", "/livez", "/healthz/flow", "/v1/stats", "/v1/relays", "/v1/messages", "/v1/messages/" + a.ID, "/v1/drain", "/"} {
+			resp, err := http.Get(s.url + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, _ := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			clean("GET "+path, string(text)+fmt.Sprint(resp.Header))
+		}
+	}
+	look()
+	urls := map[string]string{
+		"good": db.URL(), "parameter": strings.Replace(db.URL(), ":hunter2@", "@", 1) + "&password=hunter2", "encoded": strings.Replace(db.URL(), "hunter2", "hunter%32", 1),
+		"unknown parameter": db.URL() + "&hunter=hunter2", "bad port": strings.Replace(db.URL(), "127.0.0.1:", "127.0.0.1:hunter2", 1), "bad escape": strings.Replace(db.URL(), "hunter2", "%hunter2", 1),
+		"no database": strings.Replace(db.URL(), "/postgres", "/none", 1), "no role": strings.Replace(db.URL(), "shop:", "nobody:", 1), "no host": strings.Replace(db.URL(), "127.0.0.1", "none.invalid", 1),
+		"no scheme": strings.Replace(db.URL(), "postgres://", "pg://", 1), "two at": strings.Replace(db.URL(), "hunter2", "hunter2@hunter2", 1), "no TLS": strings.Replace(db.URL(), "disable", "require", 1),
+		"file": db.URL() + "&sslrootcert=hunter2",
+	}
+	for name, url := range urls {
+		for _, words := range []string{"queue migrate", "check --timeout 5s", "queue list", "queue check", "queue backup -", "status", "healthcheck", "send --to a@example.org --text x", "config", "serve"} {
+			if words == "serve" && (name == "good" || name == "parameter" || name == "encoded" || name == "no host") {
+				continue // it would run
+			}
+			cmd := command(t, env.with(environment{"MAILSIDECAR_ADDR": freeAddr(t), "MAILSIDECAR_QUEUE_FILE": writeFile(t, "url", url)}), strings.Fields(words)...)
+			out, _ := cmd.CombinedOutput()
+			if code := cmd.ProcessState.ExitCode(); words == "serve" && code != 1 && code != 78 {
+				t.Errorf("serve with %s = %d", name, code)
+			}
+			clean(words+" with "+name, string(out))
+		}
+	}
+	db.Stop()
+	s.post(t, "application/json", []byte(asyncOrder), nil)
+	look()
+	clean("the log", s.log.String())
+	if err := s.cmd.Process.Signal(syscall.SIGABRT); err != nil { // what a crash prints
+		t.Fatal(err)
+	}
+	<-s.exited
+	clean("a crash", s.log.String())
+	if !strings.Contains(s.log.String(), "goroutine ") {
+		t.Error("the crash has printed nothing")
+	}
+}
+
+// TestNewerSchema: the schema of a newer version ends the start, and says what to do.
+func TestNewerSchema(t *testing.T) {
+	t.Parallel()
+	db := postgres.Start(t)
+	env := shared(t, relaytest.New(t, relaytest.Options{}, nil), db.URL())
+	if out, err := command(t, env, "queue", "migrate").CombinedOutput(); err != nil || !bytes.Contains(out, []byte("was 0")) {
+		t.Fatalf("queue migrate: %v\n%s", err, out)
+	}
+	db.Exec(t, `UPDATE mailsidecar.version SET version = 1000`)
+	for _, words := range []string{"serve", "queue migrate"} {
+		code, out := exitCode(t, command(t, env.with(environment{"MAILSIDECAR_ADDR": freeAddr(t)}), strings.Fields(words)...))
+		if code != 1 || !strings.Contains(out, "start the newer program again, or name another schema") {
+			t.Errorf("%s with a newer schema = %d\n%s", words, code, out)
+		}
+	}
+}
+
 func commandOf(t *testing.T, env environment, words string) *exec.Cmd {
 	t.Helper()
 	return command(t, env, append([]string{"queue"}, strings.Fields(words)...)...)

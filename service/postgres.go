@@ -193,3 +193,16 @@ func MigrateStore(ctx context.Context, c config.Service, log *slog.Logger) (from
 	}
 	return postgres.Migrate(ctx, o)
 }
+
+// ExaminedDatabase is what is known of the database of a queue.
+type ExaminedDatabase = postgres.Examined
+
+// ExamineDatabase looks whether the database that the configuration names can hold the queue,
+// and changes nothing. remedy is what helps after an error, where that is known.
+func ExamineDatabase(ctx context.Context, c config.Service) (d ExaminedDatabase, remedy string, err error) {
+	d, err = postgres.Examine(ctx, databaseOptions(c, slog.New(slog.DiscardHandler)))
+	if known, ok := errors.AsType[*queue.StoreError](err); ok {
+		return d, known.Remedy, known.Err
+	}
+	return d, "", err
+}

@@ -101,6 +101,19 @@ func (s *Server) Run(t *testing.T) {
 	})
 }
 
+// Exec executes a statement.
+func (s *Server) Exec(t *testing.T, sql string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(t.Context()) }()
+	if _, err := conn.Exec(t.Context(), sql); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
 // Freeze stops it and its children as a machine that hangs: the kernel goes on to take what is
 // sent. Thaw lets them go on.
 func (s *Server) Freeze(t *testing.T) { s.signal(t, syscall.SIGSTOP) }

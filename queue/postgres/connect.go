@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"net/url"
@@ -15,6 +16,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"mailsidecar/netaddr"
 )
 
 const (
@@ -67,8 +70,12 @@ func newConnector(o Options) (*connector, error) {
 // withoutURL keeps of a parser's error what does not repeat the address.
 func withoutURL(err error) error {
 	var parse *pgconn.ParseConfigError
-	if !errors.As(err, &parse) {
+	var path *fs.PathError
+	switch {
+	case !errors.As(err, &parse):
 		return errors.New("it cannot be read")
+	case errors.As(err, &path): // its name may be something else in the wrong place
+		return fmt.Errorf("a file that it names cannot be read: %w", path.Err)
 	}
 	if cause := errors.Unwrap(parse); cause != nil && !strings.Contains(cause.Error(), "://") {
 		return cause
@@ -84,14 +91,14 @@ func (c *connector) prepare() {
 	cc.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	cc.StatementCacheCapacity = 0
 	cc.DescriptionCacheCapacity = 256
-	if cc.ConnectTimeout <= 0 || cc.ConnectTimeout > connectTime {
+	if cc.ConnectTimeout <= 0 {
 		cc.ConnectTimeout = connectTime
 	}
 	if cc.RuntimeParams["application_name"] == "" {
 		cc.RuntimeParams["application_name"] = "mailsidecar"
 	}
 	// Of several hosts at most one is the primary.
-	if cc.ValidateConnect == nil && slices.ContainsFunc(cc.Fallbacks, func(f *pgconn.FallbackConfig) bool { return f.Host != cc.Host || f.Port != cc.Port }) {
+	if cc.ValidateConnect == nil && c.several() {
 		cc.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
 	// A warning that comes with a commit may say that it was not waited for a standby. Its
@@ -108,6 +115,12 @@ func (c *connector) prepare() {
 	c.config.PingTimeout = pingTime
 	c.config.MaxConnLifetime = time.Hour
 	c.config.MaxConnLifetimeJitter = 10 * time.Minute
+}
+
+// several says that the URL names several hosts.
+func (c *connector) several() bool {
+	cc := c.config.ConnConfig
+	return slices.ContainsFunc(cc.Fallbacks, func(f *pgconn.FallbackConfig) bool { return f.Host != cc.Host || f.Port != cc.Port })
 }
 
 // warned is the name under which a connection keeps the last warning.
@@ -129,8 +142,9 @@ func (c *connector) connect(ctx context.Context, slow bool) (*pgx.Conn, error) {
 // for a standby return without having it.
 func (c *connector) watch(cc *pgx.ConnConfig) {
 	made := &atomic.Bool{}
+	plain := cc.TLSConfig == nil || slices.ContainsFunc(cc.Fallbacks, func(f *pgconn.FallbackConfig) bool { return f.TLSConfig == nil })
 	dialer := net.Dialer{
-		Timeout:         connectTime,
+		Timeout:         cc.ConnectTimeout,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepIdle, Interval: keepInterval, Count: keepCount},
 		Control:         limitUnacknowledged,
 	}
@@ -139,7 +153,13 @@ func (c *connector) watch(cc *pgx.ConnConfig) {
 			return nil, errors.New("no request to cancel is sent")
 		}
 		conn, err := dialer.DialContext(ctx, network, addr)
+		if err == nil && plain {
+			err = mayBePlain(conn.RemoteAddr())
+		}
 		if err != nil {
+			if conn != nil {
+				_ = conn.Close()
+			}
 			return nil, err
 		}
 		return &watchedConn{Conn: conn, made: made, limit: c.answerTime}, nil
@@ -148,6 +168,17 @@ func (c *connector) watch(cc *pgx.ConnConfig) {
 		made.Store(true)
 		return nil
 	}
+}
+
+// errClearText: mail and the password would cross a public network unencrypted.
+var errClearText = errors.New("without encryption only a database on this host or in a private network is asked")
+
+// mayBePlain says whether a connection to the address may be unencrypted.
+func mayBePlain(addr net.Addr) error {
+	if _, unix := addr.(*net.UnixAddr); unix || netaddr.IsPrivate(addr) {
+		return nil
+	}
+	return errClearText
 }
 
 // watchedConn ends when an answer takes too long: a server that is frozen acknowledges all

@@ -209,6 +209,10 @@ func Migrate(ctx context.Context, o Options) (from, to int, err error) {
 }
 
 func (c *connector) migrate(ctx context.Context) (from int, err error) {
+	// As a rule there is nothing to do, and a server that is frozen must not be waited for.
+	if from, err = c.look(ctx); err != nil || from == len(migrations) {
+		return from, err
+	}
 	conn, err := c.connect(ctx, true)
 	if err != nil {
 		return 0, err
@@ -254,6 +258,17 @@ func (c *connector) migrate(ctx context.Context) (from int, err error) {
 		err = unknownCommit(conn)
 	}
 	return from, err
+}
+
+// look returns the version of the schema.
+func (c *connector) look(ctx context.Context) (version int, err error) {
+	conn, err := c.connect(ctx, false)
+	if err != nil {
+		return 0, err
+	}
+	ctx = context.WithoutCancel(ctx)
+	defer func() { _ = conn.Close(ctx) }()
+	return c.version(ctx, conn)
 }
 
 // createSchema makes the schema unless it is there: a role may be allowed to use it, and not

@@ -5,6 +5,7 @@ package postgres
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -18,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"mailsidecar/queue"
+	"mailsidecar/queue/transfer"
 )
 
 // Options says where a store is and how long it keeps what is final.
@@ -163,55 +165,82 @@ func Prepare(ctx context.Context, o Options) (*Store, error) {
 // Connect looks at the database. The errors are those of [Open]. After another error than a
 // [queue.StoreError] it may be called again.
 func (s *Store) Connect(ctx context.Context) error {
-	if err := s.inspect(ctx); err != nil {
+	found, err := s.examine(ctx)
+	if err == nil && found.Schema < found.Wanted {
+		err = s.unfit(fmt.Sprintf("schema %s has version %d and this program needs %d", s.name, found.Schema, found.Wanted), "migrate it")
+	}
+	if err == nil && !s.opts.Copying {
+		err = found.mark.Err(s.place())
+	}
+	if err != nil {
 		return named(s.connector, err)
 	}
+	s.opts.Events.Commits(found.SynchronousCommit, found.Standbys, found.Safe)
 	s.house.Go(s.beats.run)
 	s.house.Go(s.addUp)
 	return nil
 }
 
-// inspect looks whether the database is one that a queue can be in, and says how durable its
-// commits are.
-func (s *Store) inspect(ctx context.Context) error {
-	conn, err := s.connect(ctx, false)
+// Examined is what is known of a database.
+type Examined struct {
+	Schema, Wanted    int // versions: of the tables, zero without any, and of this program
+	SynchronousCommit string
+	Standbys          string // synchronous_standby_names
+	// Safe says that no crash of the database loses what it has acknowledged, and no failover,
+	// as far as its settings tell.
+	Safe bool
+	mark transfer.Mark
+}
+
+// Examine looks whether the database is one that a queue can be in, and changes nothing. The
+// errors are those of [Open].
+func Examine(ctx context.Context, o Options) (Examined, error) {
+	c, err := newConnector(o.withDefaults())
 	if err != nil {
-		return err
+		return Examined{}, err
+	}
+	found, err := c.examine(ctx)
+	return found, named(c, cmp.Or(err, found.mark.Err(c.place())))
+}
+
+func (c *connector) examine(ctx context.Context) (e Examined, err error) {
+	conn, err := c.connect(ctx, false)
+	if err != nil {
+		return e, err
 	}
 	ctx = context.WithoutCancel(ctx)
 	defer func() { _ = conn.Close(ctx) }()
-	var encoding, isolation, commit, standbys string
+	var encoding, isolation string
 	var number int
 	err = conn.QueryRow(ctx, `SELECT current_setting('server_encoding'), current_setting('default_transaction_isolation'),
 		current_setting('synchronous_commit'), current_setting('synchronous_standby_names'), current_setting('server_version_num')::int`).
-		Scan(&encoding, &isolation, &commit, &standbys, &number)
+		Scan(&encoding, &isolation, &e.SynchronousCommit, &e.Standbys, &number)
 	if err != nil {
-		return err
+		return e, err
 	}
-	version, err := s.version(ctx, conn)
+	e.Safe = e.SynchronousCommit != "off" && (e.SynchronousCommit != "local" || e.Standbys == "")
+	e.Wanted = len(migrations)
+	e.Schema, err = c.version(ctx, conn)
 	switch {
 	case err != nil:
-		return err
+		return e, err
 	case number < oldestVersion*10000:
-		return s.unfit("the server is too old", fmt.Sprintf("PostgreSQL %d or newer is needed", oldestVersion))
+		return e, c.unfit("the server is too old", fmt.Sprintf("PostgreSQL %d or newer is needed", oldestVersion))
 	case encoding != "UTF8":
-		return s.unfit("its encoding is "+encoding, "create the database with the encoding UTF8")
+		return e, c.unfit("its encoding is "+encoding, "create the database with the encoding UTF8")
 	case isolation != "read committed":
-		return s.unfit("default_transaction_isolation is "+isolation, "set it to \"read committed\" for this role")
-	case version > len(migrations)+1:
-		return s.newer(version)
-	case version < len(migrations):
-		return s.unfit(fmt.Sprintf("schema %s has version %d and this program needs %d", s.name, version, len(migrations)), "migrate it")
+		return e, c.unfit("default_transaction_isolation is "+isolation, "set it to \"read committed\" for this role")
+	case e.Schema > e.Wanted+1:
+		return e, c.newer(e.Schema)
 	}
-	if mark, err := s.readMark(ctx, conn); err != nil || !s.opts.Copying && mark.Err(s.place()) != nil {
-		return cmp.Or(err, mark.Err(s.place()))
+	if e.Schema >= e.Wanted {
+		e.mark, err = c.readMark(ctx, conn)
 	}
-	s.opts.Events.Commits(commit, standbys, commit != "off" && (commit != "local" || standbys == ""))
-	return nil
+	return e, err
 }
 
-func (s *Store) unfit(why, remedy string) error {
-	return &queue.StoreError{Path: s.place(), Err: errors.New(why), Remedy: remedy}
+func (c *connector) unfit(why, remedy string) error {
+	return &queue.StoreError{Path: c.place(), Err: errors.New(why), Remedy: remedy}
 }
 
 // named says what helps where a person must do something.
@@ -219,21 +248,49 @@ func named(c *connector, err error) error {
 	var known *queue.StoreError
 	var e *pgconn.PgError
 	switch {
-	case err == nil, errors.As(err, &known), !errors.As(err, &e):
+	case err == nil, errors.As(err, &known):
 		return err
+	case !errors.As(err, &e):
+		return c.namedTLS(err)
 	}
 	var remedy string
 	switch e.Code {
 	case "28P01", "28000":
-		remedy = "set the right user and password in the address of the database"
+		remedy = "set the right user and password in the address of the database, and let pg_hba.conf of the server take them from here"
 	case "3D000":
 		remedy = "create the database, or name another one"
 	case "42501":
-		remedy = "grant the role the right to use the schema and its tables, or migrate as a role that may"
+		remedy = "grant the role the right to use the schema and its tables; \"mailsidecar queue migrate\" makes them, as a role that may"
 	default:
 		return err
 	}
 	return &queue.StoreError{Path: c.place(), Err: errors.New(e.Message), Remedy: remedy}
+}
+
+// namedTLS says what helps where the connection cannot be as safe as it has to be. Of several
+// hosts another one may be right.
+func (c *connector) namedTLS(err error) error {
+	var authority x509.UnknownAuthorityError
+	var name x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	var why, remedy string
+	switch {
+	case c.several():
+		return err
+	case errors.Is(err, errClearText):
+		why, remedy = errClearText.Error(), "add sslmode=verify-full and sslrootcert=FILE to the address of the database"
+	case errors.As(err, &name):
+		why, remedy = name.Error(), "write the host as the server's certificate names it"
+	case errors.As(err, &authority):
+		why, remedy = authority.Error(), "set sslrootcert to the file of the authority that has issued the server's certificate"
+	case errors.As(err, &invalid):
+		why, remedy = invalid.Error(), "give the server a certificate that is valid, and see that the clocks are right"
+	case strings.Contains(err.Error(), "server refused TLS connection"):
+		why, remedy = "the server has no TLS", "switch it on there (ssl = on)"
+	default:
+		return err
+	}
+	return &queue.StoreError{Path: c.place(), Err: errors.New(why), Remedy: remedy}
 }
 
 // Close waits for the calls that go on, and says that the owners of this store are gone.
