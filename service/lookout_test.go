@@ -349,7 +349,7 @@ func startQueueFor(t *testing.T, l *lookout, edit func(*config.Service)) queue.S
 		edit(&c)
 	}
 	store := memory.New(memory.Options{})
-	q, err := startQueue(t.Context(), c, store, queue.Options{Routes: l.monitor.routes(), Logger: quiet()})
+	q, err := startQueue(t.Context(), c, store, nil, queue.Options{Routes: l.monitor.routes(), Logger: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"mailsidecar/config"
 	"mailsidecar/handler"
 	"mailsidecar/queue"
+	"mailsidecar/queue/sqlite"
 )
 
 // ErrNoIdleStore says that there is no store, or that a server works on it.
@@ -34,7 +35,7 @@ func OpenOffline(ctx context.Context, c config.Service, log *slog.Logger) (*Offl
 	if _, err := os.Stat(c.Queue.Path); errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNoIdleStore
 	}
-	store, err := openStore(ctx, c, nil, log)
+	store, err := sqlite.Open(ctx, sqliteOptions(c, log))
 	switch {
 	case errors.Is(err, queue.ErrLocked):
 		return nil, ErrNoIdleStore

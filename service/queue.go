@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"mailsidecar/config"
+	"mailsidecar/processor"
 	"mailsidecar/queue"
 	"mailsidecar/queue/sqlite"
 )
@@ -26,14 +27,16 @@ type runningQueue struct {
 // startQueue opens the store unless it is given one, takes over what an earlier
 // run left there, and begins to deliver. o has what does not come from c. The
 // queue goes on when ctx ends, until beginStop.
-func startQueue(ctx context.Context, c config.Service, store queue.Store, o queue.Options) (*runningQueue, error) {
+func startQueue(ctx context.Context, c config.Service, store queue.Store, turns *processor.Turns, o queue.Options) (*runningQueue, error) {
 	if store == nil && c.Queue.Shared() {
 		return startShared(ctx, c, o)
 	}
 	if store == nil {
 		var err error
-		commits, _ := o.Meter.(sqlite.Meter)
-		if store, err = openStore(ctx, c, commits, o.Logger); err != nil {
+		options := sqliteOptions(c, o.Logger)
+		options.Meter, _ = o.Meter.(sqlite.Meter)
+		options.Processor = turns
+		if store, err = sqlite.Open(ctx, options); err != nil {
 			return nil, err
 		}
 	}
@@ -63,13 +66,6 @@ func (q *runningQueue) begin(ctx context.Context, run func(context.Context) erro
 		defer close(q.done)
 		q.err = run(ctx)
 	}()
-}
-
-// openStore opens the store that the configuration names.
-func openStore(ctx context.Context, c config.Service, m sqlite.Meter, log *slog.Logger) (queue.Store, error) {
-	o := sqliteOptions(c, log)
-	o.Meter = m
-	return sqlite.Open(ctx, o)
 }
 
 // sqliteOptions are those of the store in a file. A minimum of zero octets of free disk becomes

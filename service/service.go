@@ -138,7 +138,7 @@ func (s *Service) startQueue(ctx context.Context, o Options) (err error) {
 		s.runTokens(ctx)
 		return nil
 	}
-	if s.queue, err = startQueue(ctx, c.Service, o.Store, queue.Options{
+	if s.queue, err = startQueue(ctx, c.Service, o.Store, s.processor, queue.Options{
 		Meter:  s.queueMeter(),
 		Routes: routes, KnowsKey: c.Service.KnowsKey, Workers: workers(c.Relays), StopTimeout: deliveryTime(s.stopTimeout), Logger: s.log,
 	}); err != nil {

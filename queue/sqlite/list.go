@@ -68,12 +68,17 @@ func (s *Store) walk(ctx context.Context, w *walk) (queue.Page, error) {
 	return w.page, nil
 }
 
-// listStep waits for the key's turn and goes one step, in a transaction of its own.
+// listStep waits for the key's turn at the connections, then at the processors, and goes one
+// step, in a transaction of its own.
 func (s *Store) listStep(ctx context.Context, w *walk) error {
 	if err := s.line.enter(ctx, w.key); err != nil {
 		return err
 	}
 	defer s.line.leave()
+	if err := s.opts.Processor.Enter(ctx, w.key); err != nil {
+		return err
+	}
+	defer s.opts.Processor.Leave()
 	w.served = true
 	ctx, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
@@ -263,13 +268,22 @@ func (w *walk) step(v *session, began time.Time) (part, error) {
 	if err != nil {
 		return p, err
 	}
+	return w.read(v, ids, p, began)
+}
+
+// read adds the messages with these ids to the part, as many as fit the page and its time.
+func (w *walk) read(v *session, ids [][]byte, p part, began time.Time) (part, error) {
+	left := w.limit - len(w.page.Messages)
 	for n, id := range ids {
+		if err := v.ctx.Err(); err != nil {
+			return p, err
+		}
 		full := n == left || w.recipients+p.recipients >= pageRecipients || time.Since(began) > viewTime/2
 		if full && len(w.page.Messages)+n > 0 {
 			p.next = w.last(ids[:n])
 			return p, nil
 		}
-		m, err := readMessage(v, id)
+		m, err := readMessage(v.unwatched(), id)
 		if err != nil {
 			return p, err
 		}

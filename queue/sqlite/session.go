@@ -12,6 +12,13 @@ type session struct {
 	*connection
 }
 
+// unwatched is the session for statements that are over in a moment. For each query with a
+// context that may end the driver starts two goroutines, which watch it: a list of 500 messages
+// would start thousands. Whoever executes many statements looks at the context in between.
+func (s *session) unwatched() *session {
+	return &session{context.WithoutCancel(s.ctx), s.connection}
+}
+
 func (s *session) execute(query string, args ...any) (sql.Result, error) {
 	stmt, err := s.stmt(query)
 	if err != nil {

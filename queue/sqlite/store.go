@@ -22,6 +22,7 @@ import (
 	sqlitedriver "modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
+	"mailsidecar/processor"
 	"mailsidecar/queue"
 )
 
@@ -44,6 +45,9 @@ type Options struct {
 	KeepBodies time.Duration
 	// Meter counts commits; nil counts nothing.
 	Meter Meter
+	// Processor gives lists their turns beside other work that takes long; nil lets each go on
+	// at once.
+	Processor *processor.Turns
 	// Logger says at the start that a crash has left a damaged log, and that an older schema
 	// is migrated; nil discards it.
 	Logger *slog.Logger
