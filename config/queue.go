@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
@@ -195,5 +196,10 @@ func ReadQueueFile(path string) (q Queue, err error) {
 	if q.Store == "none" || !q.Shared() && q.Path == "" {
 		return q, &invalid{"names no place for a queue", "write postgres://… or sqlite:PATH into the file"}
 	}
-	return q, nil
+	if q.Shared() {
+		for _, fault := range q.faults() {
+			err = errors.Join(err, &fault)
+		}
+	}
+	return q, err
 }
