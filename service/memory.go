@@ -36,7 +36,7 @@ func memoryLimit(c config.Service) int64 {
 }
 
 // How much garbage, in octets, may be in the heap before it is worth collecting: little while
-// little is done, and more while collections follow one another within quickly.
+// little is done, and more while collections follow one another quickly.
 const (
 	littleGarbage = 12 << 20
 	muchGarbage   = 8 * littleGarbage

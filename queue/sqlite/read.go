@@ -20,6 +20,9 @@ func (s *Store) Get(ctx context.Context, key, id string) (queue.Message, error) 
 	}
 	var m queue.Message
 	err := s.view(ctx, func(v *session) error {
+		if err := v.ctx.Err(); err != nil {
+			return err
+		}
 		v = v.unwatched()
 		var err error
 		if m, err = readMessage(v, raw); err != nil {
