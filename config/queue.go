@@ -131,6 +131,9 @@ func (q *Queue) decodeURL(value string) error {
 
 // faults are what is wrong with the URL: all of it, so that it can be mended at once.
 func (q Queue) faults() (faults []invalid) {
+	if !q.Shared() {
+		return nil
+	}
 	u, err := url.Parse(q.URL.Reveal())
 	if err != nil {
 		return []invalid{{"is no URL that can be read", exampleURL}}
@@ -192,6 +195,9 @@ func ReadQueueFile(path string) (q Queue, err error) {
 	}
 	if err := q.Decode(text.Reveal()); err != nil {
 		return q, err
+	}
+	if faults := q.faults(); len(faults) > 0 {
+		return q, &faults[0]
 	}
 	if q.Store == "none" || !q.Shared() && q.Path == "" {
 		return q, &invalid{"names no place for a queue", "write postgres://… or sqlite:PATH into the file"}
