@@ -356,7 +356,7 @@ func startQueueFor(t *testing.T, l *lookout, edit func(*config.Service)) queue.S
 	t.Cleanup(func() {
 		q.beginStop()
 		<-q.done
-		_ = q.closeStore()
+		_ = q.closeStore(context.Background())
 	})
 	for q.Ready(t.Context()) != nil {
 		time.Sleep(time.Millisecond)

@@ -92,13 +92,31 @@ func (q *runningQueue) awaitStop(ctx context.Context) error {
 	}
 }
 
+// closeTime is how long the store has to be closed, whatever the steps before have left of the
+// time: the end of a database in a file must not be cut short.
+const closeTime = 500 * time.Millisecond
+
 // closeStore is last of all. A store that is still being used is left to the
-// end of the process, which loses nothing that was promised.
-func (q *runningQueue) closeStore() error {
+// end of the process, which loses nothing that was promised. So is one whose database does not
+// answer until ctx ends.
+func (q *runningQueue) closeStore(ctx context.Context) error {
 	select {
 	case <-q.done:
-		return q.store.Close()
 	default:
 		return nil
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- q.store.Close() }()
+	least := time.After(closeTime)
+	select {
+	case err := <-closed:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-closed:
+		return err
+	case <-least:
+		return fmt.Errorf("close the store: %w", ctx.Err())
 	}
 }

@@ -242,7 +242,7 @@ func (s *Service) stop(ctx context.Context) error {
 	}
 	s.alarm.wait(ctx)
 	if s.queue != nil {
-		errs = append(errs, s.queue.closeStore())
+		errs = append(errs, s.queue.closeStore(ctx))
 	}
 	return errors.Join(errs...)
 }

@@ -31,35 +31,50 @@ type Server struct {
 	cmd      *exec.Cmd
 }
 
+// programs is where PostgreSQL's programs are. Without them the test is skipped; with CI=true it
+// fails.
+func programs(t *testing.T) string {
+	t.Helper()
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	if len(found) == 0 {
+		machine.Lacks(t, "no PostgreSQL: scripts/install-test-deps installs it")
+	}
+	return filepath.Dir(slices.MaxFunc(found, strings.Compare))
+}
+
+// directory makes a directory for programs that refuse to run as root, and says as whom they
+// are started instead.
+func directory(t *testing.T) (string, *syscall.SysProcAttr) {
+	t.Helper()
+	attr := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	dir, err := os.MkdirTemp("", "mailsidecar-shared-") //nolint:usetesting // another user must reach it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if os.Getuid() != 0 {
+		return dir, attr
+	}
+	u, err := user.Lookup("postgres")
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, _ := strconv.Atoi(u.Uid)
+	gid, _ := strconv.Atoi(u.Gid)
+	attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	if err := os.Chown(dir, uid, gid); err != nil {
+		t.Fatal(err)
+	}
+	return dir, attr
+}
+
 // Start starts a server and stops it when the test ends. Where PostgreSQL is not installed the
 // test is skipped; with CI=true it fails.
 func Start(t *testing.T) *Server {
 	t.Helper()
-	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
-	if len(found) == 0 {
-		if machine.CI() {
-			t.Fatal("no PostgreSQL: scripts/install-test-deps installs it")
-		}
-		t.Skip("no PostgreSQL: scripts/install-test-deps installs it")
-	}
-	dir, err := os.MkdirTemp("", "mailsidecar-shared-") //nolint:usetesting // the server's user must reach it
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &Server{bin: filepath.Dir(slices.MaxFunc(found, strings.Compare)), dir: dir, port: machine.FreePort(t), attr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if os.Getuid() == 0 { // it refuses to run as root
-		u, err := user.Lookup("postgres")
-		if err != nil {
-			t.Fatal(err)
-		}
-		uid, _ := strconv.Atoi(u.Uid)
-		gid, _ := strconv.Atoi(u.Gid)
-		s.attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-		if err := os.Chown(dir, uid, gid); err != nil {
-			t.Fatal(err)
-		}
-	}
+	bin := programs(t)
+	dir, attr := directory(t)
+	s := &Server{bin: bin, dir: dir, port: machine.FreePort(t), attr: attr}
 	pw := filepath.Join(dir, "pw")
 	if err := os.WriteFile(pw, []byte("hunter2\n"), 0o644); err != nil {
 		t.Fatal(err)

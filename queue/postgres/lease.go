@@ -176,8 +176,9 @@ func (s *Store) enlist(ctx context.Context, conn execer, owner string) error {
 	return nil
 }
 
-// resign says that the owners are gone, which others would find out later.
-func (b *beats) resign() error {
+// resign says that the owners are gone. Where the database does not answer, others find that
+// out later.
+func (b *beats) resign() {
 	b.mu.Lock()
 	var owners []string
 	for owner := range b.owners {
@@ -185,17 +186,16 @@ func (b *beats) resign() error {
 	}
 	b.mu.Unlock()
 	if len(owners) == 0 {
-		return nil
+		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), b.store.opts.Patience)
 	defer cancel()
 	conn, err := b.store.pool.Acquire(ctx)
 	if err != nil {
-		return fmt.Errorf("say that this instance ends: %w", err)
+		return
 	}
 	defer conn.Release()
-	_, err = conn.Exec(context.WithoutCancel(ctx), b.store.sql(`DELETE FROM {s}.instances WHERE owner = ANY ($1)`), owners)
-	return err
+	_, _ = conn.Exec(context.WithoutCancel(ctx), b.store.sql(`DELETE FROM {s}.instances WHERE owner = ANY ($1)`), owners)
 }
 
 // Trusts says whether owner may go on with what it has marked, by this machine's own clock.

@@ -297,7 +297,9 @@ type querier interface {
 // version is the schema's; zero where there is none.
 func (c *connector) version(ctx context.Context, q querier) (version int, err error) {
 	var there bool
-	if err := q.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, c.schema+".version").Scan(&there); err != nil || !there {
+	// Not to_regclass: in a pooler's session, which others have used, that may answer from what
+	// was before the migration's lock.
+	if err := q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_class AS t JOIN pg_namespace AS n ON n.oid = t.relnamespace WHERE n.nspname = $1 AND t.relname = 'version')`, c.name).Scan(&there); err != nil || !there {
 		return 0, err
 	}
 	err = q.QueryRow(ctx, c.sql(`SELECT version FROM {s}.version`)).Scan(&version)
