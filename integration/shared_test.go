@@ -5,6 +5,7 @@ package integration
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -21,8 +22,7 @@ import (
 	"mailsidecar/mailer/relaytest"
 )
 
-// sharedMessages is how many messages TestShared sends.
-const sharedMessages = 2000
+var sharedMessages = flag.Int("shared", 2000, "how many messages TestShared sends; for each 700 of them an instance is killed")
 
 func shared(t *testing.T, relay *relaytest.Relay, url string) environment {
 	t.Helper()
@@ -39,7 +39,7 @@ func TestShared(t *testing.T) {
 		t.Run(fmt.Sprint(instances), func(t *testing.T) {
 			t.Parallel()
 			db := postgres.Start(t)
-			relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{"RCPT": strings.Repeat("default then ", 9) + "450 later then default"})
+			relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{"RCPT": "10% 450 later"})
 			env := shared(t, relay, db.URL())
 			servers := make([]*sidecar, instances)
 			all := make([]*clients, instances)
@@ -59,7 +59,7 @@ func TestShared(t *testing.T) {
 				work.Go(func() {
 					for n := 0; c.ctx.Err() == nil; n++ {
 						l.mu.Lock()
-						full := len(l.ids) >= sharedMessages
+						full := len(l.ids) >= *sharedMessages
 						l.mu.Unlock()
 						if full {
 							return
@@ -76,7 +76,7 @@ func TestShared(t *testing.T) {
 					}
 				})
 			}
-			for round := range 3 {
+			for round := range max(3, *sharedMessages/700) {
 				time.Sleep(time.Duration(200+rand.IntN(800)) * time.Millisecond)
 				i := rand.IntN(instances)
 				servers[i].kill(t)

@@ -9,8 +9,10 @@ package relaytest
 import (
 	"bytes"
 	"crypto/x509"
+	"math/rand/v2"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -45,6 +47,8 @@ import (
 //	endless line     a line that never ends
 //	endless reply    lines that never end
 //	default          as if there were no script
+//	10% ACTION       any of these in ten of a hundred, at random; else as if there
+//	                 were no script
 //	wait             as if there were no script, but not before fewer than
 //	                 Options.MaxConnections are served
 //	plain            at "TLS": answer the handshake in clear
@@ -436,5 +440,13 @@ func (r *Relay) step(s Script, key, count string) string {
 	steps := strings.Split(s[key], " then ")
 	turn := min(r.turns[count], len(steps)-1)
 	r.turns[count]++
+	if percent, action, found := strings.Cut(steps[turn], "% "); found {
+		if n, err := strconv.Atoi(percent); err == nil {
+			if rand.IntN(100) < n { //nolint:gosec // it need not be secret
+				return action
+			}
+			return "default"
+		}
+	}
 	return steps[turn]
 }
