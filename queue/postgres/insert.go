@@ -58,7 +58,8 @@ type insertion struct {
 	done   chan struct{}
 	left   atomic.Bool // nobody waits for the answer any more
 
-	again    bool // it was sent before, and not answered
+	again    bool // it was sent before
+	doubted  bool // and not answered
 	replayed []string
 	err      error
 }
@@ -246,6 +247,9 @@ func (s *Store) writeGroup(group []*insertion) {
 		}
 		if end == nil {
 			s.answered(s.storeError(err))
+			for _, i := range group {
+				i.doubted = true
+			}
 			select {
 			case <-s.ended:
 				end = err
@@ -256,7 +260,10 @@ func (s *Store) writeGroup(group []*insertion) {
 		end = s.storeError(end)
 		s.answered(end)
 		for _, i := range group {
-			i.err = end
+			if i.err = end; i.doubted && errors.Is(end, queue.ErrDiskFull) {
+				// That is of this try alone.
+				i.err = fmt.Errorf("%w: an earlier try was not answered, and then: %v", queue.ErrUnavailable, end) //nolint:errorlint // it must not read as certain
+			}
 		}
 		return
 	}
@@ -289,7 +296,7 @@ func (s *Store) tryGroup(ctx context.Context, group []*insertion, sent *bool) er
 		}
 	}
 	for _, i := range group {
-		i.again = *sent
+		i.again = i.again || *sent
 	}
 	*sent = true
 	fresh, err := s.insertGroup(ctx, conn.Conn(), group)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
@@ -122,6 +123,36 @@ func TestUnknownInsert(t *testing.T) {
 	}
 	if u, err := s.Usage(t.Context()); err != nil || u.Messages != 8 {
 		t.Errorf("Usage = %+v, %v, want 8 messages", u, err)
+	}
+}
+
+// TestUnknownThenRefused: an insert whose answer was lost is not taken for refused because a
+// later try is: it may be stored.
+func TestUnknownThenRefused(t *testing.T) {
+	s := open(t, options(t, start(t).url()))
+	for _, happened := range []bool{false, true} {
+		sent := 0
+		s.cut = func(did bool) error {
+			if !did {
+				sent++
+			}
+			switch {
+			case sent == 1 && did == happened:
+				return errUnknown
+			case sent > 1 && !did:
+				return &pgconn.PgError{Severity: "ERROR", Code: "53100", Message: "could not extend file: No space left on device"}
+			}
+			return nil
+		}
+		e := entry("me", "x@example.org")
+		_, err := s.Insert(t.Context(), queue.Batch{Entries: []queue.Entry{e}})
+		if !errors.Is(err, queue.ErrUnavailable) || errors.Is(err, queue.ErrDiskFull) || sent != 2 {
+			t.Errorf("Insert after %d tries, the first of which happened (%v) = %v, want ErrUnavailable", sent, happened, err)
+		}
+		s.cut = nil
+		if _, err := s.Get(t.Context(), queue.AnyKey, e.Message.ID); happened && err != nil || !happened && !errors.Is(err, queue.ErrNotFound) {
+			t.Errorf("Get (happened %v) = %v", happened, err)
+		}
 	}
 }
 

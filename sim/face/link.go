@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mailsidecar/queue"
@@ -237,8 +238,8 @@ func (s *Shared) Heartbeat(ctx context.Context, owner string, now time.Time) err
 // The pauses between tries while it is unknown what became of an insert.
 const firstPause, longestPause = 100 * time.Millisecond, 2 * time.Second
 
-// Insert asks again while it is unknown whether the batch is stored, also when its caller has
-// gone, as the store in PostgreSQL does.
+// Insert asks again while it is unknown whether the batch is stored, and its caller waits, as the
+// store in PostgreSQL does.
 func (s *Shared) Insert(ctx context.Context, b queue.Batch) ([]string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -248,6 +249,8 @@ func (s *Shared) Insert(ctx context.Context, b queue.Batch) ([]string, error) {
 		err      error
 	}
 	done := make(chan result, 1)
+	var left atomic.Bool // nobody waits for the answer any more
+	defer left.Store(true)
 	s.weather.late.Go(func() {
 		again := false
 		for pause := firstPause; ; pause = min(2*pause, longestPause) {
@@ -255,8 +258,11 @@ func (s *Shared) Insert(ctx context.Context, b queue.Batch) ([]string, error) {
 			if again && err == nil && slices.Equal(replayed, idsOf(b)) {
 				replayed = nil // it was this call
 			}
+			if again && errors.Is(err, queue.ErrDiskFull) {
+				err = errNoAnswer // that is of this try alone
+			}
 			// What is cut off before it was sent is not stored.
-			if again = again || errors.Is(err, errNoAnswer); !again || err == nil || !errors.Is(err, queue.ErrUnavailable) {
+			if again = again || errors.Is(err, errNoAnswer); !again || err == nil || !errors.Is(err, queue.ErrUnavailable) || left.Load() {
 				done <- result{replayed, err}
 				return
 			}
