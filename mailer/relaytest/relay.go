@@ -442,7 +442,7 @@ func (r *Relay) step(s Script, key, count string) string {
 	r.turns[count]++
 	if percent, action, found := strings.Cut(steps[turn], "% "); found {
 		if n, err := strconv.Atoi(percent); err == nil {
-			if rand.IntN(100) < n { //nolint:gosec // it need not be secret
+			if rand.IntN(100) < n {
 				return action
 			}
 			return "default"
