@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -358,4 +359,52 @@ func TestNewerSchema(t *testing.T) {
 func commandOf(t *testing.T, env environment, words string) *exec.Cmd {
 	t.Helper()
 	return command(t, env, append([]string{"queue"}, strings.Fields(words)...)...)
+}
+
+// TestSharedRate: three instances keep to SMTP_RATE in sum, though one is killed and started again.
+func TestSharedRate(t *testing.T) {
+	t.Parallel()
+	db := postgres.Start(t)
+	relay := relaytest.New(t, relaytest.Options{}, nil)
+	env := shared(t, relay, db.URL()).with(environment{"SMTP_RATE": "20/s"})
+	const messages = 240
+	var servers []*sidecar
+	for range 3 {
+		servers = append(servers, serve(t, env))
+	}
+	var work sync.WaitGroup
+	for i, s := range servers {
+		work.Go(func() {
+			c := newClients(t)
+			c.turnTo(s.url)
+			for n := range messages / len(servers) {
+				if _, err := c.postNumber(fmt.Sprintf("%d-%d", i, n)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	work.Wait()
+	servers[2].kill(t)
+	servers[2] = serve(t, env)
+	servers[0].drain(t)
+	var mails []time.Time
+	for _, c := range relay.Commands() {
+		if strings.HasPrefix(c.Line, "MAIL") {
+			mails = append(mails, c.At)
+		}
+	}
+	slices.SortFunc(mails, time.Time.Compare)
+	// The relay may read late, by some tenths of a second where the machine is busy.
+	for i := 20; i < len(mails); i++ {
+		if d := mails[i].Sub(mails[i-20]); d < 600*time.Millisecond {
+			t.Errorf("21 messages within %v, want 20/s", d)
+			break
+		}
+	}
+	took := mails[len(mails)-1].Sub(mails[0])
+	if len(mails) < messages || took < messages/20*time.Second-2*time.Second {
+		t.Errorf("%d messages in %v, want %d in 12 s or more", len(mails), took, messages)
+	}
+	t.Logf("%d messages in %v", len(mails), took)
 }

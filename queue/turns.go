@@ -20,6 +20,13 @@ type ratedRelay interface {
 	NoteUsed(note func(ctx context.Context, times []time.Time) error)
 }
 
+// sharingRelay is a relay that may keep to its rate together with those of other instances, as
+// smtp.Relay does.
+type sharingRelay interface {
+	// ShareRate has it take its turns from a note. used are those of before there was a note.
+	ShareRate(note mailer.ChangeNote, used []time.Time)
+}
+
 // turnsOf returns the turns that the attempt used of the relay's rate, and that are not noted.
 func turnsOf(r mailer.Deliverer, a mailer.Attempt) []Turn {
 	rated, ok := r.(ratedRelay)
@@ -39,7 +46,9 @@ func turnsAt(r ratedRelay, times []time.Time) []Turn {
 
 // recallTurns tells each relay that has a rate which turns of it earlier runs used. What an
 // attempt uses from now on is recorded at its end; a crash before that counts one turn for
-// it. So the store is told of the others before each further one.
+// it. So the store is told of the others before each further one. Where the store is shared
+// the relays take their turns there, and what is recorded serves only a store in a file to
+// which the queue may move.
 func (s *shared) recallTurns(ctx context.Context) error {
 	for _, r := range s.router.relays {
 		rated, ok := r.(ratedRelay)
@@ -50,6 +59,10 @@ func (s *shared) recallTurns(ctx context.Context) error {
 		times, err := s.store.Turns(ctx, rated.Name(), s.now().Add(-rate.Per), rate.Messages)
 		if err != nil {
 			return fmt.Errorf("read what was used of the rate: %w", err)
+		}
+		if sharing, ok := r.(sharingRelay); ok && s.owner.store != nil {
+			sharing.ShareRate(s.owner.store.ChangeNote, times)
+			continue
 		}
 		rated.Used(times)
 		rated.NoteUsed(func(ctx context.Context, times []time.Time) error {

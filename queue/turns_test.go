@@ -73,3 +73,55 @@ func rateOverRestart(t *testing.T, server *relaytest.Relay, rate units.Rate, cra
 	}
 	return mails
 }
+
+// TestRateShared: instances keep to a relay's rate in sum, though one crashes, and another one starts
+// later. All mail goes out, and each instance sends its part.
+func TestRateShared(t *testing.T) {
+	rate := units.Rate{Messages: 12, Per: time.Minute}
+	synctest.Test(t, func(t *testing.T) {
+		server := relaytest.New(t, relaytest.Options{}, relaytest.Script{".": "after 100ms 250 2.0.0 queued"})
+		database := memory.NewDatabase(lease)
+		var relays []*pacedRelay
+		begin := func() (*queuetest.Queue, *memory.Shared) {
+			store, relay := database.Open(memory.Options{}), pacedRelayAt(t, server, rate)
+			relays = append(relays, relay)
+			return queuetest.Start(t, store, relay.route), store
+		}
+		a, _ := begin()
+		b, store := begin()
+		for _, q := range []*queuetest.Queue{a, b} {
+			flood(t, q, 30, "app", mailer.PriorityNormal)
+			flood(t, q, 10, "app", mailer.PriorityHigh)
+		}
+		time.Sleep(10 * time.Second)
+		store.Crash()
+		time.Sleep(5 * time.Second)
+		c, _ := begin()
+		flood(t, c, 30, "app", mailer.PriorityNormal)
+		time.Sleep(30 * time.Minute)
+		if u := a.Usage(); u != (queue.Usage{}) {
+			t.Errorf("Usage = %+v, want nothing", u)
+		}
+		var mails []time.Time
+		for _, c := range server.Commands() {
+			if strings.HasPrefix(c.Line, "MAIL") {
+				mails = append(mails, c.At)
+			}
+		}
+		for i := rate.Messages; i < len(mails); i++ {
+			if d := mails[i].Sub(mails[i-rate.Messages]); d < rate.Per {
+				t.Errorf("%d messages within %v", rate.Messages+1, d)
+				break
+			}
+		}
+		if took := mails[len(mails)-1].Sub(mails[0]); len(mails) < 110 || took > 12*time.Minute {
+			t.Errorf("%d messages set out in %v, want all 110 in a little over 9 minutes", len(mails), took)
+		}
+		for i, r := range relays {
+			t.Logf("instance %d sent %d", i, len(r.all))
+			if i != 1 && len(r.all) < 15 {
+				t.Errorf("instance %d sent %d messages of %d", i, len(r.all), len(mails))
+			}
+		}
+	})
+}

@@ -41,6 +41,8 @@ type Relay interface {
 	Used(times []time.Time)
 	// NoteUsed has it tell of what an attempt has used of it before it uses more.
 	NoteUsed(note func(ctx context.Context, times []time.Time) error)
+	// ShareRate has it keep to its rate together with those of other instances.
+	ShareRate(note mailer.ChangeNote, used []time.Time)
 	// Rewrites reports whether it may change any message.
 	Rewrites() bool
 	// StopWaiting ends the deliveries that wait for the relay's rate.

@@ -242,6 +242,7 @@ func (*fakeRelay) Turns() smtp.Turns                                 { return sm
 func (*fakeRelay) Rate() units.Rate                                  { return units.Rate{} }
 func (*fakeRelay) Used([]time.Time)                                  {}
 func (*fakeRelay) NoteUsed(func(context.Context, []time.Time) error) {}
+func (*fakeRelay) ShareRate(mailer.ChangeNote, []time.Time)          {}
 func (*fakeRelay) StopWaiting()                                      {}
 func (*fakeRelay) Certificates() map[int]time.Time                   { return nil }
 func (*fakeRelay) Rewrites() bool                                    { return false }

@@ -111,6 +111,8 @@ func (d *delivery) prepare(ctx context.Context) *mailer.Failure {
 			f = d.expiry()
 		case !d.env.Sendable() && (d.booked == nil || !d.booked.sent):
 			f = d.stopped()
+		case d.turn != nil && (d.booked == nil || !d.booked.sent) && d.relay.pace.stale(d.turn):
+			d.dropTurn()
 		case d.needsTurn():
 			f = d.getTurn(ctx)
 		case d.conn == nil:
@@ -123,6 +125,16 @@ func (d *delivery) prepare(ctx context.Context) *mailer.Failure {
 			return f
 		}
 	}
+}
+
+// dropTurn gives up a turn that may not be used any more, for another one.
+func (d *delivery) dropTurn() {
+	if d.booked != nil {
+		d.unbook(d.booked)
+		d.booked = nil
+	}
+	d.relay.pace.giveBack(d.turn)
+	d.turn = nil
 }
 
 // expired reports whether it is too late to send MAIL.

@@ -73,6 +73,10 @@ func (d *dialogue) begin() ([]string, bool) {
 	// Within a rate the time counts at which the relay reads MAIL, and it may take its
 	// time for RSET.
 	apart := reset && t.turn != nil
+	if !d.sent && c.relay.pace.stale(t.turn) {
+		failAll(t.undecided(), c.relay.staleTurn())
+		return nil, false
+	}
 	if d.pipelined && !d.sent && !apart && !d.send(commands) {
 		return nil, false
 	}
@@ -87,6 +91,9 @@ func (d *dialogue) begin() ([]string, bool) {
 		return commands, true
 	case isOver(t.expires): // the relay took its time for RSET
 		failAll(t.undecided(), c.relay.expiredFailure())
+		return nil, false
+	case c.relay.pace.stale(t.turn):
+		failAll(t.undecided(), c.relay.staleTurn())
 		return nil, false
 	case d.pipelined:
 		return commands, d.send(commands)

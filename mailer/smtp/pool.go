@@ -391,7 +391,7 @@ func (p *pool) withdraw(c *conn) {
 func (p *pool) send(w *waiter) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if w.done || w.delivery.expired() {
+	if w.done || w.delivery.expired() || p.relay.pace.stale(w.booked.turn) {
 		return false
 	}
 	w.booked.sent = true

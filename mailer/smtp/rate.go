@@ -34,6 +34,7 @@ type pace struct {
 	outstanding []*turn
 	line        line
 	timer       *time.Timer // for the next turn
+	shared      *sharedRate // nil: the rate is this relay's alone
 }
 
 // turn is one delivery's permission to write one MAIL. It ends with written or
@@ -44,6 +45,7 @@ type turn struct {
 	given  chan struct{} // closed when the delivery may go on
 	at     time.Time     // when that was; zero before
 	sent   time.Time     // when MAIL was written; zero before
+	late   time.Time     // when it would have come: it was too far off; zero mostly
 }
 
 func newTurn(priority mailer.Priority, due time.Time) *turn {
@@ -72,12 +74,20 @@ func (p *pace) awaitTurn(ctx context.Context, env mailer.Envelope, due time.Time
 	}
 	select {
 	case <-t.given: // mostly
-		return t, nil
+		return t.granted()
 	default:
 	}
 	err := p.wait(ctx, t, env)
 	if err != nil {
 		return nil, err
+	}
+	return t.granted()
+}
+
+// granted returns a turn that was given, or the error where it was put off.
+func (t *turn) granted() (*turn, error) {
+	if !t.late.IsZero() {
+		return nil, &mailer.RateError{At: t.late}
 	}
 	return t, nil
 }
@@ -140,6 +150,9 @@ const foresight = 64
 // expected returns when the turn of t comes, which is in line, if no other delivery
 // overtakes it. The caller holds mu.
 func (p *pace) expected(now time.Time, t *turn) time.Time {
+	if p.shared != nil {
+		return p.expectedShared(now, t)
+	}
 	var room [foresight]time.Time
 	d, l, at := p.departures(room[:0]), p.line, now
 	for range foresight {
@@ -156,6 +169,10 @@ func (p *pace) expected(now time.Time, t *turn) time.Time {
 // give gives every turn whose time has come, and sets the timer for the next one. The
 // caller holds mu.
 func (p *pace) give(now time.Time) {
+	if p.shared != nil {
+		p.giveShared(now)
+		return
+	}
 	for p.line.len() > 0 {
 		t, at := p.rate.next(p.departures(nil), p.line, now, now)
 		if at.After(now) {
@@ -188,10 +205,15 @@ func (p *pace) written(t *turn) {
 		return
 	}
 	p.outstanding = slices.Delete(p.outstanding, i, i+1)
+	t.sent = time.Now()
+	if p.shared != nil {
+		p.shared.used = append(p.shared.used, t.sent)
+		p.give(t.sent)
+		return
+	}
 	if len(p.sent) == p.rate.Messages {
 		p.sent = p.sent[1:]
 	}
-	t.sent = time.Now()
 	p.sent = append(p.sent, t.sent)
 	p.give(t.sent)
 }
@@ -238,11 +260,14 @@ func (p *pace) wake() {
 func (p *pace) leave(t *turn) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !t.at.IsZero() {
+	if !t.at.IsZero() || !t.late.IsZero() {
 		return nil
 	}
 	at := p.expected(time.Now(), t)
 	p.line.remove(t)
+	if p.shared != nil { // nothing may have been heard for a minute
+		at = laterOf(at, time.Now().Add(time.Second))
+	}
 	return &mailer.RateError{At: at}
 }
 
@@ -257,7 +282,11 @@ func (p *pace) giveBack(t *turn) {
 	}
 	if i := slices.Index(p.outstanding, t); i >= 0 {
 		p.outstanding = slices.Delete(p.outstanding, i, i+1)
-		p.give(time.Now())
+		now := time.Now()
+		if s := p.shared; s != nil && s.valid(now) && !s.abandoned[t] {
+			s.ready = slices.Insert(s.ready, 0, readyTurn{now, t.urgent})
+		}
+		p.give(now)
 	}
 }
 
@@ -282,6 +311,12 @@ func (r *Relay) Turns() Turns {
 	defer p.mu.Unlock()
 	now := time.Now()
 	t := Turns{Rate: p.rate.Rate, Waiting: p.line.len()}
+	if s := p.shared; s != nil {
+		if len(s.ready) == 0 && len(s.foreseen) > 0 && s.foreseen[0].After(now) {
+			t.Next = s.foreseen[0]
+		}
+		return t
+	}
 	if at := p.rate.spread(p.departures(nil), now, now); at.After(now) {
 		t.Next = at
 	}

@@ -300,6 +300,9 @@ func (r *Relay) Close() {
 		r.work.Done()
 	}
 	r.work.Wait()
+	if s := r.pace.shared; s != nil {
+		s.finish()
+	}
 }
 
 // enter counts a delivery, so that Close waits for it and for background work that

@@ -34,6 +34,9 @@ func (p *pace) turns(until time.Time, most int) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
+	if p.shared != nil {
+		return p.turnsShared(now, until, most)
+	}
 	d, at := p.departures(make([]time.Time, 0, most)), now
 	for len(d.foreseen) < most {
 		if at = p.rate.spread(d, now, at); at.After(until) {

@@ -1,0 +1,12 @@
+package mailer
+
+import (
+	"context"
+	"time"
+)
+
+// ChangeNote replaces a note, a small value that several instances share, by what change makes
+// of it, given the time of the place where notes are kept. The value is empty where there is
+// no note. Of one note no two changes overlap. After an error it may have happened; change may be
+// called on after ctx has ended, so that what it writes must not be touched then.
+type ChangeNote func(ctx context.Context, kind, name string, change func(value []byte, now time.Time) []byte) error
