@@ -22,6 +22,9 @@ const (
 	copyAnswerTime = time.Minute
 	// lockedCode is the error of a store that is locked by its mark. The database has no such.
 	lockedCode = "MSC01"
+	// copyOwners is how the names of owners begin that take over for a copy. They lease nothing, and
+	// one that was killed is in nobody's way.
+	copyOwners = "copy-"
 )
 
 // side is a store that is copied, or copied into. It has one connection, and one goroutine uses
@@ -63,7 +66,7 @@ func (s *side) Settle(ctx context.Context, hold bool) error {
 	if err != nil {
 		return err
 	}
-	owner := uuid.NewString()
+	owner := copyOwners + uuid.NewString()
 	for more := true; more && err == nil; {
 		var r queue.Recovered
 		r, err = store.Recover(ctx, owner, time.Now(), hold)
@@ -79,9 +82,9 @@ func (s *side) Settle(ctx context.Context, hold bool) error {
 func (s *side) unused(ctx context.Context, q querier) error {
 	var n int
 	var until pgtype.Timestamptz
-	err := q.QueryRow(context.WithoutCancel(ctx), s.sql(`SELECT count(*), max(until) FROM {s}.instances WHERE until > clock_timestamp()`)).Scan(&n, &until)
+	err := q.QueryRow(context.WithoutCancel(ctx), s.sql(`SELECT count(*), max(until) FROM {s}.instances WHERE until > clock_timestamp() AND NOT starts_with(owner, $1)`), copyOwners).Scan(&n, &until)
 	if err == nil && n > 0 {
-		err = s.inUse(fmt.Sprintf("%d instances work with it; stop them first. Those that were killed count until %s", n, timeOf(until).Format("15:04:05 UTC")))
+		err = s.inUse(fmt.Sprintf("instances that work with it: %d; stop them first. Those that were killed count until %s", n, timeOf(until).Format("15:04:05 UTC")))
 	}
 	return err
 }
@@ -140,6 +143,7 @@ func (s *side) SetMark(ctx context.Context, m transfer.Mark) error {
 				script += ";" + lockSQL[transfer.Source]
 			}
 		}
+		script += fmt.Sprintf(`; DELETE FROM {s}.instances WHERE starts_with(owner, '%[1]s'); DELETE FROM {s}.runs WHERE starts_with(owner, '%[1]s')`, copyOwners)
 		if _, err := tx.Exec(ctx, s.sql(script+`; DELETE FROM {s}.copies`), pgx.QueryExecModeSimpleProtocol); err != nil || m.Role == "" {
 			return err
 		}

@@ -67,11 +67,13 @@ func TestCopyLocks(t *testing.T) {
 		_, err := transfer.Copy(t.Context(), a, b, false, func(transfer.Progress) {})
 		return err
 	}
-	if err := copyAll(); !errors.Is(err, transfer.ErrInUse) || !strings.Contains(err.Error(), "1 instances work with it; stop them first") {
+	if err := copyAll(); !errors.Is(err, transfer.ErrInUse) || !strings.Contains(err.Error(), "instances that work with it: 1; stop them first") {
 		t.Errorf("copy while an instance lives = %v, want %v", err, transfer.ErrInUse)
 	}
-	// It is suspended, and its lease ends.
+	// It is suspended, and its lease ends. A copy was killed while it took over.
 	start(t).exec(t, s.sql(`UPDATE {s}.instances SET until = clock_timestamp() - interval '1 s'`))
+	start(t).exec(t, s.sql(`INSERT INTO {s}.instances VALUES ('copy-1', clock_timestamp() + interval '10 s')`))
+	start(t).exec(t, s.sql(`INSERT INTO {s}.runs VALUES ('copy-1')`))
 	if err := copyAll(); err != nil {
 		t.Fatalf("copy = %v", err)
 	}
