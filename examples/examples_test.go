@@ -240,8 +240,11 @@ func setenv(t *testing.T, env map[string]string) {
 func secretFile(t *testing.T, path string) string {
 	t.Helper()
 	secret := "a-password-of-some-length"
-	if filepath.Base(path) == "api_keys" {
+	switch filepath.Base(path) {
+	case "api_keys":
 		secret = "app:0123456789abcdef0123456789abcdef"
+	case "queue_url":
+		secret = "postgres://mailsidecar:a-password-of-some-length@db:5432/mail"
 	}
 	path = filepath.Join(t.TempDir(), filepath.Base(path))
 	if err := os.WriteFile(path, []byte(secret), 0o600); err != nil {
