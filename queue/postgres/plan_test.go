@@ -77,9 +77,9 @@ func TestPlans(t *testing.T) {
 		}
 	}
 	exec(`ANALYZE {s}.messages`)
-	exec(`INSERT INTO {s}.messages (id, key, message_id, sender, subject, tags, reverse_path, size, eight_bit, utf8_header, priority, created, send_at,
-		expires, status, final, clock, has_content) SELECT gen_random_uuid(), 'k' || n % 5, '<1@x>', 'shop@example.com', '', NULL, 'b', 1000, false, false, 0,
-		now(), NULL, now() + interval '1 day', 'queued', false, now() + interval '1 day', true FROM generate_series(1, 20000) AS g (n)`)
+	exec(fmt.Sprintf(`INSERT INTO {s}.messages (id, key, message_id, sender, subject, tags, reverse_path, size, eight_bit, utf8_header, priority, created, send_at,
+		expires, status, final, clock, has_content) SELECT gen_random_uuid(), 'k' || n %% 5, '<1@x>', 'shop@example.com', '', NULL, 'b', 1000, false, false, 0,
+		now(), NULL, now() + interval '1 day', 'queued', false, now() + interval '1 day', true FROM generate_series(1, %d) AS g (n)`, *planRows))
 	exec(`INSERT INTO {s}.recipients (message, n, forward_path, state, due, route, lane) SELECT id, 0, 'x@example.org', 'queued', now(), 'relay', '1' || key FROM {s}.messages`)
 	exec(`INSERT INTO {s}.contents (message, n, data) SELECT id, 0, 'x' FROM {s}.messages`)
 	exec(`INSERT INTO {s}.idempotency SELECT key, id::text, '', '', now() FROM {s}.messages`)
