@@ -127,7 +127,7 @@ func bareRate(t *testing.T, o Options, window time.Duration, writers, group int)
 		conns = append(conns, conn)
 	}
 	return float64(group) * rate(window, writers, func(ctx context.Context, n int) error {
-		rows := insertRows{}
+		rows := insertRows{contents: true}
 		for b := range group {
 			e := of12KB("owner")
 			id, _ := parseID(e.Message.ID)

@@ -14,8 +14,11 @@ import (
 )
 
 // migrations lead from one schema version to the next, by index. One that was released is
-// never changed: a change is a new one. A program one release older works beside this one:
-// columns are only added, with a default or nullable, and a type is never changed.
+// never changed: a change is a new one, and a release has one at most.
+//
+// A program one release older works beside this one, and one that is newer will. So a step only
+// adds: columns that may be NULL or have a constant default, tables, indexes. What is not used any
+// more is dropped by the release after. A type is never changed. Statements name their columns.
 //
 // messages.clock is when an unfinished message expires, or infinity, and when a final one
 // became final. A message's octets are rows of contents: plain ones, of which two fill
@@ -192,7 +195,7 @@ const (
 )
 
 // Migrate brings the schema to the newest version. Any number may do so at once: it happens
-// once, all or nothing.
+// once, all or nothing. A schema that is one version newer is left as it is.
 func Migrate(ctx context.Context, o Options) (from, to int, err error) {
 	o = o.withDefaults()
 	c, err := newConnector(o)
@@ -203,7 +206,7 @@ func Migrate(ctx context.Context, o Options) (from, to int, err error) {
 		from, err = c.migrate(ctx)
 		var e *pgconn.PgError
 		if busy := errors.As(err, &e) && (e.Code == "55P03" || e.Code == "40P01"); !busy || try == migrateTries {
-			return from, len(migrations), named(c, err)
+			return from, max(from, len(migrations)), named(c, err)
 		}
 	}
 }
@@ -233,9 +236,9 @@ func (c *connector) migrate(ctx context.Context) (from int, err error) {
 		return 0, err
 	}
 	switch {
-	case from > len(migrations):
+	case from > len(migrations)+1:
 		return from, c.newer(from)
-	case from == len(migrations):
+	case from >= len(migrations): // the instances of a release newer have migrated
 		return from, nil
 	}
 	if _, err = tx.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = '%ds'", int(lockTimeout.Seconds()))); err != nil {

@@ -358,6 +358,9 @@ func TestMigrateAtOnce(t *testing.T) {
 			err   error
 		}{{1, nil}, {2, queue.ErrNewerSchema}} {
 			srv.exec(t, fmt.Sprintf(`UPDATE %s.version SET version = $1`, pgx.Identifier{o.Schema}.Sanitize()), len(migrations)+c.newer)
+			if from, to, err := Migrate(t.Context(), o); !errors.Is(err, c.err) || to != len(migrations)+c.newer { // as each start does
+				t.Errorf("Migrate of a schema that is newer by %d = %d, %d, %v, want %v", c.newer, from, to, err, c.err)
+			}
 			s, err := Open(t.Context(), o)
 			if !errors.Is(err, c.err) {
 				t.Errorf("Open of a schema that is newer by %d = %v, want %v", c.newer, err, c.err)
