@@ -27,6 +27,9 @@ func TestKubernetesScaled(t *testing.T) {
 	type probe struct {
 		HTTPGet struct{ Path string } `yaml:"httpGet"`
 	}
+	type mount struct {
+		MountPath string `yaml:"mountPath"`
+	}
 	var deployment struct {
 		Spec struct {
 			Replicas int
@@ -47,10 +50,7 @@ func TestKubernetesScaled(t *testing.T) {
 						SecurityContext struct {
 							ReadOnly bool `yaml:"readOnlyRootFilesystem"`
 						} `yaml:"securityContext"`
-						VolumeMounts []struct {
-							Name      string
-							MountPath string `yaml:"mountPath"`
-						} `yaml:"volumeMounts"`
+						VolumeMounts []mount `yaml:"volumeMounts"`
 					}
 					Volumes []map[string]any
 				}
@@ -107,12 +107,7 @@ func TestKubernetesScaled(t *testing.T) {
 	env := map[string]string{}
 	for _, e := range c.Env {
 		env[e.Name] = e.Value
-		mounted := func(m struct {
-			Name      string
-			MountPath string `yaml:"mountPath"`
-		}) bool {
-			return strings.HasPrefix(e.Value, m.MountPath+"/")
-		}
+		mounted := func(m mount) bool { return strings.HasPrefix(e.Value, m.MountPath+"/") }
 		if strings.HasSuffix(e.Name, "_FILE") && !slices.ContainsFunc(c.VolumeMounts, mounted) {
 			t.Errorf("%s is %s, where nothing is mounted", e.Name, e.Value)
 		}
