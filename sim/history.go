@@ -188,7 +188,7 @@ func (h *history) prepare() {
 		}
 		h.nodes = append(h.nodes, n)
 	}
-	h.told.Instances, h.told.Lease = len(h.nodes), w.Lease
+	h.told.Instances, h.told.Lease, h.told.SharedRates = len(h.nodes), w.Lease, true
 	h.told.Hold, h.told.Steps, h.told.Calm, h.told.Slack = w.Hold, w.Steps || w.skewed(), w.Calm, slack(w)
 	h.told.Memory, h.told.Lifetime = w.MaxMemory, w.ExpiresIn
 }
