@@ -186,6 +186,49 @@ func (q Queue) String() string {
 	return q.Store + ":" + q.Path
 }
 
+// QueueListen says over which connection an instance hears what others tell.
+type QueueListen struct {
+	None bool
+	// URL is the address of the database without a pooler; empty means that of the queue.
+	URL   Secret
+	place string
+}
+
+var _ envconfig.Decoder = (*QueueListen)(nil)
+
+// Decode reads auto, none or a URL.
+func (l *QueueListen) Decode(value string) error {
+	value = strings.TrimSpace(value)
+	switch strings.ToLower(value) {
+	case "auto":
+		*l = QueueListen{}
+		return nil
+	case "none":
+		*l = QueueListen{None: true}
+		return nil
+	}
+	var q Queue
+	if err := q.Decode(value); err != nil || !q.Shared() || q.Schema != "" {
+		return &invalid{"is none of auto, none and the URL of a database", "set auto, none, or postgres://… as in MAILSIDECAR_QUEUE, without schema"}
+	}
+	if faults := q.faults(); len(faults) > 0 {
+		return &faults[0]
+	}
+	*l = QueueListen{URL: q.URL, place: q.String()}
+	return nil
+}
+
+func (l QueueListen) String() string {
+	switch {
+	case l.None:
+		return "none"
+	case l.place == "":
+		return "auto"
+	default:
+		return l.place
+	}
+}
+
 // ReadQueueFile reads the value of MAILSIDECAR_QUEUE from a file: that of another queue, whose
 // URL may hold a password. The error does not show what is in the file.
 func ReadQueueFile(path string) (q Queue, err error) {
@@ -195,9 +238,6 @@ func ReadQueueFile(path string) (q Queue, err error) {
 	}
 	if err := q.Decode(text.Reveal()); err != nil {
 		return q, err
-	}
-	if faults := q.faults(); len(faults) > 0 {
-		return q, &faults[0]
 	}
 	if q.Store == "none" || !q.Shared() && q.Path == "" {
 		return q, &invalid{"names no place for a queue", "write postgres://… or sqlite:PATH into the file"}

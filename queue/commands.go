@@ -179,6 +179,11 @@ func (d *Durable) Cancel(ctx context.Context, key, id string) (Message, error) {
 	if m, err = d.Get(ctx, key, id); err != nil {
 		return Message{}, err
 	}
+	if s := m.Status(); s == StatusQueued || s == StatusDeferred {
+		if m, err = d.awaitCancel(ctx, key, m); err != nil {
+			return Message{}, err
+		}
+	}
 	if s := m.Status(); s != StatusQueued && s != StatusDeferred {
 		d.waiters.wake(id)
 	} // else it is being tried, and the end of that is what its client waits for
@@ -205,6 +210,9 @@ func (d *Durable) cancel(ctx context.Context, key string, ids ...string) ([]Ende
 		did := map[string]bool{}
 		for _, e := range canceled {
 			did[e.ID] = true
+			if !e.Final {
+				d.hints.later(HintCanceled, e.ID) // another instance may have it in memory
+			}
 			for _, path := range e.ForwardPaths {
 				logCanceled(d.log, Message{ID: e.ID, Envelope: mailer.Envelope{ReversePath: e.ReversePath}}, path)
 			}

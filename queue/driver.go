@@ -185,7 +185,7 @@ func (dr *driver) reserve(entries []Entry, wait bool) (jobs []*dispatch.Job, w *
 		}
 		first := &entries[0].Message
 		if route := entries[0].Route; wait && d.Open(route, first.Envelope.Priority, first.Envelope.ReversePath, now) {
-			w = dr.waiters.add(first.ID, route, first.Envelope.Priority)
+			w = dr.waiters.add(first.ID, route, first.Envelope.Priority, jobs[0] == nil)
 		}
 	})
 	return jobs, w
@@ -265,7 +265,7 @@ func (dr *driver) watch(id, key, sender string, env mailer.Envelope) (w *waiter)
 	}
 	dr.ask(func(d *dispatch.Dispatcher, now time.Time) {
 		if d.Open(name, env.Priority, env.ReversePath, now) {
-			w = dr.waiters.add(id, name, env.Priority)
+			w = dr.waiters.add(id, name, env.Priority, true)
 		}
 	})
 	return w

@@ -137,6 +137,7 @@ type shared struct {
 	account *account
 	waiters *waiters
 	trouble *trouble
+	hints   *hints
 }
 
 // The phases of a queue, in their order.
@@ -155,7 +156,7 @@ func New(o Options) (*Durable, error) {
 	o = o.withDefaults()
 	s := shared{
 		opts: o, store: o.Store, log: o.Logger, owner: newOwner(o), clock: newClock(o.Now),
-		router: newRouter(o.Routes, o.KnowsKey), account: newAccount(o), waiters: newWaiters(), trouble: new(trouble),
+		router: newRouter(o.Routes, o.KnowsKey), account: newAccount(o), waiters: newWaiters(), trouble: new(trouble), hints: newHints(o.Store),
 	}
 	s.now = s.clock.now
 	dr, r := newDriver(s), newRecorder(s)
@@ -247,6 +248,10 @@ func (d *Durable) Run(ctx context.Context) error {
 	if d.owner.store != nil {
 		helpers.Go(func() { d.pollWaited(houseCtx) })
 		helpers.Go(func() { d.pollCommon(houseCtx) })
+	}
+	if h := d.hints; h.store != nil {
+		helpers.Go(func() { h.run(houseCtx) })
+		helpers.Go(func() { h.store.Hear(houseCtx, d.heard) })
 	}
 
 	d.driver.schedule(ctx)

@@ -53,6 +53,7 @@ const (
 	// waitPoll is how often it is asked for messages that requests wait for, and maxPolled is
 	// for how many of them.
 	waitPoll  = 300 * time.Millisecond
+	firstPoll = 10 * time.Millisecond
 	maxPolled = 1000
 )
 
@@ -65,7 +66,8 @@ func (w *owner) longest() time.Duration {
 }
 
 // pollWaited ends the waiting of requests for messages that another instance has tried, until
-// ctx ends.
+// ctx ends. The others are told what is waited for. The first looks are soon after that: what
+// was tried before they knew is found by them.
 func (d *Durable) pollWaited(ctx context.Context) {
 	for {
 		select {
@@ -73,17 +75,39 @@ func (d *Durable) pollWaited(ctx context.Context) {
 			return
 		case <-d.waiters.added:
 		}
+		d.tellWaited()
+		pause := firstPoll
 		for ids := d.waiters.ids(maxPolled); len(ids) > 0; ids = d.waiters.ids(maxPolled) {
-			if !sleep(ctx, waitPoll) {
-				return
+			timer := time.NewTimer(pause)
+			for due := false; !due; {
+				select {
+				case <-ctx.Done():
+					timer.Stop()
+					return
+				case <-d.waiters.added:
+					if d.tellWaited() {
+						pause = firstPoll
+						timer.Reset(pause)
+					}
+				case <-timer.C:
+					due = true
+				}
 			}
-			tried, err := d.owner.store.Tried(ctx, ids)
+			pause = min(4*pause, waitPoll)
+			tried, err := d.owner.store.Tried(ctx, d.waiters.ids(maxPolled))
 			if err != nil && ctx.Err() == nil {
 				d.log.Debug("look for messages that requests wait for", "error", err)
 			}
 			d.waiters.wake(tried...)
 		}
 	}
+}
+
+// tellWaited tells the others what is waited for, and says whether there was anything new.
+func (d *Durable) tellWaited() bool {
+	untold := d.waiters.untold()
+	d.hints.later(HintWaited, untold...)
+	return len(untold) > 0
 }
 
 // owner is whose the leases of this instance are. The name changes only where a shared

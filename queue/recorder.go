@@ -211,6 +211,7 @@ func (r *recorder) afterRecord(ctx context.Context, outcomes []pendingOutcome) {
 		r.waiters.wake(o.ID)
 	}
 	r.driver.recorded(outcomes)
+	r.hints.tried(outcomes)
 	jobs := make([]*job, len(outcomes))
 	for i, o := range outcomes {
 		jobs[i] = o.job

@@ -21,6 +21,8 @@ type waiter struct {
 	route    string
 	priority mailer.Priority
 	begun    bool // the attempt goes on, and its outcome is worth waiting for
+	far      bool // another instance may try it
+	told     bool // the other instances know that it waits
 	over     chan struct{}
 }
 
@@ -28,11 +30,12 @@ func newWaiters() *waiters {
 	return &waiters{added: make(chan struct{}, 1), byID: map[string][]*waiter{}}
 }
 
-// add begins to wait for a message. It ends with remove.
-func (w *waiters) add(id, route string, p mailer.Priority) *waiter {
+// add begins to wait for a message. It ends with remove. far says that another instance may try
+// the message.
+func (w *waiters) add(id, route string, p mailer.Priority, far bool) *waiter {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	one := &waiter{id: id, route: route, priority: p, over: make(chan struct{})}
+	one := &waiter{id: id, route: route, priority: p, far: far, over: make(chan struct{})}
 	w.byID[id] = append(w.byID[id], one)
 	select {
 	case w.added <- struct{}{}:
@@ -95,6 +98,24 @@ func (w *waiters) waited(id string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.byID[id]) > 0
+}
+
+// untold are messages of which the other instances are not told yet that a request waits for
+// them. They are told now.
+func (w *waiters) untold() (ids []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id, all := range w.byID {
+		tell := false
+		for _, one := range all {
+			tell = tell || one.far && !one.told
+			one.told = true
+		}
+		if tell {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // ids are messages that requests wait for, up to limit of them.

@@ -21,15 +21,21 @@ const (
 )
 
 func databaseOptions(c config.Service, log *slog.Logger) postgres.Options {
+	listen := c.QueueListen.URL.Reveal()
+	if c.QueueListen.None {
+		listen = postgres.ListenNone
+	}
 	return postgres.Options{
-		URL: c.Queue.URL.Reveal(), Schema: c.Queue.Schema, Lease: time.Duration(c.Lease), Patience: answerTime,
-		Retention: time.Duration(c.Retention), KeepBodies: time.Duration(c.KeepBodies), Events: &databaseEvents{log: log},
+		Listen: listen,
+		URL:    c.Queue.URL.Reveal(), Schema: c.Queue.Schema, Lease: time.Duration(c.Lease), Patience: answerTime,
+		Retention: time.Duration(c.Retention), KeepBodies: time.Duration(c.KeepBodies), Events: &databaseEvents{log: log, explicit: listen != ""},
 	}
 }
 
 // databaseEvents logs what the store tells.
 type databaseEvents struct {
-	log *slog.Logger
+	log      *slog.Logger
+	explicit bool // MAILSIDECAR_QUEUE_LISTEN has an address
 
 	mu   sync.Mutex
 	told time.Time // when the log last said that the database is away
@@ -67,6 +73,18 @@ func (e *databaseEvents) Back(after time.Duration) {
 	}
 	e.says = false
 	e.log.Info("the database of the queue is reached again", "after", after)
+}
+
+// Hears says whether the instances' notifications arrive.
+func (e *databaseEvents) Hears(does bool, err error) {
+	switch {
+	case does:
+		e.log.Info("hears what other instances tell")
+	case e.explicit:
+		e.log.Warn("does not hear what other instances tell, and looks for it", "error", err)
+	default:
+		e.log.Info("does not hear what other instances tell, and looks for it", "error", err)
+	}
 }
 
 // BeatFailed says that this instance could not say that it lives.

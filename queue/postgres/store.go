@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -43,6 +44,10 @@ type Options struct {
 	// Patience is how long a call waits for a connection, and Insert for its answer; zero
 	// means 2 s. Other calls wait twice as long for theirs, unless they are [Unhurried].
 	Patience time.Duration
+	// Listen is the address of the database for a connection that hears what other instances
+	// tell, where poolers between would keep that from it. Empty means URL, [ListenNone] that it
+	// hears nothing. It need not arrive: whatever is told is looked for, too.
+	Listen string
 	// Retention and KeepBodies are those of the store in a file.
 	Retention  time.Duration
 	KeepBodies time.Duration
@@ -53,6 +58,9 @@ type Options struct {
 	Copying bool
 }
 
+// ListenNone is no address, see [Options.Listen].
+const ListenNone = "none"
+
 // Events is told what a person should know of the store.
 type Events interface {
 	// Commits is called at the start. safe says that no crash of the database loses what it
@@ -62,6 +70,9 @@ type Events interface {
 	// long it did not.
 	Away(err error)
 	Back(after time.Duration)
+	// Hears says whether what other instances tell arrives, once at the start and when that
+	// changes; err is why not.
+	Hears(does bool, err error)
 	// BeatFailed says that a heartbeat failed.
 	BeatFailed(err error)
 	// LeaseLost says that the owner's lease has ended: others have taken over, or will.
@@ -73,6 +84,7 @@ type noEvents struct{}
 func (noEvents) Commits(string, string, bool) {}
 func (noEvents) Away(error)                   {}
 func (noEvents) Back(time.Duration)           {}
+func (noEvents) Hears(bool, error)            {}
 func (noEvents) BeatFailed(error)             {}
 func (noEvents) LeaseLost(string)             {}
 
@@ -109,16 +121,19 @@ var started = time.Now()
 // go on, and end with their answer or with the connection.
 type Store struct {
 	*connector
-	opts    Options
-	pool    *pgxpool.Pool
-	inserts *inserts
-	beats   beats
-	lanes   lanes
-	lists   chan struct{}             // has an element for each list that goes on
-	leases  atomic.Int64              // the number of the last lease
-	away    atomic.Pointer[time.Time] // since when the database does not answer; nil: it does
-	fault   func(happened bool) error // fails commits, before or after they happened, in tests
-	cut     func(happened bool) error // loses the answer to an insert that has not happened, or has, in tests
+	listener *connector // for the connection that hears the others
+	self     string     // by which the others know who tells
+	hears    atomic.Bool
+	opts     Options
+	pool     *pgxpool.Pool
+	inserts  *inserts
+	beats    beats
+	lanes    lanes
+	lists    chan struct{}             // has an element for each list that goes on
+	leases   atomic.Int64              // the number of the last lease
+	away     atomic.Pointer[time.Time] // since when the database does not answer; nil: it does
+	fault    func(happened bool) error // fails commits, before or after they happened, in tests
+	cut      func(happened bool) error // loses the answer to an insert that has not happened, or has, in tests
 
 	mu     sync.Mutex
 	calls  sync.WaitGroup
@@ -127,7 +142,7 @@ type Store struct {
 	house  sync.WaitGroup
 }
 
-var _ queue.SharedStore = (*Store)(nil)
+var _ queue.TellingStore = (*Store)(nil)
 
 // Open opens the store. The schema must be the newest, see [Migrate], or up to one version
 // newer. The error is a [queue.StoreError] with the remedy where a person must do something,
@@ -151,7 +166,15 @@ func Prepare(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{connector: c, opts: o, ended: make(chan struct{}), lists: make(chan struct{}, listsAtATime)}
+	listener := c
+	if o.Listen != "" && o.Listen != ListenNone {
+		direct := o
+		direct.URL = o.Listen
+		if listener, err = newConnector(direct); err != nil {
+			return nil, err
+		}
+	}
+	s := &Store{connector: c, listener: listener, self: uuid.NewString()[:8], opts: o, ended: make(chan struct{}), lists: make(chan struct{}, listsAtATime)}
 	s.lanes.begin()
 	s.leases.Store(queue.FirstLease + rand.Int64N(1<<40)) //nolint:gosec // it need not be secret, only other than before
 	if s.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), c.config); err != nil {
