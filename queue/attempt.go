@@ -84,6 +84,14 @@ func (dr *driver) attempt(j *dispatch.Job, work *job) ([]mailer.Attempt, error) 
 			why.pass(dr.router.relays[r].Name(), shut)
 			continue
 		}
+		may, probes := dr.common.mayProbe(dr.ctx, r, j)
+		if !may {
+			why.pass(dr.router.relays[r].Name(), "paused")
+			continue
+		}
+		if probes {
+			defer dr.common.probed(r)
+		}
 		if err := dr.mark(j, dr.router.relays[r].Name(), env.ForwardPaths); err != nil {
 			if len(attempts) == 0 && !errors.Is(err, ErrCanceled) {
 				return nil, err

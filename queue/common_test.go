@@ -2,10 +2,13 @@ package queue_test
 
 import (
 	"context"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"mailsidecar/mailer"
 	"mailsidecar/queue"
 	"mailsidecar/queue/memory"
 	"mailsidecar/queue/queuetest"
@@ -82,6 +85,175 @@ func TestPausesShared(t *testing.T) {
 		time.Sleep(time.Hour)
 		if stored, err := store.ManualPauses(t.Context()); err != nil || len(stored) > 0 {
 			t.Errorf("long after the end the store has %v, %v", stored, err)
+		}
+	})
+}
+
+// instancesAt starts queues at one store, each with a relay of its own of the same name.
+func instancesAt(t *testing.T, d *memory.Database, n int, v queuetest.Verdict) (queues []*queuetest.Queue, relays []*queuetest.Relay) {
+	for range n {
+		r := queuetest.NamedRelay("one", v)
+		relays = append(relays, r)
+		queues = append(queues, queuetest.Start(t, d.Open(memory.Options{}), nil, r))
+	}
+	return queues, relays
+}
+
+func attemptsOf(relays []*queuetest.Relay) (n int) {
+	for _, r := range relays {
+		n += len(r.Attempts())
+	}
+	return n
+}
+
+// TestTroubleShared: a relay that is in trouble is asked by several instances hardly more often than by one, and
+// when it works again all of them send within two seconds.
+func TestTroubleShared(t *testing.T) {
+	asked := map[int]int{}
+	for _, n := range []int{1, 4} {
+		synctest.Test(t, func(t *testing.T) {
+			queues, relays := instancesAt(t, memory.NewDatabase(lease), n, queuetest.Unreachable)
+			for _, q := range queues {
+				for range 8 / n {
+					q.MustSubmit(queuetest.Submission("x", "a@example.org"))
+				}
+			}
+			time.Sleep(20 * time.Second)
+			for i, q := range queues {
+				if p := q.Pauses(); len(p) != 1 || p[0].Reason == nil || p[0].Reason.Stage != mailer.StageConnect {
+					t.Errorf("instance %d of %d has pauses %+v, want that of the relay", i, n, p)
+				}
+			}
+			early := attemptsOf(relays)
+			time.Sleep(time.Hour)
+			asked[n] = attemptsOf(relays) - early
+			for _, r := range relays {
+				r.Set(queuetest.Accept)
+			}
+			for queues[0].Pauses() != nil {
+				time.Sleep(100 * time.Millisecond)
+			}
+			time.Sleep(2500 * time.Millisecond)
+			for i, q := range queues {
+				if p := q.Pauses(); p != nil {
+					t.Errorf("instance %d of %d still has %+v", i, n, p)
+				}
+				id := q.MustSubmit(queuetest.Submission("y", "a@example.org")).Message.ID
+				queuetest.SettleDown()
+				q.WantStatus(id, queue.StatusDelivered)
+			}
+			time.Sleep(time.Minute)
+			if u := queues[0].Usage(); u.Messages > 0 {
+				t.Errorf("%d messages are left", u.Messages)
+			}
+		})
+	}
+	if asked[4] > asked[1]*5/4 {
+		t.Errorf("attempts in an hour by one and by four instances = %v, want about as many", asked)
+	}
+	t.Log(asked)
+}
+
+// dies returns a store that answers nothing once it is dead.
+func dies(d *memory.Database) (*memory.Shared, *atomic.Bool) {
+	dead := &atomic.Bool{}
+	return d.Open(memory.Options{Before: func(context.Context, string) error {
+		if dead.Load() {
+			return queue.ErrClosed
+		}
+		return nil
+	}}), dead
+}
+
+// TestProbeDies: a probe whose instance is gone does not keep mail away for longer than half a minute, and what an
+// instance knows that starts later is what the others know.
+func TestProbeDies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := memory.NewDatabase(lease)
+		dying := queuetest.NamedRelay("one", queuetest.Unreachable)
+		store, isDead := dies(d)
+		a := queuetest.Start(t, store, nil, dying)
+		a.MustSubmit(queuetest.Submission("x", "a@example.org"))
+		queuetest.SettleDown()
+		dying.Slow(time.Hour, 0) // its next attempt, the probe, hangs
+		time.Sleep(10 * time.Second)
+		isDead.Store(true)
+		relay := queuetest.NamedRelay("one", queuetest.Accept)
+		b := queuetest.Start(t, d.Open(memory.Options{}), nil, relay)
+		if p := b.Pauses(); len(p) != 1 {
+			t.Errorf("Pauses of an instance that has just begun = %v, want that of the relay", p)
+		}
+		id := b.MustSubmit(queuetest.Submission("y", "a@example.org")).Message.ID
+		time.Sleep(15 * time.Second)
+		b.WantStatus(id, queue.StatusQueued)
+		time.Sleep(20 * time.Second)
+		b.WantStatus(id, queue.StatusDelivered)
+	})
+}
+
+// TestQuotaShared: where a relay names the end of a quota, no instance asks before.
+func TestQuotaShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		until := time.Now().Add(time.Hour)
+		refuse := func(int, string) *mailer.Failure {
+			if !time.Now().Before(until) {
+				return nil
+			}
+			f := queuetest.Fail(mailer.ClassRelay, mailer.StageMail, 452)(0, "")
+			f.Until = until
+			return f
+		}
+		queues, relays := instancesAt(t, memory.NewDatabase(lease), 3, refuse)
+		first := queues[0].MustSubmit(queuetest.Submission("x", "a@example.org")).Message.ID
+		time.Sleep(2 * time.Second)
+		var ids []string
+		for _, q := range queues {
+			ids = append(ids, q.MustSubmit(queuetest.Submission("y", "a@example.org")).Message.ID)
+		}
+		time.Sleep(50 * time.Minute)
+		if n := attemptsOf(relays); n != 1 {
+			t.Errorf("%d attempts, want the first alone", n)
+			for i, r := range relays {
+				for _, a := range r.Attempts() {
+					t.Logf("%d %+v", i, a)
+				}
+			}
+		}
+		time.Sleep(20 * time.Minute)
+		for _, id := range append(ids, first) {
+			queues[0].WantStatus(id, queue.StatusDelivered)
+		}
+	})
+}
+
+// TestOneProbes: while the probe of one instance is under way no other one asks the relay.
+func TestOneProbes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const takes = 20 * time.Second
+		queues, relays := instancesAt(t, memory.NewDatabase(lease), 3, queuetest.Unreachable)
+		for i, q := range queues {
+			q.MustSubmit(queuetest.Submission("x", "a@example.org"))
+			q.MustSubmit(queuetest.Submission("y", "a@example.org"))
+			relays[i].Slow(takes, 0)
+		}
+		time.Sleep(2 * takes)
+		before := attemptsOf(relays)
+		time.Sleep(20 * time.Minute)
+		var times []time.Time
+		for _, r := range relays {
+			for _, a := range r.Attempts() {
+				times = append(times, a.At)
+			}
+		}
+		slices.SortFunc(times, time.Time.Compare)
+		times = times[before:]
+		for i := 1; i < len(times); i++ {
+			if d := times[i].Sub(times[i-1]); d < takes {
+				t.Errorf("a probe began %v after another one, which takes %v", d, takes)
+			}
+		}
+		if len(times) < 5 {
+			t.Errorf("%d probes in 20 minutes", len(times))
 		}
 	})
 }

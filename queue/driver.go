@@ -16,6 +16,7 @@ import (
 type driver struct {
 	shared
 	recorder *recorder
+	common   *common // nil unless other instances share the store
 
 	// ctx ends when deliveries in flight must end.
 	ctx        context.Context //nolint:containedctx // it spans the deliveries, not a call
@@ -155,6 +156,18 @@ func (dr *driver) follow(o dispatch.Orders) {
 	}
 	dr.recorder.release(o.Release)
 	logNews(dr.log, o.News)
+	dr.common.news(o.News)
+}
+
+// learned is event for what other instances have told: it is not told back to them.
+func (dr *driver) learned(f func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders) {
+	var news *dispatch.News
+	dr.event(func(d *dispatch.Dispatcher, now time.Time) dispatch.Orders {
+		o := f(d, now)
+		news, o.News = o.News, nil
+		return o
+	})
+	logNews(dr.log, news)
 }
 
 // look makes the scheduler look at the store.

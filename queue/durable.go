@@ -104,6 +104,7 @@ func (o Options) withDefaults() Options {
 //	          and the scheduler
 //	recorder  records outcomes and gives leases back
 //	manual    has the pauses that a person wishes
+//	common    tells other instances at the store of pauses, and learns of theirs
 //	house     does the work that can wait: heartbeat, leases of instances that are
 //	          gone, sweep, the clock
 //	account   counts the messages that are not final
@@ -160,7 +161,7 @@ func New(o Options) (*Durable, error) {
 	}
 	s.now = s.clock.now
 	dr, r := newDriver(s), newRecorder(s)
-	dr.recorder, r.driver = r, dr
+	dr.recorder, r.driver, dr.common = r, dr, newCommon(s, dr)
 	d := &Durable{shared: s, intake: newIntake(s, dr), driver: dr, recorder: r, manual: newManual(s, dr), rescheduling: newFairLine()}
 	d.house = &house{shared: s, driver: dr, manual: d.manual, drain: d.intake.drain}
 	return d, nil
@@ -247,7 +248,7 @@ func (d *Durable) Run(ctx context.Context) error {
 
 	if d.owner.store != nil {
 		helpers.Go(func() { d.pollWaited(houseCtx) })
-		helpers.Go(func() { d.pollCommon(houseCtx) })
+		helpers.Go(func() { d.driver.common.run(houseCtx, d.manual) })
 	}
 	if h := d.hints; h.store != nil {
 		helpers.Go(func() { h.run(houseCtx) })
@@ -276,6 +277,11 @@ func (d *Durable) start(ctx context.Context) (unfinished bool, err error) {
 	if err := d.manual.recall(ctx); err != nil {
 		return false, err
 	}
+	if c := d.driver.common; c != nil {
+		if err := c.learn(ctx); err != nil {
+			return false, fmt.Errorf("read which relays are in trouble: %w", err)
+		}
+	}
 	if err := d.account.recount(ctx); err != nil {
 		return false, err
 	}
@@ -290,6 +296,11 @@ func (d *Durable) start(ctx context.Context) (unfinished bool, err error) {
 
 // end records that this run ends in order, and is no crash.
 func (d *Durable) end(ctx context.Context) {
+	if c := d.driver.common; c != nil {
+		within, cancel := context.WithTimeout(ctx, time.Second)
+		c.tell(within)
+		cancel()
+	}
 	if err := d.store.End(ctx, d.owner.now()); err != nil && !errors.Is(err, ErrClosed) {
 		d.log.Warn("the end of this run could not be stored: the next start takes it for a crash", "error", err)
 	}

@@ -70,6 +70,7 @@ func (dr *driver) round(ctx context.Context) (claimed bool) {
 		dr.lookFailed(now)
 		return false
 	}
+	dr.common.learnLately(ctx)
 	waiting, err := dr.readStore(ctx, now)
 	if err != nil {
 		if ctx.Err() == nil {

@@ -2,6 +2,7 @@ package queue_test
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -82,19 +83,20 @@ func TestRateShared(t *testing.T) {
 		server := relaytest.New(t, relaytest.Options{}, relaytest.Script{".": "after 100ms 250 2.0.0 queued"})
 		database := memory.NewDatabase(lease)
 		var relays []*pacedRelay
-		begin := func() (*queuetest.Queue, *memory.Shared) {
-			store, relay := database.Open(memory.Options{}), pacedRelayAt(t, server, rate)
+		begin := func() (*queuetest.Queue, *atomic.Bool) {
+			relay := pacedRelayAt(t, server, rate)
 			relays = append(relays, relay)
-			return queuetest.Start(t, store, relay.route), store
+			store, isDead := dies(database)
+			return queuetest.Start(t, store, relay.route), isDead
 		}
 		a, _ := begin()
-		b, store := begin()
+		b, isDead := begin()
 		for _, q := range []*queuetest.Queue{a, b} {
 			flood(t, q, 30, "app", mailer.PriorityNormal)
 			flood(t, q, 10, "app", mailer.PriorityHigh)
 		}
 		time.Sleep(10 * time.Second)
-		store.Crash()
+		isDead.Store(true)
 		time.Sleep(5 * time.Second)
 		c, _ := begin()
 		flood(t, c, 30, "app", mailer.PriorityNormal)
