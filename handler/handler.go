@@ -46,6 +46,9 @@ type Options struct {
 	// Keys are the API keys. Without any, every request is let in, and the server
 	// listens on loopback addresses only.
 	Keys []keys.Entry
+	// ShareRates has the keys count their rates together with those of other instances; nil
+	// has each instance allow the whole rate.
+	ShareRates mailer.ChangeNote
 	// From is the default of a message's from field, such as
 	// "Shop <shop@example.com>"; empty makes the field required.
 	From string
@@ -169,7 +172,11 @@ func New(o Options) (*Server, error) {
 	if s.ready == nil {
 		s.ready = func() error { return nil }
 	}
-	s.recallRates()
+	if o.ShareRates != nil {
+		ring.Share(o.ShareRates)
+	} else {
+		s.recallRates()
+	}
 	s.echo = s.routes()
 	s.patterns = patterns(s.echo)
 	s.conns = conns.New(conns.Limits{

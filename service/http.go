@@ -10,6 +10,8 @@ import (
 	"mailsidecar/handler"
 	"mailsidecar/handler/compat/all"
 	"mailsidecar/handler/keys"
+	"mailsidecar/mailer"
+	"mailsidecar/queue"
 	"mailsidecar/service/certs"
 )
 
@@ -37,7 +39,8 @@ func (s *Service) newHandler(c config.Service, version string) (*handler.Server,
 		scrapes, meter = s.metrics.Handler(), s.metrics
 	}
 	h, err := handler.New(handler.Options{
-		Metrics: scrapes, Meter: meter, Submitter: s.submitter, Ledger: ledger, Relays: s.monitor, Operator: s.operator, Keys: entries, From: c.From, ForceFrom: c.ForceFrom, Rewrites: s.monitor.rewrites(), Signer: newSigner(c.DKIMKeys), Ready: s.ready, Logger: s.log, Processor: s.processor,
+		ShareRates: s.changeNote(),
+		Metrics:    scrapes, Meter: meter, Submitter: s.submitter, Ledger: ledger, Relays: s.monitor, Operator: s.operator, Keys: entries, From: c.From, ForceFrom: c.ForceFrom, Rewrites: s.monitor.rewrites(), Signer: newSigner(c.DKIMKeys), Ready: s.ready, Logger: s.log, Processor: s.processor,
 		Compat: apis, TLS: tlsConfig,
 		Version: version, MaxConnections: withinFiles(c.MaxConnections, maxFiles(), s.log), MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.MaxRecipients,
 		MaxInFlight: int64(c.MaxInFlight), RequestTimeout: time.Duration(c.RequestTimeout),
@@ -69,4 +72,15 @@ func newTLS(c config.Service, log *slog.Logger) (*tls.Config, error) {
 		return nil, nil
 	}
 	return t, nil
+}
+
+// changeNote changes what instances share; nil where the queue is this instance's alone.
+func (s *Service) changeNote() mailer.ChangeNote {
+	if s.queue == nil {
+		return nil
+	}
+	if shared, ok := s.queue.store.(queue.SharedStore); ok {
+		return shared.ChangeNote
+	}
+	return nil
 }

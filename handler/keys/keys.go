@@ -49,6 +49,7 @@ type Key struct {
 	senders []string // in lower case
 	rate    units.Rate
 	bucket  bucket
+	shared  *sharedBucket // in place of bucket; nil: the rate is this instance's alone
 	roles   Role
 }
 
@@ -106,13 +107,24 @@ func (k *Key) Charge(n int) error {
 	if most := maxBursts * k.rate.Messages; k.rate.Messages > 0 && n > most {
 		return problem.New(api.CodeTooManyMessages, fmt.Sprintf("A request of the key %s may have %d messages, a thousand times its rate, %s in MAILSIDECAR_KEY_RATES.", k.name, most, k.rate))
 	}
-	wait, ok := k.bucket.take(k.rate, n, time.Now())
-	if ok {
+	wait, ok, err := k.take(n)
+	switch {
+	case err != nil:
+		return problem.New(api.CodeQueueUnavailable, "The database of the queue does not answer, which has the rates of keys. Nothing was stored.")
+	case ok:
 		return nil
 	}
 	p := problem.New(api.CodeRateLimited, fmt.Sprintf("The rate of the key %s, %s in MAILSIDECAR_KEY_RATES, is used up.", k.name, k.rate))
 	p.RetryAfter = problem.Seconds(wait)
 	return p
+}
+
+func (k *Key) take(n int) (wait time.Duration, ok bool, err error) {
+	if k.shared != nil {
+		return k.shared.take(k.rate, n)
+	}
+	wait, ok = k.bucket.take(k.rate, n, time.Now())
+	return wait, ok, nil
 }
 
 // Ring holds the keys of a server.
