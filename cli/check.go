@@ -135,7 +135,12 @@ func checkAll(ctx context.Context, configs []config.Relay, o checkOptions) ([]ch
 	// Only the data directory and the sender count here: faults of other settings are
 	// the server's.
 	s, _, _ := config.LoadService()
-	built, err := service.NewRelays(configs, service.RelayOptions{Timeouts: service.CheckTimeouts(o.timeout), DataDir: s.DataDir, Diagnosis: true})
+	logins, err := service.OpenLogins(s)
+	if err != nil {
+		return nil, err
+	}
+	defer logins.Close()
+	built, err := service.NewRelays(configs, service.RelayOptions{Timeouts: service.CheckTimeouts(o.timeout), DataDir: s.DataDir, Logins: logins, Diagnosis: true})
 	if err != nil {
 		return nil, err
 	}

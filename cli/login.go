@@ -99,11 +99,16 @@ func login(cmd *cobra.Command, issuer string, o loginOptions) error {
 	case o.device && o.port != 0:
 		return exit(exitUsage, "--port is for a browser that comes back, and --device has none: leave one of the two out")
 	}
-	relay, dir, err := loginTarget(issuer, o.relay)
+	relay, settings, err := loginTarget(issuer, o.relay)
 	if err != nil {
 		return err
 	}
-	l, err := service.NewLogin(relay, dir)
+	shared, err := service.OpenLogins(settings)
+	if err != nil {
+		return err
+	}
+	defer shared.Close()
+	l, err := service.NewLogin(relay, settings.DataDir, shared)
 	if err == nil {
 		err = l.CheckStore(cmd.Context())
 	}
@@ -129,21 +134,21 @@ func orInterrupted(ctx context.Context, err error) error {
 }
 
 // loginTarget reads the configuration and returns the relay that is meant, and the
-// directory for its login.
-func loginTarget(issuer string, number int) (relay config.Relay, dir string, err error) {
+// settings that say where its login is stored.
+func loginTarget(issuer string, number int) (relay config.Relay, s config.Service, err error) {
 	if issuer != "" && issuer != "microsoft" && issuer != "google" {
-		return relay, "", exit(exitUsage, "%q is neither microsoft nor google; for another provider leave the argument out", issuer)
+		return relay, s, exit(exitUsage, "%q is neither microsoft nor google; for another provider leave the argument out", issuer)
 	}
 	all, warnings, wrong := config.LoadRelays()
 	relay, err = pickRelay(all, issuer, number)
 	if err != nil {
-		return relay, "", err
+		return relay, s, err
 	}
 	s, more, wrongToo := config.LoadService()
 	if err := errors.Join(wrong, wrongToo); err != nil {
-		return relay, "", misconfigured(err, append(warnings, more...))
+		return relay, s, misconfigured(err, append(warnings, more...))
 	}
-	return relay, s.DataDir, nil
+	return relay, s, nil
 }
 
 // pickRelay returns the relay with that number, or the only one that uses OAuth2,

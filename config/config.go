@@ -42,7 +42,7 @@ func Load() (Config, []string, error) {
 	r.requireKey(c.Service)
 	r.checkKeyRelays(&c.Service, c.Relays)
 	r.requireRelayFor(c.Service, c.Relays)
-	r.requireLoginStore(c.Relays, c.Service.DataDir)
+	r.requireLoginStore(c.Relays, c.Service)
 	r.warnSharedTokens(c.Relays)
 	r.warnSenders(c.Relays, c.Service)
 	r.warnUnsigned(c.Relays, c.Service)

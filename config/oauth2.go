@@ -381,12 +381,13 @@ func (r *reader) checkOwnTenant(relay *Relay) {
 
 // requireLoginStore refuses relays that wait for a login where there is no place to
 // store one.
-func (r *reader) requireLoginStore(all []Relay, dataDir string) {
+func (r *reader) requireLoginStore(all []Relay, s Service) {
+	inDatabase := s.Queue.Shared() && s.StoreKeyFile != ""
 	for _, relay := range all {
 		name := relay.Variable("OAUTH2_REFRESH_TOKEN")
-		if relay.OAuth2.NeedsLogin() && dataDir == "" && !r.failed[name] && !r.failed[serviceName("DATA_DIR")] {
+		if relay.OAuth2.NeedsLogin() && s.DataDir == "" && !inDatabase && !r.failed[name] && !r.failed[serviceName("DATA_DIR")] {
 			r.problem(name, "is not set, and without "+serviceName("DATA_DIR")+" mailsidecar login has no place for one",
-				"set "+serviceName("DATA_DIR")+" to a directory that lasts, or set the token")
+				"set "+serviceName("DATA_DIR")+" to a directory that lasts, or set the token; with PostgreSQL "+serviceName("STORE_KEY_FILE")+" will do, too")
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"encoding/hex"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -10,6 +12,7 @@ import (
 	"strings"
 
 	"mailsidecar/alerts"
+	"mailsidecar/files"
 	"mailsidecar/mailer"
 	"mailsidecar/mailer/dkim"
 	"mailsidecar/netaddr"
@@ -27,7 +30,9 @@ type Service struct {
 	DKIMKeys []dkim.Entry
 	// AlertTargets are the entries of Alerts, and Heartbeat is HeartbeatURL.
 	AlertTargets []alerts.Target
-	Heartbeat    alerts.Heartbeat
+	// StoreKey is the key in StoreKeyFile; not set where none is named.
+	StoreKey  Secret
+	Heartbeat alerts.Heartbeat
 
 	Addr             string         `env:"ADDR" default:":8587" desc:"Address and port to listen on; an empty address means all." note:"127.0.0.1:8587 keeps it to this host, and then needs no key."`
 	APIKeys          Secret         `env:"API_KEYS" lines:"yes" desc:"Who may send: name:secret, separated by commas, in a file also one a line." unset:"allowed on loopback only" note:"A key sees its own messages only."`
@@ -38,6 +43,7 @@ type Service struct {
 	Queue            Queue          `env:"QUEUE" default:"sqlite" twin:"yes" desc:"Where accepted messages are kept: sqlite, sqlite:PATH, postgres://USER:PASSWORD@HOST/DATABASE, or none." note:"With none nothing is stored and the answer is the relay's verdict. A file never on a network file system. Several instances may share a PostgreSQL: docs/scaling.md."`
 	QueueListen      QueueListen    `env:"QUEUE_LISTEN" default:"auto" twin:"yes" desc:"With PostgreSQL: how an instance hears at once what others have tried, or are to cancel: auto, over the connection that MAILSIDECAR_QUEUE names; the URL of the same database without a pooler such as PgBouncer; or none." note:"Otherwise it looks, three times a second while a request waits."`
 	Lease            units.Duration `env:"LEASE" default:"60s" min:"10s" max:"1h" desc:"With PostgreSQL: how long after its last sign of life an instance counts as alive. Then others take over its messages." note:"Less takes over sooner; a pause longer than that costs the instance what it had in memory."`
+	StoreKeyFile     string         `env:"STORE_KEY_FILE" desc:"With PostgreSQL: file with a key of 32 octets, or of 64 hexadecimal digits, that seals the OAuth2 logins in the database; then all instances use one login." unset:"each instance has its own logins, in the data directory" note:"openssl rand -hex 32 makes one. Without it nobody can read them."`
 	DataDir          string         `env:"DATA_DIR" desc:"Directory of the queue." unset:"mailsidecar in $XDG_STATE_HOME or ~/.local/state; /data in the image" note:"Keep it on a volume that outlives the container."`
 	From             string         `env:"FROM" desc:"From of messages that have none, such as Shop <shop@example.com>. A finished message (message/rfc822) needs its own." unset:"from is required"`
 	ForceFrom        string         `env:"FORCE_FROM" desc:"Address, also with a name, that takes the place of every message's From and envelope sender; the old From goes into Reply-To." unset:"From stays" note:"For a relay that takes one sender only, when apps send from others."`
@@ -267,11 +273,40 @@ func isKeySecret(s string) bool {
 	return s != "" && strings.IndexFunc(s, func(c rune) bool { return c <= ' ' || c > '~' }) < 0
 }
 
+// storeKeySize is the length of the key, in octets.
+const storeKeySize = 32
+
+// readStoreKey reads the key that seals logins: as it is, or in hexadecimal digits.
+func (r *reader) readStoreKey(s *Service) {
+	if s.StoreKeyFile == "" {
+		return
+	}
+	name := serviceName("STORE_KEY_FILE")
+	data, err := files.Read(s.StoreKeyFile, maxSecretFile)
+	if err != nil {
+		r.problem(name, "names "+shownPath(s.StoreKeyFile)+", which cannot be read: "+err.Error(), "name a file that this process may read")
+		return
+	}
+	key := data
+	if digits, err := hex.DecodeString(strings.TrimSpace(string(data))); err == nil && len(digits) == storeKeySize {
+		key = digits
+	}
+	if len(key) != storeKeySize {
+		r.problem(name, fmt.Sprintf("names %s, which has %d octets", shownPath(s.StoreKeyFile), len(data)),
+			fmt.Sprintf("write %d octets at random into it, or %d hexadecimal digits: openssl rand -hex %d", storeKeySize, 2*storeKeySize, storeKeySize))
+		return
+	}
+	s.StoreKey = NewSecret(string(key))
+}
+
 // checkStore settles where the queue's file is.
 func (r *reader) checkStore(s *Service) {
 	if s.Queue.Shared() {
 		r.checkShared(s)
 		return
+	}
+	if s.StoreKeyFile != "" {
+		r.warn("%s means nothing without PostgreSQL: logins are kept in the data directory", serviceName("STORE_KEY_FILE"))
 	}
 	if s.Queue.Store != "sqlite" || r.failed[serviceName("DATA_DIR")] {
 		return
@@ -295,6 +330,7 @@ func (r *reader) checkShared(s *Service) {
 		r.failed[serviceName("QUEUE")] = true
 		r.problems = append(r.problems, Problem{serviceName("QUEUE"), f.what, f.remedy})
 	}
+	r.readStoreKey(s)
 	if r.sources[serviceName("MIN_FREE_DISK")] == FromVariable {
 		r.warn("%s means nothing with PostgreSQL, whose disk this program does not see", serviceName("MIN_FREE_DISK"))
 	}

@@ -25,15 +25,16 @@ type Login struct {
 	issuer   relays.Issuer // zero where the endpoints are the operator's own
 	tenant   string        // of the issuer's endpoints; empty means the common one
 	endpoint *token.Endpoint
-	store    *token.FileStore
-	dir      string
+	store    token.Store
+	dir      string // of store; empty where it is a database
+	place    string // of the login
 }
 
 // NewLogin prepares a login for the relay. dataDir is where the login will be
-// stored. The error is a [*ConfigError].
-func NewLogin(relay config.Relay, dataDir string) (*Login, error) {
+// stored, unless there are logins in a database. The error is a [*ConfigError].
+func NewLogin(relay config.Relay, dataDir string, shared *SharedLogins) (*Login, error) {
 	o := relay.OAuth2
-	if dataDir == "" {
+	if dataDir == "" && shared == nil {
 		return nil, &ConfigError{"MAILSIDECAR_DATA_DIR", errors.New("is not set, and without a queue there is no other directory in which the login could be stored: set it to a directory that lasts")}
 	}
 	issuer, _ := relays.IssuerNamed(IssuerName(o), o.Cloud)
@@ -41,10 +42,14 @@ func NewLogin(relay config.Relay, dataDir string) (*Login, error) {
 	if at, ok := relays.IssuerAt(o.TokenURL); ok && at.Tenants {
 		issuer, tenant = at, firstSegment(o.TokenURL)
 	}
-	return &Login{
-		relay: relay, issuer: issuer, tenant: tenant, store: token.NewFileStore(dataDir), dir: dataDir,
-		endpoint: &token.Endpoint{TokenURL: o.TokenURL, Client: TokenClient(o)},
-	}, nil
+	l := &Login{relay: relay, issuer: issuer, tenant: tenant, endpoint: &token.Endpoint{TokenURL: o.TokenURL, Client: TokenClient(o)}}
+	if shared != nil {
+		l.store, l.place = shared.SealedStore, "the database "+shared.database.Place()
+		return l, nil
+	}
+	files := token.NewFileStore(dataDir)
+	l.store, l.dir, l.place = files, dataDir, files.Path(relay.Number)
+	return l, nil
 }
 
 // firstSegment is the first part of a URL's path: at Microsoft the tenant, which the
@@ -61,6 +66,9 @@ func firstSegment(address string) string {
 // CheckStore reports why the login could not be stored; a person should not log in for
 // nothing. It waits while another process has the lock, for 70 seconds at most.
 func (l *Login) CheckStore(ctx context.Context) error {
+	if l.dir == "" {
+		return l.checkDatabase(ctx)
+	}
 	err := os.MkdirAll(l.dir, 0o700)
 	if err == nil {
 		var probe *os.File
@@ -74,6 +82,22 @@ func (l *Login) CheckStore(ctx context.Context) error {
 	unlock, err := l.lock(ctx)
 	if err != nil {
 		return err
+	}
+	unlock()
+	return nil
+}
+
+// checkDatabase is CheckStore for logins in a database.
+func (l *Login) checkDatabase(ctx context.Context) error {
+	_, err := l.store.Load(ctx, l.relay.Number)
+	if err != nil && !errors.Is(err, token.ErrNotStored) && !errors.As(err, new(*token.DamagedError)) {
+		return fmt.Errorf("no login can be stored in %s: %w. You have not been logged in yet", l.place, err)
+	}
+	waiting, cancel := context.WithTimeout(ctx, token.LockTimeout)
+	defer cancel()
+	unlock, err := l.store.Lock(waiting, l.relay.Number)
+	if err != nil {
+		return fmt.Errorf("no login can be stored in %s: its lock: %w. You have not been logged in yet", l.place, err)
 	}
 	unlock()
 	return nil
@@ -110,7 +134,7 @@ func (l *Login) lock(ctx context.Context) (unlock func(), err error) {
 		return nil, ctx.Err()
 	case waiting.Err() != nil:
 		return nil, fmt.Errorf("another process holds the lock of %s: see that the server can write there and that its disk is not full, or stop it, and log in again",
-			l.store.Path(l.relay.Number))
+			l.place)
 	default:
 		return func() {}, nil
 	}
@@ -270,7 +294,7 @@ func (l *Login) Try(ctx context.Context, a token.Answer, timeout time.Duration) 
 
 // Kept says what became of a login.
 type Kept struct {
-	Path string // of the file
+	Path string // of the file, or what names the database
 	// Stays is the account of another login, which was stored before and was left
 	// there.
 	Stays string
@@ -283,7 +307,7 @@ type Kept struct {
 // takes the place of another account's login, or of one with other scopes, only with
 // replace.
 func (l *Login) Keep(ctx context.Context, a token.Answer, proved, replace bool) (Kept, error) {
-	kept := Kept{Path: l.store.Path(l.relay.Number)}
+	kept := Kept{Path: l.place}
 	unlock, err := l.lock(ctx)
 	if err != nil {
 		return kept, fmt.Errorf("the login is not stored: %w", err)

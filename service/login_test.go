@@ -110,7 +110,7 @@ func TestConsentURL(t *testing.T) {
 		{"", "", "https://login.example.com/token", false},
 	} {
 		o := config.OAuth2{Provider: "microsoft", ClientID: "id", AuthorizeURL: tt.authorize, DeviceURL: tt.device, TokenURL: tt.token}
-		l, err := NewLogin(config.Relay{OAuth2: o}, t.TempDir())
+		l, err := NewLogin(config.Relay{OAuth2: o}, t.TempDir(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

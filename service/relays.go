@@ -60,6 +60,8 @@ type RelayOptions struct {
 	Meter    smtp.Meter    // nil counts nothing
 	// DataDir is where OAuth2 logins are stored; empty means in memory.
 	DataDir string
+	// Logins is where they are stored instead; nil means nowhere.
+	Logins *SharedLogins
 	// Diagnosis lets no OAuth2 refresh token be spent whose successor could not be
 	// stored.
 	Diagnosis bool
@@ -75,7 +77,7 @@ func NewRelays(configs []config.Relay, o RelayOptions) ([]Relay, error) {
 	var made []Relay
 	var logins smtp.Logins
 	signer := newResigner(o.DKIM)
-	store, names := newTokenStore(o.DataDir, o.Diagnosis), relayNames(configs)
+	store, names := newTokenStore(o), relayNames(configs)
 	for i, c := range configs {
 		options := relayOptions(c, names[i], o.Logger)
 		options.Timeouts, options.Logins, options.Signer, options.Processor = o.Timeouts, &logins, signer, o.Processor

@@ -60,6 +60,7 @@ type Service struct {
 	log         *slog.Logger
 	stopTimeout time.Duration // for an orderly stop
 	relays      []Relay
+	logins      *SharedLogins // of the relays; nil where instances share none
 	processor   *processor.Turns
 	monitor     *relayMonitor
 	submitter   handler.Submitter
@@ -119,7 +120,10 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 func (s *Service) startQueue(ctx context.Context, o Options) (err error) {
 	c := o.Config
 	if s.relays == nil {
-		if s.relays, err = NewRelays(c.Relays, RelayOptions{Meter: s.relayMeter(), Logger: s.log, DataDir: c.Service.DataDir, DKIM: c.Service.DKIMKeys, Processor: s.processor}); err != nil {
+		if s.logins, err = OpenLogins(c.Service); err != nil {
+			return err
+		}
+		if s.relays, err = NewRelays(c.Relays, RelayOptions{Meter: s.relayMeter(), Logger: s.log, DataDir: c.Service.DataDir, Logins: s.logins, DKIM: c.Service.DKIMKeys, Processor: s.processor}); err != nil {
 			return err
 		}
 	}
@@ -278,6 +282,7 @@ func (s *Service) closeRelays(ctx context.Context) {
 		})
 	}
 	closing.Wait()
+	s.logins.Close()
 }
 
 // stopAccepting returns when no request is left. The queue begins to stop at the

@@ -10,6 +10,7 @@ import (
 	"mailsidecar/diagnosis"
 	"mailsidecar/mailer/smtp"
 	"mailsidecar/mailer/smtp/token"
+	"mailsidecar/queue/postgres"
 	"mailsidecar/relays"
 )
 
@@ -75,15 +76,49 @@ func TokenClient(o config.OAuth2) token.Client {
 	}
 }
 
-// newTokenStore returns where the logins of relays are kept: in the data directory, and
-// in memory without one.
-func newTokenStore(dataDir string, careful bool) token.Store {
-	if dataDir == "" {
+// newTokenStore returns where the logins of relays are kept: in the database that instances
+// share, in the data directory, and in memory without one.
+func newTokenStore(o RelayOptions) token.Store {
+	switch {
+	case o.Logins != nil:
+		o.Logins.Careful = o.Diagnosis
+		return o.Logins.SealedStore
+	case o.DataDir == "":
 		return new(token.MemoryStore)
 	}
-	store := token.NewFileStore(dataDir)
-	store.Careful = careful
+	store := token.NewFileStore(o.DataDir)
+	store.Careful = o.Diagnosis
 	return store
+}
+
+// SharedLogins are logins in the database of the queue, sealed.
+type SharedLogins struct {
+	*token.SealedStore
+	database *postgres.Logins
+}
+
+// OpenLogins returns the logins that the instances share; nil where each has its own. It connects to
+// nothing yet.
+func OpenLogins(c config.Service) (*SharedLogins, error) {
+	if !c.Queue.Shared() || !c.StoreKey.IsSet() {
+		return nil, nil //nolint:nilnil // there are none
+	}
+	database, err := postgres.OpenLogins(databaseOptions(c, nil))
+	if err != nil {
+		return nil, &ConfigError{"MAILSIDECAR_QUEUE", err}
+	}
+	sealed, err := token.NewSealedStore(database, []byte(c.StoreKey.Reveal()))
+	if err != nil {
+		return nil, &ConfigError{"MAILSIDECAR_STORE_KEY_FILE", err}
+	}
+	return &SharedLogins{sealed, database}, nil
+}
+
+// Close ends the connections to the database.
+func (l *SharedLogins) Close() {
+	if l != nil {
+		l.database.Close()
+	}
 }
 
 // warnForgetful warns of logins that end with the process.

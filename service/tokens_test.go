@@ -139,7 +139,7 @@ func TestTokenStore(t *testing.T) {
 			t.Errorf("data directory %q: log %q, want %d warnings", dir, out.String(), want)
 		}
 	}
-	if newTokenStore("", false).Lasting() || !newTokenStore(t.TempDir(), false).Lasting() {
+	if newTokenStore(RelayOptions{}).Lasting() || !newTokenStore(RelayOptions{DataDir: t.TempDir()}).Lasting() {
 		t.Error("newTokenStore() keeps logins in the wrong place")
 	}
 }

@@ -48,7 +48,7 @@ func loginFor(t *testing.T, dir string, change func(*config.Relay)) *Login {
 	if change != nil {
 		change(&r)
 	}
-	l, err := NewLogin(r, dir)
+	l, err := NewLogin(r, dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -178,6 +178,9 @@ CREATE TABLE {s}.notes (
 `, `
 -- Has a row where the store takes part in a copy, or took part: see transfer.Mark.
 CREATE TABLE {s}.copies (role text NOT NULL, copy text NOT NULL, done bool NOT NULL, peer text NOT NULL, at timestamptz NOT NULL);
+`, `
+-- The OAuth2 login of each relay, sealed with a key that the database does not have.
+CREATE TABLE {s}.logins (relay int PRIMARY KEY, sealed bytea NOT NULL, changed timestamptz NOT NULL);
 `}
 
 // vacuumSettings let a table be cleaned after so many dead rows, and not after a fifth of all:
