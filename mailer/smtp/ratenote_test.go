@@ -77,8 +77,8 @@ func (w *rateWorld) step() {
 		i.asking, w.flying = f, append(w.flying, f)
 		w.did("%s asks %+v", i.who, a)
 	case what < 12 && len(w.flying) > 0:
-		n := w.random.IntN(len(w.flying))
-		f := w.flying[n]
+		at := w.random.IntN(len(w.flying))
+		f := w.flying[at]
 		if f.waited && w.now-f.sent > int64(shareTime/time.Second) {
 			f.waited, f.of.asking = false, nil
 		}
@@ -89,7 +89,7 @@ func (w *rateWorld) step() {
 			w.did("change %d of %s is made: %+v, the note is %s", f.ask.number, f.of.who, f.answer, w.note)
 			return
 		}
-		w.flying = slices.Delete(w.flying, n, n+1)
+		w.flying = slices.Delete(w.flying, at, at+1)
 		if !f.waited {
 			return
 		}

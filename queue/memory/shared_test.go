@@ -3,6 +3,7 @@ package memory_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,9 +43,10 @@ func TestShared(t *testing.T) {
 func TestLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const lease = time.Minute
-		d, away := memory.NewDatabase(lease), false
+		d := memory.NewDatabase(lease)
+		var away atomic.Bool
 		a := d.Open(memory.Options{Before: func(_ context.Context, method string) error {
-			if away {
+			if away.Load() {
 				return queue.ErrUnavailable
 			}
 			return nil
@@ -64,7 +66,7 @@ func TestLease(t *testing.T) {
 		if r, err := b.Recover(t.Context(), "marks-b", time.Now(), false); err != nil || r.Any() || !a.Trusts("marks-a") {
 			t.Fatalf("Recover from an instance that beats = %+v, %v", r, err)
 		}
-		away = true
+		away.Store(true)
 		time.Sleep(lease*5/6 - 2*time.Second)
 		if !a.Trusts("marks-a") {
 			t.Error("not trusted while the lease lasts")
@@ -83,7 +85,7 @@ func TestLease(t *testing.T) {
 		if err := a.Heartbeat(t.Context(), "marks-a", time.Now()); !errors.Is(err, queue.ErrUnavailable) {
 			t.Errorf("Heartbeat while it is away = %v, want ErrUnavailable", err)
 		}
-		away = false
+		away.Store(false)
 		time.Sleep(lease / 6)
 		if err := a.Heartbeat(t.Context(), "marks-a", time.Now()); !errors.Is(err, queue.ErrLeaseLost) {
 			t.Errorf("Heartbeat afterwards = %v, want ErrLeaseLost", err)
