@@ -42,6 +42,10 @@ func (dr *driver) try(j *dispatch.Job) {
 	switch {
 	case errors.Is(err, ErrLeaseLost):
 		dr.recorder.release([]*dispatch.Job{j}) // which does nothing where another owner has it
+	case errors.Is(err, ErrUnavailable):
+		// Nothing was sent, and its turn is when the database is back. Until then nothing begins,
+		// for the lease cannot be given back either.
+		dr.recorder.release([]*dispatch.Job{j})
 	case err != nil:
 		dr.log.Error("message could not be tried", "id", j.ID, "error", err)
 		dr.recorder.record(dr.postponed(j, work, err), work)
