@@ -169,6 +169,26 @@ type ledger struct {
 	ids map[string]string
 }
 
+// wantArrived: every message that was accepted has arrived, and one that arrived twice has an uncertain attempt. Any
+// of the servers that know the messages is asked.
+func (l *ledger) wantArrived(t *testing.T, relay *relaytest.Relay, s *sidecar) {
+	t.Helper()
+	copies := countCopies(relay)
+	duplicates := 0
+	for number, id := range l.ids {
+		switch n := copies[number]; {
+		case n == 0:
+			t.Errorf("message %s (%s) was accepted and did not arrive", number, id)
+		case n > 1:
+			duplicates++
+			if !s.wasUncertain(t, id) {
+				t.Errorf("message %s (%s) arrived %d times, and no attempt on it was uncertain", number, id, n)
+			}
+		}
+	}
+	t.Logf("%d messages, %d twice", len(l.ids), duplicates)
+}
+
 // clients post numbered messages to whichever server runs.
 type clients struct {
 	ctx    context.Context
