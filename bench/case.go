@@ -138,7 +138,11 @@ func (b *bench) startAll(ctx context.Context, c benchCase) ([]running, error) {
 		s.relayPort = b.relay.far
 	}
 	var all []running
-	for _, sys := range c.systems {
+	systems := c.systems
+	if b.options.postgres != "" && slices.ContainsFunc(systems, func(s system) bool { return s.name == mailsidecarName }) {
+		systems = append(slices.Clone(systems), inPostgres)
+	}
+	for _, sys := range systems {
 		if _, missing := b.missing[sys.name]; missing || !b.options.systems.MatchString(sys.name) {
 			continue
 		}

@@ -34,7 +34,9 @@ type options struct {
 	profile string // file for a CPU profile of mailsidecar, or empty
 	against string // another mailsidecar, its binary or checkout, or empty
 	scrape  bool   // read the metrics of mailsidecar each second
-	write   bool   // results, plot and docs/performance.md
+	// postgres is the address of a database, for mailsidecar with its queue there beside the one with a file; or empty.
+	postgres string
+	write    bool // results, plot and docs/performance.md
 }
 
 func main() {
@@ -59,6 +61,7 @@ func parseOptions(args []string) (options, error) {
 	flags.BoolVar(&o.scrape, "scrape", false, "read this mailsidecar's metrics each second, and with -against not the other's; writes nothing")
 	flags.StringVar(&o.profile, "profile", "", "write a CPU profile of mailsidecar to this file (go tool pprof reads it)")
 	flags.BoolVar(&o.write, "write", true, "write bench/results, the plot and docs/performance.md")
+	flags.StringVar(&o.postgres, "postgres", "", "run mailsidecar with its queue in this database, too, each time in a schema of its own; writes nothing")
 	only := flags.String("only", "", "run the cases whose name matches this regular expression; writes nothing")
 	systems := flags.String("systems", "", "run the systems whose name matches this regular expression; writes nothing")
 	if err := flags.Parse(args); err != nil {
@@ -77,7 +80,7 @@ func parseOptions(args []string) (options, error) {
 			o.rounds = 1
 		}
 	}
-	o.write = o.write && !o.short && *only == "" && *systems == "" && o.profile == "" && o.against == "" && !o.scrape
+	o.write = o.write && !o.short && *only == "" && *systems == "" && o.profile == "" && o.against == "" && !o.scrape && o.postgres == ""
 	for _, path := range []*string{&o.root, &o.profile, &o.against} {
 		if *path == "" {
 			continue

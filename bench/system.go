@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -45,6 +46,7 @@ const mailsidecarName = "mailsidecar"
 
 var (
 	mailsidecar  = system{name: mailsidecarName, durable: true, start: startProduct(mailsidecarName)}
+	inPostgres   = system{name: "mailsidecar-postgres", durable: true, start: startInPostgres}
 	floor        = system{name: "floor", durable: true, start: startFloor}
 	goDial       = system{name: "go-dial", start: startGoDial}
 	node8        = system{name: "node8", start: startNode(8)}
@@ -101,6 +103,24 @@ func startProduct(binary string) func(context.Context, *bench, setup) (*instance
 		}
 		return i, err
 	}
+}
+
+// startInPostgres runs mailsidecar with its queue in a database.
+func startInPostgres(ctx context.Context, b *bench, s setup) (*instance, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(b.options.postgres)
+	if err != nil {
+		return nil, errors.New("-postgres is no URL")
+	}
+	query := u.Query()
+	query.Set("schema", "bench_"+filepath.Base(s.dir)+"_"+strconv.Itoa(port))
+	u.RawQuery = query.Encode()
+	spec := processSpec{name: b.path(mailsidecarName), args: []string{"serve"}, env: b.environment(s, port)}
+	spec.env = append(spec.env, "MAILSIDECAR_QUEUE="+u.String())
+	return startHTTP(ctx, s, port, spec)
 }
 
 func startFloor(ctx context.Context, b *bench, s setup) (*instance, error) {

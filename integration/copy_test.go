@@ -42,7 +42,7 @@ func TestQueueCopy(t *testing.T) {
 	inDatabase := away.with(environment{"MAILSIDECAR_QUEUE_FILE": url})
 	delete(inDatabase, "MAILSIDECAR_DATA_DIR")
 	s = serve(t, inDatabase)
-	if code, out := exitCode(t, command(t, inDatabase, "queue", "copy", "--to-file", writeFile(t, "back", "sqlite:x.db"))); code != 1 || !strings.Contains(out, "instances that work with it: 1; stop them first") {
+	if code, out := exitCode(t, command(t, inDatabase, "queue", "copy", "--to-file", writeFile(t, "back", "sqlite:"+filepath.Join(t.TempDir(), "queue.db")))); code != 1 || !strings.Contains(out, "instances that work with it: 1; stop them first") {
 		t.Errorf("copy while an instance works = %d %s", code, out)
 	}
 	s.stop(t)
