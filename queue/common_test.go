@@ -257,3 +257,36 @@ func TestOneProbes(t *testing.T) {
 		}
 	})
 }
+
+// TestHeldShared: what one instance holds, any other one shows, and lets go out again.
+func TestHeldShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := memory.NewDatabase(lease)
+		var queues [2]*queuetest.Queue
+		for i := range queues {
+			relay := queuetest.NamedRelay("one", queuetest.Fail(mailer.ClassUncertain, mailer.StageContent, 0))
+			if i == 1 {
+				relay.Set(queuetest.Accept)
+			}
+			queues[i] = queuetest.Start(t, d.Open(memory.Options{}), func(o *queue.Options) { o.HoldUncertain = true }, relay)
+		}
+		a, b := queues[0], queues[1]
+		id := a.MustSubmit(queuetest.Submission("x", "a@example.org")).Message.ID
+		queuetest.SettleDown()
+		b.WantStatus(id, queue.StatusHeld)
+		page, err := b.List(t.Context(), queue.Filter{Key: "app", Status: queue.StatusHeld}, 10, "")
+		if err != nil || len(page.Messages) != 1 {
+			t.Errorf("the other instance lists %d held messages, %v", len(page.Messages), err)
+		}
+		if _, err := b.Retry(t.Context(), "app", id); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		if s := b.Message(id).Status(); s != queue.StatusDelivered && s != queue.StatusHeld {
+			t.Errorf("after a retry it is %s", s)
+		}
+		if n := len(a.Message(id).Attempts); n != 2 {
+			t.Errorf("%d attempts, want a second one after the retry", n)
+		}
+	})
+}

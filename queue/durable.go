@@ -271,6 +271,7 @@ func (d *Durable) start(ctx context.Context) (unfinished bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	d.shareLogins()
 	if err := d.recallTurns(ctx); err != nil {
 		return false, err
 	}

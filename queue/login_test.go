@@ -11,7 +11,9 @@ import (
 	"mailsidecar/mailer/relaytest"
 	"mailsidecar/mailer/smtp"
 	"mailsidecar/queue"
+	"mailsidecar/queue/memory"
 	"mailsidecar/queue/queuetest"
+	"mailsidecar/units"
 )
 
 // scripted is a real client of a scripted relay.
@@ -136,6 +138,46 @@ func TestRevokedPasswordDefersNothing(t *testing.T) {
 		}
 		if n := relay.Said("AUTH"); n > 4+2 {
 			t.Errorf("%d logins, want 4 and 2 refused ones", n)
+		}
+	})
+}
+
+// TestLoginsShared: with a wrong password several instances at one store make no more logins than one would, and send when
+// it is right again.
+func TestLoginsShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		relay := relaytest.New(t, relaytest.Options{}, relaytest.Script{"AUTH": strings.Repeat("after 10ms 535 5.7.8 wrong password then ", 6) + "default"})
+		d := memory.NewDatabase(lease)
+		var queues []*queuetest.Queue
+		for range 3 {
+			client := pacedRelayAt(t, relay, units.Rate{})
+			queues = append(queues, queuetest.Start(t, d.Open(memory.Options{}), client.route))
+		}
+		var ids []string
+		for _, q := range queues {
+			for range 5 {
+				ids = append(ids, q.MustSubmit(queuetest.Submission("x", "a@example.org")).Message.ID)
+			}
+		}
+		logins := func() (n int) {
+			for _, c := range relay.Commands() {
+				if strings.HasPrefix(c.Line, "AUTH") {
+					n++
+				}
+			}
+			return n
+		}
+		time.Sleep(30 * time.Second)
+		if n := logins(); n != 2 {
+			t.Errorf("%d logins at once, want 2 as one instance makes", n)
+		}
+		time.Sleep(18 * time.Minute)
+		if n := logins(); n < 5 || n > 6 {
+			t.Errorf("%d logins in 18 minutes, want 5 or 6", n)
+		}
+		time.Sleep(time.Hour)
+		for _, id := range ids {
+			queues[0].WantStatus(id, queue.StatusDelivered)
 		}
 	})
 }

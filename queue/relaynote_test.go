@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -51,7 +52,7 @@ func TestRelayNote(t *testing.T) {
 		Err: &mailer.LoginError{Next: at(time.Minute).UTC().Truncate(time.Microsecond)},
 	}
 	got := packFailure(f, c).unpack("one", c)
-	login, _ := got.Err.(*mailer.LoginError)
+	login, _ := errors.AsType[*mailer.LoginError](got.Err)
 	if login == nil || login.Next.Sub(at(time.Minute)).Abs() > time.Millisecond || got.Until.Sub(f.Until).Abs() > time.Millisecond {
 		t.Errorf("failure = %+v, want %+v", got, f)
 	}

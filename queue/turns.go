@@ -27,6 +27,21 @@ type sharingRelay interface {
 	ShareRate(note mailer.ChangeNote, used []time.Time)
 }
 
+// loginRelay is a relay that may count refused logins together with those of other instances, as
+// smtp.Relay does.
+type loginRelay interface {
+	ShareLogins(note mailer.ChangeNote)
+}
+
+// shareLogins has the relays do so, where other instances share the store.
+func (s *shared) shareLogins() {
+	for _, r := range s.router.relays {
+		if sharing, ok := r.(loginRelay); ok && s.owner.store != nil {
+			sharing.ShareLogins(s.owner.store.ChangeNote)
+		}
+	}
+}
+
 // turnsOf returns the turns that the attempt used of the relay's rate, and that are not noted.
 func turnsOf(r mailer.Deliverer, a mailer.Attempt) []Turn {
 	rated, ok := r.(ratedRelay)

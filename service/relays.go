@@ -43,6 +43,8 @@ type Relay interface {
 	NoteUsed(note func(ctx context.Context, times []time.Time) error)
 	// ShareRate has it keep to its rate together with those of other instances.
 	ShareRate(note mailer.ChangeNote, used []time.Time)
+	// ShareLogins has it count refused logins together with those of other instances.
+	ShareLogins(note mailer.ChangeNote)
 	// Rewrites reports whether it may change any message.
 	Rewrites() bool
 	// StopWaiting ends the deliveries that wait for the relay's rate.

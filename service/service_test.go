@@ -243,6 +243,7 @@ func (*fakeRelay) Rate() units.Rate                                  { return un
 func (*fakeRelay) Used([]time.Time)                                  {}
 func (*fakeRelay) NoteUsed(func(context.Context, []time.Time) error) {}
 func (*fakeRelay) ShareRate(mailer.ChangeNote, []time.Time)          {}
+func (*fakeRelay) ShareLogins(mailer.ChangeNote)                     {}
 func (*fakeRelay) StopWaiting()                                      {}
 func (*fakeRelay) Certificates() map[int]time.Time                   { return nil }
 func (*fakeRelay) Rewrites() bool                                    { return false }

@@ -1,4 +1,4 @@
-package keys_test
+package keys
 
 import (
 	"context"
@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"mailsidecar/api"
-	"mailsidecar/handler/keys"
 	"mailsidecar/handler/problem"
 	"mailsidecar/units"
 )
@@ -58,9 +57,9 @@ func (b *notes) change(ctx context.Context, kind, name string, change func([]byt
 	return nil
 }
 
-func sharedKeys(t *testing.T, n int, b *notes, rate units.Rate) (list []*keys.Key) {
+func sharedKeys(t *testing.T, n int, b *notes, rate units.Rate) (list []*Key) {
 	for range n {
-		r, err := keys.NewRing([]keys.Entry{{Name: "shop", Secret: "secret", Rate: rate}}, false)
+		r, err := NewRing([]Entry{{Name: "shop", Secret: "secret", Rate: rate}}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,10 +106,10 @@ func TestShareRates(t *testing.T) {
 			runs := 3 * rate.Per
 			each := rate.Per / time.Duration(rate.Messages)
 			for _, k := range sharedKeys(t, 3, b, rate) {
-				seed := random.Uint64()
+				own := random.Uint64()
 				for range 2 {
 					all.Go(func() {
-						random := rand.New(rand.NewPCG(seed, 1))
+						random := rand.New(rand.NewPCG(own, 1))
 						for end := time.Now().Add(runs); time.Now().Before(end); {
 							err := k.Charge(1)
 							now := time.Now()

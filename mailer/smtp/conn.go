@@ -50,8 +50,11 @@ type conn struct {
 	session *session // the login, once it is accepted; nil without one
 	// failedBefore is how many logins of the account had failed when this one began.
 	failedBefore int
-	tookMail     bool     // the relay has taken mail on it
-	lastJudged   struct { // the last failure by reply, see judgementOf
+	// failedAll is that of all instances, and loginID names the login among theirs.
+	failedAll  int
+	loginID    string
+	tookMail   bool     // the relay has taken mail on it
+	lastJudged struct { // the last failure by reply, see judgementOf
 		failure   *mailer.Failure
 		judgement relays.Judgement
 	}

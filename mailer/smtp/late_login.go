@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"errors"
 	"time"
 
 	"mailsidecar/mailer"
@@ -53,7 +54,9 @@ func (c *conn) noteLogin(results []*mailer.Result, again bool) []*mailer.Result 
 	case len(wanted) > 0:
 		c.loginRefused(wanted)
 	case took:
-		c.relay.account.takesMail()
+		if c.relay.account.takesMail() {
+			c.relay.account.lateShared(c.relay, time.Time{}, false)
+		}
 	case judged:
 		c.relay.account.judged(c.session)
 	}
@@ -74,6 +77,9 @@ func (c *conn) loginRefused(wanted []*mailer.Result) {
 	}
 	c.retiring = true
 	told := c.relay.account.refusedLate(c.session, f)
+	if login, ok := errors.AsType[*mailer.LoginError](told.Err); ok && !login.Next.IsZero() {
+		c.relay.account.lateShared(c.relay, login.Next, false)
+	}
 	for _, r := range wanted {
 		if r.Failure.Class == mailer.ClassRelay {
 			r.Failure = told
@@ -105,14 +111,16 @@ func (a *account) refusedLate(s *session, f *mailer.Failure) *mailer.Failure {
 	return a.withNextLogin(f, now)
 }
 
-// takesMail records that the relay has taken mail.
-func (a *account) takesMail() {
+// takesMail records that the relay has taken mail, and says whether sessions were refused late
+// before.
+func (a *account) takesMail() (late bool) {
 	a.taken.Store(time.Now().UnixNano())
 	if !a.doubted.Load() {
-		return
+		return false
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	late = a.breaker.late > 0
 	a.doubted.Store(false)
 	a.breaker.takesMail()
 	if a.failure == a.late {
@@ -120,6 +128,7 @@ func (a *account) takesMail() {
 	}
 	a.late = nil
 	a.wake()
+	return late
 }
 
 // judged records that the relay has judged mail of a session otherwise, or ended it. s is

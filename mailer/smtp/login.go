@@ -65,7 +65,8 @@ type account struct {
 	// accepted. dead says that the source may have a better one.
 	accepted, refused string
 	dead              bool
-	ended             chan struct{} // closed when a login ends or a first mail is judged, and then replaced
+	ended             chan struct{}                // closed when a login ends or a first mail is judged, and then replaced
+	note              atomic.Pointer[sharedLogins] // has what instances tell one another; nil: there are no others
 }
 
 // tokenLook is how often a token is looked at that was refused: it may have changed.
@@ -101,6 +102,9 @@ func (r *Relay) TokenRenewed(newLogin bool) {
 	defer a.mu.Unlock()
 	a.breaker.renew(newLogin)
 	if newLogin {
+		a.lateShared(r, time.Time{}, true)
+	}
+	if newLogin {
 		a.accepted, a.refused, a.dead = "", "", false
 	}
 }
@@ -108,6 +112,10 @@ func (r *Relay) TokenRenewed(newLogin bool) {
 // loginPaused returns the failure of a login that must not be tried yet, or nil.
 func (r *Relay) loginPaused(ctx context.Context) *mailer.Failure {
 	f := r.account.pausedFailure(r)
+	if f != nil && r.account.note.Load() != nil {
+		r.account.hearShared(ctx)
+		f = r.account.pausedFailure(r)
+	}
 	if f != nil && r.tokenChanged(ctx) {
 		return nil
 	}
@@ -299,6 +307,9 @@ func (c *conn) login(ctx context.Context) *mailer.Failure {
 	if f == nil {
 		f = c.relay.account.begin(ctx, c)
 	}
+	if f == nil {
+		f = c.relay.account.beginShared(ctx, c)
+	}
 	if f != nil {
 		return f
 	}
@@ -317,13 +328,16 @@ func (c *conn) tryLogin(ctx context.Context, mechanism string) *mailer.Failure {
 		failure = c.authenticate(ctx, mechanism, token)
 	}
 	f := a.end(c, failure, token)
+	a.endShared(ctx, c, failure)
 	if dead := a.deadToken(); f == nil || f.Reply.Code == 0 || dead == "" || dead != token {
 		return f
 	}
 	// A token may be revoked before it expires: try again with a new one, if there
 	// is any.
 	if fresh, _ := c.token(ctx, mechanism, token); fresh != "" && fresh != token && a.beginAgain(c) {
-		again := a.end(c, c.authenticate(ctx, mechanism, fresh), fresh)
+		second := c.authenticate(ctx, mechanism, fresh)
+		again := a.end(c, second, fresh)
+		a.endShared(ctx, c, second)
 		if again == nil || again.Reply.Code != 0 {
 			return again
 		}
