@@ -56,7 +56,9 @@ func (h *history) suspend(a Action) {
 	}
 	s.line.Stop(false)
 	h.log.Add("service", "goes on", "", n.number)
-	h.trouble(n.number, begun)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.told.Absences = append(h.told.Absences, model.Absence{Span: model.Span{From: begun, To: time.Now()}, Instance: n.number, Suspended: true})
 }
 
 // cutOff lets an instance not reach the database, or only its heartbeats.

@@ -43,12 +43,20 @@ func (c *checker) turns(mails []relay.Transaction) []time.Time {
 		if n < 0 {
 			continue
 		}
-		if l := c.Lives[n]; l.Ended.IsZero() || !t.At.After(l.Ended) {
+		if l := c.Lives[n]; (l.Ended.IsZero() || !t.At.After(l.Ended)) && !c.heldBack(&t) {
 			at = append(at, t.At)
 		}
 	}
 	slices.SortFunc(at, time.Time.Compare)
 	return at
+}
+
+// heldBack says that the transaction came when its instance, which had been suspended, went on: the
+// simulator holds back what its goroutines send meanwhile, and in truth they do not run.
+func (c *checker) heldBack(t *relay.Transaction) bool {
+	return slices.ContainsFunc(c.Absences, func(a Absence) bool {
+		return a.Suspended && a.Instance == t.Instance && !t.At.Before(a.To) && t.At.Before(a.To.Add(wire))
+	})
 }
 
 // lifeOf is the place of the run that the transaction was of; -1 where that is not known.

@@ -75,7 +75,8 @@ type Life struct {
 // Absence is when an instance was suspended, or could not reach the database.
 type Absence struct {
 	Span
-	Instance int // or AllInstances
+	Instance  int  // or AllInstances
+	Suspended bool // time stood still for it
 }
 
 // AllInstances is for an absence of the database.

@@ -36,7 +36,7 @@ func (c *checker) drains() {
 		for _, d := range c.Drains {
 			for _, s := range r.Submissions {
 				m := c.byToken[s.Token]
-				if r.Instance == d.Instance && r.Begun.After(d.From) && r.Ended.Before(d.To) && len(m) == 1 && c.firstOf(s.Token, r.Begun) {
+				if r.Instance == d.Instance && r.Begun.After(d.From) && r.Ended.Before(d.To) && len(m) == 1 && c.firstOf(s.Token, &r) {
 					c.fail("drain", "%s was accepted %v after the drain began, and %v before it ended", s.Token, r.Begun.Sub(d.From), d.To.Sub(r.Begun))
 				}
 			}
@@ -44,10 +44,12 @@ func (c *checker) drains() {
 	}
 }
 
-// firstOf says that no earlier request may have stored the message.
-func (c *checker) firstOf(token string, begun time.Time) bool {
+// firstOf says that no earlier request may have stored the message. At another instance a later
+// one may have, too, while this one waited.
+func (c *checker) firstOf(token string, of *Request) bool {
 	for _, r := range c.Requests {
-		if !r.Begun.Before(begun) || r.Answer == Refused {
+		earlier := r.Begun.Before(of.Begun) || c.Instances > 1 && r.Begun.After(of.Begun) && r.Begun.Before(of.Ended)
+		if !earlier || r.Answer == Refused {
 			continue
 		}
 		for _, s := range r.Submissions {
