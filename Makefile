@@ -61,7 +61,7 @@ sim: ## try to break every promise, 4 minutes; SEEDS=100000 for as many historie
 	scripts/sim
 
 .PHONY: mutants
-mutants: ## plant faults, and have the simulator find them; all of them, 20 minutes
+mutants: ## plant faults, and have the simulator find them; all of them, 30 minutes
 	go test ./sim/mutants -run TestCaught -v -timeout 60m -mutants 100
 
 .PHONY: bench

@@ -21,7 +21,7 @@ import (
 )
 
 var (
-	count = flag.Int("mutants", 0, "how many of the planted faults to have found; all of them take 20 minutes")
+	count = flag.Int("mutants", 0, "how many of the planted faults to have found; all of them take 30 minutes")
 	from  = flag.Int("from", 0, "the number of the first one; more than there are begin anew")
 	only  = flag.String("mutant", "", "the name of the one to have found")
 	limit = flag.String("seeds", "500", "within how many seeds")
@@ -214,6 +214,62 @@ var planted = []mutant{
 		"case p.Over(m.now()):", "case true:", nil,
 	},
 	{
+		"fence not asked before content", "queue/owner.go",
+		"return func() bool { return dr.mayKeep(work) }", "return func() bool { return true }", nil,
+	},
+	{
+		"lost mark not heeded", "queue/attempt.go",
+		"case errors.Is(err, ErrLeaseLost):\n\t\t\tdr.owner.doubt()", "case errors.Is(err, ErrLeaseLost):\n\t\t\treturn nil\n\t\t\tdr.owner.doubt()",
+		&mutant{
+			file: "queue/owner.go",
+			old:  "return func() bool { return dr.mayKeep(work) }", new: "return func() bool { return true }",
+		},
+	},
+	{
+		"taken over from an instance that lives", "queue/memory/recover.go",
+		"!slices.Contains(owners, r.owner) && !t.alive(r.owner, 0) {", "!slices.Contains(owners, r.owner) && !t.alive(r.owner, 20*time.Second) {",
+		&mutant{
+			file: "queue/memory/recover.go",
+			old:  "if other != owner && !t.alive(other, 0) {", new: "if other != owner && !t.alive(other, 20*time.Second) {",
+		},
+	},
+	{
+		"marked mail taken over as if it was not", "queue/taken.go",
+		"if !marked && marks(owner, route) {", "if marks(owner, route) {", nil,
+	},
+	{
+		"never taken over", "queue/house.go",
+		"if r := h.takeOver(ctx); r.Any() {", "if r := (Recovered{}); r.Any() {", nil,
+	},
+	{
+		"outcome of a lost lease counts", "queue/memory/lease.go",
+		"(r.owner != o.Owner || !r.has(o.Lease)) && c.State != queue.Delivered {", "r.State.Final() && c.State != queue.Delivered {", nil,
+	},
+	{
+		"unknown insert taken for stored", "queue/intake.go",
+		"replayed, err := in.store.Insert(ctx, r.batch)", "replayed, err := in.store.Insert(ctx, r.batch)\n\tif errors.Is(err, ErrUnavailable) {\n\t\terr = nil\n\t}", nil,
+	},
+	{
+		"unknown outcome taken for stored", "queue/recorder.go",
+		"r.account.end(Usage{}.minus(settled), err == nil)\n\t\tif err != nil {", "r.account.end(Usage{}.minus(settled), err == nil)\n\t\tif err != nil && certain(err) {", nil,
+	},
+	{
+		"rate for each instance", "queue/turns.go",
+		"if sharing, ok := r.(sharingRelay); ok && s.owner.store != nil {", "if sharing, ok := r.(sharingRelay); ok && len(times) > 1000 {", nil,
+	},
+	{
+		"cancel at another instance forgotten", "queue/attempt.go",
+		"case errors.Is(err, ErrCanceled): // at another instance", "case errors.Is(err, ErrCanceled):\n\t\t\treturn nil", nil,
+	},
+	{
+		"goes on with a lost lease", "queue/owner.go",
+		"next := h.owner.another()", "if true {\n\t\treturn nil\n\t}\n\tnext := h.owner.another()", nil,
+	},
+	{
+		"outcome at another instance not seen", "queue/owner.go",
+		"d.waiters.wake(tried...)", "d.waiters.wake(tried[:0]...)", nil,
+	},
+	{
 		"drain lets mail in", "queue/drain.go",
 		"func (d *drain) refuses() error {", "func (d *drain) refuses() error {\n\tif time.Since(d.since()) < time.Second {\n\t\treturn nil\n\t}", nil,
 	},
@@ -222,6 +278,14 @@ var planted = []mutant{
 // escaping are faults that the simulator does not find within 500 seeds. Unit tests find
 // them. Name one with -mutant to try it.
 var escaping = []mutant{
+	{
+		"lease trusted too long", "queue/memory/shared.go",
+		"b.until = sent.Add(s.database.lease - s.margin())", "b.until = sent.Add(3 * s.database.lease)", nil,
+	},
+	{
+		"pause at another instance not seen", "queue/manual.go",
+		"if !slices.Contains(m.list, p) {", "if len(m.list) > 100 {", nil,
+	},
 	{
 		"missed turns made up for", "queue/dispatch/shares.go",
 		"if w > 0 && may(other) {", "if w > 0 {", nil,
@@ -247,7 +311,12 @@ func TestPlanted(t *testing.T) {
 
 func read(t *testing.T, file string) string {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(root, file))
+	return readFile(t, filepath.Join(root, file))
+}
+
+func readFile(t *testing.T, file string) string {
+	t.Helper()
+	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,8 +361,12 @@ func build(t *testing.T, m mutant) string {
 		if err != nil {
 			t.Fatal(err)
 		}
+		source := read(t, part.file)
+		if before, ok := replaced[path]; ok { // another part of the same file
+			source = readFile(t, before)
+		}
 		replaced[path] = filepath.Join(dir, fmt.Sprintf("changed%d.go", len(replaced)))
-		write(t, replaced[path], []byte(strings.Replace(read(t, part.file), part.old, part.new, 1)))
+		write(t, replaced[path], []byte(strings.Replace(source, part.old, part.new, 1)))
 	}
 	overlay, err := json.Marshal(map[string]map[string]string{"Replace": replaced})
 	if err != nil {
