@@ -395,3 +395,27 @@ func TestSharedRate(t *testing.T) {
 	}
 	t.Logf("%d messages in %v", len(mails), took)
 }
+
+// TestSharedKeyRates: two instances let in what one would of a key's rate.
+func TestSharedKeyRates(t *testing.T) {
+	t.Parallel()
+	db := postgres.Start(t)
+	relay := relaytest.New(t, relaytest.Options{}, nil)
+	env := shared(t, relay, db.URL()).with(environment{"MAILSIDECAR_API_KEYS": "shop:0123456789abcdef", "MAILSIDECAR_KEY_RATES": "shop:20/d"})
+	servers := []*sidecar{serve(t, env), serve(t, env)}
+	in, out := 0, 0
+	for n := range 30 {
+		a := servers[n%2].post(t, "application/json", []byte(`{"from":"shop@example.com","to":["ana@example.org"],"subject":"Order","text":"x"}`), http.Header{"Authorization": {"Bearer 0123456789abcdef"}})
+		switch {
+		case a.HTTPStatus == 202:
+			in++
+		case a.HTTPStatus == 429 && a.Header.Get("Retry-After") != "":
+			out++
+		default:
+			t.Errorf("POST = %d %s", a.HTTPStatus, a.Body)
+		}
+	}
+	if in != 20 || out != 10 {
+		t.Errorf("%d messages of 30 were let in and %d refused, want 20 and 10", in, out)
+	}
+}
