@@ -42,6 +42,8 @@ func (q *Queue) Decode(value string) error {
 		*q = Queue{Store: store}
 	case store == "sqlite" && strings.HasPrefix(path, ":memory:"):
 		return &invalid{"keeps the queue in memory, where nothing is durable", "set sqlite:PATH, or none"}
+	case store == "sqlite" && strings.Contains(path, "://"):
+		return &invalid{"has a URL in place of the path of a file (not shown, for it may have a password)", "set sqlite:PATH, or the URL of a PostgreSQL without sqlite: in front"}
 	case store == "sqlite":
 		*q = Queue{Store: store, Path: path}
 	case store == "postgres" || store == "postgresql":
@@ -51,6 +53,9 @@ func (q *Queue) Decode(value string) error {
 	}
 	return nil
 }
+
+// maxScheme is over the length of any scheme that is meant as one.
+const maxScheme = 20
 
 // exampleURL shows the form of the URL.
 const exampleURL = "write postgres://USER:PASSWORD@HOST:5432/DATABASE, with %XX for special characters of the password"
@@ -109,7 +114,7 @@ func systemOrReadable(value string) *invalid {
 // decodeURL reads the URL of a database. See also faults.
 func (q *Queue) decodeURL(value string) error {
 	u, err := url.Parse(value)
-	if err != nil || u.Opaque != "" || u.Fragment != "" {
+	if err != nil || u.Opaque != "" || u.Fragment != "" || misread(u) {
 		return &invalid{"is no URL that can be read", exampleURL}
 	}
 	query, err := url.ParseQuery(u.RawQuery)
@@ -127,6 +132,12 @@ func (q *Queue) decodeURL(value string) error {
 		place: "//" + cmp.Or(u.Host, query.Get("host"), "service") + "/" + cmp.Or(strings.Trim(u.Path, "/"), query.Get("dbname")),
 	}
 	return nil
+}
+
+// misread says that a password with a special character was read as part of something else,
+// which may be shown.
+func misread(u *url.URL) bool {
+	return strings.Contains(u.EscapedPath(), "@") || u.User == nil && strings.Contains(u.RawQuery, "@")
 }
 
 // faults are what is wrong with the URL: all of it, so that it can be mended at once.
@@ -164,16 +175,14 @@ func (q Queue) faults() (faults []invalid) {
 	return faults
 }
 
-// unknownStore shows as much of the value as cannot be the password in a URL.
+// unknownStore shows the scheme of a URL, and no more: the value may be a password, or have one.
 func unknownStore(value string) string {
-	scheme, _, more := strings.Cut(strings.TrimSpace(value), ":")
-	switch {
-	case strings.Contains(scheme, "@"):
-		return "names no store we know"
-	case more:
-		scheme += ":…"
+	scheme, _, isURL := strings.Cut(strings.TrimSpace(value), "://")
+	letter := func(c rune) bool { return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' }
+	if !isURL || scheme == "" || len(scheme) > maxScheme || strings.TrimFunc(scheme, letter) != "" {
+		return "names no store we know (not shown, for it may have a password)"
 	}
-	return "is " + units.Quote(scheme) + ", which is no store we know"
+	return "is " + scheme + "://…, which is no store we know"
 }
 
 func (q Queue) String() string {
