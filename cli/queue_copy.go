@@ -89,7 +89,7 @@ func copyQueue(cmd *cobra.Command, c config.Service, toFile string) error {
 		fmt.Fprintf(w, "Copied and compared: %s (%d not final), %s, %s.\nSHA-256 of all rows: %s\n",
 			count(r.Messages, "message"), r.Unfinished, count(r.Attempts, "attempt"), count(r.Keys, "idempotency key"), r.Digest)
 	}
-	_, err = fmt.Fprintf(w, "Set MAILSIDECAR_QUEUE to %s, and start. %s cannot be started any more.\n", to, c.Queue)
+	_, err = fmt.Fprintf(w, "Set MAILSIDECAR_QUEUE_FILE to %s in place of MAILSIDECAR_QUEUE, and start: it names %s. %s cannot be started any more.\n", toFile, to, c.Queue)
 	return err
 }
 

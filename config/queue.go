@@ -54,6 +54,9 @@ func (q *Queue) Decode(value string) error {
 	return nil
 }
 
+// usualSchema is where the tables are unless the URL names a schema.
+const usualSchema = "mailsidecar"
+
 // maxScheme is over the length of any scheme that is meant as one.
 const maxScheme = 20
 
@@ -187,7 +190,11 @@ func unknownStore(value string) string {
 
 func (q Queue) String() string {
 	if q.Shared() {
-		return q.Store + ":" + q.place
+		place := q.Store + ":" + q.place
+		if q.Schema != "" && q.Schema != usualSchema { // the mail of another one is not there
+			place += "?schema=" + url.QueryEscape(q.Schema)
+		}
+		return place
 	}
 	if q.Path == "" {
 		return q.Store

@@ -34,9 +34,23 @@ func TestQueueURL(t *testing.T) {
 				t.Errorf("printed: %s", printed)
 			}
 		}
-		want := Setting{"MAILSIDECAR_QUEUE", "postgres://h1:5432,h2:5432/mail", r.sources["MAILSIDECAR_QUEUE"]}
+		want := Setting{"MAILSIDECAR_QUEUE", "postgres://h1:5432,h2:5432/mail?schema=my+mail", r.sources["MAILSIDECAR_QUEUE"]}
 		if !slices.Contains(c.Effective(), want) {
 			t.Errorf("Effective() = %v, want %v in it", c.Effective(), want)
+		}
+	}
+}
+
+// TestQueuePlace: what a queue prints as has the schema, unless it is the usual one.
+func TestQueuePlace(t *testing.T) {
+	for value, want := range map[string]string{
+		"postgres://shop:hunter2@h/mail":                                 "postgres://h/mail",
+		"postgres://shop:hunter2@h/mail?schema=mailsidecar":              "postgres://h/mail",
+		"postgres://shop:hunter2@h:1/mail?schema=my+mail&sslmode=prefer": "postgres://h:1/mail?schema=my+mail",
+	} {
+		var q Queue
+		if err := q.Decode(value); err != nil || q.String() != want {
+			t.Errorf("%s prints as %s, %v, want %s", value, q, err, want)
 		}
 	}
 }

@@ -28,14 +28,15 @@ func databaseOptions(c config.Service, log *slog.Logger) postgres.Options {
 	return postgres.Options{
 		Listen: listen,
 		URL:    c.Queue.URL.Reveal(), Schema: c.Queue.Schema, Lease: time.Duration(c.Lease), Patience: answerTime,
-		Retention: time.Duration(c.Retention), KeepBodies: time.Duration(c.KeepBodies), Events: &databaseEvents{log: log, explicit: listen != ""},
+		Retention: time.Duration(c.Retention), KeepBodies: time.Duration(c.KeepBodies), Events: &databaseEvents{log: log, queue: c.Queue.String(), explicit: listen != ""},
 	}
 }
 
 // databaseEvents logs what the store tells.
 type databaseEvents struct {
 	log      *slog.Logger
-	explicit bool // MAILSIDECAR_QUEUE_LISTEN has an address
+	queue    string // its place
+	explicit bool   // MAILSIDECAR_QUEUE_LISTEN has an address
 
 	mu   sync.Mutex
 	told time.Time // when the log last said that the database is away
@@ -45,10 +46,10 @@ type databaseEvents struct {
 // Commits says how durable a commit is.
 func (e *databaseEvents) Commits(synchronousCommit, standbys string, safe bool) {
 	if safe {
-		e.log.Info("database of the queue reached", "synchronous_commit", synchronousCommit, "synchronous_standby_names", standbys)
+		e.log.Info("database of the queue reached", "queue", e.queue, "synchronous_commit", synchronousCommit, "synchronous_standby_names", standbys)
 		return
 	}
-	e.log.Warn("the database may lose accepted mail in a crash: set synchronous_commit to on", "synchronous_commit", synchronousCommit, "synchronous_standby_names", standbys)
+	e.log.Warn("the database may lose accepted mail in a crash: set synchronous_commit to on", "queue", e.queue, "synchronous_commit", synchronousCommit, "synchronous_standby_names", standbys)
 }
 
 // Away says that the database does not answer.
@@ -61,7 +62,7 @@ func (e *databaseEvents) Away(err error) {
 		return
 	}
 	e.says = true
-	e.log.Warn("the database of the queue is not reached: nothing is accepted until it is", "error", err)
+	e.log.Warn("the database of the queue is not reached: nothing is accepted until it is", "queue", e.queue, "error", err)
 }
 
 // Back says that it does again.

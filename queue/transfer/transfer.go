@@ -87,7 +87,7 @@ func (m Mark) Err(place string) error {
 	on := m.At.UTC().Format("2006-01-02 15:04 UTC")
 	switch {
 	case m.Role == Source && m.Done:
-		return &queue.StoreError{Path: place, Err: ErrMovedAway, Remedy: fmt.Sprintf("it was copied to %s on %s and is sent from there; name that one in MAILSIDECAR_QUEUE. "+
+		return &queue.StoreError{Path: place, Err: ErrMovedAway, Remedy: fmt.Sprintf("it was copied to %s on %s and is sent from there; name that one in MAILSIDECAR_QUEUE, or in the file of MAILSIDECAR_QUEUE_FILE. "+
 			"To use this one again all the same, see that nothing is sent from the other one any more, and run `mailsidecar queue copy --undo`", m.Peer, on)}
 	case m.Role == Source:
 		return &queue.StoreError{Path: place, Err: ErrMovedAway, Remedy: fmt.Sprintf("it is being copied to %s since %s; run the same `mailsidecar queue copy` again, which goes on, "+
