@@ -302,10 +302,9 @@ type querier interface {
 
 // version is the schema's; zero where there is none.
 func (c *connector) version(ctx context.Context, q querier) (version int, err error) {
-	var there bool
 	// Not to_regclass: in a pooler's session, which others have used, that may answer from what
 	// was before the migration's lock.
-	if err := q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_class AS t JOIN pg_namespace AS n ON n.oid = t.relnamespace WHERE n.nspname = $1 AND t.relname = 'version')`, c.name).Scan(&there); err != nil || !there {
+	if there, err := c.rights(ctx, q); err != nil || !there {
 		return 0, err
 	}
 	err = q.QueryRow(ctx, c.sql(`SELECT version FROM {s}.version`)).Scan(&version)
