@@ -46,6 +46,8 @@ func (dr *driver) try(j *dispatch.Job) {
 		// Nothing was sent, and its turn is when the database is back. Until then nothing begins,
 		// for the lease cannot be given back either.
 		dr.recorder.release([]*dispatch.Job{j})
+	case errors.Is(err, ErrContentGone) && dr.isFinal(work):
+		dr.recorder.release([]*dispatch.Job{j})
 	case err != nil:
 		dr.log.Error("message could not be tried", "id", j.ID, "error", err)
 		dr.recorder.record(dr.postponed(j, work, err), work)
@@ -62,6 +64,18 @@ func (dr *driver) try(j *dispatch.Job) {
 		}
 		dr.recorder.record(o, work)
 	}
+}
+
+// isFinal says that the store has a verdict on all recipients of the job by now: an instance
+// that was suspended has said late what became of them, after this one had taken over.
+func (dr *driver) isFinal(work *job) bool {
+	m, err := dr.store.Get(dr.ctx, AnyKey, work.ID)
+	if errors.Is(err, ErrNotFound) {
+		return true
+	}
+	return err == nil && !slices.ContainsFunc(work.Recipients, func(l Leased) bool {
+		return !slices.ContainsFunc(m.Recipients, func(r Recipient) bool { return r.ForwardPath == l.ForwardPath && r.State.Final() })
+	})
 }
 
 // attempt hands the message to the relays in turn until one of them judges it.

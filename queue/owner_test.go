@@ -1,9 +1,12 @@
 package queue_test
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -336,6 +339,61 @@ func TestCanceledElsewhere(t *testing.T) {
 		q.WantStatus(m.ID, queue.StatusCanceled)
 		if n := relay.Copies("waits", "a@example.org"); n > 0 {
 			t.Errorf("%d copies were sent of what was canceled at another instance, want none", n)
+		}
+	})
+}
+
+// TestDeliveredLate: an instance that was suspended says that it has delivered what another one has taken over
+// by then. That one, which finds no content any more, makes no attempt of it.
+func TestDeliveredLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := memory.NewDatabase(lease)
+		var suspended atomic.Bool
+		var log bytes.Buffer
+		there := d.Open(memory.Options{Before: func(context.Context, string) error {
+			if suspended.Load() {
+				return queue.ErrUnavailable
+			}
+			return nil
+		}})
+		here := d.Open(memory.Options{})
+		t.Cleanup(func() { _, _ = here.Close(), there.Close() })
+		relay := askingRelay{Relay: queuetest.NewRelay(queuetest.Accept), after: time.Minute}
+		q := queuetest.Start(t, here, func(o *queue.Options) {
+			relay.route(o)
+			o.Workers, o.Logger = 1, slog.New(slog.NewTextHandler(&log, nil))
+		})
+		const path = "a@example.org"
+		e := queue.Entry{Message: queue.Message{ID: queue.NewID(time.Now()), Key: "app", Created: time.Now(), Expires: time.Now().Add(24 * time.Hour)},
+			Content: mailer.Content{Data: []byte("other")}, Route: "relay", Due: time.Now(), Owner: "marks-there"}
+		e.Message.Envelope.ForwardPaths = []string{path}
+		e.Message.Recipients = []queue.Recipient{{ForwardPath: path, State: queue.Queued}}
+		if err := there.Heartbeat(t.Context(), e.Owner, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := there.Insert(t.Context(), queue.Batch{Entries: []queue.Entry{e}}); err != nil {
+			t.Fatal(err)
+		}
+		for range 10 { // which keep the worker busy
+			q.MustSubmit(queuetest.Submission("begun", path))
+		}
+		suspended.Store(true)
+		time.Sleep(2 * lease)
+		suspended.Store(false)
+		late := queue.Outcome{
+			ID: e.Message.ID, Owner: e.Owner, At: time.Now(), Changes: []queue.Change{{ForwardPath: path, State: queue.Delivered, Tries: 1}},
+			Attempts: []mailer.Attempt{{Relay: "relay", Started: time.Now().Add(-2 * lease), Results: []mailer.Result{{ForwardPath: path}}}},
+		}
+		if _, err := there.Record(t.Context(), []queue.Outcome{late}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		q.WantStatus(e.Message.ID, queue.StatusDelivered)
+		if m := q.Message(e.Message.ID); len(m.Attempts) != 1 {
+			t.Errorf("%d attempts %+v, want the late one alone", len(m.Attempts), m.Attempts)
+		}
+		if text := log.String(); strings.Contains(text, "could not be tried") || strings.Contains(text, "msg=bounced") {
+			t.Errorf("the log tells of a failure:\n%s", text)
 		}
 	})
 }
