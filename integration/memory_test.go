@@ -29,7 +29,7 @@ func TestMemory(t *testing.T) {
 		a := s.send(t, order(nil))
 		wantStatus(t, a, http.StatusAccepted)
 		s.awaitStatus(t, a.ID, "delivered")
-		s.wantMemory(t, "VmRSS", 28)  // of these 20 are the program's own pages
+		s.wantMemory(t, "VmRSS", 30)  // of these 22 are the program's own pages, two of them for PostgreSQL
 		s.wantMemory(t, "RssAnon", 8) // what it asks the system for
 	})
 	for _, form := range []struct {
