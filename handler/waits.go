@@ -213,6 +213,15 @@ func (w *waiting) turn(r queue.Recipient) api.Wait {
 func (w *waiting) inLine() api.Wait {
 	wait := api.Wait{Reason: api.WaitInLine, Found: "it is due: it waits behind other mail, or is being tried"}
 	for _, relay := range w.relays {
+		if t := relay.Turns; t.Messages > 0 && (t.Waiting > 0 || t.Next.After(w.now)) {
+			wait.Reason, wait.Relay = api.WaitRate, relay.Name
+			wait.Found = fmt.Sprintf("it is due, and SMTP_RATE=%s is used up: it waits for a turn, behind other mail", t.Rate)
+			if t.Next.After(w.now) {
+				wait.Found += "; the next one is at " + t.Next.UTC().Format(time.RFC3339)
+			}
+			wait.Do = "Nothing has to be done. SMTP_RATE is how fast the relay takes mail."
+			break
+		}
 		if n := relay.Connections.Waiting; n > 0 {
 			wait.Relay = relay.Name
 			wait.Found = fmt.Sprintf("it is due, and waits for a connection: %d in line, %d connections at most", n, relay.Connections.Limit)

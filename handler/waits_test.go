@@ -28,6 +28,7 @@ func TestWaits(t *testing.T) {
 	up := RelayStatus{Name: "up"}
 	crowded := RelayStatus{Name: "crowded", Connections: smtp.Connections{Waiting: 7, Limit: 2}}
 	rated := RelayStatus{Name: "rated", Turns: smtp.Turns{Rate: units.Rate{Messages: 20, Per: time.Minute}}}
+	used := RelayStatus{Name: "used", Turns: smtp.Turns{Rate: units.Rate{Messages: 20, Per: time.Minute}, Waiting: 1, Next: soon}}
 	recipient := func(state queue.State, next time.Time, f *mailer.Failure) queue.Recipient {
 		return queue.Recipient{ForwardPath: "a@example.org", State: state, NextAttempt: next, Result: mailer.Result{Failure: f}}
 	}
@@ -47,6 +48,8 @@ func TestWaits(t *testing.T) {
 		{"another sender's paused", recipient(queue.Deferred, soon, busy), time.Time{}, []RelayStatus{up, paused("one", soon, "example.net")}, api.Wait{Reason: api.WaitRetry, Until: soon, Relay: "one", Found: "450 4.2.1 mailbox busy", Do: "by itself"}},
 		{"retry", recipient(queue.Deferred, later, busy), time.Time{}, nil, api.Wait{Reason: api.WaitRetry, Until: later, Relay: "one", Found: "450 4.2.1 mailbox busy", Do: "by itself"}},
 		{"rate", recipient(queue.Queued, soon, nil), time.Time{}, []RelayStatus{rated}, api.Wait{Reason: api.WaitRate, Until: soon, Relay: "rated", Found: "SMTP_RATE=20/m is used up", Do: "turn"}},
+		{"rate, in line", recipient(queue.Queued, now, nil), time.Time{}, []RelayStatus{up, used}, api.Wait{Reason: api.WaitRate, Relay: "used", Found: "SMTP_RATE=20/m is used up: it waits for a turn, behind other mail; the next one is at " + soon.UTC().Format(time.RFC3339), Do: "Nothing"}},
+		{"rate, not used up", recipient(queue.Queued, now, nil), time.Time{}, []RelayStatus{rated}, api.Wait{Reason: api.WaitInLine, Found: "being tried"}},
 		{"in line", recipient(queue.Queued, now, nil), time.Time{}, []RelayStatus{crowded}, api.Wait{Reason: api.WaitInLine, Relay: "crowded", Found: "7 in line, 2 connections at most"}},
 		{"being tried", recipient(queue.Deferred, now, busy), time.Time{}, []RelayStatus{up}, api.Wait{Reason: api.WaitInLine, Found: "being tried"}},
 	} {
