@@ -378,7 +378,7 @@ func TestDeliveredLate(t *testing.T) {
 			q.MustSubmit(queuetest.Submission("begun", path))
 		}
 		suspended.Store(true)
-		time.Sleep(2 * lease)
+		time.Sleep(3 * lease / 2)
 		suspended.Store(false)
 		late := queue.Outcome{
 			ID: e.Message.ID, Owner: e.Owner, At: time.Now(), Changes: []queue.Change{{ForwardPath: path, State: queue.Delivered, Tries: 1}},
