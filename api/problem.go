@@ -61,6 +61,9 @@ const (
 	CodeUncertain         Code = "uncertain"
 )
 
+// NothingDone ends the detail of a [CodeQueueUnavailable] where nothing can have been stored.
+const NothingDone = "Nothing was stored or changed."
+
 // Problem is every answer that is an error (RFC 9457). Members beyond Code and
 // RequestID are there where a relay or a message is concerned.
 type Problem struct {

@@ -2,6 +2,7 @@ package handler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -113,13 +114,22 @@ func newRelayPause(p queue.ManualPause) api.RelayPause {
 // postDrain serves POST /v1/drain. Repeating it changes nothing.
 func (s *Server) postDrain(c echo.Context) error {
 	s.operator.Drain()
-	return s.getDrain(c)
+	return drainTold(s.getDrain(c), "New mail is refused from now on")
 }
 
 // deleteDrain serves DELETE /v1/drain.
 func (s *Server) deleteDrain(c echo.Context) error {
 	s.operator.EndDrain()
-	return s.getDrain(c)
+	return drainTold(s.getDrain(c), "The drain has ended")
+}
+
+// drainTold is the answer where what was asked for is done, and the database does not say what
+// waits.
+func drainTold(err error, done string) error {
+	if !errors.Is(err, queue.ErrUnavailable) {
+		return err
+	}
+	return fmt.Errorf("%w (%w)", problem.New(api.CodeQueueUnavailable, done+". What waits is not known, for the database of the queue does not answer."), err)
 }
 
 // getDrain serves GET /v1/drain.

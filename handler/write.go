@@ -11,6 +11,7 @@ import (
 	"mailsidecar/api"
 	"mailsidecar/handler/compat"
 	"mailsidecar/handler/problem"
+	"mailsidecar/queue"
 )
 
 // writeProblem is echo's error handler.
@@ -23,6 +24,9 @@ func (s *Server) writeProblem(err error, c echo.Context) {
 	}
 	if c.Response().Committed {
 		return
+	}
+	if m := c.Request().Method; errors.Is(err, queue.ErrUnavailable) && (m == http.MethodGet || m == http.MethodHead) {
+		p.Detail = "The database of the queue does not answer." // there was nothing to change
 	}
 	if after := p.RetryAfterSeconds(); after > 0 {
 		c.Response().Header().Set(echo.HeaderRetryAfter, strconv.Itoa(after))

@@ -54,11 +54,23 @@ func newManual(s shared, dr *driver) *manual {
 	return m
 }
 
+// takeTime is how long a wish waits for its turn where the store is shared: its database may not
+// answer to the one before, or to the start.
+const takeTime = 2 * time.Second
+
 // take waits for the turn; give gives it back.
 func (m *manual) take(ctx context.Context) error {
+	var over <-chan time.Time
+	if m.owner.store != nil {
+		timer := time.NewTimer(takeTime)
+		defer timer.Stop()
+		over = timer.C
+	}
 	select {
 	case m.turn <- struct{}{}:
 		return nil
+	case <-over:
+		return fmt.Errorf("%w: %w: no turn within %v", ErrUnavailable, ErrNothingDone, takeTime)
 	case <-ctx.Done():
 		return ctx.Err()
 	}

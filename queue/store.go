@@ -427,6 +427,8 @@ var (
 	ErrUnavailable = errors.New("the database is not available")
 	// ErrMaybeStored: so it is with a new message. It comes with ErrUnavailable.
 	ErrMaybeStored = errors.New("the message may be stored")
+	// ErrNothingDone: nothing was stored or changed. It comes with ErrUnavailable.
+	ErrNothingDone = errors.New("nothing was stored or changed")
 	// ErrLeaseLost: the owner is taken for gone, or has not leased that any more. It must
 	// not send what it has leased.
 	ErrLeaseLost = errors.New("lease lost")

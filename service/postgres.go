@@ -163,14 +163,6 @@ func (q *runningQueue) runShared(ctx context.Context, err error, o postgres.Opti
 	}
 }
 
-// notReached is the error while the database has not been reached since the start.
-func (q *runningQueue) notReached() error {
-	if err := q.unreached.Load(); err != nil {
-		return fmt.Errorf("%w: %w", queue.ErrUnavailable, *err)
-	}
-	return nil
-}
-
 // Ready is that of the queue, once its database was reached.
 func (q *runningQueue) Ready(ctx context.Context) error {
 	if err := q.notReached(); err != nil {
@@ -183,22 +175,6 @@ func (q *runningQueue) Ready(ctx context.Context) error {
 		err = fmt.Errorf("%w: no answer within %v", queue.ErrUnavailable, answerTime)
 	}
 	return err
-}
-
-// Submit is that of the queue, once its database was reached.
-func (q *runningQueue) Submit(ctx context.Context, s queue.Submission) (queue.Receipt, error) {
-	if err := q.notReached(); err != nil {
-		return queue.Receipt{}, err
-	}
-	return q.Durable.Submit(ctx, s)
-}
-
-// SubmitBatch is that of the queue, once its database was reached.
-func (q *runningQueue) SubmitBatch(ctx context.Context, s []queue.Submission) ([]queue.Receipt, error) {
-	if err := q.notReached(); err != nil {
-		return nil, err
-	}
-	return q.Durable.SubmitBatch(ctx, s)
 }
 
 // MigrateStore brings the schema of the database that the configuration names to the newest version.

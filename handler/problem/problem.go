@@ -32,6 +32,7 @@ var sentinels = []struct {
 	{queue.ErrDraining, api.CodeDraining, "An operator lets the queue run empty: send it to another instance, or again later."},
 	{queue.ErrPaused, api.CodeRelayPaused, "An operator has paused every relay that may take the message, and MAILSIDECAR_QUEUE is none: it has nowhere to wait."},
 	{queue.ErrClosed, api.CodeShuttingDown, ""},
+	{queue.ErrNothingDone, api.CodeQueueUnavailable, "The database of the queue does not answer. " + api.NothingDone},
 	{queue.ErrMaybeStored, api.CodeQueueUnavailable, "The database of the queue does not answer. The message may be stored: repeat it with the same Idempotency-Key."},
 	{queue.ErrUnavailable, api.CodeQueueUnavailable, "The database of the queue does not answer. What the request was to change may be changed all the same: look, or repeat it."},
 	{queue.ErrMoved, api.CodeQueueUnavailable, "The log has the cause, under this request_id."},
