@@ -62,11 +62,17 @@ func ready(ctx context.Context, c *client) error {
 		return err
 	}
 	if a.status != http.StatusOK {
-		why := ""
-		if _, reason, ok := strings.Cut(strings.TrimSpace(string(a.body)), "not ready: "); ok {
-			why = ": " + reason
+		why := notReadyWhy(a)
+		if why != "" {
+			why = ": " + why
 		}
 		return fmt.Errorf("not ready: %s answers %d %s%s", c.Server(), a.status, http.StatusText(a.status), why)
 	}
 	return nil
+}
+
+// notReadyWhy is the reason in an answer of /readyz; empty where it has none.
+func notReadyWhy(a answer) string {
+	_, why, _ := strings.Cut(strings.TrimSpace(string(a.body)), "not ready: ")
+	return why
 }

@@ -29,6 +29,12 @@ func withServer(cmd *cobra.Command, f func(*client) error) error {
 	forPeople.LogFormat = "text"
 	offline, err := service.OpenOffline(cmd.Context(), s, service.NewLogger(cmd.ErrOrStderr(), forPeople))
 	switch {
+	case errors.Is(err, service.ErrNoIdleStore) && s.Queue.Shared():
+		err := withRunningServer(cmd, f)
+		if exitStatus(err) == exitUnavailable {
+			err = &statusError{exitUnavailable, fmt.Errorf("%w\nA queue in PostgreSQL is looked at through an instance: start one, or set MAILSIDECAR_URL", err)}
+		}
+		return err
 	case errors.Is(err, service.ErrNoIdleStore):
 		return withRunningServer(cmd, f)
 	case err != nil:

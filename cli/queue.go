@@ -33,8 +33,9 @@ func newQueue() *cobra.Command {
 		Long: `Looks at the queue and acts on it: through the server at MAILSIDECAR_URL, which
 shows the messages of the key in MAILSIDECAR_API_KEY. Without MAILSIDECAR_URL,
 and with no server running on MAILSIDECAR_QUEUE, it works on the store itself and
-sees the messages of all keys. backup, restore, check and copy work on the store itself
-in any case.`,
+sees the messages of all keys, where that is a file: a queue in PostgreSQL is looked
+at through one of its instances. backup, restore, check and copy work on the store
+itself in any case.`,
 		Example: `  mailsidecar queue list --status failed
   mailsidecar queue show 0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55
   mailsidecar queue retry --status failed --since 2h

@@ -114,7 +114,15 @@ func (f *sendFlags) send(ctx context.Context, cmd *cobra.Command) error {
 		return err
 	}
 	if f.json {
-		return printJSON(cmd.OutOrStdout(), a)
+		err := printJSON(cmd.OutOrStdout(), a)
+		if f.unknown(a) {
+			err = exitSilently(exitUncertain)
+		}
+		return err
+	}
+	if f.unknown(a) {
+		return exit(exitUncertain, "the database of the server's queue does not answer: the message may or may not have been stored, and to send it again may deliver it twice.\n"+
+			"Look with \"mailsidecar queue list\" when the database is back. With --idempotency-key the same command can simply be repeated")
 	}
 	if a.status != http.StatusOK && a.status != http.StatusAccepted {
 		return refusal(cmd.OutOrStdout(), a)
@@ -128,6 +136,13 @@ func (f *sendFlags) send(ctx context.Context, cmd *cobra.Command) error {
 		c.printTrouble(ctx, cmd.OutOrStdout())
 	}
 	return exitSilently(exitStatusOf(m))
+}
+
+// unknown says that the message may be stored, and that there is no key with which the command
+// could be repeated.
+func (f *sendFlags) unknown(a answer) bool {
+	p := a.problem()
+	return a.status == http.StatusServiceUnavailable && p.Code == api.CodeQueueUnavailable && f.idempotencyKey == "" && !strings.Contains(p.Detail, api.NothingDone)
 }
 
 // request makes the HTTP request's header and body.

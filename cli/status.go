@@ -40,8 +40,9 @@ shows that key's mail, and with the role admin that of all keys. The first line 
 verdict, which goes with the exit status; --json has both.
 
 Exit status: 0 mail flows; 1 something has been due for longer than --max-age;
-2 a relay is paused, or new mail is refused; 3 no answer from the server; 64 wrong command line; 77 the
-server wants another API key, with the role read or admin; 78 wrong configuration.`,
+2 a relay is paused, or new mail is refused, as while the database of the queue is away;
+3 no answer from the server, or none that helps; 64 wrong command line; 77 the server wants
+another API key, with the role read or admin; 78 wrong configuration.`,
 		Example: `  mailsidecar status
   mailsidecar status --watch
   mailsidecar status --max-age 5m >/dev/null || echo "mail does not flow"`,
@@ -107,11 +108,16 @@ func (v *statusView) show(ctx context.Context, before string) (int, error) {
 		return 0, v.noServer(err)
 	}
 	if a.status != http.StatusOK {
-		p := a.problem()
-		if p.Code != api.CodeQueueRequired {
+		switch p := a.problem(); {
+		case p.Code == api.CodeQueueRequired:
+			return v.showRelays(ctx, before, noQueue, exitOK)
+		case p.Code == api.CodeQueueUnavailable:
+			return v.showRelays(ctx, before, "What waits is not known: the queue's store does not work. "+p.Detail, statusPaused)
+		case p.Status >= http.StatusInternalServerError:
+			return 0, v.noServer(p.err())
+		default:
 			return 0, p.err()
 		}
-		return v.showRelays(ctx, before)
 	}
 	if err := json.Unmarshal(a.body, &stats); err != nil {
 		return 0, fmt.Errorf("the answer cannot be read: %w", err)
@@ -139,6 +145,9 @@ func (v *statusView) refused(ctx context.Context) string {
 	var d api.Drain
 	if err := v.client.ask(ctx, http.MethodGet, "/v1/drain", nil, &d); err == nil && d.Draining {
 		return "New mail is refused: an operator drains the server since " + localTime(d.Since) + `; "mailsidecar drain --end" ends that.`
+	}
+	if why := notReadyWhy(a); why != "" {
+		return "New mail is refused: " + why + "."
 	}
 	return "New mail is refused: the server is not ready. Its log says why."
 }
@@ -174,8 +183,11 @@ func (v *statusView) encode(answer []byte, status int, verdict []string) error {
 	return encodeJSON(v.w, json.RawMessage(string(front[:len(front)-1])+","+members))
 }
 
-// showRelays is for a server without a queue: it has no numbers.
-func (v *statusView) showRelays(ctx context.Context, before string) (int, error) {
+const noQueue = "The server has no queue (MAILSIDECAR_QUEUE=none): nothing waits, and nothing is counted."
+
+// showRelays is for a server that has no numbers, and why is the reason. The exit status is at
+// least least.
+func (v *statusView) showRelays(ctx context.Context, before, why string, least int) (int, error) {
 	var raw json.RawMessage
 	if err := v.client.ask(ctx, http.MethodGet, "/v1/relays", nil, &raw); err != nil {
 		return 0, v.noServer(err)
@@ -184,7 +196,7 @@ func (v *statusView) showRelays(ctx context.Context, before string) (int, error)
 	if err := json.Unmarshal(raw, &relays); err != nil {
 		return 0, fmt.Errorf("the answer cannot be read: %w", err)
 	}
-	status := exitOK
+	status := least
 	var stats api.Stats
 	for _, r := range relays.Relays {
 		stats.Relays = append(stats.Relays, api.StatsRelay{Name: r.Name, Status: r.Status, PausedUntil: r.PausedUntil, PausedByOperator: r.PausedByOperator, Advice: r.Advice})
@@ -192,8 +204,7 @@ func (v *statusView) showRelays(ctx context.Context, before string) (int, error)
 			status = statusPaused
 		}
 	}
-	const noQueue = "The server has no queue (MAILSIDECAR_QUEUE=none): nothing waits, and nothing is counted."
-	verdict := []string{noQueue}
+	verdict := []string{why}
 	if trouble := troubled(relays.Relays); trouble != "" {
 		verdict = append(verdict, trouble)
 	}

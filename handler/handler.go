@@ -283,16 +283,28 @@ func (s *Server) getLive(c echo.Context) error {
 	return c.String(http.StatusOK, "ok\n")
 }
 
-// getReady answers whether requests should come here. It needs no key: that it waits for its
-// database is all that it says of the reasons, for it is what an operator looks for elsewhere.
+// getReady answers whether requests should come here. It needs no key: the kind of reason is
+// all that it says, for it is what an operator looks for elsewhere. The log has the details.
 func (s *Server) getReady(c echo.Context) error {
 	s.takeStrangersTurn(c)
-	switch err := s.ready(); {
-	case err == nil:
+	err := s.ready()
+	if err == nil {
 		return c.String(http.StatusOK, "ok\n")
+	}
+	return c.String(http.StatusServiceUnavailable, "not ready"+whyNotReady(err)+"\n")
+}
+
+func whyNotReady(err error) string {
+	switch {
+	case errors.Is(err, queue.ErrDraining):
+		return ": it is drained, until mailsidecar drain --end"
+	case errors.Is(err, queue.ErrShuttingDown):
+		return ": it stops"
+	case errors.Is(err, queue.ErrUnavailable) && errors.As(err, new(*queue.StoreError)):
+		return ": the database of the queue cannot be used, and the log has the remedy"
 	case errors.Is(err, queue.ErrUnavailable):
-		return c.String(http.StatusServiceUnavailable, "not ready: the database of the queue does not answer\n")
+		return ": the database of the queue does not answer"
 	default:
-		return c.String(http.StatusServiceUnavailable, "not ready\n")
+		return ""
 	}
 }

@@ -299,6 +299,7 @@ func TestHealth(t *testing.T) {
 	var ready error
 	s := newTestServer(t, &fakeQueue{}, func(o *Options) { o.Ready = func() error { return ready } })
 	away := fmt.Errorf("%w: dial db.example.com", queue.ErrUnavailable)
+	refused := fmt.Errorf("%w: %w", queue.ErrUnavailable, &queue.StoreError{Err: errors.New("password authentication failed")})
 	for _, tc := range []struct {
 		ready  error
 		target string
@@ -306,7 +307,10 @@ func TestHealth(t *testing.T) {
 		body   string
 	}{
 		{queue.ErrDraining, "/livez", 200, "ok\n"},
-		{queue.ErrDraining, "/readyz", 503, "not ready\n"},
+		{queue.ErrDraining, "/readyz", 503, "not ready: it is drained, until mailsidecar drain --end\n"},
+		{queue.ErrShuttingDown, "/readyz", 503, "not ready: it stops\n"},
+		{errors.New("secret"), "/readyz", 503, "not ready\n"},
+		{refused, "/readyz", 503, "not ready: the database of the queue cannot be used, and the log has the remedy\n"},
 		{nil, "/readyz", 200, "ok\n"},
 		{away, "/readyz", 503, "not ready: the database of the queue does not answer\n"},
 	} {
