@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,6 +64,13 @@ const maxScheme = 20
 // exampleURL shows the form of the URL.
 const exampleURL = "write postgres://USER:PASSWORD@HOST:5432/DATABASE, with %XX for special characters of the password"
 
+const (
+	// unreadURL is what helps where the URL cannot be read.
+	unreadURL = exampleURL + "; several hosts with IPv6, or the directory of a socket, go into ?host=A,B&port=1,2 or ?host=/DIR"
+	// parameterAt follows exampleURL where its parameters cannot.
+	parameterAt = ", and %40 for an @ of a parameter"
+)
+
 // databaseParameters are those that the URL of a database may have, and what is wrong with a
 // value, or nil.
 var databaseParameters = map[string]func(value string) *invalid{
@@ -118,12 +126,12 @@ func systemOrReadable(value string) *invalid {
 func (q *Queue) decodeURL(value string) error {
 	u, err := url.Parse(value)
 	if err != nil || u.Opaque != "" || u.Fragment != "" || misread(u) {
-		return &invalid{"is no URL that can be read", exampleURL}
+		return &invalid{"is no URL that can be read", unreadURL}
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	switch {
-	case err != nil:
-		return &invalid{"has parameters that cannot be read", exampleURL}
+	case err != nil || strings.Contains(u.RawQuery, "@"): // or a password is read as parameters
+		return &invalid{"has parameters that cannot be read", exampleURL + parameterAt}
 	case len(query["schema"]) > 1:
 		return &invalid{"has the parameter schema twice", "keep one"}
 	}
@@ -137,10 +145,23 @@ func (q *Queue) decodeURL(value string) error {
 	return nil
 }
 
-// misread says that a password with a special character was read as part of something else,
-// which may be shown.
-func misread(u *url.URL) bool {
-	return strings.Contains(u.EscapedPath(), "@") || u.User == nil && strings.Contains(u.RawQuery, "@")
+// misread says that a password with a special character was read as the name of the database,
+// which is shown.
+func misread(u *url.URL) bool { return strings.Contains(u.EscapedPath(), "@") }
+
+// parameterName is what a name looks like that was meant as one.
+var parameterName = regexp.MustCompile(`^[a-z_]{1,30}$`)
+
+// unknownParameter shows a name only where it cannot be part of a password that has an &.
+func unknownParameter(name string, query url.Values) invalid {
+	if !parameterName.MatchString(name) || query.Get(name) == "" || query.Has("password") || query.Has("sslpassword") {
+		return invalid{"has an unknown parameter (not shown, for it may be part of a password)", "use these alone: " + knownParameters() + "; and write %XX for special characters of the password"}
+	}
+	return invalid{"has the unknown parameter " + units.Quote(name), "use these alone: " + knownParameters()}
+}
+
+func knownParameters() string {
+	return strings.Join(slices.Sorted(maps.Keys(databaseParameters)), ", ")
 }
 
 // faults are what is wrong with the URL: all of it, so that it can be mended at once.
@@ -157,7 +178,7 @@ func (q Queue) faults() (faults []invalid) {
 		check, known := databaseParameters[name]
 		switch {
 		case !known:
-			faults = append(faults, invalid{"has the unknown parameter " + units.Quote(name), "use these alone: " + strings.Join(slices.Sorted(maps.Keys(databaseParameters)), ", ")})
+			faults = append(faults, unknownParameter(name, query))
 		case len(query[name]) > 1:
 			faults = append(faults, invalid{"has the parameter " + name + " twice", "keep one"})
 		case check != nil:

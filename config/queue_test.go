@@ -103,3 +103,89 @@ func TestSharedWarnings(t *testing.T) {
 		}
 	}
 }
+
+// TestPasswordInNoError: wherever special characters stand in a password, no error has a part of it. Where
+// the URL is taken, the place does not have one either.
+func TestPasswordInNoError(t *testing.T) {
+	const word = "quokkazeb"
+	specials := []string{"", "/", "?", "#", "@", ":", "&", "=", "%", ";", "+", " ", "[", "]", "12/", "p@/", "p@x?", "p@x/", "p@x#", "=1@", "p@h?a=", "?a=b&"}
+	parts := func(text string) string {
+		for i := range len(word) - 3 {
+			if strings.Contains(text, word[i:i+4]) {
+				return word[i : i+4]
+			}
+		}
+		return ""
+	}
+	look := func(value string) {
+		var q Queue
+		text := ""
+		if err := q.Decode(value); err != nil {
+			text = err.Error()
+		} else {
+			text = q.String()
+			for _, fault := range q.faults() {
+				text += fault.Error()
+			}
+		}
+		var l QueueListen
+		if err := l.Decode(value); err != nil {
+			text += err.Error()
+		}
+		if part := parts(text); part != "" {
+			t.Errorf("%s: %q of the password is in: %s", value, part, text)
+		}
+	}
+	for _, a := range specials {
+		for _, b := range specials {
+			for _, c := range specials {
+				password := a + word[:5] + b + word[5:] + c
+				look("postgres://app:" + password + "@127.0.0.1:5432/q")
+				look("postgres://app:" + a + word + b + c + "@127.0.0.1/q?sslmode=disable")
+				look("postgres://app:" + a + b + word + c + "@127.0.0.1/q?schema=x")
+			}
+			if !strings.Contains(a+b, "?") && !strings.Contains(a+b, "#") { // a URL with two of these is not meant
+				look("postgres://127.0.0.1/q?user=app&password=" + a + word[:5] + b + word[5:] + "&sslmode=disable")
+			}
+		}
+	}
+}
+
+// TestQueueParameterNames: the name of an unknown parameter is shown where it was meant as one.
+func TestQueueParameterNames(t *testing.T) {
+	for query, want := range map[string]string{
+		"search_path=x":                `has the unknown parameter "search_path"`,
+		"w0rd=x":                       "has an unknown parameter (not shown",
+		"word":                         "has an unknown parameter (not shown",
+		"password=a&word=x":            "has an unknown parameter (not shown",
+		"application_name=a@b":         "has parameters that cannot be read",
+		"application_name=a%40b":       "",
+		"host=a,b&port=1,2":            "",
+		"host=%2Fvar%2Frun":            "",
+		"password=p%40ss&user=a":       "",
+		"password=p@ss&user=a":         "and %40 for an @ of a parameter",
+		"sslmode=full&w0rd@h=x":        "has parameters that cannot be read",
+		strings.Repeat("a", 31) + "=x": "not shown",
+	} {
+		var q Queue
+		text := ""
+		if !strings.HasPrefix(query, "host=") {
+			query += "&host=h"
+		}
+		if err := q.Decode("postgres:///mail?" + query); err != nil {
+			text = err.Error()
+		}
+		for _, fault := range q.faults() {
+			text += fault.Error()
+		}
+		if want == "" && text != "" || !strings.Contains(text, want) {
+			t.Errorf("%s: %q, want %q", query, text, want)
+		}
+	}
+	for _, value := range []string{"postgres://a:b@[::1]:1,127.0.0.1:2/d", "postgres://a:b@%2Ftmp%2Fdir/d"} {
+		var q Queue
+		if err := q.Decode(value); err == nil || !strings.Contains(err.Error(), "?host=A,B&port=1,2 or ?host=/DIR") {
+			t.Errorf("%s: %v", value, err)
+		}
+	}
+}

@@ -299,6 +299,10 @@ func TestPasswordNowhere(t *testing.T) {
 		"no scheme": strings.Replace(db.URL(), "postgres://", "pg://", 1), "two at": strings.Replace(db.URL(), "hunter2", "hunter2@hunter2", 1), "no TLS": strings.Replace(db.URL(), "disable", "require", 1),
 		"file": db.URL() + "&sslrootcert=hunter2",
 	}
+	for _, before := range []string{"12/", "p@/", "?", "p@x?", "#"} { // what an unescaped password looks like
+		urls[before] = strings.Replace(db.URL(), "hunter2", before+"hunter2", 1)
+		urls[before+" and ="] = strings.Replace(db.URL(), "hunter2", before+"hunter2=1", 1)
+	}
 	for name, url := range urls {
 		for _, words := range []string{"queue migrate", "check --timeout 5s", "queue list", "queue check", "queue backup -", "status", "healthcheck", "send --to a@example.org --text x", "config", "serve"} {
 			if words == "serve" && (name == "good" || name == "parameter" || name == "encoded" || name == "no host") {
