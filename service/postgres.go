@@ -62,7 +62,7 @@ func (e *databaseEvents) Away(err error) {
 		return
 	}
 	e.says = true
-	e.log.Warn("the database of the queue is not reached: nothing is accepted until it is", "queue", e.queue, "error", err)
+	unlimited(e.log).Warn("the database of the queue is not reached: nothing is accepted until it is", "queue", e.queue, "error", err)
 }
 
 // Back says that it does again.
@@ -180,14 +180,20 @@ func (q *runningQueue) Ready(ctx context.Context) error {
 // MigrateStore brings the schema of the database that the configuration names to the newest version.
 func MigrateStore(ctx context.Context, c config.Service, log *slog.Logger) (from, to int, err error) {
 	if !c.Queue.Shared() {
-		return 0, 0, &ConfigError{"MAILSIDECAR_QUEUE", errors.New("it is no PostgreSQL: a store in a file is migrated by the start")}
+		return 0, 0, &ConfigError{"MAILSIDECAR_QUEUE", errors.New("the queue is a file, and the start of the server migrates that: there is nothing to do. For PostgreSQL set the URL of the database")}
 	}
 	o := databaseOptions(c, log)
 	if _, err := postgres.Prepare(ctx, o); err != nil {
 		return 0, 0, &ConfigError{"MAILSIDECAR_QUEUE", err}
 	}
-	return postgres.Migrate(ctx, o)
+	if from, to, err = postgres.Migrate(ctx, o); postgres.Unreachable(err) {
+		err = fmt.Errorf("%s is not reached: %w; %s", c.Queue, err, reachRemedy)
+	}
+	return from, to, err
 }
+
+// reachRemedy is what helps where a database is not reached.
+const reachRemedy = "see that the server runs, that host and port are right, and that it may be reached from here"
 
 // ExaminedDatabase is what is known of the database of a queue.
 type ExaminedDatabase = postgres.Examined
@@ -198,6 +204,9 @@ func ExamineDatabase(ctx context.Context, c config.Service) (d ExaminedDatabase,
 	d, err = postgres.Examine(ctx, databaseOptions(c, slog.New(slog.DiscardHandler)))
 	if known, ok := errors.AsType[*queue.StoreError](err); ok {
 		return d, known.Remedy, known.Err
+	}
+	if postgres.Unreachable(err) {
+		return d, reachRemedy, err
 	}
 	return d, "", err
 }

@@ -13,32 +13,39 @@ import (
 // awayInterval is how often the log has a message about a database that does not answer.
 const awayInterval = time.Minute
 
-// seldom is a log that has each message about a database that is away once in awayInterval,
-// with the number of those that were left out before. Every request and every part of the
-// queue meets such a database, again and again.
+// seldom is a log that has one message about a database that is away in awayInterval, beside that
+// which says that it is away, with the number of those that were left out before. Every request
+// and every part of the queue meets such a database, again and again, and has the same to say.
 type seldom struct {
 	slog.Handler
 	told *told
 }
 
-// told is when each message was logged last, and how many were left out since. There are as
-// many as the code has messages.
+// told is when such a message was logged last, and how many were left out since.
 type told struct {
 	mu   sync.Mutex
-	last map[string]time.Time
-	out  map[string]int
+	last time.Time
+	out  int
 }
 
 // logSeldom returns a logger that is [seldom].
 func logSeldom(l *slog.Logger) *slog.Logger {
-	return slog.New(seldom{l.Handler(), &told{last: map[string]time.Time{}, out: map[string]int{}}})
+	return slog.New(seldom{l.Handler(), &told{}})
+}
+
+// unlimited returns the log below one that is [seldom]: for who limits the message by itself.
+func unlimited(l *slog.Logger) *slog.Logger {
+	if h, ok := l.Handler().(seldom); ok {
+		return slog.New(h.Handler)
+	}
+	return l
 }
 
 func (h seldom) Handle(ctx context.Context, r slog.Record) error {
 	if r.Level < slog.LevelWarn || !isAway(r) {
 		return h.Handler.Handle(ctx, r)
 	}
-	left, due := h.told.turn(r.Message, r.Time)
+	left, due := h.told.turn(r.Time)
 	if !due {
 		return nil
 	}
@@ -68,14 +75,14 @@ func isAway(r slog.Record) (away bool) {
 }
 
 // turn says whether a message is due, and how many were left out before.
-func (t *told) turn(message string, now time.Time) (left int, due bool) {
+func (t *told) turn(now time.Time) (left int, due bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if last, ok := t.last[message]; ok && now.Sub(last).Abs() < awayInterval {
-		t.out[message]++
+	if !t.last.IsZero() && now.Sub(t.last).Abs() < awayInterval {
+		t.out++
 		return 0, false
 	}
-	left = t.out[message]
-	t.last[message], t.out[message] = now, 0
+	left = t.out
+	t.last, t.out = now, 0
 	return left, true
 }

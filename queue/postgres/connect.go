@@ -123,6 +123,12 @@ func (c *connector) several() bool {
 	return slices.ContainsFunc(cc.Fallbacks, func(f *pgconn.FallbackConfig) bool { return f.Host != cc.Host || f.Port != cc.Port })
 }
 
+// mayBePlain says that the URL lets a connection be without encryption.
+func (c *connector) mayBePlain() bool {
+	cc := c.config.ConnConfig
+	return cc.TLSConfig == nil || slices.ContainsFunc(cc.Fallbacks, func(f *pgconn.FallbackConfig) bool { return f.TLSConfig == nil })
+}
+
 // warned is the name under which a connection keeps the last warning.
 const warned = "warned"
 
@@ -142,7 +148,7 @@ func (c *connector) connect(ctx context.Context, slow bool) (*pgx.Conn, error) {
 // for a standby return without having it.
 func (c *connector) watch(cc *pgx.ConnConfig) {
 	made := &atomic.Bool{}
-	plain := cc.TLSConfig == nil || slices.ContainsFunc(cc.Fallbacks, func(f *pgconn.FallbackConfig) bool { return f.TLSConfig == nil })
+	plain := c.mayBePlain()
 	dialer := net.Dialer{
 		Timeout:         cc.ConnectTimeout,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepIdle, Interval: keepInterval, Count: keepCount},

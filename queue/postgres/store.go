@@ -299,7 +299,7 @@ func (c *connector) namedTLS(err error) error {
 	var why, remedy string
 	switch {
 	case c.several():
-		return err
+		return plainly(err)
 	case errors.Is(err, errClearText):
 		why, remedy = errClearText.Error(), "add sslmode=verify-full and sslrootcert=FILE to the address of the database"
 	case errors.As(err, &name):
@@ -308,10 +308,10 @@ func (c *connector) namedTLS(err error) error {
 		why, remedy = authority.Error(), "set sslrootcert to the file of the authority that has issued the server's certificate"
 	case errors.As(err, &invalid):
 		why, remedy = invalid.Error(), "give the server a certificate that is valid, and see that the clocks are right"
-	case strings.Contains(err.Error(), "server refused TLS connection"):
+	case strings.Contains(err.Error(), noTLS) && !c.mayBePlain():
 		why, remedy = "the server has no TLS", "switch it on there (ssl = on)"
 	default:
-		return err
+		return plainly(err)
 	}
 	return &queue.StoreError{Path: c.place(), Err: errors.New(why), Remedy: remedy}
 }
