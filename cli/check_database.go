@@ -56,6 +56,10 @@ func checkDatabase(ctx context.Context, s config.Service) *checkedDatabase {
 	default:
 		c.Found = "It can be used; synchronous_commit is " + d.SynchronousCommit
 	}
+	if d.Listen != nil && err == nil {
+		c.OK = false
+		c.Found += ". MAILSIDECAR_QUEUE_LISTEN cannot be used: " + d.Listen.Error()
+	}
 	return c
 }
 

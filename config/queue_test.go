@@ -189,3 +189,14 @@ func TestQueueParameterNames(t *testing.T) {
 		}
 	}
 }
+
+// TestFileWarnings: settings that mean nothing with a queue in a file are warned about.
+func TestFileWarnings(t *testing.T) {
+	for _, e := range []env{{}, {"MAILSIDECAR_QUEUE_LISTEN=none"}, {"MAILSIDECAR_QUEUE_LISTEN=postgres://u:hunter2@h/d", "MAILSIDECAR_LEASE=30s"}} {
+		setenv(t, append(e, "MAILSIDECAR_QUEUE=sqlite:/q.db"))
+		r := newReader(os.Getenv, os.Environ())
+		if r.service(); len(r.warnings) != len(e) || r.err() != nil || strings.Contains(fmt.Sprint(r.warnings), "hunter2") {
+			t.Errorf("%d settings: %q, %v", len(e), r.warnings, r.err())
+		}
+	}
+}

@@ -308,6 +308,11 @@ func (r *reader) checkStore(s *Service) {
 	if s.StoreKeyFile != "" {
 		r.warn("%s means nothing without PostgreSQL: logins are kept in the data directory", serviceName("STORE_KEY_FILE"))
 	}
+	for _, name := range []string{"QUEUE_LISTEN", "LEASE"} {
+		if source := r.sources[serviceName(name)]; source == FromVariable || source == FromFile {
+			r.warn("%s means nothing without PostgreSQL", serviceName(name))
+		}
+	}
 	if s.Queue.Store != "sqlite" || r.failed[serviceName("DATA_DIR")] {
 		return
 	}

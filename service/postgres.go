@@ -82,7 +82,7 @@ func (e *databaseEvents) Hears(does bool, err error) {
 	case does:
 		e.log.Info("hears what other instances tell")
 	case e.explicit:
-		e.log.Warn("does not hear what other instances tell, and looks for it", "error", err)
+		e.log.Warn("does not hear what other instances tell, and looks for it", "setting", "MAILSIDECAR_QUEUE_LISTEN", "error", err)
 	default:
 		e.log.Info("does not hear what other instances tell, and looks for it", "error", err)
 	}
@@ -103,7 +103,7 @@ func startShared(ctx context.Context, c config.Service, o queue.Options) (*runni
 	options := databaseOptions(c, o.Logger)
 	store, err := postgres.Prepare(ctx, options)
 	if err != nil {
-		return nil, &ConfigError{"MAILSIDECAR_QUEUE", err}
+		return nil, &ConfigError{settingOf(err), err}
 	}
 	q, err := newQueue(c, store, o)
 	if err != nil {
@@ -118,6 +118,14 @@ func startShared(ctx context.Context, c config.Service, o queue.Options) (*runni
 	}
 	q.begin(ctx, func(ctx context.Context) error { return q.runShared(ctx, err, options, store) })
 	return q, nil
+}
+
+// settingOf is the setting that the error of an address is about.
+func settingOf(err error) string {
+	if errors.Is(err, postgres.ErrListen) {
+		return "MAILSIDECAR_QUEUE_LISTEN"
+	}
+	return "MAILSIDECAR_QUEUE"
 }
 
 // reach brings the schema to the newest version, and looks at the database.
@@ -184,7 +192,7 @@ func MigrateStore(ctx context.Context, c config.Service, log *slog.Logger) (from
 	}
 	o := databaseOptions(c, log)
 	if _, err := postgres.Prepare(ctx, o); err != nil {
-		return 0, 0, &ConfigError{"MAILSIDECAR_QUEUE", err}
+		return 0, 0, &ConfigError{settingOf(err), err}
 	}
 	if from, to, err = postgres.Migrate(ctx, o); postgres.Unreachable(err) {
 		err = fmt.Errorf("%s is not reached: %w; %s", c.Queue, err, reachRemedy)

@@ -77,7 +77,7 @@ func (s *Store) Hear(ctx context.Context, f func(queue.Hint)) {
 		}
 		if was || !told {
 			told = true
-			s.opts.Events.Hears(false, named(s.connector, err))
+			s.opts.Events.Hears(false, named(s.listener, err))
 		}
 		select {
 		case <-ctx.Done():
@@ -102,7 +102,13 @@ func (s *Store) hear(ctx context.Context, f func(queue.Hint)) error {
 		return err
 	}
 	for {
-		if err := s.hearOwn(ctx, conn, f); err != nil {
+		err := s.hearOwn(ctx, conn, f)
+		if errors.Is(err, errUnheard) && s.listener != s.connector {
+			if other := s.listener.hasTables(ctx, conn); other != nil {
+				return other
+			}
+		}
+		if err != nil {
 			return err
 		}
 		if !s.hears.Swap(true) {
@@ -139,6 +145,27 @@ func (s *Store) hearOwn(ctx context.Context, conn *pgx.Conn, f func(queue.Hint))
 }
 
 var errUnheard = errors.New("a notification of its own does not arrive: a pooler in transaction mode is between")
+
+// hasTables says whether the queue is where the connection leads to.
+func (c *connector) hasTables(ctx context.Context, conn *pgx.Conn) error {
+	within, cancel := context.WithTimeout(ctx, hearTime)
+	defer cancel()
+	var there bool
+	err := conn.QueryRow(within, `SELECT EXISTS (SELECT FROM pg_class AS t JOIN pg_namespace AS n ON n.oid = t.relnamespace WHERE n.nspname = $1 AND t.relname = 'version')`, c.name).Scan(&there)
+	if err == nil && !there {
+		err = c.unfit("it is another database: the queue is not there", "name the database of the queue, without the pooler")
+	}
+	return err
+}
+
+// examineListener looks whether the queue is where notifications are waited for.
+func (c *connector) examineListener(ctx context.Context) error {
+	conn, err := c.connect(ctx, false)
+	if err == nil {
+		err = errors.Join(c.hasTables(ctx, conn), conn.Close(context.WithoutCancel(ctx)))
+	}
+	return named(c, err)
+}
 
 // hearOthers passes on what others tell until it is time for a test.
 func (s *Store) hearOthers(ctx context.Context, conn *pgx.Conn, f func(queue.Hint)) error {

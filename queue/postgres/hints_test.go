@@ -154,3 +154,42 @@ func TestHintsPooled(t *testing.T) {
 		t.Errorf("channels %s, %s", a.channel(), b.channel())
 	}
 }
+
+// TestListenElsewhere: an address at which is listened, and that leads to another database, or that refuses
+// the password, is named as that.
+func TestListenElsewhere(t *testing.T) {
+	srv := start(t)
+	srv.exec(t, `CREATE DATABASE apart`)
+	for user, want := range map[string]string{
+		"test@":   "/apart, schema",
+		"nobody@": "/apart, schema",
+	} {
+		o := options(t, srv.url())
+		o.Listen = strings.Replace(strings.Replace(srv.url(), "/postgres?", "/apart?", 1), "test@", user, 1)
+		found, err := Examine(t.Context(), o)
+		if err != nil || found.Listen == nil || !strings.Contains(found.Listen.Error(), want) {
+			t.Errorf("Examine = %v, %v, want %q", found.Listen, err, want)
+		}
+		h := &hearing{heard: make(chan error, 10)}
+		o.Events = h
+		s := open(t, o)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		go s.Hear(ctx, func(queue.Hint) {})
+		select {
+		case err := <-h.heard:
+			if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "pooler in transaction mode is between") {
+				t.Errorf("Hears = %v, want %q", err, want)
+			}
+		case <-ctx.Done():
+			t.Error("nothing was said")
+		}
+		cancel()
+	}
+}
+
+type hearing struct {
+	noEvents
+	heard chan error
+}
+
+func (h *hearing) Hears(_ bool, err error) { h.heard <- err }

@@ -166,13 +166,9 @@ func Prepare(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	listener := c
-	if o.Listen != "" && o.Listen != ListenNone {
-		direct := o
-		direct.URL = o.Listen
-		if listener, err = newConnector(direct); err != nil {
-			return nil, err
-		}
+	listener, err := newListener(c, o)
+	if err != nil {
+		return nil, err
 	}
 	s := &Store{connector: c, listener: listener, self: uuid.NewString()[:8], opts: o, ended: make(chan struct{}), lists: make(chan struct{}, listsAtATime)}
 	s.lanes.begin()
@@ -183,6 +179,22 @@ func Prepare(ctx context.Context, o Options) (*Store, error) {
 	s.inserts = newInserts(s)
 	s.beats.store = s
 	return s, nil
+}
+
+// ErrListen is about [Options.Listen].
+var ErrListen = errors.New("the address at which is listened")
+
+// newListener returns c where no other address is named.
+func newListener(c *connector, o Options) (*connector, error) {
+	if o.Listen == "" || o.Listen == ListenNone {
+		return c, nil
+	}
+	o.URL = o.Listen
+	l, err := newConnector(o)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrListen, err)
+	}
+	return l, nil
 }
 
 // Connect looks at the database. The errors are those of [Open]. After another error than a
@@ -212,17 +224,25 @@ type Examined struct {
 	// Safe says that no crash of the database loses what it has acknowledged, and no failover,
 	// as far as its settings tell.
 	Safe bool
-	mark transfer.Mark
+	// Listen is what is wrong with [Options.Listen]; nil where nothing is, or nothing is named.
+	Listen error
+	mark   transfer.Mark
 }
 
 // Examine looks whether the database is one that a queue can be in, and changes nothing. The
 // errors are those of [Open].
 func Examine(ctx context.Context, o Options) (Examined, error) {
-	c, err := newConnector(o.withDefaults())
+	o = o.withDefaults()
+	c, err := newConnector(o)
 	if err != nil {
 		return Examined{}, err
 	}
 	found, err := c.examine(ctx)
+	if l, bad := newListener(c, o); bad != nil {
+		found.Listen = bad
+	} else if err == nil && l != c && found.Schema > 0 {
+		found.Listen = l.examineListener(ctx)
+	}
 	return found, named(c, cmp.Or(err, found.mark.Err(c.place())))
 }
 

@@ -218,7 +218,7 @@ func TestRoles(t *testing.T) {
 	for _, role := range []string{"stranger", "reader", "nobody"} {
 		as := o
 		as.URL = strings.Replace(o.URL, "test@", role+"@", 1)
-		want := "grant the role the right to use the schema and its tables; \"mailsidecar queue migrate\" makes them"
+		want := "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA " + name + ` TO "` + role + `"`
 		if role == "nobody" {
 			want = "set the right user"
 		}
