@@ -16,6 +16,8 @@ const (
 	// sweepLimit and stepRest keep work of many steps from delaying writes.
 	sweepLimit = 100
 	stepRest   = 20 * time.Millisecond
+	// failInterval is how often the log says that leases cannot be taken over.
+	failInterval = time.Minute
 	// startRecipients is how many recipients a start takes over before it is ready; the
 	// others' turn comes after that.
 	startRecipients = 1000
@@ -33,6 +35,7 @@ type house struct {
 	driver *driver
 	manual *manual
 	drain  *drain
+	failed time.Time // when the log last said that leases cannot be taken over
 }
 
 // keep works until ctx ends. It begins with what the start has left to be done, which may
@@ -136,7 +139,8 @@ func (h *house) rewind(ctx context.Context, after time.Duration) bool {
 func (h *house) takeOver(ctx context.Context) (total Recovered) {
 	for {
 		step, err := h.recover(ctx)
-		if err != nil && ctx.Err() == nil {
+		if now := time.Now(); err != nil && ctx.Err() == nil && (h.failed.IsZero() || now.Sub(h.failed).Abs() >= failInterval) {
+			h.failed = now
 			h.log.Error("take over leases", "error", err)
 		}
 		if err != nil || step.Any() {

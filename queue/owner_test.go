@@ -646,3 +646,23 @@ func TestWaitsForAnother(t *testing.T) {
 		}
 	})
 }
+
+// TestTakeOverLog: that leases cannot be taken over is logged at once, and then once a minute.
+func TestTakeOverLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSharedStore()
+		var log bytes.Buffer
+		q := queuetest.Start(t, store, func(o *queue.Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		queuetest.SettleDown()
+		store.set(func() { store.away = true })
+		time.Sleep(5*time.Minute - time.Second)
+		store.set(func() { store.away = false })
+		time.Sleep(time.Minute)
+		if err := q.End(); err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(log.String(), "take over leases"); n != 5 {
+			t.Errorf("logged %d times in 5 minutes, want 5:\n%s", n, &log)
+		}
+	})
+}
