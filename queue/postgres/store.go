@@ -484,7 +484,7 @@ func (s *Store) storeError(err error) error {
 	}
 }
 
-// Check says whether the database answers.
+// Check says whether the database answers, and the store may still be used.
 func (s *Store) Check(ctx context.Context) error {
 	_, err := run(ctx, s, func(ctx context.Context, conn *pgx.Conn) (bool, error) {
 		var recovery, readOnly bool
@@ -492,7 +492,11 @@ func (s *Store) Check(ctx context.Context) error {
 		if err == nil && (recovery || readOnly) {
 			err = fmt.Errorf("%w: the database is read-only", queue.ErrUnavailable)
 		}
-		return false, err
+		if err != nil || s.opts.Copying {
+			return false, err
+		}
+		mark, err := s.readMark(ctx, conn)
+		return false, cmp.Or(err, mark.Err(s.place()))
 	})
 	return err
 }

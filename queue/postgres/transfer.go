@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -108,22 +109,50 @@ func (c *connector) readMark(ctx context.Context, q querier) (m transfer.Mark, e
 	return m, err
 }
 
-// lockSQL makes the database refuse what an instance would do: to begin, and to take mail. It
-// costs nothing while there is no mark. A copy may take mail into a target all the same.
+// lockSQL makes the database refuse what an instance would do: to begin, and with a source to
+// change anything that is copied. An instance that was suspended must not say that a message is
+// canceled which is sent from the new store. It costs nothing while there is no mark. A copy may
+// take mail into a target all the same.
 var lockSQL = map[transfer.Role]string{
 	transfer.Target: `CREATE OR REPLACE FUNCTION {s}.locked() RETURNS trigger LANGUAGE plpgsql AS
 		$$BEGIN RAISE EXCEPTION 'this queue is locked by a copy' USING ERRCODE = '` + lockedCode + `'; END$$;
 		CREATE TRIGGER locked BEFORE INSERT ON {s}.instances FOR EACH STATEMENT EXECUTE FUNCTION {s}.locked()`,
-	transfer.Source: `CREATE TRIGGER locked BEFORE INSERT ON {s}.messages FOR EACH STATEMENT EXECUTE FUNCTION {s}.locked()`,
+	transfer.Source: onFrozen(`CREATE TRIGGER locked BEFORE INSERT OR UPDATE OR DELETE ON {s}.%s FOR EACH STATEMENT EXECUTE FUNCTION {s}.locked()`),
 }
 
-const unlockSQL = `DROP TRIGGER IF EXISTS locked ON {s}.instances; DROP TRIGGER IF EXISTS locked ON {s}.messages`
+// frozen are the tables of a source in which nothing changes any more. Notes are not copied, and
+// stats_deltas are only added up.
+var frozen = []string{"messages", "contents", "recipients", "attempts", "idempotency", "pauses", "turns"}
 
-// SetMark writes the mark. It waits for inserts that go on; those that come later are
+var unlockSQL = `DROP TRIGGER IF EXISTS locked ON {s}.instances; ` + onFrozen(`DROP TRIGGER IF EXISTS locked ON {s}.%s`)
+
+// onFrozen is a script of the statement for each of the frozen tables.
+func onFrozen(statement string) string {
+	var all []string
+	for _, table := range frozen {
+		all = append(all, fmt.Sprintf(statement, table))
+	}
+	return strings.Join(all, "; ")
+}
+
+// SetMark writes the mark. It waits for changes that go on; those that come later are
 // refused.
-func (s *side) SetMark(ctx context.Context, m transfer.Mark) error {
+func (s *side) SetMark(ctx context.Context, was, m transfer.Mark) error {
+	var err error
+	for range deadlockTries { // an instance that was suspended takes its locks in another order
+		if err = s.setMark(ctx, was, m); !again(err) {
+			break
+		}
+	}
+	return err
+}
+
+func (s *side) setMark(ctx context.Context, was, m transfer.Mark) error {
 	return s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, s.sql(`LOCK TABLE {s}.instances, {s}.messages, {s}.copies IN SHARE ROW EXCLUSIVE MODE`)); err != nil {
+			return err
+		}
+		if err := s.want(ctx, tx, was); err != nil {
 			return err
 		}
 		script := unlockSQL
@@ -150,6 +179,29 @@ func (s *side) SetMark(ctx context.Context, m transfer.Mark) error {
 		_, err := tx.Exec(ctx, s.sql(`INSERT INTO {s}.copies (role, copy, done, peer, at) VALUES ($1, $2, $3, $4, $5)`),
 			string(m.Role), m.Copy, m.Done, m.Peer, stamp(m.At))
 		return err
+	})
+}
+
+// want says that the store's mark is this one.
+func (s *side) want(ctx context.Context, tx pgx.Tx, mark transfer.Mark) error {
+	stored, err := s.readMark(ctx, tx)
+	if err != nil {
+		return err
+	}
+	return stored.Want(mark, s.place())
+}
+
+// put calls f in a transaction, and commits, while the store's mark is this one. Locks as
+// those of SetMark, in the same order, keep the mark as it is until the commit.
+func (s *side) put(ctx context.Context, mark transfer.Mark, f func(ctx context.Context, tx pgx.Tx) error) error {
+	return s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, s.sql(`LOCK TABLE {s}.messages, {s}.copies IN ROW EXCLUSIVE MODE`)); err != nil {
+			return err
+		}
+		if err := s.want(ctx, tx, mark); err != nil {
+			return err
+		}
+		return f(ctx, tx)
 	})
 }
 
@@ -344,8 +396,8 @@ func (s *side) copyKeys(ctx context.Context, key, name string) (keys []transfer.
 }
 
 // Put stores the rows in one transaction.
-func (s *side) Put(ctx context.Context, rows transfer.Rows) error {
-	return s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+func (s *side) Put(ctx context.Context, mark transfer.Mark, rows transfer.Rows) error {
+	return s.put(ctx, mark, func(ctx context.Context, tx pgx.Tx) error {
 		for _, table := range tablesOf(&rows) {
 			if len(table.rows) == 0 {
 				continue
@@ -473,10 +525,12 @@ func (s *side) tx(ctx context.Context) *tx {
 }
 
 // PutRest replaces what the store counts.
-func (s *side) PutRest(ctx context.Context, r transfer.Rest) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
+func (s *side) PutRest(ctx context.Context, mark transfer.Mark, r transfer.Rest) error {
+	return s.put(ctx, mark, func(ctx context.Context, _ pgx.Tx) error { return s.putRest(ctx, r) })
+}
+
+// putRest is within the connection's transaction.
+func (s *side) putRest(ctx context.Context, r transfer.Rest) error {
 	t := s.tx(ctx)
 	for _, table := range []string{"turns", "pauses", "stats_statuses", "stats_counts", "stats_replies", "stats_deltas"} {
 		t.exec(`DELETE FROM {s}.` + table)
@@ -488,9 +542,5 @@ func (s *side) PutRest(ctx context.Context, r transfer.Rest) error {
 		t.exec(`INSERT INTO {s}.pauses (relay, since, ends, reason) VALUES ($1, $2, $3, $4)`, p.Relay, stamp(p.Since), stamp(p.Until), clean(p.Reason))
 	}
 	t.writeNumbers(transfer.CopyNumbers(r.Numbers).Changed())
-	delete(s.conn.PgConn().CustomData(), warned)
-	if err := t.send(); err != nil {
-		return err
-	}
-	return unknownCommit(s.conn)
+	return t.send()
 }

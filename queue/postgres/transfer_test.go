@@ -3,6 +3,7 @@
 package postgres
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 	"strings"
@@ -44,7 +45,7 @@ func TestCopy(t *testing.T) {
 }
 
 // TestCopyLocks: while an instance lives its queue is not copied; from the copy's begin on none
-// begins, and one that was suspended stores nothing.
+// begins, and one that was suspended changes nothing, and says that it is not ready.
 func TestCopyLocks(t *testing.T) {
 	o := options(t, start(t).url())
 	o.Lease = 10 * time.Second
@@ -52,6 +53,11 @@ func TestCopyLocks(t *testing.T) {
 	if err := s.Heartbeat(t.Context(), "lives", time.Now()); err != nil {
 		t.Fatal(err)
 	}
+	e := storetest.Entry(0, "b@example.org")
+	if _, err := s.Insert(t.Context(), queue.Batch{Entries: []queue.Entry{e}}); err != nil {
+		t.Fatal(err)
+	}
+	start(t).exec(t, s.sql(`UPDATE {s}.recipients SET state = 'deferred'`))
 	from, to := placeOf(t, o), filePlace(t)
 	a, err := from.Side()
 	if err != nil {
@@ -84,4 +90,148 @@ func TestCopyLocks(t *testing.T) {
 	if err := s.Heartbeat(t.Context(), "another", time.Now()); !errors.As(err, &refused) {
 		t.Errorf("Heartbeat of a new owner after the copy = %v, want a StoreError", err)
 	}
+	now := storetest.Start
+	for name, change := range map[string]func() error{
+		"Cancel": func() error {
+			_, err := s.Cancel(t.Context(), queue.AnyKey, "", []queue.Withdrawal{{ID: e.Message.ID}}, now)
+			return err
+		},
+		"Retry": func() error {
+			_, err := s.Retry(t.Context(), queue.AnyKey, []string{e.Message.ID}, now)
+			return err
+		},
+		"Record": func() error {
+			_, err := s.Record(t.Context(), []queue.Outcome{{Owner: "lives", ID: e.Message.ID}})
+			return err
+		},
+		"Sweep": func() error {
+			_, err := s.Sweep(t.Context(), now.Add(100*storetest.Retention), 10)
+			return err
+		},
+		"SetManualPauses": func() error { return s.SetManualPauses(t.Context(), []queue.ManualPause{{Relay: "one", Since: now}}) },
+		"Check":           func() error { return s.Check(t.Context()) },
+	} {
+		if err := change(); !errors.As(err, &refused) {
+			t.Errorf("%s after the copy = %v, want a StoreError", name, err)
+		}
+	}
+	if err := transfer.Undo(t.Context(), a, func(transfer.Mark) error { return nil }); err != nil {
+		t.Fatalf("Undo = %v", err)
+	}
+	if err := s.Check(t.Context()); err != nil {
+		t.Errorf("Check after Undo = %v", err)
+	}
+	if ended, err := s.Cancel(t.Context(), queue.AnyKey, "", []queue.Withdrawal{{ID: e.Message.ID}}, now); err != nil || len(ended) != 1 {
+		t.Errorf("Cancel after Undo = %v, %v, want that it is canceled", ended, err)
+	}
+}
+
+// overlapping is a side that calls before once, before a mark or rows.
+type overlapping struct {
+	transfer.Side
+	mark, rows func()
+}
+
+func (o *overlapping) SetMark(ctx context.Context, was, now transfer.Mark) error {
+	call(&o.mark)
+	return o.Side.SetMark(ctx, was, now)
+}
+
+func (o *overlapping) Put(ctx context.Context, mark transfer.Mark, rows transfer.Rows) error {
+	call(&o.rows)
+	return o.Side.Put(ctx, mark, rows)
+}
+
+func call(f *func()) {
+	if once := *f; once != nil {
+		*f = nil
+		once()
+	}
+}
+
+// TestCopiesOverlap: of two copies, or a copy and its undoing, one ends well at most, and
+// none unlocks what the other one needs locked.
+func TestCopiesOverlap(t *testing.T) {
+	start(t)
+	none := func(transfer.Mark) error { return nil }
+	side := func(t *testing.T, p storetest.Place) transfer.Side {
+		t.Helper()
+		s, err := p.Side()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		return s
+	}
+	copyAll := func(t *testing.T, a, b transfer.Side) error {
+		_, err := transfer.Copy(t.Context(), a, b, false, func(transfer.Progress) {})
+		return err
+	}
+	starts := func(t *testing.T, p storetest.Place) error {
+		s, err := p.Open()
+		if err != nil {
+			return err
+		}
+		return s.Close()
+	}
+	source := func(t *testing.T) storetest.Place {
+		from := copyPlace(t)
+		s, err := from.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Insert(t.Context(), queue.Batch{Entries: []queue.Entry{storetest.Entry(0, "a@example.org")}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return from
+	}
+	want := func(t *testing.T, what string, err, want error) {
+		t.Helper()
+		if !errors.Is(err, want) {
+			t.Errorf("%s = %v, want %v", what, err, want)
+		}
+	}
+
+	t.Run("TwoTargets", func(t *testing.T) {
+		from, one, two := source(t), copyPlace(t), copyPlace(t)
+		b := &overlapping{Side: side(t, one), rows: func() { want(t, "the other copy", copyAll(t, side(t, from), side(t, two)), transfer.ErrMovedAway) }}
+		want(t, "the copy", copyAll(t, side(t, from), b), nil)
+		want(t, "start of the old one", starts(t, from), transfer.ErrMovedAway)
+	})
+	t.Run("GivenUp", func(t *testing.T) {
+		from, one, two := source(t), copyPlace(t), copyPlace(t)
+		b := &overlapping{Side: side(t, one), rows: func() {
+			want(t, "Undo", transfer.Undo(t.Context(), side(t, from), none), nil)
+			want(t, "the other copy", copyAll(t, side(t, from), side(t, two)), nil)
+		}}
+		want(t, "the copy", copyAll(t, side(t, from), b), transfer.ErrTakenOver)
+		want(t, "start of its target", starts(t, one), transfer.ErrUnfinished)
+		want(t, "start of the other target", starts(t, two), nil)
+	})
+	t.Run("Undone", func(t *testing.T) {
+		from, one := source(t), copyPlace(t)
+		b := &overlapping{Side: side(t, one), rows: func() { want(t, "Undo", transfer.Undo(t.Context(), side(t, from), none), nil) }}
+		want(t, "the copy", copyAll(t, side(t, from), b), transfer.ErrTakenOver)
+		want(t, "start of the old one", starts(t, from), nil)
+		want(t, "start of the new one", starts(t, one), transfer.ErrUnfinished)
+	})
+	t.Run("Late", func(t *testing.T) {
+		from, one := source(t), copyPlace(t)
+		a := &overlapping{Side: side(t, from), mark: func() {
+			want(t, "the other copy", copyAll(t, side(t, from), side(t, one)), nil)
+			s, err := one.Open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = s.Close() })
+			if err := s.Heartbeat(t.Context(), "lives", time.Now()); err != nil {
+				t.Fatal(err)
+			}
+		}}
+		want(t, "the late copy", copyAll(t, a, side(t, one)), transfer.ErrTakenOver)
+		want(t, "start of the old one", starts(t, from), transfer.ErrMovedAway)
+	})
 }

@@ -30,24 +30,26 @@ func (s *Store) ManualPauses(ctx context.Context) ([]queue.ManualPause, error) {
 
 // SetManualPauses writes all of the table anew, or the rows of some relays.
 func (s *Store) SetManualPauses(ctx context.Context, pauses []queue.ManualPause, of ...string) error {
-	return s.write(ctx, func(w *writer) error {
-		if len(of) == 0 {
-			if err := w.exec(`DELETE FROM pauses`); err != nil {
-				return err
-			}
+	return s.write(ctx, func(w *writer) error { return w.setManualPauses(pauses, of...) })
+}
+
+func (w *writer) setManualPauses(pauses []queue.ManualPause, of ...string) error {
+	if len(of) == 0 {
+		if err := w.exec(`DELETE FROM pauses`); err != nil {
+			return err
 		}
-		for _, relay := range of {
-			if err := w.exec(`DELETE FROM pauses WHERE relay = ?`, relay); err != nil {
-				return err
-			}
+	}
+	for _, relay := range of {
+		if err := w.exec(`DELETE FROM pauses WHERE relay = ?`, relay); err != nil {
+			return err
 		}
-		for _, p := range pauses {
-			if err := w.exec(`INSERT INTO pauses (relay, since, ends, reason) VALUES (?, ?, ?, ?)`, p.Relay, p.Since.UnixMicro(), micros(p.Until), p.Reason); err != nil {
-				return err
-			}
+	}
+	for _, p := range pauses {
+		if err := w.exec(`INSERT INTO pauses (relay, since, ends, reason) VALUES (?, ?, ?, ?)`, p.Relay, p.Since.UnixMicro(), micros(p.Until), p.Reason); err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // Backlog counts lane by lane along the index of what waits.

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -74,8 +73,11 @@ func readMark(s *session) (m transfer.Mark, err error) {
 
 // SetMark writes the mark. The lock keeps others away until the store is closed, and the mark
 // from then on.
-func (s side) SetMark(ctx context.Context, m transfer.Mark) error {
+func (s side) SetMark(ctx context.Context, was, m transfer.Mark) error {
 	return s.write(ctx, func(w *writer) error {
+		if err := s.want(w, was); err != nil {
+			return err
+		}
 		var leased bool
 		if err := w.row(`SELECT EXISTS (SELECT 1 FROM recipients WHERE owner IS NOT NULL)`, nil, &leased); err != nil {
 			return err
@@ -88,6 +90,15 @@ func (s side) SetMark(ctx context.Context, m transfer.Mark) error {
 		}
 		return w.exec(`INSERT INTO copies (role, copy, done, peer, at) VALUES (?, ?, ?, ?, ?)`, string(m.Role), m.Copy, m.Done, m.Peer, m.At.UnixMicro())
 	})
+}
+
+// want says that the store's mark is this one.
+func (s side) want(w *writer, mark transfer.Mark) error {
+	stored, err := readMark(w.session)
+	if err != nil {
+		return err
+	}
+	return stored.Want(mark, s.Place())
 }
 
 // Size counts.
@@ -261,12 +272,17 @@ func copyKeys(v *session, key, name string) (keys []transfer.Key, err error) {
 }
 
 // Put stores the rows in one commit.
-func (s side) Put(ctx context.Context, rows transfer.Rows) error {
+func (s side) Put(ctx context.Context, mark transfer.Mark, rows transfer.Rows) error {
 	size := int64(1)
 	for i := range rows.Messages {
 		size += int64(len(rows.Messages[i].Content))
 	}
-	return s.writer.do(ctx, &write{admits: true, large: size > largeSize, size: size, run: func(w *writer) error { return w.put(&rows) }})
+	return s.writer.do(ctx, &write{admits: true, large: size > largeSize, size: size, run: func(w *writer) error {
+		if err := s.want(w, mark); err != nil {
+			return err
+		}
+		return w.put(&rows)
+	}})
 }
 
 func (w *writer) put(rows *transfer.Rows) error {
@@ -386,11 +402,14 @@ func (s side) ReadRest(ctx context.Context) (r transfer.Rest, err error) {
 }
 
 // PutRest replaces what the store counts.
-func (s side) PutRest(ctx context.Context, r transfer.Rest) error {
-	if err := s.SetManualPauses(ctx, slices.Clone(r.Pauses)); err != nil {
-		return err
-	}
+func (s side) PutRest(ctx context.Context, mark transfer.Mark, r transfer.Rest) error {
 	return s.write(ctx, func(w *writer) error {
+		if err := s.want(w, mark); err != nil {
+			return err
+		}
+		if err := w.setManualPauses(r.Pauses); err != nil {
+			return err
+		}
 		if err := w.exec(`DELETE FROM turns`); err != nil {
 			return err
 		}

@@ -27,6 +27,7 @@ type Place struct {
 func RunCopy(t *testing.T, from, to func(*testing.T) Place) {
 	t.Run("All", func(t *testing.T) { testCopyAll(t, from(t), to(t)) })
 	t.Run("CutShort", func(t *testing.T) { testCopyCutShort(t, from(t), to(t)) })
+	t.Run("TakenOver", func(t *testing.T) { testCopyTakenOver(t, from(t), to(t)) })
 	t.Run("Refused", func(t *testing.T) { testCopyRefused(t, from, to) })
 }
 
@@ -232,16 +233,16 @@ func (c cutting) cut(f func() error) error {
 	return errCut
 }
 
-func (c cutting) SetMark(ctx context.Context, m transfer.Mark) error {
-	return c.cut(func() error { return c.Side.SetMark(ctx, m) })
+func (c cutting) SetMark(ctx context.Context, was, now transfer.Mark) error {
+	return c.cut(func() error { return c.Side.SetMark(ctx, was, now) })
 }
 
-func (c cutting) Put(ctx context.Context, r transfer.Rows) error {
-	return c.cut(func() error { return c.Side.Put(ctx, r) })
+func (c cutting) Put(ctx context.Context, mark transfer.Mark, r transfer.Rows) error {
+	return c.cut(func() error { return c.Side.Put(ctx, mark, r) })
 }
 
-func (c cutting) PutRest(ctx context.Context, r transfer.Rest) error {
-	return c.cut(func() error { return c.Side.PutRest(ctx, r) })
+func (c cutting) PutRest(ctx context.Context, mark transfer.Mark, r transfer.Rest) error {
+	return c.cut(func() error { return c.Side.PutRest(ctx, mark, r) })
 }
 
 // testCopyCutShort: whenever a copy is cut short, and however often, no store starts that has
@@ -284,6 +285,54 @@ func testCopyCutShort(t *testing.T, from, to Place) {
 	}
 	if errFrom, errTo := from.starts(t), to.starts(t); !errors.Is(errFrom, transfer.ErrMovedAway) || errTo != nil {
 		t.Errorf("afterwards the old store says %v, the new one %v", errFrom, errTo)
+	}
+}
+
+// testCopyTakenOver: who does not know the mark of a store changes nothing there.
+func testCopyTakenOver(t *testing.T, from, to Place) {
+	from.fill(t, 10)
+	a, b := from.sideAt(t), to.sideAt(t)
+	defer a.Close() //nolint:errcheck // the end of the test
+	defer b.Close() //nolint:errcheck // the end of the test
+	source := func(name string) transfer.Mark {
+		return transfer.Mark{Role: transfer.Source, Copy: name, Peer: "x", At: Start}
+	}
+	target := func(name string) transfer.Mark {
+		return transfer.Mark{Role: transfer.Target, Copy: name, Peer: "x", At: Start}
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	late := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, transfer.ErrTakenOver) {
+			t.Errorf("%s = %v, want %v", what, err, transfer.ErrTakenOver)
+		}
+	}
+	must(a.Settle(t.Context(), false))
+	must(a.SetMark(t.Context(), transfer.Mark{}, source("one")))
+	must(b.SetMark(t.Context(), transfer.Mark{}, target("one")))
+	late("SetMark of one that found none", a.SetMark(t.Context(), transfer.Mark{}, source("two")))
+	done := source("one")
+	done.Done = true
+	late("SetMark of one that found it done", a.SetMark(t.Context(), done, transfer.Mark{}))
+	rows, err := a.Read(t.Context(), transfer.Messages, transfer.Position{})
+	must(err)
+	rest, err := a.ReadRest(t.Context())
+	must(err)
+	late("Put of another copy", b.Put(t.Context(), target("two"), rows))
+	late("PutRest of another copy", b.PutRest(t.Context(), target("two"), rest))
+	if size, err := b.Size(t.Context()); err != nil || size != (transfer.Size{}) {
+		t.Errorf("the target has %+v, %v, want nothing", size, err)
+	}
+	late("Undo of what was done meanwhile", transfer.Undo(t.Context(), a, func(transfer.Mark) error { return a.SetMark(t.Context(), source("one"), done) }))
+	must(b.Put(t.Context(), target("one"), rows))
+	must(a.SetMark(t.Context(), done, transfer.Mark{}))
+	if m, err := a.Mark(t.Context()); err != nil || m.Role != "" {
+		t.Errorf("mark = %+v, %v, want none", m, err)
 	}
 }
 

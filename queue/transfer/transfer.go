@@ -26,22 +26,24 @@ type Side interface {
 	Settle(ctx context.Context, hold bool) error
 	// Mark is the store's mark; the zero value where it has none.
 	Mark(ctx context.Context) (Mark, error)
-	// SetMark replaces the mark; the zero value removes it. With a mark that keeps a start away
-	// the store gets no new message and no new owner from then on, but from Put. The
-	// error is [ErrInUse] while an owner lives, or something is leased.
-	SetMark(ctx context.Context, m Mark) error
+	// SetMark replaces the mark was; the zero value of now removes it. With a mark that keeps a
+	// start away the store gets no new message and no new owner from then on, but from Put, and
+	// what a source has is not changed. The error is [ErrTakenOver] where the mark is not was, and
+	// [ErrInUse] while an owner lives, or something is leased: then nothing was changed.
+	SetMark(ctx context.Context, was, now Mark) error
 	// Size counts what the store has.
 	Size(ctx context.Context) (Size, error)
 	// Last is the position of the last row of a table; the zero value where it is empty.
 	Last(ctx context.Context, t Table) (Position, error)
 	// Read returns the rows of a table after a position, some of them and one at least.
 	Read(ctx context.Context, t Table, after Position) (Rows, error)
-	// Put stores rows that come after all that the table has.
-	Put(ctx context.Context, rows Rows) error
+	// Put stores rows that come after all that the table has. The error is [ErrTakenOver] where
+	// the mark is not as it should be.
+	Put(ctx context.Context, mark Mark, rows Rows) error
 	// ReadRest returns what is no table.
 	ReadRest(ctx context.Context) (Rest, error)
-	// PutRest replaces it.
-	PutRest(ctx context.Context, r Rest) error
+	// PutRest replaces it. The error is [ErrTakenOver] as that of Put is.
+	PutRest(ctx context.Context, mark Mark, r Rest) error
 	Close() error
 }
 
@@ -63,6 +65,21 @@ type Mark struct {
 	At   time.Time
 }
 
+// Is says whether the mark is the same step of the same copy.
+func (m Mark) Is(other Mark) bool {
+	return m.Role == other.Role && m.Copy == other.Copy && m.Done == other.Done
+}
+
+// Want returns why a copy must not go on that takes was for the mark of the store at place; nil
+// where it is. Of two copies that overlap one ends so, whichever of them was late.
+func (m Mark) Want(was Mark, place string) error {
+	if m.Is(was) {
+		return nil
+	}
+	return &queue.StoreError{Path: place, Err: ErrTakenOver, Remedy: "another `mailsidecar queue copy`, or `--undo`, has marked this queue meanwhile, so this run ends; " +
+		"run the command again when the other one is over, and it says how things are"}
+}
+
 // What keeps a store from being used.
 var (
 	// ErrMovedAway: the store was copied, or is being copied.
@@ -71,6 +88,8 @@ var (
 	ErrUnfinished = errors.New("the copy into it is not finished")
 	// ErrInUse: somebody works with the store.
 	ErrInUse = errors.New("in use")
+	// ErrTakenOver: the mark is not the one that this copy has set, or has found.
+	ErrTakenOver = errors.New("another copy has taken over")
 	// ErrNotEmpty: the target has mail of its own.
 	ErrNotEmpty = errors.New("it is not empty")
 	// ErrDiffer: the two stores are not the same after the copy.
@@ -156,27 +175,28 @@ type copying struct {
 	from, to Side
 	hold     bool
 	progress func(Progress)
-	mark     Mark // the source's
+	// The marks that the two stores have. Whoever changes another one than these has lost.
+	source, target Mark
 }
 
 // begin marks both stores, or finds that a copy before has. done says that it was whole.
 func (c *copying) begin(ctx context.Context) (done bool, err error) {
-	source, err := c.from.Mark(ctx)
-	if err != nil {
+	if c.source, err = c.from.Mark(ctx); err != nil {
 		return false, err
 	}
-	target, err := c.to.Mark(ctx)
-	if err != nil {
+	if c.target, err = c.to.Mark(ctx); err != nil {
 		return false, err
 	}
+	source, target := c.source, c.target
 	same := source.Role == Source && target.Role == Target && source.Copy == target.Copy
+	// A copy to the same place may have ended before it marked that.
+	begun := source.Role == Source && !source.Done && source.Peer == c.to.Place()
 	switch {
 	case same && target.Done:
 		return true, nil
 	case same:
-		c.mark = source
 		return false, nil
-	case source.Role == Source && source.Done, source.Role == Target && !source.Done:
+	case source.Locked() && !begun:
 		return false, source.Err(c.from.Place())
 	case target.Locked():
 		return false, target.Err(c.to.Place())
@@ -184,12 +204,12 @@ func (c *copying) begin(ctx context.Context) (done bool, err error) {
 	if err := c.empty(ctx); err != nil {
 		return false, err
 	}
-	if source.Role != Source { // else nothing is leased
+	if !begun { // else nothing is leased
 		if err := c.from.Settle(ctx, c.hold); err != nil {
 			return false, err
 		}
 	}
-	return false, c.markBoth(ctx, source)
+	return false, c.markBoth(ctx)
 }
 
 // empty says whether the target has mail: then that would be mixed with what is copied.
@@ -202,22 +222,35 @@ func (c *copying) empty(ctx context.Context) error {
 	return err
 }
 
-// markBoth marks the source first: from then on nothing is added to it.
-func (c *copying) markBoth(ctx context.Context, before Mark) error {
-	c.mark = Mark{Role: Source, Copy: uuid.NewString(), Peer: c.to.Place(), At: time.Now()}
-	if err := c.from.SetMark(ctx, c.mark); err != nil {
+// markBoth marks the source first: from then on nothing is added to it. What it has found
+// there is put back only where nobody has set another mark meanwhile.
+func (c *copying) markBoth(ctx context.Context) error {
+	before := c.source
+	mark := Mark{Role: Source, Copy: uuid.NewString(), Peer: c.to.Place(), At: time.Now()}
+	if err := c.mark(ctx, c.from, &c.source, mark); err != nil {
 		return err
 	}
 	target, err := c.to.Mark(ctx)
 	switch {
 	case err != nil:
-	case target.Copy == c.mark.Copy:
+	case target.Copy == mark.Copy:
 		err = errSame
 	default:
-		err = c.to.SetMark(ctx, Mark{Role: Target, Copy: c.mark.Copy, Peer: c.from.Place(), At: c.mark.At})
+		err = c.mark(ctx, c.to, &c.target, Mark{Role: Target, Copy: mark.Copy, Peer: c.from.Place(), At: mark.At})
 	}
-	if err != nil && (errors.Is(err, ErrInUse) || errors.Is(err, errSame)) {
-		err = errors.Join(err, c.from.SetMark(ctx, before))
+	if err != nil && (errors.Is(err, ErrInUse) || errors.Is(err, ErrTakenOver) || errors.Is(err, errSame)) {
+		if back := c.mark(ctx, c.from, &c.source, before); !errors.Is(back, ErrTakenOver) {
+			err = errors.Join(err, back)
+		}
+	}
+	return err
+}
+
+// mark replaces the mark of one of the stores.
+func (c *copying) mark(ctx context.Context, s Side, was *Mark, now Mark) error {
+	err := s.SetMark(ctx, *was, now)
+	if err == nil {
+		*was = now
 	}
 	return err
 }
@@ -250,7 +283,7 @@ func (c *copying) table(ctx context.Context, t Table, total int64) error {
 		if rows.len() == 0 {
 			return nil
 		}
-		if err := c.to.Put(ctx, rows); err != nil {
+		if err := c.to.Put(ctx, c.target, rows); err != nil {
 			return err
 		}
 		at = rows.last()
@@ -265,15 +298,17 @@ func (c *copying) rest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.to.PutRest(ctx, r)
+	return c.to.PutRest(ctx, c.target, r)
 }
 
 func (c *copying) finish(ctx context.Context) error {
-	c.mark.Done, c.mark.At = true, time.Now()
-	if err := c.from.SetMark(ctx, c.mark); err != nil {
+	source, target := c.source, c.target
+	source.Done, source.At = true, time.Now()
+	target.Done, target.At = true, source.At
+	if err := c.mark(ctx, c.from, &c.source, source); err != nil {
 		return err
 	}
-	return c.to.SetMark(ctx, Mark{Role: Target, Copy: c.mark.Copy, Done: true, Peer: c.from.Place(), At: c.mark.At})
+	return c.mark(ctx, c.to, &c.target, target)
 }
 
 // Undo removes the mark that keeps the store from being used after it was copied. confirm is
@@ -289,5 +324,5 @@ func Undo(ctx context.Context, s Side, confirm func(Mark) error) error {
 	if err := confirm(m); err != nil {
 		return err
 	}
-	return s.SetMark(ctx, Mark{})
+	return s.SetMark(ctx, m, Mark{})
 }
