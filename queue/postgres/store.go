@@ -305,6 +305,9 @@ func named(c *connector, err error) error {
 	case "42501":
 		remedy = "grant the role the right to use the schema and its tables; \"mailsidecar queue migrate\" makes them, as a role that may"
 	default:
+		if strings.HasPrefix(e.Code, "57P") { // the server stops, starts, or was told to by a person
+			return fmt.Errorf("the database takes no connections now or has ended this one, try again: %w", err)
+		}
 		return err
 	}
 	return &queue.StoreError{Path: c.place(), Err: errors.New(e.Message), Remedy: remedy}
@@ -318,7 +321,7 @@ func (c *connector) namedTLS(err error) error {
 	var invalid x509.CertificateInvalidError
 	var why, remedy string
 	switch {
-	case c.several():
+	case c.several() || errors.Is(err, context.Canceled):
 		return plainly(err)
 	case errors.Is(err, errClearText):
 		why, remedy = errClearText.Error(), "add sslmode=verify-full and sslrootcert=FILE to the address of the database"

@@ -7,11 +7,13 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"net/netip"
@@ -24,6 +26,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"mailsidecar/queue"
 )
@@ -162,6 +166,51 @@ func TestTLS(t *testing.T) {
 	o.URL = fmt.Sprintf("postgres://test@localhost:%d/postgres?sslmode=require", start(t).port)
 	if _, err := Open(t.Context(), o); err == nil || !strings.Contains(err.Error(), "the server has no TLS: switch it on there") {
 		t.Errorf("Open without TLS on the server = %v", err)
+	}
+}
+
+// TestNoTLSMeanwhile: a server that has no TLS, and takes no connection without it either at the moment, is tried
+// again. Only where TLS was asked for must a person do something.
+func TestNoTLSMeanwhile(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			request := make([]byte, 8)
+			if _, err := io.ReadFull(conn, request); err == nil && request[4] == 4 { // SSLRequest, 80877103
+				_, _ = conn.Write([]byte("N"))
+			}
+			_ = conn.Close()
+		}
+	}()
+	for query, want := range map[string]bool{"": false, "?sslmode=prefer": false, "?sslmode=require": true} {
+		_, err := Open(t.Context(), Options{URL: "postgres://u:p@" + l.Addr().String() + "/d" + query})
+		if known := errors.As(err, new(*queue.StoreError)); err == nil || known != want || known != strings.Contains(err.Error(), "the server has no TLS") {
+			t.Errorf("Open with %q = %v, for a person: %v, want %v", query, err, known, want)
+		}
+	}
+	if err := named(&connector{config: &pgxpool.Config{ConnConfig: &pgx.ConnConfig{Config: pgconn.Config{TLSConfig: &tls.Config{MinVersion: tls.VersionTLS13}}}}},
+		errors.Join(errors.New("server refused TLS connection"), context.Canceled)); errors.As(err, new(*queue.StoreError)) {
+		t.Errorf("after an interrupt: %v", err)
+	}
+}
+
+// TestEnded: a connection that the server ends is told in plain words, and is tried again.
+func TestEnded(t *testing.T) {
+	for _, code := range []string{"57P01", "57P02", "57P03"} {
+		e := &pgconn.PgError{Severity: "FATAL", Code: code, Message: "terminating connection due to administrator command"}
+		err := named(&connector{}, e)
+		if errors.As(err, new(*queue.StoreError)) || !errors.Is(err, e) || !strings.HasPrefix(err.Error(), "the database takes no connections now or has ended this one, try again: ") {
+			t.Errorf("%s: %v", code, err)
+		}
 	}
 }
 
