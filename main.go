@@ -6,13 +6,26 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"mailsidecar/cli"
 )
 
 func main() {
+	forgetPostgres()
 	os.Exit(cli.Run(stopContext(), cli.CommandLine(os.Args), cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
+}
+
+// forgetPostgres takes PGHOST and the like from the environment: settings have our names and
+// stand in the address of a database, and the client library would mix others in silently. For
+// a copy it would do so at both ends.
+func forgetPostgres() {
+	for _, setting := range os.Environ() {
+		if name, _, _ := strings.Cut(setting, "="); strings.HasPrefix(name, "PG") {
+			_ = os.Unsetenv(name) // it came from the environment, so it is a name
+		}
+	}
 }
 
 // stopContext ends at SIGINT, SIGTERM or SIGHUP, which ask for an orderly stop. SIGHUP comes
