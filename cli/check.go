@@ -105,6 +105,9 @@ func check(cmd *cobra.Command, o checkOptions) error {
 // own.
 func checkHereOrThere(cmd *cobra.Command, o checkOptions) ([]checked, error) {
 	if !config.HasRelays() {
+		if err := config.CheckQueue(); err != nil {
+			return nil, misconfigured(err, nil)
+		}
 		return askServer(cmd, o)
 	}
 	relays, warnings, err := config.LoadCheck()

@@ -17,6 +17,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // maxRelays is the highest number in SMTP2_… SMTP9_….
@@ -61,13 +62,14 @@ func LoadRelays() ([]Relay, []string, error) {
 	return relays, r.warnings, r.err()
 }
 
-// LoadCheck reads what a check of the relays needs: the relays, and the keys that sign.
-// What is wrong with other settings of the service is the server's. Warnings and error are
-// as in [Load].
+// LoadCheck reads what a check of the relays needs: the relays, the keys that sign, and where
+// the queue is. What is wrong with other settings of the service is the server's. Warnings and
+// error are as in [Load].
 func LoadCheck() ([]Relay, []string, error) {
 	r := newReader(os.Getenv, os.Environ())
 	relays := r.relays()
 	s := r.signing()
+	r.problems = append(r.problems, queueProblems()...)
 	r.warnSharedTokens(relays)
 	r.warnSenders(relays, s)
 	r.warnUnsigned(relays, s)
@@ -87,6 +89,24 @@ func (r *reader) signing() Service {
 	r.problems, r.warnings = append(r.problems, all.problems...), append(r.warnings, all.warnings...)
 	r.failed[serviceName("DKIM")] = all.failed[serviceName("DKIM")]
 	return s
+}
+
+// CheckQueue says what is wrong with the settings of the queue, for a check without relays.
+func CheckQueue() error {
+	if problems := queueProblems(); len(problems) > 0 {
+		return &Error{problems}
+	}
+	return nil
+}
+
+// queueProblems are those of the settings that say where the queue is, and how it is shared.
+func queueProblems() []Problem {
+	r := newReader(os.Getenv, os.Environ())
+	r.service()
+	names := []string{serviceName("QUEUE"), serviceName("QUEUE_LISTEN"), serviceName("LEASE"), serviceName("STORE_KEY")}
+	return slices.DeleteFunc(r.problems, func(p Problem) bool {
+		return !slices.Contains(names, strings.TrimSuffix(p.Name, "_FILE"))
+	})
 }
 
 // HasRelays reports whether any variable of a relay is set.
