@@ -30,8 +30,8 @@ func AddSpare() {
 	runtime.GOMAXPROCS(n + spare)
 }
 
-// count is how many processors there are.
-func count() int {
+// Count is how many processors there are, within the limit of the container.
+func Count() int {
 	if n := processors.Load(); n > 0 {
 		return int(n)
 	}

@@ -33,7 +33,7 @@ type wait struct{ given chan struct{} }
 
 // New returns the turns of this process.
 func New() *Turns {
-	return &Turns{free: max(count()-1, 1), waits: map[string][]*wait{}}
+	return &Turns{free: max(Count()-1, 1), waits: map[string][]*wait{}}
 }
 
 // TryEnter takes a turn that is free, and reports whether there was one.

@@ -34,7 +34,7 @@ const (
 	maxCores      = 8     // half of 16
 	maxKept       = 4e12  // octets
 	perInstance   = 1.0   // cores of an instance that are busy at the peak, half of two
-	perConnection = 6     // connections of an instance: four for statements, the heartbeat, the listener
+	perConnection = 6     // connections of an instance without sealed logins: four for statements, the heartbeat, the listener
 	leastServers  = 2     // instances, so that one may die
 )
 

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"mailsidecar/netaddr"
+	"mailsidecar/processor"
 )
 
 const (
@@ -61,11 +63,21 @@ func newConnector(o Options) (*connector, error) {
 	}
 	c.schema = pgx.Identifier{c.name}.Sanitize()
 	c.prepare()
+	if c.config.MaxConns == libraryConnections && !u.Query().Has("pool_max_conns") {
+		c.config.MaxConns = usualConnections(processor.Count())
+	}
 	if o.Connections > 0 {
 		c.config.MaxConns = int32(o.Connections)
 	}
 	return c, nil
 }
+
+// libraryConnections is the library's default, which counts the processors of the machine.
+var libraryConnections = int32(max(4, runtime.NumCPU())) //nolint:gosec // no machine has that many
+
+// usualConnections is how many connections a pool has by default. A database serves many
+// instances, so a large machine must not take all that it has.
+func usualConnections(processors int) int32 { return int32(min(8, max(4, processors))) } //nolint:gosec // at most eight
 
 // withoutURL keeps of a parser's error what does not repeat the address.
 func withoutURL(err error) error {

@@ -3,8 +3,10 @@
 package postgres
 
 import (
+	"fmt"
 	"testing"
 
+	"mailsidecar/processor"
 	"mailsidecar/queue"
 	"mailsidecar/queue/storetest"
 )
@@ -52,5 +54,21 @@ func TestNotes(t *testing.T) {
 				return open(t, o), open(t, o)
 			})
 		})
+	}
+}
+
+// TestPoolSize: a large machine, or a container on it, does not take all connections of a database.
+func TestPoolSize(t *testing.T) {
+	t.Parallel()
+	for processors, want := range map[int]int32{1: 4, 4: 4, 6: 6, 8: 8, 32: 8} {
+		if got := usualConnections(processors); got != want {
+			t.Errorf("with %d processors %d connections, want %d", processors, got, want)
+		}
+	}
+	for query, want := range map[string]int32{"": usualConnections(processor.Count()), "?pool_max_conns=33": 33, fmt.Sprintf("?pool_max_conns=%d", libraryConnections): libraryConnections} {
+		c, err := newConnector(Options{URL: "postgres://h/d" + query})
+		if err != nil || c.config.MaxConns != want {
+			t.Errorf("%q: %d connections, %v, want %d", query, c.config.MaxConns, err, want)
+		}
 	}
 }

@@ -31,8 +31,8 @@ type Options struct {
 	// Schema is where the tables are; empty means mailsidecar.
 	Schema string
 	// Connections is how many connections this instance makes at most, beside one for its
-	// heartbeat; zero means what the URL says, or else one for each processor and at least
-	// four.
+	// heartbeat; zero means what the URL says, or else one for each processor, at least four
+	// and at most eight.
 	Connections int
 	// Lease is how long the database takes an instance for alive after its last heartbeat;
 	// zero means a minute. A sixth of it is the margin: an instance trusts itself for that
