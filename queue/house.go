@@ -63,6 +63,7 @@ func (h *house) keep(ctx context.Context, unfinished bool) {
 			return
 		case <-tick.C:
 		case <-h.driver.doubted:
+		case <-h.owner.lost():
 		}
 		if h.account.inDoubt() || h.owner.store != nil { // others change what is stored
 			h.account.tryRecount(ctx)

@@ -44,6 +44,12 @@ type SharedStore interface {
 	ChangeNote(ctx context.Context, kind, name string, change func(value []byte, now time.Time) []byte) error
 }
 
+// losingStore is a [SharedStore] that says at once when the lease of an owner is lost.
+type losingStore interface {
+	// Lost has an element when that has happened.
+	Lost() <-chan struct{}
+}
+
 // NoteLife is how long a store keeps a note that nobody changes.
 const NoteLife = 30 * 24 * time.Hour
 
@@ -173,6 +179,14 @@ func (w *owner) trusted() bool {
 	name, doubted := w.name, time.Now().Before(w.doubts)
 	w.mu.Unlock()
 	return !doubted && w.store.Trusts(name)
+}
+
+// lost has an element when the lease was lost; nil where the store does not say so.
+func (w *owner) lost() <-chan struct{} {
+	if store, ok := w.store.(losingStore); ok {
+		return store.Lost()
+	}
+	return nil
 }
 
 // interval is how often the house looks after leases.

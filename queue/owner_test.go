@@ -518,6 +518,30 @@ func TestLeaseLostToNobody(t *testing.T) {
 	})
 }
 
+// losingStore says at once that a lease is lost.
+type losingStore struct {
+	*sharedStore
+	lost chan struct{}
+}
+
+func (s *losingStore) Lost() <-chan struct{} { return s.lost }
+
+// TestLeaseLostIsTold: an instance whose store says that its lease is lost has another one at once, and sends.
+func TestLeaseLostIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &losingStore{newSharedStore(), make(chan struct{}, 1)}
+		relay := askingRelay{Relay: queuetest.NewRelay(queuetest.Accept)}
+		q := queuetest.Start(t, store, relay.route)
+		time.Sleep(time.Second)
+		store.lose()
+		store.lost <- struct{}{}
+		time.Sleep(100 * time.Millisecond)
+		id := q.MustSubmit(queuetest.Submission("one", "a@example.org")).Message.ID
+		time.Sleep(100 * time.Millisecond)
+		q.WantStatus(id, queue.StatusDelivered)
+	})
+}
+
 // TestLeaseLostBetweenRelays: the next relay of a route gets nothing either.
 func TestLeaseLostBetweenRelays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -43,6 +43,9 @@ type connector struct {
 	schema     string // as an identifier in SQL
 	name       string // of the schema
 	answerTime time.Duration
+	// primary is the host that was last connected to. It is tried first: each silent host before it
+	// costs connectTime, which a heartbeat may not have.
+	primary atomic.Pointer[pgconn.FallbackConfig]
 }
 
 // newConnector reads a URL. Its errors never show the URL, which holds a password.
@@ -121,7 +124,7 @@ func (c *connector) prepare() {
 		}
 	}
 	c.config.BeforeConnect = func(_ context.Context, cc *pgx.ConnConfig) error {
-		c.watch(cc)
+		c.watch(cc, c.answerTime)
 		return nil
 	}
 	c.config.PingTimeout = pingTime
@@ -144,21 +147,71 @@ func (c *connector) mayBePlain() bool {
 // warned is the name under which a connection keeps the last warning.
 const warned = "warned"
 
+// connectLimit is how long a connection may take whose hosts are all tried, and a little more.
+func (c *connector) connectLimit() time.Duration {
+	cc := c.config.ConnConfig
+	return time.Duration(1+len(cc.Fallbacks))*cc.ConnectTimeout + connectTime
+}
+
+// primaryFirst has the host tried first that was last connected to.
+func (c *connector) primaryFirst(cc *pgx.ConnConfig) {
+	known := c.primary.Load()
+	if known == nil || !c.several() {
+		return
+	}
+	hosts := append([]*pgconn.FallbackConfig{{Host: cc.Host, Port: cc.Port, TLSConfig: cc.TLSConfig}}, cc.Fallbacks...)
+	slices.SortStableFunc(hosts, func(a, b *pgconn.FallbackConfig) int {
+		rank := func(f *pgconn.FallbackConfig) int {
+			if f.Host == known.Host && f.Port == known.Port {
+				return 0
+			}
+			return 1
+		}
+		return rank(a) - rank(b)
+	})
+	cc.Host, cc.Port, cc.TLSConfig = hosts[0].Host, hosts[0].Port, hosts[0].TLSConfig
+	cc.Fallbacks = hosts[1:]
+}
+
+// remember notes the host that an address belongs to. resolved has each address, without its port,
+// with each host that has it.
+func (c *connector) remember(cc *pgx.ConnConfig, addr string, resolved map[[2]string]bool) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil { // a socket in the file system
+		return
+	}
+	for _, f := range append([]*pgconn.FallbackConfig{{Host: cc.Host, Port: cc.Port}}, cc.Fallbacks...) {
+		if fmt.Sprint(f.Port) == port && resolved[[2]string{host, f.Host}] {
+			c.primary.Store(&pgconn.FallbackConfig{Host: f.Host, Port: f.Port})
+			return
+		}
+	}
+}
+
 // connect makes a connection beside the pool. With slow its answers may take any time.
 func (c *connector) connect(ctx context.Context, slow bool) (*pgx.Conn, error) {
 	cc := c.config.ConnConfig.Copy()
+	limit := c.answerTime
 	if slow {
-		(&connector{config: c.config}).watch(cc)
-	} else {
-		c.watch(cc)
+		limit = 0
 	}
+	c.watch(cc, limit)
 	return pgx.ConnectConfig(ctx, cc)
 }
 
 // watch gives one connection its own way to dial: once it is made, none may be dialled for
 // it. So the library cannot send a request to cancel, which would make a commit that waits
 // for a standby return without having it.
-func (c *connector) watch(cc *pgx.ConnConfig) {
+func (c *connector) watch(cc *pgx.ConnConfig, limit time.Duration) {
+	c.primaryFirst(cc)
+	resolved, last, lookup := map[[2]string]bool{}, "", cc.LookupFunc
+	cc.LookupFunc = func(ctx context.Context, host string) ([]string, error) {
+		addrs, err := lookup(ctx, host)
+		for _, a := range addrs {
+			resolved[[2]string{a, host}] = true
+		}
+		return addrs, err
+	}
 	made := &atomic.Bool{}
 	plain := c.mayBePlain()
 	dialer := net.Dialer{
@@ -170,6 +223,7 @@ func (c *connector) watch(cc *pgx.ConnConfig) {
 		if made.Load() {
 			return nil, errors.New("no request to cancel is sent")
 		}
+		last = addr
 		conn, err := dialer.DialContext(ctx, network, addr)
 		if err == nil && plain {
 			err = mayBePlain(conn.RemoteAddr())
@@ -180,10 +234,11 @@ func (c *connector) watch(cc *pgx.ConnConfig) {
 			}
 			return nil, err
 		}
-		return &watchedConn{Conn: conn, made: made, limit: c.answerTime}, nil
+		return &watchedConn{Conn: conn, made: made, limit: limit}, nil
 	}
 	cc.AfterConnect = func(context.Context, *pgconn.PgConn) error {
 		made.Store(true)
+		c.remember(cc, last, resolved)
 		return nil
 	}
 }

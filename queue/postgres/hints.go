@@ -91,13 +91,13 @@ func (s *Store) Hear(ctx context.Context, f func(queue.Hint)) {
 
 // hear listens until that fails, or ctx ends.
 func (s *Store) hear(ctx context.Context, f func(queue.Hint)) error {
-	within, cancel := context.WithTimeout(ctx, 2*connectTime)
-	defer cancel()
-	conn, err := s.listener.connect(within, true) // it may hear nothing for long
+	conn, err := s.listener.connect(ctx, true) // it may hear nothing for long
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	within, cancel := context.WithTimeout(ctx, 2*connectTime)
+	defer cancel()
 	if _, err := conn.Exec(within, "LISTEN "+s.channel()); err != nil {
 		return err
 	}

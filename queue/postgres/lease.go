@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ func (s *Store) margin() time.Duration { return s.opts.Lease / 6 }
 // beats keep the owners of this store alive: as a rule one.
 type beats struct {
 	store *Store
+	now   chan struct{} // has an element where a beat must not wait for its time
 
 	mu     sync.Mutex
 	owners map[string]*beat
@@ -63,6 +65,7 @@ func (b *beats) run() {
 		case <-b.store.ended:
 			return
 		case <-tick.C:
+		case <-b.now:
 		}
 		conn = b.renewAll(conn)
 	}
@@ -83,10 +86,17 @@ func (b *beats) renewAll(conn *pgx.Conn) *pgx.Conn {
 	}
 	ctx := context.Background()
 	if conn == nil || conn.IsClosed() {
-		within, cancel := context.WithTimeout(ctx, 2*connectTime)
+		// Each host has its own limit. What takes longer than a lease helps nobody.
+		within, cancel := context.WithTimeout(ctx, b.store.opts.Lease)
+		stop := b.store.whenClosed(cancel)
 		var err error
 		conn, err = b.store.connect(within, false)
+		stop()
+		closing := errors.Is(within.Err(), context.Canceled)
 		cancel()
+		if closing && err != nil {
+			return nil
+		}
 		if err != nil {
 			b.store.opts.Events.BeatFailed(named(b.store.connector, err))
 			return nil
@@ -124,9 +134,22 @@ func (b *beats) renew(ctx context.Context, conn execer, owner string) error {
 	b.mu.Unlock()
 	if lost {
 		b.store.opts.Events.LeaseLost(owner)
+		wake(b.store.lost)
 	}
 	return nil
 }
+
+// wake puts an element into a channel that has room for one.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Lost has an element when the lease of an owner has been lost: its instance need not wait until it
+// looks the next time.
+func (s *Store) Lost() <-chan struct{} { return s.lost }
 
 // Lease is how long the database takes an owner for alive after a beat.
 func (s *Store) Lease() time.Duration { return s.opts.Lease }

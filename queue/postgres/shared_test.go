@@ -6,8 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -507,5 +510,87 @@ func TestSeesOtherInstance(t *testing.T) {
 	}
 	if err := a.Heartbeat(t.Context(), "marks-a", time.Now()); err != nil || !a.Trusts("marks-a") {
 		t.Errorf("Heartbeat after an answer = %v, want it trusted again", err)
+	}
+}
+
+// lostEvents counts what becomes of leases.
+type lostEvents struct {
+	noEvents
+	lost atomic.Int64
+}
+
+func (e *lostEvents) LeaseLost(string) { e.lost.Add(1) }
+
+// TestBeatWhenBack: when the database answers again after a lease has ended, the instance learns at once that it is lost.
+func TestBeatWhenBack(t *testing.T) {
+	e := &lostEvents{}
+	o := options(t, start(t).url())
+	o.Lease, o.Events = 10*time.Minute, e // no beat comes by itself
+	s := open(t, o)
+	live(t, s, "marks-a")
+	s.answered(queue.ErrUnavailable)
+	outdate(t, s, "marks-a")
+	if err := s.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-s.Lost():
+	case <-time.After(10 * time.Second):
+		t.Fatal("no word of the lost lease")
+	}
+	if n := e.lost.Load(); n != 1 {
+		t.Errorf("%d leases are lost, want one", n)
+	}
+	if err := s.Heartbeat(t.Context(), "marks-a", time.Now()); !errors.Is(err, queue.ErrLeaseLost) {
+		t.Errorf("Heartbeat = %v, want %v", err, queue.ErrLeaseLost)
+	}
+}
+
+// TestBeatPastSilentHosts: a heartbeat reaches the primary though hosts before it in the URL do not answer, and goes to it
+// first once it is known.
+func TestBeatPastSilentHosts(t *testing.T) {
+	srv := start(t)
+	o := options(t, srv.url())
+	var hosts []string
+	for range 5 { // a second each: more than the 4 s that all had together
+		l, err := net.Listen("tcp", "127.0.0.1:0") // takes connections, and says nothing
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		hosts = append(hosts, l.Addr().String())
+	}
+	hosts = append(hosts, fmt.Sprintf("localhost:%d", srv.port))
+	o.URL = fmt.Sprintf("postgres://test@%s/postgres?sslmode=disable&connect_timeout=1", strings.Join(hosts, ","))
+	s := open(t, o)
+	beat := func() time.Duration {
+		began := time.Now()
+		conn := s.beats.renewAll(nil)
+		if conn == nil {
+			t.Fatal("the heartbeat failed")
+		}
+		_ = conn.Close(t.Context())
+		return time.Since(began)
+	}
+	live(t, s, "marks-a")
+	if took := beat(); took > time.Second {
+		t.Errorf("a heartbeat took %v with a primary that is known", took)
+	}
+	s.primary.Store(nil)
+	beat()
+	if took := beat(); took > time.Second {
+		t.Errorf("a heartbeat took %v after one that found the primary", took)
+	}
+	// The primary is another one now: the others are asked in their order.
+	s.primary.Store(&pgconn.FallbackConfig{Host: "127.0.0.1", Port: s.config.ConnConfig.Fallbacks[1].Port})
+	cc := s.config.ConnConfig.Copy()
+	s.primaryFirst(cc)
+	order := []uint16{cc.Port}
+	for _, f := range cc.Fallbacks {
+		order = append(order, f.Port)
+	}
+	all := s.config.ConnConfig.Fallbacks
+	if want := []uint16{all[1].Port, s.config.ConnConfig.Port, all[0].Port, all[2].Port, all[3].Port, all[4].Port}; !slices.Equal(order, want) {
+		t.Errorf("hosts are tried in the order %v, want %v", order, want)
 	}
 }

@@ -128,6 +128,7 @@ type Store struct {
 	pool     *pgxpool.Pool
 	inserts  *inserts
 	beats    beats
+	lost     chan struct{} // see Lost
 	lanes    lanes
 	lists    chan struct{}             // has an element for each list that goes on
 	leases   atomic.Int64              // the number of the last lease
@@ -177,7 +178,7 @@ func Prepare(ctx context.Context, o Options) (*Store, error) {
 		return nil, named(c, err)
 	}
 	s.inserts = newInserts(s)
-	s.beats.store = s
+	s.beats.store, s.beats.now, s.lost = s, make(chan struct{}, 1), make(chan struct{}, 1)
 	return s, nil
 }
 
@@ -357,6 +358,19 @@ func (s *Store) Close() error {
 	return nil
 }
 
+// whenClosed calls f once the store is being closed, unless stop is called before.
+func (s *Store) whenClosed(f func()) (stop func()) {
+	stopped := make(chan struct{})
+	go func() {
+		select {
+		case <-s.ended:
+			f()
+		case <-stopped:
+		}
+	}()
+	return func() { close(stopped) }
+}
+
 // begin says that a call goes on; it ends with calls.Done.
 func (s *Store) begin() error {
 	s.mu.Lock()
@@ -398,6 +412,7 @@ func (s *Store) answered(err error) {
 	}
 	if since := s.away.Swap(nil); since != nil {
 		s.opts.Events.Back(time.Since(*since))
+		wake(s.beats.now) // a lease may have ended meanwhile, or be about to
 	}
 }
 
