@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,7 +18,8 @@ const (
 	loginConnections = 4
 	// loginLook is how often a lock is asked for that another instance holds.
 	loginLook = 100 * time.Millisecond
-	// loginLockTime is how long a process that is frozen keeps a lock.
+	// loginLockTime is how long the server keeps a lock that is not looked at: its process is frozen,
+	// or cut off from the server. [Logins.Holds] begins that time anew.
 	loginLockTime = "2min"
 	// loginLock is the advisory lock of a relay's login, beside the schema's name and the relay.
 	loginLock = 0x6d6c7380
@@ -26,6 +30,22 @@ const (
 type Logins struct {
 	*connector
 	pool *pgxpool.Pool
+	// slots has an element for each connection that a lock has. There are fewer than connections:
+	// else Load and Save would wait for the end of the locks that they are called under.
+	slots chan struct{}
+
+	mu     sync.Mutex
+	locks  map[int]*loginHold // by relay
+	closed bool
+}
+
+// loginHold is a lock that this process has.
+type loginHold struct {
+	logins *Logins
+	relay  int
+
+	mu   sync.Mutex
+	conn *pgxpool.Conn // nil once it has ended
 }
 
 // OpenLogins returns the logins in the schema of a store. It connects to nothing.
@@ -41,20 +61,30 @@ func OpenLogins(o Options) (*Logins, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Logins{c, pool}, nil
+	slots := make(chan struct{}, max(1, config.MaxConns-1))
+	return &Logins{connector: c, pool: pool, slots: slots, locks: map[int]*loginHold{}}, nil
 }
 
-// Close ends the connections.
-func (l *Logins) Close() { l.pool.Close() }
+// Close ends the locks and the connections.
+func (l *Logins) Close() {
+	l.mu.Lock()
+	l.closed = true
+	locks := slices.Collect(maps.Values(l.locks))
+	l.mu.Unlock()
+	for _, h := range locks { // the pool waits for their connections
+		h.end()
+	}
+	l.pool.Close()
+}
 
 // Place names the schema.
 func (l *Logins) Place() string { return l.place() }
 
 // acquire waits for a connection as long as ctx lasts. What is done with it is not ended by ctx.
 func (l *Logins) acquire(ctx context.Context) (*pgxpool.Conn, context.Context, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*connectTime)
+	within, cancel := context.WithTimeout(ctx, l.connectLimit())
 	defer cancel()
-	conn, err := l.pool.Acquire(ctx)
+	conn, err := l.pool.Acquire(within)
 	return conn, context.WithoutCancel(ctx), named(l.connector, err)
 }
 
@@ -96,13 +126,17 @@ func (l *Logins) Save(ctx context.Context, relay int, value []byte) error {
 // Nothing is read or written in it, so that it keeps no dead row from vacuum.
 func (l *Logins) Lock(ctx context.Context, relay int) (unlock func(), err error) {
 	for {
-		conn, inside, err := l.acquire(ctx)
-		if err != nil {
-			return nil, err
-		}
-		unlock, err := l.tryLock(inside, conn, relay)
-		if unlock != nil || err != nil {
-			return unlock, named(l.connector, err)
+		h, err := l.tryLock(ctx, relay)
+		switch {
+		case h != nil && ctx.Err() != nil: // granted too late: the caller has given up
+			h.end()
+			return nil, ctx.Err()
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case err != nil:
+			return nil, named(l.connector, err)
+		case h != nil:
+			return h.end, nil
 		}
 		select {
 		case <-ctx.Done():
@@ -113,22 +147,83 @@ func (l *Logins) Lock(ctx context.Context, relay int) (unlock func(), err error)
 }
 
 // tryLock returns nil where another one has the lock.
-func (l *Logins) tryLock(ctx context.Context, conn *pgxpool.Conn, relay int) (unlock func(), err error) {
-	end := func() {
-		if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
-			_ = conn.Conn().Close(ctx)
-		}
-		conn.Release()
+func (l *Logins) tryLock(ctx context.Context, relay int) (*loginHold, error) {
+	select {
+	case l.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
+	conn, ctx, err := l.acquire(ctx)
+	if err != nil {
+		<-l.slots
+		return nil, err
+	}
+	h := &loginHold{logins: l, relay: relay, conn: conn}
 	var got bool
 	_, err = conn.Exec(ctx, `BEGIN ISOLATION LEVEL READ COMMITTED`)
 	if err == nil {
 		err = conn.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock($1, hashtext($2)) AND set_config('idle_in_transaction_session_timeout', $3, true) IS NOT NULL`,
 			loginLock, fmt.Sprint(l.name, relay), loginLockTime).Scan(&got)
 	}
+	if err == nil && got {
+		l.mu.Lock()
+		if l.closed {
+			err = errors.New("the logins are closed")
+		} else {
+			l.locks[relay] = h
+		}
+		l.mu.Unlock()
+	}
 	if err != nil || !got {
-		end()
+		h.end()
 		return nil, err
 	}
-	return end, nil
+	return h, nil
+}
+
+// Holds says whether this process still has the relay's lock, and keeps the server from ending it
+// for as long again.
+func (l *Logins) Holds(relay int) bool {
+	l.mu.Lock()
+	h := l.locks[relay]
+	l.mu.Unlock()
+	return h != nil && h.lasts()
+}
+
+func (h *loginHold) lasts() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.conn == nil {
+		return false
+	}
+	_, err := h.conn.Exec(context.Background(), "SELECT 1")
+	if err != nil {
+		h.endNow()
+	}
+	return err == nil
+}
+
+func (h *loginHold) end() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.endNow()
+}
+
+// endNow ends the lock, unless it has ended. The caller holds mu.
+func (h *loginHold) endNow() {
+	if h.conn == nil {
+		return
+	}
+	ctx, l := context.Background(), h.logins
+	if _, err := h.conn.Exec(ctx, "ROLLBACK"); err != nil {
+		_ = h.conn.Conn().Close(ctx)
+	}
+	h.conn.Release()
+	h.conn = nil
+	<-l.slots
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.locks[h.relay] == h {
+		delete(l.locks, h.relay)
+	}
 }

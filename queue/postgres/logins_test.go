@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -88,4 +89,95 @@ func TestLogins(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLoginsManyRelays: more relays than connections lock at the same time, and each saves and loads under its lock.
+func TestLoginsManyRelays(t *testing.T) {
+	l := openLogins(t)
+	var all sync.WaitGroup
+	for relay := range 3 * loginConnections {
+		all.Go(func() {
+			unlock, err := l.Lock(t.Context(), relay)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer unlock()
+			time.Sleep(100 * time.Millisecond) // until all locks are taken that can be
+			if err := l.Save(t.Context(), relay, []byte("x")); err != nil {
+				t.Errorf("Save under the lock of relay %d = %v", relay, err)
+			}
+			if value, err := l.Load(t.Context(), relay); string(value) != "x" || err != nil {
+				t.Errorf("Load under the lock of relay %d = %q, %v", relay, value, err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// TestLoginsLateLock: a lock that is granted after the caller has given up is ended.
+func TestLoginsLateLock(t *testing.T) {
+	srv, l := start(t), openLogins(t)
+	unlock, err := l.Lock(t.Context(), 1) // there is a connection now
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	srv.signal(t, syscall.SIGSTOP)
+	time.AfterFunc(800*time.Millisecond, func() { srv.signal(t, syscall.SIGCONT) })
+	unlock, err = l.Lock(ctx, 1)
+	if unlock != nil || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Lock after ctx has ended: a lock %v, %v; want none, and ctx's error", unlock != nil, err)
+	}
+	if n := l.pool.Stat().AcquiredConns(); n != 0 {
+		t.Errorf("%d connections are in use", n)
+	}
+}
+
+// TestLoginsHolds: whoever has a lock is told that it has ended, and Close waits for no lock.
+func TestLoginsHolds(t *testing.T) {
+	srv, l := start(t), openLogins(t)
+	if l.Holds(1) {
+		t.Error("Holds before Lock")
+	}
+	lost, err := l.Lock(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !l.Holds(1) || l.Holds(2) {
+		t.Errorf("Holds = %v, and of another relay %v", l.Holds(1), l.Holds(2))
+	}
+	srv.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1`, loginLock)
+	if l.Holds(1) {
+		t.Error("Holds after the connection has ended")
+	}
+	if _, err := l.Lock(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	lost()
+	if !l.Holds(1) {
+		t.Error("the end of a lock that was lost has ended the next one")
+	}
+	closed := make(chan struct{})
+	go func() {
+		l.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Error("Close waits for a lock")
+	}
+}
+
+func openLogins(t *testing.T) *Logins {
+	t.Helper()
+	l, err := OpenLogins(options(t, start(t).url()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	return l
 }

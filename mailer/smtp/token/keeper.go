@@ -260,11 +260,11 @@ func (k *keeper) tryStore(ctx context.Context, s *Source) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	unlock, err := s.opts.Store.Lock(ctx, s.opts.Relay)
+	if err == nil {
+		defer unlock() // also where it was granted too late
+	}
 	if ctx.Err() != nil {
 		return
-	}
-	if err == nil {
-		defer unlock()
 	}
 	if err := store.probe(s.opts.Relay); err != nil {
 		k.unlocked = true // that is told herewith

@@ -289,7 +289,10 @@ func (s *Source) useStored(login Record, refused string) bool {
 func (s *Source) lockStore(ctx context.Context) (unlock func(), err error) {
 	if held := s.keeper.held; held != nil {
 		s.keeper.held = nil
-		return held, nil
+		if store, ok := s.opts.Store.(interface{ holds(relay int) bool }); !ok || store.holds(s.opts.Relay) {
+			return held, nil
+		}
+		held() // the store has given the lock up
 	}
 	waiting, cancel := context.WithTimeout(ctx, LockTimeout)
 	defer cancel()

@@ -20,6 +20,9 @@ type Vault interface {
 	Save(ctx context.Context, relay int, value []byte) error
 	// Lock is that of [Store].
 	Lock(ctx context.Context, relay int) (unlock func(), err error)
+	// Holds says whether a lock that was taken still lasts: it may end with a connection, or after
+	// some time in which Holds is not called.
+	Holds(relay int) bool
 	// Place names the vault.
 	Place() string
 }
@@ -103,6 +106,8 @@ func (s *SealedStore) Save(ctx context.Context, relay int, r Record) error {
 func (s *SealedStore) Lock(ctx context.Context, relay int) (unlock func(), err error) {
 	return s.vault.Lock(ctx, relay)
 }
+
+func (s *SealedStore) holds(relay int) bool { return s.vault.Holds(relay) }
 
 // Lasting is true.
 func (s *SealedStore) Lasting() bool { return true }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -16,6 +17,26 @@ type memoryVault struct {
 	mu          sync.Mutex
 	values      map[int][]byte
 	fault       error
+	late        bool // locks are granted when ctx has ended
+	ended       bool // the lock has, though nobody has ended it
+}
+
+func (v *memoryVault) Lock(ctx context.Context, relay int) (unlock func(), err error) {
+	v.mu.Lock()
+	late := v.late
+	v.ended = false
+	v.mu.Unlock()
+	if late {
+		<-ctx.Done()
+		ctx = context.WithoutCancel(ctx)
+	}
+	return v.MemoryStore.Lock(ctx, relay)
+}
+
+func (v *memoryVault) Holds(int) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return !v.ended
 }
 
 func (v *memoryVault) Load(_ context.Context, relay int) ([]byte, error) {
@@ -133,4 +154,51 @@ func TestSealedShared(t *testing.T) {
 	if err != nil || i.dead || i.overlap || stored.RefreshToken != i.refresh[len(i.refresh)-1] {
 		t.Errorf("the login ended: %v, two requests at a time: %v, stored %s, %v, want the newest of %d", i.dead, i.overlap, stored.RefreshToken, err, len(i.refresh))
 	}
+}
+
+// TestSealedLateLock: a lock that is granted after the time to wait for it is given back.
+func TestSealedLateLock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &memoryVault{late: true}
+		(&keeper{}).tryStore(t.Context(), &Source{opts: Options{Store: sealedStore(t, v, 1), Relay: 1}})
+		v.late = false
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := v.Lock(ctx, 1); err != nil {
+			t.Errorf("Lock after one that came late = %v", err)
+		}
+	})
+}
+
+// TestSealedLockEnds: a lock that is kept for a spent refresh token is used again while it lasts, and taken anew where the
+// database has ended it.
+func TestSealedLockEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &memoryVault{}
+		s := &Source{opts: Options{Store: sealedStore(t, v, 1), Relay: 1}}
+		ends := 0
+		hold := func() {
+			unlock, err := v.Lock(t.Context(), 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.keeper.held = func() {
+				ends++
+				unlock()
+			}
+		}
+		for _, ended := range []bool{false, true} {
+			hold()
+			v.ended = ended
+			unlock, err := s.lockStore(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if took := ends == 1; took != ended || v.ended {
+				t.Errorf("the lock has ended: %v; taken anew: %v", ended, took)
+			}
+			unlock()
+			ends = 0
+		}
+	})
 }
