@@ -119,7 +119,7 @@ func TestPasswordInNoError(t *testing.T) {
 	}
 	look := func(value string) {
 		var q Queue
-		text := ""
+		var text string
 		if err := q.Decode(value); err != nil {
 			text = err.Error()
 		} else {

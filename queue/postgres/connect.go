@@ -76,11 +76,11 @@ func newConnector(o Options) (*connector, error) {
 }
 
 // libraryConnections is the library's default, which counts the processors of the machine.
-var libraryConnections = int32(max(4, runtime.NumCPU())) //nolint:gosec // no machine has that many
+var libraryConnections = int32(max(4, runtime.NumCPU()))
 
 // usualConnections is how many connections a pool has by default. A database serves many
 // instances, so a large machine must not take all that it has.
-func usualConnections(processors int) int32 { return int32(min(8, max(4, processors))) } //nolint:gosec // at most eight
+func usualConnections(processors int) int32 { return int32(min(8, max(4, processors))) }
 
 // withoutURL keeps of a parser's error what does not repeat the address.
 func withoutURL(err error) error {

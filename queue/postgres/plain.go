@@ -2,9 +2,13 @@ package postgres
 
 import (
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -28,10 +32,22 @@ var dialled = regexp.MustCompile(`^(\S+) \(([^)]*)\): (?:dial error: |failed to 
 // noTLS is the driver's word for a server without encryption.
 const noTLS = "server refused TLS connection"
 
-// plainly returns err with a plain text where it is about making a connection.
+// errLost is about a connection that was made.
+var errLost = errors.New("the connection to the database was lost, try again")
+
+// losses are what a connection ends with whose other end is gone.
+var losses = []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE}
+
+// plainly returns err with a plain text where it is about making a connection, or about the loss
+// of one.
 func plainly(err error) error {
 	var e *pgconn.ConnectError
-	if !errors.As(err, &e) || errors.As(err, new(*connectError)) {
+	switch {
+	case errors.As(err, new(*connectError)) || errors.Is(err, errLost):
+		return err
+	case !errors.As(err, &e) && slices.ContainsFunc(losses, func(loss error) bool { return errors.Is(err, loss) }):
+		return fmt.Errorf("%w: %w", errLost, err)
+	case !errors.As(err, &e):
 		return err
 	}
 	var causes, refused []string

@@ -212,6 +212,13 @@ func TestEnded(t *testing.T) {
 			t.Errorf("%s: %v", code, err)
 		}
 	}
+	for _, lost := range []error{io.ErrUnexpectedEOF, &net.OpError{Op: "read", Err: syscall.ECONNRESET}} {
+		c := &connector{config: &pgxpool.Config{ConnConfig: &pgx.ConnConfig{}}}
+		err := named(c, named(c, fmt.Errorf("receive: %w", lost)))
+		if errors.As(err, new(*queue.StoreError)) || !errors.Is(err, lost) || strings.Count(err.Error(), "the connection to the database was lost, try again: ") != 1 {
+			t.Errorf("%v: %v", lost, err)
+		}
+	}
 }
 
 // TestClearText: without encryption no public network is crossed.
