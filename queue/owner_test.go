@@ -364,8 +364,10 @@ func TestDeliveredLate(t *testing.T) {
 			o.Workers, o.Logger = 1, slog.New(slog.NewTextHandler(&log, nil))
 		})
 		const path = "a@example.org"
-		e := queue.Entry{Message: queue.Message{ID: queue.NewID(time.Now()), Key: "app", Created: time.Now(), Expires: time.Now().Add(24 * time.Hour)},
-			Content: mailer.Content{Data: []byte("other")}, Route: "relay", Due: time.Now(), Owner: "marks-there"}
+		e := queue.Entry{
+			Message: queue.Message{ID: queue.NewID(time.Now()), Key: "app", Created: time.Now(), Expires: time.Now().Add(24 * time.Hour)},
+			Content: mailer.Content{Data: []byte("other")}, Route: "relay", Due: time.Now(), Owner: "marks-there",
+		}
 		e.Message.Envelope.ForwardPaths = []string{path}
 		e.Message.Recipients = []queue.Recipient{{ForwardPath: path, State: queue.Queued}}
 		if err := there.Heartbeat(t.Context(), e.Owner, time.Now()); err != nil {
