@@ -3,6 +3,7 @@ package queue
 import (
 	"bytes"
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -39,9 +40,13 @@ type common struct {
 	who    string        // this instance
 	kick   chan struct{} // capacity 1: there is something to tell
 
+	telling chan struct{} // capacity 1: has an element while something is told, which must stay in order
+
 	mu   sync.Mutex
 	told map[int]told   // by relay: what is not told yet
 	seen map[int][]byte // by relay: the note that the dispatcher knows
+	// moved counts, by relay, what was told and seen: what was read before is old then.
+	moved map[int]int
 	// heard is when the others were asked last.
 	heard time.Time
 }
@@ -58,7 +63,7 @@ func newCommon(s shared, dr *driver) *common {
 	}
 	return &common{
 		shared: s, driver: dr, who: uuid.NewString(), kick: make(chan struct{}, 1),
-		told: map[int]told{}, seen: map[int][]byte{},
+		telling: make(chan struct{}, 1), told: map[int]told{}, seen: map[int][]byte{}, moved: map[int]int{},
 	}
 }
 
@@ -118,11 +123,18 @@ func (c *common) look() {
 
 // tell writes what is not told yet. What fails is tried again after a second.
 func (c *common) tell(ctx context.Context) {
+	select {
+	case c.telling <- struct{}{}:
+		defer func() { <-c.telling }()
+	case <-ctx.Done():
+		return
+	}
 	for i := range c.router.relays {
 		c.mu.Lock()
 		t, any := c.told[i]
 		seen := c.seen[i]
 		delete(c.told, i)
+		c.moved[i]++
 		c.mu.Unlock()
 		if !any {
 			continue
@@ -181,6 +193,7 @@ func (c *common) tellOf(ctx context.Context, relay int, t told, seen []byte) err
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.seen[relay] = after
+	c.moved[relay]++
 	return nil
 }
 
@@ -206,6 +219,9 @@ func (c *common) learnLately(ctx context.Context) {
 // learn reads what others have told.
 func (c *common) learn(ctx context.Context) error {
 	here, began := c.now(), time.Now()
+	c.mu.Lock()
+	before := maps.Clone(c.moved)
+	c.mu.Unlock()
 	notes, there, err := c.owner.store.Notes(ctx, relayKind)
 	if err != nil {
 		return err
@@ -214,7 +230,7 @@ func (c *common) learn(ctx context.Context) error {
 		c.mu.Lock()
 		c.heard = began
 		_, untold := c.told[i]
-		known := bytes.Equal(c.seen[i], notes[r.Name()])
+		known := bytes.Equal(c.seen[i], notes[r.Name()]) || c.moved[i] != before[i]
 		c.mu.Unlock()
 		if !untold && !known {
 			c.apply(i, notes[r.Name()], clocks{here, there}, nil)
@@ -227,6 +243,7 @@ func (c *common) learn(ctx context.Context) error {
 func (c *common) apply(relay int, value []byte, at clocks, yields *dispatch.Job) {
 	c.mu.Lock()
 	c.seen[relay] = bytes.Clone(value)
+	c.moved[relay]++
 	c.mu.Unlock()
 	pause := dispatch.Pause{Relay: c.router.relays[relay].Name()}
 	if n := readRelayNote(value); n != nil {
@@ -291,6 +308,7 @@ func (c *common) mayProbe(ctx context.Context, relay int, j *dispatch.Job) (may,
 	}
 	c.mu.Lock()
 	c.seen[relay] = after
+	c.moved[relay]++
 	c.mu.Unlock()
 	return true, true
 }

@@ -260,7 +260,7 @@ func (s *Store) writeGroup(group []*insertion) {
 		end = s.storeError(end)
 		s.answered(end)
 		for _, i := range group {
-			if i.err = end; i.doubted && errors.Is(end, queue.ErrDiskFull) {
+			if i.err = end; i.doubted && !errors.Is(end, queue.ErrUnavailable) && !errors.Is(err, errFault) {
 				// That is of this try alone.
 				i.err = fmt.Errorf("%w: an earlier try was not answered, and then: %v", queue.ErrUnavailable, end) //nolint:errorlint // it must not read as certain
 			}

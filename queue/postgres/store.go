@@ -468,12 +468,13 @@ func run[T any](ctx context.Context, s *Store, f func(ctx context.Context, conn 
 		return r.value, r.err
 	case <-ctx.Done():
 		return none, ctx.Err()
-	case <-patience:
-		err := fmt.Errorf("%w: no answer within %v", queue.ErrUnavailable, 2*s.opts.Patience)
-		s.answered(err)
-		return none, err
+	case <-patience: // it may wait for a lock: whether the database answers, others find out
+		return none, fmt.Errorf("%w: no answer within %v", queue.ErrUnavailable, 2*s.opts.Patience)
 	}
 }
+
+// timeoutCode is that of a statement that took longer than it may (query_canceled).
+const timeoutCode = "57014"
 
 // isReadOnly says that the server takes no writes.
 func isReadOnly(err error) bool {
@@ -491,7 +492,7 @@ func (s *Store) storeError(err error) error {
 		return s.unfit("it takes nothing any more", "it was copied to another one meanwhile, or is being copied into; start again, and the start says more")
 	case errors.As(err, &e) && e.Code == "53100":
 		return fmt.Errorf("%w: %w", queue.ErrDiskFull, err)
-	case isReadOnly(err):
+	case isReadOnly(err), errors.As(err, &e) && e.Code == timeoutCode:
 		return fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
 	case errors.As(err, &e) && e.Severity != "FATAL" && e.Severity != "PANIC" && !strings.HasPrefix(e.Code, "57P"):
 		return named(s.connector, fmt.Errorf("queue store: %w", err))
