@@ -77,6 +77,8 @@ func copyQueue(cmd *cobra.Command, c config.Service, toFile string) error {
 		p.end()
 	}
 	switch {
+	case errors.Is(err, context.Canceled) && cmd.Context().Err() != nil && !errors.Is(err, service.ErrOldLocked):
+		return exit(exitTransient, "stopped: nothing was changed")
 	case errors.Is(err, context.Canceled) && cmd.Context().Err() != nil:
 		return exit(exitTransient, "stopped: neither store can be used yet; the same command goes on, and --undo gives the copy up")
 	case err != nil:

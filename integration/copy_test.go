@@ -41,6 +41,12 @@ func TestQueueCopy(t *testing.T) {
 	moveKilled(t, env, url)
 	inDatabase := away.with(environment{"MAILSIDECAR_QUEUE_FILE": url})
 	delete(inDatabase, "MAILSIDECAR_DATA_DIR")
+	misspelt := inDatabase.with(environment{"MAILSIDECAR_QUEUE_FILE": writeFile(t, "misspelt", db.URL()+"&schema=other")})
+	for _, args := range [][]string{{"--to-file", writeFile(t, "back", "sqlite:"+filepath.Join(t.TempDir(), "queue.db"))}, {"--undo", "--yes"}, {"--undo", "--yes"}} {
+		if code, out := exitCode(t, command(t, misspelt, append([]string{"queue", "copy"}, args...)...)); code != 1 || !strings.Contains(out, "there is no queue in the schema of postgres://") {
+			t.Errorf("copy %v of a schema that is not there = %d %s", args, code, out)
+		}
+	}
 	s = serve(t, inDatabase)
 	if code, out := exitCode(t, command(t, inDatabase, "queue", "copy", "--to-file", writeFile(t, "back", "sqlite:"+filepath.Join(t.TempDir(), "queue.db")))); code != 1 || !strings.Contains(out, "instances that work with it: 1; stop them first") {
 		t.Errorf("copy while an instance works = %d %s", code, out)
@@ -98,6 +104,9 @@ func moveKilled(t *testing.T, env environment, to string) {
 		err := cmd.Wait()
 		inTime := timer.Stop()
 		if err == nil {
+			if killed == 0 {
+				t.Error("the copy was not killed once: this shows nothing")
+			}
 			t.Logf("killed %d times; the last run took %v: %s", killed, time.Since(began).Round(time.Millisecond), &out)
 			return
 		}

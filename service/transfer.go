@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -21,10 +22,13 @@ type (
 	CopyMark     = transfer.Mark
 )
 
+// ErrOldLocked is part of the error of a copy that has locked the old queue.
+var ErrOldLocked = transfer.ErrOldLocked
+
 // CopyStore copies the queue that the configuration names to another place. No server may work
 // on either.
 func CopyStore(ctx context.Context, c config.Service, to config.Queue, progress func(CopyProgress), log *slog.Logger) (r CopyReport, err error) {
-	from, err := openSource(ctx, c, log)
+	from, err := openSource(ctx, c, true, log)
 	if err != nil {
 		return r, err
 	}
@@ -40,15 +44,16 @@ func CopyStore(ctx context.Context, c config.Service, to config.Queue, progress 
 
 // UndoCopy lets the queue that the configuration names be used again after it was copied.
 func UndoCopy(ctx context.Context, c config.Service, confirm func(CopyMark) error, log *slog.Logger) error {
-	s, err := openSource(ctx, c, log)
+	s, err := openSource(ctx, c, false, log)
 	if err != nil {
 		return err
 	}
 	return errors.Join(transfer.Undo(ctx, s, confirm), s.Close())
 }
 
-// openSource opens a store that must be there.
-func openSource(ctx context.Context, c config.Service, log *slog.Logger) (transfer.Side, error) {
+// openSource opens a store that must be there. In a database it is brought to the newest version
+// only where migrate says so.
+func openSource(ctx context.Context, c config.Service, migrate bool, log *slog.Logger) (transfer.Side, error) {
 	if c.Queue.Store == "none" {
 		return nil, &ConfigError{"MAILSIDECAR_QUEUE", errors.New("it is none: there is no queue to copy")}
 	}
@@ -56,8 +61,19 @@ func openSource(ctx context.Context, c config.Service, log *slog.Logger) (transf
 		if _, err := os.Stat(c.Queue.Path); errors.Is(err, fs.ErrNotExist) {
 			return nil, noStore(c.Queue.Path, err)
 		}
+		return openSide(ctx, c, log)
 	}
-	return openSide(ctx, c, log)
+	o := databaseOptions(c, log)
+	o.Copying, o.Listen = true, postgres.ListenNone
+	switch found, err := postgres.Examine(ctx, o); {
+	case err != nil:
+		return nil, err
+	case found.Schema == 0: // else a name that was misspelt would be made, and moved
+		return nil, fmt.Errorf("there is no queue in the schema of %s: MAILSIDECAR_QUEUE must be that of the server", c.Queue)
+	case migrate:
+		return openSide(ctx, c, log)
+	}
+	return postgres.OpenSide(ctx, o)
 }
 
 func openSide(ctx context.Context, c config.Service, log *slog.Logger) (transfer.Side, error) {

@@ -244,7 +244,10 @@ func Examine(ctx context.Context, o Options) (Examined, error) {
 	} else if err == nil && l != c && found.Schema > 0 {
 		found.Listen = l.examineListener(ctx)
 	}
-	return found, named(c, cmp.Or(err, found.mark.Err(c.place())))
+	if err == nil && !o.Copying {
+		err = found.mark.Err(c.place())
+	}
+	return found, named(c, err)
 }
 
 func (c *connector) examine(ctx context.Context) (e Examined, err error) {

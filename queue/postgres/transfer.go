@@ -49,7 +49,33 @@ func OpenSide(ctx context.Context, o Options) (transfer.Side, error) {
 		return nil, err
 	}
 	conn, err := s.connect(ctx, false)
-	return &side{s.connector, o, conn}, named(s.connector, err)
+	if err != nil {
+		return nil, named(s.connector, err)
+	}
+	c := &side{s.connector, o, conn}
+	if err := c.owns(ctx); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// owns says whether the role may lock the store, which makes a function and triggers. A copy
+// that found that out later would have locked the other store by then.
+func (s *side) owns(ctx context.Context) error {
+	var role string
+	var tablesOwned, mayCreate bool
+	err := s.conn.QueryRow(context.WithoutCancel(ctx), `SELECT current_user, coalesce(bool_and(pg_has_role(t.relowner, 'USAGE')), false),
+			coalesce(bool_and(has_schema_privilege(n.oid, 'CREATE')), false)
+		FROM pg_class AS t JOIN pg_namespace AS n ON n.oid = t.relnamespace
+		WHERE n.nspname = $1 AND t.relkind = 'r' AND t.relname = ANY ($2)`, s.name, tables()).Scan(&role, &tablesOwned, &mayCreate)
+	if err == nil && !tablesOwned {
+		err = s.unfit(fmt.Sprintf("its role %s does not own the tables, and a copy locks them", pgx.Identifier{role}.Sanitize()),
+			"for the copy use the URL of the role that owns the tables, as for \"mailsidecar queue migrate\"; nothing was changed")
+	} else if err == nil && !mayCreate {
+		err = s.unfit(fmt.Sprintf("its role %s may not create in the schema %s, and a copy makes a function there that locks the tables", pgx.Identifier{role}.Sanitize(), s.name),
+			"for the copy use the URL of the role that owns the tables, and let it: GRANT CREATE ON SCHEMA "+s.schema+" TO "+pgx.Identifier{role}.Sanitize()+"; nothing was changed")
+	}
+	return named(s.connector, err)
 }
 
 // Close closes the connection.
@@ -226,9 +252,15 @@ func (s *side) inTx(ctx context.Context, f func(ctx context.Context, tx pgx.Tx) 
 	return unknownCommit(s.conn)
 }
 
-// Size counts.
+// Size counts. With many millions of messages that takes longer than any other answer, so it has
+// a connection without a limit, which the end of ctx ends.
 func (s *side) Size(ctx context.Context) (n transfer.Size, err error) {
-	err = s.conn.QueryRow(context.WithoutCancel(ctx), s.sql(`SELECT (SELECT count(*) FROM {s}.messages), (SELECT count(*) FROM {s}.messages WHERE NOT final),
+	conn, err := s.connect(ctx, true)
+	if err != nil {
+		return n, named(s.connector, err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	err = conn.QueryRow(ctx, s.sql(`SELECT (SELECT count(*) FROM {s}.messages), (SELECT count(*) FROM {s}.messages WHERE NOT final),
 		(SELECT count(*) FROM {s}.attempts), (SELECT count(*) FROM {s}.idempotency)`)).Scan(&n.Messages, &n.Unfinished, &n.Attempts, &n.Keys)
 	return n, err
 }

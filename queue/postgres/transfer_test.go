@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"mailsidecar/queue"
 	"mailsidecar/queue/sqlite"
 	"mailsidecar/queue/storetest"
@@ -234,4 +236,121 @@ func TestCopiesOverlap(t *testing.T) {
 		want(t, "the late copy", copyAll(t, a, side(t, one)), transfer.ErrTakenOver)
 		want(t, "start of the old one", starts(t, from), transfer.ErrMovedAway)
 	})
+}
+
+// TestCopyOwner: a role that may work with the tables, and does not own them, is told so before
+// anything is marked.
+func TestCopyOwner(t *testing.T) {
+	srv := start(t)
+	o := options(t, srv.url())
+	schema := `"` + o.Schema + `"`
+	srv.exec(t, `CREATE ROLE copier LOGIN`)
+	defer func() {
+		srv.exec(t, `DROP OWNED BY copier`)
+		srv.exec(t, `DROP ROLE copier`)
+	}()
+	srv.exec(t, `GRANT USAGE ON SCHEMA `+schema+` TO copier; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA `+schema+` TO copier`)
+	app := o
+	app.URL = strings.Replace(o.URL, "test@", "copier@", 1)
+	refused := func(remedy string) {
+		t.Helper()
+		var known *queue.StoreError
+		if _, err := OpenSide(t.Context(), app); !errors.As(err, &known) || !strings.Contains(known.Remedy, remedy) {
+			t.Errorf("OpenSide = %v, want the remedy %q", err, remedy)
+		}
+	}
+	refused("use the URL of the role that owns the tables")
+	for _, table := range tables() {
+		srv.exec(t, `ALTER TABLE `+schema+`.`+table+` OWNER TO copier`)
+	}
+	refused(`GRANT CREATE ON SCHEMA ` + schema + ` TO "copier"`)
+	srv.exec(t, `GRANT CREATE ON SCHEMA `+schema+` TO copier`)
+	s, err := OpenSide(t.Context(), app)
+	if err != nil {
+		t.Fatalf("OpenSide of the owner = %v", err)
+	}
+	mark := transfer.Mark{Role: transfer.Source, Copy: "one", At: storetest.Start}
+	if err := errors.Join(s.SetMark(t.Context(), transfer.Mark{}, mark), s.SetMark(t.Context(), mark, transfer.Mark{}), s.Close()); err != nil {
+		t.Errorf("SetMark by the owner = %v", err)
+	}
+}
+
+// TestCopySizeSlow: counting may take longer than any other answer, and ends with its context.
+func TestCopySizeSlow(t *testing.T) {
+	o := options(t, start(t).url())
+	opened, err := OpenSide(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := opened.(*side)
+	_ = s.Close()
+	s.answerTime = 300 * time.Millisecond
+	if s.conn, err = s.connect(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close() //nolint:errcheck // the end of the test
+	holder, err := pgx.Connect(t.Context(), o.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Close(context.Background()) //nolint:errcheck // the end of the test
+	tx, err := holder.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), s.sql(`LOCK TABLE {s}.messages`)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := s.Size(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Size = %v, want that its context ends it", err)
+	}
+	done := time.AfterFunc(time.Second, func() { _ = tx.Rollback(context.Background()) })
+	defer done.Stop()
+	if _, err := s.Size(t.Context()); err != nil {
+		t.Errorf("Size that took a second = %v", err)
+	}
+}
+
+// TestCopyBrokenOff: what ends a copy says whether the old queue is locked.
+func TestCopyBrokenOff(t *testing.T) {
+	o := options(t, start(t).url())
+	from, to := copyPlace(t), placeOf(t, o)
+	s, err := from.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Insert(t.Context(), queue.Batch{Entries: []queue.Entry{storetest.Entry(0, "a@example.org")}}); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Close()
+	run := func(ctx context.Context, f func(*side)) error {
+		a, err := from.Side()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := to.Side()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Close() //nolint:errcheck // the end of the test
+		defer b.Close() //nolint:errcheck // the end of the test
+		_, err = transfer.Copy(ctx, a, &overlapping{Side: b, rows: func() { f(b.(*side)) }}, false, func(transfer.Progress) {})
+		return err
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := run(ctx, nil); !errors.Is(err, context.Canceled) || errors.Is(err, transfer.ErrOldLocked) {
+		t.Errorf("copy that was stopped at once = %v, want no word of a lock", err)
+	}
+	ended := func(b *side) {
+		start(t).exec(t, `SELECT pg_terminate_backend($1)`, b.conn.PgConn().PID())
+	}
+	if err := run(t.Context(), ended); !errors.Is(err, transfer.ErrOldLocked) {
+		t.Errorf("copy whose connection is lost = %v, want %q in it", err, transfer.ErrOldLocked)
+	}
+	if err := run(t.Context(), func(*side) {}); err != nil {
+		t.Errorf("the same copy again = %v", err)
+	}
 }

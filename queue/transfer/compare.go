@@ -48,7 +48,7 @@ func (c *copying) compare(ctx context.Context, total int64) (string, error) {
 	for _, t := range append(tables, other) {
 		if sums[0][t] != sums[1][t] {
 			return "", &queue.StoreError{Path: c.to.Place(), Err: ErrDiffer, Remedy: fmt.Sprintf("%s: %d there and %d in %s; nothing is lost, and neither is used. "+
-				"Copy into another, empty one", t, sums[1][t].n, sums[0][t].n, c.from.Place())}
+				"Give this copy up with `mailsidecar queue copy --undo`, and copy into another, empty one", t, sums[1][t].n, sums[0][t].n, c.from.Place())}
 		}
 		fmt.Fprintf(all, "%s %d %s\n", t, sums[0][t].n, sums[0][t].digest)
 	}

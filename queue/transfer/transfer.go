@@ -94,6 +94,8 @@ var (
 	ErrNotEmpty = errors.New("it is not empty")
 	// ErrDiffer: the two stores are not the same after the copy.
 	ErrDiffer = errors.New("the copy differs from the original")
+	// ErrOldLocked is added to what ends a copy once the source may have been marked.
+	ErrOldLocked = errors.New("the old queue is locked: run the same command again, which goes on, or give the copy up with `mailsidecar queue copy --undo`")
 	// ErrNotCopied: there is no copy that could be undone.
 	ErrNotCopied = errors.New("this queue was not copied to another one: there is nothing to undo")
 )
@@ -144,6 +146,15 @@ type Progress struct {
 // hold is what becomes of mail that may have been sent when the server crashed.
 func Copy(ctx context.Context, from, to Side, hold bool, progress func(Progress)) (Report, error) {
 	c := &copying{from: from, to: to, hold: hold, progress: progress}
+	r, err := c.all(ctx)
+	if err != nil && c.locked && !errors.Is(err, ErrTakenOver) && !errors.Is(err, ErrDiffer) {
+		err = fmt.Errorf("%w; %w", err, ErrOldLocked)
+	}
+	return r, err
+}
+
+func (c *copying) all(ctx context.Context) (Report, error) {
+	from, to := c.from, c.to
 	before, err := c.begin(ctx)
 	if err != nil {
 		return Report{}, err
@@ -177,6 +188,7 @@ type copying struct {
 	progress func(Progress)
 	// The marks that the two stores have. Whoever changes another one than these has lost.
 	source, target Mark
+	locked         bool // the source, as far as is known
 }
 
 // begin marks both stores, or finds that a copy before has. done says that it was whole.
@@ -191,6 +203,7 @@ func (c *copying) begin(ctx context.Context) (done bool, err error) {
 	same := source.Role == Source && target.Role == Target && source.Copy == target.Copy
 	// A copy to the same place may have ended before it marked that.
 	begun := source.Role == Source && !source.Done && source.Peer == c.to.Place()
+	c.locked = same || begun
 	switch {
 	case same && target.Done:
 		return true, nil
@@ -228,8 +241,12 @@ func (c *copying) markBoth(ctx context.Context) error {
 	before := c.source
 	mark := Mark{Role: Source, Copy: uuid.NewString(), Peer: c.to.Place(), At: time.Now()}
 	if err := c.mark(ctx, c.from, &c.source, mark); err != nil {
+		// After another error the commit may have happened.
+		refused := errors.As(err, new(*queue.StoreError)) || ctx.Err() != nil && errors.Is(err, ctx.Err())
+		c.locked = c.locked || !refused
 		return err
 	}
+	c.locked = true
 	target, err := c.to.Mark(ctx)
 	switch {
 	case err != nil:
@@ -239,7 +256,10 @@ func (c *copying) markBoth(ctx context.Context) error {
 		err = c.mark(ctx, c.to, &c.target, Mark{Role: Target, Copy: mark.Copy, Peer: c.from.Place(), At: mark.At})
 	}
 	if err != nil && (errors.Is(err, ErrInUse) || errors.Is(err, ErrTakenOver) || errors.Is(err, errSame)) {
-		if back := c.mark(ctx, c.from, &c.source, before); !errors.Is(back, ErrTakenOver) {
+		switch back := c.mark(ctx, c.from, &c.source, before); {
+		case back == nil:
+			c.locked = before.Locked()
+		case !errors.Is(back, ErrTakenOver):
 			err = errors.Join(err, back)
 		}
 	}
