@@ -26,7 +26,9 @@ type Queue struct {
 	URL Secret
 	// Schema is where its tables are; empty means the usual one.
 	Schema string
-	place  string // the address without user, password and parameters
+	// File is what MAILSIDECAR_QUEUE_FILE names; empty where that is not set.
+	File  string
+	place string // the address without user, password and parameters
 }
 
 // Shared says that several instances may use it at the same time.

@@ -25,6 +25,9 @@ func TestQueueURL(t *testing.T) {
 		if err := r.err(); err != nil {
 			t.Fatal(err)
 		}
+		if byFile := strings.Contains(e[0], "_FILE"); byFile != (s.Queue.File == file) {
+			t.Errorf("%s: the file is %q", e, s.Queue.File)
+		}
 		if !s.Queue.Shared() || s.Queue.Schema != "my mail" || s.Queue.URL.Reveal() != url {
 			t.Errorf("queue = %q, schema %q", s.Queue.URL.Reveal(), s.Queue.Schema)
 		}

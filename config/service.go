@@ -335,6 +335,9 @@ func (r *reader) checkShared(s *Service) {
 		r.failed[serviceName("QUEUE")] = true
 		r.problems = append(r.problems, Problem{serviceName("QUEUE"), f.what, f.remedy})
 	}
+	if name := serviceName("QUEUE"); r.sources[name] == FromFile {
+		s.Queue.File = r.get(name + "_FILE")
+	}
 	r.readStoreKey(s)
 	if r.sources[serviceName("MIN_FREE_DISK")] == FromVariable {
 		r.warn("%s means nothing with PostgreSQL, whose disk this program does not see", serviceName("MIN_FREE_DISK"))

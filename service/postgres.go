@@ -25,9 +25,16 @@ func databaseOptions(c config.Service, log *slog.Logger) postgres.Options {
 	if c.QueueListen.None {
 		listen = postgres.ListenNone
 	}
+	var reread func() (string, error)
+	if file := c.Queue.File; file != "" {
+		reread = func() (string, error) {
+			q, err := config.ReadQueueFile(file)
+			return q.URL.Reveal(), err
+		}
+	}
 	return postgres.Options{
-		Listen: listen,
-		URL:    c.Queue.URL.Reveal(), Schema: c.Queue.Schema, Lease: time.Duration(c.Lease), Patience: answerTime,
+		Listen: listen, Reread: reread,
+		URL: c.Queue.URL.Reveal(), Schema: c.Queue.Schema, Lease: time.Duration(c.Lease), Patience: answerTime,
 		Retention: time.Duration(c.Retention), KeepBodies: time.Duration(c.KeepBodies), Events: &databaseEvents{log: log, queue: c.Queue.String(), explicit: listen != ""},
 	}
 }

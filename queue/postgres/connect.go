@@ -43,6 +43,7 @@ type connector struct {
 	schema     string // as an identifier in SQL
 	name       string // of the schema
 	answerTime time.Duration
+	reread     func() (string, error) // see [Options.Reread]
 	// primary is the host that was last connected to. It is tried first: each silent host before it
 	// costs connectTime, which a heartbeat may not have.
 	primary atomic.Pointer[pgconn.FallbackConfig]
@@ -50,7 +51,7 @@ type connector struct {
 
 // newConnector reads a URL. Its errors never show the URL, which holds a password.
 func newConnector(o Options) (*connector, error) {
-	c := &connector{name: o.Schema, answerTime: o.AnswerTime}
+	c := &connector{name: o.Schema, answerTime: o.AnswerTime, reread: o.Reread}
 	u, err := url.Parse(o.URL)
 	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
 		return nil, errors.New("the address of the database must be a URL that begins with postgres://")
@@ -124,6 +125,7 @@ func (c *connector) prepare() {
 		}
 	}
 	c.config.BeforeConnect = func(_ context.Context, cc *pgx.ConnConfig) error {
+		c.renewLogin(cc)
 		c.watch(cc, c.answerTime)
 		return nil
 	}
@@ -191,12 +193,28 @@ func (c *connector) remember(cc *pgx.ConnConfig, addr string, resolved map[[2]st
 // connect makes a connection beside the pool. With slow its answers may take any time.
 func (c *connector) connect(ctx context.Context, slow bool) (*pgx.Conn, error) {
 	cc := c.config.ConnConfig.Copy()
+	c.renewLogin(cc)
 	limit := c.answerTime
 	if slow {
 		limit = 0
 	}
 	c.watch(cc, limit)
 	return pgx.ConnectConfig(ctx, cc)
+}
+
+// renewLogin takes user and password of a connection from the file that they came from: they may
+// have been changed since the start.
+func (c *connector) renewLogin(cc *pgx.ConnConfig) {
+	if c.reread == nil {
+		return
+	}
+	now, err := c.reread()
+	if err != nil {
+		return
+	}
+	if fresh, err := pgx.ParseConfig(now); err == nil && fresh.Host == c.config.ConnConfig.Host && fresh.Database == cc.Database {
+		cc.User, cc.Password = fresh.User, fresh.Password
+	}
 }
 
 // watch gives one connection its own way to dial: once it is made, none may be dialled for

@@ -60,3 +60,21 @@ func TestRights(t *testing.T) {
 		t.Errorf("Close = %v", err)
 	}
 }
+
+// TestLoginChanges: a login that was changed in its file is used by the next connection, without a restart.
+func TestLoginChanges(t *testing.T) {
+	o := options(t, start(t).url())
+	now := o.URL
+	o.URL = strings.Replace(o.URL, "test@", "gone@", 1)
+	var failed error
+	o.Reread = func() (string, error) { return now, failed }
+	s := open(t, o)
+	if err := s.Check(t.Context()); err != nil {
+		t.Errorf("Check = %v", err)
+	}
+	failed = errors.New("no file")
+	_, err := Examine(t.Context(), o)
+	if err == nil || !strings.Contains(err.Error(), `"gone"`) {
+		t.Errorf("Examine without the file = %v, want that the login of the start is refused", err)
+	}
+}

@@ -28,6 +28,9 @@ type Options struct {
 	// URL is the address of the database, as libpq takes it. Several hosts are tried in
 	// order; target_session_attrs=read-write finds the primary.
 	URL string
+	// Reread returns the URL as it is now, for each new connection: user and password of it are
+	// used, and nothing else. An error leaves them as they were. It may be nil.
+	Reread func() (string, error)
 	// Schema is where the tables are; empty means mailsidecar.
 	Schema string
 	// Connections is how many connections this instance makes at most, beside one for its
@@ -190,7 +193,7 @@ func newListener(c *connector, o Options) (*connector, error) {
 	if o.Listen == "" || o.Listen == ListenNone {
 		return c, nil
 	}
-	o.URL = o.Listen
+	o.URL, o.Reread = o.Listen, nil
 	l, err := newConnector(o)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrListen, err)
