@@ -306,10 +306,13 @@ func TestCopySizeSlow(t *testing.T) {
 	if _, err := s.Size(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Size = %v, want that its context ends it", err)
 	}
-	done := time.AfterFunc(time.Second, func() { _ = tx.Rollback(context.Background()) })
-	defer done.Stop()
+	done := make(chan error, 1)
+	time.AfterFunc(time.Second, func() { done <- tx.Rollback(context.Background()) })
 	if _, err := s.Size(t.Context()); err != nil {
 		t.Errorf("Size that took a second = %v", err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
