@@ -80,7 +80,7 @@ func TestMemory(t *testing.T) {
 		}
 		all.Wait()
 		// 45 MiB of messages wait. Those in memory are bounded.
-		s.wantMemory(t, "VmHWM", 80)
+		s.wantMemory(t, "VmHWM", 84)
 	})
 }
 

@@ -156,8 +156,11 @@ func TestShareRatesSeldomAsk(t *testing.T) {
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
-		if b.calls > 30 {
-			t.Errorf("the database was asked %d times for 300 requests", b.calls)
+		b.mu.Lock()
+		calls := b.calls
+		b.mu.Unlock()
+		if calls > 30 {
+			t.Errorf("the database was asked %d times for 300 requests", calls)
 		}
 		time.Sleep(time.Hour)
 		for n := range 1000 {
