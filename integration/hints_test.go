@@ -78,7 +78,7 @@ func TestCancelElsewhere(t *testing.T) {
 	first := a.post(t, "application/json", []byte(asyncOrder), nil)
 	wantStatus(t, first, http.StatusAccepted)
 	awaitMessages(t, relay, 1) // its reply is to come
-	const workers = 3 // for one connection; what they have is marked already, or may be
+	const workers = 3          // for one connection; what they have is marked already, or may be
 	for range workers {
 		wantStatus(t, a.post(t, "application/json", []byte(asyncOrder), nil), http.StatusAccepted)
 	}
