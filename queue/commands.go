@@ -285,8 +285,6 @@ func (d *Durable) redate(ctx context.Context, m Message, at time.Time) (*mailer.
 
 // changed follows on a change that was made in the store by command.
 func (d *Durable) changed(ctx context.Context) {
-	if d.owner.store == nil {
-		d.account.tryRecount(ctx)
-	} // a shared store counts what waits, which may be much: the house does that
+	d.account.tryRecount(ctx)
 	d.driver.look()
 }

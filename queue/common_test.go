@@ -154,12 +154,8 @@ func TestTroubleShared(t *testing.T) {
 	t.Log(asked)
 }
 
-// slowNotes answers late what others have told to a look that must not wait for long, and counts
-// how often the messages are counted.
-type slowNotes struct {
-	*memory.Shared
-	counted atomic.Int64
-}
+// slowNotes answers late what others have told to a look that must not wait for long.
+type slowNotes struct{ *memory.Shared }
 
 func (s *slowNotes) Notes(ctx context.Context, kind string) (map[string][]byte, time.Time, error) {
 	notes, at, err := s.Shared.Notes(ctx, kind)
@@ -167,11 +163,6 @@ func (s *slowNotes) Notes(ctx context.Context, kind string) (map[string][]byte, 
 		time.Sleep(900 * time.Millisecond)
 	}
 	return notes, at, err
-}
-
-func (s *slowNotes) Usage(ctx context.Context) (queue.Usage, error) {
-	s.counted.Add(1)
-	return s.Shared.Usage(ctx)
 }
 
 // TestLearnsNothingOld: what was read before this instance found a relay in trouble does not end that pause.
@@ -194,29 +185,6 @@ func TestLearnsNothingOld(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestCancelCountsNothing: a cancel in a shared store does not count all that waits there. The house does,
-// within a sixth of a lease.
-func TestCancelCountsNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := &slowNotes{Shared: memory.NewDatabase(lease).Open(memory.Options{})}
-		t.Cleanup(func() { _ = store.Close() })
-		q := queuetest.Start(t, store, nil, queuetest.NewRelay(queuetest.Fail(mailer.ClassTransient, mailer.StageRcpt, 450)))
-		id := q.MustSubmit(queuetest.Submission("x", "a@example.org")).Message.ID
-		queuetest.SettleDown()
-		before := store.counted.Load()
-		if _, err := q.Cancel(t.Context(), queue.AnyKey, id); err != nil {
-			t.Fatal(err)
-		}
-		if n := store.counted.Load() - before; n > 0 {
-			t.Errorf("a cancel counted the messages %d times", n)
-		}
-		time.Sleep(lease)
-		if u := q.Usage(); u.Messages > 0 {
-			t.Errorf("%d messages are counted a lease later, want none", u.Messages)
-		}
-	})
 }
 
 // dies returns a store that answers nothing once it is dead.

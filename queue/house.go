@@ -18,9 +18,6 @@ const (
 	stepRest   = 20 * time.Millisecond
 	// failInterval is how often the log says that leases cannot be taken over.
 	failInterval = time.Minute
-	// countRest is how many times as long as a count of what a shared store has its next one waits
-	// at least.
-	countRest = 100
 	// startRecipients is how many recipients a start takes over before it is ready; the
 	// others' turn comes after that.
 	startRecipients = 1000
@@ -54,7 +51,6 @@ func (h *house) keep(ctx context.Context, unfinished bool) {
 	tick := time.NewTicker(h.owner.interval())
 	defer tick.Stop()
 	nextSweep, nextSummary, repairs := time.Now(), time.Now().Add(summaryInterval), 0
-	var nextCount time.Time
 	for {
 		if now := time.Now(); !now.Before(nextSweep) {
 			nextSweep = now.Add(sweepInterval)
@@ -69,9 +65,8 @@ func (h *house) keep(ctx context.Context, unfinished bool) {
 		case <-h.driver.doubted:
 		case <-h.owner.lost():
 		}
-		if now := time.Now(); h.account.inDoubt() && h.owner.store == nil || h.owner.store != nil && !now.Before(nextCount) { // others change what is stored
+		if h.account.inDoubt() || h.owner.store != nil { // others change what is stored
 			h.account.tryRecount(ctx)
-			nextCount = time.Now().Add(countRest * time.Since(now))
 		}
 		if r := h.takeOver(ctx); r.Any() {
 			h.log.Warn("took over from an instance that is gone", "uncertain", r.Uncertain, "held", r.Held, "released", r.Released)
