@@ -31,10 +31,16 @@ func (c *checker) logins() {
 	}
 }
 
-// loginsOf checks the logins of a run.
+// loginsOf checks the logins of a run. Instances tell each other that a login was accepted, and
+// that ends the pauses of all.
 func (c *checker) loginsOf(name string, all []relay.Login, life Life) {
-	list := slices.DeleteFunc(slices.Clone(all), func(l relay.Login) bool { return l.Instance != life.Instance || !life.spans(l.At) })
+	list := slices.DeleteFunc(slices.Clone(all), func(l relay.Login) bool {
+		return l.Instance != life.Instance && !l.Accepted || l.Instance == life.Instance && !life.spans(l.At)
+	})
 	for _, l := range list {
+		if l.Instance != life.Instance {
+			continue
+		}
 		b := breakerAt(list, l.At)
 		if at := b.next.Add(-wire); l.At.Before(at) {
 			c.fail("login", "relay %s saw a login at %v, %v before its time, after %d refused and %d undecided ones", name, l.At, b.next.Sub(l.At), b.refused, b.undecided)
