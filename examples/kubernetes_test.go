@@ -2,7 +2,6 @@ package examples
 
 import (
 	"maps"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,38 +9,70 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// TestKubernetesDeployment checks that the parts of the file belong together, and
-// that the server takes its settings.
-func TestKubernetesDeployment(t *testing.T) {
-	var deployment struct {
-		Spec struct {
-			Replicas int
-			Strategy struct{ Type string }
-			Selector struct {
-				MatchLabels map[string]string `yaml:"matchLabels"`
-			}
-			Template struct {
-				Metadata struct{ Labels map[string]string }
-				Spec     struct {
-					Grace        int   `yaml:"terminationGracePeriodSeconds"`
-					ServiceLinks *bool `yaml:"enableServiceLinks"`
-					Containers   []struct {
-						Env          []struct{ Name, Value string }
-						VolumeMounts []struct {
-							Name      string
-							MountPath string `yaml:"mountPath"`
-						} `yaml:"volumeMounts"`
-					}
-					Volumes []struct {
-						Name  string
-						Claim struct {
-							Name string `yaml:"claimName"`
-						} `yaml:"persistentVolumeClaim"`
-					}
+// kubernetesDeployment is what the tests look at.
+type kubernetesDeployment struct {
+	Spec struct {
+		Replicas int
+		Strategy struct{ Type string }
+		Selector struct {
+			MatchLabels map[string]string `yaml:"matchLabels"`
+		}
+		Template struct {
+			Metadata struct{ Labels map[string]string }
+			Spec     struct {
+				Grace        int   `yaml:"terminationGracePeriodSeconds"`
+				ServiceLinks *bool `yaml:"enableServiceLinks"`
+				Containers   []kubernetesContainer
+				Volumes      []struct {
+					Name   string
+					Secret map[string]any
+					Claim  struct {
+						Name string `yaml:"claimName"`
+					} `yaml:"persistentVolumeClaim"`
 				}
 			}
 		}
 	}
+}
+
+type kubernetesContainer struct {
+	Env             []struct{ Name, Value string }
+	StartupProbe    kubernetesProbe `yaml:"startupProbe"`
+	ReadinessProbe  kubernetesProbe `yaml:"readinessProbe"`
+	LivenessProbe   kubernetesProbe `yaml:"livenessProbe"`
+	SecurityContext struct {
+		ReadOnly bool `yaml:"readOnlyRootFilesystem"`
+	} `yaml:"securityContext"`
+	VolumeMounts []struct {
+		MountPath string `yaml:"mountPath"`
+	} `yaml:"volumeMounts"`
+}
+
+type kubernetesProbe struct {
+	HTTPGet struct{ Path string } `yaml:"httpGet"`
+}
+
+// settings are those of the container. What they name as files must be mounted.
+func (c kubernetesContainer) settings(t *testing.T) map[string]string {
+	t.Helper()
+	env := map[string]string{}
+	for _, e := range c.Env {
+		env[e.Name] = e.Value
+		mounted := false
+		for _, m := range c.VolumeMounts {
+			mounted = mounted || strings.HasPrefix(e.Value, m.MountPath+"/")
+		}
+		if strings.HasSuffix(e.Name, "_FILE") && !mounted {
+			t.Errorf("%s is %s, where nothing is mounted", e.Name, e.Value)
+		}
+	}
+	return env
+}
+
+// TestKubernetesDeployment checks that the parts of the file belong together, and
+// that the server takes its settings.
+func TestKubernetesDeployment(t *testing.T) {
+	var deployment kubernetesDeployment
 	var service, claim struct {
 		Metadata struct{ Name string }
 		Spec     struct{ Selector map[string]string }
@@ -69,22 +100,10 @@ func TestKubernetesDeployment(t *testing.T) {
 	if pod.ServiceLinks == nil || *pod.ServiceLinks {
 		t.Error("service links are on: Kubernetes would set MAILSIDECAR_PORT")
 	}
-	env, mounted := map[string]string{}, []string{}
-	for _, e := range pod.Containers[0].Env {
-		env[e.Name] = e.Value
-	}
-	for _, m := range pod.Containers[0].VolumeMounts {
-		mounted = append(mounted, m.MountPath)
-	}
-	for name, value := range env {
-		if strings.HasSuffix(name, "_FILE") && !slices.ContainsFunc(mounted, func(dir string) bool { return strings.HasPrefix(value, dir+"/") }) {
-			t.Errorf("%s is %s, where nothing is mounted", name, value)
-		}
-	}
 	for _, v := range pod.Volumes {
 		if v.Name == "queue" && v.Claim.Name != claim.Metadata.Name {
 			t.Errorf("queue's claim is %q, want %q", v.Claim.Name, claim.Metadata.Name)
 		}
 	}
-	wantGrace(t, (time.Duration(pod.Grace) * time.Second).String(), load(t, env))
+	wantGrace(t, (time.Duration(pod.Grace) * time.Second).String(), load(t, pod.Containers[0].settings(t)))
 }

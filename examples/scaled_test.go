@@ -2,7 +2,6 @@ package examples
 
 import (
 	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -24,39 +23,7 @@ func wantShared(t *testing.T, cfg config.Config) {
 // TestKubernetesScaled: any number of replicas without a volume, a budget that lets nodes be emptied, and probes that
 // restart nothing while the database is away.
 func TestKubernetesScaled(t *testing.T) {
-	type probe struct {
-		HTTPGet struct{ Path string } `yaml:"httpGet"`
-	}
-	type mount struct {
-		MountPath string `yaml:"mountPath"`
-	}
-	var deployment struct {
-		Spec struct {
-			Replicas int
-			Strategy struct{ Type string }
-			Selector struct {
-				MatchLabels map[string]string `yaml:"matchLabels"`
-			}
-			Template struct {
-				Metadata struct{ Labels map[string]string }
-				Spec     struct {
-					Grace        int   `yaml:"terminationGracePeriodSeconds"`
-					ServiceLinks *bool `yaml:"enableServiceLinks"`
-					Containers   []struct {
-						Env             []struct{ Name, Value string }
-						StartupProbe    probe `yaml:"startupProbe"`
-						ReadinessProbe  probe `yaml:"readinessProbe"`
-						LivenessProbe   probe `yaml:"livenessProbe"`
-						SecurityContext struct {
-							ReadOnly bool `yaml:"readOnlyRootFilesystem"`
-						} `yaml:"securityContext"`
-						VolumeMounts []mount `yaml:"volumeMounts"`
-					}
-					Volumes []map[string]any
-				}
-			}
-		}
-	}
+	var deployment kubernetesDeployment
 	var service struct {
 		Spec struct{ Selector map[string]string }
 	}
@@ -92,8 +59,8 @@ func TestKubernetesScaled(t *testing.T) {
 		t.Errorf("%s lets %d of %d go, want some and not all", b.Kind, b.Spec.MaxUnavailable, spec.Replicas)
 	}
 	for _, v := range pod.Volumes {
-		if v["secret"] == nil {
-			t.Errorf("volume %v is no secret", v["name"])
+		if v.Secret == nil {
+			t.Errorf("volume %s is no secret", v.Name)
 		}
 	}
 	c := pod.Containers[0]
@@ -104,15 +71,7 @@ func TestKubernetesScaled(t *testing.T) {
 	if pod.ServiceLinks == nil || *pod.ServiceLinks || !c.SecurityContext.ReadOnly {
 		t.Error("service links are on, or the file system is writable")
 	}
-	env := map[string]string{}
-	for _, e := range c.Env {
-		env[e.Name] = e.Value
-		mounted := func(m mount) bool { return strings.HasPrefix(e.Value, m.MountPath+"/") }
-		if strings.HasSuffix(e.Name, "_FILE") && !slices.ContainsFunc(c.VolumeMounts, mounted) {
-			t.Errorf("%s is %s, where nothing is mounted", e.Name, e.Value)
-		}
-	}
-	cfg := load(t, env)
+	cfg := load(t, c.settings(t))
 	wantShared(t, cfg)
 	wantGrace(t, (time.Duration(pod.Grace) * time.Second).String(), cfg)
 }

@@ -115,22 +115,7 @@ func TestShared(t *testing.T) {
 // serveUnready starts a server and waits until it listens.
 func serveUnready(t *testing.T, env environment) *sidecar {
 	t.Helper()
-	addr := freeAddr(t)
-	s := &sidecar{url: "http://" + addr, exited: make(chan struct{}), cmd: command(t, env.with(environment{"MAILSIDECAR_ADDR": addr}), "serve")}
-	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		s.err = s.cmd.Wait()
-		close(s.exited)
-	}()
-	t.Cleanup(func() {
-		s.stop(t)
-		if t.Failed() {
-			t.Logf("mailsidecar logged:\n%s", lastLines(s.log.String(), 100))
-		}
-	})
+	s := startServer(t, env, func(*exec.Cmd) {})
 	machine.Await(t, "listening", func() bool {
 		resp, err := http.Get(s.url + "/livez")
 		if err == nil {

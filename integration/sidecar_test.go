@@ -144,6 +144,14 @@ func serveUnder(t *testing.T, env environment, wrapper ...string) *sidecar {
 // serveAs lets edit change the command before it is started.
 func serveAs(t *testing.T, env environment, edit func(*exec.Cmd)) *sidecar {
 	t.Helper()
+	s := startServer(t, env, edit)
+	s.awaitReady(t)
+	return s
+}
+
+// startServer starts a server, which is stopped at the end of the test.
+func startServer(t *testing.T, env environment, edit func(*exec.Cmd)) *sidecar {
+	t.Helper()
 	addr := freeAddr(t)
 	s := &sidecar{url: "http://" + addr, exited: make(chan struct{})}
 	s.cmd = command(t, env.with(environment{"MAILSIDECAR_ADDR": addr}), "serve")
@@ -162,7 +170,6 @@ func serveAs(t *testing.T, env environment, edit func(*exec.Cmd)) *sidecar {
 			t.Logf("mailsidecar logged:\n%s", lastLines(s.log.String(), 500))
 		}
 	})
-	s.awaitReady(t)
 	return s
 }
 

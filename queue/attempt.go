@@ -102,13 +102,13 @@ func (dr *driver) attempt(j *dispatch.Job, work *job) ([]mailer.Attempt, error) 
 			why.pass(dr.router.relays[r].Name(), shut)
 			continue
 		}
-		may, probes := dr.common.mayProbe(dr.ctx, r, j)
+		may, probes := dr.peers.mayProbe(dr.ctx, r, j)
 		if !may {
 			why.pass(dr.router.relays[r].Name(), "paused")
 			continue
 		}
 		if probes {
-			defer dr.common.probed(r)
+			defer dr.peers.probed(r)
 		}
 		if err := dr.mark(j, dr.router.relays[r].Name(), env.ForwardPaths); err != nil {
 			if len(attempts) == 0 && !errors.Is(err, ErrCanceled) {

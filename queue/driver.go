@@ -16,7 +16,7 @@ import (
 type driver struct {
 	shared
 	recorder *recorder
-	common   *common // nil unless other instances share the store
+	peers    *peers // nil unless other instances share the store
 
 	// ctx ends when deliveries in flight must end.
 	ctx        context.Context //nolint:containedctx // it spans the deliveries, not a call
@@ -156,7 +156,7 @@ func (dr *driver) follow(o dispatch.Orders) {
 	}
 	dr.recorder.release(o.Release)
 	logNews(dr.log, o.News)
-	dr.common.news(o.News)
+	dr.peers.news(o.News)
 }
 
 // learned is event for what other instances have told: it is not told back to them.

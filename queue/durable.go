@@ -104,7 +104,7 @@ func (o Options) withDefaults() Options {
 //	          and the scheduler
 //	recorder  records outcomes and gives leases back
 //	manual    has the pauses that a person wishes
-//	common    tells other instances at the store of pauses, and learns of theirs
+//	peers     tells other instances at the store of pauses, and learns of theirs
 //	house     does the work that can wait: heartbeat, leases of instances that are
 //	          gone, sweep, the clock
 //	account   counts the messages that are not final
@@ -161,7 +161,7 @@ func New(o Options) (*Durable, error) {
 	}
 	s.now = s.clock.now
 	dr, r := newDriver(s), newRecorder(s)
-	dr.recorder, r.driver, dr.common = r, dr, newCommon(s, dr)
+	dr.recorder, r.driver, dr.peers = r, dr, newPeers(s, dr)
 	d := &Durable{shared: s, intake: newIntake(s, dr), driver: dr, recorder: r, manual: newManual(s, dr), rescheduling: newFairLine()}
 	d.house = &house{shared: s, driver: dr, manual: d.manual, drain: d.intake.drain}
 	return d, nil
@@ -248,7 +248,7 @@ func (d *Durable) Run(ctx context.Context) error {
 
 	if d.owner.store != nil {
 		helpers.Go(func() { d.pollWaited(houseCtx) })
-		helpers.Go(func() { d.driver.common.run(houseCtx, d.manual) })
+		helpers.Go(func() { d.driver.peers.run(houseCtx, d.manual) })
 	}
 	if h := d.hints; h.store != nil {
 		helpers.Go(func() { h.run(houseCtx) })
@@ -278,8 +278,8 @@ func (d *Durable) start(ctx context.Context) (unfinished bool, err error) {
 	if err := d.manual.recall(ctx); err != nil {
 		return false, err
 	}
-	if c := d.driver.common; c != nil {
-		if err := c.learn(ctx); err != nil {
+	if p := d.driver.peers; p != nil {
+		if err := p.learn(ctx); err != nil {
 			return false, fmt.Errorf("read which relays are in trouble: %w", err)
 		}
 	}
@@ -297,9 +297,9 @@ func (d *Durable) start(ctx context.Context) (unfinished bool, err error) {
 
 // end records that this run ends in order, and is no crash.
 func (d *Durable) end(ctx context.Context) {
-	if c := d.driver.common; c != nil {
+	if p := d.driver.peers; p != nil {
 		within, cancel := context.WithTimeout(ctx, time.Second)
-		c.tell(within)
+		p.tell(within)
 		cancel()
 	}
 	if err := d.store.End(ctx, d.owner.now()); err != nil && !errors.Is(err, ErrClosed) {

@@ -70,7 +70,7 @@ func (dr *driver) round(ctx context.Context) (claimed bool) {
 		dr.lookFailed(now)
 		return false
 	}
-	dr.common.learnLately(ctx)
+	dr.peers.learnLately(ctx)
 	waiting, err := dr.readStore(ctx, now)
 	if err != nil {
 		if ctx.Err() == nil {

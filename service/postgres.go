@@ -198,8 +198,12 @@ func MigrateStore(ctx context.Context, c config.Service, log *slog.Logger) (from
 		return 0, 0, &ConfigError{"MAILSIDECAR_QUEUE", errors.New("the queue is a file, and the start of the server migrates that: there is nothing to do. For PostgreSQL set the URL of the database")}
 	}
 	o := databaseOptions(c, log)
-	if _, err := postgres.Prepare(ctx, o); err != nil {
+	store, err := postgres.Prepare(ctx, o)
+	if err != nil {
 		return 0, 0, &ConfigError{settingOf(err), err}
+	}
+	if err := store.Close(); err != nil {
+		return 0, 0, err
 	}
 	if from, to, err = postgres.Migrate(ctx, o); postgres.Unreachable(err) {
 		err = fmt.Errorf("%s is not reached: %w; %s", c.Queue, err, reachRemedy)

@@ -153,13 +153,6 @@ func (r *Ring) Share(note mailer.ChangeNote) {
 	}
 }
 
-// elapsed is how long ago a time was: the clock that runs evenly may stand still while the
-// machine sleeps, and the other one may be set.
-func elapsed(since time.Time) time.Duration {
-	now := time.Now()
-	return max(now.Sub(since), now.Round(0).Sub(since.Round(0)))
-}
-
 // take is [bucket.take]. The error is that of the place where the rate is kept.
 func (b *sharedBucket) take(rate units.Rate, n int) (wait time.Duration, ok bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), noteTime)
@@ -171,7 +164,7 @@ func (b *sharedBucket) take(rate units.Rate, n int) (wait time.Duration, ok bool
 		return 0, false, ctx.Err()
 	}
 	b.used = time.Now()
-	if b.stock >= n && elapsed(b.sent) < stockTrust {
+	if b.stock >= n && mailer.Elapsed(b.sent, time.Now()) < stockTrust {
 		b.stock -= n
 		return 0, true, nil
 	}

@@ -1,12 +1,14 @@
 package smtp
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
 
+	"mailsidecar/mailer"
 	"mailsidecar/units"
 )
 
@@ -233,5 +235,34 @@ func TestStaleTurns(t *testing.T) {
 		if given := !waiting.at.IsZero(); given != (age == 0) {
 			t.Errorf("a turn taken %v ago is given: %v", age, given)
 		}
+	}
+}
+
+// TestTurnGivenWhileLost: a turn that a delivery gets while the instance asks, and hears that what it held
+// counts as used, is not used.
+func TestTurnGivenWhileLost(t *testing.T) {
+	rate := units.Rate{Messages: 10, Per: time.Minute}
+	r := &Relay{opts: Options{Name: "one", Rate: rate}, ctx: t.Context()}
+	p, given := &r.pace, newTurn(mailer.PriorityNormal, time.Now())
+	p.rate = schedule{rate}
+	r.ShareRate(func(_ context.Context, _, _ string, change func([]byte, time.Time) []byte) error {
+		p.mu.Lock()
+		p.line.add(given)
+		p.giveShared(time.Now())
+		p.mu.Unlock()
+		change([]byte(`{"used": []}`), time.Now())
+		return nil
+	}, nil)
+	s := p.shared
+	s.sent, s.running = time.Now(), true
+	s.ready = []readyTurn{{at: time.Now()}}
+	s.ask(t.Context())
+	select {
+	case <-given.given:
+	default:
+		t.Fatal("the turn was not given")
+	}
+	if !p.stale(given) {
+		t.Error("a turn is used that counts as used already")
 	}
 }

@@ -71,15 +71,9 @@ func (r *Relay) ShareRate(note mailer.ChangeNote, used []time.Time) {
 	r.pace.shared = &sharedRate{relay: r, note: note, who: rand.Text(), seed: slices.Clone(used), work: make(chan struct{}, 1), abandoned: map[*turn]bool{}}
 }
 
-// elapsed is how long ago a time was: the clock that runs evenly may stand still while the
-// machine sleeps, and the other one may be set.
-func elapsed(since, now time.Time) time.Duration {
-	return max(now.Sub(since), now.Round(0).Sub(since.Round(0)))
-}
-
 // valid says whether the turns that were taken may be used.
 func (s *sharedRate) valid(now time.Time) bool {
-	return !s.sent.IsZero() && elapsed(s.sent, now) < rateTrust
+	return !s.sent.IsZero() && mailer.Elapsed(s.sent, now) < rateTrust
 }
 
 // stale reports whether a turn may not be used any more: the place where it was taken has not heard of
@@ -296,7 +290,7 @@ func (s *sharedRate) ask(ctx context.Context) {
 	a.keep += len(s.ready)
 	told := len(s.used)
 	for _, at := range s.used {
-		a.used = append(a.used, rateUse{s.noted + elapsed(s.sent, at).Microseconds(), 1})
+		a.used = append(a.used, rateUse{s.noted + mailer.Elapsed(s.sent, at).Microseconds(), 1})
 	}
 	seed := s.seed
 	p.mu.Unlock()
@@ -320,7 +314,7 @@ func (s *sharedRate) ask(ctx context.Context) {
 		s.failed(err, now)
 		return
 	}
-	s.heard(a, answer, now, noted, held, told)
+	s.heard(a, answer, now, noted, told)
 	if p.stopped || s.relay.ctx.Err() != nil {
 		return
 	}
@@ -341,13 +335,13 @@ func (s *sharedRate) failed(err error, now time.Time) {
 }
 
 // heard takes in an answer to what was sent then. The caller holds the pace's lock.
-func (s *sharedRate) heard(ask rateAsk, a rateAnswer, sent time.Time, noted int64, held []*turn, told int) {
+func (s *sharedRate) heard(ask rateAsk, a rateAnswer, sent time.Time, noted int64, told int) {
 	now := time.Now()
 	s.used = slices.Delete(s.used, 0, told)
 	s.sent, s.noted, s.answered, s.retry, s.failing, s.seed = sent, noted, now, time.Time{}, false, nil
-	if a.lost {
+	if a.lost { // also what was given while the change was under way
 		s.ready = nil
-		for _, t := range held {
+		for _, t := range s.relay.pace.outstanding {
 			s.abandoned[t] = true
 		}
 	}

@@ -114,7 +114,7 @@ func (s *Store) hear(ctx context.Context, f func(queue.Hint)) error {
 		if !s.hears.Swap(true) {
 			s.opts.Events.Hears(true, nil)
 		}
-		if err := s.hearOthers(ctx, conn, f); err != nil {
+		if _, err := s.hearUntil(ctx, conn, hearTest, "", f); err != nil { // until it is time for a test
 			return err
 		}
 	}
@@ -126,22 +126,11 @@ func (s *Store) hearOwn(ctx context.Context, conn *pgx.Conn, f func(queue.Hint))
 	if err := s.notify(ctx, token); err != nil {
 		return err
 	}
-	within, cancel := context.WithTimeout(ctx, hearTime)
-	defer cancel()
-	for {
-		n, err := conn.WaitForNotification(within)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case within.Err() != nil:
-			return errUnheard
-		case err != nil:
-			return err
-		case n.Payload == token:
-			return nil
-		}
-		s.pass(n.Payload, f)
+	heard, err := s.hearUntil(ctx, conn, hearTime, token, f)
+	if err == nil && !heard {
+		err = errUnheard
 	}
+	return err
 }
 
 var errUnheard = errors.New("a notification of its own does not arrive: a pooler in transaction mode is between")
@@ -167,19 +156,22 @@ func (c *connector) examineListener(ctx context.Context) error {
 	return named(c, err)
 }
 
-// hearOthers passes on what others tell until it is time for a test.
-func (s *Store) hearOthers(ctx context.Context, conn *pgx.Conn, f func(queue.Hint)) error {
-	within, cancel := context.WithTimeout(ctx, hearTest)
+// hearUntil passes on what others tell, for so long or until the token arrives, and says whether
+// that has arrived.
+func (s *Store) hearUntil(ctx context.Context, conn *pgx.Conn, limit time.Duration, token string, f func(queue.Hint)) (arrived bool, err error) {
+	within, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
 		n, err := conn.WaitForNotification(within)
 		switch {
 		case ctx.Err() != nil:
-			return ctx.Err()
+			return false, ctx.Err()
 		case within.Err() != nil:
-			return nil
+			return false, nil
 		case err != nil:
-			return err
+			return false, err
+		case n.Payload == token:
+			return true, nil
 		}
 		s.pass(n.Payload, f)
 	}

@@ -369,10 +369,15 @@ func (s *side) copyMessages(ctx context.Context, after key) (messages []transfer
 		m.Recipients = append(m.Recipients, r)
 		return true, err
 	})
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = s.copyContents(ctx, messages, ids, number)
 	}
-	err = s.each(ctx, `SELECT message, data FROM {s}.contents WHERE message = ANY ($1) ORDER BY message, n`, []any{ids}, func(rows pgx.Rows) (bool, error) {
+	return messages, err
+}
+
+// copyContents reads the contents of messages; number has the place of each.
+func (s *side) copyContents(ctx context.Context, messages []transfer.Message, ids []key, number map[key]int) error {
+	err := s.each(ctx, `SELECT message, data FROM {s}.contents WHERE message = ANY ($1) ORDER BY message, n`, []any{ids}, func(rows pgx.Rows) (bool, error) {
 		var id key
 		var data []byte
 		err := rows.Scan(&id, &data)
@@ -386,7 +391,7 @@ func (s *side) copyMessages(ctx context.Context, after key) (messages []transfer
 			err = fmt.Errorf("%w: content of message %s", queue.ErrCorrupt, m.ID)
 		}
 	}
-	return messages, err
+	return err
 }
 
 // micros is a time in microseconds since 1970; nil where there is none.

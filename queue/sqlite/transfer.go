@@ -204,23 +204,27 @@ func copyMessages(v *session, after []byte) (messages []transfer.Message, err er
 		if !m.HasContent {
 			continue
 		}
-		body := bodies[i]
-		m.Content = make([]byte, 0, m.Size)
-		err := v.each(`SELECT data FROM contents WHERE seq >= ? AND seq < ? ORDER BY seq`, []any{body.first.Int64, body.first.Int64 + body.count},
-			func(rows *sql.Rows) error {
-				var chunk sql.RawBytes
-				err := rows.Scan(&chunk)
-				m.Content = append(m.Content, chunk...)
-				return err
-			})
-		if err == nil && int64(len(m.Content)) != m.Size {
-			err = fmt.Errorf("%w: content of message %s", queue.ErrCorrupt, m.ID)
-		}
-		if err != nil {
+		if err := copyContent(v, m, bodies[i]); err != nil {
 			return nil, err
 		}
 	}
 	return messages, nil
+}
+
+// copyContent reads the content of a message, which has it there.
+func copyContent(v *session, m *transfer.Message, body chunks) error {
+	m.Content = make([]byte, 0, m.Size)
+	err := v.each(`SELECT data FROM contents WHERE seq >= ? AND seq < ? ORDER BY seq`, []any{body.first.Int64, body.first.Int64 + body.count},
+		func(rows *sql.Rows) error {
+			var chunk sql.RawBytes
+			err := rows.Scan(&chunk)
+			m.Content = append(m.Content, chunk...)
+			return err
+		})
+	if err == nil && int64(len(m.Content)) != m.Size {
+		err = fmt.Errorf("%w: content of message %s", queue.ErrCorrupt, m.ID)
+	}
+	return err
 }
 
 func copyRecipients(v *session, message string) (recipients []transfer.Recipient, err error) {
