@@ -29,7 +29,7 @@ server wants another API key; 78 wrong configuration.`
 func newQueue() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "queue",
-		Short: "List, show, retry, cancel and export messages; back up and check the queue",
+		Short: "List, show, retry, cancel and export messages; back up, check and move the queue",
 		Long: `Looks at the queue and acts on it: through the server at MAILSIDECAR_URL, which
 shows the messages of the key in MAILSIDECAR_API_KEY. Without MAILSIDECAR_URL,
 and with no server running on MAILSIDECAR_QUEUE, it works on the store itself and
