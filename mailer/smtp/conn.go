@@ -50,9 +50,11 @@ type conn struct {
 	session *session // the login, once it is accepted; nil without one
 	// failedBefore is how many logins of the account had failed when this one began.
 	failedBefore int
-	// failedAll is that of all instances, and loginID names the login among theirs.
+	// failedAll is that of all instances, loginID names the login among theirs, and loginBegun is until
+	// when it counts as one in progress.
 	failedAll  int
 	loginID    string
+	loginBegun int64
 	tookMail   bool     // the relay has taken mail on it
 	lastJudged struct { // the last failure by reply, see judgementOf
 		failure   *mailer.Failure

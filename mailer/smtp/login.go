@@ -48,7 +48,7 @@ func (l *Logins) account(o Options) *account {
 		l.accounts = map[accountKey]*account{}
 	}
 	if l.accounts[key] == nil {
-		l.accounts[key] = &account{breaker: breaker{most: most}, ended: make(chan struct{})}
+		l.accounts[key] = &account{breaker: breaker{most: most}, ended: make(chan struct{}), telling: make(chan struct{}, 1)}
 	}
 	return l.accounts[key]
 }
@@ -67,6 +67,8 @@ type account struct {
 	dead              bool
 	ended             chan struct{}                // closed when a login ends or a first mail is judged, and then replaced
 	note              atomic.Pointer[sharedLogins] // has what instances tell one another; nil: there are no others
+	telling           chan struct{}                // capacity 1: has an element while the note is changed
+	untold            []*loginOutcome              // what the others may not know yet, the oldest first
 }
 
 // tokenLook is how often a token is looked at that was refused: it may have changed.
@@ -103,8 +105,7 @@ func (r *Relay) TokenRenewed(newLogin bool) {
 	a.breaker.renew(newLogin)
 	if newLogin {
 		a.lateShared(r, time.Time{}, true)
-	}
-	if newLogin {
+		a.untold = nil
 		a.accepted, a.refused, a.dead = "", "", false
 	}
 }
@@ -248,6 +249,7 @@ func (a *account) end(c *conn, f *mailer.Failure, token string) *mailer.Failure 
 	defer a.mu.Unlock()
 	result, now := resultOf(f), time.Now()
 	a.breaker.end(result, c.failedBefore, now)
+	a.outcome(c, result, f, now)
 	c.relay.countLogin(result)
 	a.wake()
 	if result == accepted {
@@ -328,7 +330,7 @@ func (c *conn) tryLogin(ctx context.Context, mechanism string) *mailer.Failure {
 		failure = c.authenticate(ctx, mechanism, token)
 	}
 	f := a.end(c, failure, token)
-	a.endShared(ctx, c, failure)
+	a.endShared(ctx)
 	if dead := a.deadToken(); f == nil || f.Reply.Code == 0 || dead == "" || dead != token {
 		return f
 	}
@@ -337,7 +339,7 @@ func (c *conn) tryLogin(ctx context.Context, mechanism string) *mailer.Failure {
 	if fresh, _ := c.token(ctx, mechanism, token); fresh != "" && fresh != token && a.beginAgain(c) {
 		second := c.authenticate(ctx, mechanism, fresh)
 		again := a.end(c, second, fresh)
-		a.endShared(ctx, c, second)
+		a.endShared(ctx)
 		if again == nil || again.Reply.Code != 0 {
 			return again
 		}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"mailsidecar/mailer"
@@ -57,9 +58,86 @@ type sharedLogins struct {
 	name   string
 }
 
+// loginOutcome is what became of a login, as the others are to know it.
+type loginOutcome struct {
+	result   loginResult
+	failure  *mailer.Failure
+	at, next time.Time // when it ended, and when this instance would try the next one
+	// id names the login in the note, and begun is until when it stands there; zero: it is not
+	// known to.
+	id        string
+	begun     int64
+	failedAll int // how many logins had failed before it
+}
+
+// maxUntold bounds the outcomes that an instance keeps for the others. Of so many that failed the
+// last ones say enough.
+const maxUntold = 16
+
+// outcome keeps what became of a login until the others know it. The caller holds the lock.
+func (a *account) outcome(c *conn, result loginResult, f *mailer.Failure, now time.Time) {
+	if a.note.Load() == nil {
+		return
+	}
+	last := len(a.untold) - 1
+	if result == accepted && last >= 0 && a.untold[last].result == accepted && a.untold[last].begun == 0 {
+		a.untold = a.untold[:last] // the new one says the same
+	}
+	if len(a.untold) >= maxUntold {
+		a.untold = slices.Delete(a.untold, 0, 1)
+	}
+	a.untold = append(a.untold, &loginOutcome{result, f, now, a.breaker.next, c.loginID, c.loginBegun, c.failedAll})
+	c.loginBegun = 0 // a second login over the connection is another one
+}
+
+// addTo adds the outcome to the note, unless it was added before, by a change of which it is not
+// known that it was made.
+func (o *loginOutcome) addTo(n *loginNote, now time.Time) {
+	_, found := n.Begun[o.id]
+	delete(n.Begun, o.id)
+	if !found && o.begun > now.UnixMicro() {
+		return
+	}
+	switch o.result {
+	case accepted:
+		if n.Failed == o.failedAll {
+			n.Refused, n.Undecided, n.Next = 0, 0, 0
+		}
+		return
+	case refused:
+		n.Refused++
+		n.Undecided = 0
+	case undecided:
+		n.Undecided++
+	}
+	n.Failed++
+	if wait := time.Until(o.next); wait > 0 {
+		n.Next = max(n.Next, now.Add(wait).UnixMicro())
+	}
+	if p := (&breaker{refusals: n.Refused, undecided: n.Undecided}).pause() - time.Since(o.at); p > 0 { // of others' refusals, too
+		n.Next = max(n.Next, now.Add(p).UnixMicro())
+	}
+	f := o.failure
+	n.Stage, n.Code, n.Enhanced, n.Reply, n.Text = int(f.Stage), f.Reply.Code, f.Reply.Enhanced, f.Reply.Text, f.Text
+}
+
+// change tells the others what they do not know yet, has f change the note, and takes over what
+// it says then. One at a time: else an outcome might be told twice, or forgotten for an older
+// note.
 func (a *account) change(ctx context.Context, f func(n *loginNote, now time.Time)) error {
+	select {
+	case a.telling <- struct{}{}:
+		defer func() { <-a.telling }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	shared := a.note.Load()
-	return shared.change(ctx, loginKind, shared.name, func(value []byte, now time.Time) []byte {
+	a.mu.Lock()
+	untold := slices.Clone(a.untold)
+	a.mu.Unlock()
+	var after loginNote
+	var at time.Time
+	err := shared.change(ctx, loginKind, shared.name, func(value []byte, now time.Time) []byte {
 		n := &loginNote{}
 		if json.Unmarshal(value, n) != nil {
 			n = &loginNote{}
@@ -72,13 +150,28 @@ func (a *account) change(ctx context.Context, f func(n *loginNote, now time.Time
 				delete(n.Begun, id)
 			}
 		}
+		for _, o := range untold {
+			o.addTo(n, now)
+		}
 		f(n, now)
-		after, err := json.Marshal(n)
+		changed, err := json.Marshal(n)
 		if err != nil { // it cannot be
 			return value
 		}
-		return after
+		after, at = *n, now
+		return changed
 	})
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.untold = slices.DeleteFunc(a.untold, func(o *loginOutcome) bool { return slices.Contains(untold, o) })
+	for _, o := range a.untold { // it came meanwhile
+		o.addTo(&after, at)
+	}
+	a.learn(&after, at)
+	return nil
 }
 
 // beginShared asks the other instances for a login that this one would try. It ends with
@@ -87,30 +180,28 @@ func (a *account) beginShared(ctx context.Context, c *conn) *mailer.Failure {
 	if a.note.Load() == nil {
 		return nil
 	}
-	c.loginID = rand.Text()
+	c.loginID, c.loginBegun, c.failedAll = rand.Text(), 0, 0
 	for {
-		var n loginNote
-		var now time.Time
 		var may bool
+		var until int64
+		var failed int
 		within, cancel := context.WithTimeout(ctx, loginAsk)
-		err := a.change(within, func(noted *loginNote, at time.Time) {
-			now, may = at, false
-			limit := max(1, min(freeRefusals, freeRefusals-noted.Refused))
-			if noted.Undecided > 0 {
+		err := a.change(within, func(n *loginNote, now time.Time) {
+			may, until, failed = false, now.Add(loginHold).UnixMicro(), n.Failed
+			limit := max(1, min(freeRefusals, freeRefusals-n.Refused))
+			if n.Undecided > 0 {
 				limit = 1
 			}
-			if max(noted.Next, noted.LateNext) <= at.UnixMicro() && len(noted.Begun) < limit {
-				may, noted.Begun[c.loginID] = true, at.Add(loginHold).UnixMicro()
-				c.failedAll = noted.Failed
+			if max(n.Next, n.LateNext) <= now.UnixMicro() && len(n.Begun) < limit {
+				may, n.Begun[c.loginID] = true, until
 			}
-			n = *noted
 		})
 		cancel()
 		if err != nil {
 			return nil // it is this instance's breaker that counts
 		}
-		a.learn(&n, now)
 		if may {
+			c.loginBegun, c.failedAll = until, failed
 			return nil
 		}
 		if f := a.pausedFailure(c.relay); f != nil {
@@ -124,10 +215,8 @@ func (a *account) beginShared(ctx context.Context, c *conn) *mailer.Failure {
 	}
 }
 
-// learn takes over what others have noted.
+// learn takes over what others have noted. The caller holds the lock.
 func (a *account) learn(n *loginNote, now time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	b := &a.breaker
 	b.refusals, b.undecided, b.next = n.Refused, n.Undecided, b.lateNext
 	if n.Refused+n.Undecided == 0 && n.LateNext == 0 && a.failure != a.late {
@@ -153,11 +242,7 @@ func (a *account) hearShared(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, loginAsk)
 	defer cancel()
-	var n loginNote
-	var now time.Time
-	if a.change(ctx, func(noted *loginNote, at time.Time) { n, now = *noted, at }) == nil {
-		a.learn(&n, now)
-	}
+	_ = a.change(ctx, func(*loginNote, time.Time) {})
 }
 
 // giveUp ends a login that was not tried.
@@ -168,39 +253,15 @@ func (a *account) giveUp() {
 	a.wake()
 }
 
-// endShared tells the others what became of a login.
-func (a *account) endShared(ctx context.Context, c *conn, f *mailer.Failure) {
+// endShared tells the others what became of a login. What they cannot be told now, the next change
+// of the note tells.
+func (a *account) endShared(ctx context.Context) {
 	if a.note.Load() == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginAsk)
 	defer cancel()
-	a.mu.Lock()
-	next, result := time.Until(a.breaker.next), resultOf(f)
-	a.mu.Unlock()
-	_ = a.change(ctx, func(n *loginNote, now time.Time) {
-		delete(n.Begun, c.loginID)
-		switch result {
-		case accepted:
-			if n.Failed == c.failedAll {
-				n.Refused, n.Undecided, n.Next = 0, 0, 0
-			}
-			return
-		case refused:
-			n.Refused++
-			n.Undecided = 0
-		case undecided:
-			n.Undecided++
-		}
-		n.Failed++
-		if next > 0 {
-			n.Next = max(n.Next, now.Add(next).UnixMicro())
-		}
-		if p := (&breaker{refusals: n.Refused, undecided: n.Undecided}).pause(); p > 0 { // of others' refusals, too
-			n.Next = max(n.Next, now.Add(p).UnixMicro())
-		}
-		n.Stage, n.Code, n.Enhanced, n.Reply, n.Text = int(f.Stage), f.Reply.Code, f.Reply.Enhanced, f.Reply.Text, f.Text
-	})
+	_ = a.change(ctx, func(*loginNote, time.Time) {})
 }
 
 // lateShared tells the others until when a session that was refused late keeps logins away; zero

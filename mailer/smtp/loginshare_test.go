@@ -1,6 +1,7 @@
 package smtp_test
 
 import (
+	"context"
 	"strings"
 	"sync"
 	"testing"
@@ -54,6 +55,44 @@ func TestLoginsOfInstances(t *testing.T) {
 		t.Errorf("logins in half an hour by one and by four instances = %v, want no more by four", refused)
 	}
 	t.Log(refused)
+}
+
+// TestLoginOutcomesLost: an instance that could not tell the others of a refused login, or does not know
+// whether it has, forgets it not. Refused logins are as rare as ever.
+func TestLoginOutcomesLost(t *testing.T) {
+	logins := map[string]int{}
+	for _, lost := range []string{"", "before", "after"} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBoard()
+			p := newPoolTest(t, relaytest.Options{}, relaytest.Script{"AUTH": strings.Repeat("535 5.7.8 wrong password then ", 2000) + "default"}, nil)
+			count := func() (n int) {
+				for _, c := range p.scripted.Commands() {
+					if strings.HasPrefix(c.Line, "AUTH") {
+						n++
+					}
+				}
+				return n
+			}
+			told := 0
+			p.relay.ShareLogins(func(ctx context.Context, kind, name string, change func([]byte, time.Time) []byte) error {
+				if n := count(); lost != "" && n > told { // a login has just been refused
+					told = n
+					if lost == "after" {
+						_ = b.note(ctx, kind, name, change)
+					}
+					return errAway
+				}
+				return b.note(ctx, kind, name, change)
+			})
+			for began := time.Now(); time.Since(began) < time.Hour; time.Sleep(time.Second) {
+				p.relay.Deliver(t.Context(), envelope("a@example.org"), content(messageText))
+			}
+			logins[lost] = count()
+		})
+	}
+	if logins[""] < 5 || logins[""] > 10 || logins["before"] != logins[""] || logins["after"] != logins[""] {
+		t.Errorf("logins within an hour = %v, want as many whatever is lost", logins)
+	}
 }
 
 // TestLoginsWithoutPlace: while the place of the note does not answer, logins go on.
