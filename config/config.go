@@ -171,6 +171,7 @@ type Setting struct {
 	Name   string
 	Value  string // a secret's is [redacted]
 	Source Source
+	About  string // what it is, in a sentence or two
 }
 
 // Source says where a setting comes from.
@@ -184,7 +185,7 @@ const (
 )
 
 // Effective lists the variables that have a value, in the order of the
-// documentation, with secrets redacted: for the log at start.
+// documentation, with secrets redacted: for the log at start, and for an operator who asks.
 func (c Config) Effective() []Setting {
 	var settings []Setting
 	for i := range c.Relays {
@@ -195,7 +196,7 @@ func (c Config) Effective() []Setting {
 
 func (c Config) settings(prefix string, spec any) []Setting {
 	var settings []Setting
-	secrets := map[string]bool{}
+	secrets, names := map[string]bool{}, lists()
 	for v := range variables(prefix, spec) {
 		if v.secret() {
 			secrets[v.value.Interface().(Secret).Reveal()] = true
@@ -209,7 +210,7 @@ func (c Config) settings(prefix string, spec any) []Setting {
 		if secrets[text] { // Postmark's token is user name and password alike
 			text = redacted
 		}
-		settings = append(settings, Setting{Name: v.name, Value: text, Source: c.sources[v.name]})
+		settings = append(settings, Setting{Name: v.name, Value: text, Source: c.sources[v.name], About: names.Replace(v.tag("desc"))})
 	}
 	return settings
 }

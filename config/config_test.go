@@ -473,22 +473,26 @@ func TestEffective(t *testing.T) {
 		"SMTP_PASSWORD=", "SMTP_PASSWORD_FILE="+write(t, "password", "hunter2")))
 	got := map[string]Setting{}
 	for _, s := range c.Effective() {
+		if s.About == "" || strings.ContainsAny(s.About, "{}") {
+			t.Errorf("Effective()[%s] says of itself %q", s.Name, s.About)
+		}
+		s.About = ""
 		got[s.Name] = s
 	}
 	for _, want := range []Setting{
-		{"SMTP_PROVIDER", "sendgrid", FromVariable},
-		{"SMTP_HOST", "smtp.sendgrid.net", FromPreset},
-		{"SMTP_PORTS", "587,2525,465", FromPreset},
-		{"SMTP_USERNAME", "apikey", FromPreset},
-		{"SMTP_PASSWORD", redacted, FromFile},
-		{"SMTP_TLS", "required", FromDefault},
-		{"SMTP2_USERNAME", redacted, FromVariable}, // the same as the password
-		{"SMTP2_PASSWORD", redacted, FromVariable},
-		{"MAILSIDECAR_API_KEYS", redacted, FromVariable},
-		{"MAILSIDECAR_QUEUE", "sqlite:/data/queue.db", FromDefault},
-		{"MAILSIDECAR_RETENTION", "7d", FromDefault},
-		{"MAILSIDECAR_LOG_LEVEL", "info", FromDefault},
-		{"MAILSIDECAR_FROM", "", ""}, // no value, no line
+		{Name: "SMTP_PROVIDER", Value: "sendgrid", Source: FromVariable},
+		{Name: "SMTP_HOST", Value: "smtp.sendgrid.net", Source: FromPreset},
+		{Name: "SMTP_PORTS", Value: "587,2525,465", Source: FromPreset},
+		{Name: "SMTP_USERNAME", Value: "apikey", Source: FromPreset},
+		{Name: "SMTP_PASSWORD", Value: redacted, Source: FromFile},
+		{Name: "SMTP_TLS", Value: "required", Source: FromDefault},
+		{Name: "SMTP2_USERNAME", Value: redacted, Source: FromVariable}, // the same as the password
+		{Name: "SMTP2_PASSWORD", Value: redacted, Source: FromVariable},
+		{Name: "MAILSIDECAR_API_KEYS", Value: redacted, Source: FromVariable},
+		{Name: "MAILSIDECAR_QUEUE", Value: "sqlite:/data/queue.db", Source: FromDefault},
+		{Name: "MAILSIDECAR_RETENTION", Value: "7d", Source: FromDefault},
+		{Name: "MAILSIDECAR_LOG_LEVEL", Value: "info", Source: FromDefault},
+		{Name: "MAILSIDECAR_FROM", Value: "", Source: ""}, // no value, no line
 	} {
 		if want.Value == "" {
 			want = Setting{}

@@ -24,7 +24,7 @@ func groups() []group {
 // WriteHelp writes every variable for --help, wrapped to 80 columns.
 func WriteHelp(w io.Writer) error {
 	b := bufio.NewWriter(w)
-	names := strings.NewReplacer("{providers}", "the names that \"mailsidecar presets\" lists", "{apis}", strings.Join(compatAPIs, ", "))
+	names := lists()
 	for i, g := range groups() {
 		if i > 0 {
 			_ = b.WriteByte('\n')
@@ -39,6 +39,11 @@ func WriteHelp(w io.Writer) error {
 		}
 	}
 	return b.Flush()
+}
+
+// lists replaces what the tags name in braces.
+func lists() *strings.Replacer {
+	return strings.NewReplacer("{providers}", "the names that \"mailsidecar presets\" lists", "{apis}", strings.Join(compatAPIs, ", "))
 }
 
 // help is the documentation in its fixed order: what and unit, default, why

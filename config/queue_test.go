@@ -37,8 +37,10 @@ func TestQueueURL(t *testing.T) {
 				t.Errorf("printed: %s", printed)
 			}
 		}
-		want := Setting{"MAILSIDECAR_QUEUE", "postgres://h1:5432,h2:5432/mail?schema=my+mail", r.sources["MAILSIDECAR_QUEUE"]}
-		if !slices.Contains(c.Effective(), want) {
+		want := Setting{Name: "MAILSIDECAR_QUEUE", Value: "postgres://h1:5432,h2:5432/mail?schema=my+mail", Source: r.sources["MAILSIDECAR_QUEUE"]}
+		if !slices.ContainsFunc(c.Effective(), func(s Setting) bool {
+			return s.Name == want.Name && s.Value == want.Value && s.Source == want.Source
+		}) {
 			t.Errorf("Effective() = %v, want %v in it", c.Effective(), want)
 		}
 	}

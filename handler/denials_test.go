@@ -63,6 +63,8 @@ func permits() []permit {
 		{route: "GET /v1/stats", needs: keys.Read},
 		{route: "GET /v1/stats", needs: keys.Read, target: "/v1/stats?key=shop"},
 		{route: "GET /v1/stats", needs: keys.Admin, target: "/v1/stats?key=another"},
+		{route: "GET /v1/keys", needs: keys.Admin},
+		{route: "GET /v1/settings", needs: keys.Admin},
 		{route: "GET /openapi.yaml"},
 		{route: "GET /metrics", needs: keys.Admin},
 		{route: "GET /v1/relays"},
@@ -228,7 +230,7 @@ func (c asker) server(t *testing.T, q *fakeQueue) *Server {
 		}
 		operator := &fakeOperator{}
 		o.Operator, o.Relays = operator, &operatedRelays{operator: operator}
-		o.Metrics = noMetrics
+		o.Metrics, o.Settings = noMetrics, noSettings
 	})
 }
 
@@ -303,6 +305,9 @@ var noMetrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 })
 
+// noSettings takes the place of those of the configuration.
+func noSettings() []api.Setting { return []api.Setting{} }
+
 func useUp(rated []*keys.Key) {
 	for _, k := range rated {
 		if err := k.Charge(1); err != nil {
@@ -313,7 +318,9 @@ func useUp(rated []*keys.Key) {
 
 // TestEveryRouteHasAPermit: a route that is new must say who may use it.
 func TestEveryRouteHasAPermit(t *testing.T) {
-	s := newTestServer(t, stored(), func(o *Options) { o.Relays, o.Operator, o.Metrics = &quickRelays{}, &fakeOperator{}, noMetrics })
+	s := newTestServer(t, stored(), func(o *Options) {
+		o.Relays, o.Operator, o.Metrics, o.Settings = &quickRelays{}, &fakeOperator{}, noMetrics, noSettings
+	})
 	known := map[string]bool{}
 	for _, d := range permits() {
 		known[d.route] = true

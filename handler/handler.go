@@ -19,6 +19,7 @@ import (
 	"github.com/labstack/echo/v4"
 	"golang.org/x/sync/singleflight"
 
+	"mailsidecar/api"
 	"mailsidecar/handler/compat"
 	"mailsidecar/handler/conns"
 	"mailsidecar/handler/intake"
@@ -43,6 +44,8 @@ type Options struct {
 	Metrics http.Handler
 	// Meter counts requests; nil counts nothing.
 	Meter Meter
+	// Settings are those in force, without secrets, for GET /v1/settings; nil answers 404 there.
+	Settings func() []api.Setting
 	// Keys are the API keys. Without any, every request is let in, and the server
 	// listens on loopback addresses only.
 	Keys []keys.Entry
@@ -104,6 +107,8 @@ type Server struct {
 	version    string
 	metrics    http.Handler // nil: no /metrics
 	meter      Meter        // nil counts nothing
+	settings   func() []api.Setting
+	started    time.Time
 	patterns   map[string]bool
 	budget     *intake.Budget
 	strangers  turnstile
@@ -154,6 +159,8 @@ func New(o Options) (*Server, error) {
 		signer:         o.Signer,
 		metrics:        o.Metrics,
 		meter:          o.Meter,
+		settings:       o.Settings,
+		started:        time.Now(),
 	}
 	s.strangers, s.checking = newTurnstile(), newCheckLine()
 	s.budget = intake.NewBudget(positiveOr(o.MaxInFlight, 128<<20), s.maxBody(), s.maxRecipients)
@@ -252,6 +259,10 @@ func (s *Server) routes() *echo.Echo {
 	keyed(http.MethodPost, "/v1/messages/cancel", keys.Mend, s.postCancelMatching)
 	keyed(http.MethodDelete, "/v1/messages/:id", keys.Mend, s.deleteMessage)
 	keyed(http.MethodGet, "/v1/stats", keys.Read, s.getStats)
+	keyed(http.MethodGet, "/v1/keys", keys.Admin, s.getKeys)
+	if s.settings != nil {
+		keyed(http.MethodGet, "/v1/settings", keys.Admin, s.getSettings)
+	}
 	keyed(http.MethodGet, "/openapi.yaml", anyRole, s.getOpenAPI)
 	if s.metrics != nil {
 		keyed(http.MethodGet, "/metrics", keys.Admin, echo.WrapHandler(s.metrics))

@@ -6,9 +6,10 @@ import (
 	"net/http"
 	"time"
 
+	"mailsidecar/api"
 	"mailsidecar/config"
 	"mailsidecar/handler"
-	"mailsidecar/handler/compat/all"
+	compat "mailsidecar/handler/compat/all"
 	"mailsidecar/handler/keys"
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
@@ -16,7 +17,8 @@ import (
 )
 
 // newHandler makes the HTTP server, which does not listen yet.
-func (s *Service) newHandler(c config.Service, version string) (*handler.Server, error) {
+func (s *Service) newHandler(all config.Config, version string) (*handler.Server, error) {
+	c := all.Service
 	entries := make([]keys.Entry, len(c.Keys))
 	for i, k := range c.Keys {
 		entries[i] = keys.Entry{Name: k.Name, Secret: k.Secret.Reveal(), Senders: k.Senders, Rate: k.Rate, Roles: k.Roles}
@@ -25,7 +27,7 @@ func (s *Service) newHandler(c config.Service, version string) (*handler.Server,
 	if err != nil {
 		return nil, err
 	}
-	apis, err := all.Choose(c.CompatAPIs())
+	apis, err := compat.Choose(c.CompatAPIs())
 	if err != nil {
 		return nil, &ConfigError{"configuration", err}
 	}
@@ -41,7 +43,8 @@ func (s *Service) newHandler(c config.Service, version string) (*handler.Server,
 	h, err := handler.New(handler.Options{
 		ShareRates: s.changeNote(),
 		Metrics:    scrapes, Meter: meter, Submitter: s.submitter, Ledger: ledger, Relays: s.monitor, Operator: s.operator, Keys: entries, From: c.From, ForceFrom: c.ForceFrom, Rewrites: s.monitor.rewrites(), Signer: newSigner(c.DKIMKeys), Ready: s.ready, Logger: s.log, Processor: s.processor,
-		Compat: apis, TLS: tlsConfig,
+		Settings: func() []api.Setting { return settingsOf(all) },
+		Compat:   apis, TLS: tlsConfig,
 		Version: version, MaxConnections: withinFiles(c.MaxConnections, maxFiles(), s.log), MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.MaxRecipients,
 		MaxInFlight: int64(c.MaxInFlight), RequestTimeout: time.Duration(c.RequestTimeout),
 	})
@@ -49,6 +52,15 @@ func (s *Service) newHandler(c config.Service, version string) (*handler.Server,
 		return nil, &ConfigError{"configuration", err}
 	}
 	return h, nil
+}
+
+// settingsOf are the settings in force, as the log line "starting" has them.
+func settingsOf(c config.Config) []api.Setting {
+	settings := []api.Setting{}
+	for _, s := range c.Effective() {
+		settings = append(settings, api.Setting{Name: s.Name, Value: s.Value, Source: string(s.Source), About: s.About})
+	}
+	return settings
 }
 
 // newTLS returns the settings of HTTPS; nil when it is not served. TLS 1.2 is the oldest

@@ -103,7 +103,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	if err = s.startQueue(ctx, o); err != nil {
 		return nil, err
 	}
-	if s.http, err = s.newHandler(c.Service, o.Version); err != nil {
+	if s.http, err = s.newHandler(c, o.Version); err != nil {
 		return nil, err
 	}
 	s.readMetrics(c.Service)

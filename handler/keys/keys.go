@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"mailsidecar/api"
@@ -51,11 +52,8 @@ type Key struct {
 	bucket  bucket
 	shared  *sharedBucket // in place of bucket; nil: the rate is this instance's alone
 	roles   Role
+	used    atomic.Int64 // when a request last proved the key, in Unix nanoseconds; 0: never
 }
-
-// keyless is the key of every request to a server without keys. It has no name and no
-// limits: whoever is on this host may do everything.
-var keyless = &Key{roles: everything}
 
 // Name is the key's name; empty for the nil Key and on a server without keys.
 func (k *Key) Name() string {
@@ -86,6 +84,9 @@ func (k *Key) MaySend(sender string) bool {
 // Enter makes the request of this context one of the key, or returns a problem if the
 // key has too many requests under way. Call it when the request has proven the key.
 func (k *Key) Enter(ctx context.Context) error {
+	if k != nil {
+		k.used.Store(time.Now().UnixNano())
+	}
 	if conns.Prove(ctx, k.Name()) {
 		return nil
 	}
@@ -130,6 +131,9 @@ func (k *Key) take(n int) (wait time.Duration, ok bool, err error) {
 // Ring holds the keys of a server.
 type Ring struct {
 	keys []*Key
+	// keyless is the key of every request to a server without keys. It has no name and no
+	// limits: whoever is on this host may do everything.
+	keyless *Key
 	// signers are by name; nil unless secrets are kept.
 	signers map[string]signer
 	// decoy takes the place of a key's secret for names that no key has.
@@ -144,7 +148,7 @@ type signer struct {
 // NewRing returns a ring of the keys. It keeps their digests and, where keepSecrets
 // says so, the secrets: a signature cannot be checked with a digest.
 func NewRing(entries []Entry, keepSecrets bool) (*Ring, error) {
-	r := &Ring{}
+	r := &Ring{keyless: &Key{roles: everything}}
 	seen := map[string]bool{}
 	for _, e := range entries {
 		switch {
@@ -185,7 +189,7 @@ func (r *Ring) Keyless(req *http.Request) (*Key, error) {
 	if err := checkLoopback(req); err != nil {
 		return nil, err
 	}
-	return keyless, nil
+	return r.keyless, nil
 }
 
 // Bearer finds the key in an Authorization field (RFC 6750 §2.1). It looks at the

@@ -51,11 +51,15 @@ func TestMaySend(t *testing.T) {
 // TestNoKeyMayNothing: a request that has proven no key must not be taken for one of a
 // server without keys.
 func TestNoKeyMayNothing(t *testing.T) {
+	r, err := NewRing(nil, false)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for role := Role(0); role <= everything; role++ {
 		if may := (*Key)(nil).Require(role) == nil; may != (role == 0) {
 			t.Errorf("a request without a key may %v = %v", role, may)
 		}
-		if err := keyless.Require(role); err != nil {
+		if err := r.keyless.Require(role); err != nil {
 			t.Errorf("without keys: Require(%v) = %v", role, err)
 		}
 	}

@@ -70,6 +70,21 @@ func (r Role) String() string {
 	}
 }
 
+// Names are the names of the roles, in the order in which the documentation has them. One that
+// includes the others stands for them.
+func (r Role) Names() []string {
+	if r&Admin != 0 {
+		return []string{"admin"}
+	}
+	var names []string
+	for i, name := range roleNames {
+		if r&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // Has reports whether the key has all of these roles. The nil Key has none.
 func (k *Key) Has(roles Role) bool { return k != nil && k.roles&roles == roles }
 
