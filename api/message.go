@@ -96,6 +96,9 @@ const (
 	StatusCanceled  = "canceled"
 )
 
+// StatusWaiting selects, as the Status of a [Filter], messages that are queued or deferred.
+const StatusWaiting = "waiting"
+
 // StatusOf is the status of a message with these recipients.
 func StatusOf(recipients []Recipient) string {
 	n := map[string]int{}
@@ -266,8 +269,8 @@ type Page struct {
 // Filter selects messages: in the body of POST /v1/messages/retry and POST
 // /v1/messages/cancel, and as the parameters of GET /v1/messages. Empty members select nothing out.
 type Filter struct {
-	// Status is one of the Status constants; or StateBounced or StateExpired, which select
-	// messages with such a recipient, whatever became of the others.
+	// Status is one of the Status constants; or StatusWaiting; or StateBounced or StateExpired, which
+	// select messages with such a recipient, whatever became of the others.
 	Status    string `json:"status,omitempty"`
 	ID        string `json:"id,omitempty"` // how the id begins, at least four digits
 	Sender    string `json:"sender,omitempty"`

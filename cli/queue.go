@@ -56,7 +56,7 @@ type queueFilter struct {
 }
 
 func (f *queueFilter) define(cmd *cobra.Command) {
-	once(cmd, text(&f.status), "status", "message's status: queued, deferred, held, delivered, partial, failed or canceled; bounced or expired: some recipient is")
+	once(cmd, text(&f.status), "status", "message's status: queued, deferred, held, delivered, partial, failed or canceled; waiting: queued or deferred; bounced or expired: some recipient is")
 	once(cmd, text(&f.id), "id", "how the id begins, at least 4 digits")
 	once(cmd, text(&f.recipient), "recipient", "recipient's address")
 	once(cmd, text(&f.domain), "domain", "domain of a recipient's address, exactly")

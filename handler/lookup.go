@@ -28,12 +28,14 @@ func readFilter(r api.Filter, key string) (queue.Filter, []api.FieldError) {
 	if r.Tag != "" && !isTagName(tag) {
 		f.Add("tag", "must be NAME or NAME:VALUE")
 	}
-	status, state := queue.Status(r.Status), queue.State("")
+	status, state, among := queue.Status(r.Status), queue.State(""), queue.StatusSet(0)
 	switch {
+	case r.Status == api.StatusWaiting:
+		status, among = "", queue.SetOf(queue.StatusQueued, queue.StatusDeferred)
 	case r.Status == api.StateBounced || r.Status == api.StateExpired:
 		status, state = "", queue.State(r.Status)
 	case r.Status != "" && !slices.Contains(queue.Statuses, status):
-		f.Add("status", fmt.Sprintf("must be one of %s, or bounced or expired for messages with such a recipient", wordList(queue.Statuses)))
+		f.Add("status", fmt.Sprintf("must be one of %s, or waiting for queued and deferred, or bounced or expired for messages with such a recipient", wordList(queue.Statuses)))
 	}
 	recipientState := queue.State(r.RecipientState)
 	if r.RecipientState != "" && !slices.Contains(queue.States, recipientState) {
@@ -41,7 +43,7 @@ func readFilter(r api.Filter, key string) (queue.Filter, []api.FieldError) {
 	}
 	text, noText := f.textPattern(r.Text)
 	return queue.Filter{
-		Key: key, Status: status, State: state, ID: f.idPrefix("id", r.ID),
+		Key: key, Status: status, Among: among, State: state, ID: f.idPrefix("id", r.ID),
 		Recipient: f.addrSpec("recipient", r.Recipient), Domain: f.domain("domain", r.Domain), RecipientState: recipientState,
 		Relay: r.Relay, ReplyCode: f.replyCode(r.ReplyCode), EnhancedCode: r.EnhancedCode, Text: text, NoText: noText,
 		Sender: f.addrSpec("sender", r.Sender), MessageID: r.MessageID, TagName: tag, TagValue: value,

@@ -37,6 +37,7 @@ func TestStatusFilter(t *testing.T) {
 	for word, want := range map[string]queue.Filter{
 		"failed": {Key: "shop", Status: queue.StatusFailed}, "deferred": {Key: "shop", Status: queue.StatusDeferred},
 		"bounced": {Key: "shop", State: queue.Bounced}, "expired": {Key: "shop", State: queue.Expired},
+		"waiting": {Key: "shop", Among: queue.SetOf(queue.StatusQueued, queue.StatusDeferred)},
 	} {
 		for _, target := range []string{"GET /v1/messages?status=" + word, "POST /v1/messages/retry"} {
 			q := &fakeQueue{durable: true}

@@ -67,7 +67,7 @@ func (f Filter) ByRecipient() bool {
 // Retryable selects what a retry may change, of what the filter selects: without a status,
 // messages of which nothing was tried yet are left out.
 func (f Filter) Retryable() Filter {
-	if f.Status == "" {
+	if f.Status == "" && f.Among == 0 {
 		f.Among = SetOf(StatusDeferred, StatusHeld, StatusPartial, StatusFailed)
 	}
 	return f
@@ -75,7 +75,11 @@ func (f Filter) Retryable() Filter {
 
 // Cancelable selects what is not final, of what the filter selects.
 func (f Filter) Cancelable() Filter {
-	f.Among = SetOf(StatusQueued, StatusDeferred, StatusHeld)
+	open := SetOf(StatusQueued, StatusDeferred, StatusHeld)
+	if f.Among != 0 {
+		open &= f.Among
+	}
+	f.Among = open
 	return f
 }
 
