@@ -225,51 +225,6 @@ func (b *beats) resign() {
 // Whoever sends looks at it before the content, and before the end of the content.
 func (s *Store) Trusts(owner string) bool { return s.beats.trusts(owner) }
 
-// Mark notes that content is about to be sent, and to which relay. It is the fence: an owner
-// whose lease has ended, or ends soon, marks nothing, and gets [queue.ErrLeaseLost]. A
-// take-over waits for the row, and sees the mark; or the mark waits, and finds another
-// owner. A cancel that came first is heeded: [queue.ErrCanceled]. It takes no lock but the
-// recipients' own.
-func (s *Store) Mark(ctx context.Context, owner string, l queue.Lease, turns []queue.Turn) error {
-	_, err := write(ctx, s, func(t *tx) (none struct{}, err error) {
-		var counts []turnCount
-		for _, turn := range turns {
-			counts = append(counts, turnCount{turn, 1})
-		}
-		if len(l.ForwardPaths) == 0 {
-			t.saveTurns(counts)
-			return none, nil
-		}
-		id, _ := parseID(l.ID)
-		marked := 0
-		t.count(&marked, `UPDATE {s}.recipients SET marked = marked | $1::smallint, mark_route = $2
-			WHERE message = $3 AND owner = $4 AND $5::bigint IN (0, lease) AND forward_path = ANY ($6) AND NOT cancel
-				AND EXISTS (SELECT FROM {s}.instances WHERE owner = $4 AND until > clock_timestamp() + $7::interval)`,
-			markContent, l.Route, id, owner, l.Number, l.ForwardPaths, s.margin())
-		t.saveTurns(counts)
-		if err := t.send(); err != nil {
-			return none, err
-		}
-		if marked == len(l.ForwardPaths) {
-			return none, nil
-		}
-		var canceled bool
-		t.row(`SELECT EXISTS (SELECT FROM {s}.recipients WHERE message = $1 AND owner = $2 AND $3::bigint IN (0, lease) AND forward_path = ANY ($4) AND cancel)`,
-			[]any{id, owner, l.Number, l.ForwardPaths}, &canceled)
-		if err := t.send(); err != nil {
-			return none, err
-		}
-		if canceled {
-			return none, queue.ErrCanceled
-		}
-		return none, queue.ErrLeaseLost
-	})
-	if err == nil && len(l.ForwardPaths) > 0 && !s.beats.trusts(owner) {
-		return queue.ErrLeaseLost
-	}
-	return err
-}
-
 // MarkAlone notes whether the message is the only one in hand.
 func (s *Store) MarkAlone(ctx context.Context, owner, id string, alone bool) error {
 	raw, _ := parseID(id)

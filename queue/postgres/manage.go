@@ -2,10 +2,12 @@ package postgres
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
@@ -201,13 +203,30 @@ func (t *tx) saveTurns(turns []turnCount) {
 	if len(turns) == 0 {
 		return
 	}
-	slices.SortFunc(turns, turnCount.compare) // two transactions lock them in the same order
+	// Two transactions lock them in the same order. One statement adds to a row once.
+	turns = slices.Clone(turns)
+	slices.SortFunc(turns, turnCount.compare)
+	var relays []string
+	var times []pgtype.Timestamptz
+	var counts []int
+	old := map[string]time.Time{}
 	for _, turn := range turns {
-		t.exec(`DELETE FROM {s}.turns WHERE ctid = ANY (ARRAY(SELECT ctid FROM {s}.turns WHERE relay = $1 AND at <= $2 LIMIT 1000 FOR UPDATE SKIP LOCKED))`,
-			turn.Relay, stamp(turn.At.Add(-turn.Window)))
-		t.exec(`INSERT INTO {s}.turns AS u (relay, at, n) VALUES ($1, $2, $3) ON CONFLICT (relay, at) DO UPDATE SET n = u.n + excluded.n`,
-			turn.Relay, stamp(turn.At), turn.n)
+		if at := turn.At.Add(-turn.Window); at.After(old[turn.Relay]) {
+			old[turn.Relay] = at
+		}
+		at, last := stamp(turn.At), len(counts)-1
+		if last >= 0 && relays[last] == turn.Relay && times[last] == at {
+			counts[last] += turn.n
+			continue
+		}
+		relays, times, counts = append(relays, turn.Relay), append(times, at), append(counts, turn.n)
 	}
+	for _, relay := range slices.Sorted(maps.Keys(old)) {
+		t.exec(`DELETE FROM {s}.turns WHERE ctid = ANY (ARRAY(SELECT ctid FROM {s}.turns WHERE relay = $1 AND at <= $2 LIMIT 1000 FOR UPDATE SKIP LOCKED))`,
+			relay, stamp(old[relay]))
+	}
+	t.exec(`INSERT INTO {s}.turns AS u (relay, at, n) SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::int[])
+		ON CONFLICT (relay, at) DO UPDATE SET n = u.n + excluded.n`, relays, times, counts)
 }
 
 func (t *tx) sweepTurns(now time.Time, limit int) (n int, err error) {

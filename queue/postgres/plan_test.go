@@ -35,7 +35,7 @@ func TestPlans(t *testing.T) {
 		"claim": claimSQL, "lane heads": laneHeads, "known heads": knownHeads, "lock messages": lockMessages, "read recipients": readRecipients, "insert keys": insertKeys,
 		"insert messages": insertMessages, "late rows": lateRows, "gone owners": goneOwners, "reach": reachSQL, "match": matchSQL("l.id", w.where, "ORDER BY l.id DESC LIMIT $6"),
 		"show messages": showMessages, "tried": triedSQL, "show recipients": showRecipients, "link": linkResent,
-		"update messages": updateMessages, "update recipients": updateRecipients, "cancel": cancelRecipients, "attempts": insertAttempts,
+		"update messages": updateMessages, "update recipients": updateRecipients, "cancel": cancelRecipients, "attempts": insertAttempts, "marks": markRecipients,
 	}
 	number := 0
 	check := func(t *testing.T) {
@@ -53,9 +53,9 @@ func TestPlans(t *testing.T) {
 			if most > 0 {
 				args = "(" + args + ")"
 			}
-			// The three updates join a list of values: their transactions forbid other joins, and plans
+			// The four updates join a list of values: their transactions forbid other joins, and plans
 			// without values.
-			if name == "update messages" || name == "update recipients" || name == "cancel" {
+			if name == "update messages" || name == "update recipients" || name == "cancel" || name == "marks" {
 				exec(`SET enable_hashjoin = off`)
 				exec(`SET enable_mergejoin = off`)
 			}

@@ -130,6 +130,7 @@ type Store struct {
 	opts     Options
 	pool     *pgxpool.Pool
 	inserts  *inserts
+	marks    marks
 	beats    beats
 	lost     chan struct{} // see Lost
 	lanes    lanes
@@ -181,6 +182,7 @@ func Prepare(ctx context.Context, o Options) (*Store, error) {
 		return nil, named(c, err)
 	}
 	s.inserts = newInserts(s)
+	s.marks.store = s
 	s.beats.store, s.beats.now, s.lost = s, make(chan struct{}, 1), make(chan struct{}, 1)
 	return s, nil
 }
