@@ -141,6 +141,9 @@ func (b *bench) startAll(ctx context.Context, c benchCase) ([]running, error) {
 	systems := c.systems
 	if b.options.postgres != "" && slices.ContainsFunc(systems, func(s system) bool { return s.name == mailsidecarName }) {
 		systems = append(slices.Clone(systems), inPostgres)
+		if b.options.against != "" {
+			systems = append(systems, otherInPostgres)
+		}
 	}
 	for _, sys := range systems {
 		if _, missing := b.missing[sys.name]; missing || !b.options.systems.MatchString(sys.name) {

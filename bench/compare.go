@@ -11,6 +11,9 @@ import (
 // other is the mailsidecar that -against names.
 var other = system{name: "against", durable: true, start: startProduct("against")}
 
+// otherInPostgres is that one with its queue in a database, where -postgres names one.
+var otherInPostgres = system{name: "against-postgres", durable: true, start: startInPostgres("against")}
+
 // buildOther makes the other mailsidecar from a checkout, or takes a finished
 // binary.
 func (b *bench) buildOther(ctx context.Context) error {

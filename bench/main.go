@@ -61,7 +61,7 @@ func parseOptions(args []string) (options, error) {
 	flags.BoolVar(&o.scrape, "scrape", false, "read this mailsidecar's metrics each second, and with -against not the other's; writes nothing")
 	flags.StringVar(&o.profile, "profile", "", "write a CPU profile of mailsidecar to this file (go tool pprof reads it)")
 	flags.BoolVar(&o.write, "write", true, "write bench/results, the plot and docs/performance.md")
-	flags.StringVar(&o.postgres, "postgres", "", "run mailsidecar with its queue in this database, too, each time in a schema of its own; writes nothing")
+	flags.StringVar(&o.postgres, "postgres", "", "run mailsidecar with its queue in this database, too, and with -against the other one, each time in a schema of its own; writes nothing")
 	only := flags.String("only", "", "run the cases whose name matches this regular expression; writes nothing")
 	systems := flags.String("systems", "", "run the systems whose name matches this regular expression; writes nothing")
 	if err := flags.Parse(args); err != nil {
@@ -117,7 +117,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer b.close()
-	if o.against != "" {
+	if o.against != "" && o.postgres == "" {
 		all, err := b.compare(ctx)
 		if err != nil {
 			return err

@@ -46,7 +46,7 @@ const mailsidecarName = "mailsidecar"
 
 var (
 	mailsidecar  = system{name: mailsidecarName, durable: true, start: startProduct(mailsidecarName)}
-	inPostgres   = system{name: "mailsidecar-postgres", durable: true, start: startInPostgres}
+	inPostgres   = system{name: "mailsidecar-postgres", durable: true, start: startInPostgres(mailsidecarName)}
 	floor        = system{name: "floor", durable: true, start: startFloor}
 	goDial       = system{name: "go-dial", start: startGoDial}
 	node8        = system{name: "node8", start: startNode(8)}
@@ -105,22 +105,24 @@ func startProduct(binary string) func(context.Context, *bench, setup) (*instance
 	}
 }
 
-// startInPostgres runs mailsidecar with its queue in a database.
-func startInPostgres(ctx context.Context, b *bench, s setup) (*instance, error) {
-	port, err := freePort()
-	if err != nil {
-		return nil, err
+// startInPostgres runs mailsidecar, or the other one, with its queue in a database.
+func startInPostgres(binary string) func(context.Context, *bench, setup) (*instance, error) {
+	return func(ctx context.Context, b *bench, s setup) (*instance, error) {
+		port, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		u, err := url.Parse(b.options.postgres)
+		if err != nil {
+			return nil, errors.New("-postgres is no URL")
+		}
+		query := u.Query()
+		query.Set("schema", "bench_"+filepath.Base(s.dir)+"_"+strconv.Itoa(port))
+		u.RawQuery = query.Encode()
+		spec := processSpec{name: b.path(binary), args: []string{"serve"}, env: b.environment(s, port)}
+		spec.env = append(spec.env, "MAILSIDECAR_QUEUE="+u.String())
+		return startHTTP(ctx, s, port, spec)
 	}
-	u, err := url.Parse(b.options.postgres)
-	if err != nil {
-		return nil, errors.New("-postgres is no URL")
-	}
-	query := u.Query()
-	query.Set("schema", "bench_"+filepath.Base(s.dir)+"_"+strconv.Itoa(port))
-	u.RawQuery = query.Encode()
-	spec := processSpec{name: b.path(mailsidecarName), args: []string{"serve"}, env: b.environment(s, port)}
-	spec.env = append(spec.env, "MAILSIDECAR_QUEUE="+u.String())
-	return startHTTP(ctx, s, port, spec)
 }
 
 func startFloor(ctx context.Context, b *bench, s setup) (*instance, error) {
