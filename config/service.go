@@ -60,6 +60,8 @@ type Service struct {
 	TLSKeyFile       string         `env:"TLS_KEY_FILE" desc:"Private key of that certificate, a file in PEM form." unset:"no HTTPS, unless self-signed"`
 	TLSAddr          string         `env:"TLS_ADDR" default:":8443" desc:"Address and port for HTTPS, beside HTTP."`
 	MetricsAddr      string         `env:"METRICS_ADDR" desc:"Address and port where GET /metrics is answered without a key, for Prometheus; nothing else is served there." unset:"on the other ports only, for keys with the role admin" note:"Whoever reaches it reads the names of keys and relays, and how much mail there is: keep it to a private network."`
+	UI               string         `env:"UI" default:"on" oneof:"on none" desc:"Whether the dashboard is served, at /ui/: on or none." note:"People sign in there with an API key. It costs nothing until somebody opens it."`
+	UIPath           string         `env:"UI_PATH" desc:"What a reverse proxy has in front of /ui/, such as /mail where the dashboard is at https://ops.example.com/mail/ui/." unset:"nothing"`
 	LogLevel         slog.Level     `env:"LOG_LEVEL" default:"info" oneof:"debug info warn error" desc:"debug, info, warn or error."`
 	LogFormat        string         `env:"LOG_FORMAT" default:"json" oneof:"json text" desc:"json or text."`
 	QueueMaxMessages int            `env:"QUEUE_MAX_MESSAGES" default:"100000" min:"0" desc:"Messages waiting in the queue; over it the answer is 503 queue_full. 0 means no limit."`
@@ -108,6 +110,7 @@ func (r *reader) checkService(s *Service) {
 	r.checkCompat(s)
 	r.checkHTTPS(s)
 	r.checkMetricsAddr(s)
+	r.checkUIPath(s)
 	r.checkDKIM(s)
 	r.checkAlerts(s)
 	r.checkSender("FROM", s.From)
@@ -158,6 +161,17 @@ func (r *reader) checkMetricsAddr(s *Service) {
 			r.problem(name, "has the port of "+other, "give each its own, such as :9587; without "+name+" a key with the role admin reads /metrics there")
 		}
 	}
+}
+
+// checkUIPath refuses what could not stand in front of a path as it is.
+func (r *reader) checkUIPath(s *Service) {
+	path := s.UIPath
+	const plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~/"
+	if path == "" || path != "/" && strings.HasPrefix(path, "/") && !strings.HasSuffix(path, "/") && len(path) <= 200 &&
+		strings.Trim(path, plain) == "" && !strings.Contains(path, "//") && !strings.Contains(path+"/", "/./") && !strings.Contains(path+"/", "/../") {
+		return
+	}
+	r.problem(serviceName("UI_PATH"), "is no path to put in front of /ui/", "write one such as /mail, with a slash at its beginning and none at its end; letters, digits and -_.~/ may stand in it")
 }
 
 func (r *reader) checkHostPort(name, addr, example string) {

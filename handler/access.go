@@ -52,7 +52,9 @@ func (s *Server) logAndGuard(next echo.HandlerFunc) echo.HandlerFunc {
 		defer func() {
 			took := time.Since(started)
 			s.logAccess(c, r, took)
-			s.count(c, r, took)
+			if inside(c.Request()) == nil { // the visit counts
+				s.count(c, r, took)
+			}
 		}()
 		if err := s.guard(c, next); err != nil {
 			if r.key == nil && !s.keys.Empty() {
@@ -108,12 +110,17 @@ func requestID(given string) string {
 	return id.String()
 }
 
+// refreshes says that a page, which is open in a browser, looks for news, or reads them.
+func refreshes(r *http.Request) bool {
+	return r.Method == http.MethodGet && (inside(r) != nil || r.Header.Get("Mailsidecar-Refresh") != "")
+}
+
 // logAccess writes the request's one line. There is no address of mail in it,
 // hence the route's pattern and not its path and query, and of the key its name
 // only.
 func (s *Server) logAccess(c echo.Context, r *requestInfo, took time.Duration) {
 	level := slog.LevelInfo
-	if strings.HasPrefix(c.Path(), "/livez") || strings.HasPrefix(c.Path(), "/readyz") || c.Path() == "/healthz/flow" {
+	if strings.HasPrefix(c.Path(), "/livez") || strings.HasPrefix(c.Path(), "/readyz") || c.Path() == "/healthz/flow" || refreshes(c.Request()) {
 		level = slog.LevelDebug
 	}
 	attrs := []slog.Attr{

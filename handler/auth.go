@@ -15,8 +15,10 @@ func (s *Server) authenticate(roles keys.Role, next echo.HandlerFunc) echo.Handl
 			return err
 		}
 		request(c).key = k
-		if err := k.Enter(c.Request().Context()); err != nil {
-			return err
+		if inside(c.Request()) == nil { // else the visit has entered
+			if err := k.Enter(c.Request().Context()); err != nil {
+				return err
+			}
 		}
 		if s.version != "" { // strangers must not learn it
 			c.Response().Header().Set(echo.HeaderServer, "mailsidecar/"+s.version)
@@ -29,6 +31,9 @@ func (s *Server) authenticate(roles keys.Role, next echo.HandlerFunc) echo.Handl
 }
 
 func (s *Server) findKey(c echo.Context) (*keys.Key, error) {
+	if k := inside(c.Request()); k != nil {
+		return k, nil
+	}
 	if s.keys.Empty() {
 		return s.keys.Keyless(c.Request())
 	}

@@ -46,6 +46,10 @@ type Options struct {
 	Meter Meter
 	// Settings are those in force, without secrets, for GET /v1/settings; nil answers 404 there.
 	Settings func() []api.Setting
+	// Pages makes what serves people's browsers under /ui/; nil serves no pages.
+	Pages func(*Door) http.Handler
+	// PagesPath is what a reverse proxy has in front of /ui/, such as /mail; empty for nothing.
+	PagesPath string
 	// Keys are the API keys. Without any, every request is let in, and the server
 	// listens on loopback addresses only.
 	Keys []keys.Entry
@@ -185,6 +189,9 @@ func New(o Options) (*Server, error) {
 		s.recallRates()
 	}
 	s.echo = s.routes()
+	if o.Pages != nil {
+		s.addPages(s.echo, o.Pages(newDoor(s)), o.PagesPath)
+	}
 	s.patterns = patterns(s.echo)
 	s.conns = conns.New(conns.Limits{
 		Open: o.MaxConnections, Header: s.maxHeader(), Fields: max(s.maxRecipients, 1000) + otherFields,

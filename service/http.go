@@ -14,6 +14,7 @@ import (
 	"mailsidecar/mailer"
 	"mailsidecar/queue"
 	"mailsidecar/service/certs"
+	"mailsidecar/ui"
 )
 
 // newHandler makes the HTTP server, which does not listen yet.
@@ -44,7 +45,7 @@ func (s *Service) newHandler(all config.Config, version string) (*handler.Server
 		ShareRates: s.changeNote(),
 		Metrics:    scrapes, Meter: meter, Submitter: s.submitter, Ledger: ledger, Relays: s.monitor, Operator: s.operator, Keys: entries, From: c.From, ForceFrom: c.ForceFrom, Rewrites: s.monitor.rewrites(), Signer: newSigner(c.DKIMKeys), Ready: s.ready, Logger: s.log, Processor: s.processor,
 		Settings: func() []api.Setting { return settingsOf(all) },
-		Compat:   apis, TLS: tlsConfig,
+		Compat:   apis, TLS: tlsConfig, Pages: s.newPages(c, version), PagesPath: c.UIPath,
 		Version: version, MaxConnections: withinFiles(c.MaxConnections, maxFiles(), s.log), MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.MaxRecipients,
 		MaxInFlight: int64(c.MaxInFlight), RequestTimeout: time.Duration(c.RequestTimeout),
 	})
@@ -61,6 +62,16 @@ func settingsOf(c config.Config) []api.Setting {
 		settings = append(settings, api.Setting{Name: s.Name, Value: s.Value, Source: string(s.Source), About: s.About})
 	}
 	return settings
+}
+
+// newPages returns what makes the dashboard; nil where there is none.
+func (s *Service) newPages(c config.Service, version string) func(*handler.Door) http.Handler {
+	if c.UI == "none" {
+		return nil
+	}
+	return func(door *handler.Door) http.Handler {
+		return ui.New(door, ui.Options{Prefix: c.UIPath, Version: version, Logger: s.log})
+	}
 }
 
 // newTLS returns the settings of HTTPS; nil when it is not served. TLS 1.2 is the oldest

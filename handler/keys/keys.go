@@ -4,6 +4,7 @@ package keys
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -254,4 +255,34 @@ func wrongScheme(scheme, secret string) string {
 		return "The key after Bearer is missing."
 	}
 	return "The scheme is missing or not understood: send Authorization: Bearer KEY."
+}
+
+// Named returns the key of that name, or nil. On a server without keys the empty name is that
+// of the key of every request.
+func (r *Ring) Named(name string) *Key {
+	if r.Empty() && name == "" {
+		return r.keyless
+	}
+	for _, k := range r.keys {
+		if k.name == name {
+			return k
+		}
+	}
+	return nil
+}
+
+// MAC authenticates text with the digest of the secret; nil for the nil Key. Do not call it
+// on a server without keys.
+func (k *Key) MAC(text string) []byte {
+	if k == nil {
+		return nil
+	}
+	return MAC(k.digest[:], text)
+}
+
+// MAC is HMAC-SHA256 (RFC 2104).
+func MAC(secret []byte, text string) []byte {
+	m := hmac.New(sha256.New, secret)
+	m.Write([]byte(text))
+	return m.Sum(nil)
 }
