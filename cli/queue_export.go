@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,17 +20,18 @@ import (
 	"github.com/spf13/cobra"
 
 	"mailsidecar/api"
+	"mailsidecar/export"
 )
 
-// export is the command's flags.
-type export struct {
+// exportFlags are those of the command.
+type exportFlags struct {
 	filter        queueFilter
 	to, format    string
 	force, dryRun bool
 }
 
 func newQueueExport() *cobra.Command {
-	e := &export{}
+	e := &exportFlags{}
 	cmd := &cobra.Command{
 		Use:   "export [ID...]",
 		Short: "Write messages to files",
@@ -77,7 +77,7 @@ A single message goes to ID.eml without --to.
 // formats are those of an export, and the ends of file names that stand for them.
 var formats = map[string]string{".mbox": "mbox", ".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
 
-func (e *export) run(cmd *cobra.Command, ids []string) error {
+func (e *exportFlags) run(cmd *cobra.Command, ids []string) error {
 	filter, err := e.filter.filter(time.Now())
 	if err != nil {
 		return err
@@ -135,7 +135,7 @@ func isDir(name string) bool {
 }
 
 // single writes one message to a file, or to standard output.
-func (e *export) single(cmd *cobra.Command, c *client, id string) error {
+func (e *exportFlags) single(cmd *cobra.Command, c *client, id string) error {
 	id, err := c.wholeID(cmd.Context(), id)
 	if err != nil {
 		return err
@@ -162,7 +162,7 @@ func (e *export) single(cmd *cobra.Command, c *client, id string) error {
 // save writes a file. It gets its name when it is complete: what is there by that name is
 // not overwritten without --force, and no part of it is left behind. Until then it has a name that
 // nobody could have put there before: mail is private.
-func (e *export) save(file string, write func(io.Writer) error) (err error) {
+func (e *exportFlags) save(file string, write func(io.Writer) error) (err error) {
 	if err := e.mayWrite(file); err != nil {
 		return err // before all is read
 	}
@@ -182,7 +182,7 @@ func (e *export) save(file string, write func(io.Writer) error) (err error) {
 }
 
 // publish gives the complete file its name. Neither a link nor a rename follows a symbolic link there.
-func (e *export) publish(complete, file string, link func(from, to string) error) error {
+func (e *exportFlags) publish(complete, file string, link func(from, to string) error) error {
 	if err := e.mayWrite(file); err != nil {
 		return err
 	}
@@ -219,7 +219,7 @@ func exists(file string) error {
 
 // mayWrite refuses a name that is taken. With --force only that of a file is not: a device or a
 // symbolic link would be lost.
-func (e *export) mayWrite(file string) error {
+func (e *exportFlags) mayWrite(file string) error {
 	info, err := os.Lstat(file)
 	switch {
 	case err != nil:
@@ -236,7 +236,7 @@ func (e *export) mayWrite(file string) error {
 type source func(f func(raw json.RawMessage, m api.Message) error) error
 
 // write writes all messages, of which there are about total.
-func (e *export) write(cmd *cobra.Command, c *client, total int, source source) error {
+func (e *exportFlags) write(cmd *cobra.Command, c *client, total int, source source) error {
 	ctx := cmd.Context()
 	tell := newProgress(cmd.ErrOrStderr(), "Exported", total)
 	var gone int
@@ -287,7 +287,7 @@ func (e *export) write(cmd *cobra.Command, c *client, total int, source source) 
 }
 
 // emls writes a file for each message.
-func (e *export) emls(ctx context.Context, c *client, messages source, count func(gone bool) error) error {
+func (e *exportFlags) emls(ctx context.Context, c *client, messages source, count func(gone bool) error) error {
 	return messages(func(_ json.RawMessage, m api.Message) error {
 		if m.ID == "" || m.ID != filepath.Base(m.ID) || !filepath.IsLocal(m.ID) {
 			return fmt.Errorf("%q, the id of a message, is no name of a file", m.ID)
@@ -304,25 +304,14 @@ func (e *export) emls(ctx context.Context, c *client, messages source, count fun
 }
 
 // all writes the messages to one file.
-func (e *export) all(ctx context.Context, c *client, w io.Writer, messages source, count func(gone bool) error) error {
-	table := csv.NewWriter(w)
-	if e.format == "csv" {
-		if err := table.Write(columns); err != nil {
-			return err
-		}
-	}
-	return messages(func(raw json.RawMessage, m api.Message) error {
+func (e *exportFlags) all(ctx context.Context, c *client, w io.Writer, messages source, count func(gone bool) error) error {
+	table := export.NewTable(w)
+	err := messages(func(raw json.RawMessage, m api.Message) error {
 		gone := false
 		var err error
 		switch e.format {
 		case "csv":
-			for _, r := range m.Recipients {
-				if err = table.Write(row(m, r)); err != nil {
-					return err
-				}
-			}
-			table.Flush()
-			err = table.Error()
+			err = table.Write(m)
 		case "ndjson":
 			var line bytes.Buffer
 			if err = json.Compact(&line, raw); err == nil {
@@ -332,7 +321,7 @@ func (e *export) all(ctx context.Context, c *client, w io.Writer, messages sourc
 		default:
 			var content []byte
 			if content, gone, err = c.contentIfAny(ctx, m.ID); err == nil && !gone {
-				err = writeMbox(w, m, content)
+				err = export.WriteMbox(w, m, bytes.NewReader(content))
 			}
 		}
 		if err != nil {
@@ -340,83 +329,10 @@ func (e *export) all(ctx context.Context, c *client, w io.Writer, messages sourc
 		}
 		return count(gone)
 	})
-}
-
-// writeMbox writes a message in the form mboxrd: lines that begin with From, or with that
-// behind >s, get one more >.
-func writeMbox(w io.Writer, m api.Message, content []byte) error {
-	from := m.Envelope.ReversePath
-	if from == "" || strings.ContainsAny(from, " \t\"") {
-		from = "MAILER-DAEMON"
+	if err == nil && e.format == "csv" {
+		err = table.End()
 	}
-	if _, err := fmt.Fprintf(w, "From %s %s\n", from, m.CreatedAt.UTC().Format(time.ANSIC)); err != nil {
-		return err
-	}
-	for line := range bytes.Lines(content) {
-		line = bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
-		quote := ""
-		if bytes.HasPrefix(bytes.TrimLeft(line, ">"), []byte("From ")) {
-			quote = ">"
-		}
-		if _, err := fmt.Fprintf(w, "%s%s\n", quote, line); err != nil {
-			return err
-		}
-	}
-	_, err := io.WriteString(w, "\n")
 	return err
-}
-
-// columns are those of the table.
-var columns = []string{
-	"id", "accepted", "status", "key", "priority", "sender", "reverse_path", "message_id", "subject", "size", "tags",
-	"recipient", "state", "outcome", "reply_code", "enhanced_code", "text", "relay", "next_attempt",
-}
-
-func row(m api.Message, r api.Recipient) []string {
-	var tags []string
-	for name, value := range m.Tags {
-		tags = append(tags, name+"="+value)
-	}
-	slices.Sort(tags)
-	code, next := "", ""
-	if r.ReplyCode != 0 {
-		code = strconv.Itoa(r.ReplyCode)
-	}
-	if !r.NextAttemptAt.IsZero() {
-		next = r.NextAttemptAt.UTC().Format(time.RFC3339)
-	}
-	cells := []string{
-		m.ID, m.CreatedAt.UTC().Format(time.RFC3339), m.Status, m.Key, m.Priority, m.Sender, m.Envelope.ReversePath, m.MessageID, m.Subject, strconv.FormatInt(m.Size, 10),
-		strings.Join(tags, " "), r.Email, r.State, r.Kind, code, r.EnhancedCode, r.Text, r.Relay, next,
-	}
-	for i, cell := range cells {
-		cells[i] = noFormula(cell)
-	}
-	return cells
-}
-
-// noFormula puts an apostrophe before what a spreadsheet would take for a formula: subjects
-// and replies are what others have written. Some spreadsheets begin a new cell behind a semicolon, a tab
-// or a line's end, also inside of quotes, which they then drop.
-func noFormula(cell string) string {
-	var b strings.Builder
-	for i := range len(cell) {
-		if i == 0 && strings.ContainsRune("\t\r\n", rune(cell[0])) || (i == 0 || strings.IndexByte(";\t\r\n", cell[i-1]) >= 0) && isFormula(cell[i:], i > 0) {
-			b.WriteByte('\'')
-		}
-		b.WriteByte(cell[i])
-	}
-	return b.String()
-}
-
-// isFormula says that a cell of this text may be a formula. Inside of another one a smiley is none.
-func isFormula(text string, inside bool) bool {
-	if inside {
-		if text = strings.TrimLeft(text, "\""); strings.HasPrefix(text, "-)") {
-			return false
-		}
-	}
-	return text != "" && strings.IndexByte("=+-@", text[0]) >= 0
 }
 
 // content returns the octets of a message.

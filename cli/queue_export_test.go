@@ -240,7 +240,7 @@ func TestExportBesideAnother(t *testing.T) {
 		if err := os.WriteFile("complete", []byte("ours"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		err := (&export{}).publish("complete", name, link)
+		err := (&exportFlags{}).publish("complete", name, link)
 		if want := map[bool]string{true: "theirs", false: "ours"}[name == "late.mbox"]; (err != nil) != (name == "late.mbox") || fileText(t, name) != want {
 			t.Errorf("publish to %s = %v, the file has %q", name, err, fileText(t, name))
 		}
@@ -269,19 +269,6 @@ func TestExportInterrupted(t *testing.T) {
 		wantNothingLeft(t, ".")
 		if to == "mail/" {
 			wantNothingLeft(t, to)
-		}
-	}
-}
-
-// TestNoFormula: no cell begins as a formula does, nor one of a spreadsheet that splits at semicolons.
-func TestNoFormula(t *testing.T) {
-	for cell, want := range map[string]string{
-		"=1": "'=1", "+1": "'+1", "-1": "'-1", "@x": "'@x", "\tx": "'\tx", "\rx": "'\rx", "\nx": "'\nx", "-)": "'-)", "\t=1": "'\t'=1",
-		"a;=1": "a;'=1", "a;-;=1;+2": "a;'-;'=1;'+2", "a;\"=1": "a;'\"=1", "a\t@x": "a\t'@x", "a\r\n-1": "a\r\n'-1", "ä;=1": "ä;'=1",
-		"": "", "1": "1", "a=1": "a=1", "'=1": "'=1", " =1": " =1", "a; b": "a; b", "hello ;-)": "hello ;-)", "a;": "a;", "a;\"": "a;\"",
-	} {
-		if got := noFormula(cell); got != want {
-			t.Errorf("noFormula(%q) = %q, want %q", cell, got, want)
 		}
 	}
 }
