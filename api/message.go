@@ -275,6 +275,8 @@ type Filter struct {
 	ID        string `json:"id,omitempty"` // how the id begins, at least four digits
 	Sender    string `json:"sender,omitempty"`
 	MessageID string `json:"message_id,omitempty"` // with its angle brackets
+	// Subject has words, each of which is in the message's subject, in any case, also within a word.
+	Subject string `json:"subject,omitempty"`
 	// Recipient, Domain, RecipientState (one of the State constants) and what follows up to
 	// Text select messages with a recipient for which all of it is so.
 	Recipient      string `json:"recipient,omitempty"`
@@ -297,7 +299,7 @@ type Filter struct {
 func (f Filter) Query() url.Values {
 	query := url.Values{}
 	for name, value := range map[string]string{
-		"status": f.Status, "recipient": f.Recipient, "sender": f.Sender, "message_id": f.MessageID, "tag": f.Tag,
+		"status": f.Status, "recipient": f.Recipient, "sender": f.Sender, "message_id": f.MessageID, "tag": f.Tag, "subject": f.Subject,
 		"id": f.ID, "domain": f.Domain, "recipient_state": f.RecipientState,
 		"since": f.Since, "until": f.Until, "key": f.Key, "relay": f.Relay, "enhanced_code": f.EnhancedCode, "text": f.Text,
 	} {

@@ -26,6 +26,7 @@ var wrongValues = map[string]string{
 // wrongIn are those that differ by command.
 var wrongIn = map[string]string{
 	"queue list text": strings.Repeat("x", 1001), "queue retry text": strings.Repeat("x", 1001), "queue cancel text": strings.Repeat("x", 1001), "queue export text": strings.Repeat("x", 1001),
+	"queue list subject": " ", "queue retry subject": " ", "queue cancel subject": " ", "queue export subject": " ",
 	"queue retry to": "a b@", "queue export to": "-", "send to": "a b@", "send text": "-", "send tag": "a b",
 }
 

@@ -51,7 +51,7 @@ itself in any case.`,
 // queueFilter is the flags that select messages.
 type queueFilter struct {
 	status, id, recipient, sender, messageID, tag, since, until, key string
-	domain, state, relay, enhanced, text                             string
+	domain, state, relay, enhanced, text, subject                    string
 	code                                                             int
 }
 
@@ -62,6 +62,7 @@ func (f *queueFilter) define(cmd *cobra.Command) {
 	once(cmd, text(&f.domain), "domain", "domain of a recipient's address, exactly")
 	once(cmd, text(&f.state), "recipient-state", "state of a recipient: queued, deferred, held, delivered, bounced, expired or canceled")
 	once(cmd, text(&f.sender), "sender", "author's address")
+	once(cmd, text(&f.subject), "subject", "words of the subject, each of which it has, in upper or lower case")
 	once(cmd, text(&f.messageID), "message-id", "Message-ID, with or without its angle brackets")
 	once(cmd, text(&f.tag), "tag", "tag, \"name\" or \"name=value\"")
 	once(cmd, text(&f.since), "since", "accepted since then, or since that day began: \"yesterday\", \"2026-11-29 14:30\", \"29 Nov\", \"monday\", \"2h ago\" or RFC 3339; local time")
@@ -99,7 +100,7 @@ func (f *queueFilter) filter(now time.Time) (api.Filter, error) {
 	}
 	return api.Filter{
 		Status: f.status, ID: f.id, Domain: f.domain, RecipientState: f.state, Recipient: f.recipient, Sender: f.sender, MessageID: messageID, Tag: tag, Since: since, Until: until, Key: f.key,
-		Relay: f.relay, ReplyCode: f.code, EnhancedCode: f.enhanced, Text: f.text,
+		Subject: f.subject, Relay: f.relay, ReplyCode: f.code, EnhancedCode: f.enhanced, Text: f.text,
 	}, nil
 }
 

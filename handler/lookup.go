@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -46,13 +47,13 @@ func readFilter(r api.Filter, key string) (queue.Filter, []api.FieldError) {
 		Key: key, Status: status, Among: among, State: state, ID: f.idPrefix("id", r.ID),
 		Recipient: f.addrSpec("recipient", r.Recipient), Domain: f.domain("domain", r.Domain), RecipientState: recipientState,
 		Relay: r.Relay, ReplyCode: f.replyCode(r.ReplyCode), EnhancedCode: r.EnhancedCode, Text: text, NoText: noText,
-		Sender: f.addrSpec("sender", r.Sender), MessageID: r.MessageID, TagName: tag, TagValue: value,
+		Sender: f.addrSpec("sender", r.Sender), Subject: f.subject(r.Subject), MessageID: r.MessageID, TagName: tag, TagValue: value,
 		Since: f.time("since", r.Since, 0), Until: f.time("until", r.Until, 1),
 	}, f.Fields
 }
 
 // filterNames are the members of [api.Filter].
-const filterNames = "status, id, sender, message_id, recipient, domain, recipient_state, relay, reply_code, enhanced_code, text, tag, since, until, key"
+const filterNames = "status, id, sender, subject, message_id, recipient, domain, recipient_state, relay, reply_code, enhanced_code, text, tag, since, until, key"
 
 // maxFilterText is how long a pattern may be: each row is compared with all of it.
 const maxFilterText = 1000
@@ -75,6 +76,27 @@ func (f *fieldErrors) textPattern(text string) (pattern string, noText bool) {
 		return whole, whole == ""
 	}
 	return "*" + strings.Trim(text, "*") + "*", false
+}
+
+// Limits of the words that are looked for in subjects: each row is compared with all of them.
+const (
+	maxFilterSubject = 256
+	maxFilterWords   = 20
+)
+
+// subject reads the words to look for in subjects. Without a word it would select all messages.
+func (f *fieldErrors) subject(text string) string {
+	words := len(queue.SubjectWords(text))
+	switch {
+	case text == "":
+	case len(text) > maxFilterSubject || words > maxFilterWords:
+		f.Add("subject", fmt.Sprintf("may have %d words, and %d octets", maxFilterWords, maxFilterSubject))
+	case strings.ContainsRune(text, 0) || !utf8.ValidString(text):
+		f.Add("subject", "must be words in UTF-8, without a NUL")
+	case words == 0:
+		f.Add("subject", "has no word in it")
+	}
+	return text
 }
 
 const notReplyCode = "must be a reply code from 400 to 599"
@@ -263,7 +285,7 @@ type paging struct {
 func readQuery(query url.Values, limited bool) (r api.Filter, p paging, bad []api.FieldError) {
 	limit, code := strconv.Itoa(api.DefaultPage), ""
 	known := map[string]*string{
-		"status": &r.Status, "id": &r.ID, "domain": &r.Domain, "recipient_state": &r.RecipientState, "recipient": &r.Recipient, "sender": &r.Sender, "tag": &r.Tag, "message_id": &r.MessageID,
+		"status": &r.Status, "id": &r.ID, "domain": &r.Domain, "recipient_state": &r.RecipientState, "recipient": &r.Recipient, "sender": &r.Sender, "subject": &r.Subject, "tag": &r.Tag, "message_id": &r.MessageID,
 		"since": &r.Since, "until": &r.Until, "key": &r.Key, "limit": &limit, "relay": &r.Relay, "reply_code": &code, "enhanced_code": &r.EnhancedCode, "text": &r.Text, "cursor": &p.cursor,
 	}
 	if !limited {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -182,6 +183,34 @@ func TestFilterByRecipient(t *testing.T) {
 		if a := serve(s, newRequest("GET", "/v1/messages?"+query, "")); a.status != http.StatusBadRequest || !strings.Contains(strings.ReplaceAll(text(a), `": "`, `":"`), `"field":"`+field+`"`) {
 			t.Errorf("GET /v1/messages?%s = %d %s, want 400 about %s", query, a.status, text(a), field)
 		}
+	}
+}
+
+// TestFilterBySubject: words of the subject select messages, in lists, counts and commands; none selects nothing.
+func TestFilterBySubject(t *testing.T) {
+	q := &fakeQueue{durable: true}
+	s := newTestServer(t, q, nil)
+	want := queue.Filter{Key: "shop", Subject: "Größe 1042"}
+	for _, r := range []*http.Request{
+		newRequest("GET", "/v1/messages?"+api.Filter{Subject: want.Subject}.Query().Encode(), ""),
+		newRequest("GET", "/v1/messages/count?subject=Gr%C3%B6%C3%9Fe+1042", ""),
+		newRequest("POST", "/v1/messages/retry", `{"subject":"Größe 1042"}`),
+		newRequest("POST", "/v1/messages/cancel", `{"subject":"Größe 1042","limit":1}`),
+	} {
+		q.filter = queue.Filter{}
+		if a := serve(s, r); a.status != http.StatusOK || q.filter != want {
+			t.Errorf("%s %s = %d %s with %+v, want %+v", r.Method, r.URL.Path, a.status, text(a), q.filter, want)
+		}
+	}
+	for _, words := range []string{" ", "\u00a0\t", strings.Repeat("x", 257), "a b c d e f g h i j k l m n o p q r s t u", "a\x00b", "\xff"} {
+		q.limit = 0
+		target := "/v1/messages?" + url.Values{"subject": {words}}.Encode()
+		if a := serve(s, newRequest("GET", target, "")); a.status != http.StatusBadRequest || !strings.Contains(text(a), `"subject"`) || q.limit != 0 {
+			t.Errorf("GET %s = %d %s, want 400 about the subject", target, a.status, text(a))
+		}
+	}
+	if a := serve(s, newRequest("POST", "/v1/messages/cancel", `{"subject":" "}`)); a.status != http.StatusBadRequest {
+		t.Errorf("cancel of subjects without a word = %d %s, want 400", a.status, text(a))
 	}
 }
 

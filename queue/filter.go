@@ -26,6 +26,9 @@ type Filter struct {
 	ID string
 	// Sender is the addr-spec of the From field, whole. ASCII case does not count.
 	Sender string
+	// Subject has words, see [SubjectWords], each of which the first [SubjectSearched] characters of the decoded
+	// subject have in them; case does not count.
+	Subject string
 
 	// What follows is asked of one and the same recipient.
 

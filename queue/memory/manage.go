@@ -140,6 +140,7 @@ func (m *message) selected(f queue.Filter) bool {
 	case f.Key != queue.AnyKey && f.Key != m.Key,
 		f.Sender != "" && !strings.EqualFold(f.Sender, m.Sender),
 		f.MessageID != "" && f.MessageID != m.MessageID,
+		!f.HasSubject(m.Subject),
 		f.TagName != "" && (!tagged || f.TagValue != "" && f.TagValue != tag),
 		!f.Since.IsZero() && m.Created.Before(f.Since),
 		!f.Until.IsZero() && !m.Created.Before(f.Until),

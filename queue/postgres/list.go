@@ -189,13 +189,17 @@ func (w *walk) search(f queue.Filter) {
 	if f.MessageID != "" {
 		w.and("m.message_id = %s", f.MessageID)
 	}
+	for _, word := range queue.SubjectWords(f.Subject) {
+		from, to := otherCases(word)
+		w.and(`strpos(translate(left(m.subject, %s::int) COLLATE "C", %s, %s), %s) > 0`, queue.SubjectSearched, clean(from), clean(to), clean(word))
+	}
 	if f.TagName != "" {
 		w.and("m.tags ? %s", clean(f.TagName))
 		if f.TagValue != "" {
 			w.and("m.tags ->> %s = %s", clean(f.TagName), clean(f.TagValue))
 		}
 	}
-	w.searches = f.Sender != "" || f.MessageID != "" || f.TagName != "" || f.State != "" || f.ByRecipient()
+	w.searches = f.Sender != "" || f.Subject != "" || f.MessageID != "" || f.TagName != "" || f.State != "" || f.ByRecipient()
 }
 
 // ofRecipient is what the filter asks of a recipient.
@@ -232,6 +236,20 @@ func (w *walk) ofRecipient(f queue.Filter) {
 // likePattern is a pattern of [queue.Filter] in SQL.
 func likePattern(text string) string {
 	return strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`, "*", "%").Replace(text)
+}
+
+// otherCases are the characters that stand for a letter of the word in another case, and those letters: what the
+// database itself knows of case depends on its locale.
+func otherCases(word string) (from, to string) {
+	var others, letters []rune
+	for _, r := range word {
+		for _, c := range queue.LetterCases(r) {
+			if c != r && !slices.Contains(others, c) {
+				others, letters = append(others, c), append(letters, r)
+			}
+		}
+	}
+	return string(others), string(letters)
 }
 
 // spansSQL are the keys and statuses to walk along: along the index of each no page is slow

@@ -198,7 +198,7 @@ func BenchmarkFilters(b *testing.B) {
 		filters := map[string]queue.Filter{
 			"none": {}, "status": {Status: queue.StatusDeferred}, "since": {Since: time.Now().Add(-24 * time.Hour)}, "id": {ID: prefix},
 			"domain": {Domain: "example.org"}, "recipient state": {RecipientState: queue.Bounced}, "status and domain": {Status: queue.StatusDeferred, Domain: "example.org"},
-			"reply code": {ReplyCode: 550, Status: queue.StatusDeferred}, "text": {Text: "*unknown*", Status: queue.StatusDeferred}, "rare recipient": {Recipient: "customer1@example.org", Status: queue.StatusDeferred},
+			"reply code": {ReplyCode: 550, Status: queue.StatusDeferred}, "text": {Text: "*unknown*", Status: queue.StatusDeferred}, "subject": {Subject: "NEWS letter"}, "rare subject": {Subject: "größe 1042", Status: queue.StatusDeferred}, "rare recipient": {Recipient: "customer1@example.org", Status: queue.StatusDeferred},
 		}
 		for _, name := range slices.Sorted(maps.Keys(filters)) {
 			f := filters[name]

@@ -200,11 +200,14 @@ func (w *walk) search(f queue.Filter) {
 	if f.MessageID != "" {
 		w.and("message_id = ?", f.MessageID)
 	}
+	for _, word := range queue.SubjectWords(f.Subject) {
+		w.and("substr(subject, 1, ?) GLOB ?", queue.SubjectSearched, globPattern(word))
+	}
 	if f.TagName != "" {
 		w.and("tags IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(tags) AS tag WHERE tag.key = ? AND (? = '' OR tag.value = ?))",
 			f.TagName, f.TagValue, f.TagValue)
 	}
-	w.searches = f.Sender != "" || f.MessageID != "" || f.TagName != "" || f.State != "" || f.ByRecipient()
+	w.searches = f.Sender != "" || f.Subject != "" || f.MessageID != "" || f.TagName != "" || f.State != "" || f.ByRecipient()
 }
 
 // ofRecipient is what the filter asks of a recipient.
@@ -235,6 +238,19 @@ const byReply = `result ->> '$.failure.class' IS NOT NULL
 // likePattern is a pattern of [queue.Filter] in SQL.
 func likePattern(text string) string {
 	return strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`, "*", "%").Replace(text)
+}
+
+// globPattern matches texts with the word in them, in any case: LIKE knows the case of ASCII alone.
+func globPattern(word string) string {
+	pattern := []byte{'*'}
+	for _, r := range word {
+		cases := string(queue.LetterCases(r))
+		if len(cases) > len(string(r)) || strings.ContainsRune("*?[", r) {
+			cases = "[" + cases + "]"
+		}
+		pattern = append(pattern, cases...)
+	}
+	return string(append(pattern, '*'))
 }
 
 // part is what one step has found.

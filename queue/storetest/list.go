@@ -133,6 +133,34 @@ func testListByID(t *testing.T, s queue.Store) {
 	}
 }
 
+// testListBySubject: every word must be there, in any case, also within other words; nothing in a word is a pattern.
+func testListBySubject(t *testing.T, s queue.Store) {
+	number := map[string]string{}
+	for i, subject := range []string{
+		"Your order 1042: Größe M", "YOUR ORDER 1043: GRÖẞE M", "Заказ № 7 готов", "100% [off] * a_b \\ ^x ]-", "", "Παραγγελία σας έτοιμος ΣΊΓΜΑΣ",
+		strings.Repeat("ä", queue.SubjectSearched) + "late", "早い ご注文 \U0001F600 \u212a", // the last is the sign of Kelvin
+		"İstanbul ﬁne",
+	} {
+		e := entry(time.Duration(i)*time.Minute, "ana@example.org")
+		e.Message.Subject, e.Message.Key = subject, []string{"app", "other"}[i%2]
+		insert(t, s, e)
+		number[e.Message.ID] = fmt.Sprint(i)
+	}
+	for text, want := range map[string]string{
+		"order": "10", "ORDER your": "10", "rder 1042": "0", "größe": "10", "GRÖSSE": "", "order order 104": "10", "order готов": "",
+		"заказ": "2", "ЗАКАЗ готов": "2", "№": "2", "*": "3", "?": "", "[": "3", "]": "3", "[off]": "3", "[o": "3", "%": "3", "a_b": "3", "axb": "", `\`: "3", "^x": "3", "]-": "3", "100%": "3", "1*2": "", "[a-z]": "",
+		"σίγμας": "5", "ΣΑΣ": "5", "έτοιμοσ": "5", "ä": "6", "Ä": "6", "late": "", "注文": "7", "\U0001F600": "7", "\U0001F601": "", "k": "7", "istanbul": "", "stanbul": "8", "FINE": "", "ﬁne": "8",
+		"'": "", `"`: "", "$1": "", "\u00a0order\u2003your ": "10",
+	} {
+		f := queue.Filter{Key: queue.AnyKey, Subject: text}
+		wantList(t, s, number, f, want)
+		f.Key = "app"
+		wantList(t, s, number, f, strings.NewReplacer("1", "", "3", "", "5", "", "7", "").Replace(want))
+		f.Status, f.Domain = queue.StatusQueued, "example.org"
+		wantList(t, s, number, f, strings.NewReplacer("1", "", "3", "", "5", "", "7", "").Replace(want))
+	}
+}
+
 // testCancelMany: one commit cancels many messages, of the key's own, and tells of each
 // which recipients ended.
 func testCancelMany(t *testing.T, s queue.Store) {

@@ -57,6 +57,7 @@ func Run(t *testing.T, open func(*testing.T) queue.Store, reopen func(*testing.T
 		"ListByReply":     testListByReply,
 		"ListByRecipient": testListByRecipient,
 		"ListByID":        testListByID,
+		"ListBySubject":   testListBySubject,
 		"Many attempts":   testManyAttempts,
 		"Retry":           testRetry,
 		"RetryLifetime":   testRetryLifetime,
