@@ -95,7 +95,13 @@ func (v *visit) showError(status int, text string) {
 }
 
 // notices are what pages say after a form did its work, by the value of done in the address.
-var notices = map[string]string{}
+var notices = map[string]string{
+	"paused":    "The relay is paused: no attempt begins there until it is resumed.",
+	"resumed":   "The relay is resumed: mail for it is tried again now.",
+	"drained":   "New mail is refused from now on, and what is here is delivered.",
+	"undrained": "The drain has ended: new mail is taken again.",
+	"sent":      "The relay has taken the message.",
+}
 
 // serveStatic serves the style and the script. Their addresses have a version, so browsers
 // keep them.
@@ -150,6 +156,8 @@ func (u *UI) funcs(version string) markup.Funcs {
 		"exact":  func(t time.Time) string { return t.UTC().Format("Mon 2 Jan 2006 15:04:05 UTC") },
 		"ago":    func(t time.Time) string { return ago(t, time.Now()) },
 		"number": number[int64],
+		"period": period,
+		"mode":   func(mode string) string { return modeNames[mode] },
 		"size":   size,
 		"cut":    cut,
 	}
