@@ -124,6 +124,7 @@ type History struct {
 	Expired           []Expired         // recipients whose message expired, as that was committed
 	Troubles          []Span            // when calls of the store failed, or took seconds
 	Pauses            []Pause           // by an operator
+	HeldUp            []Span            // when an operator may have kept mail from a relay
 	Drains            []Drain           // when nothing new was to be accepted
 
 	// Where several instances share the store.
