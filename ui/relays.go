@@ -39,6 +39,9 @@ var modeNames = map[string]string{"starttls": "STARTTLS", "tls": "TLS", "none": 
 
 func (u *UI) newRelayView(r api.Relay) relayView {
 	view := relayView{Relay: r}
+	if r.PausedByOperator != nil && len(r.Advice) > 0 {
+		view.Advice = r.Advice[1:] // the first is about the pause, which the page shows itself
+	}
 	serving := -1
 	for i, rung := range r.Ladder {
 		if rung.Serving {

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"mailsidecar/ui/markup"
 )
@@ -149,17 +151,18 @@ func (u *UI) search(query string) markup.URL {
 // funcs are what templates may call.
 func (u *UI) funcs(version string) markup.Funcs {
 	return markup.Funcs{
-		"to":     u.to,
-		"search": u.search,
-		"static": func(name string) markup.URL { return u.to("static", name) + markup.URL("?v="+version) },
-		"stamp":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-		"exact":  func(t time.Time) string { return t.UTC().Format("Mon 2 Jan 2006 15:04:05 UTC") },
-		"ago":    func(t time.Time) string { return ago(t, time.Now()) },
-		"number": number[int64],
-		"period": period,
-		"mode":   func(mode string) string { return modeNames[mode] },
-		"size":   size,
-		"cut":    cut,
+		"to":      u.to,
+		"search":  u.search,
+		"static":  func(name string) markup.URL { return u.to("static", name) + markup.URL("?v="+version) },
+		"stamp":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"exact":   func(t time.Time) string { return t.UTC().Format("Mon 2 Jan 2006 15:04:05 UTC") },
+		"ago":     func(t time.Time) string { return ago(t, time.Now()) },
+		"number":  number[int64],
+		"period":  period,
+		"mode":    func(mode string) string { return modeNames[mode] },
+		"size":    size,
+		"cut":     cut,
+		"capital": capital,
 	}
 }
 
@@ -211,6 +214,12 @@ func size(octets int64) string {
 	default:
 		return strconv.FormatFloat(float64(octets)/1e6, 'f', 1, 64) + " MB"
 	}
+}
+
+// capital begins a sentence.
+func capital(text string) string {
+	first, n := utf8.DecodeRuneInString(text)
+	return string(unicode.ToUpper(first)) + text[n:]
 }
 
 // cut is the beginning of a text, of n characters at most.

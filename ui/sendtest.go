@@ -72,12 +72,15 @@ func (v *visit) postSend() error {
 		v.redirect("/ui/send?done=sent")
 	case refused && e.Status < http.StatusInternalServerError:
 		p.Error, p.Fields = e.Error(), map[string]string{}
+		if len(e.Errors) > 0 {
+			p.Error = "Nothing was sent. Below is what to mend."
+		}
 		for _, f := range e.Errors {
 			name, _, _ := strings.Cut(f.Field, "[")
 			if name == "html" {
 				name = "text"
 			}
-			p.Fields[name] = f.Message
+			p.Fields[name] = capital(full(f.Message))
 		}
 		v.showSend(http.StatusUnprocessableEntity, p)
 	default:

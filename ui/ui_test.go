@@ -280,7 +280,7 @@ func TestSendTest(t *testing.T) {
 		t.Errorf("refused by the relay: %d to %s", w.Code, w.Header().Get("Location"))
 	}
 	d.answers["POST /v1/messages"] = api.Problem{Status: 422, Code: api.CodeInvalidMessage, Detail: "The message has 1 mistake.", Errors: []api.FieldError{{Field: "to[0]", Message: "is no address"}}}
-	if w := b.post("/ui/send", "to", `"><script>x`, "text", "</textarea>x"); w.Code != 422 || !strings.Contains(w.Body.String(), "is no address") || !strings.Contains(w.Body.String(), `value="&#34;&gt;&lt;script&gt;x"`) || !strings.Contains(w.Body.String(), "&lt;/textarea&gt;x</textarea>") {
+	if w := b.post("/ui/send", "to", `"><script>x`, "text", "</textarea>x"); w.Code != 422 || !strings.Contains(w.Body.String(), "Is no address.") || !strings.Contains(w.Body.String(), `value="&#34;&gt;&lt;script&gt;x"`) || !strings.Contains(w.Body.String(), "&lt;/textarea&gt;x</textarea>") {
 		t.Errorf("no address: %d %s", w.Code, w.Body)
 	}
 	app := newBrowser(t, d, "app") // may not read: there is no page of its message
