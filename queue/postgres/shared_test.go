@@ -129,6 +129,58 @@ func TestUnknownInsert(t *testing.T) {
 	}
 }
 
+// TestRepeatsShareGroup: requests that are new, repeated, or repeated otherwise get their own answers though they
+// are written together, and what was new is stored once.
+func TestRepeatsShareGroup(t *testing.T) {
+	s := open(t, options(t, start(t).url()))
+	request := func(name string) *insertion {
+		e := entry("", "a@example.org", "b@example.org")
+		e.Message.Tags = map[string]string{"order": name}
+		i := &insertion{Batch: queue.Batch{Entries: []queue.Entry{e}}}
+		if name != "" {
+			i.Idempotency = &queue.Idempotency{Key: "app", Name: name, Expires: time.Now().Add(queue.IdempotencyLife)}
+		}
+		id, _ := parseID(e.Message.ID)
+		i.ids = []key{id}
+		return i
+	}
+	first, outdated := request("first"), request("outdated")
+	outdated.Idempotency.Expires = time.Now().Add(-time.Hour)
+	s.writeGroup([]*insertion{first, outdated})
+	for range 2 { // the second time the store knows that requests are repeated
+		other, again, renewed, plain, stored := request("other"+queue.NewID(time.Now())), request("first"), request("outdated"), request(""), request("")
+		mismatch := request("first")
+		mismatch.Idempotency.Fingerprint[0] = 1
+		stored.ids, stored.Entries = first.ids, slices.Clone(first.Entries) // the same message without a key
+		s.writeGroup([]*insertion{other, again, renewed, plain})
+		s.writeGroup([]*insertion{mismatch, stored})
+		for _, i := range []*insertion{other, plain, stored} {
+			if i.err != nil || i.replayed != nil {
+				t.Errorf("a new request = %v, %v", i.replayed, i.err)
+			}
+			if m := get(t, s, i.Entries[0]); len(m.Recipients) != 2 {
+				t.Errorf("%d recipients", len(m.Recipients))
+			}
+		}
+		if again.err != nil || !slices.Equal(again.replayed, []string{first.Entries[0].Message.ID}) {
+			t.Errorf("a repeated request = %v, %v, want the first one's message", again.replayed, again.err)
+		}
+		if renewed.err != nil {
+			t.Errorf("a request with a key that is over = %v", renewed.err)
+		}
+		if !errors.Is(mismatch.err, queue.ErrIdempotencyMismatch) {
+			t.Errorf("another request with the same key = %v", mismatch.err)
+		}
+	}
+	if u, err := s.Usage(t.Context()); err != nil || u.Messages != 2+2*2+1 {
+		t.Errorf("Usage = %+v, %v, want 7 messages", u, err)
+	}
+	stats, err := s.Stats(t.Context(), queue.AnyKey, time.Now())
+	if err != nil || stats.Statuses[queue.StatusQueued] != 7 {
+		t.Errorf("Stats = %+v, %v, want 7 messages", stats, err)
+	}
+}
+
 // TestUnknownThenRefused: an insert whose answer was lost is not taken for refused because a
 // later try is: it may be stored.
 func TestUnknownThenRefused(t *testing.T) {
