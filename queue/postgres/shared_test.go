@@ -129,6 +129,40 @@ func TestUnknownInsert(t *testing.T) {
 	}
 }
 
+// TestRewindBehind: an instance whose clock is hours behind does not take the due times of others for wrong; one
+// whose clock is right does, of what a clock gone wrong has put there.
+func TestRewindBehind(t *testing.T) {
+	s := open(t, options(t, start(t).url()))
+	const day = 24 * time.Hour
+	soon, far := entry("", "a@example.org"), entry("", "b@example.org")
+	soon.Due, far.Due = time.Now().Add(2*time.Hour), time.Now().Add(30*day)
+	insert(t, s, soon, far)
+	due := func(e queue.Entry) time.Duration {
+		t.Helper()
+		id, _ := parseID(e.Message.ID)
+		var at time.Time
+		if err := s.pool.QueryRow(t.Context(), s.sql(`SELECT due FROM {s}.recipients WHERE message = $1`), id).Scan(&at); err != nil {
+			t.Fatal(err)
+		}
+		return time.Until(at).Round(time.Hour)
+	}
+	for _, test := range []struct {
+		clock     time.Duration // how wrong this instance's is
+		soon, far time.Duration
+	}{
+		{-5 * time.Hour, 2 * time.Hour, 4 * time.Hour},
+		{0, 2 * time.Hour, 4 * time.Hour},
+	} {
+		s.now = func() time.Time { return time.Now().Add(test.clock) }
+		if _, err := s.Rewind(t.Context(), s.now().Add(4*time.Hour), ""); err != nil {
+			t.Fatal(err)
+		}
+		if due(soon) != test.soon || due(far) != test.far {
+			t.Errorf("by a clock that is off by %v, mail is due in %v and %v, want %v and %v", test.clock, due(soon), due(far), test.soon, test.far)
+		}
+	}
+}
+
 // TestRepeatsShareGroup: requests that are new, repeated, or repeated otherwise get their own answers though they
 // are written together, and what was new is stored once.
 func TestRepeatsShareGroup(t *testing.T) {
