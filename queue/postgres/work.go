@@ -215,8 +215,9 @@ func (s *Store) Tried(ctx context.Context, ids []string) ([]string, error) {
 	})
 }
 
-// A condition EXISTS might become a look at a whole table.
-const triedSQL = `SELECT id FROM {s}.messages WHERE id = ANY ($1) AND final UNION SELECT message FROM {s}.recipients WHERE message = ANY ($1) AND attempts > 0`
+// A condition EXISTS might become a look at a whole table, and without the CASE the look might be
+// along the index of all that is final.
+const triedSQL = `SELECT id FROM {s}.messages WHERE id = ANY ($1) AND CASE WHEN final THEN true END UNION SELECT message FROM {s}.recipients WHERE message = ANY ($1) AND attempts > 0`
 
 // Expire ends what waited too long.
 func (s *Store) Expire(ctx context.Context, now time.Time, limit int) ([]queue.Ended, error) {
