@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,7 +38,21 @@ func TestWordPressScreenshots(t *testing.T) {
 	s.mail(t, s.env, "", quote("ann@"+postfix.Domain)+`, 'Your order 1042', 'x'`)
 	s.Run(t, s.env, wordpress.Load+`set_transient('mailsidecar_test_1', Mailsidecar\send_test(`+quote(relay.Recipient(t))+`, false), 3600);`)
 	address := site.Serve(t, s.env)
-	screenshot(t, address+"/wp-admin/tools.php?page=mailsidecar", filepath.Join(dir, "wordpress-tools.png"), "1280,1060")
+	screenshot(t, address+"/wp-admin/tools.php?page=mailsidecar&tab=settings", filepath.Join(dir, "wordpress-tools.png"), "1280,1060")
+	for n := range 5 {
+		s.mail(t, s.env, "", fmt.Sprintf("'%s', 'Your order %d', 'x'", relay.Recipient(t), 1043+n))
+	}
+	s.mail(t, s.env, "", quote(postfix.Busy)+`, 'Your invoice', 'x'`)
+	screenshot(t, address+"/wp-admin/tools.php?page=mailsidecar", filepath.Join(dir, "wordpress-log.png"), "1280,720")
+	screenshot(t, address+"/wp-admin/tools.php?page=mailsidecar&message="+s.messageID(t, "ann@"+postfix.Domain)+"&do=resend", filepath.Join(dir, "wordpress-message.png"), "1280,1060")
+	fake := newFakeServer(t, byPath(map[string]string{"/readyz": "ok", "/v1/stats": `{"statuses":{"queued":7,"deferred":30},"hour":{},"relays":[{"name":"smtp.example.com","status":"paused",
+		"advice":[{"found":"the relay refuses the password: 535 5.7.8 Error: authentication failed.","do":"make a new password in the relay's account, and put it into SMTP_PASSWORD_FILE."}]}]}`}))
+	site.Write(t, "constants.php", `<?php define('MAILSIDECAR_URL', '`+fake.URL+`');`)
+	site.Write(t, "wordpress/wp-content/mu-plugins/two.php", `<?php add_action('wp_dashboard_setup', function () {
+		remove_action('welcome_panel', 'wp_welcome_panel');
+		foreach ($GLOBALS['wp_meta_boxes']['dashboard'] as $side => $all) foreach ($all as $when => $boxes)
+			$GLOBALS['wp_meta_boxes']['dashboard'][$side][$when] = array_intersect_key($boxes, ['mailsidecar' => 1, 'dashboard_quick_press' => 1]); }, 99);`)
+	screenshot(t, address+"/wp-admin/index.php", filepath.Join(dir, "wordpress-notice.png"), "1280,480")
 
 	constants("wrong")
 	// Only our own test, opened.

@@ -62,26 +62,59 @@ const RETRY_PAUSE = 250000;
 /** How often a mail is posted again without recipients whose addresses were refused. */
 const MAX_ROUNDS = 20;
 
+/** Octets of an answer that are read. */
+const MAX_ANSWER = 8388608;
+
+/** Seconds for one request about whether mail flows: a page of wp-admin waits for it. */
+const STATE_TIMEOUT = 1;
+
+/** Seconds for which such an answer is used, and seconds until the next request after a failure. */
+const STATE_FRESH        = 60;
+const STATE_FRESH_FAILED = 300;
+
+/** Seconds for a request that somebody has asked for; a search may take the server four. */
+const LOG_TIMEOUT = 6;
+
+/** Messages on a page of the log, and how many recipients and attempts one message shows. */
+const LOG_PAGE = 20;
+const LOG_ROWS = 50;
+
+/** Seconds that mail may have been due for, as the server's status command has it. */
+const MAX_AGE = 900;
+
 add_filter( 'pre_wp_mail', __NAMESPACE__ . '\install_mailer', PHP_INT_MAX );
 add_action( 'phpmailer_init', __NAMESPACE__ . '\adopt_mailer', PHP_INT_MAX );
 add_filter( 'wp_mail_from', __NAMESPACE__ . '\filter_from', PHP_INT_MAX );
 add_filter( 'wp_mail_from_name', __NAMESPACE__ . '\filter_from_name', PHP_INT_MAX );
 add_filter( 'site_status_tests', __NAMESPACE__ . '\add_site_health_test' );
 add_filter( 'debug_information', __NAMESPACE__ . '\add_debug_information' );
-add_action( 'init', __NAMESPACE__ . '\load_translations' );
 add_action( 'admin_menu', __NAMESPACE__ . '\add_tools_page' );
 add_action( 'admin_post_mailsidecar_test', __NAMESPACE__ . '\handle_test_form' );
+add_action( 'admin_post_mailsidecar_message', __NAMESPACE__ . '\handle_message_form' );
+add_action( 'admin_notices', __NAMESPACE__ . '\render_notice' );
+add_action( 'network_admin_notices', __NAMESPACE__ . '\render_notice' );
+add_action( 'wp_dashboard_setup', __NAMESPACE__ . '\add_dashboard_widget' );
+add_action( 'wp_network_dashboard_setup', __NAMESPACE__ . '\add_dashboard_widget' );
 
 if ( defined( 'WP_CLI' ) && WP_CLI ) {
 	\WP_CLI::add_command( 'mailsidecar test', __NAMESPACE__ . '\cli_test' );
 	\WP_CLI::add_command( 'mailsidecar status', __NAMESPACE__ . '\cli_status' );
+	\WP_CLI::add_command( 'mailsidecar log', __NAMESPACE__ . '\cli_log' );
+	\WP_CLI::add_command( 'mailsidecar retry', __NAMESPACE__ . '\cli_retry' );
+	\WP_CLI::add_command( 'mailsidecar cancel', __NAMESPACE__ . '\cli_cancel' );
+	\WP_CLI::add_command( 'mailsidecar resend', __NAMESPACE__ . '\cli_resend' );
 }
 
 /**
- * Loads translations from mu-plugins/mailsidecar-languages, where there are any.
+ * Loads translations from mu-plugins/mailsidecar-languages, where there are any. Each
+ * way into this file that ends in a text does so, and no hook that runs on every page.
  */
 function load_translations() {
-	load_muplugin_textdomain( 'mailsidecar', 'mailsidecar-languages' );
+	static $loaded = '';
+	if ( determine_locale() !== $loaded ) {
+		$loaded = determine_locale();
+		load_muplugin_textdomain( 'mailsidecar', 'mailsidecar-languages' );
+	}
 }
 
 /*
@@ -345,6 +378,7 @@ function install_mailer( $answer ) {
 	if ( null !== $answer || '' === base_url() ) {
 		return $answer;
 	}
+	load_translations();
 	if ( is_own( $phpmailer ) ) {
 		// Newer versions of WordPress do the same. In older ones the Encoding of one
 		// mail stays for the next, where it spoils a multipart of the caller's own.
@@ -375,6 +409,7 @@ function adopt_mailer( &$mailer ) {
 		log_foreign( get_class( $mailer ) );
 		return;
 	}
+	load_translations();
 	declare_mailer();
 	$own  = new Mailer( true );
 	$copy = \Closure::bind(
@@ -921,13 +956,13 @@ function failure( $code, $text ) {
 }
 
 /**
- * Puts text on one line.
+ * Puts text on one line, without controls, which a terminal obeys.
  *
  * @param string $text Text that may come from elsewhere.
  * @return string
  */
 function one_line( $text ) {
-	return trim( preg_replace( '/[\x00-\x1f\x7f]+/', ' ', (string) $text ) );
+	return trim( preg_replace( '/(?:[\x00-\x1f\x7f]|\xc2[\x80-\x9f])+/', ' ', (string) $text ) );
 }
 
 /**
@@ -971,9 +1006,9 @@ function last_answer( $answer = null ) {
  * @param int         $timeout Seconds for the whole.
  * @param array       $headers Further header fields.
  * @param string|null $body    Body.
- * @return array{status: int, body: array|null, retry_after: string, own: bool, error: string}
+ * @return array{status: int, body: array|null, text: string, retry_after: string, own: bool, error: string}
  *         Status 0 with an error when there was no answer; body null when it is
- *         no JSON object.
+ *         no JSON object; text is how it begins.
  */
 function request( $method, $path, $timeout, $headers = array(), $body = null ) {
 	$url         = base_url() . $path;
@@ -987,7 +1022,7 @@ function request( $method, $path, $timeout, $headers = array(), $body = null ) {
 		'sslverify'           => true,
 		'stream'              => false,
 		'filename'            => null,
-		'limit_response_size' => null,
+		'limit_response_size' => MAX_ANSWER,
 		'user-agent'          => 'mailsidecar-wordpress/' . VERSION,
 		'headers'             => $headers + array( 'Accept' => 'application/json' ),
 		'cookies'             => array(),
@@ -1076,6 +1111,7 @@ function read_answer( $response ) {
 		return array(
 			'status'      => 0,
 			'body'        => null,
+			'text'        => '',
 			'retry_after' => '',
 			'own'         => false,
 			'error'       => one_line( $response->get_error_message() ),
@@ -1085,6 +1121,7 @@ function read_answer( $response ) {
 	return array(
 		'status'      => (int) wp_remote_retrieve_response_code( $response ),
 		'body'        => is_array( $body ) ? $body : null,
+		'text'        => substr( wp_remote_retrieve_body( $response ), 0, 500 ),
 		'retry_after' => (string) wp_remote_retrieve_header( $response, 'retry-after' ),
 		'own'         => '' !== (string) wp_remote_retrieve_header( $response, 'mailsidecar' ),
 		'error'       => '',
@@ -1114,8 +1151,104 @@ function diagnose() {
 	if ( ! $critical ) {
 		$recommended = array_merge( refusal_findings( request( 'GET', '/v1/messages?limit=5', CONNECT_TIMEOUT ) ), $recommended );
 	}
-	$status      = $critical ? 'critical' : ( $recommended ? 'recommended' : 'good' );
+	$status = $critical ? 'critical' : ( $recommended ? 'recommended' : 'good' );
 	return array( $status, array_merge( $critical, $recommended ) );
+}
+
+/**
+ * What is wrong with an answer, and what to do about it.
+ *
+ * @param array  $answer Answer to a request that should be answered with 200 or 202.
+ * @param string $member Member that the answer must have.
+ * @return array{code: string, found: string, do: string}|null Null when nothing is. The
+ *         code is that of the server's problem, or unreachable, foreign, broken.
+ */
+function trouble( $answer, $member ) {
+	$status = $answer['status'];
+	$body   = (array) $answer['body'];
+	$code   = text_of( $body, 'code' );
+	$detail = text_of( $body, 'detail' );
+	if ( 0 === $status ) {
+		$late = preg_match( '/cURL error 28\b|timed out/i', $answer['error'] );
+		return array(
+			'code'  => 'unreachable',
+			/* translators: 1: URL, 2: reason. */
+			'found' => sprintf( __( 'This site cannot reach mailsidecar at %1$s: %2$s.', 'mailsidecar' ), base_url(), rtrim( $answer['error'], '.' ) ),
+			'do'    => $late
+				? __( 'See whether mailsidecar runs and what its log says, and whether a firewall is between it and this site.', 'mailsidecar' )
+				: __( 'See whether mailsidecar runs, and whether MAILSIDECAR_URL is its address as this site sees it.', 'mailsidecar' ),
+		);
+	}
+	if ( ! is_ours( $answer ) ) {
+		return array(
+			'code'  => 'foreign',
+			'found' => ucfirst( foreign_answer( $status ) ) . '.',
+			'do'    => '',
+		);
+	}
+	if ( 401 === $status ) {
+		return array(
+			'code'  => 'unauthorized',
+			'found' => __( 'The API key is missing or wrong.', 'mailsidecar' ) . ( '' === key_file_problem() ? '' : ' ' . key_file_problem() . '.' ),
+			'do'    => __( 'Compare MAILSIDECAR_API_KEY with the MAILSIDECAR_API_KEYS of the server.', 'mailsidecar' ),
+		);
+	}
+	if ( 200 === $status || 202 === $status ) {
+		return isset( $body[ $member ] ) ? null : array(
+			'code'  => 'broken',
+			/* translators: %s: URL. */
+			'found' => sprintf( __( 'The answer of %s cannot be read.', 'mailsidecar' ), base_url() ),
+			'do'    => __( 'Try again. If it stays so, something between this site and mailsidecar changes its answers, such as a proxy.', 'mailsidecar' ),
+		);
+	}
+	/* translators: 1: URL, 2: HTTP status. */
+	$found = '' === $detail ? sprintf( __( '%1$s answers with HTTP %2$d.', 'mailsidecar' ), base_url(), $status ) : $detail;
+	$do    = 500 <= $status ? __( 'The log of the server says more.', 'mailsidecar' ) : '';
+	if ( 'role_required' === $code ) {
+		$do = __( 'On the server, give the key that role in MAILSIDECAR_KEY_ROLES, such as NAME:send|read, or remove its entry there: a key without an entry may send and read.', 'mailsidecar' );
+	} elseif ( 'queue_required' === $code ) {
+		$found = __( 'The server has no queue (MAILSIDECAR_QUEUE=none): it keeps no log, and no mail waits in it.', 'mailsidecar' );
+	}
+	return array(
+		'code'  => $code,
+		'found' => $found,
+		'do'    => $do,
+	);
+}
+
+/**
+ * One member of an answer, as one line of text.
+ *
+ * @param mixed  $from Part of an answer.
+ * @param string $name Name of the member.
+ * @return string Empty when it is not there, or no text.
+ */
+function text_of( $from, $name ) {
+	return is_array( $from ) && isset( $from[ $name ] ) && is_scalar( $from[ $name ] ) ? one_line( $from[ $name ] ) : '';
+}
+
+/**
+ * One member of an answer that is a list of objects.
+ *
+ * @param mixed  $from Part of an answer.
+ * @param string $name Name of the member.
+ * @return array[]
+ */
+function list_of( $from, $name ) {
+	$list = is_array( $from ) && isset( $from[ $name ] ) && is_array( $from[ $name ] ) ? $from[ $name ] : array();
+	return array_values( array_filter( $list, 'is_array' ) );
+}
+
+/**
+ * One member of an answer that is a time.
+ *
+ * @param mixed  $from Part of an answer.
+ * @param string $name Name of the member.
+ * @return int Seconds since 1970; 0 when it is not there.
+ */
+function time_of( $from, $name ) {
+	$text = text_of( $from, $name );
+	return '' === $text ? 0 : (int) strtotime( $text );
 }
 
 /**
@@ -1125,28 +1258,16 @@ function diagnose() {
  * @return string[]
  */
 function service_findings( $answer ) {
-	$failure = null;
-	if ( 200 !== $answer['status'] ) {
-		$failure = 0 === $answer['status']
-			/* translators: 1: URL, 2: reason. */
-			? sprintf( __( 'cannot reach %1$s: %2$s', 'mailsidecar' ), base_url(), $answer['error'] )
-			/* translators: 1: URL, 2: HTTP status. */
-			: sprintf( __( '%1$s answers with HTTP %2$d', 'mailsidecar' ), base_url(), $answer['status'] );
-	}
-	if ( 0 !== $answer['status'] && ! is_ours( $answer ) ) {
-		$failure = foreign_answer( $answer['status'] );
-	} elseif ( 401 === $answer['status'] ) {
-		$failure = __( 'The API key is missing or wrong: compare MAILSIDECAR_API_KEY with the MAILSIDECAR_API_KEYS of the server.', 'mailsidecar' );
-	}
-	if ( null !== $failure ) {
-		return array( $failure );
+	$trouble = trouble( $answer, 'relays' );
+	if ( null !== $trouble ) {
+		return array( trim( $trouble['found'] . ' ' . $trouble['do'] ) );
 	}
 	$findings = array();
 	$usable   = 0;
 	foreach ( relays_of( $answer['body'] ) as $relay ) {
 		if ( in_array( $relay['status'], array( 'failing', 'paused' ), true ) ) {
 			/* translators: 1: name of a relay, 2: status, 3: reason. */
-			$findings[] = sprintf( __( 'Relay %1$s is %2$s: %3$s. Mail waits in the queue.', 'mailsidecar' ), $relay['name'], $relay['status'], $relay['reason'] );
+			$findings[] = sprintf( __( 'Relay %1$s is %2$s: %3$s. Mail waits in the queue.', 'mailsidecar' ), $relay['name'], $relay['status'], '' === $relay['reason'] ? $relay['found'] : $relay['reason'] );
 		} else {
 			++$usable;
 		}
@@ -1195,24 +1316,21 @@ function to_array( $value ) {
  */
 function relays_of( $body ) {
 	$relays = array();
-	foreach ( isset( $body['relays'] ) && is_array( $body['relays'] ) ? $body['relays'] : array() as $relay ) {
-		$relay    = (array) $relay + array(
-			'name'    => '',
-			'status'  => '',
-			'ladder'  => array(),
-			'failure' => array(),
-		);
-		$failure  = (array) $relay['failure'] + array(
-			'reply_code'    => 0,
-			'enhanced_code' => '',
-			'text'          => '',
-		);
-		$serving  = wp_list_pluck( wp_list_filter( (array) $relay['ladder'], array( 'serving' => true ) ), 'port' );
+	foreach ( list_of( $body, 'relays' ) as $relay ) {
+		$failure  = isset( $relay['failure'] ) ? $relay['failure'] : array();
+		$advice   = list_of( $relay, 'advice' );
+		$operator = isset( $relay['paused_by_operator'] ) && is_array( $relay['paused_by_operator'] ) ? $relay['paused_by_operator'] : null;
+		$serving  = wp_list_pluck( wp_list_filter( list_of( $relay, 'ladder' ), array( 'serving' => true ) ), 'port' );
 		$relays[] = array(
-			'name'   => (string) $relay['name'],
-			'status' => (string) $relay['status'],
-			'port'   => (int) reset( $serving ),
-			'reason' => one_line( ( $failure['reply_code'] ? $failure['reply_code'] . ' ' . $failure['enhanced_code'] . ' ' : '' ) . $failure['text'] ),
+			'name'     => text_of( $relay, 'name' ),
+			'status'   => text_of( $relay, 'status' ),
+			'port'     => (int) reset( $serving ),
+			'reason'   => one_line( implode( ' ', array_filter( array( text_of( $failure, 'reply_code' ), text_of( $failure, 'enhanced_code' ), text_of( $failure, 'text' ) ) ) ) ),
+			'found'    => text_of( reset( $advice ), 'found' ),
+			'do'       => text_of( reset( $advice ), 'do' ),
+			'until'    => time_of( $relay, 'paused_until' ),
+			'operator' => null !== $operator,
+			'why'      => text_of( $operator, 'reason' ),
 		);
 	}
 	return $relays;
@@ -1285,6 +1403,7 @@ function is_clear_text_to_public( $url ) {
  * @return array
  */
 function add_site_health_test( $tests ) {
+	load_translations();
 	$tests['direct']['mailsidecar'] = array(
 		'label' => __( 'Mail through mailsidecar', 'mailsidecar' ),
 		'test'  => __NAMESPACE__ . '\site_health_test',
@@ -1316,7 +1435,7 @@ function site_health_test() {
 			'color' => 'critical' === $status ? 'red' : 'blue',
 		),
 		'description' => '<p>' . implode( '</p><p>', array_map( 'esc_html', $findings ) ) . '</p>',
-		'actions'     => sprintf( '<p><a href="%s">%s</a></p>', esc_url( admin_url( 'tools.php?page=mailsidecar' ) ), esc_html__( 'Send a test mail', 'mailsidecar' ) ),
+		'actions'     => sprintf( '<p><a href="%s">%s</a></p>', esc_url( page_url( array( 'tab' => 'settings' ) ) ), esc_html__( 'Send a test mail', 'mailsidecar' ) ),
 		'test'        => 'mailsidecar',
 	);
 }
@@ -1361,6 +1480,7 @@ function source_or_default( $name ) {
  * @return array
  */
 function add_debug_information( $info ) {
+	load_translations();
 	$fields = array(
 		'version' => array(
 			'label' => __( 'Version', 'mailsidecar' ),
@@ -1441,6 +1561,386 @@ function describe_test( $result ) {
 }
 
 /*
+ * Whether mail flows
+ */
+
+/**
+ * Whether mail flows, as the server said a moment ago. At most one page a minute asks,
+ * and after a failure one in five minutes.
+ *
+ * @param bool $anew Ask now.
+ * @return array See ask_state().
+ */
+function state( $anew = false ) {
+	$kept = get_site_transient( 'mailsidecar_state' );
+	if ( ! is_array( $kept ) || ! isset( $kept['url'], $kept['until'], $kept['state'] ) || base_url() !== $kept['url'] ) {
+		$kept = array(
+			'url'   => base_url(),
+			'until' => 0,
+			'state' => new_state( 'unknown', 3 ),
+		);
+	}
+	if ( ! $anew && time() < $kept['until'] ) {
+		return $kept['state'];
+	}
+	// Pages that are opened meanwhile do not ask, too.
+	$kept['until'] = time() + 10 * STATE_TIMEOUT;
+	set_site_transient( 'mailsidecar_state', $kept, DAY_IN_SECONDS );
+	$kept['state'] = ask_state();
+	$kept['until'] = time() + ( 3 <= $kept['state']['exit'] ? STATE_FRESH_FAILED : STATE_FRESH );
+	set_site_transient( 'mailsidecar_state', $kept, DAY_IN_SECONDS );
+	return $kept['state'];
+}
+
+/**
+ * A state without numbers.
+ *
+ * @param string $verdict See ask_state().
+ * @param int    $status  Exit status of the command line.
+ * @param string $found   Cause.
+ * @param string $advice  What to do about it.
+ * @return array See ask_state().
+ */
+function new_state( $verdict, $status, $found = '', $advice = '' ) {
+	return array(
+		'verdict'  => $verdict,
+		'exit'     => $status,
+		'found'    => substr( $found, 0, 1000 ),
+		'do'       => substr( $advice, 0, 1000 ),
+		'statuses' => array(),
+		'hour'     => array(),
+		'oldest'   => 0,
+		'no_queue' => false,
+		'all_keys' => false,
+	);
+}
+
+/**
+ * Asks the server whether mail flows, in three requests at most and two seconds.
+ *
+ * @param int $timeout Seconds for each request.
+ * @param int $max_age Seconds that mail may have been due for.
+ * @return array With the members
+ *               verdict: unset, down, refused, paused, waits, refusals, held, partly, flows
+ *                        or unknown;
+ *               exit: the status with which the server's command status would end;
+ *               found, do: cause and remedy, in the server's words where it has any;
+ *               statuses, hour: numbers of messages and of what happened, empty where
+ *                        they are not known;
+ *               oldest: since when the mail waits that has been due for the longest, or 0;
+ *               no_queue, all_keys: the server has no queue; the numbers are of all keys.
+ */
+function ask_state( $timeout = STATE_TIMEOUT, $max_age = MAX_AGE ) {
+	if ( '' === base_url() ) {
+		return new_state( 'unset', 78, __( 'MAILSIDECAR_URL is not set, so that mailsidecar is not used.', 'mailsidecar' ), __( 'Define it in wp-config.php.', 'mailsidecar' ) );
+	}
+	$start   = microtime( true );
+	$stats   = request( 'GET', '/v1/stats', $timeout );
+	$trouble = trouble( $stats, 'statuses' );
+	$code    = null === $trouble ? '' : $trouble['code'];
+	$relays  = $stats;
+	// A key that may only send, a server without a queue, and one from before the numbers: the relays tell.
+	if ( in_array( $code, array( 'role_required', 'queue_required', 'not_found' ), true ) ) {
+		$relays  = request( 'GET', '/v1/relays', $timeout );
+		$trouble = trouble( $relays, 'relays' );
+	}
+	if ( 'queue_unavailable' === $code ) {
+		return new_state( 'refused', 2, $trouble['found'], $trouble['do'] );
+	}
+	if ( null !== $trouble ) {
+		return new_state( 'down', 'unauthorized' === $trouble['code'] ? 77 : 3, $trouble['found'], $trouble['do'] );
+	}
+	$state             = judge_relays( relays_of( $relays['body'] ), numbers_of( '' === $code ? $stats['body'] : array() ), $max_age );
+	$state['no_queue'] = 'queue_required' === $code;
+	if ( microtime( true ) - $start < $timeout ) {
+		$ready = request( 'GET', '/readyz', $timeout );
+		if ( 503 === $ready['status'] && is_ours( $ready ) ) {
+			$why              = one_line( preg_replace( '/^not ready: */', '', $ready['text'] ) );
+			$state['verdict'] = 'refused';
+			$state['exit']    = 2;
+			/* translators: %s: reason, in English. */
+			$state['found'] = sprintf( __( 'The server takes no new mail: %s.', 'mailsidecar' ), '' === $why ? 'not ready' : $why );
+			$state['do']    = __( 'Ask the operator of the server: "mailsidecar status" there says more.', 'mailsidecar' );
+		}
+	}
+	return $state;
+}
+
+/**
+ * The numbers of an answer to GET /v1/stats.
+ *
+ * @param array $body Decoded body, empty where there is none.
+ * @return array Members of a state.
+ */
+function numbers_of( $body ) {
+	$numbers = array();
+	foreach ( array( 'statuses', 'hour' ) as $name ) {
+		$numbers[ $name ] = array_map( 'intval', array_filter( isset( $body[ $name ] ) ? (array) $body[ $name ] : array(), 'is_int' ) );
+	}
+	$replies = list_of( $body, 'replies' );
+	return $numbers + array(
+		'oldest'   => time_of( $body, 'oldest_due' ),
+		'all_keys' => '' === text_of( $body, 'key' ) && 1 < count( list_of( $body, 'keys' ) ),
+		'reply'    => one_line( implode( ' ', array_filter( array( text_of( reset( $replies ), 'reply_code' ), text_of( reset( $replies ), 'enhanced_code' ), text_of( reset( $replies ), 'text' ) ) ) ) ),
+	);
+}
+
+/**
+ * Judges whether mail flows.
+ *
+ * @param array[] $relays  See relays_of().
+ * @param array   $numbers See numbers_of().
+ * @param int     $max_age Seconds that mail may have been due for.
+ * @return array See ask_state().
+ */
+function judge_relays( $relays, $numbers, $max_age ) {
+	$hour   = $numbers['hour'] + array_fill_keys( array( 'delivered', 'deferred', 'bounced' ), 0 );
+	$old    = $numbers['oldest'] && time() - $numbers['oldest'] > $max_age;
+	$bad    = array();
+	$paused = false;
+	$used   = 0;
+	foreach ( $relays as $relay ) {
+		$used  += '' === $relay['status'] ? 0 : 1; // Others are not configured any more.
+		$paused = $paused || 'paused' === $relay['status'];
+		if ( in_array( $relay['status'], array( 'paused', 'failing' ), true ) ) {
+			$bad[] = $relay;
+		}
+	}
+	$found  = '';
+	$advice = '';
+	if ( $bad && count( $bad ) === $used ) {
+		$verdict = 'paused';
+		$paused  = true;
+	} elseif ( $old || ( 3 <= $hour['deferred'] && ! $hour['delivered'] ) ) {
+		$verdict = 'waits';
+		/* translators: %s: reply of the relay. */
+		$found = '' === $numbers['reply'] ? '' : sprintf( __( 'The relay says: %s', 'mailsidecar' ), $numbers['reply'] );
+	} elseif ( 3 <= $hour['bounced'] && $hour['bounced'] > $hour['delivered'] ) {
+		$verdict = 'refusals';
+		/* translators: %s: reply of the relay. */
+		$found  = '' === $numbers['reply'] ? '' : sprintf( __( 'Mostly with: %s', 'mailsidecar' ), $numbers['reply'] );
+		$advice = __( 'The log says for each message what the reply means and what to do.', 'mailsidecar' );
+	} elseif ( ! empty( $numbers['statuses']['held'] ) ) {
+		$verdict = 'held';
+		$advice  = __( 'Try them again, send them to another address, or cancel them: the log says for each message why.', 'mailsidecar' );
+	} else {
+		$verdict = $bad ? 'partly' : 'flows';
+	}
+	if ( $bad && in_array( $verdict, array( 'paused', 'partly', 'waits' ), true ) ) {
+		list( $found, $advice ) = relay_trouble( $bad[0] );
+	}
+	$state = new_state( $verdict, $paused ? 2 : ( $old ? 1 : 0 ), $found, $advice );
+	foreach ( array( 'statuses', 'hour', 'oldest', 'all_keys' ) as $name ) {
+		$state[ $name ] = $numbers[ $name ];
+	}
+	return $state;
+}
+
+/**
+ * Why a relay cannot be used, and what to do about it.
+ *
+ * @param array $relay One of relays_of().
+ * @return string[] Cause and remedy.
+ */
+function relay_trouble( $relay ) {
+	$until = $relay['until'] ? ' ' . sprintf(
+		/* translators: %s: time. */
+		__( 'It is tried again at %s.', 'mailsidecar' ),
+		time_text( $relay['until'] )
+	) : '';
+	if ( $relay['operator'] ) {
+		/* translators: 1: name of a relay, 2: reason in brackets, or nothing. */
+		$found = sprintf( __( 'An operator of the server keeps mail from %1$s%2$s.', 'mailsidecar' ), $relay['name'], '' === $relay['why'] ? '' : ' (' . $relay['why'] . ')' );
+		return array( $found . $until, __( 'Ask who operates the server.', 'mailsidecar' ) );
+	}
+	$cause = '' === $relay['found'] ? $relay['reason'] : $relay['found'];
+	/* translators: 1: name of a relay, 2: why it cannot be used. */
+	return array( rtrim( sprintf( __( '%1$s: %2$s', 'mailsidecar' ), $relay['name'], $cause ), '. ' ) . '.' . $until, $relay['do'] );
+}
+
+/**
+ * One sentence for it all.
+ *
+ * @param array $state See ask_state().
+ * @return string
+ */
+function sentence( $state ) {
+	$hour    = $state['hour'] + array_fill_keys( array( 'delivered', 'bounced' ), 0 );
+	$waiting = waiting( $state );
+	/* translators: %s: number of messages. */
+	$number = sprintf( _n( '%s message waits', '%s messages wait', $waiting, 'mailsidecar' ), number_format_i18n( $waiting ) );
+	$age    = $state['oldest'] ? max( 0, time() - $state['oldest'] ) : 0;
+	switch ( $state['verdict'] ) {
+		case 'unset':
+			return __( 'mailsidecar is not used.', 'mailsidecar' );
+		case 'unknown':
+			return __( 'Whether mail flows is being asked.', 'mailsidecar' );
+		case 'down':
+			return __( 'No mail can be sent.', 'mailsidecar' );
+		case 'refused':
+			return __( 'New mail is refused.', 'mailsidecar' );
+		case 'paused':
+			return $waiting
+				/* translators: %s: number of messages that wait. */
+				? sprintf( __( 'Mail waits: no relay can be used, and %s.', 'mailsidecar' ), $number )
+				: __( 'Mail waits: no relay can be used.', 'mailsidecar' );
+		case 'waits':
+			return $age
+				/* translators: 1: number of messages that wait, 2: time, such as 20 min. */
+				? sprintf( __( 'Mail waits: %1$s, one of them for %2$s.', 'mailsidecar' ), $number, age_text( $age ) )
+				/* translators: %s: number of messages that wait. */
+				: sprintf( __( 'Mail waits: nothing was sent in the last hour, and %s.', 'mailsidecar' ), $number );
+		case 'refusals':
+			/* translators: 1: number, 2: number. */
+			return sprintf( __( 'Mail is refused: in the last hour relays took %1$s and refused %2$s.', 'mailsidecar' ), number_format_i18n( $hour['delivered'] ), number_format_i18n( $hour['bounced'] ) );
+		case 'held':
+			/* translators: %s: number of messages. */
+			return sprintf( _n( '%s message waits for you to decide.', '%s messages wait for you to decide.', $state['statuses']['held'], 'mailsidecar' ), number_format_i18n( $state['statuses']['held'] ) );
+	}
+	if ( ! $state['hour'] ) {
+		return $state['no_queue']
+			? __( 'Mail flows. The server has no queue, and counts nothing.', 'mailsidecar' )
+			: __( 'Mail flows. This key may not see the numbers.', 'mailsidecar' );
+	}
+	$sent = number_format_i18n( $hour['delivered'] );
+	if ( 'partly' === $state['verdict'] ) {
+		/* translators: %s: number of messages. */
+		return sprintf( __( 'Mail flows by another relay: %s sent in the last hour.', 'mailsidecar' ), $sent );
+	}
+	if ( $age > 0 ) {
+		/* translators: 1: number of messages, 2: time, such as 4 s. */
+		return sprintf( __( 'Mail flows: %1$s sent in the last hour, none waits longer than %2$s.', 'mailsidecar' ), $sent, age_text( $age ) );
+	}
+	return $waiting
+		/* translators: 1: number of messages, 2: number of messages that wait. */
+		? sprintf( __( 'Mail flows: %1$s sent in the last hour; %2$s for the next try or its time.', 'mailsidecar' ), $sent, $number )
+		/* translators: %s: number of messages. */
+		: sprintf( __( 'Mail flows: %s sent in the last hour, none waits.', 'mailsidecar' ), $sent );
+}
+
+/**
+ * How many messages wait.
+ *
+ * @param array $state See ask_state().
+ * @return int
+ */
+function waiting( $state ) {
+	return array_sum( array_intersect_key( $state['statuses'], array_flip( array( 'queued', 'deferred' ) ) ) );
+}
+
+/**
+ * Writes how long something has taken.
+ *
+ * @param int $seconds Seconds.
+ * @return string
+ */
+function age_text( $seconds ) {
+	foreach ( array(
+		'd'   => DAY_IN_SECONDS,
+		'h'   => HOUR_IN_SECONDS,
+		'min' => MINUTE_IN_SECONDS,
+	) as $unit => $length ) {
+		if ( $seconds >= 2 * $length ) {
+			return floor( $seconds / $length ) . " $unit";
+		}
+	}
+	return "$seconds s";
+}
+
+/**
+ * Writes a time as the site writes times.
+ *
+ * @param int $time Seconds since 1970; 0 for none.
+ * @return string
+ */
+function time_text( $time ) {
+	return $time ? (string) wp_date( get_option( 'date_format' ) . ' ' . get_option( 'time_format' ), $time ) : '';
+}
+
+/**
+ * Says which kind of notice a state is: error, warning, or success.
+ *
+ * @param array $state See ask_state().
+ * @return string
+ */
+function severity( $state ) {
+	if ( in_array( $state['verdict'], array( 'down', 'refused', 'paused' ), true ) ) {
+		return 'error';
+	}
+	return in_array( $state['verdict'], array( 'flows', 'partly', 'unknown', 'unset' ), true ) ? 'success' : 'warning';
+}
+
+/**
+ * Says on every page of wp-admin, to those who can do something about it, that mail waits
+ * or fails.
+ */
+function render_notice() {
+	$screen = get_current_screen();
+	if ( '' === base_url() || ! current_user_can( capability() ) || ( $screen && 0 === strpos( $screen->id, 'tools_page_mailsidecar' ) ) ) {
+		return;
+	}
+	load_translations();
+	$state = state();
+	if ( 'success' === severity( $state ) ) {
+		return;
+	}
+	echo '<div class="notice notice-' . esc_attr( severity( $state ) ) . '">';
+	render_state( $state );
+	render_link();
+	echo '</div>';
+}
+
+/**
+ * Prints the sentence, cause and remedy.
+ *
+ * @param array $state See ask_state().
+ */
+function render_state( $state ) {
+	printf( '<p><strong>%s</strong> %s</p>', esc_html( sentence( $state ) ), esc_html( $state['found'] ) );
+	if ( '' !== $state['do'] ) {
+		printf( '<p>%s</p>', esc_html( remedy( $state['do'] ) ) );
+	}
+}
+
+/**
+ * Says what to do.
+ *
+ * @param string $text Remedy, in the server's words where it has any.
+ * @return string
+ */
+function remedy( $text ) {
+	/* translators: %s: what to do. */
+	return sprintf( __( 'What to do: %s', 'mailsidecar' ), ucfirst( $text ) );
+}
+
+/**
+ * Prints the link to the page that says more.
+ */
+function render_link() {
+	printf( '<p><a href="%s">%s</a></p>', esc_url( page_url() ), esc_html__( 'Mail log', 'mailsidecar' ) );
+}
+
+/**
+ * Adds the widget to the dashboard.
+ */
+function add_dashboard_widget() {
+	if ( '' === base_url() || ! current_user_can( capability() ) ) {
+		return;
+	}
+	load_translations();
+	wp_add_dashboard_widget( 'mailsidecar', __( 'Mail', 'mailsidecar' ), __NAMESPACE__ . '\render_dashboard_widget' );
+}
+
+/**
+ * Prints the widget: the sentence, and what to do.
+ */
+function render_dashboard_widget() {
+	load_translations();
+	render_state( state() );
+	render_link();
+}
+
+/*
  * Tools page
  */
 
@@ -1462,12 +1962,30 @@ function add_tools_page() {
 }
 
 /**
- * Sends the test mail that the page's form asks for, and goes back to the page.
+ * Address of the page.
+ *
+ * @param string[] $arguments Further arguments.
+ * @return string
  */
-function handle_test_form() {
+function page_url( $arguments = array() ) {
+	return add_query_arg( array_map( 'rawurlencode', $arguments ), admin_url( 'tools.php?page=mailsidecar' ) );
+}
+
+/**
+ * Stops a request of somebody who may not make it.
+ */
+function allowed_or_die() {
+	load_translations();
 	if ( ! current_user_can( capability() ) ) {
 		wp_die( esc_html__( 'You are not allowed to do this.', 'mailsidecar' ), '', array( 'response' => 403 ) );
 	}
+}
+
+/**
+ * Sends the test mail that the page's form asks for, and goes back to the page.
+ */
+function handle_test_form() {
+	allowed_or_die();
 	check_admin_referer( 'mailsidecar_test' );
 	$to     = isset( $_POST['to'] ) ? sanitize_email( wp_unslash( $_POST['to'] ) ) : '';
 	$result = is_email( $to )
@@ -1478,26 +1996,61 @@ function handle_test_form() {
 			'answer' => null,
 		);
 	set_transient( 'mailsidecar_test_' . get_current_user_id(), $result, MINUTE_IN_SECONDS );
-	wp_safe_redirect( admin_url( 'tools.php?page=mailsidecar' ) );
+	wp_safe_redirect( page_url( array( 'tab' => 'settings' ) ) );
 	exit;
 }
 
 /**
- * Prints the page.
+ * Prints the page: the log, one message of it, or the settings with a test mail.
  */
 function render_tools_page() {
 	if ( ! current_user_can( capability() ) ) {
 		return;
 	}
-	echo '<div class="wrap"><h1>mailsidecar</h1>';
-	render_test_result();
-	render_diagnosis();
-	render_test_form();
-	render_settings();
-	if ( '' !== base_url() ) {
-		render_failures();
+	load_translations();
+	$settings = 'settings' === asked( 'tab' ) || '' === base_url();
+	// WordPress hides all columns but one on a phone; the status stays.
+	echo '<style>.mailsidecar .column-status{width:10%}.mailsidecar .column-time{width:14%}.mailsidecar .card{margin-bottom:20px}';
+	echo '@media screen and (max-width:782px){.mailsidecar .wp-list-table td.column-status{display:block!important}}</style>';
+	echo '<div class="wrap mailsidecar"><h1 class="wp-heading-inline">mailsidecar</h1><hr class="wp-header-end">';
+	printf( '<nav class="nav-tab-wrapper" aria-label="%s">', esc_attr__( 'Pages of mailsidecar', 'mailsidecar' ) );
+	render_tab( page_url(), __( 'Mail log', 'mailsidecar' ), ! $settings );
+	render_tab( page_url( array( 'tab' => 'settings' ) ), __( 'Settings and test mail', 'mailsidecar' ), $settings );
+	echo '</nav>';
+	if ( $settings ) {
+		render_test_result();
+		render_diagnosis();
+		render_test_form();
+		render_settings();
+	} elseif ( '' !== asked( 'message' ) ) {
+		render_message_page( asked( 'message' ) );
+	} else {
+		render_log();
 	}
 	echo '</div>';
+}
+
+/**
+ * Prints one tab.
+ *
+ * @param string $url     Its address.
+ * @param string $text    Its name.
+ * @param bool   $current It is the one that is shown.
+ */
+function render_tab( $url, $text, $current ) {
+	printf( '<a href="%s" class="nav-tab%s"%s>%s</a>', esc_url( $url ), $current ? ' nav-tab-active' : '', $current ? ' aria-current="page"' : '', esc_html( $text ) );
+}
+
+/**
+ * One argument of the page's address. It only selects what is shown.
+ *
+ * @param string $name Name.
+ * @return string
+ */
+function asked( $name ) {
+	// phpcs:ignore WordPress.Security.NonceVerification.Recommended, WordPress.Security.ValidatedSanitizedInput -- Nothing is changed, and sanitize_text_field() would drop a "<" from a subject.
+	$value = isset( $_GET[ $name ] ) ? wp_unslash( $_GET[ $name ] ) : '';
+	return is_string( $value ) ? substr( one_line( wp_check_invalid_utf8( $value ) ), 0, 500 ) : '';
 }
 
 /**
@@ -1572,54 +2125,6 @@ function render_settings() {
 }
 
 /**
- * Prints the last messages that failed or wait for another try.
- */
-function render_failures() {
-	$rows = array();
-	foreach ( array( 'failed', 'deferred' ) as $status ) {
-		$answer = request( 'GET', '/v1/messages?limit=20&status=' . $status, CONNECT_TIMEOUT );
-		if ( 200 !== $answer['status'] ) {
-			return; // Without a queue nothing is kept; other reasons are said above.
-		}
-		$messages = isset( $answer['body']['messages'] ) ? (array) $answer['body']['messages'] : array();
-		$rows     = array_merge( $rows, array_merge( ...array_map( __NAMESPACE__ . '\message_rows', $messages ), ...array( array() ) ) );
-	}
-	printf( '<h2>%s</h2>', esc_html__( 'Last failures', 'mailsidecar' ) );
-	if ( ! $rows ) {
-		printf( '<p>%s</p>', esc_html__( 'None.', 'mailsidecar' ) );
-		return;
-	}
-	render_table(
-		array( __( 'Time', 'mailsidecar' ), __( 'Subject', 'mailsidecar' ), __( 'Recipient', 'mailsidecar' ), __( 'State', 'mailsidecar' ), __( 'Reply of the relay', 'mailsidecar' ) ),
-		$rows
-	);
-}
-
-/**
- * Rows for one message, one for each recipient that was not reached.
- *
- * @param mixed $message Message of GET /v1/messages.
- * @return array[]
- */
-function message_rows( $message ) {
-	$message = (array) $message;
-	$created = isset( $message['created_at'] ) && is_string( $message['created_at'] ) ? strtotime( $message['created_at'] ) : false;
-	$rows    = array();
-	foreach ( recipients_of( $message ) as $recipient ) {
-		if ( 'delivered' !== $recipient['state'] ) {
-			$rows[] = array(
-				$created ? wp_date( get_option( 'date_format' ) . ' ' . get_option( 'time_format' ), $created ) : '',
-				isset( $message['subject'] ) && is_string( $message['subject'] ) ? $message['subject'] : '',
-				$recipient['email'],
-				$recipient['state'],
-				reply_text( array( 'email' => '' ) + $recipient ),
-			);
-		}
-	}
-	return $rows;
-}
-
-/**
  * Prints a table.
  *
  * @param string[] $head Names of the columns.
@@ -1634,11 +2139,649 @@ function render_table( $head, $rows ) {
 	foreach ( $rows as $row ) {
 		echo '<tr>';
 		foreach ( $row as $cell ) {
-			printf( '<td>%s</td>', esc_html( $cell ) );
+			printf( '<td>%s</td>', nl2br( esc_html( $cell ) ) );
 		}
 		echo '</tr>';
 	}
 	echo '</tbody></table>';
+}
+
+/*
+ * Mail log
+ */
+
+/**
+ * Words for the statuses of messages and the states of recipients.
+ *
+ * @return string[]
+ */
+function status_words() {
+	return array(
+		'waiting'   => __( 'Waiting', 'mailsidecar' ),
+		'queued'    => __( 'Queued', 'mailsidecar' ),
+		'deferred'  => __( 'Deferred', 'mailsidecar' ),
+		'held'      => __( 'Held', 'mailsidecar' ),
+		'delivered' => __( 'Delivered', 'mailsidecar' ),
+		'partial'   => __( 'Partly delivered', 'mailsidecar' ),
+		'failed'    => __( 'Failed', 'mailsidecar' ),
+		'canceled'  => __( 'Canceled', 'mailsidecar' ),
+		'bounced'   => __( 'Bounced', 'mailsidecar' ),
+		'expired'   => __( 'Expired', 'mailsidecar' ),
+	);
+}
+
+/**
+ * The word for a status.
+ *
+ * @param string $status Status of a message or state of a recipient.
+ * @return string
+ */
+function status_word( $status ) {
+	$words = status_words();
+	return isset( $words[ $status ] ) ? $words[ $status ] : $status;
+}
+
+/**
+ * Makes the parameters of GET /v1/messages of what people write.
+ *
+ * @param string $words  An address, "@" and a domain, an id, or words of a subject.
+ * @param string $status Status; others are left out.
+ * @param string $since  Day, as 2030-01-31, or a time of RFC 3339.
+ * @param string $until  The last day, or a time of RFC 3339.
+ * @return string[]
+ */
+function log_filter( $words, $status, $since, $until ) {
+	$filter = array();
+	if ( preg_match( '/^[0-9a-f]{8}-[0-9a-f-]*$/i', $words ) ) {
+		$filter['id'] = strtolower( $words );
+	} elseif ( preg_match( '/^@[^\s@]+$/', $words ) ) {
+		$filter['domain'] = substr( $words, 1 );
+	} elseif ( preg_match( '/^[^\s@]+@[^\s@]+$/', $words ) ) {
+		$filter['recipient'] = $words;
+	} elseif ( '' !== $words ) {
+		$filter['subject'] = $words;
+	}
+	if ( array_key_exists( $status, status_words() ) ) {
+		$filter['status'] = $status;
+	}
+	return array_filter(
+		$filter + array(
+			'since' => day_begins( $since, 0 ),
+			'until' => day_begins( $until, 1 ),
+		),
+		'strlen'
+	);
+}
+
+/**
+ * When a day begins where the site is.
+ *
+ * @param string $day   Day, as 2030-01-31; anything else is returned as it is.
+ * @param int    $later Days later.
+ * @return string Time of RFC 3339.
+ */
+function day_begins( $day, $later ) {
+	$begin = preg_match( '/^\d{4}-\d\d-\d\d$/', $day ) ? date_create_immutable_from_format( '!Y-m-d', $day, wp_timezone() ) : false;
+	return $begin ? $begin->modify( "+$later day" )->setTimezone( new \DateTimeZone( 'UTC' ) )->format( 'Y-m-d\TH:i:s\Z' ) : $day;
+}
+
+/**
+ * Asks for a page of the log.
+ *
+ * @param string[] $filter See log_filter().
+ * @param string   $cursor Where the page begins; empty for the newest.
+ * @param int      $limit  Messages of the page.
+ * @return array{messages: array[], next: string, back_to: int, trouble: array|null}
+ */
+function ask_log( $filter, $cursor, $limit ) {
+	$query   = array_filter( $filter + array( 'cursor' => $cursor ), 'strlen' ) + array( 'limit' => $limit );
+	$answer  = request( 'GET', '/v1/messages?' . http_build_query( $query, '', '&', PHP_QUERY_RFC3986 ), LOG_TIMEOUT );
+	$trouble = trouble( $answer, 'messages' );
+	if ( null !== $trouble && isset( $filter['subject'] ) && 'invalid_parameter' === $trouble['code'] && false !== strpos( $trouble['found'], 'subject' ) ) {
+		$trouble['do'] = __( 'Search for an address or "@" and a domain; a newer mailsidecar also finds words of the subject.', 'mailsidecar' );
+	}
+	return array(
+		'messages' => list_of( $answer['body'], 'messages' ),
+		'next'     => text_of( $answer['body'], 'next' ),
+		'back_to'  => time_of( $answer['body'], 'searched_back_to' ),
+		'trouble'  => $trouble,
+	);
+}
+
+/**
+ * Recipients of a message in a few words.
+ *
+ * @param array $message Message of an answer.
+ * @param int   $most    How many are named.
+ * @param array $states  Only those in one of these states; empty for all.
+ * @return string
+ */
+function recipient_text( $message, $most, $states = array() ) {
+	$emails = array();
+	foreach ( list_of( $message, 'recipients' ) as $recipient ) {
+		if ( ! $states || in_array( text_of( $recipient, 'state' ), $states, true ) ) {
+			$emails[] = text_of( $recipient, 'email' );
+		}
+	}
+	$text = implode( ', ', array_slice( $emails, 0, $most ) );
+	$more = count( $emails ) - $most;
+	/* translators: 1: addresses, 2: number of further ones. */
+	return $more > 0 ? sprintf( __( '%1$s, and %2$s more', 'mailsidecar' ), $text, number_format_i18n( $more ) ) : $text;
+}
+
+/**
+ * Why a message is where it is: why it waits, or what the relay said of a recipient that
+ * did not get it.
+ *
+ * @param array $message Message of an answer.
+ * @return string
+ */
+function reason_text( $message ) {
+	foreach ( list_of( $message, 'waits' ) as $wait ) {
+		$until = time_text( time_of( $wait, 'until' ) );
+		/* translators: 1: why a message waits, 2: time. */
+		return '' === $until ? text_of( $wait, 'found' ) : sprintf( __( '%1$s (until %2$s)', 'mailsidecar' ), text_of( $wait, 'found' ), $until );
+	}
+	foreach ( recipients_of( $message ) as $recipient ) {
+		if ( 'delivered' !== $recipient['state'] ) {
+			return one_line( reply_text( array( 'email' => '' ) + $recipient ) );
+		}
+	}
+	return '';
+}
+
+/**
+ * What can be done with a message.
+ *
+ * @param array $message Message of an answer.
+ * @return array[] Action => name of the action, and states of the recipients that it concerns.
+ */
+function actions_of( $message ) {
+	$all = array(
+		'retry'  => array( __( 'Try again', 'mailsidecar' ), array( 'queued', 'deferred', 'held', 'bounced', 'expired' ) ),
+		'resend' => array( __( 'Send to another address', 'mailsidecar' ), array() ),
+		'cancel' => array( __( 'Cancel', 'mailsidecar' ), array( 'queued', 'deferred', 'held' ) ),
+	);
+	foreach ( $all as $action => list( , $states ) ) {
+		if ( $states && '' === recipient_text( $message, 1, $states ) ) {
+			unset( $all[ $action ] );
+		}
+	}
+	return $all;
+}
+
+/**
+ * Cuts a text for a table.
+ *
+ * @param string $text Text.
+ * @return string
+ */
+function shorten( $text ) {
+	return mb_strlen( $text ) > 200 ? mb_substr( $text, 0, 200 ) . '…' : $text;
+}
+
+/**
+ * Prints the log.
+ */
+function render_log() {
+	$filter = log_filter( asked( 's' ), asked( 'status' ), asked( 'since' ), asked( 'until' ) );
+	$log    = ask_log( $filter, asked( 'cursor' ), LOG_PAGE );
+	render_done();
+	if ( null !== $log['trouble'] && ! in_array( $log['trouble']['code'], array( 'invalid_parameter', 'too_many_searches', 'busy' ), true ) ) {
+		render_trouble( $log['trouble'] );
+		return;
+	}
+	$state = state();
+	if ( 'flows' !== $state['verdict'] ) {
+		$state = state( true ); // So that trouble that is over is not shown.
+	}
+	printf( '<div class="notice notice-%s inline">', esc_attr( severity( $state ) ) );
+	render_state( $state );
+	if ( $state['all_keys'] ) {
+		printf( '<p>%s</p>', esc_html__( 'This key has the role admin: the log shows the mail of all apps that use the server, not of this site alone. Give the site a key of its own.', 'mailsidecar' ) );
+	}
+	echo '</div>';
+	render_statuses( $state );
+	render_search( $filter );
+	if ( null !== $log['trouble'] ) {
+		render_trouble( $log['trouble'] );
+		return;
+	}
+	render_messages( $log['messages'] );
+	if ( $log['back_to'] ) {
+		/* translators: %s: time. */
+		printf( '<p>%s</p>', esc_html( sprintf( __( 'Searched back to %s; the next page goes on from there.', 'mailsidecar' ), time_text( $log['back_to'] ) ) ) );
+	}
+	render_pages( $log['next'] );
+}
+
+/**
+ * Prints what is wrong, and what to do about it.
+ *
+ * @param array $trouble See trouble().
+ */
+function render_trouble( $trouble ) {
+	printf( '<div class="notice notice-error inline"><p><strong>%s</strong></p>', esc_html( $trouble['found'] ) );
+	if ( '' !== $trouble['do'] ) {
+		printf( '<p>%s</p>', esc_html( remedy( $trouble['do'] ) ) );
+	}
+	echo '</div>';
+}
+
+/**
+ * The arguments that select what the log shows.
+ *
+ * @return string[]
+ */
+function log_arguments() {
+	$all = array();
+	foreach ( array( 's', 'status', 'since', 'until' ) as $name ) {
+		$all[ $name ] = asked( $name );
+	}
+	return array_filter( $all, 'strlen' );
+}
+
+/**
+ * Prints the statuses as links, with how many messages each has.
+ *
+ * @param array $state See ask_state().
+ */
+function render_statuses( $state ) {
+	$links = array();
+	$words = array_diff_key( array( '' => __( 'All', 'mailsidecar' ) ) + status_words(), array_flip( array( 'queued', 'deferred', 'bounced', 'expired' ) ) );
+	foreach ( $words as $status => $word ) {
+		$arguments = array_diff_key( log_arguments(), array( 'status' => '' ) ) + ( '' === $status ? array() : array( 'status' => $status ) );
+		$current   = asked( 'status' ) === $status;
+		$number    = 'waiting' === $status ? waiting( $state ) : ( isset( $state['statuses'][ $status ] ) ? $state['statuses'][ $status ] : 0 );
+		$count     = $number ? ' <span class="count">(' . esc_html( number_format_i18n( $number ) ) . ')</span>' : '';
+		$links[]   = sprintf( '<li><a href="%s"%s>%s%s</a>', esc_url( page_url( $arguments ) ), $current ? ' class="current" aria-current="page"' : '', esc_html( $word ), $count );
+	}
+	// phpcs:ignore WordPress.Security.EscapeOutput.OutputNotEscaped -- Each part is.
+	echo '<ul class="subsubsub">' . implode( ' |</li>', $links ) . '</li></ul>';
+}
+
+/**
+ * Prints the form that searches.
+ *
+ * @param string[] $filter What it was understood as.
+ */
+function render_search( $filter ) {
+	?>
+	<form method="get" action="<?php echo esc_url( admin_url( 'tools.php' ) ); ?>">
+		<input type="hidden" name="page" value="mailsidecar">
+		<input type="hidden" name="status" value="<?php echo esc_attr( asked( 'status' ) ); ?>">
+		<p class="search-box">
+			<label for="mailsidecar-since"><?php esc_html_e( 'Since', 'mailsidecar' ); ?></label>
+			<input type="date" id="mailsidecar-since" name="since" value="<?php echo esc_attr( asked( 'since' ) ); ?>">
+			<label for="mailsidecar-until"><?php esc_html_e( 'until', 'mailsidecar' ); ?></label>
+			<input type="date" id="mailsidecar-until" name="until" value="<?php echo esc_attr( asked( 'until' ) ); ?>">
+			<label class="screen-reader-text" for="mailsidecar-search"><?php esc_html_e( 'Search mail', 'mailsidecar' ); ?></label>
+			<input type="search" size="26" id="mailsidecar-search" name="s" value="<?php echo esc_attr( asked( 's' ) ); ?>" placeholder="<?php esc_attr_e( 'Address, @domain or subject', 'mailsidecar' ); ?>">
+			<?php submit_button( __( 'Search mail', 'mailsidecar' ), '', '', false ); ?>
+		</p>
+	</form>
+	<?php
+	$understood = array(
+		/* translators: %s: part of an id. */
+		'id'        => __( 'Message whose id begins with %s', 'mailsidecar' ),
+		/* translators: %s: domain. */
+		'domain'    => __( 'Mail to addresses at %s', 'mailsidecar' ),
+		/* translators: %s: address. */
+		'recipient' => __( 'Mail to %s', 'mailsidecar' ),
+		/* translators: %s: words. */
+		'subject'   => __( 'Mail with these words in its subject: %s', 'mailsidecar' ),
+	);
+	foreach ( array_intersect_key( $understood, $filter ) as $name => $text ) {
+		printf( '<p class="clear"><strong>%s</strong></p>', esc_html( sprintf( $text, $filter[ $name ] ) ) );
+	}
+}
+
+/**
+ * Prints the table of messages, with the markup of WordPress's own tables, whose pages have
+ * numbers, which a log that grows at its beginning has not.
+ *
+ * @param array[] $messages Messages of an answer.
+ */
+function render_messages( $messages ) {
+	$columns = array(
+		'subject'   => __( 'Subject', 'mailsidecar' ),
+		'recipient' => __( 'Recipient', 'mailsidecar' ),
+		'status'    => __( 'Status', 'mailsidecar' ),
+		'reason'    => __( 'Reason', 'mailsidecar' ),
+		'time'      => __( 'Time', 'mailsidecar' ),
+	);
+	printf( '<table class="wp-list-table widefat fixed striped"><caption class="screen-reader-text">%s</caption><thead><tr>', esc_html__( 'Mail of this site, the newest first', 'mailsidecar' ) );
+	foreach ( $columns as $name => $title ) {
+		printf( '<th scope="col" class="manage-column column-%s%s">%s</th>', esc_attr( $name ), 'subject' === $name ? ' column-primary' : '', esc_html( $title ) );
+	}
+	echo '</tr></thead><tbody id="the-list">';
+	if ( ! $messages ) {
+		printf( '<tr class="no-items"><td class="colspanchange" colspan="5">%s</td></tr>', esc_html( log_arguments() || '' !== asked( 'cursor' ) ? __( 'No message matches on this page.', 'mailsidecar' ) : __( 'No mail yet. Send a test mail.', 'mailsidecar' ) ) );
+	}
+	foreach ( array_slice( $messages, 0, LOG_PAGE ) as $message ) {
+		$cells = array(
+			'recipient' => recipient_text( $message, 2 ),
+			'status'    => status_word( text_of( $message, 'status' ) ),
+			'reason'    => shorten( reason_text( $message ) ),
+			'time'      => time_text( time_of( $message, 'created_at' ) ),
+		);
+		echo '<tr><td class="column-subject has-row-actions column-primary">';
+		render_subject( $message );
+		echo '</td>';
+		foreach ( $cells as $name => $cell ) {
+			printf( '<td class="column-%s" data-colname="%s"><bdi>%s</bdi></td>', esc_attr( $name ), esc_attr( $columns[ $name ] ), esc_html( $cell ) );
+		}
+		echo '</tr>';
+	}
+	echo '</tbody></table>';
+}
+
+/**
+ * Prints the first cell of a message: its subject, and what can be done.
+ *
+ * @param array $message Message of an answer.
+ */
+function render_subject( $message ) {
+	$id      = text_of( $message, 'id' );
+	$subject = text_of( $message, 'subject' );
+	printf( '<strong><a class="row-title" href="%s"><bdi>%s</bdi></a></strong>', esc_url( page_url( array( 'message' => $id ) ) ), esc_html( '' === $subject ? __( '(no subject)', 'mailsidecar' ) : shorten( $subject ) ) );
+	$links = array( sprintf( '<span><a href="%s">%s</a>', esc_url( page_url( array( 'message' => $id ) ) ), esc_html__( 'Details', 'mailsidecar' ) ) );
+	foreach ( actions_of( $message ) as $action => list( $name ) ) {
+		$links[] = sprintf(
+			'<span><a href="%s">%s</a>',
+			esc_url(
+				page_url(
+					array(
+						'message' => $id,
+						'do'      => $action,
+					)
+				)
+			),
+			esc_html( $name )
+		);
+	}
+	// phpcs:ignore WordPress.Security.EscapeOutput.OutputNotEscaped -- Each part is.
+	echo '<div class="row-actions">' . implode( ' | </span>', $links ) . '</span></div>';
+	printf( '<button type="button" class="toggle-row"><span class="screen-reader-text">%s</span></button>', esc_html__( 'Show more details', 'mailsidecar' ) );
+}
+
+/**
+ * Prints the links to the newest and to the next page.
+ *
+ * @param string $next Cursor of the next page; empty on the last.
+ */
+function render_pages( $next ) {
+	echo '<div class="tablenav bottom"><div class="tablenav-pages">';
+	if ( '' !== asked( 'cursor' ) ) {
+		printf( '<a class="button" href="%s">%s</a> ', esc_url( page_url( log_arguments() ) ), esc_html__( 'Newest', 'mailsidecar' ) );
+	}
+	if ( '' !== $next ) {
+		printf( '<a class="button" rel="next" href="%s">%s</a>', esc_url( page_url( log_arguments() + array( 'cursor' => $next ) ) ), esc_html__( 'Older', 'mailsidecar' ) );
+	}
+	echo '</div></div>';
+}
+
+/**
+ * Asks for one message.
+ *
+ * @param string $id Id.
+ * @return array{0: array, 1: array|null} Message, and what is wrong.
+ */
+function ask_message( $id ) {
+	$answer = request( 'GET', '/v1/messages/' . rawurlencode( $id ), LOG_TIMEOUT );
+	return array( (array) $answer['body'], trouble( $answer, 'id' ) );
+}
+
+/**
+ * Prints one message, and the form for what is to be done with it.
+ *
+ * @param string $id Id.
+ */
+function render_message_page( $id ) {
+	printf( '<p><a href="%s">%s</a></p>', esc_url( page_url() ), esc_html__( 'Back to the log', 'mailsidecar' ) );
+	render_done();
+	list( $message, $trouble ) = ask_message( $id );
+	if ( null !== $trouble ) {
+		render_trouble( $trouble );
+		return;
+	}
+	$subject = text_of( $message, 'subject' );
+	printf( '<h2><bdi>%s</bdi></h2>', esc_html( '' === $subject ? __( '(no subject)', 'mailsidecar' ) : $subject ) );
+	$actions = actions_of( $message );
+	if ( isset( $actions[ asked( 'do' ) ] ) ) {
+		render_message_form( $message, asked( 'do' ), $actions[ asked( 'do' ) ] );
+	} else {
+		echo '<p>';
+		foreach ( $actions as $action => list( $name ) ) {
+			$arguments = array(
+				'message' => $id,
+				'do'      => $action,
+			);
+			printf( '<a class="button" href="%s">%s</a> ', esc_url( page_url( $arguments ) ), esc_html( $name ) );
+		}
+		echo '</p>';
+	}
+	render_message( $message );
+}
+
+/**
+ * Prints what is known of one message.
+ *
+ * @param array $message Message of an answer.
+ */
+function render_message( $message ) {
+	$rows = array();
+	foreach ( array(
+		__( 'Status', 'mailsidecar' )         => status_word( text_of( $message, 'status' ) ),
+		__( 'Sender', 'mailsidecar' )         => text_of( $message, 'sender' ),
+		__( 'Time', 'mailsidecar' )           => time_text( time_of( $message, 'created_at' ) ),
+		__( 'Not before', 'mailsidecar' )     => time_text( time_of( $message, 'send_at' ) ),
+		__( 'Tried until', 'mailsidecar' )    => time_text( time_of( $message, 'expires_at' ) ),
+		__( 'Size', 'mailsidecar' )           => (string) size_format( (int) text_of( $message, 'size' ) ),
+		__( 'Key', 'mailsidecar' )            => text_of( $message, 'key' ),
+		__( 'Message-ID', 'mailsidecar' )     => text_of( $message, 'message_id' ),
+		__( 'Id', 'mailsidecar' )             => text_of( $message, 'id' ),
+		__( 'Sent again, of', 'mailsidecar' ) => text_of( $message, 'resent_of' ),
+		__( 'Sent again, as', 'mailsidecar' ) => implode( "\n", array_map( __NAMESPACE__ . '\one_line', array_filter( isset( $message['resent_as'] ) ? (array) $message['resent_as'] : array(), 'is_scalar' ) ) ),
+	) as $name => $value ) {
+		if ( '' !== $value ) {
+			$rows[] = array( $name, $value );
+		}
+	}
+	foreach ( list_of( $message, 'waits' ) as $wait ) {
+		$do     = text_of( $wait, 'do' );
+		$until  = time_text( time_of( $wait, 'until' ) );
+		$rows[] = array( __( 'Waits', 'mailsidecar' ), rtrim( text_of( $wait, 'found' ) . "\n$until" ) . ( '' === $do ? '' : "\n" . remedy( $do ) ) );
+	}
+	render_table( array( __( 'Message', 'mailsidecar' ), __( 'Value', 'mailsidecar' ) ), $rows );
+	printf( '<h3>%s</h3>', esc_html__( 'Recipients', 'mailsidecar' ) );
+	$rows = array();
+	$all  = recipients_of( $message );
+	foreach ( array_slice( $all, 0, LOG_ROWS ) as $recipient ) {
+		$lines = array(
+			reply_text( array( 'email' => '' ) + $recipient ),
+			text_of( $recipient, 'found' ),
+			'' === text_of( $recipient, 'do' ) ? '' : remedy( text_of( $recipient, 'do' ) ),
+			/* translators: %s: name of a relay. */
+			'' === text_of( $recipient, 'may_have_taken' ) ? '' : sprintf( __( 'The relay %s may have taken it: its reply never came.', 'mailsidecar' ), text_of( $recipient, 'may_have_taken' ) ),
+			/* translators: %s: time. */
+			time_of( $recipient, 'next_attempt_at' ) ? sprintf( __( 'Next try: %s', 'mailsidecar' ), time_text( time_of( $recipient, 'next_attempt_at' ) ) ) : '',
+		);
+		$rows[] = array( one_line( $recipient['email'] ), status_word( one_line( $recipient['state'] ) ), implode( "\n", array_filter( array_map( __NAMESPACE__ . '\one_line', $lines ), 'strlen' ) ) );
+	}
+	render_table( array( __( 'Recipient', 'mailsidecar' ), __( 'State', 'mailsidecar' ), __( 'What the relay said, and what to do', 'mailsidecar' ) ), $rows );
+	if ( count( $all ) > LOG_ROWS ) {
+		/* translators: %s: number. */
+		printf( '<p>%s</p>', esc_html( sprintf( __( 'Further recipients: %s', 'mailsidecar' ), number_format_i18n( count( $all ) - LOG_ROWS ) ) ) );
+	}
+	render_attempts( $message );
+}
+
+/**
+ * Prints the attempts to hand a message to a relay, the last one first.
+ *
+ * @param array $message Message of an answer.
+ */
+function render_attempts( $message ) {
+	$attempts = array_reverse( list_of( $message, 'attempts' ) );
+	printf( '<h3>%s</h3>', esc_html__( 'Attempts', 'mailsidecar' ) );
+	if ( ! $attempts ) {
+		printf( '<p>%s</p>', esc_html__( 'None yet.', 'mailsidecar' ) );
+		return;
+	}
+	$rows = array();
+	foreach ( array_slice( $attempts, 0, LOG_ROWS ) as $attempt ) {
+		$lines = array();
+		foreach ( list_of( $attempt, 'ladder' ) as $rung ) {
+			if ( '' !== text_of( $rung, 'text' ) ) {
+				/* translators: 1: port, 2: what failed. */
+				$lines[] = sprintf( __( 'port %1$s: %2$s', 'mailsidecar' ), text_of( $rung, 'port' ), text_of( $rung, 'text' ) );
+			}
+		}
+		foreach ( array_slice( list_of( $attempt, 'results' ), 0, 5 ) as $result ) {
+			$reply   = array( text_of( $result, 'outcome' ), text_of( $result, 'reply_code' ), text_of( $result, 'enhanced_code' ), text_of( $result, 'text' ) );
+			$lines[] = text_of( $result, 'email' ) . ': ' . implode( ' ', array_filter( $reply, 'strlen' ) );
+		}
+		$more = count( list_of( $attempt, 'results' ) ) - 5;
+		if ( $more > 0 ) {
+			/* translators: %s: number. */
+			$lines[] = sprintf( __( 'Further recipients: %s', 'mailsidecar' ), number_format_i18n( $more ) );
+		}
+		$relay  = array( text_of( $attempt, 'relay' ), text_of( $attempt, 'port' ), text_of( $attempt, 'tls' ) );
+		$rows[] = array( time_text( time_of( $attempt, 'started_at' ) ), implode( ' ', array_filter( $relay, 'strlen' ) ), number_format_i18n( (int) text_of( $attempt, 'duration_ms' ) ) . ' ms', implode( "\n", $lines ) );
+	}
+	render_table( array( __( 'Time', 'mailsidecar' ), __( 'Relay', 'mailsidecar' ), __( 'Took', 'mailsidecar' ), __( 'Result', 'mailsidecar' ) ), $rows );
+	$earlier = count( $attempts ) - count( $rows ) + (int) text_of( $message, 'earlier_attempts' );
+	if ( $earlier > 0 ) {
+		/* translators: %s: number. */
+		printf( '<p>%s</p>', esc_html( sprintf( __( 'Earlier attempts: %s', 'mailsidecar' ), number_format_i18n( $earlier ) ) ) );
+	}
+}
+
+/**
+ * Prints the form that asks before something is done with a message.
+ *
+ * @param array  $message Message of an answer.
+ * @param string $action  One of actions_of().
+ * @param array  $what    What that says of it.
+ */
+function render_message_form( $message, $action, $what ) {
+	list( $name, $states ) = $what;
+	$questions             = array(
+		/* translators: %s: addresses. */
+		'retry'  => __( 'Try now to deliver this message to %s? Recipients that have it do not get it again.', 'mailsidecar' ),
+		/* translators: %s: addresses. */
+		'cancel' => __( 'Cancel this message to %s? They do not get it, unless it is being delivered at this moment.', 'mailsidecar' ),
+		/* translators: %s: addresses. */
+		'resend' => __( 'The same message is sent to the address that you give, as a new one. It went to %s.', 'mailsidecar' ),
+	);
+	?>
+	<form method="post" action="<?php echo esc_url( admin_url( 'admin-post.php' ) ); ?>" class="card">
+		<input type="hidden" name="action" value="mailsidecar_message">
+		<input type="hidden" name="message" value="<?php echo esc_attr( text_of( $message, 'id' ) ); ?>">
+		<input type="hidden" name="do" value="<?php echo esc_attr( $action ); ?>">
+		<input type="hidden" name="once" value="<?php echo esc_attr( wp_generate_uuid4() ); ?>">
+		<?php wp_nonce_field( 'mailsidecar_message' ); ?>
+		<p><?php echo esc_html( sprintf( $questions[ $action ], recipient_text( $message, 5, $states ) ) ); ?></p>
+		<?php if ( 'resend' === $action ) : ?>
+		<p>
+			<label for="mailsidecar-to"><?php esc_html_e( 'To whom', 'mailsidecar' ); ?></label>
+			<input type="email" id="mailsidecar-to" name="to" class="regular-text" required value="<?php echo esc_attr( asked( 'to' ) ); ?>">
+		</p>
+			<?php if ( '' !== asked( 'again' ) ) : ?>
+		<p><label><input type="checkbox" name="again" value="1"> <?php esc_html_e( 'Send another copy, though this address has it or may get it', 'mailsidecar' ); ?></label></p>
+			<?php endif; ?>
+		<?php endif; ?>
+		<p>
+			<?php submit_button( $name, 'primary', '', false ); ?>
+			<a class="button" href="<?php echo esc_url( page_url( array( 'message' => text_of( $message, 'id' ) ) ) ); ?>"><?php esc_html_e( 'Do nothing', 'mailsidecar' ); ?></a>
+		</p>
+	</form>
+	<?php
+}
+
+/**
+ * Changes one message.
+ *
+ * @param string $id     Id.
+ * @param string $action One of actions_of().
+ * @param string $to     Address that it is sent to again.
+ * @param bool   $again  Also where it went there before.
+ * @param string $once   Makes a repeated request the same one.
+ * @return array{ok: bool, code: string, found: string, do: string} What became of it.
+ */
+function change_message( $id, $action, $to = '', $again = false, $once = '' ) {
+	$path = '/v1/messages/' . rawurlencode( $id );
+	if ( 'cancel' === $action ) {
+		$answer = request( 'DELETE', $path, LOG_TIMEOUT );
+	} elseif ( 'retry' === $action ) {
+		$answer = request( 'POST', "$path/retry", LOG_TIMEOUT );
+	} else {
+		$headers = array( 'Content-Type' => 'application/json' ) + ( '' === $once ? array() : array( 'Idempotency-Key' => $once ) );
+		$body    = array( 'to' => $to ) + ( $again ? array( 'again' => true ) : array() );
+		$answer  = request( 'POST', "$path/resend", LOG_TIMEOUT, $headers, (string) wp_json_encode( $body ) );
+	}
+	$trouble = trouble( $answer, 'id' );
+	if ( null !== $trouble ) {
+		return array( 'ok' => false ) + $trouble;
+	}
+	$waits = list_of( $answer['body'], 'waits' );
+	$found = array(
+		'retry'  => $waits ? text_of( $waits[0], 'found' ) : __( 'The message is tried again now. Look again in a few seconds.', 'mailsidecar' ),
+		'cancel' => __( 'The message is canceled.', 'mailsidecar' ),
+		/* translators: 1: address, 2: id of the new message. */
+		'resend' => sprintf( __( 'The message is sent to %1$s, as %2$s.', 'mailsidecar' ), $to, text_of( $answer['body'], 'id' ) ),
+	);
+	return array(
+		'ok'    => true,
+		'code'  => '',
+		'found' => $found[ $action ],
+		'do'    => $waits ? text_of( $waits[0], 'do' ) : '',
+	);
+}
+
+/**
+ * Does what the form of a message asks for, and goes back to the message.
+ */
+function handle_message_form() {
+	allowed_or_die();
+	check_admin_referer( 'mailsidecar_message' );
+	$posted = array();
+	foreach ( array( 'message', 'do', 'to', 'again', 'once' ) as $name ) {
+		$posted[ $name ] = isset( $_POST[ $name ] ) && is_string( $_POST[ $name ] ) ? trim( sanitize_text_field( wp_unslash( $_POST[ $name ] ) ) ) : '';
+	}
+	if ( ! in_array( $posted['do'], array( 'retry', 'resend', 'cancel' ), true ) || '' === $posted['message'] ) {
+		wp_die( esc_html__( 'This form is not complete.', 'mailsidecar' ), '', array( 'response' => 400 ) );
+	}
+	$back = array( 'message' => $posted['message'] );
+	$done = change_message( $posted['message'], $posted['do'], $posted['to'], '' !== $posted['again'], $posted['once'] );
+	if ( ! $done['ok'] && 'resend' === $posted['do'] ) {
+		$back += array(
+			'do' => 'resend',
+			'to' => $posted['to'],
+		);
+		$back += 'already_resent' === $done['code'] ? array( 'again' => '1' ) : array();
+	}
+	set_transient( 'mailsidecar_done_' . get_current_user_id(), $done, MINUTE_IN_SECONDS );
+	wp_safe_redirect( page_url( $back ) );
+	exit;
+}
+
+/**
+ * Prints what became of the last change.
+ */
+function render_done() {
+	$transient = 'mailsidecar_done_' . get_current_user_id();
+	$done      = get_transient( $transient );
+	if ( ! is_array( $done ) ) {
+		return;
+	}
+	delete_transient( $transient );
+	printf( '<div class="notice notice-%s inline" role="status"><p>%s</p>', $done['ok'] ? 'success' : 'error', esc_html( $done['found'] ) );
+	if ( '' !== $done['do'] ) {
+		printf( '<p>%s</p>', esc_html( remedy( $done['do'] ) ) );
+	}
+	echo '</div>';
 }
 
 /*
@@ -1660,6 +2803,7 @@ function render_table( $head, $rows ) {
  * @param array    $options Options.
  */
 function cli_test( $args, $options ) {
+	load_translations();
 	$result = send_test( $args[0], ! empty( $options['html'] ) );
 	$lines  = describe_test( $result );
 	if ( ! $result['sent'] ) {
@@ -1670,24 +2814,267 @@ function cli_test( $args, $options ) {
 }
 
 /**
- * Prints the settings, the relays, and what is wrong. Fails when mail does not
- * go out.
+ * Tells whether mail flows, with the settings and what is wrong.
+ *
+ * The exit status is that of the server's command "mailsidecar status": 0 mail flows; 1
+ * something has been due for longer than --max-age; 2 a relay cannot be used, or new mail is
+ * refused; 3 no answer from the server, or none that helps; 77 the server wants another API
+ * key; 78 MAILSIDECAR_URL is not set.
+ *
+ * ## OPTIONS
+ *
+ * [--max-age=<duration>]
+ * : How long mail may have been due, such as 5m.
+ * ---
+ * default: 15m
+ * ---
+ *
+ * @param string[] $args    Arguments.
+ * @param array    $options Options.
  */
-function cli_status() {
+function cli_status( $args, $options = array() ) {
+	load_translations();
+	$max_age = duration_seconds( isset( $options['max-age'] ) ? $options['max-age'] : MAX_AGE );
+	if ( null === $max_age ) {
+		\WP_CLI::error( __( '--max-age is not a duration, such as 5m or 1h30m.', 'mailsidecar' ) );
+	}
+	$state = ask_state( CONNECT_TIMEOUT, (int) $max_age );
 	foreach ( effective_settings() as list( $name, $value, $source ) ) {
 		\WP_CLI::log( rtrim( sprintf( '%-26s %s %s', $name, $value, '' === $source ? '' : "($source)" ) ) );
 	}
-	if ( '' !== base_url() ) {
+	if ( ! in_array( $state['verdict'], array( 'unset', 'down' ), true ) ) {
 		foreach ( relays_of( request( 'GET', '/v1/relays', CONNECT_TIMEOUT )['body'] ) as $relay ) {
 			\WP_CLI::log( rtrim( sprintf( '%-26s %s %s %s', $relay['name'], $relay['status'], $relay['port'] ? $relay['port'] : '', $relay['reason'] ) ) );
 		}
 	}
-	list( $status, $findings ) = diagnose();
-	foreach ( $findings as $finding ) {
+	foreach ( 'unset' === $state['verdict'] ? array() : site_findings() as $finding ) {
 		\WP_CLI::warning( $finding );
 	}
-	if ( 'critical' === $status ) {
-		\WP_CLI::error( __( 'Mail does not go out.', 'mailsidecar' ) );
+	$lines = array_filter( array( sentence( $state ), $state['found'], '' === $state['do'] ? '' : remedy( $state['do'] ) ), 'strlen' );
+	if ( 'success' === severity( $state ) && 0 === $state['exit'] ) {
+		\WP_CLI::success( implode( "\n", $lines ) );
+	} elseif ( 0 === $state['exit'] ) {
+		\WP_CLI::warning( implode( "\n", $lines ) );
+	} else {
+		\WP_CLI::error( implode( "\n", $lines ), false );
 	}
-	\WP_CLI::success( __( 'mailsidecar can be reached and takes the key.', 'mailsidecar' ) );
+	\WP_CLI::halt( $state['exit'] );
+}
+
+/**
+ * Lists the mail of the site, the newest first, or shows one message.
+ *
+ * ## OPTIONS
+ *
+ * [<id>]
+ * : A message, to be shown with its attempts.
+ *
+ * [--search=<words>]
+ * : An address, "@" and a domain, or words of the subject.
+ *
+ * [--status=<status>]
+ * : waiting, queued, deferred, held, delivered, partial, failed, canceled, bounced or expired.
+ *
+ * [--since=<day>]
+ * : The first day, such as 2030-01-31.
+ *
+ * [--until=<day>]
+ * : The last day.
+ *
+ * [--limit=<number>]
+ * : How many messages.
+ * ---
+ * default: 20
+ * ---
+ *
+ * [--cursor=<cursor>]
+ * : Where to go on, as told after the list before.
+ *
+ * [--format=<format>]
+ * : table, csv, json, yaml, ids or count.
+ * ---
+ * default: table
+ * ---
+ *
+ * @param string[] $args    Arguments.
+ * @param array    $options Options.
+ */
+function cli_log( $args, $options = array() ) {
+	load_translations();
+	cli_needs_url();
+	$options += array_fill_keys( array( 'search', 'status', 'since', 'until', 'cursor' ), '' ) + array(
+		'limit'  => 20,
+		'format' => 'table',
+	);
+	if ( $args ) {
+		cli_show( $args[0] );
+		return;
+	}
+	if ( '' !== $options['status'] && ! array_key_exists( $options['status'], status_words() ) ) {
+		/* translators: %s: list of words. */
+		\WP_CLI::error( sprintf( __( '--status is one of %s.', 'mailsidecar' ), implode( ', ', array_keys( status_words() ) ) ) );
+	}
+	$log = ask_log( log_filter( $options['search'], $options['status'], $options['since'], $options['until'] ), $options['cursor'], (int) $options['limit'] );
+	cli_fail( $log['trouble'] );
+	$items = array();
+	foreach ( $log['messages'] as $message ) {
+		$items[] = array(
+			'id'         => text_of( $message, 'id' ),
+			'time'       => text_of( $message, 'created_at' ),
+			'status'     => text_of( $message, 'status' ),
+			'recipients' => recipient_text( $message, 2 ),
+			'subject'    => shorten( text_of( $message, 'subject' ) ),
+			'reason'     => shorten( reason_text( $message ) ),
+		);
+	}
+	if ( 'ids' === $options['format'] ) {
+		echo esc_html( implode( ' ', array_column( $items, 'id' ) ) );
+		return;
+	}
+	\WP_CLI\Utils\format_items( $options['format'], $items, array( 'id', 'time', 'status', 'recipients', 'subject', 'reason' ) );
+	if ( '' !== $log['next'] && 'table' === $options['format'] ) {
+		\WP_CLI::log( "--cursor={$log['next']}" );
+	}
+}
+
+/**
+ * Prints one message.
+ *
+ * @param string $id Id.
+ */
+function cli_show( $id ) {
+	list( $message, $trouble ) = ask_message( $id );
+	cli_fail( $trouble );
+	foreach ( array( 'id', 'status', 'created_at', 'sender', 'subject', 'message_id', 'resent_of' ) as $name ) {
+		if ( '' !== text_of( $message, $name ) ) {
+			\WP_CLI::log( sprintf( '%-11s %s', $name, text_of( $message, $name ) ) );
+		}
+	}
+	foreach ( recipients_of( $message ) as $recipient ) {
+		\WP_CLI::log( one_line( sprintf( '%s: %s %s', $recipient['email'], $recipient['state'], reply_text( array( 'email' => '' ) + $recipient ) ) ) );
+		cli_advice( $recipient );
+	}
+	foreach ( list_of( $message, 'waits' ) as $wait ) {
+		cli_advice( $wait );
+	}
+	foreach ( list_of( $message, 'attempts' ) as $attempt ) {
+		\WP_CLI::log( sprintf( '%s %s %s, %s ms', text_of( $attempt, 'started_at' ), text_of( $attempt, 'relay' ), text_of( $attempt, 'port' ), text_of( $attempt, 'duration_ms' ) ) );
+		foreach ( list_of( $attempt, 'results' ) as $result ) {
+			\WP_CLI::log( rtrim( sprintf( '  %s: %s %s %s %s', text_of( $result, 'email' ), text_of( $result, 'outcome' ), text_of( $result, 'reply_code' ), text_of( $result, 'enhanced_code' ), text_of( $result, 'text' ) ) ) );
+		}
+	}
+}
+
+/**
+ * Prints cause and remedy of a recipient or a wait.
+ *
+ * @param array $part Part of an answer.
+ */
+function cli_advice( $part ) {
+	if ( '' !== text_of( $part, 'found' ) ) {
+		\WP_CLI::log( '  ' . text_of( $part, 'found' ) );
+	}
+	if ( '' !== text_of( $part, 'do' ) ) {
+		\WP_CLI::log( '  -> ' . text_of( $part, 'do' ) );
+	}
+}
+
+/**
+ * Ends the command where there is no server to ask.
+ */
+function cli_needs_url() {
+	if ( '' === base_url() ) {
+		\WP_CLI::error( __( 'MAILSIDECAR_URL is not set, so that mailsidecar is not used.', 'mailsidecar' ) );
+	}
+}
+
+/**
+ * Ends the command where something is wrong.
+ *
+ * @param array|null $trouble See trouble().
+ */
+function cli_fail( $trouble ) {
+	if ( null !== $trouble ) {
+		\WP_CLI::error( trim( $trouble['found'] . "\n" . ( '' === $trouble['do'] ? '' : remedy( $trouble['do'] ) ) ) );
+	}
+}
+
+/**
+ * Tries a message again now, for the recipients that do not have it.
+ *
+ * ## OPTIONS
+ *
+ * <id>
+ * : The message.
+ *
+ * @param string[] $args Arguments.
+ */
+function cli_retry( $args ) {
+	cli_change( $args[0], 'retry' );
+}
+
+/**
+ * Cancels a message, for the recipients that do not have it.
+ *
+ * ## OPTIONS
+ *
+ * <id>
+ * : The message.
+ *
+ * [--yes]
+ * : Do not ask.
+ *
+ * @param string[] $args    Arguments.
+ * @param array    $options Options.
+ */
+function cli_cancel( $args, $options = array() ) {
+	load_translations();
+	\WP_CLI::confirm( __( 'Cancel it? Recipients that do not have it do not get it.', 'mailsidecar' ), $options );
+	cli_change( $args[0], 'cancel' );
+}
+
+/**
+ * Sends a message to another address, as a new message.
+ *
+ * ## OPTIONS
+ *
+ * <id>
+ * : The message.
+ *
+ * --to=<address>
+ * : To whom.
+ *
+ * [--again]
+ * : Send another copy, though that address has it or may get it.
+ *
+ * [--yes]
+ * : Do not ask.
+ *
+ * @param string[] $args    Arguments.
+ * @param array    $options Options.
+ */
+function cli_resend( $args, $options = array() ) {
+	load_translations();
+	/* translators: %s: address. */
+	\WP_CLI::confirm( sprintf( __( 'Send the message to %s?', 'mailsidecar' ), $options['to'] ), $options );
+	cli_change( $args[0], 'resend', $options['to'], ! empty( $options['again'] ) );
+}
+
+/**
+ * Changes one message, and says what became of it.
+ *
+ * @param string $id     Id.
+ * @param string $action One of actions_of().
+ * @param string $to     Address that it is sent to again.
+ * @param bool   $again  Also where it went there before.
+ */
+function cli_change( $id, $action, $to = '', $again = false ) {
+	load_translations();
+	cli_needs_url();
+	$done = change_message( $id, $action, $to, $again );
+	if ( 'already_resent' === $done['code'] ) {
+		$done['do'] = __( 'With --again another copy is sent.', 'mailsidecar' );
+	}
+	cli_fail( $done['ok'] ? null : $done );
+	\WP_CLI::success( trim( $done['found'] . "\n" . ( '' === $done['do'] ? '' : remedy( $done['do'] ) ) ) );
 }

@@ -1,5 +1,5 @@
-// Package wordpress has no code in Go: it is the mu-plugin's folder. Its test
-// keeps the template for translators current.
+// Package wordpress has no code in Go: it is the mu-plugin's folder. Its tests
+// keep the template for translators current and the plugin small.
 package wordpress
 
 import (
@@ -42,8 +42,21 @@ func TestTemplate(t *testing.T) {
 	}
 }
 
-// WordPress's functions that translate one text. There are no plurals.
+// TestSize: PHP without an opcode cache reads the plugin for each page of a site.
+func TestSize(t *testing.T) {
+	const limit = 128 << 10
+	info, err := os.Stat(plugin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Size() > limit {
+		t.Errorf("%s has %d octets, and may have %d", plugin, info.Size(), limit)
+	}
+}
+
+// WordPress's functions that translate one text, and the one for a number of things.
 var (
+	plural     = regexp.MustCompile(`\b_n\(\s*'((?:[^'\\]|\\.)*)',\s*'((?:[^'\\]|\\.)*)',\s*.*?,\s*'mailsidecar'\s*\)`)
 	translated = regexp.MustCompile(`\b(?:__|_e|esc_html__|esc_html_e|esc_attr__|esc_attr_e)\(\s*'((?:[^'\\]|\\.)*)',\s*'mailsidecar'\s*\)`)
 	anyCall    = regexp.MustCompile(`\b(?:__|_e|_x|_n|_nx|_ex|esc_(?:html|attr)_(?:_|e|x))\(`)
 	comment    = regexp.MustCompile(`/\* (translators: .*?) \*/`)
@@ -53,18 +66,23 @@ func makeTemplate(t *testing.T, source string) string {
 	t.Helper()
 	lines := strings.Split(source, "\n")
 	var ids []string
-	about := map[string]string{}
+	about, plurals := map[string]string{}, map[string]string{}
+	unquote := strings.NewReplacer(`\'`, `'`, `\\`, `\`)
 	hint := ""
 	for i, line := range lines {
 		if found := comment.FindStringSubmatch(line); found != nil {
 			hint = found[1]
 		}
 		found := translated.FindAllStringSubmatch(line, -1)
+		for _, call := range plural.FindAllStringSubmatch(line, -1) {
+			found = append(found, call)
+			plurals[unquote.Replace(call[1])] = unquote.Replace(call[2])
+		}
 		if calls := anyCall.FindAllString(line, -1); len(calls) != len(found) {
 			t.Errorf("%s:%d: a text that is not 'text', 'mailsidecar' on one line", plugin, i+1)
 		}
 		for _, call := range found {
-			id := strings.NewReplacer(`\'`, `'`, `\\`, `\`).Replace(call[1])
+			id := unquote.Replace(call[1])
 			if strings.Contains(id, "%") != (hint != "") {
 				t.Errorf("%s:%d: %q has placeholders without a comment for translators, or a comment without any", plugin, i+1, id)
 			}
@@ -85,7 +103,12 @@ func makeTemplate(t *testing.T, source string) string {
 		if strings.Contains(id, "%") {
 			b.WriteString("#, php-format\n")
 		}
-		fmt.Fprintf(&b, "msgid \"%s\"\nmsgstr \"\"\n", strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(id))
+		quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+		if more, ok := plurals[id]; ok {
+			fmt.Fprintf(&b, "msgid \"%s\"\nmsgid_plural \"%s\"\nmsgstr[0] \"\"\nmsgstr[1] \"\"\n", quoted.Replace(id), quoted.Replace(more))
+			continue
+		}
+		fmt.Fprintf(&b, "msgid \"%s\"\nmsgstr \"\"\n", quoted.Replace(id))
 	}
 	return b.String()
 }
