@@ -139,6 +139,21 @@ func TestIDOnALaterPage(t *testing.T) {
 	}
 }
 
+// TestCancelTells: the answer to the cancel of a message that is being tried says what becomes of it.
+func TestCancelTells(t *testing.T) {
+	clearEnv(t)
+	const id = "0196a3c2-7d1e-7c40-9f0e-3b1d6a1f2c55"
+	for state, tells := range map[string]bool{"queued": true, "deferred": true, "canceled": false, "delivered": false} {
+		server := httptest.NewServer(answerWith(200, `{"id":"`+id+`","status":"`+state+`","recipients":[{"email":"ana@example.org","state":"`+state+`"}]}`))
+		defer server.Close()
+		t.Setenv("MAILSIDECAR_URL", server.URL)
+		status, out, errOut := run(t.Context(), "queue", "cancel", id)
+		if status != 0 || strings.Contains(out, "the outcome of that attempt counts") != tells {
+			t.Errorf("queue cancel of a message that is %s afterwards = %d, says\n%s%s\nwant it to tell of an attempt: %v", state, status, out, errOut, tells)
+		}
+	}
+}
+
 // TestIDsByTheirBeginning: the commands for single messages take the beginning of an id where it is that of one
 // message, and do nothing where it is that of several.
 func TestIDsByTheirBeginning(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -283,6 +284,14 @@ func (c *client) forEach(ctx context.Context, w io.Writer, ids []string, method,
 		}
 		printOutcome(w, m)
 		printWaits(w, m.Waits)
+		if method == http.MethodDelete && waitsForAttempt(m) {
+			fmt.Fprintln(w, "It is being tried just now: the outcome of that attempt counts, and no other attempt follows.")
+		}
 	}
 	return errors.Join(errs...)
+}
+
+// waitsForAttempt says that a message that was canceled has a recipient which is being tried.
+func waitsForAttempt(m api.Receipt) bool {
+	return slices.ContainsFunc(m.Recipients, func(r api.Recipient) bool { return r.State == api.StateQueued || r.State == api.StateDeferred })
 }

@@ -19,16 +19,18 @@ const (
 	Other     Kind = "other body" // another request with that Idempotency-Key
 	Cancel    Kind = "cancel"
 	Retry     Kind = "retry"
-	RetryAll  Kind = "retry all" // of a key
-	Move      Kind = "move"      // what waits for its send_at to another time
-	Look      Kind = "look"      // at a message
-	Pause     Kind = "pause"     // a relay, as an operator does
-	Drain     Kind = "drain"     // accept nothing new, for a while
-	Stop      Kind = "stop"      // in order, and start again
-	Crash     Kind = "crash"     // and start again
-	DiskFull  Kind = "disk full" // for a while
-	FailStore Kind = "fail"      // commits, for a while
-	SetClock  Kind = "set clock" // forward or back
+	RetryAll  Kind = "retry all"  // of a key
+	CancelAll Kind = "cancel all" // of a key, or of a sender of it
+	Resend    Kind = "resend"     // a message to another address
+	Move      Kind = "move"       // what waits for its send_at to another time
+	Look      Kind = "look"       // at a message
+	Pause     Kind = "pause"      // a relay, as an operator does
+	Drain     Kind = "drain"      // accept nothing new, for a while
+	Stop      Kind = "stop"       // in order, and start again
+	Crash     Kind = "crash"      // and start again
+	DiskFull  Kind = "disk full"  // for a while
+	FailStore Kind = "fail"       // commits, for a while
+	SetClock  Kind = "set clock"  // forward or back
 
 	// Of one of several instances.
 	Suspend   Kind = "suspend"    // time stands still for it, as with SIGSTOP
@@ -75,15 +77,15 @@ func (w *World) history() []Action {
 		a.At = c.Of("burst").N(at.Of("which").Below(bursts)).Between(0, w.Length) + at.Of("at").Between(0, spread)
 		switch a.Kind {
 		default:
-		case Repeat, Other, Cancel, Retry, Look, Move:
+		case Repeat, Other, Cancel, Retry, Look, Move, Resend:
 			if len(submits) == 0 {
 				a.Kind = Submit
 				break
 			}
 			of := submits[at.Of("of").Below(len(submits))]
-			a.Of, a.At = of.ID, of.At+at.Of("after").Between(0, chance.Pick(at.Of("soon"), 3*time.Millisecond, 50*time.Millisecond, 3*time.Second, 5*time.Minute, 5*time.Hour))
+			a.Of, a.At = of.ID, of.At+at.Of("after").Between(0, chance.Pick(at.Of("soon"), 3*time.Millisecond, 50*time.Millisecond, 3*time.Second, 5*time.Minute, w.longAfter()))
 			if a.Kind == Look && at.Of("late").Happens(0.3) { // shortly before it expires
-				life := chance.Pick(at.Of("life"), time.Minute, 10*time.Minute, 20*time.Minute, 2*time.Hour, 6*time.Hour)
+				life := min(chance.Pick(at.Of("life"), time.Minute, 10*time.Minute, 20*time.Minute, 2*time.Hour, 6*time.Hour), w.longAfter()+time.Minute)
 				a.At = of.At + life - at.Of("before").Between(11*time.Second, min(life/2, 9*time.Minute))
 			}
 		case Stop, Crash:
@@ -94,10 +96,12 @@ func (w *World) history() []Action {
 			}
 		case Pause, Drain:
 			a.For = at.Of("for").Between(time.Millisecond, chance.Pick(at.Of("long"), time.Second, time.Minute, 20*time.Minute))
+			w.aimAround(&a, at, submits, min(a.For, time.Minute))
 		case DiskFull, FailStore:
 			a.For = at.Of("for").Between(10*time.Millisecond, chance.Pick(at.Of("long"), 100*time.Millisecond, 10*time.Second, 10*time.Minute))
 		case Suspend, LoseBeats:
 			a.For = at.Of("for").Between(time.Second, chance.Pick(at.Of("long"), w.Lease/2, 2*w.Lease, 2*w.Lease, 5*w.Lease))
+			w.aimAround(&a, at, submits, w.Lease)
 		case CutOff:
 			a.For = at.Of("for").Between(time.Millisecond, chance.Pick(at.Of("long"), 100*time.Millisecond, w.Lease/2, 2*w.Lease, 5*w.Lease))
 		case Hang:
@@ -115,6 +119,25 @@ func (w *World) history() []Action {
 	}
 	slices.SortStableFunc(actions, func(a, b Action) int { return cmp.Compare(a.At, b.At) })
 	return actions
+}
+
+// aimAround lets what instances do to each other happen around a submit, and begin at most so long
+// before it: mail that is under way meanwhile is what may go wrong.
+func (w *World) aimAround(a *Action, at chance.Chance, submits []Action, before time.Duration) {
+	if !w.shared() || len(submits) == 0 || !at.Of("aimed").Happens(0.7) {
+		return
+	}
+	of := submits[at.Of("of").Below(len(submits))]
+	a.At = max(0, of.At+at.Of("around").Between(-before, time.Second))
+}
+
+// longAfter is how long after a submit something is done to it at most. Instances look at their store
+// each second, so an hour costs them as much as a day costs one alone.
+func (w *World) longAfter() time.Duration {
+	if w.shared() {
+		return 20 * time.Minute
+	}
+	return 5 * time.Hour
 }
 
 // kinds are the kinds of actions, each as often as it shall happen.
@@ -139,6 +162,15 @@ func (w *World) kinds() []Kind {
 	if w.shared() {
 		add(10, Repeat)
 		add(4, Cancel)
+	}
+	if w.chance.Of("resends").Happens(0.5) {
+		add(4, Resend)
+	}
+	if w.chance.Of("cancels").Happens(0.3) {
+		add(1, CancelAll)
+	}
+	if w.shared() && w.chance.Of("pauses").Happens(0.5) {
+		add(8, Pause)
 	}
 	if w.Calm {
 		return kinds

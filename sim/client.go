@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -83,6 +84,7 @@ type receipt struct {
 	} `json:"recipients"`
 	Expires time.Time `json:"expires_at"`
 	Code    string    `json:"code"`
+	Next    string    `json:"next"`
 	Results []struct {
 		ID      string `json:"id"`
 		Problem *struct {
@@ -174,12 +176,18 @@ func verdict(a answer, code string) model.Answer {
 	return model.Refused
 }
 
-// command makes a request about a message that was submitted; token names one of a batch.
+// about finds the message that an action is about, one of those that were submitted together. The
+// id is empty where there is none.
+func (h *history) about(a Action) (d *Draft, s model.Submission, header http.Header, id string) {
+	d = h.world.draft(a.Of, a.Of, false, h.began)
+	s = d.Submissions[h.world.chance.Of("one of").N(a.ID).Below(len(d.Submissions))]
+	header = http.Header{"Authorization": {"Bearer " + d.Key.Secret()}}
+	return d, s, header, h.find(a.Instance, s, header)
+}
+
+// command makes a request about a message that was submitted.
 func (h *history) command(a Action) {
-	d := h.world.draft(a.Of, a.Of, false, h.began)
-	token := d.Submissions[h.world.chance.Of("one of").N(a.ID).Below(len(d.Submissions))]
-	header := http.Header{"Authorization": {"Bearer " + d.Key.Secret()}}
-	id := h.find(a.Instance, token, header)
+	d, token, header, id := h.about(a)
 	if id == "" {
 		return
 	}
@@ -196,13 +204,41 @@ func (h *history) command(a Action) {
 	h.note(c, h.ask(a.Instance, method, path, header, nil, 0))
 }
 
-// retryAll has all be tried again of a key.
-func (h *history) retryAll(a Action) {
-	k := h.world.Keys[h.world.chance.Of("of key").N(a.ID).Below(len(h.world.Keys))]
+// all has all of a key, or of a sender of it, be tried again, or canceled.
+func (h *history) all(a Action) {
+	c := h.world.chance.Of("of key").N(a.ID)
+	k := h.world.Keys[c.Below(len(h.world.Keys))]
 	header := http.Header{"Authorization": {"Bearer " + k.Secret()}, "Content-Type": {"application/json"}}
-	c := model.Command{Kind: string(RetryAll), Key: k.Name, Begun: time.Now()}
-	h.log.Add("client", "retry all", k.Name, 0)
-	h.note(c, h.ask(a.Instance, http.MethodPost, "/v1/messages/retry", header, []byte(`{"sender":"`+h.world.from(k, "mail")+`"}`), 0))
+	cmd := model.Command{Kind: string(a.Kind), Key: k.Name, Begun: time.Now()}
+	path, filter := "/v1/messages/retry", `{"since":"1999-01-01"}`
+	if c.Of("sender").Happens(0.5) {
+		cmd.Sender = h.world.from(k, "mail")
+		filter = `{"sender":"` + cmd.Sender + `"}`
+	}
+	if a.Kind == CancelAll {
+		path = "/v1/messages/cancel"
+	}
+	h.log.Add("client", string(a.Kind), k.Name, 0)
+	h.note(cmd, h.ask(a.Instance, http.MethodPost, path, header, []byte(filter), 0))
+}
+
+// resend sends a message to another address. Its content says who it was for before, so the token of
+// the new message is in its address alone.
+func (h *history) resend(a Action) {
+	of, s, header, id := h.about(a)
+	if id == "" {
+		return
+	}
+	token := fmt.Sprintf("%sr%d", s.Token, a.ID)
+	to := fmt.Sprintf("to-%s-0@%s.example.org", token, token)
+	d := &Draft{Key: of.Key, Path: "/v1/messages/" + id + "/resend", Header: header, Submissions: []model.Submission{{Token: token, Paths: []string{to}, Priority: s.Priority, Valid: true}}}
+	if h.world.chance.Of("named").N(a.ID).Happens(0.5) {
+		d.Name = fmt.Sprint("resend-", a.ID)
+		d.Header.Set("Idempotency-Key", d.Name)
+	}
+	d.json(map[string]any{"to": to})
+	h.log.Add("client", "resend", token, 0)
+	h.send(a.Instance, d)
 }
 
 // move has a message that waits for its send_at wait for another time. No route of the
@@ -239,7 +275,9 @@ func (h *history) note(c model.Command, a answer) {
 	var r receipt
 	_ = json.Unmarshal(a.body, &r)
 	c.Ended, c.Status, c.States, c.Expire = time.Now(), a.status, r.states(), r.Expires
-	c.Answer = verdict(a, r.Code)
+	if c.Answer = verdict(a, r.Code); r.Next != "" {
+		c.Answer = model.Unknown // it was done to some only
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.told.Commands = append(h.told.Commands, c)

@@ -240,8 +240,10 @@ func (h *history) act(a Action) {
 		h.send(a.Instance, h.world.draft(a.Of, a.ID, a.Kind == Other, h.began.Add(of.At)))
 	case Cancel, Retry, Look:
 		h.command(a)
-	case RetryAll:
-		h.retryAll(a)
+	case RetryAll, CancelAll:
+		h.all(a)
+	case Resend:
+		h.resend(a)
 	case Move:
 		h.move(a)
 	case Pause:

@@ -38,7 +38,7 @@ func (h *history) pause(a Action) {
 	if known {
 		h.told.Pauses = append(h.told.Pauses, p)
 	}
-	h.told.Troubles = append(h.told.Troubles, model.Span{From: begun, To: time.Now()})
+	h.told.HeldUp = append(h.told.HeldUp, model.Span{From: begun, To: time.Now()})
 }
 
 // lock says that no other action pauses the relay, or drains the service.

@@ -30,7 +30,7 @@ func Record(w *World, found string) ([]byte, error) {
 			kept.keep(w, a.ID, a.ID)
 		case Repeat, Other:
 			kept.keep(w, a.Of, a.ID)
-		case RetryAll, Stop, Crash, DiskFull, FailStore, SetClock, Suspend, CutOff, LoseBeats, Hang:
+		case RetryAll, CancelAll, Pause, Drain, Stop, Crash, DiskFull, FailStore, SetClock, Suspend, CutOff, LoseBeats, Hang:
 		}
 	}
 	return json.Marshal(record{found, &kept})

@@ -10,8 +10,10 @@ import (
 )
 
 const (
-	// settleStep is how often it is looked whether all is over.
+	// settleStep is how often it is looked whether all is over; sharedStep where instances share a
+	// store, and time costs more.
 	settleStep = 10 * time.Minute
+	sharedStep = 2 * time.Minute
 	// patience is after which time without faults nothing that is due may lie there for
 	// longer than lies.
 	patience = 3 * time.Hour
@@ -40,13 +42,20 @@ func (h *history) settle() {
 		return
 	}
 	h.resolve()
+	step := settleStep
+	if h.world.shared() {
+		step = sharedStep
+	}
 	for over := false; !over; {
-		time.Sleep(settleStep)
+		time.Sleep(step)
 		took := time.Since(h.told.Calmed)
 		over = h.over(s, took)
 		if !over && took > longest {
 			break // the model says what is left
 		}
+	}
+	if h.world.shared() { // each counts every sixth of a lease what the others have done
+		time.Sleep(h.world.Lease/6 + time.Second)
 	}
 	for _, n := range h.nodes {
 		s := h.at(n)

@@ -23,6 +23,7 @@ var (
 	seeds    = flag.Uint64("sim.seeds", 15, "how many seeds; 0: no limit but -sim.for")
 	lasting  = flag.Duration("sim.for", 0, "how long to begin with further seeds; 0: no limit but -sim.seeds")
 	inSQLite = flag.Bool("sim.sqlite", false, "keep the queues in SQLite files")
+	several  = flag.Bool("sim.instances", false, "play only those of the seeds whose worlds have several instances")
 	out      = flag.String("sim.out", "", "a folder for the histories that fail; empty: none is kept")
 	trials   = flag.Int("sim.shrink", 150, "how many trials are made to shorten a history that fails; 0: only what failed is told")
 	recorded = flag.String("sim.world", "", "the file of a recorded world that TestFoundBefore plays alone")
@@ -44,6 +45,9 @@ func TestHistories(t *testing.T) {
 	for seed := *first; *seeds == 0 || seed < *first+*seeds**step; seed += *step {
 		if *lasting > 0 && time.Since(began) > *lasting || failed == *failures {
 			break
+		}
+		if *several && !sharedSeed(seed) {
+			continue
 		}
 		note(t, fmt.Sprintf("current-%d.txt", *first), fmt.Sprintf("seed %d, SQLite %t\n", seed, *inSQLite))
 		w := NewWorld(seed, *inSQLite)

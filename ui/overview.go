@@ -1,9 +1,103 @@
 package ui
 
-import "net/http"
+import (
+	"net/http"
+	"time"
+
+	"mailsidecar/api"
+	"mailsidecar/ui/markup"
+)
+
+// overview is the first page.
+type overview struct {
+	Problem string // why there are no numbers
+	Figures []figure
+	Day     *chart
+	Relays  []relayView
+	// RelayProblem is why there are no relays.
+	RelayProblem string
+	Replies      []replyView
+	Keys         []api.StatsKey // none for others than admins
+	Empty        bool           // no message is stored, and none was accepted lately
+	MaySend      bool
+	Counting     bool
+}
+
+// figure is a number that leads to the messages which it counts.
+type figure struct {
+	Label string
+	Value string
+	Note  string
+	To    markup.URL
+	State string // colours it; empty: plain
+}
+
+// replyView is a reason for which mail failed.
+type replyView struct {
+	api.StatsReply
+	To markup.URL // the messages
+}
+
+// mostReplies is how many reasons are shown.
+const mostReplies = 10
 
 // getOverview serves GET /ui/.
 func (v *visit) getOverview() error {
-	v.show(http.StatusOK, "overview.html", page{Title: "Overview", Nav: "overview"})
+	o := overview{MaySend: v.maySend}
+	relays, err := v.relays()
+	if err != nil {
+		o.RelayProblem = explain(err)
+	}
+	for _, r := range relays {
+		o.Relays = append(o.Relays, v.ui.newRelayView(r))
+	}
+	if v.mayRead {
+		s, err := v.stats()
+		switch {
+		case err == nil:
+			v.fill(&o, s, time.Now())
+		case !isCode(err, api.CodeQueueRequired):
+			o.Problem = explain(err)
+		}
+	}
+	v.show(http.StatusOK, "overview.html", page{Title: "Overview", Nav: "overview", Data: o})
 	return nil
+}
+
+func (v *visit) fill(o *overview, s *api.Stats, now time.Time) {
+	all := int64(0)
+	for _, n := range s.Statuses {
+		all += n
+	}
+	o.Counting = s.Counting
+	o.Empty = all == 0 && s.Day.Messages == 0
+	waiting := s.Statuses[api.StatusQueued] + s.Statuses[api.StatusDeferred]
+	sent := figure{Label: "Sent in the last hour", Value: number(s.Hour.Delivered), Note: number(s.Day.Delivered) + " in 24 hours", To: v.ui.search("status:delivered")}
+	wait := figure{Label: "Waiting now", Value: number(waiting), Note: number(s.Statuses[api.StatusDeferred]) + " of them tried before", To: v.ui.search("status:waiting")}
+	oldest := figure{Label: "Longest wait", Value: "none", Note: "nothing is due", To: v.ui.search("status:waiting")}
+	if !s.OldestDue.IsZero() {
+		late := max(now.Sub(s.OldestDue), 0)
+		oldest.Value, oldest.Note = inWords(late), "due since "+clock(s.OldestDue)
+		if late > lateAfter {
+			oldest.State = waits
+		}
+	}
+	failed := figure{Label: "Refused in 24 hours", Value: number(s.Day.Bounced), Note: number(s.Hour.Bounced) + " in the last hour", To: v.ui.search("status:bounced")}
+	if s.Hour.Bounced > 0 {
+		failed.State = fails
+	}
+	o.Figures = []figure{sent, wait, oldest, failed}
+	if held := s.Statuses[api.StatusHeld]; held > 0 {
+		o.Figures = append(o.Figures, figure{Label: "Held", Value: number(held), Note: "until a person decides", To: v.ui.search("status:held"), State: waits})
+	}
+	if !o.Empty {
+		o.Day = newChart("day", "The last 24 hours", s.Buckets, 10*time.Minute, 6, "15:04", []string{"24 h ago", "18 h", "12 h", "6 h", "now"})
+	}
+	for _, r := range s.Replies[:min(len(s.Replies), mostReplies)] {
+		view := replyView{StatsReply: r}
+		o.Replies = append(o.Replies, view)
+	}
+	if v.isAdmin && len(s.Keys) > 0 && s.Keys[0].Name != "" {
+		o.Keys = s.Keys
+	}
 }

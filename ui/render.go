@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"mailsidecar/ui/markup"
 )
@@ -95,7 +97,13 @@ func (v *visit) showError(status int, text string) {
 }
 
 // notices are what pages say after a form did its work, by the value of done in the address.
-var notices = map[string]string{}
+var notices = map[string]string{
+	"paused":    "The relay is paused: no attempt begins there until it is resumed.",
+	"resumed":   "The relay is resumed: mail for it is tried again now.",
+	"drained":   "New mail is refused from now on, and what is here is delivered.",
+	"undrained": "The drain has ended: new mail is taken again.",
+	"sent":      "The relay has taken the message.",
+}
 
 // serveStatic serves the style and the script. Their addresses have a version, so browsers
 // keep them.
@@ -143,15 +151,18 @@ func (u *UI) search(query string) markup.URL {
 // funcs are what templates may call.
 func (u *UI) funcs(version string) markup.Funcs {
 	return markup.Funcs{
-		"to":     u.to,
-		"search": u.search,
-		"static": func(name string) markup.URL { return u.to("static", name) + markup.URL("?v="+version) },
-		"stamp":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-		"exact":  func(t time.Time) string { return t.UTC().Format("Mon 2 Jan 2006 15:04:05 UTC") },
-		"ago":    func(t time.Time) string { return ago(t, time.Now()) },
-		"number": number[int64],
-		"size":   size,
-		"cut":    cut,
+		"to":      u.to,
+		"search":  u.search,
+		"static":  func(name string) markup.URL { return u.to("static", name) + markup.URL("?v="+version) },
+		"stamp":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"exact":   func(t time.Time) string { return t.UTC().Format("Mon 2 Jan 2006 15:04:05 UTC") },
+		"ago":     func(t time.Time) string { return ago(t, time.Now()) },
+		"number":  number[int64],
+		"period":  period,
+		"mode":    func(mode string) string { return modeNames[mode] },
+		"size":    size,
+		"cut":     cut,
+		"capital": capital,
 	}
 }
 
@@ -203,6 +214,12 @@ func size(octets int64) string {
 	default:
 		return strconv.FormatFloat(float64(octets)/1e6, 'f', 1, 64) + " MB"
 	}
+}
+
+// capital begins a sentence.
+func capital(text string) string {
+	first, n := utf8.DecodeRuneInString(text)
+	return string(unicode.ToUpper(first)) + text[n:]
 }
 
 // cut is the beginning of a text, of n characters at most.

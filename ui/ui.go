@@ -87,7 +87,7 @@ var routes = []route{
 	{"POST /ui/relays/{name}/pause", admin, (*visit).postRelayPause},
 	{"POST /ui/relays/{name}/resume", admin, (*visit).postRelayResume},
 	{"POST /ui/drain", admin, (*visit).postDrain},
-	{"GET /ui/keys", signedIn, (*visit).getKeys},
+	{"GET /ui/keys", admin, (*visit).getKeys},
 	{"GET /ui/send", sender, (*visit).getSend},
 	{"POST /ui/send", sender, (*visit).postSend},
 	{"GET /ui/settings", admin, (*visit).getSettings},
@@ -140,7 +140,8 @@ type visit struct {
 	maySend, mayRead, isAdmin bool
 	csrf                      string
 	calls                     int
-	endTurn                   func()
+	endTurn, cancel           func()
+	facts                     facts
 }
 
 func (v *visit) has(a access) bool {
@@ -160,18 +161,18 @@ func (v *visit) has(a access) bool {
 
 // serve answers one visit of a page.
 func (u *UI) serve(w http.ResponseWriter, r *http.Request, at route) {
-	v := &visit{ui: u, w: w, r: r, ctx: r.Context(), endTurn: func() {}}
+	v := &visit{ui: u, w: w, r: r, ctx: r.Context(), endTurn: func() {}, cancel: func() {}}
 	refusal := v.enter(at)
 	if refusal == nil && r.Method == http.MethodPost {
 		refusal = v.readForm(at)
 	}
-	if refusal == nil && !v.takeTurn() {
-		refusal = &refusalError{http.StatusServiceUnavailable, "Many pages are being made just now. Try again in a moment."}
+	defer func() {
+		v.endTurn()
+		v.cancel()
+	}()
+	if !v.begin() && refusal == nil {
+		refusal = errBusy
 	}
-	defer func() { v.endTurn() }()
-	ctx, cancel := context.WithTimeout(v.ctx, pageTime)
-	defer cancel()
-	v.ctx = ctx
 	if refusal != nil {
 		v.refuse(refusal)
 		return
@@ -189,7 +190,10 @@ type refusalError struct {
 
 func (e *refusalError) Error() string { return e.text }
 
-var errNotSignedIn = &refusalError{http.StatusUnauthorized, ""}
+var (
+	errNotSignedIn = &refusalError{http.StatusUnauthorized, ""}
+	errBusy        = &refusalError{http.StatusServiceUnavailable, "Many pages are being made just now. Try again in a moment."}
+)
 
 // enter finds out whose the visit is, and whether it may come here.
 func (v *visit) enter(at route) *refusalError {
@@ -234,6 +238,22 @@ func (v *visit) readForm(at route) *refusalError {
 		return &refusalError{http.StatusForbidden, "Nothing was changed: the form is of another session, or of the time before a restart. Go back, load the page again, and send the form again."}
 	}
 	return nil
+}
+
+// begin starts the time for making a page, in its turn. A form that has waited for a relay,
+// outside of its turn, begins again.
+func (v *visit) begin() bool {
+	ok := v.takeTurn()
+	v.cancel()
+	v.ctx, v.cancel = context.WithTimeout(v.r.Context(), pageTime)
+	return ok
+}
+
+// pause lets others have their turn while the visit waits for a relay, for so long at most.
+func (v *visit) pause(limit time.Duration) {
+	v.endTurn()
+	v.cancel()
+	v.ctx, v.cancel = context.WithTimeout(v.r.Context(), limit)
 }
 
 // takeTurn waits until there is room for one more page.

@@ -16,7 +16,8 @@ import (
 // spares it the rows which are dead by now, and takes the first messages whose rows nobody
 // has locked. Only then it changes recipients: so two claims never part a message, and never
 // wait for each other. Ids are handed on as arrays: a join of tables whose numbers the
-// planner can only guess may become a look at all of a table.
+// planner can only guess may become a look at all of a table. The CASE keeps it from a look along
+// the index of all that waits.
 const claimSQL = `WITH locked AS MATERIALIZED (
 	SELECT w.o, w.route, p.* FROM unnest($1::text[], $2::text[], $3::int[], $4::timestamptz[]) WITH ORDINALITY AS w (route, lane, lim, low, o)
 	CROSS JOIN LATERAL (
@@ -32,7 +33,7 @@ const claimSQL = `WITH locked AS MATERIALIZED (
 		LIMIT w.lim) AS p),
 claimed AS (
 	UPDATE {s}.recipients AS r SET owner = $6, lease = $7, marked = 0, mark_route = NULL
-	WHERE r.message = ANY (ARRAY(SELECT id FROM locked)) AND r.owner IS NULL AND r.due <= $5 AND r.due IS NOT NULL
+	WHERE r.message = ANY (ARRAY(SELECT id FROM locked)) AND CASE WHEN r.owner IS NULL THEN r.due <= $5 END
 		AND r.message::text || r.route = ANY (ARRAY(SELECT id::text || route FROM locked))
 		AND ($8::text IS NULL OR EXISTS (SELECT FROM {s}.instances WHERE owner = $8 AND until > clock_timestamp()))
 	RETURNING r.message, r.n, r.route, r.lane, r.due, r.forward_path, r.state, r.tries, r.attempts)

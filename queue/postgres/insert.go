@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"mailsidecar/queue"
@@ -27,6 +28,8 @@ const (
 	// What a group takes; one request may have more.
 	groupRequests = 64
 	groupOctets   = 1 << 20
+	// longestGather is how long a group waits for more requests at most.
+	longestGather = 2 * time.Millisecond
 	// pieceRows is how many rows of a large request's content are sent at a time.
 	pieceRows = groupOctets / chunkSize
 	// The pauses between tries while it is unknown what became of a group.
@@ -48,6 +51,8 @@ type inserts struct {
 	closed  bool
 	wake    *sync.Cond
 	writers sync.WaitGroup
+
+	repeats atomic.Pointer[time.Time] // when something was there already the last time
 }
 
 // insertion is one request.
@@ -144,11 +149,15 @@ func (in *inserts) close() {
 }
 
 func (in *inserts) write() {
+	var last int           // how many requests the last group had
+	var took time.Duration // and how long it took
 	for {
+		in.gather(last, min(took/8, longestGather))
 		group := in.next()
 		if group == nil {
 			return
 		}
+		began := time.Now()
 		in.store.writeGroup(group)
 		if isLarge(group) {
 			in.mu.Lock()
@@ -156,9 +165,44 @@ func (in *inserts) write() {
 			in.wake.Broadcast()
 			in.mu.Unlock()
 		}
+		last, took = len(group), time.Since(began)
 		for _, i := range group {
 			close(i.done)
 		}
+	}
+}
+
+// gather waits until as many requests wait as the last group had, or for so long once one waits.
+// Callers that are answered often come again at once, and not all in the same moment: the first of
+// them would take a commit alone, and the others would have to wait for it.
+func (in *inserts) gather(last int, limit time.Duration) {
+	if last < 2 { // there may be one caller only
+		return
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	var timer *time.Timer
+	over := false
+	defer func() {
+		if timer != nil {
+			timer.Stop()
+		}
+	}()
+	for !in.closed && len(in.waiting) < last {
+		switch {
+		case over && len(in.waiting) > 0:
+			return
+		case over: // the other writer has taken them
+			timer, over = nil, false
+		case timer == nil && len(in.waiting) > 0:
+			timer = time.AfterFunc(limit, func() {
+				in.mu.Lock()
+				defer in.mu.Unlock()
+				over = true
+				in.wake.Broadcast()
+			})
+		}
+		in.wake.Wait()
 	}
 }
 
@@ -354,14 +398,52 @@ const (
 		SELECT 0, json_agg(json_build_array(u.key, (extract(epoch FROM u.created) * 1000000)::bigint, u.recipients))::text
 		FROM u WHERE id IN (SELECT id FROM fresh) HAVING count(*) > 0)
 	SELECT id FROM fresh`
+	// These store requests of which nothing is there, and fail where something is. They are much
+	// simpler than those above, and the database plans each statement each time.
+	plainKeys     = `INSERT INTO {s}.idempotency (key, name, fingerprint, messages, expires) SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::timestamptz[])`
+	plainMessages = `INSERT INTO {s}.messages (id, key, message_id, sender, subject, tags, reverse_path, size, eight_bit, utf8_header, priority, created, send_at,
+			expires, resent_of, status, final, clock, has_content)
+		SELECT id, key, message_id, sender, subject, tags::jsonb, reverse_path, size, eight_bit, utf8_header, priority, created, send_at,
+			expires, resent_of, 'queued', false, expires, true
+		FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bool[], $10::bool[], $11::smallint[],
+			$12::timestamptz[], $13::timestamptz[], $14::timestamptz[], $15::uuid[])
+			AS u (id, key, message_id, sender, subject, tags, reverse_path, size, eight_bit, utf8_header, priority, created, send_at, expires, resent_of)`
+	plainContents   = `INSERT INTO {s}.contents (message, n, data) SELECT * FROM unnest($1::uuid[], $2::int[], $3::bytea[])`
+	plainRecipients = `INSERT INTO {s}.recipients (message, n, forward_path, due, route, lane, owner, state)
+		SELECT r.*, 'queued' FROM unnest($1::uuid[], $2::int[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[]) AS r`
 	linkResent = `UPDATE {s}.messages SET resent_as = (array_append(resent_as, $2::uuid))[greatest(1, coalesce(cardinality(resent_as), 0) + 2 - $3::int):]
 		WHERE id = $1 AND NOT coalesce($2::uuid = ANY (resent_as), false) AND EXISTS (SELECT FROM {s}.messages WHERE id = $2 AND resent_of = $1)`
 )
 
+// carefulTime is for how long groups are not taken for new after something was there already: whoever
+// repeats requests often does so again, and a group that is sent twice costs its time twice.
+const carefulTime = 10 * time.Second
+
 // insertGroup sends the group in one transaction, and returns the messages that were not there
 // before. It takes one round trip, but for a large request, of which the content follows in
 // pieces: the driver holds twice what it sends at a time.
-func (s *Store) insertGroup(ctx context.Context, conn *pgx.Conn, group []*insertion) (_ map[key]bool, err error) {
+func (s *Store) insertGroup(ctx context.Context, conn *pgx.Conn, group []*insertion) (map[key]bool, error) {
+	plain := !isLarge(group) && !slices.ContainsFunc(group, func(i *insertion) bool { return i.again })
+	if at := s.inserts.repeats.Load(); at != nil && time.Since(*at) < carefulTime &&
+		slices.ContainsFunc(group, func(i *insertion) bool { return i.Idempotency != nil }) {
+		plain = false
+	}
+	fresh, err := s.insertAs(ctx, conn, group, plain)
+	if plain && isRepeat(err) {
+		now := time.Now()
+		s.inserts.repeats.Store(&now)
+		fresh, err = s.insertAs(ctx, conn, group, false)
+	}
+	return fresh, err
+}
+
+// isRepeat says that something is stored already (unique_violation). By that nothing has happened.
+func isRepeat(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && e.Code == "23505"
+}
+
+func (s *Store) insertAs(ctx context.Context, conn *pgx.Conn, group []*insertion, plain bool) (_ map[key]bool, err error) {
 	t := &tx{Store: s, ctx: ctx, conn: conn, batch: &pgx.Batch{}}
 	fresh := map[key]bool{}
 	large := isLarge(group)
@@ -374,7 +456,7 @@ func (s *Store) insertGroup(ctx context.Context, conn *pgx.Conn, group []*insert
 			}
 		}()
 	}
-	if err := t.insert(group, fresh, !large); err != nil {
+	if err := t.insert(group, fresh, !large, plain); err != nil {
 		return nil, err
 	}
 	delete(conn.PgConn().CustomData(), warned)
@@ -434,8 +516,9 @@ type numbered struct {
 	b int
 }
 
-// insert adds the statements. Without BEGIN they are one transaction.
-func (t *tx) insert(group []*insertion, fresh map[key]bool, contents bool) error {
+// insert adds the statements. Without BEGIN they are one transaction. The plain ones fail where something is
+// stored already.
+func (t *tx) insert(group []*insertion, fresh map[key]bool, contents, plain bool) error {
 	var keyed []numbered
 	for b, i := range group {
 		if i.Idempotency != nil {
@@ -455,7 +538,11 @@ func (t *tx) insert(group []*insertion, fresh map[key]bool, contents bool) error
 		prints, messages = append(prints, i.Idempotency.Fingerprint[:]), append(messages, joinIDs(i.ids))
 		expires = append(expires, stamp(i.Idempotency.Expires))
 	}
-	if len(keyed) > 0 {
+	switch {
+	case len(keyed) == 0:
+	case plain:
+		t.exec(plainKeys, keys, names, prints, messages, expires)
+	default:
 		t.exec(insertKeys, keys, names, prints, messages, expires, queue.IdempotencyLife)
 	}
 	rows := insertRows{contents: contents}
@@ -469,15 +556,41 @@ func (t *tx) insert(group []*insertion, fresh map[key]bool, contents bool) error
 			}
 		}
 	}
-	t.each(insertMessages, append([]any{number, keys, names, messages}, rows.args()...), func(r pgx.Rows) error {
-		var id key
-		err := r.Scan(&id)
-		fresh[id] = true
-		return err
-	})
+	if plain {
+		if err := t.insertPlain(&rows, fresh); err != nil {
+			return err
+		}
+	} else {
+		t.each(insertMessages, append([]any{number, keys, names, messages}, rows.args()...), func(r pgx.Rows) error {
+			var id key
+			err := r.Scan(&id)
+			fresh[id] = true
+			return err
+		})
+	}
 	for _, link := range rows.links() {
 		t.exec(linkResent, link[0], link[1], queue.MaxResent)
 	}
+	return nil
+}
+
+// insertPlain adds the statements for messages of which none is stored.
+func (t *tx) insertPlain(rows *insertRows, fresh map[key]bool) error {
+	type accepted [3]any
+	var counts []accepted
+	for n, id := range rows.ids {
+		fresh[id] = true
+		counts = append(counts, accepted{rows.key[n], rows.created[n].Time.UnixMicro(), rows.recipients[n]})
+	}
+	delta, err := toJSON(counts)
+	if err != nil {
+		return err
+	}
+	args := rows.args()
+	t.exec(plainMessages, append(args[:1:1], args[2:16]...)...)
+	t.exec(plainContents, args[17:20]...)
+	t.exec(plainRecipients, args[20:27]...)
+	t.exec(`INSERT INTO {s}.stats_deltas (kind, delta) VALUES ($1, $2)`, deltaAccepted, *delta)
 	return nil
 }
 

@@ -263,12 +263,12 @@ spans AS MATERIALIZED (
 
 // reachSQL is how far a step goes: so that it looks at so many messages in the longest span.
 const reachSQL = spansSQL + ` SELECT max(l.id::text)::uuid FROM spans AS s CROSS JOIN LATERAL (
-	SELECT m.id FROM {s}.messages AS m WHERE m.key = s.key AND m.status = s.status AND m.id >= $3 AND (m.id < $4 OR $5 AND m.id = $4)
+	SELECT m.id FROM {s}.messages AS m WHERE m.key = s.key AND m.status = s.status AND m.id >= $3 AND m.id <= $4 AND ($5 OR m.id < $4)
 	ORDER BY m.id DESC OFFSET $6 LIMIT 1) AS l`
 
 func matchSQL(what, where, end string) string {
 	return spansSQL + ` SELECT ` + what + ` FROM spans AS s CROSS JOIN LATERAL (
-	SELECT m.id FROM {s}.messages AS m WHERE m.key = s.key AND m.status = s.status AND m.id >= $3 AND (m.id < $4 OR $5 AND m.id = $4)` + where +
+	SELECT m.id FROM {s}.messages AS m WHERE m.key = s.key AND m.status = s.status AND m.id >= $3 AND m.id <= $4 AND ($5 OR m.id < $4)` + where +
 		` ORDER BY m.id DESC LIMIT $6) AS l ` + end
 }
 

@@ -16,7 +16,7 @@ import (
 
 // TestPlans: no statement that is executed often visits all rows of a table that grows, not
 // even by a plan that knows no values, whether the statistics are good, or are of when the
-// table was empty.
+// table was empty. Nor does it sort more rows than it is asked for.
 func TestPlans(t *testing.T) {
 	s := open(t, options(t, start(t).url()))
 	conn, err := s.connect(t.Context(), true)
@@ -69,6 +69,9 @@ func TestPlans(t *testing.T) {
 			}
 			exec(`RESET enable_hashjoin`)
 			exec(`RESET enable_mergejoin`)
+			for _, step := range growingSorts(plan) {
+				t.Errorf("%s sorts what grows: %s\n%s", name, step, strings.Join(plan, "\n"))
+			}
 			for _, step := range plan {
 				if regexp.MustCompile(`Seq Scan on (messages|recipients|attempts|contents|idempotency)\b`).MatchString(step) {
 					t.Errorf("%s: %s\n%s", name, step, strings.Join(plan, "\n"))
@@ -88,6 +91,72 @@ func TestPlans(t *testing.T) {
 		exec(`VACUUM ANALYZE {s}.` + table)
 	}
 	t.Run("good statistics", check)
+}
+
+var (
+	planNode  = regexp.MustCompile(`^( *)(?:->  )?(\S.*)\(cost=`)
+	planTable = regexp.MustCompile(`on (messages|recipients|attempts|contents|idempotency)\b`)
+	// planFew is the condition of a look that finds as many rows as it is asked for.
+	planFew = regexp.MustCompile(`(?:Recheck|Index) Cond: \(+(id|message) = |Index Cond: \(\(key = \S+\) AND \(name = `)
+)
+
+// growingSorts returns the scans whose rows a plan sorts, or puts into a hash, though neither a limit nor a list of ids says how many
+// these are at most.
+func growingSorts(plan []string) (found []string) {
+	type node struct {
+		depth int
+		text  string
+	}
+	var above []node
+	for n, line := range plan {
+		m := planNode.FindStringSubmatch(line)
+		if m == nil {
+			continue
+		}
+		at := node{len(m[1]), m[2]}
+		for len(above) > 0 && above[len(above)-1].depth >= at.depth {
+			above = above[:len(above)-1]
+		}
+		if planTable.MatchString(at.text) && strings.Contains(at.text, "Scan") {
+			few := false
+			for _, detail := range plan[n+1:] {
+				if planNode.MatchString(detail) {
+					break
+				}
+				few = few || planFew.MatchString(detail)
+			}
+			for i := len(above) - 1; i >= 0 && !few; i-- {
+				switch {
+				case strings.HasPrefix(above[i].text, "Limit"):
+					few = true
+				case strings.HasPrefix(above[i].text, "Sort"), strings.HasPrefix(above[i].text, "Incremental Sort"), strings.HasPrefix(above[i].text, "Hash "):
+					found = append(found, strings.TrimSpace(line))
+					few = true
+				}
+			}
+		}
+		above = append(above, at)
+	}
+	return found
+}
+
+// TestGrowingSorts: the test of plans finds what it is to find.
+func TestGrowingSorts(t *testing.T) {
+	for _, test := range []struct {
+		plan string
+		want int
+	}{
+		{"Sort  (cost=1)\n  Sort Key: id\n  ->  Index Scan using messages_list on messages m  (cost=1)\n        Index Cond: (key = 'k')", 1},
+		{"Sort  (cost=1)\n  ->  Limit  (cost=1)\n        ->  Index Scan using messages_list on messages m  (cost=1)", 0},
+		{"Limit  (cost=1)\n  ->  Sort  (cost=1)\n        ->  Index Scan using messages_list on messages m  (cost=1)", 1},
+		{"Sort  (cost=1)\n  ->  Bitmap Heap Scan on messages  (cost=1)\n        Recheck Cond: (id = ANY ($1))\n        ->  Bitmap Index Scan on messages_pkey  (cost=1)\n" +
+			"              Index Cond: (id = ANY ($1))", 0},
+		{"Index Scan using messages_list on messages m  (cost=1)", 0},
+	} {
+		if found := growingSorts(strings.Split(test.plan, "\n")); len(found) != test.want {
+			t.Errorf("found %q in\n%s", found, test.plan)
+		}
+	}
 }
 
 // TestHeldHorizon: while another transaction keeps dead rows alive, a claim does not look at

@@ -129,6 +129,92 @@ func TestUnknownInsert(t *testing.T) {
 	}
 }
 
+// TestRewindBehind: an instance whose clock is hours behind does not take the due times of others for wrong; one
+// whose clock is right does, of what a clock gone wrong has put there.
+func TestRewindBehind(t *testing.T) {
+	s := open(t, options(t, start(t).url()))
+	const day = 24 * time.Hour
+	soon, far := entry("", "a@example.org"), entry("", "b@example.org")
+	soon.Due, far.Due = time.Now().Add(2*time.Hour), time.Now().Add(30*day)
+	insert(t, s, soon, far)
+	due := func(e queue.Entry) time.Duration {
+		t.Helper()
+		id, _ := parseID(e.Message.ID)
+		var at time.Time
+		if err := s.pool.QueryRow(t.Context(), s.sql(`SELECT due FROM {s}.recipients WHERE message = $1`), id).Scan(&at); err != nil {
+			t.Fatal(err)
+		}
+		return time.Until(at).Round(time.Hour)
+	}
+	for _, test := range []struct {
+		clock     time.Duration // how wrong this instance's is
+		soon, far time.Duration
+	}{
+		{-5 * time.Hour, 2 * time.Hour, 4 * time.Hour},
+		{0, 2 * time.Hour, 4 * time.Hour},
+	} {
+		s.now = func() time.Time { return time.Now().Add(test.clock) }
+		if _, err := s.Rewind(t.Context(), s.now().Add(4*time.Hour), ""); err != nil {
+			t.Fatal(err)
+		}
+		if due(soon) != test.soon || due(far) != test.far {
+			t.Errorf("by a clock that is off by %v, mail is due in %v and %v, want %v and %v", test.clock, due(soon), due(far), test.soon, test.far)
+		}
+	}
+}
+
+// TestRepeatsShareGroup: requests that are new, repeated, or repeated otherwise get their own answers though they
+// are written together, and what was new is stored once.
+func TestRepeatsShareGroup(t *testing.T) {
+	s := open(t, options(t, start(t).url()))
+	request := func(name string) *insertion {
+		e := entry("", "a@example.org", "b@example.org")
+		e.Message.Tags = map[string]string{"order": name}
+		i := &insertion{Batch: queue.Batch{Entries: []queue.Entry{e}}}
+		if name != "" {
+			i.Idempotency = &queue.Idempotency{Key: "app", Name: name, Expires: time.Now().Add(queue.IdempotencyLife)}
+		}
+		id, _ := parseID(e.Message.ID)
+		i.ids = []key{id}
+		return i
+	}
+	first, outdated := request("first"), request("outdated")
+	outdated.Idempotency.Expires = time.Now().Add(-time.Hour)
+	s.writeGroup([]*insertion{first, outdated})
+	for range 2 { // the second time the store knows that requests are repeated
+		other, again, renewed, plain, stored := request("other"+queue.NewID(time.Now())), request("first"), request("outdated"), request(""), request("")
+		mismatch := request("first")
+		mismatch.Idempotency.Fingerprint[0] = 1
+		stored.ids, stored.Entries = first.ids, slices.Clone(first.Entries) // the same message without a key
+		s.writeGroup([]*insertion{other, again, renewed, plain})
+		s.writeGroup([]*insertion{mismatch, stored})
+		for _, i := range []*insertion{other, plain, stored} {
+			if i.err != nil || i.replayed != nil {
+				t.Errorf("a new request = %v, %v", i.replayed, i.err)
+			}
+			if m := get(t, s, i.Entries[0]); len(m.Recipients) != 2 {
+				t.Errorf("%d recipients", len(m.Recipients))
+			}
+		}
+		if again.err != nil || !slices.Equal(again.replayed, []string{first.Entries[0].Message.ID}) {
+			t.Errorf("a repeated request = %v, %v, want the first one's message", again.replayed, again.err)
+		}
+		if renewed.err != nil {
+			t.Errorf("a request with a key that is over = %v", renewed.err)
+		}
+		if !errors.Is(mismatch.err, queue.ErrIdempotencyMismatch) {
+			t.Errorf("another request with the same key = %v", mismatch.err)
+		}
+	}
+	if u, err := s.Usage(t.Context()); err != nil || u.Messages != 2+2*2+1 {
+		t.Errorf("Usage = %+v, %v, want 7 messages", u, err)
+	}
+	stats, err := s.Stats(t.Context(), queue.AnyKey, time.Now())
+	if err != nil || stats.Statuses[queue.StatusQueued] != 7 {
+		t.Errorf("Stats = %+v, %v, want 7 messages", stats, err)
+	}
+}
+
 // TestUnknownThenRefused: an insert whose answer was lost is not taken for refused because a
 // later try is: it may be stored.
 func TestUnknownThenRefused(t *testing.T) {

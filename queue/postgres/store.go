@@ -137,6 +137,7 @@ type Store struct {
 	lists    chan struct{}             // has an element for each list that goes on
 	leases   atomic.Int64              // the number of the last lease
 	away     atomic.Pointer[time.Time] // since when the database does not answer; nil: it does
+	now      func() time.Time
 	fault    func(happened bool) error // fails commits, before or after they happened, in tests
 	cut      func(happened bool) error // loses the answer to an insert that has not happened, or has, in tests
 
@@ -175,7 +176,7 @@ func Prepare(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{connector: c, listener: listener, self: uuid.NewString()[:8], opts: o, ended: make(chan struct{}), lists: make(chan struct{}, listsAtATime)}
+	s := &Store{connector: c, listener: listener, self: uuid.NewString()[:8], opts: o, now: time.Now, ended: make(chan struct{}), lists: make(chan struct{}, listsAtATime)}
 	s.lanes.begin()
 	s.leases.Store(queue.FirstLease + rand.Int64N(1<<40)) //nolint:gosec // it need not be secret, only other than before
 	if s.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), c.config); err != nil {

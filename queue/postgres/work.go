@@ -215,8 +215,9 @@ func (s *Store) Tried(ctx context.Context, ids []string) ([]string, error) {
 	})
 }
 
-// A condition EXISTS might become a look at a whole table.
-const triedSQL = `SELECT id FROM {s}.messages WHERE id = ANY ($1) AND final UNION SELECT message FROM {s}.recipients WHERE message = ANY ($1) AND attempts > 0`
+// A condition EXISTS might become a look at a whole table, and without the CASE the look might be
+// along the index of all that is final.
+const triedSQL = `SELECT id FROM {s}.messages WHERE id = ANY ($1) AND CASE WHEN final THEN true END UNION SELECT message FROM {s}.recipients WHERE message = ANY ($1) AND attempts > 0`
 
 // Expire ends what waited too long.
 func (s *Store) Expire(ctx context.Context, now time.Time, limit int) ([]queue.Ended, error) {
@@ -282,7 +283,24 @@ const lateRows = `SELECT r.route, r.lane, r.due, r.message, r.n,
 	WHERE r.due IS NOT NULL AND r.owner IS NULL AND r.route = $1 AND r.lane = $2 AND (r.due, r.message, r.n) > ($3, $4, $5) AND r.due > $6
 	ORDER BY r.due, r.message, r.n LIMIT $7`
 
-// Rewind brings due times back that a clock gone wrong has put too far off.
+// muchBehind is how much a clock must be behind the database's to be taken for wrong.
+const muchBehind = time.Minute
+
+// behind is by how much the clock of this instance is behind the database's, where that is much.
+func (t *tx) behind() (time.Duration, error) {
+	var at pgtype.Timestamptz
+	t.row(`SELECT clock_timestamp()`, nil, &at)
+	if err := t.send(); err != nil {
+		return 0, err
+	}
+	if d := at.Time.Sub(t.now()); d > muchBehind {
+		return d, nil
+	}
+	return 0, nil
+}
+
+// Rewind brings due times back that a clock gone wrong has put too far off. Where the clock of this
+// instance is the wrong one, and behind, those that others have put there are right.
 func (s *Store) Rewind(ctx context.Context, latest time.Time, from string) (string, error) {
 	var place rewindPlace
 	if from != "" {
@@ -290,7 +308,13 @@ func (s *Store) Rewind(ctx context.Context, latest time.Time, from string) (stri
 			return "", fmt.Errorf("rewind from %q: %w", from, err)
 		}
 	}
+	wished := latest
 	return write(ctx, s, func(t *tx) (string, error) {
+		behind, err := t.behind()
+		if err != nil {
+			return "", err
+		}
+		latest := wished.Add(behind)
 		at, more := place, false // place itself stays as it is for another try
 		ids, late := []key{}, map[key]map[int]bool{}
 		for room := rewindRows; room > 0; {

@@ -122,7 +122,7 @@ func (c *checker) quiet(from, to time.Time) bool {
 // findTroubles collects the failures of the store, and the attempts that failed for another
 // reason than the recipient.
 func (c *checker) findTroubles() {
-	c.troubles = slices.Clone(c.Troubles)
+	c.troubles = slices.Concat(c.Troubles, c.HeldUp)
 	for i := range c.Messages {
 		for _, a := range c.Messages[i].Attempts {
 			bad := slices.ContainsFunc(a.Results, func(r mailer.Result) bool { return r.Failure != nil && r.Failure.Class != mailer.ClassPermanent })

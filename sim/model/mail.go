@@ -108,6 +108,41 @@ func (c *checker) cancels() {
 	}
 }
 
+// allCanceled: of what a key had when it had all of it canceled, no attempt begins after the answer.
+func (c *checker) allCanceled() {
+	for _, cmd := range c.Commands {
+		if cmd.Kind != "cancel all" || cmd.Answer != Accepted {
+			continue
+		}
+		for _, r := range c.Requests {
+			if r.Key != cmd.Key || r.Answer != Accepted || !r.Ended.Before(cmd.Begun) {
+				continue
+			}
+			for _, s := range r.Submissions {
+				for _, m := range c.byToken[s.Token] {
+					if cmd.Sender == "" || cmd.Sender == m.Sender {
+						c.notSentAfter(m, cmd.Ended)
+					}
+				}
+			}
+		}
+	}
+}
+
+// notSentAfter: no attempt on the message begins after that time, before it is tried again by hand.
+func (c *checker) notSentAfter(m *queue.Message, at time.Time) {
+	again := c.retried[m.ID]
+	for name, r := range c.Relays {
+		for _, t := range r.Notes.Mails {
+			for _, path := range t.Paths {
+				if t.At.After(at.Add(cancelSlack)) && slices.Contains(m.Envelope.ForwardPaths, path) && (again.count == 0 || t.At.Before(again.first)) && c.begunLate(m, path, at, t.At) {
+					c.fail("cancel", "%s of %s was sent to %s %v after all was canceled", path, tokenOf(m), name, t.At.Sub(at))
+				}
+			}
+		}
+	}
+}
+
 // tookIn says that the relay took the message for the recipient in the transaction. The
 // envelope alone may lie on the way since before the cancel: behind the content of a
 // message that the relay was busy with.

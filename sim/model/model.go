@@ -52,9 +52,10 @@ type Request struct {
 
 // Command is a cancel, a retry, or a look at a message.
 type Command struct {
-	Kind   string // "cancel", "retry", "retry all", "look"
+	Kind   string // "cancel", "retry", "retry all", "cancel all", "look"
 	Key    string
 	ID     string // empty for all
+	Sender string // of all of which; empty: any
 	Begun  time.Time
 	Ended  time.Time
 	Answer Answer
@@ -123,6 +124,7 @@ type History struct {
 	Expired           []Expired         // recipients whose message expired, as that was committed
 	Troubles          []Span            // when calls of the store failed, or took seconds
 	Pauses            []Pause           // by an operator
+	HeldUp            []Span            // when an operator may have kept mail from a relay
 	Drains            []Drain           // when nothing new was to be accepted
 
 	// Where several instances share the store.
@@ -213,7 +215,7 @@ func Check(h *History) ([]string, Measured) {
 	c.index()
 	c.findTroubles()
 	for _, check := range []func(){
-		c.counts, c.idempotency, c.finals, c.deliveries, c.refusals, c.copies, c.elsewhere, c.cancels, c.expiries, c.schedules, c.stories,
+		c.counts, c.idempotency, c.finals, c.deliveries, c.refusals, c.copies, c.elsewhere, c.cancels, c.allCanceled, c.expiries, c.schedules, c.stories,
 		c.contents, c.rates, c.logins, c.waits, c.answers, c.looks, c.order, c.line, c.attempts, c.routes, c.shares, c.pauses, c.drains,
 		c.fences, c.takeOvers,
 	} {
@@ -229,7 +231,7 @@ func (c *checker) fail(check, format string, args ...any) {
 func (c *checker) index() {
 	for i := range c.Messages {
 		m := &c.Messages[i]
-		c.byToken[m.Subject] = append(c.byToken[m.Subject], m)
+		c.byToken[tokenOf(m)] = append(c.byToken[tokenOf(m)], m)
 		c.byID[m.ID] = m
 	}
 	for name, r := range c.Relays {
@@ -248,6 +250,15 @@ func (c *checker) index() {
 			}
 		}
 	}
+}
+
+// tokenOf is the token that the message was submitted with. What is sent to another address has the
+// subject that it had before.
+func tokenOf(m *queue.Message) string {
+	if m.ResentOf != "" {
+		return relay.Token(m.Envelope.ForwardPaths[0])
+	}
+	return m.Subject
 }
 
 func (c *checker) noteRetry(id string, at time.Time) {

@@ -118,8 +118,8 @@ func (c *checker) answers() {
 			c.seen("the answer to the request", path, state, r.Ended)
 		}
 		for token, id := range r.IDs {
-			if m := c.byID[id]; id != "" && m != nil && m.Subject != token {
-				c.fail("answer", "the id given for %s is that of %s", token, m.Subject)
+			if m := c.byID[id]; id != "" && m != nil && tokenOf(m) != token {
+				c.fail("answer", "the id given for %s is that of %s", token, tokenOf(m))
 			} else if id != "" && m == nil {
 				c.fail("answer", "the id %s given for %s is not stored", id, token)
 			}

@@ -35,7 +35,7 @@ func (c *checker) deals() []deal {
 		}
 	}
 	for _, cmd := range c.Commands {
-		if cmd.Kind == "cancel" { // it may take back what was dealt
+		if cmd.Kind == "cancel" || cmd.Kind == "cancel all" { // it may take back what was dealt
 			list = append(list, deal{from: cmd.Begun, until: cmd.Ended})
 		}
 	}

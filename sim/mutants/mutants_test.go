@@ -39,7 +39,10 @@ type mutant struct {
 }
 
 // planted are the faults that are found within 500 seeds; docs/testing.md has by which.
-var planted = []mutant{
+var planted = slices.Concat(alone, together)
+
+// alone are faults that one instance shows.
+var alone = []mutant{
 	{
 		"outcome of the wrong recipient", "queue/outcome.go",
 		"d.change(l, last[l.ForwardPath], ", "d.change(l, last[w.Recipients[0].ForwardPath], ", nil,
@@ -214,6 +217,14 @@ var planted = []mutant{
 		"case p.Over(m.now()):", "case true:", nil,
 	},
 	{
+		"drain lets mail in", "queue/drain.go",
+		"func (d *drain) refuses() error {", "func (d *drain) refuses() error {\n\tif time.Since(d.since()) < time.Second {\n\t\treturn nil\n\t}", nil,
+	},
+}
+
+// together are faults that only instances which share a store show.
+var together = []mutant{
+	{
 		"fence not asked before content", "queue/owner.go",
 		"return func() bool { return dr.mayKeep(work) }", "return func() bool { return true }", nil,
 	},
@@ -270,15 +281,6 @@ var planted = []mutant{
 		"d.waiters.wake(tried...)", "d.waiters.wake(tried[:0]...)", nil,
 	},
 	{
-		"drain lets mail in", "queue/drain.go",
-		"func (d *drain) refuses() error {", "func (d *drain) refuses() error {\n\tif time.Since(d.since()) < time.Second {\n\t\treturn nil\n\t}", nil,
-	},
-}
-
-// escaping are faults that the simulator does not find within 500 seeds. Unit tests find
-// them. Name one with -mutant to try it.
-var escaping = []mutant{
-	{
 		"lease trusted too long", "queue/memory/shared.go",
 		"b.until = sent.Add(s.database.lease - s.margin())", "b.until = sent.Add(3 * s.database.lease)", nil,
 	},
@@ -286,6 +288,11 @@ var escaping = []mutant{
 		"pause at another instance not seen", "queue/manual.go",
 		"if !slices.Contains(m.list, p) {", "if len(m.list) > 100 {", nil,
 	},
+}
+
+// escaping are faults that the simulator does not find within 500 seeds. Unit tests find
+// them. Name one with -mutant to try it.
+var escaping = []mutant{
 	{
 		"missed turns made up for", "queue/dispatch/shares.go",
 		"if w > 0 && may(other) {", "if w > 0 {", nil,
@@ -331,7 +338,8 @@ func TestCaught(t *testing.T) {
 		if binary == "" {
 			continue
 		}
-		seed, output := search(t, binary)
+		shared := slices.ContainsFunc(together, func(other mutant) bool { return other.name == m.name })
+		seed, output := search(t, binary, shared)
 		if seed == "" {
 			t.Errorf("%s: not found within %s seeds (%.0f s)\n%s", m.name, *limit, time.Since(began).Seconds(), output)
 			continue
@@ -393,11 +401,12 @@ func write(t *testing.T, file string, data []byte) {
 var seedFound = regexp.MustCompile(`(?m)seed (\d+) fails: (\S+)`)
 
 // search returns the first seed that fails, and the check; or "" and the end of the
-// output. A run that ends in a panic, or does not end, has found the fault, too.
-func search(t *testing.T, binary string) (seed, output string) {
+// output. A run that ends in a panic, or does not end, has found the fault, too. Of the seeds only those of
+// several instances are played where shared says so.
+func search(t *testing.T, binary string, shared bool) (seed, output string) {
 	t.Helper()
 	dir := t.TempDir()
-	c := exec.Command(binary, "-test.run", "TestHistories$", "-test.timeout", "10m", "-sim.seeds", *limit, "-sim.shrink", "0", "-sim.failures", "1", "-sim.out", dir, fmt.Sprintf("-sim.sqlite=%t", *files))
+	c := exec.Command(binary, "-test.run", "TestHistories$", "-test.timeout", "10m", "-sim.seeds", *limit, "-sim.shrink", "0", "-sim.failures", "1", "-sim.out", dir, fmt.Sprintf("-sim.sqlite=%t", *files), fmt.Sprintf("-sim.instances=%t", shared))
 	c.Dir = filepath.Join(root, "sim")
 	c.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=off")
 	out, err := c.CombinedOutput()

@@ -345,15 +345,16 @@ func (s *session) tell(good reply, taken int) bool {
 // judge looks whether the content is of that message and hides what it must.
 func (s *session) judge(content []byte) {
 	token := Token(s.accepted[0])
+	subject, _, _ := strings.Cut(token, "r") // of what is sent to another address
 	var wrong string
 	switch {
 	case bytes.Contains(content, []byte("bcc-m")):
 		wrong = "a Bcc recipient stands in the content of " + token
-	case !bytes.Contains(content, []byte("Subject: "+token+"\r\n")):
+	case !bytes.Contains(content, []byte("Subject: "+subject+"\r\n")):
 		wrong = "the content for " + s.accepted[0] + " is of another message"
 	case bytes.Contains(content, []byte("a line of")) && !bytes.Contains(content, []byte("\n.a line of")):
 		wrong = "the content of " + token + " has lost dots"
-	case !bytes.Contains(content, []byte("end of "+token)):
+	case !bytes.Contains(content, []byte("end of "+subject+"\r\n")):
 		wrong = "the content of " + token + " was cut short"
 	}
 	for _, path := range s.accepted {
@@ -368,7 +369,8 @@ func (s *session) judge(content []byte) {
 	}
 }
 
-// Token is the name of the message in an address, such as to-m17-0@example.org.
+// Token is the name of the message in an address, such as to-m17-0@example.org. One that is sent to another
+// address is m17r30.
 func Token(address string) string {
 	_, rest, _ := strings.Cut(address, "-")
 	token, _, _ := strings.Cut(rest, "-")
