@@ -2,9 +2,13 @@ package sim
 
 import (
 	"encoding/base64"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
+	"time"
 
+	"mailsidecar/handler/compat/compattest"
 	"mailsidecar/sim/chance"
 	"mailsidecar/sim/model"
 )
@@ -17,13 +21,14 @@ type mail struct {
 	from          string
 	to, cc, bcc   []string
 	subject, text string
+	at            time.Time // when it is sent, for those that sign it
 }
 
-var doors = []door{postmark, resend, sendgrid, mailersend, brevo, mailgun}
+var doors = []door{postmark, resend, sendgrid, mailersend, brevo, mailgun, ses}
 
 // provider is a request as a client of a provider makes it.
-func (w *World) provider(d *Draft, c chance.Chance, name string) {
-	m := mail{from: w.from(d.Key, name), subject: name, text: text(c, name)}
+func (w *World) provider(d *Draft, c chance.Chance, name string, now time.Time) {
+	m := mail{from: w.from(d.Key, name), subject: name, text: text(c, name), at: now}
 	m.to, m.cc, m.bcc = people(c, name)
 	d.Foreign = true
 	doors[c.Of("provider").Below(len(doors))](d, m)
@@ -71,6 +76,19 @@ func mailgun(d *Draft, m mail) {
 	d.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("api:"+d.Key.Secret())))
 	d.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	d.Body = url.Values{"from": {m.from}, "to": m.to, "cc": m.cc, "bcc": m.bcc, "subject": {m.subject}, "text": {m.text}}.Encode()
+}
+
+func ses(d *Draft, m mail) {
+	d.Path = "/v2/email/outbound-emails"
+	d.Header.Del("Authorization")
+	d.json(map[string]any{
+		"FromEmailAddress": m.from,
+		"Destination":      map[string]any{"ToAddresses": m.to, "CcAddresses": m.cc, "BccAddresses": m.bcc},
+		"Content":          map[string]any{"Simple": map[string]any{"Subject": map[string]string{"Data": m.subject}, "Body": map[string]any{"Text": map[string]string{"Data": m.text}}}},
+	})
+	r := httptest.NewRequest(http.MethodPost, d.Path, strings.NewReader(d.Body))
+	r.Header = d.Header
+	compattest.SignRequest(r, d.Key.Name, d.Key.Secret(), m.at)
 }
 
 // withPeople adds the recipients as objects, where there are any.

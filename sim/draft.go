@@ -69,7 +69,7 @@ func (w *World) draft(id, action int, other bool, now time.Time) *Draft {
 	case form < 9:
 		w.several(d, c, name, now)
 	default:
-		w.provider(d, c, name)
+		w.provider(d, c, name, now)
 	}
 	return d
 }

@@ -177,7 +177,7 @@ func TestDoors(t *testing.T) {
 	for i, door := range doors {
 		name := fmt.Sprint("m", i+1)
 		d := &Draft{Key: w.Keys[0], Header: http.Header{"Authorization": {"Bearer " + w.Keys[0].Secret()}}}
-		door(d, mail{from: w.from(d.Key, name), to: []string{"to-" + name + "-0@example.org"}, subject: name, text: text(1, name)})
+		door(d, mail{from: w.from(d.Key, name), to: []string{"to-" + name + "-0@example.org"}, subject: name, text: text(1, name), at: bubbleBegins.Add(time.Duration(i) * time.Second)})
 		d.Submissions = []model.Submission{{Token: name, Paths: []string{"to-" + name + "-0@example.org"}, Valid: true}}
 		w.Drafts[i+1] = d
 		w.Actions = append(w.Actions, Action{ID: i + 1, At: time.Duration(i) * time.Second, Kind: Submit})
