@@ -71,6 +71,7 @@ type Service struct {
 	tokens      sync.WaitGroup
 	dkim        recordCheck
 	alarm       alarm
+	agreements  agreements
 	bound       listeners
 	http        *handler.Server
 	metrics     *metrics.Metrics // nil where nobody may read them
@@ -113,6 +114,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	s.log.Info("listening", "addr", s.addr.String(), "queue", c.Service.Queue.String(), "relays", len(s.relays))
 	s.dkim.begin(ctx, c.Service.DKIMKeys, o.LookupTXT, s.log)
 	s.beginAlarm(ctx, o)
+	s.agreements.begin(ctx, s.queue, c, s.log)
 	return s, nil
 }
 
@@ -225,6 +227,7 @@ func (s *Service) stop(ctx context.Context) error {
 	s.stopping.Store(true) // not ready any more
 	s.dkim.stop()
 	s.alarm.end()
+	s.agreements.end()
 	if s.endTokens != nil {
 		// A refresh token that is replaced in the last moment might be lost.
 		s.endTokens()
