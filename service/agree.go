@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"log/slog"
 	"maps"
@@ -9,8 +10,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/google/uuid"
 
 	"mailsidecar/config"
 	"mailsidecar/queue"
@@ -62,7 +61,7 @@ func newAgreement(store queue.SharedStore, c config.Config, log *slog.Logger) *a
 			mine[s.Name] = s.Value
 		}
 	}
-	return &agreement{log: log, store: store, who: uuid.NewString(), mine: mine}
+	return &agreement{log: log, store: store, who: rand.Text(), mine: mine}
 }
 
 // look says what this instance is set to, and logs what others have otherwise, once.
