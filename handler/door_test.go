@@ -122,13 +122,13 @@ func TestDoorMAC(t *testing.T) {
 // TestPagesWithoutKeys: as for the API, a foreign name that leads here is refused.
 func TestPagesWithoutKeys(t *testing.T) {
 	s, door := doorOf(t, "", nil, func(http.ResponseWriter, *http.Request) {})
-	r := httptest.NewRequest("GET", "http://rebound.example/ui/", http.NoBody)
+	r := httptest.NewRequest(http.MethodGet, "http://rebound.example/ui/", http.NoBody)
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, r)
 	if w.Code != 403 && w.Code != 421 {
 		t.Errorf("Host rebound.example = %d, want a refusal", w.Code)
 	}
-	r = httptest.NewRequest("POST", "http://localhost:8587/ui/drain", http.NoBody)
+	r = httptest.NewRequest(http.MethodPost, "http://localhost:8587/ui/drain", http.NoBody)
 	r.Header.Set("Origin", "http://evil.example")
 	w = httptest.NewRecorder()
 	s.ServeHTTP(w, r)
@@ -136,7 +136,7 @@ func TestPagesWithoutKeys(t *testing.T) {
 		t.Errorf("a form of another site = %d, want 403", w.Code)
 	}
 	w = httptest.NewRecorder()
-	door.Serve(w, httptest.NewRequest("GET", "/v1/messages", http.NoBody), "")
+	door.Serve(w, httptest.NewRequest(http.MethodGet, "/v1/messages", http.NoBody), "")
 	if w.Code != 200 {
 		t.Errorf("without keys a page gets %d, want 200", w.Code)
 	}

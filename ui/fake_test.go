@@ -168,7 +168,7 @@ func (b *browser) do(r *http.Request) *httptest.ResponseRecorder {
 
 func (b *browser) get(path string) *httptest.ResponseRecorder {
 	b.t.Helper()
-	return b.do(httptest.NewRequest("GET", path, http.NoBody))
+	return b.do(httptest.NewRequest(http.MethodGet, path, http.NoBody))
 }
 
 // post sends a form, with the right token.
@@ -178,7 +178,7 @@ func (b *browser) post(path string, fields ...string) *httptest.ResponseRecorder
 	for i := 0; i+1 < len(fields); i += 2 {
 		form.Set(fields[i], fields[i+1])
 	}
-	r := httptest.NewRequest("POST", path, strings.NewReader(form.Encode()))
+	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(form.Encode()))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	return b.do(r)
 }

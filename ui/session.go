@@ -67,7 +67,7 @@ func (u *UI) session(r *http.Request) (session, key string, ok bool) {
 }
 
 func (u *UI) setCookie(w http.ResponseWriter, r *http.Request, value string) {
-	c := &http.Cookie{
+	c := &http.Cookie{ //nolint:gosec // over HTTP it cannot be Secure
 		Name: cookieName, Value: value, Path: u.prefix + "/ui/", MaxAge: int(sessionTime / time.Second),
 		// A visitor who forges X-Forwarded-Proto only keeps the cookie from himself.
 		HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https",

@@ -22,7 +22,7 @@ func TestSignIn(t *testing.T) {
 	if w.Code != 303 || w.Header().Get("Location") != "/ui/relays?x=1" {
 		t.Fatalf("sign in = %d to %q", w.Code, w.Header().Get("Location"))
 	}
-	cookie := w.Result().Cookies()[0] //nolint:bodyclose // there is none
+	cookie := w.Result().Cookies()[0]
 	if !cookie.HttpOnly || cookie.SameSite != http.SameSiteStrictMode || cookie.Path != "/ui/" || cookie.MaxAge != 12*3600 || cookie.Secure {
 		t.Errorf("cookie = %v", cookie)
 	}
@@ -34,7 +34,7 @@ func TestSignIn(t *testing.T) {
 		t.Errorf("signed in: %d %s", w.Code, w.Body)
 	}
 	b.csrf = b.ui.token("ops", b.cookie)
-	if w := b.post("/ui/sign-out"); w.Code != 303 || w.Result().Cookies()[0].MaxAge != -1 { //nolint:bodyclose // there is none
+	if w := b.post("/ui/sign-out"); w.Code != 303 || w.Result().Cookies()[0].MaxAge != -1 {
 		t.Errorf("sign out = %d %v", w.Code, w.Header())
 	}
 	for key, want := range map[string]string{"wrong": "not known here", "": "Enter the secret", "ops:ops-secret": "without the name"} {
@@ -53,7 +53,7 @@ func TestSignIn(t *testing.T) {
 func TestCookieIsSecure(t *testing.T) {
 	for _, over := range []string{"https://x", "proxy"} {
 		b := newBrowser(t, newFake(), "")
-		r := httptest.NewRequest("POST", strings.TrimPrefix(over, "proxy")+"/ui/sign-in", strings.NewReader("key=ops-secret"))
+		r := httptest.NewRequest(http.MethodPost, strings.TrimPrefix(over, "proxy")+"/ui/sign-in", strings.NewReader("key=ops-secret"))
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		if over == "proxy" {
 			r.Header.Set("X-Forwarded-Proto", "https")
@@ -127,13 +127,13 @@ func TestEveryFormNeedsToken(t *testing.T) {
 			forms++
 			path = strings.NewReplacer("{name}", "relay.example.com", "{id}", "018f2f6e-0000-7000-8000-000000000001").Replace(path)
 			for _, token := range []string{"", "x", other, b.csrf + "x"} {
-				r := httptest.NewRequest("POST", path, strings.NewReader(url.Values{tokenField: {token}}.Encode()))
+				r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(url.Values{tokenField: {token}}.Encode()))
 				r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 				if w := b.do(r); w.Code != 403 {
 					t.Errorf("POST %s with the token %q = %d, want 403", path, token, w.Code)
 				}
 			}
-			if w := b.do(httptest.NewRequest("POST", path+"?"+tokenField+"="+url.QueryEscape(b.csrf), http.NoBody)); w.Code != 403 {
+			if w := b.do(httptest.NewRequest(http.MethodPost, path+"?"+tokenField+"="+url.QueryEscape(b.csrf), http.NoBody)); w.Code != 403 {
 				t.Errorf("POST %s with the token in its address = %d, want 403", path, w.Code)
 			}
 		}
@@ -148,7 +148,7 @@ func TestWrongKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBrowser(t, newFake(), "")
 		try := func(from, key string) int {
-			r := httptest.NewRequest("POST", "/ui/sign-in", strings.NewReader("key="+key))
+			r := httptest.NewRequest(http.MethodPost, "/ui/sign-in", strings.NewReader("key="+key))
 			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 			r.RemoteAddr = from
 			return b.do(r).Code
@@ -180,7 +180,7 @@ func TestWrongKeys(t *testing.T) {
 // and asks again.
 func TestLinkFromElsewhere(t *testing.T) {
 	b := newBrowser(t, newFake(), "")
-	r := httptest.NewRequest("GET", "/ui/relays", http.NoBody)
+	r := httptest.NewRequest(http.MethodGet, "/ui/relays", http.NoBody)
 	r.Header.Set("Sec-Fetch-Site", "cross-site")
 	if w := b.do(r); w.Code != 200 || !strings.Contains(w.Body.String(), `http-equiv="refresh"`) {
 		t.Errorf("a link from elsewhere = %d %s", w.Code, w.Body)
