@@ -195,7 +195,27 @@ type Message struct {
 	// EarlierAttempts is how many attempts before these are left out: an answer has 10,000
 	// results at most.
 	EarlierAttempts int `json:"earlier_attempts,omitzero"`
+	// Content says how long the content is kept; nil in lists.
+	Content *Kept `json:"content,omitempty"`
 }
+
+// Kept says how long the content of a message is kept: it can be read, retried and sent to another
+// address meanwhile.
+type Kept struct {
+	Kept bool `json:"kept"` // else it was removed
+	// Until is when it is removed, or soon after; zero where it was, and while some recipient is not
+	// final.
+	Until time.Time `json:"until,omitzero"`
+	// Setting is the name of the setting that keeps it until then, or that would have kept it
+	// longer; empty while some recipient is not final.
+	Setting string `json:"setting,omitempty"`
+}
+
+// The settings that say how long content is kept.
+const (
+	KeepsDelivered = "MAILSIDECAR_KEEP_BODIES" // of what was delivered or canceled
+	KeepsFailed    = "MAILSIDECAR_RETENTION"   // where a recipient bounced or expired
+)
 
 // The reasons of a wait.
 const (

@@ -336,7 +336,22 @@ func (s *Server) getMessage(c echo.Context) error {
 	}
 	b := newMessage(m)
 	b.Waits = waitsOf(m, s.relayStatus(), time.Now())
+	b.Content = newKept(m)
 	return writeJSON(c, http.StatusOK, intake.TypeJSON, b)
+}
+
+// newKept says how long the message's content is kept.
+func newKept(m queue.Message) *api.Kept {
+	k := &api.Kept{Kept: !m.Kept.Gone, Until: inUTC(m.Kept.Until)}
+	failed := slices.ContainsFunc(m.Recipients, func(r queue.Recipient) bool { return r.State == queue.Bounced || r.State == queue.Expired })
+	switch {
+	case k.Kept && k.Until.IsZero():
+	case k.Kept && failed:
+		k.Setting = api.KeepsFailed
+	default:
+		k.Setting = api.KeepsDelivered
+	}
+	return k
 }
 
 // getContent serves GET /v1/messages/{id}/content: the octets that go to the

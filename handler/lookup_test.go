@@ -66,6 +66,32 @@ func TestGetMessage(t *testing.T) {
 	}
 }
 
+// TestGetKept: a message says how long its content is kept, and which setting says so.
+func TestGetKept(t *testing.T) {
+	until := time.Date(2030, 2, 7, 8, 0, 0, 0, time.UTC)
+	for _, tc := range []struct {
+		states []queue.State
+		kept   queue.Kept
+		want   api.Kept
+	}{
+		{[]queue.State{queue.Delivered, queue.Deferred}, queue.Kept{}, api.Kept{Kept: true}},
+		{[]queue.State{queue.Delivered, queue.Delivered}, queue.Kept{Gone: true}, api.Kept{Setting: api.KeepsDelivered}},
+		{[]queue.State{queue.Canceled}, queue.Kept{Until: until}, api.Kept{Kept: true, Until: until, Setting: api.KeepsDelivered}},
+		{[]queue.State{queue.Delivered, queue.Bounced}, queue.Kept{Until: until}, api.Kept{Kept: true, Until: until, Setting: api.KeepsFailed}},
+		{[]queue.State{queue.Expired}, queue.Kept{Until: until}, api.Kept{Kept: true, Until: until, Setting: api.KeepsFailed}},
+	} {
+		q := &fakeQueue{durable: true, message: story()}
+		q.message.Kept, q.message.Recipients = tc.kept, nil
+		for _, state := range tc.states {
+			q.message.Recipients = append(q.message.Recipients, queue.Recipient{ForwardPath: "ana@example.org", State: state})
+		}
+		got := read[api.Message](t, serve(newTestServer(t, q, nil), newRequest("GET", "/v1/messages/id-1", ""))).Content
+		if got == nil || *got != tc.want {
+			t.Errorf("%v, %+v: content = %+v, want %+v", tc.states, tc.kept, got, tc.want)
+		}
+	}
+}
+
 func TestGetMessages(t *testing.T) {
 	back := time.Date(2030, 1, 31, 8, 0, 0, 0, time.UTC)
 	q := &fakeQueue{durable: true, page: queue.Page{Messages: []queue.Message{story()}, Next: "c2", SearchedBackTo: back}}

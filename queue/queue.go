@@ -84,6 +84,17 @@ type Message struct {
 	// EarlierAttempts is how many attempts, the oldest ones, a look-up has left out:
 	// see MaxResults.
 	EarlierAttempts int
+	// Kept says how long the content is kept. Only a look-up of one message has it.
+	Kept Kept
+}
+
+// Kept says how long the content of a message is kept. The zero value is that of a message that
+// is not final: as long as it waits.
+type Kept struct {
+	// Until is when the content of a final message is removed, or soon after that.
+	Until time.Time
+	// Gone says that it was removed.
+	Gone bool
 }
 
 // MaxResent is how many of the messages that send it again a message knows.

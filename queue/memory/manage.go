@@ -58,11 +58,23 @@ func (s *Store) Get(ctx context.Context, key, id string) (found queue.Message, e
 		if err == nil {
 			found = m.copy()
 			latest, earlier := queue.LatestAttempts(m.attempts)
-			found.Attempts, found.EarlierAttempts = slices.Clone(latest), earlier
+			found.Attempts, found.EarlierAttempts, found.Kept = slices.Clone(latest), earlier, m.kept(s.opts.Retention)
 		}
 		return err
 	})
 	return found, err
+}
+
+// kept says how long the content is kept.
+func (m *message) kept(retention time.Duration) queue.Kept {
+	switch until := m.clock.Add(retention); {
+	case m.gone || !m.final:
+		return queue.Kept{Gone: m.gone}
+	case !m.dropAt.IsZero() && m.dropAt.Before(until):
+		return queue.Kept{Until: m.dropAt}
+	default:
+		return queue.Kept{Until: until}
+	}
 }
 
 // message returns the message when key may see it.

@@ -85,6 +85,8 @@ func (s *Store) Get(ctx context.Context, of, id string) (queue.Message, error) {
 		var earlier int
 		t.show([]key{raw}, &found)
 		t.attempts(raw, &latest, &earlier)
+		var kept queue.Kept
+		t.kept(raw, &kept)
 		if err := t.finish(); err != nil {
 			return m, err
 		}
@@ -93,8 +95,24 @@ func (s *Store) Get(ctx context.Context, of, id string) (queue.Message, error) {
 		}
 		m = found[0]
 		slices.Reverse(latest)
-		m.Attempts, m.EarlierAttempts = latest, earlier
+		m.Attempts, m.EarlierAttempts, m.Kept = latest, earlier, kept
 		return m, nil
+	})
+}
+
+// kept adds the query for how long the content of a message is kept.
+func (t *tx) kept(id key, k *queue.Kept) {
+	t.each(`SELECT NOT has_content, final, clock, content_until FROM {s}.messages WHERE id = $1`, []any{id}, func(rows pgx.Rows) error {
+		var final bool
+		var clock, until pgtype.Timestamptz
+		if err := rows.Scan(&k.Gone, &final, &clock, &until); err != nil || k.Gone || !final {
+			return err
+		}
+		k.Until = timeOf(clock).Add(t.opts.Retention)
+		if at := timeOf(until); until.Valid && at.Before(k.Until) {
+			k.Until = at
+		}
+		return nil
 	})
 }
 

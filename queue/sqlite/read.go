@@ -31,6 +31,9 @@ func (s *Store) Get(ctx context.Context, key, id string) (queue.Message, error) 
 		if key != queue.AnyKey && key != m.Key {
 			return queue.ErrNotFound
 		}
+		if m.Kept, err = readKept(v, raw, s.opts.Retention); err != nil {
+			return err
+		}
 		m.Attempts, m.EarlierAttempts, err = readAttempts(v, raw)
 		return err
 	})
@@ -38,6 +41,21 @@ func (s *Store) Get(ctx context.Context, key, id string) (queue.Message, error) 
 		return queue.Message{}, err
 	}
 	return m, nil
+}
+
+// readKept returns how long the content of a message is kept.
+func readKept(v *session, id []byte, retention time.Duration) (k queue.Kept, err error) {
+	var final bool
+	var clock, until sql.NullInt64
+	err = v.row(`SELECT body IS NULL, final, clock, bytes_until FROM messages WHERE id = ?`, []any{id}, &k.Gone, &final, &clock, &until)
+	if err != nil || k.Gone || !final {
+		return k, err
+	}
+	k.Until = fromMicros(clock).Add(retention)
+	if at := fromMicros(until); until.Valid && at.Before(k.Until) {
+		k.Until = at
+	}
+	return k, nil
 }
 
 // readMessage returns a message with its recipients.

@@ -507,6 +507,9 @@ func TestKeepBodies(t *testing.T) {
 		if data, err := q.Content(t.Context(), "app", id); err != nil || string(data) != "x" {
 			t.Errorf("Content within KeepBodies = %q, %v, want it", data, err)
 		}
+		if m, err := q.Get(t.Context(), "app", id); err != nil || m.Kept.Gone || m.Kept.Until.Sub(m.Created) < 36*time.Hour || m.Kept.Until.Sub(m.Created) > 37*time.Hour {
+			t.Errorf("the content is %+v, %v, want it kept for 36 h", m.Kept, err)
+		}
 		time.Sleep(2 * time.Hour)
 		if _, err := q.Content(t.Context(), "app", id); !errors.Is(err, queue.ErrContentGone) {
 			t.Errorf("Content after KeepBodies = %v, want ErrContentGone", err)

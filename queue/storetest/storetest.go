@@ -58,6 +58,7 @@ func Run(t *testing.T, open func(*testing.T) queue.Store, reopen func(*testing.T
 		"ListByRecipient": testListByRecipient,
 		"ListByID":        testListByID,
 		"ListBySubject":   testListBySubject,
+		"Kept":            testKept,
 		"Many attempts":   testManyAttempts,
 		"Retry":           testRetry,
 		"RetryLifetime":   testRetryLifetime,
