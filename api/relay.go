@@ -29,9 +29,14 @@ type Relay struct {
 	Failure     *Outcome    `json:"failure,omitempty"`
 	Advice      []Advice    `json:"advice,omitempty"` // none: nothing is wrong
 	Connections Connections `json:"connections"`
-	Rate        *Rate       `json:"rate,omitempty"`   // nil: the relay has none
-	Login       *Login      `json:"login,omitempty"`  // nil: the last one was accepted, or there was none
-	OAuth2      *OAuth2     `json:"oauth2,omitempty"` // nil: the relay does not use it
+	// CertificateExpires is when the certificate ends that the port in use showed last; zero where
+	// it showed none within 12 hours.
+	CertificateExpires time.Time `json:"certificate_expires_at,omitzero"`
+	// LastDelivery is when the relay last took mail; zero where it has not since the start of this instance.
+	LastDelivery time.Time `json:"last_delivery_at,omitzero"`
+	Rate         *Rate     `json:"rate,omitempty"`   // nil: the relay has none
+	Login        *Login    `json:"login,omitempty"`  // nil: the last one was accepted, or there was none
+	OAuth2       *OAuth2   `json:"oauth2,omitempty"` // nil: the relay does not use it
 }
 
 // Advice is one thing that was found out about a relay, and what to do about it, in
@@ -85,8 +90,11 @@ type OAuth2 struct {
 
 // Rate says why mail waits though the relay is up.
 type Rate struct {
-	Messages int       `json:"messages"` // that may be sent
-	Per      string    `json:"per"`      // in this time, such as "1m0s"
-	Waiting  int       `json:"waiting"`  // messages that wait for a turn
-	Next     time.Time `json:"next,omitzero"`
+	Messages int    `json:"messages"` // that may be sent
+	Per      string `json:"per"`      // in this time, such as "1m0s"
+	// Used is how many were sent within that time, or are about to be; nil where it is not known: instances
+	// share the rate, and this one has not asked within that time.
+	Used    *int      `json:"used,omitempty"`
+	Waiting int       `json:"waiting"` // messages that wait for a turn
+	Next    time.Time `json:"next,omitzero"`
 }

@@ -344,8 +344,9 @@ func (r *fakeRelays) Status() []RelayStatus {
 	return []RelayStatus{
 		{
 			Name: "a", Host: "a.example", Ladder: ladder, Serving: ladder[1], Senders: []string{"example.com"},
-			Connections: smtp.Connections{Open: 3, Limit: 4, Max: 8, Waiting: 5, Reason: "messages waited"},
-			Turns:       smtp.Turns{Rate: units.Rate{Messages: 20, Per: time.Minute}, Waiting: 3, Next: nextTurn},
+			Connections:        smtp.Connections{Open: 3, Limit: 4, Max: 8, Waiting: 5, Reason: "messages waited"},
+			Turns:              smtp.Turns{Rate: units.Rate{Messages: 20, Per: time.Minute}, Waiting: 3, Next: nextTurn, Used: 7},
+			CertificateExpires: nextTurn, LastDelivery: nextTurn.In(time.FixedZone("", 3600)),
 		},
 		{
 			Name: "b", PausedUntil: time.Now().Add(time.Minute), Failure: refusal(mailer.ClassRelay, 535, "no"),
@@ -393,7 +394,13 @@ func TestGetRelays(t *testing.T) {
 	if c, want := got[0].Connections, (api.Connections{Open: 3, Limit: 4, Max: 8, Waiting: 5, Reason: "messages waited"}); c != want {
 		t.Errorf("connections = %+v, want %+v", c, want)
 	}
-	if r, want := got[0].Rate, (api.Rate{Messages: 20, Per: "1m0s", Waiting: 3, Next: nextTurn}); r == nil || *r != want || got[1].Rate != nil {
+	if r := got[0].Rate; r == nil || r.Used == nil || *r.Used != 7 {
+		t.Fatalf("rate = %+v, want 7 used", r)
+	}
+	if got[0].CertificateExpires != nextTurn || got[0].LastDelivery != nextTurn || !got[1].CertificateExpires.IsZero() || !got[1].LastDelivery.IsZero() {
+		t.Errorf("relays = %+v, want a certificate and a delivery of the first", got)
+	}
+	if r, want := got[0].Rate, (api.Rate{Messages: 20, Per: "1m0s", Waiting: 3, Next: nextTurn, Used: got[0].Rate.Used}); *r != want || got[1].Rate != nil {
 		t.Errorf("rates = %+v, %+v; want %+v and none", r, got[1].Rate, want)
 	}
 	if f := got[1].Failure; f.ReplyCode != 535 || f.Kind != "" || got[1].PausedUntil.IsZero() {

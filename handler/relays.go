@@ -66,6 +66,10 @@ type RelayStatus struct {
 	Advice []api.Advice
 	// Connections are the current ones.
 	Connections smtp.Connections
+	// CertificateExpires is when the certificate of Serving ends, as it was seen last; zero: unknown.
+	CertificateExpires time.Time
+	// LastDelivery is when it last took mail; zero: not since the start.
+	LastDelivery time.Time
 	// Turns is the current state of the relay's rate; zero where it has none.
 	Turns smtp.Turns
 	// OAuth2 is how the relay's access tokens fare; nil where it uses none.
@@ -98,6 +102,7 @@ func newRelayFailure(f *mailer.Failure) api.Outcome {
 func newRelay(r RelayStatus) api.Relay {
 	b := api.Relay{
 		Name: r.Name, Host: r.Host, Status: api.RelayUnknown, Ladder: []api.RelayRung{}, Senders: r.Senders, PausedUntil: inUTC(r.PausedUntil),
+		CertificateExpires: inUTC(r.CertificateExpires), LastDelivery: inUTC(r.LastDelivery),
 		Advice: r.Advice, OAuth2: r.OAuth2, Connections: api.Connections(r.Connections),
 	}
 	for _, rung := range r.Ladder {
@@ -112,6 +117,9 @@ func newRelay(r RelayStatus) api.Relay {
 	}
 	if t := r.Turns; t.Messages > 0 {
 		b.Rate = &api.Rate{Messages: t.Messages, Per: t.Per.String(), Waiting: t.Waiting, Next: inUTC(t.Next.Truncate(time.Millisecond))}
+		if t.Used >= 0 {
+			b.Rate.Used = &t.Used
+		}
 	}
 	if r.Manual != nil {
 		p := newRelayPause(*r.Manual)

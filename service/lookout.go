@@ -444,12 +444,13 @@ func (f certificateFile) conditions(now time.Time) []alerts.Condition {
 type outgoing struct {
 	mu    sync.Mutex
 	last  time.Time   // when a relay last accepted something; zero: not in this run
+	took  []time.Time // by relay: when it last accepted something
 	first []bool      // by relay: whether the first rung has served
 	tried []time.Time // by relay: when the last attempt ended
 }
 
 func newOutgoing(relays int) *outgoing {
-	return &outgoing{first: make([]bool, relays), tried: make([]time.Time, relays)}
+	return &outgoing{took: make([]time.Time, relays), first: make([]bool, relays), tried: make([]time.Time, relays)}
 }
 
 func (m *relayMonitor) noteOutgoing(i int, a mailer.Attempt) {
@@ -464,7 +465,7 @@ func (m *relayMonitor) noteOutgoing(i int, a mailer.Attempt) {
 	defer o.mu.Unlock()
 	o.tried[i] = time.Now()
 	if delivered {
-		o.last = o.tried[i]
+		o.last, o.took[i] = o.tried[i], o.tried[i]
 	}
 	o.first[i] = o.first[i] || a.Rung == ladder(m.configs[i])[0]
 }
@@ -476,6 +477,16 @@ func (o *outgoing) lastDelivery() time.Time {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.last
+}
+
+// lastDeliveryOf is when the relay last accepted something; zero: not in this run.
+func (o *outgoing) lastDeliveryOf(i int) time.Time {
+	if o == nil {
+		return time.Time{}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.took[i]
 }
 
 // lastAttempt is when the last attempt at the relay ended; zero: there was none in this run.

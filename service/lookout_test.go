@@ -207,6 +207,9 @@ func TestOutgoing(t *testing.T) {
 	if o := l.monitor.out; o.lastDelivery().IsZero() || !o.firstServed(0) {
 		t.Error("a delivery over the first port was not noted")
 	}
+	if r := l.monitor.Status()[0]; !r.LastDelivery.Equal(l.monitor.out.lastDelivery()) || !r.CertificateExpires.Equal(l.monitor.relays[0].Certificates()[587]) {
+		t.Errorf("relay = %+v, want its last delivery, and when the certificate of its port ends", r)
+	}
 	l.monitor.out = nil // nobody wants to know
 	l.monitor.note(0, mailer.Attempt{Results: []mailer.Result{{}}})
 }

@@ -172,6 +172,7 @@ func (m *relayMonitor) Status() []handler.RelayStatus {
 		c := m.configs[i]
 		all[i] = handler.RelayStatus{
 			Name: r.Name(), Host: c.Host, Ladder: ladder(c), Senders: c.Senders, Keys: c.Keys,
+			CertificateExpires: r.Certificates()[m.seen[i].serving.Port], LastDelivery: m.out.lastDeliveryOf(i),
 			Serving: m.seen[i].serving, Failure: m.seen[i].failure, Connections: r.Connections(), Turns: r.Turns(), Logins: r.Logins(),
 		}
 		p, paused := pauses[r.Name()] // for its trouble

@@ -244,6 +244,7 @@ func (*fakeRelay) Used([]time.Time)                                  {}
 func (*fakeRelay) NoteUsed(func(context.Context, []time.Time) error) {}
 func (*fakeRelay) ShareRate(mailer.ChangeNote, []time.Time)          {}
 func (*fakeRelay) ShareLogins(mailer.ChangeNote)                     {}
+func (*fakeRelay) Logins() smtp.LoginState                           { return smtp.LoginState{} }
 func (*fakeRelay) StopWaiting()                                      {}
 func (*fakeRelay) Certificates() map[int]time.Time                   { return nil }
 func (*fakeRelay) Rewrites() bool                                    { return false }

@@ -3,6 +3,7 @@ package smtp
 import (
 	"context"
 	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -299,6 +300,10 @@ type Turns struct {
 	// Next is the time of the next turn for mail that is not of high priority; zero
 	// means now.
 	Next time.Time
+	// Used is how many of Rate's messages were sent within its time, or are about to be. It is
+	// negative where that is not known: instances share the rate, and this one has not asked within that
+	// time.
+	Used int
 }
 
 // Turns returns the numbers of this moment; the zero value without a rate.
@@ -315,8 +320,11 @@ func (r *Relay) Turns() Turns {
 		if len(s.ready) == 0 && len(s.foreseen) > 0 && s.foreseen[0].After(now) {
 			t.Next = s.foreseen[0]
 		}
+		t.Used = p.usedShared(now)
 		return t
 	}
+	past := sort.Search(len(p.sent), func(i int) bool { return now.Sub(p.sent[i]) < p.rate.Per })
+	t.Used = len(p.sent) - past + len(p.outstanding)
 	if at := p.rate.spread(p.departures(nil), now, now); at.After(now) {
 		t.Next = at
 	}

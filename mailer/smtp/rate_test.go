@@ -266,16 +266,23 @@ func TestRateStopWaiting(t *testing.T) {
 			}
 		})
 		synctest.Wait()
-		if got, want := p.relay.Turns(), (smtp.Turns{Rate: p.opts.Rate, Waiting: 1, Next: begin.Add(30 * time.Second)}); got != want {
+		if got, want := p.relay.Turns(), (smtp.Turns{Rate: p.opts.Rate, Waiting: 1, Next: begin.Add(30 * time.Second), Used: 1}); got != want {
 			t.Errorf("Turns() = %+v, want %+v", got, want)
 		}
 		time.Sleep(time.Second)
+		if got := p.relay.Turns().Used; got != 1 {
+			t.Errorf("Used = %d, want the message that was sent", got)
+		}
 		p.relay.StopWaiting()
 		p.relay.StopWaiting()
 		all.Wait()
 		p.deliver(t, "relay connect")
 		if took := time.Since(begin); took != time.Second {
 			t.Errorf("they were told after %v, want 1s", took)
+		}
+		time.Sleep(time.Minute - time.Second)
+		if got := p.relay.Turns().Used; got != 0 {
+			t.Errorf("Used = %d when the minute is over, want 0", got)
 		}
 	})
 }

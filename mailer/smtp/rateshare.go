@@ -42,6 +42,7 @@ type sharedRate struct {
 	// there then, or a little later.
 	sent      time.Time
 	noted     int64
+	spent     []rateUse // what the note had then of all instances
 	retry     time.Time // no change before that
 	answered  time.Time
 	foreseen  []time.Time // when further turns come, for whoever is first
@@ -191,6 +192,23 @@ func (s *sharedRate) look() {
 	}
 }
 
+// usedShared is how much of the rate all instances have used, as far as this one has heard; -1 where it
+// has not heard within the rate's time. The caller holds the lock.
+func (p *pace) usedShared(now time.Time) int {
+	s := p.shared
+	since := mailer.Elapsed(s.sent, now)
+	if s.sent.IsZero() || since >= p.rate.Per {
+		return -1
+	}
+	n := len(s.used) + len(p.outstanding)
+	for _, u := range s.spent {
+		if s.noted+since.Microseconds()-u.At < p.rate.Per.Microseconds() {
+			n += u.N
+		}
+	}
+	return n
+}
+
 // missing is how many turns the deliveries in line need beside those that were taken.
 func (p *pace) missing() (urgent, others int) {
 	n := p.line.len() - len(p.shared.ready)
@@ -297,6 +315,7 @@ func (s *sharedRate) ask(ctx context.Context) {
 
 	var answer rateAnswer
 	var noted int64
+	var spent []rateUse
 	err := s.note(ctx, rateKind, s.relay.opts.Name, func(value []byte, at time.Time) []byte {
 		n := readRateNote(value)
 		if len(value) == 0 {
@@ -305,6 +324,7 @@ func (s *sharedRate) ask(ctx context.Context) {
 			}
 		}
 		answer, noted = n.change(p.rate.Rate, a, at), at.UnixMicro()
+		spent = n.Used
 		return n.bytes()
 	})
 
@@ -315,6 +335,7 @@ func (s *sharedRate) ask(ctx context.Context) {
 		return
 	}
 	s.heard(a, answer, now, noted, told)
+	s.spent = spent
 	if p.stopped || s.relay.ctx.Err() != nil {
 		return
 	}

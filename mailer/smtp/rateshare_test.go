@@ -287,3 +287,29 @@ func TestSharedRateSeed(t *testing.T) {
 		}
 	})
 }
+
+// TestSharedRateUsed: an instance tells how much of the rate all have used, as it has heard; where it has not
+// heard for the rate's time it does not know.
+func TestSharedRateUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, relays := instances(t, 2, newBoard(), units.Rate{Messages: 20, Per: time.Minute}, nil)
+		if a, b := relays[0].Turns().Used, relays[1].Turns().Used; a != -1 || b != -1 {
+			t.Errorf("Used = %d, %d before the first delivery, want unknown", a, b)
+		}
+		for _, r := range []*smtp.Relay{relays[0], relays[0], relays[0], relays[1]} {
+			deliverTurn(t.Context(), r, envelope("a@example.org"))
+			time.Sleep(2 * time.Second)
+		}
+		if got := relays[1].Turns().Used; got != 4 {
+			t.Errorf("Used = %d, want 4 of both instances", got)
+		}
+		time.Sleep(55 * time.Second)
+		if got := relays[1].Turns().Used; got > 2 {
+			t.Errorf("Used = %d, want what was used within the minute", got)
+		}
+		time.Sleep(time.Minute)
+		if a, b := relays[0].Turns().Used, relays[1].Turns().Used; a != -1 || b != -1 {
+			t.Errorf("Used = %d, %d after two minutes, want unknown", a, b)
+		}
+	})
+}
