@@ -33,6 +33,7 @@ type UI struct {
 	log     *slog.Logger
 	guesses guesses
 	turns   chan struct{}
+	exports chan struct{}
 	pages   func() *pages         // made when the first page is asked for
 	mux     func() *http.ServeMux // likewise
 }
@@ -49,7 +50,7 @@ const (
 
 // New returns the pages. They cost next to nothing until one is asked for.
 func New(door Door, o Options) *UI {
-	u := &UI{door: door, prefix: o.Prefix, version: o.Version, log: o.Logger, turns: make(chan struct{}, maxPages)}
+	u := &UI{door: door, prefix: o.Prefix, version: o.Version, log: o.Logger, turns: make(chan struct{}, maxPages), exports: make(chan struct{}, maxExports)}
 	if u.log == nil {
 		u.log = slog.New(slog.DiscardHandler)
 	}
@@ -80,8 +81,17 @@ type route struct {
 var routes = []route{
 	{"GET /ui/{$}", signedIn, (*visit).getOverview},
 	{"GET /ui/messages", reader, (*visit).getMessages},
-	{"POST /ui/messages/actions", mender, (*visit).postActions},
+	{"POST /ui/messages/actions", reader, (*visit).postActions},
+	{"POST /ui/messages/export", reader, (*visit).postExport},
 	{"GET /ui/messages/{id}", reader, (*visit).getMessage},
+	{"GET /ui/messages/{id}/html", reader, (*visit).getMessageHTML},
+	{"GET /ui/messages/{id}/text", reader, (*visit).getMessageText},
+	{"GET /ui/messages/{id}/source", reader, (*visit).getMessageSource},
+	{"GET /ui/messages/{id}/eml", reader, (*visit).getMessageFile},
+	{"GET /ui/messages/{id}/part/{n}", reader, (*visit).getMessagePart},
+	{"POST /ui/messages/{id}/retry", mender, (*visit).postRetry},
+	{"POST /ui/messages/{id}/cancel", mender, (*visit).postCancel},
+	{"POST /ui/messages/{id}/resend", mender, (*visit).postResend},
 	{"GET /ui/relays", signedIn, (*visit).getRelays},
 	{"POST /ui/relays/{name}/check", signedIn, (*visit).postRelayCheck},
 	{"POST /ui/relays/{name}/pause", admin, (*visit).postRelayPause},

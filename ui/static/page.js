@@ -50,3 +50,7 @@ document.addEventListener("click", (event) => {
   }
 });
 for (const e of document.querySelectorAll("[data-script]")) e.hidden = false;
+
+// A command that goes through many messages in steps goes on by itself.
+const goOn = document.querySelector("form[data-go-on]");
+if (goOn) setTimeout(() => goOn.requestSubmit(), 400);
