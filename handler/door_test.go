@@ -2,11 +2,15 @@ package handler
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"mailsidecar/api"
 	"mailsidecar/handler/keys"
 )
 
@@ -141,3 +145,46 @@ func TestPagesWithoutKeys(t *testing.T) {
 		t.Errorf("without keys a page gets %d, want 200", w.Code)
 	}
 }
+
+// TestDoorIsNoStranger: what a page asks waits for no stranger, also where it is refused, and is
+// counted once: as the visit.
+func TestDoorIsNoStranger(t *testing.T) {
+	m := &countingMeter{}
+	var door *Door
+	s := newTestServer(t, &fakeQueue{durable: true}, func(o *Options) {
+		o.Meter = m
+		o.Pages = func(d *Door) http.Handler {
+			door = d
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if p := d.Enter(r, "shop"); p != nil {
+					t.Errorf("Enter() = %v", p)
+				}
+				for range 3 {
+					d.Serve(httptest.NewRecorder(), httptest.NewRequestWithContext(r.Context(), "GET", "/v1/messages/none", http.NoBody), "shop")
+				}
+				_, _ = w.Write([]byte("page"))
+			})
+		}
+	})
+	s.strangers <- struct{}{} // another stranger's
+	began := time.Now()
+	w := visitPage(s, "GET", "/ui/")
+	if took := time.Since(began); took >= strangersWait || w.Body.String() != "page" {
+		t.Errorf("the page took %v: %d %s", took, w.Code, w.Body)
+	}
+	if want := []string{"/ui/* 200 shop"}; !slices.Equal(m.answered, want) {
+		t.Errorf("counted %q, want %q", m.answered, want)
+	}
+	<-s.strangers
+	r := httptest.NewRequest(http.MethodGet, "/ui/", http.NoBody)
+	door.Stranger(r) // of no visit: nothing happens
+}
+
+// countingMeter notes what it counts.
+type countingMeter struct{ answered []string }
+
+func (m *countingMeter) Answered(route, _ string, status int, key string, _ api.Code, _ time.Duration) {
+	m.answered = append(m.answered, fmt.Sprint(route, " ", status, " ", key))
+}
+
+func (m *countingMeter) Panicked() {}
