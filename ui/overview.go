@@ -35,7 +35,8 @@ type figure struct {
 // replyView is a reason for which mail failed.
 type replyView struct {
 	api.StatsReply
-	To markup.URL // the messages
+	Search string     // the messages that it is the last failure of; empty where no search says so
+	To     markup.URL // these
 }
 
 // mostReplies is how many reasons are shown.
@@ -94,10 +95,21 @@ func (v *visit) fill(o *overview, s *api.Stats, now time.Time) {
 		o.Day = newChart("day", "The last 24 hours", s.Buckets, 10*time.Minute, 6, "15:04", []string{"24 h ago", "18 h", "12 h", "6 h", "now"})
 	}
 	for _, r := range s.Replies[:min(len(s.Replies), mostReplies)] {
-		view := replyView{StatsReply: r}
+		view := replyView{StatsReply: r, Search: replySearch(r.Filter)}
+		view.To = v.ui.search(view.Search)
 		o.Replies = append(o.Replies, view)
 	}
 	if v.isAdmin && len(s.Keys) > 0 && s.Keys[0].Name != "" {
 		o.Keys = s.Keys
 	}
+}
+
+// replySearch is the search for the messages of a reply. Failed attempts that led to a
+// delivery in the end are not among them.
+func replySearch(f api.StatsFilter) string {
+	text := searchText(api.Filter{Relay: f.Relay, ReplyCode: f.ReplyCode, EnhancedCode: f.EnhancedCode, Text: f.Text})
+	if len(text) > maxSearch {
+		return ""
+	}
+	return text
 }

@@ -71,6 +71,7 @@ func (u *UI) newRelayView(r api.Relay) relayView {
 			view.Ends = append(view.Ends, ending{what, at, time.Until(at) < within})
 		}
 	}
+	add("certificate", r.CertificateExpires, soon)
 	if o := r.OAuth2; o != nil {
 		add("access token", o.TokenExpires, 0)
 		add("login", o.LoginExpires, soon)

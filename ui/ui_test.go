@@ -464,3 +464,26 @@ func TestWords(t *testing.T) {
 		t.Errorf("cut() = %q", got)
 	}
 }
+
+// TestRetryThese: the button of a reply means the messages of that reply and no others, also
+// where a relay's text is odd.
+func TestRetryThese(t *testing.T) {
+	for _, f := range []api.StatsFilter{
+		{Relay: "relay.example.com", ReplyCode: 550, EnhancedCode: "5.1.1", Text: "=<*>: no such user"},
+		{Relay: "a b:c", Text: "="}, {Text: `=say "no": \ back`}, {Relay: `"`, ReplyCode: 452, Text: "=from:x status:failed (or) -not"}, {Text: "=ärger 😀 \u202e"},
+	} {
+		search := replySearch(f)
+		got := parseSearch(search, time.Now())
+		want := api.Filter{Relay: f.Relay, ReplyCode: f.ReplyCode, EnhancedCode: f.EnhancedCode, Text: f.Text}
+		if len(got.Faults) > 0 || got.Filter != want {
+			t.Errorf("%q means %+v (%q), want %+v", search, got.Filter, got.Faults, want)
+		}
+	}
+	if got := replySearch(api.StatsFilter{Text: "=" + strings.Repeat("x", 5000)}); got != "" {
+		t.Errorf("a search of %d octets, which the page would refuse", len(got))
+	}
+	page := newBrowser(t, newFake(), "ops").get("/ui/").Body.String()
+	if !strings.Contains(page, `name="q" value="relay:relay.example.com code:550`) {
+		t.Errorf("the button has no search: %s", page)
+	}
+}

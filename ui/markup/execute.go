@@ -234,8 +234,14 @@ func indirect(v reflect.Value) reflect.Value {
 	return v
 }
 
-// truth is false for what is empty, a zero time included.
+// truth is false for what is empty, a zero time included. A pointer is true unless it is nil.
 func truth(v reflect.Value) bool {
+	if v.Kind() == reflect.Interface {
+		v = v.Elem()
+	}
+	if v.Kind() == reflect.Pointer {
+		return !v.IsNil()
+	}
 	if z, ok := valueOf(v).(interface{ IsZero() bool }); ok && !isNil(v) {
 		return !z.IsZero()
 	}

@@ -29,10 +29,11 @@ type item struct {
 	List  []item
 	When  time.Time
 	Words []string
+	Zero  *int
 }
 
 func TestExecute(t *testing.T) {
-	data := item{Name: "a<b>&\"'", N: 3, Tags: map[string]string{"order": "<1>"}, Next: &item{Name: "next"}, List: []item{{Name: "x", N: 1}, {Name: "y", N: 2}}, Words: []string{"p", "q"}}
+	data := item{Name: "a<b>&\"'", N: 3, Tags: map[string]string{"order": "<1>"}, Next: &item{Name: "next"}, List: []item{{Name: "x", N: 1}, {Name: "y", N: 2}}, Words: []string{"p", "q"}, Zero: new(int)}
 	for text, want := range map[string]string{
 		`{{.Name}}`:             "a&lt;b&gt;&amp;&#34;&#39;",
 		`<p title="{{.Name}}">`: `<p title="a&lt;b&gt;&amp;&#34;&#39;">`,
@@ -47,6 +48,7 @@ func TestExecute(t *testing.T) {
 		`{{if .When}}when{{else}}never{{end}}`:                                "never",
 		`{{if and .Next .Next.Next .Next.Next.Next}}x{{else}}y{{end}}`:        "y",
 		`{{if or (eq .N 1 3) (fail)}}x{{end}}`:                                "x",
+		`{{with .Zero}}{{.}}{{end}}{{if .Next.Zero}}x{{end}}`:                 "0",
 		`{{if not (gt .N 3)}}le{{end}}{{if ge .N 3}}ge{{end}}`:                "lege",
 		`{{$n := 1}}{{range .List}}{{$n = .N}}{{end}}{{$n}}`:                  "2",
 		`{{len .List}}{{add 1 2}}{{printf "%03d" .N}}`:                        "23003",
