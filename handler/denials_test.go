@@ -65,6 +65,7 @@ func permits() []permit {
 		{route: "GET /v1/stats", needs: keys.Admin, target: "/v1/stats?key=another"},
 		{route: "GET /v1/keys", needs: keys.Admin},
 		{route: "GET /v1/settings", needs: keys.Admin},
+		{route: "GET /v1/events", needs: keys.Admin},
 		{route: "GET /openapi.yaml"},
 		{route: "GET /metrics", needs: keys.Admin},
 		{route: "GET /v1/relays"},
@@ -230,7 +231,7 @@ func (c asker) server(t *testing.T, q *fakeQueue) *Server {
 		}
 		operator := &fakeOperator{}
 		o.Operator, o.Relays = operator, &operatedRelays{operator: operator}
-		o.Metrics, o.Settings = noMetrics, noSettings
+		o.Metrics, o.Settings, o.Events = noMetrics, noSettings, noEvents
 	})
 }
 
@@ -305,6 +306,9 @@ var noMetrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 })
 
+// noEvents takes the place of those of the service.
+func noEvents() api.Events { return api.Events{Events: []api.Event{}} }
+
 // noSettings takes the place of those of the configuration.
 func noSettings() []api.Setting { return []api.Setting{} }
 
@@ -319,7 +323,7 @@ func useUp(rated []*keys.Key) {
 // TestEveryRouteHasAPermit: a route that is new must say who may use it.
 func TestEveryRouteHasAPermit(t *testing.T) {
 	s := newTestServer(t, stored(), func(o *Options) {
-		o.Relays, o.Operator, o.Metrics, o.Settings = &quickRelays{}, &fakeOperator{}, noMetrics, noSettings
+		o.Relays, o.Operator, o.Metrics, o.Settings, o.Events = &quickRelays{}, &fakeOperator{}, noMetrics, noSettings, noEvents
 	})
 	known := map[string]bool{}
 	for _, d := range permits() {

@@ -50,6 +50,8 @@ type Options struct {
 	Pages func(*Door) http.Handler
 	// PagesPath is what a reverse proxy has in front of /ui/, such as /mail; empty for nothing.
 	PagesPath string
+	// Events are what happened lately, for GET /v1/events; nil answers 404 there.
+	Events func() api.Events
 	// Keys are the API keys. Without any, every request is let in, and the server
 	// listens on loopback addresses only.
 	Keys []keys.Entry
@@ -112,6 +114,7 @@ type Server struct {
 	metrics    http.Handler // nil: no /metrics
 	meter      Meter        // nil counts nothing
 	settings   func() []api.Setting
+	events     func() api.Events
 	started    time.Time
 	patterns   map[string]bool
 	budget     *intake.Budget
@@ -164,6 +167,7 @@ func New(o Options) (*Server, error) {
 		metrics:        o.Metrics,
 		meter:          o.Meter,
 		settings:       o.Settings,
+		events:         o.Events,
 		started:        time.Now(),
 	}
 	s.strangers, s.checking = newTurnstile(), newCheckLine()
@@ -269,6 +273,9 @@ func (s *Server) routes() *echo.Echo {
 	keyed(http.MethodGet, "/v1/keys", keys.Admin, s.getKeys)
 	if s.settings != nil {
 		keyed(http.MethodGet, "/v1/settings", keys.Admin, s.getSettings)
+	}
+	if s.events != nil {
+		keyed(http.MethodGet, "/v1/events", keys.Admin, s.getEvents)
 	}
 	keyed(http.MethodGet, "/openapi.yaml", anyRole, s.getOpenAPI)
 	if s.metrics != nil {

@@ -34,3 +34,8 @@ func newKeyRate(r units.Rate) *api.KeyRate {
 func (s *Server) getSettings(c echo.Context) error {
 	return writeJSON(c, http.StatusOK, intake.TypeJSON, api.Settings{Settings: s.settings()})
 }
+
+// getEvents serves GET /v1/events.
+func (s *Server) getEvents(c echo.Context) error {
+	return writeJSON(c, http.StatusOK, intake.TypeJSON, s.events())
+}

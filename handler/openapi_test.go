@@ -353,7 +353,7 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 // TestOpenAPIRoutes: every native route is described, and nothing else is.
 func TestOpenAPIRoutes(t *testing.T) {
 	s := newTestServer(t, &fakeQueue{}, func(o *Options) {
-		o.Relays, o.Operator, o.Metrics, o.Settings, o.Compat = &fakeRelays{}, &fakeOperator{}, noMetrics, noSettings, nil
+		o.Relays, o.Operator, o.Metrics, o.Settings, o.Events, o.Compat = &fakeRelays{}, &fakeOperator{}, noMetrics, noSettings, noEvents, nil
 	})
 	routes := map[string]bool{}
 	for _, r := range s.echo.Routes() {

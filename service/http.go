@@ -44,6 +44,7 @@ func (s *Service) newHandler(all config.Config, version string) (*handler.Server
 	h, err := handler.New(handler.Options{
 		ShareRates: s.changeNote(),
 		Metrics:    scrapes, Meter: meter, Submitter: s.submitter, Ledger: ledger, Relays: s.monitor, Operator: s.operator, Keys: entries, From: c.From, ForceFrom: c.ForceFrom, Rewrites: s.monitor.rewrites(), Signer: newSigner(c.DKIMKeys), Ready: s.ready, Logger: s.log, Processor: s.processor,
+		Events:   s.events.events,
 		Settings: func() []api.Setting { return settingsOf(all) },
 		Compat:   apis, TLS: tlsConfig, Pages: s.newPages(c, version), PagesPath: c.UIPath,
 		Version: version, MaxConnections: withinFiles(c.MaxConnections, maxFiles(), s.log), MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.MaxRecipients,

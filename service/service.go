@@ -58,6 +58,7 @@ func (e *ConfigError) Unwrap() error { return e.Err }
 // Service is the whole of it, wired and listening.
 type Service struct {
 	log         *slog.Logger
+	events      *keptEvents
 	stopTimeout time.Duration // for an orderly stop
 	relays      []Relay
 	logins      *SharedLogins // of the relays; nil where instances share none
@@ -88,10 +89,12 @@ type Service struct {
 // listened on a [*ListenError].
 func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	c := o.Config
+	var events *keptEvents
+	o.Logger, events = keepEvents(o.Logger)
 	if c.Service.Queue.Shared() {
 		o.Logger = logSeldom(o.Logger)
 	}
-	s := &Service{log: o.Logger, stopTimeout: time.Duration(c.Service.ShutdownTimeout), relays: o.Relays, processor: processor.New()}
+	s := &Service{log: o.Logger, events: events, stopTimeout: time.Duration(c.Service.ShutdownTimeout), relays: o.Relays, processor: processor.New()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.stop(ctx))
