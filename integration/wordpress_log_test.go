@@ -82,8 +82,8 @@ func testWPLog(t *testing.T, s *shop) {
 		{"until=2030-01-01", []string{"1042"}, nil},
 		{"since=never", []string{"since", "never"}, []string{"1042"}},
 		{"cursor=x", []string{"cursor"}, nil},
-		{"message=01980000-0000-7000-8000-000000000000", []string{"notice-error"}, nil},
-		{"message=../../v1/relays", []string{"notice-error"}, []string{"ladder"}},
+		{"mail=01980000-0000-7000-8000-000000000000", []string{"notice-error"}, nil},
+		{"mail=../../v1/relays", []string{"notice-error"}, []string{"ladder"}},
 	} {
 		page := s.adminPage(t, s.env, test.query)
 		for _, want := range test.want {
@@ -98,13 +98,17 @@ func testWPLog(t *testing.T, s *shop) {
 		}
 	}
 	id := s.messageID(t, "unknown@example.org")
-	page := s.adminPage(t, s.env, "message="+id)
+	page := s.adminPage(t, s.env, "mail="+id)
 	for _, want := range []string{"550 5.1.1", "What to do: ", "shop@example.com", "Attempts", "TLS 1.3", "Try again", "Send to another address", id} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page of a message lacks %q:\n%s", want, page)
 		}
 	}
 
+	out, _ := s.Run(t, s.env, asAdmin+`echo json_encode(array_values(array_intersect(wp_removable_query_args(), ['page', 'tab', 'mail', 'do', 'to', 'again', 's', 'status', 'since', 'until', 'cursor'])));`)
+	if out != "[]" {
+		t.Errorf("WordPress takes %s out of the address of the page", out)
+	}
 	fake := newFakeServer(t, byPath(map[string]string{"/v1/stats": calmStats, "/readyz": "ok", "/v1/messages": `{"messages":[{"id":"1","subject":"One"}],"next":"c+/2","searched_back_to":"2030-01-31T08:00:00Z"}`}))
 	page = s.adminPage(t, s.plugin(fake.URL), "s=two+words&status=failed&since=2030-01-31&until=2030-01-31&cursor=c1")
 	if want := "142 sent in the last hour, none waits."; !strings.Contains(page, want) {
@@ -175,7 +179,7 @@ func testWPLogTrouble(t *testing.T, s *shop) {
 		t.Run("impostor/"+name, func(t *testing.T) {
 			server := httptest.NewServer(impostor)
 			t.Cleanup(server.Close)
-			out, log := s.Run(t, s.plugin(server.URL), asAdmin+`echo page(''), page('message=1'), notice(), Mailsidecar\change_message('1', 'retry')['found'];`)
+			out, log := s.Run(t, s.plugin(server.URL), asAdmin+`echo page(''), page('mail=1'), notice(), Mailsidecar\change_message('1', 'retry')['found'];`)
 			if n := strings.Count(out, server.URL); n < 4 || log != "" {
 				t.Errorf("log, message, notice and retry name the address %d times, want 4 times at least:\n%s\n%s", n, out, log)
 			}
@@ -257,12 +261,12 @@ func testWPMarkup(t *testing.T, s *shop) {
 		byPath(answers)(n, w, r)
 	})
 	query := url.Values{"s": {markup}, "status": {markup}, "since": {markup}, "until": {markup}, "cursor": {markup}, "to": {markup}, "again": {markup}}
-	message1 := url.Values{"message": {markup}, "to": {markup}, "again": {markup}}
+	message1 := url.Values{"mail": {markup}, "to": {markup}, "again": {markup}}
 	script := asAdmin + `
 		echo page(` + quote(query.Encode()) + `), page('');
 		foreach (['', 'retry', 'resend', 'cancel', 'other'] as $do) echo page(` + quote(message1.Encode()) + ` . "&do=$do");
 		echo notice(), widget(), page('tab=settings');
-		set_transient('mailsidecar_done_1', Mailsidecar\change_message('x', 'resend', ` + quote(markup) + `)); echo page('message=1');
+		set_transient('mailsidecar_done_1', Mailsidecar\change_message('x', 'resend', ` + quote(markup) + `)); echo page('mail=1');
 		set_transient('mailsidecar_test_1', ['sent' => true, 'error' => '', 'answer' => ['body' => json_decode(` + quote(one) + `, true)]]); echo page('tab=settings');`
 	for _, refused := range []bool{false, true} {
 		refuse.Store(refused)
@@ -308,7 +312,7 @@ func testWPOddAnswers(t *testing.T, s *shop) {
 			fmt.Fprintf(w, `{"id":%[1]s,"messages":%[1]s,"next":%[1]s,"searched_back_to":%[1]s,"statuses":%[1]s,"hour":%[1]s,"oldest_due":%[1]s,"keys":%[1]s,"key":%[1]s,
 				"replies":%[1]s,"relays":%[1]s,"subject":%[1]s,"recipients":%[1]s,"waits":%[1]s,"attempts":%[1]s,"resent_as":%[1]s,"size":%[1]s,"created_at":%[1]s}`, value)
 		})
-		_, log := s.Run(t, s.plugin(fake.URL), asAdmin+`page(''); page('message=1'); notice(); widget(); page('tab=settings'); foreach (['retry', 'resend', 'cancel'] as $do) Mailsidecar\change_message('1', $do);`)
+		_, log := s.Run(t, s.plugin(fake.URL), asAdmin+`page(''); page('mail=1'); notice(); widget(); page('tab=settings'); foreach (['retry', 'resend', 'cancel'] as $do) Mailsidecar\change_message('1', $do);`)
 		if log != "" {
 			t.Errorf("PHP's log with %s in every place: %s", value, log)
 		}
@@ -326,7 +330,7 @@ func testWPActions(t *testing.T, s *shop) {
 	hidden := regexp.MustCompile(`name="(\w+)" value="([^"]*)"`)
 	form := func(id, action string) url.Values {
 		t.Helper()
-		_, page := admin.get(t, "/wp-admin/tools.php?page=mailsidecar&message="+id+"&do="+action)
+		_, page := admin.get(t, "/wp-admin/tools.php?page=mailsidecar&mail="+id+"&do="+action)
 		_, page, found := strings.Cut(page, `class="card"`)
 		if !found {
 			t.Fatalf("no form to %s the message", action)
@@ -371,12 +375,15 @@ func testWPActions(t *testing.T, s *shop) {
 	if got := s.relay.Await(t, to, 2); len(got) != 2 {
 		t.Errorf("%d copies arrived, want 2", len(got))
 	}
+	percent := form(refused, "resend")
+	percent.Set("to", "percent%41@example.org")
+	want(percent, "The message is sent to percent%41@example.org")
 	wrong := form(refused, "resend")
 	wrong.Set("to", `no"<address`)
 	want(wrong, "notice-error")
 	want(form(waiting, "retry"), "notice-success")
 	want(form(waiting, "cancel"), "The message is canceled.")
-	if status, page := admin.get(t, "/wp-admin/tools.php?page=mailsidecar&message="+waiting+"&do=cancel"); status != http.StatusOK || strings.Contains(page, `class="card"`) {
+	if status, page := admin.get(t, "/wp-admin/tools.php?page=mailsidecar&mail="+waiting+"&do=cancel"); status != http.StatusOK || strings.Contains(page, `class="card"`) {
 		t.Error("a message that is canceled has a form to cancel it")
 	}
 
@@ -500,6 +507,10 @@ func testWPNoticeSeldom(t *testing.T, s *shop) {
 		if !strings.HasPrefix(out, `1["/v1/stats 1","/v1/stats 1"]<div class="notice notice-error">`) || !strings.Contains(out, "No mail can be sent.") || log != "" {
 			t.Errorf("%s: with a server that does not answer, requests and notice = %s, %s", name, out, log)
 		}
+	}
+	out, _ = s.Run(t, s.plugin(calm.URL), asAdmin+clock+`notice(); putenv('MAILSIDECAR_API_KEY=another'); notice(); notice(); echo count($requests);`)
+	if out != "4" {
+		t.Errorf("requests with one key and then another = %s, want 4: what was known of the first does not count", out)
 	}
 	// While one page asks, another one shows what was known.
 	out, _ = s.Run(t, s.plugin(calm.URL), asAdmin+`widget(); $kept = get_site_transient('mailsidecar_state'); $kept['until'] = 0; set_site_transient('mailsidecar_state', $kept, 3600);

@@ -44,7 +44,7 @@ func TestWordPressScreenshots(t *testing.T) {
 	}
 	s.mail(t, s.env, "", quote(postfix.Busy)+`, 'Your invoice', 'x'`)
 	screenshot(t, address+"/wp-admin/tools.php?page=mailsidecar", filepath.Join(dir, "wordpress-log.png"), "1280,720")
-	screenshot(t, address+"/wp-admin/tools.php?page=mailsidecar&message="+s.messageID(t, "ann@"+postfix.Domain)+"&do=resend", filepath.Join(dir, "wordpress-message.png"), "1280,1060")
+	screenshot(t, address+"/wp-admin/tools.php?page=mailsidecar&mail="+s.messageID(t, "ann@"+postfix.Domain)+"&do=resend", filepath.Join(dir, "wordpress-message.png"), "1280,1060")
 	fake := newFakeServer(t, byPath(map[string]string{"/readyz": "ok", "/v1/stats": `{"statuses":{"queued":7,"deferred":30},"hour":{},"relays":[{"name":"smtp.example.com","status":"paused",
 		"advice":[{"found":"the relay refuses the password: 535 5.7.8 Error: authentication failed.","do":"make a new password in the relay's account, and put it into SMTP_PASSWORD_FILE."}]}]}`}))
 	site.Write(t, "constants.php", `<?php define('MAILSIDECAR_URL', '`+fake.URL+`');`)

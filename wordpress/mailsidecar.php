@@ -1573,9 +1573,10 @@ function describe_test( $result ) {
  */
 function state( $anew = false ) {
 	$kept = get_site_transient( 'mailsidecar_state' );
-	if ( ! is_array( $kept ) || ! isset( $kept['url'], $kept['until'], $kept['state'] ) || base_url() !== $kept['url'] ) {
+	$of   = wp_hash( VERSION . ' ' . base_url() . ' ' . api_key()[0] ); // After a change it is asked anew.
+	if ( ! is_array( $kept ) || ! isset( $kept['of'], $kept['until'], $kept['state'] ) || $of !== $kept['of'] ) {
 		$kept = array(
-			'url'   => base_url(),
+			'of'    => $of,
 			'until' => 0,
 			'state' => new_state( 'unknown', 3 ),
 		);
@@ -1605,8 +1606,8 @@ function new_state( $verdict, $status, $found = '', $advice = '' ) {
 	return array(
 		'verdict'  => $verdict,
 		'exit'     => $status,
-		'found'    => substr( $found, 0, 1000 ),
-		'do'       => substr( $advice, 0, 1000 ),
+		'found'    => mb_substr( $found, 0, 1000 ),
+		'do'       => mb_substr( $advice, 0, 1000 ),
 		'statuses' => array(),
 		'hour'     => array(),
 		'oldest'   => 0,
@@ -2022,8 +2023,8 @@ function render_tools_page() {
 		render_diagnosis();
 		render_test_form();
 		render_settings();
-	} elseif ( '' !== asked( 'message' ) ) {
-		render_message_page( asked( 'message' ) );
+	} elseif ( '' !== asked( 'mail' ) ) {
+		render_message_page( asked( 'mail' ) );
 	} else {
 		render_log();
 	}
@@ -2042,7 +2043,8 @@ function render_tab( $url, $text, $current ) {
 }
 
 /**
- * One argument of the page's address. It only selects what is shown.
+ * One argument of the page's address. It only selects what is shown. None has a name of
+ * wp_removable_query_args(): WordPress takes those out of the address.
  *
  * @param string $name Name.
  * @return string
@@ -2050,7 +2052,7 @@ function render_tab( $url, $text, $current ) {
 function asked( $name ) {
 	// phpcs:ignore WordPress.Security.NonceVerification.Recommended, WordPress.Security.ValidatedSanitizedInput -- Nothing is changed, and sanitize_text_field() would drop a "<" from a subject.
 	$value = isset( $_GET[ $name ] ) ? wp_unslash( $_GET[ $name ] ) : '';
-	return is_string( $value ) ? substr( one_line( wp_check_invalid_utf8( $value ) ), 0, 500 ) : '';
+	return is_string( $value ) ? mb_substr( one_line( wp_check_invalid_utf8( $value ) ), 0, 500 ) : '';
 }
 
 /**
@@ -2484,16 +2486,16 @@ function render_messages( $messages ) {
 function render_subject( $message ) {
 	$id      = text_of( $message, 'id' );
 	$subject = text_of( $message, 'subject' );
-	printf( '<strong><a class="row-title" href="%s"><bdi>%s</bdi></a></strong>', esc_url( page_url( array( 'message' => $id ) ) ), esc_html( '' === $subject ? __( '(no subject)', 'mailsidecar' ) : shorten( $subject ) ) );
-	$links = array( sprintf( '<span><a href="%s">%s</a>', esc_url( page_url( array( 'message' => $id ) ) ), esc_html__( 'Details', 'mailsidecar' ) ) );
+	printf( '<strong><a class="row-title" href="%s"><bdi>%s</bdi></a></strong>', esc_url( page_url( array( 'mail' => $id ) ) ), esc_html( '' === $subject ? __( '(no subject)', 'mailsidecar' ) : shorten( $subject ) ) );
+	$links = array( sprintf( '<span><a href="%s">%s</a>', esc_url( page_url( array( 'mail' => $id ) ) ), esc_html__( 'Details', 'mailsidecar' ) ) );
 	foreach ( actions_of( $message ) as $action => list( $name ) ) {
 		$links[] = sprintf(
 			'<span><a href="%s">%s</a>',
 			esc_url(
 				page_url(
 					array(
-						'message' => $id,
-						'do'      => $action,
+						'mail' => $id,
+						'do'   => $action,
 					)
 				)
 			),
@@ -2554,8 +2556,8 @@ function render_message_page( $id ) {
 		echo '<p>';
 		foreach ( $actions as $action => list( $name ) ) {
 			$arguments = array(
-				'message' => $id,
-				'do'      => $action,
+				'mail' => $id,
+				'do'   => $action,
 			);
 			printf( '<a class="button" href="%s">%s</a> ', esc_url( page_url( $arguments ) ), esc_html( $name ) );
 		}
@@ -2694,7 +2696,7 @@ function render_message_form( $message, $action, $what ) {
 		<?php endif; ?>
 		<p>
 			<?php submit_button( $name, 'primary', '', false ); ?>
-			<a class="button" href="<?php echo esc_url( page_url( array( 'message' => text_of( $message, 'id' ) ) ) ); ?>"><?php esc_html_e( 'Do nothing', 'mailsidecar' ); ?></a>
+			<a class="button" href="<?php echo esc_url( page_url( array( 'mail' => text_of( $message, 'id' ) ) ) ); ?>"><?php esc_html_e( 'Do nothing', 'mailsidecar' ); ?></a>
 		</p>
 	</form>
 	<?php
@@ -2748,12 +2750,14 @@ function handle_message_form() {
 	check_admin_referer( 'mailsidecar_message' );
 	$posted = array();
 	foreach ( array( 'message', 'do', 'to', 'again', 'once' ) as $name ) {
-		$posted[ $name ] = isset( $_POST[ $name ] ) && is_string( $_POST[ $name ] ) ? trim( sanitize_text_field( wp_unslash( $_POST[ $name ] ) ) ) : '';
+		// phpcs:ignore WordPress.Security.ValidatedSanitizedInput -- sanitize_text_field() would make another address of one with a "%41".
+		$value           = isset( $_POST[ $name ] ) ? wp_unslash( $_POST[ $name ] ) : '';
+		$posted[ $name ] = is_string( $value ) ? one_line( wp_check_invalid_utf8( $value ) ) : '';
 	}
 	if ( ! in_array( $posted['do'], array( 'retry', 'resend', 'cancel' ), true ) || '' === $posted['message'] ) {
 		wp_die( esc_html__( 'This form is not complete.', 'mailsidecar' ), '', array( 'response' => 400 ) );
 	}
-	$back = array( 'message' => $posted['message'] );
+	$back = array( 'mail' => $posted['message'] );
 	$done = change_message( $posted['message'], $posted['do'], $posted['to'], '' !== $posted['again'], $posted['once'] );
 	if ( ! $done['ok'] && 'resend' === $posted['do'] ) {
 		$back += array(
