@@ -18,9 +18,9 @@ import (
 
 // Limits of a message's page. What is beyond them is told in a number.
 const (
-	maxShownRecipients = 200
+	maxShownRecipients = 50
 	maxShownAttempts   = 50
-	maxShownResults    = 50 // of an attempt
+	maxShownResults    = 8 // different replies of an attempt
 	// maxPreviewed is how large a message may be, in octets, for its preview to be shown at once.
 	maxPreviewed = 2 << 20
 )

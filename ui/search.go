@@ -233,7 +233,7 @@ func (r *searchReader) word(w searchWord) {
 	case known.read == nil && value == "": // Re: of a subject
 		known, value = subjectName(), r.text[w.begin:w.end]
 	case known.read == nil:
-		r.fault(`"%s:" is no name that the search knows: these are %s. In quotes it is looked for in the subject: %s`,
+		r.fault(`"%s:" is no name that the search knows; it knows %s. In quotes it is looked for in the subject: %s`,
 			name, allSearchNames(), quoteAlways(r.text[w.begin:w.end]))
 		return
 	case strings.TrimSpace(value) == "":
@@ -271,15 +271,32 @@ func allSearchNames() string {
 	for _, n := range searchNames() {
 		all = append(all, n.names[0]+":")
 	}
-	return strings.Join(all, " ")
+	last := len(all) - 1
+	return strings.Join(all[:last], ", ") + " and " + all[last]
 }
 
 var (
 	bareID       = regexp.MustCompile(`^01[0-9a-fA-F]{4,30}$`)
 	bareLongID   = regexp.MustCompile(`^[0-9a-fA-F]{8}-[0-9a-fA-F-]{0,27}$`)
 	bareEnhanced = regexp.MustCompile(`^[45]\.[0-9]{1,3}\.[0-9]{1,3}$`)
-	bareDomain   = regexp.MustCompile(`^@?[\pL\pN]([\pL\pN\pM_-]*[\pL\pN\pM])?(\.[\pL\pN]([\pL\pN\pM_-]*[\pL\pN\pM])?)*\.([\pL\pM]{2,}|xn--[A-Za-z0-9-]+)$`)
 )
+
+// isBareDomain says that a word looks like a domain: it ends in a label of letters alone, which
+// keeps prices and versions apart.
+func isBareDomain(word string) bool {
+	labels := strings.Split(word, ".")
+	for _, l := range labels {
+		odd := func(r rune) bool {
+			return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsMark(r) && r != '-' && r != '_'
+		}
+		if l == "" || strings.HasPrefix(l, "-") || strings.HasSuffix(l, "-") || strings.ContainsFunc(l, odd) {
+			return false
+		}
+	}
+	last := labels[len(labels)-1]
+	noLetter := func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsMark(r) }
+	return len(labels) > 1 && utf8.RuneCountInString(last) > 1 && (!strings.ContainsFunc(last, noLetter) || strings.HasPrefix(last, "xn--"))
+}
 
 // bare guesses what a word without a name is. A chip shows it, and what is in quotes is always
 // of the subject.
@@ -298,7 +315,7 @@ func (r *searchReader) bare(w searchWord) (name, value string) {
 		return "id", v
 	case bareEnhanced.MatchString(v):
 		return "code", v
-	case bareDomain.MatchString(v):
+	case isBareDomain(v):
 		return "domain", v
 	default:
 		return "subject", v
