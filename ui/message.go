@@ -47,9 +47,11 @@ type messagePage struct {
 	Resend      *resendForm
 	AskCancel   bool
 	Preview     *preview
-	PreviewOff  string   // why there is no preview
-	Gone        *trouble // the content is gone
-	Show        string   // what of the preview: text, html, headers, source, attachments
+	PreviewOff  string // why there is no preview
+	Gone        bool   // the content is gone
+	Keeps       string // setting that would have kept it, or keeps it until KeptUntil
+	KeptUntil   time.Time
+	Show        string // what of the preview: text, html, headers, source, attachments
 	Shows       []tab
 	To          messageLinks
 	Attachments []attachmentLink
@@ -167,6 +169,10 @@ func (p *messagePage) fill(v *visit, m api.Message, now time.Time) {
 	for _, id := range m.ResentAs {
 		p.Resent = append(p.Resent, link{id, v.ui.to("messages", id)})
 	}
+	p.Keeps = api.KeepsDelivered
+	if k := m.Content; k != nil {
+		p.Gone, p.KeptUntil, p.Keeps = !k.Kept, k.Until, cmp.Or(k.Setting, p.Keeps)
+	}
 	p.fillRecipients(v, m)
 	p.Events, p.EventsLeft = timeline(m, now)
 	if p.Resend != nil {
@@ -200,11 +206,11 @@ func (p *messagePage) fillRecipients(v *visit, m api.Message) {
 			continue
 		}
 		p.Rcpts = append(p.Rcpts, recipient{
-			Recipient: r, Said: r.String(), CanOther: p.MayMend && resendable(r),
+			Recipient: r, Said: r.String(), CanOther: p.MayMend && !p.Gone && resendable(r),
 			Another: v.ui.to("messages", m.ID) + markup.URL("?resend="+url.QueryEscape(r.Email)+"#resend"),
 		})
 	}
-	p.MayRetry, p.MayCancel = p.MayRetry && p.MayMend || p.Open && p.MayMend, p.Open && p.MayMend
+	p.MayRetry, p.MayCancel = (p.MayRetry || p.Open) && p.MayMend && !p.Gone, p.Open && p.MayMend
 }
 
 // resendable says that the message may go to another address in place of the recipient.
@@ -324,7 +330,10 @@ var previews = []struct{ show, name string }{
 
 // preview adds the content, as far as it is there.
 func (p *messagePage) preview(v *visit) {
-	if p.Size > maxPreviewed && p.Show == "" {
+	switch {
+	case p.Gone:
+		return
+	case p.Size > maxPreviewed && p.Show == "":
 		p.PreviewOff = "large"
 		return
 	}
@@ -335,7 +344,7 @@ func (p *messagePage) preview(v *visit) {
 	})
 	switch {
 	case isCode(err, api.CodeContentGone):
-		p.Gone = v.troubleOf(err)
+		p.Gone = true
 		return
 	case err != nil:
 		p.PreviewOff = v.troubleOf(err).Title

@@ -382,7 +382,23 @@ func TestMessagePage(t *testing.T) {
 	}
 	answers["GET "+messagePath+"/content"] = problemAnswer(410, api.CodeContentGone, "x")
 	u, _ = newMailDoor(t, answers)
-	wantTexts(t, "without content", visitPage(t, u, messageURL, nil).Body.String(), "The content is gone", "MAILSIDECAR_KEEP_BODIES", "!Download .eml")
+	wantTexts(t, "without content", visitPage(t, u, messageURL, nil).Body.String(), "The content is gone", "MAILSIDECAR_KEEP_BODIES")
+	m := someMessage()
+	for name, tc := range map[string]struct {
+		kept  api.Kept
+		texts []string
+	}{
+		"kept":    {api.Kept{Kept: true, Until: m.CreatedAt, Setting: api.KeepsDelivered}, []string{"Kept until Sun 29 Nov 2026 15:04:05 UTC, as MAILSIDECAR_KEEP_BODIES says.", "Download .eml", "Schön €"}},
+		"waits":   {api.Kept{Kept: true}, []string{"Kept while the message waits."}},
+		"removed": {api.Kept{Setting: api.KeepsFailed}, []string{"The content is gone; MAILSIDECAR_RETENTION says how long it is kept.", "as long as MAILSIDECAR_RETENTION says", "!Schön", "!Retry now", "!Kept"}},
+	} {
+		m.Content = &tc.kept
+		u, d := newMailDoor(t, answersOf{"GET " + messagePath: jsonAnswer(m), "GET " + messagePath + "/content": textAnswer(crlf(mixed))})
+		wantTexts(t, name, visitPage(t, u, messageURL, nil).Body.String(), tc.texts...)
+		if asked := slices.Contains(d.asked, "GET "+messagePath+"/content"); asked != tc.kept.Kept {
+			t.Errorf("%s: the content was asked for: %t", name, asked)
+		}
+	}
 	if w := visitPage(t, u, "/ui/messages/0000", nil); w.Code != 404 {
 		t.Errorf("a message that there is not = %d, want 404", w.Code)
 	}
