@@ -29,6 +29,9 @@ type Relay struct {
 	Failure     *Outcome    `json:"failure,omitempty"`
 	Advice      []Advice    `json:"advice,omitempty"` // none: nothing is wrong
 	Connections Connections `json:"connections"`
+	// FailingSince is when the first of its failures was seen; zero where it can be used, or nothing
+	// was tried lately.
+	FailingSince time.Time `json:"failing_since,omitzero"`
 	// CertificateExpires is when the certificate ends that the port in use showed last; zero where
 	// it showed none within 12 hours.
 	CertificateExpires time.Time `json:"certificate_expires_at,omitzero"`

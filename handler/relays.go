@@ -102,7 +102,7 @@ func newRelayFailure(f *mailer.Failure) api.Outcome {
 func newRelay(r RelayStatus) api.Relay {
 	b := api.Relay{
 		Name: r.Name, Host: r.Host, Status: api.RelayUnknown, Ladder: []api.RelayRung{}, Senders: r.Senders, PausedUntil: inUTC(r.PausedUntil),
-		CertificateExpires: inUTC(r.CertificateExpires), LastDelivery: inUTC(r.LastDelivery),
+		FailingSince: inUTC(r.FailingSince), CertificateExpires: inUTC(r.CertificateExpires), LastDelivery: inUTC(r.LastDelivery),
 		Advice: r.Advice, OAuth2: r.OAuth2, Connections: api.Connections(r.Connections),
 	}
 	for _, rung := range r.Ladder {

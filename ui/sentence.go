@@ -177,12 +177,19 @@ func cause(r api.Relay) string {
 	case p != nil:
 		return fmt.Sprintf("%s, which an operator has paused since %s.", name, clock(p.Since))
 	case len(r.Advice) > 0:
-		return name + ": " + full(cut(r.Advice[0].Found, 200))
+		return name + since(r) + ": " + full(cut(r.Advice[0].Found, 200))
 	case r.Failure != nil:
-		return name + ": " + full(cut(r.Failure.String(), 200))
+		return name + since(r) + ": " + full(cut(r.Failure.String(), 200))
 	default:
 		return name + " cannot be used just now."
 	}
+}
+
+func since(r api.Relay) string {
+	if r.FailingSince.IsZero() {
+		return ""
+	}
+	return ", since " + clock(r.FailingSince)
 }
 
 // full ends a sentence.

@@ -134,6 +134,8 @@ func TestEmpty(t *testing.T) {
 func TestSentence(t *testing.T) {
 	up := api.Relay{Name: "one", Status: api.RelayUp}
 	refuses := api.Relay{Name: "smtp.example.com", Status: api.RelayPaused, Advice: []api.Advice{{Found: "the relay refused the password"}}}
+	refusesSince := refuses
+	refusesSince.FailingSince = time.Date(2001, 2, 3, 14, 2, 0, 0, time.UTC)
 	paused := api.Relay{Name: "two", Status: api.RelayPaused, PausedByOperator: &api.RelayPause{Since: time.Now(), Reason: "moves"}}
 	slow := api.Relay{Name: "slow", Status: api.RelayUp, Rate: &api.Rate{Messages: 30, Per: "1m0s", Waiting: 3}}
 	now := time.Now()
@@ -158,6 +160,7 @@ func TestSentence(t *testing.T) {
 		{stats(2, 1, 0, 0, 0), []api.Relay{up}, flows, "Mail flows: 1 sent in the last hour, and 2 messages wait for a later time.", ""},
 		{stats(37, 0, 0, 0, time.Hour), []api.Relay{refuses}, waits, "Mail waits: smtp.example.com: the relay refused the password; 37 messages wait.", "/mail/ui/relays"},
 		{stats(0, 0, 0, 0, 0), []api.Relay{refuses}, waits, "Mail waits: smtp.example.com: the relay refused the password.", "/mail/ui/relays"},
+		{stats(37, 0, 0, 0, time.Hour), []api.Relay{refusesSince}, waits, "Mail waits: smtp.example.com, since 3 Feb 14:02: the relay refused the password; 37 messages wait.", "/mail/ui/relays"},
 		{stats(1, 0, 0, 0, 0), []api.Relay{paused}, waits, "Mail waits: two, which an operator has paused since", "/mail/ui/relays"},
 		{stats(1, 9, 0, 0, time.Minute), []api.Relay{up, refuses}, waits, "Mail flows: 9 sent in the last hour, and none waits longer than 1 min. But not by smtp.example.com: the relay refused the password.", "/mail/ui/relays"},
 		{stats(1, 9, 0, 0, time.Hour), []api.Relay{up, refuses}, waits, "Some mail waits, for 1 h: smtp.example.com", "/mail/ui/relays"},
