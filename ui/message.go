@@ -140,7 +140,7 @@ func (v *visit) showMessage(status int, p *messagePage) error {
 	}
 	p.fill(v, m, time.Now())
 	// A refresh takes over only the parts that change.
-	if v.r.Header.Get("Mailsidecar-Refresh") == "" {
+	if !v.refreshes() {
 		p.preview(v)
 	}
 	title := short(p.Subject, 80)

@@ -32,6 +32,8 @@ type messagesPage struct {
 	// All is how many messages match, in words: "all 512 that match".
 	All     string
 	MayMend bool
+	// Refresh is for lists that cost little: the others are not asked for again and again.
+	Refresh bool
 	CSRF    string
 }
 
@@ -202,6 +204,9 @@ func allMatching(n int64) string {
 	}
 }
 
+// refreshes says that only those parts of the page are looked at that change by themselves.
+func (v *visit) refreshes() bool { return v.r.Header.Get("Mailsidecar-Refresh") != "" }
+
 // list asks for one page of the list.
 func (m *messagesPage) list(v *visit, s search, query url.Values) {
 	asked := s.Filter.Query()
@@ -211,6 +216,12 @@ func (m *messagesPage) list(v *visit, s search, query url.Values) {
 		asked.Set("cursor", cursor)
 	}
 	var list api.Page // without messages: each is a row as soon as it is read
+	quick := s.Filter
+	quick.Status = ""
+	m.Refresh = cursor == "" && quick == api.Filter{} && s.Filter.Status != api.StateBounced && s.Filter.Status != api.StateExpired
+	if v.refreshes() && !m.Refresh {
+		return // the list that is there stays
+	}
 	err := v.readPage("/v1/messages?"+asked.Encode(), &list, func(message api.Message) {
 		m.Rows = append(m.Rows, v.row(message))
 	})

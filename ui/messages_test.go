@@ -220,6 +220,27 @@ func TestMessagesPage(t *testing.T) {
 	}
 }
 
+// TestRefresh: a page that is open asks again and again for what is cheap, but makes no search, and reads no content.
+func TestRefresh(t *testing.T) {
+	u, d := newMailDoor(t, answersOf{"GET /v1/messages": jsonAnswer(api.Page{Messages: []api.Message{someMessage()}}), "GET " + messagePath: jsonAnswer(someMessage()), "GET " + messagePath + "/content": textAnswer("a")})
+	for target, want := range map[string]string{
+		"/ui/messages": "GET /v1/messages?limit=50", "/ui/messages?q=status:waiting": "GET /v1/messages?limit=50&status=waiting", "/ui/messages?q=status:bounced": "",
+		"/ui/messages?q=invoice": "", "/ui/messages?cursor=c": "", messageURL: "GET " + messagePath,
+	} {
+		d.asked = nil
+		r := httptest.NewRequest(http.MethodGet, target, http.NoBody)
+		r.Header.Set("Mailsidecar-Refresh", "1")
+		w := httptest.NewRecorder()
+		u.ServeHTTP(w, r)
+		if got := strings.Join(d.asked, "\n"); got != want || w.Code != 200 {
+			t.Errorf("%s is refreshed by %q, %d, want %q", target, got, w.Code, want)
+		}
+		if marked := strings.Contains(w.Body.String(), `data-refresh="list"`); marked != (want != "" && target != messageURL) {
+			t.Errorf("%s: the list is refreshed: %t", target, marked)
+		}
+	}
+}
+
 // TestLongList: an answer that is larger than a page may hold as a whole is a list all the same.
 func TestLongList(t *testing.T) {
 	m := someMessage()
