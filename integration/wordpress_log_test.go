@@ -105,6 +105,12 @@ func testWPLog(t *testing.T, s *shop) {
 		}
 	}
 
+	if !strings.Contains(page, "It is kept until ") || !strings.Contains(page, "MAILSIDECAR_RETENTION") {
+		t.Errorf("the page of a message that failed does not say how long its content is kept:\n%s", page)
+	}
+	if page = s.adminPage(t, s.env, "mail="+s.messageID(t, to)+"&do=resend"); !strings.Contains(page, "It is gone,") || !strings.Contains(page, "MAILSIDECAR_KEEP_BODIES") || strings.Contains(page, "Send to another address") {
+		t.Errorf("the page of a delivered message does not say that its content is gone, or offers to send it again:\n%s", page)
+	}
 	out, _ := s.Run(t, s.env, asAdmin+`echo json_encode(array_values(array_intersect(wp_removable_query_args(), ['page', 'tab', 'mail', 'do', 'to', 'again', 's', 'status', 'since', 'until', 'cursor'])));`)
 	if out != "[]" {
 		t.Errorf("WordPress takes %s out of the address of the page", out)

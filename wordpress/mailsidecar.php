@@ -2293,6 +2293,35 @@ function reason_text( $message ) {
 }
 
 /**
+ * Says whether the content of a message was removed.
+ *
+ * @param array $message Message of an answer.
+ * @return bool False where it is not known, as in a list.
+ */
+function is_gone( $message ) {
+	return isset( $message['content'] ) && is_array( $message['content'] ) && isset( $message['content']['kept'] ) && false === $message['content']['kept'];
+}
+
+/**
+ * Says how long the content of a message is kept.
+ *
+ * @param array $message Message of an answer.
+ * @return string Empty where it is not known.
+ */
+function content_text( $message ) {
+	$content = isset( $message['content'] ) ? $message['content'] : array();
+	$setting = text_of( $content, 'setting' );
+	$until   = time_text( time_of( $content, 'until' ) );
+	if ( is_gone( $message ) ) {
+		$text = __( 'It is gone, so that the message cannot be sent again.', 'mailsidecar' );
+		/* translators: %s: name of a setting. */
+		return '' === $setting ? $text : $text . ' ' . sprintf( __( 'The setting %s of the server would have kept it longer.', 'mailsidecar' ), $setting );
+	}
+	/* translators: 1: time, 2: name of a setting. */
+	return '' === $until ? '' : sprintf( __( 'It is kept until %1$s (%2$s of the server).', 'mailsidecar' ), $until, $setting );
+}
+
+/**
  * What can be done with a message.
  *
  * @param array $message Message of an answer.
@@ -2304,6 +2333,9 @@ function actions_of( $message ) {
 		'resend' => array( __( 'Send to another address', 'mailsidecar' ), array() ),
 		'cancel' => array( __( 'Cancel', 'mailsidecar' ), array( 'queued', 'deferred', 'held' ) ),
 	);
+	if ( is_gone( $message ) ) {
+		unset( $all['retry'], $all['resend'] );
+	}
 	foreach ( $all as $action => list( , $states ) ) {
 		if ( $states && '' === recipient_text( $message, 1, $states ) ) {
 			unset( $all[ $action ] );
@@ -2580,6 +2612,7 @@ function render_message( $message ) {
 		__( 'Not before', 'mailsidecar' )     => time_text( time_of( $message, 'send_at' ) ),
 		__( 'Tried until', 'mailsidecar' )    => time_text( time_of( $message, 'expires_at' ) ),
 		__( 'Size', 'mailsidecar' )           => (string) size_format( (int) text_of( $message, 'size' ) ),
+		__( 'Content', 'mailsidecar' )        => content_text( $message ),
 		__( 'Key', 'mailsidecar' )            => text_of( $message, 'key' ),
 		__( 'Message-ID', 'mailsidecar' )     => text_of( $message, 'message_id' ),
 		__( 'Id', 'mailsidecar' )             => text_of( $message, 'id' ),
@@ -2936,6 +2969,10 @@ function cli_log( $args, $options = array() ) {
 		return;
 	}
 	\WP_CLI\Utils\format_items( $options['format'], $items, array( 'id', 'time', 'status', 'recipients', 'subject', 'reason' ) );
+	if ( $log['back_to'] && 'table' === $options['format'] ) {
+		/* translators: %s: time. */
+		\WP_CLI::log( sprintf( __( 'Searched back to %s; the next page goes on from there.', 'mailsidecar' ), time_text( $log['back_to'] ) ) );
+	}
 	if ( '' !== $log['next'] && 'table' === $options['format'] ) {
 		\WP_CLI::log( "--cursor={$log['next']}" );
 	}
