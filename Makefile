@@ -37,6 +37,7 @@ test-deps: ## install what tests need beside Go (Debian; root or sudo)
 	scripts/install-test-deps
 	scripts/install-php-deps
 	scripts/install-sdks
+	scripts/install-browser
 
 .PHONY: check
 check: lint test ## what a change must pass: lint and test
@@ -46,6 +47,7 @@ lint: $(TOOLS)/golangci-lint-$(GOLANGCI_LINT) ## format, vet, layout and style; 
 	$< run
 	cd bench && $< run
 	cd integration/oauth2 && $< run
+	cd integration/browser && $< run
 	@if command -v shellcheck >/dev/null; then shellcheck scripts/* .ci/run; else echo 'no shellcheck: shell scripts not checked'; fi
 
 .PHONY: fmt
