@@ -473,7 +473,10 @@ func TestWords(t *testing.T) {
 func TestRetryThese(t *testing.T) {
 	for _, f := range []api.StatsFilter{
 		{Relay: "relay.example.com", ReplyCode: 550, EnhancedCode: "5.1.1", Text: "=<*>: no such user"},
-		{Relay: "a b:c", Text: "="}, {Text: `=say "no": \ back`}, {Relay: `"`, ReplyCode: 452, Text: "=from:x status:failed (or) -not"}, {Text: "=ärger 😀 \u202e"},
+		{Relay: "a b:c", Text: "="},
+		{Text: `=say "no": \ back`},
+		{Relay: `"`, ReplyCode: 452, Text: "=from:x status:failed (or) -not"},
+		{Text: "=ärger 😀 \u202e"},
 	} {
 		search := replySearch(f)
 		got := parseSearch(search, time.Now())
