@@ -125,6 +125,7 @@ func newFake() *fakeDoor {
 				Ladder:      []api.RelayRung{{Port: 587, Mode: "starttls"}, {Port: 2525, Mode: "starttls", Serving: true}, {Port: 465, Mode: "tls"}},
 				Connections: api.Connections{Open: 2, Limit: 4, Max: 8, Reason: "messages waited"}, Rate: &api.Rate{Messages: 30, Per: "1m0s", Waiting: 2, Next: at},
 			}}},
+			"GET /v1/events":   api.Events{Since: at, Events: []api.Event{{At: at, Kind: api.EventStarted, Level: api.EventInfo, Text: "The server has started."}}},
 			"GET /v1/drain":    api.Drain{Due: 1, Later: 3},
 			"GET /v1/keys":     api.Keys{Since: at, Keys: []api.Key{{Name: "shop", Roles: []string{"send", "read"}, Senders: []string{"example.com"}, Rate: &api.KeyRate{Messages: 100, Per: "1m0s"}, LastUsed: at}}},
 			"GET /v1/settings": api.Settings{Settings: []api.Setting{{Name: "SMTP_HOST", Value: "relay.example.com", Source: api.SourceVariable, About: "Host."}, {Name: "SMTP_AUTH", Value: "auto", Source: api.SourceDefault, About: "AUTH."}}},

@@ -18,7 +18,10 @@ type overview struct {
 	RelayProblem string
 	Replies      []replyView
 	Keys         []api.StatsKey // none for others than admins
-	Empty        bool           // no message is stored, and none was accepted lately
+	Events       []api.Event    // the newest; likewise
+	Earlier      []api.Event    // those before
+	EventProblem string
+	Empty        bool // no message is stored, and none was accepted lately
 	MaySend      bool
 	Counting     bool
 }
@@ -39,8 +42,11 @@ type replyView struct {
 	To     markup.URL // these
 }
 
-// mostReplies is how many reasons are shown.
-const mostReplies = 10
+const (
+	// mostReplies is how many reasons are shown, and mostEvents how many events at once.
+	mostReplies = 10
+	mostEvents  = 6
+)
 
 // getOverview serves GET /ui/.
 func (v *visit) getOverview() error {
@@ -60,6 +66,14 @@ func (v *visit) getOverview() error {
 		case !isCode(err, api.CodeQueueRequired):
 			o.Problem = explain(err)
 		}
+	}
+	if v.isAdmin {
+		var happened api.Events
+		if err := v.get("/v1/events", nil, &happened); err != nil {
+			o.EventProblem = explain(err)
+		}
+		n := min(len(happened.Events), mostEvents)
+		o.Events, o.Earlier = happened.Events[:n], happened.Events[n:]
 	}
 	v.show(http.StatusOK, "overview.html", page{Title: "Overview", Nav: "overview", Data: o})
 	return nil

@@ -50,11 +50,14 @@ func TestRoles(t *testing.T) {
 		if strings.Contains(relays, "/pause") != admin || strings.Contains(relays, `action="/ui/drain"`) != admin {
 			t.Errorf("%s: buttons to pause and drain are there = %v", key, !admin)
 		}
+		if strings.Contains(first, "What happened lately") != admin {
+			t.Errorf("%s: events are there = %v", key, !admin)
+		}
 		if strings.Contains(first, "Retry these") != (key == "ops" || key == "shop") {
 			t.Errorf("%s: Retry these is there, or is not", key)
 		}
 		for _, asked := range d.asked {
-			if key == "app" && strings.Contains(asked, "/v1/stats") || !admin && strings.Contains(asked, "/v1/drain") {
+			if key == "app" && strings.Contains(asked, "/v1/stats") || !admin && (strings.Contains(asked, "/v1/drain") || strings.Contains(asked, "/v1/events")) {
 				t.Errorf("%s asked for %s, which it may not see", key, asked)
 			}
 		}
@@ -64,7 +67,7 @@ func TestRoles(t *testing.T) {
 // TestErrorsStayInTheirBox: where one part fails, the others are shown.
 func TestErrorsStayInTheirBox(t *testing.T) {
 	away := api.Problem{Status: 503, Code: api.CodeQueueUnavailable, Title: "Queue unavailable", Detail: "The database of the queue does not answer."}
-	for _, path := range []string{"GET /v1/stats", "GET /v1/relays", "GET /v1/drain", "GET /v1/keys", "GET /v1/settings"} {
+	for _, path := range []string{"GET /v1/stats", "GET /v1/relays", "GET /v1/drain", "GET /v1/keys", "GET /v1/settings", "GET /v1/events"} {
 		d := newFake()
 		d.answers[path] = away
 		b := newBrowser(t, d, "ops")
@@ -359,7 +362,7 @@ func TestPagesEscape(t *testing.T) {
 	d := newFake()
 	d.answers = map[string]any{
 		"GET /v1/stats": nastyOf[api.Stats](), "GET /v1/relays": nastyOf[api.Relays](), "GET /v1/drain": nastyOf[api.Drain](), "GET /v1/keys": nastyOf[api.Keys](),
-		"GET /v1/settings": nastyOf[api.Settings](), "GET /v1/messages": nastyOf[api.Page](), "GET /v1/messages/x": nastyOf[api.Message](), "GET /v1/messages/count": nastyOf[api.Matching](),
+		"GET /v1/settings": nastyOf[api.Settings](), "GET /v1/events": nastyOf[api.Events](), "GET /v1/messages": nastyOf[api.Page](), "GET /v1/messages/x": nastyOf[api.Message](), "GET /v1/messages/count": nastyOf[api.Matching](),
 		"POST /v1/relays/check": map[string]any{"relays": []checkReport{nastyOf[checkReport]()}},
 	}
 	for _, broken := range []bool{false, true} {
