@@ -6,7 +6,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"mailsidecar/api"
@@ -83,6 +85,9 @@ func (v *visit) troubleOf(err error) *trouble {
 		if t.Detail == t.Title {
 			t.Detail = ""
 		}
+		t.Fields = slices.DeleteFunc(slices.Clone(t.Fields), func(f api.FieldError) bool {
+			return strings.Contains(t.Detail, f.Message) || t.Code == api.CodeAlreadyResent // whose page asks
+		})
 		return t
 	}
 	if err := v.ctx.Err(); err != nil {

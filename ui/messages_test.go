@@ -53,6 +53,20 @@ func (d *mailDoor) Serve(w http.ResponseWriter, r *http.Request, _ string) {
 	problemAnswer(404, api.CodeMessageNotFound, "There is no such message.")(w, r)
 }
 
+// TestTroubleOnce: what the detail of an error says is not said again for its fields.
+func TestTroubleOnce(t *testing.T) {
+	u, _ := newMailDoor(t, nil)
+	v := &visit{ui: u, ctx: t.Context()}
+	p := api.Problem{Title: "A parameter is not valid", Detail: "to: an address needs an @", Code: api.CodeInvalidParameter, Errors: []api.FieldError{{Field: "to", Message: "an address needs an @"}, {Field: "again", Message: "is odd"}}}
+	if got := v.troubleOf(&answerError{p}); len(got.Fields) != 1 || got.Fields[0].Field != "again" {
+		t.Errorf("troubleOf has the fields %v, want those that the detail does not tell", got.Fields)
+	}
+	p.Code = api.CodeAlreadyResent
+	if got := v.troubleOf(&answerError{p}); len(got.Fields) != 0 {
+		t.Errorf("troubleOf has the fields %v of what the page asks", got.Fields)
+	}
+}
+
 func jsonAnswer(v any) func(http.ResponseWriter, *http.Request) {
 	return func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(v) }
 }
