@@ -9,6 +9,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"time"
 
 	"mailsidecar/api"
 )
@@ -211,6 +213,15 @@ func (s *stream) WriteHeader(status int) {
 		s.status, s.sent = status, s.header.Clone()
 		close(s.begun)
 	}
+}
+
+// SetWriteDeadline cuts the answer off where the deadline is over: so the server takes back the
+// memory of an answer that a slow browser does not read, when others want it.
+func (s *stream) SetWriteDeadline(deadline time.Time) error {
+	if !deadline.IsZero() && !deadline.After(time.Now()) {
+		_ = s.to.CloseWithError(os.ErrDeadlineExceeded)
+	}
+	return nil
 }
 
 func (s *stream) Write(p []byte) (int, error) {

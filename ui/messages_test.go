@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -629,6 +630,49 @@ func TestExportBreaksOff(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s ended as if it was whole", f)
 		}
+	}
+}
+
+// blockedWriter is a browser that reads nothing until the answer is cut off.
+type blockedWriter struct {
+	*httptest.ResponseRecorder
+	cut chan error
+	err error
+}
+
+func (w *blockedWriter) Write(p []byte) (int, error) {
+	for range 2 {
+		select {
+		case err := <-w.cut:
+			w.err = errors.Join(w.err, err)
+		case <-time.After(10 * time.Second):
+			w.err = errors.Join(w.err, errors.New("not cut off"))
+		}
+	}
+	w.cut = make(chan error, 2)
+	w.cut <- nil
+	w.cut <- nil
+	return w.ResponseRecorder.Write(p)
+}
+
+// TestSlowBrowser: the server can take back the memory of an answer that a browser does not read.
+func TestSlowBrowser(t *testing.T) {
+	cut := make(chan error, 2)
+	u, _ := newMailDoor(t, answersOf{"GET " + messagePath + "/content": func(w http.ResponseWriter, _ *http.Request) {
+		rc := http.NewResponseController(w)
+		cut <- rc.SetWriteDeadline(time.Now().Add(time.Minute))
+		_, _ = io.WriteString(w, "A: b\r\n\r\n")
+		go func() { cut <- rc.SetWriteDeadline(time.Unix(1, 0)) }() // as handler/intake does
+		for {
+			if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+				return
+			}
+		}
+	}})
+	w := &blockedWriter{ResponseRecorder: httptest.NewRecorder(), cut: cut}
+	u.ServeHTTP(w, httptest.NewRequest(http.MethodGet, messageURL+"/eml", http.NoBody)) // ends
+	if err := w.err; err != nil {
+		t.Errorf("SetWriteDeadline = %v", err)
 	}
 }
 
