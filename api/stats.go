@@ -19,8 +19,11 @@ type Stats struct {
 	Day       StatsSince `json:"day"`
 	// Buckets divide Day; each is ten minutes long.
 	Buckets []StatsBucket `json:"buckets"`
-	Keys    []StatsKey    `json:"keys"`
-	Relays  []StatsRelay  `json:"relays"`
+	// Hours are the last seven days, hour by hour, with the present hour; only where the request
+	// has days=7.
+	Hours  []StatsBucket `json:"hours,omitempty"`
+	Keys   []StatsKey    `json:"keys"`
+	Relays []StatsRelay  `json:"relays"`
 	// Replies are why mail failed within the day, the most frequent first: 50 at most.
 	Replies []StatsReply `json:"replies"`
 }
@@ -42,7 +45,7 @@ type StatsSince struct {
 	StatsCounts
 }
 
-// StatsBucket is what happened within ten minutes.
+// StatsBucket is what happened within ten minutes, or an hour, from At on.
 type StatsBucket struct {
 	At time.Time `json:"at"`
 	StatsCounts

@@ -63,6 +63,7 @@ func permits() []permit {
 		{route: "GET /v1/stats", needs: keys.Read},
 		{route: "GET /v1/stats", needs: keys.Read, target: "/v1/stats?key=shop"},
 		{route: "GET /v1/stats", needs: keys.Admin, target: "/v1/stats?key=another"},
+		{route: "GET /v1/stats", needs: keys.Read, target: "/v1/stats?days=7"},
 		{route: "GET /v1/keys", needs: keys.Admin},
 		{route: "GET /v1/settings", needs: keys.Admin},
 		{route: "GET /v1/events", needs: keys.Admin},

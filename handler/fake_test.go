@@ -47,6 +47,7 @@ type fakeQueue struct {
 	cursor string
 	scope  []string // key and id of look-ups
 	stats  queue.Stats
+	week   []queue.Bucket
 	asked  int // for stats
 }
 
@@ -154,6 +155,11 @@ func (q *fakeQueue) Stats(_ context.Context, key string) (queue.Stats, error) {
 	q.scope = []string{key}
 	q.asked++
 	return q.stats, q.err
+}
+
+func (q *fakeQueue) Week(_ context.Context, key string) ([]queue.Bucket, error) {
+	q.scope = append(q.scope, "week of "+key)
+	return q.week, q.err
 }
 
 func (q *fakeQueue) Reschedule(_ context.Context, key, id string, _ time.Time) (queue.Message, error) {

@@ -61,6 +61,8 @@ type Ledger interface {
 	Reschedule(ctx context.Context, key, id string, at time.Time) (queue.Message, error)
 	// Stats returns the numbers of the key's messages, or of all with [queue.AnyKey].
 	Stats(ctx context.Context, key string) (queue.Stats, error)
+	// Week returns what happened to these in the last seven days, hour by hour.
+	Week(ctx context.Context, key string) ([]queue.Bucket, error)
 	// Content returns the message's bytes as they go to the relay, or
 	// [queue.ErrContentGone].
 	Content(ctx context.Context, key, id string) ([]byte, error)

@@ -19,8 +19,12 @@ func (s *Server) getStats(c echo.Context) error {
 	if err != nil {
 		return problem.New(api.CodeInvalidParameter, "The query cannot be read.")
 	}
-	key := ""
-	if bad := readParameters(query, map[string]*string{"key": &key}); len(bad) > 0 {
+	key, days := "", ""
+	bad := readParameters(query, map[string]*string{"key": &key, "days": &days})
+	if days != "" && days != "7" {
+		bad = append(bad, problem.At("days", "must be 7, or be left out"))
+	}
+	if len(bad) > 0 {
 		return problem.New(api.CodeInvalidParameter, "", bad...)
 	}
 	whose, err := scopeOf(c, key)
@@ -34,10 +38,18 @@ func (s *Server) getStats(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	var week []queue.Bucket
+	if days != "" {
+		if week, err = s.ledger.Week(c.Request().Context(), whose); err != nil {
+			return err
+		}
+	}
 	if whose == queue.AnyKey {
 		whose = ""
 	}
-	return writeJSON(c, http.StatusOK, intake.TypeJSON, newStats(stats, s.relayStatus(), whose))
+	b := newStats(stats, s.relayStatus(), whose)
+	b.Hours = newBuckets(week)
+	return writeJSON(c, http.StatusOK, intake.TypeJSON, b)
 }
 
 func newStats(s queue.Stats, relays []RelayStatus, key string) api.Stats {
@@ -45,11 +57,8 @@ func newStats(s queue.Stats, relays []RelayStatus, key string) api.Stats {
 		Key: key, Counting: s.Counting, Statuses: statusNumbers(s.Statuses), OldestDue: inUTC(s.OldestDue),
 		Hour: api.StatsSince{Since: inUTC(s.Hour.Since), StatsCounts: api.StatsCounts(s.Hour.Counts)},
 		Day:  api.StatsSince{Since: inUTC(s.Day.Since), StatsCounts: api.StatsCounts(s.Day.Counts)},
-		Keys: []api.StatsKey{}, Replies: []api.StatsReply{}, Buckets: []api.StatsBucket{},
+		Keys: []api.StatsKey{}, Replies: []api.StatsReply{}, Buckets: newBuckets(s.Buckets),
 		Relays: relayNumbers(s.Relays, relays),
-	}
-	for _, bucket := range s.Buckets {
-		b.Buckets = append(b.Buckets, api.StatsBucket{At: inUTC(bucket.At), StatsCounts: api.StatsCounts(bucket.Counts)})
 	}
 	for _, k := range s.Keys {
 		b.Keys = append(b.Keys, api.StatsKey{
@@ -63,6 +72,14 @@ func newStats(s queue.Stats, relays []RelayStatus, key string) api.Stats {
 		})
 	}
 	return b
+}
+
+func newBuckets(buckets []queue.Bucket) []api.StatsBucket {
+	all := make([]api.StatsBucket, len(buckets))
+	for i, bucket := range buckets {
+		all[i] = api.StatsBucket{At: inUTC(bucket.At), StatsCounts: api.StatsCounts(bucket.Counts)}
+	}
+	return all
 }
 
 // statusNumbers has every status, also those that no message has.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -155,3 +156,28 @@ type statusRelays []RelayStatus
 func (r statusRelays) Status() []RelayStatus { return r }
 
 func (statusRelays) Check(context.Context, string) []RelayReport { return nil }
+
+// TestStatsOfAWeek: with days=7 the answer has the hours of seven days, of the same key; another number is refused.
+func TestStatsOfAWeek(t *testing.T) {
+	q := &fakeQueue{durable: true}
+	begin := time.Date(2030, 1, 24, 8, 0, 0, 0, time.UTC)
+	for i := range queue.WeekHours {
+		q.week = append(q.week, queue.Bucket{At: begin.Add(time.Duration(i) * time.Hour), Counts: queue.Counts{Messages: int64(i)}})
+	}
+	s := newTestServer(t, q, nil)
+	if b := read[api.Stats](t, serve(s, newRequest("GET", "/v1/stats", ""))); len(b.Hours) > 0 || len(q.scope) != 1 {
+		t.Errorf("GET /v1/stats has %d hours, and asked for %v", len(b.Hours), q.scope)
+	}
+	b := read[api.Stats](t, serve(s, newRequest("GET", "/v1/stats?days=7", "")))
+	if len(b.Hours) != queue.WeekHours || b.Hours[3].Messages != 3 || !b.Hours[3].At.Equal(begin.Add(3*time.Hour)) {
+		t.Errorf("hours = %+v", b.Hours)
+	}
+	if want := []string{"shop", "week of shop"}; !slices.Equal(q.scope, want) {
+		t.Errorf("looked for %v, want %v", q.scope, want)
+	}
+	for _, days := range []string{"0", "1", "8", "x", "7&days=7"} {
+		if a := serve(s, newRequest("GET", "/v1/stats?days="+days, "")); a.status != 400 {
+			t.Errorf("GET /v1/stats?days=%s = %d, want 400", days, a.status)
+		}
+	}
+}

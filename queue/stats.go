@@ -40,6 +40,7 @@ const (
 	BucketLength = 10 * time.Minute
 	HourBuckets  = 7   // an hour and what has gone by of a bucket
 	DayBuckets   = 145 // likewise
+	WeekHours    = 169 // seven days and what has gone by of an hour
 	MaxReplies   = 50
 )
 
@@ -71,7 +72,7 @@ type Window struct {
 	Counts
 }
 
-// Bucket is what happened within BucketLength from At on.
+// Bucket is what happened within a time, such as BucketLength, from At on.
 type Bucket struct {
 	At time.Time
 	Counts
@@ -114,6 +115,12 @@ type ReplyStats struct {
 
 // AllStats returns the numbers of all keys.
 func (d *Durable) AllStats(ctx context.Context) (Stats, error) { return d.Stats(ctx, AnyKey) }
+
+// Week returns what happened in the last seven days, hour by hour in order: to the key's messages, or to all with
+// [AnyKey]. Of the hours before the store had such numbers there are none.
+func (d *Durable) Week(ctx context.Context, key string) ([]Bucket, error) {
+	return d.store.Week(ctx, key, d.now())
+}
 
 // Stats returns the numbers of the key's messages, or of all with [AnyKey]. What waits for a
 // paused relay is due.

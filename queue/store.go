@@ -153,6 +153,8 @@ type Store interface {
 	// What was recorded more than DayBuckets ago by the times of the attempts, and messages
 	// that Sweep has removed, are not in them.
 	Stats(ctx context.Context, key string, now time.Time) (Stats, error)
+	// Week returns what happened in the last seven days, hour by hour: [WeekHours] in order. It counts nothing either.
+	Week(ctx context.Context, key string, now time.Time) ([]Bucket, error)
 	// Sweep removes, in one short step, up to limit messages, contents or keys
 	// that retention no longer covers at now, and returns how many it removed.
 	Sweep(ctx context.Context, now time.Time, limit int) (int, error)

@@ -79,6 +79,10 @@ func (q *runningQueue) Stats(ctx context.Context, key string) (queue.Stats, erro
 	return reached(q, func() (queue.Stats, error) { return q.Durable.Stats(ctx, key) })
 }
 
+func (q *runningQueue) Week(ctx context.Context, key string) ([]queue.Bucket, error) {
+	return reached(q, func() ([]queue.Bucket, error) { return q.Durable.Week(ctx, key) })
+}
+
 func (q *runningQueue) Content(ctx context.Context, key, id string) ([]byte, error) {
 	return reached(q, func() ([]byte, error) { return q.Durable.Content(ctx, key, id) })
 }

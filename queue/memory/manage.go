@@ -329,6 +329,15 @@ func (s *Store) Stats(ctx context.Context, key string, now time.Time) (stats que
 	return stats, err
 }
 
+// Week returns what is counted whenever a message changes.
+func (s *Store) Week(ctx context.Context, key string, now time.Time) (hours []queue.Bucket, err error) {
+	err = s.read(ctx, "Week", func() error {
+		hours = s.numbers.Week(key, now)
+		return nil
+	})
+	return hours, err
+}
+
 // Sweep removes what retention no longer covers.
 func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (removed int, err error) {
 	err = s.write(ctx, "Sweep", func() error {

@@ -108,8 +108,9 @@ func addDelta(to *tally.Tally, kind int, delta string) error {
 	return nil
 }
 
-// readNumbers adds the queries for the numbers that are added up.
-func (t *tx) readNumbers(into *tally.Tally) {
+// readNumbers adds the queries for the numbers that are added up, with counts from that time on, in microseconds since
+// 1970.
+func (t *tx) readNumbers(into *tally.Tally, from int64) {
 	t.each(`SELECT key, status, messages FROM {s}.stats_statuses`, nil, func(rows pgx.Rows) error {
 		var k tally.StatusKey
 		var n int64
@@ -117,7 +118,7 @@ func (t *tx) readNumbers(into *tally.Tally) {
 		into.Statuses[k] = n
 		return err
 	})
-	t.each(`SELECT at, key, relay, messages, accepted, delivered, deferred, bounced, uncertain FROM {s}.stats_counts`, nil, func(rows pgx.Rows) error {
+	t.each(`SELECT at, key, relay, messages, accepted, delivered, deferred, bounced, uncertain FROM {s}.stats_counts WHERE at >= $1`, []any{from}, func(rows pgx.Rows) error {
 		var k tally.CountKey
 		c := &queue.Counts{}
 		err := rows.Scan(&k.At, &k.Key, &k.Relay, &c.Messages, &c.Accepted, &c.Delivered, &c.Deferred, &c.Bounced, &c.Uncertain)
@@ -142,7 +143,7 @@ func (s *Store) Stats(ctx context.Context, of string, now time.Time) (queue.Stat
 		numbers := tally.New()
 		var heads []head
 		var due []tally.Due
-		t.readNumbers(numbers)
+		t.readNumbers(numbers, tally.Begin(now))
 		t.heads(&heads, laneHeads)
 		t.each(`SELECT lane, min(due) FROM {s}.recipients WHERE owner IS NOT NULL AND due IS NOT NULL GROUP BY lane`, nil, func(rows pgx.Rows) error {
 			var text string
@@ -199,7 +200,7 @@ func (t *tx) addUp() (n int, err error) {
 		return 0, err
 	}
 	numbers := tally.New()
-	t.readNumbers(numbers)
+	t.readNumbers(numbers, 0)
 	if err := t.send(); err != nil {
 		return 0, err
 	}
@@ -240,9 +241,31 @@ func (t *tx) sweepNumbers(now time.Time, _ int) (n int, err error) {
 	if alone, err := t.alone(numbersLock); err != nil || !alone {
 		return 0, err
 	}
-	from, to := tally.New().Prune(now)
+	day, week, to := tally.Limits(now)
+	// Counts of the days before are put together by the hour.
+	hour := time.Hour.Microseconds()
+	t.exec(`INSERT INTO {s}.stats_counts AS c (at, key, relay, messages, accepted, delivered, deferred, bounced, uncertain)
+		SELECT at - at % $3, key, '', sum(messages), sum(accepted), sum(delivered), sum(deferred), sum(bounced), sum(uncertain)
+		FROM {s}.stats_counts WHERE at >= $1 AND at < $2 AND (relay <> '' OR at % $3 <> 0) GROUP BY 1, 2
+		ON CONFLICT (at, key, relay) DO UPDATE SET messages = c.messages + excluded.messages, accepted = c.accepted + excluded.accepted,
+			delivered = c.delivered + excluded.delivered, deferred = c.deferred + excluded.deferred, bounced = c.bounced + excluded.bounced,
+			uncertain = c.uncertain + excluded.uncertain`, week, day, hour)
+	t.exec(`DELETE FROM {s}.stats_counts WHERE at < $1 AND (relay <> '' OR at % $2 <> 0)`, day, hour)
 	t.exec(`DELETE FROM {s}.stats_statuses WHERE messages = 0`)
-	t.count(&n, `DELETE FROM {s}.stats_counts WHERE at < $1 OR at > $2`, from, to)
-	t.count(&n, `DELETE FROM {s}.stats_replies WHERE at < $1 OR at > $2`, from, to)
+	t.count(&n, `DELETE FROM {s}.stats_counts WHERE at < $1 OR at > $2`, week, to)
+	t.count(&n, `DELETE FROM {s}.stats_replies WHERE at < $1 OR at > $2`, day, to)
 	return n, t.send()
+}
+
+// Week returns what each commit has counted.
+func (s *Store) Week(ctx context.Context, of string, now time.Time) ([]queue.Bucket, error) {
+	return view(ctx, s, readTime, func(t *tx) ([]queue.Bucket, error) {
+		numbers := tally.New()
+		t.readNumbers(numbers, tally.WeekBegin(now))
+		t.each(`SELECT kind, delta FROM {s}.stats_deltas ORDER BY n`, nil, scanDelta(numbers))
+		if err := t.finish(); err != nil {
+			return nil, err
+		}
+		return numbers.Week(of, now), nil
+	})
 }

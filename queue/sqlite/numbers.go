@@ -24,6 +24,9 @@ type numbers struct {
 	pending []tally.Change
 	keeps   *tally.Tally // what it writes of; nil: nothing
 	kept    time.Time
+	// merged says that counts were put together by the hour before that time, in microseconds since 1970, and that the
+	// table has the parts still; zero: it has not.
+	merged int64
 
 	mu     sync.Mutex
 	shown  *tally.Tally
@@ -64,7 +67,7 @@ func (n *numbers) commit() {
 	defer n.mu.Unlock()
 	if n.keeps != nil && n.keeps == n.shown { // else a new count has taken its place meanwhile
 		n.shown.Clean()
-		n.kept, n.whole = time.Now(), false
+		n.kept, n.whole, n.merged = time.Now(), false, 0
 	}
 	n.stored = n.stored && len(n.pending) == 0
 	for _, c := range n.pending {
@@ -165,6 +168,11 @@ func (w *writer) writeNumbers() error {
 			}
 		}
 	}
+	if before := w.numbers.merged; before != 0 { // the sums come in the same transaction
+		if err := w.exec(`DELETE FROM stats_counts WHERE at < ? AND (relay <> '' OR at % ? <> 0)`, before, time.Hour.Microseconds()); err != nil {
+			return err
+		}
+	}
 	changed := t.Changed()
 	for k, n := range changed.Statuses {
 		if err := w.writeStatus(k, n); err != nil {
@@ -221,19 +229,39 @@ func (w *writer) sweepNumbers(now time.Time, _ int) (int, error) {
 	n := &w.numbers
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	from, to := n.shown.Prune(now)
+	day, week, to := tally.Limits(now)
+	if n.shown.Prune(now) {
+		n.merged = day
+	}
 	if n.anew != nil {
 		n.anew.Prune(now)
 	}
+	if n.merged != 0 {
+		n.keeps = n.shown
+		if err := w.writeNumbers(); err != nil {
+			return 0, err
+		}
+	}
 	removed := 0
-	for _, query := range []string{`DELETE FROM stats_counts WHERE at < ? OR at > ?`, `DELETE FROM stats_replies WHERE at < ? OR at > ?`} {
-		rows, err := w.affect(query, from, to)
+	for table, from := range map[string]int64{"stats_counts": week, "stats_replies": day} {
+		rows, err := w.affect("DELETE FROM "+table+" WHERE at < ? OR at > ?", from, to)
 		if err != nil {
 			return 0, err
 		}
 		removed += int(rows)
 	}
 	return removed, nil
+}
+
+// Week returns what is counted whenever something is committed.
+func (s *Store) Week(ctx context.Context, key string, now time.Time) ([]queue.Bucket, error) {
+	if err := s.view(ctx, func(*session) error { return nil }); err != nil { // it is closed, or ctx has ended
+		return nil, err
+	}
+	n := &s.writer.numbers
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.shown.Week(key, now), nil
 }
 
 // Stats returns what is counted whenever something is committed, and looks at the heads of

@@ -160,3 +160,61 @@ func TestNumbersAreKept(t *testing.T) {
 		t.Errorf("the tables have %d messages, %v, want some", kept, err)
 	}
 }
+
+// TestWeekAfterCrash: what was put together by the hour is there after a kill, and what is counted anew
+// comes to the same.
+func TestWeekAfterCrash(t *testing.T) {
+	smallSteps(t)
+	s := openUnsynced(t, dbPath(t))
+	all, now := storetest.FillWeek(t, s)
+	s.writer.numbers.kept = time.Time{}
+	e := randomEntry(1, now)
+	if _, err := s.Insert(t.Context(), queue.Batch{Entries: []queue.Entry{e}}); err != nil { // the tables get the numbers
+		t.Fatal(err)
+	}
+	c := all[e.Message.Key][now.Truncate(time.Hour)]
+	c.Add(queue.Counts{Messages: 1, Accepted: int64(len(e.Message.Envelope.ForwardPaths))})
+	if all[e.Message.Key] == nil {
+		all[e.Message.Key] = map[time.Time]queue.Counts{}
+	}
+	all[e.Message.Key][now.Truncate(time.Hour)] = c
+	for range 2 {
+		s = openUnsynced(t, killedCopy(t, s))
+		awaitCounted(t, s, now)
+		storetest.CheckWeek(t, s, all, now)
+		if _, err := s.Sweep(t.Context(), now, 10); err != nil {
+			t.Fatal(err)
+		}
+		storetest.CheckWeek(t, s, all, now)
+	}
+}
+
+// TestHoursAreWrittenAtOnce: where the commit that puts counts together fails, the next one that writes numbers has it
+// all, so that nothing is there twice.
+func TestHoursAreWrittenAtOnce(t *testing.T) {
+	s := openUnsynced(t, dbPath(t))
+	all, now := storetest.FillWeek(t, s)
+	now = now.Add(30 * time.Hour)
+	s.fault = func(happened bool) error {
+		if !happened {
+			return errors.New("fault")
+		}
+		return nil
+	}
+	err := s.write(t.Context(), func(w *writer) error {
+		_, err := w.sweepNumbers(now, 10)
+		return err
+	})
+	if err == nil || s.writer.numbers.merged == 0 {
+		t.Fatalf("sweepNumbers = %v, want the fault, and something that was put together", err)
+	}
+	s.fault = nil
+	for range 3 { // orderly ends write what is in memory
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = openUnsynced(t, s.opts.Path)
+		awaitCounted(t, s, now)
+		storetest.CheckWeek(t, s, all, now)
+	}
+}

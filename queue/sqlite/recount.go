@@ -55,7 +55,7 @@ func (s *Store) countSome(ctx context.Context) (more bool) {
 type recount struct {
 	tally    *tally.Tally // that is being made
 	from, to []byte       // ids after from, up to to
-	since    int64        // what was before is not shown any more, in microseconds since 1970
+	since    int64        // what was before is not counted anew, in microseconds since 1970
 	done     bool
 	found    *tally.Tally // in these messages
 }
@@ -94,7 +94,8 @@ func (r *recount) choose(v *session, n *numbers) error {
 		return err
 	}
 	n.visited, r.done = string(r.to), bytes.Equal(r.to, last)
-	r.since = tally.Begin(newest(last))
+	// What was before is kept, hour by hour: so an hour is counted as a whole.
+	r.since = tally.HourOf(tally.Begin(newest(last)))
 	return nil
 }
 
@@ -197,6 +198,7 @@ func (n *numbers) add(r *recount) {
 		n.anew.Add(r.found)
 	}
 	if r.done {
+		n.anew.Take(n.shown, r.since)
 		n.anew.Touch()
 		n.shown, n.anew, n.exact, n.whole, n.kept = n.anew, nil, true, true, time.Time{}
 	}

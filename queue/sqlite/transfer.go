@@ -426,7 +426,7 @@ func (s side) PutRest(ctx context.Context, mark transfer.Mark, r transfer.Rest) 
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.shown = transfer.CopyNumbers(r.Numbers)
-		n.anew, n.exact, n.whole, n.stored, n.keeps = nil, true, true, false, n.shown
+		n.anew, n.exact, n.whole, n.stored, n.merged, n.keeps = nil, true, true, false, 0, n.shown
 		return w.writeNumbers()
 	})
 }

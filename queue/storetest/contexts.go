@@ -30,6 +30,7 @@ func hasty(s queue.Store, e queue.Entry) []func(context.Context) error {
 		},
 		func(ctx context.Context) error { _, err := s.Waiting(ctx, Start); return err },
 		func(ctx context.Context) error { _, err := s.Usage(ctx); return err },
+		func(ctx context.Context) error { _, err := s.Week(ctx, queue.AnyKey, Start); return err },
 		func(ctx context.Context) error { _, err := s.Turns(ctx, "relay", Start, 10); return err },
 		func(ctx context.Context) error {
 			_, err := s.Replay(ctx, queue.Idempotency{Key: "app", Name: "x", Expires: Start.Add(time.Hour)})
@@ -78,7 +79,7 @@ func hasty(s queue.Store, e queue.Entry) []func(context.Context) error {
 }
 
 // reading is how many of the methods above come first because they only read.
-const reading = 11
+const reading = 12
 
 // EndContexts calls every method of the store from several goroutines, with
 // contexts that end at random times: before the call, within the microseconds

@@ -147,14 +147,15 @@ func (f filled) described(t *testing.T, s queue.Store) (lines []string) {
 	}
 	usage, err := s.Usage(t.Context())
 	stats, err2 := s.Stats(t.Context(), queue.AnyKey, f.now)
+	week, err7 := s.Week(t.Context(), queue.AnyKey, f.now)
 	backlog, err3 := s.Backlog(t.Context(), f.now)
 	turns, err4 := s.Turns(t.Context(), "one", f.now.Add(-time.Hour), 1000)
 	pauses, err5 := s.ManualPauses(t.Context())
 	waiting, err6 := s.Waiting(t.Context(), f.now)
-	if err := errors.Join(err, err2, err3, err4, err5, err6); err != nil {
+	if err := errors.Join(err, err2, err3, err4, err5, err6, err7); err != nil {
 		t.Fatal(err)
 	}
-	return append(lines, fmt.Sprintf("%+v", usage), fmt.Sprint(recite(stats)), fmt.Sprintf("%+v", backlog), fmt.Sprint(turns), fmt.Sprintf("%+v", pauses), fmt.Sprintf("%+v", waiting))
+	return append(lines, fmt.Sprintf("%+v", usage), fmt.Sprint(recite(stats)), fmt.Sprintf("%+v", backlog), fmt.Sprint(turns), fmt.Sprintf("%+v", pauses), fmt.Sprintf("%+v", waiting), fmt.Sprintf("%+v", week))
 }
 
 // testCopyAll: a queue that has moved looks as it did. What was in hand at a crash is uncertain

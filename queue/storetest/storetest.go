@@ -96,6 +96,7 @@ func Run(t *testing.T, open func(*testing.T) queue.Store, reopen func(*testing.T
 		"Taken":          testTaken,
 		"TakenLost":      testTakenLost,
 		"Stats":          testStats,
+		"Week":           testWeek,
 	}
 	for name, test := range lasting {
 		t.Run(name, func(t *testing.T) {

@@ -45,6 +45,22 @@ func (t *Tally) Stats(key string, now time.Time, due []Due) queue.Stats {
 	return r.finish()
 }
 
+// Week returns what happened in the seven days before now and in the hour that is not over, of one key, or of all
+// with [queue.AnyKey].
+func (t *Tally) Week(key string, now time.Time) []queue.Bucket {
+	begin := WeekBegin(now)
+	hours := make([]queue.Bucket, queue.WeekHours)
+	for i := range hours {
+		hours[i].At = time.UnixMicro(begin + int64(i)*hour).UTC()
+	}
+	for k, c := range t.AllCounts() {
+		if i := (k.At - begin) / hour; k.At >= begin && i < queue.WeekHours && (key == queue.AnyKey || key == k.Key) {
+			hours[i].Add(*c)
+		}
+	}
+	return hours
+}
+
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || b.Before(a) {
 		return b

@@ -3,6 +3,9 @@
 package tally
 
 import (
+	"cmp"
+	"iter"
+	"maps"
 	"time"
 
 	"mailsidecar/mailer"
@@ -26,7 +29,10 @@ type Change struct {
 type Tally struct {
 	Statuses map[StatusKey]int64
 	Counts   map[CountKey]*queue.Counts
-	Replies  map[ReplyKey]*Reply
+	// Hours are counts that Prune has put together, hour by hour: of the days before the one that
+	// Stats shows. Their Relay is empty. What is counted late may be in Counts, too, under another name.
+	Hours   map[CountKey]*queue.Counts
+	Replies map[ReplyKey]*Reply
 	// slots is how many replies an hour has, and how many of each key.
 	slots   map[slot]int
 	changed names
@@ -90,7 +96,7 @@ const (
 
 // New returns a tally without numbers.
 func New() *Tally {
-	t := &Tally{Statuses: map[StatusKey]int64{}, Counts: map[CountKey]*queue.Counts{}, Replies: map[ReplyKey]*Reply{}, slots: map[slot]int{}}
+	t := &Tally{Statuses: map[StatusKey]int64{}, Counts: map[CountKey]*queue.Counts{}, Hours: map[CountKey]*queue.Counts{}, Replies: map[ReplyKey]*Reply{}, slots: map[slot]int{}}
 	t.Clean()
 	return t
 }
@@ -105,7 +111,7 @@ func (t *Tally) Touch() {
 	for k := range t.Statuses {
 		t.changed.statuses[k] = true
 	}
-	for k := range t.Counts {
+	for k := range t.AllCounts() {
 		t.changed.counts[k] = true
 	}
 	for k := range t.Replies {
@@ -120,7 +126,7 @@ func (t *Tally) Changed() Changed {
 		c.Statuses[k] = t.Statuses[k]
 	}
 	for k := range t.changed.counts {
-		c.Counts[k] = *t.Counts[k]
+		c.Counts[k] = *cmp.Or(t.Counts[k], t.Hours[k])
 	}
 	for k := range t.changed.replies {
 		c.Replies[k] = *t.Replies[k]
@@ -157,13 +163,26 @@ func (t *Tally) status(k StatusKey, n int64) {
 // counts returns those of a time, to be changed.
 func (t *Tally) counts(at int64, key, relay string) *queue.Counts {
 	k := CountKey{floor(at, bucket), key, relay}
-	c := t.Counts[k]
+	c := cmp.Or(t.Counts[k], t.Hours[k])
 	if c == nil {
 		c = &queue.Counts{}
 		t.Counts[k] = c
 	}
 	t.changed.counts[k] = true
 	return c
+}
+
+// AllCounts are those of Counts and of Hours.
+func (t *Tally) AllCounts() iter.Seq2[CountKey, *queue.Counts] {
+	return func(yield func(CountKey, *queue.Counts) bool) {
+		for _, part := range []map[CountKey]*queue.Counts{t.Counts, t.Hours} {
+			for k, c := range part {
+				if !yield(k, c) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func (t *Tally) attempt(key string, all []mailer.Attempt, i int) {
@@ -233,19 +252,33 @@ func (t *Tally) Add(other *Tally) {
 	for k, n := range other.Statuses {
 		t.status(k, n)
 	}
-	for k, c := range other.Counts {
-		sum := t.counts(k.At, k.Key, k.Relay)
-		sum.Messages += c.Messages
-		sum.Accepted += c.Accepted
-		sum.Delivered += c.Delivered
-		sum.Deferred += c.Deferred
-		sum.Bounced += c.Bounced
-		sum.Uncertain += c.Uncertain
+	for k, c := range other.AllCounts() {
+		t.counts(k.At, k.Key, k.Relay).Add(*c)
 	}
 	for k, from := range other.Replies {
 		r := t.replyAt(k, from.First)
 		r.N += from.N
 		r.First, r.Last = min(r.First, from.First), max(r.Last, from.Last)
+	}
+}
+
+// Take takes the counts before a time, when an hour begins, from another tally in place of those that it has. The time
+// is in microseconds since 1970.
+func (t *Tally) Take(other *Tally, before int64) {
+	for _, part := range [][2]map[CountKey]*queue.Counts{{t.Counts, other.Counts}, {t.Hours, other.Hours}} {
+		maps.DeleteFunc(part[0], func(k CountKey, _ *queue.Counts) bool {
+			if k.At < before {
+				delete(t.changed.counts, k)
+			}
+			return k.At < before
+		})
+		for k, c := range part[1] {
+			if k.At < before {
+				counts := *c
+				part[0][k] = &counts
+				t.changed.counts[k] = true
+			}
+		}
 	}
 }
 
@@ -269,24 +302,63 @@ func floor(n, step int64) int64 {
 	return n - m
 }
 
+// Limits are those of what is kept at now, in microseconds since 1970: replies, and counts of ten minutes, from
+// day on; counts put together by the hour from week on; nothing after to.
+func Limits(now time.Time) (day, week, to int64) {
+	return Begin(now), WeekBegin(now), now.Add(24 * time.Hour).UnixMicro()
+}
+
+// WeekBegin is when the first hour of the seven days that end at now begins, in microseconds since 1970.
+func WeekBegin(now time.Time) int64 { return floor(now.UnixMicro(), hour) - (queue.WeekHours-1)*hour }
+
+// HourOf is when the hour begins that a time is in, both in microseconds since 1970.
+func HourOf(at int64) int64 { return floor(at, hour) }
+
 // Prune forgets what is no longer shown at now, and what is said to come a day later: the
-// clock was wrong then. Only what is at from or later, and not after to, is left; both are
-// in microseconds since 1970.
-func (t *Tally) Prune(now time.Time) (from, to int64) {
-	from, to = Begin(now), now.Add(24*time.Hour).UnixMicro()
-	for k := range t.Counts {
-		if k.At < from || k.At > to {
+// clock was wrong then; see [Limits]. It says whether it has put counts together: then a store has
+// to forget those of before day that are no hour's, see [IsHour], and gets the sums with Changed.
+func (t *Tally) Prune(now time.Time) (moved bool) {
+	day, week, to := Limits(now)
+	for k, c := range t.Counts {
+		switch {
+		case k.At < week || k.At > to:
 			delete(t.Counts, k)
+			delete(t.changed.counts, k)
+		case k.At < day:
+			delete(t.Counts, k)
+			delete(t.changed.counts, k)
+			t.hour(k, c)
+			moved = true
+		}
+	}
+	for k := range t.Hours {
+		if k.At < week || k.At > to {
+			delete(t.Hours, k)
 			delete(t.changed.counts, k)
 		}
 	}
 	for k := range t.Replies {
-		if k.At < from || k.At > to {
+		if k.At < day || k.At > to {
 			delete(t.Replies, k)
 			delete(t.changed.replies, k)
 			delete(t.slots, slot{at: k.At, all: true})
 			delete(t.slots, slot{at: k.At, key: k.Key})
 		}
 	}
-	return from, to
+	return moved
 }
+
+// hour adds counts to those of their hour.
+func (t *Tally) hour(k CountKey, c *queue.Counts) {
+	k.At, k.Relay = floor(k.At, hour), ""
+	sum := t.Hours[k]
+	if sum == nil {
+		sum = &queue.Counts{}
+		t.Hours[k] = sum
+	}
+	sum.Add(*c)
+	t.changed.counts[k] = true
+}
+
+// IsHour says that counts may be those of an hour.
+func (k CountKey) IsHour() bool { return k.Relay == "" && floor(k.At, hour) == k.At }

@@ -114,6 +114,48 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// TestPrune: counts that are put together by the hour come to the same, in whatever order they come, and the day is
+// as it is without that.
+func TestPrune(t *testing.T) {
+	begin := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	for seed := range uint64(30) {
+		random := rand.New(rand.NewPCG(seed, 2))
+		whole, pruned := New(), New()
+		now := begin
+		for range 300 {
+			now = now.Add(time.Duration(random.IntN(90)) * time.Minute)
+			when := now.Add(-time.Duration(random.IntN(1+random.IntN(40*60))) * time.Minute) // some are late
+			key := fmt.Sprint("k", random.IntN(3))
+			c := Change{Key: key, To: queue.StatusQueued, Accepted: 1, At: when}
+			if random.IntN(2) == 0 {
+				c = Change{Key: key, Attempts: []mailer.Attempt{{Relay: fmt.Sprint("r", random.IntN(2)), Started: when, Results: []mailer.Result{{ForwardPath: "a@example.org"}}}}}
+			}
+			whole.Apply(c)
+			pruned.Apply(c)
+			if random.IntN(5) == 0 {
+				pruned.Prune(now)
+			}
+			if random.IntN(20) == 0 {
+				sum := New()
+				sum.Add(pruned)
+				pruned = sum
+			}
+		}
+		for _, key := range []string{queue.AnyKey, "k1"} {
+			if !reflect.DeepEqual(whole.Week(key, now), pruned.Week(key, now)) {
+				t.Fatalf("seed %d: the week of %s is %+v, want %+v", seed, key, pruned.Week(key, now), whole.Week(key, now))
+			}
+			if !reflect.DeepEqual(whole.Stats(key, now, nil).Day, pruned.Stats(key, now, nil).Day) {
+				t.Fatalf("seed %d: the day of %s is %+v, want %+v", seed, key, pruned.Stats(key, now, nil).Day, whole.Stats(key, now, nil).Day)
+			}
+		}
+		pruned.Prune(now)
+		if most := 3 * queue.WeekHours; len(pruned.Hours) > most || len(pruned.Counts) > 3*3*queue.DayBuckets {
+			t.Errorf("seed %d: %d hours and %d counts are kept", seed, len(pruned.Hours), len(pruned.Counts))
+		}
+	}
+}
+
 func FuzzPattern(f *testing.F) {
 	f.Add("<ana@example.org>: User unknown")
 	f.Add(strings.Repeat("ü ", 200))

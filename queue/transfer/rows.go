@@ -146,16 +146,14 @@ func CopyNumbers(t *tally.Tally) *tally.Tally {
 		texts(&k.Key)
 		all.Statuses[k] += n
 	}
-	for k, c := range t.Counts {
-		texts(&k.Key, &k.Relay)
-		counts := *c
-		if all.Counts[k] != nil { // two that were not in their form
-			part := tally.New()
-			part.Counts[k] = &counts
-			all.Add(part)
-			continue
+	for _, part := range [][2]map[tally.CountKey]*queue.Counts{{all.Counts, t.Counts}, {all.Hours, t.Hours}} {
+		for k, c := range part[1] {
+			texts(&k.Key, &k.Relay)
+			if part[0][k] == nil {
+				part[0][k] = &queue.Counts{}
+			}
+			part[0][k].Add(*c) // two may not have been in their form
 		}
-		all.Counts[k] = &counts
 	}
 	for k, r := range t.Replies {
 		texts(&k.Key, &k.Relay, &k.Enhanced, &k.Text)
@@ -319,7 +317,7 @@ func (r *Rest) encode() ([]byte, error) {
 			numbers = append(numbers, fmt.Sprintf("%q %d", k, n))
 		}
 	}
-	for k, c := range r.Numbers.Counts {
+	for k, c := range r.Numbers.AllCounts() {
 		numbers = append(numbers, fmt.Sprintf("%q %v", fmt.Sprint(k), *c))
 	}
 	for k, reply := range r.Numbers.Replies {

@@ -84,6 +84,11 @@ func (f *Face) End(ctx context.Context, owner string) error {
 	return exec(ctx, f, "End", writes, func() error { return f.store.End(ctx, owner) })
 }
 
+// Week reads.
+func (f *Face) Week(ctx context.Context, key string, now time.Time) ([]queue.Bucket, error) {
+	return call(ctx, f, "Week", reads, func() ([]queue.Bucket, error) { return f.store.Week(ctx, key, now) })
+}
+
 // Stats reads.
 func (f *Face) Stats(ctx context.Context, key string, now time.Time) (queue.Stats, error) {
 	return call(ctx, f, "Stats", reads, func() (queue.Stats, error) { return f.store.Stats(ctx, key, now) })
