@@ -25,7 +25,7 @@ var (
 	from  = flag.Int("from", 0, "the number of the first one; more than there are begin anew")
 	only  = flag.String("mutant", "", "the name of the one to have found")
 	limit = flag.String("seeds", "500", "within how many seeds")
-	files = flag.Bool("sqlite", false, "have them found with the queues in SQLite files, which takes several times as long")
+	files = flag.Bool("sqlite", false, "have them found with the queues in SQLite files, too, which takes several times as long")
 )
 
 const root = "../.."
@@ -339,12 +339,17 @@ func TestCaught(t *testing.T) {
 			continue
 		}
 		shared := slices.ContainsFunc(together, func(other mutant) bool { return other.name == m.name })
-		seed, output := search(t, binary, shared)
-		if seed == "" {
-			t.Errorf("%s: not found within %s seeds (%.0f s)\n%s", m.name, *limit, time.Since(began).Seconds(), output)
-			continue
+		for _, inSQLite := range []bool{false, true} {
+			if inSQLite && (shared || !*files) {
+				continue
+			}
+			seed, output := search(t, binary, shared, inSQLite)
+			if seed == "" {
+				t.Errorf("%s, SQLite %t: not found within %s seeds (%.0f s)\n%s", m.name, inSQLite, *limit, time.Since(began).Seconds(), output)
+				continue
+			}
+			t.Logf("%s, SQLite %t: seed %s (%.0f s)", m.name, inSQLite, seed, time.Since(began).Seconds())
 		}
-		t.Logf("%s: seed %s (%.0f s)", m.name, seed, time.Since(began).Seconds())
 	}
 }
 
@@ -382,7 +387,7 @@ func build(t *testing.T, m mutant) string {
 	}
 	write(t, filepath.Join(dir, "overlay.json"), overlay)
 	binary := filepath.Join(dir, "sim.test")
-	c := exec.Command("go", "test", "-c", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, "./sim")
+	c := exec.Command("go", "test", "-c", "-ldflags=-s -w", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, "./sim")
 	c.Dir = root
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Errorf("%s: %v\n%s", m.name, err, out)
@@ -403,10 +408,10 @@ var seedFound = regexp.MustCompile(`(?m)seed (\d+) fails: (\S+)`)
 // search returns the first seed that fails, and the check; or "" and the end of the
 // output. A run that ends in a panic, or does not end, has found the fault, too. Of the seeds only those of
 // several instances are played where shared says so.
-func search(t *testing.T, binary string, shared bool) (seed, output string) {
+func search(t *testing.T, binary string, shared, inSQLite bool) (seed, output string) {
 	t.Helper()
 	dir := t.TempDir()
-	c := exec.Command(binary, "-test.run", "TestHistories$", "-test.timeout", "10m", "-sim.seeds", *limit, "-sim.shrink", "0", "-sim.failures", "1", "-sim.out", dir, fmt.Sprintf("-sim.sqlite=%t", *files), fmt.Sprintf("-sim.instances=%t", shared))
+	c := exec.Command(binary, "-test.run", "TestHistories$", "-test.timeout", "10m", "-sim.seeds", *limit, "-sim.shrink", "0", "-sim.failures", "1", "-sim.out", dir, fmt.Sprintf("-sim.sqlite=%t", inSQLite), fmt.Sprintf("-sim.instances=%t", shared))
 	c.Dir = filepath.Join(root, "sim")
 	c.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=off")
 	out, err := c.CombinedOutput()
