@@ -110,6 +110,20 @@ func shorten(text string, n int) string {
 	return text
 }
 
+// keptText says until when the content is kept; empty where a server of an earlier release does not say it.
+func keptText(k *api.Kept) string {
+	switch {
+	case k == nil:
+		return ""
+	case !k.Kept:
+		return "removed; " + k.Setting + " keeps it longer"
+	case k.Until.IsZero():
+		return "kept while the message waits"
+	default:
+		return "kept until " + localTime(k.Until) + " (" + k.Setting + ")"
+	}
+}
+
 // printStory prints all that is known of one message.
 func printStory(w io.Writer, m api.Message) {
 	fmt.Fprintf(w, "message %s: %s\n\n", m.ID, m.Status)
@@ -135,6 +149,7 @@ func printStory(w io.Writer, m api.Message) {
 	if !m.ExpiresAt.IsZero() {
 		line("Expires", localTime(m.ExpiresAt))
 	}
+	line("Content", keptText(m.Content))
 	if m.ResentOf != "" {
 		line("Sends again", m.ResentOf)
 	}
