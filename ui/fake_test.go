@@ -115,6 +115,9 @@ func newFake() *fakeDoor {
 	for i := range 144 {
 		stats.Buckets = append(stats.Buckets, api.StatsBucket{At: at.Add(time.Duration(i-144) * 10 * time.Minute), StatsCounts: api.StatsCounts{Accepted: int64(i % 7), Delivered: int64(i % 5), Deferred: int64(i % 3), Bounced: int64(i % 2)}})
 	}
+	for i := range 169 {
+		stats.Hours = append(stats.Hours, api.StatsBucket{At: at.Add(time.Duration(i-168) * time.Hour), StatsCounts: api.StatsCounts{Accepted: int64(i % 11), Delivered: int64(i % 9), Bounced: int64(i % 2)}})
+	}
 	return &fakeDoor{
 		keys:  map[string]string{"ops": "ops-secret", "shop": "shop-secret", "monitor": "monitor-secret", "app": "app-secret"},
 		roles: map[string][]string{"ops": {"admin"}, "shop": {"send", "read"}, "monitor": {"read"}, "app": {"send"}},

@@ -1,7 +1,9 @@
 package ui
 
 import (
+	"cmp"
 	"net/http"
+	"slices"
 	"time"
 
 	"mailsidecar/api"
@@ -12,7 +14,7 @@ import (
 type overview struct {
 	Problem string // why there are no numbers
 	Figures []figure
-	Day     *chart
+	Charts  []*chart
 	Relays  []relayView
 	// RelayProblem is why there are no relays.
 	RelayProblem string
@@ -46,11 +48,14 @@ const (
 	// mostReplies is how many reasons are shown, and mostEvents how many events at once.
 	mostReplies = 10
 	mostEvents  = 6
+	// mostKeys is how many keys are shown: those that sent the most.
+	mostKeys = 10
 )
 
 // getOverview serves GET /ui/.
 func (v *visit) getOverview() error {
 	o := overview{MaySend: v.maySend}
+	v.facts.week = true
 	relays, err := v.relays()
 	if err != nil {
 		o.RelayProblem = explain(err)
@@ -106,7 +111,14 @@ func (v *visit) fill(o *overview, s *api.Stats, now time.Time) {
 		o.Figures = append(o.Figures, figure{Label: "Held", Value: number(held), Note: "until a person decides", To: v.ui.search("status:held"), State: waits})
 	}
 	if !o.Empty {
-		o.Day = newChart("day", "The last 24 hours", s.Buckets, 10*time.Minute, 6, "15:04", []string{"24 h ago", "18 h", "12 h", "6 h", "now"})
+		o.Charts = append(o.Charts, newChart("day", "The last 24 hours", s.Buckets, 10*time.Minute, 6, "15:04", []string{"24 h ago", "18 h", "12 h", "6 h", "now"}))
+	}
+	if n := len(s.Hours); n > 0 && !o.Empty {
+		var marks []string
+		for day := 0; day < n; day += 24 {
+			marks = append(marks, s.Hours[day].At.UTC().Format("Mon"))
+		}
+		o.Charts = append(o.Charts, newChart("week", "The last 7 days", s.Hours, time.Hour, 24, "2 Jan 15:04", marks))
 	}
 	for _, r := range s.Replies[:min(len(s.Replies), mostReplies)] {
 		view := replyView{StatsReply: r, Search: replySearch(r.Filter)}
@@ -114,7 +126,9 @@ func (v *visit) fill(o *overview, s *api.Stats, now time.Time) {
 		o.Replies = append(o.Replies, view)
 	}
 	if v.isAdmin && len(s.Keys) > 0 && s.Keys[0].Name != "" {
-		o.Keys = s.Keys
+		o.Keys = slices.Clone(s.Keys)
+		slices.SortStableFunc(o.Keys, func(a, b api.StatsKey) int { return cmp.Compare(b.Day.Messages, a.Day.Messages) })
+		o.Keys = o.Keys[:min(len(o.Keys), mostKeys)]
 	}
 }
 

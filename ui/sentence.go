@@ -3,6 +3,7 @@ package ui
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -36,6 +37,7 @@ type facts struct {
 	relays   []api.Relay
 	relayErr error
 	drain    *api.Drain // nil for others than admins, and where it is not known
+	week     bool       // the numbers of seven days are wanted, too
 	asked    struct{ stats, relays, drain bool }
 }
 
@@ -43,7 +45,11 @@ func (v *visit) stats() (*api.Stats, error) {
 	if !v.facts.asked.stats {
 		v.facts.asked.stats = true
 		var s api.Stats
-		if v.facts.statsErr = v.get("/v1/stats", nil, &s); v.facts.statsErr == nil {
+		var query url.Values
+		if v.facts.week {
+			query = url.Values{"days": {"7"}}
+		}
+		if v.facts.statsErr = v.get("/v1/stats", query, &s); v.facts.statsErr == nil {
 			v.facts.stats = &s
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -494,5 +495,68 @@ func TestRetryThese(t *testing.T) {
 	page := newBrowser(t, newFake(), "ops").get("/ui/").Body.String()
 	if !strings.Contains(page, `name="q" value="relay:relay.example.com code:550`) {
 		t.Errorf("the button has no search: %s", page)
+	}
+}
+
+// TestCharts: what is drawn stands in a table, too, and all of it is counted there once.
+func TestCharts(t *testing.T) {
+	d := newFake()
+	page := newBrowser(t, d, "shop").get("/ui/").Body.String()
+	for _, want := range []string{"The last 24 hours", "The last 7 days", "<polyline", "As a table"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the overview lacks %q", want)
+		}
+	}
+	if !slices.Contains(d.asked, "shop GET /v1/stats?days=7") {
+		t.Errorf("asked for %q", d.asked)
+	}
+	buckets := make([]api.StatsBucket, 300)
+	var want chartRow
+	for i := range buckets {
+		buckets[i] = api.StatsBucket{At: time.Unix(int64(i)*600, 0), StatsCounts: api.StatsCounts{Accepted: int64(i), Delivered: int64(i % 50), Deferred: int64(i % 3), Bounced: int64(i % 7)}}
+		if i >= 300-mostBars {
+			want.add(chartRow{Accepted: int64(i), Delivered: int64(i % 50), Deferred: int64(i % 3), Bounced: int64(i % 7)})
+		}
+	}
+	c := newChart("x", "X", buckets, 10*time.Minute, 6, "15:04", nil)
+	var sum chartRow
+	for _, r := range c.Rows {
+		sum.add(r)
+	}
+	if sum != want || c.Total != want || len(c.Bars) != mostBars || len(c.Rows) != (mostBars+5)/6 {
+		t.Errorf("%d bars, %d rows of %+v, total %+v, want %+v", len(c.Bars), len(c.Rows), sum, c.Total, want)
+	}
+	for _, b := range c.Bars {
+		for _, h := range []string{b.DeliveredH, b.DeferredH, b.BouncedH} {
+			if strings.HasPrefix(h, "-") || strings.Contains(h, "NaN") {
+				t.Fatalf("a bar is %s high", h)
+			}
+		}
+	}
+	if c := newChart("x", "X", make([]api.StatsBucket, 9), time.Hour, 6, "15:04", nil); len(c.Bars) > 0 || c.Summary != "Nothing happened." {
+		t.Errorf("without anything: %+v", c)
+	}
+}
+
+// TestPrefix: behind a reverse proxy every address begins with what stands there.
+func TestPrefix(t *testing.T) {
+	b := newBrowser(t, newFake(), "ops")
+	b.ui = New(newFake(), Options{Prefix: "/mail"})
+	for _, path := range append(slices.Clone(pagePaths), "/ui/sign-in") {
+		w := b.get(path)
+		doc, err := html.Parse(w.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range doc.Descendants() {
+			for _, a := range n.Attr {
+				if (a.Key == "href" || a.Key == "src" || a.Key == "action") && !strings.HasPrefix(a.Val, "/mail/ui/") && a.Val != "#main" {
+					t.Errorf("%s: %s leads to %q", path, n.Data, a.Val)
+				}
+			}
+		}
+	}
+	if w := b.post("/ui/sign-out"); w.Header().Get("Location") != "/mail/ui/sign-in" || !strings.Contains(w.Header().Get("Set-Cookie"), "Path=/mail/ui/;") {
+		t.Errorf("signed out: %v", w.Header())
 	}
 }
