@@ -19,6 +19,7 @@ import (
 	"mailsidecar/config"
 	"mailsidecar/mailer"
 	"mailsidecar/service"
+	"mailsidecar/units"
 )
 
 func newDemo() *cobra.Command {
@@ -165,7 +166,9 @@ func (d *demo) config(dir string) config.Config {
 	c.Relays[0].Username, c.Relays[0].Password = d.relay.username, config.NewSecret(d.relay.password)
 	c.Relays[0].RootCAs = d.relay.ca.Pool()
 	c.Service.Addr = d.addr
-	c.Service.Keys = []config.APIKey{{Name: "demo", Secret: config.NewSecret(demoKey)}}
+	// The dashboard shows all that there is, with the content of what arrived.
+	c.Service.Keys = []config.APIKey{{Name: "demo", Secret: config.NewSecret(demoKey), Roles: []string{"admin"}}}
+	c.Service.KeepBodies = units.Duration(time.Hour)
 	c.Service.Queue = config.Queue{Store: "sqlite", Path: filepath.Join(dir, "queue.db")}
 	return c
 }
@@ -205,7 +208,8 @@ func (d *demo) show(ctx context.Context) error {
 		d.say("Without --once the server stays up for messages of your own.")
 		return nil
 	}
-	d.say("Try it yourself:\n\n%s", curlLine(url))
+	d.say("Look at it in a browser, with the key %s: %s/ui/", demoKey, url)
+	d.say("Send one yourself:\n\n%s", curlLine(url))
 	return nil
 }
 

@@ -243,20 +243,23 @@ func (p *tab) text() string {
 // names one.
 func (p *tab) picture(name string) {
 	p.t.Helper()
-	dir := os.Getenv("SCREENSHOTS")
-	if dir == "" {
-		return
+	if dir := os.Getenv("SCREENSHOTS"); dir != "" {
+		p.save(filepath.Join(dir, name+".png"), chromedp.FullScreenshot(100))
 	}
+}
+
+func (p *tab) save(file string, take chromedp.Action[[]byte]) {
+	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, machine.Limit)
 	defer cancel()
-	data, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+	data, err := chromedp.Run(ctx, take)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		p.t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, name+".png"), data, 0o600); err != nil {
+	if err := os.WriteFile(file, data, 0o644); err != nil {
 		p.t.Fatal(err)
 	}
 }

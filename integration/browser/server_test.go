@@ -29,9 +29,10 @@ type settings map[string]string
 
 // server is a running "mailsidecar serve".
 type server struct {
-	url   string
-	log   machine.Buffer
-	admin *api.Client
+	url     string
+	log     machine.Buffer
+	admin   *api.Client
+	process *machine.Server
 }
 
 // newRelay starts a relay that refuses some recipients, and returns the settings of a server
@@ -90,7 +91,7 @@ func serve(t *testing.T, s settings) *server {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
 	slices.Sort(cmd.Env)
-	machine.Start(t, cmd, &srv.log, nil, func() bool {
+	srv.process = machine.Start(t, cmd, &srv.log, nil, func() bool {
 		resp, err := http.Get(srv.url + "/readyz")
 		if err != nil {
 			return false
