@@ -429,8 +429,8 @@ func TestMessagePage(t *testing.T) {
 		"removed": {api.Kept{Setting: api.KeepsFailed}, []string{"The content is gone; MAILSIDECAR_RETENTION says how long it is kept.", "as long as MAILSIDECAR_RETENTION says", "!Schön", "!Retry now", "!Kept"}},
 	} {
 		m.Content = &tc.kept
-		u, d := newMailDoor(t, answersOf{"GET " + messagePath: jsonAnswer(m), "GET " + messagePath + "/content": textAnswer(crlf(mixed))})
-		wantTexts(t, name, visitPage(t, u, messageURL, nil).Body.String(), tc.texts...)
+		one, d := newMailDoor(t, answersOf{"GET " + messagePath: jsonAnswer(m), "GET " + messagePath + "/content": textAnswer(crlf(mixed))})
+		wantTexts(t, name, visitPage(t, one, messageURL, nil).Body.String(), tc.texts...)
 		if asked := slices.Contains(d.asked, "GET "+messagePath+"/content"); asked != tc.kept.Kept {
 			t.Errorf("%s: the content was asked for: %t", name, asked)
 		}

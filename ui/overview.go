@@ -25,6 +25,7 @@ type overview struct {
 	EventProblem string
 	Empty        bool // no message is stored, and none was accepted lately
 	MaySend      bool
+	Server       string // as the browser reached it
 	Counting     bool
 }
 
@@ -54,7 +55,7 @@ const (
 
 // getOverview serves GET /ui/.
 func (v *visit) getOverview() error {
-	o := overview{MaySend: v.maySend}
+	o := overview{MaySend: v.maySend, Server: v.server()}
 	v.facts.week = true
 	relays, err := v.relays()
 	if err != nil {
@@ -140,4 +141,13 @@ func replySearch(f api.StatsFilter) string {
 		return ""
 	}
 	return text
+}
+
+// server is the address that the browser has asked, without its path.
+func (v *visit) server() string {
+	scheme := "http://"
+	if overHTTPS(v.r) {
+		scheme = "https://"
+	}
+	return scheme + v.r.Host + v.ui.prefix
 }

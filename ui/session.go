@@ -70,12 +70,16 @@ func (u *UI) setCookie(w http.ResponseWriter, r *http.Request, value string) {
 	c := &http.Cookie{ //nolint:gosec // over HTTP it cannot be Secure
 		Name: cookieName, Value: value, Path: u.prefix + "/ui/", MaxAge: int(sessionTime / time.Second),
 		// A visitor who forges X-Forwarded-Proto only keeps the cookie from himself.
-		HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https",
+		HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: overHTTPS(r),
 	}
 	if value == "" {
 		c.MaxAge = -1
 	}
 	http.SetCookie(w, c)
+}
+
+func overHTTPS(r *http.Request) bool {
+	return r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https"
 }
 
 // token is what the forms of this session have: no other site can know it.

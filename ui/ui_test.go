@@ -127,7 +127,7 @@ func TestEmpty(t *testing.T) {
 	d.answers["GET /v1/stats"] = api.Stats{Statuses: map[string]int64{}}
 	d.answers["GET /v1/relays"] = api.Relays{Relays: []api.Relay{}}
 	b := newBrowser(t, d, "ops")
-	if got := b.get("/ui/").Body.String(); !strings.Contains(got, "curl http://") || !strings.Contains(got, "Send a test") || strings.Contains(got, "Why mail fails") {
+	if got := b.get("/ui/").Body.String(); !strings.Contains(got, "curl http://example.com/v1/messages") || !strings.Contains(got, "Send a test") || strings.Contains(got, "Why mail fails") {
 		t.Errorf("overview without a message: %s", got)
 	}
 	if got := b.get("/ui/relays").Body.String(); !strings.Contains(got, "SMTP_HOST") {
