@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
-	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -17,15 +16,12 @@ import (
 // configOf is what these variables say, beside those that every configuration has.
 func configOf(t *testing.T, variables ...string) config.Config {
 	t.Helper()
-	for _, v := range append([]string{"SMTP_HOST=smtp.example.com", "SMTP_USERNAME=u", "SMTP_PASSWORD=secret-of-the-relay", "MAILSIDECAR_ADDR=127.0.0.1:8587", "MAILSIDECAR_DATA_DIR=" + t.TempDir()}, variables...) {
+	for _, v := range append([]string{
+		"SMTP_HOST=smtp.example.com", "SMTP_USERNAME=u", "SMTP_PASSWORD=secret-of-the-relay", "MAILSIDECAR_ADDR=127.0.0.1:8587", "MAILSIDECAR_DATA_DIR=" + t.TempDir(),
+		"SMTP_RATE=", "MAILSIDECAR_LEASE=", "MAILSIDECAR_KEEP_BODIES=", "MAILSIDECAR_LOG_LEVEL=", // of another one
+	}, variables...) {
 		name, value, _ := strings.Cut(v, "=")
-		old, was := os.LookupEnv(name)
-		_ = os.Setenv(name, value)
-		defer func() {
-			if _ = os.Unsetenv(name); was {
-				_ = os.Setenv(name, old)
-			}
-		}()
+		t.Setenv(name, value)
 	}
 	c, _, err := config.Load()
 	if err != nil {
