@@ -395,7 +395,7 @@ const (
 		WHERE message IN (SELECT id FROM fresh)),
 	d AS (
 		INSERT INTO {s}.stats_deltas (kind, delta)
-		SELECT 0, json_agg(json_build_array(u.key, (extract(epoch FROM u.created) * 1000000)::bigint, u.recipients))::text
+		SELECT 0, json_agg(json_build_array(u.key, (extract(epoch FROM u.created) * 1000000)::bigint, u.recipients, u.size))::text
 		FROM u WHERE id IN (SELECT id FROM fresh) HAVING count(*) > 0)
 	SELECT id FROM fresh`
 	// These store requests of which nothing is there, and fail where something is. They are much
@@ -576,11 +576,11 @@ func (t *tx) insert(group []*insertion, fresh map[key]bool, contents, plain bool
 
 // insertPlain adds the statements for messages of which none is stored.
 func (t *tx) insertPlain(rows *insertRows, fresh map[key]bool) error {
-	type accepted [3]any
+	type accepted [4]any
 	var counts []accepted
 	for n, id := range rows.ids {
 		fresh[id] = true
-		counts = append(counts, accepted{rows.key[n], rows.created[n].Time.UnixMicro(), rows.recipients[n]})
+		counts = append(counts, accepted{rows.key[n], rows.created[n].Time.UnixMicro(), rows.recipients[n], rows.size[n]})
 	}
 	delta, err := toJSON(counts)
 	if err != nil {

@@ -127,6 +127,7 @@ func (s *Store) Reschedule(ctx context.Context, of, id string, sendAt time.Time,
 		t.exec(`UPDATE {s}.messages SET send_at = $2 WHERE id = $1`, m.id, stamp(sendAt))
 		if content != nil {
 			t.replaceContent(m.id, *content)
+			l.usage.Bytes += int64(len(content.Data)) - m.size
 		}
 		return true, l.save()
 	})
@@ -179,7 +180,7 @@ func (t *tx) sweepMessages(now time.Time, limit int) (int, error) {
 	} {
 		t.exec(query, ids)
 	}
-	return len(ids), t.saveNumbers(count)
+	return len(ids), t.saveNumbers(count, queue.Usage{})
 }
 
 func (t *tx) sweepContents(now time.Time, limit int) (int, error) {

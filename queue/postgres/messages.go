@@ -90,6 +90,7 @@ type loaded struct {
 	all   []*message // by id
 	byID  map[key]*message
 	count *tally.Tally
+	usage queue.Usage // what is not final changes by that
 	turns []turnCount
 	added []attempt
 }
@@ -163,6 +164,12 @@ func (l *loaded) settle(m *message, now time.Time) bool {
 	was, final := m.final, waits+states[queue.Held] == 0
 	m.status, m.final, m.changed = status, final, true
 	switch {
+	case final && !was:
+		l.usage.Messages, l.usage.Bytes = l.usage.Messages-1, l.usage.Bytes-m.size
+	case was && !final:
+		l.usage.Messages, l.usage.Bytes = l.usage.Messages+1, l.usage.Bytes+m.size
+	}
+	switch {
 	case !final && waits == 0:
 		m.clock = never
 	case !final:
@@ -219,7 +226,7 @@ func (l *loaded) save() error {
 		return err
 	}
 	l.saveTurns(l.turns)
-	return l.saveNumbers(l.count)
+	return l.saveNumbers(l.count, l.usage)
 }
 
 func (l *loaded) saveMessages() {

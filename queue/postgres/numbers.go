@@ -20,11 +20,14 @@ const (
 	addInterval = 10 * time.Second
 	// addRows is how many one transaction adds up.
 	addRows = 2000
+	// countInterval is how often that which is not final is counted, in case that what commits
+	// have added is wrong.
+	countInterval = time.Hour
 )
 
 // The kinds of deltas.
 const (
-	deltaAccepted = iota // a list of messages: key, when it was accepted in microseconds, recipients
+	deltaAccepted = iota // a list of messages: key, when it was accepted in microseconds, recipients, octets
 	deltaTally           // a [packedTally]
 )
 
@@ -33,6 +36,7 @@ type packedTally struct {
 	Statuses []packedStatus `json:"s,omitempty"`
 	Counts   []packedCount  `json:"c,omitempty"`
 	Replies  []packedReply  `json:"r,omitempty"`
+	Usage    *queue.Usage   `json:"u,omitempty"` // what is not final changed by that
 }
 
 type packedStatus struct {
@@ -50,9 +54,12 @@ type packedReply struct {
 	tally.Reply
 }
 
-// saveNumbers adds to the transaction what it adds to the numbers.
-func (t *tx) saveNumbers(count *tally.Tally) error {
+// saveNumbers adds to the transaction what it adds to the numbers, and by what it changes that which is not final.
+func (t *tx) saveNumbers(count *tally.Tally, usage queue.Usage) error {
 	var p packedTally
+	if usage != (queue.Usage{}) {
+		p.Usage = &usage
+	}
 	for k, n := range count.Statuses {
 		p.Statuses = append(p.Statuses, packedStatus{k, n})
 	}
@@ -62,7 +69,7 @@ func (t *tx) saveNumbers(count *tally.Tally) error {
 	for k, r := range count.Replies {
 		p.Replies = append(p.Replies, packedReply{k, *r})
 	}
-	if len(p.Statuses)+len(p.Counts)+len(p.Replies) == 0 {
+	if len(p.Statuses)+len(p.Counts)+len(p.Replies) == 0 && p.Usage == nil {
 		return nil
 	}
 	delta, err := toJSON(p)
@@ -70,6 +77,33 @@ func (t *tx) saveNumbers(count *tally.Tally) error {
 		t.exec(`INSERT INTO {s}.stats_deltas (kind, delta) VALUES ($1, $2)`, deltaTally, *delta)
 	}
 	return err
+}
+
+// addUsage adds what a row of stats_deltas says of what is not final.
+func addUsage(to *queue.Usage, kind int, delta string) error {
+	if kind == deltaTally {
+		var p struct {
+			Usage queue.Usage `json:"u"`
+		}
+		if err := json.Unmarshal([]byte(delta), &p); err != nil {
+			return fmt.Errorf("%w: %w", queue.ErrCorrupt, err)
+		}
+		to.Messages, to.Bytes = to.Messages+p.Usage.Messages, to.Bytes+p.Usage.Bytes
+		return nil
+	}
+	var rows []json.RawMessage
+	if err := json.Unmarshal([]byte(delta), &rows); err != nil {
+		return fmt.Errorf("%w: %w", queue.ErrCorrupt, err)
+	}
+	for _, row := range rows {
+		var key, at, recipients json.RawMessage
+		var size int64
+		if err := json.Unmarshal(row, &[]any{&key, &at, &recipients, &size}); err != nil {
+			return fmt.Errorf("%w: %w", queue.ErrCorrupt, err)
+		}
+		to.Messages, to.Bytes = to.Messages+1, to.Bytes+size
+	}
+	return nil
 }
 
 // addDelta adds a row of stats_deltas.
@@ -155,7 +189,7 @@ func (s *Store) Stats(ctx context.Context, of string, now time.Time) (queue.Stat
 			due = append(due, tally.Due{Lane: lane, At: timeOf(at)})
 			return err
 		})
-		t.each(`SELECT kind, delta FROM {s}.stats_deltas ORDER BY n`, nil, scanDelta(numbers))
+		t.each(`SELECT kind, delta FROM {s}.stats_deltas ORDER BY n`, nil, scanDelta(numbers, nil))
 		if err := t.finish(); err != nil {
 			return stats, err
 		}
@@ -166,12 +200,21 @@ func (s *Store) Stats(ctx context.Context, of string, now time.Time) (queue.Stat
 	})
 }
 
-func scanDelta(into *tally.Tally) func(pgx.Rows) error {
+// scanDelta adds a row to the numbers, and to what is not final; nil is not wanted.
+func scanDelta(into *tally.Tally, usage *queue.Usage) func(pgx.Rows) error {
 	return func(rows pgx.Rows) error {
 		var kind int
 		var delta string
 		if err := rows.Scan(&kind, &delta); err != nil {
 			return err
+		}
+		if usage != nil {
+			if err := addUsage(usage, kind, delta); err != nil {
+				return err
+			}
+		}
+		if into == nil {
+			return nil
 		}
 		return addDelta(into, kind, delta)
 	}
@@ -181,11 +224,16 @@ func scanDelta(into *tally.Tally) func(pgx.Rows) error {
 func (s *Store) addUp() {
 	tick := time.NewTicker(addInterval)
 	defer tick.Stop()
+	counted := time.Now()
 	for {
 		select {
 		case <-s.ended:
 			return
 		case <-tick.C:
+		}
+		if time.Since(counted) >= countInterval {
+			counted = time.Now()
+			_, _ = write(context.Background(), s, (*tx).countUnfinished) // the next time it is done again
 		}
 		for more := true; more; {
 			n, err := write(context.Background(), s, (*tx).addUp)
@@ -199,7 +247,7 @@ func (t *tx) addUp() (n int, err error) {
 	if alone, err := t.alone(numbersLock); err != nil || !alone {
 		return 0, err
 	}
-	numbers := tally.New()
+	numbers, usage := tally.New(), queue.Usage{}
 	t.readNumbers(numbers, 0)
 	if err := t.send(); err != nil {
 		return 0, err
@@ -207,13 +255,40 @@ func (t *tx) addUp() (n int, err error) {
 	t.each(`DELETE FROM {s}.stats_deltas WHERE n = ANY (ARRAY(SELECT n FROM {s}.stats_deltas ORDER BY n LIMIT $1)) RETURNING kind, delta`, []any{addRows},
 		func(rows pgx.Rows) error {
 			n++
-			return scanDelta(numbers)(rows)
+			return scanDelta(numbers, &usage)(rows)
 		})
 	if err := t.send(); err != nil || n == 0 {
 		return 0, err
 	}
+	if usage != (queue.Usage{}) {
+		t.exec(`UPDATE {s}.unfinished SET messages = messages + $1, octets = octets + $2`, usage.Messages, usage.Bytes)
+	}
 	t.writeNumbers(numbers.Changed())
 	return n, nil
+}
+
+// countUnfinished counts what is not final, and returns whether it could: nobody adds up meanwhile. One statement sees one
+// state of the messages and of what commits have added: what it counts has that already.
+func (t *tx) countUnfinished() (bool, error) {
+	if alone, err := t.alone(numbersLock); err != nil || !alone {
+		return false, err
+	}
+	t.exec(fmt.Sprintf("SET LOCAL statement_timeout = %d", readTime.Milliseconds()))
+	var all, added queue.Usage
+	t.each(`SELECT c.n, c.octets, d.kind, d.delta FROM (SELECT count(*) AS n, coalesce(sum(size), 0)::bigint AS octets FROM {s}.messages WHERE NOT final) AS c
+		LEFT JOIN {s}.stats_deltas AS d ON true`, nil, func(rows pgx.Rows) error {
+		var kind *int
+		var delta *string
+		if err := rows.Scan(&all.Messages, &all.Bytes, &kind, &delta); err != nil || kind == nil {
+			return err
+		}
+		return addUsage(&added, *kind, *delta)
+	})
+	if err := t.send(); err != nil {
+		return false, err
+	}
+	t.exec(`UPDATE {s}.unfinished SET messages = $1, octets = $2`, all.Messages-added.Messages, all.Bytes-added.Bytes)
+	return true, nil
 }
 
 // writeNumbers writes whole numbers in place of those before.
@@ -262,7 +337,7 @@ func (s *Store) Week(ctx context.Context, of string, now time.Time) ([]queue.Buc
 	return view(ctx, s, readTime, func(t *tx) ([]queue.Bucket, error) {
 		numbers := tally.New()
 		t.readNumbers(numbers, tally.WeekBegin(now))
-		t.each(`SELECT kind, delta FROM {s}.stats_deltas ORDER BY n`, nil, scanDelta(numbers))
+		t.each(`SELECT kind, delta FROM {s}.stats_deltas ORDER BY n`, nil, scanDelta(numbers, nil))
 		if err := t.finish(); err != nil {
 			return nil, err
 		}

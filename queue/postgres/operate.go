@@ -87,10 +87,21 @@ func (s *Store) Backlog(ctx context.Context, now time.Time) (queue.Backlog, erro
 	})
 }
 
-// Usage counts along the index of what is not final, which has the sizes.
+// Usage adds up what commits have added since that was added up last. The first time it counts.
 func (s *Store) Usage(ctx context.Context) (queue.Usage, error) {
+	if !s.counted.Load() {
+		counted, err := write(ctx, s, (*tx).countUnfinished)
+		if err != nil {
+			return queue.Usage{}, err
+		}
+		s.counted.Store(counted)
+	}
 	return view(ctx, s, readTime, func(t *tx) (u queue.Usage, err error) {
-		t.row(`SELECT count(*), coalesce(sum(size), 0)::bigint FROM {s}.messages WHERE NOT final`, nil, &u.Messages, &u.Bytes)
-		return u, t.finish()
+		t.row(`SELECT messages, octets FROM {s}.unfinished`, nil, &u.Messages, &u.Bytes)
+		var added queue.Usage
+		t.each(`SELECT kind, delta FROM {s}.stats_deltas`, nil, scanDelta(nil, &added))
+		err = t.finish()
+		u.Messages, u.Bytes = u.Messages+added.Messages, u.Bytes+added.Bytes
+		return u, err
 	})
 }

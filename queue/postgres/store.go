@@ -137,6 +137,7 @@ type Store struct {
 	lists    chan struct{}             // has an element for each list that goes on
 	leases   atomic.Int64              // the number of the last lease
 	away     atomic.Pointer[time.Time] // since when the database does not answer; nil: it does
+	counted  atomic.Bool               // what is not final, since this store was opened
 	now      func() time.Time
 	fault    func(happened bool) error // fails commits, before or after they happened, in tests
 	cut      func(happened bool) error // loses the answer to an insert that has not happened, or has, in tests

@@ -534,7 +534,7 @@ func (s *side) ReadRest(ctx context.Context) (r transfer.Rest, err error) {
 	t := s.tx(ctx)
 	r.Numbers = tally.New()
 	t.readNumbers(r.Numbers, 0)
-	t.each(`SELECT kind, delta FROM {s}.stats_deltas ORDER BY n`, nil, scanDelta(r.Numbers))
+	t.each(`SELECT kind, delta FROM {s}.stats_deltas ORDER BY n`, nil, scanDelta(r.Numbers, nil))
 	t.each(`SELECT relay, at, n FROM {s}.turns`, nil, func(rows pgx.Rows) error {
 		var turn transfer.Turn
 		var at pgtype.Timestamptz

@@ -21,7 +21,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the schema in testdata, which is allowed until it is released")
 
 // released are the schema versions of releases, by the files in testdata that have their steps.
-var released = []int{3}
+var released = []int{1}
 
 func schemaFile(version int) string {
 	return filepath.Join("testdata", fmt.Sprintf("schema-%d.sql", version))
@@ -48,11 +48,11 @@ func TestReleased(t *testing.T) {
 }
 
 // breaking is what a step must not do, because a program one release older may be at work.
-var breaking = regexp.MustCompile(`(?i)\b(DROP|RENAME|TRUNCATE|SET NOT NULL|SET SCHEMA)\b|ALTER COLUMN \w+ (SET DATA )?TYPE|ADD COLUMN [^,;]*\bNOT NULL\b`)
+var breaking = regexp.MustCompile(`(?i)\b(DROP|RENAME|TRUNCATE|SET NOT NULL|SET SCHEMA)\b|ALTER COLUMN \w+ (SET DATA )?TYPE|ADD COLUMN [^,;]*\bNOT NULL\b[^,;]*`)
 
 // TestStepsAdd: steps after the first only add.
 func TestStepsAdd(t *testing.T) {
-	for i, step := range migrations[1:] {
+	for i, step := range append(slices.Clone(migrations[1:]), next) {
 		for _, found := range breaking.FindAllString(step, -1) {
 			if !regexp.MustCompile(`(?i)ADD COLUMN.*DEFAULT`).MatchString(found) {
 				t.Errorf("the step to schema %d has %q: a release older could not work any more", i+2, found)
@@ -114,7 +114,7 @@ func TestOlderProgram(t *testing.T) {
 // goes on, starts again, and both work with each other's messages.
 func TestRollingUpgrade(t *testing.T) {
 	srv := start(t)
-	for _, version := range append(slices.Clone(released), len(migrations)) {
+	for _, version := range slices.Compact(append(slices.Clone(released), len(migrations))) {
 		t.Run(fmt.Sprintf("from %d", version), func(t *testing.T) {
 			all := migrations
 			migrations = all[:version]

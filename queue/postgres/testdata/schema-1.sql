@@ -140,7 +140,6 @@ CREATE TABLE {s}.stats_replies (
 	PRIMARY KEY (at, key, relay, class, code, enhanced, text)
 ) WITH (fillfactor = 50);
 CREATE TABLE {s}.stats_deltas (n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, kind smallint NOT NULL, delta text NOT NULL) WITH ({vacuum});
-;
 
 -- Small values that instances share. They change often: the rows have room for that.
 CREATE TABLE {s}.notes (
@@ -150,7 +149,13 @@ CREATE TABLE {s}.notes (
 	changed timestamptz NOT NULL,
 	PRIMARY KEY (kind, name)
 ) WITH (fillfactor = 10, {vacuum});
-;
 
 -- Has a row where the store takes part in a copy, or took part: see transfer.Mark.
 CREATE TABLE {s}.copies (role text NOT NULL, copy text NOT NULL, done bool NOT NULL, peer text NOT NULL, at timestamptz NOT NULL);
+
+-- The OAuth2 login of each relay, sealed with a key that the database does not have.
+CREATE TABLE {s}.logins (relay int PRIMARY KEY, sealed bytea NOT NULL, changed timestamptz NOT NULL);
+
+-- How much is not final, beside what stats_deltas has of it: one row.
+CREATE TABLE {s}.unfinished (messages bigint NOT NULL, octets bigint NOT NULL) WITH (fillfactor = 10, {vacuum});
+INSERT INTO {s}.unfinished VALUES (0, 0);
