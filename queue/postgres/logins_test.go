@@ -5,10 +5,13 @@ package postgres
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"mailsidecar/queue"
 )
 
 // TestLogins: what one instance has saved another one reads; one has the lock at a time, also through PgBouncer; the lock
@@ -180,4 +183,18 @@ func openLogins(t *testing.T) *Logins {
 	}
 	t.Cleanup(l.Close)
 	return l
+}
+
+// TestLoginsWithoutTables: a login at a database in which nothing is yet names what makes the tables.
+func TestLoginsWithoutTables(t *testing.T) {
+	l, err := OpenLogins(Options{URL: start(t).url(), Schema: "nothing here"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, err = l.Load(t.Context(), 1)
+	var known *queue.StoreError
+	if !errors.As(err, &known) || !strings.Contains(err.Error(), "queue migrate") {
+		t.Errorf("Load = %v, want what makes the tables", err)
+	}
 }

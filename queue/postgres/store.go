@@ -313,6 +313,8 @@ func named(c *connector, err error) error {
 		remedy = "set the right user and password in the address of the database, and let pg_hba.conf of the server take them from here"
 	case "3D000":
 		remedy = "create the database, or name another one"
+	case "42P01", "3F000":
+		remedy = "the tables are not there: run \"mailsidecar queue migrate\", or start the server, which makes them"
 	case "42501":
 		remedy = "grant the role the right to use the schema and its tables; \"mailsidecar queue migrate\" makes them, as a role that may"
 	default:
