@@ -423,7 +423,7 @@ const carefulTime = 10 * time.Second
 // before. It takes one round trip, but for a large request, of which the content follows in
 // pieces: the driver holds twice what it sends at a time.
 func (s *Store) insertGroup(ctx context.Context, conn *pgx.Conn, group []*insertion) (map[key]bool, error) {
-	plain := !isLarge(group) && !slices.ContainsFunc(group, func(i *insertion) bool { return i.again })
+	plain := !slices.ContainsFunc(group, func(i *insertion) bool { return i.again })
 	if at := s.inserts.repeats.Load(); at != nil && time.Since(*at) < carefulTime &&
 		slices.ContainsFunc(group, func(i *insertion) bool { return i.Idempotency != nil }) {
 		plain = false
@@ -481,20 +481,31 @@ func (s *Store) insertAs(ctx context.Context, conn *pgx.Conn, group []*insertion
 	return fresh, unknownCommit(conn)
 }
 
-// insertPieces sends the contents of a large request, and commits.
+// insertPieces sends the contents of a large request, and commits. A piece may have the contents of many messages.
 func (t *tx) insertPieces(i *insertion, fresh map[key]bool) error {
-	for n, e := range i.Entries {
-		if !fresh[i.ids[n]] {
+	var of []key
+	var numbers []int
+	var chunks [][]byte
+	add := func() { t.exec(plainContents, of, numbers, chunks) }
+	for m, e := range i.Entries {
+		if !fresh[i.ids[m]] {
 			continue
 		}
-		from := 0
-		for piece := range slices.Chunk(e.Content.Data, pieceRows*chunkSize) {
-			t.insertContent(i.ids[n], from, piece)
-			if err := t.send(); err != nil {
-				return err
+		n := 0
+		for data := range slices.Chunk(e.Content.Data, chunkSize) {
+			if len(of) == pieceRows {
+				add()
+				if err := t.send(); err != nil {
+					return err
+				}
+				of, numbers, chunks = of[:0], numbers[:0], chunks[:0]
 			}
-			from += pieceRows
+			of, numbers, chunks = append(of, i.ids[m]), append(numbers, n), append(chunks, data)
+			n++
 		}
+	}
+	if len(of) > 0 {
+		add()
 	}
 	t.batch.Queue("COMMIT").Exec(committed)
 	return t.send()
@@ -588,7 +599,9 @@ func (t *tx) insertPlain(rows *insertRows, fresh map[key]bool) error {
 	}
 	args := rows.args()
 	t.exec(plainMessages, append(args[:1:1], args[2:16]...)...)
-	t.exec(plainContents, args[17:20]...)
+	if rows.contents {
+		t.exec(plainContents, args[17:20]...)
+	}
 	t.exec(plainRecipients, args[20:27]...)
 	t.exec(`INSERT INTO {s}.stats_deltas (kind, delta) VALUES ($1, $2)`, deltaAccepted, *delta)
 	return nil
