@@ -173,10 +173,6 @@ var alone = []mutant{
 		"if found == nil {\n\t\treturn relays", "if len(found) < 2 {\n\t\treturn relays", nil,
 	},
 	{
-		"all mail to the heaviest", "queue/dispatch/shares.go",
-		"if credit := s.credit[i] + w; next < 0", "if credit := w; next < 0", nil,
-	},
-	{
 		"standby has a share", "queue/dispatch/dispatch.go",
 		"weights[i] = d.opts.Weights[r]", "weights[i] = max(1, d.opts.Weights[r])", nil,
 	},
@@ -292,6 +288,10 @@ var escaping = []mutant{
 	{
 		"sent after its end", "mailer/smtp/deliver.go",
 		"case d.expired() && (", "case false && (", nil,
+	},
+	{
+		"all mail to the heaviest", "queue/dispatch/shares.go",
+		"if credit := s.credit[i] + w; next < 0", "if credit := w; next < 0", nil,
 	},
 	{
 		"missed turns made up for", "queue/dispatch/shares.go",
