@@ -151,17 +151,22 @@ func (v *visit) read(path string, use func(status int, header http.Header, body 
 		return err
 	}
 	from, to := io.Pipe()
+	defer from.CloseWithError(context.Canceled) //nolint:errcheck // it ends the goroutine, also where use panics; it never fails
 	w := &stream{header: http.Header{}, begun: make(chan struct{}), to: to}
 	go func() {
+		defer func() {
+			cut := error(nil)
+			if p := recover(); p != nil { // net/http catches only those of its own goroutines
+				v.ui.log.Error("page failed", "path", v.r.URL.Path, "error", fmt.Sprintf("panic: %v", p))
+				cut = io.ErrUnexpectedEOF
+			}
+			w.WriteHeader(http.StatusInternalServerError) // unless something was written
+			_ = to.CloseWithError(cut)
+		}()
 		v.ui.door.Serve(w, r, v.key)
-		w.WriteHeader(http.StatusInternalServerError) // unless something was written
-		_ = to.Close()
 	}()
 	<-w.begun
-	err = use(w.status, w.sent, from)
-	cancel()
-	_ = from.CloseWithError(context.Canceled) // ends the goroutine
-	return err
+	return use(w.status, w.sent, from)
 }
 
 // answer keeps an answer of the API. Of a body that is too large it keeps nothing.

@@ -43,6 +43,8 @@ type preview struct {
 	SourceCut   bool
 	// Trouble is what of the message could not be read, and why.
 	Trouble string
+
+	kept int // octets of pictures
 }
 
 // headerField is a field of the message's header section.
@@ -147,12 +149,13 @@ func (p *preview) take(n int, e *message.Entity, kind string, params map[string]
 	a.contentID = strings.Trim(e.Header.Get("Content-Id"), "<> ")
 	keep := &head{}
 	if a.contentID != "" && inlineTypes[kind] {
-		keep.limit = maxInlinePicture
+		keep.limit = min(maxInlinePicture, maxInlineAll-p.kept)
 	}
 	size, err := io.Copy(keep, e.Body)
 	a.Size = size
 	if !keep.over {
 		a.picture = keep.data.Bytes()
+		p.kept += len(a.picture)
 	}
 	if a.Name == "" {
 		a.Name = fmt.Sprintf("part-%d%s", n, extensions[kind])

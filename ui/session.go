@@ -188,7 +188,7 @@ func (v *visit) getSignIn() error {
 		v.redirect("/ui/")
 		return nil
 	}
-	v.askKey(http.StatusOK, signIn{Next: nextPage(v.r.FormValue("next"))})
+	v.askKey(http.StatusOK, signIn{Next: nextPage(v.r.URL.Query().Get("next"))})
 	return nil
 }
 

@@ -171,6 +171,9 @@ func (v *visit) has(a access) bool {
 
 // serve answers one visit of a page.
 func (u *UI) serve(w http.ResponseWriter, r *http.Request, at route) {
+	if r.Method != http.MethodPost {
+		r.Body = http.NoBody // nothing reads it: it could be of any size
+	}
 	v := &visit{ui: u, w: w, r: r, ctx: r.Context(), endTurn: func() {}, cancel: func() {}}
 	refusal := v.enter(at)
 	if refusal == nil && r.Method == http.MethodPost {
