@@ -316,7 +316,7 @@ func HourOf(at int64) int64 { return floor(at, hour) }
 
 // Prune forgets what is no longer shown at now, and what is said to come a day later: the
 // clock was wrong then; see [Limits]. It says whether it has put counts together: then a store has
-// to forget those of before day that are no hour's, see [IsHour], and gets the sums with Changed.
+// to forget those of before day that are no hour's, and gets the sums with Changed.
 func (t *Tally) Prune(now time.Time) (moved bool) {
 	day, week, to := Limits(now)
 	for k, c := range t.Counts {
@@ -359,6 +359,3 @@ func (t *Tally) hour(k CountKey, c *queue.Counts) {
 	sum.Add(*c)
 	t.changed.counts[k] = true
 }
-
-// IsHour says that counts may be those of an hour.
-func (k CountKey) IsHour() bool { return k.Relay == "" && floor(k.At, hour) == k.At }
