@@ -123,7 +123,7 @@ type eventKind struct {
 // recipient.
 var eventKinds = map[string]eventKind{
 	"listening":     {api.EventStarted, "The server has started, with its queue at {queue}."},
-	"queue started": {api.EventQueue, "The queue has started with {messages} messages[, and with {crashes} crashed runs before].[ {uncertain} recipients may have been sent when the last run ended.]"},
+	"queue started": {api.EventQueue, "The queue has started. Messages in it: {messages}[. Runs before that crashed: {crashes}][. Recipients whose mail may have been sent when the last run ended: {uncertain}]."},
 	"stopping":      {api.EventStopping, "The server stops."},
 
 	"relay cannot be used":              {api.EventRelayFailing, "{relay} cannot be used: {found}"},

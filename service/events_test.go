@@ -65,7 +65,7 @@ func TestEvents(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s %s %s: %s", e.Level, e.Kind, e.Relay, e.Text))
 	}
 	want := []string{
-		"info queue smtp.example.net: The queue has started with 0 messages. 3 recipients may have been sent when the last run ended.",
+		"info queue smtp.example.net: The queue has started. Messages in it: 0. Recipients whose mail may have been sent when the last run ended: 3.",
 		"error certificate smtp.example.net: The new certificate in /run/tls.pem cannot be read: no such file. The old one serves.",
 		"warning relay_paused smtp.example.net: An operator has paused smtp.example.net until 2030-01-31T08:00:00Z.",
 		"warning relay_paused smtp.example.net: An operator has paused smtp.example.net: moving house.",
