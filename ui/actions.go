@@ -132,7 +132,7 @@ func (p *actionPage) ask(v *visit) {
 		return
 	}
 	f := s.Filter
-	if f.Until == "" {
+	if until, err := time.Parse(time.RFC3339Nano, f.Until); err != nil || until.After(now) { // as of until:today
 		f.Until = now.Format(time.RFC3339Nano)
 	}
 	p.Filter = f.Query().Encode()

@@ -15,6 +15,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -295,6 +296,13 @@ func TestActions(t *testing.T) {
 	form := hiddenFields(t, ask.Body.String())
 	if filter, _ := url.ParseQuery(form.Get("filter")); filter.Get("status") != "failed" || filter.Get("since") == "" || filter.Get("until") == "" {
 		t.Errorf("the filter = %v, want one that means the same at each step", filter)
+	}
+	for _, q := range []string{"until:2099-01-01", "before:2099-01-01", "status:failed"} { // what comes after the question was not counted
+		ask := visitPage(t, u, "/ui/messages/actions", url.Values{"action": {"retry"}, "scope": {"all"}, "q": {q}})
+		filter, _ := url.ParseQuery(hiddenFields(t, ask.Body.String()).Get("filter"))
+		if until, err := time.Parse(time.RFC3339Nano, filter.Get("until")); err != nil || until.After(time.Now()) {
+			t.Errorf("%s: the filter = %v, want none of the messages that are accepted from now on", q, filter)
+		}
 	}
 	step := visitPage(t, u, "/ui/messages/actions", form)
 	wantTexts(t, "the first step", step.Body.String(), "Retried 499 of 512", "Go on", "1 of the messages had nothing to retry")
@@ -606,10 +614,10 @@ func TestExport(t *testing.T) {
 // TestExportBreaksOff: a file that is not whole must not look as if it was.
 func TestExportBreaksOff(t *testing.T) {
 	m := someMessage()
-	pages := 0
+	var pages atomic.Int64
 	u, _ := newMailDoor(t, answersOf{
 		"GET /v1/messages": func(w http.ResponseWriter, r *http.Request) {
-			if pages++; pages > 1 {
+			if pages.Add(1) > 1 {
 				problemAnswer(503, api.CodeQueueUnavailable, "gone")(w, r)
 				return
 			}
@@ -620,7 +628,7 @@ func TestExportBreaksOff(t *testing.T) {
 	s := httptest.NewServer(u)
 	defer s.Close()
 	for _, f := range []string{"zip", "csv", "mbox"} {
-		pages = 0
+		pages.Store(0)
 		resp, err := http.PostForm(s.URL+"/ui/messages/export", url.Values{"scope": {"all"}, "filter": {"status=failed"}, "format": {f}, tokenField: {u.token("", "")}})
 		if err != nil {
 			continue
