@@ -103,6 +103,7 @@ var notices = map[string]string{
 	"drained":   "New mail is refused from now on, and what is here is delivered.",
 	"undrained": "The drain has ended: new mail is taken again.",
 	"sent":      "The relay has taken the message.",
+	"stored":    "The message is stored, and the relay has not taken it yet. A key with the role read can see what becomes of it.",
 }
 
 // serveStatic serves the style and the script. Their addresses have a version, so browsers
@@ -158,6 +159,7 @@ func (u *UI) funcs(version string) markup.Funcs {
 		"exact":   func(t time.Time) string { return t.UTC().Format("Mon 2 Jan 2006 15:04:05 UTC") },
 		"ago":     func(t time.Time) string { return ago(t, time.Now()) },
 		"number":  number[int64],
+		"plural":  plural,
 		"period":  period,
 		"mode":    func(mode string) string { return modeNames[mode] },
 		"size":    size,

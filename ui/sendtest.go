@@ -68,8 +68,10 @@ func (v *visit) postSend() error {
 			id = e.ID
 		}
 		v.redirect("/ui/messages/" + url.PathEscape(id))
-	case err == nil:
+	case err == nil && (receipt.Status == api.StatusDelivered || receipt.Status == api.StatusPartial):
 		v.redirect("/ui/send?done=sent")
+	case err == nil:
+		v.redirect("/ui/send?done=stored")
 	case refused && e.Status < http.StatusInternalServerError:
 		p.Error, p.Fields = e.Error(), map[string]string{}
 		if len(e.Errors) > 0 {

@@ -127,20 +127,20 @@ func (v *visit) judge(s *api.Stats, relays []api.Relay, now time.Time) *sentence
 		said := &sentence{State: waits, Text: fmt.Sprintf("Mail waits: of %s the first has been due for %s.", plural(waiting, "message", "messages"), inWords(late)), To: v.ui.search("status:waiting"), What: "See them"}
 		for _, r := range relays {
 			if r.Rate != nil && r.Rate.Waiting > 0 {
-				said.Text = fmt.Sprintf("Mail waits for its turn: %s may have %d messages in %s, and the first has been due for %s.", r.Name, r.Rate.Messages, period(r.Rate.Per), inWords(late))
+				said.Text = fmt.Sprintf("Mail waits for its turn: %s may have %s in %s, and the first has been due for %s.", r.Name, plural(int64(r.Rate.Messages), "message", "messages"), period(r.Rate.Per), inWords(late))
 			}
 		}
 		return said
 	}
 	said := &sentence{State: flows, Text: "Mail flows: " + flow(s, waiting, late) + "."}
 	switch held := s.Statuses[api.StatusHeld]; {
-	case held > 0:
-		said.Text += " " + plural(held, "message is", "messages are") + " held until a person decides."
-		said.To, said.What = v.ui.search("status:held"), "See them"
 	case broken != nil:
 		said.State = waits
 		said.Text += " But not by " + cause(*broken)
 		said.To, said.What = v.ui.to("relays"), "What to do"
+	case held > 0:
+		said.Text += " " + plural(held, "message is", "messages are") + " held until a person decides."
+		said.To, said.What = v.ui.search("status:held"), "See them"
 	}
 	return said
 }

@@ -142,6 +142,7 @@ func TestSentence(t *testing.T) {
 	refusesSince.FailingSince = time.Date(2001, 2, 3, 14, 2, 0, 0, time.UTC)
 	paused := api.Relay{Name: "two", Status: api.RelayPaused, PausedByOperator: &api.RelayPause{Since: time.Now(), Reason: "moves"}}
 	slow := api.Relay{Name: "slow", Status: api.RelayUp, Rate: &api.Rate{Messages: 30, Per: "1m0s", Waiting: 3}}
+	slowest := api.Relay{Name: "slow", Status: api.RelayUp, Rate: &api.Rate{Messages: 1, Per: "1m0s", Waiting: 3}}
 	now := time.Now()
 	stats := func(waiting, delivered, bounced, held int64, late time.Duration) *api.Stats {
 		s := &api.Stats{Statuses: map[string]int64{api.StatusQueued: waiting, api.StatusHeld: held}}
@@ -172,6 +173,8 @@ func TestSentence(t *testing.T) {
 		{stats(5, 9, 0, 0, time.Hour), []api.Relay{slow}, waits, "Mail waits for its turn: slow may have 30 messages in a minute", "/mail/ui/messages?q=status%3Awaiting"},
 		{stats(0, 2, 12, 0, 0), []api.Relay{up}, fails, "Mail fails: relays refused 12 recipients in the last hour, and took 2.", "/mail/ui/#why"},
 		{stats(0, 2, 0, 3, 0), []api.Relay{up}, flows, "Mail flows: 2 sent in the last hour, and nothing waits. 3 messages are held until a person decides.", "/mail/ui/messages?q=status%3Aheld"},
+		{stats(0, 2, 0, 3, 0), []api.Relay{up, refuses}, waits, "Mail flows: 2 sent in the last hour, and nothing waits. But not by smtp.example.com: the relay refused the password.", "/mail/ui/relays"},
+		{stats(5, 9, 0, 0, time.Hour), []api.Relay{slowest}, waits, "Mail waits for its turn: slow may have 1 message in a minute", "/mail/ui/messages?q=status%3Awaiting"},
 		{nil, []api.Relay{up}, flows, "The relays can be used.", ""},
 	} {
 		v := &visit{ui: u}
@@ -291,10 +294,24 @@ func TestSendTest(t *testing.T) {
 		t.Errorf("no address: %d %s", w.Code, w.Body)
 	}
 	app := newBrowser(t, d, "app") // may not read: there is no page of its message
-	d.answers["POST /v1/messages"] = api.Receipt{ID: id}
-	if w := app.post("/ui/send", "to", "x@example.org"); w.Code != 303 || w.Header().Get("Location") != "/ui/send?done=sent" {
-		t.Errorf("sent by a key that may not read: %d to %s", w.Code, w.Header().Get("Location"))
+	for status, done := range map[string]string{api.StatusDelivered: "sent", api.StatusPartial: "sent", api.StatusQueued: "stored", api.StatusDeferred: "stored", api.StatusHeld: "stored"} {
+		d.answers["POST /v1/messages"] = api.Receipt{ID: id, Status: status}
+		if w := app.post("/ui/send", "to", "x@example.org"); w.Code != 303 || w.Header().Get("Location") != "/ui/send?done="+done {
+			t.Errorf("%s, by a key that may not read: %d to %s", status, w.Code, w.Header().Get("Location"))
+		}
 	}
+}
+
+// TestOne: pages speak of one thing, and of many.
+func TestOne(t *testing.T) {
+	d := newFake()
+	relays := d.answers["GET /v1/relays"].(api.Relays).Relays
+	relays[0].Connections.Waiting, relays[0].Rate = 1, &api.Rate{Messages: 1, Per: "1h0m0s", Waiting: 1}
+	b := newBrowser(t, d, "ops")
+	wantTexts(t, "one", b.get("/ui/relays").Body.String(), "1 recipient is due now, 3 wait for a later time.", "1 message in an hour; 1 waits for a turn")
+	wantTexts(t, "the relay", b.get("/ui/").Body.String(), "1 message waits for one", ", 1 waits for a turn")
+	d.answers["GET /v1/drain"] = api.Drain{Draining: true, Due: 2, Later: 1, Held: 1}
+	wantTexts(t, "a drain", b.get("/ui/relays").Body.String(), "2 recipients are due, 1 waits for a later time", "and 1 message is held.")
 }
 
 // TestStatic: the files beside the pages can be kept, and there are no others.
