@@ -90,3 +90,43 @@ func TestPicturesAreBounded(t *testing.T) {
 		t.Errorf("%d octets of %d pictures are kept, want at most %d", kept, len(p.Attachments), maxInlineAll)
 	}
 }
+
+// TestGuessingBehindProxy: who guesses behind a reverse proxy does not keep the others out, and
+// cannot guess on with addresses that he makes up.
+func TestGuessingBehindProxy(t *testing.T) {
+	b := newBrowser(t, newFake(), "")
+	try := func(from, told, key string) int {
+		r := httptest.NewRequest(http.MethodPost, "/ui/sign-in", strings.NewReader("key="+key))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.RemoteAddr = from
+		r.Header.Set("X-Forwarded-For", told)
+		return b.do(r).Code
+	}
+	const proxy = "172.17.0.2:4"
+	for i := range maxGuesses + 1 {
+		// What the visitor says of himself stands before what the proxy knows.
+		try(proxy, fmt.Sprintf("198.51.100.%d, 203.0.113.5", i), "wrong")
+		try("192.0.2.9:1", fmt.Sprintf("198.51.100.%d", i), "wrong")
+	}
+	for _, c := range []struct {
+		from, told string
+		want       int
+	}{
+		{proxy, "203.0.113.5", 429}, {proxy, "203.0.113.6", 303}, {proxy, "2001:db8::1", 303}, {proxy, "203.0.113.5, 203.0.113.6", 303}, {proxy, "unknown", 303},
+		{"192.0.2.9:7", "203.0.113.77", 429}, // no proxy of ours: its word does not count
+		{"203.0.113.5:1", "", 303},
+	} {
+		if got := try(c.from, c.told, "ops-secret"); got != c.want {
+			t.Errorf("the right key from %s for %q = %d, want %d", c.from, c.told, got, c.want)
+		}
+	}
+	let := 0
+	for i := range 300 {
+		if try("127.0.0.1:4", fmt.Sprintf("10.9.%d.%d", i/250, i%250), "wrong") == 403 {
+			let++
+		}
+	}
+	if let != maxProxied {
+		t.Errorf("%d keys were tried with addresses that are made up, want %d", let, maxProxied)
+	}
+}

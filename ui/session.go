@@ -92,7 +92,15 @@ func (v *visit) rightToken() bool {
 // guesses bounds how many wrong keys come from an address.
 type guesses struct {
 	mu   sync.Mutex
-	left map[netip.Prefix]guess
+	left map[origin]guess
+}
+
+// origin is where a guess comes from. Behind a proxy it is two: the visitor, and the proxy.
+type origin struct{ proxy, visitor netip.Prefix }
+
+// through is the proxy of a visitor; ok says that there is one.
+func (o origin) through() (proxy origin, ok bool) {
+	return origin{proxy: o.proxy}, o.proxy.IsValid() && o.visitor.IsValid()
 }
 
 type guess struct {
@@ -104,26 +112,39 @@ const (
 	// maxGuesses is how many wrong keys an address may try within guessTime.
 	maxGuesses = 20
 	guessTime  = time.Minute
+	// maxProxied is the same for all visitors of a proxy together, who may make up addresses
+	// where the proxy passes on what they say of themselves.
+	maxProxied = 200
 	// maxGuessers bounds the memory: over it the oldest are forgotten.
 	maxGuessers = 1000
 )
 
 // wait says how long the address must wait; zero: it may try.
-func (g *guesses) wait(from netip.Prefix, now time.Time) time.Duration {
+func (g *guesses) wait(from origin, now time.Time) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if a := g.left[from]; a.n >= maxGuesses {
 		return max(a.since.Add(guessTime).Sub(now), 0)
 	}
+	if proxy, ok := from.through(); ok && g.left[proxy].n >= maxProxied {
+		return max(g.left[proxy].since.Add(guessTime).Sub(now), 0)
+	}
 	return 0
 }
 
-func (g *guesses) wrong(from netip.Prefix, now time.Time) {
+func (g *guesses) wrong(from origin, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.left == nil {
-		g.left = map[netip.Prefix]guess{}
+		g.left = map[origin]guess{}
 	}
+	if proxy, ok := from.through(); ok {
+		g.add(proxy, now)
+	}
+	g.add(from, now)
+}
+
+func (g *guesses) add(from origin, now time.Time) {
 	a := g.left[from]
 	if now.Sub(a.since) >= guessTime {
 		a = guess{since: now}
@@ -137,7 +158,7 @@ func (g *guesses) wrong(from netip.Prefix, now time.Time) {
 
 // forget drops those whose time is over, else the one who began first.
 func (g *guesses) forget(now time.Time) {
-	var first netip.Prefix
+	var first origin
 	for from, a := range g.left {
 		if now.Sub(a.since) >= guessTime {
 			delete(g.left, from)
@@ -150,13 +171,31 @@ func (g *guesses) forget(now time.Time) {
 	}
 }
 
-// network is the address of the visitor; of IPv6 the part that one customer has.
-func network(r *http.Request) netip.Prefix {
+// guesser is where the request comes from. A proxy on this host or on a private network tells
+// its visitor at the end of X-Forwarded-For: without that, whoever guesses behind it would keep
+// everybody else out.
+func guesser(r *http.Request) origin {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
-		return netip.Prefix{}
+		return origin{}
 	}
-	a, bits := from.Addr().Unmap(), 32
+	peer := from.Addr().Unmap()
+	told := r.Header.Values("X-Forwarded-For")
+	if len(told) == 0 || !peer.IsLoopback() && !peer.IsPrivate() {
+		return origin{visitor: network(peer)}
+	}
+	last := told[len(told)-1]
+	visitor, err := netip.ParseAddr(strings.TrimSpace(last[strings.LastIndexByte(last, ',')+1:]))
+	if err != nil {
+		return origin{visitor: network(peer)}
+	}
+	return origin{proxy: network(peer), visitor: network(visitor)}
+}
+
+// network is an address; of IPv6 the part that one customer has.
+func network(a netip.Addr) netip.Prefix {
+	a = a.Unmap().WithZone("")
+	bits := 32
 	if a.Is6() {
 		bits = 64
 	}
@@ -201,7 +240,7 @@ func (v *visit) postSignIn() error {
 		v.redirect(next)
 		return nil
 	}
-	from, now := network(v.r), time.Now()
+	from, now := guesser(v.r), time.Now()
 	if wait := v.ui.guesses.wait(from, now); wait > 0 {
 		v.w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
 		v.askKey(http.StatusTooManyRequests, signIn{Next: next, Error: "Too many wrong keys came from your address. Try again in " + inWords(wait) + "."})
