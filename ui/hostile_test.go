@@ -9,7 +9,10 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // TestBodyOfGet: a page that is asked for has no body to read. A form with a file was kept in
@@ -129,4 +132,30 @@ func TestGuessingBehindProxy(t *testing.T) {
 	if let != maxProxied {
 		t.Errorf("%d keys were tried with addresses that are made up, want %d", let, maxProxied)
 	}
+}
+
+// TestOneKeyLeavesRoom: pages of one key that the store is slow for keep no other key out.
+func TestOneKeyLeavesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newFake()
+		d.answers["GET /v1/messages/a"] = time.Hour
+		u := New(d, Options{})
+		visitor := func(key string) *browser { return &browser{t: t, ui: u, cookie: u.newSession(key, time.Now())} }
+		var all sync.WaitGroup
+		for range 5 * maxPages {
+			all.Go(func() { visitor("shop").get("/ui/messages/a") })
+		}
+		synctest.Wait()
+		begun := time.Now()
+		if w := visitor("ops").get("/ui/relays"); w.Code != 200 || time.Since(begun) > 0 {
+			t.Errorf("the page of another key = %d after %v, want it at once", w.Code, time.Since(begun))
+		}
+		if w := visitor("").get("/ui/sign-in"); w.Code != 200 || time.Since(begun) > 0 {
+			t.Errorf("the page to sign in = %d after %v, want it at once", w.Code, time.Since(begun))
+		}
+		all.Wait()
+		if n := len(u.turns) + len(u.shares.of("shop")); n != 0 {
+			t.Errorf("%d turns have not ended", n)
+		}
+	})
 }

@@ -33,6 +33,7 @@ type UI struct {
 	log     *slog.Logger
 	guesses guesses
 	turns   chan struct{}
+	shares  shares
 	exports chan struct{}
 	pages   func() *pages         // made when the first page is asked for
 	mux     func() *http.ServeMux // likewise
@@ -41,8 +42,10 @@ type UI struct {
 const (
 	// pageTime limits the work on one page.
 	pageTime = 5 * time.Second
-	// maxPages is how many pages are made at once: it bounds their memory.
-	maxPages = 4
+	// maxPages is how many pages are made at once for one key, and maxAllPages for all: others
+	// come to theirs while the store is slow for the searches of one. It bounds their memory.
+	maxPages    = 4
+	maxAllPages = maxPages + 2
 	// maxForm and maxSignIn are the octets of a form.
 	maxForm   = 32 << 10
 	maxSignIn = 4 << 10
@@ -50,7 +53,7 @@ const (
 
 // New returns the pages. They cost next to nothing until one is asked for.
 func New(door Door, o Options) *UI {
-	u := &UI{door: door, prefix: o.Prefix, version: o.Version, log: o.Logger, turns: make(chan struct{}, maxPages), exports: make(chan struct{}, maxExports)}
+	u := &UI{door: door, prefix: o.Prefix, version: o.Version, log: o.Logger, turns: make(chan struct{}, maxAllPages), exports: make(chan struct{}, maxExports)}
 	if u.log == nil {
 		u.log = slog.New(slog.DiscardHandler)
 	}
@@ -273,14 +276,57 @@ func (v *visit) pause(limit time.Duration) {
 func (v *visit) takeTurn() bool {
 	late := time.NewTimer(pageTime)
 	defer late.Stop()
+	share := v.ui.shares.of(v.key)
+	if share != nil {
+		select {
+		case share <- struct{}{}:
+		case <-late.C:
+			return false
+		case <-v.r.Context().Done():
+			return false
+		}
+	}
+	end := func() {
+		if share != nil {
+			<-share
+		}
+	}
 	select {
 	case v.ui.turns <- struct{}{}:
-		v.endTurn = sync.OnceFunc(func() { <-v.ui.turns })
+		v.endTurn = sync.OnceFunc(func() {
+			<-v.ui.turns
+			end()
+		})
 		return true
 	case <-late.C:
 	case <-v.r.Context().Done():
 	}
+	end()
 	return false
+}
+
+// shares bounds the turns of each key, of which there are as many as are configured.
+type shares struct {
+	mu    sync.Mutex
+	ofKey map[string]chan struct{}
+}
+
+// of is the share of the key with that name; nil for strangers, and on a server without keys.
+func (s *shares) of(key string) chan struct{} {
+	if key == "" {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	share := s.ofKey[key]
+	if share == nil {
+		if s.ofKey == nil {
+			s.ofKey = map[string]chan struct{}{}
+		}
+		share = make(chan struct{}, maxPages)
+		s.ofKey[key] = share
+	}
+	return share
 }
 
 // refuse answers a visit that may not go on.
