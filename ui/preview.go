@@ -185,11 +185,33 @@ func (p *preview) inlinePictures() {
 			continue
 		}
 		data := "data:" + a.Type + ";base64," + base64.StdEncoding.EncodeToString(picture)
-		if n := strings.Count(p.HTML, "cid:"+a.contentID); n*len(picture) <= left {
-			p.HTML = strings.ReplaceAll(p.HTML, "cid:"+a.contentID, data)
+		if html, n := replaceAddress(p.HTML, "cid:"+a.contentID, data, left/len(picture)); n > 0 {
+			p.HTML = html
 			left -= n * len(picture)
 			a.Inline = true
 		}
+	}
+}
+
+// replaceAddress replaces an address in HTML where it ends: cid:logo is not the beginning of cid:logo2. Where it
+// stands there more than most times, it replaces none.
+func replaceAddress(html, address, by string, most int) (replaced string, n int) {
+	var b strings.Builder
+	rest := html
+	for {
+		before, after, found := strings.Cut(rest, address)
+		b.WriteString(before)
+		if !found {
+			return b.String(), n
+		}
+		if rest = after; after != "" && !strings.ContainsRune("\"'`)>&;, \t\r\n", rune(after[0])) {
+			b.WriteString(address)
+			continue
+		}
+		if n++; n > most {
+			return html, 0
+		}
+		b.WriteString(by)
 	}
 }
 
@@ -315,21 +337,31 @@ func headerOf(source []byte) (fields []headerField) {
 		}
 		return e.NewDecoder().Reader(input), nil
 	}}
+	var lines []string // of the last field
+	done := func() []headerField {
+		if last := len(fields) - 1; last >= 0 {
+			fields[last].Value = strings.Join(lines, " ")
+		}
+		return decodeFields(fields, words)
+	}
 	for line := range bytes.Lines(source) {
 		line = bytes.TrimRight(line, "\r\n")
 		name, value, found := strings.Cut(string(line), ":")
 		switch last := len(fields) - 1; {
 		case len(line) == 0:
-			return decodeFields(fields, words)
+			return done()
 		case last >= 0 && (line[0] == ' ' || line[0] == '\t'):
-			fields[last].Value += " " + strings.TrimSpace(string(line))
+			lines = append(lines, strings.TrimSpace(string(line)))
 		case len(fields) == maxPreviewFields:
-			return append(decodeFields(fields, words), headerField{"…", "There are more fields: the source has them."})
+			return append(done(), headerField{"…", "There are more fields: the source has them."})
 		case found:
-			fields = append(fields, headerField{strings.TrimSpace(name), strings.TrimSpace(value)})
+			if last >= 0 {
+				fields[last].Value = strings.Join(lines, " ")
+			}
+			fields, lines = append(fields, headerField{Name: strings.TrimSpace(name)}), []string{strings.TrimSpace(value)}
 		}
 	}
-	return decodeFields(fields, words)
+	return done()
 }
 
 func decodeFields(fields []headerField, words mime.WordDecoder) []headerField {

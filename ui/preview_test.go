@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -223,4 +224,40 @@ func FuzzPreview(f *testing.F) {
 			t.Errorf("readPreview(%q) has cut the source", content)
 		}
 	})
+}
+
+// TestPreviewPictures: the address of a picture may begin as that of another one.
+func TestPreviewPictures(t *testing.T) {
+	for name, tc := range map[string]struct{ html, want string }{
+		"two":       {`<img src="cid:a"><img src='cid:ab'><img src=cid:a>`, `<img src="A"><img src='cid:ab'><img src=A>`},
+		"at an end": {`url(cid:a) cid:a`, `url(A) A`},
+		"many":      {`"cid:a" "cid:a" "cid:a" "cid:a"`, `"cid:a" "cid:a" "cid:a" "cid:a"`},
+		"none":      {`cid:abc cid:b`, `cid:abc cid:b`},
+	} {
+		if got, _ := replaceAddress(tc.html, "cid:a", "A", 3); got != tc.want {
+			t.Errorf("%s: %s, want %s", name, got, tc.want)
+		}
+	}
+	const message = "Content-Type: multipart/related; boundary=b\r\n\r\n" +
+		"--b\r\nContent-Type: text/html\r\n\r\n<img src=\"cid:logo\"><img src=\"cid:logo2\">\r\n" +
+		"--b\r\nContent-Type: image/png\r\nContent-ID: <logo>\r\n\r\none\r\n" +
+		"--b\r\nContent-Type: image/gif\r\nContent-ID: <logo2>\r\n\r\ntwo\r\n--b--\r\n"
+	if p := readPreview(strings.NewReader(message)); p.HTML != `<img src="data:image/png;base64,b25l"><img src="data:image/gif;base64,dHdv">` {
+		t.Errorf("HTML = %s", p.HTML)
+	}
+}
+
+// TestPreviewFolded: a field in very many lines costs no more than its octets.
+func TestPreviewFolded(t *testing.T) {
+	source := []byte("X-Long: begin\n" + strings.Repeat(" a\n", maxPreviewText/3))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	fields := headerOf(source)
+	runtime.ReadMemStats(&after)
+	if len(fields) != 1 || !strings.HasPrefix(fields[0].Value, "begin a a a") || utf8.RuneCountInString(fields[0].Value) != maxPreviewField+1 {
+		t.Errorf("%d fields, want one that is cut", len(fields))
+	}
+	if allocated := after.TotalAlloc - before.TotalAlloc; allocated > 64<<20 {
+		t.Errorf("%d octets were allocated", allocated)
+	}
 }
