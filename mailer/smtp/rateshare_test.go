@@ -39,12 +39,13 @@ func (b *board) note(ctx context.Context, kind, name string, change func([]byte,
 	b.mu.Lock()
 	b.calls++
 	wait, lost, away := [2]time.Duration{}, 0, b.away
-	if b.random != nil {
+	random := b.random != nil
+	if random {
 		wait = [2]time.Duration{time.Duration(b.random.Int64N(int64(b.slow))), time.Duration(b.random.Int64N(int64(b.slow)))}
 		lost = b.random.IntN(30)
 	}
 	b.mu.Unlock()
-	if away || lost == 0 && b.random != nil {
+	if away || lost == 0 && random {
 		return errAway
 	}
 	done := make(chan struct{})
