@@ -151,7 +151,7 @@ func (v *visit) read(path string, use func(status int, header http.Header, body 
 		return err
 	}
 	from, to := io.Pipe()
-	defer from.CloseWithError(context.Canceled) //nolint:errcheck // it ends the goroutine, also where use panics; it never fails
+	defer from.CloseWithError(context.Canceled) // it ends the goroutine, also where use panics; it never fails
 	w := &stream{header: http.Header{}, begun: make(chan struct{}), to: to}
 	go func() {
 		defer func() {
