@@ -247,6 +247,37 @@ func TestDemoAddressTaken(t *testing.T) {
 	}
 }
 
+// endWriter keeps what is written, and calls end once it has the text until.
+type endWriter struct {
+	bytes.Buffer
+	until string
+	end   func()
+}
+
+func (w *endWriter) Write(p []byte) (int, error) {
+	n, err := w.Buffer.Write(p)
+	if strings.Contains(w.String(), w.until) {
+		w.end()
+	}
+	return n, err
+}
+
+// The demo says which address shows a bounce, and its relay refuses that address.
+func TestDemoRefuses(t *testing.T) {
+	clearEnv(t)
+	const refused = "nobody@example.org"
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	out := &endWriter{until: "Ctrl-C ends the demo", end: cancel}
+	d := demo{out: out, errOut: io.Discard, addr: "127.0.0.1:0"}
+	if err := d.run(ctx); err != nil || !strings.Contains(out.String(), refused) {
+		t.Errorf("demo = %v, prints\n%s\nwant what its relay refuses, %s", err, out, refused)
+	}
+	if err := new(demoSession).Rcpt(refused, nil); err == nil {
+		t.Errorf("the demo's relay takes mail to %s", refused)
+	}
+}
+
 // A demo that is interrupted ends in order, wherever it is.
 func TestDemoInterrupted(t *testing.T) {
 	clearEnv(t)

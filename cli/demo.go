@@ -32,7 +32,8 @@ port 587 drops every packet, as behind a firewall, and its port 2525 serves. The
 starts the server, posts one message to it, and shows the way the message took.
 All of it stays on this machine and is gone when the demo ends.
 
-It goes on until Ctrl-C and prints every message that you send it.
+It goes on until Ctrl-C and prints every message that you send it. Mail to
+nobody@ at any domain is refused by the relay. The dashboard, at /ui/, shows it all.
 
 Exit status: 0 all went as it should; 1 something did not.`,
 		Example: `  mailsidecar demo
@@ -210,6 +211,7 @@ func (d *demo) show(ctx context.Context) error {
 	}
 	d.say("Look at it in a browser, with the key %s: %s/ui/", demoKey, url)
 	d.say("Send one yourself:\n\n%s", curlLine(url))
+	d.say("The relay refuses mail to nobody@example.org: write to that address, too, to see a bounce.")
 	return nil
 }
 
