@@ -306,9 +306,10 @@ func TestSendTest(t *testing.T) {
 func TestOne(t *testing.T) {
 	d := newFake()
 	relays := d.answers["GET /v1/relays"].(api.Relays).Relays
+	relays[0].Login = &api.Login{Refused: 1, Failure: api.Outcome{Text: "no"}}
 	relays[0].Connections.Waiting, relays[0].Rate = 1, &api.Rate{Messages: 1, Per: "1h0m0s", Waiting: 1}
 	b := newBrowser(t, d, "ops")
-	wantTexts(t, "one", b.get("/ui/relays").Body.String(), "1 recipient is due now, 3 wait for a later time.", "1 message in an hour; 1 waits for a turn")
+	wantTexts(t, "one", b.get("/ui/relays").Body.String(), "1 recipient is due now, 3 wait for a later time.", "1 message in an hour; 1 waits for a turn", "1 message waits for one", "refused once")
 	wantTexts(t, "the relay", b.get("/ui/").Body.String(), "1 message waits for one", ", 1 waits for a turn")
 	d.answers["GET /v1/drain"] = api.Drain{Draining: true, Due: 2, Later: 1, Held: 1}
 	wantTexts(t, "a drain", b.get("/ui/relays").Body.String(), "2 recipients are due, 1 waits for a later time", "and 1 message is held.")
