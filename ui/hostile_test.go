@@ -115,7 +115,11 @@ func TestGuessingBehindProxy(t *testing.T) {
 		from, told string
 		want       int
 	}{
-		{proxy, "203.0.113.5", 429}, {proxy, "203.0.113.6", 303}, {proxy, "2001:db8::1", 303}, {proxy, "203.0.113.5, 203.0.113.6", 303}, {proxy, "unknown", 303},
+		{proxy, "203.0.113.5", 429},
+		{proxy, "203.0.113.6", 303},
+		{proxy, "2001:db8::1", 303},
+		{proxy, "203.0.113.5, 203.0.113.6", 303},
+		{proxy, "unknown", 303},
 		{"192.0.2.9:7", "203.0.113.77", 429}, // no proxy of ours: its word does not count
 		{"203.0.113.5:1", "", 303},
 	} {
