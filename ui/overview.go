@@ -93,8 +93,8 @@ func (v *visit) fill(o *overview, s *api.Stats, now time.Time) {
 	o.Counting = s.Counting
 	o.Empty = all == 0 && s.Day.Messages == 0
 	waiting := s.Statuses[api.StatusQueued] + s.Statuses[api.StatusDeferred]
-	sent := figure{Label: "Sent in the last hour", Value: number(s.Hour.Delivered), Note: number(s.Day.Delivered) + " in 24 hours", To: v.ui.search("status:delivered")}
-	wait := figure{Label: "Waiting now", Value: number(waiting), Note: number(s.Statuses[api.StatusDeferred]) + " of them tried before", To: v.ui.search("status:waiting")}
+	sent := figure{Label: "Sent in the last hour", Value: number(s.Hour.Delivered), Note: plural(s.Day.Delivered, "recipient", "recipients") + " in 24 hours", To: v.ui.search(`state:delivered after:"1 hour ago"`)}
+	wait := figure{Label: "Waiting now", Value: number(waiting), Note: number(s.Statuses[api.StatusDeferred]) + " tried before", To: v.ui.search("status:waiting")}
 	oldest := figure{Label: "Longest wait", Value: "none", Note: "nothing is due", To: v.ui.search("status:waiting")}
 	if !s.OldestDue.IsZero() {
 		late := max(now.Sub(s.OldestDue), 0)
@@ -103,7 +103,7 @@ func (v *visit) fill(o *overview, s *api.Stats, now time.Time) {
 			oldest.State = waits
 		}
 	}
-	failed := figure{Label: "Refused in 24 hours", Value: number(s.Day.Bounced), Note: number(s.Hour.Bounced) + " in the last hour", To: v.ui.search("status:bounced")}
+	failed := figure{Label: "Refused in 24 hours", Value: number(s.Day.Bounced), Note: plural(s.Hour.Bounced, "time", "times") + " in the last hour", To: v.ui.search(`status:bounced after:"24 hours ago"`)}
 	if s.Hour.Bounced > 0 {
 		failed.State = fails
 	}

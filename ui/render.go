@@ -158,6 +158,7 @@ func (u *UI) funcs(version string) markup.Funcs {
 		"stamp":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"exact":   func(t time.Time) string { return t.UTC().Format("Mon 2 Jan 2006 15:04:05 UTC") },
 		"ago":     func(t time.Time) string { return ago(t, time.Now()) },
+		"clock":   clock,
 		"number":  number[int64],
 		"plural":  plural,
 		"period":  period,

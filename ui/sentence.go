@@ -17,6 +17,9 @@ type sentence struct {
 	Text  string
 	To    markup.URL // of the page that says what to do; empty: nothing has to be done
 	What  string     // text of that link
+	// Change is what a screen reader says when the state has changed; empty: what the state
+	// says by itself.
+	Change string
 }
 
 const (
@@ -96,7 +99,7 @@ func (v *visit) sentence() *sentence {
 		if d.Due > 0 {
 			left = plural(d.Due, "recipient is", "recipients are") + " left to deliver"
 		}
-		return &sentence{State: waits, Text: "New mail is refused since " + clock(d.Since) + ", because an operator drains the server: " + left + ".", To: v.ui.to("relays") + "#drain", What: "End the drain"}
+		return &sentence{State: waits, Text: "New mail is refused since " + clock(d.Since) + ", because an operator drains the server: " + left + ".", To: v.ui.to("relays") + "#drain", What: "End the drain", Change: "New mail is refused."}
 	}
 	return said
 }
@@ -136,7 +139,7 @@ func (v *visit) judge(s *api.Stats, relays []api.Relay, now time.Time) *sentence
 	switch held := s.Statuses[api.StatusHeld]; {
 	case broken != nil:
 		said.State = waits
-		said.Text += " But not by " + cause(*broken)
+		said.Text += " But " + cause(*broken)
 		said.To, said.What = v.ui.to("relays"), "What to do"
 	case held > 0:
 		said.Text += " " + plural(held, "message is", "messages are") + " held until a person decides."
@@ -174,28 +177,25 @@ func brokenRelay(relays []api.Relay) (broken *api.Relay, usable int) {
 	return broken, usable
 }
 
-// cause says in a sentence why a relay cannot be used.
+// cause says in a sentence, without its capital, why a relay cannot be used.
 func cause(r api.Relay) string {
-	name := cut(r.Name, 60)
+	name := "the relay " + cut(r.Name, 60)
+	broken := name + " does not work"
+	if !r.FailingSince.IsZero() {
+		broken = name + " has not worked since " + clock(r.FailingSince)
+	}
 	switch p := r.PausedByOperator; {
 	case p != nil && p.Reason != "":
-		return fmt.Sprintf("%s, which an operator has paused since %s (%s).", name, clock(p.Since), cut(p.Reason, 100))
+		return fmt.Sprintf("an operator paused %s at %s (%s).", name, clock(p.Since), cut(p.Reason, 100))
 	case p != nil:
-		return fmt.Sprintf("%s, which an operator has paused since %s.", name, clock(p.Since))
+		return fmt.Sprintf("an operator paused %s at %s.", name, clock(p.Since))
 	case len(r.Advice) > 0:
-		return name + since(r) + ": " + full(cut(r.Advice[0].Found, 200))
+		return broken + ": " + full(cut(r.Advice[0].Found, 200))
 	case r.Failure != nil:
-		return name + since(r) + ": " + full(cut(r.Failure.String(), 200))
+		return broken + ": " + full(cut(r.Failure.String(), 200))
 	default:
-		return name + " cannot be used just now."
+		return broken + "."
 	}
-}
-
-func since(r api.Relay) string {
-	if r.FailingSince.IsZero() {
-		return ""
-	}
-	return ", since " + clock(r.FailingSince)
 }
 
 // full ends a sentence.
@@ -206,8 +206,9 @@ func full(text string) string {
 	return text + "."
 }
 
+// clock is a time of day in UTC, with its date where that is another one, or nearly.
 func clock(t time.Time) string {
-	if time.Since(t) > 20*time.Hour {
+	if time.Since(t).Abs() > 20*time.Hour {
 		return t.UTC().Format("2 Jan 15:04")
 	}
 	return t.UTC().Format("15:04")
