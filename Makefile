@@ -62,6 +62,11 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 sim: ## try to break every promise, 4 minutes; SEEDS=100000 for as many histories
 	scripts/sim
 
+.PHONY: soak
+soak: ## half an hour with the dashboard open and metrics scraped: nothing grows
+	scripts/install-browser
+	go -C integration/browser test -run TestSoak -soak 30m -v -timeout 45m
+
 .PHONY: mutants
 mutants: ## plant faults, and have the simulator find them; all of them, 30 minutes
 	go test ./sim/mutants -run TestCaught -v -timeout 60m -mutants 100
