@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"mailsidecar/api"
@@ -24,9 +25,41 @@ const (
 	// exportTime limits one export, and exportPause how long the browser may read nothing of it.
 	exportTime  = 30 * time.Minute
 	exportPause = time.Minute
-	// maxExports is how many are made at once.
+	// maxExports is how many are made at once, each for another key.
 	maxExports = 2
 )
+
+// exports are those that are being made: a browser may read one for as long as exportTime, and
+// must not keep another key's out.
+type exports struct {
+	mu     sync.Mutex
+	number int
+	ofKey  map[string]bool
+}
+
+// enter begins an export of the key with that name, or says why it must wait. On a server without keys the
+// name is empty.
+func (e *exports) enter(key string) (leave func(), refusal *refusalError) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.ofKey[key]:
+		return nil, &refusalError{http.StatusServiceUnavailable, "An export of this key is being made just now. Try again when it is complete."}
+	case e.number == maxExports:
+		return nil, &refusalError{http.StatusServiceUnavailable, "Exports of other keys are being made just now. Try again when one of them is complete."}
+	}
+	if e.ofKey == nil {
+		e.ofKey = map[string]bool{}
+	}
+	e.number++
+	e.ofKey[key] = key != ""
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.number--
+		delete(e.ofKey, key)
+	}, nil
+}
 
 // format is a form of an export.
 type format struct{ Name, Title, Says string }
@@ -52,12 +85,11 @@ func (v *visit) postExport() error {
 		return &refusalError{http.StatusBadRequest, "The form did not arrive as a whole. Go back, and send it again."}
 	}
 	v.endTurn()
-	select {
-	case v.ui.exports <- struct{}{}:
-		defer func() { <-v.ui.exports }()
-	default:
-		return &refusalError{http.StatusServiceUnavailable, "Two exports are being made just now. Try again when one of them is complete."}
+	leave, refusal := v.ui.exports.enter(v.key)
+	if refusal != nil {
+		return refusal
 	}
+	defer leave()
 	ctx, cancel := context.WithTimeout(v.r.Context(), exportTime)
 	defer cancel()
 	v.ctx = ctx

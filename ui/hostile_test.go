@@ -163,3 +163,32 @@ func TestOneKeyLeavesRoom(t *testing.T) {
 		}
 	})
 }
+
+// TestOneKeyLeavesAnExport: a key that reads its exports slowly keeps no other key's out.
+func TestOneKeyLeavesAnExport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newFake()
+		d.answers["GET /v1/messages"] = time.Hour
+		u := New(d, Options{})
+		export := func(key string) *httptest.ResponseRecorder {
+			session := u.newSession(key, time.Now())
+			b := &browser{t: t, ui: u, cookie: session, csrf: u.token(key, session)}
+			return b.post("/ui/messages/export", "format", "csv", "scope", "all", "filter", "status=failed")
+		}
+		var all sync.WaitGroup
+		all.Go(func() { export("shop") })
+		synctest.Wait()
+		if w := export("shop"); w.Code != 503 || !strings.Contains(w.Body.String(), "of this key") {
+			t.Errorf("a second export of the same key = %d %s", w.Code, w.Body)
+		}
+		all.Go(func() { export("ops") })
+		synctest.Wait()
+		if n := u.exports.number; n != 2 {
+			t.Errorf("%d exports are being made, want 2: one of each key", n)
+		}
+		all.Wait()
+		if n := u.exports.number + len(u.exports.ofKey); n != 0 {
+			t.Errorf("%d exports have not ended", n)
+		}
+	})
+}

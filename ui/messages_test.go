@@ -604,8 +604,11 @@ func TestExport(t *testing.T) {
 	if w := export("csv", url.Values{"scope": {"all"}, "filter": {"%zz"}}); w.Code != 400 {
 		t.Errorf("an export with a wrong filter = %d, want 400", w.Code)
 	}
-	u.exports <- struct{}{}
-	u.exports <- struct{}{}
+	for _, other := range []string{"a", "b"} {
+		if _, refusal := u.exports.enter(other); refusal != nil {
+			t.Fatal(refusal)
+		}
+	}
 	if w := export("csv", all); w.Code != 503 {
 		t.Errorf("a third export = %d, want 503", w.Code)
 	}

@@ -34,7 +34,7 @@ type UI struct {
 	guesses guesses
 	turns   chan struct{}
 	shares  shares
-	exports chan struct{}
+	exports exports
 	pages   func() *pages         // made when the first page is asked for
 	mux     func() *http.ServeMux // likewise
 }
@@ -53,7 +53,7 @@ const (
 
 // New returns the pages. They cost next to nothing until one is asked for.
 func New(door Door, o Options) *UI {
-	u := &UI{door: door, prefix: o.Prefix, version: o.Version, log: o.Logger, turns: make(chan struct{}, maxAllPages), exports: make(chan struct{}, maxExports)}
+	u := &UI{door: door, prefix: o.Prefix, version: o.Version, log: o.Logger, turns: make(chan struct{}, maxAllPages)}
 	if u.log == nil {
 		u.log = slog.New(slog.DiscardHandler)
 	}
