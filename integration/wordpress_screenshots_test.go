@@ -46,7 +46,7 @@ func TestWordPressScreenshots(t *testing.T) {
 	screenshot(t, address+"/wp-admin/tools.php?page=mailsidecar", filepath.Join(dir, "wordpress-log.png"), "1280,720")
 	screenshot(t, address+"/wp-admin/tools.php?page=mailsidecar&mail="+s.messageID(t, "ann@"+postfix.Domain)+"&do=resend", filepath.Join(dir, "wordpress-message.png"), "1280,1060")
 	fake := newFakeServer(t, byPath(map[string]string{"/readyz": "ok", "/v1/stats": `{"statuses":{"queued":7,"deferred":30},"hour":{},"relays":[{"name":"smtp.example.com","status":"paused",
-		"advice":[{"found":"the relay refuses the password: 535 5.7.8 Error: authentication failed.","do":"make a new password in the relay's account, and put it into SMTP_PASSWORD_FILE."}]}]}`}))
+		"advice":[{"found":"the relay refused the password: accounts with two-step verification need an app password.","do":"Create an app password in the account's security settings and set it as SMTP_PASSWORD."}]}]}`}))
 	site.Write(t, "constants.php", `<?php define('MAILSIDECAR_URL', '`+fake.URL+`');`)
 	site.Write(t, "wordpress/wp-content/mu-plugins/two.php", `<?php add_action('wp_dashboard_setup', function () {
 		remove_action('welcome_panel', 'wp_welcome_panel');
