@@ -35,7 +35,8 @@ func (c *checker) rates() {
 }
 
 // turns are when messages set out within the rate, the oldest first, as far as it is known
-// that they count. What a run that is gone had sent, and the relay reads later, does not.
+// that they count. What a run that is gone had sent, and the relay reads later, does not. Nor does a MAIL
+// that was there before a slow relay was ready for it: it set out at some time between.
 func (c *checker) turns(mails []relay.Transaction) []time.Time {
 	var at []time.Time
 	for _, t := range mails {
@@ -43,7 +44,7 @@ func (c *checker) turns(mails []relay.Transaction) []time.Time {
 		if n < 0 {
 			continue
 		}
-		if l := c.Lives[n]; (l.Ended.IsZero() || !t.At.After(l.Ended)) && !c.heldBack(&t) {
+		if l := c.Lives[n]; (l.Ended.IsZero() || !t.At.After(l.Ended)) && !c.heldBack(&t) && !(t.Ahead && t.At.Sub(t.After) > wire) {
 			at = append(at, t.At)
 		}
 	}

@@ -41,6 +41,7 @@ type Transaction struct {
 	Paths       []string // of all RCPT
 	Conn        int
 	Ahead       bool      // MAIL came before the relay was ready for it
+	After       time.Time // when the relay read the command or the dot before it; zero: there was none
 	Content     bool      // a part of its content came, or all
 	Opened      time.Time // when its connection was
 	Instance    int       // that sent it

@@ -33,6 +33,8 @@ type session struct {
 	accepted    []string
 
 	waited bool         // for the last command; else it was there before
+	read   time.Time    // when the last command, or the dot behind it, was read
+	before time.Time    // the same of the one before it
 	hold   bool         // replies go with the next one, in one packet
 	held   bytes.Buffer // that wait for it
 }
@@ -64,7 +66,8 @@ func (s *session) run() {
 		}
 		asked := time.Now()
 		line, err := s.readLine()
-		s.waited = time.Now().After(asked)
+		s.before, s.read = s.read, time.Now()
+		s.waited = s.read.After(asked)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			s.say(reply{code: 421, enhanced: "4.4.2", stage: Hello, stray: true})
 		}
@@ -189,7 +192,7 @@ func (s *session) mail(reversePath string) bool {
 	r.mu.Lock()
 	s.leaveLocked()
 	s.transaction = len(r.notes.Mails)
-	r.notes.Mails = append(r.notes.Mails, Transaction{At: time.Now(), ReversePath: reversePath, Conn: s.number, Ahead: !s.waited, Opened: s.opened, Instance: s.conn.Instance()})
+	r.notes.Mails = append(r.notes.Mails, Transaction{At: time.Now(), ReversePath: reversePath, Conn: s.number, Ahead: !s.waited, After: s.before, Opened: s.opened, Instance: s.conn.Instance()})
 	r.mu.Unlock()
 	r.log.Add(r.opts.Name, "MAIL", reversePath, s.number)
 	if r.opts.Login && !s.loggedIn {
@@ -271,6 +274,7 @@ func (s *session) content() ([]byte, bool) {
 			s.transactionAt(func(t *Transaction, now time.Time) { t.Begun = now })
 		}
 		if string(line) == ".\r\n" {
+			s.read = time.Now()
 			s.transactionAt(func(t *Transaction, now time.Time) { t.Ended = now })
 			return content, true
 		}
