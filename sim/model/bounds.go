@@ -44,7 +44,8 @@ func (c *checker) turns(mails []relay.Transaction) []time.Time {
 		if n < 0 {
 			continue
 		}
-		if l := c.Lives[n]; (l.Ended.IsZero() || !t.At.After(l.Ended)) && !c.heldBack(&t) && !(t.Ahead && t.At.Sub(t.After) > wire) {
+		readLate := t.Ahead && t.At.Sub(t.After) > wire
+		if l := c.Lives[n]; (l.Ended.IsZero() || !t.At.After(l.Ended)) && !c.heldBack(&t) && !readLate {
 			at = append(at, t.At)
 		}
 	}
