@@ -24,6 +24,7 @@ func eachWay(t *testing.T, test func(t *testing.T, l look)) {
 func (p *tab) fill(name, text string) {
 	p.t.Helper()
 	field := `main [name="` + name + `"]`
+	p.await(field)
 	evaluate[int](p, `(document.querySelector('`+field+`').value = "", 0)`)
 	p.do(chromedp.SendKeys(chromedp.CSS(field), text))
 }

@@ -165,17 +165,24 @@ func (p *tab) do(actions ...chromedp.Action[chromedp.Void]) {
 // script.
 func evaluate[T any](p *tab, expression string) T {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, machine.Limit)
+	ctx, cancel := context.WithTimeout(p.ctx, machine.Limit/2)
 	defer cancel()
 	if !p.look.withScript {
 		p.allowScript(true)
 		defer p.allowScript(false)
 	}
-	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
-	if err != nil {
-		p.t.Fatalf("%.200s: %v", expression, err)
+	for {
+		v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
+		if err == nil {
+			return v
+		}
+		// The next page may come just now, and what the last one had is gone.
+		select {
+		case <-ctx.Done():
+			p.t.Fatalf("%.200s: %v", expression, err)
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
-	return v
 }
 
 // visit opens a page of the dashboard.
