@@ -183,7 +183,10 @@ func TestOneKeyLeavesAnExport(t *testing.T) {
 		}
 		all.Go(func() { export("ops") })
 		synctest.Wait()
-		if n := u.exports.number; n != 2 {
+		u.exports.mu.Lock()
+		n := u.exports.number
+		u.exports.mu.Unlock()
+		if n != 2 {
 			t.Errorf("%d exports are being made, want 2: one of each key", n)
 		}
 		all.Wait()
