@@ -32,15 +32,20 @@ var (
 
 const (
 	// compareEach is which seeds are played twice and compared, maxDiffer how many of
-	// these may differ in percent, once there are enough.
-	compareEach, maxDiffer, enough = 50, 25, 20
+	// these may differ in percent, once there are enough. Those whose worlds have several
+	// instances have a limit of their own: which of them is first at the store, where they come
+	// at the same moment, is the scheduler's choice. About 15 and 33 in a hundred differ, and a
+	// process compares some forty of each: chance alone must not reach the limits. Where nothing
+	// is seeded any more, nearly all differ.
+	compareEach, maxDiffer, maxDifferShared, enough = 50, 40, 75, 20
 	// replays is how often a history that fails is played again.
 	replays = 20
 )
 
 // TestHistories plays the histories of the seeds.
 func TestHistories(t *testing.T) {
-	began, played, failed, compared, differ := time.Now(), 0, 0, 0, 0
+	began, played, failed := time.Now(), 0, 0
+	compared, differ := map[bool]int{}, map[bool]int{} // by whether there are several instances
 	var measured model.Measured
 	for seed := *first; *seeds == 0 || seed < *first+*seeds**step; seed += *step {
 		if *lasting > 0 && time.Since(began) > *lasting || failed == *failures {
@@ -58,18 +63,22 @@ func TestHistories(t *testing.T) {
 			failed++
 			explain(t, w, r)
 		} else if played%compareEach == 0 {
-			compared++
+			shared := sharedSeed(seed)
+			compared[shared]++
 			if again := Run(t, w); again.Events.Difference(r.Events) >= 0 {
-				differ++
+				differ[shared]++
 			}
 		}
 		runtime.GC() // where GOGC is off
 	}
 	took := time.Since(began)
-	fmt.Printf("%d histories in %.0f s, %.1f a second, %d failed; of %d played twice %d differ; of %d messages none was overtaken by more than %d of its lane, and %d of lower priority\n", played, took.Seconds(), float64(played)/took.Seconds(), failed, compared, differ, measured.Judged, measured.Own, measured.Lower)
-	if compared >= enough && differ*100 > compared*maxDiffer {
-		t.Errorf("%d of %d histories went another way when they were played again", differ, compared)
+	fmt.Printf("%d histories in %.0f s, %.1f a second, %d failed; of %d played twice %d differ; of %d messages none was overtaken by more than %d of its lane, and %d of lower priority\n", played, took.Seconds(), float64(played)/took.Seconds(), failed, compared[false]+compared[true], differ[false]+differ[true], measured.Judged, measured.Own, measured.Lower)
+	for shared, limit := range map[bool]int{false: maxDiffer, true: maxDifferShared} {
+		if n := compared[shared]; n >= enough && differ[shared]*100 > n*limit {
+			t.Errorf("%d of %d histories (several instances: %t) went another way when they were played again", differ[shared], n, shared)
+		}
 	}
+	t.Logf("went another way: %d of %d with one instance, %d of %d with several", differ[false], compared[false], differ[true], compared[true])
 }
 
 // explain tells all of a history that failed: how often it does, and how it goes when it
