@@ -31,13 +31,12 @@ var (
 )
 
 const (
-	// compareEach is which seeds are played twice and compared, maxDiffer how many of
+	// compareEach is which histories are played twice and compared, maxDiffer how many of
 	// these may differ in percent, once there are enough. Those whose worlds have several
 	// instances have a limit of their own: which of them is first at the store, where they come
-	// at the same moment, is the scheduler's choice. About 15 and 33 in a hundred differ, and a
-	// process compares some forty of each: chance alone must not reach the limits. Where nothing
-	// is seeded any more, nearly all differ.
-	compareEach, maxDiffer, maxDifferShared, enough = 50, 40, 75, 20
+	// at the same moment, is the scheduler's choice. About 12 and 33 in a hundred differ. The
+	// number is odd, or a process on every second seed would compare one kind too often.
+	compareEach, maxDiffer, maxDifferShared, enough = 25, 25, 75, 20
 	// replays is how often a history that fails is played again.
 	replays = 20
 )
