@@ -92,6 +92,9 @@ func (c *conn) Read(p []byte) (int, error) {
 			c.refuse(f)
 			return 0, io.EOF
 		}
+		if c.phase() == gone { // since it was looked at
+			return 0, net.ErrClosed
+		}
 	default:
 		c.ahead.add(p[:n])
 	}

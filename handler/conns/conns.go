@@ -107,7 +107,8 @@ type contextKey struct{}
 
 // Prove says that the request of this context has the key. It returns false if the key
 // has its share of the connections: as many requests under way as the keys leave places
-// free, which is half of the connections while no other key has any. The request must
+// free, which is half of the connections while no other key has any. So it does where the connection was closed
+// to make room: the client does not get the answer, and asks again. The request must
 // then be refused. Where a server has no keys, all its requests are of one key.
 func Prove(ctx context.Context, key string) bool {
 	c, ok := ctx.Value(contextKey{}).(*conn)
@@ -129,8 +130,10 @@ func (s *Set) prove(c *conn, key string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case c.phase() == keyed || c.phase() == gone:
+	case c.phase() == keyed:
 		return true
+	case c.phase() == gone:
+		return false
 	case s.keys[key]+1 > s.limits.Open-s.keyed-1:
 		return false
 	}

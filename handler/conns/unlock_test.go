@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"testing"
+	"time"
 )
 
 // watched notes whether the set was unlocked when it was closed.
@@ -92,5 +93,51 @@ func TestGoneReadsNothing(t *testing.T) {
 	go func() { _, _ = io.WriteString(theirs, "GET / HTTP/1.1\r\nHost: x\r\n\r\n") }()
 	if n, err := c.Read(make([]byte, 100)); n != 0 || !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Read = %d, %v, want 0 and that it is closed", n, err)
+	}
+}
+
+// readConn tells when something was read.
+type readConn struct {
+	net.Conn
+	read chan struct{}
+}
+
+func (c *readConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	close(c.read)
+	return n, err
+}
+
+// TestClosedWhileItReads: nor is one whose connection is closed between the moment when its header
+// was read and the moment when it is counted. One that is closed later proves no key: nothing is
+// stored for it.
+func TestClosedWhileItReads(t *testing.T) {
+	s := New(Limits{Open: 1}, slog.New(slog.DiscardHandler))
+	ours, theirs := net.Pipe()
+	raw := &readConn{ours, make(chan struct{})}
+	c := &conn{Conn: raw, raw: ours, set: s}
+	if err := s.add(c, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.move(c, idle)
+	go func() { _, _ = io.WriteString(theirs, "GET / HTTP/1.1\r\nHost: x\r\n\r\n") }()
+	s.mu.Lock()
+	done := make(chan error)
+	go func() {
+		n, err := c.Read(make([]byte, 100))
+		if n != 0 {
+			t.Errorf("Read = %d octets, want none", n)
+		}
+		done <- err
+	}()
+	<-raw.read
+	time.Sleep(20 * time.Millisecond) // it has looked, and waits for the set; without that nothing is tried
+	s.close(c)
+	s.mu.Unlock()
+	if err := <-done; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Read = %v, want that it is closed", err)
+	}
+	if s.prove(c, "shop") {
+		t.Error("a request over a closed connection has proven its key")
 	}
 }
